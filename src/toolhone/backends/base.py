@@ -1,0 +1,278 @@
+"""The seam: two small protocols, `Sampler` and `Trainer`, that every training method is written against.
+
+Rules that every backend keeps (the contract tests hold them):
+
+* All per-token arrays are as long as `tokens`; entry t speaks of predicting token t; entry 0 is never trained. Only backends shift.
+* A loss is written once, `fn(ops, logp, batch) -> (sum, metrics)`, and sees log-probabilities only; it needs no derivative.
+* The algorithm normalises, the backend splits: losses and metrics are sums, so two half batches equal one.
+* Sampled log-probabilities are those of the policy at the sampling temperature, before any truncation.
+* A snapshot is the policy at that moment and does not move when training goes on.
+* Every optimiser number is passed on every step; a backend has no defaults.
+* A backend that cannot do something raises `CapabilityError` at once, in one sentence that says what can.
+
+This file holds no implementation: see `toy.py` (NumPy) and `torch/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolhone.rows import Array, Row, Tokens
+
+Metrics = dict[str, float]
+T = TypeVar("T")
+
+
+class StopReason(StrEnum):
+    STOP = "stop"
+    """A stop id was sampled; it is the last token."""
+    LENGTH = "length"
+    """`max_tokens` were sampled, or the context is full."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to sample. `temperature` 0 is greedy (its log-probabilities are those at temperature 1). `top_k` 0 and `top_p` 1 are off.
+
+    The random stream of sample j of the prompt with key k depends on (`seed`, k, j) alone, not on what else is in the batch.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop_ids: tuple[int, ...] = ()
+    num_samples: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was sampled after a prompt: token ids (the stop id included) and the log-probability of each."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    stop_reason: StopReason
+
+
+class Ops(Protocol):
+    """The few array functions that a loss may use besides + - * / and comparisons."""
+
+    def exp(self, x: Any) -> Any: ...
+    def clip(self, x: Any, low: Any, high: Any) -> Any: ...
+    def minimum(self, x: Any, y: Any) -> Any: ...
+    def maximum(self, x: Any, y: Any) -> Any: ...
+    def where(self, condition: Any, x: Any, y: Any) -> Any: ...
+    def logaddexp(self, x: Any, y: Any) -> Any: ...
+    def sum(self, x: Any, axis: int | None = None) -> Any: ...
+    def stop_gradient(self, x: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch as a loss sees it. All arrays have shape [rows, tokens], right-padded with 0 (mask False).
+
+    `arrays` are the rows' own arrays by name; `groups` gives each row's group (rows of one group are in one batch).
+    """
+
+    mask: Any
+    arrays: Mapping[str, Any]
+    groups: Sequence[str | None] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arrays[name]
+
+
+LossFunction = Callable[[Ops, Any, Batch], tuple[Any, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: its name, the numbers it was made with, and `fn(ops, logp, batch) -> (sum, metrics)`.
+
+    `logp` is float32 [rows, tokens], 0 where the mask is False; metrics are sums too. `temperature` divides the logits before
+    the log-probabilities are taken (the one at which the rows were sampled; 1 for supervised data).
+    """
+
+    name: str
+    fn: LossFunction
+    config: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Adam:
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101). `clip_norm` 0 is off."""
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon on the matrices (Jordan 2024, kellerjordan.github.io/posts/muon), `adam` on embeddings, vectors and the head."""
+
+    learning_rate: float
+    adam: Adam
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+
+
+Optimizer = Adam | Muon
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W + alpha / rank * B A.
+
+    `target_modules`: last parts of module names; empty means every linear layer but the head. `last_layers`: only the last N
+    decoder layers; 0 means all.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    last_layers: int = 0
+    target_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a trainer can do. Algorithms ask here and refuse at the start, by name."""
+
+    full_training: bool = True
+    lora: bool = True
+    muon: bool = True
+    temperature: bool = True
+    custom_loss: bool = True
+    max_context: int = 0
+    """Longest sequence in tokens; 0 when unbounded."""
+
+
+class Pending(Protocol[T]):  # type: ignore[misc]
+    """A handle on work that may still run. Local backends return it done."""
+
+    def result(self) -> T: ...
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """Work that is done already."""
+
+    value: T
+
+    def result(self) -> T:
+        return self.value
+
+
+class Stream(Protocol):
+    """Sampling without a barrier: prompts join at any time, finished ones leave."""
+
+    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+        """Queue one prompt; `key` names it in `poll` and names its random stream."""
+        ...
+
+    def poll(self) -> list[tuple[int, list[Sample]]]:
+        """Work until at least one queued prompt is finished and return those that are; empty when nothing is queued."""
+        ...
+
+    def cancel(self, key: int) -> None:
+        """Forget a queued prompt."""
+        ...
+
+
+class Sampler(Protocol):
+    """One fixed policy."""
+
+    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+        """`params.num_samples` samples for each prompt, in the order of the prompts; `keys` (default 0, 1, ...) name their streams."""
+        ...
+
+    def stream(self) -> Stream:
+        """A queue of prompts that may join at any time."""
+        ...
+
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
+        """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere."""
+        ...
+
+
+class Trainer(Protocol):
+    """A policy that learns. Gradients accumulate over `forward_backward` calls until `optim_step`."""
+
+    can: Capabilities
+
+    def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Pending[Metrics]:
+        """Add the gradient of the loss over these rows; the metrics hold `loss` and those of the loss, as sums."""
+        ...
+
+    def optim_step(self, optimizer: Optimizer) -> Pending[Metrics]:
+        """Apply the accumulated gradient and clear it; the metrics hold `grad_norm`, taken before clipping."""
+        ...
+
+    def snapshot(self) -> Sampler:
+        """The policy now. It does not move when training goes on."""
+        ...
+
+    def save(self, folder: Path, optimizer: bool = True) -> None:
+        """Write the weights (and, for resuming, the optimizer's state) into `folder`, all or nothing."""
+        ...
+
+    def load(self, folder: Path, optimizer: bool = True) -> None:
+        """Take weights (and the optimizer's state) from what `save` wrote."""
+        ...
+
+
+class BatchStream:
+    """A `Stream` over `Sampler.sample`: each poll samples all that is queued, one batch for each distinct `SamplingParams`."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._queue: dict[int, tuple[Tokens, SamplingParams]] = {}
+
+    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+        assert key not in self._queue, f"key {key} is queued already"
+        self._queue[key] = (prompt, params)
+
+    def poll(self) -> list[tuple[int, list[Sample]]]:
+        if not self._queue:
+            return []
+        params = next(iter(self._queue.values()))[1]
+        keys = [key for key, (_, wanted) in self._queue.items() if wanted == params]
+        prompts = [self._queue.pop(key)[0] for key in keys]
+        return list(zip(keys, self._sampler.sample(prompts, params, keys), strict=True))
+
+    def cancel(self, key: int) -> None:
+        self._queue.pop(key, None)
+
+
+def random_stream(seed: int, *path: int) -> np.random.Generator:
+    """The random stream for one place in a run, a pure function of the seed and the path (step, row, ...)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed & 0xFFFFFFFF, *[p & 0xFFFFFFFF for p in path]])))
+
+
+def padded(rows: Sequence[Row], width: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, Array]]:
+    """Rows as right-padded arrays [rows, width]: tokens, mask, and each named array (0 where a row lacks it)."""
+    width = width or max(len(row) for row in rows)
+    tokens = np.zeros((len(rows), width), dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=bool)
+    names = sorted({name for row in rows for name in row.arrays})
+    arrays = {name: np.zeros((len(rows), width), dtype=np.float32) for name in names}
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row.tokens
+        mask[i, : len(row)] = row.mask
+        for name, values in row.arrays.items():
+            arrays[name][i, : len(row)] = values
+    return tokens, mask, arrays

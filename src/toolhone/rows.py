@@ -1,0 +1,87 @@
+"""`Row`: token ids plus per-token arrays, ready for a trainer; and the split of rows into micro-batches.
+
+The alignment rule of the whole house: every per-token array is as long as `tokens`; entry t speaks of predicting token t from
+the tokens before it; entry 0 is never trained. Only backends shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = Sequence[int]
+Array = NDArray[np.float32]
+
+
+class Origin(IntEnum):
+    """Where a token comes from."""
+
+    PROMPT = 0
+    """Rendered: headers, system text, user text."""
+    SAMPLED = 1
+    """Said by the model, or by the assistant whom it learns to imitate."""
+    TOOL = 2
+    """A tool's result."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence.
+
+    tokens: int64 [T]. mask: bool [T], the positions whose log-probability the loss sees. arrays: float32 [T] each, by
+    name (`weights`, `advantages`, `logprobs`, ...). origin: uint8 [T] of `Origin`. group: rows with the same group (a DPO
+    pair) are never split between micro-batches.
+    """
+
+    tokens: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    origin: NDArray[np.uint8] | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        length = len(self.tokens)
+        assert len(self.mask) == length, f"mask has {len(self.mask)} entries for {length} tokens"
+        assert length == 0 or not self.mask[0], "entry 0 is never trained"
+        for name, values in self.arrays.items():
+            assert len(values) == length, f"{name} has {len(values)} entries for {length} tokens"
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @staticmethod
+    def of(tokens: Tokens, mask: Sequence[bool] | NDArray[np.bool_], origin: Sequence[int] | None = None) -> Row:
+        """A row from plain lists; the mask's entry 0 is cleared."""
+        flags = np.array(mask, dtype=bool)
+        flags[:1] = False
+        origins = None if origin is None else np.array(origin, dtype=np.uint8)
+        return Row(np.array(tokens, dtype=np.int64), flags, {}, origins)
+
+    def with_arrays(self, **arrays: Array) -> Row:
+        """The same row with further per-token arrays."""
+        return Row(self.tokens, self.mask, {**self.arrays, **arrays}, self.origin, self.group)
+
+
+def micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
+    """Split rows into batches of at most `max_tokens` padded tokens, similar lengths together; returns row indices.
+
+    Groups stay together; a group longer than the limit is a batch of its own. Order within the result does not matter to any
+    sum, so gradients do not depend on the split.
+    """
+    groups: dict[object, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.group if row.group is not None else index, []).append(index)
+    longest = {key: max(len(rows[i]) for i in members) for key, members in groups.items()}
+    batches: list[list[int]] = []
+    current: list[int] = []
+    for key in sorted(groups, key=lambda key: (longest[key], groups[key][0])):
+        members = groups[key]
+        if current and (len(current) + len(members)) * longest[key] > max_tokens:
+            batches.append(current)
+            current = []
+        current = current + members
+    return [*batches, current] if current else batches
