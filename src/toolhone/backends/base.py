@@ -197,7 +197,7 @@ class Sampler(Protocol):
     """One fixed policy."""
 
     def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
-        """`params.num_samples` samples for each prompt, in the order of the prompts; `keys` (default 0, 1, ...) name their streams."""
+        """`params.num_samples` samples for each prompt, in their order; `keys` (default 0, 1, ...) name their random streams."""
         ...
 
     def stream(self) -> Stream:
