@@ -1,0 +1,35 @@
+"""dL/dlogp of a loss, from torch autograd on the log-probabilities alone.
+
+    metrics, dlogp = loss_gradient(loss, logp, batch)
+
+For backends that do not differentiate losses themselves (the toy, a remote service): they compute the log-probabilities their own
+way and carry dL/dlogp on to their weights. Nothing here knows of a model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from toolhone.backends.base import Batch, Loss, Metrics
+from toolhone.backends.torch.ops import TorchOps
+from toolhone.rows import Array
+
+
+def loss_gradient(loss: Loss, logp: Array, batch: Batch) -> tuple[Metrics, Array]:
+    """The value of a loss and its derivative by the log-probabilities.
+
+    `logp` and all arrays of `batch` are NumPy, [rows, tokens]. Returns the metrics (`loss` and the loss's own, as sums) and
+    dL/dlogp, float32 [rows, tokens]; zeros where the loss does not depend on `logp`.
+    """
+    leaf = torch.tensor(logp, requires_grad=True)
+    arrays = {name: torch.tensor(values) for name, values in batch.arrays.items()}
+    total, metrics = loss.fn(TorchOps(), leaf, Batch(torch.tensor(batch.mask), arrays, batch.groups))
+    if isinstance(total, torch.Tensor) and total.requires_grad:
+        total.backward()
+    gradient = np.zeros_like(logp) if leaf.grad is None else leaf.grad.numpy()
+    return {"loss": _number(total), **{name: _number(value) for name, value in metrics.items()}}, gradient
+
+
+def _number(value: torch.Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)

@@ -1,0 +1,237 @@
+"""`Engine`: a transformers causal model as a function from rows to log-probabilities. Trainer and sampler share one.
+
+    engine = open_engine("path/to/model", lora=Lora(rank=8), options=EngineOptions())
+    logp = engine.logprobs(rows, temperature=1.0)        # float32 [rows, tokens], 0 where a row's mask is False
+
+Log-probabilities are computed at masked positions only, and the vocabulary is projected in chunks of rows that are recomputed in
+the backward pass, so the logits of a large vocabulary are never held whole. Rows are right-padded and need no attention mask.
+Trained weights are float32; `torch_dtype` is the precision of frozen weights and of the arithmetic (autocast). All dropout of the
+model itself is off: sampler and trainer must agree; LoRA's own dropout is on only while training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from toolhone.backends.base import Lora, padded
+from toolhone.backends.torch.lora import CONFIG, add_lora, read_lora_config, read_peft
+from toolhone.errors import CapabilityError, ModelError
+from toolhone.rows import Row
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LOGIT_BYTES = 256 * 2**20
+"""Size of one chunk of float32 logits; above it the vocabulary is projected in several, recomputed, chunks."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to run a model. `device_map`: "auto" (the best single device; several GPUs through accelerate), a device, or a map.
+
+    `micro_batch_tokens`: padded tokens in one forward pass.
+    """
+
+    torch_dtype: str = "float32"
+    device_map: str | dict[str, Any] = "auto"
+    trust_remote_code: bool = False
+    gradient_checkpointing: bool = False
+    micro_batch_tokens: int = 8192
+    seed: int = 0
+
+
+class Engine:
+    """The model, its head, its device and precision. `weights_version` counts changes of the trained weights."""
+
+    def __init__(self, model: Any, name: str, options: EngineOptions, lora: Lora | None, layers: list[str]) -> None:
+        self.model, self.name, self.options, self.lora, self.lora_layers = model, name, options, lora, layers
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.compute_dtype = DTYPES[options.torch_dtype]
+        self.max_context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+        self.head = _find_head(self)
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Name and value of each weight that learns."""
+        return [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.compute_dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute_dtype)
+
+    @contextlib.contextmanager
+    def using(self, weights: dict[str, torch.Tensor] | None) -> Iterator[None]:
+        """Run with other values of the trained weights (a snapshot's); None means the current ones."""
+        if weights is None:
+            yield
+            return
+        current = {name: value.data for name, value in self.trained()}
+        try:
+            for name, value in self.trained():
+                value.data = weights[name]
+            yield
+        finally:
+            for name, value in self.trained():
+                value.data = current[name]
+
+    def check_length(self, longest: int) -> None:
+        if self.max_context and longest > self.max_context:
+            raise CapabilityError(f"a sequence of {longest} tokens does not fit the model's context of {self.max_context}")
+
+    def logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
+        """float32 [rows, longest row]: log p(token t | tokens < t) at masked positions, 0 elsewhere."""
+        tokens, mask, _ = padded(rows)
+        self.check_length(tokens.shape[1])
+        ids = torch.from_numpy(tokens).to(self.device)
+        wanted = torch.from_numpy(mask).to(self.device)
+        result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
+        places = wanted[:, 1:].nonzero(as_tuple=True)
+        if len(places[0]) == 0:
+            return result
+        with self.autocast():
+            hidden = self.head.trunk(ids[:, :-1])[places]
+        values = _chunked(self._target_logprobs, hidden, ids[:, 1:][places], temperature, self.head.vocabulary)
+        return result.index_put((places[0], places[1] + 1), values)
+
+    def _target_logprobs(self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+        logits = self.logits(hidden) if temperature == 1.0 else self.logits(hidden) / temperature
+        return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 logits [n, vocabulary] of what `head.trunk` gave at n positions."""
+        with self.autocast():
+            return self.head.project(hidden).float()
+
+
+def _chunked(
+    project: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, temperature: float, vocabulary: int
+) -> torch.Tensor:
+    """Apply `project` to chunks of positions; with several chunks each is recomputed in the backward pass, not kept."""
+    size = max(1, LOGIT_BYTES // (4 * vocabulary))
+    if len(hidden) <= size:
+        return project(hidden, targets, temperature)
+    parts = []
+    for start in range(0, len(hidden), size):
+        inputs = (hidden[start : start + size], targets[start : start + size], temperature)
+        parts.append(checkpoint(project, *inputs, use_reentrant=False) if torch.is_grad_enabled() else project(*inputs))
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model cut in two: `trunk(ids [b, t]) -> [b, t, width]` and `project([n, width]) -> logits [n, vocabulary]`.
+
+    `split` is False where the cut could not be proven equal to the model: the trunk gives logits, `project` is the identity.
+    """
+
+    trunk: Callable[[torch.Tensor], torch.Tensor]
+    project: Callable[[torch.Tensor], torch.Tensor]
+    vocabulary: int
+    split: bool
+
+
+def _find_head(engine: Engine) -> Head:
+    """Cut the model before its head, and believe the cut only when it gives the model's own logits."""
+    model = engine.model
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    cap, scale = getattr(config, "final_logit_softcapping", None), getattr(config, "logit_scale", None)
+    divide = getattr(config, "logits_scaling", None)
+
+    def trunk(ids: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = head(hidden.to(head.weight.dtype) if not torch.is_autocast_enabled(hidden.device.type) else hidden)
+        logits = logits * scale if scale else logits / divide if divide else logits
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def whole(ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits
+
+    probe = torch.arange(1, 5, device=engine.device)[None] % config.vocab_size
+    with torch.no_grad(), engine.autocast():
+        expected = whole(probe).float()
+        try:
+            same = head is not None and torch.allclose(project(trunk(probe)).float(), expected, rtol=1e-3, atol=1e-3)
+        except (AttributeError, TypeError, RuntimeError):
+            same = False
+    vocabulary = expected.shape[-1]
+    return Head(trunk, project, vocabulary, True) if same else Head(whole, lambda logits: logits, vocabulary, False)
+
+
+def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = None, adapter: Path | None = None) -> Engine:
+    """Load a causal model from a folder (or the hub), with fresh adapters, those of a PEFT folder, or none (full training)."""
+    path = Path(name)
+    if adapter is None and (path / CONFIG).is_file():
+        adapter, name = path, read_lora_config(path)[1]
+    if adapter is not None:
+        if not (adapter / CONFIG).is_file():
+            raise ModelError(f"model.adapter: {adapter} holds no {CONFIG}; give a PEFT folder (a LoRA checkpoint of a run is one)")
+        lora = read_lora_config(adapter)[0]
+    dtype = DTYPES[options.torch_dtype] if lora else torch.float32
+    model = _load(str(name), options, dtype)
+    _switch_off_dropout(model)
+    layers = add_lora(model, lora, options.seed) if lora else []
+    if adapter is not None:
+        read_peft(model, adapter)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.eval()
+    return Engine(model, str(name), options, lora, layers)
+
+
+def _load(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"model.name: the folder {name} holds no config.json; a model folder has config.json and *.safetensors")
+    device, mapped = _device(options.device_map)
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, trust_remote_code=options.trust_remote_code, device_map=options.device_map if mapped else None
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"model.name: no causal model could be loaded from {name!r} ({reason}); give a model folder, a hub name or 'pico'"
+        ) from None
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+    return model if mapped else model.to(device)
+
+
+def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
+    """The device to use, and whether accelerate must spread the model instead."""
+    if isinstance(device_map, dict) or device_map in ("balanced", "balanced_low_0", "sequential"):
+        return torch.device("cpu"), True
+    if device_map != "auto":
+        try:
+            return torch.device(device_map), False
+        except RuntimeError:
+            raise ModelError(f"model.device_map: {device_map!r} is no device; use 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'") from None
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.cuda.device_count() > 1
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu"), False
+
+
+def _switch_off_dropout(model: nn.Module) -> None:
+    """Set every dropout of the model to 0 (its config is left alone, so that a saved model keeps its own)."""
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        for key, value in list(vars(part).items()):
+            if isinstance(value, float) and ("dropout" in key or key.endswith("_pdrop") or key == "jitter_noise"):
+                setattr(part, key, 0.0)

@@ -1,0 +1,151 @@
+"""LoRA (Hu et al. 2021, arXiv:2106.09685) in a few lines, on disk as a PEFT folder that peft, transformers and vLLM read.
+
+`add_lora` puts adapters beside linear layers (`nn.Linear`, GPT-2's `Conv1D`); `write_peft` and `read_peft` are its form on disk.
+Adapters are float32 whatever the base is. Not covered: adapters on embeddings, on fused expert tensors, DoRA, rank patterns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from toolhone.backends.base import Lora
+from toolhone.errors import ConfigError, ModelError, nearest
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+
+class LoraLayer(nn.Module):
+    """base(x) + alpha / rank * B A dropout(x), with A [rank, in] and B [out, rank]; B starts at zero."""
+
+    def __init__(self, base: nn.Module, lora: Lora, generator: torch.Generator) -> None:
+        super().__init__()
+        weight = base.weight
+        assert isinstance(weight, torch.Tensor)
+        outputs, inputs = reversed(weight.shape) if isinstance(base, Conv1D) else weight.shape
+        self.base = base
+        self.lora_A = nn.Linear(inputs, lora.rank, bias=False, dtype=torch.float32)
+        self.lora_B = nn.Linear(lora.rank, outputs, bias=False, dtype=torch.float32)
+        self.scale = lora.alpha / lora.rank
+        self.dropout = nn.Dropout(lora.dropout)
+        with torch.no_grad():
+            bound = 1 / math.sqrt(inputs)
+            self.lora_A.weight.uniform_(-bound, bound, generator=generator)
+            self.lora_B.weight.zero_()
+        self.lora_A.to(weight.device)
+        self.lora_B.to(weight.device)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.base(x)
+        low: torch.Tensor = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))
+        change: torch.Tensor = self.lora_B(low) * self.scale
+        return result + change.to(result.dtype)
+
+
+def add_lora(model: nn.Module, lora: Lora, seed: int) -> list[str]:
+    """Freeze the model, put an adapter beside each wanted layer, and return the names of the layers that got one."""
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    names = _wanted_layers(model, lora)
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        owner = model.get_submodule(parent)
+        setattr(owner, child, LoraLayer(getattr(owner, child), lora, generator))
+    return names
+
+
+def _wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D) and part is not head]
+    kinds = sorted({name.rpartition(".")[2] for name in linear})
+    for target in lora.target_modules:
+        if target not in kinds:
+            known = ", ".join(kinds)
+            raise ConfigError(
+                f"training.lora.target_modules: no linear layer is named {target!r}{nearest(target, kinds)}; this model has {known}"
+            )
+    wanted = [name for name in linear if not lora.target_modules or name.rpartition(".")[2] in lora.target_modules]
+    if lora.last_layers:
+        pattern, indices = last_layers(model, lora.last_layers)
+        wanted = [name for name in wanted if (found := re.search(rf"\b{pattern}\.(\d+)\.", name)) and int(found[1]) in indices]
+    if not wanted:
+        raise ConfigError("training.lora: no layer of this model gets an adapter with these target_modules and last_layers")
+    return wanted
+
+
+def last_layers(model: nn.Module, count: int) -> tuple[str, list[int]]:
+    """The name of the list of decoder layers (`layers`, `h`) and the indices of its last `count`."""
+    depth = int(getattr(model.config, "num_hidden_layers"))  # noqa: B009 (a PreTrainedModel's config is untyped)
+    lists = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == depth]
+    if not lists:
+        raise ModelError(f"training.lora.last_layers: no list of {depth} layers was found in this model; leave it at 0")
+    return lists[0].rpartition(".")[2], list(range(max(0, depth - count), depth))
+
+
+def lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The adapters by their PEFT names, e.g. `base_model.model.model.layers.0.mlp.up_proj.lora_A.weight`."""
+    return {_PREFIX + name: value for name, value in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
+
+
+def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folder: Path) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into an existing folder."""
+    conv = any(isinstance(model.get_submodule(name).base, Conv1D) for name in layers)
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        "bias": "none",
+        "fan_in_fan_out": conv,
+        "inference_mode": True,
+        "use_rslora": False,
+        "use_dora": False,
+        "modules_to_save": None,
+    }
+    if lora.last_layers:
+        config["layers_pattern"], config["layers_to_transform"] = last_layers(model, lora.last_layers)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    state = {name: value.detach().cpu().contiguous() for name, value in lora_state(model).items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_lora_config(folder: Path) -> tuple[Lora, str]:
+    """The adapter's shape and the name of its base model, from a PEFT folder; refuses what `LoraLayer` cannot be."""
+    config = json.loads((folder / CONFIG).read_text())
+    if config.get("peft_type") != "LORA":
+        raise ModelError(f"{folder}: the adapter is of type {config.get('peft_type')!r}; only LORA can be loaded")
+    for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"):
+        if config.get(key):
+            raise ModelError(f"{folder}/{CONFIG}: {key}={config[key]!r} is not supported; only plain LoRA can be loaded")
+    targets = config["target_modules"]
+    if isinstance(targets, str):
+        raise ModelError(f"{folder}/{CONFIG}: target_modules is a pattern ({targets!r}); a list of module names can be loaded")
+    last = len(config.get("layers_to_transform") or [])
+    lora = Lora(config["r"], config["lora_alpha"], config.get("lora_dropout", 0.0), last, tuple(targets))
+    return lora, config.get("base_model_name_or_path") or ""
+
+
+def read_peft(model: nn.Module, folder: Path) -> None:
+    """Copy the adapters of a PEFT folder into a model that `add_lora` has prepared."""
+    stored = load_file(folder / WEIGHTS)
+    own = lora_state(model)
+    if stored.keys() != own.keys():
+        odd = sorted(stored.keys() ^ own.keys())
+        raise ModelError(f"{folder}/{WEIGHTS}: its layers are not those of this model; {len(odd)} differ, first {odd[0]}")
+    with torch.no_grad():
+        for name, value in own.items():
+            if value.shape != stored[name].shape:
+                raise ModelError(f"{folder}: {name} has shape {tuple(stored[name].shape)}, this model wants {tuple(value.shape)}")
+            value.copy_(stored[name])

@@ -1,0 +1,142 @@
+"""`TorchTrainer`: trains any transformers causal model, in full or by LoRA. `open_trainer` and `open_sampler` are the way in.
+
+    trainer = open_trainer("path/to/model", lora=Lora(rank=16), options=EngineOptions())
+    trainer.forward_backward(rows, cross_entropy()).result()
+    trainer.optim_step(Adam(learning_rate=1e-4)).result()
+    sampler = trainer.snapshot()
+
+On disk: full training writes a transformers folder, LoRA a PEFT folder; beside either, `optimizer.pt` for resuming. One process,
+one or several devices through `device_map`; sharded training is not covered here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from toolhone.backends.base import Batch, Capabilities, Done, Lora, Loss, Metrics, Optimizer, padded
+from toolhone.backends.torch.engine import Engine, EngineOptions, open_engine
+from toolhone.backends.torch.lora import read_peft, write_peft
+from toolhone.backends.torch.ops import TorchOps
+from toolhone.backends.torch.optimizers import Stepper
+from toolhone.backends.torch.sampler import TorchSampler
+from toolhone.errors import ModelError
+from toolhone.rows import Row, micro_batches
+
+OPTIMIZER = "optimizer.pt"
+
+
+class TorchTrainer:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.can = Capabilities(muon=hasattr(torch.optim, "Muon"), max_context=engine.max_context)
+        self._stepper = Stepper(engine)
+        self._snapshots: weakref.WeakSet[TorchSampler] = weakref.WeakSet()
+        self._passes = 0
+
+    def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
+        """Accumulate gradients over micro-batches of similar lengths. Metrics: `loss` and the loss's own, as sums."""
+        self.engine.model.train()
+        totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
+        torch.manual_seed((self.engine.options.seed << 20) + self._passes)
+        self._passes += 1
+        for batch in micro_batches(rows, self.engine.options.micro_batch_tokens):
+            for name, value in self._micro_batch([rows[i] for i in batch], loss).items():
+                totals[name] = totals.get(name, 0.0) + value
+        return Done({name: float(value) for name, value in totals.items()})
+
+    def _micro_batch(self, rows: Sequence[Row], loss: Loss) -> dict[str, torch.Tensor]:
+        _, mask, arrays = padded(rows)
+        device = self.engine.device
+        tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+        batch = Batch(torch.from_numpy(mask).to(device), tensors, [row.group for row in rows])
+        logp = self.engine.logprobs(rows, loss.temperature)
+        total, metrics = loss.fn(TorchOps(), logp, batch)
+        if total.requires_grad:
+            (total * self._stepper.loss_scale).backward()
+        return {"loss": total.detach(), **{name: torch.as_tensor(value).detach() for name, value in metrics.items()}}
+
+    def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
+        self._keep_snapshots()
+        return Done(self._stepper.step(optimizer))
+
+    def snapshot(self) -> TorchSampler:
+        sampler = TorchSampler(self.engine)
+        self._snapshots.add(sampler)
+        return sampler
+
+    def _keep_snapshots(self) -> None:
+        """Before the weights change: give every living snapshot that still reads them one copy, shared by all."""
+        live = [sampler for sampler in self._snapshots if sampler.weights is None]
+        if live:
+            copy = {name: value.detach().clone() for name, value in self.engine.trained()}
+            for sampler in live:
+                sampler.weights = copy
+
+    def save(self, folder: Path, optimizer: bool = True) -> None:
+        """Write into `folder`, all or nothing; an existing folder is replaced."""
+        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            self._write_weights(partial)
+            if optimizer:
+                torch.save({"stepper": self._stepper.state(), "passes": self._passes}, partial / OPTIMIZER)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_weights(self, folder: Path) -> None:
+        engine = self.engine
+        if engine.lora:
+            write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
+        else:
+            engine.model.save_pretrained(folder)
+
+    def load(self, folder: Path, optimizer: bool = True) -> None:
+        self._keep_snapshots()
+        if self.engine.lora:
+            read_peft(self.engine.model, folder)
+        else:
+            _read_weights(self.engine, folder)
+        if not optimizer:
+            return
+        if not (folder / OPTIMIZER).is_file():
+            raise ModelError(f"{folder} holds no {OPTIMIZER}; only a checkpoint saved with its optimizer can be resumed from")
+        state = torch.load(folder / OPTIMIZER, map_location=self.engine.device, weights_only=True)
+        self._stepper.load_state(state["stepper"])
+        self._passes = state["passes"]
+
+
+def _read_weights(engine: Engine, folder: Path) -> None:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} holds no *.safetensors; it is no checkpoint of a full training")
+    stored = {name: value for file in files for name, value in load_file(file).items()}
+    own = dict(engine.model.named_parameters())
+    odd = sorted(stored.keys() - own.keys() - set(engine.model.state_dict())) or sorted(own.keys() - stored.keys())
+    if odd:
+        raise ModelError(f"{folder}: its weights are not those of this model; {len(odd)} differ, first {odd[0]}")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(stored[name])
+
+
+def open_trainer(
+    model: str | Path, lora: Lora | None = None, options: EngineOptions | None = None, adapter: Path | None = None
+) -> TorchTrainer:
+    """A trainer for a model folder or hub name: with fresh adapters (`lora`), those of a PEFT folder (`adapter`), or in full."""
+    return TorchTrainer(open_engine(model, options or EngineOptions(), lora, adapter))
+
+
+def open_sampler(ref: str | Path, options: EngineOptions | None = None) -> TorchSampler:
+    """A sampler for a model folder, a hub name, or a PEFT folder (whose base model it loads)."""
+    return TorchSampler(open_engine(ref, options or EngineOptions()))

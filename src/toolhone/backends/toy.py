@@ -1,0 +1,420 @@
+"""The toy backend: a softmax over hashed contexts, in NumPy, that keeps the whole contract of `backends.base`.
+
+    trainer = open_toy(vocab_size=64, seed=0)
+    trainer.forward_backward(rows, cross_entropy()).result()
+    trainer.optim_step(Adam(learning_rate=0.1)).result()
+    sampler = trainer.snapshot()
+    trainer.save(folder); sampler = open_sampler(folder)
+
+The logits of position t are a sum of one row from each of a few tables; order n hashes the last n tokens before t to a row of its
+table, and order 0 is a bias. The gradient is by hand: dL/dlogits = dL/dlogp * (onehot(token) - softmax) / temperature, and dL/dlogp
+comes from torch autograd on the log-probabilities alone, so any loss trains here. The arithmetic is float64, the log-probabilities
+handed out are float32, and every result is a pure function of its inputs.
+
+What it does not do: it remembers a few tokens and knows nothing of language; it has no adapters, no Muon and no micro-batches. It
+serves tests, and lets anyone watch a training method work in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import weakref
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolhone.backends.base import (
+    Adam,
+    Batch,
+    BatchStream,
+    Capabilities,
+    Done,
+    Loss,
+    Metrics,
+    Optimizer,
+    Sample,
+    SamplingParams,
+    StopReason,
+    padded,
+    random_stream,
+)
+from toolhone.backends.gradient import loss_gradient
+from toolhone.errors import CapabilityError, ModelError, RunError
+from toolhone.rows import Array, Row, Tokens
+
+Real = NDArray[np.float64]
+Ids = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+FILE = "toy.npz"
+NO_TOKEN = -1
+"""Stands in a window where the sequence has not begun."""
+_INIT_SCALE = 0.1
+_FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+
+
+@dataclass(frozen=True)
+class ToyShape:
+    """The size of a toy policy. `orders`: how many tokens each table looks back; `buckets`: rows of each table (order 0 has 1)."""
+
+    vocab_size: int
+    orders: tuple[int, ...] = (0, 1, 2, 3)
+    buckets: int = 1024
+    max_context: int = 2048
+
+    @property
+    def reach(self) -> int:
+        """The longest look back, in tokens."""
+        return max(self.orders)
+
+
+@dataclass
+class ToyPolicy:
+    """The weights: `tables[i]` is float64 [1 or buckets, vocab_size] for `shape.orders[i]`."""
+
+    shape: ToyShape
+    tables: list[Real]
+
+    @staticmethod
+    def fresh(shape: ToyShape, seed: int) -> ToyPolicy:
+        """Small random weights, a pure function of the shape and the seed."""
+        sizes = [(shape.buckets if order else 1, shape.vocab_size) for order in shape.orders]
+        return ToyPolicy(shape, [random_stream(seed, i).normal(0.0, _INIT_SCALE, size) for i, size in enumerate(sizes)])
+
+    def copy(self) -> ToyPolicy:
+        return ToyPolicy(self.shape, [table.copy() for table in self.tables])
+
+    def buckets(self, windows: Ids) -> Ids:
+        """The row of each table for windows [n, reach] of the tokens before a position, oldest first: int64 [n, orders]."""
+        result = np.zeros((len(windows), len(self.shape.orders)), dtype=np.int64)
+        for column, order in enumerate(self.shape.orders):
+            if order:
+                result[:, column] = _hashed(windows[:, self.shape.reach - order :]) % np.uint64(self.shape.buckets)
+        return result
+
+    def log_softmax(self, buckets: Ids, temperature: float) -> Real:
+        """Log-probability of every token after the contexts in these buckets [n, orders]: float64 [n, vocab_size]."""
+        logits = np.zeros((len(buckets), self.shape.vocab_size))
+        for table, index in zip(self.tables, buckets.T, strict=True):
+            logits += table[index]
+        logits = (logits - logits.max(axis=1, keepdims=True)) / temperature
+        normalised: Real = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return normalised
+
+    def check(self, tokens: Tokens | Ids) -> None:
+        """Refuse a sequence that does not fit this policy."""
+        if len(tokens) > self.shape.max_context:
+            raise CapabilityError(
+                f"a sequence of {len(tokens)} tokens does not fit the model's context of {self.shape.max_context}"
+            )
+        ids = np.asarray(tokens)
+        odd = ids[(ids < 0) | (ids >= self.shape.vocab_size)]
+        if len(odd):
+            raise ModelError(
+                f"token id {odd[0]} is outside the model's vocabulary of {self.shape.vocab_size} ids; use its tokenizer"
+            )
+
+
+def _hashed(windows: Ids) -> NDArray[np.uint64]:
+    """64-bit FNV-1a over the columns of token ids [n, order], with a last mix of high bits into low ones: uint64 [n]."""
+    state = np.full(len(windows), _FNV_OFFSET, dtype=np.uint64)
+    for column in (windows - NO_TOKEN).astype(np.uint64).T:
+        state = (state ^ column) * _FNV_PRIME
+    return state ^ (state >> np.uint64(29))
+
+
+def _windows(tokens: Ids, reach: int) -> Ids:
+    """The `reach` tokens before each position of tokens [rows, T], `NO_TOKEN` before the first: int64 [rows, T, reach]."""
+    rows, length = tokens.shape
+    led = np.concatenate([np.full((rows, reach), NO_TOKEN, dtype=np.int64), tokens], axis=1)
+    windows: Ids = np.lib.stride_tricks.sliding_window_view(led, reach, axis=1)[:, :length]
+    return windows
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """Log-probabilities at the masked positions of padded rows: `index` [n, orders], `targets` [n], `logp` [n, vocab_size]."""
+
+    mask: Flags
+    index: Ids
+    targets: Ids
+    logp: Real
+
+    @staticmethod
+    def of(policy: ToyPolicy, rows: Sequence[Row], temperature: float) -> _Forward:
+        for row in rows:
+            policy.check(row.tokens)
+        tokens, mask, _ = padded(rows)
+        index = policy.buckets(_windows(tokens, policy.shape.reach)[mask])
+        return _Forward(mask, index, tokens[mask], policy.log_softmax(index, temperature))
+
+    def target_logp(self) -> Array:
+        """float32 [rows, T]: the log-probability of each row's own tokens, 0 where the mask is False."""
+        result = np.zeros(self.mask.shape, dtype=np.float32)
+        result[self.mask] = self.logp[np.arange(len(self.targets)), self.targets]
+        return result
+
+    def dlogits(self, dlogp: Array, temperature: float) -> Real:
+        """dL/dlogits [n, vocab_size] from dL/dlogp [rows, T]."""
+        result = -np.exp(self.logp)
+        result[np.arange(len(self.targets)), self.targets] += 1.0
+        result *= (dlogp[self.mask] / temperature)[:, None]
+        return result
+
+
+class ToySampler:
+    """One fixed toy policy (`backends.base.Sampler`)."""
+
+    def __init__(self, policy: ToyPolicy) -> None:
+        self._policy = policy
+
+    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+        """`params.num_samples` samples for each prompt; log-probabilities are exactly those that `logprobs` gives."""
+        keys = range(len(prompts)) if keys is None else keys
+        for prompt in prompts:
+            self._check_prompt(prompt)
+        reach = self._policy.shape.reach
+        results = [
+            [_Job.start(prompt, reach, self._limit(prompt, params), (params.seed, key, j)) for j in range(params.num_samples)]
+            for prompt, key in zip(prompts, keys, strict=True)
+        ]
+        active = [job for jobs in results for job in jobs if job.limit > 0]
+        while active:
+            self._advance(active, params)
+            active = [job for job in active if job.reason is not StopReason.STOP and len(job.tokens) < job.limit]
+        return [[Sample(job.tokens, job.logprobs, job.reason) for job in jobs] for jobs in results]
+
+    def stream(self) -> BatchStream:
+        return BatchStream(self)
+
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
+        """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere."""
+        if not rows:
+            return []
+        values = _Forward.of(self._policy, rows, temperature).target_logp()
+        return [line[: len(row)] for line, row in zip(values, rows, strict=True)]
+
+    def _check_prompt(self, prompt: Tokens) -> None:
+        context = self._policy.shape.max_context
+        if len(prompt) == 0:
+            raise CapabilityError("an empty prompt cannot be sampled from; it needs at least one token")
+        if len(prompt) >= context:
+            raise CapabilityError(
+                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {context}; "
+                f"give at most {context - 1} tokens"
+            )
+        self._policy.check(prompt)
+
+    def _limit(self, prompt: Tokens, params: SamplingParams) -> int:
+        return min(params.max_tokens, self._policy.shape.max_context - len(prompt))
+
+    def _advance(self, jobs: list[_Job], params: SamplingParams) -> None:
+        """Sample one token for each job."""
+        index = self._policy.buckets(np.array([job.window for job in jobs], dtype=np.int64))
+        logp = self._policy.log_softmax(index, params.temperature or 1.0)
+        if params.temperature == 0:
+            chosen = logp.argmax(axis=1)
+        else:
+            chosen = _draw(_truncated(np.exp(logp), params), np.array([job.random.random() for job in jobs]))
+        values = logp[np.arange(len(jobs)), chosen].astype(np.float32)
+        for job, token, value in zip(jobs, chosen.tolist(), values.tolist(), strict=True):
+            job.add(token, value, params.stop_ids)
+
+
+@dataclass
+class _Job:
+    """One sample on its way. `window`: the last tokens, as far as the policy looks back; `limit`: how many it may have."""
+
+    window: list[int]
+    limit: int
+    random: np.random.Generator
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    reason: StopReason = StopReason.LENGTH
+
+    @staticmethod
+    def start(prompt: Tokens, reach: int, limit: int, path: tuple[int, int, int]) -> _Job:
+        led = [NO_TOKEN] * reach + [int(token) for token in prompt]
+        return _Job(led[len(led) - reach :], limit, random_stream(*path))
+
+    def add(self, token: int, logprob: float, stop_ids: tuple[int, ...]) -> None:
+        self.window = [*self.window, token][1:]
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        if token in stop_ids:
+            self.reason = StopReason.STOP
+
+
+def _truncated(probabilities: Real, params: SamplingParams) -> Real:
+    """Zero what top-k and top-p (Holtzman et al. 2020, arXiv:1904.09751) cut off, ties to the lower id; not renormalised."""
+    if params.top_k <= 0 and params.top_p >= 1:
+        return probabilities
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    ordered = np.take_along_axis(probabilities, order, axis=1)
+    keep = np.cumsum(ordered, axis=1) - ordered < params.top_p
+    keep[:, 0] = True
+    if params.top_k > 0:
+        keep[:, params.top_k :] = False
+    result = np.zeros_like(probabilities)
+    np.put_along_axis(result, order, ordered * keep, axis=1)
+    return result
+
+
+def _draw(weights: Real, uniform: Real) -> Ids:
+    """For each row of weights [n, V] the first id whose cumulative weight exceeds uniform * total; never one of weight 0."""
+    cumulative = np.cumsum(weights, axis=1)
+    targets = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0.0))
+    chosen: Ids = (cumulative <= targets[:, None]).sum(axis=1)
+    return chosen
+
+
+@dataclass
+class _Moments:
+    """Adam's state: steps taken, and the running mean of the gradient and of its square for each table."""
+
+    steps: int
+    mean: list[Real]
+    square: list[Real]
+
+    @staticmethod
+    def zero(policy: ToyPolicy) -> _Moments:
+        return _Moments(0, [np.zeros_like(table) for table in policy.tables], [np.zeros_like(table) for table in policy.tables])
+
+    def step(self, tables: list[Real], gradient: list[Real], adam: Adam) -> None:
+        """Change the tables in place by one AdamW step (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+        self.steps += 1
+        first, second = 1 - adam.beta1**self.steps, 1 - adam.beta2**self.steps
+        for table, slope, mean, square in zip(tables, gradient, self.mean, self.square, strict=True):
+            mean += (1 - adam.beta1) * (slope - mean)
+            square += (1 - adam.beta2) * (slope * slope - square)
+            table *= 1 - adam.learning_rate * adam.weight_decay
+            table -= adam.learning_rate * (mean / first) / (np.sqrt(square / second) + adam.eps)
+
+
+class ToyTrainer:
+    """A toy policy that learns (`backends.base.Trainer`)."""
+
+    def __init__(self, policy: ToyPolicy) -> None:
+        self.can = Capabilities(lora=False, muon=False, max_context=policy.shape.max_context)
+        self._policy = policy
+        self._gradient: list[Real] | None = None
+        self._moments = _Moments.zero(policy)
+        self._readers: weakref.WeakSet[ToySampler] = weakref.WeakSet()
+
+    def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
+        """Add the gradient of the loss over these rows, all in one batch. Metrics: `loss` and the loss's own, as sums."""
+        if not rows:
+            return Done({"loss": 0.0})
+        forward = _Forward.of(self._policy, rows, loss.temperature)
+        batch = Batch(forward.mask, padded(rows)[2], [row.group for row in rows])
+        metrics, dlogp = loss_gradient(loss, forward.target_logp(), batch)
+        if self._gradient is None:
+            self._gradient = [np.zeros_like(table) for table in self._policy.tables]
+        dlogits = forward.dlogits(dlogp, loss.temperature)
+        for slope, index in zip(self._gradient, forward.index.T, strict=True):
+            np.add.at(slope, index, dlogits)
+        return Done(metrics)
+
+    def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
+        """One AdamW step; `grad_norm` is the global norm before clipping. Without a gradient nothing changes and the norm is 0."""
+        if not isinstance(optimizer, Adam):
+            raise CapabilityError("the toy backend cannot train with Muon; use Adam here, or the torch backend for Muon")
+        if self._gradient is None:
+            return Done({"grad_norm": 0.0})
+        gradient, self._gradient = self._gradient, None
+        norm = float(np.sqrt(sum(np.vdot(slope, slope) for slope in gradient)))
+        if 0 < optimizer.clip_norm < norm:
+            gradient = [slope * (optimizer.clip_norm / norm) for slope in gradient]
+        if self._readers:
+            self._move_to(self._policy.copy())
+        self._moments.step(self._policy.tables, gradient, optimizer)
+        return Done({"grad_norm": norm})
+
+    def snapshot(self) -> ToySampler:
+        """The policy now. The weights are copied at the next `optim_step`, and only if the snapshot is still alive then."""
+        sampler = ToySampler(self._policy)
+        self._readers.add(sampler)
+        return sampler
+
+    def save(self, folder: Path, optimizer: bool = True) -> None:
+        """Write one file into `folder` (made where it is missing), all or nothing; an earlier save there is replaced."""
+        settings = {**asdict(self._policy.shape), "steps": self._moments.steps if optimizer else None}
+        arrays: dict[str, Real | NDArray[np.str_]] = {"settings": np.array(json.dumps(settings))}
+        arrays |= {f"table{i}": table for i, table in enumerate(self._policy.tables)}
+        if optimizer:
+            arrays |= {f"mean{i}": table for i, table in enumerate(self._moments.mean)}
+            arrays |= {f"square{i}": table for i, table in enumerate(self._moments.square)}
+        _write(folder, arrays)
+
+    def load(self, folder: Path, optimizer: bool = True) -> None:
+        """Take the weights (and Adam's state) from what `save` wrote; accumulated gradients are dropped."""
+        policy, moments = _read(folder, optimizer)
+        if policy.shape != self._policy.shape:
+            raise ModelError(f"{folder} holds a toy model of another shape: {policy.shape}; this one is {self._policy.shape}")
+        self._move_to(policy)
+        self._moments = moments or self._moments
+        self._gradient = None
+
+    def _move_to(self, policy: ToyPolicy) -> None:
+        """Leave the present weights to the snapshots that read them."""
+        self._policy = policy
+        self._readers.clear()
+
+
+def _write(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    partial = folder / f".{FILE}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / FILE)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunError(f"could not save into {folder} ({error.strerror}); free some space or choose another folder") from error
+
+
+def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
+    try:
+        with np.load(folder / FILE, allow_pickle=False) as stored:
+            settings = json.loads(str(stored["settings"]))
+            steps = settings.pop("steps")
+            shape = ToyShape(**{**settings, "orders": tuple(settings["orders"])})
+            if optimizer and steps is None:
+                raise ModelError(f"{folder} holds no optimizer state; load it with optimizer=False, or save with optimizer=True")
+            names = ("table", "mean", "square") if optimizer else ("table",)
+            tables = [[stored[f"{name}{i}"] for i in range(len(shape.orders))] for name in names]
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no {FILE}; give a folder that the toy backend has saved") from None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{folder / FILE} cannot be read as a toy model ({error}); save it again") from None
+    return ToyPolicy(shape, tables[0]), _Moments(steps, tables[1], tables[2]) if optimizer else None
+
+
+def open_toy(
+    vocab_size: int,
+    seed: int = 0,
+    orders: Sequence[int] = (0, 1, 2, 3),
+    buckets: int = 1024,
+    max_context: int = 2048,
+) -> ToyTrainer:
+    """A fresh toy trainer. A table of an order above 0 takes 8 * buckets * vocab_size bytes, and Adam's state twice as much."""
+    if vocab_size < 1 or buckets < 1 or max_context < 2 or not orders or min(orders) < 0:
+        raise ModelError(
+            f"a toy model needs vocab_size and buckets of at least 1, max_context of at least 2 and orders that are not negative; "
+            f"got vocab_size={vocab_size}, buckets={buckets}, max_context={max_context}, orders={tuple(orders)}"
+        )
+    return ToyTrainer(ToyPolicy.fresh(ToyShape(vocab_size, tuple(orders), buckets, max_context), seed))
+
+
+def open_sampler(folder: Path) -> ToySampler:
+    """A sampler for the weights that `ToyTrainer.save` wrote."""
+    return ToySampler(_read(folder, optimizer=False)[0])
