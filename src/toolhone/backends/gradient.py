@@ -25,10 +25,11 @@ def loss_gradient(loss: Loss, logp: Array, batch: Batch) -> tuple[Metrics, Array
     leaf = torch.tensor(logp, requires_grad=True)
     arrays = {name: torch.tensor(values) for name, values in batch.arrays.items()}
     total, metrics = loss.fn(TorchOps(), leaf, Batch(torch.tensor(batch.mask), arrays, batch.groups))
+    slope = None
     if isinstance(total, torch.Tensor) and total.requires_grad:
-        total.backward()
-    gradient = np.zeros_like(logp) if leaf.grad is None else leaf.grad.numpy()
-    return {"loss": _number(total), **{name: _number(value) for name, value in metrics.items()}}, gradient
+        (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    values = {"loss": _number(total), **{name: _number(value) for name, value in metrics.items()}}
+    return values, np.zeros_like(logp) if slope is None else slope.numpy()
 
 
 def _number(value: torch.Tensor | float) -> float:

@@ -6,10 +6,8 @@
     sampler = trainer.snapshot()
     trainer.save(folder); sampler = open_sampler(folder)
 
-The logits of position t are a sum of one row from each of a few tables; order n hashes the last n tokens before t to a row of its
-table, and order 0 is a bias. The gradient is by hand: dL/dlogits = dL/dlogp * (onehot(token) - softmax) / temperature, and dL/dlogp
-comes from torch autograd on the log-probabilities alone, so any loss trains here. The arithmetic is float64, the log-probabilities
-handed out are float32, and every result is a pure function of its inputs.
+The policy is in `toy_policy.py`; dL/dlogp comes from `gradient.py`, so any loss trains here. Every result is a pure function of its
+inputs, and what a sampler says of its samples is exactly what `logprobs` says of them.
 
 What it does not do: it remembers a few tokens and knows nothing of language; it has no adapters, no Muon and no micro-batches. It
 serves tests, and lets anyone watch a training method work in milliseconds.
@@ -45,127 +43,11 @@ from toolhone.backends.base import (
     random_stream,
 )
 from toolhone.backends.gradient import loss_gradient
+from toolhone.backends.toy_policy import NO_TOKEN, Forward, Ids, Real, ToyPolicy, ToyShape
 from toolhone.errors import CapabilityError, ModelError, RunError
 from toolhone.rows import Array, Row, Tokens
 
-Real = NDArray[np.float64]
-Ids = NDArray[np.int64]
-Flags = NDArray[np.bool_]
-
 FILE = "toy.npz"
-NO_TOKEN = -1
-"""Stands in a window where the sequence has not begun."""
-_INIT_SCALE = 0.1
-_FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-
-
-@dataclass(frozen=True)
-class ToyShape:
-    """The size of a toy policy. `orders`: how many tokens each table looks back; `buckets`: rows of each table (order 0 has 1)."""
-
-    vocab_size: int
-    orders: tuple[int, ...] = (0, 1, 2, 3)
-    buckets: int = 1024
-    max_context: int = 2048
-
-    @property
-    def reach(self) -> int:
-        """The longest look back, in tokens."""
-        return max(self.orders)
-
-
-@dataclass
-class ToyPolicy:
-    """The weights: `tables[i]` is float64 [1 or buckets, vocab_size] for `shape.orders[i]`."""
-
-    shape: ToyShape
-    tables: list[Real]
-
-    @staticmethod
-    def fresh(shape: ToyShape, seed: int) -> ToyPolicy:
-        """Small random weights, a pure function of the shape and the seed."""
-        sizes = [(shape.buckets if order else 1, shape.vocab_size) for order in shape.orders]
-        return ToyPolicy(shape, [random_stream(seed, i).normal(0.0, _INIT_SCALE, size) for i, size in enumerate(sizes)])
-
-    def copy(self) -> ToyPolicy:
-        return ToyPolicy(self.shape, [table.copy() for table in self.tables])
-
-    def buckets(self, windows: Ids) -> Ids:
-        """The row of each table for windows [n, reach] of the tokens before a position, oldest first: int64 [n, orders]."""
-        result = np.zeros((len(windows), len(self.shape.orders)), dtype=np.int64)
-        for column, order in enumerate(self.shape.orders):
-            if order:
-                result[:, column] = _hashed(windows[:, self.shape.reach - order :]) % np.uint64(self.shape.buckets)
-        return result
-
-    def log_softmax(self, buckets: Ids, temperature: float) -> Real:
-        """Log-probability of every token after the contexts in these buckets [n, orders]: float64 [n, vocab_size]."""
-        logits = np.zeros((len(buckets), self.shape.vocab_size))
-        for table, index in zip(self.tables, buckets.T, strict=True):
-            logits += table[index]
-        logits = (logits - logits.max(axis=1, keepdims=True)) / temperature
-        normalised: Real = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return normalised
-
-    def check(self, tokens: Tokens | Ids) -> None:
-        """Refuse a sequence that does not fit this policy."""
-        if len(tokens) > self.shape.max_context:
-            raise CapabilityError(
-                f"a sequence of {len(tokens)} tokens does not fit the model's context of {self.shape.max_context}"
-            )
-        ids = np.asarray(tokens)
-        odd = ids[(ids < 0) | (ids >= self.shape.vocab_size)]
-        if len(odd):
-            raise ModelError(
-                f"token id {odd[0]} is outside the model's vocabulary of {self.shape.vocab_size} ids; use its tokenizer"
-            )
-
-
-def _hashed(windows: Ids) -> NDArray[np.uint64]:
-    """64-bit FNV-1a over the columns of token ids [n, order], with a last mix of high bits into low ones: uint64 [n]."""
-    state = np.full(len(windows), _FNV_OFFSET, dtype=np.uint64)
-    for column in (windows - NO_TOKEN).astype(np.uint64).T:
-        state = (state ^ column) * _FNV_PRIME
-    return state ^ (state >> np.uint64(29))
-
-
-def _windows(tokens: Ids, reach: int) -> Ids:
-    """The `reach` tokens before each position of tokens [rows, T], `NO_TOKEN` before the first: int64 [rows, T, reach]."""
-    rows, length = tokens.shape
-    led = np.concatenate([np.full((rows, reach), NO_TOKEN, dtype=np.int64), tokens], axis=1)
-    windows: Ids = np.lib.stride_tricks.sliding_window_view(led, reach, axis=1)[:, :length]
-    return windows
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """Log-probabilities at the masked positions of padded rows: `index` [n, orders], `targets` [n], `logp` [n, vocab_size]."""
-
-    mask: Flags
-    index: Ids
-    targets: Ids
-    logp: Real
-
-    @staticmethod
-    def of(policy: ToyPolicy, rows: Sequence[Row], temperature: float) -> _Forward:
-        for row in rows:
-            policy.check(row.tokens)
-        tokens, mask, _ = padded(rows)
-        index = policy.buckets(_windows(tokens, policy.shape.reach)[mask])
-        return _Forward(mask, index, tokens[mask], policy.log_softmax(index, temperature))
-
-    def target_logp(self) -> Array:
-        """float32 [rows, T]: the log-probability of each row's own tokens, 0 where the mask is False."""
-        result = np.zeros(self.mask.shape, dtype=np.float32)
-        result[self.mask] = self.logp[np.arange(len(self.targets)), self.targets]
-        return result
-
-    def dlogits(self, dlogp: Array, temperature: float) -> Real:
-        """dL/dlogits [n, vocab_size] from dL/dlogp [rows, T]."""
-        result = -np.exp(self.logp)
-        result[np.arange(len(self.targets)), self.targets] += 1.0
-        result *= (dlogp[self.mask] / temperature)[:, None]
-        return result
 
 
 class ToySampler:
@@ -197,7 +79,7 @@ class ToySampler:
         """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere."""
         if not rows:
             return []
-        values = _Forward.of(self._policy, rows, temperature).target_logp()
+        values = Forward.of(self._policy, rows, temperature).target_logp()
         return [line[: len(row)] for line, row in zip(values, rows, strict=True)]
 
     def _check_prompt(self, prompt: Tokens) -> None:
@@ -311,7 +193,7 @@ class ToyTrainer:
         """Add the gradient of the loss over these rows, all in one batch. Metrics: `loss` and the loss's own, as sums."""
         if not rows:
             return Done({"loss": 0.0})
-        forward = _Forward.of(self._policy, rows, loss.temperature)
+        forward = Forward.of(self._policy, rows, loss.temperature)
         batch = Batch(forward.mask, padded(rows)[2], [row.group for row in rows])
         metrics, dlogp = loss_gradient(loss, forward.target_logp(), batch)
         if self._gradient is None:
