@@ -1,0 +1,116 @@
+"""Progress of long work on standard error: a live display on a terminal, plain lines elsewhere.
+
+    with open_progress("auto") as progress:
+        progress.start("training", total=1000)
+        progress.advance(1, loss=0.7)
+        progress.report("Iteration 10/1000 | Loss 0.71")
+
+Results never come this way; they go to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBar
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        """Begin a piece of work of `total` parts, `done` of which are done already."""
+        ...
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more parts are done; `note` stands beside the bar."""
+        ...
+
+    def report(self, line: str) -> None:
+        """A line that stays."""
+        ...
+
+
+class Silent:
+    def start(self, what: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, count: int = 1, note: str = "") -> None: ...
+
+    def report(self, line: str) -> None: ...
+
+
+class Plain:
+    """One line for each report, and one when a piece of work begins that turned out to take seconds."""
+
+    def __init__(self) -> None:
+        self._what, self._total, self._done, self._next = "", 0, 0, 0.0
+
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        self._what, self._total, self._done = what, total, done
+        self._next = time.monotonic() + 10
+
+    def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002 (the note is for the live display)
+        self._done += count
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 30
+            self.report(f"{self._what}: {self._done}/{self._total}")
+
+    def report(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        self._next = max(self._next, time.monotonic() + 10)
+
+
+class Live:
+    """A rich progress bar with elapsed time, time left and a note; reports scroll above it."""
+
+    def __init__(self, bar: RichBar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, note="", visible=False)
+
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(what, total=total, completed=done, note="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        if note:
+            self._bar.update(self._task, advance=count, note=note)
+        else:
+            self._bar.update(self._task, advance=count)
+
+    def report(self, line: str) -> None:
+        self._bar.console.print(line, highlight=False, markup=False)
+
+
+@contextmanager
+def open_progress(kind: str = "auto") -> Iterator[Progress]:
+    """`kind`: auto, rich, plain or off."""
+    if kind == "auto":
+        kind = "rich" if sys.stderr.isatty() else "plain"
+    if kind != "rich":
+        yield Plain() if kind == "plain" else Silent()
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with RichBar(*columns, console=Console(stderr=True)) as bar:
+        yield Live(bar)
+
+
+def track(items: Iterable[T], progress: Progress, what: str, total: int) -> Iterator[T]:
+    """Go through items, advancing the progress."""
+    progress.start(what, total)
+    for item in items:
+        yield item
+        progress.advance()
