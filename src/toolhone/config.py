@@ -142,7 +142,7 @@ class Experiment(Section):
 
     model: ModelSection = ModelSection()
     tools: list[str | dict[str, Any]] = Field(
-        default_factory=lambda: ["calculator", "python", "weather", "search"],
+        default_factory=lambda: list[str | dict[str, Any]](["calculator", "python", "weather", "search"]),
         description="tools that can run: names of built-in ones, or 'file.py:function'",
     )
     data: DataSection = DataSection()

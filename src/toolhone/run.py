@@ -8,8 +8,8 @@
     RUN/checkpoints/          checkpoint_step_N, final_checkpoint, best_checkpoint; each with state.json
     RUN/evaluation/           the evaluation at the end (see `evaluation.folder`)
 
-Checkpoints appear whole or not at all. A resumed run cuts `metrics.jsonl` and `samples.jsonl` back to the checkpoint's step, so its log
-reads as if it had never stopped. Nothing here knows about models.
+Checkpoints appear whole or not at all. A resumed run cuts `metrics.jsonl` and `samples.jsonl` back to the checkpoint's step, so
+its log reads as if it had never stopped. Nothing here knows about models.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -76,15 +77,24 @@ class Run:
     def save_checkpoint(self, name: str, state: Mapping[str, Any], save: Callable[[Path], None]) -> Path:
         """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder."""
         folder = self.folder / "checkpoints" / name
-        with writing(folder):
-            (folder / "state.json").unlink(missing_ok=True)
-            save(folder)
-            write_json(folder / "state.json", {**state, "experiment": self.experiment.model_dump()})
+        partial, old = (folder.with_name(f".{name}.{kind}") for kind in ("partial", "old"))
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
+            with writing(folder):
+                save(partial)
+                write_json(partial / "state.json", {**state, "experiment": self.experiment.model_dump()})
+                if folder.exists():
+                    folder.rename(old)
+                partial.rename(folder)
+        finally:
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
         return folder
 
     def checkpoints(self) -> list[str]:
         """Names of the whole checkpoints, by step."""
-        found = [path.parent.name for path in self.folder.glob("checkpoints/*/state.json")]
+        found = [path.parent.name for path in self.folder.glob("checkpoints/[!.]*/state.json")]
         return sorted(found, key=lambda name: (_step(name) is None, _step(name) or 0, name))
 
     def checkpoint(self, name: str | None = None) -> Path:
@@ -93,9 +103,8 @@ class Run:
         if name is None:
             name = next((wanted for wanted in (FINAL, BEST, *reversed(names)) if wanted in names), "")
         if name not in names:
-            raise RunError(
-                f"{self.folder} has no checkpoint {name!r}{nearest(name, names)}; it has {', '.join(names) or 'none: it was never saved'}"
-            )
+            known = ", ".join(names) or "none: it was never saved"
+            raise RunError(f"{self.folder} has no checkpoint {name!r}{nearest(name, names)}; it has {known}")
         return self.folder / "checkpoints" / name
 
     def latest(self) -> Path | None:

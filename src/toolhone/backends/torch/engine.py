@@ -191,26 +191,35 @@ def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = No
 
 def _load(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"model.name: the folder {name} holds no config.json; a model folder has config.json and *.safetensors")
     device, mapped = _device(options.device_map)
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, trust_remote_code=options.trust_remote_code, device_map=options.device_map if mapped else None
-        )
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=options.trust_remote_code, device_map=options.device_map if mapped else None
+            )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"model.name: no causal model could be loaded from {name!r} ({reason}); give a model folder, a hub name or 'pico'"
         ) from None
-    finally:
-        if bar:
-            logging.enable_progress_bar()
     return model if mapped else model.to(device)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own progress bars; ours tell the user what takes time."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from toolhone.backends.base import Batch, Capabilities, Done, Lora, Loss, Metrics, Optimizer, padded
-from toolhone.backends.torch.engine import Engine, EngineOptions, open_engine
+from toolhone.backends.torch.engine import Engine, EngineOptions, open_engine, quiet
 from toolhone.backends.torch.lora import read_peft, write_peft
 from toolhone.backends.torch.ops import TorchOps
 from toolhone.backends.torch.optimizers import Stepper
@@ -99,7 +99,8 @@ class TorchTrainer:
         if engine.lora:
             write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
         else:
-            engine.model.save_pretrained(folder)
+            with quiet():
+                engine.model.save_pretrained(folder)
 
     def load(self, folder: Path, optimizer: bool = True) -> None:
         self._keep_snapshots()
