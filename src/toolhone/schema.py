@@ -57,8 +57,11 @@ class Tool:
         return {"type": "function", "function": function}
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
-        """What is wrong with these arguments against the schema, one short sentence each; empty when they are right."""
-        errors = sorted(self._validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.path)))
+        """What is wrong with these arguments against the schema, one short sentence each; empty when they are right. Never raises."""
+        try:
+            errors = sorted(self._validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.path)))
+        except (OverflowError, ValueError, RecursionError) as error:
+            return [f"arguments: cannot be checked: {error}"]
         return [f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors]
 
     @cached_property
