@@ -112,6 +112,11 @@ class Run:
         steps = [name for name in self.checkpoints() if _step(name) is not None]
         return self.folder / "checkpoints" / steps[-1] if steps else None
 
+    def state(self, checkpoint: Path) -> dict[str, Any]:
+        """What was noted with a checkpoint: the step, and what the algorithm wanted to remember."""
+        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        return state
+
     def cut_back(self, step: int) -> None:
         """Forget what was logged after `step`."""
         for name in ("metrics.jsonl", "samples.jsonl"):
