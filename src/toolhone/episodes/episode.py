@@ -1,0 +1,171 @@
+"""One played task, as a generator that yields wishes and is sent the answers. There is no I/O in here.
+
+    play = episode(task, policy, Rules())
+    wish = next(play)                      Say(prompt): "have this continued"     answer with a Turn
+    wish = play.send(turn)                 Run(calls):  "run these calls"         answer with one ToolResult for each
+    ...                                    StopIteration carries the Episode
+
+`driver.play` fulfils the wishes of many episodes at once; a test answers them by hand. A tool that fails is no end: its result,
+an error or not, goes back to the model. Tasks with several user turns, or whose world is judged, are not played (see
+`refuse_unplayable`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from toolhone.backends.base import StopReason
+from toolhone.dialects.base import Problem
+from toolhone.episodes.policy import Policy, Prompt, Turn
+from toolhone.errors import DataError
+from toolhone.schema import Message, Task, ToolCall
+from toolhone.tools.registry import ToolResult
+
+
+class Ending(StrEnum):
+    """How an episode ended."""
+
+    ANSWERED = "answered"
+    """The last turn is plain text: the final answer."""
+    CALLED = "called"
+    """Stopped after the first turn with calls, on purpose."""
+    MALFORMED = "malformed"
+    """A turn could not be read without a problem; its calls were not run."""
+    TRUNCATED = "truncated"
+    """A turn was cut off by the limit on new tokens or by the end of the context; its calls were not run."""
+    TOO_MANY_TURNS = "too_many_turns"
+    """The last turn that the rules allow still called tools."""
+    NO_ROOM = "no_room"
+    """The prompt of the next turn leaves no room in the context."""
+    FAILED = "failed"
+    """The program failed, not the model; `Episode.reason` says how."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How far to play: at most `max_turns` assistant turns; with `first_call_only`, not beyond the first turn with calls."""
+
+    max_turns: int = 8
+    first_call_only: bool = False
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One played task. `results[i]` are the results of the calls of `turns[i]`, in their order; empty where none were run."""
+
+    task_id: str
+    turns: tuple[Turn, ...]
+    results: tuple[tuple[ToolResult, ...], ...]
+    ending: Ending
+    reason: str = ""
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """All calls that could be read, over all turns."""
+        return tuple(call for turn in self.turns for call in turn.message.tool_calls)
+
+    @property
+    def answer(self) -> str | None:
+        """The final text, when the episode ended with one."""
+        return self.turns[-1].message.content or "" if self.ending is Ending.ANSWERED else None
+
+
+@dataclass(frozen=True)
+class Say:
+    """The wish to have a prompt continued; the answer is a `Turn`."""
+
+    prompt: Prompt
+    turn: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """The wish to have calls run; the answer is one `ToolResult` for each, in their order."""
+
+    calls: tuple[ToolCall, ...]
+
+
+Wish = Say | Run
+Answer = Turn | Sequence[ToolResult]
+Play = Generator[Wish, Answer, Episode]
+
+
+def episode(task: Task, policy: Policy, rules: Rules) -> Play:
+    """Play one task; the return value of the generator is the `Episode`. `policy` is asked to write prompts, never to sample.
+
+    What the program gets wrong once the task is under way (and what the driver throws in) ends the episode as `FAILED`; only a
+    first prompt that cannot be written is raised.
+    """
+    told = _Told()
+    prompt = policy.open(task.messages, task.tools)
+    try:
+        ending, reason = (yield from _turns(prompt, policy, rules, told)), ""
+    except Exception as error:
+        ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
+    return Episode(task.id, tuple(told.turns), tuple(told.results), ending, reason)
+
+
+@dataclass
+class _Told:
+    """What has happened so far."""
+
+    turns: list[Turn] = field(default_factory=list)
+    results: list[tuple[ToolResult, ...]] = field(default_factory=list)
+
+    def add(self, turn: Turn) -> Turn:
+        """Note a turn, with an id on each call, counted over the episode, so that results can name their call."""
+        first = sum(len(earlier.message.tool_calls) for earlier in self.turns)
+        calls = (replace(call, id=call.id or f"call{first + i:05d}") for i, call in enumerate(turn.message.tool_calls))
+        self.turns.append(replace(turn, message=replace(turn.message, tool_calls=tuple(calls))))
+        self.results.append(())
+        return self.turns[-1]
+
+
+def _turns(prompt: Prompt, policy: Policy, rules: Rules, told: _Told) -> Generator[Wish, Answer, Ending]:
+    while policy.fits(prompt):
+        answer = yield Say(prompt, len(told.turns))
+        assert isinstance(answer, Turn), f"Say is answered with a Turn, got {type(answer).__name__}"
+        turn = told.add(answer)
+        if (ending := _ending(turn)) is not None:
+            return ending
+        calls = turn.message.tool_calls
+        answer = yield Run(calls)
+        assert not isinstance(answer, Turn), "Run is answered with results"
+        assert len(answer) == len(calls), f"{len(calls)} calls need as many results, got {len(answer)}"
+        told.results[-1] = tuple(answer)
+        if rules.first_call_only:
+            return Ending.CALLED
+        if len(told.turns) == rules.max_turns:
+            return Ending.TOO_MANY_TURNS
+        prompt = policy.extend(prompt, turn, _messages(calls, answer))
+    return Ending.NO_ROOM
+
+
+def _ending(turn: Turn) -> Ending | None:
+    """How this turn ends the episode, or None when it has calls to run."""
+    if turn.stop_reason is StopReason.LENGTH:
+        return Ending.TRUNCATED
+    if turn.problem is not Problem.NONE:
+        return Ending.MALFORMED
+    return None if turn.message.tool_calls else Ending.ANSWERED
+
+
+def _messages(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
+    pairs = zip(calls, results, strict=True)
+    return [Message("tool", result.content, tool_call_id=call.id, name=call.name) for call, result in pairs]
+
+
+def refuse_unplayable(tasks: Sequence[Task]) -> None:
+    """Refuse tasks with several user turns and tasks whose final world state is judged, in one sentence."""
+    turns = [task for task in tasks if task.turns]
+    states = [task for task in tasks if not task.turns and task.expect.state is not None]
+    for found, what, wanted in (
+        (turns, "several user turns ('turns')", "tasks with 'messages'"),
+        (states, "a final state as the right answer ('expect.state')", "'calls', 'no_call' or 'answer'"),
+    ):
+        if found:
+            raise DataError(
+                f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}; supported are {wanted} so far"
+            )

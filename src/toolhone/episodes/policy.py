@@ -1,0 +1,151 @@
+"""A policy: something that continues a conversation. `TokenPolicy` is one of our models behind a dialect.
+
+    policy = TokenPolicy(sampler, dialect, tokenizer, SamplingParams(max_tokens=128, temperature=0))
+    turn = reply(policy, messages, tools)
+
+Token ids are the only truth: the prompt of the next turn is the prompt of the last one, the ids exactly as sampled, and the
+encoded suffix that the dialect puts after them. What was sampled is never decoded and encoded again. Reading a turn as text and
+calls is the dialect's business; playing a task to its end is that of `episode` and `driver`. A policy behind an HTTP address
+keeps the same protocol with prompts that hold messages alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
+from toolhone.dialects.base import Dialect, Problem
+from toolhone.schema import Message, Tool
+from toolhone.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued: the messages with the tools on offer, and for a token policy the ids that stand for them."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a policy said, once.
+
+    `text` is raw, without the stop mark; `message` is how it was read and `problem` how that ended. `tokens` are the ids as
+    sampled (the stop id included), `logprobs` one number for each, `prompt` the ids they followed; all three are empty where
+    there are no ids.
+    """
+
+    message: Message
+    text: str
+    problem: Problem = Problem.NONE
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stop_reason: StopReason = StopReason.STOP
+    prompt: tuple[int, ...] = ()
+
+
+class TurnStream(Protocol):
+    """Turns without a barrier: prompts join at any time, finished turns leave."""
+
+    def submit(self, key: int, prompt: Prompt) -> None:
+        """Queue a prompt; `key` names it in `poll` and names its random stream."""
+        ...
+
+    def poll(self) -> list[tuple[int, Turn]]:
+        """Work until at least one queued prompt is answered and return those that are; empty when nothing is queued."""
+        ...
+
+
+class Policy(Protocol):
+    """Something that continues conversations."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of its sampling, for the record."""
+        ...
+
+    def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
+        """The prompt for the first turn."""
+        ...
+
+    def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
+        """The prompt for the next turn, after `turn` answered `prompt` and the tools answered `turn`."""
+        ...
+
+    def fits(self, prompt: Prompt) -> bool:
+        """Whether the context has room for at least one more token."""
+        ...
+
+    def stream(self) -> TurnStream: ...
+
+
+class TokenPolicy:
+    """A sampler with its dialect and tokenizer.
+
+    `params.stop_ids` are taken from the dialect's stop marks when empty; `params.num_samples` must be 1. `max_context` is the
+    longest sequence in tokens, 0 when unbounded.
+    """
+
+    def __init__(
+        self, sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, params: SamplingParams, max_context: int = 0
+    ) -> None:
+        assert params.num_samples == 1, f"a turn is one sample, got num_samples={params.num_samples}"
+        self.sampler, self.dialect, self.tokenizer, self.max_context = sampler, dialect, tokenizer, max_context
+        self.params = params if params.stop_ids else replace(params, stop_ids=tokenizer.stop_ids(dialect.stop))
+
+    @property
+    def seed(self) -> int:
+        return self.params.seed
+
+    def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
+        row = self.tokenizer.encode_spans(self.dialect.prompt(messages, tools))
+        return Prompt(tuple(messages), tuple(tools), tuple(row.tokens.tolist()))
+
+    def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
+        said = (*prompt.messages, turn.message)
+        suffix = self.tokenizer.encode_spans(self.dialect.suffix(said, prompt.tools, results))
+        return Prompt((*said, *results), prompt.tools, (*prompt.tokens, *turn.tokens, *suffix.tokens.tolist()))
+
+    def fits(self, prompt: Prompt) -> bool:
+        return not self.max_context or len(prompt.tokens) < self.max_context
+
+    def stream(self) -> TurnStream:
+        return _TokenStream(self, self.sampler.stream())
+
+    def read(self, prompt: Prompt, sample: Sample) -> Turn:
+        """A sample as a turn; never raises, whatever was sampled."""
+        text = self.tokenizer.decode(sample.tokens, self.params.stop_ids)
+        read = self.dialect.parse(text)
+        return Turn(read.to_message(), text, read.problem, sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens)
+
+
+class _TokenStream:
+    def __init__(self, policy: TokenPolicy, stream: Stream) -> None:
+        self._policy, self._stream = policy, stream
+        self._prompts: dict[int, Prompt] = {}
+
+    def submit(self, key: int, prompt: Prompt) -> None:
+        self._prompts[key] = prompt
+        self._stream.submit(key, prompt.tokens, self._policy.params)
+
+    def poll(self) -> list[tuple[int, Turn]]:
+        return [(key, self._policy.read(self._prompts.pop(key), samples[0])) for key, samples in self._stream.poll()]
+
+
+def reply(policy: Policy, messages: Sequence[Message], tools: Sequence[Tool] = (), key: int = 0) -> Turn:
+    """One turn of a policy after these messages, waited for."""
+    return speak(policy, policy.open(messages, tools), key)
+
+
+def speak(policy: Policy, prompt: Prompt, key: int = 0) -> Turn:
+    """One turn of a policy after this prompt, waited for; `key` names its random stream."""
+    stream = policy.stream()
+    stream.submit(key, prompt)
+    answered = stream.poll()
+    while not answered:
+        answered = stream.poll()
+    return answered[0][1]

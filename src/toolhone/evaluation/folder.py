@@ -1,0 +1,177 @@
+"""The evaluation folder: what was measured, on disk.
+
+    FOLDER/metrics.json      {"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category", "outcomes"}
+    FOLDER/samples.jsonl     one object for each task: id, category, seed, query, text, calls, expected, outcome, scores, reasons
+    FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match
+    FOLDER/dialect.json      the fingerprint of the dialect, where one was given
+
+`samples.jsonl` is the truth: reading takes it alone and measures again. `metrics.json` is written last, so that its presence
+means a whole folder. What a model wrote is kept as JSON can say it: numbers that are not finite or too long, half characters and
+values nested too deeply become text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from toolhone.data.files import read_records, write_jsonl
+from toolhone.errors import DataError, RunError
+from toolhone.evaluation.metrics import Evaluation, Judged
+from toolhone.schema import Expect, Json, ToolCall
+
+METRICS, SAMPLES, TABLE, DIALECT = "metrics.json", "samples.jsonl", "samples.csv", "dialect.json"
+COLUMNS = ("query", "predicted_text", "extracted_calls", "expected_calls", "match")
+MAX_DEPTH = 50
+"""Values nested deeper are written as text."""
+
+
+def write_folder(
+    evaluation: Evaluation, folder: str | Path, dialect: Mapping[str, Json] | None = None, overwrite: bool = False
+) -> Path:
+    """Write an evaluation; a folder that holds one already is refused unless `overwrite` is set. Returns the folder."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: this is a file; wanted a folder for the evaluation")
+    present = [name for name in (METRICS, SAMPLES, TABLE, DIALECT) if (folder / name).exists()]
+    if present and not overwrite:
+        raise RunError(
+            f"{folder}: this folder holds an evaluation already ({', '.join(present)}); name another or allow overwriting"
+        )
+    _remove([folder / name for name in present])
+    write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
+    _write(folder / TABLE, _csv(evaluation))
+    if dialect is not None:
+        _write(folder / DIALECT, _json(plain(dict(dialect))))
+    _write(folder / METRICS, _json(evaluation.to_dict()))
+    return folder
+
+
+def read_folder(folder: str | Path) -> Evaluation:
+    """Read what `write_folder` wrote; the metrics are measured again from the samples."""
+    folder = Path(folder)
+    if not (folder / METRICS).is_file() or not (folder / SAMPLES).is_file():
+        raise RunError(f"{folder}: this is not an evaluation folder; wanted {METRICS} and {SAMPLES} in it")
+    samples = []
+    for line, record in read_records(folder / SAMPLES):
+        try:
+            samples.append(_from_dict(record))
+        except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+            what = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"{line}: not a sample of an evaluation: {what}") from None
+    return Evaluation(tuple(samples))
+
+
+def read_dialect(folder: str | Path) -> dict[str, Json] | None:
+    """The fingerprint of the dialect, or None where none was written."""
+    path = Path(folder) / DIALECT
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: wanted a JSON object, got {value!r:.60}")
+    return value
+
+
+def _to_dict(sample: Judged) -> dict[str, Json]:
+    return {
+        "id": sample.id,
+        "category": sample.category,
+        "seed": sample.seed,
+        "query": sample.query,
+        "text": sample.text,
+        "calls": [call.to_dict() for call in sample.calls],
+        "expected": sample.expected.to_dict(),
+        "outcome": sample.outcome,
+        "scores": dict(sample.scores),
+        "reasons": list(sample.reasons),
+    }
+
+
+def _from_dict(record: Mapping[str, Json]) -> Judged:
+    scores = {str(name): float(value) for name, value in record["scores"].items()}
+    if not all(0.0 <= value <= 1.0 for value in scores.values()):
+        raise ValueError(f"scores must lie in [0, 1], got {scores}")
+    return Judged(
+        id=str(record["id"]),
+        category=str(record["category"]),
+        seed=int(record["seed"]),
+        query=str(record.get("query", "")),
+        text=str(record["text"]),
+        calls=tuple(ToolCall.from_dict(call) for call in record["calls"]),
+        expected=Expect.from_dict(record["expected"]),
+        outcome=str(record["outcome"]),
+        scores=scores,
+        reasons=tuple(map(str, record.get("reasons", ()))),
+    )
+
+
+def _csv(evaluation: Evaluation) -> str:
+    """Rows for a spreadsheet. `match` is the exact match; where nothing about calls is wanted, whether the answer was right."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for sample in evaluation.samples:
+        right = sample.scores.get("exact_match", sample.scores.get("answer_quality"))
+        calls = json.dumps(plain([call.to_dict() for call in sample.calls]), ensure_ascii=False)
+        wanted = [{"name": call.name, "arguments": dict(call.arguments)} for call in sample.expected.calls or ()]
+        expected = json.dumps(plain(wanted), ensure_ascii=False)
+        match = "" if right is None else str(right == 1.0)
+        writer.writerow([plain(sample.query), plain(sample.text), calls, expected, match])
+    return text.getvalue()
+
+
+def plain(value: Json, depth: int = 0) -> Json:
+    """The value as strict JSON can write it, whatever a model wrote."""
+    if isinstance(value, Mapping):
+        if depth < MAX_DEPTH:
+            return {_text(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
+        return "(nested too deeply)"
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner, depth + 1) for inner in value] if depth < MAX_DEPTH else "(nested too deeply)"
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, int):
+        return value if value.bit_length() < 10_000 else f"(a number of {value.bit_length()} bits)"
+    return _text(repr(value))
+
+
+def _text(text: str) -> str:
+    """Text without halves of surrogate pairs, which UTF-8 cannot say: they become `\\udXXX`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _json(value: Json) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise RunError(f"{error.filename}: the file cannot be replaced: {error.strerror or error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="")
+        os.replace(part, path)
+    except OSError as error:
+        raise RunError(f"{path}: the file was not written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)

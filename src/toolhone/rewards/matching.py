@@ -1,0 +1,245 @@
+"""Calls against an expectation: which are right, which nearly, and why not.
+
+    match = match_calls(reply.calls, task.expect, task.tools)
+    match.exact, match.tool_score, match.argument_score, match.reasons
+
+Wanted and given calls are paired so that as much as possible is right: in any order (an optimal assignment), or, where the
+expectation says `strict`, without crossing. Only calls of the same name are paired. With `n` the larger of the two numbers of
+calls:
+
+    tool_score      = pairs / n
+    argument_score  = sum over pairs of (right arguments / counted arguments) / n
+
+so that a missing call and a superfluous one cost both. Counted are the wanted arguments and those given that nobody asked for; a
+pair with nothing to count is wholly right. `exact` holds if and only if both scores are 1.
+
+An argument is right when it means the same as the wanted value or as one of `accept` (`values` says when two values mean
+the same; `COMPARATORS` has other rules for single parameters: an expression by its result, code by its syntax tree). One
+that is left out is right when it is `optional` or the wanted value is the schema's default; one given without being asked for is
+passed over when it is the schema's default or listed in `accept`.
+
+Nothing here raises on anything that a model wrote, and no tool is run. Whether arguments obey their schema is not asked here: see
+`schema.Tool.problems`.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from toolhone.rewards.assignment import Gains, assign, in_order
+from toolhone.rewards.values import ANYTHING, MISSING, Comparator, Shape, is_number, same_code, same_number, same_text, same_value
+from toolhone.schema import Expect, ExpectedCall, Json, Tool, ToolCall
+from toolhone.tools.builtin import evaluate
+
+MAX_REASONS = 20
+_SCALE = 1_000_000
+"""Shares of right arguments are compared in millionths, as whole numbers."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A wanted call and the given call that stands for it, as indices; one is None for a missing or superfluous call."""
+
+    wanted: int | None
+    got: int | None
+    right: int = 0
+    counted: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of right arguments, in [0, 1]; 0 without a partner."""
+        if self.wanted is None or self.got is None:
+            return 0.0
+        return self.right / self.counted if self.counted else 1.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """How calls compare with an expectation. Both scores are in [0, 1]; `reasons` are short sentences, empty when exact."""
+
+    exact: bool
+    tool_score: float
+    argument_score: float
+    pairs: tuple[Pair, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+Comparators = Mapping[tuple[str, str], Comparator]
+Choose = Callable[[Gains], list[tuple[int, int]]]
+
+
+def same_expression(got: Json, wanted: Json) -> bool:
+    """Whether two arithmetic expressions have the same result; as text where one cannot be evaluated."""
+    if not isinstance(got, str | int | float) or not isinstance(wanted, str | int | float):
+        return same_value(got, wanted)
+    first, second = _result(got), _result(wanted)
+    if first is None or second is None:
+        return isinstance(got, str) and isinstance(wanted, str) and same_text(got, wanted)
+    return same_number(first, second)
+
+
+def _result(expression: Json) -> int | float | None:
+    if not isinstance(expression, str):
+        return expression if is_number(expression) else None
+    try:
+        return evaluate(expression)
+    except ValueError:
+        return None
+
+
+COMPARATORS: Final[Comparators] = {("calculator", "expression"): same_expression, ("python", "code"): same_code}
+
+
+def judges_calls(expect: Expect) -> bool:
+    """Whether the expectation says anything about calls (that is, `match_calls` may be asked)."""
+    return expect.no_call or expect.calls is not None
+
+
+def match_calls(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators = COMPARATORS) -> Match:
+    """Compare calls with what a task expects. `tools` supply the schemas (types and defaults); an unknown tool has none."""
+    assert judges_calls(expect), "the expectation says nothing about calls; ask judges_calls first"
+    wanted = expect.calls or ()
+    if not wanted or not calls:
+        return _one_sided(calls, wanted)
+    strict = expect.order == "strict"
+    judge = _Judge(tuple(calls), wanted, {tool.name: Shape.of(tool.parameters) for tool in tools}, comparators)
+    pairs = judge.pairs(strict)
+    size = max(len(wanted), len(calls))
+    named = [pair for pair in pairs if pair.wanted is not None and pair.got is not None]
+    exact = len(named) == size and all(pair.right == pair.counted for pair in named)
+    reasons = _shortened(list(judge.reasons(pairs, strict)))
+    return Match(exact, len(named) / size, sum(pair.share for pair in named) / size, tuple(pairs), reasons)
+
+
+def _one_sided(calls: Sequence[ToolCall], wanted: Sequence[ExpectedCall]) -> Match:
+    """No call wanted, or none given."""
+    right = not calls and not wanted
+    pairs = [Pair(index, None) for index in range(len(wanted))] + [Pair(None, index) for index in range(len(calls))]
+    reasons = [f"no call, wanted {show_call(call)}" for call in wanted] + [f"no call was wanted, got {show_call(c)}" for c in calls]
+    return Match(right, float(right), float(right), tuple(pairs), _shortened(reasons))
+
+
+def _shortened(reasons: Sequence[str]) -> tuple[str, ...]:
+    more = len(reasons) - MAX_REASONS
+    return (*reasons[:MAX_REASONS], f"and {more} more") if more > 0 else tuple(reasons)
+
+
+class _Fault(NamedTuple):
+    """An argument that is not right; `MISSING` stands for "left out" and for "not wanted"."""
+
+    name: str
+    got: Json
+    wanted: Json
+
+
+@dataclass(frozen=True)
+class _Judge:
+    calls: tuple[ToolCall, ...]
+    wanted: tuple[ExpectedCall, ...]
+    shapes: Mapping[str, Shape]
+    comparators: Comparators
+
+    def pairs(self, strict: bool) -> list[Pair]:
+        """All calls in pairs: those that stand for each other in the order of the wanted ones, then the missing, then the rest."""
+        if strict:
+            pairs = self._best(range(len(self.wanted)), range(len(self.calls)), in_order)
+        else:
+            pairs = []
+            for name in dict.fromkeys(call.name for call in self.wanted):
+                rows = [i for i, call in enumerate(self.wanted) if call.name == name]
+                pairs += self._best(rows, [j for j, call in enumerate(self.calls) if call.name == name], assign)
+        wanted, got = {pair.wanted for pair in pairs}, {pair.got for pair in pairs}
+        missing = [Pair(i, None) for i in range(len(self.wanted)) if i not in wanted]
+        return [
+            *sorted(pairs, key=lambda p: p.wanted or 0),
+            *missing,
+            *(Pair(None, j) for j in range(len(self.calls)) if j not in got),
+        ]
+
+    def _best(self, rows: Sequence[int], columns: Sequence[int], choose: Choose) -> list[Pair]:
+        """The best pairs among these wanted and given calls: first as many as possible, then as right as possible."""
+        table = [[self._pair(i, j) for j in columns] for i in rows]
+        gain = [[0 if pair is None else _SCALE * len(rows) + round(pair.share * _SCALE) for pair in line] for line in table]
+        chosen = [table[row][column] for row, column in choose(gain)]
+        return [pair for pair in chosen if pair is not None]
+
+    def _pair(self, i: int, j: int) -> Pair | None:
+        """Wanted call i with given call j, or None where their names differ."""
+        call, wanted = self.calls[j], self.wanted[i]
+        if call.name != wanted.name:
+            return None
+        faults = self._faults(call, wanted)
+        counted = len(wanted.arguments) + sum(fault.wanted is MISSING for fault in faults)
+        return Pair(i, j, counted - len(faults), counted)
+
+    def _faults(self, call: ToolCall, wanted: ExpectedCall) -> list[_Fault]:
+        faults = []
+        for name, value in wanted.arguments.items():
+            got = call.arguments.get(name, MISSING)
+            if got is MISSING:
+                right = name in wanted.optional or self._is_default(call.name, name, value)
+            else:
+                right = self._accepted(call.name, name, got, [value, *_accept(wanted, name)])
+            faults += [] if right else [_Fault(name, got, value)]
+        for name, got in call.arguments.items():
+            if name not in wanted.arguments and not self._is_default(call.name, name, got):
+                right = self._accepted(call.name, name, got, _accept(wanted, name))
+                faults += [] if right else [_Fault(name, got, MISSING)]
+        return faults
+
+    def _accepted(self, tool: str, name: str, got: Json, values: Sequence[Json]) -> bool:
+        compare = self.comparators.get((tool, name))
+        shape = self._shape(tool).property(name)
+        return any(compare(got, value) if compare else same_value(got, value, shape) for value in values)
+
+    def _is_default(self, tool: str, name: str, value: Json) -> bool:
+        default = self._shape(tool).property(name).default()
+        return default is not MISSING and self._accepted(tool, name, value, [default])
+
+    def _shape(self, tool: str) -> Shape:
+        return self.shapes.get(tool, ANYTHING)
+
+    def reasons(self, pairs: Sequence[Pair], strict: bool) -> Iterator[str]:
+        for pair in pairs:
+            if pair.wanted is None and pair.got is not None:
+                yield f"not wanted: {show_call(self.calls[pair.got])}"
+            elif pair.got is None and pair.wanted is not None:
+                yield f"missing{' at its place' if strict else ''}: {show_call(self.wanted[pair.wanted])}"
+            elif pair.got is not None and pair.wanted is not None:
+                yield from (
+                    _sentence(pair, fault, self.calls) for fault in self._faults(self.calls[pair.got], self.wanted[pair.wanted])
+                )
+
+
+def _sentence(pair: Pair, fault: _Fault, calls: Sequence[ToolCall]) -> str:
+    name = calls[pair.got or 0].name
+    if fault.got is MISSING:
+        return f"{name}: {fault.name!r} is missing, wanted {show(fault.wanted)}"
+    wanted = "not wanted" if fault.wanted is MISSING else f"wanted {show(fault.wanted)}"
+    return f"{name}: {fault.name!r} is {show(fault.got)}, {wanted}"
+
+
+def _accept(wanted: ExpectedCall, name: str) -> list[Json]:
+    values = wanted.accept.get(name, [])
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def show_call(call: ToolCall | ExpectedCall) -> str:
+    """A call on one line, long values shortened: `weather(city='Paris')`."""
+    return f"{call.name[:80]}({', '.join(f'{str(name)[:80]}={show(value)}' for name, value in call.arguments.items())})"
+
+
+def show(value: Json) -> str:
+    """A value on one line, shortened, whatever it is."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number with thousands of digits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+_SHORT.maxlevel = 4
