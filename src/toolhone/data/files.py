@@ -19,7 +19,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +125,7 @@ def _message_number(record: Json) -> str:
     return ""
 
 
-def read_records(path: str | Path) -> Iterator[tuple[Line, Record]]:
+def read_records(path: str | Path) -> Generator[tuple[Line, Record], None, None]:
     """Yield (place, object) for each line, or for each entry of a JSON list. A file without any object is an error."""
     path = Path(path)
     empty = True

@@ -61,4 +61,6 @@ def _sniffed(path: Path) -> Source:
         if source.sniff(records):
             return source
     keys = ", ".join(map(repr, sorted(records[0])))
-    raise DataError(f"{path}: the format was not recognised; its first row has the keys {keys}; known formats: {', '.join(SOURCES)}")
+    raise DataError(
+        f"{path}: the format was not recognised; its first row has the keys {keys}; known formats: {', '.join(SOURCES)}"
+    )
