@@ -104,6 +104,14 @@ def test_a_schema_that_says_nothing_about_properties_leaves_arguments_free() -> 
     assert kinds(USER, calling(call("f", a=1)), tools=(Tool("f"),)) == [Kind.UNDECLARED_ARGUMENT]
 
 
+@pytest.mark.parametrize(
+    "reference", ["#/$defs/nowhere", "http://127.0.0.1:9/schema.json", "http://json-schema.org/draft-07/schema"]
+)
+def test_a_schema_that_points_out_of_itself_is_a_fault_and_fetches_nothing(reference: str) -> None:
+    tool = Tool.of({"name": "f", "parameters": {"type": "object", "properties": {"a": {"$ref": reference}}}})
+    assert kinds(USER, calling(call("f", a=1)), tools=(tool,)) == [Kind.BAD_ARGUMENTS]
+
+
 def sentence(*messages: Message) -> str:
     with pytest.raises(DataError) as caught:
         check([conversation(*messages)], [Line(Path("a.jsonl"), 17)]).raise_if_any()

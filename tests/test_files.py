@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,32 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jsonl", f"{json.dumps(TASK)}\n\n{json.dumps(TASK)}\n")
     with pytest.raises(DataError, match=r"line 3: the id 't1' occurs already in line 1"):
         read_tasks(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"id": None}, "a task needs an 'id'"),
+        ({"expect": 5}, "'expect' must be an object with calls, order, no_call, answer, state, got 5"),
+        ({"expect": {"calls": 5}}, "'expect.calls' must be a list, got 5"),
+        ({"expect": {"calls": {"name": "f"}}}, "'expect.calls' must be a list"),
+        ({"expect": {"state": "on"}}, "'expect.state' must be an object, got 'on'"),
+        ({"expect": {"calls": [{"name": "f", "accept": 5}]}}, "'accept' must be an object of lists, got 5"),
+        ({"expect": {"calls": [{"name": "f", "accept": {"a": "x"}}]}}, "'accept' must hold a list for each parameter, got 'x'"),
+        ({"expect": {"calls": [{"name": "f", "optional": "a"}]}}, "'optional' must be a list of parameters, got 'a'"),
+        ({"turns": 5}, "'turns' must be a list of lists of messages, got 5"),
+        ({"turns": [TASK["messages"]]}, "with 'turns', 'expect' must be a list with one entry for each turn"),
+    ],
+)
+def test_a_malformed_task_is_one_sentence_with_its_line(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    path = save(tmp_path / "a.jsonl", json.dumps({**TASK, **changes}))
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: " + re.escape(expected)):
+        read_tasks(path)
+
+
+def test_an_id_that_is_null_is_no_id(tmp_path: Path) -> None:
+    (conversation,) = read_conversations(save(tmp_path / "a.jsonl", json.dumps({**ROW, "id": None, "source": None})))
+    assert (conversation.id, conversation.source) == ("", "")
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])

@@ -19,6 +19,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jsonschema
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from toolhone.errors import DataError, nearest
 from toolhone.signature import schema_of_callable
@@ -57,16 +59,19 @@ class Tool:
         return {"type": "function", "function": function}
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
-        """What is wrong with these arguments against the schema, one short sentence each; empty when they are right. Never raises."""
+        """What is wrong with these arguments against the schema, one short sentence each; empty when they are right.
+
+        Never raises and never fetches anything: a reference that leads out of the schema is a problem too.
+        """
         try:
             errors = sorted(self._validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.path)))
-        except (OverflowError, ValueError, RecursionError) as error:
+        except (OverflowError, ValueError, RecursionError, Unresolvable) as error:
             return [f"arguments: cannot be checked: {error}"]
         return [f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors]
 
     @cached_property
     def _validator(self) -> jsonschema.protocols.Validator:
-        return jsonschema.Draft202012Validator(dict(self.parameters))
+        return jsonschema.Draft202012Validator(dict(self.parameters), registry=Registry())
 
 
 def _tool_from_mapping(source: Mapping[str, Json]) -> Tool:
@@ -141,8 +146,7 @@ class Message:
             role = source.get("role") if isinstance(source, Mapping) else source
             raise DataError(f"a message needs a 'role' out of {', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}")
         calls = source.get("tool_calls") or []
-        if not isinstance(calls, Sequence) or isinstance(calls, str):
-            raise DataError(f"'tool_calls' must be a list, got {calls!r:.60}")
+        _need(calls, list | tuple, "'tool_calls' must be a list")
         reasoning = source.get("reasoning", source.get("reasoning_content"))
         return Message(
             role=source["role"],
@@ -189,7 +193,7 @@ class Conversation:
         messages = _messages(source, "messages")
         if not any(message.role == "assistant" for message in messages):
             raise DataError("a conversation needs an assistant message; found roles " + ", ".join(m.role for m in messages))
-        return Conversation(messages, _tools(source), str(source.get("id", "")), str(source.get("source", "")))
+        return Conversation(messages, _tools(source), _word(source, "id"), _word(source, "source"))
 
     def to_dict(self) -> dict[str, Json]:
         return {
@@ -215,7 +219,12 @@ class ExpectedCall:
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> ExpectedCall:
         call = ToolCall.from_dict(source)
-        return ExpectedCall(call.name, call.arguments, dict(source.get("accept") or {}), tuple(source.get("optional") or ()))
+        accept, optional = source.get("accept") or {}, source.get("optional") or ()
+        _need(accept, Mapping, "'accept' must be an object of lists")
+        for values in accept.values():
+            _need(values, list | tuple, "'accept' must hold a list for each parameter")
+        _need(optional, list | tuple, "'optional' must be a list of parameters")
+        return ExpectedCall(call.name, call.arguments, dict(accept), tuple(optional))
 
     def to_dict(self) -> dict[str, Json]:
         result: dict[str, Json] = {"name": self.name, "arguments": dict(self.arguments)}
@@ -242,10 +251,13 @@ class Expect:
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
         known = ("calls", "order", "no_call", "answer", "state")
+        _need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
         for key in source:
             if key not in known:
                 raise DataError(f"'expect' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
         calls = source.get("calls")
+        _need(calls, list | tuple | None, "'expect.calls' must be a list")
+        _need(source.get("state"), Mapping | None, "'expect.state' must be an object")
         if calls is not None and not calls:
             raise DataError("'expect.calls' is empty; a task that wants no call says {\"no_call\": true}")
         if not any(key in source for key in ("calls", "no_call", "answer", "state")):
@@ -298,17 +310,19 @@ class Task:
     def from_dict(source: Mapping[str, Json]) -> Task:
         if "expect" not in source:
             raise DataError(f"a task needs 'expect'; got keys {sorted(map(str, source))}")
-        if not str(source.get("id", "")):
+        if not _word(source, "id"):
             raise DataError("a task needs an 'id' (predictions are joined on it)")
         common: dict[str, Any] = {
-            "id": str(source["id"]),
+            "id": _word(source, "id"),
             "tools": _tools(source),
             "world": source.get("world"),
-            "category": str(source.get("category", "")),
-            "source": str(source.get("source", "")),
+            "category": _word(source, "category"),
+            "source": _word(source, "source"),
         }
         if "turns" not in source:
             return Task(messages=_messages(source, "messages"), expect=Expect.from_dict(source["expect"]), **common)
+        _need(source["turns"], list | tuple, "'turns' must be a list of lists of messages")
+        _need(source["expect"], list | tuple, "with 'turns', 'expect' must be a list with one entry for each turn")
         turns = tuple(_messages({"messages": turn}, "messages") for turn in source["turns"])
         expects = tuple(Expect.from_dict(expect) for expect in source["expect"])
         if len(turns) != len(expects):
@@ -326,6 +340,16 @@ class Task:
         if self.world is not None:
             result["world"] = dict(self.world)
         return {**result, "category": self.category, "source": self.source}
+
+
+def _word(source: Mapping[str, Json], key: str) -> str:
+    value = source.get(key)
+    return "" if value is None else str(value)
+
+
+def _need(value: Json, kind: Any, right: str) -> None:
+    if not isinstance(value, kind):
+        raise DataError(f"{right}, got {value!r:.60}")
 
 
 def _messages(source: Mapping[str, Json], key: str) -> tuple[Message, ...]:
