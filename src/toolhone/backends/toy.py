@@ -266,7 +266,7 @@ def _write(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
 
 def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
     try:
-        with np.load(folder / FILE, allow_pickle=False) as stored:
+        with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             settings = json.loads(str(stored["settings"]))
             steps = settings.pop("steps")
             shape = ToyShape(**{**settings, "orders": tuple(settings["orders"])})
@@ -276,7 +276,7 @@ def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
             tables = [[stored[f"{name}{i}"] for i in range(len(shape.orders))] for name in names]
     except FileNotFoundError:
         raise ModelError(f"{folder} holds no {FILE}; give a folder that the toy backend has saved") from None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ModelError(f"{folder / FILE} cannot be read as a toy model ({error}); save it again") from None
     return ToyPolicy(shape, tables[0]), _Moments(steps, tables[1], tables[2]) if optimizer else None
 
