@@ -1,0 +1,110 @@
+"""The model's own way to write tools, calls and results: its chat template, given tools and calls.
+
+`NativeDialect` hands the template what all templates can take: tools and calls in the OpenAI form with `type: "function"`, ids of
+nine letters and digits (numbered through the conversation), the tool's name on its result. What differs between templates is its
+`Manner`, which `probe.py` finds by trying; whether a template writes calls that can be read back is proved there too. Nothing here
+knows a model's name.
+
+Every rendered turn is read back before it is trained on; a conversation that the template would change (a second call or the text
+beside a call dropped, for instance) is refused with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from toolhone.dialects.base import Reply, Spans, Syntax
+from toolhone.dialects.marking import Marks
+from toolhone.dialects.markup import SENTINEL, TemplateMarkup, stop_marks
+from toolhone.dialects.roundtrip import Link, call_ids, check_reading, link_results, without_stop
+from toolhone.dialects.thinking import OPEN, split_reasoning, write_reasoning
+from toolhone.dialects.turns import ChatMessage, Turns
+from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.tokenizer import TextTokenizer
+
+PROBE_TOOLS = (
+    Tool("look_up7", "Looks things up.", {"type": "object", "properties": {"query": {"type": "string", "description": "What."}}}),
+    Tool("book_seat7", "Books a seat.", {"type": "object", "properties": {"options": {"type": "object", "description": "How."}}}),
+)
+_QUESTION = Message("user", "question")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """What a template wants: arguments as a mapping or as JSON text; empty text or null beside calls; a field for reasoning."""
+
+    arguments: Literal["mapping", "string"] = "mapping"
+    empty: Literal["text", "null"] = "text"
+    reasoning: bool = False
+
+
+class NativeDialect:
+    """The model's chat template with a syntax that reads its calls. Made by `probe.prove_native`."""
+
+    name = "native"
+
+    def __init__(self, tokenizer: TextTokenizer, markup: TemplateMarkup, syntax: Syntax, manner: Manner) -> None:
+        self.syntax = syntax
+        self.markup = markup
+        self.manner = manner
+        self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
+        said = (Message("assistant", SENTINEL), Message("assistant", tool_calls=(ToolCall("look_up7", {"query": SENTINEL}),)))
+        chats = [[self.marks.plain_value(message) for message in self.chat([_QUESTION, answer])] for answer in said]
+        self.stop = stop_marks(markup, tokenizer, chats, self.tools(PROBE_TOOLS))
+        self._turns = Turns(markup, self.marks, self.stop)
+        self._opens_thought = markup.write([{"role": "user", "content": "question"}], (), True).rstrip().endswith(OPEN)
+
+    def render(self, conversation: Conversation) -> list[Spans]:
+        """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
+        said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
+        chat = self.chat(conversation.messages)
+        return self._turns.render(chat, self.tools(conversation.tools), lambda k, text: check_reading(said[k], self.parse(text)))
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
+        return self._turns.prompt(self.chat(messages), self.tools(tools))
+
+    def suffix(self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]) -> Spans:
+        return self._turns.suffix(self.chat([*messages, *results]), len(messages) - 1, self.tools(tools))
+
+    def parse(self, text: str) -> Reply:
+        body = without_stop(text, self.stop)
+        return self.syntax.read(OPEN + body if self._opens_thought and not body.lstrip().startswith(OPEN) else body)
+
+    def tools(self, tools: Sequence[Tool]) -> list[Json]:
+        """The tools as templates take them, marked."""
+        return [{"type": "function", "function": self.marks.inner(tool.to_dict()["function"])} for tool in tools]
+
+    def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
+        """The messages as templates take them, marked."""
+        rows = zip(messages, call_ids(messages), link_results(messages), strict=True)
+        return [self._message(split_reasoning(message), ids, link) for message, ids, link in rows]
+
+    def _message(self, message: Message, ids: Sequence[str], link: Link | None) -> ChatMessage:
+        if message.role == "assistant":
+            return self._assistant(message, ids)
+        if link is not None:
+            content = self.marks.data(message.content or "", tool=True)
+            return {"role": "tool", "content": content, "tool_call_id": link.id, "name": self.marks.inner(link.name or "tool")}
+        role = "system" if message.role == "developer" else message.role
+        return {"role": role, "content": self.marks.data(message.content or "")}
+
+    def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
+        content: str | None = self.marks.data(message.content or "")
+        result: dict[str, Json] = {"role": "assistant"}
+        if message.reasoning and self.manner.reasoning:
+            result["reasoning_content"] = self.marks.data(message.reasoning.strip())
+        elif message.reasoning:
+            content = write_reasoning(self.marks.data(message.reasoning.strip())) + (content or "")
+        if message.tool_calls and not content and self.manner.empty == "null":
+            content = None
+        calls = [self._call(call, new) for call, new in zip(message.tool_calls, ids, strict=True)]
+        return {**result, "content": content, **({"tool_calls": calls} if calls else {})}
+
+    def _call(self, call: ToolCall, new: str) -> dict[str, Json]:
+        arguments: Json = self.marks.inner(dict(call.arguments))
+        if self.manner.arguments == "string":
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return {"id": new, "type": "function", "function": {"name": self.marks.inner(call.name), "arguments": arguments}}

@@ -1,0 +1,42 @@
+"""The block of reasoning in front of an assistant's text: `<think>`, the reasoning, `</think>`, an empty line, the text.
+
+Every call syntax reads it in the same way. Only a block at the very start counts; the same marks further on are plain text.
+Nothing here knows what follows the block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from toolhone.dialects.base import Problem, Reply
+from toolhone.schema import Message
+
+OPEN = "<think>"
+CLOSE = "</think>"
+EMPTY_AT_END = re.compile(r"<think>\s*</think>\s*\Z")
+"""A thought that a generation prompt opens and closes at once."""
+
+
+def write_reasoning(reasoning: str) -> str:
+    """The block for this reasoning, the empty line after it included."""
+    return f"{OPEN}\n{reasoning}\n{CLOSE}\n\n"
+
+
+def read_after_reasoning(text: str, read: Callable[[str], Reply]) -> Reply:
+    """What `read` finds behind the block. A block without an end is `UNCLOSED`: nothing was said yet."""
+    if not text.lstrip().startswith(OPEN):
+        return read(text)
+    reasoning, mark, rest = text.lstrip()[len(OPEN) :].partition(CLOSE)
+    if not mark:
+        return Reply(None, (), reasoning.strip(), Problem.UNCLOSED)
+    return replace(read(rest.lstrip("\n")), reasoning=reasoning.strip() or None)
+
+
+def split_reasoning(message: Message) -> Message:
+    """The message with a block at the start of its content moved to `reasoning`, where it has none yet."""
+    if message.role != "assistant" or message.reasoning is not None or not (message.content or "").lstrip().startswith(OPEN):
+        return message
+    reply = read_after_reasoning(message.content or "", Reply)
+    return message if reply.problem is not Problem.NONE else replace(message, content=reply.content, reasoning=reply.reasoning)

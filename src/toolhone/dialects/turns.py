@@ -1,0 +1,155 @@
+"""Assistant turns inside a rendered chat: which text is the prompt, which the turn, and what comes between two turns.
+
+A `Markup` writes a list of chat messages as one marked text (`marking.py`), with or without the header of the next assistant turn.
+Everything else follows by comparing texts, so nothing here knows a model, a role header or an end mark:
+
+* the turn of message i is what rendering messages[:i+1] adds to rendering messages[:i] with the header, up to and including
+  the stop mark; what follows the mark is not part of it;
+* a chat is *append-only* when each prompt begins with the prompt and turn before it; then it is one list of spans. Otherwise
+  (the markup rewrites earlier turns) each turn gets a list of its own, with the history as it stands when that turn is written.
+
+An assistant's turns always have `Origin.SAMPLED`, also in prompts, so that a prompt's ids begin a rendered chat's ids. Messages
+behind the last assistant turn are not rendered: there is nothing in them to train on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from toolhone.dialects.base import Span, Spans
+from toolhone.dialects.marking import Marks
+from toolhone.dialects.thinking import EMPTY_AT_END
+from toolhone.errors import DialectError
+from toolhone.rows import Origin
+from toolhone.schema import Json
+
+ChatMessage = Mapping[str, Json]
+"""A message as chat templates take it, its texts marked."""
+
+STAND_IN: ChatMessage = {"role": "user", "content": "question"}
+
+
+class Markup(Protocol):
+    """Writes chat messages as one marked text."""
+
+    name: str
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+        """The text of these messages; with `header`, up to where the assistant starts to write. `DialectError` when it cannot."""
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One assistant turn, all texts marked: what stands before it, what the assistant writes, what follows its stop mark."""
+
+    prompt: str
+    text: str
+    rest: str
+
+
+class Turns:
+    """Takes rendered chats apart. `stop` are the texts that end an assistant's turn."""
+
+    def __init__(self, markup: Markup, marks: Marks, stop: Sequence[str]) -> None:
+        self.markup = markup
+        self.marks = marks
+        self.stop = tuple(stop)
+
+    def turn(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> Turn:
+        """The turn of the assistant message at `index`, as it is when it is the last message."""
+        prompt = self.markup.write(messages[:index], tools, True)
+        full = self.markup.write(messages[: index + 1], tools, False)
+        start = _turn_start(prompt, full)
+        if start is None:
+            raise DialectError(_parting(self.marks.plain(prompt), self.marks.plain(full)))
+        end = self._end(full, start)
+        if end is None:
+            raise DialectError(f"the chat template writes an assistant's turn without its end mark {' or '.join(self.stop)}")
+        return Turn(prompt, full[start:end], full[end:])
+
+    def render(self, messages: Sequence[ChatMessage], tools: Sequence[Json], check: Callable[[int, str], None]) -> list[Spans]:
+        """All assistant turns as training text. `check(k, text)` may refuse the k-th turn as the model would write it."""
+        turns = [self.turn(messages, tools, index) for index in _assistants(messages)]
+        for k, turn in enumerate(turns):
+            check(k, self.marks.plain(turn.text))
+        if not turns:
+            return []
+        if all(after.prompt.startswith(before.prompt + before.text) for before, after in pairwise(turns)):
+            return [self._one_list(turns)]
+        prompts = [turn.prompt for turn in turns]
+        return [[*self._history(turn.prompt, prompts[:k]), *self._trained(turn)] for k, turn in enumerate(turns)]
+
+    def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
+        """Everything up to where the assistant starts to write."""
+        earlier = [self.markup.write(messages[:index], tools, True) for index in _assistants(messages)]
+        return self._history(self.markup.write(messages, tools, True), earlier)
+
+    def suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans:
+        """What follows the stop mark of the assistant message at `last`: the later messages and the next header.
+
+        Where the later messages change what stands before them, it is taken from a short chat that ends in the same way.
+        """
+        for chat, index in ((messages, last), ([STAND_IN, *messages[last:]], 1)):
+            prompt = self.markup.write(chat[:index], tools, True)
+            full = self.markup.write(chat, tools, True)
+            start = _turn_start(prompt, full)
+            end = None if start is None else self._end(full, start)
+            if end is not None:
+                return [Span("", Origin.SAMPLED), *self.marks.spans(full[end:])]
+        raise DialectError(
+            "the chat template changes earlier turns when a result is added, so that nothing can follow what was sampled"
+        )
+
+    def _end(self, text: str, start: int) -> int | None:
+        """Where the first stop mark at or behind `start` ends. Marks in text from outside are disguised and not found."""
+        found = [(place, place + len(stop)) for stop in self.stop if (place := text.find(stop, start)) >= 0]
+        return min(found)[1] if found else None
+
+    def _one_list(self, turns: Sequence[Turn]) -> Spans:
+        spans: Spans = []
+        done = 0
+        for turn in turns:
+            spans += [*self.marks.spans(turn.prompt[done:]), *self.marks.spans(turn.text, Origin.SAMPLED, trained=True)]
+            done = len(turn.prompt) + len(turn.text)
+        return [*spans, *self.marks.spans(turns[-1].rest)]
+
+    def _trained(self, turn: Turn) -> Spans:
+        return [*self.marks.spans(turn.text, Origin.SAMPLED, trained=True), *self.marks.spans(turn.rest)]
+
+    def _history(self, text: str, earlier: Sequence[str]) -> Spans:
+        """A prompt's spans. `earlier`: the prompts of its assistant turns; one that does not begin it leaves its turn unmarked."""
+        spans: Spans = []
+        done = 0
+        for prompt in earlier:
+            start = _turn_start(prompt, text)
+            end = None if start is None or start < done else self._end(text, start)
+            if end is not None:
+                spans += [*self.marks.spans(text[done:start]), *self.marks.spans(text[start:end], Origin.SAMPLED)]
+                done = end
+        return [*spans, *self.marks.spans(text[done:])]
+
+
+def _assistants(messages: Sequence[ChatMessage]) -> list[int]:
+    return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def _turn_start(prompt: str, full: str) -> int | None:
+    """Where `full` goes on behind `prompt`, or behind all but an empty thought at its end; None when it begins differently."""
+    if full.startswith(prompt):
+        return len(prompt)
+    thought = EMPTY_AT_END.search(prompt)
+    return thought.start() if thought is not None and full.startswith(prompt[: thought.start()]) else None
+
+
+def _parting(prompt: str, full: str) -> str:
+    """A sentence that names the place where a prompt and the same chat with its answer differ."""
+    at = next((i for i, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b), min(len(prompt), len(full)))
+    was, then = prompt[at : at + 40], full[at : at + 40]
+    return (
+        "the chat template writes a turn differently from the prompt that asks for it, so that training and use would differ: "
+        f"after {prompt[max(at - 30, 0) : at]!r} the prompt goes on with {was!r}, the turn with {then!r}"
+    )

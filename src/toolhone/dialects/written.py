@@ -1,0 +1,93 @@
+"""Our own call syntaxes inside a chat markup: `WrittenDialect`, for models whose template cannot write calls, or has none.
+
+The syntax's instructions come before the conversation's own system text. Tool results go back in a user turn, several in one, and
+user messages in a row share one turn. Where a template refuses a system role, system text goes in front of the first user message;
+system messages later in a conversation are read as the user's. Reasoning stands in front of the assistant's text (`thinking.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from toolhone.dialects.base import Reply, Spans, Syntax
+from toolhone.dialects.marking import Marks
+from toolhone.dialects.markup import SENTINEL, ChatML, Plain, TemplateMarkup, stop_marks, takes_system
+from toolhone.dialects.roundtrip import check_reading, link_results, without_stop
+from toolhone.dialects.thinking import split_reasoning, write_reasoning
+from toolhone.dialects.turns import ChatMessage, Turns
+from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.tokenizer import TextTokenizer
+
+_CHAT = ({"role": "user", "content": "question"}, {"role": "assistant", "content": SENTINEL})
+_SYSTEM = ("system", "developer")
+
+
+class WrittenDialect:
+    """A call syntax in a chat markup."""
+
+    def __init__(self, syntax: Syntax, markup: TemplateMarkup | ChatML | Plain, tokenizer: TextTokenizer) -> None:
+        self.name = syntax.name
+        self.syntax = syntax
+        self.markup = markup
+        self.stop = stop_marks(markup, tokenizer, [_CHAT])
+        self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
+        self._turns = Turns(markup, self.marks, self.stop)
+        self._lead = " " if isinstance(markup, Plain) else ""
+        self._system_role = takes_system(markup)
+
+    def render(self, conversation: Conversation) -> list[Spans]:
+        """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
+        said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
+        chat = self._chat(conversation.messages, conversation.tools)
+        return self._turns.render(chat, (), lambda k, text: check_reading(said[k], self.parse(text)))
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
+        return self._turns.prompt(self._chat(messages, tools), ())
+
+    def suffix(self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]) -> Spans:
+        last = len(self._chat(messages, tools)) - 1
+        return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
+
+    def parse(self, text: str) -> Reply:
+        return self.syntax.read(without_stop(text, self.stop).removeprefix(self._lead))
+
+    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
+        """The conversation as system, user and assistant messages, their texts marked."""
+        body = next((index for index, message in enumerate(messages) if message.role not in _SYSTEM), len(messages))
+        texts = [self.syntax.instructions(tools), *(message.content for message in messages[:body])]
+        system = self.marks.data("\n\n".join(text for text in texts if text))
+        chat: list[dict[str, Json]] = []
+        for index, link in enumerate(link_results(messages)):
+            message = messages[index]
+            if index < body:
+                continue
+            if message.role == "assistant":
+                chat.append({"role": "assistant", "content": self._said(split_reasoning(message))})
+            elif link is None:
+                _add_user(chat, self.marks.data(message.content or ""), "\n\n")
+            else:
+                result = self.syntax.result(replace(message, name=link.name))
+                _add_user(chat, self.marks.data(result, tool=True), "\n")
+        return self._with_system(chat, system)
+
+    def _with_system(self, chat: list[dict[str, Json]], system: str) -> list[ChatMessage]:
+        if not system:
+            return list(chat)
+        if self._system_role:
+            return [{"role": "system", "content": system}, *chat]
+        if not chat or chat[0]["role"] != "user":
+            return [{"role": "user", "content": system}, *chat]
+        return [{"role": "user", "content": f"{system}\n\n{chat[0]['content']}"}, *chat[1:]]
+
+    def _said(self, message: Message) -> str:
+        text = self.marks.data(self.syntax.write(message.content, message.tool_calls))
+        return write_reasoning(self.marks.data(message.reasoning.strip())) + text if message.reasoning else text
+
+
+def _add_user(chat: list[dict[str, Json]], text: str, between: str) -> None:
+    """Add to the user turn that ends the chat, or begin one."""
+    if chat and chat[-1]["role"] == "user":
+        chat[-1]["content"] += between + text
+    else:
+        chat.append({"role": "user", "content": text})
