@@ -14,11 +14,10 @@ from toolhone.data.check import check
 from toolhone.data.files import read_jsonl
 from toolhone.data.sources import SOURCES, Loaded, open_source
 from toolhone.data.sources.base import Skip
-from toolhone.data.sources.gsm8k import Reason, Repair, checked_mark
+from toolhone.data.sources.gsm8k import Calculator, Reason, Repair, checked_mark
 from toolhone.data.sources.seal_tools import Reason as SealReason
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
-from toolhone.tools import builtin
 
 DATASETS = Path(__file__).parents[2] / "shared" / "data" / "datasets"
 
@@ -170,7 +169,7 @@ def test_each_mark_becomes_a_call_with_its_text_beside_it(tmp_path: Path) -> Non
     assert user.content == "How many?"
     assert (first.content, first.tool_calls[0].arguments) == ("He ran 48/2 =", {"expression": "48/2"})
     assert (second.content, second.tool_calls[0].arguments) == ("24 miles.\nIn all 24+1,000 = $", {"expression": "24+1000"})
-    assert [one.content, two.content] == [builtin.run(first.tool_calls[0]), builtin.run(second.tool_calls[0])]
+    assert [one.content, two.content] == ["24", "1024"]
     assert last.content == "1,024.\nDone.\nThe answer is 1024."
     assert [tool.name for tool in conversation.tools] == ["calculator"] == [first.tool_calls[0].name]
     check([conversation], "g").raise_if_any()
@@ -195,41 +194,49 @@ def test_the_task_asks_for_the_final_answer_and_on_request_for_the_first_step(tm
     assert task.expect == Expect((ExpectedCall("calculator", {"expression": "48/2"}),), answer="1024")
 
 
+@pytest.fixture(scope="module")
+def calculator() -> Calculator:
+    return Calculator()
+
+
 @pytest.mark.parametrize(
-    ("mark", "expression"),
+    ("mark", "expression", "result"),
     [
-        ("48/2=24", "48/2"),
-        ("+30+46=76", "+30+46"),
-        ("2*73=146.00", "2*73"),
-        ("10/3=3.33", "10/3"),
-        ("20/3=6.66", "20/3"),
-        ("5*.01=0.05", "5*.01"),
-        ("1-3.126=-2.12", "1-3.126"),
-        ("30-(30*(10/100))=27", "30-(30*(10/100))"),
-        ("4*5=20=20", "4*5"),
-        ("2*3=$6", "2*3"),
-        ("-4+1=-3", "-4+1"),
+        ("48/2=24", "48/2", "24"),
+        ("+30+46=76", "+30+46", "76"),
+        ("2*73=146.00", "2*73", "146"),
+        ("10/3=3.33", "10/3", "3.33333333333"),
+        ("20/3=6.66", "20/3", "6.66666666667"),
+        ("5*.01=0.05", "5*.01", "0.05"),
+        ("1-3.126=-2.12", "1-3.126", "-2.126"),
+        ("30-(30*(10/100))=27", "30-(30*(10/100))", "27"),
+        ("4*5=20=20", "4*5", "20"),
+        ("2*3=$6", "2*3", "6"),
+        ("05*2=10", "05*2", "10"),
+        ("1,000*2=2,000", "1,000*2", "2000"),
     ],
 )
-def test_a_mark_that_holds_is_kept_as_it_stands(mark: str, expression: str) -> None:
-    assert checked_mark(mark) == (expression, None)
+def test_a_mark_that_holds_is_kept_as_it_stands(calculator: Calculator, mark: str, expression: str, result: str) -> None:
+    step, repair = checked_mark(mark, calculator)
+    assert step is not None
+    assert (step.expression, step.result, repair) == (expression, result, None)
 
 
 @pytest.mark.parametrize(
     ("mark", "expression"),
     [
         ("$5*2=10", "5*2"),
-        ("1,000*2=2,000", "1000*2"),
+        ("$1,000*2=$2,000", "1000*2"),
         ("20%*50=10", "(20/100)*50"),
-        ("05*2=10", "5*2"),
+        ("[2+1]*2=6", "(2+1)*2"),
         ("3x4=12", "3*4"),
-        ("3 × 4=12", "3 * 4"),
-        ("8−3=5", "8-3"),
         ("5 apples*2=10 apples", "5 *2"),
     ],
 )
-def test_a_mark_is_mended_where_the_stated_result_proves_it(mark: str, expression: str) -> None:
-    assert checked_mark(mark) == (expression, Repair.REWRITTEN)
+def test_a_mark_is_mended_where_the_stated_result_proves_it(calculator: Calculator, mark: str, expression: str) -> None:
+    step, repair = checked_mark(mark, calculator)
+    assert step is not None
+    assert (step.expression, repair) == (expression, Repair.REWRITTEN)
 
 
 @pytest.mark.parametrize(
@@ -248,9 +255,9 @@ def test_a_mark_is_mended_where_the_stated_result_proves_it(mark: str, expressio
         ("48/2=", Reason.BROKEN_MARK),
     ],
 )
-def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(mark: str, reason: Reason) -> None:
+def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(calculator: Calculator, mark: str, reason: Reason) -> None:
     with pytest.raises(Skip) as caught:
-        checked_mark(mark)
+        checked_mark(mark, calculator)
     assert caught.value.reason == reason
 
 
@@ -296,10 +303,10 @@ def test_gsm8k_as_published_is_kept_to_95_percent_and_every_call_gives_what_its_
         made = [call for message in conversation.messages for call in message.tool_calls]
         results = [message.content for message in conversation.messages if message.role == "tool"]
         assert [call.arguments["expression"] for call in made] == [left for left, _ in marks]
-        assert results == [builtin.run(call) for call in made]
-        for call, stated in zip(made, [right for _, right in marks]):
-            assert math.isclose(builtin.evaluate(call.arguments["expression"]), float(stated), rel_tol=1e-9)
-            calls += 1
+        assert len(results) == len(marks)
+        for result, (_, stated) in zip(results, marks):
+            assert math.isclose(float(result or ""), float(stated), rel_tol=1e-9)
+        calls += len(made)
     assert calls > 3 * len(loaded.conversations)
     check(loaded.conversations, loaded.places).raise_if_any(allow=())
 

@@ -6,8 +6,8 @@ Each mark becomes a call of `calculator`; the text before it stands beside the c
 result, and the text after the mark (which repeats the result) opens the next assistant message. The last message ends in
 "The answer is 24." With style `short` the text beside the calls is left out, for dialects that have no place for it.
 
-Every mark is checked: its left side, run by the calculator, must give its right side (to the digits that it states). A mark that
-the calculator cannot read (`$5*2`, `20%*50`, `05*2`, `3x4`) is mended only if its mended form gives exactly what the mark states; a
+Every mark is checked: its left side, run by the calculator, must give its right side (to the digits that it states). A mark
+that the calculator cannot read (`$5*2`, `20%*50`, `3x4`, `[2+1]*2`) is mended only if its mended form gives what the mark states; a
 mark that computes nothing (`<<26=26>>`) is plain text. Rows with any other mark, without a mark or without a number after `####`
 are counted and skipped.
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -30,14 +30,14 @@ from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import Loaded, Options, Skip, Tally
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.tools import builtin
+from toolhone.tools.registry import Outcome, Registry
 
 NAME = "gsm8k"
 USES = frozenset({"style", "first_call"})
 STYLES = ("calls", "short")
 _MARK = re.compile(r"<<(.*?)>>", re.DOTALL)
 _PLAIN_NUMBER = re.compile(r"[+-]?\d*\.?\d+")
-_SIGNS = str.maketrans("×÷−–[]", "*/--()")
+_SIGNS = str.maketrans("[]{}", "()()")
 _DECIMALS = re.compile(r"\.(\d+)$")
 
 
@@ -61,10 +61,30 @@ class Repair(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One mark: the text before it and the expression to compute; `expression` is empty for the text after the last mark."""
+    """The text before a mark, its expression, and what the calculator answers; only text after the last mark."""
 
     text: str
     expression: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True)
+class Calculator:
+    """The calculator as a model would meet it."""
+
+    registry: Registry = field(default_factory=lambda: Registry(["calculator"]))
+
+    @property
+    def tool(self) -> Tool:
+        return self.registry.tools[0]
+
+    def call(self, expression: str) -> ToolCall:
+        return ToolCall(self.tool.name, {"expression": expression})
+
+    def run(self, expression: str) -> tuple[float, str] | None:
+        """The value and the text of the result, or None for what the calculator cannot compute."""
+        result = self.registry.run(self.call(expression))
+        return (result.value, result.content) if result.outcome is Outcome.OK else None
 
 
 def sniff(records: Sequence[Record]) -> bool:
@@ -76,17 +96,17 @@ def read(path: Path, options: Options) -> Loaded:
     style = options.style or "calls"
     if style not in STYLES:
         raise DataError(f"{path}: unknown style {style!r}{nearest(style, STYLES)}; known: {', '.join(STYLES)}")
-    tally, tool = Tally(), Tool.of(builtin.calculator)
+    tally, calculator = Tally(), Calculator()
     for line, record in read_records(path):
         try:
             question, solution, answer = _parts(record)
-            steps, repairs = _steps(solution)
+            steps, repairs = _steps(solution, calculator)
         except Skip as skip:
             tally.skip(line, skip)
             continue
         identity = str(record.get("id") or f"{line.path.name.partition('.')[0]}-{line.number}")
-        messages = (Message("user", question), *_turns(steps, answer, style))
-        conversation = Conversation(messages, (tool,), identity, NAME)
+        messages = (Message("user", question), *_turns(steps, answer, style, calculator))
+        conversation = Conversation(messages, (calculator.tool,), identity, NAME)
         tally.keep(line, conversation, [_task(conversation, answer, bool(options.first_call))], repairs)
     return tally.loaded()
 
@@ -109,7 +129,7 @@ def _parts(record: Record) -> tuple[str, str, str]:
     return question.strip(), solution, answer
 
 
-def _steps(solution: str) -> tuple[list[Step], list[Repair]]:
+def _steps(solution: str, calculator: Calculator) -> tuple[list[Step], list[Repair]]:
     """The steps of a solution, and what had to be mended."""
     steps: list[Step] = []
     repairs: list[Repair] = []
@@ -117,10 +137,10 @@ def _steps(solution: str) -> tuple[list[Step], list[Repair]]:
     for mark in _MARK.finditer(solution):
         text += solution[end : mark.start()]
         end = mark.end()
-        expression, repair = checked_mark(mark[1])
+        step, repair = checked_mark(mark[1], calculator)
         repairs += [repair] if repair else []
-        if repair is not Repair.NO_STEP:
-            steps.append(Step(text, expression))
+        if step is not None:
+            steps.append(replace(step, text=text))
             text = ""
     text += solution[end:]
     if "<<" in _MARK.sub("", solution) or ">>" in _MARK.sub("", solution):
@@ -130,35 +150,32 @@ def _steps(solution: str) -> tuple[list[Step], list[Repair]]:
     return [*steps, Step(text)], repairs
 
 
-def checked_mark(mark: str) -> tuple[str, Repair | None]:
-    """The expression of a mark `left=right`, and how it was mended; raises `Skip` when the mark does not hold."""
+def checked_mark(mark: str, calculator: Calculator) -> tuple[Step | None, Repair | None]:
+    """The step of a mark `left=right`, and how it was mended; raises `Skip` when the mark does not hold."""
     left, equals, _ = mark.partition("=")
     right = mark.rpartition("=")[2]
     if not equals or not left.strip() or not right.strip():
         raise Skip(Reason.BROKEN_MARK, repr(mark))
     if _PLAIN_NUMBER.fullmatch(left.strip()):
-        return "", Repair.NO_STEP
-    stated = _first(map(_value, _spellings(right)))
-    if (found := _value(left)) is not None:
-        if stated is None or not _gives(found, stated, right):
-            raise Skip(Reason.WRONG, f"{mark!r} gives {found}")
-        return left.strip(), None
+        return None, Repair.NO_STEP
+    stated = _stated(right, calculator)
+    if found := calculator.run(left.strip()):
+        if stated is None or not _gives(found[0], stated, right):
+            raise Skip(Reason.WRONG, f"{mark!r} gives {found[1]}")
+        return Step("", left.strip(), found[1]), None
     for mended in _spellings(left):
-        value = _value(mended)
-        if value is not None and stated is not None and math.isclose(value, stated, rel_tol=1e-9, abs_tol=1e-9):
-            return mended, Repair.REWRITTEN
+        found = calculator.run(mended)
+        if found and stated is not None and math.isclose(found[0], stated, rel_tol=1e-9, abs_tol=1e-9):
+            return Step("", mended, found[1]), Repair.REWRITTEN
     raise Skip(Reason.UNREADABLE, repr(mark))
 
 
-def _first(values: Iterator[float | None]) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _value(expression: str) -> float | None:
-    try:
-        return builtin.evaluate(expression.strip())
-    except ValueError:
-        return None
+def _stated(text: str, calculator: Calculator) -> float | None:
+    """The value of a mark's right side."""
+    if _PLAIN_NUMBER.fullmatch(text.strip()):
+        return float(text)
+    found = next(filter(None, map(calculator.run, [text.strip(), *_spellings(text)])), None)
+    return found[0] if found else None
 
 
 def _gives(found: float, stated: float, text: str) -> bool:
@@ -171,24 +188,21 @@ def _gives(found: float, stated: float, text: str) -> bool:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """What a mark may mean: as it stands; with signs, separators and zeros put right; without units."""
-    yield text
-    plain = text.translate(_SIGNS)
-    plain = re.sub(r"[$€£]", "", plain)
+    """What a mark may mean: with signs, percentages and separators put right; then also without units."""
+    plain = re.sub(r"[$€£]", "", text.translate(_SIGNS))
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
     plain = re.sub(r"(?<=[\d)])\s*[xX]\s*(?=[\d(.])", "*", plain)
-    plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain)
     plain = re.sub(r"(\d*\.?\d+)\s*%", r"(\1/100)", plain)
     yield plain.strip()
     yield re.sub(r"\s+", " ", re.sub(r"[A-Za-z]+", "", plain)).strip()
 
 
-def _turns(steps: Sequence[Step], answer: str, style: str) -> Iterator[Message]:
+def _turns(steps: Sequence[Step], answer: str, style: str, calculator: Calculator) -> Iterator[Message]:
     for index, step in enumerate(steps[:-1]):
-        call = ToolCall(builtin.calculator.__name__, {"expression": step.expression}, f"call{index:05d}")
+        call = replace(calculator.call(step.expression), id=f"call{index:05d}")
         beside = step.text.strip() if style == "calls" else ""
         yield Message("assistant", beside or None, tool_calls=(call,))
-        yield Message("tool", builtin.run(call), tool_call_id=call.id, name=call.name)
+        yield Message("tool", step.result, tool_call_id=call.id, name=call.name)
     rest = steps[-1].text.strip() if style == "calls" else ""
     closing = f"The answer is {answer}."
     yield Message("assistant", f"{rest}\n{closing}" if rest else closing)
