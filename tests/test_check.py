@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_a_result_for_another_id_or_tool_answers_nothing() -> None:
 
 
 def test_two_tools_of_one_name_are_a_fault_only_when_they_differ() -> None:
-    assert kinds(USER, FINAL, tools=(WEATHER, WEATHER)) == []
+    assert kinds(USER, FINAL, tools=(WEATHER, replace(WEATHER))) == []
     assert kinds(USER, FINAL, tools=(WEATHER, Tool("get_weather"))) == [Kind.TOOL_TWICE]
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,9 @@ def test_conversations_and_tasks_come_back_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_the_same_rows_give_the_same_bytes(tmp_path: Path, name: str) -> None:
-    for folder in ("a", "b"):
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, now in (("a", 1e9), ("b", 2e9)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         write_jsonl(tmp_path / folder / name, [{"a": 1}])
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
