@@ -4,9 +4,9 @@
     episodes = play(policy, tasks, registry, rules=[Rules(first_call_only=True), Rules()], on_episode=bar)
 
 The result of an episode does not depend on what else is played: the random stream of a sample is named by the task's index and
-the turn. An episode on which the program fails after it has begun ends as `FAILED` with the reason; it never stops the others. A
-task whose prompt cannot be written is a mistake in the task, and what stops the sampler stops all: both are raised. What is
-played is said in `episode`; nothing is scored here.
+the turn. An episode on which the program fails after it has begun ends as `FAILED` with the reason; it never stops the others.
+Raised are a first prompt that cannot be written (a mistake in the task), what stops the sampler, and a `UserError` of a tool (no
+other call would do better). What is played is said in `episode`; nothing is scored here.
 """
 
 from __future__ import annotations
@@ -105,9 +105,12 @@ class _Stage:
             wait(running, return_when=FIRST_COMPLETED)
         for index in [index for index, futures in self.working.items() if all(future.done() for future in futures)]:
             futures = self.working.pop(index)
-            error = next((error for future in futures if (error := future.exception())), None)
-            results = [] if error else [future.result() for future in futures]
-            self._go_on(index, partial(self.plays[index].throw, error) if error else partial(self.plays[index].send, results))
+            errors = [error for future in futures if (error := future.exception())]
+            if errors and isinstance(errors[0], UserError):
+                raise errors[0]
+            play = self.plays[index]
+            answer = partial(play.throw, errors[0]) if errors else partial(play.send, [future.result() for future in futures])
+            self._go_on(index, answer)
 
     def _go_on(self, index: int, advance: Callable[[], Wish]) -> None:
         """Take an episode to its next wish, or to its end."""

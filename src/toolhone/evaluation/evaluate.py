@@ -47,7 +47,8 @@ def evaluate(
 
 def circumstances(registry: Registry | None, seed: int = 0, raw_text: bool = True) -> Circumstances:
     """What metrics have to know about the tools."""
-    runnable = frozenset() if registry is None else registry.runnable
+    tools = () if registry is None else registry.tools
+    runnable = frozenset(tool.name for tool in tools if tool.function is not None)
     return Circumstances(seed, runnable, live=registry is not None, raw_text=raw_text)
 
 

@@ -9,30 +9,21 @@ is ever run by it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterator, Sequence
 
-from toolhone.dialects.bare_json import BareJson
-from toolhone.dialects.base import Problem, Reply, Syntax
-from toolhone.dialects.calls import Calls
-from toolhone.dialects.json_object import JsonObject
+from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.json_reading import as_call, decode
-from toolhone.dialects.tagged import Tagged
 from toolhone.dialects.thinking import read_after_reasoning
-from toolhone.dialects.tool_call_tags import ToolCallTags
 from toolhone.schema import Json, ToolCall
 
-SYNTAXES: Final[Mapping[str, Syntax]] = {
-    syntax.name: syntax for syntax in (JsonObject(), Calls(), Tagged(), ToolCallTags(), BareJson())
-}
-"""The call syntaxes by name."""
 MAX_OBJECTS = 1000
 """Opening braces tried in one text: a bound on time."""
 
 
 def readings(texts: Sequence[str], offered: Collection[str]) -> list[list[ToolCall]]:
     """The calls of these texts (the turns of one episode) as each reader finds them; only calls of tools on offer count."""
-    readers = [*(syntax.read for syntax in SYNTAXES.values()), _read_anywhere]
+    readers = [*(make().read for make in SYNTAXES.values()), _read_anywhere]
     return [[call for text in texts for call in read(text).calls if call.name in offered] for read in readers]
 
 

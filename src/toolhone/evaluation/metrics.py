@@ -44,7 +44,7 @@ from toolhone.evaluation.lenient import readings
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.schema import Expect, Task, Tool, ToolCall
-from toolhone.tools.registry import Outcome
+from toolhone.tools.registry import Outcome, clipped
 
 METRICS = (
     "valid_format",
@@ -201,7 +201,7 @@ class _Judging:
             if call.name not in self.tools:
                 faults.append(f"{show(call.name)} is not a tool on offer")
             else:
-                faults += [f"{call.name}: {fault}" for fault in self.tools[call.name].problems(call.arguments)]
+                faults += [f"{call.name}: {clipped(fault, 300)}" for fault in self.tools[call.name].problems(call.arguments)]
         return faults
 
     def _executed(self) -> bool:
@@ -222,18 +222,13 @@ class _Judging:
     def reasons(self) -> list[str]:
         """What was not right, in words: the form, the calls, their execution, the answer."""
         turns, expect = self.episode.turns, self.task.expect
-        reasons = [
-            f"turn {i + 1} cannot be read: {turn.problem}" for i, turn in enumerate(turns) if turn.problem is not Problem.NONE
-        ]
+        reasons = [f"a turn cannot be read: {turn.problem}" for turn in turns if turn.problem is not Problem.NONE]
         reasons += self.match.reasons if judges_calls(expect) else ()
         reasons += self.invalid
-        results = [
-            (call, result)
-            for turn, given in zip(turns, self.episode.results)
-            for call, result in zip(turn.message.tool_calls, given)
-        ]
-        reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in results if result.outcome is not Outcome.OK]
-        reasons += ["the reply is blank"] if self._blank else []
+        ran = [pair for turn, given in zip(turns, self.episode.results) for pair in zip(turn.message.tool_calls, given)]
+        if self.known.runnable:
+            reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in ran if result.outcome is not Outcome.OK]
+        reasons += ["the reply is blank"] if self._blank and self._readable else []
         if self.scores.get("answer_quality") == 0.0:
             reasons.append(f"the final text does not carry {expect.answer!r}")
         return [*reasons, self.episode.reason] if self.episode.reason else reasons

@@ -16,12 +16,12 @@ from dataclasses import replace
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import Problem, Syntax
+from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.episodes.driver import run_call
 from toolhone.episodes.episode import Ending, Episode, refuse_unplayable
 from toolhone.episodes.policy import Turn
-from toolhone.errors import DataError, nearest
+from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import check_ids, circumstances
-from toolhone.evaluation.lenient import SYNTAXES
 from toolhone.evaluation.metrics import Evaluation, Judged, judge
 from toolhone.rewards.matching import show
 from toolhone.schema import Json, Message, Task, ToolCall
@@ -38,7 +38,7 @@ def score(
     refuse_unplayable(tasks)
     found = _by_id(predictions)
     _check_complete([task.id for task in tasks], list(found))
-    syntax = _syntax(dialect_syntax)
+    syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
     return Evaluation(tuple(_judged(task, found[task.id], syntax, registry) for task in tasks))
 
 
@@ -69,12 +69,6 @@ def _call(identity: Json, source: Json) -> ToolCall:
         return ToolCall.from_dict(source)
     except DataError as error:
         raise DataError(f"the prediction {identity!r}: {error}") from None
-
-
-def _syntax(name: str | None) -> Syntax | None:
-    if name is not None and name not in SYNTAXES:
-        raise DataError(f"{name!r} is no call syntax{nearest(name, SYNTAXES)}; known: {', '.join(SYNTAXES)}")
-    return None if name is None else SYNTAXES[name]
 
 
 def _by_id(predictions: Sequence[Prediction]) -> dict[str, Prediction]:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from toolhone.rewards.assignment import Gains, assign, in_order
-from toolhone.rewards.values import ANYTHING, MISSING, Comparator, Shape, is_number, same_code, same_number, same_text, same_value
+from toolhone.rewards.values import ANYTHING, MISSING, Comparator, Shape, number, same_code, same_number, same_value
 from toolhone.schema import Expect, ExpectedCall, Json, Tool, ToolCall
 from toolhone.tools.builtin import evaluate
 
@@ -72,20 +72,16 @@ Choose = Callable[[Gains], list[tuple[int, int]]]
 
 
 def same_expression(got: Json, wanted: Json) -> bool:
-    """Whether two arithmetic expressions have the same result; as text where one cannot be evaluated."""
-    if not isinstance(got, str | int | float) or not isinstance(wanted, str | int | float):
-        return same_value(got, wanted)
+    """Whether two arithmetic expressions are the same text or have the same result. A number stands for itself."""
+    if same_value(got, wanted):
+        return True
     first, second = _result(got), _result(wanted)
-    if first is None or second is None:
-        return isinstance(got, str) and isinstance(wanted, str) and same_text(got, wanted)
-    return same_number(first, second)
+    return first is not None and second is not None and same_number(first, second)
 
 
 def _result(expression: Json) -> int | float | None:
-    if not isinstance(expression, str):
-        return expression if is_number(expression) else None
     try:
-        return evaluate(expression)
+        return evaluate(expression) if isinstance(expression, str) else number(expression)
     except ValueError:
         return None
 

@@ -127,12 +127,11 @@ def same_value(got: Json, wanted: Json, shape: Shape = ANYTHING, depth: int = 0)
         return isinstance(got, bool) and isinstance(wanted, bool) and got == wanted
     if isinstance(got, str) and isinstance(wanted, str) and same_text(got, wanted, shape.fixes_spelling()):
         return True
-    if is_number(got) and is_number(wanted):
-        return same_number(got, wanted)
-    if shape.says_number():
-        first, second = to_number(got), to_number(wanted)
-        return first is not None and second is not None and same_number(first, second)
-    return got is None and wanted is None
+    read = spelled_number if shape.says_number() else number
+    first, second = read(got), read(wanted)
+    if first is None or second is None:
+        return got is None and wanted is None
+    return same_number(first, second)
 
 
 def _same_mapping(got: Mapping[str, Json], wanted: Mapping[str, Json], shape: Shape, depth: int) -> bool:
@@ -146,16 +145,15 @@ def _same_mapping(got: Mapping[str, Json], wanted: Mapping[str, Json], shape: Sh
     return True
 
 
-def is_number(value: Json) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def number(value: Json) -> int | float | None:
+    """The value when it is a number (a truth value is none), else None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def to_number(value: Json) -> int | float | None:
-    """A number as it is, text that spells one in decimal digits as its value, else None."""
-    if isinstance(value, str):
-        text = value.strip()
-        return float(text) if _NUMBER.fullmatch(text) else None
-    return value if is_number(value) else None
+def spelled_number(value: Json) -> int | float | None:
+    """The value when it is a number, the number that a text spells in decimal digits, else None."""
+    text = value.strip() if isinstance(value, str) else ""
+    return float(text) if _NUMBER.fullmatch(text) else number(value)
 
 
 def same_number(first: int | float, second: int | float) -> bool:
