@@ -55,8 +55,10 @@ class DataSection(Section):
     )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training file that is held out")
     split: Literal["hash", "tools"] = Field("hash", description="hold out by hash, or so that no held-out tool is ever trained on")
-    style: Literal["calls", "short"] = Field("calls", description="gsm8k: keep the text beside a call, or drop it")
-    distractors: int = Field(4, ge=0, description="seal_tools: how many other tools to offer beside the right ones")
+    style: Literal["calls", "short"] | None = Field(
+        None, description="gsm8k: keep the text beside a call (calls), or drop it (short)"
+    )
+    distractors: int | None = Field(None, ge=0, description="seal_tools: how many other tools to offer [4]")
     too_long: Literal["drop", "error"] = Field("drop", description="rows longer than training.max_length: drop and count, or stop")
 
 

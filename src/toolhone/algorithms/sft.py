@@ -53,7 +53,7 @@ class State:
 
     step: int = 0
     seconds: float = 0.0
-    best_score: float = -1.0
+    best_score: float | None = None
     best_step: int = 0
 
 
@@ -122,7 +122,8 @@ def next_rows(rows: Sequence[Row], plan: TrainingSection, seed: int, step: int) 
 def normalised(batch: Sequence[Row]) -> list[Row]:
     """The rows with `weights` float32 [T]: 1 / (trained tokens of the whole batch) where trained, so that the loss is a mean."""
     total = sum(int(row.mask.sum()) for row in batch)
-    return [row.with_arrays(weights=row.mask.astype(np.float32) / max(1, total)) for row in batch]
+    weight = np.float32(1 / max(1, total))
+    return [row.with_arrays(weights=row.mask.astype(np.float32) * weight) for row in batch]
 
 
 def rate_at(schedule: ScheduleSection, step: int, total: int) -> float:
@@ -195,7 +196,7 @@ def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run,
     shown = " | ".join(f"{name} {value:.3f}" for name, value in values.items())
     hooks.progress.report(f"Validation at {state.step} | {shown}")
     score = scores.get("exact_match", 0.0 if loss is None else -loss)
-    if score > state.best_score:
+    if state.best_score is None or score > state.best_score:
         state.best_score, state.best_step = score, state.step
         _save(BEST, state, run, hooks, optimizer=False)
 

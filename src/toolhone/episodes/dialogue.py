@@ -4,8 +4,8 @@
     for event in dialogue.say("What is 12 * 7?"):
         ...                                        # Turn, (ToolCall, ToolResult), ..., Turn
 
-Tools run as the model calls them. A turn that cannot be read, or is cut off, ends the answer and is an event like any other. The driver
-(`driver.play`) is for many tasks at once; this is for one person who watches.
+Tools run as the model calls them. A turn that cannot be read, or is cut off, ends the answer and is an event like any other. The
+driver (`driver.play`) is for many tasks at once; this is for one person who watches.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LOGIT_BYTES = 256 * 2**20
-"""Size of one chunk of float32 logits; above it the vocabulary is projected in several, recomputed, chunks."""
+LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
+"""Size of one chunk of float32 logits by device; more than that is projected in several chunks, each recomputed in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Engine:
             return result
         with self.autocast():
             hidden = self.head.trunk(ids[:, :-1])[places]
-        values = _chunked(self._target_logprobs, hidden, ids[:, 1:][places], temperature, self.head.vocabulary)
+        size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head.vocabulary))
+        values = _chunked(self._target_logprobs, hidden, ids[:, 1:][places], temperature, size)
         return result.index_put((places[0], places[1] + 1), values)
 
     def _target_logprobs(self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -110,10 +111,9 @@ class Engine:
 
 
 def _chunked(
-    project: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, temperature: float, vocabulary: int
+    project: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, temperature: float, size: int
 ) -> torch.Tensor:
-    """Apply `project` to chunks of positions; with several chunks each is recomputed in the backward pass, not kept."""
-    size = max(1, LOGIT_BYTES // (4 * vocabulary))
+    """Apply `project` to `size` positions at a time; with several chunks each is recomputed in the backward pass, not kept."""
     if len(hidden) <= size:
         return project(hidden, targets, temperature)
     parts = []

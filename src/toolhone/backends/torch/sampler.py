@@ -30,6 +30,11 @@ class TorchSampler:
         self.weights: dict[str, torch.Tensor] | None = None
         """None: the engine's current weights. The trainer fills this in before it changes them."""
 
+    @property
+    def max_context(self) -> int:
+        """Longest sequence in tokens; 0 when unbounded."""
+        return self._engine.max_context
+
     def stream(self) -> Stream:
         return BatchStream(self)
 

@@ -138,6 +138,6 @@ def open_trainer(
     return TorchTrainer(open_engine(model, options or EngineOptions(), lora, adapter))
 
 
-def open_sampler(ref: str | Path, options: EngineOptions | None = None) -> TorchSampler:
-    """A sampler for a model folder, a hub name, or a PEFT folder (whose base model it loads)."""
-    return TorchSampler(open_engine(ref, options or EngineOptions()))
+def open_sampler(ref: str | Path, options: EngineOptions | None = None, adapter: Path | None = None) -> TorchSampler:
+    """A sampler for a model folder, a hub name (with the adapter of a PEFT folder), or a PEFT folder whose base model it loads."""
+    return TorchSampler(open_engine(ref, options or EngineOptions(), adapter=adapter))

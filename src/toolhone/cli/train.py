@@ -1,0 +1,47 @@
+"""`toolhone train`: train as an experiment file says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolhone.cli.config import Overrides, split_experiment
+
+EXAMPLE = "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train --resume --out runs/sft"
+
+
+def train(
+    experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT.json]", help="none: all defaults (pico)")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/ and the experiment's name]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's latest checkpoint")] = False,
+) -> None:
+    """Train a model, with progress, validation by generating, checkpoints, and an evaluation at the end."""
+    from toolhone.config import load_experiment
+    from toolhone.run import Run
+
+    path, keys = split_experiment(experiment, overrides)
+    folder = out or Path("runs") / (path.stem if path else "sft")
+    own = resume and path is None and not keys
+    plan = Run.open(folder).experiment if own else load_experiment(path, keys)
+    _train(plan, folder, resume)
+
+
+def _train(plan, folder: Path, resume: bool) -> None:  # type: ignore[no-untyped-def]
+    from toolhone.algorithms.sft import Ending
+    from toolhone.api import train as run_training
+    from toolhone.cli.show import show_evaluation
+    from toolhone.evaluation.folder import read_folder
+    from toolhone.progress import open_progress
+
+    with open_progress(plan.tracking.progress) as progress:
+        run, ending = run_training(plan, folder, resume, progress)
+    if ending is Ending.INTERRUPTED:
+        print(f"stopped; the state is saved. Go on with: toolhone train --resume --out {folder}", file=sys.stderr)
+        raise typer.Exit(130)
+    if (run.folder / "evaluation").is_dir():
+        show_evaluation(read_folder(run.folder / "evaluation"), plan.tracking.samples)
+    print(f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}", file=sys.stderr)
