@@ -114,9 +114,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "quotes": f'<tool_call>\n{{"name": "f", "arguments": {{"s": {_Q}}}}}\n</tool_call>',
         "scripts": f'<tool_call>\n{{"name": "f", "arguments": {{"s": {_S}}}}}\n</tool_call>',
         "empty": '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>',
-        "marks": '<tool_call>\n{"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] \\u003c/tool_call> \\u003ctool_call> '
-        '<|im_end|> </think>"}}\n</tool_call>',
-        "beside": 'Let me see.\n\nI compute:\n<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 + 2"}}\n</tool_call>',
+        "marks": '<tool_call>\n{"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] \\u003c/tool_call> '
+        '\\u003ctool_call> <|im_end|> </think>"}}\n</tool_call>',
+        "beside": 'Let me see.\n\nI compute:\n<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 + 2"}}\n'
+        "</tool_call>",
         "misread": 'calculator(expression="1")',
         "misread_tag": REFUSED,
         "misread_json": str(MESSAGES[-1][1]),

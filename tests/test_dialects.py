@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dialect_cases import MALFORMED, MESSAGES, REFUSED, SYNTAX_NAMES, TEXTS
-from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.base import Problem, Reply, Syntax
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.roundtrip import check_reading
 from toolhone.errors import DialectError
@@ -13,6 +13,11 @@ from toolhone.schema import Message, ToolCall
 
 EVERY_MESSAGE = [pytest.param(name, *message, id=f"{name}-{message[0]}") for name in SYNTAX_NAMES for message in MESSAGES]
 EVERY_MALFORMED = [(name, *case) for name in SYNTAX_NAMES for case in MALFORMED[name]]
+
+
+def write_and_check(syntax: Syntax, message: Message) -> None:
+    text = syntax.write(message.content, message.tool_calls)
+    check_reading(message, syntax.read(text), text)
 
 
 @pytest.mark.parametrize(("name", "case", "content", "calls"), EVERY_MESSAGE)
@@ -23,7 +28,7 @@ def test_each_message_has_one_exact_text_and_is_read_back_from_it(
     wanted = TEXTS[name][case]
     if wanted == REFUSED:
         with pytest.raises(DialectError):
-            check_reading(Message("assistant", content, None, calls), syntax.read(syntax.write(content, calls)))
+            write_and_check(syntax, Message("assistant", content, None, calls))
         return
     assert syntax.write(content, calls) == wanted
     assert syntax.read(wanted) == Reply(content, calls)

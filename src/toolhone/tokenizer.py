@@ -58,6 +58,12 @@ class _Piece:
         last = bisect.bisect_left(self.starts, end)
         return all(self.control[first:last])
 
+    def origins_at(self, places: Sequence[tuple[int, int]]) -> list[int]:
+        """The origin of the span in which each of these places begins."""
+        if min(self.origins) == max(self.origins):
+            return self.origins[:1] * len(places)
+        return [self.origins[max(bisect.bisect_right(self.starts, start) - 1, 0)] for start, _ in places]
+
 
 class TextTokenizer:
     """A tokenizer for whole conversations; see the module's text for its rules."""
@@ -176,14 +182,14 @@ class TextTokenizer:
         while waiting:
             start, end = waiting.pop()
             found, offsets = self._raw(piece.text[start:end], anchored=not (starts_text and start == 0))
-            places = [(start + a, start + b) for a, b in offsets]
+            places = [(start + a, start + b) for a, b in offsets] if start else offsets
             cuts = self._forbidden(piece, found, places)
             if cuts:
                 edges = [start, *cuts, end]
                 waiting += reversed([(a, b) for a, b in pairwise(edges) if a < b])
                 continue
             ids += found
-            origins += [piece.origins[max(bisect.bisect_right(piece.starts, a) - 1, 0)] for a, _ in places]
+            origins += piece.origins_at(places)
         return ids, origins
 
     def _forbidden(self, piece: _Piece, ids: list[int], places: list[tuple[int, int]]) -> list[int]:
@@ -191,9 +197,8 @@ class TextTokenizer:
         if all(piece.control):
             return []
         cuts = []
-        for index, (start, end) in zip(ids, places, strict=True):
-            if index not in self._control:
-                continue
+        for place in [place for place, index in enumerate(ids) if index in self._control]:
+            start, end = places[place]
             covered = piece.text[start:end]
             start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
             if piece.is_control(start, end):

@@ -6,8 +6,9 @@
     calls    name(argument=value)
     tagged   [TOOL_CALL]{...}[/TOOL_CALL]
 
-The last three, and the native forms `tool_call_tags` and `bare_json`, are written into a chat by the model's own template, by
-ChatML or as plain text; `auto` takes the first of these that the tokenizer allows.
+The last three are written into a chat by the model's own template, by ChatML or as plain text. The markup `auto` is the model's
+template; where there is none, ChatML if `<|im_end|>` is a token of the tokenizer, else plain text. `open_syntax` opens a call
+syntax alone, to read texts that were written elsewhere; it also knows the native forms `tool_call_tags` and `bare_json`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | ChatML | Plain]
     "chatml": ChatML,
     "plain": Plain,
 }
-DIALECTS = ("auto", "native", *SYNTAXES)
+WRITTEN = ("json", "calls", "tagged")
+DIALECTS = ("auto", "native", *WRITTEN)
 
 
 def open_dialect(tokenizer: TextTokenizer, dialect: str = "auto", markup: str = "auto") -> Dialect:
@@ -75,13 +77,15 @@ def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
 
 
 def _written(tokenizer: TextTokenizer, syntax: Syntax, markup: str) -> Dialect:
-    reasons: list[str] = []
-    for name in MARKUPS if markup == "auto" else (markup,):
-        try:
-            return WrittenDialect(syntax, MARKUPS[name](tokenizer), tokenizer)
-        except DialectError as error:
-            reasons.append(f"{name}: {error}")
-    raise DialectError(f"no chat markup can be used with this tokenizer ({'; '.join(reasons)})")
+    if markup != "auto":
+        return WrittenDialect(syntax, MARKUPS[markup](tokenizer), tokenizer)
+    if not tokenizer.wrapped.chat_template:
+        own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
+        return WrittenDialect(syntax, MARKUPS[own](tokenizer), tokenizer)
+    try:
+        return WrittenDialect(syntax, TemplateMarkup(tokenizer), tokenizer)
+    except DialectError as error:
+        raise DialectError(f"the model's own template cannot be used: {error}; pass model.markup=chatml or plain") from None
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:

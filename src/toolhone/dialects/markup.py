@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
+from toolhone.dialects.thinking import OPEN
 from toolhone.dialects.turns import ChatMessage, Markup
 from toolhone.errors import DialectError
 from toolhone.schema import Json
@@ -39,12 +41,17 @@ class TemplateMarkup:
         self.hash = hashlib.sha256(str(template).encode()).hexdigest()
 
     def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
-        given = list(tools) or None
         try:
-            return str(self._wrapped.apply_chat_template(list(messages), given, add_generation_prompt=header, tokenize=False))
+            return self._apply(messages, list(tools) or None, header)
         except TEMPLATE_ERRORS as error:
             reason = (str(error) or type(error).__name__).split("\n")[0]
-            raise DialectError(f"the chat template refuses the conversation: {reason:.200}") from None
+        if not tools:
+            with contextlib.suppress(*TEMPLATE_ERRORS):
+                return self._apply(messages, [], header)
+        raise DialectError(f"the chat template refuses the conversation: {reason:.200}")
+
+    def _apply(self, messages: Sequence[ChatMessage], tools: list[Json] | None, header: bool) -> str:
+        return str(self._wrapped.apply_chat_template(list(messages), tools, add_generation_prompt=header, tokenize=False))
 
 
 class ChatML:
@@ -94,9 +101,11 @@ def stop_marks(
     stops: list[str] = []
     for chat in chats:
         full = markup.write(chat, tools, False)
+        if SENTINEL not in full:
+            raise DialectError("the chat template drops what the assistant says")
         tail = full[full.rfind(SENTINEL) + len(SENTINEL) :]
         ends = [(tail.rfind(text) + len(text), len(text), text) for text in tokenizer.control_texts if text in tail]
-        if SENTINEL not in full or not ends:
+        if not ends:
             raise DialectError(
                 f"the chat template ends an assistant's turn with {tail[-20:]!r}, which holds no control token of this tokenizer"
             )
@@ -105,6 +114,15 @@ def stop_marks(
         stops.append(max(ends)[2])
     eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
     return tuple(dict.fromkeys([*stops, *eos]))
+
+
+def no_thought(markup: Markup, tools: Sequence[Json] = ()) -> str:
+    """What the header of a turn ends in though a rendered turn lacks it: an empty thought. Empty where there is no such thing."""
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": SENTINEL}]
+    prompt, full = markup.write(chat[:1], tools, True), markup.write(chat, tools, False)
+    start = full.rfind(SENTINEL)
+    closed = prompt[start:] if start >= 0 and full.startswith(prompt[:start]) else ""
+    return "" if closed.rstrip().endswith(OPEN) else closed
 
 
 def takes_system(markup: Markup) -> bool:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from toolhone.dialects.base import Reply, Spans, Syntax
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import SENTINEL, TemplateMarkup, stop_marks
+from toolhone.dialects.markup import SENTINEL, TemplateMarkup, no_thought, stop_marks
 from toolhone.dialects.roundtrip import Link, call_ids, check_reading, link_results, without_stop
 from toolhone.dialects.thinking import OPEN, split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
@@ -30,6 +30,7 @@ PROBE_TOOLS = (
     Tool("book_seat7", "Books a seat.", {"type": "object", "properties": {"options": {"type": "object", "description": "How."}}}),
 )
 _QUESTION = Message("user", "question")
+_SAID = (Message("assistant", SENTINEL), Message("assistant", tool_calls=(ToolCall("look_up7", {"query": SENTINEL}),)))
 
 
 @dataclass(frozen=True)
@@ -41,37 +42,12 @@ class Manner:
     reasoning: bool = False
 
 
-class NativeDialect:
-    """The model's chat template with a syntax that reads its calls. Made by `probe.prove_native`."""
+class ChatWriter:
+    """Messages and tools in the form that chat templates take, marked."""
 
-    name = "native"
-
-    def __init__(self, tokenizer: TextTokenizer, markup: TemplateMarkup, syntax: Syntax, manner: Manner) -> None:
-        self.syntax = syntax
-        self.markup = markup
+    def __init__(self, marks: Marks, manner: Manner) -> None:
+        self.marks = marks
         self.manner = manner
-        self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
-        said = (Message("assistant", SENTINEL), Message("assistant", tool_calls=(ToolCall("look_up7", {"query": SENTINEL}),)))
-        chats = [[self.marks.plain_value(message) for message in self.chat([_QUESTION, answer])] for answer in said]
-        self.stop = stop_marks(markup, tokenizer, chats, self.tools(PROBE_TOOLS))
-        self._turns = Turns(markup, self.marks, self.stop)
-        self._opens_thought = markup.write([{"role": "user", "content": "question"}], (), True).rstrip().endswith(OPEN)
-
-    def render(self, conversation: Conversation) -> list[Spans]:
-        """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
-        said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
-        chat = self.chat(conversation.messages)
-        return self._turns.render(chat, self.tools(conversation.tools), lambda k, text: check_reading(said[k], self.parse(text)))
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
-        return self._turns.prompt(self.chat(messages), self.tools(tools))
-
-    def suffix(self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]) -> Spans:
-        return self._turns.suffix(self.chat([*messages, *results]), len(messages) - 1, self.tools(tools))
-
-    def parse(self, text: str) -> Reply:
-        body = without_stop(text, self.stop)
-        return self.syntax.read(OPEN + body if self._opens_thought and not body.lstrip().startswith(OPEN) else body)
 
     def tools(self, tools: Sequence[Tool]) -> list[Json]:
         """The tools as templates take them, marked."""
@@ -108,3 +84,38 @@ class NativeDialect:
         if self.manner.arguments == "string":
             arguments = json.dumps(arguments, ensure_ascii=False)
         return {"id": new, "type": "function", "function": {"name": self.marks.inner(call.name), "arguments": arguments}}
+
+
+class NativeDialect:
+    """The model's chat template with a syntax that reads its calls. Made by `probe.prove_native`."""
+
+    name = "native"
+
+    def __init__(self, tokenizer: TextTokenizer, markup: TemplateMarkup, syntax: Syntax, writer: ChatWriter) -> None:
+        self.syntax = syntax
+        self.markup = markup
+        self.marks = writer.marks
+        self.manner = writer.manner
+        self._writer = writer
+        tools = writer.tools(PROBE_TOOLS)
+        chats = [[writer.marks.plain_value(message) for message in writer.chat([_QUESTION, said])] for said in _SAID]
+        self.stop = stop_marks(markup, tokenizer, chats, tools)
+        self._turns = Turns(markup, self.marks, self.stop, no_thought(markup, tools))
+        self._opens_thought = markup.write(chats[0][:1], tools, True).rstrip().endswith(OPEN)
+
+    def render(self, conversation: Conversation) -> list[Spans]:
+        """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
+        said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
+        chat, tools = self._writer.chat(conversation.messages), self._writer.tools(conversation.tools)
+        return self._turns.render(chat, tools, lambda k, text: check_reading(said[k], self.parse(text), text))
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
+        return self._turns.prompt(self._writer.chat(messages), self._writer.tools(tools))
+
+    def suffix(self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]) -> Spans:
+        chat = self._writer.chat([*messages, *results])
+        return self._turns.suffix(chat, len(messages) - 1, self._writer.tools(tools))
+
+    def parse(self, text: str) -> Reply:
+        body = without_stop(text, self.stop)
+        return self.syntax.read(OPEN + body if self._opens_thought and not body.lstrip().startswith(OPEN) else body)

@@ -14,34 +14,27 @@ from toolhone.errors import DialectError
 from toolhone.schema import Message
 
 
-def check_reading(message: Message, reply: Reply) -> None:
-    """`DialectError` when `reply`, read from the text written for `message`, says something else."""
-    if tuple(message.tool_calls) != reply.calls:
-        raise DialectError(_lost_calls(message, reply))
-    if _text(message.content) != _text(reply.content):
-        raise DialectError(
-            f"the dialect does not keep the assistant's text{' beside its calls' if reply.calls else ''}: "
-            f"{_text(message.content)!r:.80} is read back as {_text(reply.content)!r:.80}"
-        )
-    if _text(message.reasoning) != _text(reply.reasoning):
-        raise DialectError(
-            f"the dialect does not keep the assistant's reasoning: {_text(message.reasoning)!r:.60} is read back as "
-            f"{_text(reply.reasoning)!r:.60}"
-        )
-    if reply.problem is not Problem.NONE:
-        raise DialectError(f"the dialect cannot read back its own writing of {message.content!r:.60}: {reply.problem.value}")
+def check_reading(message: Message, reply: Reply, text: str) -> None:
+    """`DialectError` when `reply`, read from the `text` written for `message`, says something else."""
+    wrote, read = message.tool_calls, reply.calls
+    if wrote == read and _said(message) == _said(reply) and reply.problem is Problem.NONE:
+        return
+    if len(wrote) != len(read):
+        what = f"{len(wrote)} calls, {len(read)} read back"
+    elif wrote != read:
+        pair = next((a, b) for a, b in zip(wrote, read, strict=True) if a != b)
+        what = f"the call {pair[0].to_dict()!r:.100}, read back as {pair[1].to_dict()!r:.100}"
+    elif _said(message) != _said(reply):
+        what = f"the text{' beside a call' if wrote else ''} {_said(message)!r:.100}, read back as {_said(reply)!r:.100}"
+    else:
+        what = f"a turn, read back as {reply.problem.value}"
+    raise DialectError(f"a message cannot be kept in this dialect: {what}; written was {text!r:.200}")
 
 
-def _lost_calls(message: Message, reply: Reply) -> str:
-    wrote, read = len(message.tool_calls), len(reply.calls)
-    if wrote != read:
-        return f"the dialect does not keep the assistant's calls: {wrote} written, {read} read back ({reply.problem.value})"
-    pair = next((a, b) for a, b in zip(message.tool_calls, reply.calls, strict=True) if a != b)
-    return f"the dialect changes a call: {pair[0].to_dict()!r:.100} is read back as {pair[1].to_dict()!r:.100}"
-
-
-def _text(text: str | None) -> str:
-    return (text or "").strip()
+def _said(message: Message | Reply) -> str:
+    """Reasoning and content without white space at their ends."""
+    reasoning = (message.reasoning or "").strip()
+    return "\n".join([*([f"({reasoning})"] if reasoning else []), (message.content or "").strip()])
 
 
 def without_stop(text: str, stop: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ Nothing here knows what follows the block.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,8 +14,6 @@ from toolhone.schema import Message
 
 OPEN = "<think>"
 CLOSE = "</think>"
-EMPTY_AT_END = re.compile(r"<think>\s*</think>\s*\Z")
-"""A thought that a generation prompt opens and closes at once."""
 
 
 def write_reasoning(reasoning: str) -> str:

@@ -4,7 +4,8 @@ A `Markup` writes a list of chat messages as one marked text (`marking.py`), wit
 Everything else follows by comparing texts, so nothing here knows a model, a role header or an end mark:
 
 * the turn of message i is what rendering messages[:i+1] adds to rendering messages[:i] with the header, up to and including
-  the stop mark; what follows the mark is not part of it;
+  the stop mark; what follows the mark is not part of it. A template that changes what stands before the turn is helped by
+  a short stand-in chat, as long as both end in the same turn;
 * a chat is *append-only* when each prompt begins with the prompt and turn before it; then it is one list of spans. Otherwise
   (the markup rewrites earlier turns) each turn gets a list of its own, with the history as it stands when that turn is written.
 
@@ -21,7 +22,7 @@ from typing import Protocol
 
 from toolhone.dialects.base import Span, Spans
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.thinking import EMPTY_AT_END
+from toolhone.dialects.thinking import OPEN
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json
@@ -52,24 +53,42 @@ class Turn:
 
 
 class Turns:
-    """Takes rendered chats apart. `stop` are the texts that end an assistant's turn."""
+    """Takes rendered chats apart. `stop` are the texts that end an assistant's turn.
 
-    def __init__(self, markup: Markup, marks: Marks, stop: Sequence[str]) -> None:
+    `no_thought` is what the header of a turn ends in though the rendered turn lacks it: an empty thought, in some templates.
+    """
+
+    def __init__(self, markup: Markup, marks: Marks, stop: Sequence[str], no_thought: str = "") -> None:
         self.markup = markup
         self.marks = marks
         self.stop = tuple(stop)
+        self.no_thought = no_thought
 
     def turn(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> Turn:
         """The turn of the assistant message at `index`, as it is when it is the last message."""
         prompt = self.markup.write(messages[:index], tools, True)
         full = self.markup.write(messages[: index + 1], tools, False)
-        start = _turn_start(prompt, full)
+        start = self._start(prompt, full)
+        if start is None:
+            start = self._start_by_stand_in(messages[index], tools, full)
         if start is None:
             raise DialectError(_parting(self.marks.plain(prompt), self.marks.plain(full)))
+        if prompt.endswith(self.no_thought or "\0") and full.startswith(OPEN, start):
+            raise DialectError("the chat template asks for a turn without reasoning, and the message has some")
         end = self._end(full, start)
         if end is None:
             raise DialectError(f"the chat template writes an assistant's turn without its end mark {' or '.join(self.stop)}")
         return Turn(prompt, full[start:end], full[end:])
+
+    def _start_by_stand_in(self, message: ChatMessage, tools: Sequence[Json], full: str) -> int | None:
+        """Where `full` ends in the same turn as a short chat with this message does; None when it does not.
+
+        For templates that change something before the turn (white space behind a tool's result, for instance) once it is there.
+        """
+        prompt = self.markup.write([STAND_IN], tools, True)
+        short = self.markup.write([STAND_IN, message], tools, False)
+        start = self._start(prompt, short)
+        return len(full) - len(short) + start if start is not None and full.endswith(short[start:]) else None
 
     def render(self, messages: Sequence[ChatMessage], tools: Sequence[Json], check: Callable[[int, str], None]) -> list[Spans]:
         """All assistant turns as training text. `check(k, text)` may refuse the k-th turn as the model would write it."""
@@ -91,18 +110,34 @@ class Turns:
     def suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans:
         """What follows the stop mark of the assistant message at `last`: the later messages and the next header.
 
-        Where the later messages change what stands before them, it is taken from a short chat that ends in the same way.
+        Where the later messages change what stands before them, it is taken from a short chat that ends in the same way; where
+        the template refuses what the assistant said (two calls at once, nothing at all), from one with a plainer turn.
         """
-        for chat, index in ((messages, last), ([STAND_IN, *messages[last:]], 1)):
-            prompt = self.markup.write(chat[:index], tools, True)
-            full = self.markup.write(chat, tools, True)
-            start = _turn_start(prompt, full)
-            end = None if start is None else self._end(full, start)
-            if end is not None:
-                return [Span("", Origin.SAMPLED), *self.marks.spans(full[end:])]
-        raise DialectError(
-            "the chat template changes earlier turns when a result is added, so that nothing can follow what was sampled"
-        )
+        said, later = messages[last], messages[last + 1 :]
+        reason = "the chat template changes earlier turns when a result is added"
+        for chat, index in [(messages, last), *(([STAND_IN, turn, *later], 1) for turn in (said, *_plainer(said)))]:
+            try:
+                spans = self._suffix(chat, index, tools)
+            except DialectError as error:
+                reason = str(error)
+                continue
+            if spans is not None:
+                return spans
+        raise DialectError(f"nothing can be put behind what the assistant said: {reason}")
+
+    def _suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans | None:
+        prompt = self.markup.write(messages[:last], tools, True)
+        full = self.markup.write(messages, tools, True)
+        start = self._start(prompt, full)
+        end = None if start is None else self._end(full, start)
+        return None if end is None else [Span("", Origin.SAMPLED), *self.marks.spans(full[end:])]
+
+    def _start(self, prompt: str, full: str) -> int | None:
+        """Where `full` goes on behind `prompt`, or behind all but the empty thought at its end; None when it begins differently."""
+        if full.startswith(prompt):
+            return len(prompt)
+        bare = prompt.removesuffix(self.no_thought)
+        return len(bare) if full.startswith(bare) else None
 
     def _end(self, text: str, start: int) -> int | None:
         """Where the first stop mark at or behind `start` ends. Marks in text from outside are disguised and not found."""
@@ -125,7 +160,7 @@ class Turns:
         spans: Spans = []
         done = 0
         for prompt in earlier:
-            start = _turn_start(prompt, text)
+            start = self._start(prompt, text)
             end = None if start is None or start < done else self._end(text, start)
             if end is not None:
                 spans += [*self.marks.spans(text[done:start]), *self.marks.spans(text[start:end], Origin.SAMPLED)]
@@ -133,16 +168,14 @@ class Turns:
         return [*spans, *self.marks.spans(text[done:])]
 
 
+def _plainer(message: ChatMessage) -> list[ChatMessage]:
+    """The assistant message with one call only, and with a plain text."""
+    calls = message.get("tool_calls") or []
+    return [*([{**message, "tool_calls": calls[:1]}] if len(calls) > 1 else []), {"role": "assistant", "content": "answer"}]
+
+
 def _assistants(messages: Sequence[ChatMessage]) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-
-
-def _turn_start(prompt: str, full: str) -> int | None:
-    """Where `full` goes on behind `prompt`, or behind all but an empty thought at its end; None when it begins differently."""
-    if full.startswith(prompt):
-        return len(prompt)
-    thought = EMPTY_AT_END.search(prompt)
-    return thought.start() if thought is not None and full.startswith(prompt[: thought.start()]) else None
 
 
 def _parting(prompt: str, full: str) -> str:

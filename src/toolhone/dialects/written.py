@@ -12,19 +12,32 @@ from dataclasses import replace
 
 from toolhone.dialects.base import Reply, Spans, Syntax
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import SENTINEL, ChatML, Plain, TemplateMarkup, stop_marks, takes_system
+from toolhone.dialects.markup import SENTINEL, ChatML, Plain, TemplateMarkup, no_thought, stop_marks, takes_system
 from toolhone.dialects.roundtrip import check_reading, link_results, without_stop
 from toolhone.dialects.thinking import split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
-from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.errors import DialectError
+from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 
+_PROBE = Conversation(
+    (
+        Message("system", "brief"),
+        Message("user", "question"),
+        Message("assistant", None, None, (ToolCall("f", {"x": 1}),)),
+        Message("tool", "result"),
+        Message("assistant", "answer"),
+        Message("user", "thanks"),
+        Message("assistant", "welcome"),
+    ),
+    (Tool("f"),),
+)
 _CHAT = ({"role": "user", "content": "question"}, {"role": "assistant", "content": SENTINEL})
 _SYSTEM = ("system", "developer")
 
 
 class WrittenDialect:
-    """A call syntax in a chat markup."""
+    """A call syntax in a chat markup. `DialectError` when the markup cannot be taken apart into turns with this tokenizer."""
 
     def __init__(self, syntax: Syntax, markup: TemplateMarkup | ChatML | Plain, tokenizer: TextTokenizer) -> None:
         self.name = syntax.name
@@ -32,15 +45,18 @@ class WrittenDialect:
         self.markup = markup
         self.stop = stop_marks(markup, tokenizer, [_CHAT])
         self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
-        self._turns = Turns(markup, self.marks, self.stop)
+        self._turns = Turns(markup, self.marks, self.stop, no_thought(markup))
         self._lead = " " if isinstance(markup, Plain) else ""
         self._system_role = takes_system(markup)
+        self.render(_PROBE)
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
         said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
+        for message in said:
+            self.syntax.write(message.content, message.tool_calls)
         chat = self._chat(conversation.messages, conversation.tools)
-        return self._turns.render(chat, (), lambda k, text: check_reading(said[k], self.parse(text)))
+        return self._turns.render(chat, (), lambda k, text: check_reading(said[k], self.parse(text), text))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
         return self._turns.prompt(self._chat(messages, tools), ())
@@ -81,8 +97,16 @@ class WrittenDialect:
         return [{"role": "user", "content": f"{system}\n\n{chat[0]['content']}"}, *chat[1:]]
 
     def _said(self, message: Message) -> str:
-        text = self.marks.data(self.syntax.write(message.content, message.tool_calls))
+        text = self.marks.data(self._written(message))
         return write_reasoning(self.marks.data(message.reasoning.strip())) + text if message.reasoning else text
+
+    def _written(self, message: Message) -> str:
+        """The assistant's text. A model may have said what the syntax has no room for; then its text stands before its calls."""
+        try:
+            return self.syntax.write(message.content, message.tool_calls)
+        except DialectError:
+            calls = self.syntax.write(None, message.tool_calls) if message.tool_calls else ""
+            return "\n".join(filter(None, [message.content, calls]))
 
 
 def _add_user(chat: list[dict[str, Json]], text: str, between: str) -> None:
