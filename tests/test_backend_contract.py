@@ -234,14 +234,16 @@ def test_the_micro_batch_size_does_not_change_gradients(bench: Bench) -> None:
         assert bench.same(values, results[-1][1])
 
 
-def test_the_gradient_is_the_slope_of_the_loss(bench: Bench) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_gradient_is_the_slope_of_the_loss(bench: Bench, temperature: float) -> None:
     """A small step down the gradient g must lower the loss by rate * |g|^2, and one up must raise it as much."""
+    loss = Loss("warm", cross_entropy().fn, temperature=temperature)
 
     def loss_after(sign: float, rate: float) -> tuple[float, float]:
         trainer = bench.trainer()
-        trainer.forward_backward([row.with_arrays(weights=sign * row.arrays["weights"]) for row in ROWS], cross_entropy())
+        trainer.forward_backward([row.with_arrays(weights=sign * row.arrays["weights"]) for row in ROWS], loss).result()
         norm = trainer.optim_step(nudge(rate)).result()["grad_norm"]
-        return trainer.forward_backward(ROWS, cross_entropy()).result()["loss"], norm
+        return trainer.forward_backward(ROWS, loss).result()["loss"], norm
 
     _, norm = loss_after(1.0, 0.0)
     rate = 0.002 / norm**2
@@ -268,6 +270,15 @@ def test_an_optim_step_without_gradients_changes_nothing(bench: Bench) -> None:
     before = logprobs(trainer)
     metrics = trainer.optim_step(Adam(bench.backend.learning_rate, weight_decay=0.5)).result()
     assert metrics["grad_norm"] == 0.0
+    assert bench.same(logprobs(trainer), before)
+
+
+def test_the_numbers_of_the_optimizer_are_those_of_this_step(bench: Bench) -> None:
+    trainer = bench.trainer()
+    bench.step(trainer)
+    before = logprobs(trainer)
+    trainer.forward_backward(ROWS, cross_entropy()).result()
+    trainer.optim_step(Adam(learning_rate=0.0, weight_decay=0.5)).result()
     assert bench.same(logprobs(trainer), before)
 
 
@@ -479,17 +490,16 @@ def test_top_k_and_top_p_keep_the_smallest_set_that_qualifies(sampler: Sampler) 
     order = np.argsort(-chances)
     nucleus = order[: int((np.cumsum(chances[order]) < 0.5).sum()) + 1]
     for params, allowed in (
-        (SamplingParams(max_tokens=1, top_k=3, num_samples=300), order[:3]),
-        (SamplingParams(max_tokens=1, top_p=0.5, num_samples=300), nucleus),
+        (SamplingParams(max_tokens=1, top_k=3, num_samples=500), order[:3]),
+        (SamplingParams(max_tokens=1, top_p=0.5, num_samples=500), nucleus),
     ):
         seen = {sample.tokens[0] for sample in sampler.sample([prompt], params)[0]}
-        assert seen <= set(allowed.tolist())
-        assert set(allowed[:2].tolist()) <= seen
+        assert seen == set(allowed.tolist())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_sampling_frequencies_match_the_probabilities(sampler: Sampler, temperature: float) -> None:
-    draws = 4000
+    draws = 8000
     params = SamplingParams(max_tokens=1, temperature=temperature, num_samples=draws, seed=11)
     expected = draws * np.exp(all_next(sampler, PROMPTS[0], temperature).astype(np.float64))
     seen = np.bincount([sample.tokens[0] for sample in sampler.sample(PROMPTS[:1], params)[0]], minlength=VOCAB)
@@ -499,7 +509,7 @@ def test_sampling_frequencies_match_the_probabilities(sampler: Sampler, temperat
     if rare.any():
         squares.append((seen[rare].sum() - expected[rare].sum()) ** 2 / max(expected[rare].sum(), 1.0))
     freedom = len(squares) - 1
-    assert sum(squares) < freedom + 5 * np.sqrt(2 * freedom)
+    assert sum(squares) < freedom + 4 * np.sqrt(2 * freedom)
 
 
 def test_a_sample_depends_on_seed_key_and_number_alone(sampler: Sampler) -> None:
@@ -512,6 +522,8 @@ def test_a_sample_depends_on_seed_key_and_number_alone(sampler: Sampler) -> None
     assert together == alone == backwards
     assert [samples[:2] for samples in together] == fewer
     assert together[0][0] != together[0][1]
+    by_key = tokens_of(sampler.sample([PROMPTS[0]] * 2, params, [7, 2]))
+    assert by_key[0] == together[0] != by_key[1]
     assert tokens_of(sampler.sample(PROMPTS, SamplingParams(max_tokens=8, num_samples=3, seed=5), keys)) != together
 
 
@@ -557,8 +569,9 @@ def test_a_sample_ends_where_the_context_is_full(bench: Bench, sampler: Sampler)
 
 def test_what_does_not_fit_the_context_is_a_clear_error(bench: Bench, sampler: Sampler) -> None:
     long = all_trained([1] * (CONTEXT + 1)).with_arrays(weights=np.ones(CONTEXT + 1, dtype=np.float32))
-    with pytest.raises(UserError, match=str(CONTEXT)):
-        sampler.sample([[1], [1] * (CONTEXT + 1)], SamplingParams(max_tokens=1))
+    for length in (CONTEXT, CONTEXT + 1):
+        with pytest.raises(UserError, match=str(CONTEXT)):
+            sampler.sample([[1], [1] * length], SamplingParams(max_tokens=1))
     with pytest.raises(UserError, match=str(CONTEXT)):
         sampler.logprobs([long])
     with pytest.raises(UserError, match=str(CONTEXT)):
@@ -580,8 +593,9 @@ def test_a_stream_gives_what_sample_gives_and_lets_prompts_join(sampler: Sampler
     stream.cancel(8)
     finished = dict(stream.poll())
     stream.submit(1, PROMPTS[3], params)
-    while polled := stream.poll():
-        finished.update(polled)
+    for _ in range(3):
+        finished.update(stream.poll())
+    assert stream.poll() == []
     assert sorted(finished) == [1, 3, 9]
     for key, prompt, wanted in ((3, PROMPTS[0], params), (9, PROMPTS[2], other), (1, PROMPTS[3], params)):
         assert tokens_of([finished[key]]) == tokens_of(sampler.sample([prompt], wanted, [key]))

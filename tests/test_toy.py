@@ -13,7 +13,7 @@ import torch
 from toolhone.algorithms.losses import cross_entropy
 from toolhone.backends.base import Adam, Loss, Muon, SamplingParams, Trainer
 from toolhone.backends.toy import FILE, ToyTrainer, open_sampler, open_toy
-from toolhone.backends.toy_policy import Forward, windows_before
+from toolhone.backends.toy_policy import NO_TOKEN, Forward, windows_before
 from toolhone.errors import CapabilityError, ModelError, RunError
 from toolhone.rows import Row
 
@@ -100,8 +100,8 @@ def test_a_window_holds_the_tokens_before_a_position_oldest_first() -> None:
 
 def test_each_order_looks_back_exactly_as_far_as_it_says() -> None:
     policy = open_toy(50, orders=(0, 1, 3), buckets=10_000)._policy
-    plain = np.array([[1, 2, 3]])
-    changed = {"oldest": np.array([[9, 2, 3]]), "newest": np.array([[1, 2, 9]]), "no token": np.array([[-1, 2, 3]])}
+    plain = np.array([[0, 2, 3]])
+    changed = {"oldest": np.array([[9, 2, 3]]), "newest": np.array([[0, 2, 9]]), "no token": np.array([[NO_TOKEN, 2, 3]])}
     base = policy.buckets(plain)[0]
     differs = {name: (policy.buckets(window)[0] != base).tolist() for name, window in changed.items()}
     assert differs == {"oldest": [False, False, True], "newest": [False, True, True], "no token": [False, False, True]}
