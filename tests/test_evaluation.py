@@ -194,6 +194,11 @@ def test_a_call_that_fails_in_the_tool_is_no_success():
     assert any("error" in reason for reason in evaluation.samples[0].reasons)
 
 
+def test_a_call_that_was_never_run_spoils_the_success_of_those_before_it():
+    found = scores(run(final=GOLD["How much is 7*6?"] + "[/TOOL_CALL]"), "word")
+    assert (found["execution_success"], found["tool_accuracy"], found["answer_quality"]) == (0, 0.5, 0)
+
+
 def test_the_final_answer_counts_only_when_the_episode_reaches_it():
     assert scores(run(final="It is {}, I think."), "word")["answer_quality"] == 1
     assert scores(run(final="No idea."), "word")["answer_quality"] == 0
@@ -210,6 +215,7 @@ def test_without_tools_neither_execution_nor_answers_are_measured():
     assert evaluation.metrics["answer_quality"] == UNMEASURED
     assert evaluation.metrics["exact_match"].value == 1.0
     assert all(sample.reasons == () for sample in evaluation.samples)
+    assert evaluation.outcomes == {"answered": 2, "called": 5}
 
 
 def test_a_cut_off_reply_is_judged_by_what_was_said():
@@ -283,6 +289,7 @@ def test_a_text_carries_the_number_by_value_or_the_words(text, answer):
         ("15", "5"),
         ("5.5", "5"),
         ("v1.5.2", "5"),
+        ("v1.5.2", "5.2"),
         ("-5", "5"),
         ("5", "-5"),
         ("1,234", "234"),
@@ -318,6 +325,12 @@ def test_numbers_of_any_length_are_read_in_bounded_time():
 )
 def test_the_lenient_reader_finds_a_call_whatever_stands_around_it(text):
     assert [ToolCall("f", {"a": 1})] in readings([text], {"f"})
+
+
+def test_the_lenient_reader_passes_over_calls_of_tools_that_are_not_on_offer():
+    text = '{"name": "Bob", "arguments": {}}\n{"name": "f", "arguments": {}}'
+    assert all(call.name == "f" for calls in readings([text], {"f"}) for call in calls)
+    assert any(readings([text], {"f"}))
 
 
 def test_the_lenient_reader_does_not_see_calls_in_prose():
@@ -443,6 +456,13 @@ def test_model_text_in_tables_is_neither_markup_nor_control_codes():
     assert "\x07" not in text
 
 
+def test_names_of_categories_are_no_markup():
+    tasks = [replace(TASKS[5], category="[/red]"), replace(TASKS[6], category="[bold]b")]
+    text = shown(table(run(tasks)))
+    assert "[/red]" in text
+    assert "[bold]b" in text
+
+
 def test_predictions_are_spread_over_the_tasks():
     text = predictions(run(), 3).plain
     assert [line.split()[0] for line in text.splitlines() if line and not line.startswith(" ")] == ["sum", "rome", "find"]
@@ -474,6 +494,15 @@ def test_texts_and_calls_score_like_the_same_replies_of_a_model():
 
 def test_predictions_are_joined_by_id_in_any_order():
     assert score(TASKS, from_texts()[::-1], "tagged") == score(TASKS, from_texts(), "tagged")
+
+
+def test_calls_of_a_reply_that_cannot_be_read_are_not_run():
+    ran = []
+    tool = Tool("find", "", SEARCH.parameters, lambda query: ran.append(query))
+    wanted = task("t", "x", (tool,), wants(("find", {"query": "cats"})))
+    for text in (GOLD["Find cats"], GOLD["Find cats"] + "[/TOOL_CALL]"):
+        score([wanted], [{"id": "t", "text": text}], "tagged", Registry([tool]))
+    assert ran == ["cats"]
 
 
 def test_nothing_is_run_when_no_registry_is_given():
