@@ -97,7 +97,7 @@ def test_gold_answers_score_one_on_every_metric_whatever_their_order_and_form():
         "both_right": 7,
     }
     assert evaluation.outcomes == {"answered": 3, "called": 4}
-    assert [sample.reasons for sample in evaluation.samples if sample.id != "find"] == [()] * 6
+    assert [sample.reasons for sample in evaluation.samples] == [()] * 7
 
 
 def test_metrics_are_also_given_for_each_category_with_their_own_counts():
@@ -216,6 +216,16 @@ def test_without_tools_neither_execution_nor_answers_are_measured():
     assert evaluation.metrics["exact_match"].value == 1.0
     assert all(sample.reasons == () for sample in evaluation.samples)
     assert evaluation.outcomes == {"answered": 2, "called": 5}
+
+
+def test_an_answer_is_not_asked_for_where_the_tools_that_lead_to_it_cannot_run():
+    for registry in (Registry([]), Registry([WEATHER])):
+        evaluation = run(registry=registry)
+        assert evaluation.metrics["answer_quality"] == UNMEASURED
+        assert evaluation.samples[1].outcome == "called"
+    plain_question = task("word", "How much is 7*6?", (), {"answer": "42"})
+    found = scores(evaluate(scripted_policy(lambda _: "42"), [plain_question]), "word")
+    assert found == {"valid_format": 1, "answer_quality": 1}
 
 
 def test_a_cut_off_reply_is_judged_by_what_was_said():

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -416,6 +417,41 @@ def test_values_nested_as_deep_as_a_parser_reads_are_compared():
 def test_a_schema_that_refers_to_itself_is_read_without_end():
     schema = {"$ref": "#/$defs/T", "$defs": {"T": {"$ref": "#/$defs/T", "anyOf": [{"$ref": "#/$defs/T"}, {"type": "number"}]}}}
     assert same_value("5", 5, Shape.of(schema))
+
+
+BFCL = Path(__file__).parents[2] / "shared/data/datasets/bfcl_v4/possible_answer"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("category", ["parallel", "parallel_multiple", "live_parallel", "live_parallel_multiple", "multiple"])
+def test_published_answers_match_themselves_in_any_order_and_no_longer_when_spoiled(category):
+    path = BFCL / f"BFCL_v4_{category}.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        wanted = [_published(name, choices) for call in json.loads(line)["ground_truth"] for name, choices in call.items()]
+        for number in (0, 1, -1):
+            given = [ToolCall(call["name"], _chosen(call, number)) for call in reversed(wanted)]
+            assert match_calls(given, wants(*wanted), ()).exact, line
+        spoiled = [*given[1:], ToolCall(given[0].name, {**given[0].arguments, "unasked": 1})]
+        assert not match_calls(spoiled, wants(*wanted), ()).exact, line
+
+
+def _published(name: str, choices: dict[str, list]) -> dict:
+    """An expected call from lists of right values, in which an empty text means "may be left out"."""
+    values = {key: [value for value in listed if value != ""] for key, listed in choices.items()}
+    return {
+        "name": name,
+        "arguments": {key: listed[0] for key, listed in values.items() if listed},
+        "accept": {key: listed[1:] for key, listed in values.items() if listed},
+        "optional": [key for key, listed in choices.items() if "" in listed],
+    }
+
+
+def _chosen(call: dict, number: int) -> dict:
+    """The first, second or last right value of each argument; what is optional is left out when it is the second."""
+    options = {key: [value, *call["accept"][key]] for key, value in call["arguments"].items()}
+    return {key: listed[number % len(listed)] for key, listed in options.items() if not (number == 1 and key in call["optional"])}
 
 
 # Who goes with whom.

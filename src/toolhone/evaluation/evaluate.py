@@ -3,20 +3,21 @@
     evaluation = evaluate(policy, tasks, Registry([...]))
     evaluation.metrics["exact_match"]          Score(value, low, high, n)
 
-A task with an expected `answer` is played to its end with live tools; of any other only the first turn with calls counts, whose
-calls are run once where the tools have implementations. Without a registry no tool is run, and `execution_success` and
-`answer_quality` are not measured. What the scores mean is said in `metrics`; writing them to disk is the business of `folder`.
+A task with an expected `answer` whose tools have implementations is played to its end; of any other task only the first turn with
+calls counts, whose calls are run once. What cannot be run is not measured (`execution_success`, `answer_quality`). What the scores
+mean is said in `metrics`; writing them to disk is the business of `folder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from toolhone.episodes.driver import play
 from toolhone.episodes.episode import Episode, Rules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import DataError
-from toolhone.evaluation.metrics import Circumstances, Evaluation, judge
+from toolhone.evaluation.metrics import Circumstances, Evaluation, can_run, judge
 from toolhone.progress import Progress, Silent
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
@@ -33,8 +34,9 @@ def evaluate(
 ) -> Evaluation:
     """Play each task once and judge it. The same policy, tasks and seed give the same evaluation."""
     check_ids(tasks)
-    rules = [Rules(max_turns, first_call_only=task.expect.answer is None or registry is None) for task in tasks]
-    known = circumstances(registry, policy.seed)
+    known = Circumstances(policy.seed, runnable_names(registry))
+    live = [task.expect.answer is not None and can_run(task, known.runnable) for task in tasks]
+    rules = [Rules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
     progress = progress or Silent()
     progress.start("evaluating", len(tasks))
 
@@ -42,14 +44,13 @@ def evaluate(
         progress.advance()
 
     episodes = play(policy, tasks, registry or Registry([]), rules, ended)
-    return Evaluation(tuple(judge(task, episode, known) for task, episode in zip(tasks, episodes, strict=True)))
+    played = zip(tasks, episodes, live, strict=True)
+    return Evaluation(tuple(judge(task, episode, replace(known, live=whole)) for task, episode, whole in played))
 
 
-def circumstances(registry: Registry | None, seed: int = 0, raw_text: bool = True) -> Circumstances:
-    """What metrics have to know about the tools."""
-    tools = () if registry is None else registry.tools
-    runnable = frozenset(tool.name for tool in tools if tool.function is not None)
-    return Circumstances(seed, runnable, live=registry is not None, raw_text=raw_text)
+def runnable_names(registry: Registry | None) -> frozenset[str]:
+    """The tools that have an implementation."""
+    return frozenset(tool.name for tool in (() if registry is None else registry.tools) if tool.function is not None)
 
 
 def check_ids(tasks: Sequence[Task]) -> None:

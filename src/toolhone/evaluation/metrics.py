@@ -17,8 +17,8 @@ episode.
   that is broken or says nothing does not come out right.
 * `execution_success`, on tasks that want calls of tools that all have an implementation: 1 if there was a call and every call ran
   without an error.
-* `answer_quality`, on tasks with an expected answer that were played to their end with live tools: 1 if the final text carries the
-  expected answer (`answers.carries`).
+* `answer_quality`, on tasks with an expected answer that were played to their end with live tools (`can_run`): 1 if the final text
+  carries the expected answer (`answers.carries`).
 
 Three more rates keep apart what is often mixed up, on tasks that want calls or no call, where the raw text is known:
 
@@ -63,8 +63,8 @@ NO_CATEGORY = "uncategorised"
 class Circumstances:
     """What is known about how an episode came about.
 
-    `runnable` names the tools that have an implementation. `live` says whether tools were really run, so that a final answer means
-    something. `raw_text` is False when only the calls are known.
+    `runnable` names the tools that have an implementation. `live` says whether the task was played to its end, so that its final
+    text means something. `raw_text` is False when only the calls are known.
     """
 
     seed: int = 0
@@ -123,6 +123,13 @@ def _plain(metrics: Mapping[str, Score]) -> dict[str, object]:
     return {name: score.to_dict() for name, score in metrics.items()}
 
 
+def can_run(task: Task, runnable: Collection[str]) -> bool:
+    """Whether a task can be played to its end: the tools of its wanted calls (where none are named, all its tools) can run."""
+    calls = task.expect.calls
+    names = [tool.name for tool in task.tools] if calls is None else [call.name for call in calls]
+    return all(name in runnable for name in names)
+
+
 def aggregate(samples: Sequence[Judged]) -> dict[str, Score]:
     """Mean and interval of every metric over the samples on which it was measured."""
     return {name: interval([sample.scores[name] for sample in samples if name in sample.scores]) for name in (*METRICS, *RATES)}
@@ -162,7 +169,7 @@ class _Judging:
         scores = {"valid_format": float(self._readable and not self.invalid and (expect.calls is None or bool(self.episode.calls)))}
         if expect.calls is not None:
             scores |= {"tool_accuracy": self.match.tool_score, "argument_accuracy": self.match.argument_score}
-            if all(call.name in self.known.runnable for call in expect.calls):
+            if can_run(self.task, self.known.runnable):
                 scores["execution_success"] = float(self._executed())
         if expect.no_call:
             scores["no_call_accuracy"] = float(self._exact)
@@ -226,8 +233,8 @@ class _Judging:
         reasons += self.match.reasons if judges_calls(expect) else ()
         reasons += self.invalid
         ran = [pair for turn, given in zip(turns, self.episode.results) for pair in zip(turn.message.tool_calls, given)]
-        if self.known.runnable:
-            reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in ran if result.outcome is not Outcome.OK]
+        failed = [(call, result) for call, result in ran if call.name in self.known.runnable and result.outcome is not Outcome.OK]
+        reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in failed]
         reasons += ["the reply is blank"] if self._blank and self._readable else []
         if self.scores.get("answer_quality") == 0.0:
             reasons.append(f"the final text does not carry {expect.answer!r}")
