@@ -143,7 +143,12 @@ def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequen
 
 def resolve_model(plan: Experiment) -> str:
     """The folder or hub name of the experiment's model; `pico` is made when it is not there yet."""
-    return str(pico_folder(plan.seed)) if plan.model.name == PICO else plan.model.name
+    name = plan.model.name
+    if name == PICO:
+        return str(pico_folder(plan.seed))
+    if not Path(name).exists() and ("/" not in name or name.startswith((".", "/", "~"))):
+        raise ModelError(f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'")
+    return name
 
 
 def open_registry(plan: Experiment) -> Registry:

@@ -77,19 +77,9 @@ class Run:
     def save_checkpoint(self, name: str, state: Mapping[str, Any], save: Callable[[Path], None]) -> Path:
         """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder."""
         folder = self.folder / "checkpoints" / name
-        partial, old = (folder.with_name(f".{name}.{kind}") for kind in ("partial", "old"))
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        try:
-            with writing(folder):
-                save(partial)
-                write_json(partial / "state.json", {**state, "experiment": self.experiment.model_dump()})
-                if folder.exists():
-                    folder.rename(old)
-                partial.rename(folder)
-        finally:
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+        with writing(folder), whole_folder(folder) as partial:
+            save(partial)
+            write_json(partial / "state.json", {**state, "experiment": self.experiment.model_dump()})
         return folder
 
     def checkpoints(self) -> list[str]:
@@ -152,6 +142,22 @@ def write_json(path: Path, value: Any) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into that takes the place of `folder` when all went well; else `folder` stays what it was."""
+    partial, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from toolhone.errors import ConfigError
 from toolhone.rows import Array, Row, Tokens
 
 Metrics = dict[str, float]
@@ -51,6 +52,13 @@ class SamplingParams:
     stop_ids: tuple[int, ...] = ()
     num_samples: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or self.num_samples < 1:
+            raise ConfigError(f"max_tokens and num_samples must be 1 or more, got {self.max_tokens} and {self.num_samples}")
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            seen = f"{self.temperature}, {self.top_p} and {self.top_k}"
+            raise ConfigError(f"wanted temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {seen}")
 
 
 @dataclass(frozen=True)

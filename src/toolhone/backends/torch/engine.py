@@ -184,7 +184,7 @@ def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = No
     if adapter is not None:
         read_peft(model, adapter)
     if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_activations(model)
     model.eval()
     return Engine(model, str(name), options, lora, layers)
 
@@ -234,6 +234,14 @@ def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.cuda.device_count() > 1
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu"), False
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass; the method was renamed within transformers 5."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _switch_off_dropout(model: nn.Module) -> None:

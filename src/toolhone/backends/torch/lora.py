@@ -139,6 +139,8 @@ def read_lora_config(folder: Path) -> tuple[Lora, str]:
 
 def read_peft(model: nn.Module, folder: Path) -> None:
     """Copy the adapters of a PEFT folder into a model that `add_lora` has prepared."""
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder} holds no {WEIGHTS}; it is no LoRA checkpoint")
     stored = load_file(folder / WEIGHTS)
     own = lora_state(model)
     if stored.keys() != own.keys():

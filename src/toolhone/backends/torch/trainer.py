@@ -11,8 +11,6 @@ one or several devices through `device_map`; sharded training is not covered her
 
 from __future__ import annotations
 
-import os
-import shutil
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +26,7 @@ from toolhone.backends.torch.optimizers import Stepper
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.errors import ModelError
 from toolhone.rows import Row, micro_batches
+from toolhone.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
 
@@ -81,18 +80,10 @@ class TorchTrainer:
 
     def save(self, folder: Path, optimizer: bool = True) -> None:
         """Write into `folder`, all or nothing; an existing folder is replaced."""
-        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
+        with whole_folder(folder) as partial:
             self._write_weights(partial)
             if optimizer:
                 torch.save({"stepper": self._stepper.state(), "passes": self._passes}, partial / OPTIMIZER)
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def _write_weights(self, folder: Path) -> None:
         engine = self.engine
@@ -103,15 +94,18 @@ class TorchTrainer:
                 engine.model.save_pretrained(folder)
 
     def load(self, folder: Path, optimizer: bool = True) -> None:
+        """Take the weights of `folder`; gradients that were accumulated before are forgotten."""
+        if optimizer and not (folder / OPTIMIZER).is_file():
+            raise ModelError(f"{folder} holds no {OPTIMIZER}; only a checkpoint saved with its optimizer can be resumed from")
         self._keep_snapshots()
         if self.engine.lora:
             read_peft(self.engine.model, folder)
         else:
             _read_weights(self.engine, folder)
+        for _, value in self.engine.trained():
+            value.grad = None
         if not optimizer:
             return
-        if not (folder / OPTIMIZER).is_file():
-            raise ModelError(f"{folder} holds no {OPTIMIZER}; only a checkpoint saved with its optimizer can be resumed from")
         state = torch.load(folder / OPTIMIZER, map_location=self.engine.device, weights_only=True)
         self._stepper.load_state(state["stepper"])
         self._passes = state["passes"]
