@@ -1,0 +1,165 @@
+"""Conversations and tasks made from phrasings and fillers, with the built-in tools.
+
+    templates = Templates(seed=0)
+    templates.conversations(1000)                       # supervised data
+    templates.tasks(400, split="held_out_fillers")      # what an evaluation or an RL episode starts from
+
+Seven categories: one call to each of four tools, several calls at once, a second turn, and talk that needs no tool. A split names
+a set of phrasings and a set of fillers (`phrasings.py`); nothing is shared between sets. Every argument can be copied from the
+question or from the conversation before it. Results come from running the real tools. Row i of a split is a pure function of
+(seed, split, i), so the first rows of a longer list are those of a shorter one.
+
+Results of `weather` and above all `search` are long, so only a part of the conversations goes on from the calls to the results and
+the final answer (`ANSWERED`); the others end with the calls.
+
+Not here: preferences, tasks with a world, questions that need knowledge or judgement.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolhone.data.phrasings import Intent, Request, Wording, intents
+from toolhone.errors import DataError, nearest
+from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
+from toolhone.tools.builtin import BUILTIN
+from toolhone.tools.registry import Outcome, Registry, ToolResult
+
+CATEGORIES = ("calculator", "python", "weather", "search", "parallel", "multi_turn", "no_tool")
+SPLITS = {
+    "train": ("train", "train"),
+    "held_out_fillers": ("train", "held_out"),
+    "held_out_phrasings": ("held_out", "train"),
+    "rl": ("rl", "train"),
+    "rl_held_out": ("rl", "held_out"),
+}
+"""Split -> (set of phrasings, set of fillers)."""
+SHARES = {"calculator": 3, "python": 3, "weather": 2, "search": 2, "parallel": 3, "multi_turn": 3, "no_tool": 2}
+"""How often a category occurs among conversations, in eighteenths. Tasks take the categories in turn."""
+ANSWERED = {"calculator": 0.5, "python": 0.5, "weather": 0.25, "search": 0.06}
+"""Share of conversations that go on to the final answer, by tool; with several tools the smallest counts."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A user's question and what it asks for; `results` is empty until the calls were made."""
+
+    question: str
+    requests: tuple[Request, ...]
+    results: tuple[ToolResult, ...] = ()
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        calls = [call for request in self.requests for call in request.calls]
+        return tuple(ToolCall(call.name, call.arguments, f"call{index}") for index, call in enumerate(calls))
+
+    def messages(self) -> list[Message]:
+        """Question and calls; with results, also those and the final answer. Without calls: question and answer."""
+        asked = Message("user", self.question)
+        if not self.calls:
+            return [asked, Message("assistant", self._answer())]
+        called = [asked, Message("assistant", None, tool_calls=self.calls)]
+        if not self.results:
+            return called
+        pairs = zip(self.calls, self.results, strict=True)
+        results = [Message("tool", result.content, tool_call_id=call.id, name=call.name) for call, result in pairs]
+        return [*called, *results, Message("assistant", self._answer())]
+
+    def _answer(self) -> str:
+        left = [result.value for result in self.results]
+        parts = []
+        for request in self.requests:
+            parts.append(request.answer(left[: len(request.calls)]))
+            left = left[len(request.calls) :]
+        return " ".join(parts)
+
+
+class Templates:
+    """Makes conversations and tasks; same seed, same rows."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._registry = Registry(BUILTIN)
+        self.tools = self._registry.tools
+
+    def conversations(self, n: int, split: str = "train") -> list[Conversation]:
+        """The first n rows of a split, as conversations."""
+        return [self._conversation(index, split) for index in range(n)]
+
+    def tasks(self, n: int, split: str = "train") -> list[Task]:
+        """The first n tasks of a split, all different, the categories in turn. `expect` speaks of the assistant's next turn."""
+        rows: list[Task] = []
+        seen: set[str] = set()
+        for index in range(n):
+            rng = self._rng("task", split, index)
+            category = CATEGORIES[index % len(CATEGORIES)]
+            turns = self._turns(category, split, rng)
+            while (key := repr([turn.question for turn in turns])) in seen:
+                turns = self._turns(category, split, rng)
+            seen.add(key)
+            rows.append(self._task(turns, f"{split}-{self._seed}-{index:05d}", category))
+        return rows
+
+    def _conversation(self, index: int, split: str) -> Conversation:
+        rng = self._rng("conversation", split, index)
+        category = rng.choices(list(SHARES), list(SHARES.values()))[0]
+        *history, last = self._turns(category, split, rng)
+        if last.calls and rng.random() < min(ANSWERED[call.name] for call in last.calls):
+            last = self._played(last)
+        messages = tuple(message for turn in (*history, last) for message in turn.messages())
+        return Conversation(messages, self.tools, f"{split}-{self._seed}-{index:06d}", "templates")
+
+    def _task(self, turns: Sequence[Turn], name: str, category: str) -> Task:
+        *history, last = turns
+        messages = [message for turn in history for message in turn.messages()] + [Message("user", last.question)]
+        expect = Expect(no_call=True)
+        if last.calls:
+            calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
+            answer = self._made(last.calls[0]).content.strip() if len(calls) == 1 else None
+            expect = Expect(calls, answer=answer)
+        return Task(name, tuple(messages), self.tools, expect, category=category, source="templates")
+
+    def _rng(self, kind: str, split: str, index: int) -> random.Random:
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+        return random.Random(f"{kind} {self._seed} {split} {index}")
+
+    def _turns(self, category: str, split: str, rng: random.Random) -> list[Turn]:
+        """The turns of a row; all but the last are played to their answer."""
+        wording = Wording(*SPLITS[split], rng)
+        if category == "multi_turn":
+            return self._two_turns(wording, rng)
+        if category == "parallel" and rng.random() < 0.5:
+            first = wording.request(wording.pick(_single_calls()))
+            second = wording.request(wording.pick(_single_calls(), first.form), form=first.form)
+            return [_turn(wording, first, second)]
+        return [_turn(wording, wording.request(wording.pick([i for i in intents() if i.category == category])))]
+
+    def _two_turns(self, wording: Wording, rng: random.Random) -> list[Turn]:
+        if rng.random() < 0.2:
+            brief = [intent for intent in _single_calls() if intent.category != "search"]
+            first = self._played(_turn(wording, wording.request(wording.pick(brief))))
+            return [first, _turn(wording, wording.request(wording.pick(_single_calls())))]
+        follow_up = wording.pick([intent for intent in intents() if intent.category == "multi_turn"])
+        possible = [intent for intent in intents() if intent.name in follow_up.after]
+        first = self._played(_turn(wording, wording.request(wording.pick(possible))))
+        known = {**first.requests[0].slots, "before": first.results[0].content.strip()}
+        return [first, _turn(wording, wording.request(follow_up, known))]
+
+    def _played(self, turn: Turn) -> Turn:
+        return Turn(turn.question, turn.requests, tuple(self._made(call) for call in turn.calls))
+
+    def _made(self, call: ToolCall) -> ToolResult:
+        result = self._registry.run(call)
+        assert result.outcome is Outcome.OK, f"a generated call failed: {call} {result}"
+        return result
+
+
+def _single_calls() -> list[Intent]:
+    return [intent for intent in intents() if intent.category in BUILTIN]
+
+
+def _turn(wording: Wording, *requests: Request) -> Turn:
+    return Turn(wording.question(requests), requests)

@@ -1,0 +1,162 @@
+"""Generated data: the sets are disjoint, the labels are right, and the same seed gives the same bytes."""
+
+import json
+from collections import Counter, defaultdict
+
+import pytest
+
+from toolhone.data.phrasings import PHRASING_SETS, fillers, intents, skeletons
+from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
+from toolhone.errors import DataError
+from toolhone.schema import Conversation, Json, Task
+from toolhone.tools.builtin import BUILTIN
+from toolhone.tools.registry import Outcome, Registry
+
+MADE = Templates(seed=3)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Conversation]:
+    return MADE.conversations(600)
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, list[Task]]:
+    return {split: MADE.tasks(140, split) for split in SPLITS}
+
+
+def _text(task: Task) -> str:
+    return json.dumps([message.to_dict() for message in task.messages])
+
+
+def _values(value: Json) -> list[str]:
+    return [text for part in value.values() for text in _values(part)] if isinstance(value, dict) else [str(value)]
+
+
+def test_there_are_hundreds_of_cores_in_three_disjoint_sets() -> None:
+    sets = {name: {core for intent in intents() for core in intent.cores[name]} for name in PHRASING_SETS}
+    assert len(sets["train"]) >= 120
+    assert min(len(cores) for cores in sets.values()) >= 60
+
+
+def test_no_composed_question_is_in_two_sets_of_phrasings() -> None:
+    made = {name: set(skeletons(name)) for name in PHRASING_SETS}
+    assert len(made["train"]) > 10_000
+    assert not made["train"] & made["held_out"]
+    assert not made["train"] & made["rl"]
+    assert not made["held_out"] & made["rl"]
+
+
+def test_every_intent_can_be_asked_in_training() -> None:
+    assert [intent.name for intent in intents() if not intent.cores["train"]] == []
+
+
+def test_pools_of_fillers_are_disjoint() -> None:
+    pools = fillers()
+    assert pools["train"].keys() == pools["held_out"].keys()
+    for name in pools["train"]:
+        assert not {x.lower() for x in pools["train"][name]} & {x.lower() for x in pools["held_out"][name]}, name
+
+
+def test_no_held_out_argument_was_seen_in_training(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+    names = ("city", "query")
+    seen = {
+        call.arguments[name]
+        for row in rows
+        for m in row.messages
+        for call in m.tool_calls
+        for name in names
+        if name in call.arguments
+    }
+    asked = [call.arguments for task in tasks["held_out_fillers"] for call in task.expect.calls or ()]
+    held_out = {arguments[name] for arguments in asked for name in names if name in arguments}
+    assert len(seen) > 100
+    assert len(held_out) > 50
+    assert not seen & held_out
+
+
+def test_same_seed_same_bytes_and_another_seed_other_rows() -> None:
+    def written(seed: int) -> str:
+        made = Templates(seed)
+        return json.dumps([x.to_dict() for x in (*made.conversations(60), *made.tasks(28, "rl"))])
+
+    assert written(0) == written(0)
+    assert written(0) != written(1)
+
+
+def test_a_shorter_list_is_the_beginning_of_a_longer_one() -> None:
+    assert MADE.conversations(40)[:15] == MADE.conversations(15)
+    assert MADE.tasks(40, "rl")[:15] == MADE.tasks(15, "rl")
+
+
+def test_tasks_take_the_categories_in_turn_and_conversations_by_their_shares(tasks: dict[str, list[Task]]) -> None:
+    for made in tasks.values():
+        assert Counter(task.category for task in made) == dict.fromkeys(CATEGORIES, 20)
+    assert SHARES.keys() == set(CATEGORIES)
+
+
+def test_ids_are_unique(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+    ids = [row.id for row in rows] + [task.id for made in tasks.values() for task in made]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_call_fits_its_schema_and_runs(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+    registry = Registry(BUILTIN)
+    calls = [call for row in rows[:200] for message in row.messages for call in message.tool_calls]
+    expected = [call for made in tasks.values() for task in made[:70] for call in task.expect.calls or ()]
+    by_name = {tool.name: tool for tool in MADE.tools}
+    for call in (*calls, *expected):
+        assert by_name[call.name].problems(call.arguments) == []
+        if call.name in ("weather", "search"):
+            assert registry.run(call).outcome is Outcome.OK
+
+
+def test_every_calculation_and_program_runs(tasks: dict[str, list[Task]]) -> None:
+    registry = Registry(BUILTIN)
+    wanted = [
+        call
+        for made in tasks.values()
+        for task in made
+        for call in task.expect.calls or ()
+        if call.name in ("calculator", "python")
+    ]
+    assert len(wanted) > 100
+    for call in wanted:
+        result = registry.run(call)
+        assert result.outcome is Outcome.OK, result
+        assert result.content.strip()
+
+
+def test_the_same_words_never_ask_for_different_calls() -> None:
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for split in SPLITS:
+        for task in Templates(0).tasks(700, split):
+            wanted[_text(task)].add(json.dumps(task.expect.to_dict(), sort_keys=True))
+    assert [text for text, calls in wanted.items() if len(calls) > 1] == []
+
+
+def test_arguments_can_be_copied_from_the_conversation(tasks: dict[str, list[Task]]) -> None:
+    for made in tasks.values():
+        for task in made:
+            text = _text(task)
+            for call in task.expect.calls or ():
+                if call.name in ("weather", "search"):
+                    assert all(value in text for value in _values(call.arguments)), (text, call)
+
+
+def test_an_answered_conversation_carries_the_result(rows: list[Conversation]) -> None:
+    answered = [row for row in rows if row.messages[-1].content and len(row.messages) == 4 and row.messages[2].name == "calculator"]
+    assert len(answered) > 20
+    for row in answered:
+        assert str(row.messages[2].content) in str(row.messages[3].content)
+
+
+def test_multi_turn_tasks_hold_a_call_its_result_and_an_answer(tasks: dict[str, list[Task]]) -> None:
+    for task in tasks["held_out_phrasings"]:
+        if task.category == "multi_turn":
+            assert [m.role for m in task.messages] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+def test_an_unknown_split_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(DataError, match="did you mean 'held_out_fillers'"):
+        Templates(0).tasks(1, "held_out_filler")
