@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from toolhone.schema import ToolCall
@@ -147,3 +147,17 @@ def random_calls(rng: random.Random) -> tuple[ToolCall, ...]:
         ToolCall(rng.choice(names), {random_text(rng, rng.randrange(1, 4)): random_value(rng) for _ in range(rng.randrange(4))})
         for _ in range(rng.randrange(1, 4))
     )
+
+
+def metaspace_tokenizer(scheme: str) -> TextTokenizer:
+    """A tokenizer that marks words with `▁` and puts one in front of every text (`first`) or every piece (`always`)."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
+    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    alphabet = [chr(code) for code in range(32, 127)] + ["\n", "▁"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(_TRAINING, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))

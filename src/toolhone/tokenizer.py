@@ -83,12 +83,17 @@ class TextTokenizer:
 
     @staticmethod
     def load(path: str | Path, trust_remote_code: bool = False) -> TextTokenizer:
-        """The tokenizer of a model folder or hub name. `ModelError` when there is none that can be used."""
+        """The tokenizer of a model folder or hub name. `ModelError` when there is none that can be used.
+
+        The tokenizers library raises plain `Exception` for a damaged file, so that all are caught here.
+        """
         from transformers import AutoTokenizer
 
         try:
             return TextTokenizer(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code))
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        except ModelError:
+            raise
+        except Exception as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"no tokenizer can be loaded from {str(path)!r}: {reason:.200}") from None
 

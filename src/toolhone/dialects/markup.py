@@ -109,9 +109,10 @@ def stop_marks(
             raise DialectError(
                 f"the chat template ends an assistant's turn with {tail[-20:]!r}, which holds no control token of this tokenizer"
             )
-        if markup.write(chat[:-1], tools, True).rstrip().endswith(max(ends)[2]):
+        end, _, stop = max(ends)
+        if tail[end:].strip() or markup.write(chat[:-1], tools, True).rstrip().endswith(stop):
             raise DialectError("the chat template opens the assistant's next turn even where it is not asked to")
-        stops.append(max(ends)[2])
+        stops.append(stop)
     eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
     return tuple(dict.fromkeys([*stops, *eos]))
 
@@ -125,10 +126,13 @@ def no_thought(markup: Markup, tools: Sequence[Json] = ()) -> str:
     return "" if closed.rstrip().endswith(OPEN) else closed
 
 
-def takes_system(markup: Markup) -> bool:
-    """Whether the markup shows a system message."""
-    chat = [{"role": "system", "content": SENTINEL}, {"role": "user", "content": "question"}]
+def keeps_system(markup: Markup) -> bool:
+    """Whether the markup shows a system message, and leaves it where it is when the conversation goes on."""
+    user = {"role": "user", "content": "question"}
+    chat = [{"role": "system", "content": SENTINEL}, user, {"role": "assistant", "content": "answer"}, user]
     try:
-        return SENTINEL in markup.write(chat, (), True)
+        first, later = markup.write(chat[:2], (), False), markup.write(chat, (), False)
     except DialectError:
         return False
+    end = first.find(SENTINEL) + len(SENTINEL)
+    return SENTINEL in first and later.startswith(first[:end])

@@ -26,7 +26,7 @@ from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 
 PROBE_TOOLS = (
-    Tool("look_up7", "Looks things up.", {"type": "object", "properties": {"query": {"type": "string", "description": "What."}}}),
+    Tool("look_up7", "Looks <b>up</b> [x].", {"type": "object", "properties": {"query": {"type": "string", "description": "<i>"}}}),
     Tool("book_seat7", "Books a seat.", {"type": "object", "properties": {"options": {"type": "object", "description": "How."}}}),
 )
 _QUESTION = Message("user", "question")
@@ -35,10 +35,10 @@ _SAID = (Message("assistant", SENTINEL), Message("assistant", tool_calls=(ToolCa
 
 @dataclass(frozen=True)
 class Manner:
-    """What a template wants: arguments as a mapping or as JSON text; empty text or null beside calls; a field for reasoning."""
+    """What a template wants: arguments as a mapping or as JSON text; empty text beside calls or none; a field for reasoning."""
 
     arguments: Literal["mapping", "string"] = "mapping"
-    empty: Literal["text", "null"] = "text"
+    empty: Literal["text", "absent"] = "text"
     reasoning: bool = False
 
 
@@ -74,7 +74,7 @@ class ChatWriter:
             result["reasoning_content"] = self.marks.data(message.reasoning.strip())
         elif message.reasoning:
             content = write_reasoning(self.marks.data(message.reasoning.strip())) + (content or "")
-        if message.tool_calls and not content and self.manner.empty == "null":
+        if message.tool_calls and not content and self.manner.empty == "absent":
             content = None
         calls = [self._call(call, new) for call, new in zip(message.tool_calls, ids, strict=True)]
         return {**result, "content": content, **({"tool_calls": calls} if calls else {})}

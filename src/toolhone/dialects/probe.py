@@ -32,7 +32,7 @@ SYNTAXES: tuple[Syntax, ...] = (ToolCallTags(), BareJson())
 WAY_OUT = "pass model.dialect=json (or calls, tagged), which asks nothing of a template but plain turns"
 
 _ARGUMENTS: tuple[Literal["mapping", "string"], ...] = ("mapping", "string")
-_EMPTY: tuple[Literal["text", "null"], ...] = ("text", "null")
+_EMPTY: tuple[Literal["text", "absent"], ...] = ("text", "absent")
 _TEXT = 'He said "no"\n\tand \\left, ünï, 漢字 🙂 </b> [x]'
 _NESTED: Json = {"text": _TEXT, "list": [1, -2.5, True, False, None, [], {}], "deep": {"a": {"b": "c"}}}
 _ASK = Message("user", "Question with <b>marks</b> and [brackets]?")

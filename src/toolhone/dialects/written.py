@@ -1,8 +1,9 @@
 """Our own call syntaxes inside a chat markup: `WrittenDialect`, for models whose template cannot write calls, or has none.
 
 The syntax's instructions come before the conversation's own system text. Tool results go back in a user turn, several in one, and
-user messages in a row share one turn. Where a template refuses a system role, system text goes in front of the first user message;
-system messages later in a conversation are read as the user's. Reasoning stands in front of the assistant's text (`thinking.py`).
+user messages in a row share one turn. Where a template refuses a system role or moves its text about, that text goes in front of
+the first user message; system messages later in a conversation are read as the user's. Reasoning stands in front of the assistant's
+text (`thinking.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 
 from toolhone.dialects.base import Reply, Spans, Syntax
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import SENTINEL, ChatML, Plain, TemplateMarkup, no_thought, stop_marks, takes_system
+from toolhone.dialects.markup import SENTINEL, ChatML, Plain, TemplateMarkup, keeps_system, no_thought, stop_marks
 from toolhone.dialects.roundtrip import check_reading, link_results, without_stop
 from toolhone.dialects.thinking import split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
@@ -47,7 +48,7 @@ class WrittenDialect:
         self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
         self._turns = Turns(markup, self.marks, self.stop, no_thought(markup))
         self._lead = " " if isinstance(markup, Plain) else ""
-        self._system_role = takes_system(markup)
+        self._system_role = keeps_system(markup)
         self.render(_PROBE)
 
     def render(self, conversation: Conversation) -> list[Spans]:

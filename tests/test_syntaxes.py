@@ -1,0 +1,133 @@
+"""Call syntaxes: exact text, round trip, malformed texts, and any text at all."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from dialect_cases import MALFORMED, MESSAGES, ONE, REFUSED, SYNTAX_NAMES, TEXTS, TOOLS, call
+from dialect_models import random_calls, random_text
+from toolhone.dialects.base import Problem, Reply, Syntax
+from toolhone.dialects.choose import open_syntax
+from toolhone.dialects.roundtrip import check_reading
+from toolhone.errors import DialectError
+from toolhone.schema import Message, ToolCall
+
+EVERY_MESSAGE = [pytest.param(name, *message, id=f"{name}-{message[0]}") for name in SYNTAX_NAMES for message in MESSAGES]
+EVERY_MALFORMED = [(name, *case) for name in SYNTAX_NAMES for case in MALFORMED[name]]
+
+
+def write_and_check(syntax: Syntax, message: Message) -> None:
+    text = syntax.write(message.content, message.tool_calls)
+    check_reading(message, syntax.read(text), text)
+
+
+@pytest.mark.parametrize(("name", "case", "content", "calls"), EVERY_MESSAGE)
+def test_each_message_has_one_exact_text_and_is_read_back_from_it(
+    name: str, case: str, content: str | None, calls: tuple[ToolCall, ...]
+) -> None:
+    syntax = open_syntax(name)
+    wanted = TEXTS[name][case]
+    if wanted == REFUSED:
+        with pytest.raises(DialectError):
+            write_and_check(syntax, Message("assistant", content, None, calls))
+        return
+    assert syntax.write(content, calls) == wanted
+    assert syntax.read(wanted) == Reply(content, calls)
+
+
+@pytest.mark.parametrize(("name", "text", "problem", "names", "content"), EVERY_MALFORMED)
+def test_a_malformed_text_has_its_problem_and_keeps_what_can_be_read(
+    name: str, text: str, problem: Problem, names: tuple[str, ...], content: str | None
+) -> None:
+    reply = open_syntax(name).read(text)
+    assert (reply.problem, tuple(one.name for one in reply.calls), reply.content) == (problem, names, content)
+
+
+@pytest.mark.parametrize("name", SYNTAX_NAMES)
+def test_any_calls_are_read_back_from_what_is_written(name: str) -> None:
+    syntax = open_syntax(name)
+    rng = random.Random(7)
+    for _ in range(300):
+        calls = random_calls(rng)
+        assert syntax.read(syntax.write(None, calls)) == Reply(None, calls)
+
+
+@pytest.mark.parametrize("name", SYNTAX_NAMES)
+def test_text_beside_calls_is_read_back_or_refused(name: str) -> None:
+    syntax = open_syntax(name)
+    rng = random.Random(8)
+    kept = 0
+    for _ in range(300):
+        message = Message("assistant", random_text(rng, rng.randrange(8)), None, random_calls(rng))
+        try:
+            write_and_check(syntax, message)
+        except DialectError:
+            continue
+        kept += 1
+    assert kept >= (1 if name in ("json", "bare_json") else 150)
+
+
+@pytest.mark.parametrize("name", SYNTAX_NAMES)
+def test_reading_never_raises_and_takes_time_in_proportion(name: str) -> None:
+    syntax = open_syntax(name)
+    rng = random.Random(9)
+    began = time.process_time()
+    for _ in range(20_000):
+        syntax.read(random_text(rng, rng.randrange(25)))
+    for unit in (
+        "[TOOL_CALL]",
+        "<tool_call>",
+        "{",
+        "[",
+        "(",
+        '"',
+        "\\",
+        "f(a=",
+        "f(a=[",
+        "f(**{",
+        '[TOOL_CALL]{"a":"\\"',
+        "\n",
+        " ",
+        "-",
+    ):
+        for start in ("", "f(a=", "<tool_call>", '{"name": ', '[TOOL_CALL]{"name":"f","parameters":'):
+            syntax.read(start + unit * (100_000 // len(unit)))
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("name", SYNTAX_NAMES)
+def test_reasoning_in_front_is_kept_apart_from_what_follows(name: str) -> None:
+    syntax = open_syntax(name)
+    text = syntax.write(None, ONE)
+    assert syntax.read(f"<think>\nf(a=1) {{\n</think>\n\n{text}") == Reply(None, ONE, "f(a=1) {")
+    assert syntax.read(f"<think>\n\n</think>\n\n{text}") == Reply(None, ONE)
+    assert syntax.read(f"<think>\n{text}") == Reply(None, (), text, Problem.UNCLOSED)
+
+
+@pytest.mark.parametrize("name", SYNTAX_NAMES)
+def test_instructions_name_every_tool_and_show_the_form(name: str) -> None:
+    text = open_syntax(name).instructions(TOOLS)
+    assert all(tool.name in text and tool.description in text for tool in TOOLS)
+    assert "calculator" not in open_syntax(name).instructions(())
+
+
+def test_results_show_the_tool_and_json_as_json() -> None:
+    message = Message("tool", '{"a": 1}', name="f")
+    shown = {name: open_syntax(name).result(message) for name in ("json", "calls", "tagged")}
+    assert shown == {
+        "json": '{"tool": "f", "result": {"a": 1}}',
+        "calls": 'f -> {"a": 1}',
+        "tagged": '[TOOL_RESULT]{"a": 1}[/TOOL_RESULT]',
+    }
+    assert open_syntax("json").result(Message("tool", "two\nlines")) == '{"result": "two\\nlines"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("calls", call("two words")), ("calls", call("f(x)")), ("json", call("f", x=float("nan")))]
+)
+def test_a_call_that_the_syntax_cannot_say_is_refused(name: str, said: ToolCall) -> None:
+    with pytest.raises(DialectError):
+        open_syntax(name).write(None, (said,))
