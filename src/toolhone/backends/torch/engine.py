@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -55,6 +57,7 @@ class Engine:
         self.compute_dtype = DTYPES[options.torch_dtype]
         self.max_context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
         self.head = _find_head(self)
+        self.shares_prefixes = self.head.split and not options.gradient_checkpointing and _sharing_is_exact(self)
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """Name and value of each weight that learns."""
@@ -94,11 +97,26 @@ class Engine:
         places = wanted[:, 1:].nonzero(as_tuple=True)
         if len(places[0]) == 0:
             return result
+        shared = common_prefix(tokens, mask) if self.shares_prefixes else 0
         with self.autocast():
-            hidden = self.head.trunk(ids[:, :-1])[places]
+            hidden = self._hidden(ids[:, :-1], shared)[places[0], places[1] - shared]
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head.vocabulary))
         values = _chunked(self._target_logprobs, hidden, ids[:, 1:][places], temperature, size)
         return result.index_put((places[0], places[1] + 1), values)
+
+    def _hidden(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
+        """Hidden states [rows, tokens - shared, width] after the first `shared` ids, which are the same in all rows and run once."""
+        if not shared:
+            return self.head.trunk(ids)
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        self.model.base_model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(ids))
+        positions = torch.arange(shared, ids.shape[1], device=self.device)[None]
+        result = self.model.base_model(input_ids=ids[:, shared:], position_ids=positions, past_key_values=cache, use_cache=True)
+        hidden: torch.Tensor = result.last_hidden_state
+        return hidden
 
     def _target_logprobs(self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
         logits = self.logits(hidden) if temperature == 1.0 else self.logits(hidden) / temperature
@@ -166,6 +184,31 @@ def _find_head(engine: Engine) -> Head:
             same = False
     vocabulary = expected.shape[-1]
     return Head(trunk, project, vocabulary, True) if same else Head(whole, lambda logits: logits, vocabulary, False)
+
+
+SHORTEST_PREFIX = 8
+"""Tokens that rows must have in common before they are run once for all of them."""
+
+
+def common_prefix(tokens: NDArray[np.int64], mask: NDArray[np.bool_]) -> int:
+    """How many tokens all rows begin with, as far as no log-probability is wanted of them or of the next; 0 when too few."""
+    if len(tokens) < 2:
+        return 0
+    same = (tokens == tokens[0]).all(axis=0) & ~mask.any(axis=0)
+    length = (len(same) if same.all() else int(same.argmin())) - 1
+    return length if length >= SHORTEST_PREFIX else 0
+
+
+def _sharing_is_exact(engine: Engine) -> bool:
+    """Whether this model, given a prefix once and each rest with its cache, gives the hidden states it gives for whole rows."""
+    if getattr(engine.model.config.get_text_config(), "sliding_window", None):
+        return False
+    rows = torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=engine.device) % engine.model.config.get_text_config().vocab_size
+    try:
+        with torch.no_grad(), engine.autocast():
+            return torch.allclose(engine._hidden(rows, 3).float(), engine.head.trunk(rows)[:, 3:].float(), rtol=1e-3, atol=1e-3)
+    except (AttributeError, TypeError, RuntimeError, ValueError):
+        return False
 
 
 def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = None, adapter: Path | None = None) -> Engine:
