@@ -288,7 +288,7 @@ def test_a_mark_that_computes_nothing_is_text_and_counted_as_mended(tmp_path: Pa
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("name", [pytest.param("train", marks=pytest.mark.slow), "test"])
 def test_gsm8k_as_published_is_kept_to_95_percent_and_every_call_gives_what_its_mark_states(name: str) -> None:
     path = real("gsm8k", f"{name}.jsonl.gz")
     loaded = open_source(path)

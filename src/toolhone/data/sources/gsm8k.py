@@ -21,16 +21,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import Loaded, Options, Skip, Tally
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.tools.registry import Outcome, Registry
+from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
+from toolhone.tools.registry import Outcome, Registry, ToolResult
 
 NAME = "gsm8k"
 USES = frozenset({"style", "first_call"})
@@ -68,22 +68,26 @@ class Step:
     result: str = ""
 
 
-@dataclass(frozen=True)
 class Calculator:
-    """The calculator as a model would meet it."""
+    """The calculator as a model would meet it; it remembers what it has computed."""
 
-    registry: Registry = field(default_factory=lambda: Registry(["calculator"]))
-
-    @property
-    def tool(self) -> Tool:
-        return self.registry.tools[0]
+    def __init__(self) -> None:
+        self._registry = Registry(["calculator"])
+        self._results: dict[str, ToolResult] = {}
+        (self.tool,) = self._registry.tools
 
     def call(self, expression: str) -> ToolCall:
         return ToolCall(self.tool.name, {"expression": expression})
 
+    def learn(self, expressions: Iterable[str]) -> None:
+        """Compute many expressions at the same time: the calculator is a process of its own, and waiting for each one is slow."""
+        fresh = sorted(set(expressions) - self._results.keys())
+        self._results.update(zip(fresh, self._registry.run_all(map(self.call, fresh)), strict=True))
+
     def run(self, expression: str) -> tuple[float, str] | None:
         """The value and the text of the result, or None for what the calculator cannot compute."""
-        result = self.registry.run(self.call(expression))
+        self.learn([expression])
+        result = self._results[expression]
         return (result.value, result.content) if result.outcome is Outcome.OK else None
 
 
@@ -97,7 +101,9 @@ def read(path: Path, options: Options) -> Loaded:
     if style not in STYLES:
         raise DataError(f"{path}: unknown style {style!r}{nearest(style, STYLES)}; known: {', '.join(STYLES)}")
     tally, calculator = Tally(), Calculator()
-    for line, record in read_records(path):
+    records = list(read_records(path))
+    calculator.learn(left for _, record in records for left in _left_sides(str(record.get("answer"))))
+    for line, record in records:
         try:
             question, solution, answer = _parts(record)
             steps, repairs = _steps(solution, calculator)
@@ -109,6 +115,10 @@ def read(path: Path, options: Options) -> Loaded:
         conversation = Conversation(messages, (calculator.tool,), identity, NAME)
         tally.keep(line, conversation, [_task(conversation, answer, bool(options.first_call))], repairs)
     return tally.loaded()
+
+
+def _left_sides(text: str) -> Iterator[str]:
+    return (mark[1].partition("=")[0].strip() for mark in _MARK.finditer(text))
 
 
 def _task(conversation: Conversation, answer: str, first_call: bool) -> Task:
