@@ -73,7 +73,9 @@ def main() -> None:
         loss = trainer.forward_backward(rows, cross_entropy()).result()["loss"]
         trainer.optim_step(Adam(learning_rate=1e-4)).result()
     above = (peak() - before) / 1e9
-    print(json.dumps({"above_model_gb": round(above, 2), "seconds": round(time.perf_counter() - started, 1), "loss": round(loss, 3)}))
+    print(
+        json.dumps({"above_model_gb": round(above, 2), "seconds": round(time.perf_counter() - started, 1), "loss": round(loss, 3)})
+    )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_checkpoints_are_ordered_by_step_and_named_when_missing(tmp_path: Path) 
     assert run.checkpoints() == ["checkpoint_step_20", "checkpoint_step_100", "final_checkpoint"]
     assert run.latest() == tmp_path / "checkpoints" / "checkpoint_step_100"
     assert run.checkpoint().name == "final_checkpoint"
-    with pytest.raises(RunError, match="has no checkpoint 'checkpoint_step_10' .did you mean 'checkpoint_step_100'"):
+    with pytest.raises(RunError, match=r"has no checkpoint 'checkpoint_step_10' .did you mean 'checkpoint_step_100'"):
         run.checkpoint("checkpoint_step_10")
 
 

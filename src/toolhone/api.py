@@ -7,7 +7,7 @@
     model = open_model("runs/first")
     scores = evaluate(model, "tasks.jsonl")
 
-This is the only place that puts a backend, a dialect, tools, data and an algorithm together; each of them knows nothing of the others.
+This is the only place that puts a backend, a dialect, tools, data and an algorithm together; none of them knows the others.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PICO = "pico"
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can speak: a sampler with its tokenizer, its dialect, the tools that may run, and the experiment it belongs to."""
+    """A model that can speak: a sampler with its tokenizer, its dialect, the tools that may run, and its experiment."""
 
     name: str
     sampler: Sampler
@@ -78,6 +78,7 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
     trainer, tokenizer, dialect = _open_for_training(plan)
     rows = render_rows(materials.train, dialect, tokenizer, plan.training, plan.data.too_long, progress)
     held_out = render_rows(materials.held_out, dialect, tokenizer, plan.training, "drop").rows if materials.held_out else []
+    registry = open_registry(plan)
     run = run or Run.create(folder, plan)
     with writing(folder):
         counts = {"rows": len(rows.rows), "too_long": rows.dropped, "longest_row": rows.longest}
@@ -86,7 +87,6 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
         progress.report(
             f"{rows.dropped} rows are longer than training.max_length={plan.training.max_length} and were dropped whole"
         )
-    registry = open_registry(plan)
     context = trainer.engine.max_context
 
     def validate(sampler: Sampler) -> Validation:

@@ -1,7 +1,7 @@
 """`toolhone`: one command with a verb for each thing one does. Results go to standard output, progress to standard error.
 
-Exit codes: 0 well, 1 found something (a comparison that got worse, say), 2 wrong use, 130 stopped by Ctrl-C. A mistake of the user gets
-one sentence, never a traceback. A verb imports what it needs when it is used.
+Exit codes: 0 well, 1 found something (a comparison that got worse, say), 2 wrong use, 130 stopped by Ctrl-C. A mistake of the user
+gets one sentence, never a traceback. A verb imports what it needs when it is used.
 """
 
 from __future__ import annotations

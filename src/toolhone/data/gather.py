@@ -19,6 +19,7 @@ from toolhone.data.check import check
 from toolhone.data.files import read_tasks
 from toolhone.data.sources import Loaded, open_source
 from toolhone.data.splits import opening, split_by_tools, split_rows
+from toolhone.data.tasks import tasks_of
 from toolhone.data.templates import Templates
 from toolhone.schema import Conversation, Task
 
@@ -66,7 +67,8 @@ def _from_file(data: DataSection, seed: int) -> Materials:
     if data.validation is not None:
         other = _open(data.validation, data)
         report["validation"] = {"source": data.validation, **_report(other)}
-        train, held_out, tasks = conversations, list(other.conversations), list(other.tasks)
+        check(other.conversations, other.places).raise_if_any()
+        train, held_out, tasks = conversations, list(other.conversations), tasks_beside(other.tasks, other.conversations)
     else:
         split = (split_by_tools if data.split == "tools" else split_rows)(conversations, data.validation_fraction, seed)
         train, held_out = split.train, split.validation
@@ -90,6 +92,10 @@ def _report(loaded: Loaded) -> dict[str, Any]:
 
 
 def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -> list[Task]:
-    """The tasks that open like one of these conversations: those made of them."""
+    """The tasks that open like one of these conversations; where those say nothing about calls, each decision is a task as well."""
     openings = {opening(conversation) for conversation in conversations}
-    return [task for task in tasks if opening(task) in openings]
+    found = [task for task in tasks if opening(task) in openings]
+    if any(task.expect.calls or task.expect.no_call for task in found):
+        return found
+    own = {task.id: task for task in found}
+    return [task for talk in conversations for task in (*([own[talk.id]] if talk.id in own else []), *tasks_of(talk))]

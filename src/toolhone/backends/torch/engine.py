@@ -30,7 +30,7 @@ from toolhone.rows import Row
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
-"""Size of one chunk of float32 logits by device; more than that is projected in several chunks, each recomputed in the backward pass."""
+"""Size of one chunk of float32 logits by device; more than that is projected in several chunks, recomputed in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Engine:
         return result.index_put((places[0], places[1] + 1), values)
 
     def _hidden(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
-        """Hidden states [rows, tokens - shared, width] after the first `shared` ids, which are the same in all rows and run once."""
+        """Hidden states [rows, tokens - shared, width] after the first `shared` ids, which all rows have and which run once."""
         if not shared:
             return self.head.trunk(ids)
         from transformers import DynamicCache
