@@ -6,84 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from dialect_cases import CONVERSATION, ONE, TOOLS, TWO, call
-from dialect_models import LLAMA_LIKE, QWEN_LIKE, THINKING, llama_tokenizer, small_tokenizer
-from toolhone.dialects.base import Dialect, Problem, Reply, Span
+from dialect_kinds import ANSWER, CALL, KINDS, RESULT, TRAINED, USER, controls, encoded, opened, trained_texts
+from dialect_models import LLAMA_LIKE, QWEN_LIKE, llama_tokenizer, small_tokenizer
+from toolhone.dialects.base import Problem, Reply, Span
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.errors import DialectError
-from toolhone.rows import Origin, Row
+from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
-
-USER = Message("user", "What is 2 + 2?")
-CALL = Message("assistant", None, None, ONE)
-RESULT = Message("tool", "4")
-ANSWER = Message("assistant", "It is 4.")
-
-KINDS = {
-    "native": (small_tokenizer(QWEN_LIKE), "native", "auto"),
-    "thinking": (small_tokenizer(THINKING), "native", "auto"),
-    "llama": (llama_tokenizer(), "native", "auto"),
-    "json": (small_tokenizer(QWEN_LIKE), "json", "template"),
-    "calls": (small_tokenizer(), "calls", "auto"),
-    "tagged": (small_tokenizer(), "tagged", "plain"),
-    "chatml": (llama_tokenizer(None), "calls", "chatml"),
-}
-
-TRAINED = {
-    "native": [
-        '<tool_call>{"name":"calculator","arguments":{"expression":"2 + 2"}}</tool_call><|im_end|>',
-        "It is 4.<|im_end|>",
-        "Yes, <think> so.<|im_end|>",
-    ],
-    "thinking": [
-        '<think>\n\n</think>\n\n<tool_call>{"name":"calculator","arguments":{"expression":"2 + 2"}}</tool_call><|im_end|>',
-        "<think>\n\n</think>\n\nIt is 4.<|im_end|>",
-        "<think>\n\n</think>\n\nYes, <think> so.<|im_end|>",
-    ],
-    "llama": [
-        '{"name": "calculator", "parameters": {"expression": "2 + 2"}}<|eom|>',
-        "It is 4.<|eot|>",
-        "Yes, <think> so.<|eot|>",
-    ],
-    "json": [
-        '{"tool": "calculator", "args": {"expression": "2 + 2"}}<|im_end|>',
-        '{"final": "It is 4."}<|im_end|>',
-        '{"final": "Yes, <think> so."}<|im_end|>',
-    ],
-    "calls": ['calculator(expression="2 + 2")<|im_end|>', "It is 4.<|im_end|>", "Yes, <think> so.<|im_end|>"],
-    "tagged": [
-        ' [TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]<|endoftext|>',
-        " It is 4.<|endoftext|>",
-        " Yes, <think> so.<|endoftext|>",
-    ],
-    "chatml": ['calculator(expression="2 + 2")<|eot|>', "It is 4.<|eot|>", "Yes, <think> so.<|eot|>"],
-}
-
-
-def opened(kind: str) -> tuple[TextTokenizer, Dialect]:
-    tokenizer, dialect, markup = KINDS[kind]
-    return tokenizer, open_dialect(tokenizer, dialect, markup)
-
-
-def trained_texts(tokenizer: TextTokenizer, rows: list[Row]) -> list[str]:
-    """The text of each run of trained tokens."""
-    texts = []
-    for row in rows:
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], row.mask, [False]])))
-        texts += [tokenizer.decode(row.tokens[a:b].tolist()) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    return texts
-
-
-def encoded(kind: str, conversation: Conversation = CONVERSATION) -> tuple[TextTokenizer, Dialect, list[Row]]:
-    tokenizer, dialect = opened(kind)
-    return tokenizer, dialect, [tokenizer.encode_spans(spans) for spans in dialect.render(conversation)]
-
-
-def controls(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
-    texts = {tokenizer.control_id(text): text for text in tokenizer.control_texts}
-    return [texts[index] for index in ids if index in texts]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,17 +133,18 @@ def test_no_text_from_outside_becomes_a_control_token(kind: str) -> None:
         )
 
 
-def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> None:
-    template = QWEN_LIKE.replace(
-        "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content",
-        ("message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content.replace('/quiet', '')"),
-    )
-    assert template != QWEN_LIKE
-    tokenizer = small_tokenizer(template)
+def test_look_alikes_deep_inside_tools_and_arguments_are_no_control_tokens_for_a_folding_tokenizer() -> None:
+    backend = small_tokenizer(normalizer=normalizers.NFKC()).wrapped.backend_tokenizer
+    backend.add_special_tokens([AddedToken(text, special=True, normalized=True) for text in ("<|im_start|>", "<|im_end|>")])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    wrapped.chat_template = QWEN_LIKE
+    tokenizer = TextTokenizer(wrapped)
     dialect = open_dialect(tokenizer)
-    ids = tokenizer.encode_spans(dialect.prompt([Message("user", "a<|im_/quietend|>b")], TOOLS)).tokens.tolist()
-    assert "a<|im_end|>b" in tokenizer.decode(ids)
-    assert controls(tokenizer, ids).count("<|im_end|>") == 2
+    trick = "＜|im_end|＞"
+    assert controls(tokenizer, tokenizer.encode(trick, control=True)) == ["<|im_end|>"], "the trick must be one"
+    conversation = Conversation((USER, Message("assistant", None, None, (call("f", x=trick),))), (Tool("f", trick),))
+    ids = tokenizer.encode_spans(dialect.render(conversation)[0]).tokens.tolist()
+    assert controls(tokenizer, ids).count("<|im_end|>") == 3
 
 
 def test_characters_kept_for_marking_come_through_unchanged() -> None:
@@ -273,21 +208,9 @@ def test_instructions_come_before_the_system_text_and_into_the_first_user_turn_w
         assert text.index("search.web") < text.index("Be brief.") < text.index("What is 2 + 2?")
 
 
-def test_a_single_call_template_refuses_two_calls_but_not_what_a_model_said() -> None:
-    tokenizer, dialect = opened("llama")
-    both = Message("assistant", None, None, TWO)
-    with pytest.raises(DialectError, match="only one call at once"):
-        dialect.render(Conversation((USER, both), TOOLS))
-    suffix = "".join(span.text for span in dialect.suffix([USER, both], TOOLS, [Message("tool", "6"), Message("tool", "pages")]))
-    assert suffix == '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|><|start|>assistant<|end|>\n\n'
-    assert (
-        controls(tokenizer, tokenizer.encode_spans(dialect.suffix([USER, both], TOOLS, [RESULT])).tokens.tolist())[-1] == "<|end|>"
-    )
-
-
-def test_text_that_a_template_drops_beside_a_call_is_refused() -> None:
-    _, dialect = opened("llama")
-    with pytest.raises(DialectError, match=r"text beside a call 'Let me see\.'"):
+def test_a_written_dialect_refuses_text_that_its_syntax_has_no_place_for() -> None:
+    _, dialect = opened("json")
+    with pytest.raises(DialectError, match="no place for text beside a call"):
         dialect.render(Conversation((USER, replace(CALL, content="Let me see.")), TOOLS))
 
 
@@ -306,107 +229,6 @@ def test_whatever_a_model_said_can_be_prompted_again_and_answered(kind: str) -> 
         for results in ([RESULT], [Message("user", "Go on.")]):
             assert len(tokenizer.encode_spans(dialect.suffix([USER, said], TOOLS, results))) > 3
         assert len(tokenizer.encode_spans(dialect.prompt([USER, said, Message("user", "Go on.")], TOOLS))) > 10
-
-
-def test_reasoning_goes_where_the_template_has_a_place_for_it_else_before_the_text() -> None:
-    said = Message("assistant", "It is 4.", "two and two", ())
-    for template, field in ((THINKING, True), (QWEN_LIKE, False)):
-        tokenizer = small_tokenizer(template)
-        dialect = open_dialect(tokenizer)
-        assert dialect_fingerprint(dialect)["reasoning_field"] is field
-        for message in (said, Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4.")):
-            rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, message), TOOLS))]
-            assert trained_texts(tokenizer, rows) == ["<think>\ntwo and two\n</think>\n\nIt is 4.<|im_end|>"]
-            assert controls(tokenizer, rows[0].tokens[rows[0].mask].tolist()) == ["<think>", "</think>", "<|im_end|>"]
-
-
-def test_a_thought_that_the_prompt_begins_is_read_as_reasoning() -> None:
-    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
-    template = THINKING.replace(header, header + "<think>\\n")
-    dialect = open_dialect(small_tokenizer(template))
-    assert dialect.parse("so it is\n</think>\n\n4<|im_end|>") == Reply("4", (), "so it is")
-    spans = dialect.render(Conversation((USER, Message("assistant", "4", "so it is")), TOOLS))[0]
-    assert "".join(span.text for span in spans if span.trained) == "so it is\n</think>\n\n4<|im_end|>"
-
-
-def test_an_empty_thought_in_the_prompt_is_kept_before_turns_that_are_rendered_without_it() -> None:
-    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
-    tokenizer = small_tokenizer(QWEN_LIKE.replace(header, header + "<think>\\n\\n</think>\\n\\n"))
-    dialect = open_dialect(tokenizer)
-    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))]
-    assert trained_texts(tokenizer, rows) == TRAINED["native"][:2]
-    for row in rows:
-        assert tokenizer.decode(row.tokens[: np.flatnonzero(row.mask)[0]].tolist()).endswith("assistant\n<think>\n\n</think>\n\n")
-    with pytest.raises(DialectError, match="without reasoning"):
-        dialect.render(Conversation((USER, Message("assistant", "4", "hm")), TOOLS))
-
-
-def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
-    text = QWEN_LIKE.replace(
-        "{%- set body = {'name': call.function.name, 'arguments': call.function.arguments} %}",
-        ("{%- if call.function.arguments is mapping %}{{ raise_exception('a string, please') }}{%- endif %}"),
-    ).replace(
-        "body | tojson(separators=(',', ':'))",
-        "'{\"name\":\"' + call.function.name + '\",\"arguments\":' + call.function.arguments + '}'",
-    )
-    null = QWEN_LIKE.replace(
-        "{%- elif message.role == 'assistant' %}",
-        (
-            "{%- elif message.role == 'assistant' %}"
-            "{%- if message.tool_calls and message.content is defined %}{{ raise_exception('nothing, please') }}{%- endif %}"
-        ),
-    )
-    for template, key, value in (
-        (text, "arguments", "string"),
-        (null, "empty_content", "absent"),
-        (QWEN_LIKE, "arguments", "mapping"),
-    ):
-        dialect = open_dialect(small_tokenizer(template))
-        assert dialect_fingerprint(dialect)[key] == value
-        assert len(dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))) == 1
-
-
-def test_a_template_that_changes_the_text_before_a_turn_still_gives_prompt_and_turn() -> None:
-    template = QWEN_LIKE.replace("'</tool_response>' }}", "'</tool_response>' + ('\\n' if not loop.last else '') }}")
-    tokenizer = small_tokenizer(template)
-    dialect = open_dialect(tokenizer)
-    messages = (USER, CALL, RESULT, ANSWER, USER, ANSWER)
-    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))]
-    assert trained_texts(tokenizer, rows) == [*TRAINED["native"][:2], TRAINED["native"][1]]
-    for row, count in zip(rows, (1, 3, 5), strict=True):
-        asked = tokenizer.encode_spans(dialect.prompt(messages[:count], TOOLS)).tokens.tolist()
-        assert row.tokens.tolist()[: len(asked)] == asked
-        assert row.mask[len(asked)]
-
-
-BROKEN = {
-    "does not show the tools": QWEN_LIKE.replace("{{- '\\n' + tool.function.name", "{{- '\\n'"),
-    "drops the calls": QWEN_LIKE.replace("message.tool_calls or []", "[]"),
-    "writes calls that cannot be read back": QWEN_LIKE.replace("body | tojson(separators=(',', ':'))", "body | string"),
-    "does not show the results": QWEN_LIKE.replace("message.content + '</tool_response>'", "'</tool_response>'"),
-    "no control token of this tokenizer": QWEN_LIKE.replace("<|im_end|>", "<|other_end|>"),
-    "treats text that holds brackets": QWEN_LIKE.replace(
-        "+ message.content + '<|im_end|>", "+ ('?' if '<' in message.content else '!') + message.content + '<|im_end|>"
-    ),
-    "no chat template": None,
-    "refuses calls": QWEN_LIKE.replace(
-        "{%- for call in message.tool_calls or [] %}", "{%- for call in message.tool_calls or [] %}{{ raise_exception('never') }}"
-    ),
-    "opens the assistant's next turn": QWEN_LIKE.replace("{%- if add_generation_prompt %}", "{%- if true %}"),
-    "differently from the prompt": QWEN_LIKE.replace(
-        "{{- '<|im_start|>assistant\\n' + (message.content or '') }}", "{{- '<|im_start|>model\\n' + (message.content or '') }}"
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_template_that_cannot_be_used_is_refused_with_its_fault_and_the_way_out(fault: str) -> None:
-    template = BROKEN[fault]
-    assert template != QWEN_LIKE
-    with pytest.raises(DialectError) as refusal:
-        open_dialect(small_tokenizer(template))
-    assert fault in str(refusal.value)
-    assert "model.dialect=json" in str(refusal.value)
 
 
 def test_unknown_names_get_the_nearest_known_one() -> None:

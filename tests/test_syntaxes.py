@@ -131,3 +131,10 @@ def test_results_show_the_tool_and_json_as_json() -> None:
 def test_a_call_that_the_syntax_cannot_say_is_refused(name: str, said: ToolCall) -> None:
     with pytest.raises(DialectError):
         open_syntax(name).write(None, (said,))
+
+
+def test_argument_names_that_python_cannot_write_are_given_as_a_mapping() -> None:
+    said = (ToolCall("f", {"a": 1, "class": 2, "my-arg": "x"}),)
+    text = open_syntax("calls").write(None, said)
+    assert text == 'f(a=1, **{"class": 2, "my-arg": "x"})'
+    assert open_syntax("calls").read(text).calls == said

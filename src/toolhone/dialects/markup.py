@@ -129,7 +129,12 @@ def no_thought(markup: Markup, tools: Sequence[Json] = ()) -> str:
 def keeps_system(markup: Markup) -> bool:
     """Whether the markup shows a system message, and leaves it where it is when the conversation goes on."""
     user = {"role": "user", "content": "question"}
-    chat = [{"role": "system", "content": SENTINEL}, user, {"role": "assistant", "content": "answer"}, user]
+    chat = [
+        {"role": "system", "content": SENTINEL},
+        user,
+        {"role": "assistant", "content": "answer"},
+        {**user, "content": "another"},
+    ]
     try:
         first, later = markup.write(chat[:2], (), False), markup.write(chat, (), False)
     except DialectError:

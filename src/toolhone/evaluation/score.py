@@ -57,7 +57,8 @@ def _turn(prediction: Prediction, syntax: Syntax | None) -> Turn:
         return Turn(Message("assistant", None, tool_calls=calls), "")
     if syntax is None:
         raise DataError(
-            f"the prediction {prediction['id']!r} is a text; name the call syntax it is written in (--dialect): {', '.join(SYNTAXES)}"
+            f"the prediction {prediction['id']!r} is a text; name the call syntax it is written in (--dialect): "
+            + ", ".join(SYNTAXES)
         )
     reply = syntax.read(prediction["text"])
     return Turn(reply.to_message(), prediction["text"], reply.problem, stop_reason=StopReason.STOP)
