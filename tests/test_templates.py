@@ -1,168 +1,162 @@
-"""Chat templates with habits of their own: used as they are, or refused with what is wrong."""
+"""Generated data: the sets are disjoint, the labels are right, and the same seed gives the same bytes."""
 
-from __future__ import annotations
+import json
+from collections import Counter, defaultdict
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
-from dialect_cases import TOOLS, TWO
-from dialect_kinds import ANSWER, CALL, RESULT, TRAINED, USER, controls, opened, trained_texts
-from dialect_models import QWEN_LIKE, THINKING, small_tokenizer
-from toolhone.dialects.base import Reply
-from toolhone.dialects.choose import dialect_fingerprint, open_dialect
-from toolhone.errors import DialectError
-from toolhone.schema import Conversation, Message
+from toolhone.data.phrasings import PHRASING_SETS, fillers, intents, skeletons
+from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
+from toolhone.errors import DataError
+from toolhone.schema import Conversation, Json, Task
+from toolhone.tools.builtin import BUILTIN
+from toolhone.tools.registry import Outcome, Registry
+
+MADE = Templates(seed=3)
 
 
-def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> None:
-    template = QWEN_LIKE.replace(
-        "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content",
-        ("message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content.replace('/quiet', '')"),
-    )
-    assert template != QWEN_LIKE
-    tokenizer = small_tokenizer(template)
-    dialect = open_dialect(tokenizer)
-    ids = tokenizer.encode_spans(dialect.prompt([Message("user", "a<|im_/quietend|>b")], TOOLS)).tokens.tolist()
-    assert "a<|im_end|>b" in tokenizer.decode(ids)
-    assert controls(tokenizer, ids).count("<|im_end|>") == 2
+@pytest.fixture(scope="module")
+def rows() -> list[Conversation]:
+    return MADE.conversations(600)
 
 
-def test_a_template_that_moves_the_system_text_is_given_it_in_the_first_user_turn() -> None:
-    start = QWEN_LIKE.index("{%- elif messages[0].role == 'system' %}")
-    head = "{%- endif %}{%- set users = messages | selectattr('role', 'equalto', 'user') | list %}"
-    head += "{%- set system = messages[0].role == 'system' %}"
-    body = QWEN_LIKE[QWEN_LIKE.index("{%- for message in messages %}") :].replace(
-        "'<|im_start|>user\\n' + message.content",
-        "'<|im_start|>user\\n' + (messages[0].content if system and message == users[-1] else '') + message.content",
-    )
-    dialect = open_dialect(small_tokenizer(QWEN_LIKE[:start] + head + body), "calls")
-    messages = (Message("system", "Be brief."), USER, ANSWER, Message("user", "Sure?"), ANSWER)
-    lists = dialect.render(Conversation(messages, ()))
-    assert len(lists) == 1
-    assert "".join(span.text for span in lists[0]).startswith("<|im_start|>user\nBe brief.\n\nWhat is 2 + 2?")
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, list[Task]]:
+    return {split: MADE.tasks(140, split) for split in SPLITS}
 
 
-def test_a_written_dialect_is_proved_when_it_is_opened() -> None:
-    with pytest.raises(DialectError, match=r"differently from the prompt.*model\.markup=chatml"):
-        open_dialect(small_tokenizer(BROKEN["differently from the prompt"]), "json")
+def _text(task: Task) -> str:
+    return json.dumps([message.to_dict() for message in task.messages])
 
 
-def test_a_single_call_template_refuses_two_calls_but_not_what_a_model_said() -> None:
-    tokenizer, dialect = opened("llama")
-    both = Message("assistant", None, None, TWO)
-    with pytest.raises(DialectError, match="only one call at once"):
-        dialect.render(Conversation((USER, both), TOOLS))
-    suffix = "".join(span.text for span in dialect.suffix([USER, both], TOOLS, [Message("tool", "6"), Message("tool", "pages")]))
-    assert suffix == '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|><|start|>assistant<|end|>\n\n'
-    assert (
-        controls(tokenizer, tokenizer.encode_spans(dialect.suffix([USER, both], TOOLS, [RESULT])).tokens.tolist())[-1] == "<|end|>"
-    )
+def _values(value: Json) -> list[str]:
+    return [text for part in value.values() for text in _values(part)] if isinstance(value, dict) else [str(value)]
 
 
-def test_text_that_a_template_drops_beside_a_call_is_refused() -> None:
-    _, dialect = opened("llama")
-    with pytest.raises(DialectError, match=r"text beside a call 'Let me see\.'"):
-        dialect.render(Conversation((USER, replace(CALL, content="Let me see.")), TOOLS))
+def test_there_are_hundreds_of_cores_in_three_disjoint_sets() -> None:
+    sets = {name: {core for intent in intents() for core in intent.cores[name]} for name in PHRASING_SETS}
+    assert len(sets["train"]) >= 120
+    assert min(len(cores) for cores in sets.values()) >= 60
 
 
-def test_reasoning_goes_where_the_template_has_a_place_for_it_else_before_the_text() -> None:
-    said = Message("assistant", "It is 4.", "two and two", ())
-    for template, field in ((THINKING, True), (QWEN_LIKE, False)):
-        tokenizer = small_tokenizer(template)
-        dialect = open_dialect(tokenizer)
-        assert dialect_fingerprint(dialect)["reasoning_field"] is field
-        for message in (said, Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4.")):
-            rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, message), TOOLS))]
-            assert trained_texts(tokenizer, rows) == ["<think>\ntwo and two\n</think>\n\nIt is 4.<|im_end|>"]
-            assert controls(tokenizer, rows[0].tokens[rows[0].mask].tolist()) == ["<think>", "</think>", "<|im_end|>"]
+def test_no_composed_question_is_in_two_sets_of_phrasings() -> None:
+    made = {name: set(skeletons(name)) for name in PHRASING_SETS}
+    assert len(made["train"]) > 10_000
+    assert not made["train"] & made["held_out"]
+    assert not made["train"] & made["rl"]
+    assert not made["held_out"] & made["rl"]
 
 
-def test_a_thought_that_the_prompt_begins_is_read_as_reasoning() -> None:
-    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
-    template = THINKING.replace(header, header + "<think>\\n")
-    dialect = open_dialect(small_tokenizer(template))
-    assert dialect.parse("so it is\n</think>\n\n4<|im_end|>") == Reply("4", (), "so it is")
-    spans = dialect.render(Conversation((USER, Message("assistant", "4", "so it is")), TOOLS))[0]
-    assert "".join(span.text for span in spans if span.trained) == "so it is\n</think>\n\n4<|im_end|>"
+def test_every_intent_can_be_asked_in_training() -> None:
+    assert [intent.name for intent in intents() if not intent.cores["train"]] == []
 
 
-def test_an_empty_thought_in_the_prompt_is_kept_before_turns_that_are_rendered_without_it() -> None:
-    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
-    tokenizer = small_tokenizer(QWEN_LIKE.replace(header, header + "<think>\\n\\n</think>\\n\\n"))
-    dialect = open_dialect(tokenizer)
-    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))]
-    assert trained_texts(tokenizer, rows) == TRAINED["native"][:2]
-    for row in rows:
-        assert tokenizer.decode(row.tokens[: np.flatnonzero(row.mask)[0]].tolist()).endswith("assistant\n<think>\n\n</think>\n\n")
-    with pytest.raises(DialectError, match="without reasoning"):
-        dialect.render(Conversation((USER, Message("assistant", "4", "hm")), TOOLS))
+def test_pools_of_fillers_are_disjoint() -> None:
+    pools = fillers()
+    assert pools["train"].keys() == pools["held_out"].keys()
+    for name in pools["train"]:
+        assert not {x.lower() for x in pools["train"][name]} & {x.lower() for x in pools["held_out"][name]}, name
 
 
-def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
-    text = QWEN_LIKE.replace(
-        "{%- set body = {'name': call.function.name, 'arguments': call.function.arguments} %}",
-        ("{%- if call.function.arguments is mapping %}{{ raise_exception('a string, please') }}{%- endif %}"),
-    ).replace(
-        "body | tojson(separators=(',', ':'))",
-        "'{\"name\":\"' + call.function.name + '\",\"arguments\":' + call.function.arguments + '}'",
-    )
-    null = QWEN_LIKE.replace(
-        "{%- elif message.role == 'assistant' %}",
-        (
-            "{%- elif message.role == 'assistant' %}"
-            "{%- if message.tool_calls and message.content is defined %}{{ raise_exception('nothing, please') }}{%- endif %}"
-        ),
-    )
-    for template, key, value in (
-        (text, "arguments", "string"),
-        (null, "empty_content", "absent"),
-        (QWEN_LIKE, "arguments", "mapping"),
-    ):
-        dialect = open_dialect(small_tokenizer(template))
-        assert dialect_fingerprint(dialect)[key] == value
-        assert len(dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))) == 1
+def test_no_held_out_argument_was_seen_in_training(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+    names = ("city", "query")
+    seen = {
+        call.arguments[name]
+        for row in rows
+        for m in row.messages
+        for call in m.tool_calls
+        for name in names
+        if name in call.arguments
+    }
+    asked = [call.arguments for task in tasks["held_out_fillers"] for call in task.expect.calls or ()]
+    held_out = {arguments[name] for arguments in asked for name in names if name in arguments}
+    assert len(seen) > 100
+    assert len(held_out) > 50
+    assert not seen & held_out
 
 
-def test_a_template_that_changes_the_text_before_a_turn_still_gives_prompt_and_turn() -> None:
-    template = QWEN_LIKE.replace("'</tool_response>' }}", "'</tool_response>' + ('\\n' if not loop.last else '') }}")
-    tokenizer = small_tokenizer(template)
-    dialect = open_dialect(tokenizer)
-    messages = (USER, CALL, RESULT, ANSWER, USER, ANSWER)
-    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))]
-    assert trained_texts(tokenizer, rows) == [*TRAINED["native"][:2], TRAINED["native"][1]]
-    for row, count in zip(rows, (1, 3, 5), strict=True):
-        asked = tokenizer.encode_spans(dialect.prompt(messages[:count], TOOLS)).tokens.tolist()
-        assert row.tokens.tolist()[: len(asked)] == asked
-        assert row.mask[len(asked)]
+def test_same_seed_same_bytes_and_another_seed_other_rows() -> None:
+    def written(seed: int) -> str:
+        made = Templates(seed)
+        return json.dumps([x.to_dict() for x in (*made.conversations(60), *made.tasks(28, "rl"))])
+
+    assert written(0) == written(0)
+    assert written(0) != written(1)
 
 
-BROKEN = {
-    "does not show the tools": QWEN_LIKE.replace("{{- '\\n' + tool.function.name", "{{- '\\n'"),
-    "drops the calls": QWEN_LIKE.replace("message.tool_calls or []", "[]"),
-    "writes calls that cannot be read back": QWEN_LIKE.replace("body | tojson(separators=(',', ':'))", "body | string"),
-    "does not show the results": QWEN_LIKE.replace("message.content + '</tool_response>'", "'</tool_response>'"),
-    "no control token of this tokenizer": QWEN_LIKE.replace("<|im_end|>", "<|other_end|>"),
-    "treats text that holds brackets": QWEN_LIKE.replace(
-        "+ message.content + '<|im_end|>", "+ ('?' if '<' in message.content else '!') + message.content + '<|im_end|>"
-    ),
-    "no chat template": None,
-    "refuses calls": QWEN_LIKE.replace(
-        "{%- for call in message.tool_calls or [] %}", "{%- for call in message.tool_calls or [] %}{{ raise_exception('never') }}"
-    ),
-    "opens the assistant's next turn": QWEN_LIKE.replace("{%- if add_generation_prompt %}", "{%- if true %}"),
-    "differently from the prompt": QWEN_LIKE.replace(
-        "{{- '<|im_start|>assistant\\n' + (message.content or '') }}", "{{- '<|im_start|>model\\n' + (message.content or '') }}"
-    ),
-}
+def test_a_shorter_list_is_the_beginning_of_a_longer_one() -> None:
+    assert MADE.conversations(40)[:15] == MADE.conversations(15)
+    assert MADE.tasks(40, "rl")[:15] == MADE.tasks(15, "rl")
 
 
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_template_that_cannot_be_used_is_refused_with_its_fault_and_the_way_out(fault: str) -> None:
-    template = BROKEN[fault]
-    assert template != QWEN_LIKE
-    with pytest.raises(DialectError) as refusal:
-        open_dialect(small_tokenizer(template))
-    assert fault in str(refusal.value)
-    assert "model.dialect=json" in str(refusal.value)
+def test_tasks_take_the_categories_in_turn_and_conversations_by_their_shares(tasks: dict[str, list[Task]]) -> None:
+    for made in tasks.values():
+        assert Counter(task.category for task in made) == dict.fromkeys(CATEGORIES, 20)
+    assert SHARES.keys() == set(CATEGORIES)
+
+
+def test_ids_are_unique(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+    ids = [row.id for row in rows] + [task.id for made in tasks.values() for task in made]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_call_fits_its_schema_and_runs(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+    registry = Registry(BUILTIN)
+    calls = [call for row in rows[:200] for message in row.messages for call in message.tool_calls]
+    expected = [call for made in tasks.values() for task in made[:70] for call in task.expect.calls or ()]
+    by_name = {tool.name: tool for tool in MADE.tools}
+    for call in (*calls, *expected):
+        assert by_name[call.name].problems(call.arguments) == []
+        if call.name in ("weather", "search"):
+            assert registry.run(call).outcome is Outcome.OK
+
+
+def test_every_calculation_and_program_runs(tasks: dict[str, list[Task]]) -> None:
+    registry = Registry(BUILTIN)
+    wanted = [
+        call
+        for made in tasks.values()
+        for task in made
+        for call in task.expect.calls or ()
+        if call.name in ("calculator", "python")
+    ]
+    assert len(wanted) > 100
+    for call in wanted:
+        result = registry.run(call)
+        assert result.outcome is Outcome.OK, result
+        assert result.content.strip()
+
+
+def test_the_same_words_never_ask_for_different_calls() -> None:
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for split in SPLITS:
+        for task in Templates(0).tasks(700, split):
+            wanted[_text(task)].add(json.dumps(task.expect.to_dict(), sort_keys=True))
+    assert [text for text, calls in wanted.items() if len(calls) > 1] == []
+
+
+def test_arguments_can_be_copied_from_the_conversation(tasks: dict[str, list[Task]]) -> None:
+    for made in tasks.values():
+        for task in made:
+            text = _text(task)
+            for call in task.expect.calls or ():
+                if call.name in ("weather", "search"):
+                    assert all(value in text for value in _values(call.arguments)), (text, call)
+
+
+def test_an_answered_conversation_carries_the_result(rows: list[Conversation]) -> None:
+    answered = [row for row in rows if row.messages[-1].content and len(row.messages) == 4 and row.messages[2].name == "calculator"]
+    assert len(answered) > 20
+    for row in answered:
+        assert str(row.messages[2].content) in str(row.messages[3].content)
+
+
+def test_multi_turn_tasks_hold_a_call_its_result_and_an_answer(tasks: dict[str, list[Task]]) -> None:
+    for task in tasks["held_out_phrasings"]:
+        if task.category == "multi_turn":
+            assert [m.role for m in task.messages] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+def test_an_unknown_split_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(DataError, match="did you mean 'held_out_fillers'"):
+        Templates(0).tasks(1, "held_out_filler")

@@ -1,0 +1,168 @@
+"""Chat templates with habits of their own: used as they are, or refused with what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dialect_cases import TOOLS, TWO
+from dialect_kinds import ANSWER, CALL, RESULT, TRAINED, USER, controls, opened, trained_texts
+from dialect_models import QWEN_LIKE, THINKING, small_tokenizer
+from toolhone.dialects.base import Reply
+from toolhone.dialects.choose import dialect_fingerprint, open_dialect
+from toolhone.errors import DialectError
+from toolhone.schema import Conversation, Message
+
+
+def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> None:
+    template = QWEN_LIKE.replace(
+        "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content",
+        ("message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content.replace('/quiet', '')"),
+    )
+    assert template != QWEN_LIKE
+    tokenizer = small_tokenizer(template)
+    dialect = open_dialect(tokenizer)
+    ids = tokenizer.encode_spans(dialect.prompt([Message("user", "a<|im_/quietend|>b")], TOOLS)).tokens.tolist()
+    assert "a<|im_end|>b" in tokenizer.decode(ids)
+    assert controls(tokenizer, ids).count("<|im_end|>") == 2
+
+
+def test_a_template_that_moves_the_system_text_is_given_it_in_the_first_user_turn() -> None:
+    start = QWEN_LIKE.index("{%- elif messages[0].role == 'system' %}")
+    head = "{%- endif %}{%- set users = messages | selectattr('role', 'equalto', 'user') | list %}"
+    head += "{%- set system = messages[0].role == 'system' %}"
+    body = QWEN_LIKE[QWEN_LIKE.index("{%- for message in messages %}") :].replace(
+        "'<|im_start|>user\\n' + message.content",
+        "'<|im_start|>user\\n' + (messages[0].content if system and message == users[-1] else '') + message.content",
+    )
+    dialect = open_dialect(small_tokenizer(QWEN_LIKE[:start] + head + body), "calls")
+    messages = (Message("system", "Be brief."), USER, ANSWER, Message("user", "Sure?"), ANSWER)
+    lists = dialect.render(Conversation(messages, ()))
+    assert len(lists) == 1
+    assert "".join(span.text for span in lists[0]).startswith("<|im_start|>user\nBe brief.\n\nWhat is 2 + 2?")
+
+
+def test_a_written_dialect_is_proved_when_it_is_opened() -> None:
+    with pytest.raises(DialectError, match=r"differently from the prompt.*model\.markup=chatml"):
+        open_dialect(small_tokenizer(BROKEN["differently from the prompt"]), "json")
+
+
+def test_a_single_call_template_refuses_two_calls_but_not_what_a_model_said() -> None:
+    tokenizer, dialect = opened("llama")
+    both = Message("assistant", None, None, TWO)
+    with pytest.raises(DialectError, match="only one call at once"):
+        dialect.render(Conversation((USER, both), TOOLS))
+    suffix = "".join(span.text for span in dialect.suffix([USER, both], TOOLS, [Message("tool", "6"), Message("tool", "pages")]))
+    assert suffix == '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|><|start|>assistant<|end|>\n\n'
+    assert (
+        controls(tokenizer, tokenizer.encode_spans(dialect.suffix([USER, both], TOOLS, [RESULT])).tokens.tolist())[-1] == "<|end|>"
+    )
+
+
+def test_text_that_a_template_drops_beside_a_call_is_refused() -> None:
+    _, dialect = opened("llama")
+    with pytest.raises(DialectError, match=r"text beside a call 'Let me see\.'"):
+        dialect.render(Conversation((USER, replace(CALL, content="Let me see.")), TOOLS))
+
+
+def test_reasoning_goes_where_the_template_has_a_place_for_it_else_before_the_text() -> None:
+    said = Message("assistant", "It is 4.", "two and two", ())
+    for template, field in ((THINKING, True), (QWEN_LIKE, False)):
+        tokenizer = small_tokenizer(template)
+        dialect = open_dialect(tokenizer)
+        assert dialect_fingerprint(dialect)["reasoning_field"] is field
+        for message in (said, Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4.")):
+            rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, message), TOOLS))]
+            assert trained_texts(tokenizer, rows) == ["<think>\ntwo and two\n</think>\n\nIt is 4.<|im_end|>"]
+            assert controls(tokenizer, rows[0].tokens[rows[0].mask].tolist()) == ["<think>", "</think>", "<|im_end|>"]
+
+
+def test_a_thought_that_the_prompt_begins_is_read_as_reasoning() -> None:
+    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
+    template = THINKING.replace(header, header + "<think>\\n")
+    dialect = open_dialect(small_tokenizer(template))
+    assert dialect.parse("so it is\n</think>\n\n4<|im_end|>") == Reply("4", (), "so it is")
+    spans = dialect.render(Conversation((USER, Message("assistant", "4", "so it is")), TOOLS))[0]
+    assert "".join(span.text for span in spans if span.trained) == "so it is\n</think>\n\n4<|im_end|>"
+
+
+def test_an_empty_thought_in_the_prompt_is_kept_before_turns_that_are_rendered_without_it() -> None:
+    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
+    tokenizer = small_tokenizer(QWEN_LIKE.replace(header, header + "<think>\\n\\n</think>\\n\\n"))
+    dialect = open_dialect(tokenizer)
+    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))]
+    assert trained_texts(tokenizer, rows) == TRAINED["native"][:2]
+    for row in rows:
+        assert tokenizer.decode(row.tokens[: np.flatnonzero(row.mask)[0]].tolist()).endswith("assistant\n<think>\n\n</think>\n\n")
+    with pytest.raises(DialectError, match="without reasoning"):
+        dialect.render(Conversation((USER, Message("assistant", "4", "hm")), TOOLS))
+
+
+def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
+    text = QWEN_LIKE.replace(
+        "{%- set body = {'name': call.function.name, 'arguments': call.function.arguments} %}",
+        ("{%- if call.function.arguments is mapping %}{{ raise_exception('a string, please') }}{%- endif %}"),
+    ).replace(
+        "body | tojson(separators=(',', ':'))",
+        "'{\"name\":\"' + call.function.name + '\",\"arguments\":' + call.function.arguments + '}'",
+    )
+    null = QWEN_LIKE.replace(
+        "{%- elif message.role == 'assistant' %}",
+        (
+            "{%- elif message.role == 'assistant' %}"
+            "{%- if message.tool_calls and message.content is defined %}{{ raise_exception('nothing, please') }}{%- endif %}"
+        ),
+    )
+    for template, key, value in (
+        (text, "arguments", "string"),
+        (null, "empty_content", "absent"),
+        (QWEN_LIKE, "arguments", "mapping"),
+    ):
+        dialect = open_dialect(small_tokenizer(template))
+        assert dialect_fingerprint(dialect)[key] == value
+        assert len(dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))) == 1
+
+
+def test_a_template_that_changes_the_text_before_a_turn_still_gives_prompt_and_turn() -> None:
+    template = QWEN_LIKE.replace("'</tool_response>' }}", "'</tool_response>' + ('\\n' if not loop.last else '') }}")
+    tokenizer = small_tokenizer(template)
+    dialect = open_dialect(tokenizer)
+    messages = (USER, CALL, RESULT, ANSWER, USER, ANSWER)
+    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))]
+    assert trained_texts(tokenizer, rows) == [*TRAINED["native"][:2], TRAINED["native"][1]]
+    for row, count in zip(rows, (1, 3, 5), strict=True):
+        asked = tokenizer.encode_spans(dialect.prompt(messages[:count], TOOLS)).tokens.tolist()
+        assert row.tokens.tolist()[: len(asked)] == asked
+        assert row.mask[len(asked)]
+
+
+BROKEN = {
+    "does not show the tools": QWEN_LIKE.replace("{{- '\\n' + tool.function.name", "{{- '\\n'"),
+    "drops the calls": QWEN_LIKE.replace("message.tool_calls or []", "[]"),
+    "writes calls that cannot be read back": QWEN_LIKE.replace("body | tojson(separators=(',', ':'))", "body | string"),
+    "does not show the results": QWEN_LIKE.replace("message.content + '</tool_response>'", "'</tool_response>'"),
+    "no control token of this tokenizer": QWEN_LIKE.replace("<|im_end|>", "<|other_end|>"),
+    "treats text that holds brackets": QWEN_LIKE.replace(
+        "+ message.content + '<|im_end|>", "+ ('?' if '<' in message.content else '!') + message.content + '<|im_end|>"
+    ),
+    "no chat template": None,
+    "refuses calls": QWEN_LIKE.replace(
+        "{%- for call in message.tool_calls or [] %}", "{%- for call in message.tool_calls or [] %}{{ raise_exception('never') }}"
+    ),
+    "opens the assistant's next turn": QWEN_LIKE.replace("{%- if add_generation_prompt %}", "{%- if true %}"),
+    "differently from the prompt": QWEN_LIKE.replace(
+        "{{- '<|im_start|>assistant\\n' + (message.content or '') }}", "{{- '<|im_start|>model\\n' + (message.content or '') }}"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_template_that_cannot_be_used_is_refused_with_its_fault_and_the_way_out(fault: str) -> None:
+    template = BROKEN[fault]
+    assert template != QWEN_LIKE
+    with pytest.raises(DialectError) as refusal:
+        open_dialect(small_tokenizer(template))
+    assert fault in str(refusal.value)
+    assert "model.dialect=json" in str(refusal.value)
