@@ -1,3 +1,37 @@
-"""Toolhone trains open language models to call tools, and proves that it worked."""
+"""Toolhone trains open language models to call tools, and proves that it worked.
+
+    from toolhone import evaluate, experiment, open_model, tool, train
+
+The command line is `toolhone` (`cli/`); the same from Python is in `api.py`. Names below are loaded when they are first used, so that
+importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "experiment": "toolhone.api",
+    "train": "toolhone.api",
+    "evaluate": "toolhone.api",
+    "open_model": "toolhone.api",
+    "tool": "toolhone.tools.registry",
+    "Registry": "toolhone.tools.registry",
+    "Dialogue": "toolhone.episodes.dialogue",
+    "Tool": "toolhone.schema",
+    "ToolCall": "toolhone.schema",
+    "Message": "toolhone.schema",
+    "Conversation": "toolhone.schema",
+    "Task": "toolhone.schema",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'toolhone' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)
