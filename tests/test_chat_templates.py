@@ -9,11 +9,13 @@ import pytest
 
 from dialect_cases import TOOLS, TWO
 from dialect_kinds import ANSWER, CALL, RESULT, TRAINED, USER, controls, opened, trained_texts
-from dialect_models import QWEN_LIKE, THINKING, small_tokenizer
-from toolhone.dialects.base import Reply
+from dialect_models import CHATML_TOKENS, QWEN_LIKE, THINKING, small_tokenizer
+from toolhone.dialects.base import Dialect, Reply
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.errors import DialectError
+from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
+from toolhone.tokenizer import TextTokenizer
 
 
 def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> None:
@@ -138,6 +140,67 @@ def test_a_template_that_changes_the_text_before_a_turn_still_gives_prompt_and_t
         assert row.mask[len(asked)]
 
 
+HEADER = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
+TURN = "{{- '<|im_start|>assistant\\n' + (message.content or '') }}"
+
+
+def rows_of(template: str, dialect: str, messages: tuple[Message, ...]) -> tuple[TextTokenizer, Dialect, list[Row]]:
+    """What a template trains on, after checking that every prompt begins the row of its turn and has a suffix to follow it."""
+    tokenizer = small_tokenizer(template, special=(*CHATML_TOKENS, "<|return|>", "<|channel|>"))
+    opened_dialect = open_dialect(tokenizer, dialect)
+    rows = [tokenizer.encode_spans(spans) for spans in opened_dialect.render(Conversation(messages, TOOLS))]
+    for k, index in enumerate(i for i, message in enumerate(messages) if message.role == "assistant"):
+        prompt = tokenizer.encode_spans(opened_dialect.prompt(messages[:index], TOOLS)).tokens.tolist()
+        row = rows[min(k, len(rows) - 1)]
+        assert row.tokens.tolist()[: len(prompt)] == prompt
+        assert row.mask[len(prompt)]
+        suffix = opened_dialect.suffix(messages[: index + 1], TOOLS, [Message("user", "Go on.")])
+        assert "".join(span.text for span in suffix).count("Go on.") == 1
+    return tokenizer, opened_dialect, rows
+
+
+def test_a_template_that_opens_the_next_turn_unasked_trains_the_same_turns() -> None:
+    template = QWEN_LIKE.replace("{%- if add_generation_prompt %}", "{%- if true %}")
+    tokenizer, _, rows = rows_of(template, "native", (USER, CALL, RESULT, ANSWER))
+    assert trained_texts(tokenizer, rows) == TRAINED["native"][:2]
+
+
+def test_a_template_whose_last_end_mark_and_lead_are_its_own_is_used_by_a_written_dialect() -> None:
+    turn = "{{- '<|im_start|>assistant<|channel|>final\\n' + (message.content or '') }}"
+    template = (
+        QWEN_LIKE.replace(TURN, turn)
+        .replace(
+            "{{- '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}",
+            ("{{- '<|return|>' if loop.last else '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}"),
+        )
+        .replace(HEADER, "{%- if add_generation_prompt %}{{- '<|im_start|>assistant")
+    )
+    tokenizer, dialect, rows = rows_of(template, "calls", (USER, CALL, RESULT, ANSWER))
+    lead = "<|channel|>final\n"
+    assert trained_texts(tokenizer, rows) == [f'{lead}calculator(expression="2 + 2")<|return|>', f"{lead}It is 4.<|return|>"]
+    assert dialect.stop[0] == "<|return|>"
+    assert dialect.parse(f"{lead}It is 4.<|return|>") == Reply("It is 4.")
+    assert tokenizer.decode(rows[1].tokens.tolist()).count("<|return|>") == 1
+
+
+def test_a_thought_begun_by_the_header_may_vanish_from_earlier_turns() -> None:
+    template = THINKING.replace(HEADER, HEADER + "<think>\\n")
+    tokenizer, _, rows = rows_of(template, "native", (USER, CALL, RESULT, ANSWER, USER, ANSWER))
+    assert len(rows) == 3
+    assert trained_texts(tokenizer, rows)[1] == "\n</think>\n\nIt is 4.<|im_end|>"
+    assert [tokenizer.decode(row.tokens.tolist()).count("<think>") for row in rows] == [1, 1, 1]
+
+
+def test_a_template_that_only_fits_without_thinking_is_asked_for_turns_without() -> None:
+    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' + ('' if enable_thinking is false else '<think>\\n')"
+    template = QWEN_LIKE.replace("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n'", header)
+    for name in ("native", "calls"):
+        tokenizer, dialect, rows = rows_of(template, name, (USER, CALL, RESULT, ANSWER))
+        assert dialect_fingerprint(dialect)["thinking"] is False
+        assert trained_texts(tokenizer, rows) == TRAINED[name][:2]
+    assert dialect_fingerprint(open_dialect(small_tokenizer(QWEN_LIKE)))["thinking"] is True
+
+
 BROKEN = {
     "does not show the tools": QWEN_LIKE.replace("{{- '\\n' + tool.function.name", "{{- '\\n'"),
     "drops the calls": QWEN_LIKE.replace("message.tool_calls or []", "[]"),
@@ -151,7 +214,6 @@ BROKEN = {
     "refuses calls": QWEN_LIKE.replace(
         "{%- for call in message.tool_calls or [] %}", "{%- for call in message.tool_calls or [] %}{{ raise_exception('never') }}"
     ),
-    "opens the assistant's next turn": QWEN_LIKE.replace("{%- if add_generation_prompt %}", "{%- if true %}"),
     "differently from the prompt": QWEN_LIKE.replace(
         "{{- '<|im_start|>assistant\\n' + (message.content or '') }}", "{{- '<|im_start|>model\\n' + (message.content or '') }}"
     ),

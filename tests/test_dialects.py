@@ -57,7 +57,11 @@ def test_prompt_ids_begin_and_suffix_ids_continue_the_rendered_ids(kind: str) ->
     messages, tools = CONVERSATION.messages, CONVERSATION.tools
     ends = [row.tokens[: np.flatnonzero(row.mask)[-1] + 1].tolist() for row in rows]
     for k, index in enumerate(i for i, message in enumerate(messages) if message.role == "assistant"):
-        prompt = tokenizer.encode_spans(dialect.prompt(messages[:index], tools)).tokens.tolist()
+        asked = tokenizer.encode_spans(dialect.prompt(messages[:index], tools))
+        prompt = asked.tokens.tolist()
+        assert asked.origin is not None
+        earlier = "".join(TRAINED[kind][:k]).replace("<think>\n\n</think>\n\n", "" if kind == "thinking" else "<think>")
+        assert tokenizer.decode(asked.tokens[asked.origin == Origin.SAMPLED].tolist()) == earlier
         row = ends[k] if len(rows) > 1 else ends[0]
         assert row[: len(prompt)] == prompt
         said = tokenizer.encode_spans([Span(TRAINED[kind][k])]).tokens.tolist()

@@ -68,8 +68,9 @@ def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
     """What a run record says about its dialect: enough to notice that another run had another one."""
     result: dict[str, Json] = {"name": dialect.name, "stop": list(dialect.stop)}
     if isinstance(dialect, NativeDialect | WrittenDialect):
-        template = dialect.markup.hash if isinstance(dialect.markup, TemplateMarkup) else None
-        result |= {"markup": dialect.markup.name, "syntax": dialect.syntax.name, "template_sha256": template}
+        result |= {"markup": dialect.markup.name, "syntax": dialect.syntax.name}
+        if isinstance(dialect.markup, TemplateMarkup):
+            result |= {"template_sha256": dialect.markup.hash, "thinking": dialect.markup.thinking}
     if isinstance(dialect, NativeDialect):
         manner = dialect.manner
         result |= {"arguments": manner.arguments, "empty_content": manner.empty, "reasoning_field": manner.reasoning}
@@ -77,15 +78,18 @@ def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
 
 
 def _written(tokenizer: TextTokenizer, syntax: Syntax, markup: str) -> Dialect:
-    if markup != "auto":
+    if markup in ("chatml", "plain"):
         return WrittenDialect(syntax, MARKUPS[markup](tokenizer), tokenizer)
-    if not tokenizer.wrapped.chat_template:
+    if markup == "auto" and not tokenizer.wrapped.chat_template:
         own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
         return WrittenDialect(syntax, MARKUPS[own](tokenizer), tokenizer)
-    try:
-        return WrittenDialect(syntax, TemplateMarkup(tokenizer), tokenizer)
-    except DialectError as error:
-        raise DialectError(f"the model's own template cannot be used: {error}; pass model.markup=chatml or plain") from None
+    reasons = []
+    for thinking in (True, False):
+        try:
+            return WrittenDialect(syntax, TemplateMarkup(tokenizer, thinking), tokenizer)
+        except DialectError as error:
+            reasons.append(str(error))
+    raise DialectError(f"the model's own template cannot be used: {reasons[0]}; pass model.markup=chatml or plain")
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolhone.dialects.base import Reply, Spans, Syntax
+from toolhone.dialects.habits import SENTINEL, find_habits
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import SENTINEL, TemplateMarkup, no_thought, stop_marks
+from toolhone.dialects.markup import TemplateMarkup
 from toolhone.dialects.roundtrip import Link, call_ids, check_reading, link_results, without_stop
 from toolhone.dialects.thinking import OPEN, split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
@@ -29,8 +30,7 @@ PROBE_TOOLS = (
     Tool("look_up7", "Looks <b>up</b> [x].", {"type": "object", "properties": {"query": {"type": "string", "description": "<i>"}}}),
     Tool("book_seat7", "Books a seat.", {"type": "object", "properties": {"options": {"type": "object", "description": "How."}}}),
 )
-_QUESTION = Message("user", "question")
-_SAID = (Message("assistant", SENTINEL), Message("assistant", tool_calls=(ToolCall("look_up7", {"query": SENTINEL}),)))
+_CALLED = (Message("user", "question"), Message("assistant", tool_calls=(ToolCall("look_up7", {"query": SENTINEL}),)))
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,9 @@ class NativeDialect:
         self.manner = writer.manner
         self._writer = writer
         tools = writer.tools(PROBE_TOOLS)
-        chats = [[writer.marks.plain_value(message) for message in writer.chat([_QUESTION, said])] for said in _SAID]
-        self.stop = stop_marks(markup, tokenizer, chats, tools)
-        self._turns = Turns(markup, self.marks, self.stop, no_thought(markup, tools))
-        self._opens_thought = markup.write(chats[0][:1], tools, True).rstrip().endswith(OPEN)
+        called = [writer.marks.plain_value(message) for message in writer.chat(_CALLED)]
+        self._turns = Turns(markup, self.marks, find_habits(markup, tokenizer, called, tools))
+        self.stop = self._turns.habits.stop
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
@@ -118,4 +117,5 @@ class NativeDialect:
 
     def parse(self, text: str) -> Reply:
         body = without_stop(text, self.stop)
-        return self.syntax.read(OPEN + body if self._opens_thought and not body.lstrip().startswith(OPEN) else body)
+        opens = self._turns.habits.opens_thought
+        return self.syntax.read(OPEN + body if opens and not body.lstrip().startswith(OPEN) else body)

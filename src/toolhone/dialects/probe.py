@@ -16,8 +16,9 @@ from typing import Literal, TypeVar
 
 from toolhone.dialects.bare_json import BareJson
 from toolhone.dialects.base import Syntax
+from toolhone.dialects.habits import SENTINEL
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import SENTINEL, TemplateMarkup
+from toolhone.dialects.markup import TemplateMarkup
 from toolhone.dialects.native import PROBE_TOOLS, ChatWriter, Manner, NativeDialect
 from toolhone.dialects.tool_call_tags import ToolCallTags
 from toolhone.errors import DialectError
@@ -58,9 +59,9 @@ def prove_native(tokenizer: TextTokenizer) -> NativeDialect:
     """The native dialect of this tokenizer's template, proved; else `DialectError` that says what the template does wrong."""
     if not tokenizer.wrapped.chat_template:
         raise DialectError(f"the model is without a usable template: its tokenizer has no chat template; {WAY_OUT}")
-    markup = TemplateMarkup(tokenizer)
     faults: list[_FaultError] = []
-    for arguments, empty in product(_ARGUMENTS, _EMPTY):
+    for thinking, arguments, empty in product((True, False), _ARGUMENTS, _EMPTY):
+        markup = TemplateMarkup(tokenizer, thinking)
         writer = ChatWriter(Marks(tokenizer.control_texts, tokenizer.folds), Manner(arguments, empty))
         try:
             _check_shown(markup, writer)

@@ -52,32 +52,45 @@ class Turn:
     rest: str
 
 
-class Turns:
-    """Takes rendered chats apart. `stop` are the texts that end an assistant's turn.
+@dataclass(frozen=True)
+class Habits:
+    """What a markup does around an assistant's turn (found by `habits.find_habits`).
 
-    `no_thought` is what the header of a turn ends in though the rendered turn lacks it: an empty thought, in some templates.
+    `stop` are the texts that end the last turn, `earlier_stop` those that end earlier ones. `no_thought` is what a turn's header
+    ends in though the rendered last turn lacks it (an empty thought, in some templates), `earlier_no_thought` the same for earlier
+    turns. `opens_thought`: the header begins a thought. `lead` is what the markup writes in front of the assistant's text.
     """
 
-    def __init__(self, markup: Markup, marks: Marks, stop: Sequence[str], no_thought: str = "") -> None:
+    stop: tuple[str, ...]
+    earlier_stop: tuple[str, ...]
+    no_thought: str = ""
+    earlier_no_thought: str = ""
+    opens_thought: bool = False
+    lead: str = ""
+
+
+class Turns:
+    """Takes rendered chats apart."""
+
+    def __init__(self, markup: Markup, marks: Marks, habits: Habits) -> None:
         self.markup = markup
         self.marks = marks
-        self.stop = tuple(stop)
-        self.no_thought = no_thought
+        self.habits = habits
 
     def turn(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> Turn:
         """The turn of the assistant message at `index`, as it is when it is the last message."""
         prompt = self.markup.write(messages[:index], tools, True)
         full = self.markup.write(messages[: index + 1], tools, False)
-        start = self._start(prompt, full)
+        start = _start(prompt, full, self.habits.no_thought)
         if start is None:
             start = self._start_by_stand_in(messages[index], tools, full)
         if start is None:
             raise DialectError(_parting(self.marks.plain(prompt), self.marks.plain(full)))
-        if prompt.endswith(self.no_thought or "\0") and full.startswith(OPEN, start):
+        if self.habits.no_thought and full.startswith(OPEN, start):
             raise DialectError("the chat template asks for a turn without reasoning, and the message has some")
-        end = self._end(full, start)
+        end = _end(full, start, self.habits.stop)
         if end is None:
-            raise DialectError(f"the chat template writes an assistant's turn without its end mark {' or '.join(self.stop)}")
+            raise DialectError(f"the chat template writes a turn without its end mark {' or '.join(self.habits.stop)}")
         return Turn(prompt, full[start:end], full[end:])
 
     def _start_by_stand_in(self, message: ChatMessage, tools: Sequence[Json], full: str) -> int | None:
@@ -87,7 +100,7 @@ class Turns:
         """
         prompt = self.markup.write([STAND_IN], tools, True)
         short = self.markup.write([STAND_IN, message], tools, False)
-        start = self._start(prompt, short)
+        start = _start(prompt, short, self.habits.no_thought)
         return len(full) - len(short) + start if start is not None and full.endswith(short[start:]) else None
 
     def render(self, messages: Sequence[ChatMessage], tools: Sequence[Json], check: Callable[[int, str], None]) -> list[Spans]:
@@ -128,21 +141,14 @@ class Turns:
     def _suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans | None:
         prompt = self.markup.write(messages[:last], tools, True)
         full = self.markup.write(messages, tools, True)
-        start = self._start(prompt, full)
-        end = None if start is None else self._end(full, start)
-        return None if end is None else [Span("", Origin.SAMPLED), *self.marks.spans(full[end:])]
+        place = self._earlier(prompt, full)
+        return None if place is None else [Span("", Origin.SAMPLED), *self.marks.spans(full[place[1] :])]
 
-    def _start(self, prompt: str, full: str) -> int | None:
-        """Where `full` goes on behind `prompt`, or behind all but the empty thought at its end; None when it begins differently."""
-        if full.startswith(prompt):
-            return len(prompt)
-        bare = prompt.removesuffix(self.no_thought)
-        return len(bare) if full.startswith(bare) else None
-
-    def _end(self, text: str, start: int) -> int | None:
-        """Where the first stop mark at or behind `start` ends. Marks in text from outside are disguised and not found."""
-        found = [(place, place + len(stop)) for stop in self.stop if (place := text.find(stop, start)) >= 0]
-        return min(found)[1] if found else None
+    def _earlier(self, prompt: str, full: str) -> tuple[int, int] | None:
+        """Where the turn that `prompt` asks for stands in a chat that goes on after it; None when the chat begins differently."""
+        start = _start(prompt, full, self.habits.earlier_no_thought)
+        end = None if start is None else _end(full, start, self.habits.earlier_stop)
+        return None if start is None or end is None else (start, end)
 
     def _one_list(self, turns: Sequence[Turn]) -> Spans:
         spans: Spans = []
@@ -160,9 +166,9 @@ class Turns:
         spans: Spans = []
         done = 0
         for prompt in earlier:
-            start = self._start(prompt, text)
-            end = None if start is None or start < done else self._end(text, start)
-            if end is not None:
+            place = self._earlier(prompt, text)
+            if place is not None and place[0] >= done:
+                start, end = place
                 spans += [*self.marks.spans(text[done:start]), *self.marks.spans(text[start:end], Origin.SAMPLED)]
                 done = end
         return [*spans, *self.marks.spans(text[done:])]
@@ -176,6 +182,20 @@ def _plainer(message: ChatMessage) -> list[ChatMessage]:
 
 def _assistants(messages: Sequence[ChatMessage]) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def _start(prompt: str, full: str, no_thought: str) -> int | None:
+    """Where `full` goes on behind `prompt`, or behind all but the thought at its end; None when it begins differently."""
+    if full.startswith(prompt):
+        return len(prompt)
+    bare = prompt.removesuffix(no_thought)
+    return len(bare) if full.startswith(bare) else None
+
+
+def _end(text: str, start: int, stops: Sequence[str]) -> int | None:
+    """Where the first stop mark at or behind `start` ends. Marks in text from outside are disguised and not found."""
+    found = [(place, place + len(stop)) for stop in stops if (place := text.find(stop, start)) >= 0]
+    return min(found)[1] if found else None
 
 
 def _parting(prompt: str, full: str) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toolhone.dialects.base import Reply, Spans, Syntax
+from toolhone.dialects.habits import find_habits, keeps_system
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import SENTINEL, ChatML, Plain, TemplateMarkup, keeps_system, no_thought, stop_marks
+from toolhone.dialects.markup import ChatML, Plain, TemplateMarkup
 from toolhone.dialects.roundtrip import check_reading, link_results, without_stop
 from toolhone.dialects.thinking import split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
@@ -33,7 +34,6 @@ _PROBE = Conversation(
     ),
     (Tool("f"),),
 )
-_CHAT = ({"role": "user", "content": "question"}, {"role": "assistant", "content": SENTINEL})
 _SYSTEM = ("system", "developer")
 
 
@@ -44,10 +44,9 @@ class WrittenDialect:
         self.name = syntax.name
         self.syntax = syntax
         self.markup = markup
-        self.stop = stop_marks(markup, tokenizer, [_CHAT])
         self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
-        self._turns = Turns(markup, self.marks, self.stop, no_thought(markup))
-        self._lead = " " if isinstance(markup, Plain) else ""
+        self._turns = Turns(markup, self.marks, find_habits(markup, tokenizer))
+        self.stop = self._turns.habits.stop
         self._system_role = keeps_system(markup)
         self.render(_PROBE)
 
@@ -67,7 +66,7 @@ class WrittenDialect:
         return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
 
     def parse(self, text: str) -> Reply:
-        return self.syntax.read(without_stop(text, self.stop).removeprefix(self._lead))
+        return self.syntax.read(without_stop(text, self.stop).removeprefix(self._turns.habits.lead))
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
         """The conversation as system, user and assistant messages, their texts marked."""
