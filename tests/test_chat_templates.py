@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dialect_cases import TOOLS, TWO
+from dialect_cases import TOOLS, TWO, call
 from dialect_kinds import ANSWER, CALL, RESULT, TRAINED, USER, controls, opened, trained_texts
 from dialect_models import CHATML_TOKENS, QWEN_LIKE, THINKING, small_tokenizer
 from toolhone.dialects.base import Dialect, Reply
@@ -181,6 +181,12 @@ def test_a_template_whose_last_end_mark_and_lead_are_its_own_is_used_by_a_writte
     assert dialect.stop[0] == "<|return|>"
     assert dialect.parse(f"{lead}It is 4.<|return|>") == Reply("It is 4.")
     assert tokenizer.decode(rows[1].tokens.tolist()).count("<|return|>") == 1
+
+
+def test_a_written_dialect_reads_the_thought_that_the_header_begins() -> None:
+    dialect = open_dialect(small_tokenizer(THINKING.replace(HEADER, HEADER + "<think>\\n")), "calls")
+    assert dialect.parse("so\n</think>\n\nf(a=1)<|im_end|>") == Reply(None, (call("f", a=1),), "so")
+    assert dialect.parse("\n</think>\n\nf(a=1)<|im_end|>") == Reply(None, (call("f", a=1),))
 
 
 def test_a_thought_begun_by_the_header_may_vanish_from_earlier_turns() -> None:

@@ -16,7 +16,7 @@ from toolhone.dialects.habits import find_habits, keeps_system
 from toolhone.dialects.marking import Marks
 from toolhone.dialects.markup import ChatML, Plain, TemplateMarkup
 from toolhone.dialects.roundtrip import check_reading, link_results, without_stop
-from toolhone.dialects.thinking import split_reasoning, write_reasoning
+from toolhone.dialects.thinking import OPEN, split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
@@ -66,7 +66,11 @@ class WrittenDialect:
         return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
 
     def parse(self, text: str) -> Reply:
-        return self.syntax.read(without_stop(text, self.stop).removeprefix(self._turns.habits.lead))
+        habits = self._turns.habits
+        body = without_stop(text, self.stop)
+        if habits.opens_thought:
+            return self.syntax.read(body if body.lstrip().startswith(OPEN) else OPEN + body)
+        return self.syntax.read(body.removeprefix(habits.lead))
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
         """The conversation as system, user and assistant messages, their texts marked."""
