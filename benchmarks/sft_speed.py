@@ -2,7 +2,7 @@
 
     python benchmarks/sft_speed.py [--model pico|small] [--steps 20] [--rounds 3] [--batch 32]
 
-A is this project's torch trainer. B is TRL with its default settings but the precision (float32 on both sides); C is TRL tuned for a
+A is our torch trainer. B is TRL with its default settings but the precision (float32 on both sides); C is TRL tuned for a
 CPU (no gradient checkpointing, batches of similar length). Rows are generated conversations rendered by our dialect; TRL gets the
 same ids and the same completion mask. Prints one JSON object with every round and the median ratios. Needs the `bench` extra.
 """

@@ -11,8 +11,10 @@ one or several devices through `device_map`; sharded training is not covered her
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -29,12 +31,14 @@ from toolhone.rows import Row, micro_batches
 from toolhone.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
+NARROW = 512
+"""Models up to this width train several micro-batches at once on a CPU."""
 
 
 class TorchTrainer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.can = Capabilities(muon=hasattr(torch.optim, "Muon"), max_context=engine.max_context)
+        self.can = Capabilities(muon=True, max_context=engine.max_context)
         self._stepper = Stepper(engine)
         self._snapshots: weakref.WeakSet[TorchSampler] = weakref.WeakSet()
         self._passes = 0
@@ -42,24 +46,65 @@ class TorchTrainer:
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
         """Accumulate gradients over micro-batches of similar lengths. Metrics: `loss` and the loss's own, as sums."""
         self.engine.model.train()
-        totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
-        torch.manual_seed((self.engine.options.seed << 20) + self._passes)
         self._passes += 1
-        for batch in micro_batches(rows, self.engine.options.micro_batch_tokens):
-            for name, value in self._micro_batch([rows[i] for i in batch], loss).items():
+        totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
+        workers = self._workers()
+        limit = self.engine.options.micro_batch_tokens
+        if workers > 1:
+            limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * workers)))
+        batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
+        for metrics in self._side_by_side(batches, loss, workers) if workers > 1 else self._one_by_one(batches, loss):
+            for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
         return Done({name: float(value) for name, value in totals.items()})
 
-    def _micro_batch(self, rows: Sequence[Row], loss: Loss) -> dict[str, torch.Tensor]:
+    def _workers(self) -> int:
+        """How many micro-batches to run at once: on a CPU, as many as threads where matrices are too small to gain from several.
+
+        With dropout only one, since its random numbers come from one stream.
+        """
+        engine = self.engine
+        width = int(getattr(engine.model.config.get_text_config(), "hidden_size", NARROW + 1))
+        dropout = engine.lora is not None and engine.lora.dropout > 0
+        return torch.get_num_threads() if engine.device.type == "cpu" and width <= NARROW and not dropout else 1
+
+    def _one_by_one(self, batches: Sequence[Sequence[Row]], loss: Loss) -> Iterator[dict[str, torch.Tensor]]:
+        with torch.random.fork_rng(devices=[self.engine.device] if self.engine.device.type == "cuda" else []):
+            torch.manual_seed((self.engine.options.seed << 20) + self._passes)
+            for batch in batches:
+                total, metrics = self._loss(batch, loss)
+                if total.requires_grad:
+                    total.backward()  # type: ignore[no-untyped-call]
+                yield metrics
+
+    def _side_by_side(self, batches: Sequence[Sequence[Row]], loss: Loss, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+        """One thread for each micro-batch; gradients are added in the order of the batches, so that the sum is always the same."""
+        weights = [value for _, value in self.engine.trained()]
+
+        def work(batch: Sequence[Row]) -> tuple[dict[str, torch.Tensor], Sequence[torch.Tensor | None]]:
+            total, metrics = self._loss(batch, loss)
+            return metrics, torch.autograd.grad(total, weights, allow_unused=True) if total.requires_grad else []
+
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+                for metrics, gradients in threads.map(work, batches):
+                    for value, gradient in zip(weights, gradients, strict=False):
+                        if gradient is not None:
+                            value.grad = gradient if value.grad is None else value.grad.add_(gradient)
+                    yield metrics
+        finally:
+            torch.set_num_threads(workers)
+
+    def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The scaled loss of one micro-batch, and its metrics."""
         _, mask, arrays = padded(rows)
         device = self.engine.device
         tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
         batch = Batch(torch.from_numpy(mask).to(device), tensors, [row.group for row in rows])
-        logp = self.engine.logprobs(rows, loss.temperature)
-        total, metrics = loss.fn(TorchOps(), logp, batch)
-        if total.requires_grad:
-            (total * self._stepper.loss_scale).backward()
-        return {"loss": total.detach(), **{name: torch.as_tensor(value).detach() for name, value in metrics.items()}}
+        total, metrics = loss.fn(TorchOps(), self.engine.logprobs(rows, loss.temperature), batch)
+        told = {"loss": total.detach(), **{name: torch.as_tensor(value).detach() for name, value in metrics.items()}}
+        return total * self._stepper.loss_scale, told
 
     def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
         self._keep_snapshots()
