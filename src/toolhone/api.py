@@ -215,7 +215,7 @@ def _policy(
     sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: Experiment, context: int, changes: Mapping[str, Any]
 ) -> TokenPolicy:
     wanted = plan.evaluation
-    params = SamplingParams(wanted.max_new_tokens, wanted.temperature, wanted.top_p, seed=plan.seed)
+    params = SamplingParams(wanted.max_new_tokens, wanted.temperature, wanted.top_p, wanted.top_k, seed=plan.seed)
     return TokenPolicy(sampler, dialect, tokenizer, replace(params, **changes), context)
 
 

@@ -125,6 +125,7 @@ class EvaluationSection(Section):
     max_turns: int = Field(4, gt=0, description="most assistant turns until a final answer")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="sample from the k most probable tokens; 0 is off")
     at_end: bool = Field(True, description="evaluate when training ends")
 
 

@@ -30,6 +30,8 @@ from toolhone.run import BEST, FINAL, Run
 
 Validation = tuple[Metrics, list[dict[str, Any]]]
 """Scores of generated replies by name, and the replies themselves."""
+SHOWN = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format")
+"""Scores that stand beside the progress bar after a validation."""
 
 
 class Ending(StrEnum):
@@ -68,6 +70,10 @@ class Tally:
     tokens: int = 0
     grad_norm: float = 0.0
 
+    def speed(self) -> float:
+        """Tokens per second of wall time."""
+        return self.tokens / max(1e-9, time.monotonic() - self.started)
+
 
 def sft(
     trainer: Trainer, rows: Sequence[Row], held_out: Sequence[Row], run: Run, hooks: Hooks, resume_from: Path | None = None
@@ -77,7 +83,7 @@ def sft(
     total = planned_steps(plan, len(rows))
     state = _resume(trainer, run, resume_from)
     started = time.monotonic() - state.seconds
-    tally = Tally()
+    tally, scores = Tally(), ""
     hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
         while state.step < total and not stopping():
@@ -87,11 +93,11 @@ def sft(
             state.step += 1
             state.seconds = time.monotonic() - started
             _count(tally, metrics, batch)
-            hooks.progress.advance(1, f"loss {metrics['loss']:.3f}")
+            hooks.progress.advance(1, f"loss {metrics['loss']:.3f}  {tally.speed():,.0f} tokens/s  {scores}")
             if due(state.step, plan.log_every, total):
                 tally = _report(tally, state, total, plan, run, hooks)
             if due(state.step, plan.validate_every, total):
-                _validate(trainer, held_out, state, run, hooks)
+                scores = _validate(trainer, held_out, state, run, hooks)
             if due(state.step, plan.save_every, total) or stopping():
                 _save(f"checkpoint_step_{state.step}", state, run, hooks)
     if state.step < total:
@@ -167,12 +173,11 @@ def _count(tally: Tally, metrics: Metrics, batch: Sequence[Row]) -> None:
 
 def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: Run, hooks: Hooks) -> Tally:
     """Log the means since the last report and begin a new tally."""
-    seconds = time.monotonic() - tally.started
     values = {
         "loss": tally.nll / max(1.0, tally.trained),
         "grad_norm": tally.grad_norm / tally.steps,
         "learning_rate": optimizer_at(plan, state.step - 1, total).learning_rate,
-        "tokens_per_second": tally.tokens / seconds,
+        "tokens_per_second": tally.speed(),
         "trained_tokens": int(tally.trained),
         "seconds": round(state.seconds, 3),
     }
@@ -185,8 +190,8 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
     return Tally()
 
 
-def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> None:
-    """Loss on held-out rows and scores of generated replies; keeps the best checkpoint by exact match."""
+def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> str:
+    """Loss on held-out rows and scores of generated replies; keeps the best checkpoint by exact match. Gives the scores as a line."""
     sampler = trainer.snapshot()
     scores, samples = hooks.validate(sampler)
     loss = mean_nll(sampler, held_out)
@@ -199,6 +204,7 @@ def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run,
     if state.best_score is None or score > state.best_score:
         state.best_score, state.best_step = score, state.step
         _save(BEST, state, run, hooks, optimizer=False)
+    return " ".join(f"{name} {value:.2f}" for name, value in scores.items() if name in SHOWN)
 
 
 def mean_nll(sampler: Sampler, rows: Sequence[Row]) -> float | None:

@@ -243,7 +243,7 @@ def _load(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=dtype, trust_remote_code=options.trust_remote_code, device_map=options.device_map if mapped else None
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"model.name: no causal model could be loaded from {name!r} ({reason}); give a model folder, a hub name or 'pico'"
