@@ -191,7 +191,7 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
 
 
 def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> str:
-    """Loss on held-out rows and scores of generated replies; keeps the best checkpoint by exact match. Gives the scores as a line."""
+    """Loss on held-out rows and scores of generated replies, given back as a line; keeps the best checkpoint by exact match."""
     sampler = trainer.snapshot()
     scores, samples = hooks.validate(sampler)
     loss = mean_nll(sampler, held_out)
