@@ -4,15 +4,16 @@
     request.question, request.calls        # "could you compute 38 + 150!", [calculator("38 + 150")]
 
 A phrasing is an opening, a core and an ending (`presets/phrasings.json`: sets `train`, `held_out` and `rl`). Slots in it are filled
-from `presets/fillers.json` (sets `train` and `held_out`), from random numbers and from made-up words. Of these a number n is held
-out when n % 7 == 3 and a word when its CRC-32 is (counts below 10 are shared). Question and calls come from the same draw, so a
-label is right by construction. What is asked in which conversation, and running the tools, is up to `templates.py`.
+from `presets/fillers.json` (sets `train` and `held_out`), from random numbers and made-up words. Of these a number n is held out
+when n % 7 == 3 and a made-up word when its CRC-32 is (counts below 10 are shared). Question and calls come from the same draw, so
+a label is right by construction. What is asked in which conversation, and running the tools, is up to `templates.py`.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,36 +30,8 @@ _WHOLE_NUMBERS = ("limit",)
 
 _REAL = 0.5
 """Share of words that are taken from a pool; the others are made up."""
-_ONSETS = (
-    "b",
-    "d",
-    "f",
-    "g",
-    "h",
-    "j",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "t",
-    "v",
-    "w",
-    "z",
-    "br",
-    "ch",
-    "dr",
-    "gr",
-    "pl",
-    "sh",
-    "st",
-    "tr",
-)
-_VOWELS = ("a", "e", "i", "o", "u")
-_ENDINGS = ("", "", "l", "n", "r", "s", "t", "x", "nd")
-
+_MADE_UP = re.compile(r"(?i)(?=[a-z]{4,9}$)[^aeiou]{0,2}([aeiou]{1,2}[^aeiou]{1,2}){1,3}([aeiou]{1,2})?")
+"""What a made-up word looks like: four to nine letters that can be spoken."""
 Slots = dict[str, str]
 
 
@@ -167,14 +140,12 @@ class Fillers:
         if kind.startswith("letter of "):
             return self._rng.choice(values[kind.removeprefix("letter of ")])
         makers: dict[str, Callable[[], str]] = {
-            "city": self._city,
+            "city": lambda: self._or_made_up("city"),
             "word": lambda: self._or_made_up("word"),
-            "first": lambda: self._or_made_up("first").capitalize(),
-            "person": lambda: f"{self._from('first')} {self._or_made_up('last').capitalize()}",
+            "first": lambda: self._or_made_up("first"),
+            "person": lambda: f"{self._from('first')} {self._or_made_up('last')}",
             "thing": lambda: f"{self._or_made_up('adjective')} {self._or_made_up('noun')}",
-            "query": lambda: (
-                f"{self._or_made_up(self._rng.choice(('adjective', 'adjective', 'topic')))} {self._or_made_up('noun')}"
-            ),
+            "query": self._query,
             "number": lambda: self._number(2, 10 ** self._rng.choice((2, 2, 3, 3, 4)) - 1),
             "two_digits": lambda: self._number(10, 99),
             "numbers": lambda: ", ".join(self._number(2, 99) for _ in range(self._rng.choice((3, 3, 4)))),
@@ -194,19 +165,28 @@ class Fillers:
             number = self._rng.randint(low, high)
         return str(number)
 
-    def _city(self) -> str:
-        name = self._or_made_up("city")
-        return name[0].upper() + name[1:]
+    def _query(self) -> str:
+        start = self._from("topic") if self._rng.random() < 0.3 else self._or_made_up("adjective")
+        return f"{start} {self._or_made_up('noun')}"
 
     def _or_made_up(self, pool: str) -> str:
-        return self._from(pool) if self._rng.random() < _REAL else self._made_up()
+        return self._from(pool) if self._rng.random() < _REAL else self._made_up(pool)
 
-    def _made_up(self) -> str:
-        word = ""
-        while not word or (zlib.crc32(word.encode()) % 7 == 3) != self._held_out:
-            parts = (_ONSETS, _VOWELS) * self._rng.choice((2, 2, 3)) + (_ENDINGS,)
-            word = "".join(self._rng.choice(part) for part in parts)
-        return word
+    def _made_up(self, pool: str) -> str:
+        """The beginning of one word of the pool and the end of another, as in `Lisbon` + `Madrid` = `Lisdrid`."""
+        while True:
+            first, second = self._from(pool), self._from(pool)
+            word = first[: self._rng.randint(2, max(2, len(first) - 2))] + second[-self._rng.randint(2, max(2, len(second) - 2)) :]
+            is_held_out = zlib.crc32(word.lower().encode()) % 7 == 3
+            if is_held_out == self._held_out and _MADE_UP.fullmatch(word) and word.lower() not in _real_words():
+                return word
+
+
+@cache
+def _real_words() -> frozenset[str]:
+    cores = " ".join(text for intent in intents() for cores in intent.cores.values() for _, text in cores)
+    pools = " ".join(word for pools in fillers().values() for pool in pools.values() for word in pool)
+    return frozenset(f"{cores} {pools}".lower().split())
 
 
 class Wording:
@@ -234,7 +214,11 @@ class Wording:
         text = requests[0].text
         for request in requests[1:]:
             text += self._rng.choice(self._frames["joins"]) + request.text
-        return f"{self._rng.choice(frame['openings'])}{text}{self._rng.choice(frame['endings'])}"
+        return f"{self._around(frame['openings'])}{text}{self._around(frame['endings'])}"
+
+    def _around(self, choices: Sequence[str]) -> str:
+        """An opening or an ending; some address somebody by name."""
+        return self._rng.choice(choices).format_map(self._fillers.draw({"name": "first"}))
 
     def _cores(self, intent: Intent, form: str | None) -> list[tuple[str, str]]:
         return [core for core in intent.cores[self._set] if form in (None, core[0])]
