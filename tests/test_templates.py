@@ -1,11 +1,12 @@
 """Generated data: the sets are disjoint, the labels are right, and the same seed gives the same bytes."""
 
 import json
+import random
 from collections import Counter, defaultdict
 
 import pytest
 
-from toolhone.data.phrasings import PHRASING_SETS, fillers, intents, skeletons
+from toolhone.data.phrasings import PHRASING_SETS, Fillers, fillers, intents, skeletons
 from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Task
@@ -51,11 +52,23 @@ def test_every_intent_can_be_asked_in_training() -> None:
     assert [intent.name for intent in intents() if not intent.cores["train"]] == []
 
 
-def test_pools_of_fillers_are_disjoint() -> None:
+def test_no_real_filler_is_in_both_sets() -> None:
     pools = fillers()
     assert pools["train"].keys() == pools["held_out"].keys()
-    for name in pools["train"]:
-        assert not {x.lower() for x in pools["train"][name]} & {x.lower() for x in pools["held_out"][name]}, name
+    train, held_out = ({word.lower() for pool in pools[name].values() for word in pool} for name in ("train", "held_out"))
+    assert len(train) > 1000
+    assert len(held_out) > 200
+    assert not train & held_out
+
+
+def test_no_made_up_filler_or_number_is_in_both_sets() -> None:
+    def drawn(filler_set: str) -> set[str]:
+        fill = Fillers(filler_set, random.Random(0))
+        return {value for _ in range(1500) for value in fill.draw({"w": "word", "c": "city", "n": "number"}).values()}
+
+    train, held_out = drawn("train"), drawn("held_out")
+    assert len(train) > 2000
+    assert not train & held_out
 
 
 def test_no_held_out_argument_was_seen_in_training(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:

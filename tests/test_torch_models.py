@@ -1,6 +1,7 @@
 """The torch backend on model families written by others: training, adapters that `peft` reads, precision, large vocabularies."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from toolhone.backends.base import Adam, Lora, Muon, SamplingParams
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_trainer
-from toolhone.errors import ConfigError, ModelError
+from toolhone.errors import CapabilityError, ConfigError, ModelError
 from toolhone.rows import Row
 
 SIZES: dict[str, Any] = {
@@ -198,6 +199,64 @@ def test_chunks_of_the_vocabulary_and_checkpointing_do_not_change_gradients(qwen
     for name, value in plain.items():
         assert torch.allclose(value, chunked[name], atol=1e-6), name
         assert torch.allclose(value, checkpointed[name], atol=1e-6), name
+
+
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_micro_batches_side_by_side_give_the_same_gradients_and_the_same_bits_each_time(qwen: Path) -> None:
+    rows = some_rows((40, 60, 90, 20, 33, 71))
+    first, second = (gradients(open_trainer(qwen, None, CPU), rows) for _ in range(2))
+    alone = open_trainer(qwen, None, CPU)
+    alone.engine.small = False
+    for name, value in gradients(alone, rows).items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(first[name], value, atol=1e-6), name
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_failure_in_one_of_several_micro_batches_is_raised_and_leaves_the_threads_as_they_were(qwen: Path) -> None:
+    trainer = open_trainer(qwen, None, CPU)
+    with pytest.raises(CapabilityError, match="does not fit the model's context of 128"):
+        trainer.forward_backward(some_rows((10, 20, 200)), cross_entropy())
+    assert torch.get_num_threads() == 2
+
+
+def test_a_prefix_that_rows_share_runs_once_and_changes_no_gradient(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = list(range(3, 23))
+    random = np.random.default_rng(1)
+    rows = []
+    for n in (5, 9, 30):
+        row = Row.of([*shared, *random.integers(3, 64, n).tolist()], [False] * 22 + [True] * (n - 2))
+        rows.append(row.with_arrays(weights=row.mask.astype(np.float32)))
+    widths: list[int] = []
+    trainer = open_trainer(qwen, None, CPU)
+    trunk = trainer.engine.model.base_model.layers[0].register_forward_hook(
+        lambda _, inputs, __: widths.append(inputs[0].shape[0] * inputs[0].shape[1])
+    )
+    once = gradients(trainer, rows)
+    trunk.remove()
+    assert widths == [19, 3 * 30]
+    monkeypatch.setattr(trainer.engine, "shares_prefixes", False)
+    for name, value in gradients(trainer, rows).items():
+        assert torch.allclose(once[name], value, rtol=1e-4, atol=1e-6), name
+
+
+def test_a_prefix_ends_before_the_first_position_that_is_wanted() -> None:
+    tokens = np.tile(np.arange(20), (2, 1))
+    mask = np.zeros((2, 20), dtype=bool)
+    assert engines.common_prefix(tokens, mask) == 19
+    mask[1, 12] = True
+    assert engines.common_prefix(tokens, mask) == 11
+    tokens[1, 10] = 99
+    assert engines.common_prefix(tokens, mask) == 9
+    assert engines.common_prefix(tokens[:1], mask[:1]) == 0
 
 
 def test_full_logits_of_a_large_vocabulary_are_never_made(tmp_path: Path) -> None:

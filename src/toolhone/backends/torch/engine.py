@@ -32,6 +32,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 """Size of one chunk of float32 logits by device; more than that is projected in several chunks, recomputed in the backward pass."""
 
+SMALL = 512
+"""Models up to this width do not gain from several threads in one operation; several micro-batches run at once instead."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -56,6 +59,8 @@ class Engine:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.compute_dtype = DTYPES[options.torch_dtype]
         self.max_context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+        width = int(getattr(model.config.get_text_config(), "hidden_size", SMALL + 1))
+        self.small = self.device.type == "cpu" and width <= SMALL
         self.head = _find_head(self)
         self.shares_prefixes = self.head.split and not options.gradient_checkpointing and _sharing_is_exact(self)
 
@@ -82,6 +87,22 @@ class Engine:
         finally:
             for name, value in self.trained():
                 value.data = current[name]
+
+    @contextlib.contextmanager
+    def one_thread_if_small(self) -> Iterator[int]:
+        """Run on one thread where matrices are too small to gain from several; gives how many threads there were.
+
+        On a busy machine the threads of a small operation wait for each other far longer than they work.
+        """
+        threads = torch.get_num_threads()
+        if not self.small or threads == 1:
+            yield 1 if not self.small else threads
+            return
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
 
     def check_length(self, longest: int) -> None:
         if self.max_context and longest > self.max_context:

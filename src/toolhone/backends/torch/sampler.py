@@ -41,7 +41,7 @@ class TorchSampler:
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
         results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
         self._engine.model.eval()
-        with torch.no_grad(), self._engine.using(self.weights):
+        with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
             for batch in micro_batches(rows, self._engine.options.micro_batch_tokens):
                 values = self._engine.logprobs([rows[i] for i in batch], temperature).cpu().numpy()
                 for line, i in enumerate(batch):
@@ -56,7 +56,7 @@ class TorchSampler:
                 raise CapabilityError("an empty prompt cannot be sampled from; it needs at least one token")
             self._engine.check_length(len(prompt) + 1)
         self._engine.model.eval()
-        with torch.no_grad(), self._engine.using(self.weights):
+        with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
             for batch in _prompt_batches(prompts, params):
                 decode = _Decode(self._engine, [prompts[i] for i in batch], [keys[i] for i in batch], params)
                 for i, samples in zip(batch, decode.run(), strict=True):

@@ -31,8 +31,6 @@ from toolhone.rows import Row, micro_batches
 from toolhone.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
-NARROW = 512
-"""Models up to this width train several micro-batches at once on a CPU."""
 
 
 class TorchTrainer:
@@ -48,25 +46,20 @@ class TorchTrainer:
         self.engine.model.train()
         self._passes += 1
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
-        workers = self._workers()
-        limit = self.engine.options.micro_batch_tokens
-        if workers > 1:
-            limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * workers)))
-        batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
-        for metrics in self._side_by_side(batches, loss, workers) if workers > 1 else self._one_by_one(batches, loss):
-            for name, value in metrics.items():
-                totals[name] = totals.get(name, 0.0) + value
+        with self.engine.one_thread_if_small() as threads:
+            workers = threads if self._order_is_free() else 1
+            limit = self.engine.options.micro_batch_tokens
+            if workers > 1:
+                limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * workers)))
+            batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
+            for metrics in self._side_by_side(batches, loss, workers) if workers > 1 else self._one_by_one(batches, loss):
+                for name, value in metrics.items():
+                    totals[name] = totals.get(name, 0.0) + value
         return Done({name: float(value) for name, value in totals.items()})
 
-    def _workers(self) -> int:
-        """How many micro-batches to run at once: on a CPU, as many as threads where matrices are too small to gain from several.
-
-        With dropout only one, since its random numbers come from one stream.
-        """
-        engine = self.engine
-        width = int(getattr(engine.model.config.get_text_config(), "hidden_size", NARROW + 1))
-        dropout = engine.lora is not None and engine.lora.dropout > 0
-        return torch.get_num_threads() if engine.device.type == "cpu" and width <= NARROW and not dropout else 1
+    def _order_is_free(self) -> bool:
+        """Whether micro-batches may run at once: not with dropout, whose random numbers come from one stream."""
+        return self.engine.small and (self.engine.lora is None or self.engine.lora.dropout == 0)
 
     def _one_by_one(self, batches: Sequence[Sequence[Row]], loss: Loss) -> Iterator[dict[str, torch.Tensor]]:
         with torch.random.fork_rng(devices=[self.engine.device] if self.engine.device.type == "cuda" else []):
@@ -85,16 +78,12 @@ class TorchTrainer:
             total, metrics = self._loss(batch, loss)
             return metrics, torch.autograd.grad(total, weights, allow_unused=True) if total.requires_grad else []
 
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-                for metrics, gradients in threads.map(work, batches):
-                    for value, gradient in zip(weights, gradients, strict=False):
-                        if gradient is not None:
-                            value.grad = gradient if value.grad is None else value.grad.add_(gradient)
-                    yield metrics
-        finally:
-            torch.set_num_threads(workers)
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            for metrics, gradients in threads.map(work, batches):
+                for value, gradient in zip(weights, gradients, strict=False):
+                    if gradient is not None:
+                        value.grad = gradient.clone() if value.grad is None else value.grad.add_(gradient)
+                yield metrics
 
     def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The scaled loss of one micro-batch, and its metrics."""
@@ -108,7 +97,8 @@ class TorchTrainer:
 
     def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
         self._keep_snapshots()
-        return Done(self._stepper.step(optimizer))
+        with self.engine.one_thread_if_small():
+            return Done(self._stepper.step(optimizer))
 
     def snapshot(self) -> TorchSampler:
         sampler = TorchSampler(self.engine)
