@@ -120,7 +120,7 @@ def test_log_validate_and_save_keep_their_own_intervals(tmp_path: Path) -> None:
 def test_the_best_checkpoint_is_the_one_with_the_highest_exact_match(tmp_path: Path) -> None:
     _, run, _ = train(tmp_path / "run", plan(validate_every=4), scores=[0.2, 0.6, 0.4])
     state = run.state(run.checkpoint(BEST))
-    assert (state["best_step"], state["best_score"]) == (8, 0.6)
+    assert (state["step"], state["best_score"]) == (8, 0.6)
     final, best = open_toy(16, seed=1), open_toy(16, seed=1)
     final.load(run.checkpoint(FINAL), optimizer=False)
     best.load(run.checkpoint(BEST), optimizer=False)

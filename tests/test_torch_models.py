@@ -245,7 +245,7 @@ def test_a_prefix_that_rows_share_runs_once_and_changes_no_gradient(qwen: Path, 
     assert widths == [19, 3 * 30]
     monkeypatch.setattr(trainer.engine, "shares_prefixes", False)
     for name, value in gradients(trainer, rows).items():
-        assert torch.allclose(once[name], value, rtol=1e-4, atol=1e-6), name
+        assert (once[name] - value).norm() <= 1e-5 * value.norm(), name
 
 
 def test_a_prefix_ends_before_the_first_position_that_is_wanted() -> None:

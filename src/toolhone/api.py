@@ -12,35 +12,37 @@ This is the only place that puts a backend, a dialect, tools, data and an algori
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolhone.algorithms.sft import Ending, Hooks, Validation, sft
 from toolhone.backends.base import Lora, Sampler, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_trainer
+from toolhone.backends.torch.trainer import open_sampler, open_trainer
 from toolhone.config import Experiment, load_experiment, make_experiment
 from toolhone.data.files import read_tasks
-from toolhone.data.gather import gather
+from toolhone.data.gather import Materials, gather
 from toolhone.data.pico import pico_folder
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError, RunError
+from toolhone.evaluation.evaluate import check_playable
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
-from toolhone.evaluation.folder import write_folder
+from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import METRICS, Evaluation
 from toolhone.progress import Progress, Silent
-from toolhone.run import Run, write_json, writing
+from toolhone.rows import Row
+from toolhone.run import FINAL, Run, read_json, write_json, writing
 from toolhone.schema import Task
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry, load_tools
 
-PICO = "pico"
+PICO, ADAPTER = "pico", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,16 @@ class Model:
     experiment: Experiment
     max_context: int
 
-    def policy(self, **changes: Any) -> TokenPolicy:
-        """What evaluation and chat talk to; `changes` replace fields of `SamplingParams`."""
-        return _policy(self.sampler, self.dialect, self.tokenizer, self.experiment, self.max_context, changes)
+    def policy(self) -> TokenPolicy:
+        """What evaluation and chat talk to; it samples as the experiment's `evaluation` section says."""
+        return _policy(self.sampler, self.dialect, self.tokenizer, self.experiment, self.max_context)
 
 
 def experiment(source: Mapping[str, Any] | str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
-    """An experiment from a mapping, a file, or all defaults."""
+    """An experiment from a mapping, a file, or all defaults, with `key=value` overrides."""
     if isinstance(source, Mapping):
-        return make_experiment(source, "the experiment")
+        plan = make_experiment(source, "the experiment")
+        return _overridden(plan, overrides) if overrides else plan
     return load_experiment(None if source is None else Path(source), overrides)
 
 
@@ -74,38 +77,73 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
     run = _resumed(folder, plan) if resume else None
     if run is None and (folder / "experiment.json").exists():
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
-    materials = gather(plan)
-    trainer, tokenizer, dialect = _open_for_training(plan)
-    rows = render_rows(materials.train, dialect, tokenizer, plan.training, plan.data.too_long, progress)
-    held_out = render_rows(materials.held_out, dialect, tokenizer, plan.training, "drop").rows if materials.held_out else []
-    registry = open_registry(plan)
+    materials, registry = gather(plan), open_registry(plan)
+    check_playable(materials.tasks)
+    bench = _Bench(plan, registry, progress)
+    rows, held_out, report = bench.rows(materials)
+    if run is not None:
+        _same_data(run, report)
     run = run or Run.create(folder, plan)
     with writing(folder):
-        counts = {"rows": len(rows.rows), "too_long": rows.dropped, "longest_row": rows.longest}
-        write_json(folder / "data.json", {**materials.report, **counts})
-    if rows.dropped:
-        progress.report(
-            f"{rows.dropped} rows are longer than training.max_length={plan.training.max_length} and were dropped whole"
-        )
-    context = trainer.engine.max_context
-
-    def validate(sampler: Sampler) -> Validation:
-        policy = _policy(sampler, dialect, tokenizer, plan, context, {})
-        tasks = materials.tasks[: plan.training.validation_samples]
-        return _scores(play_and_judge(policy, tasks, registry, max_turns=plan.evaluation.max_turns))
-
-    def save(place: Path, optimizer: bool) -> None:
-        trainer.save(place, optimizer)
-        if trainer.engine.lora is None:
-            tokenizer.save(place)
-
-    ending = sft(trainer, rows.rows, held_out, run, Hooks(validate, save, progress), run.latest() if resume else None)
+        write_json(folder / "data.json", report)
+    hooks = Hooks(lambda sampler: bench.validate(sampler, materials.tasks), bench.save, progress)
+    ending = sft(bench.trainer, rows, held_out, run, hooks, run.latest() if resume else None)
     if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
-        policy = _policy(trainer.snapshot(), dialect, tokenizer, plan, context, {})
-        tasks = materials.tasks[: plan.evaluation.num_samples]
-        result = play_and_judge(policy, tasks, registry, progress, plan.evaluation.max_turns)
-        write_folder(result, run.folder / "evaluation", dialect_fingerprint(dialect), overwrite=True)
+        result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
+        write_folder(result, run.folder / "evaluation", dialect_fingerprint(bench.dialect), overwrite=True)
     return run, ending
+
+
+class _Bench:
+    """What one training works with: trainer, tokenizer, dialect and tools, opened as the experiment says."""
+
+    def __init__(self, plan: Experiment, registry: Registry, progress: Progress) -> None:
+        self.plan, self.registry, self.progress = plan, registry, progress
+        name, section = resolve_model(plan), plan.training.lora
+        self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
+        self.dialect = open_dialect(self.tokenizer, plan.model.dialect, plan.model.markup)
+        adapter = Path(plan.model.adapter) if plan.model.adapter else None
+        lora = (
+            Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))
+            if section
+            else None
+        )
+        self.trainer = open_trainer(name, lora, _options(plan), adapter)
+        _same_vocabulary(self.tokenizer, self.trainer.engine.vocabulary, name)
+
+    def rows(self, materials: Materials) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        """Rows to train on, held-out rows, and the account of where every conversation went."""
+        plan, context = self.plan, self.trainer.engine.max_context
+        section = plan.training
+        if context and section.max_length > context:
+            self.progress.report(
+                f"training.max_length={section.max_length} is more than the model's context; rows may have {context} tokens"
+            )
+            section = section.model_copy(update={"max_length": context})
+        train = render_rows(materials.train, self.dialect, self.tokenizer, section, plan.data.too_long, self.progress)
+        held_out = []
+        counts = {"rows": len(train.rows), "too_long": train.dropped, "longest_row": train.longest, "held_out_too_long": 0}
+        if materials.held_out:
+            kept = render_rows(materials.held_out, self.dialect, self.tokenizer, section, plan.data.too_long)
+            held_out, counts["held_out_too_long"] = kept.rows, kept.dropped
+        dropped = counts["too_long"] + counts["held_out_too_long"]
+        if dropped:
+            self.progress.report(f"{dropped} rows are longer than training.max_length={section.max_length} and were dropped whole")
+        digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
+        return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
+
+    def evaluate(self, sampler: Sampler, tasks: Sequence[Task], progress: Progress | None = None) -> Evaluation:
+        policy = _policy(sampler, self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
+        return play_and_judge(policy, tasks, self.registry, progress, self.plan.evaluation.max_turns)
+
+    def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
+        chosen = tasks[: self.plan.training.validation_samples]
+        return _scores(self.evaluate(sampler, chosen)) if chosen else ({}, [])
+
+    def save(self, folder: Path, optimizer: bool) -> None:
+        self.trainer.save(folder, optimizer)
+        if self.trainer.engine.lora is None:
+            self.tokenizer.save(folder)
 
 
 def evaluate(
@@ -116,6 +154,8 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Play tasks (a file, a list, or the model's own held-out ones) and score them; `out` gets the evaluation folder."""
+    if out is not None:
+        refuse_overwriting(Path(out))
     if tasks is None:
         tasks = gather(model.experiment).tasks
         num_samples = num_samples or model.experiment.evaluation.num_samples
@@ -127,18 +167,41 @@ def evaluate(
 
 
 def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequence[str] = ()) -> Model:
-    """Open a run (its final checkpoint, or the one named), a checkpoint folder, a model folder, a hub name, or `pico`."""
+    """Open a run (its final checkpoint, or the one named), a checkpoint, a model or PEFT folder, a hub name, or `pico`.
+
+    A run or checkpoint may come from someone else: code that lies in its folder, and code that comes with its model, is run only
+    when an override asks for it.
+    """
     plan, weights = _find(Path(ref), str(ref), checkpoint)
+    if weights is not None:
+        plan = _without_foreign_code(plan, Path(ref))
     if overrides:
         plan = _overridden(plan, overrides)
-    base = resolve_model(plan)
-    full = weights is not None and (weights / "config.json").is_file()
-    folder = weights if weights is not None and full else None
-    adapter = weights if weights is not None and not full else Path(plan.model.adapter) if plan.model.adapter else None
-    sampler = open_sampler(folder or base, _options(plan), None if full else adapter)
-    tokenizer = TextTokenizer.load(folder or base)
+    if weights is not None and (weights / "config.json").is_file():
+        base, adapter = str(weights), None
+    else:
+        base = resolve_model(plan)
+        adapter = weights or (Path(plan.model.adapter) if plan.model.adapter else None)
+    sampler = open_sampler(base, _options(plan), adapter)
+    tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
+    _same_vocabulary(tokenizer, sampler.vocabulary, base)
     dialect = open_dialect(tokenizer, plan.model.dialect, plan.model.markup)
     return Model(str(ref), sampler, tokenizer, dialect, open_registry(plan), plan, sampler.max_context)
+
+
+def _without_foreign_code(plan: Experiment, folder: Path) -> Experiment:
+    for tool in plan.tools:
+        spec = tool if isinstance(tool, str) else str(tool.get("implementation", ""))
+        if ".py" in spec and Path(spec.partition(".py")[0] + ".py").resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{folder} brings its own tool code ({spec}); to run it, name it yourself: tools='[\"{spec}\"]'")
+    return plan.model_copy(update={"model": plan.model.model_copy(update={"trust_remote_code": False})})
+
+
+def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"{name}: the tokenizer has {tokenizer.vocab_size} tokens but the model only {rows}; they do not belong together"
+        )
 
 
 def resolve_model(plan: Experiment) -> str:
@@ -159,7 +222,7 @@ def open_registry(plan: Experiment) -> Registry:
 def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
     """The experiment that a reference belongs to, and the folder of its trained weights (None: the model as it is)."""
     if (path / "state.json").is_file():
-        return make_experiment(json.loads((path / "state.json").read_text())["experiment"], str(path / "state.json")), path
+        return make_experiment(read_json(path / "state.json").get("experiment", {}), str(path / "state.json")), path
     if (path / "experiment.json").is_file():
         run = Run.open(path)
         return run.experiment, run.checkpoint(checkpoint)
@@ -167,6 +230,9 @@ def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Pat
         raise RunError(f"--checkpoint names a checkpoint of a run, but {ref} is no run folder (it holds no experiment.json)")
     if ref != PICO and not path.exists() and ("/" not in ref or ref.startswith((".", "/"))):
         raise ModelError(f"no model or run at {ref!r}; give a run folder, a checkpoint, a model folder, a hub name or 'pico'")
+    if (path / ADAPTER).is_file():
+        base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""
+        return make_experiment({"model": {"name": base, "adapter": ref}}, str(path / ADAPTER)), None
     return make_experiment({"model": {"name": ref}}, "the command line"), None
 
 
@@ -182,21 +248,16 @@ def _resumed(folder: Path, plan: Experiment) -> Run:
     run = Run.open(folder)
     if run.experiment != plan:
         raise ConfigError(f"{folder} was made with other settings; resume it with its own: toolhone train --resume --out {folder}")
-    if run.latest() is None:
-        raise RunError(f"{folder} has no checkpoint to resume from; start again into another folder")
+    if FINAL in run.checkpoints():
+        raise RunError(f"{folder} is finished; look at it with toolhone eval {folder}, or train into another folder")
     return run
 
 
-def _open_for_training(plan: Experiment) -> tuple[TorchTrainer, TextTokenizer, Dialect]:
-    name = resolve_model(plan)
-    tokenizer = TextTokenizer.load(name)
-    dialect = open_dialect(tokenizer, plan.model.dialect, plan.model.markup)
-    section = plan.training.lora
-    lora = None
-    if section is not None:
-        lora = Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))
-    adapter = Path(plan.model.adapter) if plan.model.adapter else None
-    return open_trainer(name, lora, _options(plan), adapter), tokenizer, dialect
+def _same_data(run: Run, report: Mapping[str, Any]) -> None:
+    path = run.folder / "data.json"
+    before = read_json(path).get("rows_sha256") if path.is_file() else None
+    if before not in (None, report["rows_sha256"]):
+        raise RunError(f"{run.folder}: the training data is not what it was when the run began; train into another folder")
 
 
 def _options(plan: Experiment) -> EngineOptions:
@@ -211,12 +272,10 @@ def _options(plan: Experiment) -> EngineOptions:
     )
 
 
-def _policy(
-    sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: Experiment, context: int, changes: Mapping[str, Any]
-) -> TokenPolicy:
+def _policy(sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: Experiment, context: int) -> TokenPolicy:
     wanted = plan.evaluation
     params = SamplingParams(wanted.max_new_tokens, wanted.temperature, wanted.top_p, wanted.top_k, seed=plan.seed)
-    return TokenPolicy(sampler, dialect, tokenizer, replace(params, **changes), context)
+    return TokenPolicy(sampler, dialect, tokenizer, params, context)
 
 
 def _scores(result: Evaluation) -> Validation:

@@ -23,7 +23,7 @@ PATH_KEYS = (("data", "path"), ("data", "validation"), ("evaluation", "tasks"), 
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -152,10 +152,15 @@ class Experiment(Section):
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:
+        """Refuse settings that contradict each other, and fill in the learning rate."""
+        if self.data.path is None and (self.data.validation or self.data.max_samples or self.data.format != "auto"):
+            raise ValueError("data.validation, data.max_samples and data.format speak of a file, but there is no data.path")
+        if self.model.adapter is not None and self.training.lora != LoraSection():
+            raise ValueError("model.adapter brings its own LoRA settings; leave training.lora out")
         if self.training.learning_rate is not None:
             return self
         rate = 2e-4 if self.training.lora else 2e-5
@@ -169,7 +174,7 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experim
     if path is not None:
         values = _anchored(_read(path), path.resolve().parent)
     for override in overrides:
-        _apply(values, override)
+        values = _applied(values, override)
     return make_experiment(values, str(path or "the command line"))
 
 
@@ -183,7 +188,15 @@ def make_experiment(values: Mapping[str, Any], where: str) -> Experiment:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of an experiment file; editors complete from it."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
+    schema = Experiment.model_json_schema()
+    schema["properties"]["$schema"] = {"type": "string", "description": "where this schema lies, for editors"}
+    training = schema["$defs"]["TrainingSection"]["properties"]
+    shapes = schema["$defs"]["ScheduleSection"]["properties"]["shape"]["enum"]
+    training["schedule"] = {
+        "anyOf": [{"$ref": "#/$defs/ScheduleSection"}, {"enum": shapes}],
+        "default": training["schedule"]["default"],
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -219,10 +232,13 @@ def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _anchored_tool(tool: Any, base: Path) -> Any:
+    if isinstance(tool, dict) and isinstance(tool.get("implementation"), str):
+        return {**tool, "implementation": _anchored_tool(tool["implementation"], base)}
     return str((base / tool).resolve()) if isinstance(tool, str) and ".py" in tool else tool
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _applied(values: dict[str, Any], override: str) -> dict[str, Any]:
+    """The values with one `key=value` applied; a path in it is relative to the working folder."""
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise ConfigError(f"an override is key=value, for example training.steps=100; got {override!r}")
@@ -231,13 +247,18 @@ def _apply(values: dict[str, Any], override: str) -> None:
     except ValueError:
         value = text
     *parents, last = key.split(".")
-    place = values
-    for parent in parents:
-        below = place.setdefault(parent, {})
-        if not isinstance(below, dict):
-            below = place[parent] = {}
-        place = below
-    place[last] = value
+    change: Any = {last: value}
+    for parent in reversed(parents):
+        change = {parent: change}
+    return _merged(values, _anchored(change, Path.cwd()))
+
+
+def _merged(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    result = dict(values)
+    for key, value in change.items():
+        before = _shape_alone(result.get(key)) if key == "schedule" else result.get(key)
+        result[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
 
 
 def _sentence(error: ValidationError, where: str) -> str:
@@ -246,6 +267,8 @@ def _sentence(error: ValidationError, where: str) -> str:
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     parts = [part for part in problem["loc"] if not isinstance(part, int)]
     key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "value_error" and not key:
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(parts[:-1])
         place = f"in section {'.'.join(map(str, parts[:-1]))!r} of {where}" if parts[:-1] else f"in {where}"

@@ -40,7 +40,6 @@ class Story:
     model: Model
     evaluations: dict[str, Evaluation]
     plot: Path
-    ending: Ending
 
     def to_dict(self) -> dict[str, object]:
         """`{"seconds", "exact_match": {split: value}, "out"}`."""
@@ -54,21 +53,19 @@ def plan(seed: int) -> Experiment:
     return make_experiment({**values, "seed": seed}, "presets/demo.json")
 
 
-def tell(seed: int, out: Path, progress: Progress) -> Story:
-    """Train, evaluate on held-out fillers and held-out phrasings, draw."""
+def tell(seed: int, out: Path, progress: Progress) -> Story | None:
+    """Train, evaluate on held-out fillers and held-out phrasings, draw; None when Ctrl-C ended it."""
     started = time.monotonic()
     run, ending = train(plan(seed), out, progress=progress)
+    if ending is not Ending.FINISHED:
+        return None
     model = open_model(run.folder)
-    evaluations = (
-        {
-            split: evaluate(model, Templates(seed).tasks(TASKS, split), out=run.folder / "evaluation" / split, progress=progress)
-            for split in SPLITS
-        }
-        if ending is Ending.FINISHED
-        else {}
-    )
+    evaluations = {
+        split: evaluate(model, Templates(seed).tasks(TASKS, split), out=run.folder / "evaluation" / split, progress=progress)
+        for split in SPLITS
+    }
     picture = plot_runs([run.folder], run.folder / "curves.png")
-    story = Story(time.monotonic() - started, run, model, evaluations, picture, ending)
+    story = Story(time.monotonic() - started, run, model, evaluations, picture)
     write_json(run.folder / "demo.json", story.to_dict())
     return story
 

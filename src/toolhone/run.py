@@ -9,7 +9,7 @@
     RUN/evaluation/           the evaluation at the end (see `evaluation.folder`)
 
 Checkpoints appear whole or not at all. A resumed run cuts `metrics.jsonl` and `samples.jsonl` back to the checkpoint's step, so
-its log reads as if it had never stopped. Nothing here knows about models.
+its log goes on where the checkpoint stood (the first line after it covers the steps since then). Nothing here knows about models.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Run:
         path = folder / "experiment.json"
         if not path.is_file():
             raise RunError(f"{folder} is no run folder: it holds no experiment.json")
-        return Run(folder, make_experiment(json.loads(path.read_text()), str(path)))
+        return Run(folder, make_experiment(read_json(path), str(path)))
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         self._append("metrics.jsonl", {"step": step, "kind": kind, **values})
@@ -104,16 +104,34 @@ class Run:
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
         """What was noted with a checkpoint: the step, and what the algorithm wanted to remember."""
-        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        return state
+        return read_json(checkpoint / "state.json")
 
     def cut_back(self, step: int) -> None:
-        """Forget what was logged after `step`."""
+        """Forget what was logged after `step`, and a last line that was cut off."""
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.folder / name
             if path.exists():
-                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-                path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _logged_until(line, step)]
+                with writing(path):
+                    write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _logged_until(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a run wrote; a damaged one is a sentence."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} must hold a JSON object, it holds {type(value).__name__}")
+    return value
 
 
 def _step(name: str) -> int | None:
@@ -126,19 +144,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise RunError(f"there is no {path}; give a run folder or a metrics.jsonl file")
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            lines.append(json.loads(line))
+            value = json.loads(line)
         except ValueError as error:
             raise RunError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(value, dict) or not isinstance(value.get("step"), int) or "kind" not in value:
+            raise RunError(f"{path}, line {number}: wanted an object with 'step' and 'kind', got {line:.60}")
+        lines.append(value)
     return lines
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -155,6 +181,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -184,6 +214,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": versions,
         "git": _git_state(),
         "command": sys.argv,

@@ -90,7 +90,10 @@ class TextTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            return TextTokenizer(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code))
+            tokenizer = TextTokenizer(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code))
+            if not tokenizer.encode("a b"):
+                raise ModelError(f"{path} holds no tokenizer (no tokenizer.json); save the model together with its tokenizer")
+            return tokenizer
         except ModelError:
             raise
         except Exception as error:

@@ -24,12 +24,15 @@ import numpy as np
 from toolhone.algorithms.losses import cross_entropy
 from toolhone.backends.base import Adam, Metrics, Muon, Optimizer, Sampler, Trainer, random_stream
 from toolhone.config import ScheduleSection, TrainingSection
+from toolhone.errors import CapabilityError, RunError
 from toolhone.progress import Progress
 from toolhone.rows import Row
 from toolhone.run import BEST, FINAL, Run
 
 Validation = tuple[Metrics, list[dict[str, Any]]]
 """Scores of generated replies by name, and the replies themselves."""
+MOST_SKIPPED = 20
+"""Skipped steps in a row after which a run gives up (a float16 loss scale settles in fewer)."""
 SHOWN = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format")
 """Scores that stand beside the progress bar after a validation."""
 
@@ -38,6 +41,8 @@ class Ending(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     """Stopped by Ctrl-C after the step in hand; the state was saved."""
+    FINISHED_ON_REQUEST = "finished_on_request"
+    """Ctrl-C came in the last step: the training is whole, and what would follow it is not wanted."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,6 @@ class State:
     step: int = 0
     seconds: float = 0.0
     best_score: float | None = None
-    best_step: int = 0
 
 
 @dataclass
@@ -69,6 +73,15 @@ class Tally:
     trained: float = 0.0
     tokens: int = 0
     grad_norm: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not training."""
+        before = time.monotonic()
+        yield
+        self.started += time.monotonic() - before
 
     def speed(self) -> float:
         """Tokens per second of wall time."""
@@ -80,10 +93,12 @@ def sft(
 ) -> Ending:
     """Train on `rows`; `held_out` rows give the validation loss. The plan is `run.experiment.training`."""
     plan = run.experiment.training
+    if plan.optimizer == "muon" and not trainer.can.muon:
+        raise CapabilityError("training.optimizer: this backend has no muon; use adamw")
     total = planned_steps(plan, len(rows))
     state = _resume(trainer, run, resume_from)
     started = time.monotonic() - state.seconds
-    tally, scores = Tally(), ""
+    tally, scores, saved = Tally(), "", state.step
     hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
         while state.step < total and not stopping():
@@ -96,14 +111,19 @@ def sft(
             hooks.progress.advance(1, f"loss {metrics['loss']:.3f}  {tally.speed():,.0f} tokens/s  {scores}")
             if due(state.step, plan.log_every, total):
                 tally = _report(tally, state, total, plan, run, hooks)
-            if due(state.step, plan.validate_every, total):
-                scores = _validate(trainer, held_out, state, run, hooks)
-            if due(state.step, plan.save_every, total) or stopping():
+            if due(state.step, plan.save_every, total):
                 _save(f"checkpoint_step_{state.step}", state, run, hooks)
-    if state.step < total:
+                saved = state.step
+            if due(state.step, plan.validate_every, total):
+                with tally.paused():
+                    scores = _validate(trainer, held_out, state, run, hooks)
+        stopped = stopping()
+    if stopped and state.step < total:
+        if saved != state.step:
+            _save(f"checkpoint_step_{state.step}", state, run, hooks)
         return Ending.INTERRUPTED
     _save(FINAL, state, run, hooks, optimizer=False)
-    return Ending.FINISHED
+    return Ending.FINISHED_ON_REQUEST if stopped else Ending.FINISHED
 
 
 def planned_steps(plan: TrainingSection, rows: int) -> int:
@@ -156,18 +176,31 @@ def optimizer_at(plan: TrainingSection, step: int, total: int) -> Optimizer:
 
 def _resume(trainer: Trainer, run: Run, folder: Path | None) -> State:
     if folder is None:
+        run.cut_back(0)
         return State()
-    trainer.load(folder)
     saved = run.state(folder)
+    missing = [name for name in ("step", "seconds", "best_score") if name not in saved]
+    if missing:
+        raise RunError(f"{folder}/state.json lacks {', '.join(missing)}; it is no checkpoint of a training")
+    trainer.load(folder)
     run.cut_back(saved["step"])
-    return State(saved["step"], saved["seconds"], saved["best_score"], saved["best_step"])
+    best = run.state(run.checkpoint(BEST))["best_score"] if BEST in run.checkpoints() else saved["best_score"]
+    return State(saved["step"], saved["seconds"], best)
 
 
 def _count(tally: Tally, metrics: Metrics, batch: Sequence[Row]) -> None:
+    """Add a step to the tally. A step whose gradient is not finite was skipped by the backend; many in a row stop the run."""
     tally.steps += 1
+    tally.tokens += sum(map(len, batch))
+    if metrics.get("skipped"):
+        tally.skipped += 1
+        tally.skipped_in_a_row += 1
+        if tally.skipped_in_a_row >= MOST_SKIPPED:
+            raise RunError(f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; lower training.learning_rate")
+        return
+    tally.skipped_in_a_row = 0
     tally.nll += metrics["nll"]
     tally.trained += metrics["tokens"]
-    tally.tokens += sum(map(len, batch))
     tally.grad_norm += metrics["grad_norm"]
 
 
@@ -175,10 +208,11 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
     """Log the means since the last report and begin a new tally."""
     values = {
         "loss": tally.nll / max(1.0, tally.trained),
-        "grad_norm": tally.grad_norm / tally.steps,
+        "grad_norm": tally.grad_norm / max(1, tally.steps - tally.skipped),
         "learning_rate": optimizer_at(plan, state.step - 1, total).learning_rate,
         "tokens_per_second": tally.speed(),
         "trained_tokens": int(tally.trained),
+        "skipped_steps": tally.skipped,
         "seconds": round(state.seconds, 3),
     }
     run.log("train", state.step, values)
@@ -187,7 +221,7 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
         f"Iteration {state.step}/{total} | Loss {values['loss']:.4f} | {values['tokens_per_second']:,.0f} tokens/s | "
         f"lr {values['learning_rate']:.2e} | {left:.0f} s left"
     )
-    return Tally()
+    return Tally(skipped_in_a_row=tally.skipped_in_a_row)
 
 
 def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> str:
@@ -201,8 +235,8 @@ def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run,
     shown = " | ".join(f"{name} {value:.3f}" for name, value in values.items())
     hooks.progress.report(f"Validation at {state.step} | {shown}")
     score = scores.get("exact_match", 0.0 if loss is None else -loss)
-    if state.best_score is None or score > state.best_score:
-        state.best_score, state.best_step = score, state.step
+    if math.isfinite(score) and (state.best_score is None or score > state.best_score):
+        state.best_score = score
         _save(BEST, state, run, hooks, optimizer=False)
     return " ".join(f"{name} {value:.2f}" for name, value in scores.items() if name in SHOWN)
 

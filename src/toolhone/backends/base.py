@@ -227,7 +227,10 @@ class Trainer(Protocol):
         ...
 
     def optim_step(self, optimizer: Optimizer) -> Pending[Metrics]:
-        """Apply the accumulated gradient and clear it; the metrics hold `grad_norm`, taken before clipping."""
+        """Apply the accumulated gradient and clear it; the metrics hold `grad_norm`, taken before clipping.
+
+        A gradient that is not finite is not applied: then `skipped` is 1.
+        """
         ...
 
     def snapshot(self) -> Sampler:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from toolhone.episodes.dialogue import Dialogue
+    from toolhone.schema import Tool
 
 EXAMPLE = "Examples: toolhone chat runs/sft   |   toolhone chat runs/sft --prompt 'What is 12 * 7?'"
 
@@ -29,13 +33,15 @@ def chat(
     if not prompt and sys.stdin.isatty():
         names = ", ".join(tool.name for tool in opened.registry.tools)
         print(f"{model} in dialect {opened.dialect.name}; tools: {names}. An empty line ends the talk.", file=sys.stderr)
-    for text in prompt or _typed():
-        if prompt:
-            print(f"you        {text}")
-        for event in dialogue.say(text):
-            show_event(event)
-    if save is not None:
-        _append(save, dialogue, opened.registry.tools)
+    try:
+        for text in prompt or _typed():
+            if prompt:
+                print(f"you        {text}")
+            for event in dialogue.say(text):
+                show_event(event)
+    finally:
+        if save is not None:
+            _append(save, dialogue, opened.registry.tools)
 
 
 def _typed() -> Iterator[str]:
@@ -52,16 +58,18 @@ def _typed() -> Iterator[str]:
         yield text
 
 
-def _append(path: Path, dialogue: object, tools: object) -> None:
+def _append(path: Path, dialogue: Dialogue, tools: Sequence[Tool]) -> None:
+    """Write the talk up to its last good turn, and say how much was left out."""
     import json
 
-    from toolhone.episodes.dialogue import Dialogue
     from toolhone.run import writing
     from toolhone.schema import Conversation
 
-    assert isinstance(dialogue, Dialogue)
-    if len(dialogue.messages) < 2:
+    left_out = len(dialogue.messages) - dialogue.whole
+    if left_out:
+        print(f"{left_out} messages at the end are not saved: their turn was cut off or could not be read", file=sys.stderr)
+    if not dialogue.whole:
         return
-    conversation = Conversation(tuple(dialogue.messages), tuple(tools), source="chat")  # type: ignore[arg-type]
+    conversation = Conversation(tuple(dialogue.messages[: dialogue.whole]), tuple(tools), source="chat")
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(conversation.to_dict(), ensure_ascii=False) + "\n")

@@ -6,9 +6,13 @@ import json
 import sys
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from toolhone.demo import Story
+    from toolhone.evaluation.statistics import Score
 
 EXAMPLE = "Examples: toolhone demo   |   toolhone demo --seed 1 --out runs/mine --json"
 
@@ -21,7 +25,6 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """Watch a model learn to call tools: make data, train, evaluate, draw, talk. No network, no GPU, a few minutes."""
-    from toolhone.algorithms.sft import Ending
     from toolhone.demo import tell
     from toolhone.progress import open_progress
 
@@ -30,7 +33,7 @@ def demo(
         print(f"Training pico (0.8 million parameters) to call tools, from nothing; everything goes to {folder}", file=sys.stderr)
     with open_progress("plain" if as_json else "auto") as progress:
         story = tell(seed, folder, progress)
-    if story.ending is Ending.INTERRUPTED:
+    if story is None:
         print(f"stopped; the state is saved. Go on with: toolhone train --resume --out {folder}", file=sys.stderr)
         raise typer.Exit(130)
     if as_json:
@@ -44,7 +47,7 @@ def _free_folder() -> Path:
     return next(folder for folder in names if not folder.exists())
 
 
-def _show(story) -> None:  # type: ignore[no-untyped-def]
+def _show(story: Story) -> None:
     from rich.table import Table
 
     from toolhone.cli.show import console, show_event
@@ -70,7 +73,7 @@ def _show(story) -> None:  # type: ignore[no-untyped-def]
     )
 
 
-def _cell(score) -> str:  # type: ignore[no-untyped-def]
-    if score.value is None:
+def _cell(score: Score) -> str:
+    if score.value is None or score.low is None or score.high is None:
         return "-"
     return f"{100 * score.value:.1f}  ({100 * score.low:.1f} to {100 * score.high:.1f})"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolhone.cli.config import Overrides, split_experiment
+
+if TYPE_CHECKING:
+    from toolhone.config import Experiment
 
 EXAMPLE = "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train --resume --out runs/sft"
 
@@ -30,7 +33,7 @@ def train(
     _train(plan, folder, resume)
 
 
-def _train(plan, folder: Path, resume: bool) -> None:  # type: ignore[no-untyped-def]
+def _train(plan: Experiment, folder: Path, resume: bool) -> None:
     from toolhone.algorithms.sft import Ending
     from toolhone.api import train as run_training
     from toolhone.cli.show import show_evaluation
@@ -42,6 +45,6 @@ def _train(plan, folder: Path, resume: bool) -> None:  # type: ignore[no-untyped
     if ending is Ending.INTERRUPTED:
         print(f"stopped; the state is saved. Go on with: toolhone train --resume --out {folder}", file=sys.stderr)
         raise typer.Exit(130)
-    if (run.folder / "evaluation").is_dir():
+    if (run.folder / "evaluation" / "metrics.json").is_file():
         show_evaluation(read_folder(run.folder / "evaluation"), plan.tracking.samples)
     print(f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}", file=sys.stderr)

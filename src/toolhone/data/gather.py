@@ -9,8 +9,9 @@ Training data is checked here, before any model is opened: the first finding sto
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,18 @@ def gather(experiment: Experiment) -> Materials:
     """Read or make the data, check it, and hold a part out."""
     data = experiment.data
     materials = _from_templates(data, experiment.seed) if data.path is None else _from_file(data, experiment.seed)
-    if experiment.evaluation.tasks is None:
-        return materials
-    tasks = read_tasks(experiment.evaluation.tasks)
+    tasks = _distinct(materials.tasks) if experiment.evaluation.tasks is None else read_tasks(experiment.evaluation.tasks)
     return Materials(materials.train, materials.held_out, tasks, {**materials.report, "tasks": len(tasks)})
+
+
+def _distinct(tasks: Sequence[Task]) -> list[Task]:
+    """Tasks whose ids all differ: rows without an id of their own, or with one that occurs before, get a number."""
+    seen: Counter[str] = Counter()
+    result = []
+    for task in tasks:
+        seen[task.id] += 1
+        result.append(task if seen[task.id] == 1 else replace(task, id=f"{task.id}~{seen[task.id]}"))
+    return result
 
 
 def _from_templates(data: DataSection, seed: int) -> Materials:
@@ -61,6 +70,7 @@ def _from_file(data: DataSection, seed: int) -> Materials:
     loaded = _open(data.path, data)
     report: dict[str, Any] = {"source": data.path, **_report(loaded)}
     conversations = list(loaded.conversations)[: data.max_samples]
+    report["beyond_max_samples"] = len(loaded.conversations) - len(conversations)
     findings = check(conversations, loaded.places[: len(conversations)])
     findings.raise_if_any()
     report["findings"] = {kind.value: count for kind, count in findings.counts.items()}

@@ -30,7 +30,9 @@ _WHOLE_NUMBERS = ("limit",)
 
 _REAL = 0.5
 """Share of words that are taken from a pool; the others are made up."""
-_MADE_UP = re.compile(r"(?i)(?=[a-z]{4,9}$)[^aeiou]{0,2}([aeiou]{1,2}[^aeiou]{1,2}){1,3}([aeiou]{1,2})?")
+_NAMES = ("city", "first", "last")
+"""Pools of words that begin with a capital."""
+_MADE_UP = re.compile(r"(?=[a-z]{4,9}$)[^aeiou]{0,2}([aeiou]{1,2}[^aeiou]{1,2}){1,3}([aeiou]{1,2})?")
 """What a made-up word looks like: four to nine letters that can be spoken."""
 Slots = dict[str, str]
 
@@ -170,16 +172,26 @@ class Fillers:
         return f"{start} {self._or_made_up('noun')}"
 
     def _or_made_up(self, pool: str) -> str:
-        return self._from(pool) if self._rng.random() < _REAL else self._made_up(pool)
+        if self._rng.random() < _REAL:
+            return self._from(pool)
+        return self._made_up().capitalize() if pool in _NAMES else self._made_up()
 
-    def _made_up(self, pool: str) -> str:
-        """The beginning of one word of the pool and the end of another, as in `Lisbon` + `Madrid` = `Lisdrid`."""
+    def _made_up(self) -> str:
+        """The beginning of one real word and the end of another, of any pool, as in `lan(tern)` + `(Ma)drid` = `landrid`."""
+        words = _single_words(self._held_out)
         while True:
-            first, second = self._from(pool), self._from(pool)
-            word = first[: self._rng.randint(2, max(2, len(first) - 2))] + second[-self._rng.randint(2, max(2, len(second) - 2)) :]
-            is_held_out = zlib.crc32(word.lower().encode()) % 7 == 3
-            if is_held_out == self._held_out and _MADE_UP.fullmatch(word) and word.lower() not in _real_words():
+            first, second = self._rng.choice(words), self._rng.choice(words)
+            word = first[: self._rng.randint(2, len(first) - 2)] + second[self._rng.randint(2, len(second) - 2) :]
+            is_held_out = zlib.crc32(word.encode()) % 7 == 3
+            if is_held_out == self._held_out and _MADE_UP.fullmatch(word) and word not in _real_words():
                 return word
+
+
+@cache
+def _single_words(held_out: bool) -> list[str]:
+    """The words of all pools of a set, in small letters, that are long enough to be cut."""
+    pools = fillers()["held_out" if held_out else "train"]
+    return sorted({word.lower() for pool in pools.values() for word in pool if len(word) >= 4 and word.isalpha()})
 
 
 @cache

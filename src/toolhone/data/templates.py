@@ -17,6 +17,7 @@ Not here: preferences, tasks with a world, questions that need knowledge or judg
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class Templates:
         expect = Expect(no_call=True)
         if last.calls:
             calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
-            answer = self._made(last.calls[0]).content.strip() if len(calls) == 1 else None
+            answer = _key_fact(last.calls[0].name, self._made(last.calls[0]).content) if len(calls) == 1 else None
             expect = Expect(calls, answer=answer)
         return Task(name, tuple(messages), self.tools, expect, category=category, source="templates")
 
@@ -163,3 +164,10 @@ def _single_calls() -> list[Intent]:
 
 def _turn(wording: Wording, *requests: Request) -> Turn:
     return Turn(wording.question(requests), requests)
+
+
+def _key_fact(tool: str, content: str) -> str:
+    """What a final answer must carry of a tool's result: the temperature, the first title found, or the whole result."""
+    if tool == "weather":
+        return str(json.loads(content)["temperature"])
+    return str(json.loads(content)[0]["title"]) if tool == "search" else content.strip()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toolhone.episodes.driver import play
-from toolhone.episodes.episode import Episode, Rules
+from toolhone.episodes.episode import Episode, Rules, refuse_unplayable
 from toolhone.episodes.policy import Policy
 from toolhone.errors import DataError
 from toolhone.evaluation.metrics import Circumstances, Evaluation, can_run, judge
@@ -51,6 +51,12 @@ def evaluate(
 def runnable_names(registry: Registry | None) -> frozenset[str]:
     """The tools that have an implementation."""
     return frozenset(tool.name for tool in (() if registry is None else registry.tools) if tool.function is not None)
+
+
+def check_playable(tasks: Sequence[Task]) -> None:
+    """Refuse, before anything is played, what `evaluate` would refuse. No tasks at all are fine here."""
+    check_ids(tasks)
+    refuse_unplayable(tasks)
 
 
 def check_ids(tasks: Sequence[Task]) -> None:

@@ -36,20 +36,29 @@ def write_folder(
 ) -> Path:
     """Write an evaluation; a folder that holds one already is refused unless `overwrite` is set. Returns the folder."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: this is a file; wanted a folder for the evaluation")
-    present = [name for name in (METRICS, SAMPLES, TABLE, DIALECT) if (folder / name).exists()]
-    if present and not overwrite:
-        raise RunError(
-            f"{folder}: this folder holds an evaluation already ({', '.join(present)}); name another or allow overwriting"
-        )
-    _remove([folder / name for name in present])
+    if not overwrite:
+        refuse_overwriting(folder)
+    _remove([folder / name for name in _present(folder)])
     write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
     _write(folder / TABLE, _csv(evaluation))
     if dialect is not None:
         _write(folder / DIALECT, _json(plain(dict(dialect))))
     _write(folder / METRICS, _json(evaluation.to_dict()))
     return folder
+
+
+def refuse_overwriting(folder: Path) -> None:
+    """Stop where an evaluation lies already, or a file."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: this is a file; wanted a folder for the evaluation")
+    if present := _present(folder):
+        raise RunError(
+            f"{folder}: this folder holds an evaluation already ({', '.join(present)}); name another or allow overwriting"
+        )
+
+
+def _present(folder: Path) -> list[str]:
+    return [name for name in (METRICS, SAMPLES, TABLE, DIALECT) if (folder / name).exists()]
 
 
 def read_folder(folder: str | Path) -> Evaluation:

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from toolhone.backends.base import Lora, padded
-from toolhone.backends.torch.lora import CONFIG, add_lora, read_lora_config, read_peft
+from toolhone.backends.torch.lora import CONFIG, LoraLayer, add_lora, read_lora_config, read_peft
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row
 
@@ -38,7 +39,7 @@ SMALL = 512
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to run a model. `device_map`: "auto" (the best single device; several GPUs through accelerate), a device, or a map.
+    """How to run a model. `device_map`: "auto" (the best single device), a device, or, through accelerate, "balanced" or a map.
 
     `micro_batch_tokens`: padded tokens in one forward pass.
     """
@@ -52,11 +53,12 @@ class EngineOptions:
 
 
 class Engine:
-    """The model, its head, its device and precision. `weights_version` counts changes of the trained weights."""
+    """The model, its head, its device and precision."""
 
     def __init__(self, model: Any, name: str, options: EngineOptions, lora: Lora | None, layers: list[str]) -> None:
         self.model, self.name, self.options, self.lora, self.lora_layers = model, name, options, lora, layers
         self.device: torch.device = model.get_input_embeddings().weight.device
+        self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self.compute_dtype = DTYPES[options.torch_dtype]
         self.max_context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
         width = int(getattr(model.config.get_text_config(), "hidden_size", SMALL + 1))
@@ -67,6 +69,13 @@ class Engine:
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """Name and value of each weight that learns."""
         return [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+
+    def learning(self, on: bool) -> None:
+        """Switch LoRA's dropout. The model itself is in training mode only where activation checkpointing asks for it."""
+        self.model.train(on and self.options.gradient_checkpointing)
+        for part in self.model.modules():
+            if isinstance(part, LoraLayer):
+                part.dropout.train(on)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.compute_dtype is torch.float32:
@@ -200,7 +209,8 @@ def _find_head(engine: Engine) -> Head:
     with torch.no_grad(), engine.autocast():
         expected = whole(probe).float()
         try:
-            same = head is not None and torch.allclose(project(trunk(probe)).float(), expected, rtol=1e-3, atol=1e-3)
+            ours = project(trunk(probe)).float().to(expected.device) if head is not None else None
+            same = ours is not None and torch.allclose(ours, expected, rtol=1e-3, atol=1e-3)
         except (AttributeError, TypeError, RuntimeError):
             same = False
     vocabulary = expected.shape[-1]
@@ -222,7 +232,9 @@ def common_prefix(tokens: NDArray[np.int64], mask: NDArray[np.bool_]) -> int:
 
 def _sharing_is_exact(engine: Engine) -> bool:
     """Whether this model, given a prefix once and each rest with its cache, gives the hidden states it gives for whole rows."""
-    if getattr(engine.model.config.get_text_config(), "sliding_window", None):
+    config = engine.model.config.get_text_config()
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if getattr(config, "sliding_window", None) or rope in ("dynamic", "longrope"):
         return False
     rows = torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=engine.device) % engine.model.config.get_text_config().vocab_size
     try:
@@ -232,8 +244,13 @@ def _sharing_is_exact(engine: Engine) -> bool:
         return False
 
 
-def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = None, adapter: Path | None = None) -> Engine:
-    """Load a causal model from a folder (or the hub), with fresh adapters, those of a PEFT folder, or none (full training)."""
+def open_engine(
+    name: str | Path, options: EngineOptions, lora: Lora | None = None, adapter: Path | None = None, learns: bool = True
+) -> Engine:
+    """Load a causal model from a folder (or the hub), with fresh adapters, those of a PEFT folder, or none (full training).
+
+    Weights that learn are float32; with `learns` False all are of `torch_dtype`.
+    """
     path = Path(name)
     if adapter is None and (path / CONFIG).is_file():
         adapter, name = path, read_lora_config(path)[1]
@@ -241,8 +258,8 @@ def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = No
         if not (adapter / CONFIG).is_file():
             raise ModelError(f"model.adapter: {adapter} holds no {CONFIG}; give a PEFT folder (a LoRA checkpoint of a run is one)")
         lora = read_lora_config(adapter)[0]
-    dtype = DTYPES[options.torch_dtype] if lora else torch.float32
-    model = _load(str(name), options, dtype)
+    dtype = DTYPES[options.torch_dtype] if lora or not learns else torch.float32
+    model = load_causal_model(str(name), options, dtype)
     _switch_off_dropout(model)
     layers = add_lora(model, lora, options.seed) if lora else []
     if adapter is not None:
@@ -253,7 +270,7 @@ def open_engine(name: str | Path, options: EngineOptions, lora: Lora | None = No
     return Engine(model, str(name), options, lora, layers)
 
 
-def _load(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
+def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
@@ -264,7 +281,7 @@ def _load(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=dtype, trust_remote_code=options.trust_remote_code, device_map=options.device_map if mapped else None
             )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"model.name: no causal model could be loaded from {name!r} ({reason}); give a model folder, a hub name or 'pico'"
@@ -290,14 +307,16 @@ def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
     """The device to use, and whether accelerate must spread the model instead."""
     if isinstance(device_map, dict) or device_map in ("balanced", "balanced_low_0", "sequential"):
         return torch.device("cpu"), True
-    if device_map != "auto":
-        try:
-            return torch.device(device_map), False
-        except RuntimeError:
-            raise ModelError(f"model.device_map: {device_map!r} is no device; use 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'") from None
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.cuda.device_count() > 1
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu"), False
+    if device_map == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best), False
+    try:
+        device = torch.device(device_map)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ModelError(f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); use 'auto' or 'cpu'") from None
+    return device, False
 
 
 def _checkpoint_activations(model: Any) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from toolhone.backends.base import Lora
 from toolhone.errors import ConfigError, ModelError, nearest
+from toolhone.run import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -123,7 +125,10 @@ def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folde
 
 def read_lora_config(folder: Path) -> tuple[Lora, str]:
     """The adapter's shape and the name of its base model, from a PEFT folder; refuses what `LoraLayer` cannot be."""
-    config = json.loads((folder / CONFIG).read_text())
+    config = read_json(folder / CONFIG)
+    for key in ("peft_type", "r", "lora_alpha", "target_modules"):
+        if key not in config:
+            raise ModelError(f"{folder}/{CONFIG} lacks {key!r}; it is no LoRA adapter")
     if config.get("peft_type") != "LORA":
         raise ModelError(f"{folder}: the adapter is of type {config.get('peft_type')!r}; only LORA can be loaded")
     for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"):
@@ -132,7 +137,8 @@ def read_lora_config(folder: Path) -> tuple[Lora, str]:
     targets = config["target_modules"]
     if isinstance(targets, str):
         raise ModelError(f"{folder}/{CONFIG}: target_modules is a pattern ({targets!r}); a list of module names can be loaded")
-    last = len(config.get("layers_to_transform") or [])
+    layers = config.get("layers_to_transform") or []
+    last = 1 if isinstance(layers, int) else len(layers)
     lora = Lora(config["r"], config["lora_alpha"], config.get("lora_dropout", 0.0), last, tuple(targets))
     return lora, config.get("base_model_name_or_path") or ""
 
@@ -141,7 +147,10 @@ def read_peft(model: nn.Module, folder: Path) -> None:
     """Copy the adapters of a PEFT folder into a model that `add_lora` has prepared."""
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS}; it is no LoRA checkpoint")
-    stored = load_file(folder / WEIGHTS)
+    try:
+        stored = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ModelError(f"{folder}/{WEIGHTS} is damaged ({error}); use another checkpoint") from None
     own = lora_state(model)
     if stored.keys() != own.keys():
         odd = sorted(stored.keys() ^ own.keys())

@@ -1,7 +1,7 @@
 """One optimiser step with every number given by the caller: AdamW, or Muon on the matrices with AdamW on the rest.
 
 Both come from torch. `Stepper` owns their state (moments, the float16 loss scale), clips by global norm, and skips a step whose
-float16 gradients overflowed.
+gradient is not finite (a float16 overflow; or a learning rate that is far too high).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Stepper:
         self._clean_steps = 0
 
     def step(self, optimizer: Optimizer) -> Metrics:
-        """Apply and clear the accumulated gradients. Metrics: `grad_norm` before clipping, `skipped` 1.0 after an overflow."""
+        """Apply and clear the accumulated gradients. Metrics: `grad_norm` before clipping, `skipped` 1.0 when it was not finite."""
         weights = [value for _, value in self._engine.trained() if value.grad is not None]
         if not weights:
             return {"grad_norm": 0.0, "skipped": 1.0}
@@ -37,24 +37,24 @@ class Stepper:
         for value in weights:
             assert value.grad is not None
             value.grad.div_(self.loss_scale)
-        norm = torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(w.grad.float()) for w in weights if w.grad is not None])
-        )
+        device = self._engine.device
+        norms = [torch.linalg.vector_norm(value.grad.float()).to(device) for value in weights if value.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         finite = bool(torch.isfinite(norm))
-        if finite or not self._loss_scaled:
+        if finite:
             self._clip(weights, norm, optimizer.clip_norm)
             for part in self._parts:
                 part.step()
         self._adapt_scale(finite)
         for value in weights:
             value.grad = None
-        return {"grad_norm": float(norm), "skipped": 0.0 if finite or not self._loss_scaled else 1.0}
+        return {"grad_norm": float(norm), "skipped": 0.0 if finite else 1.0}
 
     def _clip(self, weights: list[nn.Parameter], norm: torch.Tensor, limit: float) -> None:
         if limit > 0 and norm > limit:
             for value in weights:
                 assert value.grad is not None
-                value.grad.mul_(limit / (norm + 1e-6))
+                value.grad.mul_(limit / (float(norm) + 1e-6))
 
     def _adapt_scale(self, finite: bool) -> None:
         if not self._loss_scaled:

@@ -35,12 +35,17 @@ class TorchSampler:
         """Longest sequence in tokens; 0 when unbounded."""
         return self._engine.max_context
 
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the model's embedding."""
+        return self._engine.vocabulary
+
     def stream(self) -> Stream:
         return BatchStream(self)
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
         results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
-        self._engine.model.eval()
+        self._engine.learning(False)
         with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
             for batch in micro_batches(rows, self._engine.options.micro_batch_tokens):
                 values = self._engine.logprobs([rows[i] for i in batch], temperature).cpu().numpy()
@@ -55,7 +60,7 @@ class TorchSampler:
             if not prompt:
                 raise CapabilityError("an empty prompt cannot be sampled from; it needs at least one token")
             self._engine.check_length(len(prompt) + 1)
-        self._engine.model.eval()
+        self._engine.learning(False)
         with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
             for batch in _prompt_batches(prompts, params):
                 decode = _Decode(self._engine, [prompts[i] for i in batch], [keys[i] for i in batch], params)
@@ -90,6 +95,7 @@ class _Decode:
         self.reasons = [StopReason.LENGTH] * self.rows
         self.stop = frozenset(params.stop_ids)
         self.limits = [self._limit(len(prompts[row // self.copies])) for row in range(self.rows)]
+        self.ragged = len({len(prompt) for prompt in prompts}) > 1
         self.uniforms = None
         if params.temperature > 0:
             streams = (random_stream(params.seed, keys[row // self.copies], row % self.copies) for row in range(self.rows))
@@ -138,9 +144,10 @@ class _Decode:
 
     def _run_model(self, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """float32 logits [rows, vocabulary] after the last of these ids, and the mask [rows, cached tokens] that was used."""
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        last_place = self.engine.max_context - 1 if self.engine.max_context else None
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0, max=last_place)[:, -ids.shape[1] :]
         inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-        if not bool(mask.all()):
+        if self.ragged:
             inputs["attention_mask"] = mask
         with self.engine.autocast():
             if self.engine.head.split:

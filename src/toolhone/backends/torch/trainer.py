@@ -12,16 +12,17 @@ one or several devices through `device_map`; sharded training is not covered her
 from __future__ import annotations
 
 import math
+import pickle
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from toolhone.backends.base import Batch, Capabilities, Done, Lora, Loss, Metrics, Optimizer, padded
-from toolhone.backends.torch.engine import Engine, EngineOptions, open_engine, quiet
+from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine, quiet
 from toolhone.backends.torch.lora import read_peft, write_peft
 from toolhone.backends.torch.ops import TorchOps
 from toolhone.backends.torch.optimizers import Stepper
@@ -43,7 +44,7 @@ class TorchTrainer:
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
         """Accumulate gradients over micro-batches of similar lengths. Metrics: `loss` and the loss's own, as sums."""
-        self.engine.model.train()
+        self.engine.learning(True)
         self._passes += 1
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
         with self.engine.one_thread_if_small() as threads:
@@ -51,6 +52,7 @@ class TorchTrainer:
             limit = self.engine.options.micro_batch_tokens
             if workers > 1:
                 limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * workers)))
+            self.engine.check_length(max(map(len, rows), default=0))
             batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
             for metrics in self._side_by_side(batches, loss, workers) if workers > 1 else self._one_by_one(batches, loss):
                 for name, value in metrics.items():
@@ -141,18 +143,24 @@ class TorchTrainer:
             value.grad = None
         if not optimizer:
             return
-        state = torch.load(folder / OPTIMIZER, map_location=self.engine.device, weights_only=True)
+        state = _read_optimizer(folder / OPTIMIZER)
         self._stepper.load_state(state["stepper"])
         self._passes = state["passes"]
 
 
+def _read_optimizer(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); resume from another checkpoint") from None
+    return state
+
+
 def _read_weights(engine: Engine, folder: Path) -> None:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} holds no *.safetensors; it is no checkpoint of a full training")
-    stored = {name: value for file in files for name, value in load_file(file).items()}
+    """Copy a checkpoint's weights, read as transformers reads them (some are stored in another form than they are used in)."""
+    stored = load_causal_model(str(folder), EngineOptions(device_map="cpu"), torch.float32).state_dict()
     own = dict(engine.model.named_parameters())
-    odd = sorted(stored.keys() - own.keys() - set(engine.model.state_dict())) or sorted(own.keys() - stored.keys())
+    odd = sorted(name for name in own if name not in stored or stored[name].shape != own[name].shape)
     if odd:
         raise ModelError(f"{folder}: its weights are not those of this model; {len(odd)} differ, first {odd[0]}")
     with torch.no_grad():
@@ -169,4 +177,4 @@ def open_trainer(
 
 def open_sampler(ref: str | Path, options: EngineOptions | None = None, adapter: Path | None = None) -> TorchSampler:
     """A sampler for a model folder, a hub name (with the adapter of a PEFT folder), or a PEFT folder whose base model it loads."""
-    return TorchSampler(open_engine(ref, options or EngineOptions(), adapter=adapter))
+    return TorchSampler(open_engine(ref, options or EngineOptions(), adapter=adapter, learns=False))
