@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,44 @@ def test_train_eval_chat_and_plot_work_on_a_file(
     assert out.startswith("you        How is Oslo?")
     assert "2 messages at the end are not saved: their turn was cut off or could not be read" in err
     assert not (tmp_path / "talk.jsonl").exists()
+
+
+def test_resuming_says_what_is_finished_and_starts_again_where_nothing_was_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data.jsonl", [row(i) for i in range(20)])
+    code, _, err = run(capsys, monkeypatch, "train", "--out", "run", "data.path=data.jsonl", *QUICK)
+    assert code == 0, err
+    code, _, err = run(capsys, monkeypatch, "train", "--resume", "--out", "run")
+    assert (code, "is finished" in err) == (2, True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    code, _, err = run(capsys, monkeypatch, "train", "--resume", "--out", "run")
+    assert code == 0, err
+    write(tmp_path / "data.jsonl", [row(i) for i in range(15)])
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    code, _, err = run(capsys, monkeypatch, "train", "--resume", "--out", "run")
+    assert (code, "the training data is not what it was" in err) == (2, True)
+
+
+def test_code_that_lies_in_a_run_folder_is_not_run_unless_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data.jsonl", [row(i) for i in range(20)])
+    assert run(capsys, monkeypatch, "train", "--out", "run", "data.path=data.jsonl", *QUICK)[0] == 0
+    tool = tmp_path / "run" / "evil.py"
+    tool.write_text("print('CODE RAN')\ndef f(a: int) -> int:\n    return a\n")
+    state = tmp_path / "run" / "experiment.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "tools": [f"{tool}:f"]}))
+    code, out, err = run(capsys, monkeypatch, "eval", "run", "--num-samples", "1")
+    assert code == 2
+    assert "brings its own tool code" in err
+    assert "CODE RAN" not in out
+    named = [f'tools=["{tool}:f"]', "evaluation.max_new_tokens=4"]
+    code, out, err = run(capsys, monkeypatch, "eval", "run", *named, "--num-samples", "1")
+    assert code == 0, err
+    assert "CODE RAN" in out
 
 
 def test_rows_that_are_too_long_are_counted_and_the_run_goes_on(

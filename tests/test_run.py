@@ -73,6 +73,35 @@ def test_a_replaced_folder_is_the_old_one_until_the_new_one_is_whole(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder"
+    with whole_folder(target) as partial:
+        (partial / "file").write_text("first")
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, other: Path) -> Path:
+        calls.append(other)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(target) as partial:
+        (partial / "file").write_text("second")
+    assert (target / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_log_line_that_was_cut_off_is_forgotten_when_a_run_goes_on(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    run.log("train", 1, {"loss": 1.0})
+    run.log("train", 2, {"loss": 0.5})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    run.cut_back(1)
+    assert [line["step"] for line in run.metrics()] == [1]
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": 1})
     with pytest.raises(TypeError):

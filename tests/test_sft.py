@@ -12,9 +12,10 @@ import pytest
 
 from toolhone.algorithms.losses import cross_entropy
 from toolhone.algorithms.sft import Ending, Hooks, Validation, due, mean_nll, next_rows, normalised, planned_steps, rate_at, sft
-from toolhone.backends.base import Sampler
+from toolhone.backends.base import Done, Metrics, Optimizer, Sampler
 from toolhone.backends.toy import ToyTrainer, open_toy
 from toolhone.config import Experiment, ScheduleSection, make_experiment
+from toolhone.errors import RunError
 from toolhone.progress import Silent
 from toolhone.rows import Row
 from toolhone.run import BEST, FINAL, Run
@@ -167,6 +168,41 @@ def test_ctrl_c_saves_the_step_in_hand(tmp_path: Path) -> None:
     assert ending is Ending.INTERRUPTED
     assert run.checkpoints() == ["checkpoint_step_3"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_path: Path) -> None:
+    class Exploding(ToyTrainer):
+        def optim_step(self, _: Optimizer) -> Done[Metrics]:
+            return Done({"grad_norm": float("inf"), "skipped": 1.0})
+
+    trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan(steps=100))
+    trainer.__class__ = Exploding
+    with pytest.raises(RunError, match=r"20 steps in a row .* lower training\.learning_rate"):
+        sft(trainer, ROWS, [], run, hooks(trainer))
+    assert all(line["skipped_steps"] == 3 for line in run.metrics())
+    assert all(np.isfinite(line["grad_norm"]) for line in run.metrics())
+
+
+def test_a_checkpoint_that_is_due_is_saved_before_validation_can_fail(tmp_path: Path) -> None:
+    trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan(validate_every=5))
+    with pytest.raises(StopIteration):
+        sft(trainer, ROWS, [], run, hooks(trainer, scores=[]))
+    assert run.checkpoints() == ["checkpoint_step_5"]
+
+
+def test_ctrl_c_in_the_last_step_finishes_the_training_but_says_that_it_came(tmp_path: Path) -> None:
+    class Presses(Silent):
+        def advance(self, count: int = 1, note: str = "") -> None:
+            if len(seen) == 11:
+                os.kill(os.getpid(), signal.SIGINT)
+            seen.extend([note] * count)
+
+    seen: list[str] = []
+    trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan())
+    surroundings = hooks(trainer)
+    ending = sft(trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses()))
+    assert ending is Ending.FINISHED_ON_REQUEST
+    assert FINAL in run.checkpoints()
 
 
 def test_reports_say_step_loss_speed_and_time_left(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from toolhone.algorithms.losses import cross_entropy
@@ -288,6 +289,36 @@ def test_dropout_of_the_model_is_off_but_its_config_keeps_it(tmp_path: Path) -> 
     assert first == second
     trainer.save(tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["resid_pdrop"] == 0.5
+
+
+def test_a_step_that_is_not_finite_changes_nothing_in_any_precision(qwen: Path) -> None:
+    trainer = open_trainer(qwen, None, CPU)
+    before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
+    rows = [row.with_arrays(weights=np.where(row.mask, np.inf, 0).astype(np.float32)) for row in some_rows()]
+    trainer.forward_backward(rows, cross_entropy())
+    assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
+    assert all(torch.equal(before[name], value) for name, value in trainer.engine.trained())
+
+
+def test_a_mixture_of_experts_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    config = Qwen3MoeConfig(**SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    folder = save_model(config, tmp_path / "moe")
+    trainer = open_trainer(folder, None, CPU)
+    learn(trainer, 2)
+    trainer.save(tmp_path / "saved")
+    again = open_trainer(folder, None, CPU)
+    again.load(tmp_path / "saved")
+    for left, right in zip(trainer.snapshot().logprobs(some_rows()), again.snapshot().logprobs(some_rows()), strict=True):
+        assert np.array_equal(left, right)
+
+
+def test_a_prompt_that_fills_the_context_ends_while_its_neighbours_go_on(tmp_path: Path) -> None:
+    folder = save_model(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, initializer_range=0.2), tmp_path)
+    prompts = [list(range(3, 34)), *([3 + i, 4] for i in range(9))]
+    long, *short = open_sampler(folder, CPU).sample(prompts, SamplingParams(max_tokens=20, temperature=0.0))
+    assert len(long[0].tokens) == 1
+    alone = open_sampler(folder, CPU).sample(prompts[1:], SamplingParams(max_tokens=20, temperature=0.0))
+    assert [s[0].tokens for s in short] == [s[0].tokens for s in alone]
 
 
 def test_lora_dropout_is_on_in_training_only(qwen: Path) -> None:

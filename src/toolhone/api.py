@@ -13,7 +13,7 @@ This is the only place that puts a backend, a dialect, tools, data and an algori
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequen
     """
     plan, weights = _find(Path(ref), str(ref), checkpoint)
     if weights is not None:
-        plan = _without_foreign_code(plan, Path(ref))
+        plan = _without_foreign_code(plan, Path(ref), {override.partition("=")[0] for override in overrides})
     if overrides:
         plan = _overridden(plan, overrides)
     if weights is not None and (weights / "config.json").is_file():
@@ -189,8 +189,9 @@ def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequen
     return Model(str(ref), sampler, tokenizer, dialect, open_registry(plan), plan, sampler.max_context)
 
 
-def _without_foreign_code(plan: Experiment, folder: Path) -> Experiment:
-    for tool in plan.tools:
+def _without_foreign_code(plan: Experiment, folder: Path, named: Collection[str]) -> Experiment:
+    """The experiment of a run folder without what would run code that came with it; `named` are the keys of overrides."""
+    for tool in plan.tools if "tools" not in named else []:
         spec = tool if isinstance(tool, str) else str(tool.get("implementation", ""))
         if ".py" in spec and Path(spec.partition(".py")[0] + ".py").resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{folder} brings its own tool code ({spec}); to run it, name it yourself: tools='[\"{spec}\"]'")
