@@ -77,6 +77,7 @@ def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str]) -
                     marker = "o" if kind == "validation" else None
                     axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, markersize=4, label=label)
     axes.set_xlabel("step")
+    axes.set_xlim(left=0)
     axes.set_title("scores on held-out tasks" if len(names) > 1 else names[0].replace("_", " "))
     if all(name in SCORES for name in names):
         axes.set_ylim(-0.02, 1.02)
