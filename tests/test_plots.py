@@ -1,0 +1,60 @@
+"""Curves as PNG: from runs, from given logs, of chosen metrics, and one sentence when there is nothing to draw."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toolhone.errors import RunError
+from toolhone.reports.plots import plot_runs
+
+
+def log(folder: Path, *lines: dict[str, object]) -> Path:
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+TRAIN = [{"step": step, "kind": "train", "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+VALIDATION = [{"step": step, "kind": "validation", "loss": 2 / step, "exact_match": step / 4} for step in (1, 3)]
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the PNG's header."""
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def test_loss_and_scores_stand_side_by_side_and_loss_alone_where_there_are_no_scores(tmp_path: Path) -> None:
+    both = plot_runs([log(tmp_path / "a", *TRAIN, *VALIDATION)], tmp_path / "both.png")
+    alone = plot_runs([log(tmp_path / "b", *TRAIN)], tmp_path / "new" / "alone.png")
+    assert size(both)[0] == 2 * size(alone)[0]
+
+
+def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None:
+    sources = [log(tmp_path / "a", *TRAIN), log(tmp_path / "b", *TRAIN, *VALIDATION) / "metrics.jsonl"]
+    one = plot_runs(sources, tmp_path / "one.png", ["learning_rate"])
+    two = plot_runs(sources, tmp_path / "two.png", ["learning_rate", "exact_match"])
+    assert size(two)[0] == 2 * size(one)[0]
+    assert one.read_bytes() != two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("lines", "metrics", "said"),
+    [
+        (TRAIN, ["los"], r"no metric 'los' in these logs \(did you mean 'loss'\?\)"),
+        ([], [], "nothing to draw"),
+        ([{"loss": 1.0}], [], "line 1: wanted an object with 'step' and 'kind'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(
+    tmp_path: Path, lines: list[dict[str, object]], metrics: list[str], said: str
+) -> None:
+    with pytest.raises(RunError, match=said):
+        plot_runs([log(tmp_path / "a", *lines)], tmp_path / "x.png", metrics)
+
+
+def test_a_missing_log_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no"):
+        plot_runs([tmp_path / "nowhere"], tmp_path / "x.png")
