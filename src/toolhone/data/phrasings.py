@@ -168,7 +168,11 @@ class Fillers:
         return str(number)
 
     def _query(self) -> str:
-        start = self._from("topic") if self._rng.random() < 0.3 else self._or_made_up("adjective")
+        draw = self._rng.random()
+        if draw < 0.6:
+            start = self._or_made_up("adjective")
+        else:
+            start = self._from("topic") if draw < 0.8 else f"{self._or_made_up('word')} of"
         return f"{start} {self._or_made_up('noun')}"
 
     def _or_made_up(self, pool: str) -> str:

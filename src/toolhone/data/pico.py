@@ -18,16 +18,20 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from toolhone.data.phrasings import skeletons
 from toolhone.data.templates import Templates
-from toolhone.schema import Tool
+from toolhone.schema import Conversation, Tool
 
 VERSION = 1
-VOCABULARY = 1280
+MERGES = 300
+"""Pairs of letters or of letter groups that became one token."""
+COMMON = 15
+"""In how many of 3,000 conversations a piece must be to be a whole token."""
 CONTEXT = 1024
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
@@ -70,22 +74,28 @@ def chat_template() -> str:
 
 
 def _tokenizer() -> Any:
+    """A byte-level BPE in which common pieces are whole tokens and only the other words are put together from smaller ones.
+
+    So no part of a name is a token that stands for a word of the questions: every part occurs in many names, and is learned.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
+    cut = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    core.decoder = decoders.ByteLevel()
-    special = [END, START, STOP]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(MARKS),
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    common, words = _pieces(cut)
+    draft = Tokenizer(models.BPE())
+    draft.pre_tokenizer = cut
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    draft.train_from_iterator(
+        words, trainers.BpeTrainer(vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False)
     )
-    core.train_from_iterator(_training_text(), trainer)
+    model = json.loads(draft.to_str())["model"]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*model["vocab"], *common]))}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]], ignore_merges=True))
+    core.pre_tokenizer, core.decoder = cut, decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in (END, START, STOP)])
     core.add_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=STOP, pad_token=END, model_max_length=CONTEXT, clean_up_tokenization_spaces=False
@@ -95,20 +105,24 @@ def _tokenizer() -> Any:
     return wrapped
 
 
-def _training_text() -> list[str]:
-    """What the tokenizer learns its merges from: the training split's phrasings, calls and results, and all pairs of digits.
+def _pieces(cut: Any) -> tuple[list[str], list[str]]:
+    """From the training split: pieces that are in many conversations (in the byte alphabet), and the other words of questions."""
+    common: Counter[str] = Counter({f"{pair:02d}": COMMON for pair in range(100)})
+    words: set[str] = set()
+    for row in Templates(seed=0).conversations(3000):
+        common.update({piece for text in _texts(row) for piece, _ in cut.pre_tokenize_str(text)})
+        asked = " ".join(message.content or "" for message in row.messages if message.role == "user")
+        words.update(re.findall(r"[A-Za-z]+", asked))
+    whole = sorted(piece for piece, count in common.items() if count >= COMMON)
+    return whole, sorted(words.difference(whole))
 
-    Phrasings weigh more than fillers, so that the words of questions are whole and names stay in pieces that many names share.
-    """
-    texts = [re.sub(r"\{\w+\}", "", skeleton) for skeleton in skeletons("train")]
-    for row in Templates(seed=0).conversations(1000):
-        texts.append(f"system\nTools: {' '.join(_signature(tool) for tool in row.tools)}")
-        for message in row.messages:
-            texts.append(f"{message.role}\n{message.content or ''}")
-            for call in message.tool_calls:
-                arguments = json.dumps(dict(call.arguments), ensure_ascii=False, separators=(",", ":"))
-                texts.append(f'{{"name":"{call.name}","arguments":{arguments}}}')
-    return texts + [f"{pair:02d}" for pair in range(100)] * 50
+
+def _texts(row: Conversation) -> Iterator[str]:
+    yield f"system\nTools: {' '.join(_signature(tool) for tool in row.tools)}"
+    for message in row.messages:
+        yield f"{message.role}\n{message.content or ''}"
+        for call in message.tool_calls:
+            yield f'{{"name":"{call.name}","arguments":{json.dumps(dict(call.arguments), separators=(",", ":"))}}}'
 
 
 def _signature(tool: Tool) -> str:

@@ -37,7 +37,7 @@ SPLITS = {
     "rl_held_out": ("rl", "held_out"),
 }
 """Split -> (set of phrasings, set of fillers)."""
-SHARES = {"calculator": 2.5, "python": 3, "weather": 1.5, "search": 3, "parallel": 4, "multi_turn": 2.5, "no_tool": 1.5}
+SHARES = {"calculator": 2.5, "python": 3, "weather": 1.5, "search": 2.5, "parallel": 4, "multi_turn": 3, "no_tool": 1.5}
 """How often a category occurs among conversations, in eighteenths. Tasks take the categories in turn."""
 ANSWERED = {"calculator": 0.5, "python": 0.5, "weather": 0.25, "search": 0.06}
 """Share of conversations that go on to the final answer, by tool; with several tools the smallest counts."""
