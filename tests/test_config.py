@@ -40,7 +40,7 @@ def test_overrides_win_over_the_file_and_reach_nested_keys(tmp_path: Path) -> No
         ("training.lora.rnk=3", r"in section 'training.lora' .*did you mean 'rank'"),
         ("training.steps=many", r"training.steps in the command line: input should be a valid integer.* got 'many'"),
         ("training.steps=0", r"training.steps in the command line: input should be greater than 0, got 0"),
-        ("training.method=sfft", r"training.method in the command line: input should be 'sft', got 'sfft'"),
+        ("training.method=sfft", r"training.method in the command line: should be one of sft, .*did you mean 'sft'.* got 'sfft'"),
         ("training.batch_size", r"an override is key=value"),
     ],
 )

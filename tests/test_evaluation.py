@@ -378,7 +378,7 @@ def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_meas
 def test_samples_have_the_promised_keys_and_columns(tmp_path):
     folder = write_folder(run(hi='say "hi",\nplease'), tmp_path)
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    keys = {"id", "category", "seed", "query", "text", "calls", "expected", "outcome", "scores", "reasons"}
+    keys = {"id", "category", "seed", "query", "text", "calls", "expected", "outcome", "scores", "reasons", "offered", "familiar"}
     assert all(set(sample) == keys for sample in samples)
     assert samples[0]["calls"] == [{"name": "calculator", "arguments": {"expression": "24 * 15"}}]
     rows = list(csv.DictReader(io.StringIO((folder / "samples.csv").read_text())))

@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "toolhone"
 ROOMS = (
     ("cli",),
     ("demo",),
+    ("lessons", "machine"),
     ("api",),
     ("serve", "reports"),
     ("algorithms",),
@@ -20,10 +21,12 @@ ROOMS = (
     ("backends",),
     ("dialects",),
     ("tokenizer",),
+    ("tracking",),
     ("progress", "run"),
     ("config",),
+    ("aliases", "sections"),
     ("rows", "schema"),
-    ("signature",),
+    ("signature", "owncode", "presets", "dotenv"),
     ("errors",),
 )
 """From top to bottom. A room imports itself and what is below; rooms on one line do not import each other."""

@@ -14,7 +14,8 @@ from toolhone.algorithms.losses import cross_entropy
 from toolhone.algorithms.sft import Ending, Hooks, Validation, due, mean_nll, next_rows, normalised, planned_steps, rate_at, sft
 from toolhone.backends.base import Done, Metrics, Optimizer, Sampler
 from toolhone.backends.toy import ToyTrainer, open_toy
-from toolhone.config import Experiment, ScheduleSection, make_experiment
+from toolhone.config import make_experiment
+from toolhone.sections import Experiment, ScheduleSection
 from toolhone.errors import RunError
 from toolhone.progress import Silent
 from toolhone.rows import Row

@@ -74,7 +74,8 @@ def test_an_option_that_a_format_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_registry_names_each_format_after_its_module() -> None:
-    assert {name: source.NAME for name, source in SOURCES.items()} == {name: name for name in ("gsm8k", "messages", "seal_tools")}
+    names = ("gsm8k", "messages", "seal_tools", "sft_array", "prompt_rows", "xlam", "test_cases")
+    assert {name: source.NAME for name, source in SOURCES.items()} == {name: name for name in names}
 
 
 # --- messages

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BaseModel
 from toolhone.errors import ConfigError, DataError
 from toolhone.schema import Tool, ToolCall
 from toolhone.tools.builtin import BUILTIN, builtin, calculator, evaluate
-from toolhone.tools.registry import Outcome, Registry, clipped, load_tools, tool
+from toolhone.tools.loading import load_tools
+from toolhone.tools.registry import Outcome, Registry, clipped, tool
 from toolhone.tools.worlds import MAX_RESULTS, SearchWorld, WeatherWorld
 
 
@@ -353,7 +354,7 @@ def test_a_tool_object_may_name_its_implementation(folder):
     ("spec", "text"),
     [
         ("calculater", r"no built-in tool 'calculater' \(did you mean 'calculator'\?\)"),
-        ("my_tool.py", r"there is no tool file .*my_tool.py \(did you mean 'my_tools.py'\?\)"),
+        ("my_tool.py", r"a tool: there is no file .*my_tool.py \(did you mean 'my_tools.py'\?\)"),
         ("my_tools.py:helpr", r"my_tools.py has no function 'helpr' \(did you mean 'helper'\?\); functions: "),
         ("plain.py", "plain.py has no function marked with @tool"),
         ("broken.py", r"broken.py cannot be imported: ZeroDivisionError: division by zero \(line 2\)"),

@@ -18,6 +18,8 @@ _HOME = {
     "train": "toolhone.api",
     "evaluate": "toolhone.api",
     "open_model": "toolhone.api",
+    "extract_function_calls": "toolhone.rewards.python_calls",
+    "compare_function_calls": "toolhone.rewards.python_calls",
     "tool": "toolhone.tools.registry",
     "Registry": "toolhone.tools.registry",
     "Dialogue": "toolhone.episodes.dialogue",

@@ -13,16 +13,16 @@ This is the only place that puts a backend, a dialect, tools, data and an algori
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolhone.algorithms.sft import Ending, Hooks, Validation, sft
-from toolhone.backends.base import Lora, Sampler, SamplingParams
+from toolhone.backends.base import Lora, Sampler, SamplingParams, Trainer
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
-from toolhone.config import Experiment, load_experiment, make_experiment
+from toolhone.config import experiment_of, load_experiment, make_experiment, overridden, own_code
 from toolhone.data.files import read_tasks
 from toolhone.data.gather import Materials, gather
 from toolhone.data.pico import pico_folder
@@ -30,19 +30,26 @@ from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.episodes.policy import TokenPolicy
-from toolhone.errors import ConfigError, ModelError, RunError
+from toolhone.errors import CapabilityError, ConfigError, ModelError, RunError
 from toolhone.evaluation.evaluate import check_playable
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import METRICS, Evaluation
+from toolhone.owncode import file_of, is_own_code, load_named
+from toolhone.presets import PICO
 from toolhone.progress import Progress, Silent
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run, read_json, write_json, writing
 from toolhone.schema import Task
+from toolhone.sections import Experiment
 from toolhone.tokenizer import TextTokenizer
-from toolhone.tools.registry import Registry, load_tools
+from toolhone.tools.loading import load_tools
+from toolhone.tools.registry import Registry
+from toolhone.tracking.trackers import check_trackers, open_trackers
 
-PICO, ADAPTER = "pico", "adapter_config.json"
+ADAPTER = "adapter_config.json"
+Algorithm = Callable[[Trainer, Sequence[Row], Sequence[Row], Run, Hooks, Path | None], Ending]
+"""What `algorithms.sft.sft` is; one of the user's own is called in the same way."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +72,51 @@ class Model:
 def experiment(source: Mapping[str, Any] | str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
     """An experiment from a mapping, a file, or all defaults, with `key=value` overrides."""
     if isinstance(source, Mapping):
-        plan = make_experiment(source, "the experiment")
-        return _overridden(plan, overrides) if overrides else plan
+        plan = experiment_of(source, "the experiment")
+        return overridden(plan, overrides) if overrides else plan
     return load_experiment(None if source is None else Path(source), overrides)
 
 
 def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Progress | None = None) -> tuple[Run, Ending]:
     """Train as planned into the run folder `out`, and evaluate at the end. With `resume`, go on from its latest checkpoint."""
     progress = progress or Silent()
+    algorithm = open_algorithm(plan)
     folder = Path(out)
     run = _resumed(folder, plan) if resume else None
     if run is None and (folder / "experiment.json").exists():
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
+    check_trackers(plan.tracking)
     materials, registry = gather(plan), open_registry(plan)
     check_playable(materials.tasks)
     bench = _Bench(plan, registry, progress)
     rows, held_out, report = bench.rows(materials)
     if run is not None:
         _same_data(run, report)
-    run = run or Run.create(folder, plan)
-    with writing(folder):
-        write_json(folder / "data.json", report)
-    hooks = Hooks(lambda sampler: bench.validate(sampler, materials.tasks), bench.save, progress)
-    ending = sft(bench.trainer, rows, held_out, run, hooks, run.latest() if resume else None)
-    if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
-        result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
-        write_folder(result, run.folder / "evaluation", dialect_fingerprint(bench.dialect), overwrite=True)
+    with open_trackers(plan.tracking, folder, plan.model_dump(), _resumed_at(run), progress.report) as trackers:
+        run = run or Run.create(folder, plan)
+        run.trackers = trackers
+        with writing(folder):
+            write_json(folder / "data.json", report)
+        hooks = Hooks(lambda sampler: bench.validate(sampler, materials.tasks), bench.save, progress)
+        ending = algorithm(bench.trainer, rows, held_out, run, hooks, run.latest() if resume else None)
+        if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
+            result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
+            write_folder(result, run.folder / "evaluation", dialect_fingerprint(bench.dialect), overwrite=True)
+            trackers.log(_last_step(run), "evaluation", _scores(result)[0])
+        run.trackers = None
     return run, ending
+
+
+def open_algorithm(plan: Experiment) -> Algorithm:
+    """The algorithm that `training.method` names; one that is not here is refused before anything is opened."""
+    method = plan.training.method
+    if method == "sft":
+        return sft
+    if is_own_code(method):
+        return load_named(method, Path.cwd(), "training.method")
+    raise CapabilityError(
+        f"training.method: {method} is not here yet; what is: sft, and an algorithm of your own ('file.py:function')"
+    )
 
 
 class _Bench:
@@ -176,7 +201,7 @@ def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequen
     if weights is not None:
         plan = _without_foreign_code(plan, Path(ref), {override.partition("=")[0] for override in overrides})
     if overrides:
-        plan = _overridden(plan, overrides)
+        plan = overridden(plan, overrides)
     if weights is not None and (weights / "config.json").is_file():
         base, adapter = str(weights), None
     else:
@@ -190,12 +215,18 @@ def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequen
 
 
 def _without_foreign_code(plan: Experiment, folder: Path, named: Collection[str]) -> Experiment:
-    """The experiment of a run folder without what would run code that came with it; `named` are the keys of overrides."""
-    for tool in plan.tools if "tools" not in named else []:
-        spec = tool if isinstance(tool, str) else str(tool.get("implementation", ""))
-        if ".py" in spec and Path(spec.partition(".py")[0] + ".py").resolve().is_relative_to(folder.resolve()):
-            raise RunError(f"{folder} brings its own tool code ({spec}); to run it, name it yourself: tools='[\"{spec}\"]'")
-    return plan.model_copy(update={"model": plan.model.model_copy(update={"trust_remote_code": False})})
+    """The experiment of a run folder without what would run code that came with it; `named` are the keys of overrides.
+
+    HTTP and command tools are switched off as well: which of them may run is said anew (`allowed_tools`).
+    """
+    for key, spec in own_code(plan):
+        if key == "training.method" or key in named or not is_own_code(spec):
+            continue
+        file = file_of(spec)
+        if file is None or file.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{folder} names code to run ({key}: {spec}); if it is yours, name it yourself: {key}=...")
+    model = plan.model.model_copy(update={"trust_remote_code": False})
+    return plan.model_copy(update={"model": model, "allowed_tools": []})
 
 
 def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
@@ -237,14 +268,6 @@ def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Pat
     return make_experiment({"model": {"name": ref}}, "the command line"), None
 
 
-def _overridden(plan: Experiment, overrides: Sequence[str]) -> Experiment:
-    changes = load_experiment(None, overrides).model_dump(exclude_unset=True)
-    merged = plan.model_dump()
-    for section, values in changes.items():
-        merged[section] = {**merged[section], **values} if isinstance(values, dict) else values
-    return make_experiment(merged, "the command line")
-
-
 def _resumed(folder: Path, plan: Experiment) -> Run:
     run = Run.open(folder)
     if run.experiment != plan:
@@ -252,6 +275,19 @@ def _resumed(folder: Path, plan: Experiment) -> Run:
     if FINAL in run.checkpoints():
         raise RunError(f"{folder} is finished; look at it with toolhone eval {folder}, or train into another folder")
     return run
+
+
+def _resumed_at(run: Run | None) -> int | None:
+    """The step that a run goes on from; None for a new run."""
+    if run is None:
+        return None
+    latest = run.latest()
+    return int(run.state(latest).get("step", 0)) if latest else 0
+
+
+def _last_step(run: Run) -> int:
+    steps = [run.state(run.checkpoint(name)).get("step", 0) for name in run.checkpoints()]
+    return max(steps, default=0)
 
 
 def _same_data(run: Run, report: Mapping[str, Any]) -> None:
@@ -270,6 +306,7 @@ def _options(plan: Experiment) -> EngineOptions:
         gradient_checkpointing=plan.training.gradient_checkpointing,
         micro_batch_tokens=model.micro_batch_tokens,
         seed=plan.seed,
+        loader=load_named(model.model_class, Path.cwd(), "model.model_class") if model.model_class else None,
     )
 
 

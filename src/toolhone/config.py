@@ -1,181 +1,70 @@
-"""The experiment file: one JSON object that describes a run, with defaults that are right for a beginner.
+"""The experiment file: one JSON object that describes a run, read and checked.
 
     experiment = load_experiment(Path("sft.json"), ["training.steps=100", "model.name=pico"])
+    experiment = load_experiment(Path("calculator"))          # a preset, by name
 
-Sections `model, tools, data, training, evaluation, tracking, seed`. Overrides are `key=value` with dotted keys; the value is JSON,
-or else text. An unknown key stops with the nearest known name and the place. Paths in a file are relative to that file, paths in
-overrides to the working folder. Nothing here opens a model or a data file.
+Sections `model, tools, data, training, evaluation, tracking, seed` (`sections.py`). Overrides are `key=value` with dotted keys; the
+value is JSON, or else text. Keys of other systems are understood (`aliases.py`); what has no effect is said in a note on standard
+error. An unknown key stops with the nearest known name and the place. Paths in a file are relative to that file, those in overrides to
+the working folder. Nothing here opens a model or a data file.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
+from toolhone.aliases import translated
 from toolhone.errors import ConfigError, nearest
+from toolhone.owncode import anchored
+from toolhone.presets import PICO, for_pico, preset_names, read_preset
+from toolhone.sections import Experiment
 
-PATH_KEYS = (("data", "path"), ("data", "validation"), ("evaluation", "tasks"), ("model", "adapter"))
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ModelSection(Section):
-    """Which model, in which precision, writing calls in which dialect."""
-
-    name: str = Field("pico", description="'pico' (embedded, no network), a model folder, or a name on the hub")
-    adapter: str | None = Field(None, description="start from this LoRA folder (a checkpoint of a run, or any PEFT folder)")
-    torch_dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of arithmetic; weights that learn are float32"
-    )
-    device_map: str | dict[str, Any] = Field(
-        "auto", description="'auto', a device such as 'cpu' or 'cuda:1', or a map for accelerate"
-    )
-    trust_remote_code: bool = Field(False, description="run code that comes with the model")
-    dialect: str = Field("auto", description="how calls are written: auto (the model's own way), json, calls or tagged")
-    markup: str = Field("auto", description="the chat markup around json, calls, tagged: auto, template, chatml or plain")
-    micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass; lower it when memory runs out")
+PATH_KEYS: tuple[tuple[str, ...], ...] = (
+    *(("data", "path"), ("data", "validation"), ("data", "examples"), ("evaluation", "tasks"), ("model", "adapter")),
+    *(("tool_results", "log"), ("tool_results", "cache"), ("tool_results", "replay")),
+)
+CODE_KEYS: tuple[tuple[str, ...], ...] = (
+    *(("model", "model_class"), ("data", "format"), ("training", "method"), ("evaluation", "metrics")),
+    ("training", "rl", "reward", "functions"),
+)
+"""Keys whose text (or list of texts) may name code of the user's own."""
+Tell = Callable[[str], None]
 
 
-class DataSection(Section):
-    """What to train on, and what to hold out."""
-
-    path: str | None = Field(None, description="training file; none: conversations are made from templates")
-    format: str = Field("auto", description="auto, messages, gsm8k or seal_tools")
-    samples: int = Field(4000, gt=0, description="how many conversations to make when there is no file")
-    max_samples: int | None = Field(None, gt=0, description="use at most this many conversations of the file")
-    validation: str | None = Field(
-        None, description="validation file in the same format; none: a part of the training file is held out"
-    )
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training file that is held out")
-    split: Literal["hash", "tools"] = Field("hash", description="hold out by hash, or so that no held-out tool is ever trained on")
-    style: Literal["calls", "short"] | None = Field(
-        None, description="gsm8k: keep the text beside a call (calls), or drop it (short)"
-    )
-    distractors: int | None = Field(None, ge=0, description="seal_tools: how many other tools to offer [4]")
-    too_long: Literal["drop", "error"] = Field("drop", description="rows longer than training.max_length: drop and count, or stop")
+def to_stderr(note: str) -> None:
+    """Say a note where progress goes."""
+    print(f"note: {note}", file=sys.stderr)
 
 
-class LoraSection(Section):
-    """Low-rank adapters; `training.lora: null` trains every weight."""
-
-    rank: int = Field(16, gt=0)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    last_layers: int = Field(0, ge=0, description="only the last N decoder layers; 0 means all")
-    target_modules: list[str] = Field(default_factory=list, description="names of linear layers; empty means all but the head")
-
-
-class MuonSection(Section):
-    """Numbers of Muon, used on matrices when `training.optimizer` is muon."""
-
-    learning_rate: float = Field(0.02, gt=0)
-    momentum: float = Field(0.95, ge=0, lt=1)
-    weight_decay: float = Field(0.05, ge=0)
-
-
-class ScheduleSection(Section):
-    """The course of the learning rate: warm-up, then constant until the last `decay_share` of the steps, then down to 0."""
-
-    shape: Literal["linear", "cosine", "constant"] = Field("linear", description="form of the decay")
-    warmup_steps: int = Field(10, ge=0)
-    decay_share: float = Field(1.0, ge=0, le=1, description="share of the steps after warm-up in which the rate falls")
-
-
-def _shape_alone(value: Any) -> Any:
-    return {"shape": value} if isinstance(value, str) else value
-
-
-class TrainingSection(Section):
-    """How to train. Intervals are in optimiser steps; 0 switches one off."""
-
-    method: Literal["sft"] = "sft"
-    steps: int | None = Field(None, gt=0, description="optimiser steps; none: as many as `epochs` need")
-    epochs: float = Field(1.0, gt=0)
-    batch_size: int = Field(8, gt=0, description="conversations in a batch")
-    gradient_accumulation_steps: int = Field(1, gt=0, description="batches in an optimiser step")
-    learning_rate: float | None = Field(None, gt=0, description="none: 2e-4 with LoRA, 2e-5 without")
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    muon: MuonSection = MuonSection()
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Annotated[ScheduleSection, BeforeValidator(_shape_alone)] = ScheduleSection()
-    max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 is off")
-    loss_on: Literal["completion", "all"] = Field("completion", description="train what the assistant says, or every token")
-    max_length: int = Field(1024, gt=1, description="longest row in tokens")
-    log_every: int = Field(10, ge=0)
-    validate_every: int = Field(100, ge=0, description="generate on held-out tasks and score them")
-    validation_samples: int = Field(50, ge=0)
-    save_every: int = Field(100, ge=0)
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, slower")
-    lora: LoraSection | None = LoraSection()
-
-
-class EvaluationSection(Section):
-    """How replies are generated and scored, in validation and in `toolhone eval`."""
-
-    tasks: str | None = Field(None, description="task file; none: tasks made from the held-out conversations")
-    num_samples: int = Field(200, gt=0, description="evaluate at most this many tasks at the end of training")
-    max_new_tokens: int = Field(256, gt=0)
-    max_turns: int = Field(4, gt=0, description="most assistant turns until a final answer")
-    temperature: float = Field(0.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="sample from the k most probable tokens; 0 is off")
-    at_end: bool = Field(True, description="evaluate when training ends")
-
-
-class TrackingSection(Section):
-    """What is shown while training runs; everything is in the run folder whatever is chosen here."""
-
-    progress: Literal["auto", "rich", "plain", "off"] = Field(
-        "auto", description="auto: a live display on a terminal, plain lines elsewhere"
-    )
-    samples: int = Field(3, ge=0, description="sample predictions to print after an evaluation")
-
-
-class Experiment(Section):
-    """An experiment file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, title="Toolhone experiment")
-
-    model: ModelSection = ModelSection()
-    tools: list[str | dict[str, Any]] = Field(
-        default_factory=lambda: list[str | dict[str, Any]](["calculator", "python", "weather", "search"]),
-        description="tools that can run: names of built-in ones, or 'file.py:function'",
-    )
-    data: DataSection = DataSection()
-    training: TrainingSection = TrainingSection()
-    evaluation: EvaluationSection = EvaluationSection()
-    tracking: TrackingSection = TrackingSection()
-    seed: int = Field(0, ge=0, lt=2**32)
-
-    @model_validator(mode="after")
-    def _fill_by_rule(self) -> Experiment:
-        """Refuse settings that contradict each other, and fill in the learning rate."""
-        if self.data.path is None and (self.data.validation or self.data.max_samples or self.data.format != "auto"):
-            raise ValueError("data.validation, data.max_samples and data.format speak of a file, but there is no data.path")
-        if self.model.adapter is not None and self.training.lora != LoraSection():
-            raise ValueError("model.adapter brings its own LoRA settings; leave training.lora out")
-        if self.training.learning_rate is not None:
-            return self
-        rate = 2e-4 if self.training.lora else 2e-5
-        object.__setattr__(self, "training", self.training.model_copy(update={"learning_rate": rate}))
-        return self
-
-
-def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment of a file (none: all defaults) with `key=value` overrides applied."""
+def load_experiment(path: Path | None, overrides: Sequence[str] = (), tell: Tell = to_stderr) -> Experiment:
+    """The experiment of a file or a preset (none: all defaults) with `key=value` overrides applied."""
+    where = str(path or "the command line")
+    changes = [_parsed(override, tell) for override in overrides]
     values: dict[str, Any] = {}
-    if path is not None:
-        values = _anchored(_read(path), path.resolve().parent)
-    for override in overrides:
-        values = _applied(values, override)
-    return make_experiment(values, str(path or "the command line"))
+    if path is not None and is_preset(path):
+        values, where = read_preset(str(path)), f"the preset {path}"
+        if values["model"]["name"] != PICO == _model_name(values, changes):
+            values = for_pico(values)
+            tell(f"{path}: sizes and recipe are those for {PICO} (toolhone config show {path} model.name={PICO})")
+    elif path is not None:
+        values = _anchored(_translated(_read(path), str(path), tell), path.resolve().parent)
+    for change in changes:
+        values = merged(values, change)
+    experiment = make_experiment(values, where)
+    _tell_unused(experiment, tell)
+    return experiment
+
+
+def is_preset(path: Path) -> bool:
+    """Whether this names a preset and not a file."""
+    return str(path) in preset_names() and not path.is_file()
 
 
 def make_experiment(values: Mapping[str, Any], where: str) -> Experiment:
@@ -184,6 +73,38 @@ def make_experiment(values: Mapping[str, Any], where: str) -> Experiment:
         return Experiment.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, where)) from None
+
+
+def experiment_of(values: Mapping[str, Any], where: str, tell: Tell = to_stderr) -> Experiment:
+    """An experiment from plain values that may use the keys of other systems."""
+    experiment = make_experiment(_translated(dict(values), where, tell), where)
+    _tell_unused(experiment, tell)
+    return experiment
+
+
+def overridden(experiment: Experiment, overrides: Sequence[str], tell: Tell = to_stderr) -> Experiment:
+    """The experiment with `key=value` overrides put over it."""
+    values: dict[str, Any] = experiment.model_dump()
+    for override in overrides:
+        values = merged(values, _parsed(override, tell))
+    return make_experiment(values, "the command line")
+
+
+def own_code(experiment: Experiment) -> list[tuple[str, str]]:
+    """(key, text) of every place in an experiment that names code of the user's own, tools included."""
+    dumped = experiment.model_dump()
+    found = []
+    for keys in CODE_KEYS:
+        value: Any = dumped
+        for key in keys:
+            value = value[key]
+        found += [(".".join(keys), text) for text in (value if isinstance(value, list) else [value]) if text is not None]
+    for phase in experiment.training.rl.reward.phases:
+        found += [("training.rl.reward.phases", text) for text in phase.functions]
+    for tool in experiment.tools:
+        texts = [tool] if isinstance(tool, str) else [tool.get("implementation"), tool.get("function")]
+        found += [("tools", text) for text in texts if isinstance(text, str)]
+    return found
 
 
 def json_schema() -> dict[str, Any]:
@@ -203,8 +124,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.json")]) if path.parent.is_dir() else ""
-        raise ConfigError(f"no experiment file {path}{near}") from None
+        beside = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
+        near = nearest(path.name, [*beside, *preset_names()])
+        raise ConfigError(f"no experiment file {path}{near}; presets: {', '.join(preset_names())}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the experiment file {path} cannot be read: {error}") from None
     try:
@@ -213,16 +135,35 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a JSON object, it holds {type(values).__name__}")
-    values.pop("$schema", None)
-    return values
+    return {key: value for key, value in values.items() if key not in ("$schema", "$comment")}
+
+
+def _translated(values: dict[str, Any], where: str, tell: Tell) -> dict[str, Any]:
+    result, notes = translated(values, where)
+    for note in notes:
+        tell(note)
+    return result
+
+
+def _tell_unused(experiment: Experiment, tell: Tell) -> None:
+    """Say that settings of reinforcement learning have no effect where there is none."""
+    training = experiment.training
+    if training.method == "sft" and training.rl.model_fields_set:
+        names = ", ".join(sorted(training.rl.model_fields_set))
+        tell(f"training.rl ({names}) has no effect with training.method 'sft'")
+
+
+def _model_name(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
+    named = [part["model"]["name"] for part in (values, *changes) if "name" in (part.get("model") or {})]
+    return str(named[-1]) if named else PICO
 
 
 def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make the file's relative paths absolute; a model name stays a name unless such a folder lies beside the file."""
-    for section, key in PATH_KEYS:
-        part = values.get(section)
-        if isinstance(part, dict) and isinstance(part.get(key), str):
-            part[key] = str((base / Path(part[key]).expanduser()).resolve())
+    """Make relative paths absolute, those of code too; a model name stays a name unless such a folder lies beside the file."""
+    for keys in PATH_KEYS:
+        _change_at(values, keys, lambda text: str((base / Path(text).expanduser()).resolve()))
+    for keys in CODE_KEYS:
+        _change_at(values, keys, lambda text: anchored(text, base))
     model = values.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str) and (base / model["name"]).is_dir():
         model["name"] = str((base / model["name"]).resolve())
@@ -231,14 +172,31 @@ def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
     return values
 
 
+def _change_at(values: dict[str, Any], keys: Sequence[str], change: Callable[[str], str]) -> None:
+    """Change the text, or each text of the list, that stands at a key; what is not there, or is something else, stays."""
+    *parents, last = keys
+    section: Any = values
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, dict) else None
+    if not isinstance(section, dict):
+        return
+    value = section.get(last)
+    if isinstance(value, str):
+        section[last] = change(value)
+    elif isinstance(value, list):
+        section[last] = [change(text) if isinstance(text, str) else text for text in value]
+
+
 def _anchored_tool(tool: Any, base: Path) -> Any:
-    if isinstance(tool, dict) and isinstance(tool.get("implementation"), str):
-        return {**tool, "implementation": _anchored_tool(tool["implementation"], base)}
-    return str((base / tool).resolve()) if isinstance(tool, str) and ".py" in tool else tool
+    if isinstance(tool, dict):
+        return {
+            key: anchored(v, base) if key in ("implementation", "function") and isinstance(v, str) else v for key, v in tool.items()
+        }
+    return anchored(tool, base) if isinstance(tool, str) else tool
 
 
-def _applied(values: dict[str, Any], override: str) -> dict[str, Any]:
-    """The values with one `key=value` applied; a path in it is relative to the working folder."""
+def _parsed(override: str, tell: Tell) -> dict[str, Any]:
+    """One `key=value` as nested values; a path in it is relative to the working folder."""
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise ConfigError(f"an override is key=value, for example training.steps=100; got {override!r}")
@@ -247,17 +205,19 @@ def _applied(values: dict[str, Any], override: str) -> dict[str, Any]:
     except ValueError:
         value = text
     *parents, last = key.split(".")
-    change: Any = {last: value}
+    change: dict[str, Any] = {last: value}
     for parent in reversed(parents):
         change = {parent: change}
-    return _merged(values, _anchored(change, Path.cwd()))
+    return _anchored(_translated(change, "the command line", tell), Path.cwd())
 
 
-def _merged(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with those of `change` put over them, section by section."""
     result = dict(values)
     for key, value in change.items():
-        before = _shape_alone(result.get(key)) if key == "schedule" else result.get(key)
-        result[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+        before = result.get(key)
+        before = {"shape": before} if key == "schedule" and isinstance(before, str) else before
+        result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return result
 
 
@@ -273,7 +233,8 @@ def _sentence(error: ValidationError, where: str) -> str:
         known = _known_keys(parts[:-1])
         place = f"in section {'.'.join(map(str, parts[:-1]))!r} of {where}" if parts[:-1] else f"in {where}"
         return f"unknown key {key!r} {place}{nearest(str(parts[-1]), known)}; known: {', '.join(known)}"
-    return f"{key} in {where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r:.80}"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{key} in {where}: {said[0].lower()}{said[1:]}, got {problem['input']!r:.80}"
 
 
 def _known_keys(path: Sequence[Any]) -> list[str]:

@@ -3,27 +3,27 @@
     story = tell(seed=0, out=Path("runs/demo"), progress=progress)
     story.exact_match            # {"held_out_fillers": Score, "held_out_phrasings": Score}
 
-No network, no GPU, nothing to download; minutes on two cores. The experiment is `presets/demo.json`, the same kind of file that a
-user writes.
+No network, no GPU, nothing to download; minutes on two cores. The experiment is the preset `demo`, the same kind of file that a user
+writes.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from toolhone.algorithms.sft import Ending
 from toolhone.api import Model, evaluate, open_model, train
-from toolhone.config import Experiment, make_experiment
+from toolhone.config import make_experiment
 from toolhone.data.templates import Templates
 from toolhone.episodes.dialogue import Dialogue, Event
 from toolhone.evaluation.metrics import Evaluation
+from toolhone.presets import read_preset
 from toolhone.progress import Progress
 from toolhone.reports.plots import plot_runs
 from toolhone.run import Run, write_json
+from toolhone.sections import Experiment
 
 SPLITS = ("held_out_fillers", "held_out_phrasings")
 TASKS = 400
@@ -49,8 +49,7 @@ class Story:
 
 def plan(seed: int) -> Experiment:
     """The experiment of the demo."""
-    values = json.loads((resources.files("toolhone.presets") / "demo.json").read_text(encoding="utf-8"))
-    return make_experiment({**values, "seed": seed}, "presets/demo.json")
+    return make_experiment({**read_preset("demo"), "seed": seed}, "the preset demo")
 
 
 def tell(seed: int, out: Path, progress: Progress) -> Story | None:

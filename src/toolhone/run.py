@@ -25,13 +25,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from toolhone.config import Experiment, make_experiment
+from toolhone.config import make_experiment
 from toolhone.errors import RunError, nearest
+from toolhone.sections import Experiment
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 PACKAGES = ("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic", "pydantic-monty", "jsonschema")
+
+
+class Listener(Protocol):
+    """What hears every line of `metrics.jsonl` (see `tracking.trackers`)."""
+
+    def log(self, step: int, kind: str, values: Mapping[str, Any]) -> None: ...
 
 
 class Run:
@@ -39,6 +46,7 @@ class Run:
 
     def __init__(self, folder: Path, experiment: Experiment) -> None:
         self.folder, self.experiment = folder, experiment
+        self.trackers: Listener | None = None
 
     @staticmethod
     def create(folder: Path, experiment: Experiment) -> Run:
@@ -60,7 +68,10 @@ class Run:
         return Run(folder, make_experiment(read_json(path), str(path)))
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append a line to `metrics.jsonl`, and send it to the trackers."""
         self._append("metrics.jsonl", {"step": step, "kind": kind, **values})
+        if self.trackers is not None:
+            self.trackers.log(step, kind, values)
 
     def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         for sample in samples:

@@ -23,11 +23,11 @@ import numpy as np
 
 from toolhone.algorithms.losses import cross_entropy
 from toolhone.backends.base import Adam, Metrics, Muon, Optimizer, Sampler, Trainer, random_stream
-from toolhone.config import ScheduleSection, TrainingSection
 from toolhone.errors import CapabilityError, RunError
 from toolhone.progress import Progress
 from toolhone.rows import Row
 from toolhone.run import BEST, FINAL, Run
+from toolhone.sections import ScheduleSection, TrainingSection
 
 Validation = tuple[Metrics, list[dict[str, Any]]]
 """Scores of generated replies by name, and the replies themselves."""

@@ -1,19 +1,25 @@
-"""`toolhone chat`: talk to a model with live tools."""
+"""`toolhone chat`: talk to a model with live tools.
+
+What is typed and shown is in `screen`, what a line means in `talk`, what is kept in `keep`; here they meet a model.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from toolhone.episodes.dialogue import Dialogue
-    from toolhone.schema import Tool
+    from toolhone.api import Model
+    from toolhone.cli.keep import Keeper
+    from toolhone.cli.screen import Terminal
+    from toolhone.cli.talk import Talk
+    from toolhone.episodes.policy import Turn
 
-EXAMPLE = "Examples: toolhone chat runs/sft   |   toolhone chat runs/sft --prompt 'What is 12 * 7?'"
+EXAMPLE = "Examples: toolhone chat runs/sft   |   toolhone chat runs/sft --prompt 'What is 12 * 7?' --save talk.jsonl"
 
 
 def chat(
@@ -21,55 +27,57 @@ def chat(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="say this instead of asking; may be given several times")] = None,
-    save: Annotated[Path | None, typer.Option(help="append the talk to this file, as a conversation to train on")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="add the talk to this file, as a conversation to train on [default: RUN/chats/TIME.jsonl]")
+    ] = None,
+    no_save: Annotated[bool, typer.Option("--no-save", help="keep nothing unless /save asks for it")] = False,
 ) -> None:
-    """Talk to a model; its calls and their results are shown as they happen. An empty line or Ctrl-D ends the talk."""
+    """Talk to a model; its calls and their results are shown as they happen. /help lists commands; Ctrl-D ends the talk."""
     from toolhone.api import open_model
-    from toolhone.cli.show import show_event
-    from toolhone.episodes.dialogue import Dialogue
+    from toolhone.cli.keep import Keeper
+    from toolhone.cli.screen import Terminal
+    from toolhone.cli.talk import COMMANDS, Next
 
     opened = open_model(model, checkpoint, overrides or [])
-    dialogue = Dialogue(opened.policy(), opened.registry, opened.experiment.evaluation.max_turns)
-    if not prompt and sys.stdin.isatty():
-        names = ", ".join(tool.name for tool in opened.registry.tools)
-        print(f"{model} in dialect {opened.dialect.name}; tools: {names}. An empty line ends the talk.", file=sys.stderr)
+    screen = Terminal()
+    keeper = Keeper(None if no_save else save or _default_file(Path(model)), opened.registry.tools)
+    talk = open_talk(opened, screen, keeper)
+    if not prompt and screen.types:
+        names = ", ".join(tool.name for tool in opened.registry.tools) or "none"
+        screen.tell(f"{model} in dialect {opened.dialect.name}; tools: {names}. /help lists commands, Ctrl-D ends the talk.")
     try:
-        for text in prompt or _typed():
-            if prompt:
-                print(f"you        {text}")
-            for event in dialogue.say(text):
-                show_event(event)
+        for text in prompt or ():
+            screen.said(text)
+            talk.say(text)
+        for line in () if prompt else screen.lines(tuple(COMMANDS)):
+            if talk.take(line) is Next.END:
+                break
     finally:
-        if save is not None:
-            _append(save, dialogue, opened.registry.tools)
+        for sentence in keeper.close():
+            print(sentence, file=sys.stderr)
 
 
-def _typed() -> Iterator[str]:
-    """What the person types, until an empty line or the end of input."""
-    while True:
-        try:
-            text = input("you        " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
-        if not text.strip():
-            return
-        if not sys.stdin.isatty():
-            print(f"you        {text}")
-        yield text
+def open_talk(model: Model, screen: Terminal, keeper: Keeper) -> Talk:
+    """A talk with an opened model."""
+    from toolhone.cli.talk import Talk
+    from toolhone.episodes.dialogue import Dialogue
+
+    policy, turns = model.policy(), model.experiment.evaluation.max_turns
+
+    def written(turn: Turn, whole: bool) -> str:
+        return model.tokenizer.decode([*(turn.prompt if whole else ()), *turn.tokens])
+
+    return Talk(
+        lambda: Dialogue(policy, model.registry, turns, screen.thinking),
+        model.registry.tools,
+        screen,
+        keeper,
+        written,
+        screen.types,
+    )
 
 
-def _append(path: Path, dialogue: Dialogue, tools: Sequence[Tool]) -> None:
-    """Write the talk up to its last good turn, and say how much was left out."""
-    import json
-
-    from toolhone.run import writing
-    from toolhone.schema import Conversation
-
-    left_out = len(dialogue.messages) - dialogue.whole
-    if left_out:
-        print(f"{left_out} messages at the end are not saved: their turn was cut off or could not be read", file=sys.stderr)
-    if not dialogue.whole:
-        return
-    conversation = Conversation(tuple(dialogue.messages[: dialogue.whole]), tuple(tools), source="chat")
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(conversation.to_dict(), ensure_ascii=False) + "\n")
+def _default_file(model: Path) -> Path | None:
+    """A file in the run folder; None where the model is no run."""
+    is_run = (model / "experiment.json").is_file()
+    return model / "chats" / f"{time.strftime('%Y-%m-%d_%H%M%S')}.jsonl" if is_run else None

@@ -1,4 +1,4 @@
-"""`toolhone config`: the JSON Schema of experiment files, and the experiment that a file and overrides resolve to."""
+"""`toolhone config`: the JSON Schema of experiment files, what a file and overrides resolve to, and the presets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def schema() -> None:
 
 @app.command(epilog="Example: toolhone config show sft.json training.steps=100")
 def show(
-    experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT.json]", help="none: all defaults")] = None,
+    experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="none: all defaults")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
@@ -35,9 +35,30 @@ def show(
     print(json.dumps(load_experiment(path, keys).model_dump(), indent=2))
 
 
-def split_experiment(experiment: str | None, overrides: list[str] | None) -> tuple[Path | None, list[str]]:
-    """The file, if one was given, and the overrides: the first argument may be either."""
+@app.command(epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico")
+def presets(as_json: Annotated[bool, typer.Option("--json", help="print one JSON object: name to what it is for")] = False) -> None:
+    """List the presets: experiments that ship, to be used by name."""
+    from toolhone.presets import preset_comment, preset_names
+
+    comments = {name: preset_comment(name) for name in preset_names()}
+    if as_json:
+        print(json.dumps(comments))
+        return
+    width = max(map(len, comments))
+    for name, comment in comments.items():
+        print(f"{name:{width}}  {comment}")
+
+
+def split_experiment(
+    experiment: str | None, overrides: list[str] | None, config: str | None = None
+) -> tuple[Path | None, list[str]]:
+    """The file or preset, if one was given (also as `--config`), and the overrides: the first argument may be either."""
+    from toolhone.errors import ConfigError
+
     keys = list(overrides or [])
     if experiment is not None and "=" in experiment and not Path(experiment).exists():
-        return None, [experiment, *keys]
-    return (None if experiment is None else Path(experiment)), keys
+        keys, experiment = [experiment, *keys], None
+    if experiment is not None and config is not None:
+        raise ConfigError(f"two experiments are given, {experiment} and --config {config}; keep one")
+    chosen = experiment if config is None else config
+    return (None if chosen is None else Path(chosen)), keys

@@ -1,15 +1,30 @@
-"""`toolhone data build`: make conversations and tasks from templates, as files."""
+"""`toolhone data build`: make conversations and tasks from templates, or rows of the SFT array, as files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from toolhone.errors import DataError
+
 app = typer.Typer(help="Make data.", no_args_is_help=True, rich_markup_mode=None)
+BUILD_EXAMPLES = (
+    "Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
+    "toolhone data build --shape sft-array --out sft.json --rows 8000 --shares calculator=0.2,python_exec=0.2,no_tool=0.6 "
+    "--gsm8k train.jsonl"
+)
+
+
+class Shape(StrEnum):
+    """What `data build` writes."""
+
+    TEMPLATES = "templates"
+    SFT_ARRAY = "sft-array"
 
 
 @app.callback()
@@ -17,9 +32,11 @@ def group() -> None:
     """Make data."""
 
 
-@app.command(epilog="Example: toolhone data build --out data --train 4000 --tasks 400 --seed 1")
-def build(
-    out: Annotated[Path, typer.Option(help="the folder to write into")] = Path("data"),
+@app.command(epilog=BUILD_EXAMPLES)
+def build(  # noqa: PLR0913 (one parameter for each option)
+    out: Annotated[Path, typer.Option(help="the folder to write into; with --shape sft-array a file may be named as well")] = Path(
+        "data"
+    ),
     train: Annotated[int, typer.Option(min=1, help="conversations in train.jsonl")] = 4000,
     held_out: Annotated[
         int, typer.Option(min=0, help="conversations in held_out.jsonl, with fillers that training never sees")
@@ -27,8 +44,29 @@ def build(
     tasks: Annotated[int, typer.Option(min=0, help="tasks in each of the task files")] = 400,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the files and their row counts as JSON")] = False,
+    shape: Annotated[Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")] = Shape.TEMPLATES,
+    rows: Annotated[int, typer.Option(min=1, help="sft-array: how many rows")] = 8000,
+    shares: Annotated[
+        str, typer.Option(help="sft-array: share of each category, adding up to 1")
+    ] = "calculator=0.25,python_exec=0.25,no_tool=0.5",
+    gsm8k: Annotated[Path | None, typer.Option(help="sft-array: take the calculator rows from this GSM8K file")] = None,
 ) -> None:
-    """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl, tasks_held_out_phrasings.jsonl and tasks_rl.jsonl."""
+    """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl, tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with
+    --shape sft-array, one JSON list of calculator, Python and no-tool rows."""
+    if gsm8k is not None and shape is not Shape.SFT_ARRAY:
+        raise DataError("--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k")
+    if shape is Shape.SFT_ARRAY:
+        counts = _write_array(out, rows, shares, seed, gsm8k)
+    else:
+        counts = _write_templates(out, train, held_out, tasks, seed)
+    if as_json:
+        print(json.dumps(counts))
+    else:
+        for name, count in counts.items():
+            print(f"{count:6d} rows  {name}")
+
+
+def _write_templates(out: Path, train: int, held_out: int, tasks: int, seed: int) -> dict[str, int]:
     from toolhone.data.files import write_jsonl
     from toolhone.data.templates import Templates
     from toolhone.schema import Conversation, Task
@@ -41,9 +79,18 @@ def build(
         "tasks_held_out_phrasings.jsonl": made.tasks(tasks, "held_out_phrasings"),
         "tasks_rl.jsonl": made.tasks(tasks, "rl"),
     }
-    counts = {str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows)) for name, rows in files.items() if rows}
-    if as_json:
-        print(json.dumps(counts))
-    else:
-        for name, count in counts.items():
-            print(f"{count:6d} rows  {name}")
+    return {str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows)) for name, rows in files.items() if rows}
+
+
+def _write_array(out: Path, rows: int, shares: str, seed: int, gsm8k: Path | None) -> dict[str, int]:
+    """One file; how many rows of each category it has, and what could not be used, is said on standard error."""
+    from toolhone.data.sft_rows import SftRows, read_shares, write_array
+
+    path = out if out.suffix == ".json" else out / "sft_array.json"
+    made = SftRows(seed).rows(rows, read_shares(shares), gsm8k)
+    write_array(path, made.rows)
+    parts = [f"{count} {category}" for category, count in made.counts().items()]
+    unused = [f"{count} {reason}" for reason, count in made.skipped.most_common()]
+    said = f"{', '.join(parts)}" + (f"; of {gsm8k} not used: {', '.join(unused)}" if unused else "")
+    typer.echo(said, err=True)
+    return {str(path): len(made.rows)}

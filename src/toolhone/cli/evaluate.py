@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from toolhone.errors import ConfigError, DataError
 
 EVAL_EXAMPLE = (
     "Examples: toolhone eval runs/sft   |   toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json"
 )
-SCORE_EXAMPLE = "Example: toolhone score --tasks tasks.jsonl --predictions answers.jsonl --dialect json"
+SCORE_EXAMPLE = (
+    "Examples: toolhone score --tasks tasks.jsonl --predictions answers.jsonl --dialect json   |   toolhone score --csv a.csv b.csv"
+)
 
 Out = Annotated[Path | None, typer.Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
@@ -42,8 +48,12 @@ def evaluate(
 
 
 def score(
-    tasks: Annotated[Path, typer.Option(help="task file")],
-    predictions: Annotated[Path, typer.Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')],
+    tasks: Annotated[Path | None, typer.Option(help="task file")] = None,
+    predictions: Annotated[Path | None, typer.Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')] = None,
+    csv: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE [FILE]...", help="instead: CSV files with query, predicted_text and expected_calls"),
+    ] = None,
     dialect: Annotated[
         str | None, typer.Option(help="how calls are written in the texts, e.g. json, calls, tagged, tool_call_tags")
     ] = None,
@@ -54,12 +64,20 @@ def score(
     samples: Annotated[int, typer.Option(min=0, help="predictions and mismatches to print")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Score answers that were produced anywhere; no model is needed."""
-    from toolhone.cli.show import show_evaluation
+    """Score answers that were produced anywhere; no model is needed. With --csv, --out gets summary_results.csv."""
+    if csv:
+        _refuse_mixing({"--tasks": tasks, "--predictions": predictions, "--dialect": dialect, "--tools": tools or None})
+        _score_tables(csv, out, as_json)
+        return
+    if tasks is None or predictions is None:
+        raise ConfigError("score needs --tasks FILE and --predictions FILE, or --csv FILE [FILE]...; see toolhone score --help")
+    from toolhone.cli.show import console, show_evaluation
     from toolhone.data.files import read_jsonl, read_tasks
     from toolhone.evaluation.folder import write_folder
     from toolhone.evaluation.score import score as judge_predictions
-    from toolhone.tools.registry import Registry, load_tools
+    from toolhone.evaluation.tables import GROUP_OF, familiar_table
+    from toolhone.tools.loading import load_tools
+    from toolhone.tools.registry import Registry
 
     names = [name for name in tools.replace(",", " ").split() if name]
     registry = Registry([tool for name in names for tool in load_tools(name, Path.cwd())]) if names else None
@@ -69,5 +87,51 @@ def score(
         write_folder(result, out)
     if as_json:
         print(json.dumps(result.to_dict()))
-    else:
-        show_evaluation(result, samples)
+        return
+    show_evaluation(result, samples)
+    if dialect in GROUP_OF:
+        console().print(familiar_table(result, [GROUP_OF[dialect]]))
+
+
+class ScoreCommand(TyperCommand):
+    """A command that takes several files after one `--csv`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        for index, word in enumerate(args):
+            follows = not word.startswith("-") and spread[-2:-1] == ["--csv"] and args[index - 1] != "--csv"
+            spread += ["--csv", word] if follows else [word]
+        parsed: list[str] = super().parse_args(ctx, spread)
+        return parsed
+
+
+def _refuse_mixing(options: dict[str, Path | str | None]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"--csv reads tables that hold the expected calls themselves; leave out {' and '.join(given)}")
+
+
+def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
+    """Score tables of answers; a summary among the files is passed over with a word."""
+    from toolhone.cli.show import console
+    from toolhone.evaluation.call_tables import SUMMARY, is_summary, read_results_csv, write_summary
+    from toolhone.evaluation.tables import csv_table
+
+    summaries = [file for file in files if is_summary(file)]
+    if len(summaries) == len(files):
+        raise DataError(f"{summaries[0]} is a summary of results; give the files with query, predicted_text and expected_calls")
+    for file in summaries:
+        print(f"{file}: passed over, it is a summary of results", file=sys.stderr)
+    names = [file.name for file in files]
+    tables = {
+        file.name if names.count(file.name) == 1 else str(file): read_results_csv(file) for file in files if file not in summaries
+    }
+    if out is not None:
+        write_summary(out / SUMMARY, {name: (len(found.rows), found.count("match")) for name, found in tables.items()})
+    if as_json:
+        print(json.dumps({"files": {name: found.to_dict() for name, found in tables.items()}}))
+        return
+    console().print(csv_table(tables))
+    for name, found in tables.items():
+        for reason, count in found.skipped.items():
+            print(f"{name}: {count} of {found.read} rows skipped: {reason}")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, config, data, demo, evaluate, plot, train
+from toolhone.cli import chat, check, config, data, demo, evaluate, plot, train
+from toolhone.cli.flags import FlagCommand
+from toolhone.dotenv import load_dotenv
 from toolhone.errors import UserError
 
 app = typer.Typer(
@@ -24,17 +27,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
-app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
 app.command("eval", epilog=evaluate.EVAL_EXAMPLE)(evaluate.evaluate)
-app.command("score", epilog=evaluate.SCORE_EXAMPLE)(evaluate.score)
+app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(evaluate.score)
 app.command("plot", epilog=plot.EXAMPLE)(plot.plot)
 app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
+app.command("check", epilog=check.EXAMPLE)(check.check)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 
 
 def main() -> None:
     """Run the command line."""
+    for problem in load_dotenv(Path.cwd()):
+        print(problem, file=sys.stderr)
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`toolhone train`: train as an experiment file says."""
+"""`toolhone train`: train as an experiment file, a preset or flags say."""
 
 from __future__ import annotations
 
@@ -9,24 +9,41 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolhone.cli.config import Overrides, split_experiment
+from toolhone.cli.flags import overrides_of
 
 if TYPE_CHECKING:
-    from toolhone.config import Experiment
+    from toolhone.sections import Experiment
 
-EXAMPLE = "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train --resume --out runs/sft"
+EXAMPLE = (
+    "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train calculator model.name=pico   |   "
+    "toolhone train --model pico --data rows.jsonl --iters 100   |   toolhone train --resume --out runs/sft"
+)
 
 
 def train(
-    experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT.json]", help="none: all defaults (pico)")] = None,
+    context: typer.Context,
+    experiment: Annotated[
+        str | None,
+        typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="a file, or a preset by name; none: all defaults (pico)"),
+    ] = None,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/ and the experiment's name]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "--output-dir", "--outdir", "--adapter-path", help="the run folder [default: runs/ and the experiment's name]"
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's latest checkpoint")] = False,
+    config: Annotated[str | None, typer.Option(help="the experiment file, for those used to this spelling")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show where an error comes from")] = False,  # noqa: ARG001 (read in main)
 ) -> None:
     """Train a model, with progress, validation by generating, checkpoints, and an evaluation at the end."""
     from toolhone.config import load_experiment
     from toolhone.run import Run
 
-    path, keys = split_experiment(experiment, overrides)
+    path, keys = split_experiment(experiment, overrides, config)
+    flags = overrides_of(context.meta.get("flags", {}))
+    keys = [*flags, *keys]
     folder = out or Path("runs") / (path.stem if path else "sft")
     own = resume and path is None and not keys
     plan = Run.open(folder).experiment if own else load_experiment(path, keys)

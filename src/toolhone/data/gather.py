@@ -3,8 +3,9 @@
     materials = gather(experiment)
     materials.report                # rows read, kept, skipped by reason, held out: written to RUN/data.json
 
-Without a file, conversations come from templates; held-out ones have fillers (words, names, numbers) that training never sees.
-Training data is checked here, before any model is opened: the first finding stops.
+`data.strategy` says where rows come from: a file (`sources`, or a reader of the user's own), the templates of the built-in tools,
+templates for the user's own tools (`manual`), ToolBench files, or rows in their place. Held-out rows that are made have fillers (words,
+names, numbers) that training never sees. Training data is checked here, before any model is opened: the first finding stops.
 """
 
 from __future__ import annotations
@@ -15,14 +16,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toolhone.config import DataSection, Experiment
 from toolhone.data.check import check
 from toolhone.data.files import read_tasks
+from toolhone.data.manual import ManualTemplates, read_examples
 from toolhone.data.sources import Loaded, open_source
+from toolhone.data.sources.base import Asked
+from toolhone.data.sources.own import read_own
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.tasks import tasks_of
 from toolhone.data.templates import Templates
-from toolhone.schema import Conversation, Task
+from toolhone.errors import CapabilityError
+from toolhone.owncode import is_own_code
+from toolhone.schema import Conversation, Task, Tool
+from toolhone.sections import DataSection, Experiment
+from toolhone.tools.loading import load_tools
 
 HELD_OUT = 200
 """Held-out conversations made from templates; as many tasks."""
@@ -40,8 +47,7 @@ class Materials:
 
 def gather(experiment: Experiment) -> Materials:
     """Read or make the data, check it, and hold a part out."""
-    data = experiment.data
-    materials = _from_templates(data, experiment.seed) if data.path is None else _from_file(data, experiment.seed)
+    materials = _materials(experiment)
     tasks = _distinct(materials.tasks) if experiment.evaluation.tasks is None else read_tasks(experiment.evaluation.tasks)
     return Materials(materials.train, materials.held_out, tasks, {**materials.report, "tasks": len(tasks)})
 
@@ -56,26 +62,64 @@ def _distinct(tasks: Sequence[Task]) -> list[Task]:
     return result
 
 
-def _from_templates(data: DataSection, seed: int) -> Materials:
-    made = Templates(seed)
-    train = made.conversations(data.samples, "train")
+def _materials(experiment: Experiment) -> Materials:
+    data = experiment.data
+    match data.chosen_strategy:
+        case "templates":
+            return _from_templates(experiment)
+        case "teacher_mode":
+            raise CapabilityError("data.strategy: teacher_mode is not here yet; what is: file, templates, manual_templates, toolbench")
+        case "manual_templates":
+            return _from_own_tools(experiment)
+        case "toolbench" if data.path is None:
+            return _from_own_tools(experiment)
+    return _from_file(experiment)
+
+
+def _from_templates(experiment: Experiment) -> Materials:
+    """Questions for the built-in tools among those of the experiment."""
+    data = experiment.data
+    made = Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
+    train = made.conversations(min(data.samples, data.max_samples or data.samples), "train")
     held_out = made.conversations(HELD_OUT, "held_out_fillers")
     tasks = made.tasks(HELD_OUT, "held_out_fillers")
-    report = {"source": "templates", "train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
-    return Materials(train, held_out, tasks, report)
+    return Materials(train, held_out, tasks, _made_report("templates", train, held_out, tasks))
 
 
-def _from_file(data: DataSection, seed: int) -> Materials:
-    assert data.path is not None
-    loaded = _open(data.path, data)
-    report: dict[str, Any] = {"source": data.path, **_report(loaded)}
+def _from_own_tools(experiment: Experiment) -> Materials:
+    """Rows made for the tools of the experiment; `data.max_samples` of them, held-out ones included."""
+    data, tools = experiment.data, tools_of(experiment)
+    examples = [] if data.examples is None else read_examples(data.examples, tools)
+    made = ManualTemplates(tools, examples, experiment.seed)
+    count = data.max_samples or data.samples
+    held = min(count - 1, max(1, round(count * data.validation_fraction)))
+    train, held_out = made.conversations(count - held, "train"), made.conversations(held, "held_out")
+    tasks = made.tasks(min(held, HELD_OUT), "held_out")
+    check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
+    source = f"{count} synthetic rows: no ToolBench file was named" if data.chosen_strategy == "toolbench" else "manual templates"
+    return Materials(train, held_out, tasks, {**_made_report(source, train, held_out, tasks), "made": made.report()})
+
+
+def tools_of(experiment: Experiment) -> list[Tool]:
+    """The tools of an experiment as a model sees them; nothing is run here."""
+    return [tool for spec in experiment.tools for tool in load_tools(spec, Path.cwd())]
+
+
+def _made_report(source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], tasks: Sequence[Task]) -> dict[str, Any]:
+    return {"source": source, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
+
+
+def _from_file(experiment: Experiment) -> Materials:
+    data, seed = experiment.data, experiment.seed
+    loaded = _open(data.path, experiment)
+    report: dict[str, Any] = {"source": data.path or data.format, **_report(loaded)}
     conversations = list(loaded.conversations)[: data.max_samples]
     report["beyond_max_samples"] = len(loaded.conversations) - len(conversations)
     findings = check(conversations, loaded.places[: len(conversations)])
     findings.raise_if_any()
     report["findings"] = {kind.value: count for kind, count in findings.counts.items()}
     if data.validation is not None:
-        other = _open(data.validation, data)
+        other = _open(data.validation, experiment)
         report["validation"] = {"source": data.validation, **_report(other)}
         check(other.conversations, other.places).raise_if_any()
         train, held_out, tasks = conversations, list(other.conversations), tasks_beside(other.tasks, other.conversations)
@@ -87,8 +131,15 @@ def _from_file(data: DataSection, seed: int) -> Materials:
     return Materials(train, held_out, tasks, {**report, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)})
 
 
-def _open(path: str, data: DataSection) -> Loaded:
-    return open_source(Path(path), data.format, style=data.style, distractors=data.distractors)
+def _open(path: str | None, experiment: Experiment) -> Loaded:
+    data = experiment.data
+    if is_own_code(data.format):
+        return read_own(data.format, None if path is None else Path(path))
+    assert path is not None, "a file strategy has a path"
+    asked: Asked = {"style": data.style, "distractors": data.distractors, "raw_prompt": data.raw_prompt}
+    if data.format == "test_cases":
+        asked["tools"] = tools_of(experiment)
+    return open_source(path, "toolbench" if data.chosen_strategy == "toolbench" else data.format, **asked)
 
 
 def _report(loaded: Loaded) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from toolhone.config import TrainingSection
 from toolhone.data.check import Lengths, check_lengths
 from toolhone.dialects.base import Dialect
 from toolhone.errors import DataError, DialectError
 from toolhone.progress import Progress, Silent, track
 from toolhone.rows import Row
 from toolhone.schema import Conversation
+from toolhone.sections import TrainingSection
 from toolhone.tokenizer import TextTokenizer
 
 

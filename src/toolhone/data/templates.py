@@ -3,6 +3,7 @@
     templates = Templates(seed=0)
     templates.conversations(1000)                       # supervised data
     templates.tasks(400, split="held_out_fillers")      # what an evaluation or an RL episode starts from
+    Templates(seed=0, tools=("calculator",))            # questions for some of the tools only
 
 Seven categories: one call to each of four tools, several calls at once, a second turn, and talk that needs no tool. A split names
 a set of phrasings and a set of fillers (`phrasings.py`); nothing is shared between sets. Every argument can be copied from the
@@ -78,12 +79,17 @@ class Turn:
 
 
 class Templates:
-    """Makes conversations and tasks; same seed, same rows."""
+    """Makes conversations and tasks for some of the built-in tools; same seed and tools, same rows."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, tools: Sequence[str] = BUILTIN) -> None:
         self._seed = seed
-        self._registry = Registry(BUILTIN)
+        self._registry = Registry([name for name in BUILTIN if name in tools])
         self.tools = self._registry.tools
+        if not self.tools:
+            raise DataError(f"templates ask for built-in tools, and none of them is offered; they are {', '.join(BUILTIN)}")
+        self._intents = _within([tool.name for tool in self.tools])
+        self._singles = [intent for intent in self._intents if intent.category in BUILTIN]
+        self._categories = [name for name in CATEGORIES if name in tools or name not in BUILTIN]
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """The first n rows of a split, as conversations."""
@@ -95,7 +101,7 @@ class Templates:
         seen: set[str] = set()
         for index in range(n):
             rng = self._rng("task", split, index)
-            category = CATEGORIES[index % len(CATEGORIES)]
+            category = self._categories[index % len(self._categories)]
             turns = self._turns(category, split, rng)
             while (key := repr([turn.question for turn in turns])) in seen:
                 turns = self._turns(category, split, rng)
@@ -105,7 +111,8 @@ class Templates:
 
     def _conversation(self, index: int, split: str) -> Conversation:
         rng = self._rng("conversation", split, index)
-        category = rng.choices(list(SHARES), list(SHARES.values()))[0]
+        shares = {name: share for name, share in SHARES.items() if name in self._categories}
+        category = rng.choices(list(shares), list(shares.values()))[0]
         *history, last = self._turns(category, split, rng)
         if last.calls and rng.random() < min(ANSWERED[call.name] for call in last.calls):
             last = self._played(last)
@@ -133,18 +140,19 @@ class Templates:
         if category == "multi_turn":
             return self._two_turns(wording, rng)
         if category == "parallel" and rng.random() < 0.5:
-            first = wording.request(wording.pick(_single_calls()))
-            second = wording.request(wording.pick(_single_calls(), first.form), form=first.form)
+            first = wording.request(wording.pick(self._singles))
+            second = wording.request(wording.pick(self._singles, first.form), form=first.form)
             return [_turn(wording, first, second)]
-        return [_turn(wording, wording.request(wording.pick([i for i in intents() if i.category == category])))]
+        fitting = [intent for intent in self._intents if intent.category == category] or self._singles
+        return [_turn(wording, wording.request(wording.pick(fitting)))]
 
     def _two_turns(self, wording: Wording, rng: random.Random) -> list[Turn]:
         if rng.random() < 0.2:
-            brief = [intent for intent in _single_calls() if intent.category != "search"]
+            brief = [intent for intent in self._singles if intent.category != "search"] or self._singles
             first = self._played(_turn(wording, wording.request(wording.pick(brief))))
-            return [first, _turn(wording, wording.request(wording.pick(_single_calls())))]
-        follow_up = wording.pick([intent for intent in intents() if intent.category == "multi_turn"])
-        possible = [intent for intent in intents() if intent.name in follow_up.after]
+            return [first, _turn(wording, wording.request(wording.pick(self._singles)))]
+        follow_up = wording.pick([intent for intent in self._intents if intent.category == "multi_turn"])
+        possible = [intent for intent in self._intents if intent.name in follow_up.after]
         first = self._played(_turn(wording, wording.request(wording.pick(possible))))
         known = {**first.requests[0].slots, "before": first.results[0].content.strip()}
         return [first, _turn(wording, wording.request(follow_up, known))]
@@ -158,8 +166,11 @@ class Templates:
         return result
 
 
-def _single_calls() -> list[Intent]:
-    return [intent for intent in intents() if intent.category in BUILTIN]
+def _within(tools: Sequence[str]) -> list[Intent]:
+    """The intents that can be met with these tools; a follow-up needs something that it can follow."""
+    met = [intent for intent in intents() if all(call["name"] in tools for call in intent.calls)]
+    names = {intent.name for intent in met}
+    return [intent for intent in met if not intent.after or names & set(intent.after)]
 
 
 def _turn(wording: Wording, *requests: Request) -> Turn:

@@ -1,8 +1,9 @@
 """The evaluation folder: what was measured, on disk.
 
-    FOLDER/metrics.json      {"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category", "outcomes"}
-    FOLDER/samples.jsonl     one object for each task: id, category, seed, query, text, calls, expected, outcome, scores, reasons
-    FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match
+    FOLDER/metrics.json      {"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category", "familiar", "outcomes"}
+    FOLDER/samples.jsonl     one object for each task: id, category, seed, query, text, calls, expected, outcome, scores, reasons,
+                             offered (names of tools), familiar (scores by the definitions of other systems)
+    FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match (`call_tables` reads it)
     FOLDER/dialect.json      the fingerprint of the dialect, where one was given
 
 `samples.jsonl` is the truth: reading takes it alone and measures again. `metrics.json` is written last, so that its presence
@@ -23,6 +24,7 @@ from pathlib import Path
 from toolhone.data.files import read_records, write_jsonl
 from toolhone.errors import DataError, RunError
 from toolhone.evaluation.metrics import Evaluation, Judged
+from toolhone.rewards.matching import judges_calls
 from toolhone.schema import Expect, Json, ToolCall
 
 METRICS, SAMPLES, TABLE, DIALECT = "metrics.json", "samples.jsonl", "samples.csv", "dialect.json"
@@ -40,10 +42,10 @@ def write_folder(
         refuse_overwriting(folder)
     _remove([folder / name for name in _present(folder)])
     write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
-    _write(folder / TABLE, _csv(evaluation))
+    write_text(folder / TABLE, _csv(evaluation))
     if dialect is not None:
-        _write(folder / DIALECT, _json(plain(dict(dialect))))
-    _write(folder / METRICS, _json(evaluation.to_dict()))
+        write_text(folder / DIALECT, _json(plain(dict(dialect))))
+    write_text(folder / METRICS, _json(evaluation.to_dict()))
     return folder
 
 
@@ -102,13 +104,12 @@ def _to_dict(sample: Judged) -> dict[str, Json]:
         "outcome": sample.outcome,
         "scores": dict(sample.scores),
         "reasons": list(sample.reasons),
+        "offered": list(sample.offered),
+        "familiar": dict(sample.familiar),
     }
 
 
 def _from_dict(record: Mapping[str, Json]) -> Judged:
-    scores = {str(name): float(value) for name, value in record["scores"].items()}
-    if not all(0.0 <= value <= 1.0 for value in scores.values()):
-        raise ValueError(f"scores must lie in [0, 1], got {scores}")
     return Judged(
         id=str(record["id"]),
         category=str(record["category"]),
@@ -118,13 +119,25 @@ def _from_dict(record: Mapping[str, Json]) -> Judged:
         calls=tuple(ToolCall.from_dict(call) for call in record["calls"]),
         expected=Expect.from_dict(record["expected"]),
         outcome=str(record["outcome"]),
-        scores=scores,
+        scores=_scores(record["scores"]),
         reasons=tuple(map(str, record.get("reasons", ()))),
+        offered=tuple(map(str, record.get("offered", ()))),
+        familiar=_scores(record.get("familiar", {})),
     )
 
 
+def _scores(record: Mapping[str, Json]) -> dict[str, float]:
+    scores = {str(name): float(value) for name, value in record.items()}
+    if not all(0.0 <= value <= 1.0 for value in scores.values()):
+        raise ValueError(f"scores must lie in [0, 1], got {scores}")
+    return scores
+
+
 def _csv(evaluation: Evaluation) -> str:
-    """Rows for a spreadsheet. `match` is the exact match; where nothing about calls is wanted, whether the answer was right."""
+    """Rows for a spreadsheet. `match` is the exact match; where nothing is said about calls, whether the answer was right.
+
+    `expected_calls` is `[]` where no call is wanted, and blank where nothing is said about calls.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -132,7 +145,7 @@ def _csv(evaluation: Evaluation) -> str:
         right = sample.scores.get("exact_match", sample.scores.get("answer_quality"))
         calls = json.dumps(plain([call.to_dict() for call in sample.calls]), ensure_ascii=False)
         wanted = [{"name": call.name, "arguments": dict(call.arguments)} for call in sample.expected.calls or ()]
-        expected = json.dumps(plain(wanted), ensure_ascii=False)
+        expected = json.dumps(plain(wanted), ensure_ascii=False) if judges_calls(sample.expected) else ""
         match = "" if right is None else str(right == 1.0)
         writer.writerow([plain(sample.query), plain(sample.text), calls, expected, match])
     return text.getvalue()
@@ -174,13 +187,15 @@ def _remove(paths: Sequence[Path]) -> None:
         raise RunError(f"{error.filename}: the file cannot be replaced: {error.strerror or error}") from None
 
 
-def _write(path: Path, text: str) -> None:
-    """All or nothing."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file, all or nothing; missing folders are made."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8", newline="")
-        os.replace(part, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text, encoding="utf-8", newline="")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{path}: the file was not written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)

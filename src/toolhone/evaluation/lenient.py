@@ -21,10 +21,19 @@ MAX_OBJECTS = 1000
 """Opening braces tried in one text: a bound on time."""
 
 
-def readings(texts: Sequence[str], offered: Collection[str]) -> list[list[ToolCall]]:
-    """The calls of these texts (the turns of one episode) as each reader finds them; only calls of tools on offer count."""
+def readings(texts: Sequence[str], offered: Collection[str] | None = None) -> list[list[ToolCall]]:
+    """The calls of these texts (the turns of one episode) as each reader finds them; only calls of tools on offer count.
+
+    Where it is not known what was on offer (None), every call counts.
+    """
     readers = [*(make().read for make in SYNTAXES.values()), _read_anywhere]
-    return [[call for text in texts for call in read(text).calls if call.name in offered] for read in readers]
+    found = [[call for text in texts for call in read(text).calls] for read in readers]
+    return found if offered is None else [[call for call in calls if call.name in offered] for calls in found]
+
+
+def calls_anywhere(text: str) -> list[ToolCall]:
+    """The calls written as JSON objects, wherever they stand and whatever stands around them."""
+    return list(_read_anywhere(text).calls)
 
 
 def _read_anywhere(text: str) -> Reply:

@@ -27,7 +27,10 @@ Three more rates keep apart what is often mixed up, on tasks that want calls or 
 * `format_right`: 1 if the dialect's parser read every turn without a problem, and found a call where calls are wanted.
 * `both_right`: 1 if both are.
 
-A truncated or failed episode is scored by what had been said. This module scores and averages; it plays nothing and writes nothing.
+A truncated or failed episode is scored by what had been said. Scores of other names (metrics of the user's own, see `evaluate`) are
+averaged in the same way. The definitions of other systems are kept apart in `familiar`, also where a name is the same.
+
+This module scores and averages; it plays nothing and writes nothing.
 """
 
 from __future__ import annotations
@@ -56,6 +59,13 @@ METRICS = (
     "answer_quality",
 )
 RATES = ("content_right", "format_right", "both_right")
+FAMILIAR: Mapping[str, tuple[str, ...]] = {
+    "json_answers": ("valid_json", "correct_format", "correct_tool"),
+    "playground": ("tool_accuracy", "format_correctness", "execution_success", "response_quality"),
+    "python_calls": ("exact", "function", "params", "overall"),
+    "tool_call_tags": ("match",),
+}
+"""Metrics of other systems by their groups; `familiar` defines them."""
 NO_CATEGORY = "uncategorised"
 
 
@@ -75,7 +85,11 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Judged:
-    """One task with what was said to it. `scores` holds the scores that were measured; `reasons` say what was not right."""
+    """One task with what was said to it.
+
+    `scores` holds the scores that were measured, `familiar` those of `FAMILIAR` (as "group.name"); `reasons` say what was not
+    right; `offered` names the tools on offer.
+    """
 
     id: str
     category: str
@@ -87,6 +101,8 @@ class Judged:
     outcome: str
     scores: Mapping[str, float]
     reasons: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
+    familiar: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,16 +121,25 @@ class Evaluation:
         return {name: aggregate([sample for sample in self.samples if sample.category == name]) for name in sorted(names)}
 
     @cached_property
+    def familiar(self) -> dict[str, dict[str, Score]]:
+        """The metrics of other systems, by their groups."""
+        return {group: {name: self._familiar(f"{group}.{name}") for name in names} for group, names in FAMILIAR.items()}
+
+    def _familiar(self, name: str) -> Score:
+        return interval([sample.familiar[name] for sample in self.samples if name in sample.familiar])
+
+    @cached_property
     def outcomes(self) -> dict[str, int]:
         """How many episodes ended in which way."""
         return dict(sorted(Counter(sample.outcome for sample in self.samples).items()))
 
     def to_dict(self) -> dict[str, object]:
-        """`{"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category": {category: {name: {...}}}, "outcomes"}`."""
+        """`{"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category": {category: metrics}, "familiar", "outcomes"}`."""
         return {
             "n": len(self.samples),
             "metrics": _plain(self.metrics),
             "by_category": {category: _plain(metrics) for category, metrics in self.by_category.items()},
+            "familiar": {group: _plain(metrics) for group, metrics in self.familiar.items()},
             "outcomes": self.outcomes,
         }
 
@@ -131,8 +156,10 @@ def can_run(task: Task, runnable: Collection[str]) -> bool:
 
 
 def aggregate(samples: Sequence[Judged]) -> dict[str, Score]:
-    """Mean and interval of every metric over the samples on which it was measured."""
-    return {name: interval([sample.scores[name] for sample in samples if name in sample.scores]) for name in (*METRICS, *RATES)}
+    """Mean and interval of every score over the samples on which it was measured: `METRICS`, `RATES`, then any others by name."""
+    others = sorted({name for sample in samples for name in sample.scores} - {*METRICS, *RATES})
+    names = (*METRICS, *RATES, *others)
+    return {name: interval([sample.scores[name] for sample in samples if name in sample.scores]) for name in names}
 
 
 def judge(task: Task, episode: Episode, known: Circumstances = Circumstances()) -> Judged:
@@ -150,6 +177,7 @@ def judge(task: Task, episode: Episode, known: Circumstances = Circumstances()) 
         outcome=episode.ending.value,
         scores=judging.scores,
         reasons=tuple(judging.reasons()),
+        offered=tuple(tool.name for tool in task.tools),
     )
 
 

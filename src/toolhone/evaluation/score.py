@@ -20,8 +20,8 @@ from toolhone.episodes.driver import run_call
 from toolhone.episodes.episode import Ending, Episode, refuse_unplayable
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
-from toolhone.evaluation.evaluate import check_ids, runnable_names
-from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged, judge
+from toolhone.evaluation.evaluate import check_ids, judged, runnable_names
+from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged
 from toolhone.rewards.matching import show
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Registry
@@ -48,7 +48,7 @@ def _judged(task: Task, prediction: Prediction, syntax: Syntax | None, registry:
     ending = Ending.MALFORMED if turn.problem is not Problem.NONE else Ending.CALLED if calls else Ending.ANSWERED
     has_text = "text" in prediction
     known = Circumstances(0, runnable_names(registry), live=has_text, raw_text=has_text)
-    return judge(task, Episode(task.id, (turn,), (results,), ending), known)
+    return judged(task, Episode(task.id, (turn,), (results,), ending), known)
 
 
 def _turn(prediction: Prediction, syntax: Syntax | None) -> Turn:

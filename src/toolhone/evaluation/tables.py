@@ -1,6 +1,7 @@
 """An evaluation for a terminal: tables of the metrics, single predictions, and what went wrong. Nothing here prints.
 
     console.print(table(evaluation))
+    console.print(familiar_table(evaluation, ["playground"]))
     console.print(mismatches(evaluation, 5))
 
 Whatever a model wrote is shown as plain text, shortened, without control characters; it is never read as markup.
@@ -15,7 +16,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, Judged
+from toolhone.evaluation.call_tables import CallTable
+from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, Judged
 from toolhone.evaluation.statistics import Score
 from toolhone.rewards.matching import show_call
 from toolhone.schema import Expect
@@ -31,6 +33,8 @@ _SHORT = {
     "execution_success": "runs",
     "answer_quality": "answer",
 }
+GROUP_OF = {"json": "json_answers", "tagged": "playground", "calls": "python_calls", "tool_call_tags": "tool_call_tags"}
+"""The group of `FAMILIAR` that was made for a call syntax."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -45,15 +49,48 @@ def table(evaluation: Evaluation) -> RenderableType:
     total.add_section()
     for name in RATES:
         _add(total, name, evaluation.metrics[name])
+    total.add_section()
+    for name in list(evaluation.metrics)[len(METRICS) + len(RATES) :]:
+        _add(total, clean(name), evaluation.metrics[name])
     endings = Text("ended: " + ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items()))
     return Group(total, _categories(evaluation), endings) if len(evaluation.by_category) > 1 else Group(total, endings)
 
 
+def familiar_table(evaluation: Evaluation, groups: Sequence[str] = tuple(FAMILIAR)) -> Table:
+    """The metrics by the definitions of other systems, one line for each group; those that were measured nowhere show `-`."""
+    table = Table(title="by the definitions of other systems", title_justify="left")
+    for heading in ("group", "metrics", "n"):
+        table.add_column(heading, justify="right" if heading == "n" else "left")
+    for group in groups:
+        metrics = evaluation.familiar[group]
+        values = ", ".join(f"{name} {percent(score)}" for name, score in metrics.items())
+        table.add_row(group, values, str(max(score.n for score in metrics.values())))
+    return table
+
+
+def csv_table(tables: Mapping[str, CallTable]) -> Table:
+    """One row for each file of answers made elsewhere: how many rows, what is right in them, and what is odd about them."""
+    table = Table(title="answers made elsewhere", title_justify="left")
+    table.add_column("file", overflow="fold")
+    for heading in ("rows", "skipped", "match", "recovered", "tags right", "stray tag", "nothing extracted", "file disagrees"):
+        table.add_column(heading, justify="right")
+    for name, found in tables.items():
+        rows = len(found.rows)
+        shares = [_share(found.count(what), rows) for what in ("match", "recovered", "tags_right")]
+        odd = [str(found.count(what)) for what in ("stray_tag", "nothing_extracted", "disagrees")]
+        table.add_row(Text(clean(name)), str(rows), str(found.read - rows), *shares, *odd)
+    return table
+
+
+def _share(count: int, rows: int) -> str:
+    return f"{count} ({100 * count / rows:.1f} %)" if rows else "-"
+
+
 def _add(total: Table, name: str, score: Score) -> None:
     if score.value is None or score.low is None or score.high is None:
-        total.add_row(name, "-", "-", "0", style="dim")
+        total.add_row(Text(name), "-", "-", "0", style="dim")
     else:
-        total.add_row(name, percent(score), f"{100 * score.low:.1f} to {100 * score.high:.1f}", str(score.n))
+        total.add_row(Text(name), percent(score), f"{100 * score.low:.1f} to {100 * score.high:.1f}", str(score.n))
 
 
 def percent(score: Score) -> str:

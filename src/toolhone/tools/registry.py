@@ -12,7 +12,8 @@ A call never raises for what a model did or a tool's function did: both are told
 through (the sandbox cannot start, say): then no call would do better.
 
 The functions of users run in this process, in threads, with all its rights; the built-in tools run model-written code in
-`sandbox.py`. Arguments of a call are converted to the function's type hints (nested models, dataclasses, dates).
+`sandbox.py`. Arguments of a call are converted to the function's type hints (nested models, dataclasses, dates). What an experiment
+file calls a tool is made in `loading.py`; recorded and cached results are in `journal.py`.
 """
 
 from __future__ import annotations
@@ -20,34 +21,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import hashlib
-import importlib.util
 import inspect
 import json
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar, cast, get_type_hints, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from toolhone.errors import ConfigError, UserError, nearest
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.tools.conversion import Adapters, adapters_of, convert
 
 F = TypeVar("F", bound=Callable[..., Any])
 Source = Tool | Mapping[str, Json] | Callable[..., Json] | str
 """What a tool is made of: a tool, a tool object, a Python function, or the name of a built-in tool."""
 
-_MARK = "__toolhone_tool__"
+TOOL_MARK = "__toolhone_tool__"
 _THREADS = 16
 
 
@@ -62,7 +58,16 @@ class Outcome(StrEnum):
     """The tool raised, or what it returned cannot be written as JSON."""
     TIMEOUT = "timeout"
     REFUSED = "refused"
-    """The tool has no implementation here."""
+    """The tool has no implementation here, is not allowed to run, or was called too often."""
+
+
+class CallError(Exception):
+    """Raised by a tool's function to say how its call ended, and the line that the model reads."""
+
+    def __init__(self, outcome: Outcome, content: str) -> None:
+        assert outcome is not Outcome.OK, content
+        super().__init__(content)
+        self.outcome = outcome
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,56 @@ class ToolResult:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one tool. None: those of the registry, and any number of calls. `max_calls` counts the calls in one registry."""
+
+    timeout: float | None = None
+    max_chars: int | None = None
+    max_calls: int | None = None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A function with the terms on which it is called; it may stand in the place of the function of a `Tool`.
+
+    refusal: why it may not run here; empty when it may. definition: what its results depend on beside name and arguments.
+    cache: whether results may be kept and used again. accepts: names of its arguments; None: as its signature says.
+    """
+
+    function: Callable[..., Json]
+    limits: Limits = Limits()
+    cache: bool = False
+    refusal: str = ""
+    definition: str = ""
+    accepts: tuple[str, ...] | None = None
+
+    def __call__(self, /, **arguments: Json) -> Json:
+        if self.refusal:
+            raise CallError(Outcome.REFUSED, self.refusal)
+        return self.function(**arguments)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call that has ended. `recalled`: a journal knew the result. `implementation`: what runs for the tool, if anything does."""
+
+    call: ToolCall
+    result: ToolResult
+    recalled: bool
+    implementation: Implementation | None
+
+
+class Journal(Protocol):
+    """Keeps what calls came to (`journal.py`). `answers_all`: its `recall` always has an answer, so that no tool is ever run."""
+
+    answers_all: bool
+
+    def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None: ...
+
+    def note(self, made: Made) -> None: ...
+
+
 class Registry:
     """The tools of a task or a run, by name.
 
@@ -83,11 +138,20 @@ class Registry:
     goes on in the background, with what it holds, until it returns by itself. Code that may hang belongs into the sandbox.
     max_chars: longest `content` in characters; longer ones are cut with a visible mark.
     seed: seed of the built-in tools that have a world.
+    journals: asked in their order before a tool runs, and told of every call.
     """
 
-    def __init__(self, sources: Iterable[Source], timeout: float = 10.0, max_chars: int = 4000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        timeout: float = 10.0,
+        max_chars: int = 4000,
+        seed: int = 0,
+        journals: Sequence[Journal] = (),
+    ) -> None:
         self._entries: dict[str, _Entry] = {}
-        self._timeout, self._max_chars = timeout, max_chars
+        self._timeout, self._max_chars, self._journals = timeout, max_chars, tuple(journals)
+        self._calls, self._lock = Counter[str](), threading.Lock()
         for source in sources:
             tool = _builtin(source, seed) if isinstance(source, str) else Tool.of(source)
             if tool.name in self._entries:
@@ -98,11 +162,21 @@ class Registry:
     def tools(self) -> tuple[Tool, ...]:
         return tuple(entry.tool for entry in self._entries.values())
 
+    @property
+    def runnable(self) -> frozenset[str]:
+        """Names of the tools whose calls get a result: an implementation that may run here, or a journal that answers all."""
+        return frozenset(name for name, entry in self._entries.items() if not self._refusal(entry))
+
     def run(self, call: ToolCall) -> ToolResult:
         """Check the call and make it."""
         started = time.perf_counter()
-        outcome, content, value = self._run(call)
-        return ToolResult(outcome, clipped(_readable(content), self._max_chars), value, time.perf_counter() - started)
+        entry = self._entries.get(call.name)
+        (outcome, content, value), recalled = (self._unknown(call), False) if entry is None else self._answer(entry, call)
+        content = clipped(_readable(content), (entry and entry.limits.max_chars) or self._max_chars)
+        result = ToolResult(outcome, content, value, time.perf_counter() - started)
+        for journal in self._journals:
+            journal.note(Made(call, result, recalled, None if entry is None else entry.implementation))
+        return result
 
     def run_all(self, calls: Iterable[ToolCall]) -> list[ToolResult]:
         """Make the calls at the same time, up to 16 at once; the results are in the order of the calls."""
@@ -112,17 +186,40 @@ class Registry:
         with ThreadPoolExecutor(min(_THREADS, len(todo)), thread_name_prefix="tools") as pool:
             return list(pool.map(self.run, todo))
 
-    def _run(self, call: ToolCall) -> _Ended:
-        entry = self._entries.get(call.name)
-        if entry is None:
-            known = ", ".join(self._entries) or "none"
-            return Outcome.UNKNOWN_TOOL, f"there is no tool {call.name!r}{nearest(call.name, self._entries)}; tools: {known}", None
-        if entry.tool.function is None:
-            return Outcome.REFUSED, f"tool {call.name!r} cannot be run here: it has no implementation", None
-        problems = entry.problems(call.arguments)
-        if problems:
-            return Outcome.INVALID_ARGUMENTS, f"{call.name}: {'; '.join(clipped(problem, 300) for problem in problems[:3])}", None
-        return _in_thread(functools.partial(entry.called, call.arguments), self._timeout)
+    def _unknown(self, call: ToolCall) -> _Ended:
+        known = ", ".join(self._entries) or "none"
+        return Outcome.UNKNOWN_TOOL, f"there is no tool {call.name!r}{nearest(call.name, self._entries)}; tools: {known}", None
+
+    def _answer(self, entry: _Entry, call: ToolCall) -> tuple[_Ended, bool]:
+        """How the call ended, and whether a journal knew it."""
+        if refusal := self._refusal(entry):
+            return (Outcome.REFUSED, refusal, None), False
+        if problems := entry.problems(call.arguments):
+            told = "; ".join(clipped(problem, 300) for problem in problems[:3])
+            return (Outcome.INVALID_ARGUMENTS, f"{call.name}: {told}", None), False
+        if self._too_often(entry):
+            told = f"tool {call.name!r} may be called {entry.limits.max_calls} times here, and has been"
+            return (Outcome.REFUSED, told, None), False
+        for journal in self._journals:
+            if found := journal.recall(call, entry.implementation):
+                return (found.outcome, found.content, found.value), True
+        timeout = self._timeout if entry.limits.timeout is None else entry.limits.timeout
+        return _in_thread(functools.partial(entry.called, call.arguments), timeout), False
+
+    def _refusal(self, entry: _Entry) -> str:
+        if any(journal.answers_all for journal in self._journals):
+            return ""
+        if entry.implementation is None:
+            return f"tool {entry.tool.name!r} cannot be run here: it has no implementation"
+        return entry.implementation.refusal
+
+    def _too_often(self, entry: _Entry) -> bool:
+        """Count a call; whether it is one too many."""
+        if entry.limits.max_calls is None:
+            return False
+        with self._lock:
+            self._calls[entry.tool.name] += 1
+            return self._calls[entry.tool.name] > entry.limits.max_calls
 
 
 _Ended = tuple[Outcome, str, Json]
@@ -131,14 +228,23 @@ _Ended = tuple[Outcome, str, Json]
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tool and what its function takes: the type of each parameter (None: any), or nothing known."""
+    """A tool, what runs for it, and what that takes: the type of each parameter (None: any), or nothing known."""
 
     tool: Tool
-    accepts: Mapping[str, TypeAdapter[Any] | None] | None
+    implementation: Implementation | None
+    accepts: Adapters | None
 
     @staticmethod
     def of(tool: Tool) -> _Entry:
-        return _Entry(tool, None if tool.function is None else _accepts(tool.function))
+        if tool.function is None:
+            return _Entry(tool, None, None)
+        made = tool.function if isinstance(tool.function, Implementation) else Implementation(tool.function)
+        accepts = adapters_of(made.function) if made.accepts is None else dict.fromkeys(made.accepts)
+        return _Entry(tool, made, accepts)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits() if self.implementation is None else self.implementation.limits
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
         """What is wrong with these arguments: against the schema, and against what the function takes."""
@@ -151,37 +257,14 @@ class _Entry:
 
     def called(self, arguments: Mapping[str, Json]) -> _Ended:
         """Call the function with arguments converted to its types."""
-        function, adapters = self.tool.function, self.accepts or {}
-        assert function is not None
+        assert self.implementation is not None, self.tool.name
         try:
-            converted = {name: _converted(adapters.get(name), value) for name, value in arguments.items()}
+            converted = convert(self.accepts or {}, arguments)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "arguments"
             return Outcome.INVALID_ARGUMENTS, f"{self.tool.name}: {where}: {first['msg']}", None
-        return _result_of(functools.partial(function, **converted))
-
-
-def _converted(adapter: TypeAdapter[Any] | None, value: Json) -> Any:
-    return value if adapter is None else adapter.validate_python(value)
-
-
-def _accepts(function: Callable[..., Json]) -> dict[str, TypeAdapter[Any] | None] | None:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-        hints = get_type_hints(function, include_extras=True)
-    except (TypeError, ValueError, NameError):
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {parameter.name: _adapter(hints.get(parameter.name, Any)) for parameter in parameters}
-
-
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    try:
-        return TypeAdapter(hint)
-    except (PydanticSchemaGenerationError, PydanticUserError):
-        return None
+        return _result_of(functools.partial(self.implementation, **converted))
 
 
 def _in_thread(work: Callable[[], _Ended], timeout: float) -> _Ended:
@@ -203,6 +286,8 @@ def _guarded(work: Callable[[], _Ended]) -> _Ended | UserError:
         return work()
     except UserError as error:
         return error
+    except CallError as error:
+        return error.outcome, str(error), None
     except TimeoutError as error:
         return Outcome.TIMEOUT, str(error) or "the tool ran out of time", None
     except BaseException as error:  # SystemExit from a tool is that tool's error, not our end
@@ -214,7 +299,12 @@ def _result_of(function: Callable[[], Json]) -> _Ended:
     if inspect.iscoroutine(value):
         value = asyncio.run(value)
     value = to_jsonable_python(value, inf_nan_mode="constants", fallback=_plain)
-    return Outcome.OK, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), value
+    return Outcome.OK, text_of(value), value
+
+
+def text_of(value: Json) -> str:
+    """What the model reads of a value: a text as it is, other values as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Json:
@@ -273,81 +363,13 @@ def _marked(function: F, name: str, description: str) -> F:
     if description:
         _, arguments, notes = (inspect.getdoc(function) or "").partition("Args:")
         wrapper.__doc__ = f"{description}\n\n{arguments}{notes}"
-    setattr(wrapper, _MARK, True)
+    setattr(wrapper, TOOL_MARK, True)
     return cast(F, wrapper)
-
-
-def load_tools(spec: str | Mapping[str, Json], base: Path) -> list[Tool]:
-    """The tools that one entry of an experiment file names.
-
-    "calculator"            a built-in tool
-    "tools.py:area"         a function in a Python file, relative to `base`
-    "tools.py"              all functions in it that are marked with `@tool`
-    {"name", ...}           a tool object; with a key "implementation" (one of the above) it can be run, too
-
-    A Python file is executed: it is the user's own code, with all rights. Mistakes are a `ConfigError` or a `DataError`.
-    """
-    if isinstance(spec, Mapping):
-        return [_from_mapping(spec, base)]
-    file, _, function = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
-    if not file.endswith(".py"):
-        return [_builtin(spec, 0)]
-    path = base / file
-    module = _imported(path)
-    if function:
-        return [Tool.of(_function(module, function, path))]
-    marked = [value for value in vars(module).values() if getattr(value, _MARK, False)]
-    if not marked:
-        raise ConfigError(f"{path} has no function marked with @tool; mark one, or name one as '{file}:function'")
-    return [Tool.of(value) for value in marked]
-
-
-def _from_mapping(spec: Mapping[str, Json], base: Path) -> Tool:
-    tool = Tool.of({key: value for key, value in spec.items() if key != "implementation"})
-    if "implementation" not in spec:
-        return tool
-    found = load_tools(str(spec["implementation"]), base)
-    if len(found) != 1:
-        names = ", ".join(other.name for other in found)
-        raise ConfigError(
-            f"tool {tool.name!r} needs one 'implementation', but {spec['implementation']!r} holds {len(found)}: {names}"
-        )
-    return replace(tool, function=found[0].function)
 
 
 def _builtin(name: str, seed: int) -> Tool:
     from toolhone.tools.builtin import builtin  # here, because that module needs this one, and the sandbox with it
 
-    return builtin(name, seed)
-
-
-def _function(module: ModuleType, name: str, path: Path) -> Callable[..., Json]:
-    value = getattr(module, name, None)
-    if callable(value):
-        return cast(Callable[..., Json], value)
-    names = [key for key, other in vars(module).items() if inspect.isfunction(other)]
-    raise ConfigError(f"{path} has no function {name!r}{nearest(name, names)}; functions: {', '.join(names) or 'none'}")
-
-
-def _imported(path: Path) -> ModuleType:
-    """The module in this file. A file is executed once, and again after it has changed."""
-    if not path.is_file():
-        siblings = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError(f"there is no tool file {path}{nearest(path.name, siblings)}")
-    version = hashlib.blake2b(f"{path.resolve()}|{path.stat().st_mtime_ns}".encode(), digest_size=8).hexdigest()
-    name = f"toolhone_tools_{path.stem}_{version}"
-    if name in sys.modules:
-        return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None, path
-    assert found.loader is not None, path
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f" (line {lines[-1]})" if lines else ""
-        raise ConfigError(f"tool file {path} cannot be imported: {type(error).__name__}: {error}{where}") from None
-    return module
+    made = builtin(name, seed)
+    assert made.function is not None, name
+    return replace(made, function=Implementation(made.function, definition=f"built in: {name}, seed {seed}"))

@@ -41,7 +41,8 @@ SMALL = 512
 class EngineOptions:
     """How to run a model. `device_map`: "auto" (the best single device), a device, or, through accelerate, "balanced" or a map.
 
-    `micro_batch_tokens`: padded tokens in one forward pass.
+    `micro_batch_tokens`: padded tokens in one forward pass. `loader`: gives the model in place of transformers' Auto class, called
+    with the name or folder and the dtype.
     """
 
     torch_dtype: str = "float32"
@@ -50,6 +51,7 @@ class EngineOptions:
     gradient_checkpointing: bool = False
     micro_batch_tokens: int = 8192
     seed: int = 0
+    loader: Callable[[str, torch.dtype], Any] | None = None
 
 
 class Engine:
@@ -185,7 +187,10 @@ class Head:
 
 
 def _find_head(engine: Engine) -> Head:
-    """Cut the model before its head, and believe the cut only when it gives the model's own logits."""
+    """Cut the model before its head, and believe the cut only when it gives the model's own logits.
+
+    A model whose class is not one of transformers' own is not cut: what its `forward` adds may do nothing yet, and learn later.
+    """
     model = engine.model
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
@@ -209,7 +214,8 @@ def _find_head(engine: Engine) -> Head:
     with torch.no_grad(), engine.autocast():
         expected = whole(probe).float()
         try:
-            ours = project(trunk(probe)).float().to(expected.device) if head is not None else None
+            known = head is not None and type(model).__module__.startswith("transformers.")
+            ours = project(trunk(probe)).float().to(expected.device) if known else None
             same = ours is not None and torch.allclose(ours, expected, rtol=1e-3, atol=1e-3)
         except (AttributeError, TypeError, RuntimeError):
             same = False
@@ -276,6 +282,8 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"model.name: the folder {name} holds no config.json; a model folder has config.json and *.safetensors")
     device, mapped = _device(options.device_map)
+    if options.loader is not None:
+        return _own_model(options.loader, name, dtype).to(device)
     try:
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(
@@ -287,6 +295,17 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
             f"model.name: no causal model could be loaded from {name!r} ({reason}); give a model folder, a hub name or 'pico'"
         ) from None
     return model if mapped else model.to(device)
+
+
+def _own_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: torch.dtype) -> Any:
+    """The model that a loader of the user's own gives; its own errors keep their traceback."""
+    model = loader(name, dtype)
+    wanted = ("get_input_embeddings", "get_output_embeddings", "config", "save_pretrained")
+    missing = [part for part in wanted if not hasattr(model, part)]
+    if not isinstance(model, nn.Module) or missing:
+        lacks = f" without {', '.join(missing)}" if isinstance(model, nn.Module) else ""
+        raise ModelError(f"model.model_class must give a transformers causal model, it gave a {type(model).__name__}{lacks}")
+    return model.to(dtype)
 
 
 @contextlib.contextmanager

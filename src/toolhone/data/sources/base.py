@@ -7,7 +7,8 @@ A source is a module with four names:
     sniff(records) -> bool    whether these first records of a file are of this format
     read(path, options) -> Loaded
 
-Every row that a source reads is either kept or skipped for a reason, and both are counted: kept + skipped = read.
+Every row that a source reads is either kept or skipped for a reason, and both are counted: kept + skipped = read. A kept row gives
+a conversation, tasks or both; one that gives only tasks (it says what is right, but no assistant says anything) is counted apart.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from toolhone.data.files import Line, Record
-from toolhone.schema import Conversation, Task
+from toolhone.schema import Conversation, Task, Tool
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Options:
 
     style: how GSM8K is told, `calls` or `short`. first_call: whether a GSM8K task also expects the first step as a call.
     distractors: how many wrong tools Seal-Tools adds. catalogue: Seal-Tools' `tool.jsonl`. seed: of every choice made.
-    skip_bad: count a row that is no conversation instead of stopping there.
+    skip_bad: count a row that is no conversation instead of stopping there. tools: what test cases have on offer. raw_prompt: keep
+    the prompt and the answer of prompt rows as they are.
     """
 
     style: str | None = None
@@ -37,6 +39,21 @@ class Options:
     catalogue: Path | None = None
     seed: int | None = None
     skip_bad: bool | None = None
+    tools: Sequence[Tool] | None = None
+    raw_prompt: bool | None = None
+
+
+class Asked(TypedDict, total=False):
+    """`Options` as keywords of `open_source`."""
+
+    style: str | None
+    first_call: bool | None
+    distractors: int | None
+    catalogue: str | Path | None
+    seed: int | None
+    skip_bad: bool | None
+    tools: Sequence[Tool] | None
+    raw_prompt: bool | None
 
 
 @dataclass(frozen=True)
@@ -44,8 +61,9 @@ class Loaded:
     """What a source made of a file.
 
     conversations and `places`: the kept rows and where each stands. tasks: what the format gives for evaluation and episodes.
-    skipped: rows by reason; `examples` has one sentence for each reason. repaired: kept rows that were mended, by kind of repair.
-    read: rows in the file; len(conversations) + skipped.total() equals it.
+    only_tasks: kept rows that gave tasks and no conversation. skipped: rows by reason; `examples` has one sentence for each reason.
+    repaired: kept rows that were mended, by kind of repair. noted: kept rows of which something could not be checked.
+    read: rows in the file; len(conversations) + only_tasks + skipped.total() equals it.
     """
 
     conversations: Sequence[Conversation]
@@ -55,15 +73,23 @@ class Loaded:
     read: int
     repaired: Counter[str] = field(default_factory=Counter)
     examples: Mapping[str, str] = field(default_factory=dict)
+    only_tasks: int = 0
+    noted: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         assert len(self.conversations) == len(self.places)
-        assert len(self.conversations) + self.skipped.total() == self.read, "a row was neither kept nor counted"
+        assert self.kept + self.skipped.total() == self.read, "a row was neither kept nor counted"
+
+    @property
+    def kept(self) -> int:
+        return len(self.conversations) + self.only_tasks
 
     def summary(self) -> str:
         """`kept 97 of 100 rows; skipped 3: 2 no calculator mark, 1 no final answer; mended 4: ...`."""
-        parts = [f"kept {len(self.conversations)} of {self.read} rows"]
-        for word, counts in (("skipped", self.skipped), ("mended", self.repaired)):
+        parts = [f"kept {self.kept} of {self.read} rows"]
+        if self.only_tasks:
+            parts[0] += f", {self.only_tasks} of them only as tasks"
+        for word, counts in (("skipped", self.skipped), ("mended", self.repaired), ("kept unchecked", self.noted)):
             if counts:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
                 parts.append(f"{word} {counts.total()}: {reasons}")
@@ -90,6 +116,12 @@ class Skip(Exception):  # noqa: N818  (a decision about one row, never shown as 
         self.detail = detail
 
 
+def identity_of(line: Line, record: Record) -> str:
+    """The row's own id, or the file's name and the row's number."""
+    identity = record.get("id")
+    return f"{line.path.name.partition('.')[0]}-{line.number}" if identity in (None, "") else str(identity)
+
+
 class Tally:
     """Collects what a source keeps and counts what it does not."""
 
@@ -99,6 +131,8 @@ class Tally:
         self._tasks: list[Task] = []
         self._skipped: Counter[str] = Counter()
         self._repaired: Counter[str] = Counter()
+        self._noted: Counter[str] = Counter()
+        self._only_tasks = 0
         self._examples: dict[str, str] = {}
 
     def keep(self, line: Line, conversation: Conversation, tasks: Iterable[Task], repairs: Iterable[str] = ()) -> None:
@@ -107,10 +141,29 @@ class Tally:
         self._tasks.extend(tasks)
         self._repaired.update(set(repairs))
 
+    def keep_tasks(self, tasks: Iterable[Task], repairs: Iterable[str] = ()) -> None:
+        """Keep a row that has nothing to learn from, for its tasks."""
+        self._only_tasks += 1
+        self._tasks.extend(tasks)
+        self._repaired.update(set(repairs))
+
+    def note(self, what: str) -> None:
+        """Count a kept row of which something could not be checked."""
+        self._noted[what] += 1
+
     def skip(self, line: Line, skip: Skip) -> None:
         self._skipped[skip.reason] += 1
         self._examples.setdefault(skip.reason, f"{line}: {skip.reason}" + (f": {skip.detail}" if skip.detail else ""))
 
     def loaded(self) -> Loaded:
-        read = len(self._conversations) + self._skipped.total()
-        return Loaded(self._conversations, self._places, self._tasks, self._skipped, read, self._repaired, self._examples)
+        return Loaded(
+            conversations=self._conversations,
+            places=self._places,
+            tasks=self._tasks,
+            skipped=self._skipped,
+            read=len(self._conversations) + self._only_tasks + self._skipped.total(),
+            repaired=self._repaired,
+            examples=self._examples,
+            only_tasks=self._only_tasks,
+            noted=self._noted,
+        )

@@ -25,7 +25,7 @@ USES = frozenset({"skip_bad"})
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all("messages" in record for record in records)
+    return all("messages" in record and not record.keys() >= {"query", "tools", "answers"} for record in records)
 
 
 def read(path: Path, options: Options) -> Loaded:

@@ -1,0 +1,54 @@
+"""Tasks from whatever file a user has: our own form, or any format that `open_source` reads.
+
+    tasks = tasks_from_any("test_cases.json", tools, tell=print)
+
+A file whose first row has `expect` is in our own form and is read by `read_tasks`, strictly. Of any other the format is told from
+its first rows, and each kept row gives its tasks; repeated ids get a number, since predictions are joined on ids. Rows that were
+skipped are said through `tell`; without it they stop the reading, for nobody would learn of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from toolhone.data.files import read_records, read_tasks
+from toolhone.data.sources import SOURCES, format_of, open_source
+from toolhone.data.sources.base import Asked
+from toolhone.data.sources.tables import is_table
+from toolhone.errors import DataError
+from toolhone.schema import Task, Tool
+
+
+def tasks_from_any(path: str | Path, tools: Sequence[Tool] = (), tell: Callable[[str], None] | None = None) -> list[Task]:
+    """The tasks of a file. `tools` are on offer where the file itself has none (none given: the built-in tools)."""
+    path = Path(path)
+    if not is_table(path) and _is_own_form(path):
+        return read_tasks(path)
+    name = format_of(path)
+    asked: Asked = {"tools": tools} if tools and "tools" in SOURCES[name].USES else {}
+    loaded = open_source(path, name, **asked)
+    said = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
+    if not loaded.tasks or (loaded.skipped and tell is None):
+        raise DataError(said if loaded.skipped else f"{path}: its rows give no task")
+    if loaded.skipped and tell is not None:
+        tell(said)
+    return distinct(loaded.tasks)
+
+
+def _is_own_form(path: Path) -> bool:
+    with closing(read_records(path)) as rows:
+        return "expect" in next(rows)[1]
+
+
+def distinct(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with a number behind every id that occurs before."""
+    seen: Counter[str] = Counter()
+    result = []
+    for task in tasks:
+        seen[task.id] += 1
+        result.append(task if seen[task.id] == 1 else replace(task, id=f"{task.id}~{seen[task.id]}"))
+    return result

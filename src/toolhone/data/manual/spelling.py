@@ -1,0 +1,216 @@
+"""How values are written in a question, and where they stand in one.
+
+    spellings(1234)                                       # {"exact": "1234", "grouped": "1,234"}
+    spellings("2025-03-01")["month first"]                # "March 1, 2025"
+    places("Two seats, 12 rows", 2)                       # one Place, from 0 to 3, spelled "words"
+
+A spelling has a name, so that a value that was found can be replaced by another one in the same spelling. Words are looked for
+in any case; a number inside a longer one (2 in `12`, `2.5`, `10:2`, `2025-02-01`) is not found. English only; nothing is
+guessed: a date without its year, say, is no spelling of that date.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from toolhone.schema import Json
+
+EXACT = "exact"
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?(Z|[+-]\d\d:\d\d)?")
+_UNITS = frozenset(["km", "kg", "g", "cm", "mm", "m", "mi", "lb", "c", "f", "mb", "gb", "h", "min", "s", "ms", "usd", "eur"])
+_CASELESS = "\u2e80"
+"""Scripts from here on (Chinese, Japanese, Korean, ...) write words without spaces between them."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands in a text, [start, end), and in which spelling. `case` is "", "lower" or "upper"."""
+
+    start: int
+    end: int
+    spelling: str
+    case: str = ""
+
+
+def folded(text: str) -> str:
+    """The text in small letters, as long as before."""
+    return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
+
+
+def is_date(value: Json) -> bool:
+    return isinstance(value, str) and bool(_DATE.fullmatch(value)) and _date(value) is not None
+
+
+def is_time(value: Json) -> bool:
+    return isinstance(value, str) and bool(_TIME.fullmatch(value))
+
+
+def is_moment(value: Json) -> bool:
+    """Whether the value is a date and a time, as in `2025-03-01T19:00:00Z`."""
+    return isinstance(value, str) and value[10:11] in ("T", " ") and is_date(value[:10]) and is_time(value[11:])
+
+
+def spellings(value: Json) -> dict[str, str]:
+    """Name of the spelling -> text; "exact" is always there. Values without a spelling (null, lists, objects) give nothing."""
+    if isinstance(value, bool):
+        return {EXACT: "true" if value else "false", "yes or no": "yes" if value else "no"}
+    if isinstance(value, int | float):
+        return _of_number(value)
+    if not isinstance(value, str) or not value.strip():
+        return {}
+    if is_date(value):
+        return {EXACT: value, **_of_date(value)}
+    if is_time(value):
+        return {EXACT: value, **_of_time(value)}
+    if is_moment(value):
+        days, hours = {EXACT: value[:10], **_of_date(value[:10])}, {"24": value[11:16], **_of_time(value[11:])}
+        joined = {
+            f"{day} {word} {hour}": f"{days[day]} {word} {hours[hour]}" for day in days for hour in hours for word in ("at", ",")
+        }
+        return {EXACT: value, **{name: text.replace(" ,", ",") for name, text in joined.items()}}
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"(?<=\w)[_-](?=\w)", " ", value))
+    return {EXACT: value} if spaced == value else {EXACT: value, "spaced": spaced}
+
+
+def written(value: Json, spelling: str, case: str = "") -> str:
+    """The value in this spelling; in its own one where it has no such spelling."""
+    known = spellings(value)
+    text = known.get(spelling, known[EXACT])
+    return text.lower() if case == "lower" else text.upper() if case == "upper" else text
+
+
+def places(text: str, value: Json) -> list[Place]:
+    """Where the value stands in the text, from left to right; of two that overlap, the longer."""
+    small = folded(text)
+    found = [
+        Place(start, start + len(spelled), name, _case(text[start : start + len(spelled)], spelled))
+        for name, spelled in spellings(value).items()
+        for start in _found(small, folded(spelled))
+    ]
+    result: list[Place] = []
+    for place in sorted(found, key=lambda place: place.start - place.end):
+        if all(place.end <= other.start or other.end <= place.start for other in result):
+            result.append(place)
+    return sorted(result, key=lambda place: place.start)
+
+
+def _case(seen: str, spelled: str) -> str:
+    if seen == spelled:
+        return ""
+    return "lower" if seen == spelled.lower() else "upper" if seen == spelled.upper() else ""
+
+
+def _found(small: str, wanted: str) -> Iterator[int]:
+    start = small.find(wanted)
+    while start >= 0:
+        if _begins(small, start) and _ends(small, start + len(wanted)):
+            yield start
+        start = small.find(wanted, start + 1)
+
+
+def _begins(text: str, start: int) -> bool:
+    """Whether a word or number can begin here."""
+    before, first = text[start - 1 : start], text[start]
+    if not before or not first.isalnum() or max(before, first) >= _CASELESS:
+        return True
+    if first.isdigit() and (before in "-−." or (before in ",:/" and text[start - 2 : start - 1].isdigit())):
+        return False
+    return not before.isalnum() and before != "_"
+
+
+def _ends(text: str, end: int) -> bool:
+    """Whether a word or number can end here; a unit may follow a number directly, as in `5km`."""
+    after, last = text[end : end + 1], text[end - 1]
+    if not after or not last.isalnum() or max(after, last) >= _CASELESS:
+        return True
+    if last.isdigit() and after in ".,:/-" and text[end + 1 : end + 2].isdigit():
+        return False
+    if last.isdigit() and after.isalpha():
+        unit = re.match(r"[^\W\d_]+", text[end:])
+        return unit is not None and unit[0] in _UNITS
+    return not after.isalnum() and after != "_"
+
+
+def _of_number(value: int | float) -> dict[str, str]:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return {**_of_number(int(value)), "decimal": f"{value:.1f}", "cents": f"{value:.2f}"}
+    result = {EXACT: str(value)}
+    if abs(value) >= 1000:
+        result["grouped"] = f"{value:,}"
+    if value < 0:
+        result["minus"] = f"minus {-value}"
+    if isinstance(value, int) and 0 <= value <= 100:
+        result["words"] = _in_words(value)
+    if isinstance(value, float) and round(value, 2) == value:
+        result["cents"] = f"{value:.2f}"
+    if isinstance(value, float) and 0 < value < 1 and round(value, 4) == value:
+        result |= {"%": f"{round(value * 100, 2):g}%", "percent": f"{round(value * 100, 2):g} percent"}
+    return result
+
+
+def _in_words(number: int) -> str:
+    if number < 20:
+        return _SMALL[number]
+    if number == 100:
+        return "a hundred"
+    tens = _TENS[number // 10 - 2]
+    return f"{tens}-{_SMALL[number % 10]}" if number % 10 else tens
+
+
+def _date(text: str) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _of_date(text: str) -> dict[str, str]:
+    date = datetime.date.fromisoformat(text)
+    month, day, year = _MONTHS[date.month - 1], date.day, date.year
+    nth = f"{day}{'th' if day in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+    return {
+        "month first": f"{month} {day}, {year}",
+        "month first, no comma": f"{month} {day} {year}",
+        "day first": f"{day} {month} {year}",
+        "month first, nth": f"{month} {nth}, {year}",
+        "day first, nth": f"{nth} {month} {year}",
+        "day first, nth of": f"{nth} of {month} {year}",
+        "short month first": f"{month[:3]} {day}, {year}",
+        "short day first": f"{day} {month[:3]} {year}",
+    }
+
+
+def _of_time(text: str) -> dict[str, str]:
+    hour, minute = int(text[:2]), text[3:5]
+    half, twelve = ("am" if hour < 12 else "pm"), hour % 12 or 12
+    short = str(twelve) if minute == "00" else f"{twelve}:{minute}"
+    result = {"12": f"{short} {half}", "12 tight": f"{short}{half}", "12 full": f"{twelve}:{minute} {half}"}
+    return {**result, "24": text[:5]} if len(text) == 8 else result

@@ -1,0 +1,153 @@
+"""The examples of docs/extending.md, run as they stand there, each through an experiment file."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolhone import evaluate, open_model, train
+from toolhone.api import Model
+from toolhone.config import experiment_of
+from toolhone.errors import ConfigError, DataError, ModelError, RunError, UserError
+from toolhone.run import Run
+from toolhone.sections import Experiment
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+EXAMPLES = dict(re.findall(r"^```python (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+SMALL: dict[str, Any] = {
+    "model": {"name": "pico"},
+    "data": {"samples": 24},
+    "training": {"steps": 2, "batch_size": 4, "lora": None, "validation_samples": 3, "validate_every": 2, "max_length": 320},
+    "evaluation": {"num_samples": 3, "max_new_tokens": 8},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in EXAMPLES.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "lights.csv").write_text(
+        "question,room,on\n" + "".join(f"Light in room {n}: {w}!,room {n},{w}\n" for n in range(20) for w in ("yes", "no"))
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan(**sections: dict[str, Any]) -> Experiment:
+    names = {*SMALL, *sections}
+    return experiment_of({name: {**SMALL.get(name, {}), **sections.get(name, {})} for name in names}, "the test")
+
+
+def trained(experiment: Experiment) -> Run:
+    run, ending = train(experiment, "run")
+    assert ending == "finished"
+    return run
+
+
+def test_there_is_one_example_of_each_and_each_is_ten_to_thirty_lines() -> None:
+    assert set(EXAMPLES) == {"rows.py", "brief.py", "paid.py", "keep.py", "cool.py"}
+    for name, text in EXAMPLES.items():
+        assert 7 <= len(text.splitlines()) <= 30, name
+
+
+def test_a_data_source_of_ones_own_is_checked_split_and_trained_on(folder: Path) -> None:
+    run = trained(plan(data={"format": "rows.py:rows", "path": str(folder / "lights.csv"), "samples": 24}))
+    report = json.loads((run.folder / "data.json").read_text())
+    assert (report["read"], report["kept"]) == (40, 40)
+    assert report["train"] + report["held_out"] == 40
+    assert report["tasks"] == report["held_out"]
+
+
+def test_a_metric_of_ones_own_stands_beside_ours(folder: Path) -> None:  # noqa: ARG001
+    run = trained(plan(evaluation={"metrics": ["brief.py:brief", "exact_match"]}))
+    metrics = json.loads((run.folder / "evaluation" / "metrics.json").read_text())["metrics"]
+    assert {"brief", "exact_match"} <= set(metrics)
+    assert evaluate(open_model("run")).metrics.keys() >= {"brief"}
+
+
+def test_a_reward_of_ones_own_is_logged_with_each_validation(folder: Path) -> None:  # noqa: ARG001
+    run = trained(plan(training={"rl": {"reward": {"functions": ["paid.py:paid"], "weights": [2.0]}}}))
+    (validation,) = [line for line in run.metrics() if line["kind"] == "validation"]
+    parts = validation["reward/paid.tools"] + validation["reward/paid.spurious"]
+    assert validation["reward"] == pytest.approx(2 * parts)
+
+
+def test_an_algorithm_of_ones_own_trains_and_leaves_a_run_that_opens(folder: Path) -> None:  # noqa: ARG001
+    run = trained(plan(training={"method": "keep.py:keep_best"}))
+    assert [line["step"] for line in run.metrics() if line["kind"] == "train"] == [1, 2]
+    assert isinstance(open_model("run"), Model)
+
+
+def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: Path) -> None:  # noqa: ARG001
+    trained(plan(model={"model_class": "cool.py:load"}))
+    engine = open_model("run").sampler.engine  # type: ignore[attr-defined]
+    assert type(engine.model).__name__ == "CoolQwen"
+    assert not engine.head.split
+    assert float(engine.model.coolness.detach().abs()) > 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "code", "error", "said"),
+    [
+        ({"data": {"format": "x.py:rows"}}, "def rows(path): return [1]", DataError, "row 1: wanted a Conversation or a mapping"),
+        ({"data": {"format": "x.py:rows"}}, "def rows(path): return 5", DataError, "wanted rows .* got a int"),
+        ({"data": {"format": "x.py:rows"}}, "def rows(path): return []", DataError, "it gave no row"),
+        ({"data": {"format": "x.py:rows"}}, "def rows(path): return [{'messages': []}]", DataError, "row 1: 'messages' must be"),
+        ({"data": {"format": "x.py:rovs"}}, "def rows(path): return []", ConfigError, r"no function 'rovs' \(did you mean 'rows'"),
+        ({"model": {"model_class": "x.py:load"}}, "def load(n, d): return 5", ModelError, "must give a transformers .* gave a int"),
+        (
+            {"model": {"model_class": "x.py:load"}},
+            "import torch\ndef load(n, d): return torch.nn.Linear(1, 1)",
+            ModelError,
+            "Linear without get_input_embeddings",
+        ),
+        ({"evaluation": {"metrics": ["x.py:m"]}}, "def m(t, e): return 7", ConfigError, "metric 'm' must give a number in .0, 1."),
+        ({"evaluation": {"metrics": ["exact_mach"]}}, "", ConfigError, "did you mean 'exact_match'"),
+        (
+            {"training": {"rl": {"reward": {"functions": ["x.py:r"]}}}},
+            "def r(t, e): return {'a': float('nan')}",
+            ConfigError,
+            "part 'a' of the reward 'r' must be a finite number",
+        ),
+        ({"training": {"method": "x.py"}}, "def f(): ...", ConfigError, "'x.py' names no function; functions: f"),
+        ({"training": {"method": "x.py:f"}}, "1 / 0", ConfigError, r"x.py cannot be imported: ZeroDivisionError.*line 1"),
+        ({"training": {"method": "no.such:f"}}, "", ConfigError, "there is no module 'no.such'"),
+    ],
+)
+def test_a_mistake_in_own_code_gets_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any], code: str, error: type[UserError], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.py").write_text(code)
+    with pytest.raises(error, match=said) as caught:
+        train(plan(**sections), "run")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("model", "model_class", "os:system"), ("evaluation", "metrics", ["os:system"]), ("data", "format", "os:system")],
+)
+def test_a_run_of_somebody_else_cannot_name_a_module_to_run(folder: Path, section: str, key: str, value: object) -> None:
+    trained(plan())
+    path = folder / "run" / "experiment.json"
+    values = json.loads(path.read_text())
+    values[section][key] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(RunError, match=rf"names code to run \({section}\.{key}: os:system\)"):
+        open_model("run")
+
+
+def test_paths_of_own_code_in_a_file_are_relative_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolhone.config import load_experiment
+
+    (folder / "e.json").write_text(json.dumps({"evaluation": {"metrics": ["brief.py:brief", "exact_match"]}}))
+    monkeypatch.chdir("/")
+    assert load_experiment(folder / "e.json").evaluation.metrics == [f"{folder}/brief.py:brief", "exact_match"]
+
+
+def test_a_model_of_transformers_is_still_cut_before_its_head() -> None:
+    engine = open_model("pico").sampler.engine  # type: ignore[attr-defined]
+    assert engine.head.split
