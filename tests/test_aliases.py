@@ -31,7 +31,14 @@ PLAYGROUND: dict[str, Any] = {
     "data": {"strategy": "manual_templates", "max_samples": 200, "train_split": 0.8},
     "tools": [
         {"name": "calculator", "description": "Sums", "type": "function", "function": "calculator", "parameters": SCHEMA},
-        {"name": "clock", "description": "The time", "type": "api", "url": "http://127.0.0.1:9/time", "method": "POST", "headers": {}},
+        {
+            "name": "clock",
+            "description": "The time",
+            "type": "api",
+            "url": "http://127.0.0.1:9/time",
+            "method": "POST",
+            "headers": {},
+        },
         {"name": "files", "description": "List files", "type": "command", "command": "ls"},
     ],
     "evaluation": {"metrics": ["tool_accuracy", "response_quality", "tool_format_correctness"], "eval_steps": 50},
@@ -99,7 +106,7 @@ def test_use_lora_false_trains_every_weight_and_says_what_that_made_idle() -> No
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, "most", True])
 def test_a_train_split_that_is_no_share_is_refused(share: object) -> None:
-    with pytest.raises(ConfigError, match="data.train_split is the share of rows"):
+    with pytest.raises(ConfigError, match=r"data\.train_split is the share of rows"):
         translated({"data": {"train_split": share}})
 
 

@@ -73,6 +73,7 @@ RIGHT = {"match", "recovered", "content_right", "tags_right", "both_right", "say
         (tags(OSLO, ROME), [ROME, OSLO], {"recovered", "content_right", "tags_right", "both_right", "says_nothing"}),
         (tags(ROME, ROME), [ROME], {"tags_right", "says_nothing"}),
         (tags(OSLO), [ROME], {"tags_right", "says_nothing"}),
+        (tags({**ROME, "name": "climate"}), [ROME], {"tags_right", "says_nothing"}),
         (
             tags({"name": "weather", "arguments": {"city": "rome"}}),
             [ROME],
@@ -131,6 +132,7 @@ def test_the_files_own_match_column_is_compared_with_ours(read, said, disagrees,
         ("no tags", "__import__('os').getcwd()", 1),
         ("no tags", "[" * 5000, 1),
         ("no tags", "5", 1),
+        ("<tool_call>oops</tool_call>", "0", 1),
     ],
 )
 def test_the_extracted_calls_are_read_without_being_evaluated_and_compared(read, text, extracted, disagrees):
@@ -172,11 +174,11 @@ def test_columns_are_found_by_name_in_any_order_and_only_three_are_needed(tmp_pa
 
 def test_texts_of_any_length_with_any_characters_come_through(read):
     text = "x" * 300_000 + '\r\n"quoted", \x00 \u2028 \N{GRINNING FACE}' + tags(ROME)
-    before = csv.field_size_limit()
+    before = csv.field_size_limit(131072)
     table = read(row(text))
     assert table.rows[0].text == text
     assert table.count("match") == 1
-    assert csv.field_size_limit() == before, "a setting of the whole process is put back"
+    assert csv.field_size_limit(before) == 131072, "a setting of the whole process is put back"
 
 
 @pytest.mark.parametrize("text", ["{" * 50_000, "<tool_call>" * 20_000, '<tool_call>{"a":' * 5_000, "f(" * 20_000, "\n" * 50_000])

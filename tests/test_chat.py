@@ -111,7 +111,7 @@ def test_calls_and_results_are_shown_as_they_happen() -> None:
     assert bench.roles() == ["user", "assistant", "tool", "assistant"]
 
 
-@pytest.mark.parametrize("line", ["", "   ", "/quit"])
+@pytest.mark.parametrize("line", ["", "   ", "/quit", "/quit now"])
 def test_an_empty_line_and_quit_end_the_talk(line: str) -> None:
     assert Bench([]).take(line) is Next.END
 
@@ -145,11 +145,13 @@ def test_tools_are_listed_with_the_first_line_of_their_description() -> None:
 
 def test_undo_goes_on_with_the_token_ids_of_before() -> None:
     bench = Bench([HELLO, DONE, DONE])
+    bench.sampler.spelled = True
     bench.take("hi", "wrong", "/undo", "right")
     assert bench.paper.told == ["taken back: wrong"]
-    (_, first), (_, _), (_, third) = bench.sampler.asked
+    (_, first), (_, second), (_, third) = bench.sampler.asked
     text = bench.tokenizer.decode(third)
-    assert third[: len(first)] == first
+    kept = len(first) + len(HELLO)
+    assert third[:kept] == second[:kept]
     assert "right" in text
     assert "wrong" not in text
     assert bench.roles() == ["user", "assistant"] * 2
@@ -202,6 +204,14 @@ def test_ctrl_c_between_a_call_and_its_result_leaves_no_call_without_result() ->
 
     bench = Bench([CALL, HELLO], paper=Paper(stop_at_result))
     bench.take("double 21", "hi")
+    assert bench.roles() == ["user", "assistant"]
+
+
+def test_ctrl_c_before_anything_was_begun_takes_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench([HELLO])
+    bench.take("hi")
+    monkeypatch.setattr(bench.talk.dialogue, "say", interrupt)
+    bench.take("again")
     assert bench.roles() == ["user", "assistant"]
 
 

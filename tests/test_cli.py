@@ -251,7 +251,7 @@ def test_code_that_lies_in_a_run_folder_is_not_run_unless_it_is_named(
     state.write_text(json.dumps({**json.loads(state.read_text()), "tools": [f"{tool}:f"]}))
     code, out, err = run(capsys, monkeypatch, "eval", "run", "--num-samples", "1")
     assert code == 2
-    assert "brings its own tool code" in err
+    assert "names code to run (tools: " in err
     assert "CODE RAN" not in out
     named = [f'tools=["{tool}:f"]', "evaluation.max_new_tokens=4"]
     code, out, err = run(capsys, monkeypatch, "eval", "run", *named, "--num-samples", "1")

@@ -13,7 +13,6 @@ import pytest
 
 from toolhone.errors import ConfigError
 from toolhone.schema import ToolCall
-from toolhone.tools import command
 from toolhone.tools.loading import load_tools, make_registry
 from toolhone.tools.process import Stopped, run_program
 from toolhone.tools.registry import Outcome, Registry, ToolResult
@@ -141,7 +140,7 @@ def test_an_option_whose_value_is_left_out_is_left_out_whole():
     assert shown(registry.run(ToolCall("go", {"x": "a", "n": 3}))) == ["--size=3", "a"]
 
 
-@pytest.mark.parametrize("value", ["a\0b", "\ud800", "\udc80", 10**5000, "x" * 3_000_000], ids=range(5))
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", {"k": "\udc80"}, 10**5000, "x" * 3_000_000], ids=range(5))
 def test_values_that_no_program_can_take_are_invalid_arguments(value):
     assert go([sys.executable, "-c", SHOW, "{x}"], {"x": value}, x={}).outcome is Outcome.INVALID_ARGUMENTS
 
@@ -155,7 +154,7 @@ def test_parameters_without_a_place_come_on_stdin_as_json_and_else_stdin_is_empt
     assert json.loads(go([sys.executable, "-c", read, "{x}"], given, x=TEXT, y={}).value["stdout"]) == {"y": given["y"]}
     assert go([sys.executable, "-c", read, "{x}"], {"x": "p"}, x=TEXT).value["stdout"] == "\n"
     big = {"y": "z" * 1_000_000}
-    assert go([sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"], big, y=TEXT).value["stdout"] == "1000009\n"
+    assert go([sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"], big, y=TEXT).value["stdout"] == "1000008\n"
 
 
 def test_the_exit_status_is_part_of_a_result_and_no_error():
@@ -189,7 +188,7 @@ def test_a_program_with_a_path_is_found_from_the_folder_and_not_from_where_we_ar
     script.write_text("#!/bin/sh\necho hello $1\n")
     script.chmod(0o755)
     assert load("./hello.sh {x}", schema(x=TEXT), tmp_path).run(ToolCall("go", {"x": "you"})).value["stdout"] == "hello you\n"
-    with pytest.raises(ConfigError, match="tool 'go': there is no program 'hello.sh' in PATH"):
+    with pytest.raises(ConfigError, match=r"tool 'go': there is no program 'hello\.sh' in PATH"):
         load("hello.sh", None, tmp_path)
 
 
@@ -212,24 +211,20 @@ def _gone(pid: int) -> bool:
     return not _is_alive(pid)
 
 
-FAMILY = """
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"])
-time.sleep(float(sys.argv[1]))
-"""
+FAMILY = ["sh", "-c", 'sleep 60 & echo $!; sleep "$1"', "sh", "{s}"]
 
 
 def test_at_the_time_limit_the_program_and_what_it_started_are_killed():
-    result = load([sys.executable, "-c", FAMILY, "{s}"], schema(s={}), timeout=1.5).run(ToolCall("go", {"s": 60}))
+    result = load(FAMILY, schema(s={}), timeout=0.5).run(ToolCall("go", {"s": 60}))
     assert result.outcome is Outcome.TIMEOUT
     told, _, pid = result.content.rpartition(" ")
-    assert told == "the command did not end within 1.5 s and was killed; it wrote:"
+    assert told == "the command did not end within 0.5 s and was killed; it wrote:"
     assert _gone(int(pid))
 
 
 def test_what_a_program_leaves_behind_is_killed_and_not_waited_for():
     started = time.monotonic()
-    result = load([sys.executable, "-c", FAMILY, "{s}"], schema(s={}), timeout=50).run(ToolCall("go", {"s": 1}))
+    result = load(FAMILY, schema(s={}), timeout=50).run(ToolCall("go", {"s": 0.1}))
     assert time.monotonic() - started < 30
     assert _gone(int(result.value["stdout"]))
 
@@ -279,9 +274,10 @@ def test_a_command_that_is_not_allowed_is_shown_but_never_run(tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    ["{x}", "{x} a", "sh -c {x}", "sh -c 'echo {x}'", "bash -x {x}", "bash -o pipefail {x}", "python3 {x}", "python3.11 -c {x}", "env {x}", "env -- {x}",
-     "env A=1 {x}", "/usr/bin/env -i {x}", "timeout 5 {x}", "timeout -s KILL {x}", "sudo -u bob {x}", "sudo -u bob sh -c {x}", "xargs -n 1 {x}",
-     "nice -n 10 {x}", "env python3 -c {x}", "awk {x} file", "ssh host {x}", "busybox sh -c {x}", "perl -e {x}", "node --eval={x}", "nohup {x}"],
+    ["{x}", "{x} a", "sh -c {x}", "sh -c 'echo {x}'", "bash -x {x}", "bash -o pipefail {x}", "python3 {x}", "python3.11 -c {x}",
+     "env {x}", "env -- {x}", "env A=1 {x}", "/usr/bin/env -i {x}", "timeout 5 {x}", "timeout -s KILL {x}", "sudo -u bob {x}",
+     "sudo -u bob sh -c {x}", "xargs -n 1 {x}", "nice -n 10 {x}", "env python3 -c {x}", "awk {x} file", "ssh host {x}",
+     "busybox sh -c {x}", "perl -e {x}", "node --eval={x}", "nohup {x}"],
 )  # fmt: skip
 def test_a_place_where_a_program_would_stand_is_refused(words):
     with pytest.raises(ConfigError, match=r"may look for a program|the model may not choose what runs"):
@@ -290,9 +286,9 @@ def test_a_place_where_a_program_would_stand_is_refused(words):
 
 @pytest.mark.parametrize(
     "words",
-    ["sh -c 'echo \"$1\"' sh {x}", "python3 script.py {x}", "python3 -u script.py {x}", "python3 -m json.tool {x}", "python3 -c 'print(1)' {x}",
-     "timeout 5 ls {x}", "timeout -k 5 10 ls {x}", "env A=1 ls {x}", "env A=1 python3 -m mod {x}", "sudo -u bob ls {x}", "awk '{print $1}' {x}",
-     "perl -ne 'print' {x}", "npm watch {x}", "sed 5p {x}", "sh -c date"],
+    ["sh -c 'echo \"$1\"' sh {x}", "python3 script.py {x}", "python3 -u script.py {x}", "python3 -m json.tool {x}", "sed 5p {x}",
+     "python3 -c 'print(1)' {x}", "timeout 5 ls {x}", "timeout -k 5 10 ls {x}", "env A=1 ls {x}", "env A=1 python3 -m mod {x}",
+     "sudo -u bob ls {x}", "awk '{print $1}' {x}", "perl -ne 'print' {x}", "npm watch {x}", "sh -c date"],
 )  # fmt: skip
 def test_a_command_that_names_its_program_is_taken(words):
     assert load_tools(spec(words, schema(x=TEXT) if "{x}" in words else schema()), Path("/"))[0].name == "go"
@@ -309,7 +305,7 @@ def test_a_command_that_names_its_program_is_taken(words):
         ("ls {z}", {}, "command has a place {z}, but no parameter is named so"),
         ("ls {y}", {}, "a call may leave 'y' out"),
         ("ls -o {y}", {}, "a call may leave 'y' out"),
-        ("ls -{x}", {}, "'-{x}' lets the model choose the option; write the option out (--name={x}), or give the parameter an 'enum'"),
+        ("ls -{x}", {}, "'-{x}' lets the model choose the option; write the option out (--name={x}), or give"),
         ("ls --{x}=1", {}, "'--{x}=1' lets the model choose the option"),
         ("ls --{z}", {}, "command has a place {z}"),
         ("no-such-program-at-all", {}, "there is no program 'no-such-program-at-all' in PATH"),
@@ -330,7 +326,3 @@ def test_mistakes_are_one_sentence(words, more, text):
         load_tools(spec(words, schema("y", x=TEXT, y=TEXT), **more), Path("/"), ["go"])
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_docstring_says_what_the_limits_are():
-    assert (command.TIMEOUT, command.MAX_BYTES) == (30.0, 65_536)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_variants_are_told_as_well(tmp_path: Path) -> None:
         format_of(save(tmp_path / "b.jsonl", {"prompt": "Say hello.", "answer": "Hello."}))
 
 
+def test_the_examples_of_the_documentation_are_what_they_say(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    examples = dict(re.findall(r"```json (\w+)\n(.*?)```", text, re.DOTALL))
+    assert examples.keys() == SOURCES.keys() - {"toolbench"}
+    score = {"api_name": "getScore", "parameters": {"game_id": {"type": "str"}}, "required": ["game_id"], "field": "Sports/Golf"}
+    save(tmp_path / "tool.jsonl", score)
+    for name, example in examples.items():
+        path = save(tmp_path / f"{name}.jsonl", json.loads(example))
+        loaded = open_source(path, **({"distractors": 0} if name == "seal_tools" else {}))
+        assert (format_of(path), len(loaded.conversations), len(loaded.tasks)) == (name, 1, 1), loaded.examples
+
+
 # --- xLAM
 
 
@@ -92,6 +105,13 @@ def test_null_padding_of_merged_tables_is_taken_out_and_counted(tmp_path: Path) 
     assert "mended 1: 1 null columns of other tools taken out" in loaded.summary()
 
 
+def test_arguments_of_another_type_are_mended_and_counted(tmp_path: Path) -> None:
+    answers = [{"name": "factorial", "arguments": {"n": "5"}}, {"name": "reverse", "arguments": {"words": [1, "b"]}}]
+    loaded = open_source(save(tmp_path / "x.jsonl", {**XLAM, "answers": answers}))
+    assert [call.arguments for call in only(loaded).messages[-1].tool_calls] == [{"n": 5}, {"words": ["1", "b"]}]
+    assert loaded.repaired == {Repair.TYPED: 1}
+
+
 def test_a_table_of_a_data_frame_is_read_from_csv(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     with open(path, "w", newline="", encoding="utf-8") as stream:
@@ -127,6 +147,7 @@ def test_a_broken_table_is_one_sentence(tmp_path: Path, text: str, said: str) ->
         ({"query": None}, XlamReason.NOT_THIS_FORMAT, "wanted a text in 'query', got None"),
         ({"tools": "["}, ToolReason.BAD_TOOLS, "'tools' is a string but not JSON"),
         ({"answers": "factorial(5)"}, ToolReason.BAD_ANSWER, "'answers' is a string but not JSON"),
+        ({"answers": XLAM["answers"] + " and so on"}, ToolReason.BAD_ANSWER, "not JSON"),
         ({"answers": '[{"name": "factorial", "arguments": {"n": NaN}}]'}, ToolReason.BAD_ANSWER, "not JSON"),
         ({"answers": {"name": "factorial"}}, ToolReason.BAD_ANSWER, "wanted a list of calls"),
         ({"answers": [{"arguments": {}}]}, ToolReason.BAD_ANSWER, "a tool call needs a 'name'"),

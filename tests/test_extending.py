@@ -9,13 +9,19 @@ import pytest
 
 from toolhone import evaluate, open_model, train
 from toolhone.api import Model
+from toolhone.cli.evaluate import score
 from toolhone.config import experiment_of
+from toolhone.episodes.episode import Ending, Episode
+from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, DataError, ModelError, RunError, UserError
+from toolhone.owncode import load_named
 from toolhone.run import Run
+from toolhone.schema import Message, Task, ToolCall
 from toolhone.sections import Experiment
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 EXAMPLES = dict(re.findall(r"^```python (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+CALL = {"name": "calculator", "arguments": {"expression": "48 * 17"}}
 SMALL: dict[str, Any] = {
     "model": {"name": "pico"},
     "data": {"samples": 24},
@@ -49,7 +55,7 @@ def trained(experiment: Experiment) -> Run:
 def test_there_is_one_example_of_each_and_each_is_ten_to_thirty_lines() -> None:
     assert set(EXAMPLES) == {"rows.py", "brief.py", "paid.py", "keep.py", "cool.py"}
     for name, text in EXAMPLES.items():
-        assert 7 <= len(text.splitlines()) <= 30, name
+        assert 10 <= len(text.splitlines()) <= 30, name
 
 
 def test_a_data_source_of_ones_own_is_checked_split_and_trained_on(folder: Path) -> None:
@@ -60,11 +66,21 @@ def test_a_data_source_of_ones_own_is_checked_split_and_trained_on(folder: Path)
     assert report["tasks"] == report["held_out"]
 
 
-def test_a_metric_of_ones_own_stands_beside_ours(folder: Path) -> None:  # noqa: ARG001
-    run = trained(plan(evaluation={"metrics": ["brief.py:brief", "exact_match"]}))
+def test_the_example_of_a_metric_tells_silent_calls_from_talking_ones(folder: Path) -> None:
+    brief = load_named("brief.py:brief", folder, "a metric")
+    call = ToolCall("calculator", {"expression": "1"})
+    turns = [Turn(Message("assistant", text, tool_calls=(call,)), "") for text in (None, "Sure:")]
+    assert brief(Task("t"), Episode("t", tuple(turns), ((), ()), Ending.ANSWERED)) == 0.5
+    assert brief(Task("t"), Episode("t", (Turn(Message("assistant", "Hi"), ""),), ((),), Ending.ANSWERED)) is None
+
+
+def test_a_metric_of_ones_own_stands_beside_ours_wherever_a_run_is_evaluated(folder: Path) -> None:
+    (folder / "own.py").write_text("def spoke(task, episode): return float(len(episode.turns) > 0)")
+    run = trained(plan(evaluation={"metrics": ["brief.py:brief", "own.py:spoke", "exact_match"]}))
     metrics = json.loads((run.folder / "evaluation" / "metrics.json").read_text())["metrics"]
-    assert {"brief", "exact_match"} <= set(metrics)
-    assert evaluate(open_model("run")).metrics.keys() >= {"brief"}
+    assert (metrics["spoke"]["value"], metrics["spoke"]["n"]) == (1.0, 3)
+    assert [line["spoke"] for line in run.metrics() if line["kind"] == "validation"] == [1.0]
+    assert evaluate(open_model("run"), num_samples=2).metrics["spoke"].n == 2
 
 
 def test_a_reward_of_ones_own_is_logged_with_each_validation(folder: Path) -> None:  # noqa: ARG001
@@ -72,6 +88,15 @@ def test_a_reward_of_ones_own_is_logged_with_each_validation(folder: Path) -> No
     (validation,) = [line for line in run.metrics() if line["kind"] == "validation"]
     parts = validation["reward/paid.tools"] + validation["reward/paid.spurious"]
     assert validation["reward"] == pytest.approx(2 * parts)
+
+
+def test_a_reward_of_ones_own_is_paid_for_answers_made_anywhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = {"id": "t", "messages": [{"role": "user", "content": "48 * 17?"}], "tools": [], "expect": {"calls": [CALL]}}
+    (folder / "tasks.jsonl").write_text(json.dumps(task))
+    (folder / "answers.jsonl").write_text(json.dumps({"id": "t", "calls": [CALL, CALL, CALL]}))
+    score(folder / "tasks.jsonl", folder / "answers.jsonl", reward=["paid.py:paid"], as_jsonl=True)
+    line = json.loads(capsys.readouterr().out)
+    assert line == {"id": "t", "reward": 0.6, "parts": {"paid.tools": 1.0, "paid.spurious": -0.4}}
 
 
 def test_an_algorithm_of_ones_own_trains_and_leaves_a_run_that_opens(folder: Path) -> None:  # noqa: ARG001
@@ -82,7 +107,7 @@ def test_an_algorithm_of_ones_own_trains_and_leaves_a_run_that_opens(folder: Pat
 
 def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: Path) -> None:  # noqa: ARG001
     trained(plan(model={"model_class": "cool.py:load"}))
-    engine = open_model("run").sampler.engine  # type: ignore[attr-defined]
+    engine = open_model("run").sampler._engine  # type: ignore[attr-defined]
     assert type(engine.model).__name__ == "CoolQwen"
     assert not engine.head.split
     assert float(engine.model.coolness.detach().abs()) > 0
@@ -149,5 +174,5 @@ def test_paths_of_own_code_in_a_file_are_relative_to_it(folder: Path, monkeypatc
 
 
 def test_a_model_of_transformers_is_still_cut_before_its_head() -> None:
-    engine = open_model("pico").sampler.engine  # type: ignore[attr-defined]
+    engine = open_model("pico").sampler._engine  # type: ignore[attr-defined]
     assert engine.head.split

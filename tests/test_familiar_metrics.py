@@ -84,6 +84,7 @@ NO_CALL = {"no_call": True}
         ('{"final": "4", "tool": "search"}', SUM, 1, 1, 0),
         ('{"final": "anything"}', NO_CALL, 1, 1, 0),
         ('{"tool": "calculator", "args": {}}', NO_CALL, 1, 0, 0),
+        ('{"final": "Hi", "tool": ""}', NO_CALL, 1, 1, 0),
         ('{"tool": "calculator", "args": {}} {"final": 1}', SUM, 0, 0, 0),
         ('{"tool": "calculator", "args": {', SUM, 0, 0, 0),
         ("} {", SUM, 0, 0, 0),
@@ -167,6 +168,13 @@ def test_a_result_with_an_error_in_it_is_no_success():
 def test_a_call_in_another_syntax_that_ran_is_no_success_of_the_playground():
     evaluation = played({"2+2?": 'calculator(expression="2+2")'}, "calls", TASKS[:1])
     assert evaluation.metrics["execution_success"].value == 1.0
+    assert familiar(evaluation, "playground")["execution_success"] == 0
+
+
+def test_the_call_that_ran_must_be_that_of_the_block():
+    text = tagged(expression="1/0") + '\ncalculator(expression="2+2")'
+    evaluation = played({"2+2?": text}, "calls", TASKS[:1])
+    assert familiar(evaluation, "playground") | {"tool_accuracy": 1, "format_correctness": 1} == familiar(evaluation, "playground")
     assert familiar(evaluation, "playground")["execution_success"] == 0
 
 
@@ -413,6 +421,11 @@ def test_the_summary_compares_the_parameters_as_well():
         "params_correct": False,
     }
     json.dumps(details)
+
+
+def test_parameters_are_right_whatever_stands_around_the_call():
+    summary = playground_summary(played({"2+2?": tagged(expression="2+2") + "[/TOOL_CALL]"}, tasks=TASKS[:1]))
+    assert (summary["params_accuracy"], summary["execution_accuracy"]) == (1.0, 0.0)
 
 
 def test_the_summary_counts_what_it_could_not_measure_and_never_divides_by_nothing():

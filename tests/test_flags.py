@@ -21,8 +21,8 @@ def plan_of(line: str) -> Experiment:
 
 def test_the_documented_grpo_command_becomes_an_experiment() -> None:
     plan = plan_of(FULL)
-    rl = plan.training.rl
-    assert (plan.training.method, plan.training.steps, plan.training.batch_size, plan.training.learning_rate) == ("grpo", 1000, 4, 1e-5)
+    t, rl = plan.training, plan.training.rl
+    assert (t.method, t.steps, t.batch_size, t.learning_rate) == ("grpo", 1000, 4, 1e-5)
     assert (rl.group_size, rl.max_completion_length, rl.temperature, rl.beta) == (8, 256, 0.7, 0.1)
     assert rl.reward.functions == ["tool_call_exact", "tool_call_function", "tool_call_overall"]
     assert rl.reward.weights == [0.3, 0.4, 0.3]
@@ -117,7 +117,7 @@ def test_a_mistake_in_a_flag_gets_one_sentence(line: str, said: str) -> None:
 
 def test_every_flag_reaches_a_key_that_exists() -> None:
     values = {Kind.VALUE: "1", Kind.TEXT: "1", Kind.SWITCH: "true", Kind.LIST: "1"}
-    special = {"train_type": "lora", "train_mode": "grpo", "lora_dropout": "0.5"}
+    special = {"train_type": "lora", "train_mode": "grpo", "lora_dropout": "0.5", "max_seq_length": "2"}
     for flag in FLAGS:
         line = f"{flag.names[0]} {special.get(flag.slot, values[flag.kind])}"
         if flag.slot == "reward_weights":

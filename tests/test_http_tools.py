@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
@@ -87,8 +87,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _secret(self) -> None:
         self._reply(b"x" * 90 + f"You sent {self.headers['Authorization']}".encode(), int(self.path.rpartition("/")[2]))
 
-    def _leak(self) -> None:
-        self._reply(json.dumps({self.headers["X-Key"]: ["sent", self.headers["X-Key"]]}).encode(), Content_Type="application/json")
+    def _leak(self, status: int = 200) -> None:
+        body = json.dumps({self.headers["X-Key"]: ["sent", self.headers["X-Key"], quote(self.headers["X-Key"])]})
+        self._reply(body.encode(), status, Content_Type="application/json")
+
+    def _wrong(self) -> None:
+        self._leak(500)
+
+    def _carry(self) -> None:
+        self._reply(b"", 302, Location=f"http://other.invalid/{self.headers['X-Key']}")
 
     def _to(self) -> None:
         _, _, status, place = self.path.split("/", 3)
@@ -350,7 +357,7 @@ def test_headers_are_filled_from_the_environment_when_called(server, monkeypatch
     assert "tok-" not in repr(made) + repr(made.function)
 
 
-@pytest.mark.parametrize("path", ["/secret/200", "/secret/500", "/leak", "/echo"])
+@pytest.mark.parametrize("path", ["/secret/200", "/secret/500", "/leak", "/wrong", "/echo", "/carry"])
 def test_a_secret_that_the_service_repeats_is_in_no_result_and_no_log(server, monkeypatch, tmp_path, path):
     monkeypatch.setenv("MY_TOKEN", 'to"k-12345678')
     headers = {"Authorization": "Bearer ${MY_TOKEN}", "X-Key": "${MY_TOKEN}"}

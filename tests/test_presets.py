@@ -10,10 +10,10 @@ from toolhone.errors import CapabilityError, ConfigError
 from toolhone.presets import PICO_STEPS, preset_comment, preset_names, read_preset
 from toolhone.sections import Experiment
 
-NAMES = set(
-    "sft-json ppo-json grpo-quick grpo-full grpo-production grpo-strict grpo-progressive grpo-low-memory curriculum calculator "
-    "multi-tool dpo teacher toolbench demo".split()
-)
+NAMES = {
+    *("sft-json", "ppo-json", "grpo-quick", "grpo-full", "grpo-production", "grpo-strict", "grpo-progressive", "grpo-low-memory"),
+    *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo"),
+}
 REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer"}
 STANDING = sorted(name for name in NAMES if read_preset(name)["training"]["method"] == "sft")
 
@@ -37,36 +37,30 @@ def test_a_preset_validates_also_for_pico(name: str) -> None:
     assert named <= REWARDS
 
 
-@pytest.mark.parametrize(
-    ("name", "numbers"),
-    [
-        ("sft-json", (800, 8, 32, 512, 50, 200, 50, 200)),
-    ],
-)
-def test_sft_json_has_its_numbers(name: str, numbers: tuple[int, ...]) -> None:
-    t = preset(name).training
+def test_sft_json_has_its_numbers() -> None:
+    t = preset("sft-json").training
     assert t.lora is not None
     found = (t.steps, t.batch_size, t.lora.rank, t.max_length, t.log_every, t.validate_every, t.validation_samples, t.save_every)
-    assert found == numbers
+    assert found == (800, 8, 32, 512, 50, 200, 50, 200)
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "batch", "group", "tokens", "rate", "temperature", "beta", "weights"),
+    ("name", "numbers", "weights"),
     [
-        ("ppo-json", 500, 8, 1, 128, 1e-5, 1.0, 0.0, []),
-        ("grpo-quick", 50, 2, 4, 128, 1e-5, 1.0, 0.0, []),
-        ("grpo-full", 1000, 4, 8, 256, 1e-5, 0.7, 0.1, [0.3, 0.4, 0.3]),
-        ("grpo-production", 2000, 8, 16, 384, 5e-6, 0.6, 0.08, [0.25, 0.3, 0.2, 0.25]),
-        ("grpo-strict", 1000, 4, 8, 256, 1e-5, 0.7, 0.1, [1.0]),
-        ("grpo-low-memory", 1000, 2, 4, 128, 1e-5, 0.7, 0.1, [0.3, 0.4, 0.3]),
+        ("ppo-json", (500, 8, 1, 128, 1e-5, 1.0, 0.0), []),
+        ("grpo-quick", (50, 2, 4, 128, 1e-5, 1.0, 0.0), []),
+        ("grpo-full", (1000, 4, 8, 256, 1e-5, 0.7, 0.1), [0.3, 0.4, 0.3]),
+        ("grpo-production", (2000, 8, 16, 384, 5e-6, 0.6, 0.08), [0.25, 0.3, 0.2, 0.25]),
+        ("grpo-strict", (1000, 4, 8, 256, 1e-5, 0.7, 0.1), [1.0]),
+        ("grpo-low-memory", (1000, 2, 4, 128, 1e-5, 0.7, 0.1), [0.3, 0.4, 0.3]),
     ],
 )
-def test_rl_presets_have_their_numbers(
-    name: str, steps: int, batch: int, group: int, tokens: int, rate: float, temperature: float, beta: float, weights: list[float]
-) -> None:
+def test_rl_presets_have_their_numbers(name: str, numbers: tuple[float, ...], weights: list[float]) -> None:
     t = preset(name).training
-    assert (t.steps, t.batch_size, t.rl.group_size, t.rl.max_completion_length, t.learning_rate) == (steps, batch, group, tokens, rate)
-    assert (t.rl.temperature, t.rl.beta, t.rl.reward.weights) == (temperature, beta, weights)
+    rl = t.rl
+    found = (t.steps, t.batch_size, rl.group_size, rl.max_completion_length, t.learning_rate, rl.temperature, rl.beta)
+    assert found == numbers
+    assert rl.reward.weights == weights
 
 
 def test_what_else_the_rl_presets_are_known_for() -> None:

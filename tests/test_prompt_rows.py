@@ -12,7 +12,7 @@ from shape_rows import FACTORIAL, FIVE, NEWER, PROMPT, SEVEN, counted, only, sam
 from toolhone.data.check import Kind
 from toolhone.data.sources import open_source
 from toolhone.data.sources.offered import Reason as ToolReason
-from toolhone.data.sources.prompt_rows import Reason, read_python_calls, split_prompt
+from toolhone.data.sources.prompt_rows import Prompt, Reason, read_python_calls, split_prompt
 from toolhone.schema import Expect
 
 
@@ -109,6 +109,16 @@ def test_the_raw_prompt_can_be_kept_unchanged(tmp_path: Path) -> None:
     assert loaded.tasks[0].expect == Expect(answer=PROMPT["answer"])
     assert loaded.skipped == {Reason.NOT_THIS_FORMAT: 1}
     same_again(tmp_path, loaded)
+
+
+def test_an_empty_list_before_the_tools_is_text_and_a_system_field_is_used_where_the_prompt_has_none(tmp_path: Path) -> None:
+    assert split_prompt(f"Return [] if in doubt. {json.dumps([FACTORIAL])} Why?") == Prompt(
+        "Return [] if in doubt.", [FACTORIAL], "Why?"
+    )
+    prompt = f"{json.dumps([FACTORIAL])}\n\nWhat is 5!?"
+    changes = {"prompt": prompt, "system": "Be brief.", "possible_boxed_answers": None}
+    talk = only(open_source(save(tmp_path / "p.jsonl", {**PROMPT, **changes})))
+    assert [m.content for m in talk.messages[:2]] == ["Be brief.", "What is 5!?"]
 
 
 def test_splitting_looks_at_a_bounded_number_of_brackets() -> None:

@@ -88,6 +88,10 @@ def test_what_python_cannot_read_is_a_string_or_nothing_and_never_an_error(insid
     assert all(isinstance(value, str) for value in found["parameters"].values())
 
 
+def test_an_escape_that_python_only_warns_of_is_read_where_warnings_are_errors():
+    assert extract_function_calls(r"f(a='\d\n')") == [call("f", a="\\d\n")]
+
+
 def test_nothing_is_evaluated():
     assert extract_function_calls("f(a=__import__('os').getcwd(), b=2**999999999)")[0] == call("f", a="__import__('os")
 
@@ -136,6 +140,24 @@ def _steps(text: str) -> int:
     finally:
         sys.settrace(before)
     return count
+
+
+class Watched(str):
+    """A text that notes how many of its characters `find` looks at."""
+
+    looked_at = 0
+
+    def find(self, *arguments):
+        found = super().find(*arguments)
+        self.looked_at += (found if found >= 0 else len(self)) - arguments[1]
+        return found
+
+
+@pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_search_for_closing_brackets_sees_each_character_once(piece):
+    text = Watched(piece * 1000)
+    extract_function_calls(text)
+    assert text.looked_at <= len(text)
 
 
 @pytest.mark.parametrize("text", ["f(a=1, " * 3000 + ")", "f(" + "a=1," * 3000 + ")", 'f("a":1,' + "a=1," * 3000 + ")"])
@@ -223,6 +245,10 @@ def test_one_side_without_calls_scores_nothing():
     zero = {"exact_match": 0, "function_match": 0, "params_match": 0, "overall": 0}
     assert compare_function_calls(some, []) == compare_function_calls([], some) == zero
     assert compare_function_calls([], []) == dict.fromkeys(zero, 1)
+
+
+def test_a_wanted_none_is_not_had_by_leaving_the_parameter_out():
+    assert compare_function_calls([call("f", b=1)], [call("f", a=None, b=1)])["params_match"] == 0.5
 
 
 def test_with_another_number_of_calls_any_expected_name_counts_every_time():

@@ -162,6 +162,7 @@ def test_numbers_are_told_from_texts() -> None:
         ([("500*2", "1000"), ("1,000*3", "3000")], "500 twice, 3 times", "(500*2)*3"),
         ([("50+50", "100"), ("20/100*80", "16")], "50 and 50; 20% of 80", "20/100*80"),
         ([("2*2", "4"), ("4+4.5+14", "22.5")], "2, 4.5 and 14", "(2*2)+4.5+14"),
+        ([("2+2", "4"), ("1*4", "4"), ("4*3", "12")], "2 and 2, once, 3 times", "(1*(2+2))*3"),
         ([("7*2", "14")], "7 twice", "7*2"),
     ],
 )
@@ -226,7 +227,7 @@ def test_the_shares_are_exact_and_no_prompt_occurs_twice(rows: list[dict[str, An
     counts = {category: sum(row["category"] == category for row in rows) for category in SHARES}
     assert counts == {"calculator": 50, "python_exec": 50, "no_tool": 100}
     assert len({row["prompt"] for row in rows}) == len({row["id"] for row in rows}) == len(rows)
-    assert [row["category"] for row in rows] != sorted(row["category"] for row in rows)
+    assert len({row["category"] for row in rows[:20]}) == 3, "the rows are shuffled"
 
 
 def test_every_expected_answer_is_what_the_tool_gives(rows: list[dict[str, Any]]) -> None:
@@ -276,11 +277,9 @@ def test_a_solution_becomes_one_expression_that_computes_the_answer(gsm: Path) -
 def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Path) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl: 3 rows can be used as calculator rows, but 4 are wanted; ask for fewer"):
         SftRows().rows(4, {"calculator": 1.0}, gsm)
-    maker = SftRows(seed=1)
-    while (made := maker.rows(3, {"calculator": 1.0}, gsm)).skipped.total() < 4:
-        maker = SftRows(maker._seed + 1)
-    assert made.skipped.keys() <= {NOT_COMPOSED, UNEXPLAINED, REPEATED, GsmReason.NO_MARK}
-    assert made.skipped[UNEXPLAINED] == made.skipped[NOT_COMPOSED] == made.skipped[GsmReason.NO_MARK] == 1
+    tried = [SftRows(seed).rows(3, {"calculator": 1.0}, gsm).skipped for seed in range(20)]
+    looked_at_all = {NOT_COMPOSED: 1, UNEXPLAINED: 1, REPEATED: 1, GsmReason.NO_MARK: 1}
+    assert looked_at_all in tried, "three rows are kept, four are counted"
 
 
 def test_rows_are_apportioned_by_largest_remainder() -> None:

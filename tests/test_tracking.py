@@ -6,6 +6,7 @@ import json
 import socket
 import sqlite3
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -193,8 +194,8 @@ def test_a_wandb_offline_run_holds_the_scalars_and_goes_on_under_its_id(
         trackers.log(2, "validation", {"exact_match": 0.25})
     with open_trackers(section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, 2, lines.report) as trackers:
         trackers.log(4, "evaluation", {"exact_match": 1.0})
-    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
-    (before, first), (after, second) = map(wandb_run, files)
+    wandb.teardown()  # waits for wandb's own process, which may still be writing when a run has finished
+    (before, first), (after, second) = map(wandb_run, sorted(folder.glob("wandb/offline-run-*/run-*.wandb")))
     assert first == [{"train/loss": 0.5, "step": 2}, {"validation/exact_match": 0.25, "step": 2}]
     assert second == [{"evaluation/exact_match": 1.0, "step": 4}]
     assert before.run_id == after.run_id == json.loads((folder / "tracking.json").read_text())["wandb"]["identity"]["id"]
@@ -203,6 +204,24 @@ def test_a_wandb_offline_run_holds_the_scalars_and_goes_on_under_its_id(
     assert wandb_server == [], "something was sent although the mode is offline"
     assert no_names == []
     assert not [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+OFFLINE_AND_EXIT = """
+import sys
+from pathlib import Path
+from toolhone.sections import TrackingSection
+from toolhone.tracking.trackers import open_trackers
+
+section = TrackingSection.model_validate({"wandb": {"mode": "offline"}})
+with open_trackers(section, Path(sys.argv[1]), {}, None, print) as trackers:
+    trackers.log(1, "train", {"loss": 1.0})
+"""
+
+
+def test_a_process_that_logged_offline_sends_nothing_when_it_ends_either(tmp_path: Path, wandb_server: list[Any]) -> None:
+    subprocess.run([sys.executable, "-c", OFFLINE_AND_EXIT, str(tmp_path)], check=True, capture_output=True, timeout=120)
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert wandb_server == []
 
 
 def test_wandb_online_without_a_key_is_one_sentence_and_asks_nobody(tmp_path: Path, wandb_server: list[Any]) -> None:

@@ -13,6 +13,7 @@ This is the only place that puts a backend, a dialect, tools, data and an algori
 from __future__ import annotations
 
 import hashlib
+import sysconfig
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from toolhone.backends.base import Lora, Sampler, SamplingParams, Trainer
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
 from toolhone.config import experiment_of, load_experiment, make_experiment, overridden, own_code
-from toolhone.data.files import read_tasks
+from toolhone.data.any_tasks import tasks_from_any
 from toolhone.data.gather import Materials, gather
 from toolhone.data.pico import pico_folder
 from toolhone.data.render import render_rows
@@ -31,19 +32,21 @@ from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, ModelError, RunError
-from toolhone.evaluation.evaluate import check_playable
+from toolhone.evaluation.evaluate import Metric, check_playable
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
+from toolhone.evaluation.familiar import known_metric
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
-from toolhone.evaluation.metrics import METRICS, Evaluation
+from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.owncode import file_of, is_own_code, load_named
 from toolhone.presets import PICO
 from toolhone.progress import Progress, Silent
+from toolhone.rewards.own import Reward, load_rewards
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run, read_json, write_json, writing
 from toolhone.schema import Task
-from toolhone.sections import Experiment
+from toolhone.sections import Experiment, ToolResultsSection
 from toolhone.tokenizer import TextTokenizer
-from toolhone.tools.loading import load_tools
+from toolhone.tools.loading import make_registry
 from toolhone.tools.registry import Registry
 from toolhone.tracking.trackers import check_trackers, open_trackers
 
@@ -87,6 +90,7 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
     check_trackers(plan.tracking)
     materials, registry = gather(plan), open_registry(plan)
+    progress.report(materials.summary())
     check_playable(materials.tasks)
     bench = _Bench(plan, registry, progress)
     rows, held_out, report = bench.rows(materials)
@@ -119,11 +123,33 @@ def open_algorithm(plan: Experiment) -> Algorithm:
     )
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beside our own scores: metrics and rewards of the user's own."""
+
+    metrics: Mapping[str, Metric]
+    rewards: Sequence[Reward]
+
+    @staticmethod
+    def of(plan: Experiment) -> Measures:
+        """Those that the experiment names; a name of a metric that nobody knows is refused."""
+        own: dict[str, Metric] = {}
+        for name in plan.evaluation.metrics or ():
+            if is_own_code(name):
+                own[name.rpartition(":")[2]] = load_named(name, Path.cwd(), "a metric")
+            else:
+                known_metric(name)
+        reward = plan.training.rl.reward
+        rewards = load_rewards(reward.functions, reward.weights) if plan.training.method == "sft" else []
+        return Measures(own, rewards)
+
+
 class _Bench:
     """What one training works with: trainer, tokenizer, dialect and tools, opened as the experiment says."""
 
     def __init__(self, plan: Experiment, registry: Registry, progress: Progress) -> None:
         self.plan, self.registry, self.progress = plan, registry, progress
+        self.measures = Measures.of(plan)
         name, section = resolve_model(plan), plan.training.lora
         self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
         self.dialect = open_dialect(self.tokenizer, plan.model.dialect, plan.model.markup)
@@ -159,7 +185,8 @@ class _Bench:
 
     def evaluate(self, sampler: Sampler, tasks: Sequence[Task], progress: Progress | None = None) -> Evaluation:
         policy = _policy(sampler, self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
-        return play_and_judge(policy, tasks, self.registry, progress, self.plan.evaluation.max_turns)
+        measures, turns = self.measures, self.plan.evaluation.max_turns
+        return play_and_judge(policy, tasks, self.registry, progress, turns, measures.metrics, measures.rewards)
 
     def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
         chosen = tasks[: self.plan.training.validation_samples]
@@ -184,20 +211,30 @@ def evaluate(
     if tasks is None:
         tasks = gather(model.experiment).tasks
         num_samples = num_samples or model.experiment.evaluation.num_samples
-    chosen = list(read_tasks(tasks) if isinstance(tasks, str | Path) else tasks)[:num_samples]
-    result = play_and_judge(model.policy(), chosen, model.registry, progress, model.experiment.evaluation.max_turns)
+    if isinstance(tasks, str | Path):
+        tasks = tasks_from_any(tasks, model.registry.tools, (progress or Silent()).report)
+    chosen = list(tasks)[:num_samples]
+    measures, turns = Measures.of(model.experiment), model.experiment.evaluation.max_turns
+    result = play_and_judge(model.policy(), chosen, model.registry, progress, turns, measures.metrics, measures.rewards)
     if out is not None:
         write_folder(result, Path(out), dialect_fingerprint(model.dialect))
     return result
 
 
-def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequence[str] = ()) -> Model:
+def open_model(
+    ref: str | Path, checkpoint: str | None = None, overrides: Sequence[str] = (), settings: Experiment | None = None
+) -> Model:
     """Open a run (its final checkpoint, or the one named), a checkpoint, a model or PEFT folder, a hub name, or `pico`.
+
+    A run has its own experiment; `settings` are tools, dialect and evaluation for a model that has none.
 
     A run or checkpoint may come from someone else: code that lies in its folder, and code that comes with its model, is run only
     when an override asks for it.
     """
     plan, weights = _find(Path(ref), str(ref), checkpoint)
+    if weights is None and settings is not None:
+        own = {"name": plan.model.name, "adapter": plan.model.adapter}
+        plan = settings.model_copy(update={"model": settings.model.model_copy(update=own)})
     if weights is not None:
         plan = _without_foreign_code(plan, Path(ref), {override.partition("=")[0] for override in overrides})
     if overrides:
@@ -215,18 +252,25 @@ def open_model(ref: str | Path, checkpoint: str | None = None, overrides: Sequen
 
 
 def _without_foreign_code(plan: Experiment, folder: Path, named: Collection[str]) -> Experiment:
-    """The experiment of a run folder without what would run code that came with it; `named` are the keys of overrides.
+    """The experiment of a run folder without what would run code, or write files, at its wish; `named` are the keys of overrides.
 
-    HTTP and command tools are switched off as well: which of them may run is said anew (`allowed_tools`).
+    Code that it names must lie in the working folder, outside the run and outside what is installed. HTTP and command tools are
+    switched off, and results of tools are neither written nor read: which may run, and where to write, is said anew.
     """
     for key, spec in own_code(plan):
-        if key == "training.method" or key in named or not is_own_code(spec):
-            continue
-        file = file_of(spec)
-        if file is None or file.resolve().is_relative_to(folder.resolve()):
+        if key != "training.method" and key not in named and is_own_code(spec) and not _is_users(file_of(spec), folder):
             raise RunError(f"{folder} names code to run ({key}: {spec}); if it is yours, name it yourself: {key}=...")
     model = plan.model.model_copy(update={"trust_remote_code": False})
-    return plan.model_copy(update={"model": model, "allowed_tools": []})
+    return plan.model_copy(update={"model": model, "allowed_tools": [], "tool_results": ToolResultsSection()})
+
+
+def _is_users(file: Path | None, run: Path) -> bool:
+    """Whether a file is the user's own, as far as its place can tell; a module may be anything that is installed."""
+    if file is None:
+        return False
+    place = file.resolve()
+    installed = [Path(path).resolve() for name, path in sysconfig.get_paths().items() if "lib" in name]
+    return place.is_relative_to(Path.cwd().resolve()) and not any(map(place.is_relative_to, [run.resolve(), *installed]))
 
 
 def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
@@ -247,8 +291,10 @@ def resolve_model(plan: Experiment) -> str:
 
 
 def open_registry(plan: Experiment) -> Registry:
-    """The tools that may run, by the experiment's `tools`."""
-    return Registry([tool for spec in plan.tools for tool in load_tools(spec, Path.cwd())])
+    """The tools that may run, by the experiment's `tools`, `allowed_tools` and `tool_results`."""
+    kept = plan.tool_results
+    log, cache, replay = (None if path is None else Path(path) for path in (kept.log, kept.cache, kept.replay))
+    return make_registry(plan.tools, Path.cwd(), plan.allowed_tools, log, cache, replay)
 
 
 def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
@@ -318,6 +364,6 @@ def _policy(sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: 
 
 def _scores(result: Evaluation) -> Validation:
     """The metrics that were measured, and the samples as they go into a log."""
-    scores = {name: result.metrics[name].value for name in METRICS}
-    measured = {name: value for name, value in scores.items() if value is not None}
+    scores = {name: score.value for name, score in result.metrics.items() if name not in RATES}
+    measured = {name: value for name, value in scores.items() if value is not None} | result.rewards
     return measured, [{"id": s.id, "category": s.category, "text": s.text, "scores": dict(s.scores)} for s in result.samples]

@@ -3,10 +3,10 @@
     experiment = load_experiment(Path("sft.json"), ["training.steps=100", "model.name=pico"])
     experiment = load_experiment(Path("calculator"))          # a preset, by name
 
-Sections `model, tools, data, training, evaluation, tracking, seed` (`sections.py`). Overrides are `key=value` with dotted keys; the
-value is JSON, or else text. Keys of other systems are understood (`aliases.py`); what has no effect is said in a note on standard
-error. An unknown key stops with the nearest known name and the place. Paths in a file are relative to that file, those in overrides to
-the working folder. Nothing here opens a model or a data file.
+Sections `model, tools, data, training, evaluation, tracking, seed` (`sections.py`). Overrides are `key=value` with dotted keys;
+the value is JSON, or else text. Keys of other systems are understood (`aliases.py`); what has no effect is said in a note on
+standard error. An unknown key stops with the nearest known name and the place. Paths in a file are relative to that file, those in
+overrides to the working folder. Nothing here opens a model or a data file.
 """
 
 from __future__ import annotations
@@ -148,8 +148,9 @@ def _translated(values: dict[str, Any], where: str, tell: Tell) -> dict[str, Any
 def _tell_unused(experiment: Experiment, tell: Tell) -> None:
     """Say that settings of reinforcement learning have no effect where there is none."""
     training = experiment.training
-    if training.method == "sft" and training.rl.model_fields_set:
-        names = ", ".join(sorted(training.rl.model_fields_set))
+    unused = training.rl.model_fields_set - {"reward"}  # own rewards are measured in every validation
+    if training.method == "sft" and unused:
+        names = ", ".join(sorted(unused))
         tell(f"training.rl ({names}) has no effect with training.method 'sft'")
 
 
@@ -188,6 +189,8 @@ def _change_at(values: dict[str, Any], keys: Sequence[str], change: Callable[[st
 
 
 def _anchored_tool(tool: Any, base: Path) -> Any:
+    if isinstance(tool, dict) and isinstance(tool.get("cwd"), str):
+        tool = {**tool, "cwd": str((base / tool["cwd"]).resolve())}
     if isinstance(tool, dict):
         return {
             key: anchored(v, base) if key in ("implementation", "function") and isinstance(v, str) else v for key, v in tool.items()

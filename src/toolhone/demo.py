@@ -2,23 +2,31 @@
 
     story = tell(seed=0, out=Path("runs/demo"), progress=progress)
     story.exact_match            # {"held_out_fillers": Score, "held_out_phrasings": Score}
+    stages = tour(desk)          # `--all`: every tool, every dialect, every method, each in a short training
 
-No network, no GPU, nothing to download; minutes on two cores. The experiment is the preset `demo`, the same kind of file that a user
-writes.
+No network, no GPU, nothing to download; minutes on two cores. The experiment is the preset `demo`, the same kind of file that a
+user writes.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolhone.algorithms.sft import Ending
 from toolhone.api import Model, evaluate, open_model, train
 from toolhone.config import make_experiment
+from toolhone.data.gather import tools_of
 from toolhone.data.templates import Templates
 from toolhone.episodes.dialogue import Dialogue, Event
+from toolhone.evaluation.folder import read_folder
 from toolhone.evaluation.metrics import Evaluation
+from toolhone.evaluation.statistics import Score
+from toolhone.lessons import calculator, format, own_tool, several
+from toolhone.lessons.desk import Desk, trained
 from toolhone.presets import read_preset
 from toolhone.progress import Progress
 from toolhone.reports.plots import plot_runs
@@ -28,6 +36,7 @@ from toolhone.sections import Experiment
 SPLITS = ("held_out_fillers", "held_out_phrasings")
 TASKS = 400
 """Tasks of each split in the evaluation at the end."""
+LORA: dict[str, Any] = {"lora": {"rank": 16, "alpha": 32}, "optimizer": "adamw", "learning_rate": 0.003}
 QUESTIONS = ("What is 48 * 17?", "How is the weather in Lisbon?", "Search the web for green volcanoes")
 
 
@@ -72,3 +81,59 @@ def tell(seed: int, out: Path, progress: Progress) -> Story | None:
 def transcript(model: Model, question: str) -> list[Event]:
     """One question, and everything that happens until the answer."""
     return list(Dialogue(model.policy(), model.registry).say(question))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of the tour, and what came of it on tasks it never saw."""
+
+    name: str
+    method: str
+    dialect: str
+    tools: str
+    run: Run
+    exact_match: Score
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        score = {
+            "value": self.exact_match.value,
+            "low": self.exact_match.low,
+            "high": self.exact_match.high,
+            "n": self.exact_match.n,
+        }
+        told = {"name": self.name, "method": self.method, "dialect": self.dialect, "tools": self.tools, "exact_match": score}
+        return {**told, "seconds": round(self.seconds, 1), "out": str(self.run.folder)}
+
+
+def tour(desk: Desk) -> Iterator[Stage]:
+    """Train the embedded model with every tool, in every dialect, by every method that stands; what is there is not trained again.
+
+    One model learns the calculator from random weights; from its weights go on: one with all four tools (and from that one, by
+    LoRA, one with a tool of the user's own), and one for each written dialect.
+    """
+    first = _stage(desk, calculator.NAME, calculator.EXPERIMENT)
+    yield first
+    several_tools = _stage(desk, several.NAME, several.experiment_from(first.run))
+    yield several_tools
+    own_tool.write_code(desk)
+    by_lora = own_tool.experiment_from(several_tools.run)
+    yield _stage(desk, own_tool.NAME, {**by_lora, "training": {**by_lora["training"], **LORA}})
+    for dialect in format.DIALECTS:
+        yield _stage(desk, dialect, format.experiment_in(dialect, first.run))
+
+
+def _stage(desk: Desk, name: str, values: Mapping[str, Any]) -> Stage:
+    started = time.monotonic()
+    run = trained(desk, name, values)
+    training, model = run.experiment.training, run.experiment.model
+    scores = read_folder(run.folder / "evaluation")
+    return Stage(
+        name,
+        f"{training.method}, {'every weight' if training.lora is None else f'LoRA of rank {training.lora.rank}'}",
+        "the model's own" if model.dialect == "auto" else model.dialect,
+        ", ".join(tool.name for tool in tools_of(run.experiment)),
+        run,
+        scores.metrics["exact_match"],
+        time.monotonic() - started,
+    )

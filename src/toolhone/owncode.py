@@ -3,8 +3,8 @@
     is_own_code("mine.py:politeness")                 # True; so is "my_package.scores:politeness"
     politeness = load_named("mine.py:politeness", Path.cwd(), "a metric")
 
-The file is executed with all rights of the user, once, and again after it has changed. A mistake is a `ConfigError` of one sentence.
-What the object must be able to do is up to the caller; nothing is registered anywhere.
+The file is executed with all rights of the user, once, and again after it has changed. A mistake is a `ConfigError` of one
+sentence. What the object must be able to do is up to the caller; nothing is registered anywhere.
 """
 
 from __future__ import annotations

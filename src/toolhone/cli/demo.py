@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from toolhone.demo import Story
+    from toolhone.demo import Stage, Story
     from toolhone.evaluation.statistics import Score
 
-EXAMPLE = "Examples: toolhone demo   |   toolhone demo --seed 1 --out runs/mine --json"
+EXAMPLE = "Examples: toolhone demo   |   toolhone demo --all   |   toolhone demo --seed 1 --out runs/mine --json"
 
 
 def demo(
@@ -22,13 +24,19 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(help="the run folder [default: the first free one of runs/demo, runs/demo-2, ...]")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="the longer tour: all tools, a tool of your own, all dialects, full training and LoRA")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """Watch a model learn to call tools: make data, train, evaluate, draw, talk. No network, no GPU, a few minutes."""
+    if everything:
+        _tour(seed, out or _free_folder("demo-all"), as_json)
+        return
     from toolhone.demo import tell
     from toolhone.progress import open_progress
 
-    folder = out or _free_folder()
+    folder = out or _free_folder("demo")
     if not as_json:
         print(f"Training pico (0.8 million parameters) to call tools, from nothing; everything goes to {folder}", file=sys.stderr)
     with open_progress("plain" if as_json else "auto") as progress:
@@ -42,8 +50,8 @@ def demo(
         _show(story)
 
 
-def _free_folder() -> Path:
-    names = (Path("runs") / (f"demo-{number}" if number > 1 else "demo") for number in count(1))
+def _free_folder(name: str) -> Path:
+    names = (Path("runs") / (f"{name}-{number}" if number > 1 else name) for number in count(1))
     return next(folder for folder in names if not folder.exists())
 
 
@@ -77,3 +85,65 @@ def _cell(score: Score) -> str:
     if score.value is None or score.low is None or score.high is None:
         return "-"
     return f"{100 * score.value:.1f}  ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def _tour(seed: int, folder: Path, as_json: bool) -> None:
+    """Show each training of the tour as it is done, two talks, and the table at the end."""
+    from toolhone.demo import tour
+    from toolhone.lessons.desk import Desk
+    from toolhone.progress import open_progress
+    from toolhone.run import write_json
+
+    if not as_json:
+        print(f"Six short trainings of pico (0.8 million parameters); everything goes to {folder}", file=sys.stderr)
+    desk = Desk(
+        folder, (f"seed={seed}",), lambda: open_progress("plain" if as_json else "auto"), lambda text: print(text, file=sys.stderr)
+    )
+    stages = []
+    started = time.monotonic()
+    try:
+        for stage in tour(desk):
+            stages.append(stage)
+            if not as_json:
+                _show_stage(stage)
+    except KeyboardInterrupt:
+        print(f"stopped; what was trained is kept. Go on with: toolhone demo --all --seed {seed} --out {folder}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    found = {"seconds": round(time.monotonic() - started, 1), "stages": [stage.to_dict() for stage in stages], "out": str(folder)}
+    write_json(folder / "tour.json", found)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _show_tour(stages, time.monotonic() - started)
+
+
+def _show_stage(stage: Stage) -> None:
+    """The score of a stage, and a talk where it knows a tool beside the calculator."""
+    from toolhone.api import open_model
+    from toolhone.cli.show import show_event
+    from toolhone.demo import QUESTIONS, transcript
+    from toolhone.lessons import own_tool, several
+
+    print(f"\n{stage.name}: {stage.method}; dialect {stage.dialect}; exact match {_cell(stage.exact_match)}")
+    questions = {several.NAME: QUESTIONS, own_tool.NAME: own_tool.QUESTIONS[:1]}.get(stage.name, ())
+    model = open_model(stage.run.folder) if questions else None
+    for question in questions:
+        print(f"\nyou        {question}")
+        for event in transcript(model, question) if model else ():
+            show_event(event)
+    print(flush=True)
+
+
+def _show_tour(stages: Sequence[Stage], seconds: float) -> None:
+    from rich.table import Table
+
+    from toolhone.cli.show import console
+
+    table = Table(title="Exact match in % on tasks it never saw (95 % interval)", title_justify="left")
+    for heading in ("stage", "method", "dialect", "tools", "exact match", "n", "seconds"):
+        table.add_column(heading, justify="right" if heading in ("exact match", "n", "seconds") else "left")
+    for stage in stages:
+        score = stage.exact_match
+        table.add_row(stage.name, stage.method, stage.dialect, stage.tools, _cell(score), str(score.n), f"{stage.seconds:.0f}")
+    console().print(table)
+    print(f"{seconds:.0f} seconds. Talk to one: toolhone chat {stages[1].run.folder}   Lessons: toolhone examples")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from toolhone.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from toolhone.evaluation.metrics import Evaluation
 
 EVAL_EXAMPLE = (
     "Examples: toolhone eval runs/sft   |   toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json"
@@ -23,31 +26,67 @@ Out = Annotated[Path | None, typer.Option(help="write the evaluation folder: met
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 
 
+class EvalCommand(TyperCommand):
+    """A command whose model may also be named as `--model-path MODEL`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [part for word in args for part in (word.split("=", 1) if word.startswith("--model-path=") else [word])]
+        if "--model-path" in words[:-1]:
+            place = words.index("--model-path")
+            words = [words[place + 1], *words[:place], *words[place + 2 :]]
+        parsed: list[str] = super().parse_args(ctx, words)
+        return parsed
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. model.dialect=json")] = None,
-    tasks: Annotated[Path | None, typer.Option(help="task file [default: the run's held-out tasks]")] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option("--tasks", "--test-cases", help="tasks, or rows of a known format [default: the run's held-out tasks]"),
+    ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name [default: final_checkpoint]")] = None,
     num_samples: Annotated[int | None, typer.Option(min=1, help="at most this many tasks")] = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", help="write the evaluation folder, or, to a name in .json, one JSON object")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="tools and settings for a model that is no run: an experiment file")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Play tasks with a model and live tools, and score what it does."""
+    """Play tasks with a model and live tools, and score what it does.
+
+    MODEL_OR_RUN may also be given as --model-path.
+    """
     from toolhone.api import evaluate as run_evaluation
     from toolhone.api import open_model
     from toolhone.cli.show import show_evaluation
+    from toolhone.config import load_experiment
     from toolhone.progress import open_progress
 
-    opened = open_model(model, checkpoint, overrides or [])
+    opened = open_model(model, checkpoint, overrides or [], None if config is None else load_experiment(Path(config)))
+    one_file = out is not None and out.suffix == ".json"
     with open_progress("off" if as_json else opened.experiment.tracking.progress) as progress:
-        result = run_evaluation(opened, tasks, num_samples, out, progress)
+        result = run_evaluation(opened, tasks, num_samples, None if one_file else out, progress)
+    if out is not None and one_file:
+        _write_one_file(out, result)
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
-        show_evaluation(result, opened.experiment.tracking.samples)
+        show_evaluation(result, opened.experiment.tracking.samples, opened.experiment.evaluation.metrics or ())
 
 
-def score(
+def _write_one_file(path: Path, result: Evaluation) -> None:
+    """Everything measured and the account of every test case, as the playground's evaluation writes it."""
+    from toolhone.evaluation.familiar import playground_summary
+    from toolhone.evaluation.folder import plain
+    from toolhone.run import write_json, writing
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, plain({**result.to_dict(), **playground_summary(result)}))
+
+
+def score(  # noqa: PLR0913 (the options of a command)
     tasks: Annotated[Path | None, typer.Option(help="task file")] = None,
     predictions: Annotated[Path | None, typer.Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')] = None,
     csv: Annotated[
@@ -60,8 +99,10 @@ def score(
     tools: Annotated[
         str, typer.Option(help="run the calls with these tools: built-in names or file.py:function, comma-separated")
     ] = "",
+    reward: Annotated[list[str] | None, typer.Option(help="pay a reward of your own, 'file.py:function'; may be repeated")] = None,
     out: Out = None,
     samples: Annotated[int, typer.Option(min=0, help="predictions and mismatches to print")] = 3,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help='with --reward: print {"id", "reward", "parts"} for each task')] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score answers that were produced anywhere; no model is needed. With --csv, --out gets summary_results.csv."""
@@ -72,25 +113,41 @@ def score(
     if tasks is None or predictions is None:
         raise ConfigError("score needs --tasks FILE and --predictions FILE, or --csv FILE [FILE]...; see toolhone score --help")
     from toolhone.cli.show import console, show_evaluation
-    from toolhone.data.files import read_jsonl, read_tasks
+    from toolhone.data.any_tasks import tasks_from_any
+    from toolhone.data.files import read_jsonl
     from toolhone.evaluation.folder import write_folder
     from toolhone.evaluation.score import score as judge_predictions
     from toolhone.evaluation.tables import GROUP_OF, familiar_table
+    from toolhone.rewards.own import load_rewards
     from toolhone.tools.loading import load_tools
     from toolhone.tools.registry import Registry
 
     names = [name for name in tools.replace(",", " ").split() if name]
     registry = Registry([tool for name in names for tool in load_tools(name, Path.cwd())]) if names else None
     answers = [record for _, record in read_jsonl(predictions)]
-    result = judge_predictions(read_tasks(tasks), answers, dialect, registry)
+    rewards = load_rewards(reward or [])
+    if as_jsonl and not rewards:
+        raise ConfigError("--jsonl prints what each task earns; name a reward: --reward file.py:function")
+    offered = () if registry is None else registry.tools
+    wanted = tasks_from_any(tasks, offered, lambda line: print(line, file=sys.stderr))
+    result = judge_predictions(wanted, answers, dialect, registry, rewards)
     if out is not None:
         write_folder(result, out)
+    if as_jsonl:
+        _print_rewards(result)
+        return
     if as_json:
         print(json.dumps(result.to_dict()))
         return
     show_evaluation(result, samples)
     if dialect in GROUP_OF:
         console().print(familiar_table(result, [GROUP_OF[dialect]]))
+
+
+def _print_rewards(result: Evaluation) -> None:
+    for sample in result.samples:
+        parts = {name.removeprefix("reward/"): value for name, value in sample.rewards.items() if name != "reward"}
+        print(json.dumps({"id": sample.id, "reward": sample.rewards["reward"], "parts": parts}))
 
 
 class ScoreCommand(TyperCommand):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, check, config, data, demo, evaluate, plot, train
+from toolhone.cli import chat, check, config, data, demo, evaluate, examples, plot, train
 from toolhone.cli.flags import FlagCommand
 from toolhone.dotenv import load_dotenv
 from toolhone.errors import UserError
@@ -28,10 +28,11 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
-app.command("eval", epilog=evaluate.EVAL_EXAMPLE)(evaluate.evaluate)
+app.command("eval", epilog=evaluate.EVAL_EXAMPLE, cls=evaluate.EvalCommand)(evaluate.evaluate)
 app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(evaluate.score)
 app.command("plot", epilog=plot.EXAMPLE)(plot.plot)
 app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
+app.command("examples", epilog=examples.EXAMPLE)(examples.examples)
 app.command("check", epilog=check.EXAMPLE)(check.check)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

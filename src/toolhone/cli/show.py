@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import indent
 
 from rich.console import Console
@@ -12,8 +12,10 @@ from toolhone.backends.base import StopReason
 from toolhone.dialects.base import Problem
 from toolhone.episodes.dialogue import Event
 from toolhone.episodes.policy import Turn
+from toolhone.evaluation.familiar import known_metric
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.tables import clean, mismatches, predictions, shortened, table
+from toolhone.owncode import is_own_code
 from toolhone.rewards.matching import show
 from toolhone.schema import Json, ToolCall
 from toolhone.tools.registry import Outcome
@@ -30,13 +32,18 @@ def console() -> Console:
     return out if out.is_terminal else Console(width=WIDTH)
 
 
-def show_evaluation(evaluation: Evaluation, count: int) -> None:
-    """The table of metrics, then `count` sample predictions and `count` mismatches."""
+def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] = ()) -> None:
+    """The table of metrics (all, or those that an experiment names), then `count` sample predictions and `count` mismatches."""
     out = console()
-    out.print(table(evaluation))
+    out.print(table(evaluation, [shown_name(name) for name in metrics]))
     if count:
         out.print(predictions(evaluation, count))
         out.print(mismatches(evaluation, count))
+
+
+def shown_name(metric: str) -> str:
+    """The name under which a metric of an experiment file was measured."""
+    return metric.rpartition(":")[2] if is_own_code(metric) else known_metric(metric)
 
 
 def show_event(event: Event) -> None:

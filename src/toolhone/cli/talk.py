@@ -80,7 +80,7 @@ class Talk:
     def take(self, line: str) -> Next:
         """What the person typed: a command, or something to say (`//` begins a text with a slash)."""
         text = line.strip()
-        if not text or text == "/quit":
+        if not text or text.split()[0] == "/quit":
             return Next.END
         if text.startswith("/") and not text.startswith("//"):
             self._command(*text.partition(" ")[::2])
@@ -90,16 +90,17 @@ class Talk:
 
     def say(self, text: str) -> None:
         """Say this to the model and show what it does."""
+        before = len(self.dialogue.exchanges)
         try:
             self._follow(text)
         except KeyboardInterrupt:
             if not self._interactive:
                 raise
-            self._take_back("stopped; what you said last is taken back")
+            self._take_back(before, "stopped; what you said last is taken back")
         except UserError as error:
             if not self._interactive:
                 raise
-            self._take_back(f"{error} (/reset begins a new talk, /undo takes an exchange back)")
+            self._take_back(before, f"{error} (/reset begins a new talk, /undo takes an exchange back)")
         self._keep()
 
     def _follow(self, text: str) -> None:
@@ -111,8 +112,10 @@ class Talk:
         elif exchange.ended is not Ended.ANSWERED and self._interactive:
             self._screen.tell("/raw shows what it wrote, /undo takes the exchange back")
 
-    def _take_back(self, why: str) -> None:
-        self.dialogue.undo()
+    def _take_back(self, before: int, why: str) -> None:
+        """Take back what was begun since there were `before` exchanges: nothing, when the person was quicker than the program."""
+        if len(self.dialogue.exchanges) > before:
+            self.dialogue.undo()
         self._screen.tell(why)
 
     def _keep(self) -> None:

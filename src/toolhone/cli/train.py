@@ -63,5 +63,5 @@ def _train(plan: Experiment, folder: Path, resume: bool) -> None:
         print(f"stopped; the state is saved. Go on with: toolhone train --resume --out {folder}", file=sys.stderr)
         raise typer.Exit(130)
     if (run.folder / "evaluation" / "metrics.json").is_file():
-        show_evaluation(read_folder(run.folder / "evaluation"), plan.tracking.samples)
+        show_evaluation(read_folder(run.folder / "evaluation"), plan.tracking.samples, plan.evaluation.metrics or ())
     print(f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}", file=sys.stderr)

@@ -4,22 +4,22 @@
     materials.report                # rows read, kept, skipped by reason, held out: written to RUN/data.json
 
 `data.strategy` says where rows come from: a file (`sources`, or a reader of the user's own), the templates of the built-in tools,
-templates for the user's own tools (`manual`), ToolBench files, or rows in their place. Held-out rows that are made have fillers (words,
-names, numbers) that training never sees. Training data is checked here, before any model is opened: the first finding stops.
+templates for the user's own tools (`manual`), ToolBench files, or rows in their place. Held-out rows that are made have fillers
+(words, names, numbers) that training never sees. Training data is checked here, before any model is opened: the first finding
+stops.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolhone.data.any_tasks import distinct, tasks_from_any
 from toolhone.data.check import check
-from toolhone.data.files import read_tasks
 from toolhone.data.manual import ManualTemplates, read_examples
-from toolhone.data.sources import Loaded, open_source
+from toolhone.data.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.data.sources.base import Asked
 from toolhone.data.sources.own import read_own
 from toolhone.data.splits import opening, split_by_tools, split_rows
@@ -28,11 +28,11 @@ from toolhone.data.templates import Templates
 from toolhone.errors import CapabilityError
 from toolhone.owncode import is_own_code
 from toolhone.schema import Conversation, Task, Tool
-from toolhone.sections import DataSection, Experiment
+from toolhone.sections import Experiment
 from toolhone.tools.loading import load_tools
 
 HELD_OUT = 200
-"""Held-out conversations made from templates; as many tasks."""
+"""Most held-out conversations made from templates; as many tasks."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,21 @@ class Materials:
     tasks: list[Task]
     report: dict[str, Any] = field(default_factory=dict)
 
+    def summary(self) -> str:
+        """`data: templates; 4000 conversations to train on, 200 held out, 200 tasks; skipped 3: ...`."""
+        skipped = self.report.get("skipped") or {}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        counts = f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, {len(self.tasks)} tasks"
+        return f"data: {self.report['source']}; {counts}" + (f"; skipped {sum(skipped.values())}: {reasons}" if skipped else "")
+
 
 def gather(experiment: Experiment) -> Materials:
     """Read or make the data, check it, and hold a part out."""
     materials = _materials(experiment)
-    tasks = _distinct(materials.tasks) if experiment.evaluation.tasks is None else read_tasks(experiment.evaluation.tasks)
-    return Materials(materials.train, materials.held_out, tasks, {**materials.report, "tasks": len(tasks)})
-
-
-def _distinct(tasks: Sequence[Task]) -> list[Task]:
-    """Tasks whose ids all differ: rows without an id of their own, or with one that occurs before, get a number."""
-    seen: Counter[str] = Counter()
-    result = []
-    for task in tasks:
-        seen[task.id] += 1
-        result.append(task if seen[task.id] == 1 else replace(task, id=f"{task.id}~{seen[task.id]}"))
-    return result
+    named, said = experiment.evaluation.tasks, list[str]()
+    tasks = distinct(materials.tasks) if named is None else tasks_from_any(named, tools_of(experiment), said.append)
+    report = {**materials.report, "tasks": len(tasks), **({"task_file": said[0]} if said else {})}
+    return Materials(materials.train, materials.held_out, tasks, report)
 
 
 def _materials(experiment: Experiment) -> Materials:
@@ -68,7 +67,9 @@ def _materials(experiment: Experiment) -> Materials:
         case "templates":
             return _from_templates(experiment)
         case "teacher_mode":
-            raise CapabilityError("data.strategy: teacher_mode is not here yet; what is: file, templates, manual_templates, toolbench")
+            raise CapabilityError(
+                "data.strategy: teacher_mode is not here yet; there are file, templates, manual_templates, toolbench"
+            )
         case "manual_templates":
             return _from_own_tools(experiment)
         case "toolbench" if data.path is None:
@@ -80,9 +81,10 @@ def _from_templates(experiment: Experiment) -> Materials:
     """Questions for the built-in tools among those of the experiment."""
     data = experiment.data
     made = Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
-    train = made.conversations(min(data.samples, data.max_samples or data.samples), "train")
-    held_out = made.conversations(HELD_OUT, "held_out_fillers")
-    tasks = made.tasks(HELD_OUT, "held_out_fillers")
+    count = min(data.samples, data.max_samples or data.samples)
+    held = min(HELD_OUT, count)
+    train = made.conversations(count, "train")
+    held_out, tasks = made.conversations(held, "held_out_fillers"), made.tasks(held, "held_out_fillers")
     return Materials(train, held_out, tasks, _made_report("templates", train, held_out, tasks))
 
 
@@ -105,7 +107,9 @@ def tools_of(experiment: Experiment) -> list[Tool]:
     return [tool for spec in experiment.tools for tool in load_tools(spec, Path.cwd())]
 
 
-def _made_report(source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], tasks: Sequence[Task]) -> dict[str, Any]:
+def _made_report(
+    source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], tasks: Sequence[Task]
+) -> dict[str, Any]:
     return {"source": source, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
 
 
@@ -126,7 +130,7 @@ def _from_file(experiment: Experiment) -> Materials:
     else:
         split = (split_by_tools if data.split == "tools" else split_rows)(conversations, data.validation_fraction, seed)
         train, held_out = split.train, split.validation
-        tasks = tasks_beside(loaded.tasks, held_out)
+        tasks = [*tasks_beside(loaded.tasks, held_out), *tasks_alone(loaded)]
         report["dropped_by_split"] = split.dropped
     return Materials(train, held_out, tasks, {**report, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)})
 
@@ -137,19 +141,29 @@ def _open(path: str | None, experiment: Experiment) -> Loaded:
         return read_own(data.format, None if path is None else Path(path))
     assert path is not None, "a file strategy has a path"
     asked: Asked = {"style": data.style, "distractors": data.distractors, "raw_prompt": data.raw_prompt}
-    if data.format == "test_cases":
+    name = "toolbench" if data.chosen_strategy == "toolbench" else data.format
+    name = format_of(Path(path)) if name == "auto" else name
+    if name in SOURCES and "tools" in SOURCES[name].USES:
         asked["tools"] = tools_of(experiment)
-    return open_source(path, "toolbench" if data.chosen_strategy == "toolbench" else data.format, **asked)
+    return open_source(path, name, **asked)
 
 
 def _report(loaded: Loaded) -> dict[str, Any]:
     return {
         "read": loaded.read,
-        "kept": len(loaded.conversations),
+        "kept": loaded.kept,
+        "only_tasks": loaded.only_tasks,
         "skipped": dict(loaded.skipped),
         "repaired": dict(loaded.repaired),
+        "noted": dict(loaded.noted),
         "examples": dict(loaded.examples),
     }
+
+
+def tasks_alone(loaded: Loaded) -> list[Task]:
+    """The tasks of rows that gave no conversation: nothing of them is ever trained on."""
+    openings = {opening(conversation) for conversation in loaded.conversations}
+    return [task for task in loaded.tasks if opening(task) not in openings]
 
 
 def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -> list[Task]:

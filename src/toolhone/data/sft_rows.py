@@ -84,7 +84,7 @@ def read_shares(text: str) -> dict[str, float]:
 def apportioned(count: int, shares: Mapping[str, float]) -> dict[str, int]:
     """Whole numbers of rows that add up to `count`; what is left over goes to the largest remainders."""
     exact = {category: count * shares.get(category, 0.0) for category in CATEGORIES}
-    counts = {category: math.floor(number + 1e-9) for category, number in exact.items()}
+    counts = {category: math.floor(number) for category, number in exact.items()}
     by_remainder = sorted(exact, key=lambda category: counts[category] - exact[category])
     for category in by_remainder[: count - sum(counts.values())]:
         counts[category] += 1

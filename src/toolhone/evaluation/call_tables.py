@@ -97,7 +97,7 @@ class CallRow:
 
     @cached_property
     def match(self) -> bool:
-        return self.extraction is not None and same_json(self.extraction, list(self.wanted))
+        return same_json(self.extraction, list(self.wanted))
 
     @cached_property
     def recovered(self) -> bool:

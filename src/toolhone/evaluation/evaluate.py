@@ -26,6 +26,7 @@ from toolhone.evaluation.familiar import OURS, familiar_scores
 from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged, can_run, judge
 from toolhone.progress import Progress, Silent
 from toolhone.rewards.matching import show
+from toolhone.rewards.own import Reward, pay
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 
@@ -41,8 +42,12 @@ def evaluate(
     progress: Progress | None = None,
     max_turns: int = MAX_TURNS,
     own: Mapping[str, Metric] | None = None,
+    rewards: Sequence[Reward] = (),
 ) -> Evaluation:
-    """Play each task once and judge it; `own` metrics are added to the scores. The same policy, tasks and seed give the same."""
+    """Play each task once and judge it; `own` metrics are added to the scores. The same policy, tasks and seed give the same.
+
+    `rewards` are paid besides, and change no score.
+    """
     check_ids(tasks)
     own = _unclaimed(own or {})
     known = Circumstances(policy.seed, runnable_names(registry))
@@ -56,14 +61,18 @@ def evaluate(
 
     episodes = play(policy, tasks, registry or Registry([]), rules, ended)
     played = zip(tasks, episodes, live, strict=True)
-    return Evaluation(tuple(judged(task, episode, replace(known, live=whole), own) for task, episode, whole in played))
+    return Evaluation(tuple(judged(task, episode, replace(known, live=whole), own, rewards) for task, episode, whole in played))
 
 
-def judged(task: Task, episode: Episode, known: Circumstances, own: Mapping[str, Metric] | None = None) -> Judged:
-    """One episode by every definition: ours, those of other systems, and the user's own."""
+def judged(
+    task: Task, episode: Episode, known: Circumstances, own: Mapping[str, Metric] | None = None, rewards: Sequence[Reward] = ()
+) -> Judged:
+    """One episode by every definition: ours, those of other systems, and the user's own; and what it earns."""
     sample = judge(task, episode, known)
     mine = {name: value for name, metric in (own or {}).items() if (value := _measured(name, metric, task, episode)) is not None}
-    return replace(sample, scores={**sample.scores, **mine}, familiar=familiar_scores(task, episode, known))
+    paid = pay(rewards, task, episode) if rewards else None
+    earned = {} if paid is None else {"reward": paid.total, **{f"reward/{name}": value for name, value in paid.parts.items()}}
+    return replace(sample, scores={**sample.scores, **mine}, familiar=familiar_scores(task, episode, known), rewards=earned)
 
 
 def _measured(name: str, metric: Metric, task: Task, episode: Episode) -> float | None:
@@ -91,7 +100,7 @@ def _unclaimed(own: Mapping[str, Metric]) -> Mapping[str, Metric]:
 
 def runnable_names(registry: Registry | None) -> frozenset[str]:
     """The tools that have an implementation."""
-    return frozenset(tool.name for tool in (() if registry is None else registry.tools) if tool.function is not None)
+    return frozenset() if registry is None else registry.runnable
 
 
 def check_playable(tasks: Sequence[Task]) -> None:

@@ -2,7 +2,7 @@
 
     FOLDER/metrics.json      {"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category", "familiar", "outcomes"}
     FOLDER/samples.jsonl     one object for each task: id, category, seed, query, text, calls, expected, outcome, scores, reasons,
-                             offered (names of tools), familiar (scores by the definitions of other systems)
+                             offered (names of tools), familiar (scores by the definitions of other systems), rewards
     FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match (`call_tables` reads it)
     FOLDER/dialect.json      the fingerprint of the dialect, where one was given
 
@@ -106,6 +106,7 @@ def _to_dict(sample: Judged) -> dict[str, Json]:
         "reasons": list(sample.reasons),
         "offered": list(sample.offered),
         "familiar": dict(sample.familiar),
+        **({"rewards": dict(sample.rewards)} if sample.rewards else {}),
     }
 
 
@@ -123,6 +124,7 @@ def _from_dict(record: Mapping[str, Json]) -> Judged:
         reasons=tuple(map(str, record.get("reasons", ()))),
         offered=tuple(map(str, record.get("offered", ()))),
         familiar=_scores(record.get("familiar", {})),
+        rewards={str(name): float(value) for name, value in record.get("rewards", {}).items()},
     )
 
 

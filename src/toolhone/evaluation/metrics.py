@@ -13,8 +13,8 @@ episode.
   numbers of calls (`rewards.matching`).
 * `exact_match`, on tasks that want calls or no call: 1 if the calls are exactly those wanted and every turn was read without a
   problem; where no call is wanted, the same as `no_call_accuracy`.
-* `no_call_accuracy`, on tasks that want no call: 1 if the reply has no call, no broken attempt at one, and is not blank. So a model
-  that is broken or says nothing does not come out right.
+* `no_call_accuracy`, on tasks that want no call: 1 if the reply has no call, no broken attempt at one, is not blank and was not cut
+  off. So a model that is broken, says nothing or never ends does not come out right.
 * `execution_success`, on tasks that want calls of tools that all have an implementation: 1 if there was a call and every call ran
   without an error.
 * `answer_quality`, on tasks with an expected answer that were played to their end with live tools (`can_run`): 1 if the final text
@@ -41,7 +41,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from toolhone.dialects.base import Problem
-from toolhone.episodes.episode import Episode
+from toolhone.episodes.episode import Ending, Episode
 from toolhone.evaluation.answers import carries
 from toolhone.evaluation.lenient import readings
 from toolhone.evaluation.statistics import Score, interval
@@ -88,7 +88,7 @@ class Judged:
     """One task with what was said to it.
 
     `scores` holds the scores that were measured, `familiar` those of `FAMILIAR` (as "group.name"); `reasons` say what was not
-    right; `offered` names the tools on offer.
+    right; `offered` names the tools on offer; `rewards` has the parts of the user's own rewards and their total, `reward`.
     """
 
     id: str
@@ -103,6 +103,7 @@ class Judged:
     reasons: tuple[str, ...] = ()
     offered: tuple[str, ...] = ()
     familiar: Mapping[str, float] = field(default_factory=dict)
+    rewards: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,13 @@ class Evaluation:
         """The metrics of other systems, by their groups."""
         return {group: {name: self._familiar(f"{group}.{name}") for name in names} for group, names in FAMILIAR.items()}
 
+    @cached_property
+    def rewards(self) -> dict[str, float]:
+        """The mean of the total reward and of each part over the tasks that have it; empty where no reward was asked for."""
+        names = dict.fromkeys(name for sample in self.samples for name in sample.rewards)
+        paid = {name: [sample.rewards[name] for sample in self.samples if name in sample.rewards] for name in names}
+        return {name: sum(values) / len(values) for name, values in paid.items()}
+
     def _familiar(self, name: str) -> Score:
         return interval([sample.familiar[name] for sample in self.samples if name in sample.familiar])
 
@@ -141,6 +149,7 @@ class Evaluation:
             "by_category": {category: _plain(metrics) for category, metrics in self.by_category.items()},
             "familiar": {group: _plain(metrics) for group, metrics in self.familiar.items()},
             "outcomes": self.outcomes,
+            **({"rewards": self.rewards} if self.rewards else {}),
         }
 
 
@@ -220,7 +229,12 @@ class _Judging:
 
     @cached_property
     def _exact(self) -> bool:
-        return self.match.exact and self._readable and not self._blank
+        return self.match.exact and self._readable and not self._blank and not self._cut_off
+
+    @property
+    def _cut_off(self) -> bool:
+        """Whether a reply without a call was cut off: nobody knows what it would have come to."""
+        return self.task.expect.no_call and self.episode.ending is Ending.TRUNCATED
 
     @property
     def _blank(self) -> bool:
@@ -251,7 +265,7 @@ class _Judging:
     def _content_right(self) -> bool:
         found = readings([turn.text for turn in self.episode.turns], self.tools)
         if self.task.expect.no_call:
-            return not self._blank and not self.episode.calls and not any(found)
+            return not self._blank and not self._cut_off and not self.episode.calls and not any(found)
         return self.match.exact or any(match_calls(calls, self.task.expect, self.task.tools).exact for calls in found)
 
     def reasons(self) -> list[str]:
@@ -264,6 +278,7 @@ class _Judging:
         failed = [(call, result) for call, result in ran if call.name in self.known.runnable and result.outcome is not Outcome.OK]
         reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in failed]
         reasons += ["the reply is blank"] if self._blank and self._readable else []
+        reasons += ["the reply was cut off"] if self._cut_off else []
         if self.scores.get("answer_quality") == 0.0:
             reasons.append(f"the final text does not carry {expect.answer!r}")
         return [*reasons, self.episode.reason] if self.episode.reason else reasons

@@ -23,6 +23,7 @@ from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import check_ids, judged, runnable_names
 from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged
 from toolhone.rewards.matching import show
+from toolhone.rewards.own import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Registry
 
@@ -30,7 +31,11 @@ Prediction = Mapping[str, Json]
 
 
 def score(
-    tasks: Sequence[Task], predictions: Sequence[Prediction], dialect_syntax: str | None = None, registry: Registry | None = None
+    tasks: Sequence[Task],
+    predictions: Sequence[Prediction],
+    dialect_syntax: str | None = None,
+    registry: Registry | None = None,
+    rewards: Sequence[Reward] = (),
 ) -> Evaluation:
     """Judge one prediction for each task. `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts."""
     check_ids(tasks)
@@ -38,17 +43,19 @@ def score(
     found = _by_id(predictions)
     _check_complete([task.id for task in tasks], list(found))
     syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
-    return Evaluation(tuple(_judged(task, found[task.id], syntax, registry) for task in tasks))
+    return Evaluation(tuple(_judged(task, found[task.id], syntax, registry, rewards) for task in tasks))
 
 
-def _judged(task: Task, prediction: Prediction, syntax: Syntax | None, registry: Registry | None) -> Judged:
+def _judged(
+    task: Task, prediction: Prediction, syntax: Syntax | None, registry: Registry | None, rewards: Sequence[Reward]
+) -> Judged:
     turn = _turn(prediction, syntax)
     calls = turn.message.tool_calls if turn.problem is Problem.NONE else ()
     results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
     ending = Ending.MALFORMED if turn.problem is not Problem.NONE else Ending.CALLED if calls else Ending.ANSWERED
     has_text = "text" in prediction
     known = Circumstances(0, runnable_names(registry), live=has_text, raw_text=has_text)
-    return judged(task, Episode(task.id, (turn,), (results,), ending), known)
+    return judged(task, Episode(task.id, (turn,), (results,), ending), known, rewards=rewards)
 
 
 def _turn(prediction: Prediction, syntax: Syntax | None) -> Turn:

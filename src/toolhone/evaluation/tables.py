@@ -18,7 +18,7 @@ from rich.text import Text
 
 from toolhone.evaluation.call_tables import CallTable
 from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, Judged
-from toolhone.evaluation.statistics import Score
+from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.matching import show_call
 from toolhone.schema import Expect
 
@@ -38,20 +38,22 @@ GROUP_OF = {"json": "json_answers", "tagged": "playground", "calls": "python_cal
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def table(evaluation: Evaluation) -> RenderableType:
-    """The metrics with their intervals, and one line for each category where there are several."""
+def table(evaluation: Evaluation, names: Sequence[str] = ()) -> RenderableType:
+    """The metrics with their intervals, and one line for each category where there are several.
+
+    `names` chooses metrics; those of other systems are named "group.name".
+    """
     total = Table(title=f"{len(evaluation.samples)} tasks", title_justify="left")
     total.add_column("metric")
     for heading in ("value", "95 % interval", "n"):
         total.add_column(heading, justify="right")
-    for name in METRICS:
-        _add(total, name, evaluation.metrics[name])
-    total.add_section()
-    for name in RATES:
-        _add(total, name, evaluation.metrics[name])
-    total.add_section()
-    for name in list(evaluation.metrics)[len(METRICS) + len(RATES) :]:
-        _add(total, clean(name), evaluation.metrics[name])
+    others = list(evaluation.metrics)[len(METRICS) + len(RATES) :]
+    for section in [names] if names else [METRICS, RATES, others]:
+        for name in section:
+            _add(total, clean(name), _score(evaluation, name))
+        total.add_section()
+    for name, value in evaluation.rewards.items():
+        total.add_row(Text(clean(name)), f"{value:.3f}", "", "")
     endings = Text("ended: " + ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items()))
     return Group(total, _categories(evaluation), endings) if len(evaluation.by_category) > 1 else Group(total, endings)
 
@@ -84,6 +86,13 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
 
 def _share(count: int, rows: int) -> str:
     return f"{count} ({100 * count / rows:.1f} %)" if rows else "-"
+
+
+def _score(evaluation: Evaluation, name: str) -> Score:
+    """The score of a metric; of one of the user's own that was measured nowhere, an empty one."""
+    group, dot, rest = name.partition(".")
+    found = evaluation.familiar.get(group, {}).get(rest) if dot else evaluation.metrics.get(name)
+    return interval([]) if found is None else found
 
 
 def _add(total: Table, name: str, score: Score) -> None:

@@ -16,8 +16,10 @@ from importlib import resources
 from typing import Any
 
 PICO = "pico"
-PICO_STEPS, PICO_ROWS, PICO_TOKENS, PICO_REPLY = 300, 2000, 320, 96
-"""A training of pico is a matter of a minute or two: at most so many steps, rows made, tokens in a row and tokens in a reply."""
+PICO_STEPS, PICO_ROWS, PICO_TOKENS, PICO_REPLY = 300, 2000, 1024, 96
+"""A training of pico is a matter of a minute or two: at most so many steps, rows made and tokens in a reply.
+
+Rows may have up to `PICO_TOKENS`: pico's tokenizer knows its own chat markup, and spells other dialects in small pieces."""
 
 
 @cache
@@ -46,8 +48,8 @@ def _parsed(name: str) -> dict[str, Any]:
 def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
     """A preset in a size for pico: fewer steps, rows and tokens, reports as often in proportion; every weight is trained.
 
-    pico begins with random weights, so SFT takes over the optimiser and the course of the learning rate of the demo, which were found
-    for it; adapters on random weights would learn nothing.
+    pico begins with random weights, so SFT takes over the optimiser and the course of the learning rate of the demo, which were
+    found for it; adapters on random weights would learn nothing.
     """
     training = dict(values.get("training", {}))
     steps = training.get("steps")
@@ -60,7 +62,7 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
     training |= {
         "lora": None,
         "gradient_checkpointing": False,
-        "max_length": min(PICO_TOKENS, training.get("max_length", PICO_TOKENS)),
+        "max_length": PICO_TOKENS,
     }
     if training.get("method", "sft") == "sft":
         demo = read_preset("demo")["training"]

@@ -1,13 +1,13 @@
 """A reward of the user's own: a pure function of (task, episode), named in the experiment file or on the command line.
 
-    reward = load_reward("mine.py:polite")
+    (reward,) = load_rewards(["mine.py:polite"])
     reward.function(task, episode)             # {"polite": 1.0, "brief": 0.5}, or a number
     paid = pay([reward], task, episode)
     paid.total, paid.parts                     # 1.5, {"polite.polite": 1.0, "polite.brief": 0.5}
 
-A reward gives a finite number, or a mapping of named parts whose sum it is. The total is the weighted sum. What a reward may use: the
-task (`schema.Task`) and everything that was said and done (`episodes.episode.Episode`). It must not change them, and must not depend
-on the time or on chance. A reward that fails, or gives something else, stops with a sentence that names it and the task.
+A reward gives a finite number, or a mapping of named parts whose sum it is. The total is the weighted sum. What a reward may use:
+the task (`schema.Task`) and everything that was said and done (`episodes.episode.Episode`). It must not change them, and must not
+depend on the time or on chance. A reward that fails, or gives something else, stops with a sentence that names it and the task.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
+
+import numpy as np
 
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError
@@ -43,11 +44,18 @@ class Paid:
     parts: Mapping[str, float]
 
 
-def load_reward(spec: str, weight: float = 1.0) -> Reward:
-    """The reward that `file.py:function` or `package.module:function` names."""
-    if not is_own_code(spec):
-        raise ConfigError(f"a reward of your own is named 'file.py:function', got {spec!r}")
-    return Reward(spec.rpartition(":")[2], load_named(spec, Path.cwd(), "a reward"), weight)
+def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:
+    """The rewards that `file.py:function` or `package.module:function` name; the weights are 1 where none are given."""
+    rewards = []
+    for spec, weight in zip(specs, weights or [1.0] * len(specs), strict=True):
+        if not is_own_code(spec):
+            raise ConfigError(f"there is no reward {spec!r} yet; one of your own is named 'file.py:function'")
+        rewards.append(Reward(spec.rpartition(":")[2], load_named(spec, Path.cwd(), "a reward"), weight))
+    names = [reward.name for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two rewards are named {name!r}; their parts are told apart by name, so rename one function")
+    return rewards
 
 
 def pay(rewards: Sequence[Reward], task: Task, episode: Episode) -> Paid:
@@ -65,9 +73,13 @@ def _given(reward: Reward, task: Task, episode: Episode) -> dict[str, float]:
         value: object = reward.function(task, episode)
     except Exception as error:
         raise ConfigError(f"the reward {reward.name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}") from error
-    parts = dict(value) if isinstance(value, Mapping) else {"": value}
-    for name, part in parts.items():
-        if not isinstance(part, Real) or not math.isfinite(float(part)):
-            where = f"part {name!r} of " if name else ""
-            raise ConfigError(f"{where}the reward {reward.name!r} must be a finite number; on the task {task.id!r} it is {part!r:.80}")
-    return {str(name): float(part) for name, part in parts.items()}
+    parts: Mapping[object, object] = value if isinstance(value, Mapping) else {"": value}
+    return {str(name): _number(reward, str(name), part, task) for name, part in parts.items()}
+
+
+def _number(reward: Reward, name: str, part: object, task: Task) -> float:
+    number = float(part) if isinstance(part, int | float | np.number) else math.nan
+    if not math.isfinite(number):
+        where = f"part {name!r} of " if name else ""
+        raise ConfigError(f"{where}the reward {reward.name!r} must be a finite number; on the task {task.id!r} it is {part!r:.80}")
+    return number

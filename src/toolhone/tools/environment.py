@@ -5,16 +5,19 @@
     text, secrets = token.filled(), token.secrets()
     hidden(reply, secrets)                            # the reply with "[hidden]" where a secret stood
 
-A value is read at the moment of use and never kept. Hiding is for a service that repeats what it was sent; it knows no encodings,
-and a service that means to give a secret away can. Values of fewer than `SHORTEST` characters are not hidden: any text has them.
+A value is read at the moment of use and never kept. Hiding is for a service that repeats what it was sent: as it is, in JSON, or
+quoted as in an address. A service that means to give a secret away can. Values of fewer than `SHORTEST` characters are not hidden,
+since any text has them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
 
 from toolhone.errors import ConfigError
 from toolhone.schema import Json
@@ -50,11 +53,18 @@ class FromEnvironment:
 
 def hidden(value: Json, secrets: Iterable[str]) -> Json:
     """The value with every secret in its texts replaced."""
-    found = sorted({secret for secret in secrets if len(secret) >= SHORTEST}, key=len, reverse=True)
+    found = sorted(_spellings(secrets), key=len, reverse=True)
     return _hidden(value, found) if found else value
 
 
-def _hidden(value: Json, secrets: list[str]) -> Json:
+def _spellings(secrets: Iterable[str]) -> set[str]:
+    long = [secret for secret in secrets if len(secret) >= SHORTEST]
+    quoted = [way(secret) for secret in long for way in (quote, quote_plus)] + [quote(secret, safe="") for secret in long]
+    in_json = [json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for secret in long for ascii_only in (True, False)]
+    return {*long, *quoted, *in_json}
+
+
+def _hidden(value: Json, secrets: Sequence[str]) -> Json:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "[hidden]")
@@ -66,10 +76,10 @@ def _hidden(value: Json, secrets: list[str]) -> Json:
     return value
 
 
-def hidden_when_cut(text: str, secrets: Iterable[str]) -> str:
+def hidden_when_cut(text: str, secrets: Sequence[str]) -> str:
     """As `hidden`, for a text that was cut at its end: the beginning of a secret there goes too."""
     text = str(hidden(text, secrets))
-    for secret in secrets:
+    for secret in _spellings(secrets):
         for length in range(len(secret) - 1, SHORTEST - 1, -1):
             if text.endswith(secret[:length]):
                 return text[:-length] + "[hidden]"

@@ -4,7 +4,8 @@
 
 Its files lie in the folder `wandb` of the run. Curves are drawn over `step`, the optimiser step. Online needs a key: WANDB_API_KEY,
 in the environment or in `.env`, or an earlier `wandb login`; nobody is asked for one. Offline, nothing is sent, not even the
-client's own usage statistics. WANDB_MODE=offline in the environment wins over `mode`. No code, git state or console output is uploaded.
+client's own usage statistics. WANDB_MODE=offline in the environment wins over `mode`. No code, git state or console output is
+uploaded.
 """
 
 from __future__ import annotations

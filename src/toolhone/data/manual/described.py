@@ -98,22 +98,22 @@ def spoken_name(path: Steps) -> str:
 
 def _written(leaf: Leaf, spoken: bool, rng: random.Random) -> Sequence[Piece]:
     if not isinstance(leaf.value, list):
-        return [_one(leaf.value, spoken, rng)]
+        return [_one(leaf.value, spoken, "enum" in leaf.schema, rng)]
     pieces: list[Piece] = []
     for index, item in enumerate(leaf.value):
         if index:
             pieces.append(Piece(" and " if index == len(leaf.value) - 1 else ", "))
-        pieces.append(_one(item, spoken, rng))
+        pieces.append(_one(item, spoken, False, rng))
     return pieces
 
 
-def _one(value: Json, spoken: bool, rng: random.Random) -> Piece:
-    """A value as it is, or as one says it: dates and times in words, `window_seat` as "window seat". Long texts stand in quotes."""
+def _one(value: Json, spoken: bool, choice: bool, rng: random.Random) -> Piece:
+    """A value as it is, or as spoken: dates and times in words, a choice `window_seat` as "window seat"; long texts in quotes."""
     known = spellings(value)
     text = known[EXACT]
     if spoken and isinstance(value, bool):
         text = known["yes or no"]
-    elif spoken and (is_date(value) or is_time(value) or "spaced" in known):
+    elif spoken and (is_date(value) or is_time(value) or (choice and "spaced" in known)):
         text = rng.choice(list(known.values()))
     if isinstance(value, str) and len(value.split()) > 2 and '"' not in value:
         text = f'"{value}"'

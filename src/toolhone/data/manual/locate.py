@@ -132,7 +132,6 @@ def _claimed(groups: list[_Group]) -> list[_Group]:
         touched = [owner for span in group.spans for other, owner in owners if span.touches(other)]
         group.free = [span for span in group.spans if not any(span.touches(other) for other, _ in owners)]
         if group.spans and not group.free:
-            group.entangled = True
             for owner in touched:
                 owner.entangled = True
         owners += [(span, group) for span in group.free]

@@ -105,11 +105,8 @@ class Frames:
         self._joins: list[str] = frames["joins"]
         self._links: list[str] = material()["links"][name]
         swaps: Mapping[str, list[str]] = material()["swaps"][name]
-        self._swaps = {
-            word: ways
-            for word, ways in swaps.items()
-            if not {word, *ways} & set(protected) and not any(set(way.split()) & set(protected) for way in ways)
-        }
+        kept = set(protected)
+        self._swaps = {word: ways for word, ways in swaps.items() if not kept & set(" ".join((word, *ways)).split())}
 
     def question(self, parts: Sequence[tuple[Form, Sequence[Piece]]], rng: random.Random) -> list[Piece]:
         """One question that asks for all the parts, between an opening and an ending."""

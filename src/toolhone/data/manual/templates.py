@@ -86,6 +86,10 @@ class ManualTemplates:
         self._seed, self._shares = seed, _checked_shares(shares)
         self._undrawable: dict[str, str] = {}
         self._examples = list(examples)
+        for name in {call.name for example in self._examples for call in example.calls} - self._by_name.keys():
+            raise DataError(
+                f"an example calls the unknown tool {name!r}{nearest(name, self._by_name)}; read it with `read_examples`"
+            )
         self._single, self._several = self._phrases()
         self._frames = {name: Frames(name, _protected(self.tools, self._examples)) for name in SPLITS}
         talk = [(*core_of(example.query, _verbs(self.tools)), example.answer) for example in self._examples if not example.calls]
@@ -100,7 +104,7 @@ class ManualTemplates:
         return [self._conversation(self._rng("conversation", split, index), index, split) for index in range(n)]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
-        """The first n tasks of a split, all different, the categories in turn by their shares; fewer when no more can be found."""
+        """The first n tasks of a split, with questions that all differ; fewer where no further one was found in many draws."""
         rows: list[Task] = []
         seen: set[str] = set()
         for index in range(n):
@@ -113,6 +117,8 @@ class ManualTemplates:
                     rows += tasks_of(row)
                     break
                 self._counts[split].rejected[Reject.SEEN] += 1
+            else:
+                break
         return rows
 
     def report(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ _LOOKS: tuple[tuple[str, str], ...] = (
 _MONEY = frozenset(("currency", "currencies", "money", "exchange", "price", "amount", "payment"))
 _ENDS = ("from", "to", "source", "target", "base")
 _FLYING = frozenset(("airport", "airports", "flight", "flights", "airline", "fly"))
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @cache
@@ -51,7 +51,7 @@ def material() -> dict[str, Any]:
 
 def words_of(name: str) -> list[str]:
     """The words of a name, small: `departureCity`, `departure_city` and `departure-city` give departure, city."""
-    return [word.lower() for word in _WORDS.findall(name)]
+    return [word.lower() for word in re.split(r"[\W_]+", _CAMEL.sub(" ", name)) if word]
 
 
 def kind_of(names: Sequence[str], about: str, value: str | None, tool: Collection[str] = ()) -> str:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Unpack
 
 from toolhone.data.files import Record
-from toolhone.data.sources import gsm8k, messages, prompt_rows, seal_tools, sft_array, test_cases, xlam
+from toolhone.data.sources import gsm8k, messages, prompt_rows, seal_tools, sft_array, test_cases, toolbench, xlam
 from toolhone.data.sources.base import Asked, Loaded, Options, Source
 from toolhone.data.sources.tables import is_table, read_rows
 from toolhone.errors import DataError, nearest
 
 SOURCES: dict[str, Source] = {
-    source.NAME: source for source in (gsm8k, messages, seal_tools, sft_array, prompt_rows, xlam, test_cases)
+    source.NAME: source for source in (gsm8k, messages, seal_tools, sft_array, prompt_rows, xlam, test_cases, toolbench)
 }
 TABLES: tuple[str, ...] = (xlam.NAME,)
 """The formats that may come as a CSV file."""
@@ -48,6 +48,8 @@ def open_source(path: str | Path, format: str = "auto", **asked: Unpack[Asked]) 
 def format_of(path: str | Path) -> str:
     """The name of the format that the first rows of a file are of."""
     path = Path(path)
+    if toolbench.is_whole(path):
+        return toolbench.NAME
     known = TABLES if is_table(path) else tuple(SOURCES)
     with closing(read_rows(path)) as rows:
         records: list[Record] = [record for _, record in islice(rows, _SNIFFED)]

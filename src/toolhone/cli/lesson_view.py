@@ -1,0 +1,100 @@
+"""How the things that a lesson shows look: in colours on a terminal, as plain text elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from toolhone.cli.show import console, show_event
+from toolhone.evaluation.tables import clean, mismatches, table
+from toolhone.lessons.desk import Coloured, Scores, Shown, Table, Talk, Text, Typed
+
+LINE = 110
+"""Longest line of a paragraph."""
+TRAINED, GIVEN = "bold green", "dim"
+
+
+def heading(text: str) -> None:
+    out = console()
+    out.print()
+    out.print(RichText(text, "bold" if out.is_terminal else ""))
+
+
+def paragraphs(text: str) -> None:
+    """A text whose line breaks mean nothing, unless a line begins with a dash."""
+    out = console()
+    for paragraph in re.sub(r"\n(?!- )\s*", " ", text).split("\n"):
+        hanging = "  " if paragraph.startswith("- ") else ""
+        lines = RichText(paragraph).wrap(out, min(LINE, out.width) - len(hanging))
+        for number, line in enumerate(lines):
+            out.print(RichText(hanging if number else "") + line, soft_wrap=True)
+
+
+def show(shown: Shown) -> None:
+    """One thing that a lesson yields."""
+    out = console()
+    if not isinstance(shown, Talk):
+        out.print()
+    match shown:
+        case Text(text):
+            paragraphs(text)
+        case Typed():
+            _typed(out, shown)
+        case Scores(title, evaluation, mistakes):
+            out.print(RichText(title, "bold"))
+            out.print(table(evaluation))
+            if mistakes:
+                out.print(mismatches(evaluation, mistakes))
+        case Table():
+            _table(out, shown)
+        case Coloured():
+            _coloured(out, shown)
+        case Talk(question, events):
+            print(f"\nyou        {question}", flush=True)
+            for event in events:
+                show_event(event)
+
+
+def _typed(out: Console, typed: Typed) -> None:
+    """Commands behind a dollar sign, files in their colours."""
+    if typed.file:
+        out.print(RichText(f"{typed.file}:", "bold"), soft_wrap=True)
+    if typed.language == "console":
+        for line in typed.text.splitlines():
+            out.print(
+                RichText.assemble(("  $ ", "dim"), (line, "bold cyan")) if _is_command(line) else RichText(f"  {line}"),
+                soft_wrap=True,
+            )
+    elif out.is_terminal and typed.language != "text":
+        out.print(Syntax(typed.text.rstrip(), typed.language, background_color="default", word_wrap=True))
+    else:
+        for line in typed.text.rstrip().splitlines():
+            out.print(RichText(f"  {line}"), soft_wrap=True)
+
+
+def _is_command(line: str) -> bool:
+    return line.startswith(("toolhone ", "python "))
+
+
+def _table(out: Console, shown: Table) -> None:
+    rows = RichTable(title=shown.title, title_justify="left")
+    for number, name in enumerate(shown.headings):
+        numeric = number > 0 and all(re.fullmatch(r"[\d.,-]+", row[number]) for row in shown.rows)
+        rows.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in shown.rows:
+        rows.add_row(*(RichText(clean(cell)) for cell in row))
+    out.print(rows)
+
+
+def _coloured(out: Console, shown: Coloured) -> None:
+    """Trained text in colour, or between » and « where there are none."""
+    out.print(RichText(shown.title, "bold"))
+    text = RichText()
+    for piece, trained in shown.pieces:
+        marked = f"»{piece}«" if trained and not out.is_terminal else piece
+        text.append(clean(marked), TRAINED if trained else GIVEN)
+    out.print(text, soft_wrap=True)
