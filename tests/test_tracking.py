@@ -1,7 +1,6 @@
 """Trackers: the curves are in the services' own files, nothing leaves the machine unasked, and no service can end a training."""
 
 import errno
-import importlib.util
 import json
 import socket
 import sqlite3
@@ -27,9 +26,6 @@ from toolhone.sections import TrackingSection
 from toolhone.tracking.trackers import Trackers, check_trackers, open_trackers, without_secrets
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
-needs_trackio = pytest.mark.skipif(
-    importlib.util.find_spec("trackio") is None, reason="trackio is not installed (it wants pillow<13)"
-)
 
 
 class Lines(Silent):
@@ -288,7 +284,6 @@ def test_trackio_gets_each_line_for_its_store_and_no_call_of_its_init(tmp_path: 
     assert second[3:] == ([2], {"steps": 2}, identity["id"])
 
 
-@needs_trackio
 def test_trackios_own_store_holds_the_scalars_once_after_a_resume(
     tmp_path: Path, no_names: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,8 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
     if run is None and (folder / "experiment.json").exists():
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
     check_trackers(plan.tracking)
-    materials, registry = gather(plan), open_registry(plan)
+    registry = open_registry(plan)
+    materials = gather(plan)
     progress.report(materials.summary())
     check_playable(materials.tasks)
     bench = _Bench(plan, registry, progress)

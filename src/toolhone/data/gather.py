@@ -25,7 +25,7 @@ from toolhone.data.sources.own import read_own
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.tasks import tasks_of
 from toolhone.data.templates import Templates
-from toolhone.errors import CapabilityError
+from toolhone.errors import CapabilityError, DataError
 from toolhone.owncode import is_own_code
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.sections import Experiment
@@ -117,6 +117,8 @@ def _from_file(experiment: Experiment) -> Materials:
     data, seed = experiment.data, experiment.seed
     loaded = _open(data.path, experiment)
     report: dict[str, Any] = {"source": data.path or data.format, **_report(loaded)}
+    if not loaded.conversations:
+        raise DataError(f"{data.path or data.format}: no row gives a conversation to train on; {loaded.summary()}")
     conversations = list(loaded.conversations)[: data.max_samples]
     report["beyond_max_samples"] = len(loaded.conversations) - len(conversations)
     findings = check(conversations, loaded.places[: len(conversations)])

@@ -1,0 +1,18 @@
+"""A tool with a nested schema: what `booking.json` trains a model to call."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from toolhone import tool
+
+
+class Contact(BaseModel):
+    name: str
+    phone: str
+
+
+@tool
+def book_table(restaurant: str, people: int, contact: Contact, seat: Literal["window", "bar", "terrace"] | None = None) -> dict:
+    """Book a table in a restaurant."""
+    return {"booked": f"{people} at {restaurant} for {contact.name}", "seat": seat or "any"}
