@@ -67,9 +67,7 @@ CASES = {
     ),
     "unknown key": Case("did you mean 'steps'", "train", "training.step=3"),
     "wrong type": Case("training.steps in the command line: input should be a valid integer", "train", "training.steps=ten"),
-    "unknown method": Case(
-        "training.method in the command line: should be one of sft, dpo", "train", "training.method=sftt"
-    ),
+    "unknown method": Case("training.method in the command line: should be one of sft, dpo", "train", "training.method=sftt"),
     "unknown tool in data": Case(
         "did you mean 'weather'", "train", "data.path=data.jsonl", rows=[*GOOD, row(7, call={"name": "wether", "arguments": {}})]
     ),

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from toolhone import evaluate, open_model, train
 from toolhone.api import Model
 from toolhone.cli.evaluate import score
-from toolhone.config import experiment_of
+from toolhone.config import experiment_of, merged
 from toolhone.episodes.episode import Ending, Episode
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, DataError, ModelError, RunError, UserError
@@ -151,18 +153,49 @@ def test_a_mistake_in_own_code_gets_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [("model", "model_class", "os:system"), ("evaluation", "metrics", ["os:system"]), ("data", "format", "os:system")],
-)
-def test_a_run_of_somebody_else_cannot_name_a_module_to_run(folder: Path, section: str, key: str, value: object) -> None:
-    trained(plan())
+@pytest.fixture
+def foreign(folder: Path) -> Callable[..., None]:
+    """Makes a run as somebody else may have left it: with other values in its experiment."""
+    trained(plan(evaluation={"at_end": False}))
     path = folder / "run" / "experiment.json"
-    values = json.loads(path.read_text())
-    values[section][key] = value
-    path.write_text(json.dumps(values))
-    with pytest.raises(RunError, match=rf"names code to run \({section}\.{key}: os:system\)"):
-        open_model("run")
+    original = json.loads(path.read_text())
+    return lambda **changes: path.write_text(json.dumps(merged(original, changes)))  # type: ignore[return-value]
+
+
+def test_a_run_of_somebody_else_runs_no_code_that_it_names(folder: Path, foreign: Callable[..., None]) -> None:
+    (folder / "run" / "evil.py").write_text("print('ran')")
+    outside = folder.parent / "outside.py"
+    outside.write_text("print('ran')")
+    for spec in ("os:system", f"{subprocess.__file__}:getoutput", f"{folder}/run/evil.py:f", f"{outside}:f"):
+        for changes in (
+            {"model": {"model_class": spec}},
+            {"evaluation": {"metrics": [spec]}},
+            {"data": {"format": spec, "path": "x"}},
+            {"training": {"rl": {"reward": {"functions": [spec]}}}},
+            {"tools": [spec]},
+            {"tools": [{"name": "f", "description": "", "implementation": spec}]},
+            {"tools": [{"name": "f", "description": "", "function": spec}]},
+        ):
+            foreign(**changes)
+            with pytest.raises(RunError, match="names code to run"):
+                open_model("run")
+
+
+def test_a_run_of_somebody_else_reaches_nothing_outside_and_writes_nothing(folder: Path, foreign: Callable[..., None]) -> None:
+    tool = {"name": "touch", "description": "", "type": "command", "command": "touch made", "parameters": {"type": "object"}}
+    kept = {"log": str(folder / "log.jsonl"), "cache": None, "replay": None}
+    foreign(tools=[tool], allowed_tools=["touch"], tool_results=kept, model={"trust_remote_code": True})
+    model = open_model("run")
+    result = model.registry.run(ToolCall("touch", {}))
+    assert result.outcome == "refused"
+    assert "allow it by name" in result.content
+    assert not (folder / "made").exists()
+    assert not (folder / "log.jsonl").exists()
+    assert not model.experiment.model.trust_remote_code
+    allowed = open_model("run", overrides=['allowed_tools=["touch"]', "tool_results.log=log.jsonl"])
+    assert allowed.registry.run(ToolCall("touch", {})).outcome == "ok"
+    assert (folder / "made").exists()
+    assert (folder / "log.jsonl").exists()
 
 
 def test_paths_of_own_code_in_a_file_are_relative_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A user's tool with a nested schema from ten lines of Python to a talk; and the playground's configuration, unchanged but for the model."""
+"""A tool with a nested schema, from ten lines of Python to a talk; and a configuration of the playground, trained on as it is."""
 
 import json
 from pathlib import Path

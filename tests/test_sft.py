@@ -15,11 +15,11 @@ from toolhone.algorithms.sft import Ending, Hooks, Validation, due, mean_nll, ne
 from toolhone.backends.base import Done, Metrics, Optimizer, Sampler
 from toolhone.backends.toy import ToyTrainer, open_toy
 from toolhone.config import make_experiment
-from toolhone.sections import Experiment, ScheduleSection
 from toolhone.errors import RunError
 from toolhone.progress import Silent
 from toolhone.rows import Row
 from toolhone.run import BEST, FINAL, Run
+from toolhone.sections import Experiment, ScheduleSection
 
 ROWS = [Row.of([1 + i % 3, 5 + i % 5, 5 + i % 5, 2], [False, False, True, True]) for i in range(10)]
 

@@ -26,7 +26,7 @@ from toolhone.evaluation.folder import read_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
 from toolhone.lessons import calculator, format, own_tool, several
-from toolhone.lessons.desk import Desk, trained
+from toolhone.lessons.desk import Desk, Talk, model_of, talks, trained
 from toolhone.presets import read_preset
 from toolhone.progress import Progress
 from toolhone.reports.plots import plot_runs
@@ -36,7 +36,6 @@ from toolhone.sections import Experiment
 SPLITS = ("held_out_fillers", "held_out_phrasings")
 TASKS = 400
 """Tasks of each split in the evaluation at the end."""
-LORA: dict[str, Any] = {"lora": {"rank": 16, "alpha": 32}, "optimizer": "adamw", "learning_rate": 0.003}
 QUESTIONS = ("What is 48 * 17?", "How is the weather in Lisbon?", "Search the web for green volcanoes")
 
 
@@ -117,10 +116,17 @@ def tour(desk: Desk) -> Iterator[Stage]:
     several_tools = _stage(desk, several.NAME, several.experiment_from(first.run))
     yield several_tools
     own_tool.write_code(desk)
-    by_lora = own_tool.experiment_from(several_tools.run)
-    yield _stage(desk, own_tool.NAME, {**by_lora, "training": {**by_lora["training"], **LORA}})
+    yield _stage(desk, own_tool.NAME, own_tool.experiment_from(several_tools.run))
     for dialect in format.DIALECTS:
         yield _stage(desk, dialect, format.experiment_in(dialect, first.run))
+
+
+def talks_of(stage: Stage) -> Iterator[Talk]:
+    """Live talks with a stage that knows more than the calculator, and calls in the model's own way."""
+    if stage.name == several.NAME:
+        yield from talks(model_of(stage.run), *several.QUESTIONS)
+    elif stage.name == own_tool.NAME:
+        yield from talks(model_of(stage.run, own_tool.ONE_TURN), *own_tool.QUESTIONS[:1])
 
 
 def _stage(desk: Desk, name: str, values: Mapping[str, Any]) -> Stage:

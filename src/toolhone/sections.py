@@ -56,6 +56,9 @@ class DataSection(Section):
     examples: str | list[dict[str, Any]] | None = Field(
         None, description="manual_templates: canonical examples, {query, calls} each: a file, or the rows themselves"
     )
+    answered: float = Field(
+        0.0, ge=0, le=1, description="manual_templates: share of calling rows whose tools are run, for a result and an answer"
+    )
     generation_type: Literal["real", "synthetic"] | None = Field(
         None, description="toolbench: files at data.path (real), or rows made for the tools of the experiment (synthetic)"
     )
@@ -90,6 +93,8 @@ class DataSection(Section):
             raise ValueError("data.validation and data.format speak of a file, but there is no data.path")
         if self.examples is not None and strategy not in ("manual_templates", "toolbench"):
             raise ValueError(f"data.examples belong to strategy 'manual_templates', but data.strategy is {strategy!r}")
+        if self.answered and strategy not in ("manual_templates", "toolbench"):
+            raise ValueError(f"data.answered belongs to strategy 'manual_templates', but data.strategy is {strategy!r}")
         if self.generation_type == "real" and self.path is None:
             raise ValueError("data.generation_type 'real' needs data.path (a file or folder); 'synthetic' makes rows")
         if self.generation_type == "synthetic" and self.path is not None:

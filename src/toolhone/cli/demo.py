@@ -118,20 +118,13 @@ def _tour(seed: int, folder: Path, as_json: bool) -> None:
 
 
 def _show_stage(stage: Stage) -> None:
-    """The score of a stage, and a talk where it knows a tool beside the calculator."""
-    from toolhone.api import open_model
-    from toolhone.cli.show import show_event
-    from toolhone.demo import QUESTIONS, transcript
-    from toolhone.lessons import own_tool, several
+    """The score of a stage, and talks with some of them."""
+    from toolhone.cli.lesson_view import show
+    from toolhone.demo import talks_of
 
-    print(f"\n{stage.name}: {stage.method}; dialect {stage.dialect}; exact match {_cell(stage.exact_match)}")
-    questions = {several.NAME: QUESTIONS, own_tool.NAME: own_tool.QUESTIONS[:1]}.get(stage.name, ())
-    model = open_model(stage.run.folder) if questions else None
-    for question in questions:
-        print(f"\nyou        {question}")
-        for event in transcript(model, question) if model else ():
-            show_event(event)
-    print(flush=True)
+    print(f"\n{stage.name}: {stage.method}; dialect {stage.dialect}; exact match {_cell(stage.exact_match)}", flush=True)
+    for talk in talks_of(stage):
+        show(talk)
 
 
 def _show_tour(stages: Sequence[Stage], seconds: float) -> None:

@@ -72,7 +72,9 @@ def evaluate(
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
-        show_evaluation(result, opened.experiment.tracking.samples, opened.experiment.evaluation.metrics or ())
+        plan = opened.experiment
+        show_evaluation(result, plan.tracking.samples, plan.evaluation.metrics or ())
+        _show_familiar(result, opened.dialect.name)
 
 
 def _write_one_file(path: Path, result: Evaluation) -> None:
@@ -112,12 +114,11 @@ def score(  # noqa: PLR0913 (the options of a command)
         return
     if tasks is None or predictions is None:
         raise ConfigError("score needs --tasks FILE and --predictions FILE, or --csv FILE [FILE]...; see toolhone score --help")
-    from toolhone.cli.show import console, show_evaluation
+    from toolhone.cli.show import show_evaluation
     from toolhone.data.any_tasks import tasks_from_any
     from toolhone.data.files import read_jsonl
     from toolhone.evaluation.folder import write_folder
     from toolhone.evaluation.score import score as judge_predictions
-    from toolhone.evaluation.tables import GROUP_OF, familiar_table
     from toolhone.rewards.own import load_rewards
     from toolhone.tools.loading import load_tools
     from toolhone.tools.registry import Registry
@@ -140,6 +141,14 @@ def score(  # noqa: PLR0913 (the options of a command)
         print(json.dumps(result.to_dict()))
         return
     show_evaluation(result, samples)
+    _show_familiar(result, dialect)
+
+
+def _show_familiar(result: Evaluation, dialect: str | None) -> None:
+    """The metrics that another system has for this way of writing calls."""
+    from toolhone.cli.show import console
+    from toolhone.evaluation.tables import GROUP_OF, familiar_table
+
     if dialect in GROUP_OF:
         console().print(familiar_table(result, [GROUP_OF[dialect]]))
 

@@ -11,6 +11,7 @@ stops.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from toolhone.data.any_tasks import distinct, tasks_from_any
 from toolhone.data.check import check
 from toolhone.data.manual import ManualTemplates, read_examples
+from toolhone.data.manual.answered import answers_of, with_answers
 from toolhone.data.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.data.sources.base import Asked
 from toolhone.data.sources.own import read_own
@@ -29,7 +31,7 @@ from toolhone.errors import CapabilityError, DataError
 from toolhone.owncode import is_own_code
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.sections import Experiment
-from toolhone.tools.loading import load_tools
+from toolhone.tools.loading import load_tools, make_registry
 
 HELD_OUT = 200
 """Most held-out conversations made from templates; as many tasks."""
@@ -97,9 +99,17 @@ def _from_own_tools(experiment: Experiment) -> Materials:
     held = min(count - 1, max(1, round(count * data.validation_fraction)))
     train, held_out = made.conversations(count - held, "train"), made.conversations(held, "held_out")
     tasks = made.tasks(min(held, HELD_OUT), "held_out")
+    left = Counter[str]()
+    if data.answered:
+        registry, wordings = make_registry(experiment.tools, Path.cwd(), experiment.allowed_tools), answers_of(examples)
+        train, left = with_answers(train, registry, wordings, data.answered, experiment.seed)
+        held_out, more = with_answers(held_out, registry, wordings, data.answered, experiment.seed)
+        left += more
     check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
     source = f"{count} synthetic rows: no ToolBench file was named" if data.chosen_strategy == "toolbench" else "manual templates"
-    return Materials(train, held_out, tasks, {**_made_report(source, train, held_out, tasks), "made": made.report()})
+    return Materials(
+        train, held_out, tasks, {**_made_report(source, train, held_out, tasks), "made": made.report(), "not_answered": dict(left)}
+    )
 
 
 def tools_of(experiment: Experiment) -> list[Tool]:

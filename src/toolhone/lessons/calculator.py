@@ -30,7 +30,7 @@ EXPERIMENT: dict[str, Any] = {
     "training": {"steps": 300, **RECIPE},
     "evaluation": EVALUATION,
 }
-QUESTIONS = ("What is 48 * 17?", "Thanks! How are you?")
+QUESTIONS = ("What is 48 * 17?", "and times 3?"), ("Thanks! How are you?",)
 
 
 def calculator_run(desk: Desk) -> Run:
@@ -48,7 +48,7 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, EXPERIMENT)
     yield scores_of(run, "Questions with numbers that training never saw", mistakes=2)
-    yield from talks(model_of(run), QUESTIONS)
+    yield from talks(model_of(run), *QUESTIONS)
 
 
 LESSON = Lesson(

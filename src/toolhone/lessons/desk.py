@@ -179,11 +179,12 @@ def scores_of(run: Run, title: str, mistakes: int = 0) -> Scores:
     return Scores(title, read_folder(run.folder / "evaluation"), mistakes)
 
 
-def talks(model: Model, questions: Sequence[str]) -> Iterator[Talk]:
-    """Ask the questions, one after the other, in one talk."""
-    dialogue = Dialogue(model.policy(), model.registry, model.experiment.evaluation.max_turns)
-    for question in questions:
-        yield Talk(question, list(dialogue.say(question)))
+def talks(model: Model, *several: Sequence[str]) -> Iterator[Talk]:
+    """Ask the questions of each talk, one after the other."""
+    for questions in several:
+        dialogue = Dialogue(model.policy(), model.registry, model.experiment.evaluation.max_turns)
+        for question in questions:
+            yield Talk(question, list(dialogue.say(question)))
 
 
 def model_of(run: Run, *overrides: str) -> Model:

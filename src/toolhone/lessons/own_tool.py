@@ -46,7 +46,15 @@ def book_room(kind: Literal["single", "double", "family"], guest: str, stay: Sta
     """Book a hotel room."""
     return f"booked: a {kind} room in {stay.city} for {guest}, nights: {stay.nights}"
 '''
-QUESTIONS = ("Book a double room in Lisbon for 3 nights for Anna Berg", "Thanks, and how are you?")
+LORA: dict[str, Any] = {name: value for name, value in RECIPE.items() if name != "muon"} | {
+    "lora": {"rank": 32, "alpha": 32},
+    "optimizer": "adamw",
+    "learning_rate": 0.006,
+}
+"""Adapters of a low rank on the weights of lesson 3, which stay as they are."""
+ONE_TURN = "evaluation.max_turns=1"
+"""A talk goes as far as the rows do: to the call (and its result)."""
+QUESTIONS = ("Book a double room in Lisbon for 3 nights for Anna Berg",), ("hello, how are you?",)
 
 
 def _example(query: str, kind: str, guest: str, city: str, nights: int) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def experiment_from(start: Run, folder: str = "..") -> dict[str, Any]:
         "model": {"name": name},
         "tools": [f"{FILE}:book_room"],
         "data": {"strategy": "manual_templates", "samples": 6000, "examples": EXAMPLES},
-        "training": {"steps": 200, **RECIPE},
+        "training": {"steps": 200, **LORA},
         "evaluation": {"max_new_tokens": 160, "num_samples": 100},
     }
 
@@ -97,7 +105,7 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
     yield scores_of(run, "Questions with names and phrasings that training never saw", mistakes=2)
-    yield from talks(model_of(run), QUESTIONS)
+    yield from talks(model_of(run, ONE_TURN), *QUESTIONS)
 
 
 def _called(message: Any) -> str:
@@ -107,21 +115,26 @@ def _called(message: Any) -> str:
 LESSON = Lesson(
     NAME,
     "A tool of your own",
-    "a minute or two",
+    "about a minute and a half",
     about="""\
 A tool is a Python function: name, type hints and docstring become the schema that a model sees. This one takes a choice out
 of three, a name, and a nested object. From four example questions Toolhone makes thousands: values are found in the question,
 drawn anew within the schema, and the words around them vary. Question and arguments always come from the same draw, and each
-call is checked against the schema. The model of lesson 3 then trains on them; the tool runs for real in the talk at the end.""",
+call is checked against the schema. The model of lesson 3 goes on from there by LoRA: its weights stay as they are, and small
+matrices beside them are trained. In the talk at the end the tool runs for real.""",
     look="""\
 - The schema: `stay` is an object with fields of its own, and the call has to nest it right.
 - The rows: names and cities are drawn, some of them made up, so that the model learns to copy and not to remember.
-- The scores. Measured here with this seed: @MEASURED@
-- Nothing calls the function while it trains; in the talk the result is what `book_room` returned.""",
+- The scores. Measured with this seed: 79 % exact; no call was made where none was wanted. Read the mistakes: the form is
+  right, and a rare name is copied wrong.
+- With every weight trained instead (first line below) it was 71 to 75 %: LoRA forgets less of what lesson 3 learned.
+- Rows end with the call, so that the talk does, too; answers after results are learned from conversations that have them
+  (docs/data.md).
+- {root}/own-tool/run/checkpoints holds the adapter alone, as a PEFT folder.""",
     then="""\
-Put a function of your own and four examples into a copy of {root}/own-tool, and run:
+toolhone examples own-tool training.lora=null training.optimizer=muon training.muon.learning_rate=0.006 training.learning_rate=0.004
+Put a function of your own and some examples into a copy of {root}/own-tool (docs/own-tools.md), and run:
 toolhone train COPY/experiment.json --out runs/mine
-toolhone chat runs/mine
-python examples/own_tool.py                                # the same from Python, with data made by hand""",
+toolhone chat runs/mine""",
     play=_play,
 )

@@ -11,7 +11,11 @@ from toolhone.lessons.desk import Desk, Lesson, Shown, Typed, finished, model_of
 from toolhone.run import Run
 
 NAME = "several-tools"
-QUESTIONS = ("How is the weather in Oslo?", "and in Lisbon?", "Run print(7 * 6)", "Search the web for green volcanoes")
+QUESTIONS = (
+    ("How is the weather in Oslo?", "and in Lisbon?"),
+    ("I want the word planet in upper case",),
+    ("Search the web for green volcanoes",),
+)
 
 
 def experiment_from(start: Run, folder: str = "..") -> dict[str, Any]:
@@ -44,28 +48,29 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
     yield scores_of(run, "Questions with words, names and numbers that training never saw", mistakes=2)
-    yield from talks(model_of(run), QUESTIONS)
+    yield from talks(model_of(run), *QUESTIONS)
 
 
 LESSON = Lesson(
     NAME,
     "Several tools",
-    "a minute or two",
+    "about a minute and a half",
     about="""\
 Now `python`, `weather` and `search` are on offer beside the calculator: the model has to choose, to copy names and programs
 exactly, to make several calls at once, and to go on from what was said before. It does not begin anew: `model.name` is the
 checkpoint of lesson 1, and 250 steps on 8,000 conversations are added. All four tools are real: programs run in a sandbox;
 weather and search answer from an invented world, so that no network is needed.""",
     look="""\
-- `tool_accuracy` (the right tool) comes before `argument_accuracy` (the right arguments): choosing is learned sooner than
+- `tool_accuracy` (the right tool) is ahead of `argument_accuracy` (the right arguments): choosing is learned sooner than
   copying.
-- The categories: `parallel` (several calls at once) is the last to be learned. Measured here with this seed: 84 % exact in
-  all, 50 % of `parallel`; with 350 steps 92 % and 82 %. The demo takes 1,200 steps from random weights and reaches 98 %.
-- The mistakes below the table: read what was expected and what came. Most are slips in copying a made-up word.
+- The categories: `parallel` (several calls at once) is learned last. Measured with this seed: 85 % exact in all, 50 % of
+  `parallel`; with the second line below 92 % and 82 %. The demo takes 1,200 steps from random weights and reaches 98 %.
+- The mistakes below the table: read what was expected and what came. Most are slips in copying a made-up word, or a long
+  result.
 - In the talk: "and in Lisbon?" only makes sense after the question before it.""",
     then="""\
-toolhone chat {root}/several-tools/run                     # /tools lists them, /raw shows what the model wrote
-toolhone examples several-tools training.steps=500         # goes into a run of its own
-toolhone demo                                              # the whole of it, in about five minutes""",
+toolhone chat {root}/several-tools/run                                     # /tools lists them, /raw shows what the model wrote
+toolhone examples several-tools training.steps=350 data.samples=10000      # goes into a run of its own
+toolhone demo                                                              # the whole of it, in about five minutes""",
     play=_play,
 )

@@ -186,7 +186,7 @@ def _fit(value: Json, schema: Json, repairs: set[Repair]) -> Json:
         return {name: _fit(inner, properties.get(name), repairs) for name, inner in kept.items()}
     if isinstance(value, list) and isinstance(items, Mapping):
         return [_fit(inner, items, repairs) for inner in value]
-    mended = _typed(value, schema.get("type"))
+    mended = typed(value, schema.get("type"))
     repairs |= {Repair.TYPED} if mended is not value else set()
     return mended
 
@@ -197,7 +197,8 @@ def _is_padding(name: str, schema: Mapping[str, Json], properties: Mapping[str, 
     return name not in (schema.get("required") or ()) and not may_be_null(properties[name])
 
 
-def _typed(value: Json, kind: Json) -> Json:
+def typed(value: Json, kind: Json) -> Json:
+    """The value as a JSON Schema type wants it, where only one value can be meant ("10" for an integer)."""
     if isinstance(value, str):
         if kind in ("integer", "number") and _INTEGER.fullmatch(value):
             return int(value)

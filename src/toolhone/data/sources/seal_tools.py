@@ -19,6 +19,7 @@ from pathlib import Path
 
 from toolhone.data.files import Line, Record, read_records
 from toolhone.data.sources.base import Loaded, Options, Skip, Tally
+from toolhone.data.sources.offered import typed
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
@@ -27,8 +28,6 @@ USES = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 4
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _REFERENCE = re.compile(r"\bAPI_call_\d+\b")
-_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
-_DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
 
 
 class Reason(StrEnum):
@@ -113,23 +112,10 @@ def _mend(tool: Tool, given: Record) -> Record:
     for name in given:
         if name not in properties:
             raise Skip(Reason.BAD_ARGUMENTS, f"{tool.name} has no parameter {name!r}{nearest(name, properties)}")
-    arguments = {name: _typed(value, properties[name]["type"]) for name, value in given.items()}
+    arguments = {name: typed(value, properties[name]["type"]) for name, value in given.items()}
     if problems := tool.problems(arguments):
         raise Skip(Reason.BAD_ARGUMENTS, f"{tool.name}, {problems[0]}")
     return arguments
-
-
-def _typed(value: Json, kind: str) -> Json:
-    if isinstance(value, str):
-        if kind in ("integer", "number") and _INTEGER.fullmatch(value):
-            return int(value)
-        if kind == "number" and _DECIMAL.fullmatch(value):
-            return float(value)
-        if kind == "boolean" and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    if kind == "string" and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value
 
 
 @dataclass(frozen=True)
