@@ -189,6 +189,13 @@ def test_a_lesson_names_only_commands_that_the_command_line_takes(lesson: Lesson
         command.make_context("toolhone", list(words))
 
 
+@pytest.mark.parametrize("verb_name", ["examples", "check", "demo", "chat"])
+def test_help_has_an_example(verb_name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run(capsys, monkeypatch, verb_name, "--help")
+    assert code == 0
+    assert f"toolhone {verb_name}" in out.partition("Example")[2]
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[Lesson]:
     """Let a person answer; returns the lessons that are shown, which are not played."""
     left = list(answers)
