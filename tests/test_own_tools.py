@@ -64,7 +64,7 @@ def test_every_row_made_for_it_asks_for_exactly_its_arguments() -> None:
     (tool,) = materials.train[0].tools
     calls = 0
     for row in (*materials.train, *materials.held_out):
-        for call in row.messages[-1].tool_calls:
+        for call in row.messages[1].tool_calls:
             question, given = row.messages[0].content or "", dict(call.arguments)
             contact = given["contact"]
             assert tool.problems(given) == []

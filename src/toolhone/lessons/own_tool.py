@@ -42,9 +42,9 @@ class Stay:
     nights: int
 
 
-def book_room(kind: Literal["single", "double", "family"], guest: str, stay: Stay) -> str:
+def book_room(kind: Literal["single", "double", "family"], guest: str, stay: Stay) -> dict:
     """Book a hotel room."""
-    return f"booked: a {kind} room in {stay.city} for {guest}, nights: {stay.nights}"
+    return {"room": kind, "city": stay.city, "price": 80 * stay.nights}
 '''
 LORA: dict[str, Any] = {name: value for name, value in RECIPE.items() if name != "muon"} | {
     "lora": {"rank": 32, "alpha": 32},
@@ -52,14 +52,13 @@ LORA: dict[str, Any] = {name: value for name, value in RECIPE.items() if name !=
     "learning_rate": 0.006,
 }
 """Adapters of a low rank on the weights of lesson 3, which stay as they are."""
-ONE_TURN = "evaluation.max_turns=1"
-"""A talk goes as far as the rows do: to the call (and its result)."""
 QUESTIONS = ("Book a double room in Lisbon for 3 nights for Anna Berg",), ("hello, how are you?",)
 
 
 def _example(query: str, kind: str, guest: str, city: str, nights: int) -> dict[str, Any]:
     arguments = {"kind": kind, "guest": guest, "stay": {"city": city, "nights": nights}}
-    return {"query": query, "calls": [{"name": "book_room", "arguments": arguments}]}
+    call = {"name": "book_room", "arguments": arguments}
+    return {"query": query, "calls": [call], "answer": "Your {room} room in {city} is booked, for {price} euros."}
 
 
 EXAMPLES = [
@@ -81,7 +80,7 @@ def experiment_from(start: Run, folder: str = "..") -> dict[str, Any]:
     return {
         "model": {"name": name},
         "tools": [f"{FILE}:book_room"],
-        "data": {"strategy": "manual_templates", "samples": 6000, "examples": EXAMPLES},
+        "data": {"strategy": "manual_templates", "samples": 6000, "answered": 0.3, "examples": EXAMPLES},
         "training": {"steps": 200, **LORA},
         "evaluation": {"max_new_tokens": 160, "num_samples": 100},
     }
@@ -105,7 +104,7 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
     yield scores_of(run, "Questions with names and phrasings that training never saw", mistakes=2)
-    yield from talks(model_of(run, ONE_TURN), *QUESTIONS)
+    yield from talks(model_of(run), *QUESTIONS)
 
 
 def _called(message: Any) -> str:

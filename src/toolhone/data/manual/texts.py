@@ -26,6 +26,8 @@ from toolhone.data.phrasings import Fillers
 
 Make = Callable[[random.Random, bool], str]
 """A value from a source of chance; True asks for one of the held-out values."""
+_ONE_WORD = {"person": "last", "thing": "word", "title": "word"}
+"""Kinds whose values have two words, and the kind that half of them are of where the example shows one word."""
 _FIRST_DAY, _DAYS = date(2025, 1, 1), 1000
 _TRIES = 60
 _LOOKS: tuple[tuple[str, str], ...] = (
@@ -118,7 +120,12 @@ def maker(kind: str, value: str | None) -> Make:
     if kind in ("id", "digits"):
         shape = value or ("ABC-1234" if kind == "id" else "12345")
         return _aside(lambda rng: _reshaped(shape, rng))
-    return _cased(lambda rng, held: _pooled(kind, rng, held), value if kind in ("thing", "word", "query", "title") else None)
+    short = _ONE_WORD.get(kind, kind) if value and len(value.split()) == 1 else kind
+
+    def pooled(rng: random.Random, held: bool) -> str:
+        return _pooled(short if short != kind and rng.random() < 0.5 else kind, rng, held)
+
+    return _cased(pooled, value if kind in ("thing", "word", "query", "title") else None)
 
 
 def _aside(make: Callable[[random.Random], str]) -> Make:
