@@ -163,12 +163,13 @@ def test_ctrl_c_saves_the_step_in_hand(tmp_path: Path) -> None:
             if len(self.lines) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
     trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan(log_every=0))
     surroundings = hooks(trainer)
     ending = sft(trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses()))
     assert ending is Ending.INTERRUPTED
     assert run.checkpoints() == ["checkpoint_step_3"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_path: Path) -> None:

@@ -65,19 +65,23 @@ def _typed(out: Console, typed: Typed) -> None:
         out.print(RichText(f"{typed.file}:", "bold"), soft_wrap=True)
     if typed.language == "console":
         for line in typed.text.splitlines():
-            out.print(
-                RichText.assemble(("  $ ", "dim"), (line, "bold cyan")) if _is_command(line) else RichText(f"  {line}"),
-                soft_wrap=True,
-            )
+            _command(out, line)
     elif out.is_terminal and typed.language != "text":
-        out.print(Syntax(typed.text.rstrip(), typed.language, background_color="default", word_wrap=True))
+        out.print(Syntax(typed.text.rstrip(), typed.language, theme="ansi_dark", background_color="default", word_wrap=True))
     else:
         for line in typed.text.rstrip().splitlines():
             out.print(RichText(f"  {line}"), soft_wrap=True)
 
 
-def _is_command(line: str) -> bool:
-    return line.startswith(("toolhone ", "python "))
+def _command(out: Console, line: str) -> None:
+    """A command, its comment on a line before it; or a line of prose between commands."""
+    command, _, comment = line.partition("  #")
+    if not command.startswith("toolhone "):
+        out.print(RichText(f"  {line}"), soft_wrap=True)
+        return
+    if comment:
+        out.print(RichText(f"  # {comment.strip()}", "dim"), soft_wrap=True)
+    out.print(RichText.assemble(("  $ ", "dim"), (command.strip(), "bold cyan")), soft_wrap=True)
 
 
 def _table(out: Console, shown: Table) -> None:

@@ -72,6 +72,6 @@ from above 6 to about 0.1.""",
     then="""\
 toolhone chat {root}/calculator/run
 toolhone plot {root}/calculator/run
-toolhone examples calculator training.steps=100        # what is learned first, and what last?""",
+toolhone examples calculator training.steps=100  # what is learned first, and what last?""",
     play=_play,
 )

@@ -98,7 +98,7 @@ conversations: no row is rewritten.""",
   and an answer that runs on until it is cut off leaves its object open.""",
     then="""\
 toolhone train {root}/format/experiment.json --out {root}/format/calls model.dialect=calls
-toolhone chat {root}/format/run                            # ask something, then /raw
-toolhone eval {root}/calculator/run model.dialect=json     # a model that never saw this dialect: what does it write?""",
+toolhone chat {root}/format/run  # ask something, then /raw
+toolhone eval {root}/calculator/run model.dialect=json  # a model that never saw this dialect: what does it write?""",
     play=_play,
 )

@@ -52,13 +52,13 @@ LORA: dict[str, Any] = {name: value for name, value in RECIPE.items() if name !=
     "learning_rate": 0.006,
 }
 """Adapters of a low rank on the weights of lesson 3, which stay as they are."""
-QUESTIONS = ("Book a double room in Lisbon for 3 nights for Anna Berg",), ("hello, how are you?",)
+QUESTIONS = ("Book a double room in Lisbon for 3 nights for Anna Berg",), ("thank you very much!",)
 
 
 def _example(query: str, kind: str, guest: str, city: str, nights: int) -> dict[str, Any]:
     arguments = {"kind": kind, "guest": guest, "stay": {"city": city, "nights": nights}}
     call = {"name": "book_room", "arguments": arguments}
-    return {"query": query, "calls": [call], "answer": "Your {room} room in {city} is booked, for {price} euros."}
+    return {"query": query, "calls": [call], "answer": "Booked, for {price} euros."}
 
 
 EXAMPLES = [
@@ -92,7 +92,7 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(CODE, "python", str(code))
     values = experiment_from(start)
     file = write_experiment(desk, NAME, values)
-    plan = load_experiment(file, desk.overrides)
+    plan = load_experiment(file, (*desk.overrides, "data.samples=100"))
     yield Text("What a model is told of it: the schema comes from the type hints.")
     yield Typed(laid_out(tools_of(plan)[0].to_dict()), "json")
     yield Text(
@@ -127,8 +127,8 @@ matrices beside them are trained. In the talk at the end the tool runs for real.
 - The scores. Measured with this seed: 79 % exact; no call was made where none was wanted. Read the mistakes: the form is
   right, and a rare name is copied wrong.
 - With every weight trained instead (first line below) it was 71 to 75 %: LoRA forgets less of what lesson 3 learned.
-- Rows end with the call, so that the talk does, too; answers after results are learned from conversations that have them
-  (docs/data.md).
+- `data.answered`: for 3 of 10 rows the tool was run, and the row goes on to its result and an answer. Without such rows a
+  model never learns what follows a result.
 - {root}/own-tool/run/checkpoints holds the adapter alone, as a PEFT folder.""",
     then="""\
 toolhone examples own-tool training.lora=null training.optimizer=muon training.muon.learning_rate=0.006 training.learning_rate=0.004

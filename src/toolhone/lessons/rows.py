@@ -81,8 +81,8 @@ user asks and what the tool answers is given. Only what the assistant says count
 - The table: with random weights the right token has next to no chance. After lesson 1 the marks and the JSON around a call
   are near 100 %; what stays lower are the wordings, which a template chose at random.""",
     then="""\
-toolhone config schema                                   # training.loss_on: completion (this) or all (every token counts)
-toolhone data build --out data --train 20 --tasks 0      # conversations as they lie on disk, to read
-toolhone examples format                                 # the same conversation in other dialects""",
+toolhone config schema  # training.loss_on: completion (this) or all (every token counts)
+toolhone data build --out data --train 20 --tasks 0  # conversations as they lie on disk, to read
+toolhone examples format  # the same conversation in other dialects""",
     play=_play,
 )

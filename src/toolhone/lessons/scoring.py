@@ -88,6 +88,6 @@ show what each number counts.""",
     then="""\
 Change a line of {root}/scoring/answers.jsonl, and score again:
 toolhone score --tasks {root}/scoring/tasks.jsonl --predictions {root}/scoring/answers.jsonl --dialect json --json
-toolhone eval {root}/calculator/run --tasks {root}/scoring/tasks.jsonl      # what does your own model do with them?""",
+toolhone eval {root}/calculator/run --tasks {root}/scoring/tasks.jsonl  # what does your own model do with them?""",
     play=_play,
 )

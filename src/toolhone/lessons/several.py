@@ -69,8 +69,8 @@ weather and search answer from an invented world, so that no network is needed."
   result.
 - In the talk: "and in Lisbon?" only makes sense after the question before it.""",
     then="""\
-toolhone chat {root}/several-tools/run                                     # /tools lists them, /raw shows what the model wrote
-toolhone examples several-tools training.steps=350 data.samples=10000      # goes into a run of its own
-toolhone demo                                                              # the whole of it, in about five minutes""",
+toolhone chat {root}/several-tools/run  # /tools lists them, /raw shows what the model wrote
+toolhone examples several-tools training.steps=350 data.samples=10000  # goes into a run of its own
+toolhone demo  # the whole of it, in about five minutes""",
     play=_play,
 )
