@@ -61,7 +61,7 @@ def test_a_whole_playground_file_loads_with_every_key_in_its_place(tmp_path: Pat
     assert tracking.wandb is not None
     assert (tracking.wandb.enabled, tracking.wandb.project, tracking.wandb.run_name) == (False, "tools", "first")
     assert tracking.tensorboard is not None
-    assert tracking.tensorboard.log_dir == "outputs/runs"
+    assert tracking.tensorboard.log_dir == str(tmp_path / "outputs" / "runs")
     assert len(plan.tools) == 3
     assert [note.split(" ")[0] for note in notes] == [
         "training.eval_batch_size",
@@ -99,7 +99,8 @@ def test_use_lora_false_trains_every_weight_and_says_what_that_made_idle() -> No
     values, notes = translated({"training": {"use_lora": False, "lora_r": 8, "lora_alpha": 16}})
     assert values == {"training": {"lora": None}}
     assert notes == ["training.lora_* (rank, alpha) has no effect: training.use_lora is false"]
-    assert translated({"training": {"use_lora": True}}) == ({}, [])
+    assert translated({"training": {"use_lora": True}}) == ({"training": {"lora": {}}}, [])
+    assert load_experiment(None, ["training.lora=null", "training.use_lora=true"]).training.lora is not None
     with pytest.raises(ConfigError, match="use_lora is true or false, got 'no'"):
         translated({"training": {"use_lora": "no"}})
 
@@ -110,15 +111,26 @@ def test_a_train_split_that_is_no_share_is_refused(share: object) -> None:
         translated({"data": {"train_split": share}})
 
 
-def test_precision_switches_set_the_dtype_unless_it_is_named() -> None:
+def test_precision_switches_set_the_dtype_and_contradictions_are_refused() -> None:
     assert translated({"training": {"bf16": True, "fp16": False}})[0]["model"] == {"torch_dtype": "bfloat16"}
-    assert translated({"model": {"torch_dtype": "float32"}, "training": {"fp16": True}})[0]["model"] == {"torch_dtype": "float32"}
+    assert translated({"model": {"torch_dtype": "float16"}, "training": {"fp16": True}})[0]["model"] == {"torch_dtype": "float16"}
+    for values, said in (
+        ({"model": {"torch_dtype": "float32"}, "training": {"fp16": True}}, "torch_dtype is 'float32', but"),
+        ({"training": {"fp16": True, "bf16": True}}, "are both true"),
+        ({"training": {"fp16": 1}}, "is true or false, got 1"),
+        ({"training": {"use_lora": True, "lora": None}}, "training.lora is null"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            translated(values)
 
 
 def test_another_tokenizer_than_the_models_is_named() -> None:
     _, notes = translated({"model": {"name": "a"}, "tokenizer": {"name": "b"}})
     assert notes == ["tokenizer.name 'b' has no effect: a model is used with its own tokenizer ('a')"]
     assert translated({"model": {"name": "a"}, "tokenizer": {"name": "a"}})[1] == []
+    assert translated({"tokenizer": {"name": "b"}})[1] == [
+        "tokenizer.name 'b' has no effect: a model is used with its own tokenizer"
+    ]
 
 
 def test_aliases_work_in_overrides_and_win_over_the_file(tmp_path: Path) -> None:

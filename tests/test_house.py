@@ -22,7 +22,7 @@ ROOMS = (
     ("dialects",),
     ("tokenizer",),
     ("tracking",),
-    ("progress", "run"),
+    ("progress", "run", "trust"),
     ("config",),
     ("aliases", "sections"),
     ("rows", "schema"),

@@ -6,9 +6,13 @@ import pytest
 
 from toolhone.api import open_algorithm, train
 from toolhone.config import load_experiment
+from toolhone.data.gather import gather
+from toolhone.data.pico import CONTEXT, pico_folder
+from toolhone.dialects.choose import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.presets import PICO_STEPS, preset_comment, preset_names, read_preset
 from toolhone.sections import Experiment
+from toolhone.tokenizer import TextTokenizer
 
 NAMES = {
     *("sft-json", "ppo-json", "grpo-quick", "grpo-full", "grpo-production", "grpo-strict", "grpo-progressive", "grpo-low-memory"),
@@ -111,6 +115,16 @@ def test_a_preset_of_a_method_that_does_not_stand_refuses_by_name(name: str) -> 
     plan = preset(name, "model.name=pico")
     with pytest.raises(CapabilityError, match=rf"training.method: {plan.training.method} is not here yet; what is: sft"):
         open_algorithm(plan)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"teacher"}))
+def test_every_prompt_of_a_preset_leaves_room_for_a_reply_in_picos_context(name: str) -> None:
+    plan = preset(name, "model.name=pico", "data.samples=40", "data.max_samples=40")
+    tokenizer = TextTokenizer.load(str(pico_folder(0)))
+    dialect = open_dialect(tokenizer, plan.model.dialect, plan.model.markup)
+    reply = max(plan.training.rl.max_completion_length if plan.training.method != "sft" else 0, plan.evaluation.max_new_tokens)
+    prompts = [tokenizer.encode_spans(dialect.prompt(task.messages, task.tools)) for task in gather(plan).tasks]
+    assert max(map(len, prompts)) + reply <= CONTEXT
 
 
 def test_a_mistyped_preset_is_answered_with_the_nearest_and_the_list() -> None:

@@ -127,9 +127,18 @@ def _train_split(values: Values, notes: list[str]) -> None:  # noqa: ARG001 (eve
 
 def _precision(values: Values, notes: list[str]) -> None:  # noqa: ARG001
     """The switches `fp16` and `bf16`."""
-    for switch, dtype in (("fp16", "float16"), ("bf16", "bfloat16")):
-        if _take(values, ("training", switch)) is True and "torch_dtype" not in values.setdefault("model", {}):
-            values["model"]["torch_dtype"] = dtype
+    switches = {switch: _take(values, ("training", switch)) for switch in ("fp16", "bf16")}
+    for switch, on in switches.items():
+        if on is not _ABSENT and not isinstance(on, bool):
+            raise ConfigError(f"training.{switch} is true or false, got {on!r}")
+    wanted = [dtype for switch, dtype in (("fp16", "float16"), ("bf16", "bfloat16")) if switches[switch] is True]
+    if len(wanted) == 2:
+        raise ConfigError("training.fp16 and training.bf16 are both true; keep one")
+    model = values.setdefault("model", {}) if wanted else None
+    if not isinstance(model, dict):
+        return
+    if model.setdefault("torch_dtype", wanted[0]) != wanted[0]:
+        raise ConfigError(f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training asks for {wanted[0]}; keep one")
 
 
 def _tokenizer(values: Values, notes: list[str]) -> None:
@@ -137,22 +146,28 @@ def _tokenizer(values: Values, notes: list[str]) -> None:
     name = _take(values, ("tokenizer", "name"))
     if name is _ABSENT:
         return
-    model = values.get("model", {}).get("name")
-    if model is not None and name != model:
-        notes.append(f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer ({model!r})")
+    section = values.get("model")
+    model = section.get("name") if isinstance(section, dict) else section
+    if name != model:
+        whose = "" if model is None else f" ({model!r})"
+        notes.append(f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}")
 
 
 _CHANGES: tuple[Callable[[Values, list[str]], None], ...] = (_train_split, _precision, _tokenizer)
 
 
 def _without_lora(values: Values, notes: list[str]) -> None:
-    """`use_lora: false` trains every weight, whatever LoRA settings stand beside it."""
+    """`use_lora: false` trains every weight, whatever LoRA settings stand beside it; `true` asks for adapters."""
     wanted = _take(values, ("training", "use_lora"))
-    if wanted is _ABSENT or wanted is True:
+    if wanted is _ABSENT:
         return
-    if wanted is not False:
+    if not isinstance(wanted, bool):
         raise ConfigError(f"training.use_lora is true or false, got {wanted!r}")
     training = values.setdefault("training", {})
+    if wanted:
+        if training.setdefault("lora", {}) is None:
+            raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
+        return
     if isinstance(training.get("lora"), dict):
         notes.append(f"training.lora_* ({', '.join(training['lora'])}) has no effect: training.use_lora is false")
     training["lora"] = None

@@ -13,8 +13,7 @@ This is the only place that puts a backend, a dialect, tools, data and an algori
 from __future__ import annotations
 
 import hashlib
-import sysconfig
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from toolhone.algorithms.sft import Ending, Hooks, Validation, sft
 from toolhone.backends.base import Lora, Sampler, SamplingParams, Trainer
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
-from toolhone.config import experiment_of, load_experiment, make_experiment, overridden, own_code
+from toolhone.config import experiment_of, load_experiment, make_experiment, overridden, to_stderr
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.data.gather import Materials, gather
+from toolhone.data.gather import Materials, asked_of, gather
 from toolhone.data.pico import pico_folder
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
@@ -37,7 +36,7 @@ from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.familiar import known_metric
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
-from toolhone.owncode import file_of, is_own_code, load_named
+from toolhone.owncode import is_own_code, load_named
 from toolhone.presets import PICO
 from toolhone.progress import Progress, Silent
 from toolhone.rewards.own import Reward, load_rewards
@@ -46,11 +45,14 @@ from toolhone.run import FINAL, Run, read_json, write_json, writing
 from toolhone.schema import Task
 from toolhone.sections import Experiment, ToolResultsSection
 from toolhone.tokenizer import TextTokenizer
-from toolhone.tools.loading import make_registry
+from toolhone.tools.loading import open_registry
 from toolhone.tools.registry import Registry
 from toolhone.tracking.trackers import check_trackers, open_trackers
+from toolhone.trust import as_opened
 
 ADAPTER = "adapter_config.json"
+SETTINGS = ("tools", "allowed_tools", "tool_results", "evaluation")
+"""Sections of another experiment that a run is opened with when one is given."""
 Algorithm = Callable[[Trainer, Sequence[Row], Sequence[Row], Run, Hooks, Path | None], Ending]
 """What `algorithms.sft.sft` is; one of the user's own is called in the same way."""
 
@@ -75,8 +77,7 @@ class Model:
 def experiment(source: Mapping[str, Any] | str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
     """An experiment from a mapping, a file, or all defaults, with `key=value` overrides."""
     if isinstance(source, Mapping):
-        plan = experiment_of(source, "the experiment")
-        return overridden(plan, overrides) if overrides else plan
+        return experiment_of(source, "the experiment", overrides)
     return load_experiment(None if source is None else Path(source), overrides)
 
 
@@ -104,6 +105,7 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
             write_json(folder / "data.json", report)
         hooks = Hooks(lambda sampler: bench.validate(sampler, materials.tasks), bench.save, progress)
         ending = algorithm(bench.trainer, rows, held_out, run, hooks, run.latest() if resume else None)
+        _check_ending(plan.training.method, ending, run)
         if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
             result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
             write_folder(result, run.folder / "evaluation", dialect_fingerprint(bench.dialect), overwrite=True)
@@ -124,6 +126,16 @@ def open_algorithm(plan: Experiment) -> Algorithm:
     )
 
 
+def _check_ending(method: str, ending: object, run: Run) -> None:
+    """An algorithm of the user's own must say how it ended, and leave a model when it finished."""
+    if not isinstance(ending, Ending):
+        raise ConfigError(f"training.method {method}: it must return an Ending (algorithms.sft.Ending), it returned {ending!r:.60}")
+    if ending is Ending.FINISHED and FINAL not in run.checkpoints():
+        raise ConfigError(
+            f"training.method {method}: it finished without a checkpoint; save one with run.save_checkpoint(FINAL, ...)"
+        )
+
+
 @dataclass(frozen=True)
 class Measures:
     """What is measured beside our own scores: metrics and rewards of the user's own."""
@@ -136,13 +148,17 @@ class Measures:
         """Those that the experiment names; a name of a metric that nobody knows is refused."""
         own: dict[str, Metric] = {}
         for name in plan.evaluation.metrics or ():
-            if is_own_code(name):
-                own[name.rpartition(":")[2]] = load_named(name, Path.cwd(), "a metric")
-            else:
+            if not is_own_code(name):
                 known_metric(name)
-        reward = plan.training.rl.reward
-        rewards = load_rewards(reward.functions, reward.weights) if plan.training.method == "sft" else []
-        return Measures(own, rewards)
+            elif (key := name.rpartition(":")[2]) in own:
+                raise ConfigError(
+                    f"evaluation.metrics has two functions named {key!r}; scores are told apart by name, so rename one"
+                )
+            else:
+                own[key] = load_named(name, Path.cwd(), "a metric")
+        reward, method = plan.training.rl.reward, plan.training.method
+        measured = method == "sft" or is_own_code(method)
+        return Measures(own, load_rewards(reward.functions, reward.weights) if measured else [])
 
 
 class _Bench:
@@ -154,7 +170,7 @@ class _Bench:
         name, section = resolve_model(plan), plan.training.lora
         self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
         self.dialect = open_dialect(self.tokenizer, plan.model.dialect, plan.model.markup)
-        adapter = Path(plan.model.adapter) if plan.model.adapter else None
+        adapter = _adapter(plan)
         lora = (
             Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))
             if section
@@ -213,7 +229,8 @@ def evaluate(
         tasks = gather(model.experiment).tasks
         num_samples = num_samples or model.experiment.evaluation.num_samples
     if isinstance(tasks, str | Path):
-        tasks = tasks_from_any(tasks, model.registry.tools, (progress or Silent()).report)
+        tell = to_stderr if progress is None else progress.report
+        tasks = tasks_from_any(tasks, model.registry.tools, tell, asked_of(model.experiment))
     chosen = list(tasks)[:num_samples]
     measures, turns = Measures.of(model.experiment), model.experiment.evaluation.max_turns
     result = play_and_judge(model.policy(), chosen, model.registry, progress, turns, measures.metrics, measures.rewards)
@@ -227,24 +244,24 @@ def open_model(
 ) -> Model:
     """Open a run (its final checkpoint, or the one named), a checkpoint, a model or PEFT folder, a hub name, or `pico`.
 
-    A run has its own experiment; `settings` are tools, dialect and evaluation for a model that has none.
-
-    A run or checkpoint may come from someone else: code that lies in its folder, and code that comes with its model, is run only
-    when an override asks for it.
+    `settings`: an experiment whose tools and evaluation are used in place of the run's; a model that is no run gets all of it.
+    A run or checkpoint may come from someone else; what it may not do then is in `trust`.
     """
     plan, weights = _find(Path(ref), str(ref), checkpoint)
-    if weights is None and settings is not None:
-        own = {"name": plan.model.name, "adapter": plan.model.adapter}
-        plan = settings.model_copy(update={"model": settings.model.model_copy(update=own)})
+    named = {override.partition("=")[0] for override in overrides}
+    if weights is not None and settings is not None:
+        named |= {*SETTINGS, "evaluation.metrics", *(f"tool_results.{key}" for key in ToolResultsSection.model_fields)}
     if weights is not None:
-        plan = _without_foreign_code(plan, Path(ref), {override.partition("=")[0] for override in overrides})
+        plan = as_opened(plan, Path(ref), named, to_stderr)
+    if settings is not None:
+        plan = _with_settings(plan, settings, is_run=weights is not None)
     if overrides:
         plan = overridden(plan, overrides)
     if weights is not None and (weights / "config.json").is_file():
         base, adapter = str(weights), None
     else:
         base = resolve_model(plan)
-        adapter = weights or (Path(plan.model.adapter) if plan.model.adapter else None)
+        adapter = weights or _adapter(plan)
     sampler = open_sampler(base, _options(plan), adapter)
     tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
     _same_vocabulary(tokenizer, sampler.vocabulary, base)
@@ -252,26 +269,12 @@ def open_model(
     return Model(str(ref), sampler, tokenizer, dialect, open_registry(plan), plan, sampler.max_context)
 
 
-def _without_foreign_code(plan: Experiment, folder: Path, named: Collection[str]) -> Experiment:
-    """The experiment of a run folder without what would run code, or write files, at its wish; `named` are the keys of overrides.
-
-    Code that it names must lie in the working folder, outside the run and outside what is installed. HTTP and command tools are
-    switched off, and results of tools are neither written nor read: which may run, and where to write, is said anew.
-    """
-    for key, spec in own_code(plan):
-        if key != "training.method" and key not in named and is_own_code(spec) and not _is_users(file_of(spec), folder):
-            raise RunError(f"{folder} names code to run ({key}: {spec}); if it is yours, name it yourself: {key}=...")
-    model = plan.model.model_copy(update={"trust_remote_code": False})
-    return plan.model_copy(update={"model": model, "allowed_tools": [], "tool_results": ToolResultsSection()})
-
-
-def _is_users(file: Path | None, run: Path) -> bool:
-    """Whether a file is the user's own, as far as its place can tell; a module may be anything that is installed."""
-    if file is None:
-        return False
-    place = file.resolve()
-    installed = [Path(path).resolve() for name, path in sysconfig.get_paths().items() if "lib" in name]
-    return place.is_relative_to(Path.cwd().resolve()) and not any(map(place.is_relative_to, [run.resolve(), *installed]))
+def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Experiment:
+    """The plan with tools and evaluation of another; a model that is no run also gets its dialect, data and everything else."""
+    if is_run:
+        return plan.model_copy(update={name: getattr(settings, name) for name in SETTINGS})
+    own = {"name": plan.model.name, "adapter": plan.model.adapter}
+    return settings.model_copy(update={"model": settings.model.model_copy(update=own)})
 
 
 def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
@@ -279,6 +282,14 @@ def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
         raise ModelError(
             f"{name}: the tokenizer has {tokenizer.vocab_size} tokens but the model only {rows}; they do not belong together"
         )
+
+
+def _adapter(plan: Experiment) -> Path | None:
+    """The PEFT folder that the model starts from; of a run, its checkpoint."""
+    if plan.model.adapter is None:
+        return None
+    folder = Path(plan.model.adapter)
+    return Run.open(folder).checkpoint() if (folder / "experiment.json").is_file() else folder
 
 
 def resolve_model(plan: Experiment) -> str:
@@ -289,13 +300,6 @@ def resolve_model(plan: Experiment) -> str:
     if not Path(name).exists() and ("/" not in name or name.startswith((".", "/", "~"))):
         raise ModelError(f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'")
     return name
-
-
-def open_registry(plan: Experiment) -> Registry:
-    """The tools that may run, by the experiment's `tools`, `allowed_tools` and `tool_results`."""
-    kept = plan.tool_results
-    log, cache, replay = (None if path is None else Path(path) for path in (kept.log, kept.cache, kept.replay))
-    return make_registry(plan.tools, Path.cwd(), plan.allowed_tools, log, cache, replay)
 
 
 def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:

@@ -28,7 +28,7 @@ from toolhone.sections import Experiment
 
 PATH_KEYS: tuple[tuple[str, ...], ...] = (
     *(("data", "path"), ("data", "validation"), ("data", "examples"), ("evaluation", "tasks"), ("model", "adapter")),
-    *(("tool_results", "log"), ("tool_results", "cache"), ("tool_results", "replay")),
+    *(("tool_results", "log"), ("tool_results", "cache"), ("tool_results", "replay"), ("tracking", "tensorboard", "log_dir")),
 )
 CODE_KEYS: tuple[tuple[str, ...], ...] = (
     *(("model", "model_class"), ("data", "format"), ("training", "method"), ("evaluation", "metrics")),
@@ -49,9 +49,9 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = (), tell: Tell
     changes = [_parsed(override, tell) for override in overrides]
     values: dict[str, Any] = {}
     if path is not None and is_preset(path):
-        values, where = read_preset(str(path)), f"the preset {path}"
+        values, where = _for_adapter(read_preset(str(path)), changes, tell), f"the preset {path}"
         if values["model"]["name"] != PICO == _model_name(values, changes):
-            values = for_pico(values)
+            values = _for_adapter(for_pico(values), changes, tell)
             tell(f"{path}: sizes and recipe are those for {PICO} (toolhone config show {path} model.name={PICO})")
     elif path is not None:
         values = _anchored(_translated(_read(path), str(path), tell), path.resolve().parent)
@@ -60,6 +60,15 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = (), tell: Tell
     experiment = make_experiment(values, where)
     _tell_unused(experiment, tell)
     return experiment
+
+
+def _for_adapter(values: dict[str, Any], changes: Sequence[Mapping[str, Any]], tell: Tell) -> dict[str, Any]:
+    """A preset without LoRA settings of its own where an override names an adapter, which brings them."""
+    adapters = [change["model"].get("adapter") for change in changes if isinstance(change.get("model"), dict)]
+    if not any(adapters) or "lora" not in values["training"]:
+        return values
+    tell("training.lora of the preset has no effect: model.adapter brings its own")
+    return {**values, "training": {key: value for key, value in values["training"].items() if key != "lora"}}
 
 
 def is_preset(path: Path) -> bool:
@@ -75,9 +84,12 @@ def make_experiment(values: Mapping[str, Any], where: str) -> Experiment:
         raise ConfigError(_sentence(error, where)) from None
 
 
-def experiment_of(values: Mapping[str, Any], where: str, tell: Tell = to_stderr) -> Experiment:
-    """An experiment from plain values that may use the keys of other systems."""
-    experiment = make_experiment(_translated(dict(values), where, tell), where)
+def experiment_of(values: Mapping[str, Any], where: str, overrides: Sequence[str] = (), tell: Tell = to_stderr) -> Experiment:
+    """An experiment from plain values that may use the keys of other systems, with `key=value` overrides applied."""
+    plain = _translated(dict(values), where, tell)
+    for override in overrides:
+        plain = merged(plain, _parsed(override, tell))
+    experiment = make_experiment(plain, where)
     _tell_unused(experiment, tell)
     return experiment
 
@@ -131,8 +143,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the experiment file {path} cannot be read: {error}") from None
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON that can be read: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a JSON object, it holds {type(values).__name__}")
     return {key: value for key, value in values.items() if key not in ("$schema", "$comment")}
@@ -149,13 +161,15 @@ def _tell_unused(experiment: Experiment, tell: Tell) -> None:
     """Say that settings of reinforcement learning have no effect where there is none."""
     training = experiment.training
     unused = training.rl.model_fields_set - {"reward"}  # own rewards are measured in every validation
+    unused |= {"reward.phases"} if training.rl.reward.phases else set()
     if training.method == "sft" and unused:
         names = ", ".join(sorted(unused))
         tell(f"training.rl ({names}) has no effect with training.method 'sft'")
 
 
 def _model_name(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
-    named = [part["model"]["name"] for part in (values, *changes) if "name" in (part.get("model") or {})]
+    models = [part.get("model") for part in (values, *changes)]
+    named = [model["name"] for model in models if isinstance(model, dict) and "name" in model]
     return str(named[-1]) if named else PICO
 
 
@@ -219,7 +233,8 @@ def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
     result = dict(values)
     for key, value in change.items():
         before = result.get(key)
-        before = {"shape": before} if key == "schedule" and isinstance(before, str) else before
+        if key == "schedule":
+            before, value = ({"shape": text} if isinstance(text, str) else text for text in (before, value))
         result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return result
 

@@ -91,6 +91,14 @@ class DataSection(Section):
             )
         if not reads and (self.validation or self.format != "auto"):
             raise ValueError("data.validation and data.format speak of a file, but there is no data.path")
+        asked = [name for name in ("style", "distractors", "raw_prompt") if getattr(self, name) is not None]
+        asked += ["split"] if self.split != "hash" else []
+        if not reads and asked:
+            raise ValueError(f"data.{asked[0]} speaks of a file, but data.strategy {strategy!r} makes its rows")
+        if reads and (self.examples is not None or self.answered):
+            raise ValueError(
+                "data.examples and data.answered are for rows that are made, but data.path or data.format names rows to read"
+            )
         if self.examples is not None and strategy not in ("manual_templates", "toolbench"):
             raise ValueError(f"data.examples belong to strategy 'manual_templates', but data.strategy is {strategy!r}")
         if self.answered and strategy not in ("manual_templates", "toolbench"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def split_experiment(
     from toolhone.errors import ConfigError
 
     keys = list(overrides or [])
-    if experiment is not None and "=" in experiment and not Path(experiment).exists():
+    if experiment is not None and re.match(r"[\w.]+=", experiment):
         keys, experiment = [experiment, *keys], None
     if experiment is not None and config is not None:
         raise ConfigError(f"two experiments are given, {experiment} and --config {config}; keep one")

@@ -12,6 +12,8 @@ import typer
 
 from toolhone.errors import DataError
 
+ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
+"""Of the SFT array, when nothing else is asked for."""
 app = typer.Typer(help="Make data.", no_args_is_help=True, rich_markup_mode=None)
 BUILD_EXAMPLES = (
     "Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
@@ -45,18 +47,22 @@ def build(  # noqa: PLR0913 (one parameter for each option)
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the files and their row counts as JSON")] = False,
     shape: Annotated[Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")] = Shape.TEMPLATES,
-    rows: Annotated[int, typer.Option(min=1, help="sft-array: how many rows")] = 8000,
+    rows: Annotated[int | None, typer.Option(min=1, help=f"sft-array: how many rows [default: {ROWS}]")] = None,
     shares: Annotated[
-        str, typer.Option(help="sft-array: share of each category, adding up to 1")
-    ] = "calculator=0.25,python_exec=0.25,no_tool=0.5",
+        str | None, typer.Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]")
+    ] = None,
     gsm8k: Annotated[Path | None, typer.Option(help="sft-array: take the calculator rows from this GSM8K file")] = None,
 ) -> None:
     """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl, tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with
     --shape sft-array, one JSON list of calculator, Python and no-tool rows."""
     if gsm8k is not None and shape is not Shape.SFT_ARRAY:
         raise DataError("--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k")
+    if (rows is not None or shares is not None) and shape is not Shape.SFT_ARRAY:
+        raise DataError(
+            "--rows and --shares are for --shape sft-array; of the other files --train, --held-out and --tasks are the sizes"
+        )
     if shape is Shape.SFT_ARRAY:
-        counts = _write_array(out, rows, shares, seed, gsm8k)
+        counts = _write_array(out, rows or ROWS, shares or SHARES, seed, gsm8k)
     else:
         counts = _write_templates(out, train, held_out, tasks, seed)
     if as_json:

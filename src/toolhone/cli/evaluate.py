@@ -50,7 +50,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "--output", help="write the evaluation folder, or, to a name in .json, one JSON object")
     ] = None,
-    config: Annotated[str | None, typer.Option(help="tools and settings for a model that is no run: an experiment file")] = None,
+    config: Annotated[str | None, typer.Option(help="an experiment file: its tools and evaluation, in place of the run's")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score what it does.
@@ -60,13 +60,18 @@ def evaluate(
     from toolhone.api import evaluate as run_evaluation
     from toolhone.api import open_model
     from toolhone.cli.show import show_evaluation
-    from toolhone.config import load_experiment
+    from toolhone.config import load_experiment, to_stderr
+    from toolhone.data.any_tasks import tasks_from_any
+    from toolhone.data.gather import asked_of
     from toolhone.progress import open_progress
 
     opened = open_model(model, checkpoint, overrides or [], None if config is None else load_experiment(Path(config)))
+    if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in overrides or []):
+        num_samples = opened.experiment.evaluation.num_samples
+    chosen = None if tasks is None else tasks_from_any(tasks, opened.registry.tools, to_stderr, asked_of(opened.experiment))
     one_file = out is not None and out.suffix == ".json"
     with open_progress("off" if as_json else opened.experiment.tracking.progress) as progress:
-        result = run_evaluation(opened, tasks, num_samples, None if one_file else out, progress)
+        result = run_evaluation(opened, chosen, num_samples, None if one_file else out, progress)
     if out is not None and one_file:
         _write_one_file(out, result)
     if as_json:
@@ -192,6 +197,8 @@ def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
     tables = {
         file.name if names.count(file.name) == 1 else str(file): read_results_csv(file) for file in files if file not in summaries
     }
+    if out is not None and (out / SUMMARY).resolve() in [file.resolve() for file in summaries]:
+        raise DataError(f"{out / SUMMARY} is one of the files given, and would be overwritten; name another folder with --out")
     if out is not None:
         write_summary(out / SUMMARY, {name: (len(found.rows), found.count("match")) for name, found in tables.items()})
     if as_json:

@@ -3,8 +3,8 @@
     toolhone train --model Qwen/Qwen3-0.6B --data train.jsonl --train --train-type lora --iters 500 --lora-rank 32
 
 Lists may be written with spaces or with commas (`--reward-weights 0.3 0.7`, `--reward-weights 0.3,0.7`), switches alone or with a
-value (`--grad-checkpoint`, `--grad-checkpoint true`). A flag of reinforcement learning sets `training.method` to grpo unless one is
-named. Overrides given as `key=value` win over flags. What each flag became is part of the resolved experiment.
+value (`--grad-checkpoint`, `--grad-checkpoint true`). A flag of reinforcement learning sets `training.method` to grpo where no
+experiment is named and no method. Overrides given as `key=value` win over flags. What each became is in the resolved experiment.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from toolhone.errors import ConfigError
+from toolhone.presets import preset_names
 
 
 class Kind(StrEnum):
@@ -126,7 +127,7 @@ def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _value(flag: Flag, name: str, left: list[str], closed: bool) -> str:
     """Take the value of a flag from the words that follow it; `closed` means that they all belong to it."""
     if flag.kind is Kind.SWITCH:
-        return left.pop(0) if left and left[0].lower() in TRUE + FALSE else "true"
+        return left.pop(0) if left and not left[0].startswith("--") and not _is_override(left[0]) else "true"
     if flag.kind in (Kind.VALUE, Kind.TEXT):
         if not left or left[0].startswith("--"):
             raise ConfigError(f"{name} needs a value ({flag.help})")
@@ -138,17 +139,20 @@ def _value(flag: Flag, name: str, left: list[str], closed: bool) -> str:
 
 
 def _is_override(word: str) -> bool:
-    return "=" in word or word.endswith(".json")
+    return "=" in word or word.endswith(".json") or word in preset_names()
 
 
-def overrides_of(given: dict[str, str]) -> list[str]:
-    """The flags of a command line as `key=value` overrides, in the order of the table."""
+def overrides_of(given: dict[str, str], guess_method: bool = True) -> list[str]:
+    """The flags of a command line as `key=value` overrides, in the order of the table.
+
+    guess_method: a flag of reinforcement learning makes the method grpo, where no file, flag or override names one.
+    """
     flags = [flag for flag in FLAGS if flag.slot in given]
     for flag in flags:
         if flag.slot == "train" and given["train"].lower() in FALSE:
             raise ConfigError("--train false: this verb only trains; to evaluate, use toolhone eval RUN")
     wanted = [_override(flag, given[flag.slot]) for flag in flags if flag.key]
-    if any(flag.rl for flag in flags) and "train_mode" not in given:
+    if guess_method and any(flag.rl for flag in flags) and "train_mode" not in given:
         wanted.insert(0, "training.method=grpo")
     return _lora_first(wanted)
 

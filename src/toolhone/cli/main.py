@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import typer
@@ -46,6 +47,8 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except typer.Exit as end:

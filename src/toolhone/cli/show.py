@@ -12,7 +12,7 @@ from toolhone.backends.base import StopReason
 from toolhone.dialects.base import Problem
 from toolhone.episodes.dialogue import Event
 from toolhone.episodes.policy import Turn
-from toolhone.evaluation.familiar import known_metric
+from toolhone.evaluation.familiar import known_metrics
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.tables import clean, mismatches, predictions, shortened, table
 from toolhone.owncode import is_own_code
@@ -35,15 +35,11 @@ def console() -> Console:
 def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] = ()) -> None:
     """The table of metrics (all, or those that an experiment names), then `count` sample predictions and `count` mismatches."""
     out = console()
-    out.print(table(evaluation, [shown_name(name) for name in metrics]))
+    own = [name.rpartition(":")[2] for name in metrics if is_own_code(name)]
+    out.print(table(evaluation, [*known_metrics([name for name in metrics if not is_own_code(name)]), *own]))
     if count:
         out.print(predictions(evaluation, count))
         out.print(mismatches(evaluation, count))
-
-
-def shown_name(metric: str) -> str:
-    """The name under which a metric of an experiment file was measured."""
-    return metric.rpartition(":")[2] if is_own_code(metric) else known_metric(metric)
 
 
 def show_event(event: Event) -> None:

@@ -40,13 +40,17 @@ def train(
     """Train a model, with progress, validation by generating, checkpoints, and an evaluation at the end."""
     from toolhone.config import load_experiment
     from toolhone.run import Run
+    from toolhone.trust import refuse_to_resume_unnamed
 
     path, keys = split_experiment(experiment, overrides, config)
-    flags = overrides_of(context.meta.get("flags", {}))
-    keys = [*flags, *keys]
+    named = path is not None or any(key.startswith("training.method=") for key in keys)
+    keys = [*overrides_of(context.meta.get("flags", {}), guess_method=not named), *keys]
     folder = out or Path("runs") / (path.stem if path else "sft")
-    own = resume and path is None and not keys
-    plan = Run.open(folder).experiment if own else load_experiment(path, keys)
+    if resume and path is None and not keys:
+        plan = Run.open(folder).experiment
+        refuse_to_resume_unnamed(plan, folder)
+    else:
+        plan = load_experiment(path, keys)
     _train(plan, folder, resume)
 
 

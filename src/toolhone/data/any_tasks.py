@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from toolhone.data.files import read_records, read_tasks
 from toolhone.data.sources import SOURCES, format_of, open_source
@@ -23,14 +24,19 @@ from toolhone.errors import DataError
 from toolhone.schema import Task, Tool
 
 
-def tasks_from_any(path: str | Path, tools: Sequence[Tool] = (), tell: Callable[[str], None] | None = None) -> list[Task]:
-    """The tasks of a file. `tools` are on offer where the file itself has none (none given: the built-in tools)."""
+def tasks_from_any(
+    path: str | Path, tools: Sequence[Tool] = (), tell: Callable[[str], None] | None = None, asked: Asked | None = None
+) -> list[Task]:
+    """The tasks of a file. `tools` are on offer where the file itself has none (none given: the built-in tools).
+
+    asked: options of a source; those that the file's format does not have are left out.
+    """
     path = Path(path)
     if not is_table(path) and _is_own_form(path):
         return read_tasks(path)
     name = format_of(path)
-    asked: Asked = {"tools": tools} if tools and "tools" in SOURCES[name].USES else {}
-    loaded = open_source(path, name, **asked)
+    wanted: Asked = {**(asked or {}), **({"tools": tools} if tools else {})}
+    loaded = open_source(path, name, **cast(Asked, {key: value for key, value in wanted.items() if key in SOURCES[name].USES}))
     said = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
     if not loaded.tasks or (loaded.skipped and tell is None):
         raise DataError(said if loaded.skipped else f"{path}: its rows give no task")

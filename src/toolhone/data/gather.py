@@ -30,8 +30,9 @@ from toolhone.data.templates import Templates
 from toolhone.errors import CapabilityError, DataError
 from toolhone.owncode import is_own_code
 from toolhone.schema import Conversation, Task, Tool
-from toolhone.sections import Experiment
-from toolhone.tools.loading import load_tools, make_registry
+from toolhone.sections import DataSection, Experiment
+from toolhone.tools.builtin import BUILTIN
+from toolhone.tools.loading import load_tools, open_registry
 
 HELD_OUT = 200
 """Most held-out conversations made from templates; as many tasks."""
@@ -48,17 +49,23 @@ class Materials:
 
     def summary(self) -> str:
         """`data: templates; 4000 conversations to train on, 200 held out, 200 tasks; skipped 3: ...`."""
-        skipped = self.report.get("skipped") or {}
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        counts = f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, {len(self.tasks)} tasks"
-        return f"data: {self.report['source']}; {counts}" + (f"; skipped {sum(skipped.values())}: {reasons}" if skipped else "")
+        parts = [f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, {len(self.tasks)} tasks"]
+        for key, word in (("skipped", "skipped"), ("not_answered", "without results")):
+            if lost := self.report.get(key):
+                parts.append(f"{word} {sum(lost.values())}: " + ", ".join(f"{count} {reason}" for reason, count in lost.items()))
+        parts += [self.report["task_file"]] if "task_file" in self.report else []
+        return "; ".join([f"data: {self.report['source']}", *parts])
 
 
 def gather(experiment: Experiment) -> Materials:
     """Read or make the data, check it, and hold a part out."""
     materials = _materials(experiment)
     named, said = experiment.evaluation.tasks, list[str]()
-    tasks = distinct(materials.tasks) if named is None else tasks_from_any(named, tools_of(experiment), said.append)
+    tasks = (
+        distinct(materials.tasks)
+        if named is None
+        else tasks_from_any(named, tools_of(experiment), said.append, asked_of(experiment))
+    )
     report = {**materials.report, "tasks": len(tasks), **({"task_file": said[0]} if said else {})}
     return Materials(materials.train, materials.held_out, tasks, report)
 
@@ -80,14 +87,28 @@ def _materials(experiment: Experiment) -> Materials:
 
 
 def _from_templates(experiment: Experiment) -> Materials:
-    """Questions for the built-in tools among those of the experiment."""
+    """Questions for the built-in tools of the experiment; held-out rows come besides, unless their share is named."""
     data = experiment.data
+    others = [tool.name for spec in experiment.tools if spec not in BUILTIN for tool in load_tools(spec, Path.cwd())]
+    if others:
+        raise DataError(
+            f"data.strategy 'templates' asks for built-in tools only, and tools has {', '.join(map(repr, others))} too; "
+            "make rows with data.strategy 'manual_templates', or name a file with data.path"
+        )
     made = Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
-    count = min(data.samples, data.max_samples or data.samples)
+    count = data.max_samples or data.samples
     held = min(HELD_OUT, count)
+    if "validation_fraction" in data.model_fields_set:
+        held = _held(data, count)
+        count -= held
     train = made.conversations(count, "train")
-    held_out, tasks = made.conversations(held, "held_out_fillers"), made.tasks(held, "held_out_fillers")
+    held_out, tasks = made.conversations(held, "held_out_fillers"), made.tasks(min(held, HELD_OUT), "held_out_fillers")
     return Materials(train, held_out, tasks, _made_report("templates", train, held_out, tasks))
+
+
+def _held(data: DataSection, count: int) -> int:
+    """How many of so many rows are held out."""
+    return min(count - 1, max(1, round(count * data.validation_fraction)))
 
 
 def _from_own_tools(experiment: Experiment) -> Materials:
@@ -96,12 +117,12 @@ def _from_own_tools(experiment: Experiment) -> Materials:
     examples = [] if data.examples is None else read_examples(data.examples, tools)
     made = ManualTemplates(tools, examples, experiment.seed)
     count = data.max_samples or data.samples
-    held = min(count - 1, max(1, round(count * data.validation_fraction)))
+    held = _held(data, count)
     train, held_out = made.conversations(count - held, "train"), made.conversations(held, "held_out")
     tasks = made.tasks(min(held, HELD_OUT), "held_out")
     left = Counter[str]()
     if data.answered:
-        registry, wordings = make_registry(experiment.tools, Path.cwd(), experiment.allowed_tools), answers_of(examples)
+        registry, wordings = open_registry(experiment), answers_of(examples)
         train, left = with_answers(train, registry, wordings, data.answered, experiment.seed)
         held_out, more = with_answers(held_out, registry, wordings, data.answered, experiment.seed)
         left += more
@@ -126,7 +147,7 @@ def _made_report(
 def _from_file(experiment: Experiment) -> Materials:
     data, seed = experiment.data, experiment.seed
     loaded = _open(data.path, experiment)
-    report: dict[str, Any] = {"source": data.path or data.format, **_report(loaded)}
+    report: dict[str, Any] = {"source": _file_in(data.path) if data.path else data.format, **_report(loaded)}
     if not loaded.conversations:
         raise DataError(f"{data.path or data.format}: no row gives a conversation to train on; {loaded.summary()}")
     conversations = list(loaded.conversations)[: data.max_samples]
@@ -147,12 +168,24 @@ def _from_file(experiment: Experiment) -> Materials:
     return Materials(train, held_out, tasks, {**report, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)})
 
 
+def asked_of(experiment: Experiment) -> Asked:
+    """What the experiment asks of a source."""
+    data = experiment.data
+    return {"style": data.style, "distractors": data.distractors, "raw_prompt": data.raw_prompt}
+
+
+def _file_in(path: str) -> str:
+    """The training file of a folder that holds one under the usual name (train.jsonl, train.json); any other path as it is."""
+    names = [name for name in ("train.jsonl", "train.jsonl.gz", "train.json") if (Path(path) / name).is_file()]
+    return str(Path(path) / names[0]) if names else path
+
+
 def _open(path: str | None, experiment: Experiment) -> Loaded:
     data = experiment.data
     if is_own_code(data.format):
         return read_own(data.format, None if path is None else Path(path))
     assert path is not None, "a file strategy has a path"
-    asked: Asked = {"style": data.style, "distractors": data.distractors, "raw_prompt": data.raw_prompt}
+    asked, path = asked_of(experiment), _file_in(path)
     name = "toolbench" if data.chosen_strategy == "toolbench" else data.format
     name = format_of(Path(path)) if name == "auto" else name
     if name in SOURCES and "tools" in SOURCES[name].USES:

@@ -24,7 +24,7 @@ systems never show a tool's result to the model. A definition is applied as it s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -238,6 +238,13 @@ def known_metric(name: str) -> str:
         near = nearest(name, (*names, *METRIC_ALIASES))
         raise ConfigError(f"there is no metric {name!r}{near}; known: {', '.join(names)}, and your own as 'file.py:function'")
     return found
+
+
+def known_metrics(names: Sequence[str]) -> list[str]:
+    """The full names of a list. Beside a metric that only the playground has, a name that both have means the playground's."""
+    found = [known_metric(name) for name in names]
+    theirs = any(name.startswith("playground.") for name in found)
+    return [f"playground.{name}" if theirs and name in FAMILIAR["playground"] else name for name in found]
 
 
 def playground_summary(evaluation: Evaluation) -> dict[str, Json]:

@@ -19,7 +19,10 @@ PICO = "pico"
 PICO_STEPS, PICO_ROWS, PICO_TOKENS, PICO_REPLY = 300, 2000, 1024, 96
 """A training of pico is a matter of a minute or two: at most so many steps, rows made and tokens in a reply.
 
-Rows may have up to `PICO_TOKENS`: pico's tokenizer knows its own chat markup, and spells other dialects in small pieces."""
+Rows may have up to `PICO_TOKENS`: pico's tokenizer knows its own chat markup, and spells other dialects in small pieces.
+"""
+PICO_TOOLS = 2
+"""Tools that a dialect other than pico's own may describe, so that its instructions leave room in pico's context."""
 
 
 @cache
@@ -75,6 +78,8 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
         if name in data:
             data[name] = min(PICO_ROWS, data[name])
     model = {**values.get("model", {}), "name": PICO, "torch_dtype": "float32"}
+    if model.get("dialect", "auto") != "auto":
+        values = {**values, "tools": values["tools"][:PICO_TOOLS]}
     evaluation = {**values.get("evaluation", {}), "max_new_tokens": PICO_REPLY}
     return {**values, "model": model, "data": data, "training": training, "evaluation": evaluation}
 

@@ -28,6 +28,7 @@ from typing import Any, cast
 from toolhone.errors import ConfigError, nearest
 from toolhone.owncode import file_of, is_own_code, load_named, module_in_file
 from toolhone.schema import Json, Tool
+from toolhone.sections import Experiment
 from toolhone.tools.command import CommandTool
 from toolhone.tools.fitting import COMPOSED, fitted
 from toolhone.tools.http import HttpTool
@@ -46,6 +47,13 @@ _KEYS = {
 }
 _GRACE = 5.0
 """Seconds that the registry waits longer than a tool that keeps its own time."""
+
+
+def open_registry(plan: Experiment) -> Registry:
+    """The tools that may run, by an experiment's `tools`, `allowed_tools` and `tool_results`."""
+    kept = plan.tool_results
+    log, cache, replay = (None if path is None else Path(path) for path in (kept.log, kept.cache, kept.replay))
+    return make_registry(plan.tools, Path.cwd(), plan.allowed_tools, log, cache, replay)
 
 
 def make_registry(

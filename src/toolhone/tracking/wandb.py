@@ -40,7 +40,12 @@ def check(section: WandbSection) -> None:
     wandb = package("wandb", SERVICE)
     mode = _mode(section)
     # The global settings, not those of a run, decide whether the client sends usage statistics.
-    wandb.setup(wandb.Settings(mode=mode, silent=True))
+    try:
+        wandb.setup(wandb.Settings(mode=mode, silent=True))
+    except Exception as error:  # a variable WANDB_... of the environment that it cannot read
+        raise ConfigError(
+            f"tracking.wandb: its settings cannot be used ({first_line(error)}); look at the variables WANDB_..."
+        ) from None
     if mode == "offline" or wandb.run is not None:
         return
     try:

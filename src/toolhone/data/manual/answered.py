@@ -1,6 +1,6 @@
 """Conversations that go on from the calls: the tools run, their results come in, and the assistant answers.
 
-    answers = answers_of(examples)                             # {"book_table": "Done: {booked}."}
+    answers = answers_of(examples)                             # {"book_table": ["Done: {booked}."]}
     more, left = with_answers(conversations, registry, answers, share=0.3, seed=0)
     left                                                       # Counter of reasons why a chosen row was left as it was
 
@@ -23,29 +23,35 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message
 from toolhone.tools.registry import Outcome, Registry
 
+Wordings = Mapping[str, Sequence[str]]
+"""How an answer after a call may be worded, by tool."""
 
-def answers_of(examples: Sequence[Example]) -> dict[str, str]:
-    """How the answer after a call of a tool is worded, by tool: the first example with one call and an answer says so."""
-    wordings: dict[str, str] = {}
+
+def answers_of(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """The wordings that examples give: each with one call and an answer gives one for its tool."""
+    wordings: dict[str, list[str]] = {}
     for example in examples:
         if len(example.calls) == 1 and example.answer:
-            wordings.setdefault(example.calls[0].name, example.answer)
+            wordings.setdefault(example.calls[0].name, []).append(example.answer)
     return wordings
 
 
 def with_answers(
-    conversations: Sequence[Conversation], registry: Registry, answers: Mapping[str, str], share: float, seed: int
+    conversations: Sequence[Conversation], registry: Registry, answers: Wordings, share: float, seed: int
 ) -> tuple[list[Conversation], Counter[str]]:
     """The conversations, a share of those that end with calls carried on to the answer; which ones depends on seed and id alone."""
     left: Counter[str] = Counter()
     result = []
     for conversation in conversations:
-        chosen = conversation.messages[-1].tool_calls and random.Random(f"answered {seed} {conversation.id}").random() < share
-        result.append(_carried_on(conversation, registry, answers, left) if chosen else conversation)
+        rng = random.Random(f"answered {seed} {conversation.id}")
+        chosen = conversation.messages[-1].tool_calls and rng.random() < share
+        result.append(_carried_on(conversation, registry, answers, rng, left) if chosen else conversation)
     return result, left
 
 
-def _carried_on(conversation: Conversation, registry: Registry, answers: Mapping[str, str], left: Counter[str]) -> Conversation:
+def _carried_on(
+    conversation: Conversation, registry: Registry, answers: Wordings, rng: random.Random, left: Counter[str]
+) -> Conversation:
     calls = conversation.messages[-1].tool_calls
     results = registry.run_all(calls)
     failed = next((result for result in results if result.outcome is not Outcome.OK), None)
@@ -53,7 +59,8 @@ def _carried_on(conversation: Conversation, registry: Registry, answers: Mapping
         left[f"a call ended as {failed.outcome}: {failed.content:.80}"] += 1
         return conversation
     said = [Message("tool", result.content, tool_call_id=call.id, name=call.name) for call, result in zip(calls, results)]
-    parts = [worded(answers.get(call.name, ""), result.value, result.content) for call, result in zip(calls, results)]
+    wordings = [rng.choice(answers.get(call.name) or [""]) for call in calls]
+    parts = [worded(wording, result.value, result.content) for wording, result in zip(wordings, results)]
     return replace(conversation, messages=(*conversation.messages, *said, Message("assistant", " ".join(parts))))
 
 
@@ -63,10 +70,12 @@ def worded(wording: str, value: Json, content: str) -> str:
         return _pairs(value) if isinstance(value, Mapping) and value else content
     fields = {name: _plain(field) for name, field in value.items()} if isinstance(value, Mapping) else {}
     try:
-        places = [name for _, name, _, _ in string.Formatter().parse(wording)]
+        places = list(string.Formatter().parse(wording))
     except ValueError as error:
         raise DataError(f"the answer {wording!r} of an example: {error}; write a brace that is no place as {{{{ or }}}}") from None
-    for name in places:
+    for _, name, form, conversion in places:
+        if form or conversion:
+            raise DataError(f"the answer {wording!r} of an example has a format in {{{name}}}; a place holds a name alone")
         if name not in (None, "result") and name not in fields:
             has = ", ".join(fields) or "no fields"
             raise DataError(f"the answer {wording!r} of an example asks for {{{name}}}, but the tool's result has {has}")
