@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ import pytest
 from toolhone import evaluate, open_model, train
 from toolhone.api import Model
 from toolhone.cli.evaluate import score
-from toolhone.config import experiment_of, merged
+from toolhone.config import experiment_of
 from toolhone.episodes.episode import Ending, Episode
 from toolhone.episodes.policy import Turn
-from toolhone.errors import ConfigError, DataError, ModelError, RunError, UserError
+from toolhone.errors import ConfigError, DataError, ModelError, UserError
 from toolhone.owncode import load_named
 from toolhone.run import Run
 from toolhone.schema import Message, Task, ToolCall
@@ -116,6 +114,28 @@ def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: P
 
 
 @pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def mine(t, rows, held_out, run, hooks, resume): return None", r"must return an Ending .* it returned None"),
+        (
+            "from toolhone.algorithms.sft import Ending\ndef mine(t, rows, held_out, run, hooks, resume): return Ending.FINISHED",
+            "it finished without a checkpoint",
+        ),
+    ],
+)
+def test_an_algorithm_must_say_how_it_ended_and_leave_a_model(folder: Path, code: str, said: str) -> None:
+    (folder / "mine.py").write_text(code)
+    with pytest.raises(ConfigError, match=said):
+        train(plan(training={"method": "mine.py:mine"}), "run")
+
+
+def test_two_metrics_of_one_name_are_refused(folder: Path) -> None:
+    (folder / "other.py").write_text("def brief(task, episode): return 0.0")
+    with pytest.raises(ConfigError, match="two functions named 'brief'"):
+        train(plan(evaluation={"metrics": ["brief.py:brief", "other.py:brief"]}), "run")
+
+
+@pytest.mark.parametrize(
     ("sections", "code", "error", "said"),
     [
         ({"data": {"format": "x.py:rows"}}, "def rows(path): return [1]", DataError, "row 1: wanted a Conversation or a mapping"),
@@ -151,51 +171,6 @@ def test_a_mistake_in_own_code_gets_one_sentence(
     with pytest.raises(error, match=said) as caught:
         train(plan(**sections), "run")
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def foreign(folder: Path) -> Callable[..., None]:
-    """Makes a run as somebody else may have left it: with other values in its experiment."""
-    trained(plan(evaluation={"at_end": False}))
-    path = folder / "run" / "experiment.json"
-    original = json.loads(path.read_text())
-    return lambda **changes: path.write_text(json.dumps(merged(original, changes)))  # type: ignore[return-value]
-
-
-def test_a_run_of_somebody_else_runs_no_code_that_it_names(folder: Path, foreign: Callable[..., None]) -> None:
-    (folder / "run" / "evil.py").write_text("print('ran')")
-    outside = folder.parent / "outside.py"
-    outside.write_text("print('ran')")
-    for spec in ("os:system", f"{subprocess.__file__}:getoutput", f"{folder}/run/evil.py:f", f"{outside}:f"):
-        for changes in (
-            {"model": {"model_class": spec}},
-            {"evaluation": {"metrics": [spec]}},
-            {"data": {"format": spec, "path": "x"}},
-            {"training": {"rl": {"reward": {"functions": [spec]}}}},
-            {"tools": [spec]},
-            {"tools": [{"name": "f", "description": "", "implementation": spec}]},
-            {"tools": [{"name": "f", "description": "", "function": spec}]},
-        ):
-            foreign(**changes)
-            with pytest.raises(RunError, match="names code to run"):
-                open_model("run")
-
-
-def test_a_run_of_somebody_else_reaches_nothing_outside_and_writes_nothing(folder: Path, foreign: Callable[..., None]) -> None:
-    tool = {"name": "touch", "description": "", "type": "command", "command": "touch made", "parameters": {"type": "object"}}
-    kept = {"log": str(folder / "log.jsonl"), "cache": None, "replay": None}
-    foreign(tools=[tool], allowed_tools=["touch"], tool_results=kept, model={"trust_remote_code": True})
-    model = open_model("run")
-    result = model.registry.run(ToolCall("touch", {}))
-    assert result.outcome == "refused"
-    assert "allow it by name" in result.content
-    assert not (folder / "made").exists()
-    assert not (folder / "log.jsonl").exists()
-    assert not model.experiment.model.trust_remote_code
-    allowed = open_model("run", overrides=['allowed_tools=["touch"]', "tool_results.log=log.jsonl"])
-    assert allowed.registry.run(ToolCall("touch", {})).outcome == "ok"
-    assert (folder / "made").exists()
-    assert (folder / "log.jsonl").exists()
 
 
 def test_paths_of_own_code_in_a_file_are_relative_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

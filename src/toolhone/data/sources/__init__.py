@@ -46,16 +46,17 @@ def open_source(path: str | Path, format: str = "auto", **asked: Unpack[Asked]) 
 
 
 def format_of(path: str | Path) -> str:
-    """The name of the format that the first rows of a file are of."""
+    """The name of the format that the first rows of a file are of, or at least half of them."""
     path = Path(path)
     if toolbench.is_whole(path):
         return toolbench.NAME
     known = TABLES if is_table(path) else tuple(SOURCES)
     with closing(read_rows(path)) as rows:
         records: list[Record] = [record for _, record in islice(rows, _SNIFFED)]
-    for name in known:
-        if SOURCES[name].sniff(records):
-            return name
+    fitting = {name: sum(SOURCES[name].sniff([record]) for record in records) for name in known}
+    best = max(fitting, key=fitting.__getitem__)
+    if fitting[best] and 2 * fitting[best] >= len(records):  # a broken row among the first is counted later, when they are read
+        return best
     keys = ", ".join(map(repr, sorted(records[0])))
     raise DataError(f"{path}: the format was not recognised; its first row has the keys {keys}; known formats: {', '.join(known)}")
 
