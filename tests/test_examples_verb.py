@@ -242,7 +242,6 @@ def test_paragraphs_join_lines_and_keep_dashes_apart(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "one two\n- three four\n- five\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
 def test_every_lesson_runs_to_its_end(lesson: Lesson, quick_desk: Desk) -> None:
     if lesson is own_tool.LESSON:
@@ -254,7 +253,6 @@ def test_every_lesson_runs_to_its_end(lesson: Lesson, quick_desk: Desk) -> None:
     assert expected <= kinds(iter(seen))
 
 
-@pytest.mark.slow
 def test_the_tour_has_every_tool_every_dialect_and_both_ways_of_training(tmp_path: Path) -> None:
     stages = list(tour(Desk(tmp_path, QUICK)))
     tools = {tool for stage in stages for tool in stage.tools.split(", ")}

@@ -1,6 +1,7 @@
 """The rules of the house that can be measured: imports run downwards, files and functions stay short."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,9 @@ def test_files_and_functions_are_short_and_modules_explain_themselves(path: Path
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
+def test_no_page_of_the_documentation_has_a_figure_left_to_fill_in() -> None:
+    root = SOURCE.parents[1]
+    for page in (*root.glob("*.md"), *root.glob("docs/**/*.md")):
+        assert not re.findall(r"@[A-Z0-9]+@|\bTODO\b|\bTBD\b", page.read_text()), page

@@ -126,7 +126,7 @@ def talks_of(stage: Stage) -> Iterator[Talk]:
     if stage.name == several.NAME:
         yield from talks(model_of(stage.run), *several.QUESTIONS)
     elif stage.name == own_tool.NAME:
-        yield from talks(model_of(stage.run), *own_tool.QUESTIONS[:1])
+        yield from talks(own_tool.model_with_tool(stage.run), *own_tool.QUESTIONS[:1])
 
 
 def _stage(desk: Desk, name: str, values: Mapping[str, Any]) -> Stage:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from toolhone.api import Model
 from toolhone.config import load_experiment
 from toolhone.data.gather import gather, tools_of
 from toolhone.lessons.calculator import RECIPE
@@ -86,6 +88,11 @@ def experiment_from(start: Run, folder: str = "..") -> dict[str, Any]:
     }
 
 
+def model_with_tool(run: Run) -> Model:
+    """The trained model with its tool: the file is this lesson's own, so it is named, and may run wherever it lies."""
+    return model_of(run, f"tools={json.dumps(run.experiment.tools)}")
+
+
 def _play(desk: Desk) -> Iterator[Shown]:
     start = several_run(desk)
     code = write_code(desk)
@@ -104,7 +111,7 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
     yield scores_of(run, "Questions with names and phrasings that training never saw", mistakes=2)
-    yield from talks(model_of(run), *QUESTIONS)
+    yield from talks(model_with_tool(run), *QUESTIONS)
 
 
 def _called(message: Any) -> str:
