@@ -1,23 +1,31 @@
 """No setting is lost without a word: each of these was, once."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
 from toolhone import evaluate, experiment, open_model, train
 from toolhone.cli.main import main
+from toolhone.cli.train import _command_to_resume
 from toolhone.config import experiment_of, load_experiment
 from toolhone.data.gather import gather
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.familiar import known_metrics
+from toolhone.run import Run
+from toolhone.signature import schema_of_callable
 
 PROMPT = (
     "You may call these functions.\n\n"
     '[{"name": "area", "description": "Area.", "parameters": {"w": {"description": "width", "type": "int"}}}]\n\nHow large is 3?'
 )
 ROW = {"prompt": PROMPT, "answer": "area(w=3)", "type": "tool_call", "ground_truth": "area", "possible_boxed_answers": ["area"]}
+
+
+class Guest(TypedDict):
+    name: str
 
 
 def plan(*overrides: str) -> Any:
@@ -192,3 +200,66 @@ def test_another_experiments_tools_and_evaluation_are_used_where_they_are_named(
     assert "kept 1 of 2 rows" in shown.err
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["total_cases"], found["details"][0]["expected_tool"]) == (1, "weather")
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["data.samples=60"], ["data.train_split=0.7", "data.samples=30"], ["data.max_samples=20"]]
+)
+def test_a_reopened_run_has_the_rows_and_tasks_that_it_was_trained_with(tmp_path: Path, overrides: list[str]) -> None:
+    first = plan("data.samples=50", *overrides)
+    again = Run.create(tmp_path / "run", first) and Run.open(tmp_path / "run").experiment
+    before, after = gather(first), gather(again)
+    assert before.train == after.train
+    assert before.held_out == after.held_out
+    assert before.tasks == after.tasks
+
+
+def test_a_stopped_run_prints_a_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["toolhone", "train", "own.json", "seed=1"])
+    assert _command_to_resume(plan(), Path("runs/a")) == "toolhone train --resume --out runs/a"
+    outside = tmp_path.parent / "t.py"
+    outside.write_text("def f(a: int) -> int:\n    return a\n")
+    command = _command_to_resume(plan(f'tools=["{outside}:f"]'), Path("runs/own"))
+    assert command == "toolhone train own.json seed=1 --out runs/own --resume"
+
+
+def test_flags_may_be_spelt_with_underscores_and_mistakes_get_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(monkeypatch, "config", "show", "--model", "pico", "--lora_rank=4", "--max_seq_length", "99", "--iters", "5") == 0
+    shown = json.loads(capsys.readouterr().out)["training"]
+    assert (shown["lora"]["rank"], shown["max_length"], shown["steps"]) == (4, 99, 5)
+    assert run_cli(monkeypatch, "train", "--itres", "5") == 2
+    assert "there is no option --itres (did you mean '--iters'?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('config show evaluation.metrics=["exact_mach"]', "did you mean 'exact_match'"),
+        ("data build --shape sft-array --train 5 --out x.json", "how many rows an SFT array has is said with --rows"),
+        ("data build --rows 5 --out x", "--rows and --shares are for --shape sft-array"),
+        ("score --csv x.csv --jsonl", "leave out --jsonl"),
+        ("score --csv x.csv --reward a.py:b", "leave out --reward"),
+        ("examples 2 --yes training.stepz=5", "did you mean 'steps'"),
+        ("eval runs/nosuch", "no model or run at 'runs/nosuch'"),
+    ],
+)
+def test_what_cannot_have_an_effect_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert run_cli(monkeypatch, *line.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_type_that_pydantic_refuses_is_one_sentence() -> None:
+    def book(guest: Guest) -> str:  # noqa: ARG001
+        return ""
+
+    book.__annotations__ = {"guest": Guest, "return": str}
+    if sys.version_info < (3, 12):
+        with pytest.raises(DataError, match="tool 'book': no JSON Schema for parameter 'guest'"):
+            schema_of_callable(book)

@@ -90,6 +90,7 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
     if run is None and (folder / "experiment.json").exists():
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
     check_trackers(plan.tracking)
+    Measures.of(plan)
     registry = open_registry(plan)
     materials = gather(plan)
     progress.report(materials.summary())
@@ -297,9 +298,15 @@ def resolve_model(plan: Experiment) -> str:
     name = plan.model.name
     if name == PICO:
         return str(pico_folder(plan.seed))
-    if not Path(name).exists() and ("/" not in name or name.startswith((".", "/", "~"))):
+    if not Path(name).exists() and not _may_be_on_the_hub(name):
         raise ModelError(f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'")
     return name
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    """Whether a name that is no path here looks like `owner/model`; `runs/mine` beside a folder `runs` is a path with a mistake."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not Path(parts[0]).is_dir()
 
 
 def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
@@ -311,7 +318,7 @@ def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Pat
         return run.experiment, run.checkpoint(checkpoint)
     if checkpoint is not None:
         raise RunError(f"--checkpoint names a checkpoint of a run, but {ref} is no run folder (it holds no experiment.json)")
-    if ref != PICO and not path.exists() and ("/" not in ref or ref.startswith((".", "/"))):
+    if ref != PICO and not path.exists() and not _may_be_on_the_hub(ref):
         raise ModelError(f"no model or run at {ref!r}; give a run folder, a checkpoint, a model folder, a hub name or 'pico'")
     if (path / ADAPTER).is_file():
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""

@@ -65,7 +65,9 @@ class DataSection(Section):
     validation: str | None = Field(
         None, description="validation file in the same format; none: a part of the training file is held out"
     )
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the rows that is held out")
+    validation_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share of the rows that is held out; none: 0.1, and of templates a number of rows besides"
+    )
     split: Literal["hash", "tools"] = Field("hash", description="hold out by hash, or so that no held-out tool is ever trained on")
     style: Literal["calls", "short"] | None = Field(
         None, description="gsm8k: keep the text beside a call (calls), or drop it (short)"
@@ -73,6 +75,11 @@ class DataSection(Section):
     distractors: int | None = Field(None, ge=0, description="seal_tools: how many other tools to offer [4]")
     raw_prompt: bool | None = Field(None, description="prompt_rows: use the prompt as one text, unchanged [false]")
     too_long: Literal["drop", "error"] = Field("drop", description="rows longer than training.max_length: drop and count, or stop")
+
+    @property
+    def held_out_share(self) -> float:
+        """The share of rows that is held out, with the default filled in."""
+        return self.validation_fraction or 0.1
 
     @property
     def chosen_strategy(self) -> str:

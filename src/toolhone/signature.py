@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from toolhone.errors import DataError
 
@@ -51,7 +51,7 @@ def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[
     text = next((note for note in get_args(hint)[1:] if isinstance(note, str)), None) if get_origin(hint) is Annotated else None
     try:
         schema = TypeAdapter(hint).json_schema()
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeError) as error:
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
         raise DataError(f"tool {tool!r}: no JSON Schema for parameter {parameter.name!r} of type {hint!r}: {error}") from None
     schema.pop("title", None)
     if text:

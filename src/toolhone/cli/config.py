@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from toolhone.cli.flags import FlagCommand, overrides_of
+
 app = typer.Typer(help="The experiment file: its schema, and what a file resolves to.", no_args_is_help=True, rich_markup_mode=None)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. training.steps=100")]
@@ -24,16 +26,21 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
-@app.command(epilog="Example: toolhone config show sft.json training.steps=100")
+@app.command(epilog="Example: toolhone config show sft.json training.steps=100", cls=FlagCommand)
 def show(
+    context: typer.Context,
     experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="none: all defaults")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
     from toolhone.config import load_experiment
+    from toolhone.evaluation.familiar import known_metrics
+    from toolhone.owncode import is_own_code
 
-    path, keys = split_experiment(experiment, overrides)
-    print(json.dumps(load_experiment(path, keys).model_dump(), indent=2))
+    path, keys = experiment_and_keys(context, experiment, overrides)
+    plan = load_experiment(path, keys)
+    known_metrics([name for name in plan.evaluation.metrics or () if not is_own_code(name)])
+    print(json.dumps(plan.model_dump(), indent=2))
 
 
 @app.command(epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico")
@@ -48,6 +55,15 @@ def presets(as_json: Annotated[bool, typer.Option("--json", help="print one JSON
     width = max(map(len, comments))
     for name, comment in comments.items():
         print(f"{name:{width}}  {comment}")
+
+
+def experiment_and_keys(
+    context: typer.Context, experiment: str | None, overrides: list[str] | None, config: str | None = None
+) -> tuple[Path | None, list[str]]:
+    """The file or preset, and all overrides: those of flags first, so that `key=value` wins."""
+    path, keys = split_experiment(experiment, overrides, config)
+    named = path is not None or any(key.startswith("training.method=") for key in keys)
+    return path, [*overrides_of(context.meta.get("flags", {}), guess_method=not named), *keys]
 
 
 def split_experiment(

@@ -12,6 +12,8 @@ import typer
 
 from toolhone.errors import DataError
 
+TRAIN, HELD_OUT, TASKS = 4000, 200, 400
+"""Sizes of the files of conversations and tasks, when nothing else is asked for."""
 ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 """Of the SFT array, when nothing else is asked for."""
 app = typer.Typer(help="Make data.", no_args_is_help=True, rich_markup_mode=None)
@@ -39,11 +41,12 @@ def build(  # noqa: PLR0913 (one parameter for each option)
     out: Annotated[Path, typer.Option(help="the folder to write into; with --shape sft-array a file may be named as well")] = Path(
         "data"
     ),
-    train: Annotated[int, typer.Option(min=1, help="conversations in train.jsonl")] = 4000,
+    train: Annotated[int | None, typer.Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")] = None,
     held_out: Annotated[
-        int, typer.Option(min=0, help="conversations in held_out.jsonl, with fillers that training never sees")
-    ] = 200,
-    tasks: Annotated[int, typer.Option(min=0, help="tasks in each of the task files")] = 400,
+        int | None,
+        typer.Option(min=0, help=f"conversations in held_out.jsonl, with fillers that training never sees [default: {HELD_OUT}]"),
+    ] = None,
+    tasks: Annotated[int | None, typer.Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")] = None,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the files and their row counts as JSON")] = False,
     shape: Annotated[Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")] = Shape.TEMPLATES,
@@ -61,10 +64,19 @@ def build(  # noqa: PLR0913 (one parameter for each option)
         raise DataError(
             "--rows and --shares are for --shape sft-array; of the other files --train, --held-out and --tasks are the sizes"
         )
+    if shape is Shape.SFT_ARRAY and any(size is not None for size in (train, held_out, tasks)):
+        raise DataError(
+            "--train, --held-out and --tasks are for the other shape; how many rows an SFT array has is said with --rows"
+        )
     if shape is Shape.SFT_ARRAY:
         counts = _write_array(out, rows or ROWS, shares or SHARES, seed, gsm8k)
     else:
-        counts = _write_templates(out, train, held_out, tasks, seed)
+        size = {
+            "train": train or TRAIN,
+            "held_out": HELD_OUT if held_out is None else held_out,
+            "tasks": TASKS if tasks is None else tasks,
+        }
+        counts = _write_templates(out, size, seed)
     if as_json:
         print(json.dumps(counts))
     else:
@@ -72,18 +84,18 @@ def build(  # noqa: PLR0913 (one parameter for each option)
             print(f"{count:6d} rows  {name}")
 
 
-def _write_templates(out: Path, train: int, held_out: int, tasks: int, seed: int) -> dict[str, int]:
+def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, int]:
     from toolhone.data.files import write_jsonl
     from toolhone.data.templates import Templates
     from toolhone.schema import Conversation, Task
 
     made = Templates(seed)
     files: dict[str, Sequence[Conversation | Task]] = {
-        "train.jsonl": made.conversations(train, "train"),
-        "held_out.jsonl": made.conversations(held_out, "held_out_fillers"),
-        "tasks_held_out_fillers.jsonl": made.tasks(tasks, "held_out_fillers"),
-        "tasks_held_out_phrasings.jsonl": made.tasks(tasks, "held_out_phrasings"),
-        "tasks_rl.jsonl": made.tasks(tasks, "rl"),
+        "train.jsonl": made.conversations(size["train"], "train"),
+        "held_out.jsonl": made.conversations(size["held_out"], "held_out_fillers"),
+        "tasks_held_out_fillers.jsonl": made.tasks(size["tasks"], "held_out_fillers"),
+        "tasks_held_out_phrasings.jsonl": made.tasks(size["tasks"], "held_out_phrasings"),
+        "tasks_rl.jsonl": made.tasks(size["tasks"], "rl"),
     }
     return {str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows)) for name, rows in files.items() if rows}
 

@@ -114,7 +114,8 @@ def score(  # noqa: PLR0913 (the options of a command)
 ) -> None:
     """Score answers that were produced anywhere; no model is needed. With --csv, --out gets summary_results.csv."""
     if csv:
-        _refuse_mixing({"--tasks": tasks, "--predictions": predictions, "--dialect": dialect, "--tools": tools or None})
+        others = {"--reward": " ".join(reward or []) or None, "--jsonl": "yes" if as_jsonl else None}
+        _refuse_mixing({"--tasks": tasks, "--predictions": predictions, "--dialect": dialect, "--tools": tools or None, **others})
         _score_tables(csv, out, as_json)
         return
     if tasks is None or predictions is None:

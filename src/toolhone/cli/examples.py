@@ -28,9 +28,11 @@ def examples(
     out: Annotated[Path, typer.Option(help="the folder that lessons write into")] = Path("runs/examples"),
 ) -> None:
     """Lessons that run for real, from a calculator by supervised training to a tool of your own. No network, no GPU."""
+    from toolhone.config import load_experiment
     from toolhone.lessons import LESSONS, Desk
     from toolhone.progress import open_progress
 
+    load_experiment(None, overrides or (), tell=lambda _: None)  # a mistake in an override stops here
     desk = Desk(out, tuple(overrides or ()), open_progress, _tell)
     asks = sys.stdin.isatty() and not yes
     if list_ or (lesson is None and not asks):

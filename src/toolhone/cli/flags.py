@@ -17,7 +17,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from toolhone.errors import ConfigError
+from toolhone.errors import ConfigError, nearest
 from toolhone.presets import preset_names
 
 
@@ -91,7 +91,13 @@ class FlagCommand(TyperCommand):
     """A command that takes `FLAGS` besides its own options; what was given, as text, is in the context's `meta["flags"]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        given, left = split_flags(args)
+        words = [_with_dashes(word) for word in args]
+        known = {*_BY_NAME, *(name for option in self.get_params(ctx) for name in option.opts)}
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                raise ConfigError(f"there is no option {name}{nearest(name, known)}; see toolhone train --help")
+        given, left = split_flags(words)
         ctx.meta["flags"] = given
         parsed: list[str] = super().parse_args(ctx, left)
         return parsed
@@ -103,6 +109,12 @@ class FlagCommand(TyperCommand):
             formatter.write_dl(
                 [(", ".join(flag.names) + shape[flag.kind], f"{flag.help} [{flag.key or 'no key'}]") for flag in FLAGS]
             )
+
+
+def _with_dashes(word: str) -> str:
+    """`--lora_rank=4` as `--lora-rank=4`: both spellings are in use."""
+    name, sign, value = word.partition("=")
+    return f"{name.replace('_', '-')}{sign}{value}" if name.startswith("--") else word
 
 
 def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -165,8 +165,9 @@ class Talk:
         except UserError as error:
             self._screen.tell(str(error))
             return
-        kept = len(transcript.conversation.messages) if transcript.conversation else 0
-        self._screen.tell("; ".join([f"{kept} messages saved to {name}", *transcript.sentences()]))
+        kept = transcript.conversation
+        said = f"{len(kept.messages)} messages saved to {name}" if kept else f"nothing to save; {name} was not written"
+        self._screen.tell("; ".join([said, *transcript.sentences()]))
 
 
 def _described(tool: Tool) -> str:

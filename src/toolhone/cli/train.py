@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolhone.cli.config import Overrides, split_experiment
-from toolhone.cli.flags import overrides_of
+from toolhone.cli.config import Overrides, experiment_and_keys
+from toolhone.errors import RunError
 
 if TYPE_CHECKING:
     from toolhone.sections import Experiment
@@ -42,9 +43,7 @@ def train(
     from toolhone.run import Run
     from toolhone.trust import refuse_to_resume_unnamed
 
-    path, keys = split_experiment(experiment, overrides, config)
-    named = path is not None or any(key.startswith("training.method=") for key in keys)
-    keys = [*overrides_of(context.meta.get("flags", {}), guess_method=not named), *keys]
+    path, keys = experiment_and_keys(context, experiment, overrides, config)
     folder = out or Path("runs") / (path.stem if path else "sft")
     if resume and path is None and not keys:
         plan = Run.open(folder).experiment
@@ -64,8 +63,21 @@ def _train(plan: Experiment, folder: Path, resume: bool) -> None:
     with open_progress(plan.tracking.progress) as progress:
         run, ending = run_training(plan, folder, resume, progress)
     if ending is Ending.INTERRUPTED:
-        print(f"stopped; the state is saved. Go on with: toolhone train --resume --out {folder}", file=sys.stderr)
+        print(f"stopped; the state is saved. Go on with: {_command_to_resume(plan, folder)}", file=sys.stderr)
         raise typer.Exit(130)
     if (run.folder / "evaluation" / "metrics.json").is_file():
         show_evaluation(read_folder(run.folder / "evaluation"), plan.tracking.samples, plan.evaluation.metrics or ())
     print(f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}", file=sys.stderr)
+
+
+def _command_to_resume(plan: Experiment, folder: Path) -> str:
+    """The command that goes on; where the run's own word is not enough (`trust`), the one that was given, with --resume."""
+    from toolhone.trust import refuse_to_resume_unnamed
+
+    try:
+        refuse_to_resume_unnamed(plan, folder)
+    except RunError:
+        given = [word for word in sys.argv[1:] if word != "--resume"]
+        out = [] if any(word.startswith(("--out", "--adapter")) for word in given) else ["--out", str(folder)]
+        return f"toolhone {shlex.join([*given, *out, '--resume'])}"
+    return f"toolhone train --resume --out {folder}"

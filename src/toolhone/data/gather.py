@@ -98,7 +98,7 @@ def _from_templates(experiment: Experiment) -> Materials:
     made = Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
     count = data.max_samples or data.samples
     held = min(HELD_OUT, count)
-    if "validation_fraction" in data.model_fields_set:
+    if data.validation_fraction is not None:
         held = _held(data, count)
         count -= held
     train = made.conversations(count, "train")
@@ -108,7 +108,7 @@ def _from_templates(experiment: Experiment) -> Materials:
 
 def _held(data: DataSection, count: int) -> int:
     """How many of so many rows are held out."""
-    return min(count - 1, max(1, round(count * data.validation_fraction)))
+    return min(count - 1, max(1, round(count * data.held_out_share)))
 
 
 def _from_own_tools(experiment: Experiment) -> Materials:
@@ -119,6 +119,7 @@ def _from_own_tools(experiment: Experiment) -> Materials:
     count = data.max_samples or data.samples
     held = _held(data, count)
     train, held_out = made.conversations(count - held, "train"), made.conversations(held, "held_out")
+    account = made.report()
     tasks = made.tasks(min(held, HELD_OUT), "held_out")
     left = Counter[str]()
     if data.answered:
@@ -129,7 +130,7 @@ def _from_own_tools(experiment: Experiment) -> Materials:
     check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
     source = f"{count} synthetic rows: no ToolBench file was named" if data.chosen_strategy == "toolbench" else "manual templates"
     return Materials(
-        train, held_out, tasks, {**_made_report(source, train, held_out, tasks), "made": made.report(), "not_answered": dict(left)}
+        train, held_out, tasks, {**_made_report(source, train, held_out, tasks), "made": account, "not_answered": dict(left)}
     )
 
 
@@ -161,7 +162,7 @@ def _from_file(experiment: Experiment) -> Materials:
         check(other.conversations, other.places).raise_if_any()
         train, held_out, tasks = conversations, list(other.conversations), tasks_beside(other.tasks, other.conversations)
     else:
-        split = (split_by_tools if data.split == "tools" else split_rows)(conversations, data.validation_fraction, seed)
+        split = (split_by_tools if data.split == "tools" else split_rows)(conversations, data.held_out_share, seed)
         train, held_out = split.train, split.validation
         tasks = [*tasks_beside(loaded.tasks, held_out), *tasks_alone(loaded)]
         report["dropped_by_split"] = split.dropped
