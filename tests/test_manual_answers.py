@@ -7,7 +7,7 @@ import pytest
 
 from toolhone.config import load_experiment
 from toolhone.data.check import check
-from toolhone.data.gather import gather
+from toolhone.data.gather import gather, held_out_tasks
 from toolhone.data.manual import Example, ManualTemplates
 from toolhone.data.manual.answered import answers_of, with_answers, worded
 from toolhone.errors import DataError
@@ -116,3 +116,16 @@ def test_no_tool_is_run_unless_the_experiment_asks_for_it(tmp_path: Any) -> None
     assert materials.report["not_answered"] == {}
     with pytest.raises(Exception, match=r"data\.answered belongs to strategy 'manual_templates'"):
         load_experiment(None, ["data.answered=0.5"])
+
+
+def test_finding_the_tasks_of_a_trained_run_runs_no_tool(tmp_path: Any) -> None:
+    (tmp_path / "t.py").write_text(
+        "from pathlib import Path\ndef ring(times: int) -> str:\n    'Ring the bell.'\n"
+        "    Path(__file__).with_name('rang').touch()\n    return 'rang'\n"
+    )
+    wanted = [f'tools=["{tmp_path}/t.py:ring"]', "data.strategy=manual_templates", "data.max_samples=20", "data.answered=1"]
+    plan = load_experiment(None, wanted)
+    tasks = held_out_tasks(plan)
+    assert not (tmp_path / "rang").exists()
+    assert tasks == gather(plan).tasks
+    assert (tmp_path / "rang").exists()

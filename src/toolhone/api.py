@@ -24,7 +24,7 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
 from toolhone.config import experiment_of, load_experiment, make_experiment, overridden, to_stderr
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.data.gather import Materials, asked_of, gather
+from toolhone.data.gather import Materials, asked_of, gather, held_out_tasks
 from toolhone.data.pico import pico_folder
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
@@ -90,12 +90,11 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
     if run is None and (folder / "experiment.json").exists():
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
     check_trackers(plan.tracking)
-    Measures.of(plan)
-    registry = open_registry(plan)
+    measures, registry = Measures.of(plan), open_registry(plan)
     materials = gather(plan)
     progress.report(materials.summary())
     check_playable(materials.tasks)
-    bench = _Bench(plan, registry, progress)
+    bench = _Bench(plan, registry, measures, progress)
     rows, held_out, report = bench.rows(materials)
     if run is not None:
         _same_data(run, report)
@@ -165,9 +164,8 @@ class Measures:
 class _Bench:
     """What one training works with: trainer, tokenizer, dialect and tools, opened as the experiment says."""
 
-    def __init__(self, plan: Experiment, registry: Registry, progress: Progress) -> None:
-        self.plan, self.registry, self.progress = plan, registry, progress
-        self.measures = Measures.of(plan)
+    def __init__(self, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> None:
+        self.plan, self.registry, self.measures, self.progress = plan, registry, measures, progress
         name, section = resolve_model(plan), plan.training.lora
         self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
         self.dialect = open_dialect(self.tokenizer, plan.model.dialect, plan.model.markup)
@@ -227,7 +225,7 @@ def evaluate(
     if out is not None:
         refuse_overwriting(Path(out))
     if tasks is None:
-        tasks = gather(model.experiment).tasks
+        tasks = held_out_tasks(model.experiment)
         num_samples = num_samples or model.experiment.evaluation.num_samples
     if isinstance(tasks, str | Path):
         tell = to_stderr if progress is None else progress.report

@@ -15,7 +15,6 @@ from toolhone.errors import nearest
 from toolhone.owncode import is_own_code
 
 METHODS = ("sft", "dpo", "ppo", "grpo", "teacher_mode")
-STRATEGIES = ("file", "templates", "manual_templates", "toolbench", "teacher_mode")
 
 
 class Section(BaseModel):

@@ -70,6 +70,11 @@ def gather(experiment: Experiment) -> Materials:
     return Materials(materials.train, materials.held_out, tasks, report)
 
 
+def held_out_tasks(experiment: Experiment) -> list[Task]:
+    """The tasks of `gather`, for a run that is trained already: no tool is run for answers, which tasks do not depend on."""
+    return gather(experiment.model_copy(update={"data": experiment.data.model_copy(update={"answered": 0.0})})).tasks
+
+
 def _materials(experiment: Experiment) -> Materials:
     data = experiment.data
     match data.chosen_strategy:
