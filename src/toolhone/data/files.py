@@ -1,4 +1,4 @@
-"""Rows on disk: JSON Lines (also gzip-compressed, also as one JSON list) in, JSON Lines out.
+"""Rows on disk: JSON Lines (also gzip-compressed, also as one JSON list) or Parquet in, JSON Lines out.
 
     for number, record in read_jsonl("data.jsonl"): ...
     conversations = read_conversations("train.jsonl.gz")
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
+from toolhone.data import parquet
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 
@@ -33,7 +34,6 @@ T = TypeVar("T")
 
 _GZIP = b"\x1f\x8b"
 _FOREIGN = {
-    b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a zip archive",
     codecs.BOM_UTF16_LE: "UTF-16 text",
     codecs.BOM_UTF16_BE: "UTF-16 text",
@@ -126,11 +126,11 @@ def _message_number(record: Json) -> str:
 
 
 def read_records(path: str | Path) -> Generator[tuple[Line, Record], None, None]:
-    """Yield (place, object) for each line, or for each entry of a JSON list. A file without any object is an error."""
+    """Yield (place, object) for each line, for each entry of a JSON list or each row of a Parquet file. None at all is an error."""
     path = Path(path)
     empty = True
     with _open(path) as stream:
-        for line, record in _entries(path, stream) if _starts_list(stream) else _lines(path, stream):
+        for line, record in _rows(path, stream):
             empty = False
             yield line, record
     if empty:
@@ -179,6 +179,12 @@ def _guarded(line: Line, read: Callable[[], T]) -> T:
         raise DataError(f"{line}: the gzip data is damaged or cut off: {error}") from None
     except OSError as error:
         raise DataError(f"{line}: the file cannot be read: {error.strerror or error}") from None
+
+
+def _rows(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record]]:
+    if stream.peek(4)[:4] == parquet.MAGIC:
+        return ((Line(path, number, "row"), row) for number, row in enumerate(parquet.read_parquet(path), start=1))
+    return _entries(path, stream) if _starts_list(stream) else _lines(path, stream)
 
 
 def _starts_list(stream: io.BufferedReader) -> bool:

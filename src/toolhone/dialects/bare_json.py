@@ -42,7 +42,7 @@ class BareJson:
             return content or ""
         return "\n".join(write_json({"name": call.name, "parameters": dict(call.arguments)}) for call in calls)
 
-    def read(self, text: str) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
         return read_after_reasoning(text, _read)
 
     def instructions(self, tools: Sequence[Tool]) -> str:

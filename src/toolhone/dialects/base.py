@@ -75,14 +75,15 @@ class Reply:
 class Syntax(Protocol):
     """One way to write calls inside an assistant's text."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
         """The assistant's text for this content and these calls."""
         ...
 
-    def read(self, text: str) -> Reply:
-        """The inverse of `write`; never raises, whatever the text."""
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+        """The inverse of `write`; never raises, whatever the text. `tools` say the types where the form leaves them open."""
         ...
 
     def instructions(self, tools: Sequence[Tool]) -> str:
@@ -116,6 +117,6 @@ class Dialect(Protocol):
         """
         ...
 
-    def parse(self, text: str) -> Reply:
-        """Read an assistant's text (with or without its stop mark)."""
+    def parse(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+        """Read an assistant's text (with or without its stop mark). `tools` say the types where the form leaves them open."""
         ...

@@ -61,7 +61,7 @@ class Calls:
         parts = [said] if said.strip() else []
         return "\n".join([*parts, *map(_write_call, calls)])
 
-    def read(self, text: str) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
         return read_after_reasoning(text, _read)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
@@ -104,7 +104,7 @@ def _read_line(line: str, last: bool) -> Judged | None:
         return None
     reader = LiteralReader(line, head.end())
     try:
-        arguments = _read_arguments(reader)
+        arguments = read_arguments(reader)
     except LiteralError as error:
         if error.repeated:
             return Judged(None, Problem.BAD_ARGUMENTS)
@@ -114,7 +114,7 @@ def _read_line(line: str, last: bool) -> Judged | None:
     return Judged(None, Problem.BAD_ARGUMENTS) if arguments is None else Judged(ToolCall(head[1], arguments))
 
 
-def _read_arguments(reader: LiteralReader) -> dict[str, Json] | None:
+def read_arguments(reader: LiteralReader) -> dict[str, Json] | None:
     """Named arguments up to the closing bracket; None when one of them has no name."""
     arguments: dict[str, Json] = {}
     nameless = False

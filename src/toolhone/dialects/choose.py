@@ -70,10 +70,10 @@ def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
     if isinstance(dialect, NativeDialect | WrittenDialect):
         result |= {"markup": dialect.markup.name, "syntax": dialect.syntax.name}
         if isinstance(dialect.markup, TemplateMarkup):
-            result |= {"template_sha256": dialect.markup.hash, "thinking": dialect.markup.thinking}
+            result |= {"template_sha256": dialect.markup.hash, "switches": dialect.markup.switches}
     if isinstance(dialect, NativeDialect):
         manner = dialect.manner
-        result |= {"arguments": manner.arguments, "empty_content": manner.empty, "reasoning_field": manner.reasoning}
+        result |= {"arguments": manner.arguments, "empty_content": manner.empty, "reasoning_field": manner.reasoning is not None}
     return result
 
 
@@ -84,9 +84,9 @@ def _written(tokenizer: TextTokenizer, syntax: Syntax, markup: str) -> Dialect:
         own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
         return WrittenDialect(syntax, MARKUPS[own](tokenizer), tokenizer)
     reasons = []
-    for thinking in (True, False):
+    for switches in ({}, {"enable_thinking": False}):
         try:
-            return WrittenDialect(syntax, TemplateMarkup(tokenizer, thinking), tokenizer)
+            return WrittenDialect(syntax, TemplateMarkup(tokenizer, switches), tokenizer)
         except DialectError as error:
             reasons.append(str(error))
     raise DialectError(f"the model's own template cannot be used: {reasons[0]}; pass model.markup=chatml or plain")

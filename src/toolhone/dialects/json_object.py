@@ -41,7 +41,7 @@ class JsonObject:
             raise DialectError(f"the syntax json has no place for text beside a call; the message says {content!r:.60}")
         return "\n".join(write_json({"tool": call.name, "args": dict(call.arguments)}) for call in calls)
 
-    def read(self, text: str) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
         return read_after_reasoning(text, _read)
 
     def instructions(self, tools: Sequence[Tool]) -> str:

@@ -15,10 +15,10 @@ from toolhone.dialects.json_reading import MAX_DEPTH, write_json
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 
-_CONSTANTS: Mapping[str, Json] = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
+CONSTANTS: Mapping[str, Json] = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[^\W\d]\w*")
-_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)(?!\w)")
+NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)(?!\w)")
 _STRING = re.compile(r"""'((?:[^'\\]+|\\.)*+)'|"((?:[^"\\]+|\\.)*+)\"""", re.DOTALL)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
 _ESCAPES = {
@@ -93,13 +93,13 @@ class LiteralReader:
             return self._items(")", depth)
         if self.take("{"):
             return self._pairs(depth)
-        number = self._match(_NUMBER)
+        number = self._match(NUMBER)
         if number is not None:
-            return _number(number)
+            return number_of(number)
         name = self._match(_NAME) or ""
-        if name not in _CONSTANTS:
+        if name not in CONSTANTS:
             raise LiteralError(unclosed=self.at_end())
-        return _CONSTANTS[name]
+        return CONSTANTS[name]
 
     def string(self) -> str:
         """The string in single or double quotes that stands here."""
@@ -155,7 +155,7 @@ def write_literal(value: Json, depth: int = 0) -> str:
     raise DialectError(f"a call cannot hold a {type(value).__name__}: {value!r:.60}")
 
 
-def _number(text: str) -> int | float:
+def number_of(text: str) -> int | float:
     try:
         value = float(text) if any(mark in text for mark in ".eE") else int(text)
     except ValueError:

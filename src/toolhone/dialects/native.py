@@ -17,29 +17,36 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolhone.dialects.base import Reply, Spans, Syntax
-from toolhone.dialects.habits import SENTINEL, find_habits
+from toolhone.dialects.derive import FIRST, OTHER, SECOND, TOOL
+from toolhone.dialects.framed import Framed
+from toolhone.dialects.habits import SENTINEL
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.markup import TemplateMarkup
 from toolhone.dialects.roundtrip import Link, call_ids, check_reading, link_results, without_stop
-from toolhone.dialects.thinking import OPEN, split_reasoning, write_reasoning
-from toolhone.dialects.turns import ChatMessage, Turns
+from toolhone.dialects.thinking import read_after_reasoning, split_reasoning, write_reasoning
+from toolhone.dialects.turns import ChatMessage, Habits, Markup, Turns
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.tokenizer import TextTokenizer
 
+_TEXT: Json = {"type": "string", "description": "What."}
 PROBE_TOOLS = (
-    Tool("look_up7", "Looks <b>up</b> [x].", {"type": "object", "properties": {"query": {"type": "string", "description": "<i>"}}}),
-    Tool("book_seat7", "Books a seat.", {"type": "object", "properties": {"options": {"type": "object", "description": "How."}}}),
+    Tool(TOOL, "Looks <b>up</b> [x].", {"type": "object", "properties": {FIRST: {"type": "string"}, SECOND: _TEXT}}),
+    Tool(
+        OTHER,
+        "Books a seat.",
+        {"type": "object", "properties": {FIRST: _TEXT, "options": {"type": "object", "description": "How."}}},
+    ),
 )
-_CALLED = (Message("user", "question"), Message("assistant", tool_calls=(ToolCall("look_up7", {"query": SENTINEL}),)))
+"""What probes have on offer. Values of `options` may be of any form."""
+CALLED = (Message("user", "question"), Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: SENTINEL}),)))
 
 
 @dataclass(frozen=True)
 class Manner:
-    """What a template wants: arguments as a mapping or as JSON text; empty text beside calls or none; a field for reasoning."""
+    """What a template wants: arguments as a mapping or as JSON text; empty text beside calls or none; the field for
+    reasoning, None where reasoning has no field and stands in the text."""
 
     arguments: Literal["mapping", "string"] = "mapping"
     empty: Literal["text", "absent"] = "text"
-    reasoning: bool = False
+    reasoning: str | None = None
 
 
 class ChatWriter:
@@ -71,7 +78,7 @@ class ChatWriter:
         content: str | None = self.marks.data(message.content or "")
         result: dict[str, Json] = {"role": "assistant"}
         if message.reasoning and self.manner.reasoning:
-            result["reasoning_content"] = self.marks.data(message.reasoning.strip())
+            result[self.manner.reasoning] = self.marks.data(message.reasoning.strip())
         elif message.reasoning:
             content = write_reasoning(self.marks.data(message.reasoning.strip())) + (content or "")
         if message.tool_calls and not content and self.manner.empty == "absent":
@@ -91,22 +98,25 @@ class NativeDialect:
 
     name = "native"
 
-    def __init__(self, tokenizer: TextTokenizer, markup: TemplateMarkup, syntax: Syntax, writer: ChatWriter) -> None:
+    def __init__(self, markup: Markup, habits: Habits, syntax: Syntax, writer: ChatWriter) -> None:
         self.syntax = syntax
         self.markup = markup
         self.marks = writer.marks
         self.manner = writer.manner
         self._writer = writer
-        tools = writer.tools(PROBE_TOOLS)
-        called = [writer.marks.plain_value(message) for message in writer.chat(_CALLED)]
-        self._turns = Turns(markup, self.marks, find_habits(markup, tokenizer, called, tools))
-        self.stop = self._turns.habits.stop
+        self._turns = Turns(markup, self.marks, habits)
+        self.habits = habits
+        self.stop = habits.stop
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
         said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
         chat, tools = self._writer.chat(conversation.messages), self._writer.tools(conversation.tools)
-        return self._turns.render(chat, tools, lambda k, text: check_reading(said[k], self.parse(text), text))
+
+        def check(k: int, text: str) -> None:
+            check_reading(said[k], self.parse(text, conversation.tools), text)
+
+        return self._turns.render(chat, tools, check)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
         return self._turns.prompt(self._writer.chat(messages), self._writer.tools(tools))
@@ -115,7 +125,17 @@ class NativeDialect:
         chat = self._writer.chat([*messages, *results])
         return self._turns.suffix(chat, len(messages) - 1, self._writer.tools(tools))
 
-    def parse(self, text: str) -> Reply:
+    def parse(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+        habits = self.habits
         body = without_stop(text, self.stop)
-        opens = self._turns.habits.opens_thought
-        return self.syntax.read(OPEN + body if opens and not body.lstrip().startswith(OPEN) else body)
+        if habits.opens_thought and not body.lstrip().startswith(habits.thought.open):
+            body = habits.thought.open + body
+        return read_after_reasoning(body, lambda rest: self._read(rest, tools), habits.thought)
+
+    def _read(self, text: str, tools: Sequence[Tool]) -> Reply:
+        """Text behind the reasoning. A derived syntax knows the lead itself: it tells an answer from a call."""
+        habits = self.habits
+        body = text if isinstance(self.syntax, Framed) else text.removeprefix(habits.lead)
+        if habits.trail and body.rstrip().endswith(habits.trail):
+            body = body.rstrip().removesuffix(habits.trail)
+        return self.syntax.read(body, tools)

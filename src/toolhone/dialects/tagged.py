@@ -43,7 +43,7 @@ class Tagged:
         text = write_json({"name": call.name, "parameters": dict(call.arguments)})
         return _MARKS.sub(lambda found: "\\u005b" + found[0][1:], text)
 
-    def read(self, text: str) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
         return read_after_reasoning(text, lambda body: read_tags(body, OPEN, CLOSE))
 
     def instructions(self, tools: Sequence[Tool]) -> str:

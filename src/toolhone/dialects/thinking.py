@@ -1,13 +1,13 @@
 """The block of reasoning in front of an assistant's text: `<think>`, the reasoning, `</think>`, an empty line, the text.
 
 Every call syntax reads it in the same way. Only a block at the very start counts; the same marks further on are plain text.
-Nothing here knows what follows the block.
+Nothing here knows what follows the block. A template with other marks has its own `Thought`, found by probing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import Problem, Reply
 from toolhone.schema import Message
@@ -16,16 +16,27 @@ OPEN = "<think>"
 CLOSE = "</think>"
 
 
+@dataclass(frozen=True)
+class Thought:
+    """The marks around reasoning, without white space."""
+
+    open: str = OPEN
+    close: str = CLOSE
+
+
+USUAL = Thought()
+
+
 def write_reasoning(reasoning: str) -> str:
     """The block for this reasoning, the empty line after it included."""
     return f"{OPEN}\n{reasoning}\n{CLOSE}\n\n"
 
 
-def read_after_reasoning(text: str, read: Callable[[str], Reply]) -> Reply:
+def read_after_reasoning(text: str, read: Callable[[str], Reply], thought: Thought = USUAL) -> Reply:
     """What `read` finds behind the block. A block without an end is `UNCLOSED`: nothing was said yet."""
-    if not text.lstrip().startswith(OPEN):
+    if not text.lstrip().startswith(thought.open):
         return read(text)
-    reasoning, mark, rest = text.lstrip()[len(OPEN) :].partition(CLOSE)
+    reasoning, mark, rest = text.lstrip()[len(thought.open) :].partition(thought.close)
     if not mark:
         return Reply(None, (), reasoning.strip(), Problem.UNCLOSED)
     return replace(read(rest.lstrip("\n")), reasoning=reasoning.strip() or None)

@@ -47,7 +47,7 @@ class ToolCallTags:
         text = write_json({"name": call.name, "arguments": dict(call.arguments)})
         return _MARKS.sub(lambda found: "\\u003c" + found[0][1:], text)
 
-    def read(self, text: str) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
         return read_after_reasoning(text, lambda body: read_tags(body, OPEN, CLOSE))
 
     def instructions(self, tools: Sequence[Tool]) -> str:

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from toolhone.dialects.base import Span, Spans
 from toolhone.dialects.marking import Marks
-from toolhone.dialects.thinking import OPEN
+from toolhone.dialects.thinking import USUAL, Thought
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json
@@ -58,7 +58,10 @@ class Habits:
 
     `stop` are the texts that end the last turn, `earlier_stop` those that end earlier ones. `no_thought` is what a turn's header
     ends in though the rendered last turn lacks it (an empty thought, in some templates), `earlier_no_thought` the same for earlier
-    turns. `opens_thought`: the header begins a thought. `lead` is what the markup writes in front of the assistant's text.
+    turns. `opens_thought`: the header begins a thought. `lead` is what the markup writes in front of the assistant's text, `trail`
+    what it writes between the text and the stop mark, both without thoughts. `borrowed`: the template ends no turn; what ends an
+    answer and a turn with calls is the first mark of the message that follows (the user's, the tool's), and is written here.
+    `header` is what asking for a turn adds; some templates ask without it behind a tool's result, and write it in the turn.
     """
 
     stop: tuple[str, ...]
@@ -67,6 +70,10 @@ class Habits:
     earlier_no_thought: str = ""
     opens_thought: bool = False
     lead: str = ""
+    trail: str = ""
+    thought: Thought = USUAL
+    borrowed: tuple[str, str] | None = None
+    header: str = ""
 
 
 class Turns:
@@ -86,9 +93,13 @@ class Turns:
             start = self._start_by_stand_in(messages[index], tools, full)
         if start is None:
             raise DialectError(_parting(self.marks.plain(prompt), self.marks.plain(full)))
-        if self.habits.no_thought and full.startswith(OPEN, start):
+        start = self._behind_header(full, start)
+        if self.habits.no_thought and full.startswith(self.habits.thought.open, start):
             raise DialectError("the chat template asks for a turn without reasoning, and the message has some")
         end = _end(full, start, self.habits.stop)
+        if end is None and self.habits.borrowed is not None:
+            mark = self.habits.borrowed[bool(messages[index].get("tool_calls"))]
+            return Turn(prompt, full[start:].rstrip() + mark, "")
         if end is None:
             raise DialectError(f"the chat template writes a turn without its end mark {' or '.join(self.habits.stop)}")
         return Turn(prompt, full[start:end], full[end:])
@@ -147,8 +158,14 @@ class Turns:
     def _earlier(self, prompt: str, full: str) -> tuple[int, int] | None:
         """Where the turn that `prompt` asks for stands in a chat that goes on after it; None when the chat begins differently."""
         start = _start(prompt, full, self.habits.earlier_no_thought)
+        start = None if start is None else self._behind_header(full, start)
         end = None if start is None else _end(full, start, self.habits.earlier_stop)
         return None if start is None or end is None else (start, end)
+
+    def _behind_header(self, full: str, start: int) -> int:
+        """Where the turn begins for a model that is asked without the header."""
+        header = self.habits.header
+        return start + len(header) if header and full.startswith(header, start) else start
 
     def _one_list(self, turns: Sequence[Turn]) -> Spans:
         spans: Spans = []

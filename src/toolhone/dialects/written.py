@@ -16,7 +16,7 @@ from toolhone.dialects.habits import find_habits, keeps_system
 from toolhone.dialects.marking import Marks
 from toolhone.dialects.markup import ChatML, Plain, TemplateMarkup
 from toolhone.dialects.roundtrip import check_reading, link_results, without_stop
-from toolhone.dialects.thinking import OPEN, split_reasoning, write_reasoning
+from toolhone.dialects.thinking import read_after_reasoning, split_reasoning, write_reasoning
 from toolhone.dialects.turns import ChatMessage, Turns
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
@@ -65,12 +65,18 @@ class WrittenDialect:
         last = len(self._chat(messages, tools)) - 1
         return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
 
-    def parse(self, text: str) -> Reply:
+    def parse(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
         habits = self._turns.habits
         body = without_stop(text, self.stop)
         if habits.opens_thought:
-            return self.syntax.read(body if body.lstrip().startswith(OPEN) else OPEN + body)
-        return self.syntax.read(body.removeprefix(habits.lead))
+            body = body if body.lstrip().startswith(habits.thought.open) else habits.thought.open + body
+        return read_after_reasoning(body, lambda rest: self._read(rest, tools), habits.thought)
+
+    def _read(self, text: str, tools: Sequence[Tool]) -> Reply:
+        """Text behind the reasoning, without what the markup writes around it."""
+        habits = self._turns.habits
+        bare = text.removeprefix(habits.lead)
+        return self.syntax.read(bare.rstrip().removesuffix(habits.trail) if habits.trail else bare, tools)
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
         """The conversation as system, user and assistant messages, their texts marked."""

@@ -1,8 +1,9 @@
 """What every source gives back (`Loaded`), what may be asked of it (`Options`), and the counting in between (`Tally`).
 
-A source is a module with four names:
+A source is a module with five names:
 
     NAME                      what the format is called in `open_source(path, format=NAME)`
+    ABOUT                     what there is to know of the published data (`About`)
     USES                      the `Options` that mean something to it
     sniff(records) -> bool    whether these first records of a file are of this format
     read(path, options) -> Loaded
@@ -21,6 +22,31 @@ from typing import Protocol, TypedDict
 
 from toolhone.data.files import Line, Record
 from toolhone.schema import Conversation, Task, Tool
+
+
+@dataclass(frozen=True)
+class About:
+    """A published data set, as `toolhone data sources` lists it.
+
+    title and link: its usual name and where it is published. licence: of the data. rows: how many there are, as published. teaches: what
+    a model learns from it, or what it measures. only_tasks: made for evaluation, never to be trained on.
+    """
+
+    title: str
+    link: str
+    licence: str
+    rows: str
+    teaches: str
+    only_tasks: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that could not be used: where it stands, the reason that is counted, and what was seen."""
+
+    line: Line
+    reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +89,7 @@ class Loaded:
     conversations and `places`: the kept rows and where each stands. tasks: what the format gives for evaluation and episodes.
     only_tasks: kept rows that gave tasks and no conversation. skipped: rows by reason; `examples` has one sentence for each reason.
     repaired: kept rows that were mended, by kind of repair. noted: kept rows of which something could not be checked.
-    read: rows in the file; len(conversations) + only_tasks + skipped.total() equals it.
+    refused: the skipped rows, one by one, in the order of the file. read: rows in the file; len(conversations) + only_tasks + skipped.total() equals it.
     """
 
     conversations: Sequence[Conversation]
@@ -75,6 +101,7 @@ class Loaded:
     examples: Mapping[str, str] = field(default_factory=dict)
     only_tasks: int = 0
     noted: Counter[str] = field(default_factory=Counter)
+    refused: Sequence[Refused] = ()
 
     def __post_init__(self) -> None:
         assert len(self.conversations) == len(self.places)
@@ -99,8 +126,12 @@ class Loaded:
 class Source(Protocol):
     """A published format; the modules of this folder are such objects."""
 
-    NAME: str
-    USES: frozenset[str]
+    @property
+    def NAME(self) -> str: ...  # noqa: N802
+    @property
+    def ABOUT(self) -> About: ...  # noqa: N802
+    @property
+    def USES(self) -> frozenset[str]: ...  # noqa: N802
 
     def sniff(self, records: Sequence[Record]) -> bool: ...
 
@@ -134,6 +165,7 @@ class Tally:
         self._noted: Counter[str] = Counter()
         self._only_tasks = 0
         self._examples: dict[str, str] = {}
+        self._refused: list[Refused] = []
 
     def keep(self, line: Line, conversation: Conversation, tasks: Iterable[Task], repairs: Iterable[str] = ()) -> None:
         self._conversations.append(conversation)
@@ -153,6 +185,7 @@ class Tally:
 
     def skip(self, line: Line, skip: Skip) -> None:
         self._skipped[skip.reason] += 1
+        self._refused.append(Refused(line, skip.reason, skip.detail))
         self._examples.setdefault(skip.reason, f"{line}: {skip.reason}" + (f": {skip.detail}" if skip.detail else ""))
 
     def loaded(self) -> Loaded:
@@ -166,4 +199,5 @@ class Tally:
             examples=self._examples,
             only_tasks=self._only_tasks,
             noted=self._noted,
+            refused=self._refused,
         )

@@ -27,12 +27,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Record, read_records
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.tools.registry import Outcome, Registry, ToolResult
 
 NAME = "gsm8k"
+ABOUT = About(
+    title="GSM8K",
+    link="https://github.com/openai/grade-school-math",
+    licence="MIT",
+    rows="8,792",
+    teaches="calculator calls step by step in grade-school problems",
+)
 USES = frozenset({"style", "first_call"})
 STYLES = ("calls", "short")
 _MARK = re.compile(r"<<(.*?)>>", re.DOTALL)

@@ -15,12 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolhone.data.files import Line, Record, ToolCache, conversation_at, read_records
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json
 
 NAME = "messages"
+ABOUT = About(
+    title="OpenAI messages, and our own form",
+    link="https://platform.openai.com/docs/guides/supervised-fine-tuning",
+    licence="as the data set",
+    rows="any",
+    teaches="whatever the conversations hold",
+)
 USES = frozenset({"skip_bad"})
 
 

@@ -8,12 +8,13 @@ Read are OpenAI tool objects, bare `{name, description, parameters}` with a JSON
 
     {"name": "area", "parameters": {"radius": {"description": "In metres.", "type": "float", "default": 1.0}}}
 
-A flat parameter is required unless it has a default or is marked optional. The whole may be a JSON string, and each tool one.
+A flat parameter is required unless it has a default or is marked optional. The whole may be a JSON string, and each tool one. In a
+JSON Schema, types with other names (`dict`, `float`, `List[int]`) are put right.
 
 A table that was built from nested objects gives every tool the parameters and every call the arguments of all the others, as null.
 Such nulls are taken out: in tools wherever they stand (a default of null is none), in arguments where the tool does not declare the
 name, or does not require it and says that null is no value. Arguments of another type are mended where only one value can be meant
-("10" for an integer). Everything else is left to `refuse_faults`. Each kind of repair is counted once for a row.
+("10" for an integer, "[1, 2]" for a list). Everything else is left to `refuse_faults`. Each kind of repair is counted once for a row.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from enum import StrEnum
 from toolhone.data.check import check
 from toolhone.data.files import Record
 from toolhone.data.sources.base import Skip
-from toolhone.data.sources.python_types import UnknownType, may_be_null, read_type
+from toolhone.data.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
 from toolhone.dialects.base import Problem
 from toolhone.dialects.json_reading import decode
+from toolhone.dialects.literals import LiteralError, LiteralReader
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json, Tool, ToolCall
+from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
 _KEPT = ("enum", "items", "properties", "additionalProperties", "minimum", "maximum", "minItems", "maxItems", "pattern", "format")
 """What a flat parameter may say in the words of JSON Schema."""
@@ -50,6 +52,8 @@ class Repair(StrEnum):
 
     NULLS = "null columns of other tools taken out"
     DEFAULT = "a default of another type left out"
+    TYPES = "a tool whose types are named as JSON Schema names none"
+    REQUIRED = "required names that stood beside the parameters"
     TWICE = "a tool that was listed twice"
     TYPED = "arguments of another type"
 
@@ -101,11 +105,29 @@ def _tool(source: Json) -> tuple[Tool, frozenset[Repair]]:
     if not isinstance(parameters, dict):
         raise Skip(Reason.BAD_TOOLS, f"{body['name']}: 'parameters' must be an object, got {parameters!r:.60}")
     plain = without_nulls(parameters)
-    schema = plain if _is_schema(plain) else _schema_of(body["name"], plain, body.get("required"))
+    repairs = {Repair.NULLS} if plain != parameters else set()
+    if _is_schema(plain):
+        schema, mended = _mended(body, plain)
+        repairs |= mended
+    else:
+        schema = _schema_of(body["name"], plain, body.get("required"))
     tool = Tool.of({"name": body["name"], "description": body.get("description"), "parameters": schema})
     tool, left_out = _with_fitting_defaults(tool)
-    repairs = {Repair.NULLS} if plain != parameters else set()
     return tool, frozenset(repairs | ({Repair.DEFAULT} if left_out else set()))
+
+
+def _mended(body: Mapping[str, Json], parameters: Record) -> tuple[Record, set[Repair]]:
+    """The schema with types of JSON Schema, and with the required names that a tool has beside it."""
+    try:
+        schema = json_types(parameters)
+    except UnknownType as error:
+        raise Skip(Reason.BAD_TOOLS, f"{body['name']}: not a JSON Schema: the unknown type {str(error)!r:.60}") from None
+    repairs = {Repair.TYPES} if schema != parameters else set()
+    beside, properties = body.get("required"), schema.get("properties")
+    if isinstance(beside, list) and beside and "required" not in schema and isinstance(properties, Mapping):
+        schema = {**schema, "required": [name for name in beside if name in properties]}
+        repairs |= {Repair.REQUIRED}
+    return schema, repairs
 
 
 def without_nulls(value: Json) -> Json:
@@ -141,7 +163,7 @@ def _property(where: str, described: Mapping[str, Json]) -> tuple[Record, bool]:
     """The schema of a flat parameter, and whether it may be left out."""
     kind = described.get("type", "any")
     try:
-        read = read_type(kind if isinstance(kind, str) else "")
+        read = ReadType(json_types({"type": kind})) if isinstance(kind, list) else read_type(kind if isinstance(kind, str) else "")
     except UnknownType:
         raise Skip(Reason.BAD_TOOLS, f"{where} has the unknown type {kind!r:.60}") from None
     schema: Record = {**read.schema, **{key: described[key] for key in _KEPT if key in described}}
@@ -198,7 +220,7 @@ def _is_padding(name: str, schema: Mapping[str, Json], properties: Mapping[str, 
 
 
 def typed(value: Json, kind: Json) -> Json:
-    """The value as a JSON Schema type wants it, where only one value can be meant ("10" for an integer)."""
+    """The value as a JSON Schema type wants it, where only one value can be meant ("10" for an integer, "[1]" for a list)."""
     if isinstance(value, str):
         if kind in ("integer", "number") and _INTEGER.fullmatch(value):
             return int(value)
@@ -206,12 +228,32 @@ def typed(value: Json, kind: Json) -> Json:
             return float(value)
         if kind == "boolean" and value.lower() in ("true", "false"):
             return value.lower() == "true"
+        if kind in ("array", "object"):
+            return _nested(value, list if kind == "array" else dict)
     if kind == "string" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value
+
+
+def _nested(text: str, wanted: type) -> Json:
+    """The list or object that a text writes as JSON or as a Python literal; the text itself where it is none."""
+    found = decode(text, 0)
+    if found.problem is Problem.NONE:
+        return found.value if isinstance(found.value, wanted) and not text[found.end :].strip() else text
+    reader = LiteralReader(text)
+    try:
+        value = reader.value()
+    except LiteralError:
+        return text
+    return value if isinstance(value, wanted) and reader.at_end() else text
 
 
 def refuse_faults(conversation: Conversation) -> None:
     """`Skip` with the first finding of `data.check`: a call that does not fit the tools, two tools of one name, an empty reply."""
     for finding in check([conversation], conversation.source).findings:
         raise Skip(finding.kind, f"{finding.field}: {finding.what}")
+
+
+def refuse_misfits(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> None:
+    """`refuse_faults` for calls that no conversation holds, as those that a task expects."""
+    refuse_faults(Conversation((Message("assistant", tool_calls=tuple(calls)),), tuple(tools), source="a task"))

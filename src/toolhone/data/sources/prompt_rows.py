@@ -26,7 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Line, Record, read_records
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.offered import OfferedTools, Repair, fitted, refuse_faults
 from toolhone.data.sources.offered import Reason as ToolReason
 from toolhone.data.tasks import tasks_of
@@ -38,6 +38,13 @@ from toolhone.dialects.tool_call_tags import ToolCallTags
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
 
 NAME = "prompt_rows"
+ABOUT = About(
+    title="prompt rows of GRPO training",
+    link="",
+    licence="as the data set",
+    rows="any",
+    teaches="calls from tools listed in the prompt",
+)
 USES = frozenset({"raw_prompt"})
 MAX_LISTS = 200
 """Opening brackets of a prompt that are tried as the beginning of its tools."""

@@ -6,8 +6,10 @@
 
 Read are `int`, `float`, `str`, `bool`, `list`, `dict`, `tuple`, `set`, `Any`, `None`, `Callable` (a text) and their relatives
 (`np.ndarray`, `datetime`), with or without a module before the name and in any case of letters; the names of JSON Schema's types;
-parameters in brackets; `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional` or `default ...`. A value that
+parameters in brackets (also round ones: `list(str)`); `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional` or `default ...`. A value that
 may be None may be left out, too: that is what such descriptions mean. Anything else is an `UnknownType`. Nothing is evaluated.
+
+`json_types(schema)` does the same for the types inside a JSON Schema that is one but for the names of its types.
 """
 
 from __future__ import annotations
@@ -27,13 +29,18 @@ _FAMILIES: Mapping[str, Mapping[str, Json]] = {
     "float number double decimal": {"type": "number"},
     "bool boolean": {"type": "boolean"},
     "none null nonetype": {"type": "null"},
-    "list tuple sequence iterable array ndarray": {"type": "array"},
+    "list arraylist tuple sequence iterable array ndarray": {"type": "array"},
     "set frozenset": {"type": "array", "uniqueItems": True},
     "dict mapping map hashmap object": {"type": "object"},
     "any": {},
 }
 _NAMES = {name: schema for family, schema in _FAMILIES.items() for name in family.split()}
+_JSON_TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
+_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+_SCHEMA = ("items", "additionalProperties", "not")
+_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SUFFIX = re.compile(r"\s*[,(]\s*(?:(optional)\s*\)?\s*$|default\b.*$)", re.IGNORECASE | re.DOTALL)
+_ROUND = re.compile(r"\s*([A-Za-z_][\w.]*)\s*\((.+)\)\s*", re.DOTALL)
 _TOKEN = re.compile(r"""\s*(?:([A-Za-z_][\w.]*|\.\.\.|-?\d+(?:\.\d+)?)|('[^']*'|"[^"]*")|([\[\],|]))""")
 
 
@@ -56,6 +63,8 @@ def read_type(text: str) -> ReadType:
     optional = re.match(r"\s*(\w+\.)*optional\s*\[", text, re.IGNORECASE) is not None
     while found := _SUFFIX.search(text):
         optional, text = True, text[: found.start()]
+    if found := _ROUND.fullmatch(text):
+        text = f"{found[1]}[{found[2]}]"
     reader = _Reader(text)
     schema = reader.union()
     if reader.position < len(reader.tokens):
@@ -73,6 +82,36 @@ def may_be_null(schema: Json) -> bool:
         return None in schema["enum"]
     kind = schema.get("type")
     return kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind)
+
+
+def json_types(schema: Json) -> Json:
+    """The same schema with the names of types, at any depth, as JSON Schema has them; the schema itself where it has them already."""
+    if not isinstance(schema, Mapping):
+        return schema
+    made: dict[str, Json] = {}
+    for key, value in schema.items():
+        if key in _OF_SCHEMAS and isinstance(value, Mapping):
+            made[key] = {name: json_types(inner) for name, inner in value.items()}
+        elif key in _SCHEMA:
+            made[key] = json_types(value)
+        elif key in _SCHEMAS and isinstance(value, list):
+            made[key] = [json_types(inner) for inner in value]
+        elif key != "type" or _known_type(value):
+            made[key] = value
+        else:
+            made = {**_named_type(value), **made}
+    return schema if made == schema else made
+
+
+def _known_type(value: Json) -> bool:
+    return value in _JSON_TYPES if isinstance(value, str) else isinstance(value, list) and all(map(_known_type, value))
+
+
+def _named_type(value: Json) -> dict[str, Json]:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UnknownType(str(value))
+    return _union([read_type(name).schema for name in names])
 
 
 class _Reader:

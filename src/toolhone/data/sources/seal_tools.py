@@ -18,12 +18,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Line, Record, read_records
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.data.sources.offered import typed
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "seal_tools"
+ABOUT = About(
+    title="Seal-Tools",
+    link="https://github.com/fairyshine/Seal-Tools",
+    licence="Apache-2.0",
+    rows="14,076",
+    teaches="choosing one or several of 4,076 tools, among tools of the same field",
+)
 USES = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 4
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}

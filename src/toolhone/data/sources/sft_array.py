@@ -31,12 +31,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Line, Record, read_records
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.tools.registry import Outcome, Registry, ToolResult
 
 NAME = "sft_array"
+ABOUT = About(
+    title="the SFT array",
+    link="",
+    licence="as the data set",
+    rows="any",
+    teaches="when to use a calculator, when Python, and when neither",
+)
 USES: frozenset[str] = frozenset()
 TOLERANCE = 1e-6
 CATEGORIES = {"calculator": ("calculator", "expression"), "python_exec": ("python", "code"), "no_tool": (None, None)}

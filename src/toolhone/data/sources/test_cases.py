@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Record, read_records
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.offered import fitted, from_text, refuse_faults
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
@@ -23,6 +23,13 @@ from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
 
 NAME = "test_cases"
+ABOUT = About(
+    title="test cases of a tool",
+    link="",
+    licence="as the data set",
+    rows="any",
+    teaches="the one right call of each case, or none",
+)
 USES = frozenset({"tools"})
 
 

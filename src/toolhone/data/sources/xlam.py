@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Record
-from toolhone.data.sources.base import Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.offered import OfferedTools, Repair, fitted, from_text, refuse_faults
 from toolhone.data.sources.offered import Reason as ToolReason
 from toolhone.data.sources.tables import read_rows
@@ -26,6 +26,13 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 
 NAME = "xlam"
+ABOUT = About(
+    title="xLAM function calling 60k (APIGen)",
+    link="https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k",
+    licence="CC-BY-4.0",
+    rows="60,000",
+    teaches="single and parallel calls from a list of tools",
+)
 USES: frozenset[str] = frozenset()
 
 

@@ -1,0 +1,216 @@
+"""What can be wrong with training data: the kinds of findings, how grave each is, why it matters, and what `--fix` does about it.
+
+    finding.kind, finding.place, finding.field, finding.what        # one thing that is wrong
+    REMEDIES[finding.kind].why, REMEDIES[finding.kind].fix
+    Findings(rows, findings).raise_if_any()                         # what stops a training, as one sentence
+
+A finding of grave kind says that training should not go on; the others are remarks. How things are found is not said here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from toolhone.errors import DataError
+
+Fault = tuple["Kind", str, str, str]
+"""Kind, field, what is wrong, what would be right."""
+WHOLE_FILE = -1
+"""The `row` of a finding that speaks of a file."""
+
+
+class Kind(StrEnum):
+    """What can be wrong."""
+
+    UNREADABLE = "a row that cannot be read"
+    REFUSED = "a row that its format cannot use"
+    MENDED = "mended while reading"
+    UNCHECKED = "kept, though something could not be checked"
+    NOTHING_TO_LEARN = "nothing to learn from"
+
+    NO_ASSISTANT = "no assistant message"
+    EMPTY_TURN = "an assistant turn that says and calls nothing"
+    NO_NAME = "a call without a name"
+    UNKNOWN_TOOL = "a call of a tool that is not on offer"
+    BAD_ARGUMENTS = "arguments that break the tool's schema"
+    UNDECLARED_ARGUMENT = "an argument that the tool does not declare"
+    NULL_PADDING = "nulls of a merged table"
+    TOOL_TWICE = "two different tools of one name"
+    RESULT_WITHOUT_CALL = "a tool result without a call"
+    CALL_WITHOUT_RESULT = "a call without a result"
+    REORDERED_RESULTS = "results in another order than their calls"
+
+    ARGUMENTS_AS_TEXT = "arguments written as JSON text"
+    ENCODED_TWICE = "arguments encoded twice"
+    ARGUMENTS_NOT_JSON = "arguments that are text and no JSON"
+
+    TYPED_CALL = "a call typed by hand as text"
+    STRAY_MARK = "a mark of a call that begins or ends nothing"
+    TYPED_RESULT = "a tool result typed by hand as text"
+    CONTROL_TEXT = "text that reads as a control token"
+
+    DUPLICATE_ROW = "a row that occurs before"
+    NEAR_DUPLICATE = "a row that occurs before in other spelling or with other tools"
+    CONFLICT = "different calls for one prompt"
+    LEAK = "a held-out prompt that is trained on"
+    BENCHMARK = "a question of BFCL"
+
+    CANNOT_RENDER = "a row that the model's format cannot write"
+    NO_SUPERVISED = "a row without a token to learn from"
+    TOO_LONG = "a row longer than the model takes"
+    MAYBE_TOO_LONG = "a row that is probably longer than the limit"
+    NO_LIMIT = "no limit to check lengths against"
+
+    NO_CALLS = "no row calls a tool"
+    ONLY_CALLS = "hardly a row answers without a call"
+    FEW_CALLS = "hardly a row calls a tool"
+    ONE_TOOL = "every row offers exactly one tool"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Why a kind matters, what `--fix` does about it, and whether a row that still has it after mending is dropped."""
+
+    why: str
+    fix: str
+    grave: bool = True
+    drops: bool = True
+
+
+_DROPS = "drops the row"
+_LEFT = "leaves it as it is"
+
+REMEDIES: dict[Kind, Remedy] = {
+    Kind.UNREADABLE: Remedy("nobody knows what the row should teach, and training stops there", _DROPS),
+    Kind.REFUSED: Remedy("training skips and counts it", _DROPS, grave=False),
+    Kind.MENDED: Remedy("the row is used in its mended form", "writes the mended form", grave=False, drops=False),
+    Kind.UNCHECKED: Remedy("what could not be checked may be wrong", _LEFT, grave=False, drops=False),
+    Kind.NOTHING_TO_LEARN: Remedy("a training needs assistant turns", "writes no such row"),
+    Kind.NO_ASSISTANT: Remedy("there is nothing to learn from", _DROPS),
+    Kind.EMPTY_TURN: Remedy("the model learns to answer with nothing", _DROPS),
+    Kind.NO_NAME: Remedy("no tool can be run from it", _DROPS),
+    Kind.UNKNOWN_TOOL: Remedy(
+        "the model learns to invent tools", "takes the tool whose name differs in case and separators only, else drops the row"
+    ),
+    Kind.BAD_ARGUMENTS: Remedy(
+        "the model learns calls that the tool refuses", "converts values where only one can be meant, else drops the row"
+    ),
+    Kind.UNDECLARED_ARGUMENT: Remedy("the model learns to invent arguments", _DROPS),
+    Kind.NULL_PADDING: Remedy(
+        "a table that merged all tools put the fields of the others in as null; the model learns to write them",
+        "takes the nulls out",
+    ),
+    Kind.TOOL_TWICE: Remedy("nobody knows which of them is called", _DROPS),
+    Kind.RESULT_WITHOUT_CALL: Remedy("the result speaks of a call that the model never sees", _DROPS),
+    Kind.CALL_WITHOUT_RESULT: Remedy("the model learns to go on without waiting for a result", _DROPS),
+    Kind.REORDERED_RESULTS: Remedy(
+        "templates that drop ids show the results in the wrong order",
+        "puts them in the order of the calls",
+        grave=False,
+        drops=False,
+    ),
+    Kind.ARGUMENTS_AS_TEXT: Remedy(
+        "read as an object here; other programs hand the text to the template, and many templates encode it a second time",
+        "writes them as an object",
+        grave=False,
+        drops=False,
+    ),
+    Kind.ENCODED_TWICE: Remedy("what is inside is text, not arguments", "decodes them, else drops the row"),
+    Kind.ARGUMENTS_NOT_JSON: Remedy("they cannot be read as JSON", "reads Python literals, else drops the row"),
+    Kind.TYPED_CALL: Remedy(
+        "the chat template never sees it: the model learns these characters in place of the template's own, and its calls break",
+        "makes it a call where it can be read, else drops the row",
+    ),
+    Kind.STRAY_MARK: Remedy("the model learns marks that break its own calls", _DROPS),
+    Kind.TYPED_RESULT: Remedy(
+        "the chat template writes results in its own form; a model trained on this one never sees it in use",
+        "makes it a tool message",
+    ),
+    Kind.CONTROL_TEXT: Remedy(
+        "kept as plain text here, but other programs make it the control token itself, which can end a turn or forge one",
+        _LEFT,
+        grave=False,
+        drops=False,
+    ),
+    Kind.DUPLICATE_ROW: Remedy("it weighs twice, and may stand on both sides of a split", "keeps the first one", grave=False),
+    Kind.NEAR_DUPLICATE: Remedy("it adds little, and may stand on both sides of a split", _LEFT, grave=False, drops=False),
+    Kind.CONFLICT: Remedy(
+        "the model cannot learn both; at best it learns a coin toss",
+        "keeps the rows with the answer of the majority; without one, drops them all",
+        grave=False,
+    ),
+    Kind.LEAK: Remedy("what the evaluation finds has been learnt by heart", "drops the row from the first file"),
+    Kind.BENCHMARK: Remedy("a score on BFCL would then measure memory", _DROPS, grave=False),
+    Kind.CANNOT_RENDER: Remedy("training stops there", _DROPS),
+    Kind.NO_SUPERVISED: Remedy("training stops there", _DROPS),
+    Kind.TOO_LONG: Remedy("training drops it whole, and counts it", _DROPS, grave=False),
+    Kind.MAYBE_TOO_LONG: Remedy(
+        "training would drop it; with --model the tokens are counted exactly", _LEFT, grave=False, drops=False
+    ),
+    Kind.NO_LIMIT: Remedy("rows of any length pass; name a limit with --max-length", "does nothing", grave=False, drops=False),
+    Kind.NO_CALLS: Remedy("the model is not taught to call anything", "does nothing: add such rows", grave=False, drops=False),
+    Kind.ONLY_CALLS: Remedy(
+        "a model that always saw a call learns to call always", "does nothing: add such rows", grave=False, drops=False
+    ),
+    Kind.FEW_CALLS: Remedy(
+        "a model that hardly saw a call learns to call never", "does nothing: add such rows", grave=False, drops=False
+    ),
+    Kind.ONE_TOOL: Remedy("nothing teaches to choose between tools", "does nothing: add other tools", grave=False, drops=False),
+}
+REMARKS = frozenset(kind for kind, remedy in REMEDIES.items() if not remedy.grave)
+"""Kinds that do not stop a training."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    `row` counts from 0 (`WHOLE_FILE`: it speaks of a file); `place` is the file and line; `field` is a path inside the row;
+    `times`: how many rows a finding about a file stands for.
+    """
+
+    kind: Kind
+    row: int
+    place: str
+    id: str
+    field: str
+    what: str
+    right: str
+    times: int = 1
+
+    def __str__(self) -> str:
+        name = f" (id {self.id!r})" if self.id else ""
+        field = f", {self.field}" if self.field else ""
+        right = f"; {self.right}" if self.right else ""
+        return f"{self.place}{name}{field}: {self.what}{right}"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings, in the order of the rows; `rows` were checked."""
+
+    rows: int
+    findings: Sequence[Finding]
+
+    @cached_property
+    def counts(self) -> Counter[Kind]:
+        """Findings by kind."""
+        counts: Counter[Kind] = Counter()
+        for finding in self.findings:
+            counts[finding.kind] += finding.times
+        return counts
+
+    def raise_if_any(self, allow: Collection[Kind] = REMARKS) -> None:
+        """Raise one `DataError` about the first finding whose kind is not allowed, with the number of the others."""
+        first = next((finding for finding in self.findings if finding.kind not in allow), None)
+        if first is None:
+            return
+        same = self.counts[first.kind] - 1
+        others = sum(count for kind, count in self.counts.items() if kind not in allow) - same - 1
+        counted = [(same, "more of this kind"), (others, "of other kinds")]
+        more = " and ".join(f"{count} {text}" for count, text in counted if count)
+        raise DataError(f"{first} (… and {more})" if more else str(first))

@@ -1,0 +1,200 @@
+"""RoTBench: dialogues in the ReAct style (thought, action, action input), and the actions that are right next.
+
+    {"id": "...", "scenario": "RS", "conversations": [
+        {"from": "system", "value": "... tools:\\n[{\\"name\\": \\"search\\", \\"parameters\\": {JSON Schema}}, ...] ..."},
+        {"from": "user", "value": "Find vegan blogs.\\nBegin!"},
+        {"from": "assistant", "value": ["Thought:\\nAction: search\\nAction Input: {\\"query\\": \\"vegan blogs\\"}", ...]}]}
+
+Made for evaluation: a row gives a task for its last turn, and no conversation. Turns before it are read as calls and `function`
+results; a thought becomes the turn's reasoning. The tools are those of the system prompt; the prompt itself, which explains the
+style, is left out, and so are its two tools that are no tools: `ask_to_user` becomes a question in words, `finish` the final
+answer, so that where one of them is right next, no call is expected. All this is counted as a repair.
+
+The last turn lists every right action. Those with the same tool become one expected call with further accepted values (where
+several arguments differ, their mixtures are accepted too). Where other tools are right as well, a task cannot say so: the first
+tool is expected, the row is counted as a note, and its category is `several_right` instead of the scenario. Format: Ye et al.
+2024, arXiv:2401.08326.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from toolhone.data.files import Record, read_records
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.sources.mending import mended
+from toolhone.data.sources.offered import OfferedTools, refuse_misfits
+from toolhone.data.sources.prompt_rows import split_prompt
+from toolhone.dialects.base import Problem
+from toolhone.dialects.json_reading import decode
+from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+
+NAME = "rotbench"
+ABOUT = About(
+    title="RoTBench",
+    link="https://github.com/Junjie-Ye/RoTBench",
+    licence="Apache-2.0",
+    rows="105 for each of five levels of noise and two turns",
+    teaches="measures the choice of the next call, also where names and descriptions are noisy",
+    only_tasks=True,
+)
+USES: frozenset[str] = frozenset()
+_FINISH, _ASK = "finish", "ask_to_user"
+_STEP = re.compile(r"\s*(?:Thought:(.*?))?\n?\s*Action:[ \t]*([^\n]*)\n\s*Action Input:(.*)", re.DOTALL)
+
+
+class Reason(StrEnum):
+    """Why a row is skipped; besides these, the reasons of `offered` and the kinds of `data.check`."""
+
+    NOT_THIS_FORMAT = "not a RoTBench row"
+    NO_TOOLS = "a system prompt without a list of tools"
+    BAD_TURN = "a turn that does not go on from the one before"
+    NO_STEP = "a turn that is no thought with an action and its input"
+
+
+class Repair(StrEnum):
+    """What was mended; besides these, the repairs of `mending`."""
+
+    STYLE = "the prompt of the ReAct style left out"
+    WORDS = "a call of ask_to_user or finish taken as words"
+    TWICE = "a second, different tool of one name left out"
+
+
+class Note(StrEnum):
+    """What a task of a kept row cannot say."""
+
+    OTHER_TOOLS = "other tools are right as well, which a task cannot say"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A turn of the ReAct style."""
+
+    thought: str
+    call: ToolCall
+
+
+def sniff(records: Sequence[Record]) -> bool:
+    return all(_is_row(record) for record in records)
+
+
+def _is_row(record: Record) -> bool:
+    turns = record.get("conversations")
+    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
+    return "scenario" in record and first.get("from") == "system" and "Action Input" in str(first.get("value"))
+
+
+def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
+    """Every row whose right actions fit the tools, as a task."""
+    tally, offered = Tally(), OfferedTools()
+    for line, record in read_records(path):
+        try:
+            tools, turns, repairs = _parts(record, offered)
+            messages = _messages(turns[:-1], repairs)
+            expect, others = _expectation(_right(turns[-1]), tools, repairs)
+        except Skip as skip:
+            tally.skip(line, skip)
+            continue
+        category = "several_right" if others else str(record["scenario"])
+        tally.keep_tasks([Task(identity_of(line, record), messages, tools, expect, category=category, source=NAME)], repairs)
+        if others:
+            tally.note(Note.OTHER_TOOLS)
+    return tally.loaded()
+
+
+def _parts(record: Record, offered: OfferedTools) -> tuple[tuple[Tool, ...], list[Record], set[str]]:
+    """The tools without the two that are none, the turns after the system prompt, and the repairs so far."""
+    turns = record.get("conversations")
+    if not _is_row(record) or not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns) or len(turns) < 3:
+        raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
+    prompt = split_prompt(str(turns[0].get("value")))
+    if prompt is None:
+        raise Skip(Reason.NO_TOOLS, f"{turns[0].get('value')!r:.60}")
+    listed, found = offered.read(prompt.tools)
+    tools = [tool for tool in listed if tool.name not in (_FINISH, _ASK)]
+    by_name = {tool.name: tool for tool in reversed(tools)}
+    twice = {Repair.TWICE} if len(by_name) < len(tools) else set()
+    return tuple(tool for tool in tools if by_name[tool.name] is tool), turns[1:], {Repair.STYLE, *found, *twice}
+
+
+def _messages(turns: Sequence[Record], repairs: set[str]) -> tuple[Message, ...]:
+    """What was said, called and answered before the last turn."""
+    messages: list[Message] = []
+    for number, turn in enumerate(turns):
+        role, value = turn.get("from"), turn.get("value")
+        if not isinstance(value, str):
+            raise Skip(Reason.BAD_TURN, f"turn {number + 1}: {value!r:.60}")
+        waiting = messages[-1].tool_calls[0] if messages and messages[-1].tool_calls else None
+        if role == "user" and waiting is None:
+            messages.append(Message("user", value.strip().removesuffix("Begin!").strip()))
+        elif role == "function" and waiting is not None:
+            messages.append(Message("tool", value, tool_call_id=waiting.id, name=waiting.name))
+        elif role == "assistant" and messages and messages[-1].role != "assistant":
+            messages.append(_turn(step_of(value), f"call{number}", repairs))
+        else:
+            raise Skip(Reason.BAD_TURN, f"turn {number + 1} of {role!r:.20}")
+    return tuple(messages)
+
+
+def _turn(step: Step, identity: str, repairs: set[str]) -> Message:
+    reasoning, call = step.thought or None, step.call
+    if call.name in (_FINISH, _ASK):
+        repairs.add(Repair.WORDS)
+        said = next((text for text in call.arguments.values() if isinstance(text, str) and text.strip()), None)
+        if said is None:
+            raise Skip(Reason.NO_STEP, f"{call.name} says nothing")
+        return Message("assistant", said, reasoning)
+    return Message("assistant", None, reasoning, (ToolCall(call.name, call.arguments, identity),))
+
+
+def step_of(text: str) -> Step:
+    """A thought, an action and its input, which is a JSON object."""
+    found = _STEP.fullmatch(text)
+    if found is None:
+        raise Skip(Reason.NO_STEP, repr(text[:80]))
+    given = decode(found[3], 0)
+    if given.problem is not Problem.NONE or found[3][given.end :].strip() or not isinstance(given.value, dict):
+        raise Skip(Reason.NO_STEP, f"the input of {found[2].strip()!r:.40} is no JSON object: {found[3]!r:.60}")
+    return Step((found[1] or "").strip(), ToolCall(found[2].strip(), given.value))
+
+
+def _right(turn: Record) -> list[ToolCall]:
+    """All actions that are right next."""
+    listed = turn.get("value")
+    if turn.get("from") != "assistant" or not isinstance(listed, list) or not listed:
+        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a list of right actions in the last turn, got {listed!r:.60}")
+    return [step_of(str(text)).call for text in listed]
+
+
+def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[str]) -> tuple[Expect, bool]:
+    """The expectation of the first tool, and whether other tools are right as well."""
+    words = right[0].name in (_FINISH, _ASK)
+    others = any((call.name in (_FINISH, _ASK)) != words or (not words and call.name != right[0].name) for call in right)
+    if words:
+        repairs.add(Repair.WORDS)
+        return Expect(no_call=True), others
+    fitting = []
+    for call in right:
+        if call.name == right[0].name:
+            made, how = mended(call, tools)
+            fitting.append(made)
+            repairs |= how
+    refuse_misfits(fitting, tools)
+    return Expect((together(fitting),)), others
+
+
+def together(calls: Sequence[ToolCall]) -> ExpectedCall:
+    """One expected call for several right ones of the same tool: the first, with the other values accepted."""
+    first, *rest = calls
+    accept: dict[str, list[Json]] = {}
+    for call in rest:
+        for name, value in call.arguments.items():
+            known = [first.arguments[name]] if name in first.arguments else []
+            if value not in [*known, *accept.get(name, [])]:
+                accept.setdefault(name, []).append(value)
+    optional = tuple(name for name in first.arguments if any(name not in call.arguments for call in rest))
+    return ExpectedCall(first.name, first.arguments, accept, optional)
