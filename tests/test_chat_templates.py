@@ -204,7 +204,7 @@ def test_a_template_that_only_fits_without_thinking_is_asked_for_turns_without()
         tokenizer, dialect, rows = rows_of(template, name, (USER, CALL, RESULT, ANSWER))
         assert dialect_fingerprint(dialect)["switches"] == {"enable_thinking": False}
         assert trained_texts(tokenizer, rows) == TRAINED[name][:2]
-    assert dialect_fingerprint(open_dialect(small_tokenizer(QWEN_LIKE)))["thinking"] is True
+    assert dialect_fingerprint(open_dialect(small_tokenizer(QWEN_LIKE)))["switches"] == {}
 
 
 BROKEN = {

@@ -39,6 +39,14 @@ class ModelSection(Section):
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
     dialect: str = Field("auto", description="how calls are written: auto (the model's own way), json, calls or tagged")
     markup: str = Field("auto", description="the chat markup around json, calls, tagged: auto, template, chatml or plain")
+    history: Literal["template", "kept"] = Field(
+        "template",
+        description="where a chat template rewrites earlier turns: 'template' lets it, as when the model is served (one row for each "
+        "turn); 'kept' leaves them as they were said (one row)",
+    )
+    template_switches: dict[str, Any] | None = Field(
+        None, description="keywords for the chat template, such as {'enable_thinking': false}; none: what its proof finds"
+    )
     micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass; lower it when memory runs out")
 
 

@@ -1,4 +1,7 @@
-"""`toolhone data build`: make conversations and tasks from templates, or rows of the SFT array, as files."""
+"""`toolhone data build`: make conversations and tasks from templates, or rows of the SFT array, as files.
+
+The other verbs of the group, `sources` and `import`, are in `importing`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ from typing import Annotated
 
 import typer
 
+from toolhone.cli import importing
 from toolhone.errors import DataError
 
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
 """Sizes of the files of conversations and tasks, when nothing else is asked for."""
 ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 """Of the SFT array, when nothing else is asked for."""
-app = typer.Typer(help="Make data.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Make data, and read published data.", no_args_is_help=True, rich_markup_mode=None)
+app.command("sources", epilog=importing.SOURCES_EXAMPLE)(importing.sources)
+app.command("import", epilog=importing.IMPORT_EXAMPLE)(importing.import_)
 BUILD_EXAMPLES = (
     "Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
     "toolhone data build --shape sft-array --out sft.json --rows 8000 --shares calculator=0.2,python_exec=0.2,no_tool=0.6 "
@@ -33,7 +39,7 @@ class Shape(StrEnum):
 
 @app.callback()
 def group() -> None:
-    """Make data."""
+    """Make data, and read published data."""
 
 
 @app.command(epilog=BUILD_EXAMPLES)

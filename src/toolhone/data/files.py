@@ -21,6 +21,7 @@ import os
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
@@ -38,6 +39,9 @@ _FOREIGN = {
     codecs.BOM_UTF16_LE: "UTF-16 text",
     codecs.BOM_UTF16_BE: "UTF-16 text",
 }
+
+
+_watcher: ContextVar[Callable[[], None] | None] = ContextVar("watcher", default=None)
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,26 @@ def read_records(path: str | Path) -> Generator[tuple[Line, Record], None, None]
         for line, record in _rows(path, stream):
             empty = False
             yield line, record
+            row_read()
     if empty:
         raise DataError(f"{path}: the file is empty; wanted one JSON object per line")
+
+
+@contextmanager
+def watching(seen: Callable[[], None]) -> Iterator[None]:
+    """Within the block, `seen` is called after each row that is read from a file: for a display of progress."""
+    token = _watcher.set(seen)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def row_read() -> None:
+    """Tell who is watching that a row was read."""
+    seen = _watcher.get()
+    if seen is not None:
+        seen()
 
 
 @contextmanager

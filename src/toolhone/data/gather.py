@@ -19,6 +19,11 @@ from typing import Any
 
 from toolhone.data.any_tasks import distinct, tasks_from_any
 from toolhone.data.check import check
+from toolhone.data.doctor.balance import balance_of
+from toolhone.data.doctor.findings import REMARKS, Kind
+from toolhone.data.doctor.leaks import prompt_of, prompts_of
+from toolhone.data.doctor.survey import account_of, survey
+from toolhone.data.files import Line
 from toolhone.data.manual import ManualTemplates, read_examples
 from toolhone.data.manual.answered import answers_of, with_answers
 from toolhone.data.sources import SOURCES, Loaded, format_of, open_source
@@ -36,6 +41,8 @@ from toolhone.tools.loading import load_tools, open_registry
 
 HELD_OUT = 200
 """Most held-out conversations made from templates; as many tasks."""
+AS_THEY_ARE = frozenset({Kind.TYPED_CALL, Kind.STRAY_MARK})
+"""Findings that are what `data.raw_prompt` asks for."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ class Materials:
         for key, word in (("skipped", "skipped"), ("not_answered", "without results")):
             if lost := self.report.get(key):
                 parts.append(f"{word} {sum(lost.values())}: " + ", ".join(f"{count} {reason}" for reason, count in lost.items()))
+        if leaked := self.report.get("leaked"):
+            parts.append(f"{leaked} rows to train on open with a held-out prompt, so that held-out scores flatter")
+        if remarks := self.report.get("findings"):
+            parts.append("remarks: " + ", ".join(f"{count} x {kind}" for kind, count in remarks.items()))
         parts += [self.report["task_file"]] if "task_file" in self.report else []
         return "; ".join([f"data: {self.report['source']}", *parts])
 
@@ -158,13 +169,12 @@ def _from_file(experiment: Experiment) -> Materials:
         raise DataError(f"{data.path or data.format}: no row gives a conversation to train on; {loaded.summary()}")
     conversations = list(loaded.conversations)[: data.max_samples]
     report["beyond_max_samples"] = len(loaded.conversations) - len(conversations)
-    findings = check(conversations, loaded.places[: len(conversations)])
-    findings.raise_if_any()
-    report["findings"] = {kind.value: count for kind, count in findings.counts.items()}
+    report |= _surveyed(conversations, loaded.places, data)
     if data.validation is not None:
         other = _open(data.validation, experiment)
-        report["validation"] = {"source": data.validation, **_report(other)}
-        check(other.conversations, other.places).raise_if_any()
+        beside = _surveyed(other.conversations, other.places, data)
+        report["validation"] = {"source": data.validation, **_report(other), **beside}
+        report["leaked"] = _leaked(conversations, other.conversations)
         train, held_out, tasks = conversations, list(other.conversations), tasks_beside(other.tasks, other.conversations)
     else:
         split = (split_by_tools if data.split == "tools" else split_rows)(conversations, data.held_out_share, seed)
@@ -172,6 +182,23 @@ def _from_file(experiment: Experiment) -> Materials:
         tasks = [*tasks_beside(loaded.tasks, held_out), *tasks_alone(loaded)]
         report["dropped_by_split"] = split.dropped
     return Materials(train, held_out, tasks, {**report, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)})
+
+
+def _surveyed(conversations: Sequence[Conversation], places: Sequence[Line], data: DataSection) -> dict[str, Any]:
+    """The doctor's fast part: grave findings stop, all others are counted, with examples and what they mean.
+
+    Under `raw_prompt` texts are used as they are on purpose, so that calls typed into them do not stop.
+    """
+    findings = survey(conversations, places)
+    findings.raise_if_any(REMARKS | AS_THEY_ARE if data.raw_prompt else REMARKS)
+    counts = {kind.value: count for kind, count in findings.counts.items()}
+    return {"findings": counts, "doctor": account_of(findings), "balance": balance_of(conversations).to_dict()}
+
+
+def _leaked(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> int:
+    """How many rows to train on open with a prompt that is held out."""
+    prompts = prompts_of(("", conversation) for conversation in held_out)
+    return sum(prompt_of(conversation) in prompts for conversation in train)
 
 
 def asked_of(experiment: Experiment) -> Asked:

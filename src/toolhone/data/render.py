@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from toolhone.data.check import Lengths, check_lengths
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.base import Dialect, Spans
+from toolhone.dialects.history import assemble
 from toolhone.errors import DataError, DialectError
 from toolhone.progress import Progress, Silent, track
 from toolhone.rows import Row
@@ -40,9 +41,22 @@ def render_rows(
     return check_lengths(rows, training.max_length, too_long)
 
 
+def encode_rows(lists: Sequence[Spans], dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
+    """The rows of a rendered conversation. Earlier turns have in each row the ids that they were trained with."""
+    if len(lists) == 1:
+        return [tokenizer.encode_spans(lists[0])]
+    said: dict[int, list[int]] = {}
+    rows = []
+    for number, spans in enumerate(lists):
+        row = assemble(spans, said, tokenizer, tokenizer.stop_ids(dialect.stop))
+        said[number] = row.tokens[row.mask].tolist()
+        rows.append(row)
+    return rows
+
+
 def _rows_of(conversation: Conversation, dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
     try:
-        rows = [tokenizer.encode_spans(spans) for spans in dialect.render(conversation)]
+        rows = encode_rows(dialect.render(conversation), dialect, tokenizer)
     except DialectError as error:
         raise DialectError(f"conversation {conversation.id!r}: {error}") from None
     if not any(row.mask.any() for row in rows):

@@ -47,16 +47,28 @@ class Span:
     """A piece of a rendered conversation.
 
     `trained` spans are what the assistant says, its stop mark included. Only `control` text may become control tokens; text of
-    users, tools and data never does.
+    users, tools and data never does. `turn` says which of the assistant's turns a span of an earlier turn belongs to (from 0).
     """
 
     text: str
     origin: Origin = Origin.PROMPT
     trained: bool = False
     control: bool = True
+    turn: int | None = None
 
 
 Spans = list[Span]
+
+
+class History(StrEnum):
+    """What stands before an assistant's later turn."""
+
+    APPENDED = "appended"
+    """The template only ever adds to what is there: one row, whatever the policy."""
+    TEMPLATE = "template"
+    """The template rewrites earlier turns, and it may: each turn is a row of its own, as the model sees it when it is served."""
+    KEPT = "kept"
+    """The template rewrites earlier turns, and is not asked: what was said stays as it was said, in one row."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ class Dialect(Protocol):
     name: str
     stop: tuple[str, ...]
     """Texts that end an assistant's turn; each is one control token."""
+    history: History
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """The conversation as training text: one list of spans, or one for each assistant turn where history is rewritten."""

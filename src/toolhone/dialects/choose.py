@@ -45,17 +45,27 @@ WRITTEN = ("json", "calls", "tagged")
 DIALECTS = ("auto", "native", *WRITTEN)
 
 
-def open_dialect(tokenizer: TextTokenizer, dialect: str = "auto", markup: str = "auto") -> Dialect:
-    """The dialect of this name for this tokenizer. `DialectError` when it does not exist or cannot be used."""
+def open_dialect(
+    tokenizer: TextTokenizer,
+    dialect: str = "auto",
+    markup: str = "auto",
+    kept: bool = False,
+    switches: Mapping[str, Json] | None = None,
+) -> Dialect:
+    """The dialect of this name for this tokenizer. `DialectError` when it does not exist or cannot be used.
+
+    kept: earlier turns stay as they were said where the template would rewrite them. switches: keywords for the template; None:
+    what its proof finds.
+    """
     _known("dialect", dialect, DIALECTS)
     _known("markup", markup, ("auto", *MARKUPS))
     if dialect not in ("auto", "native"):
-        return _written(tokenizer, SYNTAXES[dialect](), markup)
+        return _written(tokenizer, SYNTAXES[dialect](), markup, kept, switches)
     if markup not in ("auto", "template"):
         raise DialectError(
             f"the native dialect is the model's own template; model.markup={markup} goes with model.dialect=json, calls or tagged"
         )
-    return prove_native(tokenizer)
+    return prove_native(tokenizer, switches, kept)
 
 
 def open_syntax(name: str) -> Syntax:
@@ -77,16 +87,16 @@ def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
     return result
 
 
-def _written(tokenizer: TextTokenizer, syntax: Syntax, markup: str) -> Dialect:
+def _written(tokenizer: TextTokenizer, syntax: Syntax, markup: str, kept: bool, switches: Mapping[str, Json] | None) -> Dialect:
     if markup in ("chatml", "plain"):
-        return WrittenDialect(syntax, MARKUPS[markup](tokenizer), tokenizer)
+        return WrittenDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, kept)
     if markup == "auto" and not tokenizer.wrapped.chat_template:
         own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
-        return WrittenDialect(syntax, MARKUPS[own](tokenizer), tokenizer)
+        return WrittenDialect(syntax, MARKUPS[own](tokenizer), tokenizer, kept)
     reasons = []
-    for switches in ({}, {"enable_thinking": False}):
+    for wanted in [switches] if switches is not None else [{}, {"enable_thinking": False}]:
         try:
-            return WrittenDialect(syntax, TemplateMarkup(tokenizer, switches), tokenizer)
+            return WrittenDialect(syntax, TemplateMarkup(tokenizer, wanted), tokenizer, kept)
         except DialectError as error:
             reasons.append(str(error))
     raise DialectError(f"the model's own template cannot be used: {reasons[0]}; pass model.markup=chatml or plain")

@@ -32,7 +32,7 @@ def find_habits(markup: Markup, tokenizer: TextTokenizer, called: Sequence[ChatM
     last = markup.write(ANSWERED, tools, False)
     thought = find_thought(markup, tools, header)
     controls = tokenizer.control_texts
-    borrowed = None if _marks_in(_tail(last), controls) else _borrowed(markup, tools, called, controls)
+    borrowed = None if _tail(last).strip() else _borrowed(markup, tools, called, controls)
     stop = list(borrowed) if borrowed else [_end_mark(_tail(last), header, controls, tokenizer.eos_text)]
     if called and not borrowed:
         full = markup.write(called, tools, False)
@@ -105,9 +105,9 @@ def _lead(markup: Markup, tools: Sequence[Json], header: str) -> str:
 
 
 def _without_thought(lead: str, thought: Thought) -> str:
-    """The lead without a thought that has no text; white space alone is no lead."""
+    """The lead without a thought that has no text, and without the white space that stood beside it."""
     bare = re.sub(rf"\s*(?:{re.escape(thought.open)})?\s*{re.escape(thought.close)}\s*", "", lead)
-    return bare if bare.strip() else ""
+    return bare if bare.strip() or bare == lead else ""
 
 
 def _tail(full: str) -> str:

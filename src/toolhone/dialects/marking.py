@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from toolhone.dialects.base import Span, Spans
@@ -85,7 +86,7 @@ class Marks:
             return {self.plain(key): self.plain_value(item) for key, item in value.items()}
         return [self.plain_value(item) for item in value] if isinstance(value, list) else value
 
-    def spans(self, marked: str, origin: Origin = Origin.PROMPT, trained: bool = False) -> Spans:
+    def spans(self, marked: str, origin: Origin = Origin.PROMPT, trained: bool = False, turn: int | None = None) -> Spans:
         """The text as spans; text of tools has `Origin.TOOL`, all else the given origin."""
         spans: Spans = []
         inside = ""
@@ -94,7 +95,7 @@ class Marks:
             if found.start() < position:
                 continue
             kind = origin if inside != _END_TOOL else Origin.TOOL
-            _add(spans, Span(marked[position : found.start()], kind, trained, not inside))
+            _add(spans, Span(marked[position : found.start()], kind, trained, not inside, turn))
             position, mark = found.end(), found[0]
             if mark in (_BEGIN, _BEGIN_TOOL, _END, _END_TOOL):
                 opens = mark in (_BEGIN, _BEGIN_TOOL)
@@ -110,10 +111,10 @@ class Marks:
                 true = "" if escaped is None else chr(_BASE + int(escaped[1] + escaped[2], 16))
             else:
                 true = self._true.get(mark, "")
-            _add(spans, Span(true, kind, trained, False))
+            _add(spans, Span(true, kind, trained, False, turn))
         if inside:
             raise DialectError("the chat template cuts off a message's text, so that text from outside cannot be told apart")
-        _add(spans, Span(marked[position:], origin, trained, True))
+        _add(spans, Span(marked[position:], origin, trained, True, turn))
         return spans
 
 
@@ -122,8 +123,8 @@ def _add(spans: Spans, span: Span) -> None:
     if not span.text:
         return
     last = spans[-1] if spans else None
-    if last is not None and (last.origin, last.trained, last.control) == (span.origin, span.trained, span.control):
-        spans[-1] = Span(last.text + span.text, span.origin, span.trained, span.control)
+    if last is not None and replace(last, text="") == replace(span, text=""):
+        spans[-1] = replace(span, text=last.text + span.text)
     else:
         spans.append(span)
 

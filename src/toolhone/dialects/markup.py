@@ -23,7 +23,7 @@ from toolhone.errors import DialectError
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
 
-TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ZeroDivisionError)
+TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What a chat template may raise when it is given something it was not written for."""
 
 

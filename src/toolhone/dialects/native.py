@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from toolhone.dialects.base import Reply, Spans, Syntax
+from toolhone.dialects.base import History, Reply, Spans, Syntax
 from toolhone.dialects.derive import FIRST, OTHER, SECOND, TOOL
 from toolhone.dialects.framed import Framed
 from toolhone.dialects.habits import SENTINEL
@@ -98,15 +98,23 @@ class NativeDialect:
 
     name = "native"
 
-    def __init__(self, markup: Markup, habits: Habits, syntax: Syntax, writer: ChatWriter) -> None:
+    def __init__(self, markup: Markup, habits: Habits, syntax: Syntax, writer: ChatWriter, kept: bool = False) -> None:
         self.syntax = syntax
         self.markup = markup
         self.marks = writer.marks
         self.manner = writer.manner
         self._writer = writer
-        self._turns = Turns(markup, self.marks, habits)
+        self._turns = Turns(markup, self.marks, habits, kept)
         self.habits = habits
         self.stop = habits.stop
+        self.history = History.KEPT if kept else History.TEMPLATE
+
+    def with_history(self, kept: bool, talk: Conversation) -> NativeDialect:
+        """The same dialect with this policy, once `talk` has shown whether the template rewrites history at all."""
+        other = NativeDialect(self.markup, self.habits, self.syntax, self._writer, kept)
+        rewrites = len(NativeDialect(self.markup, self.habits, self.syntax, self._writer).render(talk)) > 1
+        other.history = other.history if rewrites else History.APPENDED
+        return other
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""

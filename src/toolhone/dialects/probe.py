@@ -49,6 +49,7 @@ _NONE = Message("assistant", tool_calls=(ToolCall(TOOL, {}),))
 _RESULT = Message("tool", "result-Sentinel8 <b> [1]")
 _ANSWER = Message("assistant", "The answer is <b>4</b> [sic].")
 _THOUGHT = Message("assistant", "So it is.", "thought-Sentinel9")
+_TALK = (_ASK, _ONE, _RESULT, _ANSWER, Message("user", "And then?"), _ONE, _RESULT, _ANSWER)
 _WHOLE = (Message("system", "Be <b>brief</b> [ok]."), _ASK, _ONE, _RESULT, _ANSWER)
 
 
@@ -76,10 +77,11 @@ class _Attempt:
         return self.markup
 
 
-def prove_native(tokenizer: TextTokenizer, switches: Mapping[str, Json] | None = None) -> NativeDialect:
+def prove_native(tokenizer: TextTokenizer, switches: Mapping[str, Json] | None = None, kept: bool = False) -> NativeDialect:
     """The native dialect of this tokenizer's template, proved; else `DialectError` that says what the template does wrong.
 
-    switches: keywords for the template, when they are not to be found out by trying.
+    switches: keywords for the template, when they are not to be found out by trying. kept: whether earlier turns stay as they were
+    said where the template would rewrite them.
     """
     if not tokenizer.wrapped.chat_template:
         raise DialectError(f"the model is without a usable template: its tokenizer has no chat template; {WAY_OUT}")
@@ -88,7 +90,8 @@ def prove_native(tokenizer: TextTokenizer, switches: Mapping[str, Json] | None =
     for wanted, arguments, empty in product(_settings(tokenizer, switches), _ARGUMENTS, _EMPTY):
         markup = TemplateMarkup(tokenizer, wanted)
         try:
-            return _try(_Attempt(tokenizer, markup, ChatWriter(marks, Manner(arguments, empty)), PROBE_TOOLS))
+            dialect = _try(_Attempt(tokenizer, markup, ChatWriter(marks, Manner(arguments, empty)), PROBE_TOOLS))
+            return _with_history(dialect, kept)
         except _FaultError as fault:
             faults.append(fault)
     furthest = max(faults, key=lambda fault: fault.stage)
@@ -195,6 +198,17 @@ def _with_reasoning(attempt: _Attempt, dialect: NativeDialect) -> NativeDialect:
             continue
         return other
     return dialect
+
+
+def _with_history(dialect: NativeDialect, kept: bool) -> NativeDialect:
+    """The dialect, knowing whether its template rewrites earlier turns, with reasoning where it has a field for that."""
+    said = [replace(message, reasoning="So.") if message.role == "assistant" else message for message in _TALK]
+    talk = said if dialect.manner.reasoning else _TALK
+    tools = tuple(replace(tool, description="Does it.") for tool in PROBE_TOOLS)
+    try:
+        return dialect.with_history(kept, Conversation(tuple(talk), tools))
+    except DialectError:
+        return dialect.with_history(kept, Conversation(_TALK, tools))
 
 
 def _text(attempt: _Attempt, messages: Sequence[Message], header: bool) -> str:

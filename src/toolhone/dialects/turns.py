@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -79,10 +80,12 @@ class Habits:
 class Turns:
     """Takes rendered chats apart."""
 
-    def __init__(self, markup: Markup, marks: Marks, habits: Habits) -> None:
+    def __init__(self, markup: Markup, marks: Marks, habits: Habits, kept: bool = False) -> None:
+        """kept: earlier turns stay as they were said, also where the markup would rewrite them."""
         self.markup = markup
         self.marks = marks
         self.habits = habits
+        self.kept = kept
 
     def turn(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> Turn:
         """The turn of the assistant message at `index`, as it is when it is the last message."""
@@ -123,13 +126,25 @@ class Turns:
             return []
         if all(after.prompt.startswith(before.prompt + before.text) for before, after in pairwise(turns)):
             return [self._one_list(turns)]
-        prompts = [turn.prompt for turn in turns]
-        return [[*self._history(turn.prompt, prompts[:k]), *self._trained(turn)] for k, turn in enumerate(turns)]
+        if self.kept:
+            return [self._kept_list(turns, messages, tools)]
+        said = [(turn.prompt, partial(str, turn.text)) for turn in turns]
+        return [[*self._history(turn.prompt, said[:k]), *self._trained(turn)] for k, turn in enumerate(turns)]
 
     def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
         """Everything up to where the assistant starts to write."""
-        earlier = [self.markup.write(messages[:index], tools, True) for index in _assistants(messages)]
+        places = _assistants(messages)
+        earlier = [
+            (self.markup.write(messages[:index], tools, True), partial(self._said, messages, tools, index)) for index in places
+        ]
         return self._history(self.markup.write(messages, tools, True), earlier)
+
+    def _said(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> str:
+        """The text of a turn as it was when it was the last one; empty where the template refuses what the model said."""
+        try:
+            return self.turn(messages, tools, index).text
+        except DialectError:
+            return ""
 
     def suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans:
         """What follows the stop mark of the assistant message at `last`: the later messages and the next header.
@@ -175,20 +190,44 @@ class Turns:
             done = len(turn.prompt) + len(turn.text)
         return [*spans, *self.marks.spans(turns[-1].rest)]
 
+    def _kept_list(self, turns: Sequence[Turn], messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
+        """The first prompt, and then every turn as it was said with what follows it until the next one."""
+        spans = self.marks.spans(turns[0].prompt)
+        places = _assistants(messages)
+        for turn, index, following in zip(turns, places, [*places[1:], None], strict=True):
+            spans += self.marks.spans(turn.text, Origin.SAMPLED, trained=True)
+            if following is not None:
+                spans += [span for span in self.suffix(messages[:following], index, tools) if span.text]
+        return [*spans, *self.marks.spans(turns[-1].rest)]
+
     def _trained(self, turn: Turn) -> Spans:
         return [*self.marks.spans(turn.text, Origin.SAMPLED, trained=True), *self.marks.spans(turn.rest)]
 
-    def _history(self, text: str, earlier: Sequence[str]) -> Spans:
-        """A prompt's spans. `earlier`: the prompts of its assistant turns; one that does not begin it leaves its turn unmarked."""
+    def _history(self, text: str, earlier: Sequence[tuple[str, Callable[[], str]]]) -> Spans:
+        """A prompt's spans. `earlier`: of each assistant turn the prompt and the text; one that is not found stays unmarked."""
         spans: Spans = []
         done = 0
-        for prompt in earlier:
+        for turn, (prompt, said) in enumerate(earlier):
             place = self._earlier(prompt, text)
+            if place is None or place[0] < done:
+                place = self._find(text, done, said())
             if place is not None and place[0] >= done:
                 start, end = place
-                spans += [*self.marks.spans(text[done:start]), *self.marks.spans(text[start:end], Origin.SAMPLED)]
+                spans += [*self.marks.spans(text[done:start]), *self.marks.spans(text[start:end], Origin.SAMPLED, turn=turn)]
                 done = end
         return [*spans, *self.marks.spans(text[done:])]
+
+    def _find(self, text: str, done: int, said: str) -> tuple[int, int] | None:
+        """Where a turn stands whose prompt was rewritten: as it was said, else without its thought. A turn ends in its mark."""
+        body = next((said[: -len(mark)] for mark in self.habits.stop if mark and said.endswith(mark)), said)
+        thought = self.habits.thought
+        for wanted in (body, body.partition(thought.close)[2].lstrip("\n")):
+            start = text.find(wanted, done) if wanted.strip() else -1
+            end = -1 if start < 0 else start + len(wanted)
+            mark = next((mark for mark in self.habits.earlier_stop if start >= 0 and text.startswith(mark, end)), None)
+            if mark is not None:
+                return start, end + len(mark)
+        return None
 
 
 def _plainer(message: ChatMessage) -> list[ChatMessage]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import Reply, Spans, Syntax
+from toolhone.dialects.base import History, Reply, Spans, Syntax
 from toolhone.dialects.habits import find_habits, keeps_system
 from toolhone.dialects.marking import Marks
 from toolhone.dialects.markup import ChatML, Plain, TemplateMarkup
@@ -40,15 +40,20 @@ _SYSTEM = ("system", "developer")
 class WrittenDialect:
     """A call syntax in a chat markup. `DialectError` when the markup cannot be taken apart into turns with this tokenizer."""
 
-    def __init__(self, syntax: Syntax, markup: TemplateMarkup | ChatML | Plain, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self, syntax: Syntax, markup: TemplateMarkup | ChatML | Plain, tokenizer: TextTokenizer, kept: bool = False
+    ) -> None:
         self.name = syntax.name
         self.syntax = syntax
         self.markup = markup
         self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
         self._turns = Turns(markup, self.marks, find_habits(markup, tokenizer))
-        self.stop = self._turns.habits.stop
+        self.habits = self._turns.habits
+        self.stop = self.habits.stop
         self._system_role = keeps_system(markup)
-        self.render(_PROBE)
+        rewrites = len(self.render(_PROBE)) > 1
+        self.history = History.APPENDED if not rewrites else History.KEPT if kept else History.TEMPLATE
+        self._turns.kept = kept
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
@@ -56,7 +61,7 @@ class WrittenDialect:
         for message in said:
             self.syntax.write(message.content, message.tool_calls)
         chat = self._chat(conversation.messages, conversation.tools)
-        return self._turns.render(chat, (), lambda k, text: check_reading(said[k], self.parse(text), text))
+        return self._turns.render(chat, (), lambda k, text: check_reading(said[k], self.parse(text, conversation.tools), text))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
         return self._turns.prompt(self._chat(messages, tools), ())

@@ -4,19 +4,21 @@
     turn = reply(policy, messages, tools)
 
 Token ids are the only truth: the prompt of the next turn is the prompt of the last one, the ids exactly as sampled, and the
-encoded suffix that the dialect puts after them. What was sampled is never decoded and encoded again. Reading a turn as text and
+encoded suffix that the dialect puts after them; where a template rewrites history and may (`History.TEMPLATE`), it is the
+template's text around the kept ids. What was sampled is never decoded and encoded again. Reading a turn as text and
 calls is the dialect's business; playing a task to its end is that of `episode` and `driver`. A policy behind an HTTP address
 keeps the same protocol with prompts that hold messages alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
-from toolhone.dialects.base import Dialect, Problem
+from toolhone.dialects.base import Dialect, History, Problem
+from toolhone.dialects.history import assemble
 from toolhone.schema import Message, Tool
 from toolhone.tokenizer import TextTokenizer
 
@@ -28,6 +30,8 @@ class Prompt:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     tokens: tuple[int, ...] = ()
+    said: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """The ids of the assistant's turns that were sampled, by their number among the assistant's turns."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,15 @@ class TokenPolicy:
         return Prompt(tuple(messages), tuple(tools), tuple(row.tokens.tolist()))
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
-        said = (*prompt.messages, turn.message)
-        suffix = self.tokenizer.encode_spans(self.dialect.suffix(said, prompt.tools, results))
-        return Prompt((*said, *results), prompt.tools, (*prompt.tokens, *turn.tokens, *suffix.tokens.tolist()))
+        messages = (*prompt.messages, turn.message)
+        number = sum(message.role == "assistant" for message in prompt.messages)
+        said = {**prompt.said, number: tuple(turn.tokens)}
+        if self.dialect.history is History.TEMPLATE:
+            spans = self.dialect.prompt([*messages, *results], prompt.tools)
+            row = assemble(spans, said, self.tokenizer, self.params.stop_ids)
+            return Prompt((*messages, *results), prompt.tools, tuple(row.tokens.tolist()), said)
+        suffix = self.tokenizer.encode_spans(self.dialect.suffix(messages, prompt.tools, results))
+        return Prompt((*messages, *results), prompt.tools, (*prompt.tokens, *turn.tokens, *suffix.tokens.tolist()), said)
 
     def fits(self, prompt: Prompt) -> bool:
         return not self.max_context or len(prompt.tokens) < self.max_context
@@ -119,7 +129,7 @@ class TokenPolicy:
     def read(self, prompt: Prompt, sample: Sample) -> Turn:
         """A sample as a turn; never raises, whatever was sampled."""
         text = self.tokenizer.decode(sample.tokens, self.params.stop_ids)
-        read = self.dialect.parse(text)
+        read = self.dialect.parse(text, prompt.tools)
         return Turn(read.to_message(), text, read.problem, sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens)
 
 

@@ -123,6 +123,7 @@ def _of_file(file: DataFile, probes: _Probes, progress: Progress) -> list[Findin
     places = [str(file.cases[row].place) for row in rows]
     crossed = cross_faults(file.conversations, places)
     crossed = {rows[index]: faults for index, faults in crossed.items()}
+    probes.yardstick.measure(file.conversations, progress)
     findings: list[Finding] = []
     progress.start(f"looking at {file.path.name}", total=len(file.cases))
     for row, case in enumerate(file.cases):

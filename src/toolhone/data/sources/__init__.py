@@ -20,11 +20,14 @@ from typing import Unpack
 
 from toolhone.data.files import Line, Record
 from toolhone.data.sources import (
+    acebench,
     api_bank,
     apibench,
     bamboogle,
+    bfcl,
     glaive,
     gsm8k,
+    hammer,
     hermes,
     messages,
     metatool,
@@ -37,12 +40,15 @@ from toolhone.data.sources import (
     sft_array,
     sharegpt,
     svamp,
+    tau2_bench,
+    tau_bench,
     test_cases,
     toolace,
     toolalpaca,
     toolbench,
     toolrl,
     toolrl_api_bank,
+    when2call,
     xlam,
 )
 from toolhone.data.sources.base import Asked, Loaded, Options, Skip, Source, Tally
@@ -75,6 +81,12 @@ _ALL: tuple[Source, ...] = (
     toolace,
     toolrl,
     toolrl_api_bank,
+    acebench,
+    bfcl,
+    hammer,
+    tau2_bench,
+    tau_bench,
+    when2call,
 )
 SOURCES: dict[str, Source] = {source.NAME: source for source in _ALL}
 TABLES: tuple[str, ...] = (xlam.NAME, metatool.NAME)

@@ -3,16 +3,17 @@
     {"id": "normal_atom_enum_0", "question": "user: ...\\nsystem: ...\\nuser: ...", "function": [tool], "time": "Today is ..."}
     possible_answer/<same name>:  {"id": "normal_atom_enum_0", "ground_truth": {"f_1": {arguments}, "f_2": {arguments}}}
 
-Made for evaluation: a row gives a task and no conversation. In `question`, `system:` is the assistant; what it calls stands in square
-brackets. The results of such calls are not in the text: what the assistant says next is taken for the result as well (counted). `time`
-and `profile` become a system message. The beginning of the id is the category and says what is right:
+Made for evaluation: a row gives a task and no conversation. In `question`, `system:` is the assistant; what it calls stands in
+square brackets. The results of such calls are not in the text: what the assistant says next is taken for the result as well
+(counted). `time` and `profile` become a system message. The beginning of the id is the category and says what is right:
 
-* normal: the calls of `ground_truth` in any order; `f_1`, `f_2` are two calls of `f`. A list holds answers of which each is right: where
-  they differ in one argument at most, both values are accepted.
+* normal: the calls of `ground_truth` in any order; `f_1`, `f_2` are two calls of `f`. A list holds answers of which each is
+  right: where they differ in one argument at most, both values are accepted.
 * special: no call, but a question or a refusal, whose words are not compared.
-* agent_multi_step: the final state of the world, of which `initial_config` is the beginning. `mile_stone`, calls on the way, is not used.
+* agent: the final state of the world, of which `initial_config` is the beginning. `mile_stone`, calls on the way, is not used. In
+  agent_multi_turn a model is to play the user; what it is told to want stands for the request (counted).
 
-Skipped is agent_multi_turn: its first message would come from a model that plays the user. Format: Chen et al. 2025, arXiv:2501.12851.
+A right answer that its own tool does not allow is kept and noted. Format: Chen et al. 2025, arXiv:2501.12851.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.data.sources.loose_tools import LooseTools
 from toolhone.data.sources.offered import Reason as ToolReason
-from toolhone.data.sources.offered import fitted, refuse_misfits
-from toolhone.data.sources.possible_answers import Answers
+from toolhone.data.sources.offered import fitted
+from toolhone.data.sources.possible_answers import MISFIT, Answers, is_allowed
 from toolhone.data.sources.prompt_rows import read_python_calls
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
@@ -42,6 +43,7 @@ ABOUT = About(
     only_tasks=True,
 )
 USES: frozenset[str] = frozenset()
+BRACKETS = "a call within the dialogue that cannot be read, kept as text"
 _OWN_KEYS = ("time", "profile", "initial_config")
 _TURN = re.compile(r"^(user|system)[ \t]*[:：]", re.MULTILINE)
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -51,7 +53,6 @@ class Reason(StrEnum):
     """Why a row is skipped; besides these, the reasons of `offered` and `possible_answers` and the kinds of `data.check`."""
 
     NOT_THIS_FORMAT = "not an ACEBench row"
-    PLAYED_USER = "a dialogue whose user is to be played by a model"
     BAD_QUESTION = "a question that is no dialogue"
     ALTERNATIVES = "alternative answers that differ in more than one argument"
 
@@ -59,13 +60,8 @@ class Reason(StrEnum):
 class Repair(StrEnum):
     """How a row was mended; besides these, the repairs of `offered` and `loose_tools`."""
 
+    PLAYED = "what a model that plays the user is told, taken for the request"
     RESULT = "a result that the dialogue leaves out, taken from what is said next"
-
-
-class Note(StrEnum):
-    """What is not as it should be with a row that is kept."""
-
-    BRACKETS = "a call within the dialogue that cannot be read, kept as text"
 
 
 def sniff(records: Sequence[Record]) -> bool:
@@ -83,12 +79,13 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     for line, record in read_records(path):
         try:
             task, repairs = _task(record, answers, offered)
+            notes = _notes(task)
         except Skip as skip:
             tally.skip(line, skip)
             continue
         tally.keep_tasks([task], repairs)
-        if any((message.content or "").startswith("[") and message.role == "assistant" for message in task.messages):
-            tally.note(Note.BRACKETS)
+        for note in notes:
+            tally.note(note)
     return tally.loaded()
 
 
@@ -98,13 +95,12 @@ def _task(record: Record, answers: Answers, offered: LooseTools) -> tuple[Task, 
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     identity = record["id"]
     category = re.split(r"_\d", identity, maxsplit=1)[0]
-    if category == "agent_multi_turn":
-        raise Skip(Reason.PLAYED_USER)
     tools, repairs = offered.read(record["function"])
     task = Task(identity, _system(record), tools, category=category, source=NAME, world=record.get("initial_config"))
     if category.startswith("agent"):
-        said = (Message("user", record["question"].strip()),)
-        return replace(task, messages=(*task.messages, *said), expect=_expect_state(answers.of(identity))), repairs
+        asked = (*task.messages, Message("user", record["question"].strip()))
+        repairs |= {Repair.PLAYED} if category == "agent_multi_turn" else set()
+        return replace(task, messages=asked, expect=_expect_state(answers.of(identity))), repairs
     said, assumed = dialogue(record["question"], tools)
     repairs |= {Repair.RESULT} if assumed else set()
     task = replace(task, messages=(*task.messages, *said))
@@ -112,6 +108,13 @@ def _task(record: Record, answers: Answers, offered: LooseTools) -> tuple[Task, 
         return replace(task, expect=Expect(no_call=True)), repairs
     expect, mended = _expect_calls(answers.of(identity), tools)
     return replace(task, expect=expect), repairs | mended
+
+
+def _notes(task: Task) -> list[str]:
+    """What to count of a task that is kept."""
+    unread = any((message.content or "").startswith("[") and message.role == "assistant" for message in task.messages)
+    gold = [ToolCall(call.name, call.arguments) for call in task.expect.calls or ()]
+    return ([BRACKETS] if unread else []) + ([MISFIT] if gold and not is_allowed(gold, task.tools) else [])
 
 
 def _system(record: Record) -> tuple[Message, ...]:
@@ -177,9 +180,7 @@ def _calls(answer: Json, tools: Sequence[Tool]) -> tuple[list[ToolCall], set[str
         raise Skip(ToolReason.BAD_ANSWER, f"wanted arguments by the name of the tool, got {answer!r:.80}")
     names = {tool.name for tool in tools}
     pairs = [fitted(ToolCall(_plain_name(name, names), arguments), tools) for name, arguments in answer.items()]
-    calls = [call for call, _ in pairs]
-    refuse_misfits(calls, tools)
-    return calls, {repair for _, mended in pairs for repair in mended}
+    return [call for call, _ in pairs], {repair for _, mended in pairs for repair in mended}
 
 
 def _plain_name(name: str, names: set[str]) -> str:

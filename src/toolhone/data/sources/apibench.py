@@ -94,7 +94,7 @@ def _row(record: Record) -> _Row:
     if not isinstance(code, str) or not isinstance(target, str):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     found = _WISH.match(code)
-    wish = found[1].strip() if found else ""
+    wish = _with_input(found[1]) if found else ""
     if not wish:
         raise Skip(Reason.NO_WISH, repr(code[:60]))
     try:
@@ -102,6 +102,12 @@ def _row(record: Record) -> _Row:
     except NoCode:
         raise Skip(Reason.NO_CALL, repr(target[:80])) from None
     return wish, tuple(call.call(_places(call.name)) for call in written), repairs
+
+
+def _with_input(wish: str) -> str:
+    """The wish, and the input behind it where the wish does not say it already."""
+    asked, _, given = (part.strip() for part in wish.partition("###Input:"))
+    return asked if given.strip('"') in asked else f"{asked}\n{given}"
 
 
 def _places(function: str) -> Sequence[str]:

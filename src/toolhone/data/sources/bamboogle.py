@@ -37,7 +37,12 @@ def read(path: Path, options: Options) -> Loaded:
     tally = Tally()
     for line, record in read_records(path):
         question, answer = record.get("Question"), record.get("Answer")
-        if not isinstance(question, str) or not question.strip() or not isinstance(answer, str | int | float) or not str(answer).strip():
+        if (
+            not isinstance(question, str)
+            or not question.strip()
+            or not isinstance(answer, str | int | float)
+            or not str(answer).strip()
+        ):
             tally.skip(line, Skip(REASON, f"{question!r:.60}, {answer!r:.40}"))
             continue
         user, expect = Message("user", question.strip()), Expect(answer=str(answer).strip())

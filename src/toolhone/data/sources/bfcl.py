@@ -3,18 +3,20 @@
     {"id": "parallel_0", "question": [[{"role", "content"}]], "function": [{"name", "parameters": {"type": "dict", ...}}]}
     possible_answer/<same name>:  {"id": "parallel_0", "ground_truth": [{"play": {"artist": ["X"], "minutes": [20, ""]}}]}
 
-Made for evaluation: a row gives a task and no conversation. The beginning of its id is the task's category and says what its answer
-means:
+Made for evaluation: a row gives a task and no conversation. The beginning of its id is the task's category and says what its
+answer means:
 
 * simple, multiple, parallel: the calls, in any order, with all values that are accepted (`bfcl_answers`).
 * irrelevance: no call is right; these have no file of answers.
-* multi_turn: several user turns, each with its calls, in order (`bfcl_turns`). BFCL itself compares the states that calls lead to.
+* multi_turn: several user turns, each with its calls, in order (`bfcl_turns`). BFCL itself compares the states that calls lead
+  to.
 * web_search: a final text that carries the answer.
 
-Skipped, since a task cannot say it: `live_relevance` (any call is right), `memory` (earlier conversations fill a memory, and are in other
-files) and web searches with several accepted wordings. A right answer that its own tool does not allow is kept and noted; so are the
-long contexts, whose long texts BFCL's code makes up. Values of Java and JavaScript questions are JSON values of the declared types, where
-BFCL's checker wants them as source text. Official scores come from the package `bfcl-eval`. Format: Patil et al., ICML 2025.
+Skipped, since a task cannot say it: `live_relevance` (any call is right), `memory` (earlier conversations fill a memory, and are
+in other files) and web searches with several accepted wordings. A right answer that its own tool does not allow is kept and
+noted; so are the long contexts, whose long texts BFCL's code makes up. Values of Java and JavaScript questions are JSON values of
+the declared types, where BFCL's checker wants them as source text. Official scores come from the package `bfcl-eval`. Format:
+Patil et al., ICML 2025.
 """
 
 from __future__ import annotations
@@ -25,16 +27,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.check import Kind
 from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.data.sources.bfcl_answers import Reason as AnswerReason
 from toolhone.data.sources.bfcl_answers import expected_call
 from toolhone.data.sources.bfcl_turns import Documents, messages_of, turns_task
 from toolhone.data.sources.loose_tools import LooseTools
-from toolhone.data.sources.offered import refuse_misfits
-from toolhone.data.sources.possible_answers import Answers
-from toolhone.errors import nearest
+from toolhone.data.sources.possible_answers import MISFIT, Answers, is_allowed
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
 
 NAME = "bfcl"
@@ -47,6 +46,7 @@ ABOUT = About(
     only_tasks=True,
 )
 USES: frozenset[str] = frozenset()
+LONG_CONTEXT = "a long context that BFCL's code makes up and the file does not hold"
 _CATEGORY = re.compile(r"([a-z_]+?)_\d")
 _NO_CALL = ("irrelevance", "live_irrelevance")
 
@@ -64,13 +64,6 @@ class Repair(StrEnum):
     """How a row was mended; besides this, the repairs of `offered` and `loose_tools`."""
 
     CUT = "the turns from where a tool is added left out"
-
-
-class Note(StrEnum):
-    """What is not as it should be with a row that is kept."""
-
-    MISFIT = "a right answer that its own tool does not allow"
-    LONG_CONTEXT = "a long context that BFCL's code makes up and the file does not hold"
 
 
 @dataclass(frozen=True)
@@ -98,11 +91,12 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     for line, record in read_records(path):
         try:
             task, repairs = _task(record, beside)
+            notes = _notes(task)
         except Skip as skip:
             tally.skip(line, skip)
             continue
         tally.keep_tasks([task], repairs)
-        for note in _notes(task):
+        for note in notes:
             tally.note(note)
     return tally.loaded()
 
@@ -128,7 +122,6 @@ def _task(record: Record, beside: _Beside) -> tuple[Task, set[str]]:
         tools, repairs = beside.tools.read(record.get("function"))
         truth = None if category in _NO_CALL else beside.answers.of(identity)
         task = Task(identity, _messages(record), tools, _expect_calls(truth, tools))
-    _refuse_unknown(task)
     return replace(task, category=category, source=NAME), repairs
 
 
@@ -156,26 +149,9 @@ def _expect_calls(truth: Json, tools: Sequence[Tool]) -> Expect:
     return Expect(tuple(expected_call(answer, tools) for answer in truth))
 
 
-def _gold(task: Task) -> list[ToolCall]:
-    """The expected calls of all turns."""
-    expects = task.expects or (task.expect,)
-    return [ToolCall(call.name, call.arguments) for expect in expects for call in expect.calls or ()]
-
-
-def _refuse_unknown(task: Task) -> None:
-    names = {tool.name for tool in task.tools}
-    for call in _gold(task):
-        if call.name not in names:
-            raise Skip(Kind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, names)}")
-
-
-def _notes(task: Task) -> list[Note]:
+def _notes(task: Task) -> list[str]:
     """What to count of a task that is kept."""
-    notes = [Note.LONG_CONTEXT] if task.category == "multi_turn_long_context" else []
-    gold = _gold(task)
-    try:
-        if gold:
-            refuse_misfits(gold, task.tools)
-    except Skip:
-        notes.append(Note.MISFIT)
-    return notes
+    notes: list[str] = [LONG_CONTEXT] if task.category == "multi_turn_long_context" else []
+    expects = task.expects or (task.expect,)
+    gold = [ToolCall(call.name, call.arguments) for expect in expects for call in expect.calls or ()]
+    return [*notes, MISFIT] if gold and not is_allowed(gold, task.tools) else notes

@@ -3,14 +3,14 @@
     expected_call({"area": {"radius": [5, 5.0], "unit": ["", "m"]}}, tools)
     # ExpectedCall("area", {"radius": 5, "unit": "m"}, accept={"radius": [5.0]}, optional=("unit",))
 
-Each parameter has a list of accepted values, and `""` in it says that the parameter may be left out (not so where its tool requires
-it); a text may then be empty, too. Inside an accepted object, and inside the objects of an accepted list, every key has such a list
-again: these are multiplied out. The first value that the schema allows stands for all (null never does), the others go into `accept`.
-A parameter that may be left out and has no value that the schema allows stands in `accept` alone; one that the tool does not declare at
-all is left out for good.
+Each parameter has a list of accepted values, and `""` in it says that the parameter may be left out (not so where its tool
+requires it); a text may then be empty, too. Inside an accepted object, and inside the objects of an accepted list, every key has
+such a list again: these are multiplied out. The first value that the schema allows stands for all (null never does), the others
+go into `accept`. A parameter that may be left out and has no value that the schema allows stands in `accept` alone; one that the
+tool does not declare at all is left out for good.
 
-BFCL's checker passes over more than ours (`rewards.matching`): spaces and `, . / - _ * ^` in any text. It also wants numbers in lists to
-have the very type of the key. What it calls right and what counts here is the same but for that.
+BFCL's checker passes over more than ours (`rewards.matching`): spaces and `, . / - _ * ^` in any text. It also wants numbers in
+lists to have the very type of the key. What it calls right and what counts here is the same but for that.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _choices(where: str, listed: Json, schema: Json, required: bool) -> Choices:
 
 def _variants(where: str, choice: Json) -> list[Json]:
     """The values that an accepted value stands for."""
-    found = list(itertools.islice(_multiplied(choice), MAX_VARIANTS + 1))
+    found = _some(_multiplied(choice))
     if len(found) > MAX_VARIANTS:
         raise Skip(Reason.BAD_ANSWER, f"{where}: more than {MAX_VARIANTS} combinations are accepted")
     return found
@@ -95,9 +95,14 @@ def _multiplied(choice: Json) -> Iterator[Json]:
     if _is_described(choice):
         yield from _objects(choice)
     elif isinstance(choice, list) and choice and all(map(_is_described, choice)):
-        yield from (list(values) for values in itertools.product(*(list(_objects(entry)) for entry in choice)))
+        yield from (list(values) for values in itertools.product(*(_some(_objects(entry)) for entry in choice)))
     else:
         yield choice
+
+
+def _some(values: Iterator[Json]) -> list[Json]:
+    """At most one more than are allowed."""
+    return list(itertools.islice(values, MAX_VARIANTS + 1))
 
 
 def _is_described(value: Json) -> bool:

@@ -4,11 +4,12 @@
     task, left_out = turns_task("multi_turn_base_3", record, truth, documents)
 
 The tools of a row are those of its `involved_classes`, described in `multi_turn_func_doc/` beside the questions, without the
-`excluded_function`s. A turn expects its calls, which the answer writes as Python does (`mv(source='a', destination='b')`; values without
-a name go to the parameters in order), in this order; a turn without calls expects none. `initial_config` becomes the task's world.
+`excluded_function`s. A turn expects its calls, which the answer writes as Python does (`mv(source='a', destination='b')`; values
+without a name go to the parameters in order), in this order; a turn without calls expects none. `initial_config` becomes the
+task's world.
 
-A row whose `missed_function` is added in the middle is cut there, since a task has the same tools from its first turn to its last: the
-turn that cannot be answered without the tool is the last one, and expects no call.
+A row whose `missed_function` is added in the middle is cut there, since a task has the same tools from its first turn to its
+last: the turn that cannot be answered without the tool is the last one, and expects no call.
 """
 
 from __future__ import annotations

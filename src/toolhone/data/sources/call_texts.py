@@ -30,7 +30,7 @@ _TAG = re.compile(r"\s*<(/?)tool_call>")
 _BETWEEN = re.compile(r"[\s,]*")
 _KEY = re.compile(r"\s*([^\s=(),\[\]'\"]+)\s*=")
 _UNKNOWN_NAME = re.compile(r"\s*([^\s()\[\]=,'\"][^()\[\]=,'\"]*?)\s*\(")
-_LOOKS_LIKE_CALLS = re.compile(r"\[[^()\[\]=,'\"]+\((.*)\)\]", re.DOTALL)
+_LOOKS_LIKE_CALLS = re.compile(r"\[[^()\[\]=,'\"]+\((?:\s*\)|[^\s=(),\[\]'\"]+\s*=)")
 
 
 class Reason(StrEnum):
@@ -135,11 +135,12 @@ def read_listed(text: str) -> Said:
 
 
 def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
-    """`[name(key=value), ...]` as calls; any other text as words. Names of `tools` may hold anything, others no brackets or quotes."""
+    """`[name(key=value), ...]` as calls; any other text as words. Only names of `tools` may hold brackets or quotes."""
     plain = text.strip()
-    if _LOOKS_LIKE_CALLS.fullmatch(plain) is None:
-        return Said(plain or None)
     names = sorted((tool.name for tool in tools), key=len, reverse=True)
+    looks_like_calls = any(plain.startswith(f"[{name}(") for name in names) or _LOOKS_LIKE_CALLS.match(plain)
+    if not looks_like_calls or not plain.endswith("]"):
+        return Said(plain or None)
     reader, calls = LiteralReader(plain, 1), list[ToolCall]()
     try:
         while not reader.take("]"):

@@ -1,17 +1,19 @@
-"""Glaive function calling v2 as published: flat text, the calls with their arguments as JSON in single quotes.
+r"""Glaive function calling v2 as published: flat text, the calls with their arguments as JSON in single quotes.
 
-    {"system": "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\\n{...}\\n{...}",
-     "chat": "USER: ...\\n\\n\\nASSISTANT: <functioncall> {\\"name\\": \\"f\\", \\"arguments\\": '{\\"n\\": 5}'} <|endoftext|>\\n\\n\\n
-              FUNCTION RESPONSE: {...}\\n\\n\\nASSISTANT: ... <|endoftext|>"}
+    {"system": "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n{...}\n{...}",
+     "chat": "USER: ...\n\n\nASSISTANT: <functioncall> {\"name\": \"f\", \"arguments\": '{\"n\": 5}'}
+              <|endoftext|>\n\n\nFUNCTION RESPONSE: {...}\n\n\nASSISTANT: ... <|endoftext|>"}
 
-A turn begins with a marker at the start or behind an empty line; three line ends where the row has such, else two. Markers elsewhere
-are text, kept as it is and noted (the data set replaced "AI:" by "ASSISTANT:" everywhere). Words before a call stand beside it.
+A turn begins with a marker at the start or behind an empty line; three line ends where the row has such, else two. Markers
+elsewhere are text, kept as it is and noted (the data set replaced "AI:" by "ASSISTANT:" everywhere). Words before a call stand
+beside it.
 
 Read with a counted repair: arguments as an object, as null, under `parameters`; a brace too many or too few behind complete
-arguments; `\\'`; a turn without its end mark; words behind a call, which are left out; a name that differs from the declared one only in letter
-case and punctuation; a function declared twice, of which the definition is kept that the calls fit. Counted and skipped, each by its
-name: arguments that are cut off, a list, or hold what JSON has no word for (`Infinity`, `NaN`); a response that follows no call, as
-other call syntaxes leave it; text behind an end mark; calls that do not fit their tools. Nothing is evaluated.
+arguments; `\'`; a turn without its end mark; words behind a call, which are left out; a name that differs from the declared one
+only in letter case and punctuation; a function declared twice, of which the definition is kept that the calls fit. Counted and
+skipped, each by its name: arguments that are cut off, a list, or hold what JSON has no word for (`Infinity`, `NaN`); a response
+that follows no call, as other call syntaxes leave it; text behind an end mark; calls that do not fit their tools. Nothing is
+evaluated.
 """
 
 from __future__ import annotations
@@ -178,7 +180,7 @@ def _letters(name: str) -> str:
 
 
 def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[Tool, ...]:
-    """Of definitions of one name the first that all calls of that name fit; the first of all where none does (`check` refuses it)."""
+    """Of the definitions of a name the first that all its calls fit, else the first of all (`check` refuses the calls)."""
     calls = [call for message in messages for call in message.tool_calls]
     kept: dict[str, Tool] = {}
     for name in dict.fromkeys(tool.name for tool in tools):

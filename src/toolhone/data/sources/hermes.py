@@ -1,9 +1,9 @@
-"""Hermes: function calling as text, the tools in the system message, calls and results in tags.
+r"""Hermes: function calling as text, the tools in the system message, calls and results in tags.
 
     {"id": "h1", "conversations": [{"from": "system", "value": "You are ... <tools> [{...}] </tools> For each call ..."},
                                    {"from": "human", "value": "..."}, {"from": "gpt", "value": "<tool_call> {...} </tool_call>"},
-                                   {"from": "tool", "value": "<tool_response> {...} </tool_response>"}, {"from": "gpt", "value": "..."}]}
-    {"example": "SYSTEM: ... <tools>[...]</tools>\\nUSER: ...\\nASSISTANT:\\n<tool_call>\\n{...}\\n</tool_call>"}
+                                   {"from": "tool", "value": "<tool_response> {...} </tool_response>"}, ...]}
+    {"example": "SYSTEM: ... <tools>[...]</tools>\nUSER: ...\nASSISTANT:\n<tool_call>\n{...}\n</tool_call>"}
 
 Tools and calls are JSON or Python literals (the older rows have the latter; nothing is evaluated). Of the system text the sentences
 before the first tag are kept; the list of tools and the description of the format belong to the dialect that renders the row, and
@@ -136,4 +136,3 @@ def split_system(text: str) -> tuple[str, Json]:
     before = text[: text.index("<tools>")]
     ends = [found.end() for found in _SENTENCE_END.finditer(before)]
     return before[: ends[-1]].strip() if ends else "", values[0] if len(values) == 1 and isinstance(values[0], list) else values
-

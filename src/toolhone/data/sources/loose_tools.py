@@ -2,10 +2,10 @@
 
     tools, repairs = LooseTools().read([{"name": "f", "description": "...", "arguments": {"type": "dict", "properties": {...}}}])
 
-Put right, at any depth, each counted: a schema under `arguments` instead of `parameters`; a default of null, which is none; a type
-without a name; `required` as a truth value inside a property, which goes into the list of the object; choices (`enum`) written as
-texts where the type is a number or a truth value; a `pattern` that is no regular expression. The rest, names of types among it, is
-the work of `offered`.
+Put right, at any depth, each counted: a schema under `arguments` instead of `parameters`; a default of null, which is none; a
+type without a name; `required` as a truth value inside a property, which goes into the list of the object; choices (`enum`)
+written as texts where the type is a number or a truth value; a `pattern` that is no regular expression. The rest, names of types
+among it, is the work of `offered`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-from toolhone.data.sources.offered import OfferedTools, typed
+from toolhone.data.sources.base import Skip
+from toolhone.data.sources.offered import OfferedTools, Reason, from_text, typed
 from toolhone.data.sources.python_types import UnknownType, read_type
 from toolhone.schema import Json, Tool
 
@@ -42,9 +43,18 @@ class LooseTools:
     def read(self, value: Json) -> tuple[tuple[Tool, ...], set[str]]:
         """The tools of one row and how they were mended; `Skip` for what is no list of tools."""
         repairs: set[str] = set()
-        tidied = [_tool(entry, repairs) for entry in value] if isinstance(value, list) else value
-        tools, mended = self._offered.read(tidied)
+        listed = from_text(value, Reason.BAD_TOOLS, "tools")
+        try:
+            tools, mended = self._offered.read(_tidied(listed, repairs))
+        except RecursionError:
+            raise Skip(Reason.BAD_TOOLS, "nested too deeply") from None
         return tools, repairs | mended
+
+
+def _tidied(listed: Json, repairs: set[str]) -> Json:
+    if not isinstance(listed, list):
+        return listed
+    return [_tool(from_text(entry, Reason.BAD_TOOLS, "tools"), repairs) for entry in listed]
 
 
 def _tool(entry: Json, repairs: set[str]) -> Json:
@@ -97,7 +107,8 @@ def _lift_marks(schema: dict[str, Json], repairs: set[str]) -> None:
     marks = {name: inner.pop("required") for name, inner in properties.items() if _is_marked(inner)}
     if marks:
         repairs.add(Repair.REQUIRED)
-        listed = schema.get("required") if isinstance(schema.get("required"), list) else []
+        given = schema.get("required")
+        listed = given if isinstance(given, list) else []
         schema["required"] = [*listed, *(name for name, needs in marks.items() if needs and name not in listed)]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from toolhone.data.files import Line, Record, ToolCache, conversation_at, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
+from toolhone.data.sources.parts import is_row as is_in_parts
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json
@@ -32,7 +33,11 @@ USES = frozenset({"skip_bad"})
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all("messages" in record and not record.keys() >= {"query", "tools", "answers"} for record in records)
+    return all(_is_row(record) for record in records)
+
+
+def _is_row(record: Record) -> bool:
+    return "messages" in record and not record.keys() >= {"query", "tools", "answers"} and not is_in_parts(record)
 
 
 def read(path: Path, options: Options) -> Loaded:

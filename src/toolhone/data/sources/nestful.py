@@ -11,8 +11,9 @@ descriptions say what a result holds, and in the schemas every parameter that is
 `var_result`, which names what to hand back, is no tool and is left out (counted). On offer are the called tools and, seeded for
 each row, `distractors` others (four) of the specification, which lies beside the data or is named by `catalogue`.
 
-A parameter is required only where it says so. Calls are mended where only one thing can be meant (`mending`), which is counted. Rows that call undescribed tools, break their schemas or refer to no earlier call are counted and skipped. Format:
-Basu et al. 2024, arXiv:2409.03797, first release; the later one, with `gold_answer`, is another.
+A parameter is required only where it says so. Calls are mended where only one thing can be meant (`mending`), which is counted.
+Rows that call undescribed tools, break their schemas or refer to no earlier call are counted and skipped. Format: Basu et al.
+2024, arXiv:2409.03797, first release; the later one, with `gold_answer`, is another.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ Read are OpenAI tool objects, bare `{name, description, parameters}` with a JSON
 A flat parameter is required unless it has a default or is marked optional. The whole may be a JSON string, and each tool one. In a
 JSON Schema, types with other names (`dict`, `float`, `List[int]`) are put right.
 
-A table that was built from nested objects gives every tool the parameters and every call the arguments of all the others, as null.
-Such nulls are taken out: in tools wherever they stand (a default of null is none), in arguments where the tool does not declare the
-name, or does not require it and says that null is no value. Arguments of another type are mended where only one value can be meant
-("10" for an integer, "[1, 2]" for a list). Everything else is left to `refuse_faults`. Each kind of repair is counted once for a row.
+A table that was built from nested objects gives every tool the parameters and every call the arguments of all the others, as
+null. Such nulls are taken out: in tools wherever they stand (a default of null is none), in arguments where the tool does not
+declare the name, or does not require it and says that null is no value. Arguments of another type are mended where only one value
+can be meant ("10" for an integer, "[1, 2]" for a list). Everything else is left to `refuse_faults`. Each kind of repair is
+counted once for a row.
 """
 
 from __future__ import annotations

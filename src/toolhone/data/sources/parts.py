@@ -1,13 +1,14 @@
 """Messages in parts, as LLaMA-Factory's newer files have them: `content` is a list of texts, reasoning and calls.
 
     {"messages": [{"role": "user", "content": [{"type": "text", "value": "..."}]},
-                  {"role": "assistant", "content": [{"type": "reasoning", "value": "..."}, {"type": "tool_call", "value": "{...}"}]},
+                  {"role": "assistant", "content": [{"type": "reasoning", "value": "..."},
+                                                    {"type": "tool_call", "value": "{...}"}]},
                   {"role": "tool", "content": [{"type": "text", "value": "..."}]}], "tools": "[...]"}
 
-`value` holds the text (OpenAI's `text` is the `messages` format). A `tool_call` part is one call as JSON or a list of them; a tool
-message that lists as many results as there are open calls is taken apart. `loss_weight` may be 1 on the assistant's turns and
-anything elsewhere: a turn not to learn has no place here, so such a row is counted and skipped, as is one whose calls do not fit its
-tools, or whose parts are of another type (images, say).
+`value` holds the text (OpenAI's `text` is the `messages` format). A `tool_call` part is one call as JSON or a list of them; a
+tool message that lists as many results as there are open calls is taken apart. `loss_weight` may be 1 on the assistant's turns
+and anything elsewhere: a turn not to learn has no place here, so such a row is counted and skipped, as is one whose calls do not
+fit its tools, or whose parts are of another type (images, say).
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def is_row(record: Record) -> bool:
         return False
     contents = [message.get("content") if isinstance(message, dict) else None for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
-    return all(isinstance(content, list) for content in contents) and any(isinstance(part, dict) and "value" in part for part in parts)
+    return all(isinstance(content, list) for content in contents) and any(
+        isinstance(part, dict) and "value" in part for part in parts
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)

@@ -1,24 +1,31 @@
-"""Answers in a file of their own: `possible_answer/<same name>` beside the questions, joined by `id`. BFCL and ACEBench keep them so.
+"""Answers in a file of their own: `possible_answer/<same name>` beside the questions, joined by `id`, as BFCL and ACEBench have it.
 
     answers = Answers(path)                     # nothing is read yet
     truth = answers.of("parallel_7")            # the record's `ground_truth`; `Skip` where the file has no such id
+    is_allowed(calls, tools)                    # whether a right answer obeys the tools that it calls
 
-The file is read at the first question that needs an answer, since some kinds of questions have none. When it is not there, that is a
-`DataError` which says where it was looked for. Either file may be gzip-compressed.
+The file is read at the first question that needs an answer, since some kinds of questions have none. When it is not there, that
+is a `DataError` which says where it was looked for. Either file may be gzip-compressed.
+
+A right answer that breaks its own tool's schema is still what the published set scores by: such rows are kept, and counted as
+`MISFIT`. A call of a tool that is not on offer is a `Skip`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from toolhone.data.check import Kind
 from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import Skip
-from toolhone.errors import DataError
-from toolhone.schema import Json
+from toolhone.data.sources.offered import refuse_misfits
+from toolhone.errors import DataError, nearest
+from toolhone.schema import Json, Tool, ToolCall
 
 FOLDER = "possible_answer"
+MISFIT = "a right answer that its own tool does not allow"
 NO_ANSWER = "a question whose answer is not in the file of answers"
 
 
@@ -47,3 +54,18 @@ class Answers:
     @cached_property
     def _records(self) -> Mapping[str, Record]:
         return {str(record.get("id")): record for _, record in read_records(self._path)}
+
+
+def is_allowed(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> bool:
+    """Whether these calls obey the schemas of their tools."""
+    names = {tool.name for tool in tools}
+    for call in calls:
+        if call.name not in names:
+            raise Skip(Kind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, names)}")
+    try:
+        refuse_misfits(calls, tools)
+    except Skip as skip:
+        if skip.reason in (Kind.BAD_ARGUMENTS, Kind.UNDECLARED_ARGUMENT):
+            return False
+        raise
+    return True

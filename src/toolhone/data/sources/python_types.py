@@ -6,8 +6,9 @@
 
 Read are `int`, `float`, `str`, `bool`, `list`, `dict`, `tuple`, `set`, `Any`, `None`, `Callable` (a text) and their relatives
 (`np.ndarray`, `datetime`), with or without a module before the name and in any case of letters; the names of JSON Schema's types;
-parameters in brackets (also round ones: `list(str)`); `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional` or `default ...`. A value that
-may be None may be left out, too: that is what such descriptions mean. Anything else is an `UnknownType`. Nothing is evaluated.
+parameters in brackets (also round ones: `list(str)`); `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional`
+or `default ...`. A value that may be None may be left out, too: that is what such descriptions mean. Anything else is an
+`UnknownType`. Nothing is evaluated.
 
 `json_types(schema)` does the same for the types inside a JSON Schema that is one but for the names of its types.
 """
@@ -85,7 +86,7 @@ def may_be_null(schema: Json) -> bool:
 
 
 def json_types(schema: Json) -> Json:
-    """The same schema with the names of types, at any depth, as JSON Schema has them; the schema itself where it has them already."""
+    """The same schema with the types, at any depth, named as JSON Schema names them; itself where they are already."""
     if not isinstance(schema, Mapping):
         return schema
     made: dict[str, Json] = {}

@@ -12,8 +12,8 @@ answer, so that where one of them is right next, no call is expected. All this i
 
 The last turn lists every right action. Those with the same tool become one expected call with further accepted values (where
 several arguments differ, their mixtures are accepted too). Where other tools are right as well, a task cannot say so: the first
-tool is expected, the row is counted as a note, and its category is `several_right` instead of the scenario. Format: Ye et al.
-2024, arXiv:2401.08326.
+tool is expected, the row is counted as a note, and its category is `several_right` instead of the scenario. A value that the data
+leave open (`None`) is noted, too. Format: Ye et al. 2024, arXiv:2401.08326.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ ABOUT = About(
 )
 USES: frozenset[str] = frozenset()
 _FINISH, _ASK = "finish", "ask_to_user"
+_NOTHING = "None"
 _STEP = re.compile(r"\s*(?:Thought:(.*?))?\n?\s*Action:[ \t]*([^\n]*)\n\s*Action Input:(.*)", re.DOTALL)
 
 
@@ -68,6 +69,7 @@ class Note(StrEnum):
     """What a task of a kept row cannot say."""
 
     OTHER_TOOLS = "other tools are right as well, which a task cannot say"
+    OPEN = "a value that the data leave open with 'None', which a task cannot say"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
         tally.keep_tasks([Task(identity_of(line, record), messages, tools, expect, category=category, source=NAME)], repairs)
         if others:
             tally.note(Note.OTHER_TOOLS)
+        if any(value == _NOTHING for call in expect.calls or () for value in call.arguments.values()):
+            tally.note(Note.OPEN)
     return tally.loaded()
 
 

@@ -1,14 +1,15 @@
-"""The sharegpt forms: turns with `from` and `value` (or `role` and `content`), tools as a JSON string beside them.
+r"""The sharegpt forms: turns with `from` and `value` (or `role` and `content`), tools as a JSON string beside them.
 
-    {"conversations": [{"from": "human", "value": "..."}, {"from": "function_call", "value": "{\\"name\\", \\"arguments\\"}"},
+    {"conversations": [{"from": "human", "value": "..."}, {"from": "function_call", "value": "{\"name\", \"arguments\"}"},
                        {"from": "observation", "value": "..."}, {"from": "gpt", "value": "..."}],
-     "tools": "[{\\"name\\", \\"description\\", \\"parameters\\"}]", "system": "..."?}
+     "tools": "[{\"name\", \"description\", \"parameters\"}]", "system": "..."?}
 
 Read are the roles human/user, gpt/assistant/model, system, function_call/tool_call (one call, a list, or one a line) and
-observation/tool/function_response; calls also in the assistant's text, as `<tool_call>` blocks or as `[name(key=value)]`. An observation that
-lists as many results as there are open calls is taken apart. Where no tools are given, calls cannot be checked, so a row with calls is
-counted and skipped, as is one whose calls do not fit. Preference pairs (`chosen`, `rejected`) are not conversations: counted and
-skipped. A row without calls is kept as plain talk. Turns with lists of texts (RoTBench) are not of this form.
+observation/tool/function_response; calls also in the assistant's text, as `<tool_call>` blocks or as `[name(key=value)]`. An
+observation that lists as many results as there are open calls is taken apart. Where no tools are given, calls cannot be checked,
+so a row with calls is counted and skipped, as is one whose calls do not fit. Preference pairs (`chosen`, `rejected`) are not
+conversations: counted and skipped. A row without calls is kept as plain talk. Turns with lists of texts (RoTBench) are not of
+this form.
 """
 
 from __future__ import annotations

@@ -96,8 +96,10 @@ def _parts(record: Record, calculator: Calculator) -> tuple[str, str, str]:
 
 
 def _joined(body: str, question: str) -> str:
-    between = " " if not body or body.endswith((".", "?", "!", ",", ";", ":")) else ", "
-    return f"{body}{between}{question}".strip()
+    if not body or body.endswith((".", "?", "!", ",", ";", ":")):
+        return f"{body} {question}".strip()
+    asks = question.startswith(("How ", "What ", "Which "))
+    return f"{body}, {question[0].lower() if asks else question[0]}{question[1:]}"
 
 
 def expression_of(equation: str) -> str:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from toolhone.data.files import Line, Record, read_records
+from toolhone.data.files import Line, Record, read_records, row_read
 from toolhone.errors import DataError
 
 
@@ -37,6 +37,7 @@ def read_rows(path: Path) -> Generator[tuple[Line, Record], None, None]:
         if len(fields) != len(header):
             raise DataError(f"{line}: {len(fields)} fields, but the first line names {len(header)} columns")
         yield line, dict(zip(header, fields, strict=True))
+        row_read()
 
 
 def _fields(path: Path) -> list[list[str]]:

@@ -1,13 +1,13 @@
-"""ToolACE: tools in the system text, calls as `[name(key=value), ...]`, where names may hold spaces.
+r"""ToolACE: tools in the system text, calls as `[name(key=value), ...]`, where names may hold spaces.
 
-    {"system": "You are ... functions in JSON format that you can invoke:\\n[{\\"name\\": \\"Market Trends\\", ...}]. \\nShould you ...",
-     "conversations": [{"from": "user", "value": "..."}, {"from": "assistant", "value": "[Market Trends(kind=\\"A\\")]"},
-                       {"from": "tool", "value": "[{\\"name\\": \\"Market Trends\\", \\"results\\": {...}}]"}, ...]}
+    {"system": "You are ... functions in JSON format that you can invoke:\n[{\"name\": \"Market Trends\", ...}]. \nShould you ...",
+     "conversations": [{"from": "user", "value": "..."}, {"from": "assistant", "value": "[Market Trends(kind=\"A\")]"},
+                       {"from": "tool", "value": "[{\"name\": \"Market Trends\", \"results\": {...}}]"}, ...]}
 
 The system text gives the tools. What it says before them belongs to the dialect that renders the row, as does the description of
-the format behind them; both are left out and counted as a repair. A call keeps its name as it is, spaces and all. Types that are no
-JSON Schema (`dict`, `float`) are put right. Rows whose calls do not fit their tools are counted and skipped. Format: Liu et al. 2024,
-arXiv:2409.00920.
+the format behind them; both are left out and counted as a repair. A call keeps its name as it is, spaces and all. Types that are
+no JSON Schema (`dict`, `float`) are put right. Rows whose calls do not fit their tools are counted and skipped. Format: Liu et
+al. 2024, arXiv:2409.00920.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""ToolRL: tools numbered in the instruction, the dialogue so far as tagged text, and the next turn as the target.
+r"""ToolRL: tools numbered in the instruction, the dialogue so far as tagged text, and the next turn as the target.
 
-    {"instruction": "... **Available Tools** ... 1. Name: f\\nDescription: ...\\nParameters: {...} ... **Steps for Each Turn** ...",
-     "input": "**Dialogue Records History**\\n<user> ... </user>\\n\\n<tool_call>\\n{...}\\n</tool_call>\\n<obs> ... </obs>",
-     "output": "<think> ... </think>\\n<tool_call>\\n{\\"name\\": \\"f\\", \\"parameters\\": {...}}\\n</tool_call>"}
+    {"instruction": "... **Available Tools** ... 1. Name: f\nDescription: ...\nParameters: {...} ... **Steps for Each Turn** ...",
+     "input": "**Dialogue Records History**\n<user> ... </user>\n\n<tool_call>\n{...}\n</tool_call>\n<obs> ... </obs>",
+     "output": "<think> ... </think>\n<tool_call>\n{\"name\": \"f\", \"parameters\": {...}}\n</tool_call>"}
 
-and the same as prompt rows of verl, in Parquet or JSON: `prompt` (a system and a user message) and `reward_model.ground_truth`. A row
-becomes the dialogue with the target as its last turn, and one task for that turn. Of the instruction the sentence before the tools is
-kept as the system message; steps and format belong to the dialect that renders the row, and leaving them out is counted as a
-repair. Thoughts become reasoning. A default of "" says that a parameter may be left out, nothing more. Arguments written as text where the
-tool wants a number, a list or an object are mended where only one value can be meant, and so are call names that the data set cut
-in two at a bracket. Rows whose calls do not fit their tools
-are counted and skipped. Format: Qian et al. 2025, arXiv:2504.13958.
+and the same as prompt rows of verl, in Parquet or JSON: `prompt` (a system and a user message) and `reward_model.ground_truth`. A
+row becomes the dialogue with the target as its last turn, and one task for that turn. Of the instruction the sentence before the
+tools is kept as the system message; steps and format belong to the dialect that renders the row, and leaving them out is counted
+as a repair. Thoughts become reasoning. A default of "" says that a parameter may be left out, nothing more. Arguments written as
+text where the tool wants a number, a list or an object are mended where only one value can be meant, and so are call names that
+the data set cut in two at a bracket. Rows whose calls do not fit their tools are counted and skipped. Format: Qian et al. 2025,
+arXiv:2504.13958.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ USES: frozenset[str] = frozenset()
 _TOOLS, _STEPS = "**Available Tools**", "**Steps for Each Turn**"
 _HISTORY = re.compile(r"\s*\*+Dialogue Records History\*\*\s*")
 _NUMBERED = re.compile(r"^\d+\. ", re.MULTILINE)
-_TOOL = re.compile(r"(?:Name: (?P<name>.*?)\n\s*Description:|(?P<short>[^\n:]+):)(?P<description>.*?)\nParameters:(?P<parameters>.*)", re.DOTALL)
+_TOOL = re.compile(
+    r"(?:Name: (?P<name>.*?)\n\s*Description:|(?P<short>[^\n:]+):)(?P<description>.*?)\nParameters:(?P<parameters>.*)", re.DOTALL
+)
 _BLOCK = re.compile(r"\s*<(think|user|response|tool_call|obs)>(.*?)</\1>\s*", re.DOTALL)
 _PARTS = ("think", "tool_call", "response")
 
@@ -173,7 +175,7 @@ def _speak(talk: Talk, said: dict[str, str], tools: Sequence[Tool]) -> None:
 
 
 def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
-    """The call put together again where the data set cut the tool's name at a bracket, its rest at the front of the first argument."""
+    """The call put together again where the data set cut the tool's name at a bracket: its rest begins an argument's name."""
     whole = [tool.name for tool in tools if tool.name.startswith(f"{call.name.rstrip()} (")]
     if len(whole) != 1 or any(tool.name == call.name for tool in tools):
         return call

@@ -5,8 +5,9 @@
 
 A row becomes a task that expects the calls, after the whole dialogue; nothing to train on. `answer` is a list of calls, or one.
 How the texts are read is said in `toolrl`. What a message says behind others of its role is joined to them, which is counted. No
-parameter is marked optional, so one that the right call leaves out is made so, counted as well. A row whose right call does not fit its
-tools is counted and skipped, since no model could pass it; calls earlier in the dialogue may be of tools no longer on offer.
+parameter is marked optional, so one that the right call leaves out is made so, counted as well. A row whose right call does not
+fit its tools is counted and skipped, since no model could pass it; calls earlier in the dialogue may be of tools no longer on
+offer.
 """
 
 from __future__ import annotations

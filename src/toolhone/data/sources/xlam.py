@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Record
+from toolhone.data.sources import hammer
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.offered import OfferedTools, Repair, fitted, from_text, refuse_faults
 from toolhone.data.sources.offered import Reason as ToolReason
@@ -43,7 +44,7 @@ class Reason(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= {"query", "tools", "answers"} for record in records)
+    return all(record.keys() >= {"query", "tools", "answers"} and not hammer.is_dialogue(record) for record in records)
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)

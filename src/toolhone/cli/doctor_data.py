@@ -1,0 +1,117 @@
+"""The data part of `toolhone doctor`: look at data files, show what was found, and write a cleaned copy where that is asked for.
+
+    code = examine_data([Path("train.jsonl"), Path("held_out.jsonl")], open_parts(model), fix=Path("clean.jsonl"))
+
+Findings come grouped by kind, the grave ones first, with at most five examples each and the number of all. With `as_json` standard
+output gets one JSON object with every finding. The format of the model itself is examined elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from toolhone.cli.show import console
+from toolhone.data.doctor.cleaning import Cleaned, Outcome, check_target, clean, write_cleaned
+from toolhone.data.doctor.diagnose import Diagnosis, Verdict, diagnose
+from toolhone.data.doctor.findings import REMEDIES
+from toolhone.data.doctor.lengths import Yardstick
+from toolhone.data.doctor.reading import read_file
+from toolhone.data.doctor.survey import Group
+from toolhone.errors import ConfigError
+from toolhone.evaluation.tables import clean as printable
+from toolhone.progress import Progress, open_progress
+
+if TYPE_CHECKING:
+    from toolhone.data.doctor.model_parts import ModelParts
+
+STYLES = {Verdict.SOUND: "bold green", Verdict.REMARKS: "bold yellow", Verdict.STOP: "bold red"}
+_LONGEST = 300
+"""Characters of an example that are shown."""
+
+
+def examine_data(
+    paths: Sequence[Path],
+    model: ModelParts | None = None,
+    fix: Path | None = None,
+    max_length: int | None = None,
+    as_json: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Examine files, the first of them to train on, the others held out; the exit code: 1 when training should not go on.
+
+    fix: write a cleaned copy of the first file there; the exit code then speaks of the copy.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError("--data names one file twice; the first file is trained on, the others are held out")
+    if fix is not None:
+        check_target(fix, paths)
+    if progress is None:
+        with open_progress() as opened:
+            return examine_data(paths, model, fix, max_length, as_json, opened)
+    files = [read_file(path, progress=progress) for path in paths]
+    yardstick = Yardstick(model, max_length, workers=os.cpu_count() or 1)
+    diagnosis = diagnose(files, yardstick, progress)
+    cleaned = None if fix is None else clean(files, yardstick, progress)
+    report = None if cleaned is None or fix is None else write_cleaned(cleaned, fix, paths)
+    if as_json:
+        print(json.dumps(_as_json(diagnosis, cleaned, fix)))
+    else:
+        _show(diagnosis)
+        if cleaned is not None:
+            _show_cleaned(cleaned, fix, report)
+    return diagnosis.exit_code if cleaned is None else cleaned.after.exit_code
+
+
+def _as_json(diagnosis: Diagnosis, cleaned: Cleaned | None, fix: Path | None) -> dict[str, object]:
+    result: dict[str, object] = diagnosis.to_dict()
+    return result if cleaned is None else {**result, "fix": {**cleaned.to_dict(), "out": str(fix)}}
+
+
+def _show(diagnosis: Diagnosis) -> None:
+    out = console()
+    for name, count in diagnosis.files.items():
+        out.print(Text(f"{printable(name)}: {count} rows"))
+    if diagnosis.groups:
+        out.print(_table(diagnosis.groups))
+    for group in diagnosis.groups:
+        out.print(_examples(group), soft_wrap=True)
+    out.print(Text(str(diagnosis.balance)))
+    out.print(Text.assemble("verdict: ", (diagnosis.verdict.value, STYLES[diagnosis.verdict])))
+
+
+def _table(groups: Sequence[Group]) -> Table:
+    table = Table(pad_edge=False)
+    for heading in ("finding", "count", "", "why it matters", "what --fix does"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "count" else "left")
+    for group in groups:
+        remedy = REMEDIES[group.kind]
+        word = Text("stops", "bold red") if remedy.grave else Text("remark", "yellow")
+        table.add_row(Text(group.kind.value), str(group.count), word, Text(remedy.why), Text(remedy.fix))
+    return table
+
+
+def _examples(group: Group) -> Text:
+    """The kind with its first few findings, one a line."""
+    lines = [str(finding) + (f" ({finding.times} rows)" if finding.times > 1 else "") for finding in group.examples]
+    left = group.count - sum(finding.times for finding in group.examples)
+    shown = [f"  {printable(line)[:_LONGEST]}" for line in lines] + ([f"  ... and {left} more"] if left else [])
+    style = "bold red" if REMEDIES[group.kind].grave else "bold yellow"
+    return Text.assemble((group.kind.value, style), "\n", "\n".join(shown))
+
+
+def _show_cleaned(cleaned: Cleaned, fix: Path | None, report: Path | None) -> None:
+    out = console()
+    counts = f"kept {cleaned.kept} + repaired {cleaned.repaired} + dropped {cleaned.dropped} = {cleaned.read} rows read"
+    out.print(Text(f"{fix}: {counts}; every change is in {report}"))
+    for outcome in Outcome:
+        for reason, count in cleaned.reasons(outcome).most_common():
+            out.print(Text(f"  {outcome.value} {count:6d}  {reason}"))
+    verdict = cleaned.after.verdict
+    out.print(Text.assemble(f"verdict on {fix}: ", (verdict.value, STYLES[verdict])))
