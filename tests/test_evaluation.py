@@ -14,7 +14,7 @@ from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.errors import DataError, DialectError, RunError
 from toolhone.evaluation.answers import carries, numbers
 from toolhone.evaluation.evaluate import evaluate
-from toolhone.evaluation.folder import plain, read_dialect, read_folder, write_folder
+from toolhone.evaluation.folder import plain, read_certificate, read_folder, write_folder
 from toolhone.evaluation.lenient import readings
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
@@ -357,11 +357,11 @@ def test_the_lenient_reader_survives_hostile_text(text):
 
 def test_the_folder_gives_back_the_same_evaluation(tmp_path):
     evaluation = run(rome=write(("weather", {"city": "Paris"})))
-    folder = write_folder(evaluation, tmp_path / "evaluation", dialect={"name": "tagged"})
-    assert sorted(path.name for path in folder.iterdir()) == ["dialect.json", "metrics.json", "samples.csv", "samples.jsonl"]
+    folder = write_folder(evaluation, tmp_path / "evaluation", certificate={"name": "tagged"})
+    assert sorted(path.name for path in folder.iterdir()) == ["certificate.json", "metrics.json", "samples.csv", "samples.jsonl"]
     assert read_folder(folder) == evaluation
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.to_dict()
-    assert read_dialect(folder) == {"name": "tagged"}
+    assert read_certificate(folder) == {"name": "tagged"}
 
 
 def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_measured(tmp_path):
@@ -372,7 +372,7 @@ def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_meas
     assert set(metrics["metrics"]["exact_match"]) == {"value", "low", "high", "n"}
     assert metrics["metrics"]["answer_quality"] == {"value": None, "low": None, "high": None, "n": 0}
     assert metrics["by_category"]["chat"]["no_call_accuracy"]["n"] == 2
-    assert read_dialect(folder) is None
+    assert read_certificate(folder) is None
 
 
 def test_samples_have_the_promised_keys_and_columns(tmp_path):
@@ -388,13 +388,13 @@ def test_samples_have_the_promised_keys_and_columns(tmp_path):
 
 
 def test_a_folder_with_an_evaluation_is_overwritten_only_when_told(tmp_path):
-    write_folder(run(), tmp_path, dialect={"name": "tagged"})
+    write_folder(run(), tmp_path, certificate={"name": "tagged"})
     with pytest.raises(RunError, match="holds an evaluation already"):
         write_folder(run(hi=""), tmp_path)
     assert read_folder(tmp_path) == run()
     write_folder(run(hi=""), tmp_path, overwrite=True)
     assert read_folder(tmp_path) == run(hi="")
-    assert read_dialect(tmp_path) is None, "a fingerprint of the evaluation that was overwritten must not stay"
+    assert read_certificate(tmp_path) is None, "a fingerprint of the evaluation that was overwritten must not stay"
 
 
 def test_what_is_no_evaluation_folder_is_refused_in_one_sentence(tmp_path):

@@ -12,6 +12,7 @@ ROOMS = (
     ("demo",),
     ("lessons", "machine"),
     ("api",),
+    ("model_ref",),
     ("serve", "reports"),
     ("algorithms",),
     ("evaluation",),

@@ -66,7 +66,9 @@ def test_several_calls_and_text_behind_them_are_told_apart() -> None:
     assert ([call.name for call in written], repairs) == (["a.b", "c"], {CodeRepair.BEHIND})
 
 
-@pytest.mark.parametrize("text", ["", "load-it --repo=a", "f(", "f(a=1", "f(a=, b=1)", "f(a=1, a=2)", "f(**x)", "f('a' 'b", "[1]", "f(,)"])
+@pytest.mark.parametrize(
+    "text", ["", "load-it --repo=a", "f(", "f(a=1", "f(a=, b=1)", "f(a=1, a=2)", "f(**x)", "f('a' 'b", "[1]", "f(,)"]
+)
 def test_what_is_no_call_is_refused(text: str) -> None:
     with pytest.raises(NoCode):
         read_code(text)

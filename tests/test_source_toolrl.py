@@ -25,7 +25,8 @@ from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Tool
 
 DATASETS = SHARED / "datasets" / "toolrl"
-KNOTS = 'Name: Tie Knot (any)\nDescription: Ties a knot.\nParameters: {"kind": {"type": "str", "default": ""}, "turns": {"type": "int"}}'
+KNOT = '{"kind": {"type": "str", "default": ""}, "turns": {"type": "int"}}'
+KNOTS = f"Name: Tie Knot (any)\nDescription: Ties a knot.\nParameters: {KNOT}"
 ROPES = 'Name: ropes\nDescription: Ropes there are.\nParameters: {"sizes": {"type": "List[int]", "default": []}}'
 FORMAT = (
     "\n\n**Steps for Each Turn**\n1. **Think:** Think.\n\n**Output Format**\n<think> ... </think>\n<tool_call>\n{...}\n</tool_call>"
@@ -49,7 +50,8 @@ def row(target: str, history: str = "", tools: tuple[str, ...] = (KNOTS, ROPES))
     return {"instruction": instruction(*tools), "input": history or dialogue(("user", "A bowline, twice?")), "output": target}
 
 
-GOOD = f"<think> Tie it. </think>\n<tool_call>\n{call('ropes', sizes=[8])}\n{call('Tie Knot (any)', kind='bowline', turns=2)}\n</tool_call>"
+CALLS = "\n".join([call("ropes", sizes=[8]), call("Tie Knot (any)", kind="bowline", turns=2)])
+GOOD = f"<think> Tie it. </think>\n<tool_call>\n{CALLS}\n</tool_call>"
 
 
 def read(tmp_path: Path, *rows: Any, name: str = "toolrl") -> Loaded:
@@ -248,16 +250,16 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         148,
         145,
         145,
-        {Repair.FORMAT: 145, USERS: 44, ToolRepair.TYPED: 9, BankRepair.OPTIONAL: 5, ASSISTANTS: 1},
+        {Repair.FORMAT: 145, USERS: 44, ToolRepair.TYPED: 23, BankRepair.OPTIONAL: 5, ASSISTANTS: 1},
         {Kind.BAD_ARGUMENTS: 2, Kind.UNDECLARED_ARGUMENT: 1},
     ),
-    "api_bank_level-2_processed.json": ("toolrl_api_bank", 28, 25, 25, {Repair.FORMAT: 25, ASSISTANTS: 17}, {Kind.UNKNOWN_TOOL: 3}),
+    "api_bank_level-2_processed.json": ("toolrl_api_bank", 28, 25, 25, {Repair.FORMAT: 25, ASSISTANTS: 17, ToolRepair.TYPED: 2}, {Kind.UNKNOWN_TOOL: 3}),
     "api_bank_level-3_processed.json": (
         "toolrl_api_bank",
         61,
         61,
         61,
-        {Repair.FORMAT: 61, USERS: 21, ToolRepair.TYPED: 10},
+        {Repair.FORMAT: 61, USERS: 21, ToolRepair.TYPED: 29},
         {},
     ),
     "bamboogle.json": ("bamboogle", 125, 125, 125, {}, {}),

@@ -149,7 +149,7 @@ def test_a_folder_is_read_recursively_and_every_record_is_counted(tmp_path: Path
 
 
 def test_a_folder_without_files_and_a_damaged_file_stop_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no ToolBench file"):
+    with pytest.raises(DataError, match="the folder holds no file of a known format"):
         open_source(tmp_path)
     broken = tmp_path / "broken.json"
     broken.write_text('{\n "answer_generation": ')

@@ -22,13 +22,12 @@ from toolhone.algorithms.sft import Ending, Hooks, Validation, sft
 from toolhone.backends.base import Lora, Sampler, SamplingParams, Trainer
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
-from toolhone.config import experiment_of, load_experiment, make_experiment, overridden, to_stderr
+from toolhone.config import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.data.any_tasks import tasks_from_any
 from toolhone.data.gather import Materials, asked_of, gather, held_out_tasks
-from toolhone.data.pico import pico_folder
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.choose import dialect_fingerprint, open_dialect
+from toolhone.dialects.certificate import Certificate, Wanted, check_same, open_certified
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, ModelError, RunError
 from toolhone.evaluation.evaluate import Metric, check_playable
@@ -36,8 +35,8 @@ from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.familiar import known_metric
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
+from toolhone.model_ref import adapter_of, find, resolve_model, trained_format
 from toolhone.owncode import is_own_code, load_named
-from toolhone.presets import PICO
 from toolhone.progress import Progress, Silent
 from toolhone.rewards.own import Reward, load_rewards
 from toolhone.rows import Row
@@ -50,9 +49,10 @@ from toolhone.tools.registry import Registry
 from toolhone.tracking.trackers import check_trackers, open_trackers
 from toolhone.trust import as_opened
 
-ADAPTER = "adapter_config.json"
 SETTINGS = ("tools", "allowed_tools", "tool_results", "evaluation")
 """Sections of another experiment that a run is opened with when one is given."""
+FORMAT_KEYS = frozenset(f"model.{key}" for key in ("dialect", "markup", "history", "template_switches"))
+"""Overrides that ask for another format on purpose."""
 Algorithm = Callable[[Trainer, Sequence[Row], Sequence[Row], Run, Hooks, Path | None], Ending]
 """What `algorithms.sft.sft` is; one of the user's own is called in the same way."""
 
@@ -68,6 +68,7 @@ class Model:
     registry: Registry
     experiment: Experiment
     max_context: int
+    certificate: Certificate
 
     def policy(self) -> TokenPolicy:
         """What evaluation and chat talk to; it samples as the experiment's `evaluation` section says."""
@@ -98,17 +99,20 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
     rows, held_out, report = bench.rows(materials)
     if run is not None:
         _same_data(run, report)
+        if (trained := Certificate.read(folder)) is not None:
+            check_same(trained, bench.certificate, str(folder))
     with open_trackers(plan.tracking, folder, plan.model_dump(), _resumed_at(run), progress.report) as trackers:
         run = run or Run.create(folder, plan)
         run.trackers = trackers
         with writing(folder):
             write_json(folder / "data.json", report)
+            bench.certificate.save(folder)
         hooks = Hooks(lambda sampler: bench.validate(sampler, materials.tasks), bench.save, progress)
         ending = algorithm(bench.trainer, rows, held_out, run, hooks, run.latest() if resume else None)
         _check_ending(plan.training.method, ending, run)
         if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
             result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
-            write_folder(result, run.folder / "evaluation", dialect_fingerprint(bench.dialect), overwrite=True)
+            write_folder(result, run.folder / "evaluation", bench.certificate.to_dict(), overwrite=True)
             trackers.log(_last_step(run), "evaluation", _scores(result)[0])
         run.trackers = None
     return run, ending
@@ -168,8 +172,10 @@ class _Bench:
         self.plan, self.registry, self.measures, self.progress = plan, registry, measures, progress
         name, section = resolve_model(plan), plan.training.lora
         self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
-        self.dialect = open_dialect(self.tokenizer, plan.model.dialect, plan.model.markup)
-        adapter = _adapter(plan)
+        self.dialect, self.certificate = open_certified(self.tokenizer, wanted_format(plan))
+        for limit in self.certificate.limits:
+            progress.report(f"format: {limit}")
+        adapter = adapter_of(plan)
         lora = (
             Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))
             if section
@@ -210,6 +216,7 @@ class _Bench:
 
     def save(self, folder: Path, optimizer: bool) -> None:
         self.trainer.save(folder, optimizer)
+        self.certificate.save(folder)
         if self.trainer.engine.lora is None:
             self.tokenizer.save(folder)
 
@@ -234,7 +241,7 @@ def evaluate(
     measures, turns = Measures.of(model.experiment), model.experiment.evaluation.max_turns
     result = play_and_judge(model.policy(), chosen, model.registry, progress, turns, measures.metrics, measures.rewards)
     if out is not None:
-        write_folder(result, Path(out), dialect_fingerprint(model.dialect))
+        write_folder(result, Path(out), model.certificate.to_dict())
     return result
 
 
@@ -246,7 +253,7 @@ def open_model(
     `settings`: an experiment whose tools and evaluation are used in place of the run's; a model that is no run gets all of it.
     A run or checkpoint may come from someone else; what it may not do then is in `trust`.
     """
-    plan, weights = _find(Path(ref), str(ref), checkpoint)
+    plan, weights = find(str(ref), checkpoint)
     named = {override.partition("=")[0] for override in overrides}
     if weights is not None and settings is not None:
         named |= {*SETTINGS, "evaluation.metrics", *(f"tool_results.{key}" for key in ToolResultsSection.model_fields)}
@@ -260,12 +267,15 @@ def open_model(
         base, adapter = str(weights), None
     else:
         base = resolve_model(plan)
-        adapter = weights or _adapter(plan)
+        adapter = weights or adapter_of(plan)
     sampler = open_sampler(base, _options(plan), adapter)
     tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
     _same_vocabulary(tokenizer, sampler.vocabulary, base)
-    dialect = open_dialect(tokenizer, plan.model.dialect, plan.model.markup)
-    return Model(str(ref), sampler, tokenizer, dialect, open_registry(plan), plan, sampler.max_context)
+    dialect, certificate = open_certified(tokenizer, wanted_format(plan))
+    trained = None if weights is None else trained_format(weights)
+    if trained is not None and not named & FORMAT_KEYS:
+        check_same(trained, certificate, str(ref))
+    return Model(str(ref), sampler, tokenizer, dialect, open_registry(plan), plan, sampler.max_context, certificate)
 
 
 def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Experiment:
@@ -276,52 +286,17 @@ def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Expe
     return settings.model_copy(update={"model": settings.model.model_copy(update=own)})
 
 
+def wanted_format(plan: Experiment) -> Wanted:
+    """The format that an experiment asks for."""
+    model = plan.model
+    return Wanted(model.dialect, model.markup, model.history == "kept", model.template_switches)
+
+
 def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
     if tokenizer.vocab_size > rows:
         raise ModelError(
             f"{name}: the tokenizer has {tokenizer.vocab_size} tokens but the model only {rows}; they do not belong together"
         )
-
-
-def _adapter(plan: Experiment) -> Path | None:
-    """The PEFT folder that the model starts from; of a run, its checkpoint."""
-    if plan.model.adapter is None:
-        return None
-    folder = Path(plan.model.adapter)
-    return Run.open(folder).checkpoint() if (folder / "experiment.json").is_file() else folder
-
-
-def resolve_model(plan: Experiment) -> str:
-    """The folder or hub name of the experiment's model; `pico` is made when it is not there yet."""
-    name = plan.model.name
-    if name == PICO:
-        return str(pico_folder(plan.seed))
-    if not Path(name).exists() and not _may_be_on_the_hub(name):
-        raise ModelError(f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'")
-    return name
-
-
-def _may_be_on_the_hub(name: str) -> bool:
-    """Whether a name that is no path here looks like `owner/model`; `runs/mine` beside a folder `runs` is a path with a mistake."""
-    parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not Path(parts[0]).is_dir()
-
-
-def _find(path: Path, ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
-    """The experiment that a reference belongs to, and the folder of its trained weights (None: the model as it is)."""
-    if (path / "state.json").is_file():
-        return make_experiment(read_json(path / "state.json").get("experiment", {}), str(path / "state.json")), path
-    if (path / "experiment.json").is_file():
-        run = Run.open(path)
-        return run.experiment, run.checkpoint(checkpoint)
-    if checkpoint is not None:
-        raise RunError(f"--checkpoint names a checkpoint of a run, but {ref} is no run folder (it holds no experiment.json)")
-    if ref != PICO and not path.exists() and not _may_be_on_the_hub(ref):
-        raise ModelError(f"no model or run at {ref!r}; give a run folder, a checkpoint, a model folder, a hub name or 'pico'")
-    if (path / ADAPTER).is_file():
-        base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""
-        return make_experiment({"model": {"name": base, "adapter": ref}}, str(path / ADAPTER)), None
-    return make_experiment({"model": {"name": ref}}, "the command line"), None
 
 
 def _resumed(folder: Path, plan: Experiment) -> Run:

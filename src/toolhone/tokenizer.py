@@ -17,6 +17,7 @@ white space. Only tokenizers with a `tokenizer.json` ("fast" ones) are supported
 from __future__ import annotations
 
 import bisect
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,6 +143,13 @@ class TextTokenizer:
         """The id to pad with: the pad token, else the end-of-text token, else 0 (padding is masked everywhere)."""
         known = [index for index in (self.wrapped.pad_token_id, self.wrapped.eos_token_id) if index is not None]
         return int(known[0]) if known else 0
+
+    def identity(self) -> str:
+        """Vocabulary, merges, added tokens, normalisation and end-of-text token as one text: equal for equal tokenizers."""
+        whole = json.loads(self._backend.to_str())
+        for name in ("truncation", "padding", "version"):
+            whole.pop(name, None)
+        return json.dumps([whole, self.wrapped.eos_token], sort_keys=True)
 
     def control_id(self, text: str) -> int | None:
         """The id of a control token's text; None when it is none."""

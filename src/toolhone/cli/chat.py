@@ -26,6 +26,7 @@ def chat(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name")] = None,
+    dialect: Annotated[str | None, typer.Option(help="use another dialect than the model was trained in, on purpose")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="say this instead of asking; may be given several times")] = None,
     save: Annotated[
         Path | None, typer.Option(help="add the talk to this file, as a conversation to train on [default: RUN/chats/TIME.jsonl]")
@@ -38,7 +39,7 @@ def chat(
     from toolhone.cli.screen import Terminal
     from toolhone.cli.talk import COMMANDS, Next
 
-    opened = open_model(model, checkpoint, overrides or [])
+    opened = open_model(model, checkpoint, [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])])
     screen = Terminal()
     keeper = Keeper(None if no_save else save or _default_file(Path(model)), opened.registry.tools)
     talk = open_talk(opened, screen, keeper)

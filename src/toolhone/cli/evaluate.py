@@ -38,7 +38,7 @@ class EvalCommand(TyperCommand):
         return parsed
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 (the options of a command)
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. model.dialect=json")] = None,
     tasks: Annotated[
@@ -51,6 +51,9 @@ def evaluate(
         Path | None, typer.Option("--out", "--output", help="write the evaluation folder, or, to a name in .json, one JSON object")
     ] = None,
     config: Annotated[str | None, typer.Option(help="an experiment file: its tools and evaluation, in place of the run's")] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="use another dialect than the model was trained in, on purpose: native, json, calls, tagged")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score what it does.
@@ -65,8 +68,9 @@ def evaluate(
     from toolhone.data.gather import asked_of
     from toolhone.progress import open_progress
 
-    opened = open_model(model, checkpoint, overrides or [], None if config is None else load_experiment(Path(config)))
-    if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in overrides or []):
+    overrides = [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])]
+    opened = open_model(model, checkpoint, overrides, None if config is None else load_experiment(Path(config)))
+    if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in overrides):
         num_samples = opened.experiment.evaluation.num_samples
     chosen = None if tasks is None else tasks_from_any(tasks, opened.registry.tools, to_stderr, asked_of(opened.experiment))
     one_file = out is not None and out.suffix == ".json"

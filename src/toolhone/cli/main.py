@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, check, config, data, demo, evaluate, examples, plot, train
+from toolhone.cli import chat, check, config, data, demo, doctor, evaluate, examples, plot, train
 from toolhone.cli.flags import FlagCommand
 from toolhone.dotenv import load_dotenv
 from toolhone.errors import UserError
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("eval", epilog=evaluate.EVAL_EXAMPLE, cls=evaluate.EvalCommand)(evaluate.evaluate)
 app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(evaluate.score)
 app.command("plot", epilog=plot.EXAMPLE)(plot.plot)

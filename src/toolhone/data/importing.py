@@ -107,7 +107,7 @@ def _refuse_overwriting(path: Path, places: Iterable[Path], overwrite: bool) -> 
         if place.exists() and path.exists() and place.samefile(path):
             raise RunError(f"{place}: this is the file to import; wanted another name to write to")
         if place.exists() and not overwrite:
-            raise RunError(f"{place} exists already; name another file, or allow overwriting")
+            raise RunError(f"{place} exists already; name another file, or allow overwriting with --overwrite")
 
 
 def _read(path: Path, name: str, progress: Progress) -> Loaded:

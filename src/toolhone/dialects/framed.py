@@ -4,8 +4,12 @@
 
 `before` (P) is what stands before the first call, `between` (J) what stands between two calls, `after` (S) what follows the last
 one; what lies inside belongs to a `Body`, one small file each (`json_calls`, `named_json`, `parameters`, `python_calls`,
-`name_as_key`, `loose_object`). White space in marks is read loosely; all else in them exactly. A slot stands where a mark repeats the tool's name
-or the call's id. Text outside the calls is content. Nothing here knows a model; `derive` finds frame and body.
+`name_as_key`, `loose_object`). White space in marks is read loosely; all else in them exactly. A slot stands where a mark repeats
+the tool's name, the call's id or its number. Text outside the calls is content; where nothing ends a call, text behind it is
+`STRAY_TEXT`. Nothing here knows a model; `derive` finds frame and body.
+
+A frame that plain text may begin with by chance (`[`, for instance) is *weak*: its calls are looked for only where a line begins,
+and what then does not look like a call is text.
 
 Reading is linear: marks are searched once from left to right, names and ids are bounded in length.
 """
@@ -19,25 +23,29 @@ from functools import cached_property
 from typing import Protocol
 
 from toolhone.dialects.base import Problem, Reply
-from toolhone.dialects.json_reading import list_tools
+from toolhone.dialects.json_reading import list_tools, open_at_end
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
 
-NAME_SLOT, ID_SLOT = "\x01", "\x02"
-"""Where a mark repeats the tool's name, and where it holds the call's id."""
+NAME_SLOT, ID_SLOT, NUMBER_SLOT = "\x01", "\x02", "\x03"
+"""Where a mark repeats the tool's name, holds the call's id, or counts the calls."""
 MAX_NAME = 256
-_SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}"}
-_PIECE = re.compile(rf"\s+|[{NAME_SLOT}{ID_SLOT}]|[^\s{NAME_SLOT}{ID_SLOT}]+")
+SPACE = r"(?:(?<!\s)\s*+|)"
+"""White space of any length in front of a mark that is searched for, in time in proportion to it."""
+_SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}", NUMBER_SLOT: r"\d{1,6}"}
+_ANY_SLOT = "".join(_SLOTS)
+_SOLID = re.compile(r"\S")
+_PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
 
 
 def loose(mark: str) -> str:
     """The pattern for a mark: white space in it may be any, or none."""
-    return "".join(r"\s*" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece) for piece in _PIECE.findall(mark))
+    return "".join(r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece) for piece in _PIECE.findall(mark))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a body read: the calls, where it ended, and what was wrong (then `end` is where the trouble was)."""
+    """What a body read: the calls, where it ended, and what was wrong (then `end` is where the trouble began)."""
 
     end: int
     calls: tuple[ToolCall, ...] = ()
@@ -72,27 +80,52 @@ class Frame:
     lead: str = ""
 
     @cached_property
-    def opening(self) -> re.Pattern[str]:
-        return re.compile(loose(self.before.strip()) + (r"\s*" if self.before.strip() else ""))
+    def weak(self) -> bool:
+        """Whether nothing in the mark before a call tells it from plain text."""
+        return not _telling(self.before)
+
+    @cached_property
+    def opening(self) -> re.Pattern[str] | None:
+        """The mark before a call; behind the first call also the one between two, where a call begins without any mark."""
+        if not self.before.strip():
+            return re.compile(loose(self.between.strip()) + r"\s*+") if (self.between or "").strip() and self.between else None
+        start = r"(?:\A|(?<=\n))[ \t]*+" if self.weak else ""
+        return re.compile(start + loose(self.before.strip()) + r"\s*+")
 
     @cached_property
     def closing(self) -> re.Pattern[str]:
-        return re.compile(r"\s*" + loose(self.after.strip()))
+        return re.compile(r"\s*+" + loose(self.after.strip()))
+
+    @cached_property
+    def next_closing(self) -> re.Pattern[str] | None:
+        """The same, to be searched for; None where nothing ends a call."""
+        return re.compile(SPACE + loose(self.after.strip())) if self.after.strip() else None
 
     @cached_property
     def joint(self) -> re.Pattern[str] | None:
-        return None if self.between is None else re.compile(rf"\s*{loose(self.between.strip())}\s*")
+        return None if self.between is None else re.compile(rf"\s*+{loose(self.between.strip())}\s*+")
+
+    @cached_property
+    def follows(self) -> str:
+        """The pattern for what may stand behind a call: its end mark, the next call, the end of the text."""
+        marks = [loose(mark.strip()) for mark in (self.after, self.between or "") if mark.strip()]
+        return rf"\s*+(?:{'|'.join([*marks, chr(92) + 'Z'])})"
 
     @cached_property
     def name_end(self) -> re.Pattern[str]:
         """What ends a tool's name: the mark in the middle, where there is one."""
-        return re.compile(rf"\s*{loose(self.middle.strip())}\s*")
+        return re.compile(rf"{SPACE}{loose(self.middle.strip())}\s*+")
 
     @cached_property
     def signs(self) -> tuple[tuple[str, Problem], ...]:
         """Texts that betray a call that could not be read, where they are left over in the text."""
         firsts = [(mark, Problem.NOT_A_CALL) for mark in _telling(self.before)[:1]]
         return (*firsts, *((mark, Problem.STRAY_MARK) for mark in _telling(self.after)[-1:] if mark not in self.before))
+
+    def limit(self, text: str, position: int) -> int:
+        """Where the next call begins behind `position`: no value reaches farther by guessing."""
+        found = None if self.opening is None else self.opening.search(text, position)
+        return len(text) if found is None else found.start()
 
 
 @dataclass(frozen=True)
@@ -125,22 +158,101 @@ class Framed:
         return message.content or ""
 
 
+class _Ahead:
+    """The next place of a pattern at or behind positions that only grow; each part of the text is searched once."""
+
+    def __init__(self, pattern: re.Pattern[str] | None, text: str) -> None:
+        self._pattern = pattern
+        self._text = text
+        self._found: re.Match[str] | None = None
+
+    def at(self, position: int) -> re.Match[str] | None:
+        if self._pattern is not None and (self._found is None or self._found.start() < position):
+            self._found = self._pattern.search(self._text, position)
+            self._pattern = None if self._found is None else self._pattern
+        return None if self._pattern is None else self._found
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One text on its way through one frame."""
+
+    text: str
+    frame: Frame
+    body: Body
+    openings: _Ahead
+    closings: _Ahead
+
+    def next_call(self, position: int) -> tuple[int, int] | None:
+        """Where the next call's marks begin and end at or behind `position`."""
+        if position == 0 and not self.frame.before.strip():
+            return (0, len(self.text) - len(self.text.lstrip())) if self.text.strip() else None
+        found = self.openings.at(position)
+        return None if found is None else (found.start(), found.end())
+
+    def run(self, start: int) -> Found:
+        """Calls joined by `between`, up to `after`."""
+        calls: list[ToolCall] = []
+        text, frame = self.text, self.frame
+        while True:
+            found = self.body.read(text, start, frame)
+            calls += found.calls
+            if found.problem is not Problem.NONE:
+                return self._broken(found, tuple(calls))
+            joint = frame.joint.match(text, found.end) if frame.joint is not None else None
+            if joint is not None and found.end < joint.end() < len(text):
+                start = joint.end()
+                continue
+            closing = frame.closing.match(text, found.end)
+            if closing is not None:
+                return Found(closing.end(), tuple(calls), self._behind(closing.end()))
+            at_end = _SOLID.search(text, found.end) is None
+            return Found(len(text) if at_end else self._resume(found.end), tuple(calls), Problem.UNCLOSED)
+
+    def _behind(self, end: int) -> Problem:
+        """Text behind a call that nothing ends is stray, unless the next call follows."""
+        if self.frame.after.strip() or _SOLID.search(self.text, end) is None or self.next_call(max(end, 1)) is not None:
+            return Problem.NONE
+        return Problem.STRAY_TEXT
+
+    def _broken(self, found: Found, calls: tuple[ToolCall, ...]) -> Found:
+        """A call that could not be read. JSON whose end mark never comes, or comes behind another call's beginning, is `UNCLOSED`."""
+        closing, opening = self.closings.at(found.end), self.openings.at(found.end)
+        problem = found.problem
+        if problem is Problem.NOT_JSON:
+            late = closing is None or (opening is not None and opening.start() < closing.start())
+            unclosed = late if self.frame.after.strip() else opening is None and open_at_end(self.text, found.end)
+            problem = Problem.UNCLOSED if unclosed else problem
+        return Found(self._resume(found.end), calls, problem)
+
+    def _resume(self, position: int) -> int:
+        """Where reading goes on behind a broken call: behind the next closing mark, else at the next opening one, else at the end."""
+        closing, opening = self.closings.at(position), self.openings.at(position)
+        if closing is not None and (opening is None or closing.start() <= opening.start()):
+            return closing.end()
+        return len(self.text) if opening is None else opening.start()
+
+
 def read_framed(text: str, frame: Frame, body: Body) -> Reply:
     """Read the text; never raises."""
+    reading = _Reading(text, frame, body, _Ahead(frame.opening, text), _Ahead(frame.next_closing, text))
     pieces: list[str] = []
     calls: list[ToolCall] = []
     problem = Problem.NONE
-    position = _skip_lead(text, frame)
-    while (start := _next_call(text, position, frame)) is not None:
-        pieces.append(text[position : start[0]])
-        found = _read_run(text, start[1], frame, body)
+    begun = position = _skip_lead(text, frame)
+    while (mark := reading.next_call(position)) is not None:
+        found = reading.run(mark[1])
+        if frame.weak and not frame.lead and not found.calls and found.problem is Problem.NOT_A_CALL:
+            position = max(mark[1], position + 1)
+            continue
+        pieces.append(text[begun : mark[0]])
         calls += found.calls
         problem = problem if problem is not Problem.NONE else found.problem
-        position = max(found.end, start[1])
-    pieces.append(text[position:])
-    for mark, sign in frame.signs:
-        if problem is Problem.NONE and any(mark in piece for piece in pieces):
-            problem = sign
+        begun = position = max(found.end, mark[1])
+    pieces.append(text[begun:])
+    for sign, betrayed in frame.signs:
+        if problem is Problem.NONE and any(sign in piece for piece in pieces):
+            problem = betrayed
     if not calls and problem is Problem.NONE:
         return Reply(text[_skip_lead(text, frame) :])
     return Reply("\n".join(filter(None, map(str.strip, pieces))) or None, tuple(calls), None, problem)
@@ -156,52 +268,10 @@ def _skip_lead(text: str, frame: Frame) -> int:
     return end + (frame.lead.endswith("\n") and text.startswith("\n", end))
 
 
-def _next_call(text: str, position: int, frame: Frame) -> tuple[int, int] | None:
-    """Where the next call's marks begin and end at or behind `position`."""
-    if frame.before.strip():
-        found = frame.opening.search(text, position)
-    elif position == 0:
-        return (0, len(text) - len(text.lstrip())) if text.strip() else None
-    else:
-        found = None if frame.joint is None or not (frame.between or "").strip() else frame.joint.search(text, position)
-    return None if found is None else (found.start(), found.end())
-
-
-def _read_run(text: str, start: int, frame: Frame, body: Body) -> Found:
-    """Calls joined by `between`, up to `after`."""
-    calls: list[ToolCall] = []
-    while True:
-        found = body.read(text, start, frame)
-        calls += found.calls
-        if found.problem is not Problem.NONE:
-            return Found(_resume(text, found.end, frame), tuple(calls), found.problem)
-        joint = frame.joint.match(text, found.end) if frame.joint is not None else None
-        if joint is not None and joint.end() > found.end and joint.end() < len(text):
-            start = joint.end()
-            continue
-        closing = frame.closing.match(text, found.end)
-        if closing is not None:
-            return Found(closing.end(), tuple(calls))
-        at_end = not text[found.end :].strip()
-        return Found(len(text) if at_end else _resume(text, found.end, frame), tuple(calls), Problem.UNCLOSED)
-
-
-def _resume(text: str, position: int, frame: Frame) -> int:
-    """Where reading goes on behind a broken call: behind the next closing mark, else at the next opening one, else at the end."""
-    marks = [mark for mark in (frame.after.strip(), frame.before.strip()) if mark]
-    closing = frame.closing.search(text, position) if frame.after.strip() else None
-    opening = frame.opening.search(text, position) if frame.before.strip() else None
-    if not marks or (closing is None and opening is None):
-        return len(text)
-    if closing is not None and (opening is None or closing.start() <= opening.start()):
-        return closing.end()
-    return len(text) if opening is None else opening.start()
-
-
 def _telling(mark: str) -> list[str]:
     """The parts of a mark that no plain text would hold by chance."""
-    parts = [part for part in re.split(rf"[\s{NAME_SLOT}{ID_SLOT}]+", mark) if len(part) > 2]
-    return [part for part in parts if not part.replace("_", "").isalnum()]
+    parts = [part for part in re.split(rf"[\s{_ANY_SLOT}]+", mark) if len(part) > 2 or not part.isascii()]
+    return [part for part in parts if part and not part.replace("_", "").isalnum()]
 
 
 def read_name(text: str, start: int, frame: Frame, ends: re.Pattern[str] | None = None) -> tuple[str, int] | None:
@@ -211,4 +281,10 @@ def read_name(text: str, start: int, frame: Frame, ends: re.Pattern[str] | None 
     if found is None or found.end() == start:
         return None
     name = text[start : found.start()].strip()
-    return (name, found.end()) if name and len(name) <= MAX_NAME and "\n" not in name else None
+    return (name, found.end()) if is_name(name, frame) else None
+
+
+def is_name(name: str, frame: Frame) -> bool:
+    """Whether this may be a tool's name: one line, not too long, without the mark that begins a call."""
+    mark = next(iter(_telling(frame.before)), "\n")
+    return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name

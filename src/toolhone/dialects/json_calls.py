@@ -3,7 +3,8 @@
     <tool_call>{"name": "f", "arguments": {...}}</tool_call>        [TOOL_CALLS][{"name": "f", "arguments": {...}, "id": "..."}]
 
 `name` and `arguments` are the paths to the tool's name and its arguments inside an object (`("function", "name")`, for instance);
-other keys are passed over. Arguments may be a JSON string. Bare objects without marks are read by `bare_json`.
+other keys are passed over. Arguments may be a JSON string. With `literal` the values are Python's (`True`, `'text'`), as templates
+write them that forget to make JSON of a mapping. Bare objects without marks are read by `bare_json`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 
 from toolhone.dialects.base import Problem
 from toolhone.dialects.framed import Found, Frame
-from toolhone.dialects.json_reading import as_call, decode, open_at_end
+from toolhone.dialects.json_reading import as_call
+from toolhone.dialects.literals import read_value
 from toolhone.schema import Json, ToolCall
 
 
@@ -23,12 +25,15 @@ class JsonCalls:
 
     name: tuple[str, ...] = ("name",)
     arguments: tuple[str, ...] = ("arguments",)
+    literal: bool = False
     kind: str = field(default="json_calls", init=False)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:  # noqa: ARG002
-        found = decode(text, start)
+    def read(self, text: str, start: int, frame: Frame) -> Found:
+        if frame.weak and text[start : start + 1] not in ("{", "["):
+            return Found(start, (), Problem.NOT_A_CALL)
+        found = read_value(text, start, self.literal)
         if found.problem is not Problem.NONE:
-            return Found(found.end, (), Problem.UNCLOSED if open_at_end(text, found.end) else Problem.NOT_JSON)
+            return Found(found.end, (), found.problem)
         calls: list[ToolCall] = []
         problem = Problem.NONE
         for value in found.value if isinstance(found.value, list) else [found.value]:

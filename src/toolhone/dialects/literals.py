@@ -1,6 +1,6 @@
 """Python literals as a model writes them in calls, read and written without Python's own parser.
 
-`LiteralReader(text)` reads strings, numbers, `True`/`False`/`None` (and JSON's `true`/`false`/`null`), lists, tuples (as lists) and
+`read_value` reads JSON, or such a literal where a form has them. `LiteralReader(text)` reads strings, numbers, `True`/`False`/`None` (and JSON's `true`/`false`/`null`), lists, tuples (as lists) and
 dicts with string keys. It is linear in time, bounded in depth, evaluates nothing and warns about nothing; what it cannot read
 raises `LiteralError`, which stays inside this package. f-strings, bytes, sets, sums and names of variables are not literals here.
 """
@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.json_reading import MAX_DEPTH, write_json
+from toolhone.dialects.base import Problem
+from toolhone.dialects.json_reading import MAX_DEPTH, Decoded, decode, skip_space, write_json
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 
@@ -138,6 +139,21 @@ class LiteralReader:
             return None
         self.position = found.end()
         return found[0]
+
+
+def read_value(text: str, start: int, literal: bool) -> Decoded:
+    """The value that begins at `start`, after white space: JSON, or else a Python literal where those are asked for.
+
+    Where there is none, `end` is where it would have begun.
+    """
+    found = decode(text, start)
+    if found.problem is Problem.NONE or not literal:
+        return found
+    reader = LiteralReader(text, skip_space(text, start))
+    try:
+        return Decoded(reader.value(), reader.position)
+    except LiteralError as error:
+        return Decoded(None, found.end, Problem.UNCLOSED if error.unclosed else Problem.NOT_JSON)
 
 
 def write_literal(value: Json, depth: int = 0) -> str:

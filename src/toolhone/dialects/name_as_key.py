@@ -1,4 +1,7 @@
-"""The body of JSON calls whose key is the tool's name: `[{"f": {"x": 1}}, {"g": {}}]`, or one object with several keys."""
+"""The body of JSON calls whose key is the tool's name: `[{"f": {"x": 1}}, {"g": {}}]`, or one object with several keys.
+
+With `literal` the values are Python's. Arguments are objects; nothing else is read as such.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 
 from toolhone.dialects.base import Problem
 from toolhone.dialects.framed import Found, Frame
-from toolhone.dialects.json_reading import decode, open_at_end
+from toolhone.dialects.literals import read_value
 from toolhone.schema import ToolCall
 
 
@@ -15,12 +18,15 @@ from toolhone.schema import ToolCall
 class NameAsKey:
     """Objects of the form `{name: arguments}`."""
 
+    literal: bool = False
     kind: str = field(default="name_as_key", init=False)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:  # noqa: ARG002
-        found = decode(text, start)
+    def read(self, text: str, start: int, frame: Frame) -> Found:
+        if frame.weak and text[start : start + 1] not in ("{", "["):
+            return Found(start, (), Problem.NOT_A_CALL)
+        found = read_value(text, start, self.literal)
         if found.problem is not Problem.NONE:
-            return Found(found.end, (), Problem.UNCLOSED if open_at_end(text, found.end) else Problem.NOT_JSON)
+            return Found(found.end, (), found.problem)
         calls: list[ToolCall] = []
         for value in found.value if isinstance(found.value, list) else [found.value]:
             if not isinstance(value, Mapping) or not value:

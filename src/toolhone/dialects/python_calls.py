@@ -1,39 +1,91 @@
 """The body of Python calls between marks: `<|tool_call_start|>[f(a="x", n=2), g()]<|tool_call_end|>`.
 
-Values are literals as Python or JSON write them (`literals`). The brackets of the list are part of the marks; calls are joined by
-`frame.between`.
+Values are literals as Python or JSON write them (`literals`); names of arguments may hold anything but quotes at their start,
+brackets, commas and `=`. The brackets of a list are part of the marks; calls are joined by `frame.between`.
+
+`raw` is the quote of a form that puts texts between quotes as they are, without escaping anything: such a text ends at a quote
+that is followed by the next argument or by the end of the call.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from toolhone.dialects.base import Problem
-from toolhone.dialects.calls import read_arguments
 from toolhone.dialects.framed import Found, Frame
 from toolhone.dialects.literals import LiteralError, LiteralReader
-from toolhone.schema import ToolCall
+from toolhone.schema import Json, ToolCall
 
 _HEAD = re.compile(r"\s*([^\s(){}\[\],=\"']{1,256})\s*\(")
+_KEY_TEXT = r"[^\s=(){}\[\],\"'][^=(){}\[\],\n]{0,255}?"
+_KEY = re.compile(rf"\s*({_KEY_TEXT})\s*=(?!=)\s*")
 
 
 @dataclass(frozen=True)
 class PythonCalls:
     """Name, named arguments in round brackets."""
 
+    raw: str = ""
     kind: str = field(default="python_calls", init=False)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:  # noqa: ARG002
+    def read(self, text: str, start: int, frame: Frame) -> Found:
         head = _HEAD.match(text, start)
         if head is None:
             return Found(start, (), Problem.NOT_A_CALL)
         reader = LiteralReader(text, head.end())
         try:
-            arguments = read_arguments(reader)
+            arguments = self._arguments(reader, frame)
         except LiteralError as error:
             problem = Problem.BAD_ARGUMENTS if error.repeated else Problem.UNCLOSED if error.unclosed else Problem.NOT_JSON
             return Found(reader.position, (), problem)
         if arguments is None:
             return Found(reader.position, (), Problem.BAD_ARGUMENTS)
         return Found(reader.position, (ToolCall(head[1], arguments),))
+
+    def _arguments(self, reader: LiteralReader, frame: Frame) -> dict[str, Json] | None:
+        """Named arguments up to the closing bracket; None when one of them has no name."""
+        arguments: dict[str, Json] = {}
+        nameless = False
+        while not reader.take(")"):
+            given = self._argument(reader, frame)
+            nameless = nameless or given is None
+            if given is not None and given.keys() & arguments.keys():
+                raise LiteralError(repeated=True)
+            arguments.update(given or {})
+            if not reader.take(","):
+                reader.expect(")")
+                break
+        return None if nameless else arguments
+
+    def _argument(self, reader: LiteralReader, frame: Frame) -> dict[str, Json] | None:
+        """One argument as a mapping (several behind `**`); None for a value without a name."""
+        if reader.take("**"):
+            value = reader.value()
+            if not isinstance(value, Mapping):
+                raise LiteralError
+            return dict(value)
+        key = _KEY.match(reader.text, reader.position)
+        if key is None:
+            reader.value()
+            return None
+        reader.position = key.end()
+        return {key[1]: self._value(reader, frame)}
+
+    def _value(self, reader: LiteralReader, frame: Frame) -> Json:
+        if not self.raw or not reader.text.startswith(self.raw, reader.position):
+            return reader.value()
+        start = reader.position + len(self.raw)
+        end = _raw_end(self.raw, frame).search(reader.text, start, frame.limit(reader.text, start))
+        if end is None:
+            return reader.value()
+        reader.position = end.end()
+        return reader.text[start : end.start()]
+
+
+@lru_cache(maxsize=256)
+def _raw_end(quote: str, frame: Frame) -> re.Pattern[str]:
+    """A quote in front of the next argument, or of the bracket that ends the call."""
+    return re.compile(rf"{re.escape(quote)}(?=\s*+,\s*+{_KEY_TEXT}\s*+=|\s*+\){frame.follows})")

@@ -154,9 +154,10 @@ class Turns:
         """
         said, later = messages[last], messages[last + 1 :]
         reason = "the chat template changes earlier turns when a result is added"
-        for chat, index in [(messages, last), *(([STAND_IN, turn, *later], 1) for turn in (said, *_plainer(said)))]:
+        chats = [(messages, last), *(([STAND_IN, turn, *later], 1) for turn in (said, *_plainer(said)))]
+        for rewritten, (chat, index) in [*((False, one) for one in chats), (True, chats[0])]:
             try:
-                spans = self._suffix(chat, index, tools)
+                spans = self._suffix(chat, index, tools, rewritten)
             except DialectError as error:
                 reason = str(error)
                 continue
@@ -164,10 +165,14 @@ class Turns:
                 return spans
         raise DialectError(f"nothing can be put behind what the assistant said: {reason}")
 
-    def _suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans | None:
-        prompt = self.markup.write(messages[:last], tools, True)
+    def _suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json], rewritten: bool) -> Spans | None:
+        """What follows the turn at `last`. `rewritten`: the turn is looked for where what stands before it was changed."""
         full = self.markup.write(messages, tools, True)
-        place = self._earlier(prompt, full)
+        if rewritten:
+            said = self._said(messages, tools, last)
+            place = self._find(full, full.rfind(self._body(said)), said) if said else None
+        else:
+            place = self._earlier(self.markup.write(messages[:last], tools, True), full)
         return None if place is None else [Span("", Origin.SAMPLED), *self.marks.spans(full[place[1] :])]
 
     def _earlier(self, prompt: str, full: str) -> tuple[int, int] | None:
@@ -217,12 +222,15 @@ class Turns:
                 done = end
         return [*spans, *self.marks.spans(text[done:])]
 
+    def _body(self, said: str) -> str:
+        """A turn's text without its end mark."""
+        return next((said[: -len(mark)] for mark in self.habits.stop if mark and said.endswith(mark)), said)
+
     def _find(self, text: str, done: int, said: str) -> tuple[int, int] | None:
         """Where a turn stands whose prompt was rewritten: as it was said, else without its thought. A turn ends in its mark."""
-        body = next((said[: -len(mark)] for mark in self.habits.stop if mark and said.endswith(mark)), said)
-        thought = self.habits.thought
+        body, thought = self._body(said), self.habits.thought
         for wanted in (body, body.partition(thought.close)[2].lstrip("\n")):
-            start = text.find(wanted, done) if wanted.strip() else -1
+            start = text.find(wanted, max(done, 0)) if wanted.strip() else -1
             end = -1 if start < 0 else start + len(wanted)
             mark = next((mark for mark in self.habits.earlier_stop if start >= 0 and text.startswith(mark, end)), None)
             if mark is not None:

@@ -4,7 +4,7 @@
     FOLDER/samples.jsonl     one object for each task: id, category, seed, query, text, calls, expected, outcome, scores, reasons,
                              offered (names of tools), familiar (scores by the definitions of other systems), rewards
     FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match (`call_tables` reads it)
-    FOLDER/dialect.json      the fingerprint of the dialect, where one was given
+    FOLDER/certificate.json  the certificate of the format (`dialects.certificate`), where one was given
 
 `samples.jsonl` is the truth: reading takes it alone and measures again. `metrics.json` is written last, so that its presence
 means a whole folder. What a model wrote is kept as JSON can say it: numbers that are not finite or too long, half characters and
@@ -27,14 +27,14 @@ from toolhone.evaluation.metrics import Evaluation, Judged
 from toolhone.rewards.matching import judges_calls
 from toolhone.schema import Expect, Json, ToolCall
 
-METRICS, SAMPLES, TABLE, DIALECT = "metrics.json", "samples.jsonl", "samples.csv", "dialect.json"
+METRICS, SAMPLES, TABLE, CERTIFICATE = "metrics.json", "samples.jsonl", "samples.csv", "certificate.json"
 COLUMNS = ("query", "predicted_text", "extracted_calls", "expected_calls", "match")
 MAX_DEPTH = 50
 """Values nested deeper are written as text."""
 
 
 def write_folder(
-    evaluation: Evaluation, folder: str | Path, dialect: Mapping[str, Json] | None = None, overwrite: bool = False
+    evaluation: Evaluation, folder: str | Path, certificate: Mapping[str, Json] | None = None, overwrite: bool = False
 ) -> Path:
     """Write an evaluation; a folder that holds one already is refused unless `overwrite` is set. Returns the folder."""
     folder = Path(folder)
@@ -43,8 +43,8 @@ def write_folder(
     _remove([folder / name for name in _present(folder)])
     write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
     write_text(folder / TABLE, _csv(evaluation))
-    if dialect is not None:
-        write_text(folder / DIALECT, _json(plain(dict(dialect))))
+    if certificate is not None:
+        write_text(folder / CERTIFICATE, _json(plain(dict(certificate))))
     write_text(folder / METRICS, _json(evaluation.to_dict()))
     return folder
 
@@ -60,7 +60,7 @@ def refuse_overwriting(folder: Path) -> None:
 
 
 def _present(folder: Path) -> list[str]:
-    return [name for name in (METRICS, SAMPLES, TABLE, DIALECT) if (folder / name).exists()]
+    return [name for name in (METRICS, SAMPLES, TABLE, CERTIFICATE) if (folder / name).exists()]
 
 
 def read_folder(folder: str | Path) -> Evaluation:
@@ -78,9 +78,9 @@ def read_folder(folder: str | Path) -> Evaluation:
     return Evaluation(tuple(samples))
 
 
-def read_dialect(folder: str | Path) -> dict[str, Json] | None:
-    """The fingerprint of the dialect, or None where none was written."""
-    path = Path(folder) / DIALECT
+def read_certificate(folder: str | Path) -> dict[str, Json] | None:
+    """The certificate of the format, or None where none was written."""
+    path = Path(folder) / CERTIFICATE
     if not path.is_file():
         return None
     try:

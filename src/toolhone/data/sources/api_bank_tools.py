@@ -33,8 +33,6 @@ SEARCHER = Tool(
 )
 _CLASS, _SIGNATURE, _INFO = "类名", "input_parameters", "api_info"
 _PARAMETER = re.compile(r"(\w+)\s*:\s*(\w+(?:\[[^\]]*\])?)")
-_BRACKETS = str.maketrans("()", "[]")
-"""Lists are also written `list(str)`."""
 _KINDS = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
 
 
@@ -95,7 +93,7 @@ def _literal(text: str, name: str, otherwise: Json) -> Json:
 
 def _schema(line: Line | str, name: str, told: Mapping[str, Json]) -> Record:
     try:
-        schema: Record = dict(read_type(str(told.get("type", "any")).translate(_BRACKETS)).schema)
+        schema: Record = dict(read_type(str(told.get("type", "any"))).schema)
     except UnknownType:
         raise DataError(f"{line}: parameter {name!r} has the unknown type {told.get('type')!r:.40}") from None
     return {**schema, "description": str(told["description"])} if told.get("description") else schema

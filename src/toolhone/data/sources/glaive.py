@@ -132,17 +132,20 @@ def _turns(chat: str) -> Iterator[tuple[str, str]]:
     parts = pattern.split(chat.rstrip())
     if len(parts) < 3 or parts[0].strip():
         raise Skip(Reason.NOT_THIS_FORMAT, f"a chat that begins with {chat[:60]!r}")
-    waiting = ""
+    waiting: list[str] = []
     for marker, text in zip(parts[1::2], parts[2::2], strict=True):
-        if waiting and marker == "ASSISTANT":
-            text = f"{waiting}\n\n{marker}: {text}"
-        elif waiting:
-            yield "ASSISTANT", waiting
-        waiting = text if marker == "ASSISTANT" and END not in text else ""
-        if not waiting:
+        if waiting and marker != "ASSISTANT":
+            yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
+            waiting = []
+        if marker != "ASSISTANT":
             yield marker, text
+            continue
+        waiting.append(text)
+        if END in text:
+            yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
+            waiting = []
     if waiting:
-        yield "ASSISTANT", waiting
+        yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
 
 
 def _add(talk: Talk, marker: str, text: str, tools: Sequence[Tool]) -> None:

@@ -119,7 +119,7 @@ def _turns(record: Record) -> Iterator[tuple[str, str]]:
     if not pairs or pairs[0][0] not in ("system", "SYSTEM"):
         raise Skip(Reason.NO_TOOLS, f"the first turn is that of {pairs[0][0]!r}" if pairs else "no turns")
     for role, text in pairs:
-        if role not in _ROLES or not isinstance(text, str):
+        if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
             raise Skip(Reason.NOT_THIS_FORMAT, f"a turn of {role!r:.40} with {text!r:.40}")
         yield _ROLES[role], text
 

@@ -25,7 +25,7 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from toolhone.data.check import check
+from toolhone.data.check import conversation_faults
 from toolhone.data.files import Record
 from toolhone.data.sources.base import Skip
 from toolhone.data.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
@@ -251,8 +251,8 @@ def _nested(text: str, wanted: type) -> Json:
 
 def refuse_faults(conversation: Conversation) -> None:
     """`Skip` with the first finding of `data.check`: a call that does not fit the tools, two tools of one name, an empty reply."""
-    for finding in check([conversation], conversation.source).findings:
-        raise Skip(finding.kind, f"{finding.field}: {finding.what}")
+    for kind, field, what, _ in conversation_faults(conversation):
+        raise Skip(kind, f"{field}: {what}")
 
 
 def refuse_misfits(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> None:

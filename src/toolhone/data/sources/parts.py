@@ -112,7 +112,7 @@ def _parts(content: Sequence[Json]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {kind: [] for kind in _TYPES}
     for part in content:
         kind, value = (part.get("type"), part.get("value")) if isinstance(part, dict) else (None, None)
-        if kind not in found or not isinstance(value, str):
+        if not isinstance(kind, str) or kind not in found or not isinstance(value, str):
             raise Skip(Reason.OTHER_PART, f"{part!r:.80}")
         found[kind].append(value)
     return found

@@ -45,7 +45,7 @@ ABOUT = About(
 USES: frozenset[str] = frozenset()
 _FINISH, _ASK = "finish", "ask_to_user"
 _NOTHING = "None"
-_STEP = re.compile(r"\s*(?:Thought:(.*?))?\n?\s*Action:[ \t]*([^\n]*)\n\s*Action Input:(.*)", re.DOTALL)
+_STEP = re.compile(r"\s*(?:Thought:(.*?))?(?<!\S)Action:[ \t]*([^\n]*)\n\s*Action Input:(.*)", re.DOTALL)
 
 
 class Reason(StrEnum):

@@ -75,12 +75,13 @@ def _task(line: Line, record: Record, offered: OfferedTools) -> tuple[Task, set[
     calls = tuple(as_call(call) for call in (answer if isinstance(answer, list) else [answer]))
     if not calls:
         raise Skip(Reason.NO_CALL)
-    right = fitting(Said(None, calls), tools).calls
+    said = fitting(Said(None, calls), tools)
+    right = said.calls
     tools, loosened = _loosened(tools, right)
     asked, identity = Message("user", "?"), identity_of(line, record)
     refuse_faults(Conversation((asked, Message("assistant", tool_calls=right)), tools, identity, NAME))
     expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in right))
-    repairs = talk.repairs | ({Repair.OPTIONAL} if loosened else set())
+    repairs = talk.repairs | said.repairs | ({Repair.OPTIONAL} if loosened else set())
     return Task(identity, tuple(talk.messages), tools, expect, category=_category(record), source=NAME), repairs
 
 
