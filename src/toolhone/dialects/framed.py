@@ -288,3 +288,15 @@ def is_name(name: str, frame: Frame) -> bool:
     """Whether this may be a tool's name: one line, not too long, without the mark that begins a call."""
     mark = next(iter(_telling(frame.before)), "\n")
     return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name
+
+
+def followed(mark: re.Pattern[str], follow: re.Pattern[str], text: str, start: int, frame: Frame) -> re.Match[str] | None:
+    """The first mark behind which `follow` stands. Marks that something else follows are passed over, up to the next call."""
+    stop: int | None = None
+    for found in mark.finditer(text, start):
+        if stop is not None and found.start() >= stop:
+            return None
+        if follow.match(text, found.end()):
+            return found
+        stop = frame.limit(text, found.end()) if stop is None else stop
+    return None

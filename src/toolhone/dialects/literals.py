@@ -1,8 +1,9 @@
 """Python literals as a model writes them in calls, read and written without Python's own parser.
 
-`read_value` reads JSON, or such a literal where a form has them. `LiteralReader(text)` reads strings, numbers, `True`/`False`/`None` (and JSON's `true`/`false`/`null`), lists, tuples (as lists) and
+`LiteralReader(text)` reads strings, numbers, `True`/`False`/`None` (and JSON's `true`/`false`/`null`), lists, tuples (as lists) and
 dicts with string keys. It is linear in time, bounded in depth, evaluates nothing and warns about nothing; what it cannot read
-raises `LiteralError`, which stays inside this package. f-strings, bytes, sets, sums and names of variables are not literals here.
+raises `LiteralError`, which stays inside this package. `read_value` reads JSON, or such a literal where a form has them. f-strings,
+bytes, sets, sums and names of variables are not literals here.
 """
 
 from __future__ import annotations

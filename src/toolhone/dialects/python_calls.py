@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from toolhone.dialects.base import Problem
-from toolhone.dialects.framed import Found, Frame
+from toolhone.dialects.framed import Found, Frame, followed
 from toolhone.dialects.literals import LiteralError, LiteralReader
 from toolhone.schema import Json, ToolCall
 
@@ -78,14 +78,19 @@ class PythonCalls:
         if not self.raw or not reader.text.startswith(self.raw, reader.position):
             return reader.value()
         start = reader.position + len(self.raw)
-        end = _raw_end(self.raw, frame).search(reader.text, start, frame.limit(reader.text, start))
+        end = followed(_quote(self.raw), _behind_raw(frame), reader.text, start, frame)
         if end is None:
             return reader.value()
         reader.position = end.end()
         return reader.text[start : end.start()]
 
 
+@lru_cache(maxsize=16)
+def _quote(quote: str) -> re.Pattern[str]:
+    return re.compile(re.escape(quote))
+
+
 @lru_cache(maxsize=256)
-def _raw_end(quote: str, frame: Frame) -> re.Pattern[str]:
-    """A quote in front of the next argument, or of the bracket that ends the call."""
-    return re.compile(rf"{re.escape(quote)}(?=\s*+,\s*+{_KEY_TEXT}\s*+=|\s*+\){frame.follows})")
+def _behind_raw(frame: Frame) -> re.Pattern[str]:
+    """The next argument, or the bracket that ends the call."""
+    return re.compile(rf"\s*+,\s*+{_KEY_TEXT}\s*+=|\s*+\){frame.follows}")

@@ -20,10 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.files import Line, Record, read_records
+from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.code_calls import CodeRepair, NoCode, read_code
-from toolhone.data.sources.offered import refuse_faults
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
@@ -49,7 +48,7 @@ _KINDS = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"
 
 
 class Reason(StrEnum):
-    """Why a row is skipped; besides these, the kinds of `data.check`."""
+    """Why a row is skipped."""
 
     NOT_THIS_FORMAT = "not an APIBench row"
     NO_WISH = "a row without an instruction"
@@ -69,12 +68,8 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
         if isinstance(found, Skip):
             tally.skip(line, found)
             continue
-        try:
-            talk = _conversation(line, record, found[0], found[1], tools)
-        except Skip as skip:
-            tally.skip(line, skip)
-        else:
-            tally.keep(line, talk, tasks_of(talk), found[2])
+        talk = _conversation(identity_of(line, record), found[0], found[1], tools)
+        tally.keep(line, talk, tasks_of(talk), found[2])
     return tally.loaded()
 
 
@@ -114,12 +109,10 @@ def _places(function: str) -> Sequence[str]:
     return _LOADERS if function.endswith(".from_pretrained") else _PLACES.get(function, ())
 
 
-def _conversation(line: Line, record: Record, wish: str, calls: tuple[ToolCall, ...], known: Mapping[str, Tool]) -> Conversation:
+def _conversation(identity: str, wish: str, calls: tuple[ToolCall, ...], known: Mapping[str, Tool]) -> Conversation:
+    """The wish and its calls, which fit their tools by the way these are made."""
     tools = tuple(known[name] for name in dict.fromkeys(call.name for call in calls))
-    messages = (Message("user", wish), Message("assistant", tool_calls=calls))
-    talk = Conversation(messages, tools, identity_of(line, record), NAME)
-    refuse_faults(talk)
-    return talk
+    return Conversation((Message("user", wish), Message("assistant", tool_calls=calls)), tools, identity, NAME)
 
 
 def _tools(rows: Iterable[tuple[Record, Sequence[ToolCall]]]) -> dict[str, Tool]:

@@ -228,7 +228,7 @@ class Talk:
         self._open += calls
         self.repairs |= said.repairs
         last = self.messages[-1] if self.messages else None
-        if last is not None and False:
+        if last is not None and last.role == "assistant" and not last.tool_calls:
             self.messages.pop()
             said = Said("\n\n".join(filter(None, (last.content, said.words))) or None)
             reasoning = "\n\n".join(filter(None, (last.reasoning, reasoning))) or None
