@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.cli.doctor_data import examine_data
-from toolhone.data.doctor.model_parts import open_parts
 from toolhone.data.files import write_jsonl
 from toolhone.data.pico import pico_folder
 from toolhone.data.templates import Templates
+from toolhone.dialects.choose import open_dialect
+from toolhone.tokenizer import TextTokenizer
 
 TYPES = ("string", "integer", "number", "boolean")
 Row = dict[str, Any]
@@ -88,11 +89,14 @@ def spoilt(row: Row, rng: random.Random) -> Row:
     return row
 
 
-def doctor(path: Path, model: str | None, fix: Path | None) -> int:
+def doctor(path: Path, model: str | None, fix: Path | None) -> str:
     """The doctor as the command line runs it; its table is thrown away."""
-    parts = None if model is None else open_parts(pico_folder() if model == "pico" else model)
+    parts = None
+    if model is not None:
+        tokenizer = TextTokenizer.load(pico_folder() if model == "pico" else model)
+        parts = (open_dialect(tokenizer), tokenizer)
     with redirect_stdout(StringIO()):
-        return examine_data([path], parts, fix)
+        return examine_data([path], parts, fix, max_length=2048).verdict.value
 
 
 def _measure(queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

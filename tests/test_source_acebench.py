@@ -18,6 +18,7 @@ from toolhone.data.sources.loose_tools import Repair as LooseRepair
 from toolhone.data.sources.offered import Reason as ToolReason
 from toolhone.data.sources.offered import Repair as ToolRepair
 from toolhone.data.sources.possible_answers import MISFIT, NO_ANSWER
+from toolhone.data.sources.scenarios import PLAYED
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 
@@ -138,13 +139,13 @@ def test_an_agents_task_expects_the_final_state(tmp_path: Path) -> None:
     assert task.messages == (Message("user", "Open the harbour."),)
     assert task.expect == Expect(state={"Harbour": {"open": True}, "Boats": {"1": "out"}})
     assert task.world == world
-    assert Repair.PLAYED not in loaded.repaired
+    assert PLAYED not in loaded.repaired
 
 
 def test_what_a_played_user_is_told_is_counted_as_the_request(tmp_path: Path) -> None:
     loaded = load(tmp_path, row("agent_multi_turn_2", "You are Ann.", initial_config={}), [{"Harbour": {}}])
     assert loaded.tasks[0].messages[-1] == Message("user", "You are Ann.")
-    assert loaded.repaired[Repair.PLAYED] == 1
+    assert loaded.repaired[PLAYED] == 1
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
         LooseRepair.ARGUMENTS: 164,
         Repair.RESULT: 135,
         ToolRepair.TYPES: 70,
-        Repair.PLAYED: 18,
+        PLAYED: 18,
         LooseRepair.NULL_DEFAULT: 11,
     }
     states = tasks["data_zh", "agent_multi_step_14"].expect.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import test_source_when2call as when2call
 from source_rows import write_rows
 from toolhone.data.sources import SOURCES
 from toolhone.data.sources.base import Options
+from toolhone.schema import Task
 
 JUNK: list[Any] = [None, 1, "x", [], {}, [1], {"x": 1}, True, [[]], [{}], {"x": "y"}]
 TURNS = {
@@ -69,6 +71,7 @@ def test_a_damaged_row_is_kept_or_counted(tmp_path: Path, name: str, row: Any, t
     loaded = SOURCES[name].read(path, Options())
     assert loaded.read == len(rows) + 1
     assert loaded.kept > 0
+    assert all(Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task for task in loaded.tasks)
 
 
 @pytest.mark.parametrize(("name", "row", "truth"), [entry for entry in ROWS if entry[2] is not None])

@@ -196,7 +196,8 @@ def test_stray_end_marks_and_turns_in_a_row(tmp_path: Path) -> None:
 
 def test_of_a_function_declared_twice_the_definition_stays_that_the_calls_fit(tmp_path: Path) -> None:
     other = {**TIDES, "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}, "required": ["harbour"]}}
-    for tools in ((TIDES, other), (other, TIDES)):
+    open_to_all = {**TIDES, "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}}}
+    for tools in ((TIDES, other), (other, TIDES), (open_to_all, TIDES)):
         loaded = read(tmp_path, glaive(*calling(GOOD), tools=tools), name="glaive")
         assert [dict(tool.parameters) for tool in only(loaded).tools] == [PARAMETERS]
         assert loaded.repaired[Repair.DEFINED_TWICE] == 1

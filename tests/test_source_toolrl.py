@@ -130,6 +130,10 @@ def test_what_the_data_set_broke_is_mended_where_one_thing_is_meant(
         (row("Just text."), Reason.DIALOGUE),
         (row("<user> a </user>"), Reason.DIALOGUE),
         (row(GOOD, dialogue(("user", "a"), ("obs", "b"))), Kind.RESULT_WITHOUT_CALL),
+        (
+            row(GOOD, dialogue(("tool_call", call("ropes")), ("think", "b"), ("response", "c"), ("user", "d"))),
+            Kind.CALL_WITHOUT_RESULT,
+        ),
         (row(GOOD, tools=(KNOTS, KNOTS.replace("int", "quux"))), ToolReason.BAD_TOOLS),
         (row(GOOD, tools=(KNOTS, "nothing")), ToolReason.BAD_TOOLS),
         (row(GOOD, tools=(KNOTS, ROPES, ROPES.replace("int", "str"))), Kind.TOOL_TWICE),
@@ -253,7 +257,14 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         {Repair.FORMAT: 145, USERS: 44, ToolRepair.TYPED: 23, BankRepair.OPTIONAL: 5, ASSISTANTS: 1},
         {Kind.BAD_ARGUMENTS: 2, Kind.UNDECLARED_ARGUMENT: 1},
     ),
-    "api_bank_level-2_processed.json": ("toolrl_api_bank", 28, 25, 25, {Repair.FORMAT: 25, ASSISTANTS: 17, ToolRepair.TYPED: 2}, {Kind.UNKNOWN_TOOL: 3}),
+    "api_bank_level-2_processed.json": (
+        "toolrl_api_bank",
+        28,
+        25,
+        25,
+        {Repair.FORMAT: 25, ASSISTANTS: 17, ToolRepair.TYPED: 2},
+        {Kind.UNKNOWN_TOOL: 3},
+    ),
     "api_bank_level-3_processed.json": (
         "toolrl_api_bank",
         61,

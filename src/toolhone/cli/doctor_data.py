@@ -1,16 +1,17 @@
 """The data part of `toolhone doctor`: look at data files, show what was found, and write a cleaned copy where that is asked for.
 
-    code = examine_data([Path("train.jsonl"), Path("held_out.jsonl")], open_parts(model), fix=Path("clean.jsonl"))
+    found = examine_data([Path("train.jsonl"), Path("held_out.jsonl")], (dialect, tokenizer), fix=Path("clean.jsonl"))
+    found.stops, found.to_dict()
 
-Findings come grouped by kind, the grave ones first, with at most five examples each and the number of all. With `as_json` standard
-output gets one JSON object with every finding. The format of the model itself is examined elsewhere.
+Findings are shown by kind, the grave ones first, with at most five examples each and the number of all; `to_dict` has every
+finding. The format of the model itself is examined elsewhere.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from toolhone.data.doctor.cleaning import Cleaned, Outcome, check_target, clean,
 from toolhone.data.doctor.diagnose import Diagnosis, Verdict, diagnose
 from toolhone.data.doctor.findings import REMEDIES
 from toolhone.data.doctor.lengths import Yardstick
+from toolhone.data.doctor.model_parts import ModelParts
 from toolhone.data.doctor.reading import read_file
 from toolhone.data.doctor.survey import Group
 from toolhone.errors import ConfigError
@@ -29,24 +31,48 @@ from toolhone.evaluation.tables import clean as printable
 from toolhone.progress import Progress, open_progress
 
 if TYPE_CHECKING:
-    from toolhone.data.doctor.model_parts import ModelParts
+    from toolhone.dialects.base import Dialect
+    from toolhone.tokenizer import TextTokenizer
 
 STYLES = {Verdict.SOUND: "bold green", Verdict.REMARKS: "bold yellow", Verdict.STOP: "bold red"}
 _LONGEST = 300
 """Characters of an example that are shown."""
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What was found; `cleaned` where a cleaned copy was written, to `out`."""
+
+    diagnosis: Diagnosis
+    cleaned: Cleaned | None = None
+    out: Path | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether training should not go on: with the cleaned copy where there is one, else with the data as they are."""
+        return self.verdict is Verdict.STOP
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.diagnosis.verdict if self.cleaned is None else self.cleaned.after.verdict
+
+    def to_dict(self) -> dict[str, object]:
+        result: dict[str, object] = self.diagnosis.to_dict()
+        return result if self.cleaned is None else {**result, "fix": {**self.cleaned.to_dict(), "out": str(self.out)}}
+
+
 def examine_data(
     paths: Sequence[Path],
-    model: ModelParts | None = None,
+    model: tuple[Dialect, TextTokenizer] | None = None,
     fix: Path | None = None,
     max_length: int | None = None,
-    as_json: bool = False,
+    show: bool = True,
     progress: Progress | None = None,
-) -> int:
-    """Examine files, the first of them to train on, the others held out; the exit code: 1 when training should not go on.
+) -> Examined:
+    """Examine files, the first of them to train on, the others held out.
 
-    fix: write a cleaned copy of the first file there; the exit code then speaks of the copy.
+    fix: write a cleaned copy of the first file there. max_length: the most tokens of a row; None: any length, with a remark
+    where there is a model to count them.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("--data names one file twice; the first file is trained on, the others are held out")
@@ -54,24 +80,17 @@ def examine_data(
         check_target(fix, paths)
     if progress is None:
         with open_progress() as opened:
-            return examine_data(paths, model, fix, max_length, as_json, opened)
+            return examine_data(paths, model, fix, max_length, show, opened)
     files = [read_file(path, progress=progress) for path in paths]
-    yardstick = Yardstick(model, max_length, workers=os.cpu_count() or 1)
+    yardstick = Yardstick(None if model is None else ModelParts(*model), max_length, workers=os.cpu_count() or 1)
     diagnosis = diagnose(files, yardstick, progress)
     cleaned = None if fix is None else clean(files, yardstick, progress)
     report = None if cleaned is None or fix is None else write_cleaned(cleaned, fix, paths)
-    if as_json:
-        print(json.dumps(_as_json(diagnosis, cleaned, fix)))
-    else:
+    if show:
         _show(diagnosis)
         if cleaned is not None:
             _show_cleaned(cleaned, fix, report)
-    return diagnosis.exit_code if cleaned is None else cleaned.after.exit_code
-
-
-def _as_json(diagnosis: Diagnosis, cleaned: Cleaned | None, fix: Path | None) -> dict[str, object]:
-    result: dict[str, object] = diagnosis.to_dict()
-    return result if cleaned is None else {**result, "fix": {**cleaned.to_dict(), "out": str(fix)}}
+    return Examined(diagnosis, cleaned, fix)
 
 
 def _show(diagnosis: Diagnosis) -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from toolhone.dialects.base import Problem
 from toolhone.dialects.calls import read_arguments
-from toolhone.dialects.framed import ID_SLOT, NAME_SLOT, Body, Frame, Framed
+from toolhone.dialects.framed import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Body, Frame, Framed
 from toolhone.dialects.json_calls import JsonCalls
 from toolhone.dialects.json_reading import decode
-from toolhone.dialects.literals import LiteralError, LiteralReader
+from toolhone.dialects.literals import LiteralError, LiteralReader, read_value
 from toolhone.dialects.loose_object import LooseObject
 from toolhone.dialects.name_as_key import NameAsKey
 from toolhone.dialects.named_json import NamedJson
@@ -28,6 +28,8 @@ from toolhone.schema import Json, ToolCall
 TOOL, OTHER = "look_up7", "book_seat7"
 FIRST, SECOND = "query7", "place7"
 VALUE, VALUE_2 = "Sentinel7", "Sentinel8"
+HARD = 'it\'s "q" \\n'
+"""A text that every form with escapes writes in another way."""
 Written = Callable[[Sequence[ToolCall]], str | None]
 """The text of these calls; None where the template refuses them."""
 
@@ -35,18 +37,22 @@ _NONE = ToolCall(TOOL, {})
 _ONE = ToolCall(TOOL, {FIRST: VALUE})
 _BOTH = ToolCall(TOOL, {FIRST: VALUE, SECOND: VALUE_2})
 _NEXT = ToolCall(OTHER, {FIRST: VALUE})
+_QUOTED = ToolCall(TOOL, {FIRST: HARD})
+_Places = list[tuple[int, int]]
+_NUMBER = re.compile(r"\d+")
 _ID = re.compile(r"call\d{5}")
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """What the template writes for the probes; `twice` is None where it writes no two calls."""
+    """What the template writes for the probes; `twice` is None where it writes no two calls, `quoted` has a text that wants escapes."""
 
     none: str
     one: str
     both: str
     twice: str | None
     lead: str
+    quoted: str
 
 
 def derive(written: Written, lead: str = "") -> Iterator[Framed]:
@@ -54,15 +60,22 @@ def derive(written: Written, lead: str = "") -> Iterator[Framed]:
     none, one, both = written([_NONE]), written([_ONE]), written([_BOTH])
     if one is None or TOOL not in one or VALUE not in one:
         return
-    texts = _Texts(none or "", one, both or "", written([_ONE, _NEXT]), lead)
-    for propose in (_json, _named_json, _python, _loose, _parameters):
+    texts = _Texts(none or "", one, both or "", written([_ONE, _NEXT]), lead, written([_QUOTED]) or "")
+    for literal in (False, True):
+        yield from _json(texts, literal)
+        yield from _named_json(texts, literal)
+        yield from _object_first(texts, literal)
+    for propose in (_python, _loose, _parameters):
         yield from propose(texts)
 
 
 def _frame(texts: _Texts, start: int, end: int, middle: str, between: str | None) -> Frame:
     """The frame of the call that stands in `texts.one` from `start` (its name or its JSON) to `end` (behind its arguments)."""
     before, after = _slots(texts.one[:start]), _slots(texts.one[end:])
-    return Frame(before, after, _slots(middle), None if between is None else _slots(between), texts.lead)
+    joint = None if between is None else _slots(between)
+    if joint is not None:
+        before, joint = _numbered(before, joint)
+    return Frame(before, after, _slots(middle), joint, texts.lead)
 
 
 def _slots(mark: str) -> str:
@@ -70,45 +83,62 @@ def _slots(mark: str) -> str:
     return _ID.sub(ID_SLOT, mark).replace(TOOL, NAME_SLOT).replace(OTHER, NAME_SLOT)
 
 
-def _between(texts: _Texts, end: int, name_of_next: Callable[[str, int], int | None]) -> str | None:
+def _numbered(before: str, between: str) -> tuple[str, str]:
+    """Both marks with a slot where they count the calls: the second call's mark is the first one's with another number."""
+    numbers = list(_NUMBER.finditer(before))
+    for first in numbers:
+        head, tail = re.escape(before[: first.start()]), re.escape(before[first.end() :])
+        second = re.search(rf"{head}({int(first[0]) + 1}){tail}\Z", between)
+        if second is not None:
+            counted = between[: second.start(1)] + NUMBER_SLOT + between[second.end(1) :]
+            return before[: first.start()] + NUMBER_SLOT + before[first.end() :], counted
+    return before, between
+
+
+def _between(texts: _Texts, end: int, start_of_next: Callable[[str, int], int | None]) -> str | None:
     """What stands between two calls: from `end` in the text of two calls to where the next one begins."""
     if texts.twice is None or texts.twice[:end] != texts.one[:end]:
         return None
-    start = name_of_next(texts.twice, end)
+    start = start_of_next(texts.twice, end)
     return None if start is None or start <= end else texts.twice[end:start]
 
 
-def _json(texts: _Texts) -> Iterator[Framed]:
+def _values(text: str, begins: str, literal: bool) -> Iterator[tuple[int, int, Json]]:
+    """The first values in the text that begin with one of these characters: start, end, value."""
+    for start in [found.start() for found in re.finditer(f"[{re.escape(begins)}]", text)][:40]:
+        found = read_value(text, start, literal)
+        if found.problem is Problem.NONE:
+            yield start, found.end, found.value
+
+
+def _json(texts: _Texts, literal: bool) -> Iterator[Framed]:
     """One JSON value that holds name and arguments."""
-    for start in [found.start() for found in re.finditer(r"[{\[]", texts.one)][:40]:
-        found = decode(texts.one, start)
-        if found.problem is not Problem.NONE:
-            continue
-        body = _json_body(found.value)
+    for start, end, value in _values(texts.one, "{[", literal):
+        body = _json_body(value, literal)
         if body is None:
             continue
         between = None
-        if isinstance(found.value, Mapping) and texts.twice is not None:
-            between = _between(texts, found.end, _next_bracket)
-        yield Framed(_frame(texts, start, found.end, "", between), body)
+        if isinstance(value, Mapping) and texts.twice is not None:
+            between = _between(texts, end, _next_bracket)
+        yield Framed(_frame(texts, start, end, "", between), body)
         return
 
 
 def _next_bracket(text: str, end: int) -> int | None:
-    places = [place for place in (text.find("{", end), text.find("[{", end)) if place >= 0]
-    return min(places, default=None)
+    """Where the next object that holds the other tool's name begins."""
+    return next((end + start for start, _, value in _values(text[end:], "{", True) if OTHER in str(value)), None)
 
 
-def _json_body(value: Json) -> Body | None:
+def _json_body(value: Json, literal: bool) -> Body | None:
     item = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(item, Mapping):
         return None
     if item.get(TOOL) == {FIRST: VALUE}:
-        return NameAsKey()
+        return NameAsKey(literal)
     name, arguments = _path(item, lambda inner: inner == TOOL), _path(item, _is_arguments)
     if name is None or arguments is None or name[:-1] != arguments[:-1]:
         return None
-    return JsonCalls(name, arguments)
+    return JsonCalls(name, arguments, literal)
 
 
 def _is_arguments(value: Json) -> bool:
@@ -136,18 +166,31 @@ def _name_place(text: str, name: str, before: int) -> int:
     return text.rfind(name, 0, before)
 
 
-def _named_json(texts: _Texts) -> Iterator[Framed]:
+def _objects(text: str, literal: bool) -> Iterator[tuple[int, int]]:
+    """Where an object with the arguments of the first probe stands, or a JSON string that holds it."""
+    return ((start, end) for start, end, value in _values(text, '{"', literal) if _is_arguments(value))
+
+
+def _named_json(texts: _Texts, literal: bool) -> Iterator[Framed]:
     """The name as text, then a JSON object."""
-    for found in list(re.finditer(r"\{", texts.one))[:40]:
-        decoded = decode(texts.one, found.start())
-        if decoded.problem is not Problem.NONE or decoded.value != {FIRST: VALUE}:
-            continue
-        start = _name_place(texts.one, TOOL, found.start())
+    for place, end in _objects(texts.one, literal):
+        start = _name_place(texts.one, TOOL, place)
         if start < 0:
             return
-        middle = texts.one[start + len(TOOL) : found.start()]
-        between = _between(texts, decoded.end, lambda text, end: _before_object(text, end))
-        yield Framed(_frame(texts, start, decoded.end, middle, between), NamedJson())
+        between = _between(texts, end, _before_object)
+        yield Framed(_frame(texts, start, end, texts.one[start + len(TOOL) : place], between), NamedJson(literal=literal))
+        return
+
+
+def _object_first(texts: _Texts, literal: bool) -> Iterator[Framed]:
+    """A JSON object, then the name as text."""
+    for start, place in _objects(texts.one, literal):
+        name = texts.one.find(TOOL, place)
+        if name < 0:
+            continue
+        end = name + len(TOOL)
+        between = _between(texts, end, lambda text, behind: next((behind + a for a, _ in _objects(text[behind:], literal)), None))
+        yield Framed(_frame(texts, start, end, texts.one[place:name], between), NamedJson(name_first=False, literal=literal))
         return
 
 
@@ -158,7 +201,7 @@ def _before_object(text: str, end: int) -> int | None:
 
 
 def _python(texts: _Texts) -> Iterator[Framed]:
-    """`name(key=value)`."""
+    """`name(key=value)`; first as texts between quotes that are not escaped, where the template writes them so."""
     for found in re.finditer(rf"{TOOL}\s*\(", texts.one):
         reader = LiteralReader(texts.one, found.end())
         try:
@@ -168,7 +211,10 @@ def _python(texts: _Texts) -> Iterator[Framed]:
         if arguments != {FIRST: VALUE}:
             continue
         between = _between(texts, reader.position, lambda text, end: _place_or_none(text.find(f"{OTHER}(", end)))
-        yield Framed(_frame(texts, found.start(), reader.position, "", between), PythonCalls())
+        frame = _frame(texts, found.start(), reader.position, "", between)
+        quote = next((mark for mark in "'\"" if f"{mark}{HARD}{mark}" in texts.quoted), "")
+        yield from [Framed(frame, PythonCalls(quote))] if quote else []
+        yield Framed(frame, PythonCalls())
         return
 
 
@@ -187,13 +233,28 @@ def _loose(texts: _Texts) -> Iterator[Framed]:
 
 
 def _parameters(texts: _Texts) -> Iterator[Framed]:
-    """Each argument between marks of its own."""
+    """Each argument between marks of its own, its value as text or, where the template puts texts in quotes, as a literal."""
     places = _places(texts.both, (TOOL, FIRST, VALUE, SECOND, VALUE_2))
-    swapped = places or _places(texts.both, (TOOL, SECOND, VALUE_2, FIRST, VALUE))
+    places = places or _places(texts.both, (TOOL, SECOND, VALUE_2, FIRST, VALUE))
     single = _places(texts.one, (TOOL, FIRST, VALUE))
-    if swapped is None or single is None:
+    if places is None or single is None:
         return
-    (_, a), (b, c), (d, e), (f, _), _ = swapped
+    if all(
+        text[start - 1 : start] == text[end : end + 1] in ("'", '"') for text, (start, end) in _value_places(texts, places, single)
+    ):
+        wider = [(start - 1, end + 1) for start, end in (places[2], places[4])]
+        quoted = [places[0], places[1], wider[0], places[3], wider[1]]
+        yield from _marks(texts, quoted, [*single[:2], (single[2][0] - 1, single[2][1] + 1)], literal=True)
+    yield from _marks(texts, places, single, literal=False)
+
+
+def _value_places(texts: _Texts, places: _Places, single: _Places) -> list[tuple[str, tuple[int, int]]]:
+    return [(texts.both, places[2]), (texts.both, places[4]), (texts.one, single[2])]
+
+
+def _marks(texts: _Texts, places: _Places, single: _Places, literal: bool) -> Iterator[Framed]:
+    """The marks around arguments: what the probes have in common between the places of name, argument names and values."""
+    (_, a), (b, c), (d, e), (f, _), _ = places
     opening, separates, gap = texts.both[a:b], texts.both[c:d], texts.both[e:f]
     tail = texts.one[single[2][1] :]
     opens = _common_end(opening, gap)
@@ -205,10 +266,10 @@ def _parameters(texts: _Texts) -> Iterator[Framed]:
     closes = common_start(closing, tail)
     joins = closing[len(closes) :]
     start, end = single[0][0], single[2][1] + len(closes)
-    if not closes or not separates:
+    if not separates or not (closes or literal):
         return
-    between = _between(texts, end, lambda text, place: _last_name(text, place))
-    yield Framed(_frame(texts, start, end, middle, between), Parameters(opens, separates, closes, joins))
+    between = _between(texts, end, _last_name)
+    yield Framed(_frame(texts, start, end, middle, between), Parameters(opens, separates, closes, joins, literal))
 
 
 def _split_middle(opens: str, empty: str, tail: str) -> tuple[str, str]:
@@ -226,9 +287,9 @@ def _last_name(text: str, end: int) -> int | None:
     return place if place >= end else None
 
 
-def _places(text: str, words: Sequence[str]) -> list[tuple[int, int]] | None:
+def _places(text: str, words: Sequence[str]) -> _Places | None:
     """Where these words stand one behind another, the first at its last place before the second; None when they do not."""
-    places: list[tuple[int, int]] = []
+    places: _Places = []
     position = 0
     for k, word in enumerate(words):
         start = text.find(word, position)

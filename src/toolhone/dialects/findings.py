@@ -4,8 +4,8 @@
 
 Asked is: do the tools reach the prompt, and where; which form of arguments is written right; are two calls, missing text and text
 beside a call, reasoning and results written; does each rendering begin with what stood there before (`prefix`), and if not, why;
-and which keyword switches change that. Nothing is trained or parsed here, and no model is known by name; whether calls can be read back
-is proved in `probe`.
+and which keyword switches change that. Nothing is trained or parsed here, and no model is known by name; whether calls can be read
+back is proved in `probe`.
 
 `prefix` uses four letters: `g` prompt + generation prompt is no beginning of the same turn rendered, `f` nor of the whole
 conversation, `h` a rendered turn is changed by later turns, `t` by the tool results that follow it.
@@ -158,10 +158,9 @@ def _arguments(markup: TemplateMarkup, kind: _Kind) -> tuple[str, bool, str]:
             return "error", True, str(error).removeprefix("the chat template refuses the conversation: ")
     asked = _write(markup, [_USER], False) or ""
     turn = text[len(asked) :] if text.startswith(asked) else text[text.find("Question7") :]
-    if TOOL not in turn and kind.content == "":
-        return _arguments(markup, _Kind(kind.as_text, None))
     if TOOL not in turn:
-        return "dropped", True, "the call is not written"
+        other = _arguments(markup, _Kind(kind.as_text, None)) if kind.content == "" else None
+        return other if other and other[0] not in ("error", "dropped") else ("dropped", True, "the call is not written")
     if VALUE not in turn or FIRST not in turn:
         return "lost", True, "the arguments are not written"
     if '\\\\"q' in turn or f'"{{\\"{FIRST}' in turn:
@@ -286,7 +285,7 @@ def _breaks(markup: TemplateMarkup, chat: Chat) -> dict[str, tuple[str, str]]:
 def _cause(before: str, after: str, in_header: bool) -> str:
     """Why a text is no beginning of another one: one of five causes."""
     at = next((k for k, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
-    if before.find(TOOL) != after.find(TOOL) or before.find("System7") != after.find("System7"):
+    if any(-1 < before.find(word) != after.find(word) for word in (TOOL, "System7")):
         return "tools or system text move to the last turn of the user"
     start = max(before.rfind("<", 0, at), before.rfind("[", 0, at), at - 12, 0)
     around = (before[start : at + 40] + after[start : at + 40]).lower()

@@ -34,6 +34,7 @@ SPACE = r"(?:(?<!\s)\s*+|)"
 """White space of any length in front of a mark that is searched for, in time in proportion to it."""
 _SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}", NUMBER_SLOT: r"\d{1,6}"}
 _ANY_SLOT = "".join(_SLOTS)
+_NAME_ONLY = re.compile(rf"[^\s{{}}]{{0,{MAX_NAME}}}\Z")
 _SOLID = re.compile(r"\S")
 _PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
 
@@ -216,17 +217,23 @@ class _Reading:
         return Problem.STRAY_TEXT
 
     def _broken(self, found: Found, calls: tuple[ToolCall, ...]) -> Found:
-        """A call that could not be read. JSON whose end mark never comes, or comes behind another call's beginning, is `UNCLOSED`."""
+        """A call that could not be read; `UNCLOSED` where its end never comes, or comes behind another call's beginning."""
         closing, opening = self.closings.at(found.end), self.openings.at(found.end)
         problem = found.problem
-        if problem is Problem.NOT_JSON:
+        if problem in (Problem.NOT_JSON, Problem.NOT_A_CALL) and not self.frame.weak:
             late = closing is None or (opening is not None and opening.start() < closing.start())
-            unclosed = late if self.frame.after.strip() else opening is None and open_at_end(self.text, found.end)
-            problem = Problem.UNCLOSED if unclosed else problem
+            if late if self.frame.after.strip() else opening is None and self._cut_off(found):
+                problem = Problem.UNCLOSED
         return Found(self._resume(found.end), calls, problem)
 
+    def _cut_off(self, found: Found) -> bool:
+        """Whether the text ends in the middle of a name, or of an object."""
+        if found.problem is Problem.NOT_A_CALL:
+            return _NAME_ONLY.match(self.text, found.end) is not None
+        return open_at_end(self.text, found.end)
+
     def _resume(self, position: int) -> int:
-        """Where reading goes on behind a broken call: behind the next closing mark, else at the next opening one, else at the end."""
+        """Where reading goes on behind a broken call: behind the next closing mark, at the next opening one, or at the end."""
         closing, opening = self.closings.at(position), self.openings.at(position)
         if closing is not None and (opening is None or closing.start() <= opening.start()):
             return closing.end()

@@ -30,7 +30,7 @@ def find_habits(markup: Markup, tokenizer: TextTokenizer, called: Sequence[ChatM
     """
     header = markup.write([QUESTION], tools, True)
     last = markup.write(ANSWERED, tools, False)
-    thought = find_thought(markup, tools, header)
+    thought = find_thought(markup, tools, header, called)
     controls = tokenizer.control_texts
     borrowed = None if _tail(last).strip() else _borrowed(markup, tools, called, controls)
     stop = list(borrowed) if borrowed else [_end_mark(_tail(last), header, controls, tokenizer.eos_text)]
@@ -63,8 +63,33 @@ def find_habits(markup: Markup, tokenizer: TextTokenizer, called: Sequence[ChatM
     )
 
 
-def find_thought(markup: Markup, tools: Sequence[Json], header: str) -> Thought:
+def find_thought(markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage] = ()) -> Thought:
     """The marks around reasoning, where the template writes reasoning that it is given; else the usual ones."""
+    return _thought_before_answer(markup, tools, header) or _thought_before_call(markup, tools, header, called) or USUAL
+
+
+def _thought_before_call(markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage]) -> Thought | None:
+    """For templates that write reasoning beside calls only: it stands between the header and the call."""
+    for field in REASONING_FIELDS if called else ():
+        try:
+            plain = markup.write(called, tools, False)
+            full = markup.write([*called[:-1], {**called[-1], field: REASON}], tools, False)
+        except DialectError:
+            continue
+        start = full.rfind(REASON)
+        if start < len(header) or not (
+            plain.startswith(header) and full.startswith(header) and full.endswith(plain[len(header) :])
+        ):
+            continue
+        end = len(full) - len(plain) + len(header)
+        opening, close = full[len(header) : start].strip(), full[start + len(REASON) : end].strip()
+        if opening and close:
+            return Thought(opening, close)
+    return None
+
+
+def _thought_before_answer(markup: Markup, tools: Sequence[Json], header: str) -> Thought | None:
+    """The marks between which the reasoning of an answer stands."""
     for field in REASONING_FIELDS:
         try:
             full = markup.write([QUESTION, {**ANSWERED[1], field: REASON}], tools, False)
@@ -83,7 +108,7 @@ def find_thought(markup: Markup, tools: Sequence[Json], header: str) -> Thought:
         close = close.removesuffix(lead).strip() if lead else close
         if opening and close:
             return Thought(opening, close)
-    return USUAL
+    return None
 
 
 def keeps_system(markup: Markup) -> bool:

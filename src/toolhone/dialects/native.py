@@ -42,11 +42,12 @@ CALLED = (Message("user", "question"), Message("assistant", tool_calls=(ToolCall
 @dataclass(frozen=True)
 class Manner:
     """What a template wants: arguments as a mapping or as JSON text; empty text beside calls or none; the field for
-    reasoning, None where reasoning has no field and stands in the text."""
+    reasoning, None where reasoning has no field and stands in the text (or, for some templates, has one beside calls only)."""
 
     arguments: Literal["mapping", "string"] = "mapping"
     empty: Literal["text", "absent"] = "text"
     reasoning: str | None = None
+    beside_calls_only: bool = False
 
 
 class ChatWriter:
@@ -77,7 +78,7 @@ class ChatWriter:
     def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
         content: str | None = self.marks.data(message.content or "")
         result: dict[str, Json] = {"role": "assistant"}
-        if message.reasoning and self.manner.reasoning:
+        if message.reasoning and self.manner.reasoning and (message.tool_calls or not self.manner.beside_calls_only):
             result[self.manner.reasoning] = self.marks.data(message.reasoning.strip())
         elif message.reasoning:
             content = write_reasoning(self.marks.data(message.reasoning.strip())) + (content or "")
@@ -146,4 +147,4 @@ class NativeDialect:
         body = text if isinstance(self.syntax, Framed) else text.removeprefix(habits.lead)
         if habits.trail and body.rstrip().endswith(habits.trail):
             body = body.rstrip().removesuffix(habits.trail)
-        return self.syntax.read(body, tools)
+        return read_after_reasoning(body, lambda rest: self.syntax.read(rest, tools))

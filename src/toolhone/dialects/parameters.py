@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from toolhone.dialects.base import Problem
-from toolhone.dialects.framed import MAX_NAME, SPACE, Found, Frame, followed, is_name, loose, read_name
+from toolhone.dialects.framed import MAX_NAME, Found, Frame, followed, is_name, loose, read_name
 from toolhone.dialects.literals import read_value
 from toolhone.dialects.typed import typed_call
 from toolhone.schema import Json, Tool, ToolCall
@@ -45,14 +45,14 @@ class Parameters:
             return Found(start, (), Problem.NOT_A_CALL)
         name, position = named
         arguments: dict[str, Json] = {}
-        while (key := self._key(frame).match(text, position)) is not None:
+        while (key := _key_pattern(self, frame).match(text, position)) is not None:
             value, position, problem = self._value(text, key.end(), frame)
             problem = Problem.BAD_ARGUMENTS if key[1] in arguments and problem is Problem.NONE else problem
             if problem is not Problem.NONE:
                 return Found(position, (), problem)
             arguments[key[1]] = value
             joint = self._joint.match(text, position)
-            if self.joins.strip() and (joint is None or self._key(frame).match(text, joint.end()) is None):
+            if self.joins.strip() and (joint is None or _key_pattern(self, frame).match(text, joint.end()) is None):
                 break
             position = position if joint is None else joint.end()
         opened = self._opening is not None and self._opening.match(text, position) is not None
@@ -65,7 +65,7 @@ class Parameters:
             end = self._closing.match(text, found.end) if found.problem is Problem.NONE else None
             problem = found.problem if found.problem is not Problem.NONE else Problem.NONE if end is not None else Problem.NOT_JSON
             return found.value, found.end if end is None else end.end(), problem
-        closing = followed(self._closing, self._behind_value(frame), text, start, frame) or self._closing.search(text, start)
+        closing = followed(self._closing, _behind_pattern(self, frame), text, start, frame) or self._closing.search(text, start)
         if closing is None:
             return None, len(text), Problem.UNCLOSED
         return text[start : closing.start()], closing.end(), Problem.NONE
@@ -74,9 +74,11 @@ class Parameters:
         """The name ends at the mark in the middle; without one, where the first argument or the end of the call begins."""
         if frame.middle.strip():
             return read_name(text, start, frame)
-        found = self._name_end(frame).search(text, start, start + MAX_NAME + 128)
+        found = _name_end_pattern(self, frame).search(text, start, start + MAX_NAME + 128)
         name = "" if found is None else text[start : found.start()].strip()
-        return (name, found.end()) if found is not None and is_name(name, frame) else None
+        if found is None or not is_name(name, frame):
+            return None
+        return name, found.end() + len(frame.middle) * text.startswith(frame.middle, found.end())
 
     @cached_property
     def _opening(self) -> re.Pattern[str] | None:
@@ -97,15 +99,6 @@ class Parameters:
         space = self.closes[: len(self.closes) - len(self.closes.lstrip())]
         return re.compile((f"(?:{re.escape(space)})?" if space else "") + loose(body))
 
-    def _key(self, frame: Frame) -> re.Pattern[str]:
-        return _key_pattern(self, frame)
-
-    def _behind_value(self, frame: Frame) -> re.Pattern[str]:
-        return _behind_pattern(self, frame)
-
-    def _name_end(self, frame: Frame) -> re.Pattern[str]:
-        return _name_end_pattern(self, frame)
-
 
 def _opens(body: Parameters) -> str:
     """The pattern for what begins an argument: loose about white space, unless it is nothing else."""
@@ -121,11 +114,7 @@ def _key_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
     mark = body.separates.strip()
     space = body.separates[len(body.separates.rstrip()) :]
     behind = (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else "")) if mark else re.escape(body.separates)
-    return re.compile(rf"{_opens(body)}(?!{frame.follows})\s*+({_KEY}){behind}{_literal_space(body)}")
-
-
-def _literal_space(body: Parameters) -> str:
-    return r"\s*+" if body.literal else ""
+    return re.compile(rf"{_opens(body)}(?!{frame.follows})\s*+({_KEY}){behind}" + (r"\s*+" if body.literal else ""))
 
 
 @lru_cache(maxsize=256)

@@ -189,11 +189,13 @@ def _step(stage: int, reason: str, action: Callable[[], T]) -> T:
 
 def _with_reasoning(attempt: _Attempt, dialect: NativeDialect) -> NativeDialect:
     """The same dialect, with the template's own field for reasoning where it has one that works."""
-    for field in REASONING_FIELDS:
-        writer = ChatWriter(dialect.marks, replace(dialect.manner, reasoning=field))
+    for only, field in product((False, True), REASONING_FIELDS):
+        writer = ChatWriter(dialect.marks, replace(dialect.manner, reasoning=field, beside_calls_only=only))
         other = NativeDialect(dialect.markup, dialect.habits, dialect.syntax, writer)
         try:
-            _render(other, [_ASK, _THOUGHT], attempt.tools)
+            _render(other, [_ASK, replace(_ONE, reasoning=_THOUGHT.reasoning)], attempt.tools)
+            if not only:
+                _render(other, [_ASK, _THOUGHT], attempt.tools)
         except DialectError:
             continue
         return other

@@ -17,7 +17,7 @@ from functools import cached_property
 
 from toolhone.data.doctor.balance import Balance, balance_of
 from toolhone.data.doctor.findings import REMARKS, WHOLE_FILE, Fault, Finding, Findings, Kind
-from toolhone.data.doctor.leaks import BenchmarkQuestions, leak_fault, prompts_of
+from toolhone.data.doctor.leaks import benchmark_faults, leak_fault, prompts_of
 from toolhone.data.doctor.lengths import Yardstick
 from toolhone.data.doctor.reading import Case, DataFile
 from toolhone.data.doctor.survey import Group, cross_faults, finding_dict, groups_of, row_faults
@@ -78,13 +78,12 @@ def diagnose(
     yardstick, progress = yardstick or Yardstick(), progress or Silent()
     train, *others = files
     held_out = prompts_of(pair for file in others for pair in _placed(file))
-    probes = _Probes(yardstick, BenchmarkQuestions.open(), held_out, _control(yardstick))
-    findings: list[Finding] = []
+    probes = _Probes(yardstick, held_out, _control(yardstick))
     looked_at = [train] if only_first else list(files)
-    for file in looked_at:
-        findings += _of_file(file, probes if file is train else probes.without_leaks(), progress)
+    own = _of_file(train, probes, progress)
+    findings = own + [one for file in looked_at[1:] for one in _of_file(file, probes.without_leaks(), progress)]
     balance = balance_of(train.conversations)
-    findings += [_about(train, fault) for fault in (*balance.faults(), *_of_training(train, findings, probes))]
+    findings += [_about(train, fault) for fault in (*balance.faults(), *_of_training(train, own, yardstick))]
     rows = {str(file.path): file.read for file in looked_at}
     return Diagnosis(rows, Findings(sum(rows.values()), findings), balance)
 
@@ -94,17 +93,16 @@ class _Probes:
     """What single rows are looked at with."""
 
     yardstick: Yardstick
-    benchmark: BenchmarkQuestions | None
     held_out: Mapping[str, str]
     control: re.Pattern[str] | None
 
     def without_leaks(self) -> _Probes:
-        return _Probes(self.yardstick, self.benchmark, {}, self.control)
+        return _Probes(self.yardstick, {}, self.control)
 
     def faults(self, conversation: Conversation) -> Iterator[Fault]:
         yield from row_faults(conversation, self.control)
         yield from leak_fault(conversation, self.held_out)
-        yield from self.benchmark.faults(conversation) if self.benchmark is not None else ()
+        yield from benchmark_faults(conversation)
         yield from self.yardstick.faults(conversation)
 
 
@@ -149,16 +147,14 @@ def _about(file: DataFile, fault: Fault) -> Finding:
     return Finding(fault[0], WHOLE_FILE, str(file.path), "", *fault[1:])
 
 
-def _of_training(train: DataFile, findings: Sequence[Finding], probes: _Probes) -> Iterator[Fault]:
+def _of_training(train: DataFile, own: Sequence[Finding], yardstick: Yardstick) -> Iterator[Fault]:
     """What is to be said of the file that is trained on, as a whole."""
     usable = len(train.conversations)
-    long = sum(finding.kind is Kind.TOO_LONG and finding.place.startswith(str(train.path)) for finding in findings)
+    long = sum(finding.kind is Kind.TOO_LONG for finding in own)
     if not usable:
         told = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
         yield Kind.NOTHING_TO_LEARN, "", f"none of {train.read} rows gives a conversation{told}", "wanted conversations"
     elif long == usable:
         yield Kind.NOTHING_TO_LEARN, "", f"all {usable} rows are too long", "wanted rows that fit"
-    if probes.yardstick.parts is not None and probes.yardstick.limit is None:
+    if yardstick.parts is not None and yardstick.limit is None:
         yield Kind.NO_LIMIT, "", "neither the model nor --max-length says how many tokens fit", ""
-    if probes.benchmark is None:
-        yield Kind.UNCHECKED, "", "whether questions of BFCL are among the rows: the list of their hashes is not installed", ""

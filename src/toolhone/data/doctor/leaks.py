@@ -2,7 +2,7 @@
 
     seen = prompts_of(held_out)                    # prompt -> where it stands
     leak_fault(conversation, seen)
-    BenchmarkQuestions.open()                      # None where the list of hashes is not installed
+    benchmark_faults(conversation)
 
 A prompt is what the user says before the assistant first speaks, without capitals and white space: system texts and tools may
 differ. Questions of BFCL are known by hash only. Paraphrases are not found.
@@ -10,15 +10,11 @@ differ. Questions of BFCL are known by hash only. Paraphrases are not found.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 
+from toolhone.data.bfcl_hashes import bfcl_question
 from toolhone.data.doctor.findings import Fault, Kind
 from toolhone.schema import Conversation, Message, Task
-
-_HASHES = "toolhone.data.bfcl_hashes"
 
 
 def prompt_of(row: Conversation | Task) -> str:
@@ -49,22 +45,9 @@ def leak_fault(conversation: Conversation, held_out: Mapping[str, str]) -> Itera
         yield Kind.LEAK, "messages", f"opens with the prompt of {place}, which is held out", "wanted each prompt on one side"
 
 
-@dataclass(frozen=True)
-class BenchmarkQuestions:
-    """Tells whether a text is a question of BFCL."""
-
-    ask: Callable[[str], object]
-
-    @staticmethod
-    def open() -> BenchmarkQuestions | None:
-        """The list that ships with the program; None where it is missing."""
-        if importlib.util.find_spec(_HASHES) is None:
-            return None
-        return BenchmarkQuestions(importlib.import_module(_HASHES).bfcl_question)
-
-    def faults(self, conversation: Conversation) -> Iterator[Fault]:
-        for index, message in enumerate(conversation.messages):
-            if message.role == "user" and message.content and (known := self.ask(message.content)):
-                which = f" ({known})" if isinstance(known, str) else ""
-                what = f"the user asks a question of BFCL{which}: {message.content[:60]!r}"
-                yield Kind.BENCHMARK, f"messages[{index}].content", what, "wanted questions of your own"
+def benchmark_faults(conversation: Conversation) -> Iterator[Fault]:
+    """What a user says here and in BFCL."""
+    for index, message in enumerate(conversation.messages):
+        if message.role == "user" and message.content and bfcl_question(message.content):
+            what = f"BFCL asks this: {message.content[:60]!r}"
+            yield Kind.BENCHMARK, f"messages[{index}].content", what, "wanted questions of your own"

@@ -1,6 +1,6 @@
 """Rows against a model: can its format write them, is there something to learn from, and do they fit?
 
-    yardstick = Yardstick(open_parts(model), max_length, workers=2)
+    yardstick = Yardstick(ModelParts(dialect, tokenizer, context), max_length, workers=2)
     yardstick.measure(conversations, progress)         # all at once; not needed for few
     yardstick.faults(conversation)
 

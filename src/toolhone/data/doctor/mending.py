@@ -64,7 +64,7 @@ def _message(message: Message, tools: Mapping[str, Tool], repairs: set[str]) -> 
 
 def _untyped(message: Message, tools: Mapping[str, Tool], repairs: set[str]) -> Message:
     """The message with typed calls as calls. Beside calls of its own they must be the same ones again."""
-    found = read_typed(message.content or "", tools.keys())
+    found = read_typed(message.content or "", tools)
     if found is None or (message.tool_calls and list(found.calls) != list(message.tool_calls)):
         return message
     repairs.add(Kind.TYPED_CALL.value)

@@ -9,12 +9,12 @@ Marks between backticks are mentioned, not used, and pass. Reading what was type
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from toolhone.data.doctor.findings import Fault, Kind
 from toolhone.data.doctor.typed import MARK, is_closing, marks_in, read_typed
 from toolhone.dialects.thinking import split_reasoning
-from toolhone.schema import Conversation, Json, Message
+from toolhone.schema import Conversation, Json, Message, Tool
 
 COMMON_MARKS = re.compile(
     r"<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
@@ -29,11 +29,11 @@ _SIGNS = ("<", "[")
 
 def text_faults(conversation: Conversation) -> Iterator[Fault]:
     """Typed calls and stray marks in what the assistant says, typed results in what the user says."""
-    offered = {tool.name for tool in conversation.tools}
+    tools = {tool.name: tool for tool in conversation.tools}
     for index, message in enumerate(conversation.messages):
         text = message.content
         if text and message.role == "assistant":
-            yield from _assistant_faults(f"messages[{index}].content", text, offered)
+            yield from _assistant_faults(f"messages[{index}].content", text, tools)
         elif text and message.role == "user" and typed_results(text):
             yield (
                 Kind.TYPED_RESULT,
@@ -43,8 +43,8 @@ def text_faults(conversation: Conversation) -> Iterator[Fault]:
             )
 
 
-def _assistant_faults(field: str, text: str, offered: set[str]) -> Iterator[Fault]:
-    found = read_typed(text, offered)
+def _assistant_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Iterator[Fault]:
+    found = read_typed(text, tools)
     if found is not None:
         names = ", ".join(repr(call.name) for call in found.calls[:3])
         what = f"a call of {names} stands in the text, {found.form}: {text.strip()[:60]!r}"

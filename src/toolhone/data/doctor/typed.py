@@ -1,6 +1,6 @@
 """Calls that were typed by hand into an assistant's text, read back: by the call syntaxes of `dialects`, and a few looser habits.
 
-    found = read_typed('Let me look. <tool_call>{"name": "f", "arguments": {}}</tool_call>', {"f"})
+    found = read_typed('Let me look. <tool_call>{"name": "f", "arguments": {}}</tool_call>', {tool.name: tool})
     found.calls, found.content            # the calls, and the text that is left
 
 Read are marks of any call syntax, JSON behind a mark that is not closed by the book (`<functioncall> {...}`, `[TOOL_CALLS]
@@ -12,14 +12,17 @@ calls fit their tools is not looked at, and nothing is evaluated.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.dialects.base import Problem, Reply
 from toolhone.dialects.choose import SYNTAXES
+from toolhone.dialects.framed import Frame, Framed
 from toolhone.dialects.json_reading import as_call, decode
 from toolhone.dialects.literals import LiteralError, LiteralReader
-from toolhone.schema import Json, ToolCall
+from toolhone.dialects.parameters import Parameters
+from toolhone.dialects.python_calls import PythonCalls
+from toolhone.schema import Json, Tool, ToolCall
 
 MARK = re.compile(
     r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)(?:[_▁][a-z_▁]{1,30})?\|?>)"
@@ -36,6 +39,20 @@ _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _INLINE = re.compile(r"`[^`\n]+`")
 _ACTION = re.compile(r"^[ \t]*Action[ \t]*:[ \t]*([^\n]{1,80}?)[ \t]*\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE)
 _KEYS = (("name", ("arguments", "parameters", "args", "input")), ("tool", ("args", "arguments", "parameters")))
+_XML = Parameters("<parameter=", ">\n", "\n</parameter>\n")
+_NAMED_XML = Parameters('<parameter name="', '">\n', "\n</parameter>\n")
+_FRAMED = (
+    Framed(Frame("<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"), _XML),
+    Framed(Frame("<function=", "\n</function>", ">\n"), _XML),
+    Framed(Frame("<tool_call>", "\n</tool_call>", "\n"), Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n")),
+    Framed(
+        Frame('<function_calls>\n<invoke name="', "\n</invoke>\n</function_calls>", '">\n', '\n</invoke>\n<invoke name="'),
+        _NAMED_XML,
+    ),
+    Framed(Frame('<invoke name="', "\n</invoke>", '">\n'), _NAMED_XML),
+    Framed(Frame("<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "), PythonCalls()),
+)
+"""Forms that are not JSON, as people copy them from templates."""
 _BARE = ("bare_json", "json", "calls")
 """Syntaxes without marks."""
 _SAMPLE = re.compile(r"[\w.:/-]+\(|\{|\[")
@@ -66,13 +83,14 @@ def is_closing(mark: str) -> bool:
     return _CLOSING.match(mark) is not None
 
 
-def read_typed(text: str, offered: Collection[str]) -> Typed | None:
+def read_typed(text: str, tools: Mapping[str, Tool]) -> Typed | None:
     """The calls that were typed into a text; None where there are none, or none that can be read whole."""
     marks = marks_in(text)
     if marks:
-        return _by_syntax(text) or _behind_marks(text)
-    if not text or not offered:
+        return _by_syntax(text) or _by_frame(text, tools) or _behind_marks(text)
+    if not text or not tools:
         return None
+    offered = tools.keys()
     return _fenced(text, offered) or _bare(text, offered) or _action(text, offered)
 
 
@@ -82,6 +100,16 @@ def _by_syntax(text: str) -> Typed | None:
         reply = make().read(text) if name not in _BARE else Reply(text)
         if reply.calls and reply.problem is Problem.NONE and not marks_in(reply.content or ""):
             return Typed(reply.calls, reply.content, f"between the marks of {name}")
+    return None
+
+
+def _by_frame(text: str, tools: Mapping[str, Tool]) -> Typed | None:
+    """Calls of tools on offer in a form that is not JSON, without a mark left over."""
+    for form in _FRAMED:
+        reply = form.read(text, tuple(tools.values()))
+        known = bool(reply.calls) and all(call.name in tools for call in reply.calls)
+        if known and reply.problem is Problem.NONE and not marks_in(reply.content or ""):
+            return Typed(reply.calls, reply.content, f"in the form {form.name}")
     return None
 
 

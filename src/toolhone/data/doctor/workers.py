@@ -2,20 +2,22 @@
 
     measured = measure_all(conversations, parts, workers=2, progress=progress)
 
-Each worker is a new process that opens the model's parts again, so that a program that asks for workers must have its start behind
-`if __name__ == "__main__"`. With one worker, few rows, or parts that were made by hand, everything happens here.
+Each worker is a new process that gets a copy of the parts, so that a program that asks for workers must have its start behind
+`if __name__ == "__main__"`. With one worker, few rows, or parts that cannot be copied, everything happens here.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import chain
 
-from toolhone.data.doctor.model_parts import Measured, ModelName, ModelParts, measure, reopen
+from toolhone.data.doctor.model_parts import Measured, ModelParts, measure
 from toolhone.progress import Progress
-from toolhone.schema import Conversation
+from toolhone.schema import Conversation, Tool
 
 FEWEST = 2000
 """Rows for which a second process pays."""
@@ -27,12 +29,13 @@ _opened: list[ModelParts] = []
 def measure_all(conversations: Sequence[Conversation], parts: ModelParts, workers: int, progress: Progress) -> list[Measured]:
     """The measures of the conversations, in their order."""
     progress.start("rendering", total=len(conversations))
-    name = parts.name
-    if name is None or workers < 2 or len(conversations) < FEWEST:
+    copy = _packed(parts, progress) if workers > 1 and len(conversations) >= FEWEST else None
+    if copy is None:
         return list(_here(conversations, parts, progress))
-    chunks = [conversations[start : start + _CHUNK] for start in range(0, len(conversations), _CHUNK)]
+    bare = _bare(conversations)
+    chunks = [bare[start : start + _CHUNK] for start in range(0, len(bare), _CHUNK)]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _open, (name,)) as pool:
+    with ProcessPoolExecutor(workers, context, _open, (copy,)) as pool:
         return list(chain.from_iterable(_counted(pool.map(_measure_chunk, chunks), progress)))
 
 
@@ -48,8 +51,24 @@ def _counted(results: Iterator[list[Measured]], progress: Progress) -> Iterator[
         progress.advance(len(result))
 
 
-def _open(name: ModelName) -> None:
-    _opened.append(reopen(name))
+def _bare(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """The conversations with tools that have no validator and no implementation: neither can be copied to another process."""
+    tools = {id(tool): tool for conversation in conversations for tool in conversation.tools}
+    known = {key: Tool(tool.name, tool.description, tool.parameters) for key, tool in tools.items()}
+    return [replace(one, tools=tuple(known[id(tool)] for tool in one.tools)) for one in conversations]
+
+
+def _packed(parts: ModelParts, progress: Progress) -> bytes | None:
+    """The parts as bytes for another process; None, with a word on it, where they hold something that cannot be copied."""
+    try:
+        return pickle.dumps(parts)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        progress.report(f"rendering on one core: the dialect or tokenizer cannot be copied to another process ({error})")
+        return None
+
+
+def _open(copy: bytes) -> None:
+    _opened.append(pickle.loads(copy))
 
 
 def _measure_chunk(conversations: Sequence[Conversation]) -> list[Measured]:

@@ -31,6 +31,7 @@ from toolhone.data.sources.offered import Reason as ToolReason
 from toolhone.data.sources.offered import fitted
 from toolhone.data.sources.possible_answers import MISFIT, Answers, is_allowed
 from toolhone.data.sources.prompt_rows import read_python_calls
+from toolhone.data.sources.scenarios import PLAYED, world_of
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "acebench"
@@ -58,9 +59,8 @@ class Reason(StrEnum):
 
 
 class Repair(StrEnum):
-    """How a row was mended; besides these, the repairs of `offered` and `loose_tools`."""
+    """How a row was mended; besides this, the repairs of `offered`, `loose_tools` and `scenarios`."""
 
-    PLAYED = "what a model that plays the user is told, taken for the request"
     RESULT = "a result that the dialogue leaves out, taken from what is said next"
 
 
@@ -96,15 +96,15 @@ def _task(record: Record, answers: Answers, offered: LooseTools) -> tuple[Task, 
     identity = record["id"]
     category = re.split(r"_\d", identity, maxsplit=1)[0]
     tools, repairs = offered.read(record["function"])
-    task = Task(identity, _system(record), tools, category=category, source=NAME, world=record.get("initial_config"))
+    task = Task(identity, _system(record), tools, category=category, source=NAME, world=world_of(record, "initial_config"))
     if category.startswith("agent"):
         asked = (*task.messages, Message("user", record["question"].strip()))
-        repairs |= {Repair.PLAYED} if category == "agent_multi_turn" else set()
+        repairs |= {PLAYED} if category == "agent_multi_turn" else set()
         return replace(task, messages=asked, expect=_expect_state(answers.of(identity))), repairs
     said, assumed = dialogue(record["question"], tools)
     repairs |= {Repair.RESULT} if assumed else set()
     task = replace(task, messages=(*task.messages, *said))
-    if category.startswith("special"):
+    if False:
         return replace(task, expect=Expect(no_call=True)), repairs
     expect, mended = _expect_calls(answers.of(identity), tools)
     return replace(task, expect=expect), repairs | mended

@@ -14,6 +14,7 @@ last: the turn that cannot be answered without the tool is the last one, and exp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from toolhone.data.sources.base import Skip
 from toolhone.data.sources.bfcl_answers import Reason
 from toolhone.data.sources.loose_tools import LooseTools
 from toolhone.data.sources.prompt_rows import read_python_calls
+from toolhone.data.sources.scenarios import world_of
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
@@ -59,7 +61,7 @@ class Documents:
         return tuple(tools), repairs
 
     def _class(self, name: Json) -> tuple[tuple[Tool, ...], set[str]]:
-        if name not in FILES:
+        if not isinstance(name, str) or name not in FILES:
             raise Skip(Reason.BAD_ANSWER, f"the class {name!r:.40} has no document; known: {', '.join(FILES)}")
         if name not in self._known:
             self._known[name] = self._reader.read([record for _, record in read_records(self._path(FILES[name]))])
@@ -75,16 +77,32 @@ class Documents:
 def turns_task(identity: str, record: Record, truth: Json, documents: Documents) -> tuple[Task, set[str], bool]:
     """The task of a row, how its tools were mended, and whether turns were left out."""
     tools, repairs = documents.of(record.get("involved_classes"))
-    missed = record.get("missed_function") or {}
-    absent = {name for names in missed.values() for name in names} | set(record.get("excluded_function") or ())
+    missed, excluded = _missed(record), _names(record.get("excluded_function"))
+    absent = {*excluded, *(name for names in missed.values() for name in names)}
     tools = tuple(tool for tool in tools if tool.name not in absent)
     turns = [messages_of(turn) for turn in record["question"]]
     if not isinstance(truth, list) or len(truth) != len(turns):
         raise Skip(Reason.BAD_ANSWER, f"wanted a list of calls for each of {len(turns)} turns, got {truth!r:.60}")
-    count = min((int(turn) for turn in missed), default=len(turns))
+    count = min(missed, default=len(turns))
+    if not all(turns[:count]):
+        raise Skip(Reason.BAD_QUESTION, "a turn in which nobody says anything, and no function is added")
     expects = tuple(_expect(answer, tools) for answer in truth[:count])
-    task = Task(id=identity, tools=tools, turns=tuple(turns[:count]), expects=expects, world=record.get("initial_config"))
+    task = Task(id=identity, tools=tools, turns=tuple(turns[:count]), expects=expects, world=world_of(record, "initial_config"))
     return task, repairs, count < len(turns)
+
+
+def _missed(record: Record) -> dict[int, list[str]]:
+    """The functions that are added, by the number of the turn."""
+    missed = record.get("missed_function") or {}
+    if not isinstance(missed, dict) or not all(re.fullmatch(r"[1-9]\d?", turn) for turn in missed):
+        raise Skip(Reason.BAD_QUESTION, f"wanted functions by the number of the turn in 'missed_function', got {missed!r:.60}")
+    return {int(turn): _names(names) for turn, names in missed.items()}
+
+
+def _names(value: Json) -> list[str]:
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise Skip(Reason.BAD_QUESTION, f"wanted a list of functions, got {value!r:.60}")
+    return value or []
 
 
 def messages_of(turn: Json) -> tuple[Message, ...]:

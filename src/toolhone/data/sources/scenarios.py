@@ -2,6 +2,7 @@
 
     tools = tools_of_calls(calls)          # a tool for each name, with the arguments and types that were seen
     expect = expect_calls([ToolCall("cancel", {"id": "A1"})])
+    world = world_of(record, "initial_config")
 
 A tool that is put together from calls has no description; an argument is required if every call has it; a value of several types
 becomes one of any of them. Sources count this as `FROM_CALLS`. Where a model is to play the user, it is told what to want; a
@@ -13,9 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from toolhone.data.files import Record
+from toolhone.data.sources.base import Skip
 from toolhone.schema import Expect, ExpectedCall, Json, Tool, ToolCall
 
 FROM_CALLS = "tools put together from the calls of the file"
+BAD_WORLD = "a world that is no object"
+NO_LIST = "something else where a list should be"
 PLAYED = "what a model that plays the user is told, taken for the request"
 
 
@@ -30,6 +35,22 @@ def tools_of_calls(calls: Iterable[ToolCall]) -> tuple[Tool, ...]:
 def expect_calls(calls: Sequence[ToolCall], answer: str | None = None) -> Expect:
     """These calls in any order, and where it is known what the final text must carry."""
     return Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls) or None, answer=answer)
+
+
+def world_of(record: Record, key: str) -> Mapping[str, Json] | None:
+    """The world in which a task begins; `Skip` for one that is no object."""
+    world = record.get(key)
+    if world is not None and not isinstance(world, dict):
+        raise Skip(BAD_WORLD, f"wanted an object in {key!r}, got {world!r:.60}")
+    return world
+
+
+def listed(record: Record, key: str, where: str) -> list[Json]:
+    """A list that may be left out; `Skip` for anything else."""
+    value = record.get(key)
+    if value is not None and not isinstance(value, list):
+        raise Skip(NO_LIST, f"wanted a list in '{where}.{key}', got {value!r:.60}")
+    return value or []
 
 
 def schema_of(values: Sequence[Json]) -> dict[str, Json]:

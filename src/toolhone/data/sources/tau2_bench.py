@@ -23,7 +23,7 @@ from pathlib import Path
 
 from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, expect_calls, tools_of_calls
+from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, expect_calls, listed, tools_of_calls, world_of
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Task, Tool, ToolCall
 
@@ -111,7 +111,7 @@ def _task(record: Record, tools: tuple[Tool, ...], system: tuple[Message, ...]) 
     actions = _actions(record)
     own = [action for action in actions if not _is_users(action)]
     request, played = _request(record)
-    told = _criteria(record).get("communicate_info") or []
+    told = listed(_criteria(record), "communicate_info", "evaluation_criteria")
     answer = str(told[0]) if len(told) == 1 else None
     if not own and answer is None:
         raise Skip(Reason.NOTHING_EXPECTED)
@@ -120,7 +120,7 @@ def _task(record: Record, tools: tuple[Tool, ...], system: tuple[Message, ...]) 
         messages=(*system, *_history(record), Message("user", request)),
         tools=tools,
         expect=expect_calls([_call(action) for action in own], answer),
-        world=record.get("initial_state"),
+        world=world_of(record, "initial_state"),
         category="played_user" if played else "ticket",
         source=NAME,
     )
@@ -136,8 +136,8 @@ def _criteria(record: Record) -> Record:
 
 
 def _actions(record: Record) -> list[Record]:
-    actions = _criteria(record).get("actions") or []
-    if not isinstance(actions, list) or not all(isinstance(action, dict) for action in actions):
+    actions = listed(_criteria(record), "actions", "evaluation_criteria")
+    if not all(isinstance(action, dict) for action in actions):
         raise Skip(Reason.BAD_ACTION, f"{actions!r:.80}")
     return actions
 
@@ -175,9 +175,9 @@ def _request(record: Record) -> tuple[str, bool]:
 def _history(record: Record) -> tuple[Message, ...]:
     """The messages that came before, results linked to their calls."""
     state = record.get("initial_state")
-    said = state.get("message_history") if isinstance(state, dict) else None
+    said = listed(state, "message_history", "initial_state") if isinstance(state, dict) else []
     try:
-        return tuple(Message.from_dict(_linked(message)) for message in said or [])
+        return tuple(Message.from_dict(_linked(message)) for message in said)
     except DataError as error:
         raise Skip(Reason.BAD_TURN, str(error)) from None
 

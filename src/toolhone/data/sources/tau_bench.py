@@ -24,7 +24,7 @@ from pathlib import Path
 from toolhone.data.files import Line, Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.offered import refuse_faults
-from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, expect_calls, tools_of_calls
+from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, expect_calls, listed, tools_of_calls
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
@@ -128,7 +128,7 @@ def _without_last_words(messages: Sequence[Message]) -> tuple[tuple[Message, ...
 def _task(line: Line, record: Record, tools: tuple[Tool, ...]) -> tuple[Task, list[str]]:
     """What was to be done in a dialogue that failed."""
     told = _told(record)
-    request, outputs, calls = told.get("instruction"), told.get("outputs") or [], list(_actions(record))
+    request, outputs, calls = told.get("instruction"), listed(told, "outputs", "info.task"), list(_actions(record))
     if not isinstance(request, str) or not request.strip():
         raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a text in 'info.task.instruction', got {request!r:.60}")
     answer = str(outputs[0]) if len(outputs) == 1 else None
@@ -154,7 +154,7 @@ def _told(record: Record) -> Record:
 
 def _actions(record: Record) -> Iterator[ToolCall]:
     """The actions that are right, as calls."""
-    for action in _told(record).get("actions") or []:
+    for action in listed(_told(record), "actions", "info.task"):
         yield _action(action)
 
 

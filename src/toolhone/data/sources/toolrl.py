@@ -181,4 +181,4 @@ def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> Too
         return call
     repairs.add(Repair.CUT_NAME)
     rest = whole[0].removeprefix(f"{call.name.rstrip()} (") + "("
-    return ToolCall(whole[0], {name: value for name, value in call.arguments.items()})
+    return ToolCall(whole[0], {name.removeprefix(rest): value for name, value in call.arguments.items()})

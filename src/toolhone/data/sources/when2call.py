@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.files import Record, read_records
-from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
+from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.loose_tools import LooseTools
 from toolhone.data.sources.offered import Reason as ToolReason
 from toolhone.data.sources.offered import fitted, from_text
@@ -54,7 +54,7 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     tally, offered = Tally(), LooseTools()
     for line, record in read_records(path):
         try:
-            task, repairs = _task(record, offered)
+            task, repairs = _task(identity_of(line, {"id": record.get("uuid")}), record, offered)
             gold = [ToolCall(call.name, call.arguments) for call in task.expect.calls or ()]
             misfit = bool(gold) and not is_allowed(gold, task.tools)
         except Skip as skip:
@@ -66,7 +66,7 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _task(record: Record, offered: LooseTools) -> tuple[Task, set[str]]:
+def _task(identity: str, record: Record, offered: LooseTools) -> tuple[Task, set[str]]:
     """The task of a row and how it was mended."""
     question, decision = record.get("question"), record.get("correct_answer")
     if not isinstance(question, str) or not question.strip():
@@ -79,7 +79,6 @@ def _task(record: Record, offered: LooseTools) -> tuple[Task, set[str]]:
         expect = Expect(no_call=True)
     else:
         raise Skip(Reason.DECISION, f"{decision!r:.40}; known: {CALL}, {', '.join(NO_CALL)}")
-    identity = str(record.get("uuid") or record.get("source_id") or "")
     return Task(identity, (Message("user", question),), tools, expect, category=decision, source=NAME), repairs
 
 

@@ -1,0 +1,159 @@
+"""How values are written in calls, as pieces of a grammar: JSON, Python literals, and objects with strings between marks.
+
+A `Style` says what strings, constants and keys look like, what may stand between them, and whether a part of a schema may be handed
+to the grammar library's own JSON Schema compiler (`embeds`). What is written in a style is read back by the reader of the same form
+(`json_reading`, `literals`, `loose_object`): exponents have two digits, so that every number is finite, and strings hold no raw
+line breaks. Schemas are turned into rules in `grammar_values`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from toolhone.dialects.lark import ANY, Rules, exactly, in_turn, loosely, quoted, up_to, without
+from toolhone.dialects.literals import write_literal
+from toolhone.schema import Json
+
+INTEGER = "/-?(0|[1-9][0-9]{0,18})/"
+NUMBER = r"/-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?/"
+SPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
+"""White space inside JSON: as templates and models indent it, but never without end."""
+_IN_QUOTES = r'([^"\\\x00-\x1F\x7F]|\\["\\bfnrt])*'
+_IN_SINGLE_QUOTES = r"([^'\\\x00-\x1F\x7F]|\\['\\bfnrt])*"
+
+
+class Style(Protocol):
+    """How one form writes values. All methods give terms of a rule."""
+
+    @property
+    def space(self) -> str:
+        """The pattern of the white space that may stand between the parts of a value; empty when there is none."""
+        ...
+
+    @property
+    def embeds(self) -> bool:
+        """Whether any JSON text is a right value in this form."""
+        ...
+
+    @property
+    def constants(self) -> Mapping[bool | None, str]:
+        """The words for true, false and null."""
+        ...
+
+    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
+        """Any string; of this size where `embeds` is False."""
+        ...
+
+    def key(self, name: str) -> str:
+        """A declared key, with what stands between it and its value."""
+        ...
+
+    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+        """Any key but the declared ones."""
+        ...
+
+    def literal(self, rules: Rules, value: Json) -> list[str]:
+        """The ways to write exactly this value."""
+        ...
+
+
+@dataclass(frozen=True)
+class JsonStyle:
+    """JSON. `avoid`: a pattern that no string may hold, where the form around it would end there."""
+
+    avoid: str = ""
+    space: str = SPACE
+    constants = {True: "true", False: "false", None: "null"}
+
+    @property
+    def embeds(self) -> bool:
+        return not self.avoid
+
+    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
+        assert size == (0, None) or self.avoid, "a string of some size is embedded"
+        characters = _IN_QUOTES if size == (0, None) else f"{_IN_QUOTES[:-1]}{{{size[0]},{'' if size[1] is None else size[1]}}}"
+        return rules.terminal(f'/"{characters}"/' + (f" & ~/{ANY}({self.avoid}){ANY}/" if self.avoid else ""))
+
+    def key(self, name: str) -> str:
+        return quoted(f"{json.dumps(name, ensure_ascii=False)}:")
+
+    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+        return in_turn(_other(rules, f'/"{_IN_QUOTES}"/', [json.dumps(name, ensure_ascii=False) for name in declared]), '":"')
+
+    def literal(self, rules: Rules, value: Json) -> list[str]:  # noqa: ARG002
+        return [quoted(json.dumps(value, ensure_ascii=False))]
+
+
+@dataclass(frozen=True)
+class PythonStyle:
+    """Python literals in one line."""
+
+    space: str = " {1,2}"
+    embeds = True
+    constants = {True: "True", False: "False", None: "None"}
+
+    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
+        assert size == (0, None), "a string of some size is embedded"
+        return rules.terminal(f"/\"{_IN_QUOTES}\"|'{_IN_SINGLE_QUOTES}'/")
+
+    def key(self, name: str) -> str:
+        return "(" + " | ".join(quoted(f"{text}:") for text in _texts(name)) + ")"
+
+    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+        texts = [text for name in declared for text in _texts(name)]
+        return in_turn(_other(rules, f"/\"{_IN_QUOTES}\"|'{_IN_SINGLE_QUOTES}'/", texts), '":"')
+
+    def literal(self, rules: Rules, value: Json) -> list[str]:  # noqa: ARG002
+        return [quoted(text) for text in _texts(value)]
+
+
+@dataclass(frozen=True)
+class LooseStyle:
+    """Bare keys, and strings as they are between two marks."""
+
+    opening: str
+    closing: str
+    space: str = ""
+    embeds = False
+    constants = {True: "true", False: "false", None: "null"}
+
+    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
+        return rules.rule(in_turn(*rules.terms(self.opening), text_until(rules, self.closing, size)))
+
+    def key(self, name: str) -> str:
+        return quoted(f"{name}:")
+
+    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+        return in_turn(_other(rules, "/[A-Za-z_][A-Za-z0-9_.-]{0,80}/", declared), '":"')
+
+    def literal(self, rules: Rules, value: Json) -> list[str]:
+        text = f"{self.opening}{value}{self.closing}" if isinstance(value, str) else json.dumps(value)
+        return [in_turn(*rules.terms(text))]
+
+
+def text_until(rules: Rules, mark: str, size: tuple[int, int | None] = (0, None)) -> str:
+    """Any text of this size that does not hold the mark, and the mark behind it."""
+    sign = loosely(mark.strip())
+    first, *_ = rules.parts(mark)
+    low, high = size
+    if rules.token(first) is not None:
+        text = rules.terminal(without([sign], max(low, 1), high))
+        return in_turn(f"{text}{'' if low else '?'}" if high != 0 else "", *rules.terms(mark))
+    many = "*" if size == (0, None) else f"{{{low},{'' if high is None else high}}}"
+    if rules.parts(mark) == [mark]:
+        return rules.terminal(up_to(exactly(mark), sign, size=many))
+    return in_turn(rules.terminal(up_to(exactly(first), loosely(first.strip()), size=many)), *rules.terms(mark[len(first) :]))
+
+
+def _texts(value: Json) -> list[str]:
+    """A value as Python writes it; a plain string in both kinds of quotes."""
+    written = write_literal(value)
+    plain = isinstance(value, str) and "\\" not in written and "'" not in written
+    return [written, f"'{value}'"] if plain else [written]
+
+
+def _other(rules: Rules, keys: str, declared: Sequence[str]) -> str:
+    return rules.terminal(keys + (f" & ~/{'|'.join(map(exactly, declared))}/" if declared else ""))
