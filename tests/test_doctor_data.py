@@ -129,7 +129,9 @@ def test_nulls_of_a_merged_table_in_tools_are_named_though_the_schema_is_none(tm
 
 
 def test_lines_that_are_no_json_do_not_hide_the_other_rows(tmp_path: Path) -> None:
-    diagnosis = examine(tmp_path, row(calling()), "{broken", '{"messages": [], "messages": []}', row(say("</tool_call>")))
+    diagnosis = examine(
+        tmp_path, row(calling()), "{broken", '{"messages": [], "messages": []}', row(say("</tool_call>"), question="Why?")
+    )
     found = diagnosis.findings
     assert [(one.kind, one.place[-6:]) for one in found.findings] == [
         (Kind.UNREADABLE, "line 2"),
@@ -221,7 +223,7 @@ def test_with_a_model_lengths_are_counted_and_its_control_tokens_are_known(tmp_p
     mark = parts.tokenizer.control_texts[0]
     rows = numbered([row(calling()), row(calling(), answer(), say("rain " * 200)), row(say(f"It is {mark} here."))])
     file = read_file(save(tmp_path / "rows.jsonl", *rows))
-    diagnosis = diagnose([file], Yardstick(parts, 600))
+    diagnosis = diagnose([file], Yardstick(parts, 300))
     assert diagnosis.findings.counts == {Kind.TOO_LONG: 1, Kind.CONTROL_TEXT: 1}
     assert diagnosis.findings.findings[0].row == 1
     assert diagnose([file], Yardstick(parts)).findings.counts == {Kind.CONTROL_TEXT: 1, Kind.NO_LIMIT: 1}

@@ -22,6 +22,9 @@ from toolhone.data.sources.hermes import Repair as HermesRepair
 from toolhone.data.sources.offered import Reason as ToolReason
 from toolhone.data.sources.offered import Repair as ToolRepair
 from toolhone.data.sources.parts import Reason as PartsReason
+from toolhone.data.sources.seal_tools import Reason as SealReason
+from toolhone.data.sources.seal_tools_sft import Reason as SftReason
+from toolhone.data.sources.seal_tools_sft import Repair as SealRepair
 from toolhone.data.sources.sharegpt import Reason as ShareReason
 from toolhone.data.sources.toolace import Reason as AceReason
 from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
@@ -344,6 +347,40 @@ def test_a_sharegpt_row_that_teaches_something_wrong_is_refused_by_name(tmp_path
     assert read(tmp_path, row, name="sharegpt").skipped == Counter({reason: 1})
 
 
+# --- Seal-Tools' training rows
+
+SCORES = {"api_name": "getScore", "api_description": "A score.", "parameters": {"game": {"type": "int"}}, "required": ["game"]}
+
+
+def seal(calling: Any, tools: Any = (SCORES,), query: str = '"Who\'s ahead in game "7"?"') -> dict[str, Any]:
+    prompt = f"Choose apis.\nOutput format: [...]\n\nInput:\napi_list = {list(tools)!r}\ntask_instruction = {query}\nOutput:\n"
+    return {"id": "s1", **share(("human", prompt), ("gpt", calling if isinstance(calling, str) else repr(calling)))}
+
+
+def test_a_training_row_of_seal_tools_is_taken_apart(tmp_path: Path) -> None:
+    call = {"api": "getScore", "parameters": {"game": "7"}, "responses": ["API_call_0"]}
+    loaded = read(tmp_path, seal([call]), name="seal_tools_sft")
+    assert told(only(loaded)) == [("user", 'Who\'s ahead in game "7"?'), ("assistant", "getScore{'game': 7}")]
+    assert [task.expect for task in loaded.tasks] == [Expect((ExpectedCall("getScore", {"game": 7}),))]
+    assert loaded.repaired == Counter({SealRepair.FORMAT: 1, ToolRepair.TYPED: 1})
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (seal([{"api": "getScore", "parameters": {"game": "API_call_0"}}]), SealReason.DEPENDENT),
+        (seal([{"api": "getGoals", "parameters": {}}]), SealReason.UNKNOWN_TOOL),
+        (seal([{"api": "getScore", "parameters": {"game": "seven"}}]), SealReason.BAD_ARGUMENTS),
+        (seal("[{'api': "), CallReason.BAD_CALL),
+        (seal("[] and so on"), SftReason.NOT_THIS_FORMAT),
+        (seal([], tools=[7]), SftReason.NOT_THIS_FORMAT),
+        (seal([], tools=[{"api_name": "x"}]), SftReason.NOT_THIS_FORMAT),
+    ],
+)
+def test_a_training_row_that_cannot_be_used_is_refused_by_name(tmp_path: Path, row: Any, reason: str) -> None:
+    assert read(tmp_path, row, name="seal_tools_sft").skipped == Counter({reason: 1})
+
+
 # --- ToolACE
 
 
@@ -446,6 +483,13 @@ REAL: dict[str, tuple[str, int, int, dict[str, int], dict[str, int]]] = {
     "glaive/glaive_toolcall_zh_demo.json.gz": ("sharegpt", 100, 97, {}, {Kind.BAD_ARGUMENTS: 2, Kind.RESULT_WITHOUT_CALL: 1}),
     "hermes/hermes_v1_row.json": ("hermes", 1, 1, {HermesRepair.FORMAT: 1, CallRepair.LITERALS: 1}, {}),
     "hermes/few_shot.json": ("hermes", 2, 2, {HermesRepair.FORMAT: 2}, {}),
+    "seal_tools/dataset_for_finetune_dev.json.gz": (
+        "seal_tools_sft",
+        200,
+        192,
+        {SealRepair.FORMAT: 192, ToolRepair.TYPED: 17},
+        {SealReason.DEPENDENT: 6, SealReason.UNKNOWN_TOOL: 1, SealReason.BAD_ARGUMENTS: 1},
+    ),
     "llama_factory/dpo_en_demo.json.gz": ("sharegpt", 120, 0, {}, {ShareReason.PAIRS: 120}),
     "llama_factory/v1_sft_demo.jsonl": ("parts", 60, 60, {}, {}),
     "llama_factory/reason_tool_use_demo_50.jsonl": (

@@ -93,6 +93,14 @@ def test_a_row_becomes_the_dialogue_with_its_target_and_one_task(tmp_path: Path)
     assert loaded.repaired == Counter({Repair.FORMAT: 1})
 
 
+def test_a_thought_begins_a_turn_of_its_own(tmp_path: Path) -> None:
+    blocks = [("user", "a"), ("response", "b"), ("think", "c"), ("tool_call", call("ropes")), ("obs", "d"), ("user", "e")]
+    loaded = read(tmp_path, row(GOOD, dialogue(*blocks)))
+    said = loaded.conversations[0].messages[2]
+    assert (said.content, said.reasoning, len(said.tool_calls)) == ("b", "c", 1)
+    assert loaded.repaired[ASSISTANTS] == 1
+
+
 def test_a_reply_without_a_call_expects_none(tmp_path: Path) -> None:
     loaded = read(tmp_path, row("<think> No tool sails. </think>\n<response> I cannot. </response>"))
     assert [task.expect for task in loaded.tasks] == [Expect(no_call=True)]

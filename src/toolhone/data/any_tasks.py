@@ -32,7 +32,7 @@ def tasks_from_any(
     asked: options of a source; those that the file's format does not have are left out.
     """
     path = Path(path)
-    if not is_table(path) and _is_own_form(path):
+    if not path.is_dir() and not is_table(path) and _is_own_form(path):
         return read_tasks(path)
     name = format_of(path)
     wanted: Asked = {**(asked or {}), **({"tools": tools} if tools else {})}

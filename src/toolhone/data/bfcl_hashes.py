@@ -2,10 +2,10 @@
 
     bfcl_question("What is the fastest way from Oslo to Rome ...?")     # True if BFCL asks this, but for case and white space
 
-The hashes ship in `presets/bfcl_hashes.json.gz`, without any text: the first 8 bytes of the SHA-256 of every text that a user says in
-a question of BFCL, after Unicode NFKC, case folding and joining white space to single blanks. Texts of fewer than 32 bytes ("hi",
-"what can you do?") are left out, for they occur everywhere and tell nothing. The file was made by `benchmarks/make_bfcl_hashes.py`
-from the package `bfcl-eval` 2026.3.23 and can be made again from any other.
+The hashes ship in `presets/bfcl_hashes.json.gz`, without any text: the first 8 bytes of the SHA-256 of every text that a user
+says in a question of BFCL, after Unicode NFKC, case folding and joining white space to single blanks. Texts of fewer than 32
+bytes ("hi", "what can you do?") are left out, for they occur everywhere and tell nothing. The file was made by
+`benchmarks/make_bfcl_hashes.py` from the package `bfcl-eval` 2026.3.23 and can be made again from any other.
 
 Not told: the same question in other words, its answer, or its tools.
 """

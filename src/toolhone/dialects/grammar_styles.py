@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from toolhone.dialects.lark import ANY, Rules, exactly, in_turn, loosely, quoted, up_to, without
+from toolhone.dialects.lark import Rules, exactly, found_in, in_turn, loosely, plain, quoted, up_to
 from toolhone.dialects.literals import write_literal
 from toolhone.schema import Json
 
@@ -75,7 +75,7 @@ class JsonStyle:
     def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
         assert size == (0, None) or self.avoid, "a string of some size is embedded"
         characters = _IN_QUOTES if size == (0, None) else f"{_IN_QUOTES[:-1]}{{{size[0]},{'' if size[1] is None else size[1]}}}"
-        return rules.terminal(f'/"{characters}"/' + (f" & ~/{ANY}({self.avoid}){ANY}/" if self.avoid else ""))
+        return rules.terminal(f'/"{characters}"/' + (f" & ~/{found_in(self.avoid)}/" if self.avoid else ""))
 
     def key(self, name: str) -> str:
         return quoted(f"{json.dumps(name, ensure_ascii=False)}:")
@@ -136,16 +136,16 @@ class LooseStyle:
 
 def text_until(rules: Rules, mark: str, size: tuple[int, int | None] = (0, None)) -> str:
     """Any text of this size that does not hold the mark, and the mark behind it."""
-    sign = loosely(mark.strip())
-    first, *_ = rules.parts(mark)
+    sign = loosely(mark)
+    first = rules.parts(mark)[0]
     low, high = size
     if rules.token(first) is not None:
-        text = rules.terminal(without([sign], max(low, 1), high))
+        text = rules.terminal(plain([found_in(sign)], max(low, 1), high))
         return in_turn(f"{text}{'' if low else '?'}" if high != 0 else "", *rules.terms(mark))
     many = "*" if size == (0, None) else f"{{{low},{'' if high is None else high}}}"
     if rules.parts(mark) == [mark]:
         return rules.terminal(up_to(exactly(mark), sign, size=many))
-    return in_turn(rules.terminal(up_to(exactly(first), loosely(first.strip()), size=many)), *rules.terms(mark[len(first) :]))
+    return in_turn(rules.terminal(up_to(exactly(first), loosely(first), size=many)), *rules.terms(mark[len(first) :]))
 
 
 def _texts(value: Json) -> list[str]:

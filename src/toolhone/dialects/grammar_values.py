@@ -72,7 +72,7 @@ class Values:
     """Rules for the values of one tool in one style."""
 
     def __init__(self, rules: Rules, style: Style, tool: Tool) -> None:
-        self.rules, self.style, self._tool = rules, style, tool
+        self.rules, self.style, self.tool = rules, style, tool
         self._root: Mapping[str, Json] = dict(tool.parameters)
         self._referred: dict[str, str] = {}
         self._any: str | None = None
@@ -119,6 +119,29 @@ class Values:
         types = [schema["type"]] if isinstance(schema.get("type"), str) else list(schema.get("type") or _inferred(asserted))
         return self.rules.rule(one_of([self._of_type({**schema, "type": kind}, kind) for kind in types]))
 
+    def cases(self, schema: Json) -> list[Mapping[str, Json]]:
+        """The schema as alternatives that each list their values (`enum`), are of one `type`, or are open to all ({})."""
+        asserted = _asserted(schema) if isinstance(schema, Mapping) else frozenset[str]()
+        if not asserted:
+            return [{}] if schema is not False else []
+        if asserted & {"enum", "const"}:
+            return [{"enum": self._listed(schema)}]
+        if asserted == {"$ref"}:
+            return self.cases(self._at(str(schema["$ref"])))
+        for word in ("anyOf", "oneOf"):
+            if asserted == {word} and (word == "anyOf" or _disjoint(schema[word])):
+                return [case for branch in schema[word] for case in self.cases(branch)]
+        self._need(schema, _ASSERTIONS - (_OF_ANY - {"type"}))
+        types = [schema["type"]] if isinstance(schema.get("type"), str) else list(schema.get("type") or _inferred(asserted))
+        return [{**schema, "type": kind} for kind in types]
+
+    def size(self, schema: Mapping[str, Json]) -> tuple[int, int | None]:
+        """The least and the greatest length of a string, where nothing else is said about it."""
+        self._need(
+            schema, frozenset(("type", "minLength", "maxLength", "format")).union(*(_OF_TYPE[k] for k in _OF_TYPE if k != "string"))
+        )
+        return int(schema.get("minLength", 0)), schema.get("maxLength")
+
     def _of_type(self, schema: Mapping[str, Json], kind: str) -> str:
         """A value of this one type; keywords that speak of other types say nothing here."""
         group = "number" if kind == "integer" else kind
@@ -141,13 +164,9 @@ class Values:
         return self._object(schema, closed=bool(schema.get("properties")))
 
     def _string(self, schema: Mapping[str, Json], about: frozenset[str]) -> str:
-        size = (schema.get("minLength", 0), schema.get("maxLength"))
-        known = schema.get("format") in FORMATS
-        if self.style.embeds and (about - {"format"} or known):
+        if self.style.embeds and about:
             return self._embedded({key: schema[key] for key in ("type", *sorted(about))})
-        if "pattern" in about:
-            raise self._refusal("pattern")
-        return self.style.string(self.rules, size)
+        return self.style.string(self.rules, self.size(schema))
 
     def _array(self, schema: Mapping[str, Json]) -> str:
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
@@ -179,12 +198,16 @@ class Values:
 
     def _chosen(self, schema: Mapping[str, Json]) -> str:
         """One of the values that the schema lists, as far as its other keywords allow them."""
+        values = self._listed(schema)
+        return self.rules.rule(one_of([term for value in values for term in self.style.literal(self.rules, value)]))
+
+    def _listed(self, schema: Mapping[str, Json]) -> list[Json]:
         listed = schema.get("enum", [schema.get("const")])
-        judge = Tool(self._tool.name, "", {**self._definitions(), "properties": {"value": schema}})
+        judge = Tool(self.tool.name, "", {**self._definitions(), "properties": {"value": schema}})
         values = [value for value in listed if not judge.problems({"value": value})]
         if not values:
             raise self._refusal("enum" if "enum" in schema else "const", "no value is left")
-        return self.rules.rule(one_of([term for value in values for term in self.style.literal(self.rules, value)]))
+        return values
 
     def _reference(self, pointer: str) -> str:
         if pointer not in self._referred:
@@ -240,7 +263,7 @@ class Values:
 
     def _refusal(self, keyword: str, reason: str = "this form of calls has no rule for it") -> DialectError:
         return DialectError(
-            f"tool {self._tool.name!r} cannot be constrained: {keyword!r} in its schema: {reason}; "
+            f"tool {self.tool.name!r} cannot be constrained: {keyword!r} in its schema: {reason}; "
             "leave the keyword out, or evaluate without evaluation.constrained"
         )
 

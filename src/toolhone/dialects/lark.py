@@ -14,11 +14,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.framed import ID_SLOT
+from toolhone.dialects.framed import ID_SLOT, NUMBER_SLOT
 
 ANY = "(?s:.*)"
 """The pattern for any text."""
-_ID = "/[A-Za-z0-9_.:-]{1,40}/"
+_SLOTS = {ID_SLOT: "/[A-Za-z0-9_.:-]{1,40}/", NUMBER_SLOT: "/[0-9]{1,3}/"}
 
 
 class Rules:
@@ -27,7 +27,7 @@ class Rules:
     def __init__(self, control: Mapping[str, int]) -> None:
         self._control = dict(control)
         texts = sorted(map(re.escape, control), key=len, reverse=True)
-        self._cut = re.compile("|".join([f"({ID_SLOT})", *texts]))
+        self._cut = re.compile("|".join([f"[{''.join(_SLOTS)}]", *texts]))
         self._names: dict[tuple[str, str], str] = {}
         self._lines: list[str] = []
 
@@ -54,7 +54,7 @@ class Rules:
         return self._control.get(text)
 
     def parts(self, mark: str) -> list[str]:
-        """The mark cut into control tokens, slots for an id, and the texts between."""
+        """The mark cut into control tokens, slots for an id or a number, and the texts between."""
         parts: list[str] = []
         position = 0
         for found in self._cut.finditer(mark):
@@ -72,7 +72,7 @@ class Rules:
 
     def _term(self, part: str) -> str:
         index = self._control.get(part)
-        return _ID if part == ID_SLOT else quoted(part) if index is None else f"<[{index}]>"
+        return _SLOTS.get(part) or (quoted(part) if index is None else f"<[{index}]>")
 
     def _name(self, kind: str, body: str) -> str:
         name = self._names.get((kind, body))
@@ -93,23 +93,29 @@ def exactly(text: str) -> str:
 
 
 def loosely(text: str) -> str:
-    """A pattern for this mark, where white space in it may be any or none."""
-    return r"\s*".join(map(exactly, re.split(r"\s+", text)))
+    """A pattern for this mark without the white space around it; inside it may be any or none. White space alone is exact."""
+    return r"\s*".join(map(exactly, text.split())) or exactly(text)
 
 
-def without(patterns: Sequence[str], least: int = 1, most: int | None = None) -> str:
-    """The body of a terminal: any text of at least one character (or of so many) in which none of these patterns is found."""
+def found_in(sign: str, at_line: bool = False) -> str:
+    """The pattern of the texts in which this sign is found; `at_line`: only where a line begins with it."""
+    return rf"({ANY}\n)?[ \t]*({sign}){ANY}" if at_line else f"{ANY}({sign}){ANY}"
+
+
+def plain(forbidden: Sequence[str], least: int = 1, most: int | None = None) -> str:
+    """The body of a terminal: any text of at least one character (or of so many) that is of none of these patterns."""
     size = f"{{{least},{'' if most is None else most}}}"
-    return " & ".join([f"/(?s:.){size}/", *([f"~/{ANY}({'|'.join(patterns)}){ANY}/"] if patterns else [])])
+    return " & ".join([f"/(?s:.){size}/", *(f"~/{pattern}/" for pattern in forbidden)])
 
 
-def up_to(mark: str, sign: str, patterns: Sequence[str] = (), size: str = "*") -> str:
-    """The body of a terminal: any text (of this size) up to and including the first `mark`, with none of the patterns before it.
+def up_to(mark: str, sign: str, forbidden: Sequence[str] = (), size: str = "*", at_line: bool = False) -> str:
+    """The body of a terminal: any text (of this size) up to and including the first `mark`, of none of the patterns.
 
-    mark: a pattern that begins with `sign`; `sign` occurs in the terminal's text once, in the mark at its end.
+    mark: a pattern that begins with `sign`; `sign` is found in the terminal's text once, in the mark at its end.
     """
-    forbidden = [f"{ANY}({sign}){ANY}({sign}){ANY}", *([f"{ANY}({'|'.join(patterns)}){ANY}"] if patterns else [])]
-    return " & ".join([f"/(?s:.){size}{mark}/", *(f"~/{pattern}/" for pattern in forbidden)])
+    twice = rf"({ANY}\n)?[ \t]*({sign}){ANY}\n[ \t]*({sign}){ANY}" if at_line else f"{ANY}({sign}){ANY}({sign}){ANY}"
+    text = rf"((?s:.)*\n)?[ \t]*{mark}" if at_line else f"(?s:.){size}{mark}"
+    return " & ".join([f"/{text}/", *(f"~/{pattern}/" for pattern in (twice, *forbidden))])
 
 
 def one_of(terms: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     if any("expect" in row for _, row in first if not isinstance(row, str)):
         tasks = tasks_from_any(path, tell=progress.report)
         return DataFile(path, "tasks", [], len(tasks), tasks)
-    has_rows = 2 * sum(not isinstance(row, str) for _, row in first) > len(first)
+    has_rows = bool(first) and 2 * sum(not isinstance(row, str) for _, row in first) >= len(first)
     look = _first_look(path, progress) if has_rows else _Look()
     progress.start(f"reading {path.name}: conversations", total=1)
     with TemporaryDirectory() as folder:

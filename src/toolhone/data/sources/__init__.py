@@ -37,6 +37,7 @@ from toolhone.data.sources import (
     prompt_rows,
     rotbench,
     seal_tools,
+    seal_tools_sft,
     sft_array,
     sharegpt,
     svamp,
@@ -87,6 +88,7 @@ _ALL: tuple[Source, ...] = (
     tau2_bench,
     tau_bench,
     when2call,
+    seal_tools_sft,
 )
 SOURCES: dict[str, Source] = {source.NAME: source for source in _ALL}
 TABLES: tuple[str, ...] = (xlam.NAME, metatool.NAME)

@@ -59,7 +59,7 @@ def read(path: Path, options: Options) -> Loaded:
     tally = Tally()
     for line, record in read_records(path):
         try:
-            query, calls, mended = _calls(record, catalogue)
+            query, calls, mended = read_calls(record, catalogue)
         except Skip as skip:
             tally.skip(line, skip)
             continue
@@ -67,11 +67,11 @@ def read(path: Path, options: Options) -> Loaded:
         tools = catalogue.offer([call.name for call in calls], count, random.Random(f"{options.seed or 0}/{identity}"))
         user = Message("user", query)
         conversation = Conversation((user, Message("assistant", tool_calls=calls)), tools, identity, NAME)
-        tally.keep(line, conversation, [_task(conversation)], ["arguments of another type"] if mended else [])
+        tally.keep(line, conversation, [task_of(conversation)], ["arguments of another type"] if mended else [])
     return tally.loaded()
 
 
-def _task(conversation: Conversation) -> Task:
+def task_of(conversation: Conversation) -> Task:
     user, assistant = conversation.messages
     expected = tuple(ExpectedCall(call.name, call.arguments) for call in assistant.tool_calls)
     category = "one_call" if len(expected) == 1 else "several_calls"
@@ -85,7 +85,7 @@ def _beside(path: Path) -> Path:
     raise DataError(f"{path}: the catalogue 'tool.jsonl' (or 'tool.jsonl.gz') is not beside this file; name it with 'catalogue'")
 
 
-def _calls(record: Record, catalogue: Catalogue) -> tuple[str, tuple[ToolCall, ...], bool]:
+def read_calls(record: Record, catalogue: Catalogue) -> tuple[str, tuple[ToolCall, ...], bool]:
     """The query, the calls, and whether an argument was mended."""
     query, calling = record.get("query"), record.get("calling")
     if not isinstance(query, str) or not query.strip() or not isinstance(calling, list) or not calling:
@@ -139,7 +139,7 @@ class Catalogue:
         fields: dict[str, str] = {}
         groups: dict[str, list[str]] = {}
         for line, record in read_records(path):
-            tool = _tool(line, record)
+            tool = read_tool(line, record)
             if tool.name in tools:
                 raise DataError(f"{line}: the tool {tool.name!r} occurs already; names must differ")
             tools[tool.name], fields[tool.name] = tool, str(record.get("field", ""))
@@ -170,7 +170,7 @@ def _branch(field_name: str) -> str:
     return field_name.partition("/")[0]
 
 
-def _tool(line: Line, record: Record) -> Tool:
+def read_tool(line: Line, record: Record) -> Tool:
     """A tool of the catalogue; its schema is right by the way it is made, so 4,076 of them need no slow check."""
     name, described, required = record.get("api_name"), record.get("parameters"), record.get("required") or []
     if not isinstance(name, str) or not name or not isinstance(described, dict) or not isinstance(required, list):

@@ -1,0 +1,227 @@
+"""The calls of a dialect as rules of a grammar: what form they have, and one call of one tool in that form.
+
+    form = form_of(dialect)                 frame and body, and what the dialect writes for one call where the body is JSON
+    call_of(form, rules, tool)              `Call(lead_in, rest)`: a text, and the rule for what follows it
+
+The form is looked up in the dialect's own rendering of two probes (`derive`); of a derived syntax it is known. `grammar` puts calls
+into turns.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.calls import Calls
+from toolhone.dialects.derive import FIRST, TOOL, VALUE, derive
+from toolhone.dialects.framed import Body, Frame, Framed, is_name
+from toolhone.dialects.grammar_styles import JsonStyle, LooseStyle, PythonStyle, Style, text_until
+from toolhone.dialects.grammar_values import Field, Values, members
+from toolhone.dialects.json_calls import JsonCalls
+from toolhone.dialects.lark import Rules, in_turn, loosely, one_of, quoted
+from toolhone.dialects.literals import read_value
+from toolhone.dialects.loose_object import LooseObject
+from toolhone.dialects.name_as_key import NameAsKey
+from toolhone.dialects.named_json import NamedJson
+from toolhone.dialects.native import PROBE_TOOLS, NativeDialect
+from toolhone.dialects.parameters import Parameters
+from toolhone.dialects.python_calls import PythonCalls
+from toolhone.dialects.roundtrip import without_stop
+from toolhone.dialects.thinking import read_after_reasoning
+from toolhone.dialects.typed import typed_value
+from toolhone.dialects.written import WrittenDialect
+from toolhone.errors import DialectError
+from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+
+_ONE = ToolCall(TOOL, {FIRST: VALUE})
+_ID = re.compile(r"call\d{5}")
+_ANY_ID = "/[A-Za-z0-9_.:-]{1,40}/"
+_PLAIN_NAME = re.compile(r"[^\s(){}\[\],=\"'<>|]{1,256}")
+_LINE_NAME = re.compile(r"[^\W\d][\w.:/-]*")
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_COMMA = "/, ?/"
+WAY_OUT = "evaluate without evaluation.constrained"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a dialect writes calls. `example`: the JSON (or Python) value it writes for one call, None where the form has none."""
+
+    frame: Frame
+    body: Body
+    lines: bool
+    example: Json = None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether all calls stand in one list."""
+        return isinstance(self.example, list)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of one tool: the text that it begins with, and the term for the rest."""
+
+    begins: str
+    rest: str
+
+
+def form_of(dialect: NativeDialect | WrittenDialect) -> Form:
+    """The form of calls in this dialect. `DialectError` where it has none that a grammar can say."""
+    one = _written(dialect, [_ONE])
+    if isinstance(dialect.syntax, Framed):
+        found: Framed | None = dialect.syntax
+    else:
+        proposed = derive(lambda calls: _written(dialect, calls), dialect.habits.lead)
+        found = next((framed for framed in proposed if one is not None and framed.read(one, PROBE_TOOLS).calls == (_ONE,)), None)
+    if found is None or one is None:
+        raise DialectError(f"no grammar was found for the calls of the dialect {dialect.name!r}; {WAY_OUT}")
+    literal = getattr(found.body, "literal", False)
+    example = None
+    if isinstance(found.body, JsonCalls | NameAsKey):
+        example = next((value for value in _values(one, literal) if TOOL in str(value) and VALUE in str(value)), None)
+    return Form(found.frame, found.body, isinstance(dialect.syntax, Calls), example)
+
+
+def _values(text: str, literal: bool) -> Iterator[Json]:
+    for start in (found.start() for found in re.finditer(r"[{\[]", text)):
+        found = read_value(text, start, literal)
+        if found.problem is Problem.NONE:
+            yield found.value
+
+
+def _written(dialect: NativeDialect | WrittenDialect, calls: Sequence[ToolCall]) -> str | None:
+    """The text of a turn with these calls, without stop mark and reasoning; None where the dialect refuses it."""
+    asked = Conversation((Message("user", "question"), Message("assistant", tool_calls=tuple(calls))), PROBE_TOOLS)
+    try:
+        spans = dialect.render(asked)[-1]
+    except DialectError:
+        return None
+    habits = dialect.habits
+    text = without_stop("".join(span.text for span in spans if span.trained), habits.stop)
+    if habits.opens_thought and not text.lstrip().startswith(habits.thought.open):
+        text = habits.thought.open + text
+    text = read_after_reasoning(text, Reply, habits.thought).content or ""
+    if habits.trail and text.rstrip().endswith(habits.trail) and not isinstance(dialect.syntax, Framed):
+        text = text.rstrip().removesuffix(habits.trail)
+    return text
+
+
+def call_of(form: Form, rules: Rules, tool: Tool) -> Call:
+    """The call of this tool in this form."""
+    _check_name(form, tool)
+    body, name = form.body, tool.name
+    match body:
+        case JsonCalls():
+            return Call("", _json_call(form, body, Values(rules, _json_style(body.literal), tool)))
+        case NameAsKey():
+            values = Values(rules, _json_style(body.literal), tool)
+            return Call("", values.object_of([(name, values.arguments())]))
+        case NamedJson():
+            arguments = Values(rules, _json_style(body.literal), tool).arguments()
+            if body.name_first:
+                return Call(name + form.frame.middle, arguments)
+            return Call("", in_turn(arguments, *rules.terms(form.frame.middle + name)))
+        case PythonCalls():
+            return Call(f"{name}(", in_turn(_python_arguments(form, body, Values(rules, PythonStyle(), tool)), '")"'))
+        case LooseObject():
+            return Call(name, Values(rules, LooseStyle(body.opening, body.closing), tool).arguments())
+        case Parameters():
+            return Call(name + form.frame.middle, _parameters(body, rules, tool))
+    raise DialectError(f"calls of the form {body.kind!r} have no grammar; {WAY_OUT}")
+
+
+def _check_name(form: Form, tool: Tool) -> None:
+    """Refuse a name that would not be read back; JSON has room for any."""
+    if isinstance(form.body, JsonCalls | NameAsKey):
+        return
+    allowed = _LINE_NAME if form.lines else _PLAIN_NAME
+    if not allowed.fullmatch(tool.name) or not is_name(tool.name, form.frame):
+        raise DialectError(
+            f"tool {tool.name!r} cannot be constrained: the form {form.body.kind!r} has no room for its name; {WAY_OUT}"
+        )
+
+
+def _json_style(literal: bool) -> Style:
+    return PythonStyle() if literal else JsonStyle()
+
+
+def _json_call(form: Form, body: JsonCalls, values: Values) -> str:
+    """The object that the dialect writes for a call, with this tool's name and arguments in their places."""
+    example = form.example[0] if isinstance(form.example, list) else form.example
+    return _filled(example, (), body, values)
+
+
+def _filled(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values) -> str:
+    if path == body.name:
+        return f"({one_of(values.style.literal(values.rules, values.tool.name))})"
+    if path == body.arguments:
+        if not isinstance(value, Mapping):
+            raise DialectError(f"calls that hold their arguments as text inside JSON have no grammar; {WAY_OUT}")
+        return values.arguments()
+    if isinstance(value, Mapping):
+        return values.object_of([(key, _filled(inner, (*path, key), body, values)) for key, inner in value.items()])
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return in_turn(r'"\""', _ANY_ID, r'"\""')
+    return f"({one_of(values.style.literal(values.rules, value))})"
+
+
+def _python_arguments(form: Form, body: PythonCalls, values: Values) -> str:
+    items: list[tuple[str, bool]] = []
+    for field in values.fields():
+        value = values.of(field.schema)
+        if body.raw:
+            value = one_of([_raw_string(body.raw, values, case) or values.of(case) for case in values.cases(field.schema)])
+            value = values.rules.rule(value)
+        plain = _IDENTIFIER.fullmatch(field.name) and not keyword.iskeyword(field.name)
+        key = f"{field.name}=" if plain else ""
+        term = in_turn(quoted(key), value) if key else in_turn('"**{"', values.style.key(field.name), values.gap, value, '"}"')
+        items.append((term, field.required))
+    return members(values.rules, items, values.rules.terminal(_COMMA))
+
+
+def _raw_string(quote: str, values: Values, case: Json) -> str:
+    """A text between quotes without escapes; empty where the case is no plain string."""
+    if not isinstance(case, Mapping) or case.get("type") != "string" or "enum" in case or "const" in case:
+        return ""
+    size = values.size(case)
+    return in_turn(quoted(quote), text_until(values.rules, quote, size))
+
+
+def _parameters(body: Parameters, rules: Rules, tool: Tool) -> str:
+    """Each argument between its marks, the end mark of its value included."""
+    avoid = "" if body.literal else loosely(body.closes)
+    values = Values(rules, JsonStyle(avoid, " {1,2}"), tool)
+    closes = in_turn(*rules.terms(body.closes))
+    items: list[tuple[str, bool]] = []
+    for field in values.fields():
+        opens = rules.terms(f"{body.opens}{field.name}{body.separates}")
+        value = in_turn(values.of(field.schema), closes) if body.literal else _raw_value(body, values, field)
+        items.append((in_turn(*opens, value), field.required))
+    return members(rules, items, in_turn(*rules.terms(body.joins)) if body.joins else "")
+
+
+def _raw_value(body: Parameters, values: Values, field: Field) -> str:
+    """The text of a value and its end mark: strings as they are, all else as JSON."""
+    rules = values.rules
+    closes = in_turn(*rules.terms(body.closes))
+    ways: list[str] = []
+    for case in values.cases(field.schema):
+        if not isinstance(case, Mapping) or not case:
+            ways.append(text_until(rules, body.closes))
+        elif "enum" in case:
+            texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in case["enum"]]
+            read = [text for text, value in zip(texts, case["enum"], strict=True) if typed_value(text, case) == value]
+            ways += [in_turn(*rules.terms(text), closes) for text in read]
+        elif case["type"] == "string":
+            ways.append(text_until(rules, body.closes, values.size(case)))
+        elif case["type"] in ("boolean", "null"):
+            words = ("true", "True", "false", "False") if case["type"] == "boolean" else ("null", "None")
+            ways.append(in_turn(f"({one_of(list(map(quoted, words)))})", closes))
+        else:
+            ways.append(in_turn(values.of(case), closes))
+    return rules.rule(one_of(ways))
