@@ -9,7 +9,11 @@ from typing import Any
 
 from toolhone.data.doctor.diagnose import Diagnosis, diagnose
 from toolhone.data.doctor.findings import Kind
+from toolhone.data.doctor.model_parts import ModelParts
 from toolhone.data.doctor.reading import read_file
+from toolhone.data.pico import pico_folder
+from toolhone.dialects.choose import open_dialect
+from toolhone.tokenizer import TextTokenizer
 
 Row = dict[str, Any]
 PARAMETERS: Row = {
@@ -57,3 +61,44 @@ def examine(path: Path, *rows: Row | str) -> Diagnosis:
 
 def kinds(path: Path, *rows: Row | str) -> Counter[Kind]:
     return examine(path, *rows).findings.counts
+
+
+def pico() -> ModelParts:
+    tokenizer = TextTokenizer.load(pico_folder())
+    return ModelParts(open_dialect(tokenizer), tokenizer)
+
+
+CALL = json.dumps(OSLO)
+XML = "<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>"
+TYPED = {
+    "tags": f"Sure.\n<tool_call>\n{CALL}\n</tool_call>",
+    "brackets": '[TOOL_CALL]{"name": "get_weather", "parameters": {"city": "Oslo"}}[/TOOL_CALL]',
+    "single quotes": '<functioncall> {"name": "get_weather", "arguments": \'{"city": "Oslo"}\'}',
+    "Python literals": "<tool_call>{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}</tool_call>",
+    "a list": f"[TOOL_CALLS] [{CALL}]",
+    "name and object": '[TOOL_CALLS]get_weather[ARGS]{"city": "Oslo"}',
+    "a function mark": '<function=get_weather>{"city": "Oslo"}</function>',
+    "parameters": XML,
+    "parameters in tags": f"<tool_call>\n{XML}\n</tool_call>",
+    "keys and values": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
+    "invoke": '<invoke name="get_weather">\n<parameter name="city">Oslo</parameter>\n</invoke>',
+    "Python in marks": '<|tool_call_start|>[get_weather(city="Oslo")]<|tool_call_end|>',
+    "a code fence": f"Here:\n```json\n{CALL}\n```",
+    "bare JSON": CALL,
+    "bare Python": 'get_weather(city="Oslo")',
+    "tool and args": '{"tool": "get_weather", "args": {"city": "Oslo"}}',
+    "action": 'Thought: look\nAction: get_weather\nAction Input: {"city": "Oslo"}',
+    "without its end": f"<tool_call>{CALL}",
+    "unreadable": '<tool_call>{"name": "get_weather", </tool_call>',
+}
+SOUND: tuple[Row, ...] = (
+    row(calling()),
+    row(calling(), answer(), say("It rains."), question="And Rome?"),
+    row(say("Hello!"), question="Hi"),
+    row(say("Write `<tool_call>` in front of a call, and `</tool_call>` behind it."), question="How do I call?"),
+    row(say("<think>\nNo tool is needed.\n</think>\n\nHello!"), question="Good day"),
+    row(say('As JSON: {"name": "Oslo", "people": 700000}'), question="Describe Oslo"),
+    row(say('{"name": "unknown", "arguments": {}}'), question="Give me JSON"),
+    row(say("```python\nget_weather\n```"), question="The name?"),
+    row(say("Use f(x) = 2x; O(n log n) is fine, and 1 < 2 > 0."), question="Functions?"),
+)

@@ -51,15 +51,29 @@ def _python(value: str) -> str:
     return _ALL.replace("@", "{{- '⟨⟨' }}" + _each(call) + "{{- '⟩⟩' }}")
 
 
+_MARKED = """{%- macro marked(value) -%}
+{%- if value is string -%}{{- '§' + value + '§' -}}
+{%- elif value is mapping -%}{{- '{' -}}
+{%- for key, item in value.items() -%}{{- key + ':' + marked(item) + (',' if not loop.last else '') -}}{%- endfor -%}{{- '}' -}}
+{%- elif value is iterable -%}{{- '[' -}}
+{%- for item in value -%}{{- marked(item) + (', ' if not loop.last else '') -}}{%- endfor -%}{{- ']' -}}
+{%- else -%}{{- value | tojson -}}
+{%- endif -%}
+{%- endmacro -%}"""
 _JSON_ARGUMENTS = "f.arguments | tojson"
 CALLS: dict[str, tuple[str, str]] = {
     "name and object": (_each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"), "named_json"),
     "nested tags": (
-        _with_arguments("'<<do>>\\n<<op n=\"' + f.name + '\">>'", f"'<<arg n=\"' + key + '\">>' + {_PLAIN} + '<</arg>>'", "'<</op>>\\n<</do>>'"),
+        _with_arguments(
+            "'<<do>>\\n<<op n=\"' + f.name + '\">>'", f"'<<arg n=\"' + key + '\">>' + {_PLAIN} + '<</arg>>'", "'<</op>>\\n<</do>>'"
+        ),
         "parameters",
     ),
     "lines": (_with_arguments("'\\n@@call ' + f.name + '\\n'", f"'  ' + key + ' := ' + {_PLAIN} + '\\n'", "'@@end'"), "parameters"),
-    "lines of json": (_with_arguments("'\\n$$ ' + f.name + '\\n'", "'  ' + key + ' = ' + value | tojson + '\\n'", "'$$$'"), "parameters"),
+    "lines of json": (
+        _with_arguments("'\\n$$ ' + f.name + '\\n'", "'  ' + key + ' = ' + value | tojson + '\\n'", "'$$$'"),
+        "parameters",
+    ),
     "attributes": (_with_arguments("'<act:' + f.name", f"' ' + key + '=\"' + {_PLAIN} + '\"'", "'/>'"), "parameters"),
     "arrows": (
         _each(
@@ -70,26 +84,31 @@ CALLS: dict[str, tuple[str, str]] = {
     ),
     "object first": (_each(f"{{{{- '⟦call⟧' + {_JSON_ARGUMENTS} + ' ==> ' + f.name + '⟦done⟧' }}}}"), "named_json"),
     "object first, joined": (_listed("'[!'", f"{_JSON_ARGUMENTS} + ' @ ' + f.name", "' + '", "'!]'"), "named_json"),
-    "nested function": (_each("{{- '%%' + {'type': 'function', 'function': {'name': f.name, 'arguments': f.arguments}} | tojson + '%%' }}"), "json_calls"),
-    "numbered": (_each("{{- '\\n(call ' ~ loop.index ~ ') ' + {'name': f.name, 'arguments': f.arguments} | tojson }}"), "json_calls"),
+    "nested function": (
+        _each("{{- '%%' + {'type': 'function', 'function': {'name': f.name, 'arguments': f.arguments}} | tojson + '%%' }}"),
+        "json_calls",
+    ),
+    "numbered": (
+        _each("{{- '\\n(call ' ~ loop.index ~ ') ' + {'name': f.name, 'arguments': f.arguments} | tojson }}"),
+        "json_calls",
+    ),
     "list with index": (
         _listed("'#calls ['", "{'index': loop.index0, 'op': f.name, 'in': f.arguments} | tojson", "', '", "'] #'"),
         "json_calls",
     ),
     "python in other brackets": (_python("value | tojson"), "python_calls"),
-    "python with bare quotes": (_python("(\"'\" + value + \"'\" if value is string else value | tojson)"), "python_calls"),
+    "python with bare quotes": (_python('("\'" + value + "\'" if value is string else value | tojson)'), "python_calls"),
     "name as key": (_listed("'~~['", "{f.name: f.arguments} | tojson", "', '", "']~~'"), "name_as_key"),
-    "text of json in tags": (_each("{{- '<run><op>' + f.name + '</op><in>' + f.arguments | tojson | tojson + '</in></run>' }}"), "named_json"),
-    "text of json in json": (_each("{{- '<run>' + {'op': f.name, 'in': f.arguments | tojson} | tojson + '</run>' }}"), "json_calls"),
-    "python's mapping": (_each("{{- '<run ' + f.name + '>' + f.arguments | string + '</run>' }}"), "named_json"),
-    "texts in marks": (
-        _each(
-            "{{- '\\n->call:' + f.name + '{' }}{%- for key, value in f.arguments.items() %}"
-            "{{- key + ':' + ('§' + value + '§' if value is string else value | tojson | replace('\"', '§')) }}"
-            "{%- if not loop.last %}{{- ',' }}{%- endif %}{%- endfor %}{{- '}<-' }}"
-        ),
-        "loose_object",
+    "text of json in tags": (
+        _each("{{- '<run><op>' + f.name + '</op><in>' + f.arguments | tojson | tojson + '</in></run>' }}"),
+        "named_json",
     ),
+    "text of json in json": (
+        _each("{{- '<run>' + {'op': f.name, 'in': f.arguments | tojson} | tojson + '</run>' }}"),
+        "json_calls",
+    ),
+    "python's mapping": (_each("{{- '<run ' + f.name + '>' + f.arguments | string + '</run>' }}"), "named_json"),
+    "texts in marks": (_MARKED + _each("{{- '\\n->call:' + f.name + marked(f.arguments) + '<-' }}"), "loose_object"),
     "no mark behind": (_each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} }}}}"), "named_json"),
     "fenced": (_each("{{- '\\n```op\\n' + f.name + '\\n' + f.arguments | tojson(indent=2) + '\\n```' }}"), "named_json"),
 }
@@ -98,7 +117,8 @@ CALLS: dict[str, tuple[str, str]] = {
 UNREADABLE: dict[str, str] = {
     "names of arguments left out": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments.values() | list | tojson + '⟦done⟧' }}"),
     "values without quotes": _each(
-        "{{- '⟦call⟧' + f.name + '(' }}{%- for key, value in f.arguments.items() %}{{- key ~ '=' ~ value ~ ' ' }}{%- endfor %}{{- ')⟦done⟧' }}"
+        "{{- '⟦call⟧' + f.name + '(' }}"
+        "{%- for key, value in f.arguments.items() %}{{- key ~ '=' ~ value ~ ' ' }}{%- endfor %}{{- ')⟦done⟧' }}"
     ),
     "texts cut off": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + (f.arguments | tojson)[:60] + '⟦done⟧' }}"),
     "names in capitals": _each(f"{{{{- '⟦call⟧' + f.name | upper + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"),

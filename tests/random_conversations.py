@@ -17,10 +17,13 @@ from toolhone.schema import Conversation, Message, Tool, ToolCall
 
 _WORDS = ("tea", "in", "Łódź", "the river", "two", "漢字", "rain", "New York", "a-b", "ok.", "fish & chips", "5 o'clock", "🙂")
 _ODD = (
-    *('"', "'", "\\", "\n", "\t", "{", "}", "[", "]", "(", ")", ",", ":", "=", "</b>", "<b>", "&lt;", "\\n", '"}', "'}", "]}", "\u2028"),
-    *("{{ x }}", "{% if %}", "```", "\\u003c", "\\'", '\\"', "<", ">", "|", "\r\n", "x=1", "f(a=1)", '{"name": "f", "arguments": {}}'),
+    *('"', "'", "\\", "\n", "\t", "{", "}", "[", "]", "(", ")", ",", ":", "=", "</b>", "<b>", "&lt;", "\\n", '"}', "'}", "]}"),
+    *("{{ x }}", "{% if %}", "```", "\\u003c", "\\'", '\\"', "<", ">", "|", "\r\n", "\u2028", "x=1", "f(a=1)"),
+    '{"name": "f", "arguments": {}}',
 )
-_LOOKS_TYPED = ("true", "True", "1", "-2.5", "1e5", "null", "None", "[1]", "{}", '{"a": 1}', '"quoted"', "'single'", "", " ", "0x1", "nan")
+_LOOKS_TYPED = (
+    *("true", "True", "1", "-2.5", "1e5", "null", "None", "[1]", "{}", '{"a": 1}', '"quoted"', "'single'", "", " ", "0x1", "nan"),
+)
 _NUMBERS = (0, 1, -1, 7, 250.5, 1e5, 1e-7, -0.0, 0.1, 1e22, 2**53 + 1, -(10**20), 1.0, 1.5e300)
 _KEYS = ("a", "b_c", "città", "two words", "odd-name", "class", 'q"uote', "it's", "a.b", "x:y", "1", "a=b", "<k>", "é")
 
@@ -40,7 +43,8 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     {"anyOf": [{"type": "object"}, {"type": "array"}, {"type": "boolean"}]},
 )
 """What parameters of random tools look like; each says the type of a text."""
-_OPEN_SCHEMAS: tuple[dict[str, Any], ...] = (*SCHEMAS, {}, {"description": "Anything."}, {"anyOf": [{"type": "string"}, {"type": "integer"}]})
+_EITHER = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+_OPEN_SCHEMAS: tuple[dict[str, Any], ...] = (*SCHEMAS, {}, {"description": "Anything."}, _EITHER)
 _PLACE = {"type": "object", "properties": {"city": {"type": "string"}, "top": {"type": "integer"}}}
 NAMES = ("get_weather", "f", "search.web", "look-up", "Größe2", "book_a_seat")
 _PARAMETERS = ("city", "days", "options", "q", "unit_of", "x1", "with_all")
@@ -55,7 +59,7 @@ class Draw:
         self.wild = wild
 
     def text(self, most: int = 5) -> str:
-        """A text; a wild one holds marks and odd characters, and sometimes looks like another type or has white space at its ends."""
+        """A text; a wild one holds marks and odd characters, may look like another type, and may have white space at its ends."""
         pieces = [self._piece() for _ in range(self.rng.randint(1, most))]
         if not self.wild:
             return " ".join(pieces)
@@ -77,8 +81,8 @@ class Draw:
 
     def value(self, schema: dict[str, Any], depth: int = 0) -> Any:
         """A value that fits the schema."""
-        options = schema.get("anyOf") or [{"type": kind} for kind in schema["type"]] if isinstance(schema.get("type"), list) else None
-        options = options or schema.get("anyOf")
+        several = schema.get("type") if isinstance(schema.get("type"), list) else []
+        options = schema.get("anyOf") or [{"type": kind} for kind in several]
         if options:
             return self.value(self.rng.choice(options), depth)
         if "enum" in schema:
@@ -128,7 +132,7 @@ class Draw:
         return ToolCall(tool.name, {} if self.rng.random() < 0.08 else arguments)
 
     def conversation(self, calls: int | None = None, beside: bool | None = None) -> Conversation:
-        """Question, calls, results, answer; sometimes twice, sometimes with system text. `calls` and `beside` fix what a turn holds."""
+        """Question, calls, results, answer; sometimes twice, sometimes with system text. `calls`, `beside`: what a turn holds."""
         tools = self.tools()
         messages = [Message("system", self.said())] if self.rng.random() < 0.4 else []
         for _ in range(self.rng.randint(1, 2)):

@@ -1,4 +1,4 @@
-"""Published chat templates on a small tokenizer that carries their marks: those of an installed `trl`, and those beside the repository.
+"""Published chat templates on a small tokenizer that carries their marks: of an installed `trl`, and beside the repository.
 
     TEMPLATES           name -> path of every template found here ("trl/qwen3", "shared/glm4.6"); empty where there is none
     zoo_tokenizer(text) a byte-level tokenizer on which every mark that occurs in the template's text is one token
@@ -24,7 +24,8 @@ from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
 
 MARK = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|<[|｜][^<>\n]{1,40}[|｜]>|</?[A-Za-z_][\w:.-]{0,40}>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z][A-Z_ ]+\]|<\|\"\|>"
+    r"<\|[^|<>\n]{1,40}\|>|<[|｜][^<>\n]{1,40}[|｜]>|</?[A-Za-z_][\w:.-]{0,40}>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z][A-Z_ ]+\]"
+    r"|<\|\"\|>"
 )
 """What looks like a control token in a template's text."""
 ALWAYS = ("<s>", "</s>", "<|endoftext|>")

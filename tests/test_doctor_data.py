@@ -8,57 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from doctor_rows import OSLO, OTHER, PARAMETERS, WEATHER, Row, answer, calling, examine, kinds, numbered, row, save, say
+from doctor_rows import (
+    OTHER,
+    PARAMETERS,
+    SOUND,
+    TYPED,
+    WEATHER,
+    Row,
+    answer,
+    calling,
+    examine,
+    kinds,
+    numbered,
+    pico,
+    row,
+    save,
+    say,
+)
 from toolhone.config import make_experiment
 from toolhone.data import bfcl_hashes
 from toolhone.data.doctor.diagnose import Verdict, diagnose
 from toolhone.data.doctor.findings import REMEDIES, Kind
 from toolhone.data.doctor.lengths import Yardstick
-from toolhone.data.doctor.model_parts import ModelParts
 from toolhone.data.doctor.reading import read_file
 from toolhone.data.doctor.workers import measure_all
 from toolhone.data.gather import gather
-from toolhone.data.pico import pico_folder
 from toolhone.data.templates import Templates
-from toolhone.dialects.choose import open_dialect
 from toolhone.errors import DataError
 from toolhone.progress import Silent
-from toolhone.tokenizer import TextTokenizer
-
-CALL = json.dumps(OSLO)
-XML = "<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>"
-TYPED = {
-    "tags": f"Sure.\n<tool_call>\n{CALL}\n</tool_call>",
-    "brackets": '[TOOL_CALL]{"name": "get_weather", "parameters": {"city": "Oslo"}}[/TOOL_CALL]',
-    "single quotes": '<functioncall> {"name": "get_weather", "arguments": \'{"city": "Oslo"}\'}',
-    "Python literals": "<tool_call>{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}</tool_call>",
-    "a list": f"[TOOL_CALLS] [{CALL}]",
-    "name and object": '[TOOL_CALLS]get_weather[ARGS]{"city": "Oslo"}',
-    "a function mark": '<function=get_weather>{"city": "Oslo"}</function>',
-    "parameters": XML,
-    "parameters in tags": f"<tool_call>\n{XML}\n</tool_call>",
-    "keys and values": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
-    "invoke": '<invoke name="get_weather">\n<parameter name="city">Oslo</parameter>\n</invoke>',
-    "Python in marks": '<|tool_call_start|>[get_weather(city="Oslo")]<|tool_call_end|>',
-    "a code fence": f"Here:\n```json\n{CALL}\n```",
-    "bare JSON": CALL,
-    "bare Python": 'get_weather(city="Oslo")',
-    "tool and args": '{"tool": "get_weather", "args": {"city": "Oslo"}}',
-    "action": 'Thought: look\nAction: get_weather\nAction Input: {"city": "Oslo"}',
-    "without its end": f"<tool_call>{CALL}",
-    "unreadable": '<tool_call>{"name": "get_weather", </tool_call>',
-}
-SOUND: tuple[Row, ...] = (
-    row(calling()),
-    row(calling(), answer(), say("It rains."), question="And Rome?"),
-    row(say("Hello!"), question="Hi"),
-    row(say("Write `<tool_call>` in front of a call, and `</tool_call>` behind it."), question="How do I call?"),
-    row(say("<think>\nNo tool is needed.\n</think>\n\nHello!"), question="Good day"),
-    row(say('As JSON: {"name": "Oslo", "people": 700000}'), question="Describe Oslo"),
-    row(say('{"name": "unknown", "arguments": {}}'), question="Give me JSON"),
-    row(say("```python\nget_weather\n```"), question="The name?"),
-    row(say("Use f(x) = 2x; O(n log n) is fine, and 1 < 2 > 0."), question="Functions?"),
-)
 
 
 @pytest.mark.parametrize("text", TYPED.values(), ids=TYPED.keys())
@@ -211,11 +188,6 @@ def test_a_file_without_a_conversation_stops(tmp_path: Path) -> None:
     diagnosis = examine(tmp_path, {"query": "Hello", "tools": [tool], "answers": []})
     assert diagnosis.findings.counts == {Kind.NOTHING_TO_LEARN: 1}
     assert diagnosis.exit_code == 1
-
-
-def pico() -> ModelParts:
-    tokenizer = TextTokenizer.load(pico_folder())
-    return ModelParts(open_dialect(tokenizer), tokenizer)
 
 
 def test_with_a_model_lengths_are_counted_and_its_control_tokens_are_known(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the doctor's quick look at arguments promises: it accepts only what a JSON Schema validator accepts, and finds only padding."""
+"""What the quick look at arguments promises: it accepts only what a JSON Schema validator accepts, and finds only padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--fix` promises: nothing is lost without a count, nothing is guessed, nothing that stops is left, the original is not touched."""
+"""What `--fix` promises: nothing is lost without a count, nothing is guessed, nothing that stops is left, the data stay as they are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doctor_rows import OSLO, OTHER, PARAMETERS, WEATHER, Row, answer, calling, numbered, row, save, say
-from test_doctor_data import SOUND, TYPED, pico
+from doctor_rows import OSLO, OTHER, PARAMETERS, SOUND, TYPED, WEATHER, Row, answer, calling, numbered, pico, row, save, say
 from toolhone.cli.doctor_data import examine_data
 from toolhone.data.doctor.cleaning import Cleaned, Outcome, clean
 from toolhone.data.doctor.diagnose import Verdict

@@ -13,6 +13,7 @@ Every problem found in the input is a `DataError` whose text names the field; ca
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,7 +66,7 @@ class Tool:
         """
         try:
             errors = sorted(self._validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.path)))
-        except (OverflowError, ValueError, RecursionError, Unresolvable) as error:
+        except (OverflowError, ValueError, RecursionError, Unresolvable, re.error) as error:
             return [f"arguments: cannot be checked: {error}"]
         return [f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors]
 

@@ -45,7 +45,7 @@ _ID = re.compile(r"call\d{5}")
 
 @dataclass(frozen=True)
 class _Texts:
-    """What the template writes for the probes. `twice` is None where two calls are refused; `quoted` has a text that wants escapes."""
+    """What the template writes for the probes; `twice` is None where it refuses two calls, `quoted` holds a text with quotes."""
 
     none: str
     one: str

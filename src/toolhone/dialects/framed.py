@@ -8,8 +8,8 @@ one; what lies inside belongs to a `Body`, one small file each (`json_calls`, `n
 the tool's name, the call's id or its number. Text outside the calls is content; where nothing ends a call, text behind it is
 `STRAY_TEXT`. Nothing here knows a model; `derive` finds frame and body.
 
-A frame that plain text may begin with by chance (`[`, for instance) is *weak*: its calls are looked for only where a line begins,
-and what then does not look like a call is text.
+A frame that plain text may begin with by chance (`[`, for instance) is *weak*: its calls are looked for only where the body's
+own beginning follows, or, for bodies that begin in no way of their own, where a line begins; what then is no call is text.
 
 Reading is linear: marks are searched once from left to right, names and ids are bounded in length.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from toolhone.dialects.base import Problem, Reply
@@ -34,6 +34,7 @@ SPACE = r"(?:(?<!\s)\s*+|)"
 """White space of any length in front of a mark that is searched for, in time in proportion to it."""
 _SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}", NUMBER_SLOT: r"\d{1,6}"}
 _ANY_SLOT = "".join(_SLOTS)
+_LINE = r"(?:\A|(?<=\n))[ \t]*+"
 _NAME_ONLY = re.compile(rf"[^\s{{}}]{{0,{MAX_NAME}}}\Z")
 _SOLID = re.compile(r"\S")
 _PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
@@ -59,6 +60,11 @@ class Body(Protocol):
     @property
     def kind(self) -> str:
         """What the form is called in certificates."""
+        ...
+
+    @property
+    def begins(self) -> str:
+        """The pattern that all its calls begin with; empty where there is none."""
         ...
 
     def read(self, text: str, start: int, frame: Frame) -> Found:
@@ -90,8 +96,13 @@ class Frame:
         """The mark before a call; behind the first call also the one between two, where a call begins without any mark."""
         if not self.before.strip():
             return re.compile(loose(self.between.strip()) + r"\s*+") if (self.between or "").strip() and self.between else None
-        start = r"(?:\A|(?<=\n))[ \t]*+" if self.weak else ""
-        return re.compile(start + loose(self.before.strip()) + r"\s*+")
+        return re.compile((_LINE if self.weak else "") + loose(self.before.strip()) + r"\s*+")
+
+    def opening_of(self, begins: str) -> re.Pattern[str] | None:
+        """The same for a body that begins in this way."""
+        if not self.weak or not begins or not self.before.strip():
+            return self.opening
+        return _opening_of(self.before.strip(), begins)
 
     @cached_property
     def closing(self) -> re.Pattern[str]:
@@ -127,6 +138,11 @@ class Frame:
         """Where the next call begins behind `position`: no value reaches farther by guessing."""
         found = None if self.opening is None else self.opening.search(text, position)
         return len(text) if found is None else found.start()
+
+
+@lru_cache(maxsize=256)
+def _opening_of(before: str, begins: str) -> re.Pattern[str]:
+    return re.compile(rf"{loose(before)}\s*+(?={begins})")
 
 
 @dataclass(frozen=True)
@@ -242,7 +258,7 @@ class _Reading:
 
 def read_framed(text: str, frame: Frame, body: Body) -> Reply:
     """Read the text; never raises."""
-    reading = _Reading(text, frame, body, _Ahead(frame.opening, text), _Ahead(frame.next_closing, text))
+    reading = _Reading(text, frame, body, _Ahead(frame.opening_of(body.begins), text), _Ahead(frame.next_closing, text))
     pieces: list[str] = []
     calls: list[ToolCall] = []
     problem = Problem.NONE

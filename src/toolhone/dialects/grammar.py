@@ -24,7 +24,7 @@ from toolhone.dialects.grammar_calls import WAY_OUT, Call, Form, call_of, form_o
 from toolhone.dialects.grammar_styles import JsonStyle, text_until
 from toolhone.dialects.grammar_values import Values
 from toolhone.dialects.json_object import JsonObject
-from toolhone.dialects.lark import ANY, Rules, exactly, found_in, in_turn, loosely, one_of, plain, quoted, up_to
+from toolhone.dialects.lark import ANY, Rules, exactly, found_in, in_turn, loosely, one_of, plain, up_to
 from toolhone.dialects.loose_object import LooseObject
 from toolhone.dialects.named_json import NamedJson
 from toolhone.dialects.native import PROBE_TOOLS, NativeDialect
@@ -38,8 +38,8 @@ from toolhone.tokenizer import TextTokenizer
 
 _SLOT = re.compile(f"[{NAME_SLOT}{ID_SLOT}{NUMBER_SLOT}]")
 _GAP = r"/[ \n]{1,2}/"
-_LINE_CALL = r"((?s:.*)\n)?[ \t]*[\w.:\x2F-]+\((?s:.*)"
-"""The pattern of texts with a line that begins as a call of the syntax `calls` does."""
+_LINE_SIGN = r"[\w.:\x2F-]+\("
+"""The pattern of what a line begins with that the syntax `calls` may take for a call."""
 _BARE_JSON = (
     r"\s*(\[\s*)?\{\s*([\"'](?s:.*))?",
     r'((?s:.*)\n)?[ \t]*(\[[ \t]*)?\{\s*"(name|type|parameters|arguments)"\s*:(?s:.*)',
@@ -109,7 +109,7 @@ class _Turn:
         opens = [thought.open for thought in (self.habits.thought, USUAL)]
         limits = [rf"\s*({'|'.join(map(exactly, dict.fromkeys(opens)))}){ANY}"]
         limits += [found_in("|".join(map(exactly, dict.fromkeys(telling))))] if telling else []
-        limits += [_LINE_CALL] if self.form.lines else _BARE_JSON if isinstance(self.syntax, BareJson) else []
+        limits += [found_in(_LINE_SIGN, at_line=True)] if self.form.lines else _BARE_JSON if isinstance(self.syntax, BareJson) else []
         if isinstance(self.syntax, Framed) and not self.fixed:
             limits += [found_in(loosely(frame.between))] if frame.between and frame.between.strip() else []
             limits += [] if self.lead else [_begins(self.form.body)]
@@ -148,8 +148,7 @@ class _Turn:
         """What stands in front of the first call: text where there may be some, the mark, and what the call begins with."""
         rules, begins = self.rules, _named(self.mark, tool) + call.begins
         if self.form.lines:
-            pattern = rf"[\w.:\x2F-]+\("
-            return rules.terminal(up_to(exactly(begins), pattern, self._limits()[:1], at_line=True))
+            return rules.terminal(up_to(exactly(begins), _LINE_SIGN, self._limits()[:1], at_line=True))
         if not self.fixed or self.lead:
             return in_turn(self.gap, *rules.terms(begins))
         first = rules.parts(self.fixed)[0]

@@ -127,7 +127,7 @@ def call_of(form: Form, rules: Rules, tool: Tool) -> Call:
                 return Call(name + form.frame.middle, arguments)
             return Call("", in_turn(arguments, *rules.terms(form.frame.middle + name)))
         case PythonCalls():
-            return Call(f"{name}(", in_turn(_python_arguments(form, body, Values(rules, PythonStyle(), tool)), '")"'))
+            return Call(f"{name}(", in_turn(_python_arguments(body, Values(rules, PythonStyle(), tool)), '")"'))
         case LooseObject():
             return Call(name, Values(rules, LooseStyle(body.opening, body.closing), tool).arguments())
         case Parameters():
@@ -170,7 +170,7 @@ def _filled(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values)
     return f"({one_of(values.style.literal(values.rules, value))})"
 
 
-def _python_arguments(form: Form, body: PythonCalls, values: Values) -> str:
+def _python_arguments(body: PythonCalls, values: Values) -> str:
     items: list[tuple[str, bool]] = []
     for field in values.fields():
         value = values.of(field.schema)

@@ -9,7 +9,7 @@ line breaks. Schemas are turned into rules in `grammar_values`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,9 @@ SPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
 """White space inside JSON: as templates and models indent it, but never without end."""
 _IN_QUOTES = r'([^"\\\x00-\x1F\x7F]|\\["\\bfnrt])*'
 _IN_SINGLE_QUOTES = r"([^'\\\x00-\x1F\x7F]|\\['\\bfnrt])*"
+
+
+Words = tuple[str, str, str]
 
 
 class Style(Protocol):
@@ -39,7 +42,7 @@ class Style(Protocol):
         ...
 
     @property
-    def constants(self) -> Mapping[bool | None, str]:
+    def words(self) -> Words:
         """The words for true, false and null."""
         ...
 
@@ -66,7 +69,7 @@ class JsonStyle:
 
     avoid: str = ""
     space: str = SPACE
-    constants = {True: "true", False: "false", None: "null"}
+    words: Words = ("true", "false", "null")
 
     @property
     def embeds(self) -> bool:
@@ -92,8 +95,8 @@ class PythonStyle:
     """Python literals in one line."""
 
     space: str = " {1,2}"
-    embeds = True
-    constants = {True: "True", False: "False", None: "None"}
+    embeds: bool = True
+    words: Words = ("True", "False", "None")
 
     def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
         assert size == (0, None), "a string of some size is embedded"
@@ -117,8 +120,8 @@ class LooseStyle:
     opening: str
     closing: str
     space: str = ""
-    embeds = False
-    constants = {True: "true", False: "false", None: "null"}
+    embeds: bool = False
+    words: Words = ("true", "false", "null")
 
     def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
         return rules.rule(in_turn(*rules.terms(self.opening), text_until(rules, self.closing, size)))

@@ -27,26 +27,16 @@ from toolhone.schema import Json, Tool
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 """The formats of strings that the grammar library knows."""
 _OF_TYPE: Mapping[str, frozenset[str]] = {
-    "string": frozenset(("minLength", "maxLength", "pattern", "format")),
-    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
-    "array": frozenset(
-        (
-            "items",
-            "prefixItems",
-            "minItems",
-            "maxItems",
-            "uniqueItems",
-            "contains",
-            "minContains",
-            "maxContains",
-            "unevaluatedItems",
-        )
-    ),
-    "object": frozenset(
-        ("properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties", "maxProperties")
-        + ("dependentRequired", "dependentSchemas", "unevaluatedProperties")
-    ),
+    kind: frozenset(words.split())
+    for kind, words in {
+        "string": "minLength maxLength pattern format",
+        "number": "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf",
+        "array": "items prefixItems minItems maxItems uniqueItems contains minContains maxContains unevaluatedItems",
+        "object": "properties required additionalProperties patternProperties propertyNames minProperties maxProperties "
+        "dependentRequired dependentSchemas unevaluatedProperties",
+    }.items()
 }
+"""The keywords that speak of values of one type."""
 _OF_ANY = frozenset(("type", "enum", "const", "anyOf", "oneOf", "allOf", "not", "if", "then", "else", "$ref", "$dynamicRef"))
 _ASSERTIONS = _OF_ANY.union(*_OF_TYPE.values())
 _HANDLED: Mapping[str, frozenset[str]] = {
@@ -156,9 +146,9 @@ class Values:
             case "integer" | "number":
                 return self.rules.terminal(INTEGER if kind == "integer" else NUMBER)
             case "boolean":
-                return self.rules.rule(one_of([quoted(self.style.constants[True]), quoted(self.style.constants[False])]))
+                return self.rules.rule(one_of(list(map(quoted, self.style.words[:2]))))
             case "null":
-                return quoted(self.style.constants[None])
+                return quoted(self.style.words[2])
             case "array":
                 return self._array(schema)
         return self._object(schema, closed=bool(schema.get("properties")))
@@ -239,8 +229,7 @@ class Values:
             self._any = self.rules.reserve()
             key = self.style.other_key(self.rules, ())
             pair = in_turn(key, self.gap, self._any)
-            constants = [quoted(word) for word in self.style.constants.values()]
-            body = [self.style.string(self.rules), self.rules.terminal(NUMBER), *constants]
+            body = [self.style.string(self.rules), self.rules.terminal(NUMBER), *map(quoted, self.style.words)]
             body.append(in_turn('"["', self.gap, f"({self._any} ({self.comma} {self._any})*)?", self.gap, '"]"'))
             body.append(in_turn('"{"', self.gap, f"({pair} ({self.comma} {pair})*)?", self.gap, '"}"'))
             self.rules.define(self._any, one_of(body))

@@ -27,6 +27,7 @@ class JsonCalls:
     arguments: tuple[str, ...] = ("arguments",)
     literal: bool = False
     kind: str = field(default="json_calls", init=False)
+    begins: str = field(default=r"[{\[]", init=False)
 
     def read(self, text: str, start: int, frame: Frame) -> Found:
         if frame.weak and text[start : start + 1] not in ("{", "["):

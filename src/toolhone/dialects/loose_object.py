@@ -32,6 +32,7 @@ class LooseObject:
     opening: str
     closing: str
     kind: str = field(default="loose_object", init=False)
+    begins: str = field(default="", init=False)
 
     @cached_property
     def _end(self) -> re.Pattern[str]:

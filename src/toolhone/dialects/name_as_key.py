@@ -20,6 +20,7 @@ class NameAsKey:
 
     literal: bool = False
     kind: str = field(default="name_as_key", init=False)
+    begins: str = field(default=r"[{\[]", init=False)
 
     def read(self, text: str, start: int, frame: Frame) -> Found:
         if frame.weak and text[start : start + 1] not in ("{", "["):

@@ -31,6 +31,10 @@ class NamedJson:
     literal: bool = False
     kind: str = field(default="named_json", init=False)
 
+    @property
+    def begins(self) -> str:
+        return "" if self.name_first else r"[{\"]"
+
     def read(self, text: str, start: int, frame: Frame) -> Found:
         if not self.name_first:
             return self._object_first(text, start, frame)

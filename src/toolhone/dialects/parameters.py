@@ -22,8 +22,6 @@ from toolhone.dialects.literals import read_value
 from toolhone.dialects.typed import typed_call
 from toolhone.schema import Json, Tool, ToolCall
 
-_KEY = rf"[^\n]{{1,{MAX_NAME}}}?"
-
 
 @dataclass(frozen=True)
 class Parameters:
@@ -35,6 +33,7 @@ class Parameters:
     joins: str = ""
     literal: bool = False
     kind: str = field(default="parameters", init=False)
+    begins: str = field(default="", init=False)
 
     def typed(self, call: ToolCall, tool: Tool | None) -> ToolCall:
         return call if self.literal else typed_call(call, tool)
@@ -110,11 +109,13 @@ def _opens(body: Parameters) -> str:
 
 @lru_cache(maxsize=256)
 def _key_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
-    """What begins an argument, its name, and what stands before its value."""
+    """What begins an argument, its name (one line, without the mark that ends a value), and what stands before its value."""
     mark = body.separates.strip()
     space = body.separates[len(body.separates.rstrip()) :]
     behind = (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else "")) if mark else re.escape(body.separates)
-    return re.compile(rf"{_opens(body)}(?!{frame.follows})\s*+({_KEY}){behind}" + (r"\s*+" if body.literal else ""))
+    letter = rf"(?!{re.escape(body.closes.strip())})[^\n]" if body.closes.strip() else r"[^\n]"
+    key = rf"\s*+((?:{letter}){{1,{MAX_NAME}}}?)"
+    return re.compile(rf"{_opens(body)}(?!{frame.follows}){key}{behind}" + (r"\s*+" if body.literal else ""))
 
 
 @lru_cache(maxsize=256)

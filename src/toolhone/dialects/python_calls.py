@@ -19,7 +19,8 @@ from toolhone.dialects.framed import Found, Frame, followed
 from toolhone.dialects.literals import LiteralError, LiteralReader
 from toolhone.schema import Json, ToolCall
 
-_HEAD = re.compile(r"\s*([^\s(){}\[\],=\"']{1,256})\s*\(")
+_NAME = r"[^\s(){}\[\],=\"']{1,256}"
+_HEAD = re.compile(rf"\s*+({_NAME})\s*+\(")
 _KEY_TEXT = r"[^\s=(){}\[\],\"'][^=(){}\[\],\n]{0,255}?"
 _KEY = re.compile(rf"\s*({_KEY_TEXT})\s*=(?!=)\s*")
 
@@ -30,6 +31,7 @@ class PythonCalls:
 
     raw: str = ""
     kind: str = field(default="python_calls", init=False)
+    begins: str = field(default=rf"{_NAME}\s*+\(", init=False)
 
     def read(self, text: str, start: int, frame: Frame) -> Found:
         head = _HEAD.match(text, start)

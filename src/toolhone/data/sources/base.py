@@ -28,8 +28,8 @@ from toolhone.schema import Conversation, Task, Tool
 class About:
     """A published data set, as `toolhone data sources` lists it.
 
-    title and link: its usual name and where it is published. licence: of the data. rows: how many there are, as published. teaches: what
-    a model learns from it, or what it measures. only_tasks: made for evaluation, never to be trained on.
+    title and link: its usual name and where it is published. licence: of the data. rows: how many there are, as published. teaches:
+    what a model learns from it, or what it measures. only_tasks: made for evaluation, never to be trained on.
     """
 
     title: str
@@ -54,7 +54,8 @@ class Options:
     """What may be asked of a source; None means the source's own default. Asking for what a source does not use is refused.
 
     style: how GSM8K is told, `calls` or `short`. first_call: whether a GSM8K task also expects the first step as a call.
-    distractors: how many wrong tools Seal-Tools adds. catalogue: Seal-Tools' `tool.jsonl`. seed: of every choice made.
+    distractors: how many wrong tools are on offer besides (Seal-Tools, MetaTool, NESTFUL). catalogue: the file that describes the
+    tools, where it does not lie beside the rows. seed: of every choice made.
     skip_bad: count a row that is no conversation instead of stopping there. tools: what test cases have on offer. raw_prompt: keep
     the prompt and the answer of prompt rows as they are.
     """
@@ -89,7 +90,8 @@ class Loaded:
     conversations and `places`: the kept rows and where each stands. tasks: what the format gives for evaluation and episodes.
     only_tasks: kept rows that gave tasks and no conversation. skipped: rows by reason; `examples` has one sentence for each reason.
     repaired: kept rows that were mended, by kind of repair. noted: kept rows of which something could not be checked.
-    refused: the skipped rows, one by one, in the order of the file. read: rows in the file; len(conversations) + only_tasks + skipped.total() equals it.
+    refused: the skipped rows, one by one, in the order of the file. read: rows in the file; len(conversations) + only_tasks +
+    skipped.total() equals it.
     """
 
     conversations: Sequence[Conversation]
