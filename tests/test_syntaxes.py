@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 
 import pytest
 
-from dialect_cases import MALFORMED, MESSAGES, ONE, REFUSED, SYNTAX_NAMES, TEXTS, TOOLS, call
+from dialect_cases import MALFORMED, MESSAGES, ONE, REFUSED, SYNTAX_NAMES, TEXTS, TOOLS, TWO, call
 from dialect_models import random_calls, random_text
+from framed_cases import FORMS, Calls
 from toolhone.dialects.base import Problem, Reply, Syntax
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.roundtrip import check_reading
@@ -138,3 +140,81 @@ def test_argument_names_that_python_cannot_write_are_given_as_a_mapping() -> Non
     text = open_syntax("calls").write(None, said)
     assert text == 'f(a=1, **{"class": 2, "my-arg": "x"})'
     assert open_syntax("calls").read(text).calls == said
+
+
+SAID = {name: (content, calls) for name, content, calls in MESSAGES}
+EVERY_TEXT = [pytest.param(name, case, id=f"{name}-{case}") for name, form in FORMS.items() for case in form.texts]
+EVERY_WRONG = [(name, *case) for name, form in FORMS.items() for case in form.malformed]
+
+
+@pytest.mark.parametrize(("form", "case"), EVERY_TEXT)
+def test_each_published_form_is_read_from_its_exact_text(form: str, case: str) -> None:
+    content, calls = SAID[case]
+    assert FORMS[form].syntax.read(FORMS[form].texts[case], TOOLS) == Reply(content, calls)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_published_form_leaves_a_plain_answer_alone(form: str) -> None:
+    syntax = FORMS[form].syntax
+    for content in (
+        "It is 4.",
+        "First.\n\n  I will call f (n = 5), or O(n).\n- done [1] {x: 2} (see <b>) > 3 < 4; x['y'] = \"z\"",
+        "",
+    ):
+        assert syntax.read(syntax.frame.lead + content, TOOLS) == Reply(content)
+
+
+@pytest.mark.parametrize(("form", "text", "problem", "calls", "content"), EVERY_WRONG)
+def test_a_malformed_derived_text_has_its_problem_and_keeps_what_can_be_read(
+    form: str, text: str, problem: Problem, calls: Calls, content: str | None
+) -> None:
+    reply = FORMS[form].syntax.read(text, TOOLS)
+    assert (reply.problem, reply.calls, reply.content) == (problem, tuple(ToolCall(*one) for one in calls), content)
+
+
+RAW = {
+    "xml": "\n</parameter>",
+    "keys and values": "</arg_value>",
+    "escaped one by one": "<escape>",
+    "texts in marks": '<|"|>',
+    "python, bare quotes": "'",
+}
+"""Forms that write texts as they are, and the mark that ends one."""
+
+
+@pytest.mark.parametrize("form", [name for name in FORMS if name not in RAW])
+def test_an_argument_that_holds_a_whole_call_of_the_form_is_one_text(form: str) -> None:
+    one = FORMS[form]
+    for said in (one.texts["one"], f"a {one.texts['two']} b", f" {one.syntax.frame.after} ", f"{one.syntax.frame.between}{{"):
+        literal = repr(said)[1:-1] if form == "python" else json.dumps(said, ensure_ascii=False)[1:-1]
+        text = one.texts["one"].replace("2 + 2", literal)
+        assert one.syntax.read(text, TOOLS) == Reply(None, (call("calculator", expression=said),)), text
+
+
+@pytest.mark.parametrize("form", RAW)
+def test_a_text_written_as_it_is_may_hold_the_marks_that_begin_calls_and_end_values(form: str) -> None:
+    one = FORMS[form]
+    for said in (f"a{RAW[form]} b", f"{RAW[form]}{RAW[form]}a", f"{one.syntax.frame.before} a", f"a {one.syntax.frame.after}b"):
+        text = one.texts["one"].replace("2 + 2", said)
+        assert one.syntax.read(text, TOOLS) == Reply(None, (call("calculator", expression=said),)), text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_blocks_of_calls_are_both_read(form: str) -> None:
+    text = FORMS[form].texts["one"]
+    joint = FORMS[form].syntax.frame.between if not FORMS[form].syntax.frame.before else "\n"
+    assert FORMS[form].syntax.read(f"{text}{joint}{text}", TOOLS).calls == ONE * 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_beginning_of_a_derived_text_is_read_without_inventing_a_call(form: str) -> None:
+    one = FORMS[form]
+    text = one.texts["two"]
+    for length in range(len(text)):
+        reply = one.syntax.read(text[:length], TOOLS)
+        assert reply.calls in ((), TWO[:1], TWO), text[:length]
+
+
+def test_a_derived_syntax_writes_nothing_itself() -> None:
+    with pytest.raises(DialectError, match="the model's own template"):
+        FORMS["xml"].syntax.write(None, ONE)

@@ -41,8 +41,8 @@ class ModelSection(Section):
     markup: str = Field("auto", description="the chat markup around json, calls, tagged: auto, template, chatml or plain")
     history: Literal["template", "kept"] = Field(
         "template",
-        description="where a chat template rewrites earlier turns: 'template' lets it, as when the model is served (one row for each "
-        "turn); 'kept' leaves them as they were said (one row)",
+        description="where a chat template rewrites earlier turns: 'template' lets it, as when the model is served (one row for "
+        "each turn); 'kept' leaves them as they were said (one row)",
     )
     template_switches: dict[str, Any] | None = Field(
         None, description="keywords for the chat template, such as {'enable_thinking': false}; none: what its proof finds"
@@ -201,6 +201,8 @@ class RlSection(Section):
     beta: float = Field(0.0, ge=0, description="weight of the KL to the reference; DPO's beta")
     epsilon: float = Field(0.2, gt=0, description="lower clip of the ratio")
     epsilon_high: float | None = Field(None, gt=0, description="upper clip; none: epsilon")
+    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field("dapo", description="GRPO: which loss")
+    scale_rewards: Literal["deviation", "none"] = Field("deviation", description="GRPO: divide rewards by their group's deviation")
     inner_epochs: int = Field(1, gt=0, description="passes over the episodes of a step")
     mini_batch_size: int | None = Field(None, gt=0, description="tasks in one optimiser step; none: all of them")
     sampler_refresh_every: int = Field(1, gt=0, description="steps between snapshots that sample")

@@ -96,7 +96,7 @@ def sft(
     if plan.optimizer == "muon" and not trainer.can.muon:
         raise CapabilityError("training.optimizer: this backend has no muon; use adamw")
     total = planned_steps(plan, len(rows))
-    state = _resume(trainer, run, resume_from)
+    state = resume(trainer, run, resume_from)
     started = time.monotonic() - state.seconds
     tally, scores, saved = Tally(), "", state.step
     hooks.progress.start("training", total, state.step)
@@ -112,17 +112,17 @@ def sft(
             if due(state.step, plan.log_every, total):
                 tally = _report(tally, state, total, plan, run, hooks)
             if due(state.step, plan.save_every, total):
-                _save(f"checkpoint_step_{state.step}", state, run, hooks)
+                save(f"checkpoint_step_{state.step}", state, run, hooks)
                 saved = state.step
             if due(state.step, plan.validate_every, total):
                 with tally.paused():
-                    scores = _validate(trainer, held_out, state, run, hooks)
+                    scores = validate(trainer, held_out, state, run, hooks)
         stopped = stopping()
     if stopped and state.step < total:
         if saved != state.step:
-            _save(f"checkpoint_step_{state.step}", state, run, hooks)
+            save(f"checkpoint_step_{state.step}", state, run, hooks)
         return Ending.INTERRUPTED
-    _save(FINAL, state, run, hooks, optimizer=False)
+    save(FINAL, state, run, hooks, optimizer=False)
     return Ending.FINISHED_ON_REQUEST if stopped else Ending.FINISHED
 
 
@@ -174,7 +174,8 @@ def optimizer_at(plan: TrainingSection, step: int, total: int) -> Optimizer:
     return Muon(muon.learning_rate * share, adam, muon.momentum, muon.weight_decay, plan.max_grad_norm)
 
 
-def _resume(trainer: Trainer, run: Run, folder: Path | None) -> State:
+def resume(trainer: Trainer, run: Run, folder: Path | None) -> State:
+    """The state that a checkpoint noted, its weights and optimiser taken; a new one without a folder."""
     if folder is None:
         run.cut_back(0)
         return State()
@@ -224,7 +225,7 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
     return Tally(skipped_in_a_row=tally.skipped_in_a_row)
 
 
-def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> str:
+def validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> str:
     """Loss on held-out rows and scores of generated replies, given back as a line; keeps the best checkpoint by exact match."""
     sampler = trainer.snapshot()
     scores, samples = hooks.validate(sampler)
@@ -237,7 +238,7 @@ def _validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run,
     score = scores.get("exact_match", 0.0 if loss is None else -loss)
     if math.isfinite(score) and (state.best_score is None or score > state.best_score):
         state.best_score = score
-        _save(BEST, state, run, hooks, optimizer=False)
+        save(BEST, state, run, hooks, optimizer=False)
     return " ".join(f"{name} {value:.2f}" for name, value in scores.items() if name in SHOWN)
 
 
@@ -247,7 +248,8 @@ def mean_nll(sampler: Sampler, rows: Sequence[Row]) -> float | None:
     return -float(sum(values.sum() for values in sampler.logprobs(rows))) / trained if trained else None
 
 
-def _save(name: str, state: State, run: Run, hooks: Hooks, optimizer: bool = True) -> None:
+def save(name: str, state: State, run: Run, hooks: Hooks, optimizer: bool = True) -> None:
+    """Write a checkpoint with its state."""
     run.save_checkpoint(name, vars(state), lambda folder: hooks.save(folder, optimizer))
 
 

@@ -16,6 +16,7 @@ policy; see `backends.base.check_unconstrained`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ from toolhone.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Grammars:
@@ -55,7 +58,9 @@ class Grammars:
         for tool in tools:
             alone = self._matcher([tool])
             if alone.is_error():
-                raise DialectError(f"tool {tool.name!r} cannot be constrained: {_reason(alone)}; evaluate without evaluation.constrained")
+                raise DialectError(
+                    f"tool {tool.name!r} cannot be constrained: {_reason(alone)}; evaluate without evaluation.constrained"
+                )
         raise DialectError(f"these {len(tools)} tools cannot be constrained: {_reason(matcher)}; offer fewer at once")
 
     def _matcher(self, tools: Sequence[Tool]) -> LLMatcher:
@@ -88,7 +93,7 @@ class GrammarConstraint:
 def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
     """The library's view of the tokenizer, in which control tokens stand for nothing but themselves."""
     try:
-        from llguidance import LLTokenizer
+        from llguidance import LLTokenizer, TokenizerWrapper
     except ImportError:
         raise CapabilityError(
             "evaluation.constrained needs the library llguidance, which is not installed; install it with: "
@@ -99,7 +104,30 @@ def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
     control = set(tokenizer.control_texts)
     for token in body.get("added_tokens", []):
         token["special"] = token["content"] in control
-    return LLTokenizer(json.dumps(body), n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
+    try:
+        return LLTokenizer(json.dumps(body), n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
+    except ValueError:
+        return LLTokenizer(TokenizerWrapper(_Texts(tokenizer)))
+
+
+class _Texts:
+    """A tokenizer as a list of its ids' texts, for kinds that the library cannot read by itself."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        control = {tokenizer.control_id(text): text for text in tokenizer.control_texts}
+        names = tokenizer.wrapped.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))
+        self._tokenizer = tokenizer
+        self.eos_token_id = tokenizer.pad_id if tokenizer.eos_id is None else tokenizer.eos_id
+        self.bos_token_id = None
+        self.special_token_ids = [index for index in control if index is not None]
+        self.tokens = [self._bytes(index, str(name)) for index, name in enumerate(names)]
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+    def _bytes(self, index: int, name: str) -> bytes:
+        byte = _BYTE.fullmatch(name)
+        return bytes([int(byte[1], 16)]) if byte is not None else self._tokenizer.decode([index]).encode()
 
 
 def _reason(matcher: LLMatcher) -> str:

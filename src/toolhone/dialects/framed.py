@@ -36,12 +36,19 @@ _SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}"
 _ANY_SLOT = "".join(_SLOTS)
 _LINE = r"(?:\A|(?<=\n))[ \t]*+"
 _NAME_ONLY = re.compile(rf"[^\s{{}}]{{0,{MAX_NAME}}}\Z")
+_TAG = re.compile(rf"<[^<>\s{_ANY_SLOT}]*>?|\[[^\[\]\s{_ANY_SLOT}]*\]?|[^<>\[\]\s{_ANY_SLOT}]+[>\]]?")
+_ORDINARY = re.compile(r"[\w().,:;!?'\"-]*")
 _SOLID = re.compile(r"\S")
+_SEAM = re.compile(r"(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
 _PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
 
 
 def loose(mark: str) -> str:
-    """The pattern for a mark: white space in it may be any, or none."""
+    """The pattern for a mark: white space in it may be any, or none, and may stand between its brackets and tags."""
+    return r"\s*+".join(_loose_piece(piece) for piece in _SEAM.split(mark))
+
+
+def _loose_piece(mark: str) -> str:
     return "".join(r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece) for piece in _PIECE.findall(mark))
 
 
@@ -223,8 +230,19 @@ class _Reading:
             closing = frame.closing.match(text, found.end)
             if closing is not None:
                 return Found(closing.end(), tuple(calls), self._behind(closing.end()))
-            at_end = _SOLID.search(text, found.end) is None
-            return Found(len(text) if at_end else self._resume(found.end), tuple(calls), Problem.UNCLOSED)
+            if self._may_end(found.end):
+                return Found(self._resume(found.end), tuple(calls), Problem.UNCLOSED)
+            return self._broken(Found(found.end, (), Problem.NOT_JSON), tuple(calls[: len(calls) - len(found.calls)]))
+
+    def _may_end(self, end: int) -> bool:
+        """Whether a call without its end mark is over here: at the end of the text, at the next call, at a part of the mark."""
+        solid = _SOLID.search(self.text, end)
+        opening = self.openings.at(end)
+        if solid is None or (opening is not None and opening.start() <= solid.start()):
+            return True
+        rest = self.text[solid.start() : solid.start() + 2 * len(self.frame.after)]
+        begun = solid.start() + len(rest) == len(self.text) and _packed(self.frame.after).startswith(_packed(rest))
+        return begun or any(rest.startswith(part) for part in _telling(self.frame.after))
 
     def _behind(self, end: int) -> Problem:
         """Text behind a call that nothing ends is stray, unless the next call follows."""
@@ -236,7 +254,7 @@ class _Reading:
         """A call that could not be read; `UNCLOSED` where its end never comes, or comes behind another call's beginning."""
         closing, opening = self.closings.at(found.end), self.openings.at(found.end)
         problem = found.problem
-        if problem in (Problem.NOT_JSON, Problem.NOT_A_CALL) and not self.frame.weak:
+        if problem is Problem.NOT_JSON or (problem is Problem.NOT_A_CALL and not self.frame.weak):
             late = closing is None or (opening is not None and opening.start() < closing.start())
             if late if self.frame.after.strip() else opening is None and self._cut_off(found):
                 problem = Problem.UNCLOSED
@@ -254,6 +272,10 @@ class _Reading:
         if closing is not None and (opening is None or closing.start() <= opening.start()):
             return closing.end()
         return len(self.text) if opening is None else opening.start()
+
+
+def _packed(text: str) -> str:
+    return "".join(text.split())
 
 
 def read_framed(text: str, frame: Frame, body: Body) -> Reply:
@@ -292,9 +314,9 @@ def _skip_lead(text: str, frame: Frame) -> int:
 
 
 def _telling(mark: str) -> list[str]:
-    """The parts of a mark that no plain text would hold by chance."""
-    parts = [part for part in re.split(rf"[\s{_ANY_SLOT}]+", mark) if len(part) > 2 or not part.isascii()]
-    return [part for part in parts if part and not part.replace("_", "").isalnum()]
+    """The parts of a mark (tags, for instance) that no plain text would hold by chance."""
+    parts = [part for part in _TAG.findall(mark) if len(part) > 2 or not part.isascii()]
+    return [part for part in parts if not _ORDINARY.fullmatch(part)]
 
 
 def read_name(text: str, start: int, frame: Frame, ends: re.Pattern[str] | None = None) -> tuple[str, int] | None:

@@ -38,8 +38,9 @@ from toolhone.tokenizer import TextTokenizer
 
 _SLOT = re.compile(f"[{NAME_SLOT}{ID_SLOT}{NUMBER_SLOT}]")
 _GAP = r"/[ \n]{1,2}/"
-_LINE_SIGN = r"[\w.:\x2F-]+\("
-"""The pattern of what a line begins with that the syntax `calls` may take for a call."""
+_WORD = r"A-Za-z0-9_.:\x2F\x{80}-\x{10FFFF}-"
+_LINE = rf"[ \t]*([{_WORD}]+([^{_WORD}(\n][^\n]*)?|([^{_WORD} \t\n][^\n]*)?)"
+"""The pattern of a line that the syntax `calls` cannot take for a call: it does not begin with a name and an opening bracket."""
 _BARE_JSON = (
     r"\s*(\[\s*)?\{\s*([\"'](?s:.*))?",
     r'((?s:.*)\n)?[ \t]*(\[[ \t]*)?\{\s*"(name|type|parameters|arguments)"\s*:(?s:.*)',
@@ -52,7 +53,7 @@ def grammar_of(dialect: Dialect, tools: Sequence[Tool], tokenizer: TextTokenizer
     if not isinstance(dialect, NativeDialect | WrittenDialect):
         raise DialectError(f"the dialect {dialect.name!r} has no grammar; {WAY_OUT}")
     control = {text: index for text in tokenizer.control_texts if (index := tokenizer.control_id(text)) is not None}
-    return _Turn(Rules(control), dialect, form_of(dialect)).grammar(tools)
+    return _Turn(Rules(control), dialect, form_of(dialect, control)).grammar(tools)
 
 
 class _Turn:
@@ -72,7 +73,7 @@ class _Turn:
         trail = f"({in_turn(*rules.terms(habits.trail))})?" if habits.trail else ""
         turns = [in_turn(self._text(), trail, stop)]
         if tools:
-            turns.append(in_turn(self._calls(tools), trail, stop))
+            turns.append(in_turn(self._calls(tools), self._text() if self.form.text_behind else "", trail, stop))
         return rules.grammar(in_turn(self._thought(), f"({one_of(turns)})"))
 
     def _thought(self) -> str:
@@ -89,7 +90,8 @@ class _Turn:
             style = JsonStyle()
             return in_turn(self.gap, Values(self.rules, style, PROBE_TOOLS[0]).object_of([("final", style.string(self.rules))]))
         limits = [*self._limits(), *([self._sign()] if self.fixed else [])]
-        text = f"{self.rules.terminal(plain(limits))}?"
+        lines = f"/{_LINE}(\\n{_LINE})*/ & " if self.form.lines else ""
+        text = f"{self.rules.terminal(lines + plain(limits))}?"
         return in_turn(self.gap, *self.rules.terms(self.lead), text) if self.lead else text
 
     @property
@@ -109,7 +111,7 @@ class _Turn:
         opens = [thought.open for thought in (self.habits.thought, USUAL)]
         limits = [rf"\s*({'|'.join(map(exactly, dict.fromkeys(opens)))}){ANY}"]
         limits += [found_in("|".join(map(exactly, dict.fromkeys(telling))))] if telling else []
-        limits += [found_in(_LINE_SIGN, at_line=True)] if self.form.lines else _BARE_JSON if isinstance(self.syntax, BareJson) else []
+        limits += _BARE_JSON if isinstance(self.syntax, BareJson) else ()
         if isinstance(self.syntax, Framed) and not self.fixed:
             limits += [found_in(loosely(frame.between))] if frame.between and frame.between.strip() else []
             limits += [] if self.lead else [_begins(self.form.body)]
@@ -148,15 +150,31 @@ class _Turn:
         """What stands in front of the first call: text where there may be some, the mark, and what the call begins with."""
         rules, begins = self.rules, _named(self.mark, tool) + call.begins
         if self.form.lines:
-            return rules.terminal(up_to(exactly(begins), _LINE_SIGN, self._limits()[:1], at_line=True))
+            limits = " & ".join(f"~/{pattern}/" for pattern in self._limits())
+            return rules.terminal(rf"/({_LINE}\n)*[ \t]*{exactly(begins)}/ & {limits}")
         if not self.fixed or self.lead:
-            return in_turn(self.gap, *rules.terms(begins))
+            return f"({one_of([in_turn(self.gap, *rules.terms(begins)), *self._behind_answer(tool, call)])})"
         first = rules.parts(self.fixed)[0]
         rest = rules.terms(begins[len(first) :])
         if rules.token(first) is not None:
             text = rules.terminal(plain([*self._limits(), self._sign()]))
             return in_turn(f"{text}?", *rules.terms(first), *rest)
         return in_turn(rules.terminal(up_to(exactly(first), loosely(first), self._limits(), at_line=self._weak)), *rest)
+
+    def _behind_answer(self, tool: Tool, call: Call) -> list[str]:
+        """A first call behind an answer with its lead, where the mark between two calls can also stand behind an answer."""
+        between = (self.form.frame.between or "").strip()
+        if self.fixed or not self.lead or not between or _SLOT.search(between):
+            return []
+        rules, first = self.rules, self.rules.parts(between)[0]
+        rest = rules.terms(between[len(first) :] + call.begins)
+        sign = found_in(loosely(first))
+        limits = [limit for limit in self._limits() if limit != found_in(loosely(between))]
+        if rules.token(first) is not None:
+            return [
+                in_turn(self.gap, *rules.terms(self.lead), f"{rules.terminal(plain([*limits, sign]))}?", *rules.terms(first), *rest)
+            ]
+        return [in_turn(self.gap, *rules.terms(self.lead), rules.terminal(up_to(exactly(first), loosely(first), limits)), *rest)]
 
 
 def _named(mark: str, tool: Tool) -> str:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import Problem, Reply
 from toolhone.dialects.calls import Calls
-from toolhone.dialects.derive import FIRST, TOOL, VALUE, derive
+from toolhone.dialects.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
 from toolhone.dialects.framed import Body, Frame, Framed, is_name
 from toolhone.dialects.grammar_styles import JsonStyle, LooseStyle, PythonStyle, Style, text_until
 from toolhone.dialects.grammar_values import Field, Values, members
@@ -38,8 +38,10 @@ from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
 _ONE = ToolCall(TOOL, {FIRST: VALUE})
+_BOTH = ToolCall(TOOL, {FIRST: VALUE, SECOND: VALUE_2})
+_TOOLS = tuple(replace(tool, description="Does it.") for tool in PROBE_TOOLS)
 _ID = re.compile(r"call\d{5}")
-_ANY_ID = "/[A-Za-z0-9_.:-]{1,40}/"
+_ANY_ID, _ANY_COUNT = "/[A-Za-z0-9_.:-]{1,40}/", "/[0-9]{1,3}/"
 _PLAIN_NAME = re.compile(r"[^\s(){}\[\],=\"'<>|]{1,256}")
 _LINE_NAME = re.compile(r"[^\W\d][\w.:/-]*")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
@@ -49,11 +51,17 @@ WAY_OUT = "evaluate without evaluation.constrained"
 
 @dataclass(frozen=True)
 class Form:
-    """How a dialect writes calls. `example`: the JSON (or Python) value it writes for one call, None where the form has none."""
+    """How a dialect writes calls.
+
+    `lines`: each stands on a line of its own, without marks. `ordered`: arguments are sorted by name. `text_behind`: the text of a
+    turn stands behind its calls. `example`: the JSON (or Python) value that stands for one call; None where the form has none.
+    """
 
     frame: Frame
     body: Body
     lines: bool
+    ordered: bool
+    text_behind: bool
     example: Json = None
 
     @property
@@ -70,21 +78,40 @@ class Call:
     rest: str
 
 
-def form_of(dialect: NativeDialect | WrittenDialect) -> Form:
+def form_of(dialect: NativeDialect | WrittenDialect, control: Collection[str]) -> Form:
     """The form of calls in this dialect. `DialectError` where it has none that a grammar can say."""
     one = _written(dialect, [_ONE])
     if isinstance(dialect.syntax, Framed):
         found: Framed | None = dialect.syntax
     else:
         proposed = derive(lambda calls: _written(dialect, calls), dialect.habits.lead)
-        found = next((framed for framed in proposed if one is not None and framed.read(one, PROBE_TOOLS).calls == (_ONE,)), None)
+        found = next((framed for framed in proposed if one is not None and framed.read(one, _TOOLS).calls == (_ONE,)), None)
     if found is None or one is None:
         raise DialectError(f"no grammar was found for the calls of the dialect {dialect.name!r}; {WAY_OUT}")
     literal = getattr(found.body, "literal", False)
     example = None
     if isinstance(found.body, JsonCalls | NameAsKey):
         example = next((value for value in _values(one, literal) if TOOL in str(value) and VALUE in str(value)), None)
-    return Form(found.frame, found.body, isinstance(dialect.syntax, Calls), example)
+    frame, body = _whole_marks(found.frame, found.body, control)
+    both = _written(dialect, [_BOTH]) or ""
+    ordered = 0 <= both.find(VALUE_2) < both.find(VALUE)
+    beside = _written(dialect, [_ONE], VALUE_2) or ""
+    return Form(frame, body, isinstance(dialect.syntax, Calls), ordered, beside.find(VALUE_2) > beside.find(VALUE), example)
+
+
+def _whole_marks(frame: Frame, body: Body, control: Collection[str]) -> tuple[Frame, Body]:
+    """The same marks, cut in other places: where no control token is cut in two by what ends a value and what follows it."""
+    if not isinstance(body, Parameters) or body.joins:
+        return frame, body
+    cuts = [(text[:k], text[k:]) for text in control for k in range(1, len(text))]
+    for begin, end in cuts:
+        follow = [body.opens, frame.after, *([] if frame.between is None else [frame.between])]
+        if body.closes.endswith(begin) and all(mark.startswith(end) for mark in follow):
+            k = len(end)
+            between = None if frame.between is None else frame.between[k:]
+            moved = replace(frame, middle=frame.middle + end, after=frame.after[k:], between=between)
+            return moved, replace(body, opens=body.opens[k:], closes=body.closes + end)
+    return frame, body
 
 
 def _values(text: str, literal: bool) -> Iterator[Json]:
@@ -94,9 +121,9 @@ def _values(text: str, literal: bool) -> Iterator[Json]:
             yield found.value
 
 
-def _written(dialect: NativeDialect | WrittenDialect, calls: Sequence[ToolCall]) -> str | None:
+def _written(dialect: NativeDialect | WrittenDialect, calls: Sequence[ToolCall], content: str | None = None) -> str | None:
     """The text of a turn with these calls, without stop mark and reasoning; None where the dialect refuses it."""
-    asked = Conversation((Message("user", "question"), Message("assistant", tool_calls=tuple(calls))), PROBE_TOOLS)
+    asked = Conversation((Message("user", "question"), Message("assistant", content, None, tuple(calls))), _TOOLS)
     try:
         spans = dialect.render(asked)[-1]
     except DialectError:
@@ -114,6 +141,7 @@ def _written(dialect: NativeDialect | WrittenDialect, calls: Sequence[ToolCall])
 def call_of(form: Form, rules: Rules, tool: Tool) -> Call:
     """The call of this tool in this form."""
     _check_name(form, tool)
+    tool = replace(tool, parameters=_sorted(tool.parameters)) if form.ordered else tool
     body, name = form.body, tool.name
     match body:
         case JsonCalls():
@@ -146,6 +174,17 @@ def _check_name(form: Form, tool: Tool) -> None:
         )
 
 
+def _sorted(schema: Json) -> Json:
+    """The schema with the properties of every object in the order of their names."""
+    if isinstance(schema, list):
+        return [_sorted(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    inner = {key: _sorted(value) for key, value in schema.items()}
+    properties = inner.get("properties")
+    return {**inner, "properties": dict(sorted(properties.items()))} if isinstance(properties, dict) else inner
+
+
 def _json_style(literal: bool) -> Style:
     return PythonStyle() if literal else JsonStyle()
 
@@ -167,6 +206,10 @@ def _filled(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values)
         return values.object_of([(key, _filled(inner, (*path, key), body, values)) for key, inner in value.items()])
     if isinstance(value, str) and _ID.fullmatch(value):
         return in_turn(r'"\""', _ANY_ID, r'"\""')
+    if isinstance(value, str) and value.isdigit():
+        return in_turn(r'"\""', _ANY_COUNT, r'"\""')
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _ANY_COUNT
     return f"({one_of(values.style.literal(values.rules, value))})"
 
 
@@ -175,8 +218,9 @@ def _python_arguments(body: PythonCalls, values: Values) -> str:
     for field in values.fields():
         value = values.of(field.schema)
         if body.raw:
-            value = one_of([_raw_string(body.raw, values, case) or values.of(case) for case in values.cases(field.schema)])
-            value = values.rules.rule(value)
+            value = values.rules.rule(
+                one_of([way for case in values.cases(field.schema) for way in _raw_ways(body.raw, values, case)])
+            )
         plain = _IDENTIFIER.fullmatch(field.name) and not keyword.iskeyword(field.name)
         key = f"{field.name}=" if plain else ""
         term = in_turn(quoted(key), value) if key else in_turn('"**{"', values.style.key(field.name), values.gap, value, '"}"')
@@ -184,12 +228,13 @@ def _python_arguments(body: PythonCalls, values: Values) -> str:
     return members(values.rules, items, values.rules.terminal(_COMMA))
 
 
-def _raw_string(quote: str, values: Values, case: Json) -> str:
-    """A text between quotes without escapes; empty where the case is no plain string."""
-    if not isinstance(case, Mapping) or case.get("type") != "string" or "enum" in case or "const" in case:
-        return ""
-    size = values.size(case)
-    return in_turn(quoted(quote), text_until(values.rules, quote, size))
+def _raw_ways(quote: str, values: Values, case: Mapping[str, Json]) -> list[str]:
+    """The ways to write a value where texts stand between quotes without escapes."""
+    if case.get("type") == "string":
+        return [in_turn(quoted(quote), text_until(values.rules, quote, values.size(case)))]
+    raw = [value for value in case.get("enum", ()) if isinstance(value, str) and not re.search(rf"{quote}\s*[,)]", value)]
+    others = [] if "enum" in case and len(raw) == len(case["enum"]) else [values.of(case)]
+    return [*(quoted(f"{quote}{value}{quote}") for value in raw), *others]
 
 
 def _parameters(body: Parameters, rules: Rules, tool: Tool) -> str:

@@ -21,11 +21,16 @@ INTEGER = "/-?(0|[1-9][0-9]{0,18})/"
 NUMBER = r"/-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?/"
 SPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
 """White space inside JSON: as templates and models indent it, but never without end."""
-_IN_QUOTES = r'([^"\\\x00-\x1F\x7F]|\\["\\bfnrt])*'
-_IN_SINGLE_QUOTES = r"([^'\\\x00-\x1F\x7F]|\\['\\bfnrt])*"
+_IN_QUOTES = r'([^"\\\x00-\x1F\x7F]|\\["\\bfnrt])'
+_IN_SINGLE_QUOTES = r"([^'\\\x00-\x1F\x7F]|\\['\\bfnrt])"
 
 
-Words = tuple[str, str, str]
+Size = tuple[int, int | None]
+"""The least and the greatest number of characters."""
+ANY_SIZE: Size = (0, None)
+Words = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+_JSON_WORDS: Words = (("true",), ("false",), ("null",))
+_BOTH_WORDS: Words = (("True", "true"), ("False", "false"), ("None", "null"))
 
 
 class Style(Protocol):
@@ -43,11 +48,11 @@ class Style(Protocol):
 
     @property
     def words(self) -> Words:
-        """The words for true, false and null."""
+        """The words for true, for false and for null."""
         ...
 
-    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
-        """Any string; of this size where `embeds` is False."""
+    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
+        """Any string of this size."""
         ...
 
     def key(self, name: str) -> str:
@@ -69,22 +74,21 @@ class JsonStyle:
 
     avoid: str = ""
     space: str = SPACE
-    words: Words = ("true", "false", "null")
+    words: Words = _JSON_WORDS
 
     @property
     def embeds(self) -> bool:
         return not self.avoid
 
-    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
-        assert size == (0, None) or self.avoid, "a string of some size is embedded"
-        characters = _IN_QUOTES if size == (0, None) else f"{_IN_QUOTES[:-1]}{{{size[0]},{'' if size[1] is None else size[1]}}}"
-        return rules.terminal(f'/"{characters}"/' + (f" & ~/{found_in(self.avoid)}/" if self.avoid else ""))
+    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
+        limit = f" & ~/{found_in(self.avoid)}/" if self.avoid else ""
+        return rules.terminal(f'/"{_IN_QUOTES}{_times(size)}"/{limit}')
 
     def key(self, name: str) -> str:
         return quoted(f"{json.dumps(name, ensure_ascii=False)}:")
 
     def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
-        return in_turn(_other(rules, f'/"{_IN_QUOTES}"/', [json.dumps(name, ensure_ascii=False) for name in declared]), '":"')
+        return in_turn(_other(rules, f'/"{_IN_QUOTES}*"/', [json.dumps(name, ensure_ascii=False) for name in declared]), '":"')
 
     def literal(self, rules: Rules, value: Json) -> list[str]:  # noqa: ARG002
         return [quoted(json.dumps(value, ensure_ascii=False))]
@@ -92,22 +96,21 @@ class JsonStyle:
 
 @dataclass(frozen=True)
 class PythonStyle:
-    """Python literals in one line."""
+    """Python literals in one line, with the words of Python or JSON."""
 
     space: str = " {1,2}"
     embeds: bool = True
-    words: Words = ("True", "False", "None")
+    words: Words = _BOTH_WORDS
 
-    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
-        assert size == (0, None), "a string of some size is embedded"
-        return rules.terminal(f"/\"{_IN_QUOTES}\"|'{_IN_SINGLE_QUOTES}'/")
+    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
+        return rules.terminal(f"/\"{_IN_QUOTES}{_times(size)}\"|'{_IN_SINGLE_QUOTES}{_times(size)}'/")
 
     def key(self, name: str) -> str:
         return "(" + " | ".join(quoted(f"{text}:") for text in _texts(name)) + ")"
 
     def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
         texts = [text for name in declared for text in _texts(name)]
-        return in_turn(_other(rules, f"/\"{_IN_QUOTES}\"|'{_IN_SINGLE_QUOTES}'/", texts), '":"')
+        return in_turn(_other(rules, f"/\"{_IN_QUOTES}*\"|'{_IN_SINGLE_QUOTES}*'/", texts), '":"')
 
     def literal(self, rules: Rules, value: Json) -> list[str]:  # noqa: ARG002
         return [quoted(text) for text in _texts(value)]
@@ -121,9 +124,9 @@ class LooseStyle:
     closing: str
     space: str = ""
     embeds: bool = False
-    words: Words = ("true", "false", "null")
+    words: Words = _BOTH_WORDS
 
-    def string(self, rules: Rules, size: tuple[int, int | None] = (0, None)) -> str:
+    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
         return rules.rule(in_turn(*rules.terms(self.opening), text_until(rules, self.closing, size)))
 
     def key(self, name: str) -> str:
@@ -137,7 +140,7 @@ class LooseStyle:
         return [in_turn(*rules.terms(text))]
 
 
-def text_until(rules: Rules, mark: str, size: tuple[int, int | None] = (0, None)) -> str:
+def text_until(rules: Rules, mark: str, size: Size = ANY_SIZE) -> str:
     """Any text of this size that does not hold the mark, and the mark behind it."""
     sign = loosely(mark)
     first = rules.parts(mark)[0]
@@ -145,10 +148,15 @@ def text_until(rules: Rules, mark: str, size: tuple[int, int | None] = (0, None)
     if rules.token(first) is not None:
         text = rules.terminal(plain([found_in(sign)], max(low, 1), high))
         return in_turn(f"{text}{'' if low else '?'}" if high != 0 else "", *rules.terms(mark))
-    many = "*" if size == (0, None) else f"{{{low},{'' if high is None else high}}}"
+    many = _times(size)
     if rules.parts(mark) == [mark]:
         return rules.terminal(up_to(exactly(mark), sign, size=many))
     return in_turn(rules.terminal(up_to(exactly(first), loosely(first), size=many)), *rules.terms(mark[len(first) :]))
+
+
+def _times(size: Size) -> str:
+    """How often a character may stand in a text of this size."""
+    return "*" if size == ANY_SIZE else f"{{{size[0]},{'' if size[1] is None else size[1]}}}"
 
 
 def _texts(value: Json) -> list[str]:

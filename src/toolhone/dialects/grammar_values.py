@@ -146,15 +146,15 @@ class Values:
             case "integer" | "number":
                 return self.rules.terminal(INTEGER if kind == "integer" else NUMBER)
             case "boolean":
-                return self.rules.rule(one_of(list(map(quoted, self.style.words[:2]))))
+                return self.rules.rule(one_of([quoted(word) for words in self.style.words[:2] for word in words]))
             case "null":
-                return quoted(self.style.words[2])
+                return self.rules.rule(one_of(list(map(quoted, self.style.words[2]))))
             case "array":
                 return self._array(schema)
         return self._object(schema, closed=bool(schema.get("properties")))
 
     def _string(self, schema: Mapping[str, Json], about: frozenset[str]) -> str:
-        if self.style.embeds and about:
+        if self.style.embeds and about & {"pattern", "format"}:
             return self._embedded({key: schema[key] for key in ("type", *sorted(about))})
         return self.style.string(self.rules, self.size(schema))
 
@@ -229,7 +229,8 @@ class Values:
             self._any = self.rules.reserve()
             key = self.style.other_key(self.rules, ())
             pair = in_turn(key, self.gap, self._any)
-            body = [self.style.string(self.rules), self.rules.terminal(NUMBER), *map(quoted, self.style.words)]
+            words = [quoted(word) for words in self.style.words for word in words]
+            body = [self.style.string(self.rules), self.rules.terminal(NUMBER), *words]
             body.append(in_turn('"["', self.gap, f"({self._any} ({self.comma} {self._any})*)?", self.gap, '"]"'))
             body.append(in_turn('"{"', self.gap, f"({pair} ({self.comma} {pair})*)?", self.gap, '"}"'))
             self.rules.define(self._any, one_of(body))

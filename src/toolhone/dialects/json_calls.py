@@ -36,7 +36,7 @@ class JsonCalls:
         if found.problem is not Problem.NONE:
             return Found(found.end, (), found.problem)
         calls: list[ToolCall] = []
-        problem = Problem.NONE
+        problem = Problem.NONE if found.value != [] else Problem.NOT_A_CALL
         for value in found.value if isinstance(found.value, list) else [found.value]:
             judged = as_call(_descend(value, self.name[:-1]), self.name[-1], (self.arguments[-1],))
             calls.extend([] if judged.call is None else [judged.call])

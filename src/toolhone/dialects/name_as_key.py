@@ -36,4 +36,4 @@ class NameAsKey:
                 if not isinstance(arguments, Mapping) or not name:
                     return Found(found.end, tuple(calls), Problem.BAD_ARGUMENTS)
                 calls.append(ToolCall(name, dict(arguments)))
-        return Found(found.end, tuple(calls))
+        return Found(found.end, tuple(calls), Problem.NONE if calls else Problem.NOT_A_CALL)

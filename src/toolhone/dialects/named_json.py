@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from toolhone.dialects.base import Problem
-from toolhone.dialects.framed import SPACE, Found, Frame, read_name
+from toolhone.dialects.framed import MAX_NAME, SPACE, Found, Frame, read_name
 from toolhone.dialects.json_reading import decode
 from toolhone.dialects.literals import read_value
 from toolhone.schema import Json, ToolCall
@@ -52,8 +52,8 @@ class NamedJson:
         middle = frame.name_end.match(text, found.end)
         name = None if middle is None else _last_name(frame).match(text, middle.end())
         if name is None:
-            at_end = not text[found.end : found.end + 1]
-            return Found(found.end, (), Problem.UNCLOSED if at_end else Problem.NOT_A_CALL)
+            rest = text[found.end if middle is None else middle.end() :][:MAX_NAME].strip()
+            return Found(found.end, (), Problem.NOT_A_CALL if rest else Problem.UNCLOSED)
         return Found(name.end(), (ToolCall(name[0], found.calls[0].arguments),))
 
 

@@ -8,6 +8,7 @@
 Between the marks stands plain text; which type it is says the tool's schema (`typed`). White space that the form puts beside a
 value is part of the marks and is taken off once, so that a value keeps white space of its own. A value may hold the mark that ends
 values: the mark counts where the next argument or the end of the call follows. Marks that are white space only are read exactly.
+A call that is cut off behind a value does not count, for there may have been more arguments.
 """
 
 from __future__ import annotations
@@ -54,8 +55,11 @@ class Parameters:
             if self.joins.strip() and (joint is None or _key_pattern(self, frame).match(text, joint.end()) is None):
                 break
             position = position if joint is None else joint.end()
-        opened = self._opening is not None and self._opening.match(text, position) is not None
-        return Found(position, (), Problem.NOT_A_CALL) if opened else Found(position, (ToolCall(name, arguments),))
+        if self._opening is not None and self._opening.match(text, position) is not None:
+            return Found(position, (), Problem.NOT_A_CALL)
+        if frame.after.strip() and not text[position : position + MAX_NAME].strip():
+            return Found(position, (), Problem.UNCLOSED)
+        return Found(position, (ToolCall(name, arguments),))
 
     def _value(self, text: str, start: int, frame: Frame) -> tuple[Json, int, Problem]:
         """The value that begins at `start`, and where reading goes on behind its closing mark; or what is wrong, and where."""

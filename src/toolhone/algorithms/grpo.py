@@ -1,0 +1,140 @@
+"""GRPO: play each task several times, and raise the probability of what earned more than the others of its group.
+
+    ending = grpo(trainer, stage, run)
+
+One step: take a snapshot of the policy (when it is due); choose tasks; play a group of episodes of each; score them; centre each
+group and drop those without signal; make rows; train, one or several passes in mini-batches; log; evaluate and save when due. The
+loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`. A resumed run takes up tasks, seeds,
+reference and optimiser where they stood.
+
+Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Every logged number is explained in docs/algorithms/grpo.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolhone.algorithms.advantages import group_advantages, has_signal
+from toolhone.algorithms.policy_losses import policy_loss, reply_shares, token_weights
+from toolhone.algorithms.rollouts import Played, play_groups, provenance
+from toolhone.algorithms.sft import Ending, State, due, optimizer_at, resume, save, stop_requested, validate
+from toolhone.algorithms.stage import (
+    Clock,
+    Stage,
+    advice,
+    mini_batches,
+    next_tasks,
+    rollout_metrics,
+    sampler_gap,
+    with_reference,
+)
+from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
+from toolhone.rows import Row
+from toolhone.run import FINAL, Run
+from toolhone.sections import RlSection
+
+SHOWN_EPISODES = 2
+"""Episodes of each report that are kept in samples.jsonl, piece by piece."""
+
+
+def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = None) -> Ending:
+    """Train on `stage.tasks`. The plan is `run.experiment.training`."""
+    plan, seed = run.experiment.training, run.experiment.seed
+    rl, total = plan.rl, plan.steps or max(1, round(plan.epochs * len(stage.tasks) / plan.batch_size))
+    state = resume(trainer, run, resume_from)
+    started, clock, scores = time.monotonic() - state.seconds, Clock(), ""
+    sampler: Sampler | None = None
+    stage.hooks.progress.start("training", total, state.step)
+    with stop_requested() as stopping:
+        while state.step < total and not stopping():
+            step = state.step
+            if sampler is None or step % rl.sampler_refresh_every == 0:
+                sampler = trainer.snapshot()
+            with clock.on("sample"):
+                tasks = next_tasks(stage.tasks, plan.batch_size, seed, step)
+                policy = stage.policy(sampler, seed * 1_000_003 + step)
+                groups = play_groups(policy, tasks, rl.group_size, stage.registry, stage.score, stage.rules)
+            metrics = rollout_metrics(groups)
+            learned = [group for group in groups if has_signal(group.rewards)]
+            with clock.on("reference"):
+                rows = _rows(learned, rl, stage.reference)
+            if step == 0 and rows:
+                metrics["sampler_gap"] = sampler_gap(sampler, [row for group in rows for row in group], rl.temperature)
+            with clock.on("train"):
+                metrics |= _learn(trainer, rows, run, step, total)
+            stage.observe(step, metrics)
+            state.step += 1
+            state.seconds = time.monotonic() - started
+            metrics["staleness"] = float(step % rl.sampler_refresh_every)
+            stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
+            _report(metrics | clock.take(), groups, state, total, run, stage)
+            if due(state.step, plan.save_every, total):
+                save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
+            if due(state.step, plan.validate_every, total):
+                scores = validate(trainer, (), state, run, stage.hooks)
+        stopped = stopping()
+    if stopped and state.step < total:
+        save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
+        return Ending.INTERRUPTED
+    save(FINAL, state, run, stage.hooks, optimizer=False)
+    return Ending.FINISHED_ON_REQUEST if stopped else Ending.FINISHED
+
+
+def _rows(groups: Sequence[Played], rl: RlSection, reference: Sampler | None) -> list[list[Row]]:
+    """The rows of each group, with advantages and, where the KL counts, the reference's log-probabilities."""
+    rows = []
+    for group in groups:
+        advantages = group_advantages(group.rewards, "none" if rl.loss == "dr_grpo" else rl.scale_rewards)
+        rows.append(with_reference(group.rows(advantages), reference, rl.temperature))
+    return rows
+
+
+def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], run: Run, step: int, total: int) -> Metrics:
+    """All passes over the rows of a step; means per token, and the last gradient norm."""
+    plan = run.experiment.training
+    rl, sums, updates = plan.rl, Metrics(), 0
+    loss = policy_loss(rl.loss, rl.epsilon, rl.epsilon_high or rl.epsilon, rl.beta, rl.temperature)
+    for epoch in range(rl.inner_epochs):
+        order = random_stream(run.experiment.seed, 11, step, epoch)
+        for rows in mini_batches(groups, rl.mini_batch_size, order):
+            weights, shares = token_weights(rl.loss, rows, rl.max_completion_length), reply_shares(rows)
+            batch = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
+            got = trainer.forward_backward(batch, loss).result()
+            got |= trainer.optim_step(optimizer_at(plan, step, total)).result()
+            updates += 1
+            for name, value in got.items():
+                sums[name] = sums.get(name, 0.0) + value
+    return _means(sums, updates)
+
+
+def _means(sums: Metrics, updates: int) -> Metrics:
+    """Means per token for what is counted in tokens, per update for the rest. Nothing was learned from when `updates` is 0."""
+    tokens = max(1.0, sums.get("tokens", 0.0))
+    per_token = {"clipped": "clip_share", "kl_sampled": "kl_sampled", "kl_reference": "kl_reference", "entropy": "entropy"}
+    found = {new: sums[old] / tokens for old, new in per_token.items() if old in sums}
+    return {"loss": sums.get("loss", 0.0) / max(1, updates), "updates": float(updates), **found} | {
+        "grad_norm": sums.get("grad_norm", 0.0) / max(1, updates),
+        "trained_tokens": sums.get("tokens", 0.0),
+    }
+
+
+def _report(metrics: Metrics, groups: Sequence[Played], state: State, total: int, run: Run, stage: Stage) -> None:
+    """Log every step; tell, and keep episodes, when a report is due."""
+    plan = run.experiment.training
+    rate = optimizer_at(plan, state.step - 1, total).learning_rate
+    run.log("train", state.step, {**metrics, "learning_rate": rate, "seconds": round(state.seconds, 3)})
+    if not due(state.step, plan.log_every, total):
+        return
+    tell = stage.hooks.progress.report
+    tell(f"Iteration {state.step}/{total} | Loss {metrics['loss']:.4f} | Mean Reward {metrics['reward']:.4f}")
+    for name in sorted(name for name in metrics if name.startswith("reward/")):
+        tell(f"  {name.removeprefix('reward/')}: {metrics[name]:.4f}")
+    if (sentence := advice(metrics)) is not None:
+        tell(f"  note: {sentence}")
+    for group in groups[:SHOWN_EPISODES]:
+        pieces = provenance(group.episodes[0], stage.decode)
+        run.log_samples(
+            state.step, [{"id": group.task.id, "reward": group.rewards[0], "parts": dict(group.paid[0].parts), "pieces": pieces}]
+        )

@@ -1,0 +1,140 @@
+"""What reinforcement learning asks of its surroundings, and what its methods share: the order of tasks, mini-batches, the watch.
+
+Not a base trainer: `grpo`, `ppo` and `dpo` are read on their own, top to bottom; here are the pieces that are the same in each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from toolhone.algorithms.rollouts import Played, rows_of
+from toolhone.algorithms.sft import Hooks
+from toolhone.backends.base import Metrics, Sampler, random_stream
+from toolhone.episodes.episode import Episode, Rules
+from toolhone.episodes.policy import TokenPolicy
+from toolhone.rewards.own import Paid
+from toolhone.rows import Row
+from toolhone.schema import Task
+from toolhone.tools.registry import Registry
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a method of reinforcement learning works with.
+
+    tasks: what it may play. policy: a policy for a sampler and a seed. score: what an episode earns, at a step. observe: told the
+    mean of each reward after a step, so that phases can change. rules: how far each task is played. reference: the policy that the
+    KL is measured against, None where its weight is 0. decode: ids to text, for the log.
+    """
+
+    tasks: Sequence[Task]
+    registry: Registry
+    policy: Callable[[Sampler, int], TokenPolicy]
+    score: Callable[[Task, Episode], Paid]
+    observe: Callable[[int, Mapping[str, float]], None]
+    rules: Rules
+    reference: Sampler | None
+    decode: Callable[[Sequence[int]], str]
+    hooks: Hooks
+
+
+@dataclass
+class Clock:
+    """Where the time of a step goes: `with clock.on("sample"): ...`; what tools take lies inside `sample`."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def on(self, what: str) -> _Lap:
+        return _Lap(self, what)
+
+    def take(self) -> dict[str, float]:
+        """Seconds by kind since the last call."""
+        taken, self.seconds = self.seconds, {}
+        return {f"seconds/{name}": round(value, 3) for name, value in taken.items()}
+
+
+class _Lap:
+    def __init__(self, clock: Clock, what: str) -> None:
+        self._clock, self._what = clock, what
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        known = self._clock.seconds
+        known[self._what] = known.get(self._what, 0.0) + time.monotonic() - self._start
+
+
+def next_tasks(tasks: Sequence[Task], size: int, seed: int, step: int) -> list[Task]:
+    """The tasks of one step: a new seeded permutation in every round, a pure function of (seed, step)."""
+    places = range(step * size, (step + 1) * size)
+    orders = {turn: random_stream(seed, 7, turn).permutation(len(tasks)) for turn in {place // len(tasks) for place in places}}
+    return [tasks[orders[place // len(tasks)][place % len(tasks)]] for place in places]
+
+
+def mini_batches(groups: Sequence[Sequence[Row]], size: int | None, order: np.random.Generator) -> Iterator[list[Row]]:
+    """The rows of `size` groups at a time (None: all at once), in a drawn order; rows of one group stay together."""
+    places = order.permutation(len(groups)).tolist()
+    size = size or max(1, len(groups))
+    for start in range(0, len(places), size):
+        rows = [row for place in places[start : start + size] for row in groups[place]]
+        if rows:
+            yield rows
+
+
+def with_reference(rows: Sequence[Row], reference: Sampler | None, temperature: float) -> list[Row]:
+    """The rows with `reference`, the reference policy's log-probabilities; as they are where there is none."""
+    if reference is None:
+        return list(rows)
+    return [row.with_arrays(reference=known) for row, known in zip(rows, reference.logprobs(rows, temperature), strict=True)]
+
+
+def sampler_gap(sampler: Sampler, rows: Sequence[Row], temperature: float) -> float:
+    """The largest difference between the log-probability that a token was sampled with and what the trainer computes, in nats."""
+    computed = sampler.logprobs(rows, temperature)
+    gaps = [
+        np.abs(np.where(row.mask, values - row.arrays["logprobs"], 0.0)).max() for row, values in zip(rows, computed, strict=True)
+    ]
+    return float(max(gaps, default=0.0))
+
+
+def rollout_metrics(groups: Sequence[Played]) -> Metrics:
+    """What a step's episodes were like: rewards and their parts, spread, signal, endings, lengths and calls."""
+    paid = [one for group in groups for one in group.paid]
+    episodes = [episode for group in groups for episode in group.episodes]
+    totals = np.array([one.total for one in paid])
+    spreads = [float(np.std(group.rewards)) for group in groups]
+    lengths = [sum(int(row.mask.sum()) for row in rows_of(episode)) for episode in episodes]
+    metrics = {
+        "reward": float(totals.mean()),
+        "reward_deviation": float(totals.std()),
+        "group_spread": float(np.mean(spreads)),
+        "groups_without_signal": float(np.mean([spread < 1e-6 for spread in spreads])),
+        "reply_tokens": float(np.mean(lengths)),
+        "longest_reply": float(max(lengths)),
+        "turns": float(np.mean([len(episode.turns) for episode in episodes])),
+        "calls": float(np.mean([len(episode.calls) for episode in episodes])),
+    }
+    for name in sorted({name for one in paid for name in one.parts}):
+        metrics[f"reward/{name}"] = float(np.mean([one.parts.get(name, 0.0) for one in paid]))
+    endings = Counter(episode.ending.value for episode in episodes)
+    return metrics | {f"ending/{name}": count / len(episodes) for name, count in sorted(endings.items())}
+
+
+def advice(metrics: Metrics) -> str | None:
+    """What a step's numbers suggest, in one sentence; None when nothing stands out (see docs/algorithms/grpo.md)."""
+    malformed = metrics.get("ending/malformed", 0.0)
+    if metrics["calls"] < 0.05 and metrics["reward"] < 0.1:
+        return "almost no episode calls a tool: begin with SFT, or check the format with toolhone doctor --model"
+    if malformed > 0.5:
+        return f"{malformed:.0%} of the episodes end in a turn that cannot be read: train the format first (SFT)"
+    if metrics.get("ending/truncated", 0.0) > 0.3:
+        return "many replies are cut off: raise training.rl.max_completion_length"
+    if metrics["groups_without_signal"] > 0.9:
+        return "nearly all groups earn the same: tasks are too easy or too hard, or raise temperature or group_size"
+    return None
