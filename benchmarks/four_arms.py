@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.algorithms.sft import Hooks, sft
-from toolhone.api import wanted_format
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
+from toolhone.bench import wanted_format
 from toolhone.cli.doctor_data import examine_data
 from toolhone.config import make_experiment
 from toolhone.data.doctor.survey import survey
@@ -169,13 +169,12 @@ def native_rows(count: int, seed: int, faults: Mapping[Fault, float] | None = No
     for fault, share in (FAULTS if faults is None else faults).items():
         for _ in range(round(share * count)):
             found[places.pop()] = fault
-    sound = [number for number, fault in enumerate(found) if fault is None]
-    for number, fault in enumerate(found):
-        if fault is Fault.DUPLICATE:
-            first = rng.choice([place for place in sound if place < number] or [0])
+    for number, planted in enumerate(found):
+        if planted is Fault.DUPLICATE:
+            first = rng.choice([place for place in range(number) if found[place] is None])
             rows[number] = {**json.loads(json.dumps(rows[first])), "id": rows[number]["id"]}
-        elif fault is not None:
-            _spoil(rows[number], fault, rng)
+        elif planted is not None:
+            _spoil(rows[number], planted, rng)
     return rows, found
 
 
@@ -242,7 +241,7 @@ def literally(row: Record) -> Conversation:
 
 
 def as_one_text(row: Record, tokenizer: TextTokenizer) -> Row:
-    """The chat as one text through the template, encoded at once, all of it trained: a tag in `content` becomes the control token."""
+    """The chat as one text, encoded at once, all of it trained: a tag that stands in `content` becomes the control token."""
     text = tokenizer.wrapped.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)
     ids = tokenizer.wrapped(text, add_special_tokens=False)["input_ids"]
     return Row.of(ids, [True] * len(ids))
@@ -323,15 +322,19 @@ def run_arm(arm: Arm, seed: int, files: Files, wanted: Setting, tasks: Sequence[
     section = plan.training.lora
     adapters = None if section is None else Lora(section.rank, section.alpha)
     trainer = open_trainer(wanted.model(seed), adapters, EngineOptions(device_map="cpu", seed=seed))
-    sft(trainer, rows, [], Run.create(folder, plan), Hooks(lambda _: ({}, []), _saved(trainer), Silent()))
+    sft(trainer, rows, [], Run.create(folder, plan), Hooks(lambda _: ({}, []), _saved(trainer, tokenizer), Silent()))
     evaluation = _answers(trainer, dialect, tokenizer, tasks, seed)
     write_folder(evaluation, folder / "evaluation", certificate.to_dict())
     spent = {"rows": len(rows), "tokens": sum(map(len, rows)), "trained_tokens": sum(int(row.mask.sum()) for row in rows)}
     write_json(folder / "spent.json", {**spent, "cpu_seconds": round(time.process_time() - started)})
 
 
-def _saved(trainer: TorchTrainer) -> Callable[[Path, bool], None]:
-    return lambda folder, optimizer: trainer.save(folder, optimizer)
+def _saved(trainer: TorchTrainer, tokenizer: TextTokenizer) -> Callable[[Path, bool], None]:
+    def save(folder: Path, optimizer: bool) -> None:
+        trainer.save(folder, optimizer)
+        tokenizer.save(folder)
+
+    return save
 
 
 def _answers(trainer: TorchTrainer, dialect: Any, tokenizer: TextTokenizer, tasks: Sequence[Task], seed: int) -> Evaluation:
@@ -366,7 +369,8 @@ def table(out: Path) -> str:
 
 
 def _cell(scores: Sequence[Sequence[float]]) -> str:
-    return f"{_shown(interval([score for one in scores for score in one]))}; {', '.join(f'{100 * sum(one) / len(one):.1f}' for one in scores)}"
+    own = ", ".join(f"{100 * sum(one) / len(one):.1f}" for one in scores)
+    return f"{_shown(interval([score for one in scores for score in one]))}; {own}"
 
 
 def _shown(score: Score) -> str:

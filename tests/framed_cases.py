@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dialect_cases import A, N, OK, S, T, U, X
+from dialect_cases import OK, A, N, S, T, U, X
 from toolhone.dialects.base import Problem
 from toolhone.dialects.framed import ID_SLOT, NUMBER_SLOT, Frame, Framed
 from toolhone.dialects.json_calls import JsonCalls
@@ -602,7 +602,7 @@ FORMS: dict[str, Form] = {
         (
             ("<<{} => f>>", OK, (("f", {}),), None),
             ('<<{"a": 1} => f; {} => g>>', OK, (("f", {"a": 1}), ("g", {})), None),
-            ("<<{} => f", U, (("f", {}),), None),
+            ("<<{} => f", U, (), None),
             ("<<{} =>", U, (), None),
             ("<<{}", U, (), None),
             ('<<{"a": ', U, (), None),

@@ -1,4 +1,4 @@
-"""What `--fix` promises: nothing is lost without a count, nothing is guessed, nothing that stops is left, the data stay as they are."""
+"""What `--fix` promises: nothing is lost uncounted, nothing is guessed, nothing that stops is left, the data stay as they are."""
 
 from __future__ import annotations
 

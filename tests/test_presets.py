@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toolhone.api import open_algorithm, train
+from toolhone.api import open_method, train
 from toolhone.config import load_experiment
 from toolhone.data.gather import gather
 from toolhone.data.pico import CONTEXT, pico_folder
@@ -114,7 +114,7 @@ def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path
 def test_a_preset_of_a_method_that_does_not_stand_refuses_by_name(name: str) -> None:
     plan = preset(name, "model.name=pico")
     with pytest.raises(CapabilityError, match=rf"training.method: {plan.training.method} is not here yet; what is: sft"):
-        open_algorithm(plan)
+        open_method(plan)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"teacher"}))

@@ -186,7 +186,8 @@ RAW = {
 def test_an_argument_that_holds_a_whole_call_of_the_form_is_one_text(form: str) -> None:
     one = FORMS[form]
     for said in (one.texts["one"], f"a {one.texts['two']} b", f" {one.syntax.frame.after} ", f"{one.syntax.frame.between}{{"):
-        literal = repr(said)[1:-1] if form == "python" else json.dumps(said, ensure_ascii=False)[1:-1]
+        escaped = said.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+        literal = escaped if form == "python" else json.dumps(said, ensure_ascii=False)[1:-1]
         text = one.texts["one"].replace("2 + 2", literal)
         assert one.syntax.read(text, TOOLS) == Reply(None, (call("calculator", expression=said),)), text
 

@@ -13,32 +13,34 @@ This is the only place that puts a backend, a dialect, tools, data and an algori
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolhone.algorithms.sft import Ending, Hooks, Validation, sft
-from toolhone.backends.base import Lora, Sampler, SamplingParams, Trainer
-from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.trainer import open_sampler, open_trainer
+from toolhone.algorithms.grpo import grpo
+from toolhone.algorithms.sft import Ending, Hooks, sft
+from toolhone.algorithms.stage import Stage
+from toolhone.backends.base import Sampler, Trainer
+from toolhone.backends.torch.trainer import open_sampler
+from toolhone.bench import Bench, Measures, engine_options, policy_of, same_vocabulary, scores_of, wanted_format
 from toolhone.config import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.data.any_tasks import tasks_from_any
 from toolhone.data.gather import Materials, asked_of, gather, held_out_tasks
-from toolhone.data.render import render_rows
+from toolhone.data.playing import gather_tasks
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.certificate import Certificate, Wanted, check_same, open_certified
+from toolhone.dialects.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.policy import TokenPolicy
-from toolhone.errors import CapabilityError, ConfigError, ModelError, RunError
-from toolhone.evaluation.evaluate import Metric, check_playable
+from toolhone.errors import CapabilityError, ConfigError, RunError
+from toolhone.evaluation.evaluate import check_ids, check_playable
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
-from toolhone.evaluation.familiar import known_metric
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
-from toolhone.evaluation.metrics import RATES, Evaluation
+from toolhone.evaluation.metrics import Evaluation
 from toolhone.model_ref import adapter_of, find, resolve_model, trained_format
 from toolhone.owncode import is_own_code, load_named
 from toolhone.progress import Progress, Silent
-from toolhone.rewards.own import Reward, load_rewards
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run, read_json, write_json, writing
 from toolhone.schema import Task
@@ -55,6 +57,12 @@ FORMAT_KEYS = frozenset(f"model.{key}" for key in ("dialect", "markup", "history
 """Overrides that ask for another format on purpose."""
 Algorithm = Callable[[Trainer, Sequence[Row], Sequence[Row], Run, Hooks, Path | None], Ending]
 """What `algorithms.sft.sft` is; one of the user's own is called in the same way."""
+Doing = Callable[[Trainer, Stage, Run, Path | None], Ending]
+"""What `algorithms.grpo.grpo` is."""
+BY_DOING: Mapping[str, Doing] = {"grpo": grpo}
+Begun = tuple[Bench, Materials, Callable[[Run, Hooks, Path | None], Ending]]
+"""Everything opened and rendered, and what starts the training."""
+Begin = Callable[[Experiment, Registry, Measures, Progress], Begun]
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Model:
 
     def policy(self) -> TokenPolicy:
         """What evaluation and chat talk to; it samples as the experiment's `evaluation` section says."""
-        return _policy(self.sampler, self.dialect, self.tokenizer, self.experiment, self.max_context)
+        return policy_of(self.sampler, self.dialect, self.tokenizer, self.experiment, self.max_context)
 
 
 def experiment(source: Mapping[str, Any] | str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
@@ -85,18 +93,15 @@ def experiment(source: Mapping[str, Any] | str | Path | None = None, overrides: 
 def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Progress | None = None) -> tuple[Run, Ending]:
     """Train as planned into the run folder `out`, and evaluate at the end. With `resume`, go on from its latest checkpoint."""
     progress = progress or Silent()
-    algorithm = open_algorithm(plan)
+    begin = open_method(plan)
     folder = Path(out)
     run = _resumed(folder, plan) if resume else None
     if run is None and (folder / "experiment.json").exists():
         raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
     check_trackers(plan.tracking)
     measures, registry = Measures.of(plan), open_registry(plan)
-    materials = gather(plan)
-    progress.report(materials.summary())
-    check_playable(materials.tasks)
-    bench = _Bench(plan, registry, measures, progress)
-    rows, held_out, report = bench.rows(materials)
+    bench, materials, start = begin(plan, registry, measures, progress)
+    report = materials.report
     if run is not None:
         _same_data(run, report)
         if (trained := Certificate.read(folder)) is not None:
@@ -108,26 +113,60 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
             write_json(folder / "data.json", report)
             bench.certificate.save(folder)
         hooks = Hooks(lambda sampler: bench.validate(sampler, materials.tasks), bench.save, progress)
-        ending = algorithm(bench.trainer, rows, held_out, run, hooks, run.latest() if resume else None)
+        ending = start(run, hooks, run.latest() if resume else None)
         _check_ending(plan.training.method, ending, run)
         if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
             result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
             write_folder(result, run.folder / "evaluation", bench.certificate.to_dict(), overwrite=True)
-            trackers.log(_last_step(run), "evaluation", _scores(result)[0])
+            trackers.log(_last_step(run), "evaluation", scores_of(result)[0])
         run.trackers = None
     return run, ending
 
 
-def open_algorithm(plan: Experiment) -> Algorithm:
-    """The algorithm that `training.method` names; one that is not here is refused before anything is opened."""
+def open_method(plan: Experiment) -> Begin:
+    """How the method that `training.method` names begins; one that is not here is refused before anything is opened."""
     method = plan.training.method
     if method == "sft":
-        return sft
+        return partial(_from_rows, sft)
+    if method in BY_DOING:
+        return partial(_by_doing, BY_DOING[method])
     if is_own_code(method):
-        return load_named(method, Path.cwd(), "training.method")
+        return partial(_from_rows, load_named(method, Path.cwd(), "training.method"))
+    known = ", ".join(["sft", *BY_DOING])
     raise CapabilityError(
-        f"training.method: {method} is not here yet; what is: sft, and an algorithm of your own ('file.py:function')"
+        f"training.method: {method} is not here yet; what is: {known}, and an algorithm of your own ('file.py:function')"
     )
+
+
+def _from_rows(algorithm: Algorithm, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
+    """Methods that learn from conversations."""
+    materials = gather(plan)
+    progress.report(materials.summary())
+    check_playable(materials.tasks)
+    bench = Bench(plan, registry, measures, progress)
+    bench.check_tools(materials.tasks)
+    rows, held_out, report = bench.rows(materials)
+
+    def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
+        return algorithm(bench.trainer, rows, held_out, run, hooks, resume_from)
+
+    return bench, replace(materials, report=report), start
+
+
+def _by_doing(method: Doing, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
+    """Methods that learn from episodes."""
+    play, materials = gather_tasks(plan)
+    progress.report(f"data: {len(play)} tasks to play, {len(materials.tasks)} held out")
+    check_ids(play)
+    check_playable(materials.tasks)
+    bench = Bench(plan, registry, measures, progress)
+    bench.check_tools(materials.tasks)
+
+    def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
+        return method(bench.trainer, bench.stage(play, hooks, run), run, resume_from)
+
+    digest = hashlib.sha256(json.dumps([task.to_dict() for task in play], sort_keys=True).encode()).hexdigest()
+    return bench, replace(materials, report={**materials.report, "rows_sha256": digest}), start
 
 
 def _check_ending(method: str, ending: object, run: Run) -> None:
@@ -138,87 +177,6 @@ def _check_ending(method: str, ending: object, run: Run) -> None:
         raise ConfigError(
             f"training.method {method}: it finished without a checkpoint; save one with run.save_checkpoint(FINAL, ...)"
         )
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is measured beside our own scores: metrics and rewards of the user's own."""
-
-    metrics: Mapping[str, Metric]
-    rewards: Sequence[Reward]
-
-    @staticmethod
-    def of(plan: Experiment) -> Measures:
-        """Those that the experiment names; a name of a metric that nobody knows is refused."""
-        own: dict[str, Metric] = {}
-        for name in plan.evaluation.metrics or ():
-            if not is_own_code(name):
-                known_metric(name)
-            elif (key := name.rpartition(":")[2]) in own:
-                raise ConfigError(
-                    f"evaluation.metrics has two functions named {key!r}; scores are told apart by name, so rename one"
-                )
-            else:
-                own[key] = load_named(name, Path.cwd(), "a metric")
-        reward, method = plan.training.rl.reward, plan.training.method
-        measured = method == "sft" or is_own_code(method)
-        return Measures(own, load_rewards(reward.functions, reward.weights) if measured else [])
-
-
-class _Bench:
-    """What one training works with: trainer, tokenizer, dialect and tools, opened as the experiment says."""
-
-    def __init__(self, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> None:
-        self.plan, self.registry, self.measures, self.progress = plan, registry, measures, progress
-        name, section = resolve_model(plan), plan.training.lora
-        self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
-        self.dialect, self.certificate = open_certified(self.tokenizer, wanted_format(plan))
-        for limit in self.certificate.limits:
-            progress.report(f"format: {limit}")
-        adapter = adapter_of(plan)
-        lora = (
-            Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))
-            if section
-            else None
-        )
-        self.trainer = open_trainer(name, lora, _options(plan), adapter)
-        _same_vocabulary(self.tokenizer, self.trainer.engine.vocabulary, name)
-
-    def rows(self, materials: Materials) -> tuple[list[Row], list[Row], dict[str, Any]]:
-        """Rows to train on, held-out rows, and the account of where every conversation went."""
-        plan, context = self.plan, self.trainer.engine.max_context
-        section = plan.training
-        if context and section.max_length > context:
-            self.progress.report(
-                f"training.max_length={section.max_length} is more than the model's context; rows may have {context} tokens"
-            )
-            section = section.model_copy(update={"max_length": context})
-        train = render_rows(materials.train, self.dialect, self.tokenizer, section, plan.data.too_long, self.progress)
-        held_out = []
-        counts = {"rows": len(train.rows), "too_long": train.dropped, "longest_row": train.longest, "held_out_too_long": 0}
-        if materials.held_out:
-            kept = render_rows(materials.held_out, self.dialect, self.tokenizer, section, plan.data.too_long)
-            held_out, counts["held_out_too_long"] = kept.rows, kept.dropped
-        dropped = counts["too_long"] + counts["held_out_too_long"]
-        if dropped:
-            self.progress.report(f"{dropped} rows are longer than training.max_length={section.max_length} and were dropped whole")
-        digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
-        return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
-
-    def evaluate(self, sampler: Sampler, tasks: Sequence[Task], progress: Progress | None = None) -> Evaluation:
-        policy = _policy(sampler, self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
-        measures, turns = self.measures, self.plan.evaluation.max_turns
-        return play_and_judge(policy, tasks, self.registry, progress, turns, measures.metrics, measures.rewards)
-
-    def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
-        chosen = tasks[: self.plan.training.validation_samples]
-        return _scores(self.evaluate(sampler, chosen)) if chosen else ({}, [])
-
-    def save(self, folder: Path, optimizer: bool) -> None:
-        self.trainer.save(folder, optimizer)
-        self.certificate.save(folder)
-        if self.trainer.engine.lora is None:
-            self.tokenizer.save(folder)
 
 
 def evaluate(
@@ -238,8 +196,10 @@ def evaluate(
         tell = to_stderr if progress is None else progress.report
         tasks = tasks_from_any(tasks, model.registry.tools, tell, asked_of(model.experiment))
     chosen = list(tasks)[:num_samples]
+    policy = model.policy()
+    policy.check_tools(task.tools for task in chosen)
     measures, turns = Measures.of(model.experiment), model.experiment.evaluation.max_turns
-    result = play_and_judge(model.policy(), chosen, model.registry, progress, turns, measures.metrics, measures.rewards)
+    result = play_and_judge(policy, chosen, model.registry, progress, turns, measures.metrics, measures.rewards)
     if out is not None:
         write_folder(result, Path(out), model.certificate.to_dict())
     return result
@@ -268,9 +228,9 @@ def open_model(
     else:
         base = resolve_model(plan)
         adapter = weights or adapter_of(plan)
-    sampler = open_sampler(base, _options(plan), adapter)
+    sampler = open_sampler(base, engine_options(plan), adapter)
     tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
-    _same_vocabulary(tokenizer, sampler.vocabulary, base)
+    same_vocabulary(tokenizer, sampler.vocabulary, base)
     dialect, certificate = open_certified(tokenizer, wanted_format(plan))
     trained = None if weights is None else trained_format(weights)
     if trained is not None and not named & FORMAT_KEYS:
@@ -284,19 +244,6 @@ def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Expe
         return plan.model_copy(update={name: getattr(settings, name) for name in SETTINGS})
     own = {"name": plan.model.name, "adapter": plan.model.adapter}
     return settings.model_copy(update={"model": settings.model.model_copy(update=own)})
-
-
-def wanted_format(plan: Experiment) -> Wanted:
-    """The format that an experiment asks for."""
-    model = plan.model
-    return Wanted(model.dialect, model.markup, model.history == "kept", model.template_switches)
-
-
-def _same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
-    if tokenizer.vocab_size > rows:
-        raise ModelError(
-            f"{name}: the tokenizer has {tokenizer.vocab_size} tokens but the model only {rows}; they do not belong together"
-        )
 
 
 def _resumed(folder: Path, plan: Experiment) -> Run:
@@ -326,29 +273,3 @@ def _same_data(run: Run, report: Mapping[str, Any]) -> None:
     before = read_json(path).get("rows_sha256") if path.is_file() else None
     if before not in (None, report["rows_sha256"]):
         raise RunError(f"{run.folder}: the training data is not what it was when the run began; train into another folder")
-
-
-def _options(plan: Experiment) -> EngineOptions:
-    model = plan.model
-    return EngineOptions(
-        torch_dtype=model.torch_dtype,
-        device_map=model.device_map,
-        trust_remote_code=model.trust_remote_code,
-        gradient_checkpointing=plan.training.gradient_checkpointing,
-        micro_batch_tokens=model.micro_batch_tokens,
-        seed=plan.seed,
-        loader=load_named(model.model_class, Path.cwd(), "model.model_class") if model.model_class else None,
-    )
-
-
-def _policy(sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: Experiment, context: int) -> TokenPolicy:
-    wanted = plan.evaluation
-    params = SamplingParams(wanted.max_new_tokens, wanted.temperature, wanted.top_p, wanted.top_k, seed=plan.seed)
-    return TokenPolicy(sampler, dialect, tokenizer, params, context)
-
-
-def _scores(result: Evaluation) -> Validation:
-    """The metrics that were measured, and the samples as they go into a log."""
-    scores = {name: score.value for name, score in result.metrics.items() if name not in RATES}
-    measured = {name: value for name, value in scores.items() if value is not None} | result.rewards
-    return measured, [{"id": s.id, "category": s.category, "text": s.text, "scores": dict(s.scores)} for s in result.samples]

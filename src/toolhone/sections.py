@@ -193,7 +193,10 @@ class CurriculumSection(Section):
 
 
 class RlSection(Section):
-    """How episodes are sampled, rewarded and learned from; DPO uses `beta` alone."""
+    """How episodes are sampled, rewarded and learned from; DPO uses `beta` alone.
+
+    There is no `constrained` here: under a grammar the log-probabilities of a sample are not those of the policy.
+    """
 
     group_size: int = Field(8, gt=0, description="episodes of one task")
     max_completion_length: int = Field(256, gt=0, description="tokens of one reply")
@@ -208,6 +211,7 @@ class RlSection(Section):
     sampler_refresh_every: int = Field(1, gt=0, description="steps between snapshots that sample")
     enforce_thinking: bool = Field(False, description="a reply must begin with a thought")
     two_phase_samples_per_group: int = Field(0, ge=0, description="replies of a group that are continued after a failed first try")
+    new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     reward: RewardSection = RewardSection()
     curriculum: CurriculumSection = CurriculumSection()
 
@@ -261,6 +265,9 @@ class EvaluationSection(Section):
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="sample from the k most probable tokens; 0 is off")
+    constrained: bool = Field(
+        False, description="let no call be sampled that its tool's schema does not allow (needs the extra 'grammar')"
+    )
     at_end: bool = Field(True, description="evaluate when training ends")
 
 

@@ -53,11 +53,11 @@ def play_groups(
     size: int,
     registry: Registry,
     score: Callable[[Task, Episode], Paid],
-    rules: Rules,
+    rules: Callable[[Task], Rules],
 ) -> list[Played]:
     """Play each task `size` times at once; groups come in the order of the tasks."""
     many = [task for task in tasks for _ in range(size)]
-    episodes = play(policy, many, registry, rules)
+    episodes = play(policy, many, registry, [rules(task) for task in many])
     groups = []
     for number, task in enumerate(tasks):
         own = tuple(episodes[number * size : (number + 1) * size])

@@ -28,7 +28,7 @@ class Stage:
     """What a method of reinforcement learning works with.
 
     tasks: what it may play. policy: a policy for a sampler and a seed. score: what an episode earns, at a step. observe: told the
-    mean of each reward after a step, so that phases can change. rules: how far each task is played. reference: the policy that the
+    mean of each reward after a step, so that phases can change. rules: how far a task is played. reference: the policy that the
     KL is measured against, None where its weight is 0. decode: ids to text, for the log.
     """
 
@@ -37,7 +37,7 @@ class Stage:
     policy: Callable[[Sampler, int], TokenPolicy]
     score: Callable[[Task, Episode], Paid]
     observe: Callable[[int, Mapping[str, float]], None]
-    rules: Rules
+    rules: Callable[[Task], Rules]
     reference: Sampler | None
     decode: Callable[[Sequence[int]], str]
     hooks: Hooks

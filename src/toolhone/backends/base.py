@@ -5,7 +5,7 @@ Rules that every backend keeps (the contract tests hold them):
 * All per-token arrays are as long as `tokens`; entry t speaks of predicting token t; entry 0 is never trained. Only backends shift.
 * A loss is written once, `fn(ops, logp, batch) -> (sum, metrics)`, and sees log-probabilities only; it needs no derivative.
 * The algorithm normalises, the backend splits: losses and metrics are sums, so two half batches equal one.
-* Sampled log-probabilities are those of the policy at the sampling temperature, before any truncation.
+* Sampled log-probabilities are those of the policy at the sampling temperature, before any truncation or constraint.
 * A snapshot is the policy at that moment and does not move when training goes on.
 * Every optimiser number is passed on every step; a backend has no defaults.
 * A backend that cannot do something raises `CapabilityError` at once, in one sentence that says what can.
@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from toolhone.errors import ConfigError
+from toolhone.errors import CapabilityError, ConfigError
 from toolhone.rows import Array, Row, Tokens
 
 Metrics = dict[str, float]
@@ -38,11 +38,25 @@ class StopReason(StrEnum):
     """`max_tokens` were sampled, or the context is full."""
 
 
+class Constraint(Protocol):
+    """What one sample may consist of: asked before each token, told of each token."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """bool [ids]: which ids may come next, at least one of them; ids behind its end may not."""
+        ...
+
+    def advance(self, token: int) -> None:
+        """Note the id that was sampled."""
+        ...
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How to sample. `temperature` 0 is greedy (its log-probabilities are those at temperature 1). `top_k` 0 and `top_p` 1 are off.
 
     The random stream of sample j of the prompt with key k depends on (`seed`, k, j) alone, not on what else is in the batch.
+    `constrain` makes a fresh constraint for each sample of the prompt with a key; what it forbids is never sampled, and truncation
+    counts what it allows. `Sample.logprobs` stay those of the policy without it.
     """
 
     max_tokens: int = 256
@@ -52,6 +66,7 @@ class SamplingParams:
     stop_ids: tuple[int, ...] = ()
     num_samples: int = 1
     seed: int = 0
+    constrain: Callable[[int], Constraint] | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.num_samples < 1:
@@ -59,6 +74,17 @@ class SamplingParams:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             seen = f"{self.temperature}, {self.top_p} and {self.top_k}"
             raise ConfigError(f"wanted temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {seen}")
+
+
+def check_unconstrained(params: SamplingParams, method: str) -> None:
+    """Refuse, for a method that learns from log-probabilities, sampling whose log-probabilities are not the policy's own."""
+    wrong = {"a grammar (constrained calls)": params.constrain is not None, "top_p": params.top_p < 1, "top_k": params.top_k > 0}
+    for what, given in wrong.items():
+        if given:
+            raise CapabilityError(
+                f"{method} learns from the log-probabilities of its samples, and with {what} they are not those of the policy; "
+                "sample without it in training, and use it in evaluation"
+            )
 
 
 @dataclass(frozen=True)
@@ -267,6 +293,17 @@ class BatchStream:
 
     def cancel(self, key: int) -> None:
         self._queue.pop(key, None)
+
+
+def allowed_ids(constraints: Sequence[Constraint | None], vocabulary: int) -> NDArray[np.bool_]:
+    """bool [rows, vocabulary]: what each row's constraint allows; a row without one may have any id."""
+    mask = np.ones((len(constraints), vocabulary), dtype=bool)
+    for line, constraint in zip(mask, constraints, strict=True):
+        if constraint is not None:
+            allowed = constraint.allowed()[:vocabulary]
+            line[: len(allowed)] = allowed
+            line[len(allowed) :] = False
+    return mask
 
 
 def random_stream(seed: int, *path: int) -> np.random.Generator:

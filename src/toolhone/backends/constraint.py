@@ -6,8 +6,8 @@
     constraint.advance(token)
 
 A grammar is compiled once for each set of tools; what a sample gets is a copy at the beginning. The library is `llguidance`
-(`pip install 'toolhone[grammar]'`). Where it gives up in the middle of a turn (its limits on size), only a stop mark may follow, and
-the turn is read as any other that was broken off.
+(`pip install 'toolhone[grammar]'`). Where it gives up in the middle of a turn (its limits on size), only a stop mark may follow,
+and the turn is read as any other that was broken off.
 
 What it does not do: log-probabilities stay those of the policy without the grammar, so a constrained sample is no sample of the
 policy; see `backends.base.check_unconstrained`.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,8 @@ from toolhone.tokenizer import TextTokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+KEPT = 512
+"""Grammars that are kept compiled."""
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -49,6 +52,8 @@ class Grammars:
         key = json.dumps([tool.to_dict() for tool in tools])
         if key not in self._compiled:
             self._compiled[key] = self._compile(tools)
+            for old in list(self._compiled)[:-KEPT]:
+                del self._compiled[old]
         return GrammarConstraint(self._compiled[key].deep_copy(), self._tokenizer.vocab_size, self._stop)
 
     def _compile(self, tools: Sequence[Tool]) -> LLMatcher:
@@ -90,6 +95,7 @@ class GrammarConstraint:
         self._matcher.consume_token(token)
 
 
+@lru_cache(maxsize=4)
 def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
     """The library's view of the tokenizer, in which control tokens stand for nothing but themselves."""
     try:

@@ -32,6 +32,7 @@ from toolhone.backends.base import (
     Batch,
     BatchStream,
     Capabilities,
+    Constraint,
     Done,
     Loss,
     Metrics,
@@ -39,6 +40,7 @@ from toolhone.backends.base import (
     Sample,
     SamplingParams,
     StopReason,
+    allowed_ids,
     padded,
     random_stream,
 )
@@ -63,7 +65,7 @@ class ToySampler:
             self._check_prompt(prompt)
         reach = self._policy.shape.reach
         results = [
-            [_Job.start(prompt, reach, self._limit(prompt, params), (params.seed, key, j)) for j in range(params.num_samples)]
+            [_Job.start(prompt, reach, self._limit(prompt, params), params, (key, j)) for j in range(params.num_samples)]
             for prompt, key in zip(prompts, keys, strict=True)
         ]
         active = [job for jobs in results for job in jobs if job.limit > 0]
@@ -100,10 +102,13 @@ class ToySampler:
         """Sample one token for each job."""
         index = self._policy.buckets(np.array([job.window for job in jobs], dtype=np.int64))
         logp = self._policy.log_softmax(index, params.temperature or 1.0)
+        bound = logp
+        if params.constrain is not None:
+            bound = _bound(logp, allowed_ids([job.constraint for job in jobs], logp.shape[1]))
         if params.temperature == 0:
-            chosen = logp.argmax(axis=1)
+            chosen = bound.argmax(axis=1)
         else:
-            chosen = _draw(_truncated(np.exp(logp), params), np.array([job.random.random() for job in jobs]))
+            chosen = _draw(_truncated(np.exp(bound), params), np.array([job.random.random() for job in jobs]))
         values = logp[np.arange(len(jobs)), chosen].astype(np.float32)
         for job, token, value in zip(jobs, chosen.tolist(), values.tolist(), strict=True):
             job.add(token, value, params.stop_ids)
@@ -116,21 +121,33 @@ class _Job:
     window: list[int]
     limit: int
     random: np.random.Generator
+    constraint: Constraint | None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: StopReason = StopReason.LENGTH
 
     @staticmethod
-    def start(prompt: Tokens, reach: int, limit: int, path: tuple[int, int, int]) -> _Job:
+    def start(prompt: Tokens, reach: int, limit: int, params: SamplingParams, path: tuple[int, int]) -> _Job:
         led = [NO_TOKEN] * reach + [int(token) for token in prompt]
-        return _Job(led[len(led) - reach :], limit, random_stream(*path))
+        constraint = None if params.constrain is None else params.constrain(path[0])
+        return _Job(led[len(led) - reach :], limit, random_stream(params.seed, *path), constraint)
 
     def add(self, token: int, logprob: float, stop_ids: tuple[int, ...]) -> None:
         self.window = [*self.window, token][1:]
         self.tokens.append(token)
         self.logprobs.append(logprob)
+        if self.constraint is not None:
+            self.constraint.advance(token)
         if token in stop_ids:
             self.reason = StopReason.STOP
+
+
+def _bound(logp: Real, allowed: NDArray[np.bool_]) -> Real:
+    """Log-probabilities [n, V] among the allowed ids alone, the others -inf."""
+    masked = np.where(allowed, logp, -np.inf)
+    masked -= masked.max(axis=1, keepdims=True)
+    result: Real = masked - np.log(np.exp(masked).sum(axis=1, keepdims=True))
+    return result
 
 
 def _truncated(probabilities: Real, params: SamplingParams) -> Real:

@@ -27,6 +27,7 @@ def chat(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name")] = None,
     dialect: Annotated[str | None, typer.Option(help="use another dialect than the model was trained in, on purpose")] = None,
+    constrained: Annotated[bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")] = False,
     prompt: Annotated[list[str] | None, typer.Option(help="say this instead of asking; may be given several times")] = None,
     save: Annotated[
         Path | None, typer.Option(help="add the talk to this file, as a conversation to train on [default: RUN/chats/TIME.jsonl]")
@@ -39,7 +40,8 @@ def chat(
     from toolhone.cli.screen import Terminal
     from toolhone.cli.talk import COMMANDS, Next
 
-    opened = open_model(model, checkpoint, [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])])
+    wanted = [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])]
+    opened = open_model(model, checkpoint, [*wanted, *(["evaluation.constrained=true"] if constrained else [])])
     screen = Terminal()
     keeper = Keeper(None if no_save else save or _default_file(Path(model)), opened.registry.tools)
     talk = open_talk(opened, screen, keeper)

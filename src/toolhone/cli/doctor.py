@@ -76,7 +76,8 @@ class Parts:
     @staticmethod
     def open(name: str, overrides: Sequence[str]) -> Parts:
         """Read the tokenizer and make the certificate; a run's must be the one it was trained with, unless keys ask otherwise."""
-        from toolhone.api import FORMAT_KEYS, wanted_format
+        from toolhone.api import FORMAT_KEYS
+        from toolhone.bench import wanted_format
         from toolhone.config import overridden
         from toolhone.dialects.certificate import certify, check_same
         from toolhone.model_ref import find, resolve_model, trained_format

@@ -54,6 +54,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     dialect: Annotated[
         str | None, typer.Option(help="use another dialect than the model was trained in, on purpose: native, json, calls, tagged")
     ] = None,
+    constrained: Annotated[bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score what it does.
@@ -69,6 +70,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     from toolhone.progress import open_progress
 
     overrides = [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])]
+    overrides += ["evaluation.constrained=true"] if constrained else []
     opened = open_model(model, checkpoint, overrides, None if config is None else load_experiment(Path(config)))
     if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in overrides):
         num_samples = opened.experiment.evaluation.num_samples

@@ -45,6 +45,14 @@ def tasks_from_any(
     return distinct(loaded.tasks)
 
 
+def gives_only_tasks(path: str | Path) -> bool:
+    """Whether a file holds tasks and no conversations: our own form, or a format that was made for evaluation."""
+    path = Path(path)
+    if not path.is_dir() and not is_table(path) and _is_own_form(path):
+        return True
+    return SOURCES[format_of(path)].ABOUT.only_tasks
+
+
 def _is_own_form(path: Path) -> bool:
     with closing(read_records(path)) as rows:
         return "expect" in next(rows)[1]

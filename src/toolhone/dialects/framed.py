@@ -127,8 +127,13 @@ class Frame:
     @cached_property
     def follows(self) -> str:
         """The pattern for what may stand behind a call: its end mark, the next call, the end of the text."""
+        return rf"(?:{self.ends}|\s*+\Z)"
+
+    @cached_property
+    def ends(self) -> str:
+        """The same without the end of the text, where there are marks."""
         marks = [loose(mark.strip()) for mark in (self.after, self.between or "") if mark.strip()]
-        return rf"\s*+(?:{'|'.join([*marks, chr(92) + 'Z'])})"
+        return rf"\s*+(?:{'|'.join(marks) or chr(92) + 'Z'})"
 
     @cached_property
     def name_end(self) -> re.Pattern[str]:

@@ -153,7 +153,7 @@ class _Turn:
             limits = " & ".join(f"~/{pattern}/" for pattern in self._limits())
             return rules.terminal(rf"/({_LINE}\n)*[ \t]*{exactly(begins)}/ & {limits}")
         if not self.fixed or self.lead:
-            return f"({one_of([in_turn(self.gap, *rules.terms(begins)), *self._behind_answer(tool, call)])})"
+            return f"({one_of([in_turn(self.gap, *rules.terms(begins)), *self._behind_answer(call)])})"
         first = rules.parts(self.fixed)[0]
         rest = rules.terms(begins[len(first) :])
         if rules.token(first) is not None:
@@ -161,7 +161,7 @@ class _Turn:
             return in_turn(f"{text}?", *rules.terms(first), *rest)
         return in_turn(rules.terminal(up_to(exactly(first), loosely(first), self._limits(), at_line=self._weak)), *rest)
 
-    def _behind_answer(self, tool: Tool, call: Call) -> list[str]:
+    def _behind_answer(self, call: Call) -> list[str]:
         """A first call behind an answer with its lead, where the mark between two calls can also stand behind an answer."""
         between = (self.form.frame.between or "").strip()
         if self.fixed or not self.lead or not between or _SLOT.search(between):

@@ -160,10 +160,12 @@ def _times(size: Size) -> str:
 
 
 def _texts(value: Json) -> list[str]:
-    """A value as Python writes it; a plain string in both kinds of quotes."""
+    """A value as Python writes it; a string in both kinds of quotes."""
     written = write_literal(value)
-    plain = isinstance(value, str) and "\\" not in written and "'" not in written
-    return [written, f"'{value}'"] if plain else [written]
+    if not isinstance(value, str):
+        return [written]
+    inner = written[1:-1].replace('\\"', '"').replace("'", "\\'")
+    return [written, f"'{inner}'"]
 
 
 def _other(rules: Rules, keys: str, declared: Sequence[str]) -> str:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from toolhone.dialects.base import Problem
-from toolhone.dialects.framed import MAX_NAME, SPACE, Found, Frame, read_name
+from toolhone.dialects.framed import SPACE, Found, Frame, read_name
 from toolhone.dialects.json_reading import decode
 from toolhone.dialects.literals import read_value
 from toolhone.schema import Json, ToolCall
 
+_NAME_TO_END = re.compile(r"\s*+[\w.:/-]{0,256}\Z")
 _NAME_END = re.compile(rf"{SPACE}(?=\{{|\"\{{)")
 
 
@@ -52,8 +53,8 @@ class NamedJson:
         middle = frame.name_end.match(text, found.end)
         name = None if middle is None else _last_name(frame).match(text, middle.end())
         if name is None:
-            rest = text[found.end if middle is None else middle.end() :][:MAX_NAME].strip()
-            return Found(found.end, (), Problem.NOT_A_CALL if rest else Problem.UNCLOSED)
+            cut_off = _NAME_TO_END.match(text, found.end if middle is None else middle.end())
+            return Found(found.end, (), Problem.UNCLOSED if cut_off else Problem.NOT_A_CALL)
         return Found(name.end(), (ToolCall(name[0], found.calls[0].arguments),))
 
 
@@ -71,7 +72,7 @@ def _read_object(text: str, start: int, name: str, literal: bool) -> Found:
 @lru_cache(maxsize=256)
 def _last_name(frame: Frame) -> re.Pattern[str]:
     """A name with nothing but what may stand behind a call after it."""
-    return re.compile(rf"[\w.:/-]{{1,256}}?(?={frame.follows})")
+    return re.compile(rf"[\w.:/-]{{1,256}}?(?={frame.ends})")
 
 
 def _unpacked(value: Json) -> Json:

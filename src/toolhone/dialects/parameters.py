@@ -57,7 +57,8 @@ class Parameters:
             position = position if joint is None else joint.end()
         if self._opening is not None and self._opening.match(text, position) is not None:
             return Found(position, (), Problem.NOT_A_CALL)
-        if frame.after.strip() and not text[position : position + MAX_NAME].strip():
+        rest = text[position : position + MAX_NAME].strip()
+        if frame.after.strip() and (self.joins.strip() + self.opens.strip()).startswith(rest):
             return Found(position, (), Problem.UNCLOSED)
         return Found(position, (ToolCall(name, arguments),))
 

@@ -12,11 +12,11 @@ keeps the same protocol with prompts that hold messages alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
+from toolhone.backends.base import Constraint, Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, Problem
 from toolhone.dialects.history import assemble
 from toolhone.schema import Message, Tool
@@ -91,14 +91,22 @@ class TokenPolicy:
     """A sampler with its dialect and tokenizer.
 
     `params.stop_ids` are taken from the dialect's stop marks when empty; `params.num_samples` must be 1. `max_context` is the
-    longest sequence in tokens, 0 when unbounded.
+    longest sequence in tokens, 0 when unbounded. `constrain` makes what a turn with these tools may consist of
+    (`backends.constraint.Grammars`); None leaves turns free.
     """
 
     def __init__(
-        self, sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, params: SamplingParams, max_context: int = 0
+        self,
+        sampler: Sampler,
+        dialect: Dialect,
+        tokenizer: TextTokenizer,
+        params: SamplingParams,
+        max_context: int = 0,
+        constrain: Callable[[Sequence[Tool]], Constraint] | None = None,
     ) -> None:
         assert params.num_samples == 1, f"a turn is one sample, got num_samples={params.num_samples}"
         self.sampler, self.dialect, self.tokenizer, self.max_context = sampler, dialect, tokenizer, max_context
+        self.constrain = constrain
         self.params = params if params.stop_ids else replace(params, stop_ids=tokenizer.stop_ids(dialect.stop))
 
     @property
@@ -123,6 +131,11 @@ class TokenPolicy:
     def fits(self, prompt: Prompt) -> bool:
         return not self.max_context or len(prompt.tokens) < self.max_context
 
+    def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None:
+        """Refuse now, in one sentence, the first of these tools that turns cannot be constrained to."""
+        for tools in offers if self.constrain is not None else ():
+            self.constrain(tools)
+
     def stream(self) -> TurnStream:
         return _TokenStream(self, self.sampler.stream())
 
@@ -137,10 +150,16 @@ class _TokenStream:
     def __init__(self, policy: TokenPolicy, stream: Stream) -> None:
         self._policy, self._stream = policy, stream
         self._prompts: dict[int, Prompt] = {}
+        self._params = policy.params if policy.constrain is None else replace(policy.params, constrain=self._constraint)
 
     def submit(self, key: int, prompt: Prompt) -> None:
         self._prompts[key] = prompt
-        self._stream.submit(key, prompt.tokens, self._policy.params)
+        self._stream.submit(key, prompt.tokens, self._params)
+
+    def _constraint(self, key: int) -> Constraint:
+        """What the turn that answers this prompt may consist of."""
+        assert self._policy.constrain is not None, "only a policy with constraints asks for one"
+        return self._policy.constrain(self._prompts[key].tools)
 
     def poll(self) -> list[tuple[int, Turn]]:
         return [(key, self._policy.read(self._prompts.pop(key), samples[0])) for key, samples in self._stream.poll()]

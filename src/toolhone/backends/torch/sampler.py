@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolhone.backends.base import BatchStream, Sample, SamplingParams, StopReason, Stream, random_stream
+from toolhone.backends.base import BatchStream, Constraint, Sample, SamplingParams, StopReason, Stream, allowed_ids, random_stream
 from toolhone.backends.torch.engine import Engine
 from toolhone.errors import CapabilityError
 from toolhone.rows import Array, Row, Tokens, micro_batches
@@ -96,6 +96,9 @@ class _Decode:
         self.stop = frozenset(params.stop_ids)
         self.limits = [self._limit(len(prompts[row // self.copies])) for row in range(self.rows)]
         self.ragged = len({len(prompt) for prompt in prompts}) > 1
+        self.constraints: list[Constraint | None] = [None] * self.rows
+        if params.constrain is not None:
+            self.constraints = [params.constrain(keys[row // self.copies]) for row in range(self.rows)]
         self.uniforms = None
         if params.temperature > 0:
             streams = (random_stream(params.seed, keys[row // self.copies], row % self.copies) for row in range(self.rows))
@@ -157,29 +160,42 @@ class _Decode:
         return self.engine.logits(last), mask
 
     def _choose(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next id of each living row, and its log-probability before truncation."""
+        """The next id of each living row, and its log-probability before constraint and truncation."""
         temperature = self.params.temperature
         scaled = logits / temperature if temperature > 0 else logits
         logprobs = torch.log_softmax(scaled, dim=-1)
+        bound = logprobs if self.params.constrain is None else self._bound(logprobs)
         if self.uniforms is None:
-            chosen = logits.argmax(dim=-1)
+            chosen = (logits if self.params.constrain is None else bound).argmax(dim=-1)
         else:
             uniform = torch.from_numpy(self.uniforms[self.alive, step]).to(logits.device, torch.float32)
-            chosen = _draw(_truncate(logprobs.exp(), self.params), uniform)
+            chosen = _draw(_truncate(bound.exp(), self.params), uniform)
         return chosen, logprobs.gather(1, chosen[:, None])[:, 0]
+
+    def _bound(self, logprobs: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities among what each living row's constraint allows; all else is -inf."""
+        asked = [None if self._is_finished(row) else self.constraints[row] for row in self.alive]
+        allowed = torch.from_numpy(allowed_ids(asked, logprobs.shape[1])).to(logprobs.device)
+        return torch.log_softmax(logprobs.masked_fill(~allowed, float("-inf")), dim=-1)
+
+    def _is_finished(self, row: int) -> bool:
+        return self.reasons[row] is StopReason.STOP or len(self.tokens[row]) >= self.limits[row]
 
     def _record(self, chosen: torch.Tensor, logprobs: torch.Tensor) -> set[int]:
         """Note the new tokens; returns the lines (indices into `alive`) that are finished, now or earlier."""
         finished = set()
         for line, (row, token, logprob) in enumerate(zip(self.alive, chosen.tolist(), logprobs.tolist(), strict=True)):
-            if self.reasons[row] is StopReason.STOP or len(self.tokens[row]) >= self.limits[row]:
+            if self._is_finished(row):
                 finished.add(line)
                 continue
             self.tokens[row].append(token)
             self.logprobs[row].append(logprob)
+            constraint = self.constraints[row]
+            if constraint is not None:
+                constraint.advance(token)
             if token in self.stop:
                 self.reasons[row] = StopReason.STOP
-            if token in self.stop or len(self.tokens[row]) >= self.limits[row]:
+            if self._is_finished(row):
                 finished.add(line)
         return finished
 

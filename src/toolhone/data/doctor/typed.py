@@ -122,8 +122,9 @@ def _behind_marks(text: str) -> Typed | None:
         before = text[position : mark.start()]
         if is_closing(mark[0]):
             return None
-        named = _FUNCTION.fullmatch(mark[0]) or _NAMED.match(text, mark.end())
-        read = _value_at(text, mark.end() if named is None else named.end())
+        inside, behind = _FUNCTION.fullmatch(mark[0]), _NAMED.match(text, mark.end())
+        named = inside or behind
+        read = _value_at(text, mark.end() if behind is None or inside else behind.end())
         found = [] if read is None else list(_calls(read[0], named[1] if named else None))
         if read is None or not found:
             return None

@@ -1,0 +1,204 @@
+"""What a training works with: trainer, tokenizer, dialect, tools, rewards and measures, opened as an experiment says.
+
+    bench = Bench(plan, open_registry(plan), Measures.of(plan), progress)
+    rows, held_out, report = bench.rows(gather(plan))      # for what learns from conversations
+    stage = bench.stage(tasks, hooks, run)                 # for what learns by doing
+
+`api.train` puts a bench and an algorithm together. This is the only place beside it that knows a concrete backend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolhone.algorithms.rollouts import scorer
+from toolhone.algorithms.sft import Hooks, Validation
+from toolhone.algorithms.stage import Stage
+from toolhone.backends.base import Lora, Sampler, SamplingParams
+from toolhone.backends.constraint import Grammars
+from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.trainer import open_trainer
+from toolhone.data.gather import Materials
+from toolhone.data.render import render_rows
+from toolhone.dialects.base import Dialect
+from toolhone.dialects.certificate import Wanted, open_certified
+from toolhone.episodes.episode import Rules
+from toolhone.episodes.policy import TokenPolicy
+from toolhone.errors import ConfigError, ModelError
+from toolhone.evaluation.evaluate import Metric
+from toolhone.evaluation.evaluate import evaluate as play_and_judge
+from toolhone.evaluation.familiar import known_metric
+from toolhone.evaluation.metrics import RATES, Evaluation, can_run
+from toolhone.model_ref import adapter_of, resolve_model
+from toolhone.owncode import is_own_code, load_named
+from toolhone.progress import Progress
+from toolhone.rewards.own import Reward, load_rewards
+from toolhone.rows import Row
+from toolhone.run import Run
+from toolhone.schema import Task
+from toolhone.sections import Experiment
+from toolhone.tokenizer import TextTokenizer
+from toolhone.tools.registry import Registry
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beside our own scores: metrics and rewards of the user's own."""
+
+    metrics: Mapping[str, Metric]
+    rewards: Sequence[Reward]
+
+    @staticmethod
+    def of(plan: Experiment) -> Measures:
+        """Those that the experiment names; a name of a metric that nobody knows is refused."""
+        own: dict[str, Metric] = {}
+        for name in plan.evaluation.metrics or ():
+            if not is_own_code(name):
+                known_metric(name)
+            elif (key := name.rpartition(":")[2]) in own:
+                raise ConfigError(
+                    f"evaluation.metrics has two functions named {key!r}; scores are told apart by name, so rename one"
+                )
+            else:
+                own[key] = load_named(name, Path.cwd(), "a metric")
+        reward = plan.training.rl.reward
+        return Measures(own, load_rewards(reward.functions, reward.weights))
+
+
+class Bench:
+    """What one training works with: trainer, tokenizer, dialect and tools, opened as the experiment says."""
+
+    def __init__(self, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> None:
+        self.plan, self.registry, self.measures, self.progress = plan, registry, measures, progress
+        name, section = resolve_model(plan), plan.training.lora
+        self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
+        self.dialect, self.certificate = open_certified(self.tokenizer, wanted_format(plan))
+        for limit in self.certificate.limits:
+            progress.report(f"format: {limit}")
+        adapter = adapter_of(plan)
+        lora = (
+            Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))
+            if section
+            else None
+        )
+        self.trainer = open_trainer(name, lora, engine_options(plan), adapter)
+        same_vocabulary(self.tokenizer, self.trainer.engine.vocabulary, name)
+
+    def rows(self, materials: Materials) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        """Rows to train on, held-out rows, and the account of where every conversation went."""
+        plan, context = self.plan, self.trainer.engine.max_context
+        section = plan.training
+        if context and section.max_length > context:
+            self.progress.report(
+                f"training.max_length={section.max_length} is more than the model's context; rows may have {context} tokens"
+            )
+            section = section.model_copy(update={"max_length": context})
+        train = render_rows(materials.train, self.dialect, self.tokenizer, section, plan.data.too_long, self.progress)
+        held_out = []
+        counts = {"rows": len(train.rows), "too_long": train.dropped, "longest_row": train.longest, "held_out_too_long": 0}
+        if materials.held_out:
+            kept = render_rows(materials.held_out, self.dialect, self.tokenizer, section, plan.data.too_long)
+            held_out, counts["held_out_too_long"] = kept.rows, kept.dropped
+        dropped = counts["too_long"] + counts["held_out_too_long"]
+        if dropped:
+            self.progress.report(f"{dropped} rows are longer than training.max_length={section.max_length} and were dropped whole")
+        digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
+        return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
+
+    def stage(self, tasks: Sequence[Task], hooks: Hooks, run: Run) -> Stage:
+        """What a method of reinforcement learning works with."""
+        rl, turns = self.plan.training.rl, self.plan.evaluation.max_turns
+
+        def policy(sampler: Sampler, seed: int) -> TokenPolicy:
+            params = SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32)
+            return TokenPolicy(sampler, self.dialect, self.tokenizer, params, self.trainer.engine.max_context)
+
+        def rules(task: Task) -> Rules:
+            live = task.expect.answer is not None and can_run(task, self.registry.runnable)
+            return Rules(turns, first_call_only=not live)
+
+        return Stage(
+            tasks,
+            self.registry,
+            policy,
+            scorer(self.measures.rewards),
+            lambda _step, _means: None,
+            rules,
+            self._reference(run),
+            lambda ids: self.tokenizer.decode(list(ids)),
+            hooks,
+        )
+
+    def _reference(self, run: Run) -> Sampler | None:
+        """The policy as the run began with it, where the KL to it counts; kept in the run, so that a resumed one has it."""
+        if not self.plan.training.rl.beta:
+            return None
+        folder = run.folder / "reference"
+        if folder.is_dir():
+            self.trainer.load(folder, optimizer=False)
+        else:
+            self.trainer.save(folder, optimizer=False)
+        return self.trainer.snapshot()
+
+    def evaluate(self, sampler: Sampler, tasks: Sequence[Task], progress: Progress | None = None) -> Evaluation:
+        policy = policy_of(sampler, self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
+        measures, turns = self.measures, self.plan.evaluation.max_turns
+        return play_and_judge(policy, tasks, self.registry, progress, turns, measures.metrics, measures.rewards)
+
+    def check_tools(self, tasks: Sequence[Task]) -> None:
+        """Refuse, before any training, tools that evaluation could not play as it is asked to."""
+        policy = policy_of(self.trainer.snapshot(), self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
+        policy.check_tools(task.tools for task in tasks)
+
+    def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
+        chosen = tasks[: self.plan.training.validation_samples]
+        return scores_of(self.evaluate(sampler, chosen)) if chosen else ({}, [])
+
+    def save(self, folder: Path, optimizer: bool) -> None:
+        self.trainer.save(folder, optimizer)
+        self.certificate.save(folder)
+        if self.trainer.engine.lora is None:
+            self.tokenizer.save(folder)
+
+
+def wanted_format(plan: Experiment) -> Wanted:
+    """The format that an experiment asks for."""
+    model = plan.model
+    return Wanted(model.dialect, model.markup, model.history == "kept", model.template_switches)
+
+
+def same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"{name}: the tokenizer has {tokenizer.vocab_size} tokens but the model only {rows}; they do not belong together"
+        )
+
+
+def engine_options(plan: Experiment) -> EngineOptions:
+    model = plan.model
+    return EngineOptions(
+        torch_dtype=model.torch_dtype,
+        device_map=model.device_map,
+        trust_remote_code=model.trust_remote_code,
+        gradient_checkpointing=plan.training.gradient_checkpointing,
+        micro_batch_tokens=model.micro_batch_tokens,
+        seed=plan.seed,
+        loader=load_named(model.model_class, Path.cwd(), "model.model_class") if model.model_class else None,
+    )
+
+
+def policy_of(sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: Experiment, context: int) -> TokenPolicy:
+    wanted = plan.evaluation
+    params = SamplingParams(wanted.max_new_tokens, wanted.temperature, wanted.top_p, wanted.top_k, seed=plan.seed)
+    return TokenPolicy(sampler, dialect, tokenizer, params, context, Grammars(dialect, tokenizer) if wanted.constrained else None)
+
+
+def scores_of(result: Evaluation) -> Validation:
+    """The metrics that were measured, and the samples as they go into a log."""
+    scores = {name: score.value for name, score in result.metrics.items() if name not in RATES}
+    measured = {name: value for name, value in scores.items() if value is not None} | result.rewards
+    return measured, [{"id": s.id, "category": s.category, "text": s.text, "scores": dict(s.scores)} for s in result.samples]

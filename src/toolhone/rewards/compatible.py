@@ -1,0 +1,53 @@
+"""What rewards of other systems look at: the raw text of the first reply, and the text of a right answer in their own writing.
+
+    said = reply_text(episode, Calls())
+    wanted_calls(task.expect)                 # as `python_calls` reads them
+
+Those systems never show a tool's result to the model, so only the first reply counts. An episode of which only the calls are known
+(a prediction `{"id", "calls"}`) is taken as if they had been written in the system's own form. The rewards themselves are in
+`guided`, `json_answer` and `playground`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolhone.dialects.base import Syntax
+from toolhone.dialects.calls import Calls
+from toolhone.episodes.episode import Episode
+from toolhone.errors import DialectError
+from toolhone.rewards.python_calls import extract_function_calls
+from toolhone.schema import Expect, Json, ToolCall
+
+
+def reply_text(episode: Episode, syntax: Syntax) -> str:
+    """The raw text of the first reply; calls that are known without a text are written in `syntax`."""
+    if not episode.turns:
+        return ""
+    turn = episode.turns[0]
+    if turn.text or not turn.message.tool_calls:
+        return turn.text
+    return written(turn.message.tool_calls, syntax) or ""
+
+
+def written(calls: Sequence[ToolCall], syntax: Syntax) -> str | None:
+    """The calls as text, or None where this syntax cannot write them."""
+    try:
+        return syntax.write(None, calls)
+    except DialectError:
+        return None
+
+
+def wanted_text(expect: Expect) -> str | None:
+    """A right answer as those data sets have it: the calls in Python's way, one per line, or the final answer; None for neither."""
+    if not expect.calls:
+        return expect.answer
+    return written([ToolCall(call.name, call.arguments) for call in expect.calls], Calls())
+
+
+def wanted_calls(expect: Expect) -> list[dict[str, Json]]:
+    """The calls in the right answer as it is written, read back; those that cannot be written so are taken as they are."""
+    text = wanted_text(expect)
+    if text is None:
+        return [{"name": call.name, "parameters": dict(call.arguments)} for call in expect.calls or ()]
+    return extract_function_calls(text)

@@ -1,0 +1,125 @@
+"""Which rewards hold when: weights as a sum or an average, and phases that follow one another while training goes on.
+
+    schedule = Schedule.of(plan.training.rl.reward)
+    state = PhaseState()
+    for step in range(1, total + 1):
+        paid = [pay(schedule.rewards(state), task, episode) for ...]
+        state = schedule.after(state, step, {"tool_call_function": 0.93})     # the next phase, when it is due
+
+A phase holds for its `steps`, or until every score that `until` names is at least its threshold, whichever comes first; the last one
+holds to the end. `after` is pure: the state is one small value, saved in a checkpoint with `to_dict` and read with `from_dict`, so
+that a resumed run stands in the same phase. Scores are whatever the caller measures: means of rewards and their parts over a step,
+metrics of a validation. One step's mean is noisy; give a mean over several where a threshold should not be met by luck.
+
+A sum adds `weight * reward`; an average divides that by the sum of the weights. Nothing is scored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from toolhone.errors import ConfigError, RunError, nearest
+from toolhone.rewards.own import Reward, load_rewards
+from toolhone.schema import Json
+from toolhone.sections import RewardPhase, RewardSection
+
+TOTAL = "reward"
+"""The name of the total among the scores."""
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """Which phase holds (from 0), and the number of steps that had been taken when it began."""
+
+    phase: int = 0
+    since: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return {"phase": self.phase, "since": self.since}
+
+    @staticmethod
+    def from_dict(source: Mapping[str, Json]) -> PhaseState:
+        values = {name: source.get(name) for name in ("phase", "since")}
+        if not all(type(value) is int and value >= 0 for value in values.values()):
+            raise RunError(f"the state of the reward phases needs 'phase' and 'since', whole numbers from 0; got {dict(source)!r:.80}")
+        return PhaseState(**values)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Rewards that hold for a while. `steps` and `until` are None and empty for one that never ends."""
+
+    rewards: tuple[Reward, ...]
+    steps: int | None = None
+    until: Mapping[str, float] = field(default_factory=dict)
+
+    def is_over(self, taken: int, scores: Mapping[str, float]) -> bool:
+        if self.steps is not None and taken >= self.steps:
+            return True
+        return bool(self.until) and all(name in scores and scores[name] >= least for name, least in self.until.items())
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The phases, one after the other; a single one where the experiment names none."""
+
+    phases: tuple[Phase, ...]
+
+    @staticmethod
+    def of(section: RewardSection, scores: Collection[str] = ()) -> Schedule:
+        """The schedule of an experiment. `scores` names what may stand in `until` beside rewards and their parts."""
+        average = section.combine == "average"
+        if not section.phases:
+            return Schedule((Phase(weighted(section.functions, section.weights, average)),))
+        phases = tuple(_phase(index, phase, average, scores) for index, phase in enumerate(section.phases))
+        for index, phase in enumerate(phases[:-1]):
+            if phase.steps is None and not phase.until:
+                raise ConfigError(
+                    f"training.rl.reward.phases: phase {index + 1} of {len(phases)} never ends; give it 'steps' or 'until'"
+                )
+        return Schedule(phases)
+
+    @property
+    def last(self) -> PhaseState:
+        """The state in which the last phase holds: what a finished model is measured by."""
+        return PhaseState(len(self.phases) - 1)
+
+    def rewards(self, state: PhaseState) -> tuple[Reward, ...]:
+        return self._at(state).rewards
+
+    def after(self, state: PhaseState, step: int, scores: Mapping[str, float]) -> PhaseState:
+        """The state for the next step, when `step` steps have been taken in all and these scores were measured."""
+        over = state.phase + 1 < len(self.phases) and self._at(state).is_over(step - state.since, scores)
+        return replace(state, phase=state.phase + 1, since=step) if over else state
+
+    def _at(self, state: PhaseState) -> Phase:
+        if state.phase >= len(self.phases):
+            raise RunError(
+                f"the run stands in reward phase {state.phase + 1}, but the experiment has {len(self.phases)}; "
+                "resume with the phases it was begun with"
+            )
+        return self.phases[state.phase]
+
+
+def weighted(names: Sequence[str], weights: Sequence[float] = (), average: bool = False) -> tuple[Reward, ...]:
+    """The rewards of these names; with `average`, their weights are divided by their sum."""
+    rewards = load_rewards(names, weights)
+    total = sum(reward.weight for reward in rewards)
+    if not average or not rewards:
+        return tuple(rewards)
+    if total <= 0:
+        raise ConfigError(f"combine 'average' divides by the sum of the weights, which is {total:g}; it must be above 0")
+    return tuple(replace(reward, weight=reward.weight / total) for reward in rewards)
+
+
+def _phase(index: int, phase: RewardPhase, average: bool, scores: Collection[str]) -> Phase:
+    where = f"training.rl.reward.phases: phase {index + 1}"
+    if not phase.functions:
+        raise ConfigError(f"{where} names no reward function")
+    rewards = weighted(phase.functions, phase.weights, average)
+    known = [TOTAL, *(reward.name for reward in rewards), *scores]
+    for name in phase.until or {}:
+        if name not in known and name.partition(".")[0] not in known:
+            raise ConfigError(f"{where} waits for the score {name!r}, which nobody measures{nearest(name, known)}; known: {', '.join(known)}")
+    return Phase(rewards, phase.steps, dict(phase.until or {}))

@@ -1,0 +1,127 @@
+"""What a reward of ours sees in an episode: the calls that count, how they compare, and what was done besides.
+
+    seen = Seen(task, episode)
+    seen.match, seen.excess, seen.failed, seen.broken
+
+A call that was rejected (its tool is unknown, or its arguments break the schema) and that a later turn follows is taken back: it is not
+compared, it only costs. So a model that mends a mistake earns more than one that does not. The same holds for calls of a turn that
+could not be read. Where no other call is left, those count after all, so that a near miss stays worth something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from toolhone.backends.base import StopReason
+from toolhone.dialects.base import Problem
+from toolhone.episodes.episode import Episode
+from toolhone.rewards.final_answer import without_echoes
+from toolhone.rewards.marks import forged
+from toolhone.rewards.matching import Match, match_calls
+from toolhone.schema import Task, Tool, ToolCall
+from toolhone.tools.registry import Outcome
+
+REJECTED = (Outcome.UNKNOWN_TOOL, Outcome.INVALID_ARGUMENTS)
+FREE_CHARACTERS = 400
+"""Of a text beside calls; longer ones cost."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call of an episode. `works`: it ran without an error, or, where nothing could run, fits a tool on offer. `stands`: it was
+    not taken back."""
+
+    call: ToolCall
+    works: bool
+    stands: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One episode of a task. Nothing here is paid yet: the numbers of calls and turns are plain counts."""
+
+    task: Task
+    episode: Episode
+
+    @cached_property
+    def made(self) -> list[Made]:
+        """All calls that could be read, in their order."""
+        tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
+        made = []
+        for index, turn in enumerate(self.episode.turns):
+            results = self.episode.results[index] if index < len(self.episode.results) else ()
+            for place, call in enumerate(turn.message.tool_calls):
+                outcome = results[place].outcome if place < len(results) else Outcome.REFUSED
+                works = _fits(call, tools) if outcome is Outcome.REFUSED else outcome is Outcome.OK
+                rejected = outcome in REJECTED or turn.problem is not Problem.NONE
+                made.append(Made(call, works, index == last or not rejected))
+        return made
+
+    @cached_property
+    def counted(self) -> list[Made]:
+        """The calls that are compared with the wanted ones."""
+        return [one for one in self.made if one.stands] or self.made
+
+    @cached_property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return tuple(one.call for one in self.counted)
+
+    @cached_property
+    def match(self) -> Match:
+        """How `calls` compare with the wanted ones; its pairs are indices into both."""
+        return match_calls(self.calls, self.task.expect, self.task.tools)
+
+    @cached_property
+    def excess(self) -> int:
+        """Calls beyond the number of wanted ones; where nothing is said about calls, repetitions of the same call."""
+        expect = self.task.expect
+        if expect.calls is None and not expect.no_call:
+            return sum(call in self.calls[:index] for index, call in enumerate(self.calls))
+        return max(0, len(self.calls) - len(expect.calls or ()))
+
+    @property
+    def failed(self) -> int:
+        """Calls that did not work, those that were taken back included."""
+        return sum(not one.works for one in self.made)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the last turn could not be read, or was cut off before it was clear what it would call."""
+        last = self.episode.turns[-1] if self.episode.turns else None
+        if last is None or last.problem is not Problem.NONE:
+            return last is not None
+        return last.stop_reason is StopReason.LENGTH and (bool(last.message.tool_calls) or not self.made)
+
+    @property
+    def unreadable(self) -> int:
+        """Turns that could not be read."""
+        return sum(turn.problem is not Problem.NONE for turn in self.episode.turns)
+
+    @cached_property
+    def before(self) -> list[str]:
+        """The texts of the task's messages."""
+        return [message.content for message in self.task.messages if message.content]
+
+    @property
+    def blank(self) -> bool:
+        """Whether the last turn says nothing of its own."""
+        content = self.episode.turns[-1].message.content if self.episode.turns else None
+        return not content or not without_echoes(content, self.before)
+
+    @cached_property
+    def forged(self) -> bool:
+        """Whether a turn's text holds marks that only templates write."""
+        return any(forged(turn.message.content, self.before) for turn in self.episode.turns if turn.message.content)
+
+    @property
+    def chatter(self) -> int:
+        """Characters of text beyond the free ones, where text is not what was asked for: beside calls and around an answer."""
+        turns = self.episode.turns
+        texts = [turn.message.content or "" for turn in turns if turn.message.tool_calls or self.task.expect.answer is not None]
+        return sum(max(0, len(text) - FREE_CHARACTERS) for text in texts)
+
+
+def _fits(call: ToolCall, tools: Mapping[str, Tool]) -> bool:
+    return call.name in tools and not tools[call.name].problems(call.arguments)
