@@ -153,7 +153,7 @@ def questions(seed: int) -> Iterator[Conversation]:
 def _asked(seed: int, tool: str, one: bool) -> Iterator[Conversation]:
     """The first turns of generated conversations with one call, or with several."""
     for start in range(seed * 1000, seed * 1000 + 1000):
-        for talk in Templates(start, (tool,)).conversations(200):
+        for talk in Templates(start, (tool,)).conversations(40):
             calls = talk.messages[1].tool_calls
             if calls and (len(calls) == 1) == one:
                 yield Conversation(talk.messages[:2], talk.tools)
@@ -272,18 +272,18 @@ class Files:
         return files
 
     def examined(self) -> Record:
-        """Verdict, exit code and findings for each file; for the native one also what cleaning did."""
+        """Verdict, exit code and findings for each file; for two of them also what cleaning did."""
         told: Record = {}
         for arm in (Arm.TYPED, Arm.TYPED_WELL, Arm.ALL):
-            seen = examine_data([self.of(arm)], show=False, progress=Silent()).diagnosis
-            counts = {kind.value: number for kind, number in seen.findings.counts.items()}
-            told[self.of(arm).name] = {"verdict": seen.verdict.value, "exit_code": seen.exit_code, "findings": counts}
-            told[self.of(arm).name]["train"] = refusal(self.of(arm))
-        fixed = examine_data([self.of(Arm.ALL)], fix=self.of(Arm.CLEANED), show=False, progress=Silent()).cleaned
-        assert fixed is not None
-        account = {"read": fixed.read, "kept": fixed.kept, "repaired": fixed.repaired, "dropped": fixed.dropped}
-        told[self.of(Arm.CLEANED).name] = {"verdict": fixed.after.verdict.value, **account}
-        told[self.of(Arm.CLEANED).name]["train"] = refusal(self.of(Arm.CLEANED))
+            path, cleaned = self.of(arm), self.folder / "typed_cleaned.jsonl" if arm is Arm.TYPED else self.of(Arm.CLEANED)
+            seen = examine_data([path], fix=None if arm is Arm.TYPED_WELL else cleaned, show=False, progress=Silent())
+            found = seen.diagnosis
+            counts = {kind.value: number for kind, number in found.findings.counts.items()}
+            told[path.name] = {"verdict": found.verdict.value, "exit_code": found.exit_code, "findings": counts}
+            told[path.name]["train"] = refusal(path)
+            if (fixed := seen.cleaned) is not None:
+                account = {"read": fixed.read, "kept": fixed.kept, "repaired": fixed.repaired, "dropped": fixed.dropped}
+                told[cleaned.name] = {"verdict": fixed.after.verdict.value, **account, "train": refusal(cleaned)}
         return told
 
 

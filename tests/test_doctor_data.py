@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,13 @@ from toolhone.data.doctor.diagnose import Verdict, diagnose
 from toolhone.data.doctor.findings import REMEDIES, Kind
 from toolhone.data.doctor.lengths import Yardstick
 from toolhone.data.doctor.reading import read_file
+from toolhone.data.doctor.typed import read_typed
 from toolhone.data.doctor.workers import measure_all
 from toolhone.data.gather import gather
 from toolhone.data.templates import Templates
 from toolhone.errors import DataError
 from toolhone.progress import Silent
+from toolhone.schema import Tool
 
 
 @pytest.mark.parametrize("text", TYPED.values(), ids=TYPED.keys())
@@ -254,3 +257,31 @@ def test_training_counts_held_out_prompts_that_are_trained_on(tmp_path: Path) ->
     held = save(tmp_path / "held.jsonl", row(say("No.")), row(say("No."), question="Else?"))
     report = trained(tmp_path, row(calling()), row(calling(), question="Snow?"), validation=str(held))
     assert report["leaked"] == 1
+
+
+PIECES = (
+    *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[TOOL_CALL]", "[/TOOL_CALL]", "<function=get_weather>", "</function>"),
+    *(
+        "<parameter=city>",
+        "</parameter>",
+        "```json\n",
+        "```",
+        "`",
+        '{"name": "get_weather", "arguments": ',
+        "{}",
+        "}",
+        "{",
+        '"',
+        "'",
+    ),
+    *("get_weather(", 'city="a"', ")", "Action: get_weather\n", "Action Input: ", "\n", " ", "[", "<|tool_call_start|>", "\\", "x"),
+)
+
+
+def test_reading_typed_calls_ends_and_never_raises_whatever_the_text() -> None:
+    rng, tools = random.Random(0), {"get_weather": Tool.of(WEATHER)}
+    found = [read_typed("".join(rng.choices(PIECES, k=rng.randint(1, 14))), tools) for _ in range(4000)]
+    assert any(found)
+    assert all(one is None or one.calls for one in found)
+    fence_in_front = "```json\n{} {{<function=get_weather></tool_call>"
+    assert read_typed(fence_in_front, tools) is None

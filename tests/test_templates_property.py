@@ -21,10 +21,11 @@ from toolhone.dialects.framed import Framed
 from toolhone.dialects.native import NativeDialect
 from toolhone.dialects.probe import prove_native
 from toolhone.errors import DialectError
+from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import TextTokenizer
 
-CASES, MANY = 12, 1000
+CASES, MANY = 8, 1000
 HARMLESS = "w"
 
 
@@ -53,15 +54,17 @@ def rendered(dialect: NativeDialect, talk: Conversation) -> list[Spans] | None:
     """The lists of spans; None where rendering refuses with a named problem."""
     try:
         return dialect.render(talk)
-    except DialectError as error:
-        assert len(str(error)) > 20
+    except DialectError:
         return None
 
 
-def check_turns(tokenizer: TextTokenizer, dialect: NativeDialect, talk: Conversation, lists: list[Spans]) -> None:
+def encoded(tokenizer: TextTokenizer, lists: list[Spans]) -> list[Row]:
+    return [tokenizer.encode_spans(spans) for spans in lists]
+
+
+def check_turns(tokenizer: TextTokenizer, dialect: NativeDialect, talk: Conversation, rows: list[Row]) -> None:
     """The text of the trained tokens is read as what was said: calls with the types of their values, and the text beside them."""
     said = [message for message in talk.messages if message.role == "assistant"]
-    rows = [tokenizer.encode_spans(spans) for spans in lists]
     for message, text in zip(said, trained_texts(tokenizer, rows), strict=True):
         reply = dialect.parse(text, talk.tools)
         assert (reply.content or "").strip() == (message.content or "").strip(), text
@@ -69,11 +72,10 @@ def check_turns(tokenizer: TextTokenizer, dialect: NativeDialect, talk: Conversa
         assert all(same(dict(a.arguments), dict(b.arguments)) for a, b in zip(reply.calls, message.tool_calls, strict=True)), text
 
 
-def check_controls(tokenizer: TextTokenizer, lists: list[Spans], harmless: list[Spans]) -> None:
+def check_controls(tokenizer: TextTokenizer, rows: list[Row], harmless: list[Row]) -> None:
     """The control tokens are those of the same conversation with harmless words in the place of marks."""
-    for one, other in zip(lists, harmless, strict=True):
-        ids, plain = tokenizer.encode_spans(one).tokens.tolist(), tokenizer.encode_spans(other).tokens.tolist()
-        assert controls(tokenizer, ids) == controls(tokenizer, plain)
+    for row, plain in zip(rows, harmless, strict=True):
+        assert controls(tokenizer, row.tokens.tolist()) == controls(tokenizer, plain.tokens.tolist())
 
 
 def check(name: str, cases: int) -> int:
@@ -88,10 +90,11 @@ def check(name: str, cases: int) -> int:
         if lists is None:
             continue
         kept += 1
-        check_turns(tokenizer, dialect, talk, lists)
+        rows = encoded(tokenizer, lists)
+        check_turns(tokenizer, dialect, talk, rows)
         plain = rendered(dialect, conversation(f"{name}{case}", harmless, wild=True))
         if plain is not None:
-            check_controls(tokenizer, lists, plain)
+            check_controls(tokenizer, rows, encoded(tokenizer, plain))
     return kept
 
 
@@ -112,12 +115,12 @@ def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_by_no_form_
     tokenizer, dialect = opened(name)
     for case in range(CASES):
         talk = Draw(random.Random(case), (), wild=False).conversation(calls=1, beside=False)
-        try:
-            lists = dialect.render(talk)
-        except DialectError as error:
-            assert "the chat template refuses the conversation" in str(error)
+        lists = rendered(dialect, talk)
+        if lists is not None:
+            check_turns(tokenizer, dialect, talk, encoded(tokenizer, lists))
             continue
-        check_turns(tokenizer, dialect, talk, lists)
+        with pytest.raises(DialectError, match="the chat template refuses the conversation"):
+            dialect.render(talk)
 
 
 MARKED = Conversation(
@@ -143,15 +146,15 @@ CLEAN = Conversation(
 def test_text_that_is_marked_as_control_by_mistake_is_noticed() -> None:
     tokenizer = small_tokenizer(QWEN_LIKE)
     dialect = prove_native(tokenizer)
-    lists, clean = dialect.render(MARKED), dialect.render(CLEAN)
-    check_turns(tokenizer, dialect, MARKED, lists)
-    check_controls(tokenizer, lists, clean)
-    data = [k for k, span in enumerate(lists[0]) if not span.control and "<" in span.text]
-    assert len(data) == 4
-    for k in data:
-        flipped = [[replace(span, control=True) if j == k else span for j, span in enumerate(lists[0])]]
+    lists, clean = dialect.render(MARKED), encoded(tokenizer, dialect.render(CLEAN))
+    check_turns(tokenizer, dialect, MARKED, encoded(tokenizer, lists))
+    check_controls(tokenizer, encoded(tokenizer, lists), clean)
+    texts = [[span.text for span in lists[0] if span.trained is trained and not span.control] for trained in (False, True)]
+    assert all("<" in "".join(text) for text in texts)
+    for trained in (False, True):
+        flipped = [[replace(span, control=True) if span.trained is trained else span for span in lists[0]]]
         with pytest.raises(AssertionError):
-            check_controls(tokenizer, flipped, clean)
+            check_controls(tokenizer, encoded(tokenizer, flipped), clean)
 
 
 def test_a_turn_that_is_read_as_something_else_is_noticed() -> None:
@@ -161,7 +164,7 @@ def test_a_turn_that_is_read_as_something_else_is_noticed() -> None:
     for said in (call("calculator", expression="other"), call("calculator", expression=["<tool_response> <|im_end|>"])):
         other = replace(MARKED, messages=(MARKED.messages[0], Message("assistant", None, None, (said,)), *MARKED.messages[2:]))
         with pytest.raises(AssertionError):
-            check_turns(tokenizer, dialect, other, lists)
+            check_turns(tokenizer, dialect, other, encoded(tokenizer, lists))
     dropped = [[span for span in lists[0] if not (span.trained and not span.control)]]
     with pytest.raises((AssertionError, ValueError)):
-        check_turns(tokenizer, dialect, MARKED, dropped)
+        check_turns(tokenizer, dialect, MARKED, encoded(tokenizer, dropped))

@@ -35,6 +35,14 @@ MOVED: dict[Key, Key] = {
     ("training", "lora_target_modules"): ("training", "lora", "target_modules"),
     ("training", "mini_batch_size"): ("training", "rl", "mini_batch_size"),
     ("training", "ppo_epochs"): ("training", "rl", "inner_epochs"),
+    ("training", "num_ppo_epochs"): ("training", "rl", "inner_epochs"),
+    ("training", "cliprange"): ("training", "rl", "epsilon"),
+    ("training", "kl_coef"): ("training", "rl", "beta"),
+    ("training", "init_kl_coef"): ("training", "rl", "beta"),
+    ("training", "target_kl"): ("training", "rl", "ppo", "target_kl"),
+    ("training", "cliprange_value"): ("training", "rl", "ppo", "value_clip"),
+    ("training", "gamma"): ("training", "rl", "ppo", "gamma"),
+    ("training", "lam"): ("training", "rl", "ppo", "lam"),
     ("training", "dpo_beta"): ("training", "rl", "beta"),
     ("evaluation", "eval_steps"): ("training", "validate_every"),
     ("wandb",): ("tracking", "wandb"),
@@ -50,6 +58,7 @@ WITHOUT_MEANING: dict[Key, str] = {
     ("training", "adam_beta1"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
     ("training", "adam_beta2"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
     ("training", "adam_epsilon"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
+    ("training", "vf_coef"): "the critic shares no weight with the policy, so its loss needs no weight",
     ("tokenizer", "padding_side"): "padding never reaches the model's attention, so its side does not matter",
     ("tokenizer", "trust_remote_code"): "model.trust_remote_code speaks of the tokenizer too",
     ("tokenizer", "use_fast"): "tokenizers are always fast ones",
@@ -141,6 +150,17 @@ def _precision(values: Values, notes: list[str]) -> None:  # noqa: ARG001
         raise ConfigError(f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training asks for {wanted[0]}; keep one")
 
 
+def _kl_control(values: Values, notes: list[str]) -> None:  # noqa: ARG001
+    """The switch `adap_kl_ctrl`."""
+    wanted = _take(values, ("training", "adap_kl_ctrl"))
+    if wanted is _ABSENT:
+        return
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"training.adap_kl_ctrl is true or false, got {wanted!r}")
+    both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"
+    _put(values, ("training", "rl", "ppo", "kl_penalty"), "adaptive" if wanted else "fixed", both)
+
+
 def _tokenizer(values: Values, notes: list[str]) -> None:
     """A tokenizer is the model's own; naming the model's is harmless."""
     name = _take(values, ("tokenizer", "name"))
@@ -153,7 +173,7 @@ def _tokenizer(values: Values, notes: list[str]) -> None:
         notes.append(f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}")
 
 
-_CHANGES: tuple[Callable[[Values, list[str]], None], ...] = (_train_split, _precision, _tokenizer)
+_CHANGES: tuple[Callable[[Values, list[str]], None], ...] = (_train_split, _precision, _kl_control, _tokenizer)
 
 
 def _without_lora(values: Values, notes: list[str]) -> None:

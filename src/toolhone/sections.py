@@ -192,6 +192,26 @@ class CurriculumSection(Section):
     steps: int = Field(500, gt=0)
 
 
+class PpoSection(Section):
+    """What PPO has beside the other methods; docs/algorithms/ppo.md explains each number."""
+
+    critic: Literal["regression", "value_head", "none"] = Field(
+        "regression",
+        description="what guesses the reward to come: a regression on features of the turn, a head on the model's hidden states "
+        "(torch), or nothing: then an episode is compared with the mean of its group",
+    )
+    gamma: float = Field(1.0, gt=0, le=1, description="discount of a reward for each turn that it lies ahead")
+    lam: float = Field(0.95, ge=0, le=1, description="GAE's lambda: 1 trusts rewards alone, 0 the critic's next guess")
+    target_kl: float | None = Field(
+        0.1, gt=0, description="end the passes of a step when the policy has moved this far (nats per token); none: never"
+    )
+    kl_penalty: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="whether training.rl.beta stays as it is, or is steered towards kl_target"
+    )
+    kl_target: float = Field(6.0, gt=0, description="KL to the reference that an adaptive beta aims at, in nats per episode")
+    value_clip: float | None = Field(0.2, gt=0, description="how far the critic's guess may move in one step; none: freely")
+
+
 class RlSection(Section):
     """How episodes are sampled, rewarded and learned from; DPO uses `beta` alone.
 
@@ -214,6 +234,13 @@ class RlSection(Section):
     new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     reward: RewardSection = RewardSection()
     curriculum: CurriculumSection = CurriculumSection()
+    ppo: PpoSection = PpoSection()
+
+    @model_validator(mode="after")
+    def _something_to_adapt(self) -> RlSection:
+        if self.ppo.kl_penalty == "adaptive" and not self.beta:
+            raise ValueError("training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; give one such as 0.05")
+        return self
 
 
 def _shape_alone(value: Any) -> Any:

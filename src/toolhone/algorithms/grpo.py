@@ -18,25 +18,23 @@ from pathlib import Path
 
 from toolhone.algorithms.advantages import group_advantages, has_signal
 from toolhone.algorithms.policy_losses import policy_loss, reply_shares, token_weights
-from toolhone.algorithms.rollouts import Played, play_groups, provenance
-from toolhone.algorithms.sft import Ending, State, due, optimizer_at, resume, save, stop_requested, validate
+from toolhone.algorithms.rollouts import Played, play_groups
+from toolhone.algorithms.sft import Ending, due, optimizer_at, resume, save, stop_requested, validate
 from toolhone.algorithms.stage import (
     Clock,
     Stage,
-    advice,
     mini_batches,
     next_tasks,
+    report,
     rollout_metrics,
     sampler_gap,
+    update_means,
     with_reference,
 )
 from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run
 from toolhone.sections import RlSection
-
-SHOWN_EPISODES = 2
-"""Episodes of each report that are kept in samples.jsonl, piece by piece."""
 
 
 def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = None) -> Ending:
@@ -69,7 +67,7 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
             state.seconds = time.monotonic() - started
             metrics["staleness"] = float(step % rl.sampler_refresh_every)
             stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
-            _report(metrics | clock.take(), groups, state, total, run, stage)
+            report(metrics | clock.take(), groups, state, total, run, stage)
             if due(state.step, plan.save_every, total):
                 save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
             if due(state.step, plan.validate_every, total):
@@ -106,35 +104,4 @@ def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], run: Run, step: in
             updates += 1
             for name, value in got.items():
                 sums[name] = sums.get(name, 0.0) + value
-    return _means(sums, updates)
-
-
-def _means(sums: Metrics, updates: int) -> Metrics:
-    """Means per token for what is counted in tokens, per update for the rest. Nothing was learned from when `updates` is 0."""
-    tokens = max(1.0, sums.get("tokens", 0.0))
-    per_token = {"clipped": "clip_share", "kl_sampled": "kl_sampled", "kl_reference": "kl_reference", "entropy": "entropy"}
-    found = {new: sums[old] / tokens for old, new in per_token.items() if old in sums}
-    return {"loss": sums.get("loss", 0.0) / max(1, updates), "updates": float(updates), **found} | {
-        "grad_norm": sums.get("grad_norm", 0.0) / max(1, updates),
-        "trained_tokens": sums.get("tokens", 0.0),
-    }
-
-
-def _report(metrics: Metrics, groups: Sequence[Played], state: State, total: int, run: Run, stage: Stage) -> None:
-    """Log every step; tell, and keep episodes, when a report is due."""
-    plan = run.experiment.training
-    rate = optimizer_at(plan, state.step - 1, total).learning_rate
-    run.log("train", state.step, {**metrics, "learning_rate": rate, "seconds": round(state.seconds, 3)})
-    if not due(state.step, plan.log_every, total):
-        return
-    tell = stage.hooks.progress.report
-    tell(f"Iteration {state.step}/{total} | Loss {metrics['loss']:.4f} | Mean Reward {metrics['reward']:.4f}")
-    for name in sorted(name for name in metrics if name.startswith("reward/")):
-        tell(f"  {name.removeprefix('reward/')}: {metrics[name]:.4f}")
-    if (sentence := advice(metrics)) is not None:
-        tell(f"  note: {sentence}")
-    for group in groups[:SHOWN_EPISODES]:
-        pieces = provenance(group.episodes[0], stage.decode)
-        run.log_samples(
-            state.step, [{"id": group.task.id, "reward": group.rewards[0], "parts": dict(group.paid[0].parts), "pieces": pieces}]
-        )
+    return update_means(sums, updates)

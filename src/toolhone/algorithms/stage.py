@@ -12,15 +12,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolhone.algorithms.rollouts import Played, rows_of
-from toolhone.algorithms.sft import Hooks
+from toolhone.algorithms.rollouts import Played, provenance, rows_of
+from toolhone.algorithms.sft import MOST_SKIPPED, Hooks, State, due, optimizer_at
 from toolhone.backends.base import Metrics, Sampler, random_stream
 from toolhone.episodes.episode import Episode, Rules
 from toolhone.episodes.policy import TokenPolicy
+from toolhone.errors import RunError
 from toolhone.rewards.own import Paid
 from toolhone.rows import Row
+from toolhone.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
+
+SHOWN_EPISODES = 2
+"""Episodes of each report that are kept in samples.jsonl, piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +143,44 @@ def advice(metrics: Metrics) -> str | None:
     if metrics["groups_without_signal"] > 0.9:
         return "nearly all groups earn the same: tasks are too easy or too hard, or raise temperature or group_size"
     return None
+
+
+def update_means(sums: Metrics, updates: int) -> Metrics:
+    """Means per token for what is counted in tokens, per update for the rest. Nothing was learned from when `updates` is 0."""
+    tokens = max(1.0, sums.get("tokens", 0.0))
+    per_token = {"clipped": "clip_share", "kl_sampled": "kl_sampled", "kl_reference": "kl_reference", "entropy": "entropy"}
+    found = {new: sums[old] / tokens for old, new in per_token.items() if old in sums}
+    return {"loss": sums.get("loss", 0.0) / max(1, updates), "updates": float(updates), **found} | {
+        "grad_norm": sums.get("grad_norm", 0.0) / max(1, updates),
+        "trained_tokens": sums.get("tokens", 0.0),
+        "skipped_updates": sums.get("skipped", 0.0),
+    }
+
+
+def wasted(metrics: Metrics, before: int) -> int:
+    """How many steps in a row have changed nothing because no gradient was finite, this one included; too many stop the run."""
+    if not metrics["updates"] or metrics["skipped_updates"] < metrics["updates"]:
+        return 0 if metrics["updates"] else before
+    if before + 1 >= MOST_SKIPPED:
+        raise RunError(f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; lower training.learning_rate")
+    return before + 1
+
+
+def report(metrics: Metrics, groups: Sequence[Played], state: State, total: int, run: Run, stage: Stage) -> None:
+    """Log every step; tell, and keep episodes, when a report is due."""
+    plan = run.experiment.training
+    rate = optimizer_at(plan, state.step - 1, total).learning_rate
+    run.log("train", state.step, {**metrics, "learning_rate": rate, "seconds": round(state.seconds, 3)})
+    if not due(state.step, plan.log_every, total):
+        return
+    tell = stage.hooks.progress.report
+    tell(f"Iteration {state.step}/{total} | Loss {metrics['loss']:.4f} | Mean Reward {metrics['reward']:.4f}")
+    for name in sorted(name for name in metrics if name.startswith("reward/")):
+        tell(f"  {name.removeprefix('reward/')}: {metrics[name]:.4f}")
+    if (sentence := advice(metrics)) is not None:
+        tell(f"  note: {sentence}")
+    for group in groups[:SHOWN_EPISODES]:
+        pieces = provenance(group.episodes[0], stage.decode)
+        run.log_samples(
+            state.step, [{"id": group.task.id, "reward": group.rewards[0], "parts": dict(group.paid[0].parts), "pieces": pieces}]
+        )

@@ -191,6 +191,8 @@ class Capabilities:
     muon: bool = True
     temperature: bool = True
     custom_loss: bool = True
+    value_head: bool = False
+    """Whether it is a `HeadTrainer`."""
     max_context: int = 0
     """Longest sequence in tokens; 0 when unbounded."""
 
@@ -269,6 +271,32 @@ class Trainer(Protocol):
 
     def load(self, folder: Path, optimizer: bool = True) -> None:
         """Take weights (and the optimizer's state) from what `save` wrote."""
+        ...
+
+
+class ValueHead(Protocol):
+    """Guesses what will be earned after a prompt, from what the policy itself makes of it; learns without touching the policy."""
+
+    def predict(self, prompts: Sequence[Tokens]) -> Array:
+        """float32 [prompts]."""
+        ...
+
+    def fit(self, prompts: Sequence[Tokens], returns: Array, old: Array, clip: float | None) -> None:
+        """Learn float32 [prompts] of returns, without moving a guess further than `clip` from `old`, where that is a number."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that it has learned, as JSON, bit for bit."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+class HeadTrainer(Trainer, Protocol):
+    """A trainer that has critics of its own (`Capabilities.value_head`)."""
+
+    def critic(self, kind: str) -> ValueHead:
+        """A fresh critic; `kind` is "value_head"."""
         ...
 
 

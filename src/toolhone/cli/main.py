@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, check, config, data, demo, doctor, evaluate, examples, plot, train
+from toolhone.cli import chat, check, compare, config, data, demo, doctor, evaluate, examples, plot, train
 from toolhone.cli.flags import FlagCommand
 from toolhone.dotenv import load_dotenv
 from toolhone.errors import UserError
@@ -32,6 +32,7 @@ app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("eval", epilog=evaluate.EVAL_EXAMPLE, cls=evaluate.EvalCommand)(evaluate.evaluate)
 app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(evaluate.score)
+app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("plot", epilog=plot.EXAMPLE)(plot.plot)
 app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
 app.command("examples", epilog=examples.EXAMPLE)(examples.examples)

@@ -133,8 +133,10 @@ class TokenPolicy:
 
     def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None:
         """Refuse now, in one sentence, the first of these tools that turns cannot be constrained to."""
-        for tools in offers if self.constrain is not None else ():
-            self.constrain(tools)
+        constrain = self.constrain
+        if constrain is not None:
+            for tools in offers:
+                constrain(tools)
 
     def stream(self) -> TurnStream:
         return _TokenStream(self, self.sampler.stream())

@@ -91,7 +91,7 @@ def mcnemar(gained: int, lost: int) -> float:
     for k in range(1, fewer + 1):
         term = term * (changed - k + 1) // k
         total += term
-    return min(1.0, total / 2 ** max(changed - 1, 0))
+    return float(min(1.0, total / 2 ** max(changed - 1, 0)))
 
 
 def _flipped(differences: Sequence[float]) -> float:

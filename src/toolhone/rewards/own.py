@@ -1,9 +1,9 @@
-"""A reward of the user's own: a pure function of (task, episode), named in the experiment file or on the command line.
+"""Rewards by name, and what an episode earns: those of the library, and the user's own from a file or module.
 
-    (reward,) = load_rewards(["mine.py:polite"])
-    reward.function(task, episode)             # {"polite": 1.0, "brief": 0.5}, or a number
-    paid = pay([reward], task, episode)
-    paid.total, paid.parts                     # 1.5, {"polite.polite": 1.0, "polite.brief": 0.5}
+    (reward, own) = load_rewards(["tool_use", "mine.py:polite"], [1.0, 0.2])
+    own.function(task, episode)                # {"polite": 1.0, "brief": 0.5}, or a number
+    paid = pay([reward, own], task, episode)
+    paid.total, paid.parts                     # 1.3, {"tool_use.tools": 0.3, ..., "polite.polite": 1.0, "polite.brief": 0.5}
 
 A reward gives a finite number, or a mapping of named parts whose sum it is. The total is the weighted sum. What a reward may use:
 the task (`schema.Task`) and everything that was said and done (`episodes.episode.Episode`). It must not change them, and must not
@@ -13,23 +13,22 @@ depend on the time or on chance. A reward that fails, or gives something else, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from toolhone.episodes.episode import Episode
-from toolhone.errors import ConfigError
+from toolhone.errors import ConfigError, UserError, nearest
 from toolhone.owncode import is_own_code, load_named
+from toolhone.rewards.library import LIBRARY, Function
 from toolhone.schema import Task
-
-Function = Callable[[Task, Episode], float | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward with its name (that of the function) and its weight in the total."""
+    """A reward with its name (that of the library, or of the function) and its weight in the total."""
 
     name: str
     function: Function
@@ -45,17 +44,23 @@ class Paid:
 
 
 def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:
-    """The rewards that `file.py:function` or `package.module:function` name; the weights are 1 where none are given."""
-    rewards = []
-    for spec, weight in zip(specs, weights or [1.0] * len(specs), strict=True):
-        if not is_own_code(spec):
-            raise ConfigError(f"there is no reward {spec!r} yet; one of your own is named 'file.py:function'")
-        rewards.append(Reward(spec.rpartition(":")[2], load_named(spec, Path.cwd(), "a reward"), weight))
+    """The rewards of these names (of the library, `file.py:function`, `package.module:function`); no weights: 1 each."""
+    rewards = [_load(spec, weight) for spec, weight in zip(specs, weights or [1.0] * len(specs), strict=True)]
     names = [reward.name for reward in rewards]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two rewards are named {name!r}; their parts are told apart by name, so rename one function")
     return rewards
+
+
+def _load(spec: str, weight: float) -> Reward:
+    if spec in LIBRARY:
+        return Reward(spec, LIBRARY[spec].function, weight)
+    if is_own_code(spec):
+        return Reward(spec.rpartition(":")[2], load_named(spec, Path.cwd(), "a reward"), weight)
+    raise ConfigError(
+        f"there is no reward {spec!r}{nearest(spec, LIBRARY)}; known: {', '.join(LIBRARY)}, and your own as 'file.py:function'"
+    )
 
 
 def pay(rewards: Sequence[Reward], task: Task, episode: Episode) -> Paid:
@@ -71,6 +76,8 @@ def pay(rewards: Sequence[Reward], task: Task, episode: Episode) -> Paid:
 def _given(reward: Reward, task: Task, episode: Episode) -> dict[str, float]:
     try:
         value: object = reward.function(task, episode)
+    except UserError:
+        raise
     except Exception as error:
         raise ConfigError(f"the reward {reward.name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}") from error
     parts: Mapping[object, object] = value if isinstance(value, Mapping) else {"": value}

@@ -30,10 +30,11 @@ FREE_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class Made:
-    """A call of an episode. `works`: it ran without an error, or, where nothing could run, fits a tool on offer. `stands`: it was
-    not taken back."""
+    """A call of an episode. `fits`: its tool is on offer and its arguments obey the schema. `works`: that, and it ran without an
+    error or could not be run here. `stands`: it was not taken back."""
 
     call: ToolCall
+    fits: bool
     works: bool
     stands: bool
 
@@ -54,9 +55,9 @@ class Seen:
             results = self.episode.results[index] if index < len(self.episode.results) else ()
             for place, call in enumerate(turn.message.tool_calls):
                 outcome = results[place].outcome if place < len(results) else Outcome.REFUSED
-                works = _fits(call, tools) if outcome is Outcome.REFUSED else outcome is Outcome.OK
-                rejected = outcome in REJECTED or turn.problem is not Problem.NONE
-                made.append(Made(call, works, index == last or not rejected))
+                fits = _fits(call, tools) if outcome is Outcome.REFUSED else outcome not in REJECTED
+                stands = index == last or (outcome not in REJECTED and turn.problem is Problem.NONE)
+                made.append(Made(call, fits, fits and outcome in (Outcome.OK, Outcome.REFUSED), stands))
         return made
 
     @cached_property

@@ -8,8 +8,8 @@
     right_answer    the final answer alone
 
 Wanted and given calls are aligned in the best way and compared as `matching` and `values` say, nested values included; both scores
-are divided by the larger number of calls. Credit for a last turn that could not be read, or was cut off, is halved, and it is never
-exact. Where no call is wanted, plain text earns 1, a call -1, a broken attempt -0.5, and nothing at all (blank, only the question
+are divided by the larger number of calls. Arguments that break the schema count half (`"5"` for 5 means the same and does not run);
+credit for a last turn that could not be read, or was cut off, is halved; neither is ever exact. Where no call is wanted, plain text earns 1, a call -1, a broken attempt -0.5, and nothing at all (blank, only the question
 again, cut off, a call hidden in the text) 0.
 
 What was done besides costs, in parts of their own (`FINES`): silence where a call is wanted, each call too many, each call that failed,
@@ -138,10 +138,11 @@ def _calls(seen: Seen, shares: Shares) -> Parts:
     if seen.task.expect.no_call:
         return {"no_call": _no_call(seen)}
     match, whole = seen.match, 0.5 if seen.broken else 1.0
+    fitting = sum(pair.share * (1.0 if seen.counted[pair.got].fits else 0.5) for pair in match.pairs if pair.got is not None)
     parts = {
         "tools": shares.tools * match.tool_score * whole,
-        "arguments": shares.arguments * match.argument_score * whole,
-        "exact": shares.exact * (match.exact and not seen.broken),
+        "arguments": shares.arguments * fitting / max(1, len(match.pairs)) * whole,
+        "exact": shares.exact * (match.exact and not seen.broken and all(one.fits for one in seen.counted)),
     }
     return {name: value for name, value in parts.items() if getattr(shares, name)}
 

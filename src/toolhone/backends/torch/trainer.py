@@ -27,7 +27,8 @@ from toolhone.backends.torch.lora import read_peft, write_peft
 from toolhone.backends.torch.ops import TorchOps
 from toolhone.backends.torch.optimizers import Stepper
 from toolhone.backends.torch.sampler import TorchSampler
-from toolhone.errors import ModelError
+from toolhone.backends.torch.value_head import TorchValueHead
+from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, micro_batches
 from toolhone.run import whole_folder
 
@@ -37,7 +38,7 @@ OPTIMIZER = "optimizer.pt"
 class TorchTrainer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.can = Capabilities(muon=True, max_context=engine.max_context)
+        self.can = Capabilities(muon=True, value_head=engine.head.split, max_context=engine.max_context)
         self._stepper = Stepper(engine)
         self._snapshots: weakref.WeakSet[TorchSampler] = weakref.WeakSet()
         self._passes = 0
@@ -106,6 +107,13 @@ class TorchTrainer:
         sampler = TorchSampler(self.engine)
         self._snapshots.add(sampler)
         return sampler
+
+    def critic(self, kind: str) -> TorchValueHead:
+        """A fresh critic of this model; `kind` is "value_head"."""
+        if kind != "value_head" or not self.can.value_head:
+            why = "this model cannot be cut before its head" if kind == "value_head" else f"got {kind!r}"
+            raise CapabilityError(f"the torch backend has critics of the kind 'value_head' alone, for models of transformers ({why})")
+        return TorchValueHead(self.engine)
 
     def _keep_snapshots(self) -> None:
         """Before the weights change: give every living snapshot that still reads them one copy, shared by all."""

@@ -1,0 +1,225 @@
+"""The critic of PPO: what a turn may be expected to earn, guessed before it is spoken.
+
+    critic = open_critic(trainer, plan.training.rl.ppo)
+    values = critic.predict(moments)                     # one number for each moment
+    metrics = critic.fit(moments, returns, values)       # learn what was earned after all
+    state = critic.state(); critic.load_state(state)     # JSON, for resuming
+
+A `Moment` is where a turn begins, and holds only what is known then. `Regression` needs no backend: a ridge regression on plain
+features of the moment, solved exactly at each fit, so that it has no learning rate. `Head` asks the policy's own hidden states
+(`trainer.critic("value_head")`, where `Capabilities.value_head` is set). Both clip how far a guess moves in one fit, as PPO does
+(Schulman et al. 2017's code, openai/baselines ppo2): without bound in the first, when there is no guess yet.
+
+What is not here: advantages (`advantages.generalised`), and a critic that is a language model of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolhone.backends.base import HeadTrainer, Metrics, Trainer, ValueHead
+from toolhone.episodes.episode import Episode
+from toolhone.episodes.policy import Turn
+from toolhone.errors import CapabilityError, RunError
+from toolhone.schema import Task
+from toolhone.sections import PpoSection
+from toolhone.tools.registry import Outcome, ToolResult
+
+Values = NDArray[np.float64]
+
+WORDS, TOOLS = 96, 32
+"""Places that words of the user, and names of tools, are hashed to."""
+KNOWN_TURNS = 4
+"""Turns that have a feature of their own; later ones share the last."""
+PRIOR = 3.0
+"""What the present weights count for in a fit, as a number of turns: a turn seen this often has half the say."""
+LEAST_SPREAD = 1e-9
+"""Returns that vary by less explain nothing."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a turn begins: the task, the turns before with the results of their calls, and the ids it is spoken after."""
+
+    task: Task
+    turns: tuple[Turn, ...]
+    results: tuple[tuple[ToolResult, ...], ...]
+    prompt: tuple[int, ...]
+
+
+class Critic(Protocol):
+    """Guesses what will be earned from a moment to the end of its episode."""
+
+    def predict(self, moments: Sequence[Moment]) -> list[float]: ...
+
+    def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
+        """Learn the returns; `old_values` are what it said of these moments before. Metrics: `judged`'s."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that it has learned, as JSON."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
+    """The critic that an experiment asks for, knowing nothing yet; None where episodes are compared within their group."""
+    if plan.critic == "none":
+        return None
+    if plan.critic == "regression":
+        return Regression(plan.value_clip)
+    if not trainer.can.value_head:
+        raise CapabilityError(
+            "training.rl.ppo.critic: this backend has no value head for this model; use regression, or none with group_size 2 or more"
+        )
+    return Head(cast(HeadTrainer, trainer).critic("value_head"), plan.value_clip)
+
+
+def moments_of(task: Task, episode: Episode) -> list[Moment]:
+    """Where each turn of an episode begins."""
+    return [Moment(task, episode.turns[:i], episode.results[:i], turn.prompt) for i, turn in enumerate(episode.turns)]
+
+
+def clipped_targets(returns: Values, old: Values, clip: float | None) -> Values:
+    """Returns, but none further than `clip` from the old value.
+
+    PPO's clipped value loss, max((v - R)^2, (old + clamp(v - old, -clip, clip) - R)^2), stops falling where v has moved by `clip`
+    towards R; so a value that fits the clipped target has the smallest loss, and has moved no further than it must.
+    """
+    return returns if clip is None else old + np.clip(returns - old, -clip, clip)
+
+
+def clipped_value_loss(values: Values, returns: Values, old: Values, clip: float | None) -> float:
+    """The mean of PPO's clipped value loss (see `clipped_targets`); the mean squared error without a clip. float64 [turns] each."""
+    free = (values - returns) ** 2
+    if clip is None:
+        return float(free.mean())
+    return float(np.maximum(free, (old + np.clip(values - old, -clip, clip) - returns) ** 2).mean())
+
+
+def judged(returns: Values, old: Values, new: Values, clip: float | None) -> Metrics:
+    """How good the guesses were, and are.
+
+    `explained_variance`: 1 - var(returns - old) / var(returns), of the guesses that the advantages were made with; absent where the
+    returns do not vary. `value_loss`: the clipped loss after the fit. `value`, `return`: means.
+    """
+    spread = float(returns.var())
+    explained = {"explained_variance": 1 - float((returns - old).var()) / spread} if spread > LEAST_SPREAD else {}
+    loss = clipped_value_loss(new, returns, old, clip)
+    return {"value": float(old.mean()), "return": float(returns.mean()), "value_loss": loss, **explained}
+
+
+class Regression:
+    """Ridge regression towards its present weights, on the features of a moment.
+
+    A fit solves min |X w - targets|^2 + PRIOR |w - present|^2 exactly, so that what was learned fades only where new turns speak
+    against it. Deterministic; float64.
+    """
+
+    def __init__(self, clip: float | None) -> None:
+        self._clip, self._fits = clip, 0
+        self._weights: Values = np.zeros(FEATURES)
+
+    def predict(self, moments: Sequence[Moment]) -> list[float]:
+        return [float(value) for value in features(moments) @ self._weights]
+
+    def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
+        wanted, old, clip = np.asarray(returns, np.float64), np.asarray(old_values, np.float64), self._clip if self._fits else None
+        inputs = features(moments)
+        missing = clipped_targets(wanted, old, clip) - inputs @ self._weights
+        gram = inputs.T @ inputs + PRIOR * np.eye(FEATURES)
+        self._weights = self._weights + np.linalg.solve(gram, inputs.T @ missing)
+        self._fits += 1
+        return judged(wanted, old, inputs @ self._weights, clip)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "regression", "fits": self._fits, "weights": self._weights.tolist()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        _need(state, "regression", len(state.get("weights", ())) == FEATURES)
+        self._fits, self._weights = int(state["fits"]), np.asarray(state["weights"], np.float64)
+
+
+class Head:
+    """A backend's value head as a critic."""
+
+    def __init__(self, head: ValueHead, clip: float | None) -> None:
+        self._head, self._clip, self._fits = head, clip, 0
+
+    def predict(self, moments: Sequence[Moment]) -> list[float]:
+        return [float(value) for value in self._head.predict([moment.prompt for moment in moments])]
+
+    def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
+        prompts, clip = [moment.prompt for moment in moments], self._clip if self._fits else None
+        self._head.fit(prompts, np.asarray(returns, np.float32), np.asarray(old_values, np.float32), clip)
+        self._fits += 1
+        wanted, old = np.asarray(returns, np.float64), np.asarray(old_values, np.float64)
+        return judged(wanted, old, np.asarray(self.predict(moments)), clip)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "value_head", "fits": self._fits, "head": self._head.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        _need(state, "value_head", "head" in state)
+        self._fits = int(state["fits"])
+        self._head.load_state(state["head"])
+
+
+def _need(state: Mapping[str, Any], kind: str, whole: bool) -> None:
+    if state.get("kind") != kind or not whole:
+        raise RunError(f"the checkpoint's critic is {state.get('kind')!r} and cannot go on as {kind!r}; resume with the run's own")
+
+
+PLAIN = 6
+FEATURES = PLAIN + KNOWN_TURNS + WORDS + TOOLS
+
+
+def features(moments: Sequence[Moment]) -> Values:
+    """float64 [moments, FEATURES]: bias, lengths and counts so far, which turn it is, words of the user, tools on offer."""
+    rows = np.zeros((len(moments), FEATURES))
+    for row, moment in zip(rows, moments, strict=True):
+        results = [result for turn in moment.results for result in turn]
+        failed = sum(result.outcome is not Outcome.OK for result in results)
+        row[:PLAIN] = (
+            1.0,
+            math.log1p(len(moment.prompt)) / 8,
+            math.log1p(len(results)),
+            math.log1p(failed),
+            float(bool(results) and results[-1].outcome is not Outcome.OK),
+            math.log1p(len(moment.task.tools)) / 4,
+        )
+        row[PLAIN + min(len(moment.turns), KNOWN_TURNS - 1)] = 1.0
+        words = PLAIN + KNOWN_TURNS
+        _spread(row[words : words + WORDS], _asked(moment.task))
+        _spread(row[words + WORDS :], [tool.name for tool in moment.task.tools])
+    return rows
+
+
+def _spread(places: Values, words: Sequence[str]) -> None:
+    """Count each word at the place and with the sign that its hash says (Weinberger et al. 2009, arXiv:0902.2206); length 1."""
+    for word in words:
+        hashed = zlib.crc32(word.encode())
+        places[(hashed >> 1) % len(places)] += 1.0 if hashed & 1 else -1.0
+    length = float(np.sqrt((places * places).sum()))
+    if length:
+        places /= length
+
+
+def _asked(task: Task) -> list[str]:
+    """The words of the last user message, numbers as one word, and the category of the task."""
+    said = next((message.content or "" for message in reversed(task.messages) if message.role == "user"), "")
+    return [*_words(said), *([f"category {task.category}"] if task.category else [])]
+
+
+def _words(text: str) -> Iterator[str]:
+    for word in re.findall(r"\w+", text.lower()):
+        yield "0" if word.isdigit() else word

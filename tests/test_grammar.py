@@ -1,0 +1,406 @@
+"""Constrained calls: what a grammar lets through is read as calls that the tools allow, in every form of calls there is."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dialect_kinds import KINDS, opened
+from dialect_models import QWEN_LIKE, small_tokenizer
+from template_zoo import zoo_dialect, zoo_parameters
+from toolhone.backends import constraint as constraint_module
+from toolhone.backends.base import SamplingParams, check_unconstrained
+from toolhone.backends.constraint import GrammarConstraint, Grammars
+from toolhone.backends.toy import open_toy
+from toolhone.dialects.base import Dialect, Problem
+from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.grammar import grammar_of
+from toolhone.episodes.policy import TokenPolicy, Turn
+from toolhone.errors import CapabilityError, DialectError
+from toolhone.rows import Row
+from toolhone.schema import Conversation, Message, Tool, ToolCall
+from toolhone.tokenizer import TextTokenizer
+
+
+def tool(name: str, required: list[str] | None = None, **properties: Any) -> Tool:
+    return Tool(name, "Does it.", {"type": "object", "properties": properties, "required": required or []})
+
+
+DEEP = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "maxItems": 2},
+        "b": {"type": ["null", "boolean"]},
+    },
+    "required": ["a"],
+}
+TOOLS = (
+    tool("get", ["city"], city={"enum": ["Oslo", "New York", "it's"]}, days={"type": "integer", "minimum": 1, "maximum": 9}),
+    tool("get_more", ["deep"], unit={"type": "boolean"}, deep=DEEP),
+    tool("stop"),
+    tool("say", ["text"], text={"type": "string", "maxLength": 4}, n={"type": "number"}),
+)
+"""Names that begin alike, none of whose calls can become long."""
+SAID = (
+    (ToolCall("get", {"city": "Oslo", "days": 3}),),
+    (ToolCall("get_more", {"unit": True, "deep": {"a": [1, 22], "b": None}}),),
+    (ToolCall("stop"), ToolCall("get", {"city": "it's"})),
+    (ToolCall("say", {"text": 'h"x', "n": 2.5}),),
+)
+USER = Message("user", "What now?")
+
+
+def written(tokenizer: TextTokenizer, dialect: Dialect) -> list[list[int]]:
+    """The ids of the turns that the dialect itself writes for `SAID`, with and without text; without those it refuses."""
+    turns = []
+    for content in (None, "Let me see."):
+        for calls in SAID:
+            try:
+                spans = dialect.render(Conversation((USER, Message("assistant", content, None, calls)), TOOLS))[-1]
+            except DialectError:
+                continue
+            row = tokenizer.encode_spans(spans)
+            turns.append(row.tokens[row.mask].tolist())
+    return turns
+
+
+def follow(constraint: GrammarConstraint, ids: list[int], tokenizer: TextTokenizer) -> None:
+    """Take these ids, each of which must be allowed."""
+    for place, token in enumerate(ids):
+        said = tokenizer.decode(ids[:place])
+        assert constraint.allowed()[token], f"{tokenizer.decode([token])!r} is not allowed behind {said!r}"
+        constraint.advance(token)
+
+
+def go_on(constraint: GrammarConstraint, stops: set[int], rng: np.random.Generator, most: int = 300) -> list[int]:
+    """Random allowed ids until a stop mark, which is chosen now and then where it is allowed."""
+    ids: list[int] = []
+    while len(ids) < most and not (ids and ids[-1] in stops):
+        allowed = np.flatnonzero(constraint.allowed())
+        ends = [token for token in allowed.tolist() if token in stops]
+        ids.append(ends[0] if ends and rng.random() < 0.25 else int(rng.choice(allowed)))
+        constraint.advance(ids[-1])
+    return ids
+
+
+def wrong(turn_text: str, dialect: Dialect, tools: tuple[Tool, ...] = TOOLS) -> list[str]:
+    """What is wrong with a finished turn; empty when it is well-formed and all its calls are allowed."""
+    reply = dialect.parse(turn_text, tools)
+    known = {one.name: one for one in tools}
+    faults = [] if reply.problem is Problem.NONE else [f"{reply.problem.value}: {turn_text!r}"]
+    for call in reply.calls:
+        faults += [f"no tool {call.name}"] if call.name not in known else known[call.name].problems(call.arguments)
+    return faults
+
+
+def random_turns(tokenizer: TextTokenizer, dialect: Dialect, many: int) -> Iterator[tuple[str, bool]]:
+    """Turns that begin as the dialect's own and go on at random; whether each came to its stop mark."""
+    grammars, rng = Grammars(dialect, tokenizer), np.random.default_rng(0)
+    stops = set(tokenizer.stop_ids(dialect.stop))
+    turns = written(tokenizer, dialect)
+    for k in range(many):
+        begun = turns[k % len(turns)][: int(rng.integers(0, len(turns[k % len(turns)])))] if k % 8 else []
+        constraint = grammars(TOOLS)
+        follow(constraint, begun, tokenizer)
+        ids = [*begun, *go_on(constraint, stops, rng)]
+        yield tokenizer.decode(ids, tuple(stops)), ids[-1] in stops
+
+
+def check_form(tokenizer: TextTokenizer, dialect: Dialect, many: int) -> None:
+    """The dialect's own turns are allowed, and no random turn that is allowed is wrong."""
+    turns = written(tokenizer, dialect)
+    assert turns
+    for ids in turns:
+        follow(Grammars(dialect, tokenizer)(TOOLS), ids, tokenizer)
+    seen: Counter[int] = Counter()
+    for text, stopped in random_turns(tokenizer, dialect, many):
+        assert not stopped or not wrong(text, dialect)
+        seen[len(dialect.parse(text, TOOLS).calls) if stopped else -1] += 1
+    assert seen[1] + seen[2] > many / 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_grammar_allows_is_well_formed_and_what_the_dialect_writes_is_allowed(kind: str) -> None:
+    check_form(*opened(kind), many=60)
+
+
+@pytest.mark.parametrize("name", zoo_parameters())
+def test_every_published_template_with_a_dialect_has_a_grammar(name: str) -> None:
+    tokenizer, dialect = zoo_dialect(name)
+    if isinstance(dialect, str):
+        pytest.skip(dialect)
+    check_form(tokenizer, dialect, many=24)
+
+
+# ------------------------------------------------------------------------------------------------- sampling from a policy
+
+
+def toy_policy(kind: str, constrained: bool, max_tokens: int = 300) -> TokenPolicy:
+    """A random policy. Its stop marks are likelier than other tokens, so that turns come to an end."""
+    tokenizer, dialect = opened(kind)
+    trainer = open_toy(tokenizer.vocab_size, seed=1, orders=(0, 1), buckets=64, max_context=4096)
+    for stop in tokenizer.stop_ids(dialect.stop):
+        trainer._policy.tables[0][0, stop] += 3.0
+    for mark in ("<tool_call>", "[TOOL_CALL]"):
+        if (token := tokenizer.control_id(mark)) is not None:
+            trainer._policy.tables[0][0, token] += 5.0
+    params = SamplingParams(max_tokens, temperature=1.0, seed=3)
+    bound = Grammars(dialect, tokenizer) if constrained else None
+    return TokenPolicy(trainer.snapshot(), dialect, tokenizer, params, 4096, bound)
+
+
+def turns_of(policy: TokenPolicy, many: int) -> list[Turn]:
+    stream = policy.stream()
+    for key in range(many):
+        stream.submit(key, policy.open([USER], TOOLS))
+    return [turn for _, turn in sorted(stream.poll(), key=lambda answered: answered[0])]
+
+
+@pytest.mark.parametrize("kind", ["native", "json"])
+def test_constrained_turns_of_a_random_policy_are_right_and_free_ones_are_not(kind: str) -> None:
+    dialect = opened(kind)[1]
+    bound = [turn for turn in turns_of(toy_policy(kind, constrained=True), 200) if turn.stop_reason == "stop"]
+    assert len(bound) > 180
+    assert [wrong(turn.text, dialect) for turn in bound] == [[]] * len(bound)
+    assert {bool(turn.message.tool_calls) for turn in bound} == {True, False}, "calls, and free text"
+    free = turns_of(toy_policy(kind, constrained=False), 200)
+    tried = [turn for turn in free if turn.message.tool_calls or turn.problem is not Problem.NONE]
+    assert len(tried) > 50
+    assert sum(not wrong(turn.text, dialect) for turn in tried) == 0
+
+
+def test_the_log_probabilities_of_constrained_samples_are_those_of_the_policy() -> None:
+    policy = toy_policy("native", constrained=True)
+    for turn in turns_of(policy, 8):
+        row = Row.of([*turn.prompt, *turn.tokens], [False] * len(turn.prompt) + [True] * len(turn.tokens))
+        again = policy.sampler.logprobs([row])[0][len(turn.prompt) :]
+        np.testing.assert_allclose(turn.logprobs, again, atol=1e-5)
+
+
+def test_prompts_of_one_batch_are_bound_to_their_own_tools() -> None:
+    policy = toy_policy("native", constrained=True)
+    offers = [(TOOLS[0],), (TOOLS[2],), ()]
+    stream = policy.stream()
+    for key in range(90):
+        stream.submit(key, policy.open([USER], offers[key % 3]))
+    answered = stream.poll()
+    assert len(answered) == 90, "one poll samples all of them"
+    names = {k: {call.name for key, turn in answered if key % 3 == k for call in turn.message.tool_calls} for k in range(3)}
+    assert names == {0: {"get"}, 1: {"stop"}, 2: set()}
+
+
+# ----------------------------------------------------------------------------------------------------- tokens and texts
+
+
+def test_control_tokens_in_marks_are_tokens_and_their_texts_are_not() -> None:
+    tokenizer, dialect = opened("native")
+    spelt = tokenizer.encode('<tool_call>{"name":"stop","arguments":{}}</tool_call>', control=False)
+    constraint = Grammars(dialect, tokenizer)(TOOLS)
+    with pytest.raises(AssertionError, match="is not allowed"):
+        follow(constraint, spelt, tokenizer)
+
+
+def test_no_control_token_stands_in_an_argument_or_in_free_text() -> None:
+    tokenizer, dialect = opened("native")
+    inside = tokenizer.encode('<tool_call>{"name":"say","arguments":{"text":"', control=True)
+    for begun in (inside, tokenizer.encode("Let me see")):
+        constraint = Grammars(dialect, tokenizer)(TOOLS)
+        follow(constraint, begun, tokenizer)
+        allowed = constraint.allowed()
+        marks = {text for text in tokenizer.control_texts if allowed[tokenizer.control_id(text)]}
+        assert marks == (set() if begun is inside else {"<|im_end|>", "<|endoftext|>", "<tool_call>"})
+
+
+def test_a_thought_may_stand_first_and_must_end_where_the_header_opens_it() -> None:
+    tokenizer, dialect = opened("thinking")
+    thought = tokenizer.encode("<think>\nhm {} [x]\n</think>\n\n", control=True)
+    constraint = Grammars(dialect, tokenizer)(TOOLS)
+    follow(constraint, thought, tokenizer)
+    follow(constraint, tokenizer.encode('<tool_call>{"name":"stop","arguments":{}}</tool_call><|im_end|>', control=True), tokenizer)
+
+
+def test_names_and_values_beyond_ascii_are_allowed_as_they_are() -> None:
+    odd = (tool("größe_messen", ["straße"], straße={"enum": ["漢字 🙂", 'say "hi"\\', "a/b"]}, naïve={"type": "string"}),)
+    call = ToolCall("größe_messen", {"straße": 'say "hi"\\', "naïve": "Łódź 漢 🙂"})
+    for kind in ("native", "json", "calls", "tagged"):
+        tokenizer, dialect = opened(kind)
+        spans = dialect.render(Conversation((USER, Message("assistant", None, None, (call,))), odd))[-1]
+        row = tokenizer.encode_spans(spans)
+        follow(Grammars(dialect, tokenizer)(odd), row.tokens[row.mask].tolist(), tokenizer)
+
+
+# -------------------------------------------------------------------------------------------------------------- schemas
+
+
+def allows(parameters: dict[str, Any], arguments: dict[str, Any], kind: str = "native") -> bool:
+    """Whether the grammar lets a call with these arguments through."""
+    tokenizer, dialect = opened(kind)
+    one = Tool("f", "", parameters)
+    constraint = Grammars(dialect, tokenizer)([one])
+    body = json.dumps({"name": "f", "arguments": arguments}, separators=(",", ":"), ensure_ascii=False)
+    try:
+        follow(constraint, tokenizer.encode(f"<tool_call>{body}</tool_call><|im_end|>", control=True), tokenizer)
+    except AssertionError:
+        return False
+    return True
+
+
+def schema(required: tuple[str, ...] = (), /, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
+SCHEMAS: list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]] = [
+    (schema((), a=INTEGER), [{}, {"a": -7}], [{"b": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}]),
+    (schema(("a",), a=INTEGER, b=TEXT), [{"a": 1}, {"a": 1, "b": "x"}], [{}, {"b": "x"}, {"b": "x", "a": 1}]),
+    ({**schema((), a=INTEGER), "additionalProperties": TEXT}, [{"a": 1, "c": "x"}], [{"c": 1}]),
+    (schema((), a={"type": "object"}), [{"a": {"x": [1, {"y": None}]}}], [{"a": 1}]),
+    (schema((), a={}), [{"a": [1, "x", {"y": True}]}, {"a": None}], []),
+    (
+        schema((), a={"type": "array", "items": INTEGER, "minItems": 1, "maxItems": 2}),
+        [{"a": [1, 2]}],
+        [{"a": []}, {"a": [1, 2, 3]}],
+    ),
+    (schema((), a={"anyOf": [INTEGER, TEXT]}), [{"a": 1}, {"a": "x"}], [{"a": 1.5}]),
+    (schema((), a={"oneOf": [INTEGER, TEXT]}), [{"a": 1}, {"a": "x"}], [{"a": True}]),
+    (schema((), a={"const": {"k": [1]}}), [{"a": {"k": [1]}}], [{"a": {"k": [2]}}]),
+    (schema((), a={"enum": [1, "x", None], "type": ["integer", "null"]}), [{"a": 1}, {"a": None}], [{"a": "x"}]),
+    (schema((), a={"type": "string", "pattern": "^[a-c]+$"}), [{"a": "abc"}], [{"a": "abd"}]),
+    (schema((), a={"type": "string", "format": "date"}), [{"a": "2026-01-31"}], [{"a": "tomorrow"}]),
+    (schema((), a={"type": "string", "format": "int32"}), [{"a": "anything"}], []),
+    (schema((), a={"type": "string", "minLength": 2, "maxLength": 3}), [{"a": "éé"}, {"a": "\n\n"}], [{"a": "x"}, {"a": "abcd"}]),
+    (schema((), a={"type": "number", "minimum": 0, "exclusiveMaximum": 2}), [{"a": 1.5}], [{"a": 2}, {"a": -1}]),
+    (schema((), a={"type": "number"}), [{"a": 6.02e23}, {"a": -0.001}], []),
+    (
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/n"}},
+            "$defs": {"n": schema(("x",), x=INTEGER, n={"$ref": "#/$defs/n"})},
+        },
+        [{"a": {"x": 1, "n": {"x": 2}}}],
+        [{"a": {"n": {"x": 2}}}, {"a": {"x": 1, "y": 2}}],
+    ),
+    (
+        {**schema((), a=INTEGER, b=INTEGER), "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        [{"a": 1}, {"b": 1}],
+        [{}, {"a": 1, "c": 2}],
+    ),
+    ({"allOf": [schema(("a",), a=INTEGER), schema((), b=TEXT)]}, [{"a": 1, "b": "x"}], [{"b": "x"}]),
+]
+
+
+@pytest.mark.parametrize(("parameters", "right", "bad"), SCHEMAS, ids=lambda value: json.dumps(value)[:40])
+def test_a_grammar_holds_what_the_schema_says(parameters: dict[str, Any], right: list[Any], bad: list[Any]) -> None:
+    for arguments in right:
+        assert not Tool("f", "", parameters).problems(arguments)
+        assert allows(parameters, arguments), arguments
+    for arguments in bad:
+        assert not allows(parameters, arguments), arguments
+
+
+def test_numbers_cannot_become_too_large_to_read() -> None:
+    tokenizer, dialect = opened("native")
+    constraint = Grammars(dialect, tokenizer)([tool("f", a={"type": "number"})])
+    begun = tokenizer.encode('<tool_call>{"name":"f","arguments":{"a":1e99', control=True)
+    follow(constraint, begun, tokenizer)
+    assert not constraint.allowed()[tokenizer.encode("9")[0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "says"),
+    [
+        ("native", schema((), a={"type": "array", "uniqueItems": True}), "'f'.*uniqueItems"),
+        ("native", schema((), a={"not": TEXT}), "'f'.*not"),
+        ("native", schema(("z",), a=INTEGER), "'f'.*'required'.*'z'"),
+        ("native", schema((), a={"$ref": "#/$defs/none"}), r"'f'.*'\$ref'.*none"),
+        ("native", schema((), a={"enum": ["x"], "type": "integer"}), "'f'.*'enum'"),
+        ("calls", {**schema((), a=INTEGER), "minProperties": 1}, "'f'.*'minProperties'"),
+        ("calls", {"type": "object", "additionalProperties": INTEGER}, "'f'.*'additionalProperties'"),
+    ],
+)
+def test_a_schema_without_a_grammar_is_refused_by_tool_and_keyword(kind: str, parameters: dict[str, Any], says: str) -> None:
+    tokenizer, dialect = opened(kind)
+    with pytest.raises(DialectError, match=says) as refused:
+        Grammars(dialect, tokenizer)([TOOLS[0], Tool("f", "", parameters)])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tool_name_that_the_form_cannot_write_is_refused() -> None:
+    tokenizer, dialect = opened("calls")
+    with pytest.raises(DialectError, match="'two words'"):
+        grammar_of(dialect, [tool("two words")], tokenizer)
+
+
+def test_many_tools_with_large_schemas_have_a_grammar() -> None:
+    many = [tool(f"tool_{k}", [f"p{k}"], **{f"p{i}": {"type": ["string", "integer"]} for i in range(k, k + 12)}) for k in range(60)]
+    for kind in ("native", "json", "calls"):
+        tokenizer, dialect = opened(kind)
+        constraint = Grammars(dialect, tokenizer)(many)
+        ids = go_on(constraint, set(tokenizer.stop_ids(dialect.stop)), np.random.default_rng(0), most=60)
+        assert not constraint._matcher.is_error(), tokenizer.decode(ids)
+
+
+# --------------------------------------------------------------------------------------------------- the rest of the house
+
+
+def test_without_the_library_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] == "llguidance":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    tokenizer = small_tokenizer(QWEN_LIKE)
+    with pytest.raises(CapabilityError, match=r"pip install 'toolhone\[grammar\]'"):
+        Grammars(open_dialect(tokenizer), tokenizer)
+
+
+def test_where_the_library_gives_up_the_turn_ends_and_is_read_as_broken_off() -> None:
+    tokenizer, dialect = opened("native")
+    constraint = Grammars(dialect, tokenizer)(TOOLS)
+    begun = tokenizer.encode('<tool_call>{"name":"say"', control=True)
+    follow(constraint, begun, tokenizer)
+    constraint.advance(tokenizer.encode("]")[0])
+    stops = tokenizer.stop_ids(dialect.stop)
+    assert set(np.flatnonzero(constraint.allowed()).tolist()) == set(stops)
+    assert dialect.parse(tokenizer.decode([*begun, stops[0]], stops), TOOLS).problem is Problem.UNCLOSED
+
+
+def test_a_learning_method_refuses_constrained_and_truncated_sampling() -> None:
+    check_unconstrained(SamplingParams(temperature=0.7), "grpo")
+    policy = toy_policy("native", constrained=True)
+    assert policy.constrain is not None
+    for params, says in (
+        (SamplingParams(constrain=lambda _: policy.constrain(TOOLS)), "grpo.*grammar"),
+        (SamplingParams(top_p=0.9), "top_p"),
+        (SamplingParams(top_k=5), "top_k"),
+    ):
+        with pytest.raises(CapabilityError, match=says):
+            check_unconstrained(params, "grpo")
+
+
+def test_a_policy_refuses_tools_without_a_grammar_before_anything_is_played() -> None:
+    bad = Tool("f", "", schema((), a={"not": TEXT}))
+    with pytest.raises(DialectError, match="'f'"):
+        toy_policy("native", constrained=True).check_tools([TOOLS, (*TOOLS, bad)])
+    toy_policy("native", constrained=False).check_tools([(bad,)])
+
+
+def test_grammars_are_compiled_once_for_a_set_of_tools_and_forgotten_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint_module, "KEPT", 2)
+    tokenizer, dialect = opened("native")
+    grammars = Grammars(dialect, tokenizer)
+    compiled = grammars._compile
+    asked: list[str] = []
+    monkeypatch.setattr(grammars, "_compile", lambda tools: asked.append(tools[0].name) or compiled(tools))
+    for name in ("a", "b", "b", "c", "a"):
+        grammars([tool(name)])
+    assert asked == ["a", "b", "c", "a"]
