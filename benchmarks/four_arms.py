@@ -50,12 +50,12 @@ from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
-from toolhone.evaluation.metrics import RATES, Evaluation, Judged
+from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.presets import PICO, read_preset
 from toolhone.progress import Silent
 from toolhone.rows import Row
-from toolhone.run import Run, write_json
+from toolhone.run import Run, read_json, write_json
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 from toolhone.sections import Experiment, TrainingSection
 from toolhone.tokenizer import TextTokenizer
@@ -133,9 +133,6 @@ def setting(base: Path | None, rows: int | None, steps: int | None) -> Setting:
         return Setting(None, rows or 6000, {**demo, "lora": None, "batch_size": 32, "steps": steps or 450})
     rows = rows or 489
     return Setting(base, rows, {"lora": {"rank": 8, "alpha": 32}, "batch_size": 8, "steps": steps or -(-3 * rows // 8)})
-
-
-# The data.
 
 
 def questions(seed: int) -> Iterator[Conversation]:
@@ -227,9 +224,6 @@ def held_out(count: int, seed: int) -> list[Task]:
     return tasks
 
 
-# From data to token ids.
-
-
 def literally(row: Record) -> Conversation:
     """A row without any check or repair; only arguments as text have to become an object, since there is no other form here."""
     bodies = [tool["function"] for tool in row["tools"]]
@@ -262,6 +256,8 @@ class Files:
         """Write the files that are not there, and what the doctor says of them."""
         files = Files(folder)
         if (folder / "doctor.json").exists():
+            read = read_json(folder / "doctor.json")["cleaned.jsonl"]["read"]
+            assert read == count, f"{folder} has {read} rows, not {count}; name another folder with --out"
             return files
         rows, faults = native_rows(count, seed)
         write_jsonl(files.of(Arm.ALL), rows)
@@ -309,9 +305,6 @@ def rows_of(arm: Arm, files: Files, plan: TrainingSection, tokenizer: TextTokeni
     return render_rows(talks, dialect, tokenizer, plan, too_long="error").rows
 
 
-# Training and scores.
-
-
 def run_arm(arm: Arm, seed: int, files: Files, wanted: Setting, tasks: Sequence[Task]) -> None:
     """Train and evaluate one arm into a folder beside the data."""
     folder = files.folder / arm
@@ -347,7 +340,8 @@ def run_base(seed: int, files: Files, wanted: Setting, tasks: Sequence[Task]) ->
     tokenizer = TextTokenizer.load(wanted.model(seed))
     dialect, certificate = open_certified(tokenizer, wanted_format(wanted.plan(seed, Arm.ALL)))
     trainer = open_trainer(wanted.model(seed), None, EngineOptions(device_map="cpu", seed=seed))
-    write_folder(_answers(trainer, dialect, tokenizer, tasks, seed), files.folder / "base" / "evaluation", certificate.to_dict())
+    evaluation = _answers(trainer, dialect, tokenizer, tasks, seed)
+    write_folder(evaluation, files.folder / "base" / "evaluation", certificate.to_dict())
 
 
 def table(out: Path) -> str:
@@ -364,7 +358,8 @@ def table(out: Path) -> str:
         pooled = [sample for one in samples for sample in one]
         cells = [_cell([[sample.scores[rate] for sample in one] for one in samples]) for rate in RATES]
         cells.append(_cell([[sample.familiar["tool_call_tags.match"] for sample in one] for one in samples]))
-        lines.append(f"| {arm} | {len(pooled)} | {' | '.join(cells)} | {sum(map(_opens_with_a_closing_tag, pooled))} |")
+        opened = sum(sample.text.lstrip().startswith("</tool_call>") for sample in pooled)
+        lines.append(f"| {arm} | {len(pooled)} | {' | '.join(cells)} | {opened} |")
     return "\n".join(lines)
 
 
@@ -374,13 +369,8 @@ def _cell(scores: Sequence[Sequence[float]]) -> str:
 
 
 def _shown(score: Score) -> str:
-    return (
-        "-" if score.value is None else f"{100 * score.value:.1f} ({100 * (score.low or 0):.1f} to {100 * (score.high or 0):.1f})"
-    )
-
-
-def _opens_with_a_closing_tag(sample: Judged) -> bool:
-    return sample.text.lstrip().startswith("</tool_call>")
+    value, low, high = (100 * (part or 0.0) for part in (score.value, score.low, score.high))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 def main() -> None:

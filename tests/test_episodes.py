@@ -9,7 +9,9 @@ from scripted import STOP, OneAtATime, ScriptedSampler, byte_tokenizer, last_use
 from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.dialects.base import Problem
 from toolhone.episodes.driver import TO_THE_END, TURNS_PER_KEY, play, run_call, sample_key
-from toolhone.episodes.episode import Ending, Rules, Run, Say, episode, refuse_unplayable
+from toolhone.episodes.episode import Ending, Run, Say, episode, refuse_unplayable
+from toolhone.episodes.outcome import Outcome as Came
+from toolhone.episodes.outcome import Rules, Then
 from toolhone.episodes.policy import TokenPolicy, reply
 from toolhone.errors import ConfigError, DataError, DialectError
 from toolhone.schema import Message, Task, Tool, ToolCall
@@ -305,3 +307,53 @@ def test_tasks_with_several_turns_or_a_judged_state_are_refused_by_name_and_coun
 
 def test_no_tasks_are_no_episodes():
     assert play(scripted_policy(adds_then_answers), [], REGISTRY) == []
+
+
+def says(*texts: str):
+    """A script that says these texts one after the other."""
+    left = list(texts)
+    return lambda _: left.pop(0)
+
+
+BROKEN = '[TOOL_CALL]{"name": "add", "parameters": {"a": 2'
+
+
+def test_every_turn_has_one_outcome():
+    cases = {
+        "It is 5.": Came.ANSWER,
+        ADD_2_3: Came.VALID_CALLS,
+        write(("sub", {"a": 2, "b": 3})): Came.UNKNOWN_TOOL,
+        write(("add", {"a": "two", "b": 3})): Came.BAD_ARGUMENTS,
+        BROKEN: Came.MALFORMED,
+    }
+    for text, outcome in cases.items():
+        assert play_one(says(text, "done"), Rules(max_turns=2)).outcomes[0] is outcome
+
+
+def test_a_malformed_turn_stops_or_its_error_goes_back_and_the_model_may_try_again():
+    stopped = play_one(says(BROKEN, ADD_2_3, "It is 5."))
+    assert (stopped.ending, len(stopped.turns), stopped.penalties) == (Ending.MALFORMED, 1, 0)
+    again = play_one(says(BROKEN, ADD_2_3, "It is 5."), Rules(then={Came.MALFORMED: Then.FEED_BACK}))
+    assert again.ending is Ending.ANSWERED
+    assert again.outcomes == (Came.MALFORMED, Came.VALID_CALLS, Came.ANSWER)
+    told = again.turns[1].prompt
+    assert list(told[: len(again.turns[0].prompt)]) == list(again.turns[0].prompt)
+    assert again.turns[0].tokens == list(told[len(again.turns[0].prompt) :][: len(again.turns[0].tokens)])
+
+
+def test_faults_of_calls_can_end_an_episode_and_be_counted_against_it():
+    unknown = write(("sub", {"a": 2, "b": 3}))
+    rules = Rules(then={Came.UNKNOWN_TOOL: Then.PENALISE, Came.BAD_ARGUMENTS: Then.STOP})
+    fined = play_one(says(unknown), rules)
+    assert (fined.ending, fined.penalties) == (Ending.BAD_CALL, 1)
+    stopped = play_one(says(write(("add", {"a": 2}))), rules)
+    assert (stopped.ending, stopped.penalties) == (Ending.BAD_CALL, 0)
+    assert play_one(says(unknown, "done")).outcomes == (Came.UNKNOWN_TOOL, Came.ANSWER)
+
+
+def test_a_call_of_a_stop_tool_is_the_answer():
+    final = Tool("final_answer", "", {"type": "object", "properties": {"answer": {"type": "string"}}})
+    played = play_one(
+        says(write(("final_answer", {"answer": "5"}))), Rules(stop_tools=frozenset({"final_answer"})), tools=(ADD, final)
+    )
+    assert (played.ending, played.answer, played.outcomes) == (Ending.ANSWERED, "5", (Came.FINAL_CALL,))

@@ -1,4 +1,4 @@
-"""The four ways to prepare the same rows (`benchmarks/four_arms.py`): what tells their data apart, and what the doctor says of each."""
+"""The four ways to prepare the same rows (`benchmarks/four_arms.py`): what tells their data apart, what the doctor says of each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ PLANTED = {"MERGED": 6, "MERGED_CALLS": 6, "AS_TEXT": 6, "DUPLICATE": 3, "SPELLI
 def load() -> ModuleType:
     path = Path(__file__).parents[1] / "benchmarks" / "four_arms.py"
     spec = importlib.util.spec_from_file_location("four_arms", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules["four_arms"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -119,11 +120,13 @@ def test_faults_reach_the_tokens_of_the_first_three_arms_and_not_those_of_the_la
 def test_the_doctor_flags_every_typed_row_and_train_refuses_them(tmp_path: Path) -> None:
     rows, _ = four_arms.native_rows(30, 0, faults={})
     path = tmp_path / "typed.jsonl"
-    write_jsonl(path, four_arms.typed_rows(rows, 0))
+    write_jsonl(path, four_arms.typed_rows(rows, 0, slipped=0.5))
     found = diagnose([read_file(path)])
     assert flagged(found, Kind.TYPED_CALL, Kind.STRAY_MARK) == set(range(30))
+    assert flagged(found, Kind.TYPED_CALL)
+    assert flagged(found, Kind.STRAY_MARK)
     assert found.exit_code == 1
-    assert "wanted it in tool_calls" in four_arms.refusal(path)
+    assert "tool_calls" in four_arms.refusal(path)
 
 
 def test_the_command_line_stops_before_training_with_exit_code_1(
@@ -172,7 +175,7 @@ def test_cleaning_accounts_for_every_row_and_train_takes_what_is_left(files: Any
     assert len(read_conversations(files.of(Arm.CLEANED))) == ROWS - dropped
     assert all(told[name]["exit_code"] == 1 and told[name]["train"] for name in ("typed.jsonl", "typed_well.jsonl", "native.jsonl"))
     typed = told["typed_cleaned.jsonl"]
-    assert typed["kept"] == 0 and typed["repaired"] + typed["dropped"] == ROWS and typed["train"] == ""
+    assert (typed["kept"], typed["repaired"] + typed["dropped"], typed["train"]) == (0, ROWS, "")
 
 
 def test_held_out_tasks_want_calls_of_their_one_tool_and_no_answer() -> None:

@@ -44,6 +44,8 @@ MOVED: dict[Key, Key] = {
     ("training", "gamma"): ("training", "rl", "ppo", "gamma"),
     ("training", "lam"): ("training", "rl", "ppo", "lam"),
     ("training", "dpo_beta"): ("training", "rl", "beta"),
+    ("training", "beta"): ("training", "rl", "beta"),
+    ("training", "label_smoothing"): ("training", "rl", "dpo", "label_smoothing"),
     ("evaluation", "eval_steps"): ("training", "validate_every"),
     ("wandb",): ("tracking", "wandb"),
     ("tensorboard",): ("tracking", "tensorboard"),

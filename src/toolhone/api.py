@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from toolhone.algorithms.dpo import check_plan, dpo
 from toolhone.algorithms.grpo import grpo
 from toolhone.algorithms.sft import Ending, Hooks, sft
 from toolhone.algorithms.stage import Stage
@@ -128,11 +129,13 @@ def open_method(plan: Experiment) -> Begin:
     method = plan.training.method
     if method == "sft":
         return partial(_from_rows, sft)
+    if method == "dpo":
+        return _from_pairs
     if method in BY_DOING:
         return partial(_by_doing, BY_DOING[method])
     if is_own_code(method):
         return partial(_from_rows, load_named(method, Path.cwd(), "training.method"))
-    known = ", ".join(["sft", *BY_DOING])
+    known = ", ".join(["sft", "dpo", *BY_DOING])
     raise CapabilityError(
         f"training.method: {method} is not here yet; what is: {known}, and an algorithm of your own ('file.py:function')"
     )
@@ -151,6 +154,31 @@ def _from_rows(algorithm: Algorithm, plan: Experiment, registry: Registry, measu
         return algorithm(bench.trainer, rows, held_out, run, hooks, resume_from)
 
     return bench, replace(materials, report=report), start
+
+
+def _from_pairs(plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
+    """DPO. Pairs against the model's own samples are made when the run begins, and read from its folder when it goes on."""
+    materials = gather(plan)
+    progress.report(materials.summary())
+    check_playable(materials.tasks)
+    bench = Bench(plan, registry, measures, progress)
+    bench.check_tools(materials.tasks)
+    check_plan(plan.training, bench.trainer)
+    pairing = bench.pairing()
+    early = None if pairing.samples else pairing.made(materials, bench.trainer.snapshot())
+
+    def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
+        ready = early
+        if ready is None:
+            ready = pairing.made(materials, bench.trainer.snapshot()) if resume_from is None else pairing.kept(run.folder)
+        progress.report(ready.summary())
+        if resume_from is None:
+            pairing.keep(ready, run.folder)
+        return dpo(bench.trainer, ready.rows, ready.held_out, run, hooks, resume_from)
+
+    told = [talk.to_dict() for talk in materials.train] + [pair.to_dict() for pair in materials.pairs]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return bench, replace(materials, report={**materials.report, "rows_sha256": digest}), start
 
 
 def _by_doing(method: Doing, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolhone.algorithms.pairs import Pairing
 from toolhone.algorithms.rollouts import scorer
 from toolhone.algorithms.sft import Hooks, Validation
 from toolhone.algorithms.stage import Stage
@@ -26,7 +27,7 @@ from toolhone.data.gather import Materials
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.certificate import Wanted, open_certified
-from toolhone.episodes.episode import Rules
+from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError
 from toolhone.evaluation.evaluate import Metric
@@ -90,13 +91,8 @@ class Bench:
 
     def rows(self, materials: Materials) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Rows to train on, held-out rows, and the account of where every conversation went."""
-        plan, context = self.plan, self.trainer.engine.max_context
-        section = plan.training
-        if context and section.max_length > context:
-            self.progress.report(
-                f"training.max_length={section.max_length} is more than the model's context; rows may have {context} tokens"
-            )
-            section = section.model_copy(update={"max_length": context})
+        plan = self.plan
+        section = plan.training.model_copy(update={"max_length": self._longest_row()})
         train = render_rows(materials.train, self.dialect, self.tokenizer, section, plan.data.too_long, self.progress)
         held_out = []
         counts = {"rows": len(train.rows), "too_long": train.dropped, "longest_row": train.longest, "held_out_too_long": 0}
@@ -108,6 +104,19 @@ class Bench:
             self.progress.report(f"{dropped} rows are longer than training.max_length={section.max_length} and were dropped whole")
         digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
         return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
+
+    def pairing(self) -> Pairing:
+        """What makes preference pairs and their rows."""
+        context = self.trainer.engine.max_context
+        return Pairing(self.plan, self.dialect, self.tokenizer, self._longest_row(), context, self.progress)
+
+    def _longest_row(self) -> int:
+        """Tokens that a row may have: what is asked for, or what the model takes."""
+        asked, context = self.plan.training.max_length, self.trainer.engine.max_context
+        if not context or asked <= context:
+            return asked
+        self.progress.report(f"training.max_length={asked} is more than the model's context; rows may have {context} tokens")
+        return context
 
     def stage(self, tasks: Sequence[Task], hooks: Hooks, run: Run) -> Stage:
         """What a method of reinforcement learning works with."""

@@ -81,6 +81,11 @@ class DataSection(Section):
     )
     distractors: int | None = Field(None, ge=0, description="seal_tools: how many other tools to offer [4]")
     raw_prompt: bool | None = Field(None, description="prompt_rows: use the prompt as one text, unchanged [false]")
+    preferences: Literal["file", "corruptions", "own_samples"] | None = Field(
+        None,
+        description="DPO: pairs of data.path, gold against typed mistakes or the model's wrong samples; none: file or corruptions",
+    )
+    pairs: int = Field(1, gt=0, description="DPO: most pairs made for one turn of the assistant")
     too_long: Literal["drop", "error"] = Field("drop", description="rows longer than training.max_length: drop and count, or stop")
 
     @property
@@ -117,6 +122,8 @@ class DataSection(Section):
             raise ValueError(f"data.examples belong to strategy 'manual_templates', but data.strategy is {strategy!r}")
         if self.answered and strategy not in ("manual_templates", "toolbench"):
             raise ValueError(f"data.answered belongs to strategy 'manual_templates', but data.strategy is {strategy!r}")
+        if self.preferences == "file" and self.path is None:
+            raise ValueError("data.preferences 'file' needs data.path; to make pairs there are 'corruptions' and 'own_samples'")
         if self.generation_type == "real" and self.path is None:
             raise ValueError("data.generation_type 'real' needs data.path (a file or folder); 'synthetic' makes rows")
         if self.generation_type == "synthetic" and self.path is not None:
@@ -212,8 +219,16 @@ class PpoSection(Section):
     value_clip: float | None = Field(0.2, gt=0, description="how far the critic's guess may move in one step; none: freely")
 
 
+class DpoSection(Section):
+    """Variants of DPO; its beta is `training.rl.beta`."""
+
+    loss_type: Literal["sigmoid", "ipo"] = Field("sigmoid", description="the loss of DPO, or the square of IPO")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="how likely it is that a pair stands the wrong way round")
+    length_normalised: bool = Field(False, description="means over a side's tokens in place of sums; IPO always takes means")
+
+
 class RlSection(Section):
-    """How episodes are sampled, rewarded and learned from; DPO uses `beta` alone.
+    """How episodes are sampled, rewarded and learned from; DPO uses `beta` and `dpo`, and of the rest what draws its own samples.
 
     There is no `constrained` here: under a grammar the log-probabilities of a sample are not those of the policy.
     """
@@ -221,7 +236,7 @@ class RlSection(Section):
     group_size: int = Field(8, gt=0, description="episodes of one task")
     max_completion_length: int = Field(256, gt=0, description="tokens of one reply")
     temperature: float = Field(1.0, gt=0)
-    beta: float = Field(0.0, ge=0, description="weight of the KL to the reference; DPO's beta")
+    beta: float = Field(0.0, ge=0, description="weight of the KL to the reference; DPO's beta, where none means 0.1")
     epsilon: float = Field(0.2, gt=0, description="lower clip of the ratio")
     epsilon_high: float | None = Field(None, gt=0, description="upper clip; none: epsilon")
     loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field("dapo", description="GRPO: which loss")
@@ -235,11 +250,12 @@ class RlSection(Section):
     reward: RewardSection = RewardSection()
     curriculum: CurriculumSection = CurriculumSection()
     ppo: PpoSection = PpoSection()
+    dpo: DpoSection = DpoSection()
 
     @model_validator(mode="after")
     def _something_to_adapt(self) -> RlSection:
         if self.ppo.kl_penalty == "adaptive" and not self.beta:
-            raise ValueError("training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; give one such as 0.05")
+            raise ValueError("training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; give 0.05 or so")
         return self
 
 
@@ -255,7 +271,7 @@ class TrainingSection(Section):
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(8, gt=0, description="conversations in a batch")
     gradient_accumulation_steps: int = Field(1, gt=0, description="batches in an optimiser step")
-    learning_rate: float | None = Field(None, gt=0, description="none: 2e-4 with LoRA, 2e-5 without")
+    learning_rate: float | None = Field(None, gt=0, description="none: 2e-4 with LoRA, 2e-5 without; DPO: a tenth")
     optimizer: Literal["adamw", "muon"] = "adamw"
     muon: MuonSection = MuonSection()
     weight_decay: float = Field(0.0, ge=0)
@@ -363,11 +379,18 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:
-        """Refuse settings that contradict each other, and fill in the learning rate."""
+        """Refuse settings that contradict each other, and fill in the learning rate and DPO's beta."""
         if self.model.adapter is not None and self.training.lora != LoraSection():
             raise ValueError("model.adapter brings its own LoRA settings; leave training.lora out")
-        if self.training.learning_rate is not None:
-            return self
-        rate = 2e-4 if self.training.lora else 2e-5
-        object.__setattr__(self, "training", self.training.model_copy(update={"learning_rate": rate}))
+        training, filled = self.training, dict[str, Any]()
+        is_dpo = training.method == "dpo"
+        if is_dpo and not training.rl.beta:
+            if "beta" in training.rl.model_fields_set:
+                raise ValueError("training.rl.beta is 0, with which DPO learns nothing; 0.1 is usual")
+            filled["rl"] = training.rl.model_copy(update={"beta": 0.1})
+        if training.learning_rate is None:
+            usual, gentle = (2e-4, 2e-5) if training.lora else (2e-5, 2e-6)
+            filled["learning_rate"] = gentle if is_dpo else usual
+        if filled:
+            object.__setattr__(self, "training", training.model_copy(update=filled))
         return self

@@ -41,8 +41,8 @@ KNOWN_TURNS = 4
 """Turns that have a feature of their own; later ones share the last."""
 PRIOR = 3.0
 """What the present weights count for in a fit, as a number of turns: a turn seen this often has half the say."""
-LEAST_SPREAD = 1e-9
-"""Returns that vary by less explain nothing."""
+LEAST_SPREAD = 1e-4
+"""Variance of returns below which there is nothing to explain."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
         return Regression(plan.value_clip)
     if not trainer.can.value_head:
         raise CapabilityError(
-            "training.rl.ppo.critic: this backend has no value head for this model; use regression, or none with group_size 2 or more"
+            "training.rl.ppo.critic: this backend has no value_head for this model; use regression, which runs everywhere"
         )
     return Head(cast(HeadTrainer, trainer).critic("value_head"), plan.value_clip)
 

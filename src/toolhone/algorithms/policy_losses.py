@@ -112,7 +112,8 @@ def preference_loss(
     which the sum over the chosen row counts for the pair. label_smoothing: the chance that a label is wrong (Mitchell 2023,
     conservative DPO). length_normalised: means over tokens in place of sums (IPO always takes means, as TRL does); both want
     `share` (`reply_shares`). Metrics are sums over pairs: `pairs`, `margin` (beta times the difference of log-ratios), `accuracy`,
-    `chosen_reward`, `rejected_reward`.
+    `chosen_reward`, `rejected_reward`, `chosen_logp`, `rejected_logp` (sums over a side's tokens); and sums over trained tokens:
+    `tokens`, `kl_reference` (k3 on the tokens of both sides).
     """
     config = {"beta": beta, "label_smoothing": label_smoothing, "length_normalised": float(length_normalised)}
 
@@ -129,7 +130,12 @@ def preference_loss(
             wrong, right = ops.logaddexp(beta * margin, 0.0), ops.logaddexp(-beta * margin, 0.0)
             losses = (1 - label_smoothing) * right + label_smoothing * wrong
         held = ops.stop_gradient(margin)
+        said = ops.stop_gradient(ops.sum(ops.where(batch.mask, logp, 0.0), 1))
         metrics = {
+            "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)),
+            "kl_reference": ops.sum(ops.stop_gradient(k3(ops, logp, batch))),
+            "chosen_logp": ops.sum(said[0::2]),
+            "rejected_logp": ops.sum(said[1::2]),
             "pairs": ops.sum(ops.where(held > -1e30, 1.0, 0.0)),
             "margin": beta * ops.sum(held),
             "accuracy": ops.sum(ops.where(held > 0, 1.0, 0.0)),

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from toolhone.episodes.driver import play
-from toolhone.episodes.episode import Episode, Rules
+from toolhone.episodes.episode import Episode
+from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.rewards.own import Paid, Reward, pay
 from toolhone.rows import Origin, Row

@@ -15,7 +15,8 @@ import numpy as np
 from toolhone.algorithms.rollouts import Played, provenance, rows_of
 from toolhone.algorithms.sft import MOST_SKIPPED, Hooks, State, due, optimizer_at
 from toolhone.backends.base import Metrics, Sampler, random_stream
-from toolhone.episodes.episode import Episode, Rules
+from toolhone.episodes.episode import Episode
+from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import RunError
 from toolhone.rewards.own import Paid
@@ -118,13 +119,14 @@ def rollout_metrics(groups: Sequence[Played]) -> Metrics:
     metrics = {
         "reward": float(totals.mean()),
         "reward_deviation": float(totals.std()),
-        "group_spread": float(np.mean(spreads)),
-        "groups_without_signal": float(np.mean([spread < 1e-6 for spread in spreads])),
         "reply_tokens": float(np.mean(lengths)),
         "longest_reply": float(max(lengths)),
         "turns": float(np.mean([len(episode.turns) for episode in episodes])),
         "calls": float(np.mean([len(episode.calls) for episode in episodes])),
     }
+    if any(len(group.episodes) > 1 for group in groups):
+        metrics["group_spread"] = float(np.mean(spreads))
+        metrics["groups_without_signal"] = float(np.mean([spread < 1e-6 for spread in spreads]))
     for name in sorted({name for one in paid for name in one.parts}):
         metrics[f"reward/{name}"] = float(np.mean([one.parts.get(name, 0.0) for one in paid]))
     endings = Counter(episode.ending.value for episode in episodes)
@@ -140,7 +142,7 @@ def advice(metrics: Metrics) -> str | None:
         return f"{malformed:.0%} of the episodes end in a turn that cannot be read: train the format first (SFT)"
     if metrics.get("ending/truncated", 0.0) > 0.3:
         return "many replies are cut off: raise training.rl.max_completion_length"
-    if metrics["groups_without_signal"] > 0.9:
+    if metrics.get("groups_without_signal", 0.0) > 0.9:
         return "nearly all groups earn the same: tasks are too easy or too hard, or raise temperature or group_size"
     return None
 

@@ -58,7 +58,8 @@ def compare(
         found["guard"] = {"passed": not worse, "tolerance": share, "worse": [_named(cell) for cell in worse]} if guard else None
         _deliver(found, out, as_json)
     if not as_json:
-        show(comparison, formats, metric or ())
+        print(f"base   {folders[0]}\ntuned  {folders[1]}")
+        show(comparison, formats, named=bool(metric))
         if guard:
             _show_guard(worse, share)
     if worse:
@@ -116,8 +117,11 @@ def _deliver(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
         print(text)
 
 
-def show(comparison: Comparison, formats: Formats, named: list[str] | tuple[str, ...]) -> None:
-    """The tables, the tasks that changed, both certificates, and what was not compared."""
+def show(comparison: Comparison, formats: Formats, named: bool) -> None:
+    """The tables, the tasks that changed, both certificates, and what was not compared.
+
+    Categories are shown for every metric where the metrics were `named`, else for the leading one and what moved by the others.
+    """
     from rich.text import Text
 
     from toolhone.cli.show import console

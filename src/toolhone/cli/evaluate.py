@@ -112,7 +112,9 @@ def score(  # noqa: PLR0913 (the options of a command)
     tools: Annotated[
         str, typer.Option(help="run the calls with these tools: built-in names or file.py:function, comma-separated")
     ] = "",
-    reward: Annotated[list[str] | None, typer.Option(help="pay a reward of your own, 'file.py:function'; may be repeated")] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="pay a reward: a name of `toolhone rewards list` or file.py:function; may be repeated")
+    ] = None,
     out: Out = None,
     samples: Annotated[int, typer.Option(min=0, help="predictions and mismatches to print")] = 3,
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help='with --reward: print {"id", "reward", "parts"} for each task')] = False,
@@ -131,6 +133,7 @@ def score(  # noqa: PLR0913 (the options of a command)
     from toolhone.data.files import read_jsonl
     from toolhone.evaluation.folder import write_folder
     from toolhone.evaluation.score import score as judge_predictions
+    from toolhone.rewards.library import syntax_of
     from toolhone.rewards.own import load_rewards
     from toolhone.tools.loading import load_tools
     from toolhone.tools.registry import Registry
@@ -140,7 +143,9 @@ def score(  # noqa: PLR0913 (the options of a command)
     answers = [record for _, record in read_jsonl(predictions)]
     rewards = load_rewards(reward or [])
     if as_jsonl and not rewards:
-        raise ConfigError("--jsonl prints what each task earns; name a reward: --reward file.py:function")
+        raise ConfigError("--jsonl prints what each task earns; name a reward: --reward NAME or --reward file.py:function")
+    if dialect is None and reward and any("text" in answer for answer in answers) and (dialect := syntax_of(reward)):
+        print(f"the texts are read as --dialect {dialect}, which {' and '.join(reward)} are made for", file=sys.stderr)
     offered = () if registry is None else registry.tools
     wanted = tasks_from_any(tasks, offered, lambda line: print(line, file=sys.stderr))
     result = judge_predictions(wanted, answers, dialect, registry, rewards)

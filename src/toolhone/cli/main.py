@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, check, compare, config, data, demo, doctor, evaluate, examples, plot, train
+from toolhone.cli import chat, check, compare, config, data, demo, doctor, evaluate, examples, plot, rewards, train
 from toolhone.cli.flags import FlagCommand
 from toolhone.dotenv import load_dotenv
 from toolhone.errors import UserError
@@ -39,6 +39,7 @@ app.command("examples", epilog=examples.EXAMPLE)(examples.examples)
 app.command("check", epilog=check.EXAMPLE)(check.check)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.add_typer(rewards.app, name="rewards")
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from toolhone.data import parquet
+from toolhone.data.preferences import Preference
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 
@@ -66,6 +67,12 @@ def read_conversations(path: str | Path) -> list[Conversation]:
     """Read a file in the conversation form of `schema`."""
     cache = ToolCache()
     return [conversation_at(line, record, cache) for line, record in read_records(path)]
+
+
+def read_preferences(path: str | Path) -> list[Preference]:
+    """Read a file of preference pairs in the form of `data.preferences`; other forms are read by `sources.pairs`."""
+    cache = ToolCache()
+    return [_at(line, cache.fill(line, record), Preference.from_dict) for line, record in read_records(path)]
 
 
 def read_tasks(path: str | Path) -> list[Task]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from toolhone.data.doctor.survey import account_of, survey
 from toolhone.data.files import Line
 from toolhone.data.manual import ManualTemplates, read_examples
 from toolhone.data.manual.answered import answers_of, with_answers
+from toolhone.data.preferences import Preference
 from toolhone.data.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.data.sources.base import Asked
 from toolhone.data.sources.own import read_own
+from toolhone.data.sources.pairs import holds_pairs, read_pairs
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.tasks import tasks_of
 from toolhone.data.templates import Templates
@@ -47,12 +49,17 @@ AS_THEY_ARE = frozenset({Kind.TYPED_CALL, Kind.STRAY_MARK})
 
 @dataclass(frozen=True)
 class Materials:
-    """`held_out` gives the validation loss, `tasks` the scores; `report` says where every row went."""
+    """`held_out` gives the validation loss, `tasks` the scores; `report` says where every row went.
+
+    Where the data are preference pairs, `pairs` and `held_out_pairs` hold them, and the conversations their chosen sides.
+    """
 
     train: list[Conversation]
     held_out: list[Conversation]
     tasks: list[Task]
     report: dict[str, Any] = field(default_factory=dict)
+    pairs: Sequence[Preference] = ()
+    held_out_pairs: Sequence[Preference] = ()
 
     def summary(self) -> str:
         """`data: templates; 4000 conversations to train on, 200 held out, 200 tasks; skipped 3: ...`."""
@@ -78,7 +85,7 @@ def gather(experiment: Experiment) -> Materials:
         else tasks_from_any(named, tools_of(experiment), said.append, asked_of(experiment))
     )
     report = {**materials.report, "tasks": len(tasks), **({"task_file": said[0]} if said else {})}
-    return Materials(materials.train, materials.held_out, tasks, report)
+    return replace(materials, tasks=tasks, report=report)
 
 
 def held_out_tasks(experiment: Experiment) -> list[Task]:
@@ -88,6 +95,8 @@ def held_out_tasks(experiment: Experiment) -> list[Task]:
 
 def _materials(experiment: Experiment) -> Materials:
     data = experiment.data
+    if _wants_pairs(experiment):
+        return _from_pairs(experiment)
     match data.chosen_strategy:
         case "templates":
             return _from_templates(experiment)
@@ -182,6 +191,40 @@ def _from_file(experiment: Experiment) -> Materials:
         tasks = [*tasks_beside(loaded.tasks, held_out), *tasks_alone(loaded)]
         report["dropped_by_split"] = split.dropped
     return Materials(train, held_out, tasks, {**report, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)})
+
+
+def _wants_pairs(experiment: Experiment) -> bool:
+    """Whether the file of the experiment holds preference pairs that are to be learned from."""
+    data = experiment.data
+    if experiment.training.method != "dpo" or data.path is None or data.preferences not in (None, "file"):
+        return False
+    return data.preferences == "file" or (data.format in ("auto", "pairs") and holds_pairs(_file_in(data.path)))
+
+
+def _from_pairs(experiment: Experiment) -> Materials:
+    """Pairs of a file; those that open alike are on one side of the split, as conversations are."""
+    data, path = experiment.data, _file_in(experiment.data.path or "")
+    loaded = read_pairs(path)
+    if not loaded.preferences:
+        raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
+    pairs = list(loaded.preferences)[: data.max_samples]
+    talks = [pair.talk() for pair in pairs]
+    report: dict[str, Any] = {"source": f"pairs of {path}", "read": loaded.read, "kept": len(loaded.preferences)}
+    report |= {"skipped": dict(loaded.skipped), "examples": loaded.examples, "beyond_max_samples": loaded.kept - len(pairs)}
+    report |= _surveyed(talks, loaded.places, data)
+    if data.validation is not None:
+        other = read_pairs(data.validation)
+        train, held_out, held_pairs = talks, [pair.talk() for pair in other.preferences], list(other.preferences)
+        report["validation"] = {"source": data.validation, "read": other.read, "skipped": dict(other.skipped)}
+    else:
+        split = (split_by_tools if data.split == "tools" else split_rows)(talks, data.held_out_share, experiment.seed)
+        of = {id(talk): pair for talk, pair in zip(talks, pairs, strict=True)}
+        train, held_out = split.train, split.validation
+        pairs, held_pairs = [of[id(talk)] for talk in train], [of[id(talk)] for talk in held_out]
+        report["dropped_by_split"] = split.dropped
+    tasks = [task for talk in held_out for task in tasks_of(talk)]
+    report |= {"train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
+    return Materials(train, held_out, tasks, report, pairs, held_pairs)
 
 
 def _surveyed(conversations: Sequence[Conversation], places: Sequence[Line], data: DataSection) -> dict[str, Any]:

@@ -41,7 +41,7 @@ _ONE = ToolCall(TOOL, {FIRST: VALUE})
 _BOTH = ToolCall(TOOL, {FIRST: VALUE, SECOND: VALUE_2})
 _TOOLS = tuple(replace(tool, description="Does it.") for tool in PROBE_TOOLS)
 _ID = re.compile(r"call\d{5}")
-_ANY_ID, _ANY_COUNT = "/[A-Za-z0-9_.:-]{1,40}/", "/[0-9]{1,3}/"
+_ANY_ID, _ANY_COUNT = "/[A-Za-z0-9_.:-]{1,40}/", "/0|[1-9][0-9]{0,2}/"
 _PLAIN_NAME = re.compile(r"[^\s(){}\[\],=\"'<>|]{1,256}")
 _LINE_NAME = re.compile(r"[^\W\d][\w.:/-]*")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
@@ -88,6 +88,8 @@ def form_of(dialect: NativeDialect | WrittenDialect, control: Collection[str]) -
         found = next((framed for framed in proposed if one is not None and framed.read(one, _TOOLS).calls == (_ONE,)), None)
     if found is None or one is None:
         raise DialectError(f"no grammar was found for the calls of the dialect {dialect.name!r}; {WAY_OUT}")
+    if f'\\"{FIRST}' in one:
+        raise DialectError(f"calls that hold their arguments as text inside JSON have no grammar; {WAY_OUT}")
     literal = getattr(found.body, "literal", False)
     example = None
     if isinstance(found.body, JsonCalls | NameAsKey):
@@ -197,10 +199,8 @@ def _json_call(form: Form, body: JsonCalls, values: Values) -> str:
 
 def _filled(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values) -> str:
     if path == body.name:
-        return f"({one_of(values.style.literal(values.rules, values.tool.name))})"
+        return values.exactly(values.tool.name)
     if path == body.arguments:
-        if not isinstance(value, Mapping):
-            raise DialectError(f"calls that hold their arguments as text inside JSON have no grammar; {WAY_OUT}")
         return values.arguments()
     if isinstance(value, Mapping):
         return values.object_of([(key, _filled(inner, (*path, key), body, values)) for key, inner in value.items()])
@@ -210,7 +210,7 @@ def _filled(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values)
         return in_turn(r'"\""', _ANY_COUNT, r'"\""')
     if isinstance(value, int) and not isinstance(value, bool):
         return _ANY_COUNT
-    return f"({one_of(values.style.literal(values.rules, value))})"
+    return values.exactly(value)
 
 
 def _python_arguments(body: PythonCalls, values: Values) -> str:

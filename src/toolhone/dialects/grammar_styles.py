@@ -64,7 +64,7 @@ class Style(Protocol):
         ...
 
     def literal(self, rules: Rules, value: Json) -> list[str]:
-        """The ways to write exactly this value."""
+        """The ways to write exactly this value, which is no list and no object."""
         ...
 
 
@@ -122,7 +122,7 @@ class LooseStyle:
 
     opening: str
     closing: str
-    space: str = ""
+    space: str = " {1,2}"
     embeds: bool = False
     words: Words = _BOTH_WORDS
 

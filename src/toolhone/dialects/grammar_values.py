@@ -90,6 +90,15 @@ class Values:
         pairs = [in_turn(self.style.key(key), self.gap, term) for key, term in members]
         return in_turn('"{"', self.gap, f" {self.comma} ".join(pairs), self.gap, '"}"')
 
+    def exactly(self, value: Json) -> str:
+        """This value and no other."""
+        if isinstance(value, Mapping):
+            return self.rules.rule(self.object_of([(key, self.exactly(inner)) for key, inner in value.items()]))
+        if isinstance(value, list):
+            items = f" {self.comma} ".join(map(self.exactly, value))
+            return self.rules.rule(in_turn('"["', self.gap, items, self.gap, '"]"'))
+        return self.rules.rule(one_of(self.style.literal(self.rules, value)))
+
     def of(self, schema: Json) -> str:
         """A value that this schema allows."""
         if schema is False:
@@ -189,7 +198,7 @@ class Values:
     def _chosen(self, schema: Mapping[str, Json]) -> str:
         """One of the values that the schema lists, as far as its other keywords allow them."""
         values = self._listed(schema)
-        return self.rules.rule(one_of([term for value in values for term in self.style.literal(self.rules, value)]))
+        return self.rules.rule(one_of([self.exactly(value) for value in values]))
 
     def _listed(self, schema: Mapping[str, Json]) -> list[Json]:
         listed = schema.get("enum", [schema.get("const")])

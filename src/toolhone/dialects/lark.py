@@ -19,6 +19,7 @@ from toolhone.dialects.framed import ID_SLOT, NUMBER_SLOT
 ANY = "(?s:.*)"
 """The pattern for any text."""
 _SLOTS = {ID_SLOT: "/[A-Za-z0-9_.:-]{1,40}/", NUMBER_SLOT: "/[0-9]{1,3}/"}
+_SEAM = re.compile(r"\s+|(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
 
 
 class Rules:
@@ -93,8 +94,11 @@ def exactly(text: str) -> str:
 
 
 def loosely(text: str) -> str:
-    """A pattern for this mark without the white space around it; inside it may be any or none. White space alone is exact."""
-    return r"\s*".join(map(exactly, text.split())) or exactly(text)
+    """A pattern for this mark without the white space around it, read as loosely as `framed.loose` reads it inside.
+
+    White space alone is exact.
+    """
+    return r"\s*".join(map(exactly, _SEAM.split(text.strip()))) or exactly(text)
 
 
 def found_in(sign: str, at_line: bool = False) -> str:

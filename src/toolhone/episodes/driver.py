@@ -16,7 +16,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
 
-from toolhone.episodes.episode import Episode, Play, Rules, Say, Wish, episode, refuse_unplayable
+from toolhone.episodes.episode import Episode, Play, Say, Wish, episode, refuse_unplayable
+from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import UserError
 from toolhone.schema import Task, ToolCall

@@ -6,8 +6,8 @@
     ...                                    StopIteration carries the Episode
 
 `driver.play` fulfils the wishes of many episodes at once; a test answers them by hand. A tool that fails is no end: its result,
-an error or not, goes back to the model. Tasks with several user turns, or whose world is judged, are not played (see
-`refuse_unplayable`).
+an error or not, goes back to the model. What a turn with a fault leads to is said by the rules (`outcome`). Tasks with several user
+turns, or whose world is judged, are not played (see `refuse_unplayable`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem
+from toolhone.episodes.outcome import FAULTS, Outcome, Rules, Then, complaint, final_answer, outcome_of
 from toolhone.episodes.policy import Policy, Prompt, Turn
 from toolhone.errors import DataError
 from toolhone.schema import Message, Task, ToolCall
@@ -33,6 +32,8 @@ class Ending(StrEnum):
     """Stopped after the first turn with calls, on purpose."""
     MALFORMED = "malformed"
     """A turn could not be read without a problem; its calls were not run."""
+    BAD_CALL = "bad_call"
+    """A call of an unknown tool, or with arguments that break its schema, where the rules end the episode for it."""
     TRUNCATED = "truncated"
     """A turn was cut off by the limit on new tokens or by the end of the context; its calls were not run."""
     TOO_MANY_TURNS = "too_many_turns"
@@ -44,22 +45,21 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How far to play: at most `max_turns` assistant turns; with `first_call_only`, not beyond the first turn with calls."""
-
-    max_turns: int = 8
-    first_call_only: bool = False
-
-
-@dataclass(frozen=True)
 class Episode:
-    """One played task. `results[i]` are the results of the calls of `turns[i]`, in their order; empty where none were run."""
+    """One played task. `results[i]` are the results of the calls of `turns[i]`, in their order; empty where none were run.
+
+    `outcomes[i]` is what turn i came to; `penalties` counts the turns for which the rules say `PENALISE`. `said_by_call` is the
+    answer that a stop tool was given.
+    """
 
     task_id: str
     turns: tuple[Turn, ...]
     results: tuple[tuple[ToolResult, ...], ...]
     ending: Ending
     reason: str = ""
+    outcomes: tuple[Outcome, ...] = ()
+    penalties: int = 0
+    said_by_call: str | None = None
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -69,6 +69,8 @@ class Episode:
     @property
     def answer(self) -> str | None:
         """The final text, when the episode ended with one."""
+        if self.said_by_call is not None:
+            return self.said_by_call
         return self.turns[-1].message.content or "" if self.ending is Ending.ANSWERED else None
 
 
@@ -104,7 +106,9 @@ def episode(task: Task, policy: Policy, rules: Rules) -> Play:
         ending, reason = (yield from _turns(prompt, policy, rules, told)), ""
     except Exception as error:
         ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
-    return Episode(task.id, tuple(told.turns), tuple(told.results), ending, reason)
+    said = final_answer(told.turns[-1], rules.stop_tools) if told.outcomes[-1:] == [Outcome.FINAL_CALL] else None
+    penalties = sum(rules.after(outcome) is Then.PENALISE for outcome in told.outcomes if outcome in (*FAULTS, Outcome.TRUNCATED))
+    return Episode(task.id, tuple(told.turns), tuple(told.results), ending, reason, tuple(told.outcomes), penalties, said)
 
 
 @dataclass
@@ -113,6 +117,7 @@ class _Told:
 
     turns: list[Turn] = field(default_factory=list)
     results: list[tuple[ToolResult, ...]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def add(self, turn: Turn) -> Turn:
         """Note a turn, with an id on each call, counted over the episode, so that results can name their call."""
@@ -128,28 +133,36 @@ def _turns(prompt: Prompt, policy: Policy, rules: Rules, told: _Told) -> Generat
         answer = yield Say(prompt, len(told.turns))
         assert isinstance(answer, Turn), f"Say is answered with a Turn, got {type(answer).__name__}"
         turn = told.add(answer)
-        if (ending := _ending(turn)) is not None:
+        outcome = outcome_of(turn, prompt.tools, rules.stop_tools)
+        told.outcomes.append(outcome)
+        if (ending := _ending(outcome, rules)) is not None:
             return ending
-        calls = turn.message.tool_calls
-        answer = yield Run(calls)
-        assert not isinstance(answer, Turn), "Run is answered with results"
-        assert len(answer) == len(calls), f"{len(calls)} calls need as many results, got {len(answer)}"
-        told.results[-1] = tuple(answer)
-        if rules.first_call_only:
-            return Ending.CALLED
+        if outcome is Outcome.MALFORMED:
+            messages = [complaint(turn)]
+        else:
+            calls = turn.message.tool_calls
+            answer = yield Run(calls)
+            assert not isinstance(answer, Turn), "Run is answered with results"
+            assert len(answer) == len(calls), f"{len(calls)} calls need as many results, got {len(answer)}"
+            told.results[-1] = tuple(answer)
+            messages = _messages(calls, answer)
+            if rules.first_call_only:
+                return Ending.CALLED
         if len(told.turns) == rules.max_turns:
             return Ending.TOO_MANY_TURNS
-        prompt = policy.extend(prompt, turn, _messages(calls, answer))
+        prompt = policy.extend(prompt, turn, messages)
     return Ending.NO_ROOM
 
 
-def _ending(turn: Turn) -> Ending | None:
-    """How this turn ends the episode, or None when it has calls to run."""
-    if turn.stop_reason is StopReason.LENGTH:
+def _ending(outcome: Outcome, rules: Rules) -> Ending | None:
+    """How a turn with this outcome ends the episode, or None when it goes on."""
+    if outcome is Outcome.TRUNCATED:
         return Ending.TRUNCATED
-    if turn.problem is not Problem.NONE:
-        return Ending.MALFORMED
-    return None if turn.message.tool_calls else Ending.ANSWERED
+    if outcome in (Outcome.ANSWER, Outcome.FINAL_CALL):
+        return Ending.ANSWERED
+    if outcome is Outcome.VALID_CALLS or rules.after(outcome) is Then.FEED_BACK:
+        return None
+    return Ending.MALFORMED if outcome is Outcome.MALFORMED else Ending.BAD_CALL
 
 
 def _messages(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:

@@ -165,4 +165,4 @@ def guard_lines(worse: Sequence[Cell], tolerance: float) -> list[str]:
         f"{_points(cell.difference, signed=True)} points, p {_chance(cell.corrected)}"
         for cell in worse
     ]
-    return [f"guard: failed, {len(worse)} of the comparisons got worse{beyond}", *found]
+    return [f"guard: failed, {len(worse)} {'comparison' if len(worse) == 1 else 'comparisons'} got worse{beyond}", *found]

@@ -19,7 +19,8 @@ from dataclasses import replace
 from numbers import Real
 
 from toolhone.episodes.driver import play
-from toolhone.episodes.episode import Episode, Rules, refuse_unplayable
+from toolhone.episodes.episode import Episode, refuse_unplayable
+from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.familiar import OURS, familiar_scores

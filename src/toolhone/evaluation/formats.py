@@ -2,7 +2,7 @@
 
     formats = Formats(Certificate.read(before), Certificate.read(after))
     formats.sentence        "the two were evaluated in different formats: template and dialect differ"
-    formats.rows            [("verdict", "certified", "certified"), ("history", "append", "template"), ...]
+    formats.rows            [("verdict", "certified", "certified"), ("history", "appended", "template"), ...]
 
 A certificate is what was proved when the evaluation was made; nothing is proved again here, and no tokenizer is loaded.
 """
@@ -61,7 +61,7 @@ class Formats:
             return f"the two were evaluated in different formats: {' and '.join(self.different)} {verb}"
         without = [name for name, found in (("base", self.base), ("tuned", self.tuned)) if not (found and found.hashes)]
         has = "have" if len(without) == 2 else "has"
-        return f"nobody knows whether the two were evaluated in the same format: {' and '.join(without)} {has} no certificate"
+        return f"it is not known whether the two were evaluated in the same format: {' and '.join(without)} {has} no certificate"
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:

@@ -1,15 +1,16 @@
 """Which rewards hold when: weights as a sum or an average, and phases that follow one another while training goes on.
 
-    schedule = Schedule.of(plan.training.rl.reward)
-    state = PhaseState()
+    payroll = Payroll(Schedule.of(plan.training.rl.reward))
     for step in range(1, total + 1):
-        paid = [pay(schedule.rewards(state), task, episode) for ...]
-        state = schedule.after(state, step, {"tool_call_function": 0.93})     # the next phase, when it is due
+        paid = [payroll.pay(task, episode) for ...]
+        payroll.observe(step, {"reward/tool_call_function": 0.93})     # on to the next phase, when it is due
+        ... payroll.state.to_dict()                                    # what a checkpoint must remember
 
-A phase holds for its `steps`, or until every score that `until` names is at least its threshold, whichever comes first; the last one
-holds to the end. `after` is pure: the state is one small value, saved in a checkpoint with `to_dict` and read with `from_dict`, so
-that a resumed run stands in the same phase. Scores are whatever the caller measures: means of rewards and their parts over a step,
-metrics of a validation. One step's mean is noisy; give a mean over several where a threshold should not be met by luck.
+A phase holds for its `steps`, or until every score that `until` names is at least its threshold, whichever comes first; the last
+one holds to the end. `after` is pure: the state is one small value, saved in a checkpoint with `to_dict` and read with
+`from_dict`, so that a resumed run stands in the same phase. Scores are whatever the caller measures: means of rewards and their
+parts over a step, metrics of a validation. One step's mean is noisy; give a mean over several where a threshold should not be met
+by luck.
 
 A sum adds `weight * reward`; an average divides that by the sum of the weights. Nothing is scored here.
 """
@@ -19,13 +20,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
-from toolhone.rewards.own import Reward, load_rewards
-from toolhone.schema import Json
+from toolhone.rewards.own import Paid, Reward, load_rewards, pay
+from toolhone.schema import Json, Task
 from toolhone.sections import RewardPhase, RewardSection
 
 TOTAL = "reward"
 """The name of the total among the scores."""
+PREFIX = "reward/"
+"""Stands before the names of parts in logs."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class PhaseState:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> PhaseState:
-        values = {name: source.get(name) for name in ("phase", "since")}
-        if not all(type(value) is int and value >= 0 for value in values.values()):
-            raise RunError(f"the state of the reward phases needs 'phase' and 'since', whole numbers from 0; got {dict(source)!r:.80}")
-        return PhaseState(**values)
+        phase, since = source.get("phase"), source.get("since")
+        if type(phase) is not int or type(since) is not int or min(phase, since) < 0:
+            raise RunError(f"the state of the reward phases needs 'phase' and 'since', whole numbers; got {dict(source)!r:.80}")
+        return PhaseState(phase, since)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,36 @@ class Schedule:
         return self.phases[state.phase]
 
 
+@dataclass
+class Payroll:
+    """The rewards that hold now; the one thing here that changes is `state`."""
+
+    schedule: Schedule
+    state: PhaseState = PhaseState()
+
+    def pay(self, task: Task, episode: Episode) -> Paid:
+        """What an episode earns in the present phase."""
+        return pay(self.schedule.rewards(self.state), task, episode)
+
+    def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
+        """Take what was measured after a step; a sentence when another phase begins."""
+        before, self.state = self.state, self.schedule.after(self.state, step, scores_in(metrics))
+        if self.state == before:
+            return None
+        names = ", ".join(f"{reward.weight:g} {reward.name}" for reward in self.schedule.rewards(self.state))
+        return f"step {step}: reward phase {self.state.phase + 1} of {len(self.schedule.phases)} begins: {names}"
+
+
+def scores_in(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Scores by the names that `until` uses: without `reward/`, and for a reward of several parts their sum under its name."""
+    scores = {name.removeprefix(PREFIX): value for name, value in metrics.items()}
+    for name, value in metrics.items():
+        reward, dot, _ = name.removeprefix(PREFIX).partition(".")
+        if dot and name.startswith(PREFIX):
+            scores[reward] = scores.get(reward, 0.0) + value
+    return scores
+
+
 def weighted(names: Sequence[str], weights: Sequence[float] = (), average: bool = False) -> tuple[Reward, ...]:
     """The rewards of these names; with `average`, their weights are divided by their sum."""
     rewards = load_rewards(names, weights)
@@ -121,5 +155,7 @@ def _phase(index: int, phase: RewardPhase, average: bool, scores: Collection[str
     known = [TOTAL, *(reward.name for reward in rewards), *scores]
     for name in phase.until or {}:
         if name not in known and name.partition(".")[0] not in known:
-            raise ConfigError(f"{where} waits for the score {name!r}, which nobody measures{nearest(name, known)}; known: {', '.join(known)}")
+            raise ConfigError(
+                f"{where} waits for the score {name!r}, which nobody measures{nearest(name, known)}; known: {', '.join(known)}"
+            )
     return Phase(rewards, phase.steps, dict(phase.until or {}))

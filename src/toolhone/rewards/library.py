@@ -4,109 +4,100 @@
     describe("tool_call_function")                   all about it, as JSON
     warnings_for(["tool_call_function"])             what to say before training on it alone
 
-A hole is an attack of `attacks` that earns as much as a right answer, or far more than it is worth; the suite finds them, and a test
-holds that those listed here are those found. Our own rewards have none. Rewards of the user's own are not here: see `own`.
-"""
+A hole is an attack of `attacks` that earns as much as a right answer, or far more than it is worth; the suite finds them, and a
+test holds that those listed here are those found. Our own rewards have none. Rewards of the user's own are not here: see `own`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 
-from toolhone.episodes.episode import Episode
+from toolhone.errors import ConfigError, nearest
 from toolhone.owncode import is_own_code
-from toolhone.rewards import guided, tool_use
+from toolhone.rewards import guided, holes, tool_use
 from toolhone.rewards.json_answer import json_answer
-from toolhone.rewards.matching import judges_calls
+from toolhone.rewards.named import Function, Kind, Named
 from toolhone.rewards.playground import legacy_playground_format
 from toolhone.schema import Json, Task
 
-Function = Callable[[Task, Episode], float | Mapping[str, float]]
-"""A reward: a number, or named parts whose sum it is."""
+_LEAST = -2.85
+"""All fines together, and a call where none is wanted."""
 
 
-class Kind(StrEnum):
-    """Where a reward stands."""
-
-    OWN = "own"
-    """Ours: a right answer earns strictly most, and no attack passes its bound."""
-    COMPATIBLE = "compatible"
-    """Another system's, exactly, holes included."""
+def _own(name: str, function: Function, formula: str, judges: Callable[[Task], bool] = tool_use.wants_calls_or_none) -> Named:
+    return Named(name, function, Kind.OWN, f"{formula}; less fines", "Toolhone", (_LEAST, 1.0), judges)
 
 
-@dataclass(frozen=True)
-class Named:
-    """A reward of the library. `low` and `high` bound what it pays; `syntax` is the call syntax it reads by itself, if any."""
-
-    name: str
-    function: Function
-    kind: Kind
-    formula: str
-    source: str
-    low: float
-    high: float
-    judges: Callable[[Task], bool] = judges_calls
-    syntax: str | None = None
-    holes: Mapping[str, str] = field(default_factory=dict)
+def _guided(name: str, function: Function, formula: str, holes: Mapping[str, str]) -> Named:
+    source = "mlx-guided-grpo (MIT), examples/tool_calling_training.md"
+    return Named(name, function, Kind.COMPATIBLE, formula, source, (0.0, 1.0), tool_use.wants_calls_or_none, "calls", holes)
 
 
-_HERE = "Toolhone"
-_GUIDED = "mlx-guided-grpo (MIT), examples/tool_calling_training.md"
-
-OWN: tuple[Named, ...] = (
-    Named(
-        "tool_use",
-        tool_use.tool_use,
-        Kind.OWN,
-        "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted; the final answer; each half where both are; fines",
-        _HERE,
-        -2.85,
-        1.0,
-        tool_use.judges,
-    ),
-    Named("right_calls", tool_use.right_calls, Kind.OWN, "0.3 tools + 0.4 arguments + 0.3 exact, fines", _HERE, -2.85, 1.0),
-    Named("right_tools", tool_use.right_tools, Kind.OWN, "0.5 tools + 0.25 arguments + 0.25 exact, fines", _HERE, -2.85, 1.0),
-    Named("exact_calls", tool_use.exact_calls, Kind.OWN, "1 for exactly the wanted calls, fines", _HERE, -2.85, 1.0),
-    Named(
-        "working_calls",
-        tool_use.working_calls,
-        Kind.OWN,
-        "0.5 wanted calls that ran + 0.5 those of them that are right, by the larger number of calls, fines",
-        _HERE,
-        -2.85,
-        1.0,
-    ),
-    Named(
+OWN = (
+    _own("tool_use", tool_use.tool_use, "right_calls and right_answer, each half where a task asks for both", tool_use.judges),
+    _own("right_calls", tool_use.right_calls, "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted"),
+    _own("right_tools", tool_use.right_tools, "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted"),
+    _own("exact_calls", tool_use.exact_calls, "1 for exactly the wanted calls, or for no call where none is wanted"),
+    _own("working_calls", tool_use.working_calls, "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are"),
+    _own(
         "right_answer",
         tool_use.right_answer,
-        Kind.OWN,
-        "1 for the expected answer in the final text, 1/k among k candidates, fines",
-        _HERE,
-        -2.85,
-        1.0,
+        "1 for the expected answer in the final text, 1/k among k candidates",
         tool_use.judges_answers,
     ),
 )
-
-COMPATIBLE: tuple[Named, ...] = ()
+COMPATIBLE = (
+    _guided(
+        "tool_call_exact",
+        guided.tool_call_exact,
+        "1 if the reply is the wanted text but for case and white space",
+        holes.TOOL_CALL_EXACT,
+    ),
+    _guided(
+        "tool_call_function",
+        guided.tool_call_function,
+        "wanted names that occur among the called / wanted names",
+        holes.TOOL_CALL_FUNCTION,
+    ),
+    _guided("tool_call_params", guided.tool_call_params, "share of wanted parameters, place by place", holes.TOOL_CALL_PARAMS),
+    _guided(
+        "tool_call_overall",
+        guided.tool_call_overall,
+        "0.4 names + 0.4 parameters + 0.2 all the same, place by place",
+        holes.TOOL_CALL_OVERALL,
+    ),
+    _guided("tool_call_parseable", guided.tool_call_parseable, "1 if there is anything like a call", holes.TOOL_CALL_PARSEABLE),
+    Named(
+        "json_answer",
+        json_answer,
+        Kind.COMPATIBLE,
+        "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
+        "llm-tool-calling (Apache-2.0), README.md",
+        (-0.7, 2.5),
+        tool_use.wants_calls_or_none,
+        "json",
+        holes.JSON_ANSWER,
+    ),
+    Named(
+        "legacy_playground_format",
+        legacy_playground_format,
+        Kind.COMPATIBLE,
+        "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5",
+        "bagel-RL (MIT), the PPO reward of June 2025",
+        (-0.5, 1.5),
+        tool_use.wants_calls_or_none,
+        "tagged",
+        holes.PLAYGROUND,
+    ),
+)
 
 LIBRARY: Mapping[str, Named] = {named.name: named for named in (*OWN, *COMPATIBLE)}
 
 
 def describe(name: str) -> dict[str, Json]:
     """All about a reward of the library."""
-    named = LIBRARY[name]
-    return {
-        "name": named.name,
-        "kind": named.kind.value,
-        "formula": named.formula,
-        "source": named.source,
-        "low": named.low,
-        "high": named.high,
-        "syntax": named.syntax,
-        "holes": dict(named.holes),
-    }
+    if name not in LIBRARY:
+        raise ConfigError(f"there is no reward {name!r} in the library{nearest(name, LIBRARY)}; known: {', '.join(LIBRARY)}")
+    return LIBRARY[name].to_dict()
 
 
 def warnings_for(names: Sequence[str]) -> list[str]:

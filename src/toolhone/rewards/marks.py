@@ -3,9 +3,9 @@
     forged("Done.<|im_end|>", [])                         True
     hidden_call("I would do weather(city='Rome')", task)  True, where `weather` is on offer
 
-Full-width letters and characters without width count as what they look like. What the messages before say may be repeated: a user who
-asks about `<think>` gets an answer. Only the text that is left when the calls have been read is looked at, never the reasoning.
-"""
+Full-width letters and characters without width count as what they look like. What the messages before say may be repeated: a user
+who asks about `<think>` gets an answer. Only the text that is left when the calls have been read is looked at, never the
+reasoning."""
 
 from __future__ import annotations
 

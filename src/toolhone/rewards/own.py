@@ -20,10 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from toolhone.episodes.episode import Episode
-from toolhone.errors import ConfigError, UserError, nearest
+from toolhone.errors import ConfigError, nearest
 from toolhone.owncode import is_own_code, load_named
-from toolhone.rewards.library import LIBRARY, Function
+from toolhone.rewards.library import LIBRARY
+from toolhone.rewards.named import Function
 from toolhone.schema import Task
+
+
+PENALTY = 0.5
+"""Off the total for each turn for which an episode's rules say `penalise`."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,10 @@ def _load(spec: str, weight: float) -> Reward:
 
 
 def pay(rewards: Sequence[Reward], task: Task, episode: Episode) -> Paid:
-    """The total and the parts of one episode."""
+    """The total and the parts of one episode. Turns that its rules penalise cost `PENALTY` each, as the part `penalty`."""
     total, parts = 0.0, dict[str, float]()
+    if episode.penalties:
+        total = parts["penalty"] = -PENALTY * episode.penalties
     for reward in rewards:
         given = _given(reward, task, episode)
         total += reward.weight * sum(given.values())
@@ -76,8 +83,6 @@ def pay(rewards: Sequence[Reward], task: Task, episode: Episode) -> Paid:
 def _given(reward: Reward, task: Task, episode: Episode) -> dict[str, float]:
     try:
         value: object = reward.function(task, episode)
-    except UserError:
-        raise
     except Exception as error:
         raise ConfigError(f"the reward {reward.name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}") from error
     parts: Mapping[object, object] = value if isinstance(value, Mapping) else {"": value}

@@ -4,9 +4,9 @@
     [TOOL_CALL] [/TOOL_CALL]                                    1
     anything else                                               -0.5
 
-`tags`: 1 if both marks occur anywhere, else -0.5. `words`: 0.5 more if the words "parameters" and "name" both occur anywhere. No tool
-is run and nothing is compared with the task, so that one fixed text earns everything. It is here for comparison, not for training.
-"""
+`tags`: 1 if both marks occur anywhere, else -0.5. `words`: 0.5 more if the words "parameters" and "name" both occur anywhere. No
+tool is run and nothing is compared with the task, so that one fixed text earns everything. It is here for comparison, not for
+training."""
 
 from __future__ import annotations
 

@@ -3,10 +3,9 @@
     seen = Seen(task, episode)
     seen.match, seen.excess, seen.failed, seen.broken
 
-A call that was rejected (its tool is unknown, or its arguments break the schema) and that a later turn follows is taken back: it is not
-compared, it only costs. So a model that mends a mistake earns more than one that does not. The same holds for calls of a turn that
-could not be read. Where no other call is left, those count after all, so that a near miss stays worth something.
-"""
+A call that was rejected (its tool is unknown, or its arguments break the schema) and that a later turn follows is taken back: it
+is not compared, it only costs. So a model that mends a mistake earns more than one that does not. The same holds for calls of a
+turn that could not be read. Where no other call is left, those count after all, so that a near miss stays worth something."""
 
 from __future__ import annotations
 
@@ -48,12 +47,15 @@ class Seen:
 
     @cached_property
     def made(self) -> list[Made]:
-        """All calls that could be read, in their order."""
+        """All calls that could be read, in their order; those of a last turn that answers by a call are the answer, not calls."""
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
+        wanted = {call.name for call in self.task.expect.calls or ()}
         made = []
         for index, turn in enumerate(self.episode.turns):
             results = self.episode.results[index] if index < len(self.episode.results) else ()
             for place, call in enumerate(turn.message.tool_calls):
+                if index == last and self.episode.said_by_call is not None and call.name not in wanted:
+                    continue
                 outcome = results[place].outcome if place < len(results) else Outcome.REFUSED
                 fits = _fits(call, tools) if outcome is Outcome.REFUSED else outcome not in REJECTED
                 stands = index == last or (outcome not in REJECTED and turn.problem is Problem.NONE)
@@ -106,10 +108,15 @@ class Seen:
         return [message.content for message in self.task.messages if message.content]
 
     @property
+    def text(self) -> str:
+        """What was said at the end, as text or by a call that answers."""
+        said = self.episode.turns[-1].message.content if self.episode.turns else None
+        return self.episode.said_by_call or said or ""
+
+    @property
     def blank(self) -> bool:
-        """Whether the last turn says nothing of its own."""
-        content = self.episode.turns[-1].message.content if self.episode.turns else None
-        return not content or not without_echoes(content, self.before)
+        """Whether the end says nothing of its own."""
+        return not without_echoes(self.text, self.before)
 
     @cached_property
     def forged(self) -> bool:

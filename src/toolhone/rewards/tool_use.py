@@ -4,19 +4,19 @@
     right_calls     the calls alone, graded: 0.3 tools + 0.4 arguments + 0.3 exact
     right_tools     the same, milder on arguments (0.5, 0.25, 0.25): for the beginning
     exact_calls     the calls alone, all or nothing: for the end
-    working_calls   the calls alone: 0.5 for wanted calls that ran without an error, 0.5 for those of them that are right
+    working_calls   the calls alone: 0.3 wanted calls that ran without an error, 0.4 those of them that are right, 0.3 if all are
     right_answer    the final answer alone
 
-Wanted and given calls are aligned in the best way and compared as `matching` and `values` say, nested values included; both scores
-are divided by the larger number of calls. Arguments that break the schema count half (`"5"` for 5 means the same and does not run);
-credit for a last turn that could not be read, or was cut off, is halved; neither is ever exact. Where no call is wanted, plain text earns 1, a call -1, a broken attempt -0.5, and nothing at all (blank, only the question
-again, cut off, a call hidden in the text) 0.
+Wanted and given calls are aligned in the best way and compared as `matching` and `values` say, nested values included; both
+scores are divided by the larger number of calls. Arguments that break the schema count half (`"5"` for 5 means the same and does
+not run); credit for a last turn that could not be read, or was cut off, is halved; neither is ever exact. Where no call is
+wanted, plain text earns 1, a call -1, a broken attempt -0.5, and nothing at all (blank, only the question again, cut off, a call
+hidden in the text) 0.
 
-What was done besides costs, in parts of their own (`FINES`): silence where a call is wanted, each call too many, each call that failed,
-each turn that could not be read, marks that only templates write, long text where text was not asked for. `final_answer` says how an
-answer is looked for. A reward gives no parts for a task that it does not judge. Ways to be wrong that look right cannot be told
-apart: another text where no call is wanted, another true answer than the expected one.
-"""
+What was done besides costs, in parts of their own (`FINES`): silence where a call is wanted, each call too many, each call that
+failed, each turn that could not be read, marks that only templates write, long text where text was not asked for. `final_answer`
+says how an answer is looked for. A reward gives no parts for a task that it does not judge. Ways to be wrong that look right
+cannot be told apart: another text where no call is wanted, another true answer than the expected one."""
 
 from __future__ import annotations
 
@@ -68,6 +68,11 @@ class Shares:
 MILD, GRADED, STRICT = Shares(0.5, 0.25, 0.25), Shares(0.3, 0.4, 0.3), Shares(0.0, 0.0, 1.0)
 
 
+def wants_calls_or_none(task: Task) -> bool:
+    """Whether the task says anything about calls."""
+    return judges_calls(task.expect)
+
+
 def judges_answers(task: Task) -> bool:
     """Whether the task has an expected final answer."""
     return task.expect.answer is not None
@@ -112,10 +117,12 @@ def working_calls(task: Task, episode: Episode) -> Parts:
     if task.expect.no_call:
         return {"no_call": _no_call(seen), **_fines(seen)}
     size = max(len(seen.calls), len(task.expect.calls or ()))
-    working = [pair for pair in seen.match.pairs if pair.wanted is not None and pair.got is not None and seen.counted[pair.got].works]
-    credit = 0.5 / size * (0.5 if seen.broken else 1.0)
-    ran, right = len(working), sum(pair.share == 1.0 for pair in working)
-    return {"ran": credit * ran, "right": credit * right, **_fines(seen)}
+    working = [
+        pair for pair in seen.match.pairs if pair.wanted is not None and pair.got is not None and seen.counted[pair.got].works
+    ]
+    whole = 0.5 if seen.broken else 1.0
+    ran, right = len(working) / size, sum(pair.share == 1.0 for pair in working) / size
+    return {"ran": 0.3 * whole * ran, "right": 0.4 * whole * right, "exact": 0.3 * (right == whole == 1.0), **_fines(seen)}
 
 
 def right_answer(task: Task, episode: Episode) -> Parts:
@@ -138,10 +145,11 @@ def _calls(seen: Seen, shares: Shares) -> Parts:
     if seen.task.expect.no_call:
         return {"no_call": _no_call(seen)}
     match, whole = seen.match, 0.5 if seen.broken else 1.0
+    size = max(len(seen.calls), len(seen.task.expect.calls or ()))
     fitting = sum(pair.share * (1.0 if seen.counted[pair.got].fits else 0.5) for pair in match.pairs if pair.got is not None)
     parts = {
         "tools": shares.tools * match.tool_score * whole,
-        "arguments": shares.arguments * fitting / max(1, len(match.pairs)) * whole,
+        "arguments": shares.arguments * fitting / size * whole,
         "exact": shares.exact * (match.exact and not seen.broken and all(one.fits for one in seen.counted)),
     }
     return {name: value for name, value in parts.items() if getattr(shares, name)}
@@ -152,8 +160,7 @@ def _no_call(seen: Seen) -> float:
         return -1.0
     if seen.unreadable:
         return -0.5
-    text = seen.episode.turns[-1].message.content if seen.episode.turns else None
-    return float(not seen.blank and not seen.broken and not hidden_call(text or "", seen.task))
+    return float(not seen.blank and not seen.broken and not hidden_call(seen.text, seen.task))
 
 
 def _answer(seen: Seen) -> float:

@@ -112,7 +112,7 @@ class TorchTrainer:
         """A fresh critic of this model; `kind` is "value_head"."""
         if kind != "value_head" or not self.can.value_head:
             why = "this model cannot be cut before its head" if kind == "value_head" else f"got {kind!r}"
-            raise CapabilityError(f"the torch backend has critics of the kind 'value_head' alone, for models of transformers ({why})")
+            raise CapabilityError(f"torch has critics of the kind 'value_head' alone, for models of transformers; {why}")
         return TorchValueHead(self.engine)
 
     def _keep_snapshots(self) -> None:

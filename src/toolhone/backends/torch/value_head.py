@@ -24,7 +24,7 @@ from toolhone.rows import Array, Row, Tokens, micro_batches
 
 PASSES = 24
 RATE = 0.05
-"""AdamW's learning rate; inputs are divided by the width, so that it means the same for every model: a guess moves by it at most."""
+"""AdamW's learning rate; inputs are divided by the width, so that it is right for any model: a guess moves by it at most."""
 
 
 class TorchValueHead:

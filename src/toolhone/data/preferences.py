@@ -1,0 +1,179 @@
+"""Preference pairs: after one prompt, one way to go on that is better than another.
+
+    pairs = pairs_of(read_preferences("pairs.jsonl"))                  # from a file (`data.files`, `sources.pairs`)
+    decisions = decisions_of(conversations)                            # each place where the assistant had to decide
+    made = corrupted(decisions, dialect, seed=0)                       # gold against typed mistakes (`data.corruptions`)
+    made = against_samples(decisions, samples)                         # gold against what the model itself got wrong
+    made.pairs, made.report
+
+Chosen and rejected share their prompt and tools by construction. On disk a pair is one JSON object:
+
+    {"id", "prompt": [messages], "tools", "chosen": [messages], "rejected": [messages], "source", "raw"?: true}
+
+With `raw`, `rejected` is one assistant message whose content is the reply as a model wrote it, its marks included: a malformed call
+cannot be told in any other way. How pairs become rows is said in `data.pair_rows`; no model is asked here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from toolhone.data.tasks import tasks_of
+from toolhone.errors import DataError
+from toolhone.schema import Conversation, Json, Message, Task, Tool
+
+SIDES = ("prompt", "chosen", "rejected")
+
+
+class Kind(StrEnum):
+    """What a rejected side is: something from a file, a sample of the model, or gold with one mistake put in."""
+
+    FILE = "file"
+    OWN_SAMPLE = "own_sample"
+    WRONG_TOOL = "wrong_tool"
+    WRONG_ARGUMENT = "wrong_argument"
+    MISSING_ARGUMENT = "missing_argument"
+    MALFORMED = "malformed"
+    NEEDLESS_CALL = "needless_call"
+    MISSING_CALL = "missing_call"
+
+
+@dataclass(frozen=True)
+class Preference:
+    """After `prompt`, `chosen` is better than `rejected`. `raw`: see the module's text."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    id: str = ""
+    source: str = ""
+    raw: bool = False
+
+    @staticmethod
+    def from_dict(source: Mapping[str, Json]) -> Preference:
+        for side in SIDES:
+            value = source.get(side)
+            if not isinstance(value, list | tuple) or not value:
+                raise DataError(f"'{side}' must be a non-empty list of messages; got {value!r:.60}")
+        raw = source.get("raw", False)
+        if not isinstance(raw, bool):
+            raise DataError(f"'raw' must be true or false, got {raw!r:.60}")
+        better, worse = (Conversation.from_dict({**source, "messages": [*source["prompt"], *source[side]]}) for side in SIDES[1:])
+        start = len(source["prompt"])
+        made = Preference(
+            better.messages[:start],
+            better.messages[start:],
+            worse.messages[start:],
+            better.tools,
+            better.id,
+            better.source,
+            raw,
+        )
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        for side, messages in (("chosen", self.chosen), ("rejected", self.rejected)):
+            if messages[0].role != "assistant":
+                raise DataError(f"'{side}' must begin with an assistant message, it begins with one of role {messages[0].role!r}")
+        first = self.rejected[0]
+        if self.raw and (len(self.rejected) > 1 or first.tool_calls or first.reasoning or not first.content):
+            raise DataError("with 'raw', 'rejected' must be one assistant message that has content and nothing else")
+
+    def to_dict(self) -> dict[str, Json]:
+        sides = {side: [message.to_dict() for message in getattr(self, side)] for side in SIDES}
+        tools = [tool.to_dict() for tool in self.tools]
+        return {"id": self.id, **sides, "tools": tools, "source": self.source, **({"raw": True} if self.raw else {})}
+
+    def talk(self) -> Conversation:
+        """Prompt and chosen side as a conversation: what a validation's tasks are made from."""
+        return Conversation((*self.prompt, *self.chosen), self.tools, self.id, self.source)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference with what its rejected side is; `tokens` are the ids of a sampled one, exactly as sampled."""
+
+    preference: Preference
+    kind: Kind = Kind.FILE
+    tokens: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Json]:
+        """As `Preference.to_dict`, with `kind` and `tokens`; also a line of a preference file."""
+        return {**self.preference.to_dict(), "kind": self.kind.value, "tokens": list(self.tokens)}
+
+    @staticmethod
+    def from_dict(source: Mapping[str, Json]) -> Pair:
+        return Pair(Preference.from_dict(source), Kind(source["kind"]), tuple(source["tokens"]))
+
+
+@dataclass(frozen=True)
+class Made:
+    """Pairs that were made, and the account of it."""
+
+    pairs: list[Pair]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A place where the assistant had to decide: the task that asks for it, and what the data says there."""
+
+    task: Task
+    gold: Message
+
+    def against(self, kind: Kind, rejected: Sequence[Message], tokens: Sequence[int] = (), raw: bool = False) -> Pair:
+        """The pair of gold with this."""
+        task = self.task
+        preference = Preference(
+            task.messages, (self.gold,), tuple(rejected), task.tools, f"{task.id}/{kind.value}", task.source, raw
+        )
+        return Pair(preference, kind, tuple(tokens))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A reply of the model to a decision: its ids (stop id included), its text (without stop mark), and whether it is right."""
+
+    tokens: tuple[int, ...]
+    text: str
+    right: bool
+
+
+def decisions_of(conversations: Iterable[Conversation]) -> list[Decision]:
+    """Each call, and each plain reply right after a user turn (`data.tasks`): one turn of the assistant each."""
+    return [
+        Decision(task, conversation.messages[len(task.messages)])
+        for conversation in conversations
+        for task in tasks_of(conversation)
+    ]
+
+
+def pairs_of(preferences: Iterable[Preference]) -> list[Pair]:
+    """Pairs as they came from a file."""
+    return [Pair(preference) for preference in preferences]
+
+
+def against_samples(decisions: Sequence[Decision], samples: Sequence[Sequence[Sampled]], each: int = 1) -> Made:
+    """Gold against at most `each` different wrong samples of a decision, the most frequent first."""
+    pairs: list[Pair] = []
+    without: Counter[str] = Counter()
+    for decision, said in zip(decisions, samples, strict=True):
+        wrong = Counter(sample.tokens for sample in said if not sample.right and sample.text)
+        texts = {sample.tokens: sample.text for sample in said}
+        if not wrong:
+            without["every sample is right" if any(sample.right for sample in said) else "no sample has any text"] += 1
+        for tokens, _ in wrong.most_common(each):
+            pairs.append(decision.against(Kind.OWN_SAMPLE, [Message("assistant", texts[tokens])], tokens, raw=True))
+    report = {
+        "decisions": len(decisions),
+        "samples": sum(map(len, samples)),
+        "wrong_samples": sum(not sample.right for said in samples for sample in said),
+        "without_pair": dict(without),
+    }
+    return Made(pairs, report)
