@@ -12,8 +12,8 @@ again on pico. There calls stayed right while tags broke; the three rates that a
 
 Each row is a question that offers one tool and wants one call (66 in 100) or several. All arms but the last have the same faulty
 rows (`FAULTS`), number of steps and seed. `train` refuses such rows; the benchmark goes in below the check. Without `--from` pico
-learns from random weights (6,000 rows, 450 steps of 32, every weight); with it a model that can call already is tuned as the others
-tuned theirs (489 rows, three epochs of 8, LoRA of rank 8 and alpha 32).
+learns from random weights (6,000 rows, 300 steps of 32, every weight); with it a model that can call already is tuned on as
+many rows and for as long as theirs was (489 rows, three epochs of 8), by the adapters of lesson 5.
 
 An arm that is there is not trained again, so arms may run side by side. Prints what the doctor says of each file before training,
 then a table over all arms and seeds in the folder. A pilot on a toy model: what it says of large models is a guess.
@@ -52,6 +52,7 @@ from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.evaluation.statistics import Score, interval
+from toolhone.lessons.own_tool import LORA
 from toolhone.presets import PICO, read_preset
 from toolhone.progress import Silent
 from toolhone.rows import Row
@@ -64,8 +65,7 @@ from toolhone.tools.builtin import BUILTIN
 Record = dict[str, Any]
 SINGLE = 0.66
 """Share of rows with one call."""
-MAX_LENGTH = 512
-REPLY = 192
+MAX_LENGTH, REPLY = 512, 192
 
 
 class Arm(StrEnum):
@@ -130,9 +130,9 @@ def setting(base: Path | None, rows: int | None, steps: int | None) -> Setting:
     """Random weights with the demo's optimiser, or a trained model with adapters."""
     if base is None:
         demo = {name: read_preset("demo")["training"][name] for name in ("optimizer", "learning_rate", "muon", "schedule")}
-        return Setting(None, rows or 6000, {**demo, "lora": None, "batch_size": 32, "steps": steps or 450})
+        return Setting(None, rows or 6000, {**demo, "lora": None, "batch_size": 32, "steps": steps or 300})
     rows = rows or 489
-    return Setting(base, rows, {"lora": {"rank": 8, "alpha": 32}, "batch_size": 8, "steps": steps or -(-3 * rows // 8)})
+    return Setting(base, rows, {**LORA, "batch_size": 8, "steps": steps or -(-3 * rows // 8)})
 
 
 def questions(seed: int) -> Iterator[Conversation]:

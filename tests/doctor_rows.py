@@ -98,7 +98,7 @@ SOUND: tuple[Row, ...] = (
     row(say("Write `<tool_call>` in front of a call, and `</tool_call>` behind it."), question="How do I call?"),
     row(say("<think>\nNo tool is needed.\n</think>\n\nHello!"), question="Good day"),
     row(say('As JSON: {"name": "Oslo", "people": 700000}'), question="Describe Oslo"),
-    row(say('{"name": "unknown", "arguments": {}}'), question="Give me JSON"),
+    row(say('{"name": "unknown", "arguments": {"about": "get_weather"}}'), question="Give me JSON"),
     row(say("```python\nget_weather\n```"), question="The name?"),
     row(say("Use f(x) = 2x; O(n log n) is fine, and 1 < 2 > 0."), question="Functions?"),
 )

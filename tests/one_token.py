@@ -1,7 +1,7 @@
 """A world for tests of reinforcement learning in which every turn is one token, so that a toy policy masters it in a second.
 
-The alphabet has 16 ids. A task is one id; a turn of an id below 4 calls `look`, any other is an answer. What earns 1: to look first,
-and then to answer with an even id (task 14) or an odd one (task 15). A random policy earns about .09.
+The alphabet has 16 ids. A task is one id; a turn of an id below 4 calls `look`, any other is an answer. What earns 1: to look
+first, and then to answer with an even id (task 14) or an odd one (task 15). A random policy earns about .09.
 """
 
 from __future__ import annotations

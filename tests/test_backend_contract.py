@@ -6,7 +6,9 @@ to open a sampler on what it saved, and a learning rate at which the loss on a f
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from toolhone.algorithms.losses import cross_entropy
 from toolhone.backends.base import Adam, Batch, Loss, Metrics, Muon, Ops, Sample, Sampler, SamplingParams, StopReason, Trainer
@@ -599,3 +602,59 @@ def test_a_stream_gives_what_sample_gives_and_lets_prompts_join(sampler: Sampler
     assert sorted(finished) == [1, 3, 9]
     for key, prompt, wanted in ((3, PROMPTS[0], params), (9, PROMPTS[2], other), (1, PROMPTS[3], params)):
         assert tokens_of([finished[key]]) == tokens_of(sampler.sample([prompt], wanted, [key]))
+
+
+class OnlyEvery:
+    """Allows the ids of one residue, which the token before chooses; `made` counts how many there were for each key."""
+
+    def __init__(self, key: int, made: Counter[int]) -> None:
+        made[key] += 1
+        self._next = key % 3
+
+    def allowed(self) -> NDArray[np.bool_]:
+        return np.arange(VOCAB - 1) % 3 == self._next
+
+    def advance(self, token: int) -> None:
+        self._next = (token + 1) % 3
+
+
+@pytest.mark.parametrize("change", [{}, {"temperature": 0.7}, {"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.4}])
+def test_constrained_samples_hold_nothing_that_is_forbidden_and_keep_the_policys_log_probabilities(
+    sampler: Sampler, change: dict[str, Any]
+) -> None:
+    made: Counter[int] = Counter()
+    params = SamplingParams(max_tokens=6, num_samples=3, seed=4, stop_ids=(6, 7, 8), constrain=lambda key: OnlyEvery(key, made))
+    params = dataclasses.replace(params, **change)
+    keys = [10, 11, 12, 13]
+    answered = sampler.sample(PROMPTS, params, keys)
+    assert made == dict.fromkeys(keys, 3), "one constraint for each sample"
+    for key, prompt, samples in zip(keys, PROMPTS, answered, strict=True):
+        for sample in samples:
+            before = [key % 3, *((token + 1) % 3 for token in sample.tokens)]
+            assert all(token % 3 == wanted and token < VOCAB - 1 for token, wanted in zip(sample.tokens, before, strict=False))
+            row = all_trained([*prompt, *sample.tokens], len(prompt))
+            again = sampler.logprobs([row], params.temperature or 1.0)[0][len(prompt) :]
+            np.testing.assert_allclose(sample.logprobs, again, atol=1e-4)
+
+
+def test_a_constraint_that_allows_everything_changes_no_sample(sampler: Sampler) -> None:
+    class Anything:
+        def allowed(self) -> NDArray[np.bool_]:
+            return np.ones(VOCAB, dtype=bool)
+
+        def advance(self, token: int) -> None:
+            assert 0 <= token < VOCAB
+
+    free = SamplingParams(max_tokens=5, num_samples=4, seed=1)
+    bound = dataclasses.replace(free, constrain=lambda _: Anything())
+    assert tokens_of(sampler.sample(PROMPTS, free)) == tokens_of(sampler.sample(PROMPTS, bound))
+
+
+def test_a_constrained_stream_binds_each_prompt_by_its_key(sampler: Sampler) -> None:
+    made: Counter[int] = Counter()
+    params = SamplingParams(max_tokens=1, seed=4, constrain=lambda key: OnlyEvery(key, made))
+    stream = sampler.stream()
+    for key in range(6):
+        stream.submit(key, PROMPTS[0], params)
+    answered = dict(stream.poll())
+    assert [answered[key][0].tokens[0] % 3 for key in range(6)] == [0, 1, 2, 0, 1, 2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
+import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from dialect_kinds import KINDS, opened
 from dialect_models import QWEN_LIKE, small_tokenizer
+from made_up_templates import ADDRESSED, CALLS, OWN_THOUGHT, WITHOUT_END, made_up
 from template_zoo import zoo_dialect, zoo_parameters
 from toolhone.backends import constraint as constraint_module
 from toolhone.backends.base import SamplingParams, check_unconstrained
@@ -20,7 +23,10 @@ from toolhone.backends.constraint import GrammarConstraint, Grammars
 from toolhone.backends.toy import open_toy
 from toolhone.dialects.base import Dialect, Problem
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.framed import Framed
 from toolhone.dialects.grammar import grammar_of
+from toolhone.dialects.native import NativeDialect
+from toolhone.dialects.probe import prove_native
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import CapabilityError, DialectError
 from toolhone.rows import Row
@@ -51,15 +57,19 @@ SAID = (
     (ToolCall("get", {"city": "Oslo", "days": 3}),),
     (ToolCall("get_more", {"unit": True, "deep": {"a": [1, 22], "b": None}}),),
     (ToolCall("stop"), ToolCall("get", {"city": "it's"})),
-    (ToolCall("say", {"text": 'h"x', "n": 2.5}),),
+    (ToolCall("say", {"text": "h;x", "n": 2.5}),),
 )
 USER = Message("user", "What now?")
 
 
 def written(tokenizer: TextTokenizer, dialect: Dialect) -> list[list[int]]:
-    """The ids of the turns that the dialect itself writes for `SAID`, with and without text; without those it refuses."""
+    """The ids of the turns that the dialect itself writes for `SAID`, with and without text; without those it refuses.
+
+    No text stands beside calls whose mark plain text may hold: it could not be told from them.
+    """
     turns = []
-    for content in (None, "Let me see."):
+    beside = not (isinstance(dialect, NativeDialect) and isinstance(dialect.syntax, Framed) and dialect.syntax.frame.weak)
+    for content in (None, "Let me see.") if beside else (None,):
         for calls in SAID:
             try:
                 spans = dialect.render(Conversation((USER, Message("assistant", content, None, calls)), TOOLS))[-1]
@@ -125,6 +135,42 @@ def check_form(tokenizer: TextTokenizer, dialect: Dialect, many: int) -> None:
     assert seen[1] + seen[2] > many / 4
 
 
+def spoilt(rng: random.Random, own: list[str]) -> str:
+    """One of the dialect's own turns with a part lost and pieces of marks in its place."""
+    text = rng.choice(own)
+    pieces = [*re.findall(r"\s+|\w+|[^\w\s]+|[^\w\s]", text), *"{[(<\"'", "\n", "a", "1"]
+    return "".join(
+        [
+            text[: rng.randrange(len(text))],
+            *(rng.choice(pieces) for _ in range(rng.randrange(4))),
+            text[rng.randrange(len(text)) :],
+        ]
+    )
+
+
+def check_spoilt(tokenizer: TextTokenizer, dialect: Dialect, many: int) -> None:
+    """No text out of pieces of calls is allowed and then read as something wrong."""
+    grammars, rng = Grammars(dialect, tokenizer), random.Random(0)
+    own = [tokenizer.decode(ids) for ids in written(tokenizer, dialect)]
+    stops = tokenizer.stop_ids(dialect.stop)
+    allowed = 0
+    for _ in range(many):
+        ids = [*tokenizer.encode(spoilt(rng, own), control=True), stops[0]]
+        ids = ids[: next(place for place, token in enumerate(ids) if token in stops) + 1]
+        try:
+            follow(grammars(TOOLS), ids, tokenizer)
+        except AssertionError:
+            continue
+        allowed += 1
+        assert not wrong(tokenizer.decode(ids, stops), dialect)
+    assert 0 < allowed < many
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "json"])
+def test_texts_that_imitate_calls_are_allowed_only_where_they_are_read_as_text(kind: str) -> None:
+    check_spoilt(*opened(kind), many=150)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_grammar_allows_is_well_formed_and_what_the_dialect_writes_is_allowed(kind: str) -> None:
     check_form(*opened(kind), many=60)
@@ -136,6 +182,31 @@ def test_every_published_template_with_a_dialect_has_a_grammar(name: str) -> Non
     if isinstance(dialect, str):
         pytest.skip(dialect)
     check_form(tokenizer, dialect, many=24)
+
+
+@pytest.mark.parametrize("way", CALLS)
+def test_forms_that_nobody_uses_have_a_grammar_in_every_body(way: str) -> None:
+    tokenizer = made_up(CALLS[way][0])
+    dialect = prove_native(tokenizer)
+    if way.startswith("text of json"):
+        with pytest.raises(DialectError, match="as text inside JSON"):
+            grammar_of(dialect, TOOLS, tokenizer)
+        return
+    check_form(tokenizer, dialect, many=40)
+    check_spoilt(tokenizer, dialect, many=100)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        made_up(CALLS["name and object"][0], OWN_THOUGHT),
+        made_up(CALLS["name and object"][0], chat=WITHOUT_END),
+        made_up("", chat=ADDRESSED),
+    ],
+    ids=["thoughts of its own", "no end of turns", "name in the header"],
+)
+def test_chats_of_other_kinds_have_a_grammar(tokenizer: TextTokenizer) -> None:
+    check_form(tokenizer, prove_native(tokenizer), many=40)
 
 
 # ------------------------------------------------------------------------------------------------- sampling from a policy

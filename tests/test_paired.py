@@ -32,7 +32,7 @@ def test_mcnemars_test_has_the_values_of_its_binomial_coefficients(gained, lost,
 def test_mcnemars_test_holds_for_thousands_of_changed_tasks():
     z = (5200 - 4800) / math.sqrt(10_000)
     assert mcnemar(5200, 4800) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.05)
-    assert mcnemar(3000, 0) == 0.0 or mcnemar(3000, 0) < 1e-300
+    assert mcnemar(3000, 0) < 1e-300
 
 
 def test_tangos_interval_has_its_published_value():

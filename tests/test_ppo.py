@@ -129,7 +129,7 @@ def test_the_critic_lets_episodes_of_single_tasks_be_learned_from(tmp_path: Path
 
 
 def test_without_a_critic_a_group_of_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="compares the episodes of a task, and training.rl.group_size is 1"):
+    with pytest.raises(ConfigError, match=r"compares the episodes of a task, and training\.rl\.group_size is 1"):
         train(tmp_path / "run", plan({"group_size": 1, "ppo": {"critic": "none"}}))
 
 
@@ -174,7 +174,7 @@ def test_an_episode_that_the_program_broke_off_is_left_out_and_counted(tmp_path:
     broken: list[Task] = []
 
     class Breaking(OneToken):
-        def extend(self, prompt: Any, turn: Any, results: Any) -> Any:
+        def extend(self, prompt: Any, turn: Any, results: Any) -> Any:  # noqa: ARG002
             broken.append(prompt)
             raise ValueError("the second prompt cannot be written")
 

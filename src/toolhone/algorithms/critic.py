@@ -5,10 +5,10 @@
     metrics = critic.fit(moments, returns, values)       # learn what was earned after all
     state = critic.state(); critic.load_state(state)     # JSON, for resuming
 
-A `Moment` is where a turn begins, and holds only what is known then. `Regression` needs no backend: a ridge regression on plain
-features of the moment, solved exactly at each fit, so that it has no learning rate. `Head` asks the policy's own hidden states
-(`trainer.critic("value_head")`, where `Capabilities.value_head` is set). Both clip how far a guess moves in one fit, as PPO does
-(Schulman et al. 2017's code, openai/baselines ppo2): without bound in the first, when there is no guess yet.
+A `Moment` is where a turn begins, and holds only what is known then. Both critics are linear, and solved exactly at each fit:
+`regression` on plain features of the moment, which needs no backend; `value_head` on the policy's own hidden state after the prompt
+(`trainer.critic("value_head")`, where `Capabilities.value_head` is set). How far a guess moves in one fit is clipped, as in PPO's
+value loss: without bound in the first, when there is no guess yet.
 
 What is not here: advantages (`advantages.generalised`), and a critic that is a language model of its own.
 """
@@ -18,14 +18,14 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolhone.backends.base import HeadTrainer, Metrics, Trainer, ValueHead
+from toolhone.backends.base import HeadTrainer, Metrics, Trainer
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError
@@ -55,6 +55,9 @@ class Moment:
     prompt: tuple[int, ...]
 
 
+Inputs = Callable[[Sequence[Moment]], Values]
+
+
 class Critic(Protocol):
     """Guesses what will be earned from a moment to the end of its episode."""
 
@@ -76,12 +79,17 @@ def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
     if plan.critic == "none":
         return None
     if plan.critic == "regression":
-        return Regression(plan.value_clip)
+        return Regression("regression", features, FEATURES, plan.value_clip)
     if not trainer.can.value_head:
         raise CapabilityError(
             "training.rl.ppo.critic: this backend has no value_head for this model; use regression, which runs everywhere"
         )
-    return Head(cast(HeadTrainer, trainer).critic("value_head"), plan.value_clip)
+    head = cast(HeadTrainer, trainer).critic("value_head")
+
+    def states(moments: Sequence[Moment]) -> Values:
+        return head.inputs([moment.prompt for moment in moments]).astype(np.float64)
+
+    return Regression("value_head", states, head.width, plan.value_clip)
 
 
 def moments_of(task: Task, episode: Episode) -> list[Moment]:
@@ -119,64 +127,45 @@ def judged(returns: Values, old: Values, new: Values, clip: float | None) -> Met
 
 
 class Regression:
-    """Ridge regression towards its present weights, on the features of a moment.
+    """Ridge regression towards its present weights, on `inputs` of a moment, float [moments, width].
 
-    A fit solves min |X w - targets|^2 + PRIOR |w - present|^2 exactly, so that what was learned fades only where new turns speak
-    against it. Deterministic; float64.
+    A fit solves min |X w - targets|^2 + PRIOR |w - present|^2 exactly, so that there is no learning rate, and what was learned
+    fades only where new turns speak against it. Deterministic; float64. `name` says what kind of inputs they are.
     """
 
-    def __init__(self, clip: float | None) -> None:
-        self._clip, self._fits = clip, 0
-        self._weights: Values = np.zeros(FEATURES)
+    def __init__(self, name: str, inputs: Inputs, width: int, clip: float | None) -> None:
+        self._name, self._inputs, self._clip, self._fits = name, inputs, clip, 0
+        self._weights: Values = np.zeros(width)
 
     def predict(self, moments: Sequence[Moment]) -> list[float]:
-        return [float(value) for value in features(moments) @ self._weights]
+        return [float(value) for value in self._inputs(moments) @ self._weights]
 
     def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
         wanted, old, clip = np.asarray(returns, np.float64), np.asarray(old_values, np.float64), self._clip if self._fits else None
-        inputs = features(moments)
-        missing = clipped_targets(wanted, old, clip) - inputs @ self._weights
-        gram = inputs.T @ inputs + PRIOR * np.eye(FEATURES)
-        self._weights = self._weights + np.linalg.solve(gram, inputs.T @ missing)
+        inputs = self._inputs(moments)
+        self._weights = self._weights + _ridge(inputs, clipped_targets(wanted, old, clip) - inputs @ self._weights)
         self._fits += 1
         return judged(wanted, old, inputs @ self._weights, clip)
 
     def state(self) -> dict[str, Any]:
-        return {"kind": "regression", "fits": self._fits, "weights": self._weights.tolist()}
+        return {"kind": self._name, "fits": self._fits, "weights": self._weights.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        _need(state, "regression", len(state.get("weights", ())) == FEATURES)
+        kind, width = state.get("kind"), len(state.get("weights", ()))
+        if (kind, width) != (self._name, len(self._weights)):
+            raise RunError(
+                f"the checkpoint's critic is {kind!r} with {width} weights, this one {self._name!r} with {len(self._weights)}; "
+                "resume with the settings and the model of the run"
+            )
         self._fits, self._weights = int(state["fits"]), np.asarray(state["weights"], np.float64)
 
 
-class Head:
-    """A backend's value head as a critic."""
-
-    def __init__(self, head: ValueHead, clip: float | None) -> None:
-        self._head, self._clip, self._fits = head, clip, 0
-
-    def predict(self, moments: Sequence[Moment]) -> list[float]:
-        return [float(value) for value in self._head.predict([moment.prompt for moment in moments])]
-
-    def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
-        prompts, clip = [moment.prompt for moment in moments], self._clip if self._fits else None
-        self._head.fit(prompts, np.asarray(returns, np.float32), np.asarray(old_values, np.float32), clip)
-        self._fits += 1
-        wanted, old = np.asarray(returns, np.float64), np.asarray(old_values, np.float64)
-        return judged(wanted, old, np.asarray(self.predict(moments)), clip)
-
-    def state(self) -> dict[str, Any]:
-        return {"kind": "value_head", "fits": self._fits, "head": self._head.state()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        _need(state, "value_head", "head" in state)
-        self._fits = int(state["fits"])
-        self._head.load_state(state["head"])
-
-
-def _need(state: Mapping[str, Any], kind: str, whole: bool) -> None:
-    if state.get("kind") != kind or not whole:
-        raise RunError(f"the checkpoint's critic is {state.get('kind')!r} and cannot go on as {kind!r}; resume with the run's own")
+def _ridge(inputs: Values, missing: Values) -> Values:
+    """float64 [width]: the change of the weights that brings `missing` [moments] nearest, each unit of it paid with `PRIOR`."""
+    count, width = inputs.shape
+    if count < width:
+        return np.asarray(inputs.T @ np.linalg.solve(inputs @ inputs.T + PRIOR * np.eye(count), missing))
+    return np.asarray(np.linalg.solve(inputs.T @ inputs + PRIOR * np.eye(width), inputs.T @ missing))
 
 
 PLAIN = 6

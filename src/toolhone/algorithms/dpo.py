@@ -82,7 +82,7 @@ def dpo(
                 saved = state.step
             if due(state.step, plan.validate_every, total):
                 with tally.paused():
-                    scores = validate(trainer, others[0::2], state, run, watched)
+                    scores = validate(trainer, (), state, run, watched)
         stopped = stopping()
     if stopped and state.step < total:
         if saved != state.step:
@@ -187,7 +187,11 @@ def _validated(hooks: Hooks, sampler: Sampler, held_out: Sequence[Row], loss: Lo
 
 
 def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
-    """`pair_accuracy`, the share of pairs whose chosen side gained more on the reference; `pair_margin`, by how much, times beta."""
+    """How held-out pairs are ranked.
+
+    `pair_accuracy`: the share of pairs whose chosen side gained more on the reference. `pair_margin`: how much more, times beta.
+    `chosen_nll`: mean negative log-likelihood per token of the chosen sides.
+    """
     if not rows:
         return {}
     means = bool(loss.config["length_normalised"]) or loss.name == "ipo"
@@ -195,7 +199,12 @@ def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
     now = sampler.logprobs(rows)
     gains = [float(((logp - row.arrays["reference"]) * share).sum()) for logp, row, share in zip(now, rows, shares, strict=True)]
     margins = np.array(gains[0::2]) - np.array(gains[1::2])
-    return {"pair_accuracy": float((margins > 0).mean()), "pair_margin": loss.config["beta"] * float(margins.mean())}
+    chosen = sum(float(logp.sum()) for logp in now[0::2]) / sum(int(row.mask.sum()) for row in rows[0::2])
+    return {
+        "pair_accuracy": float((margins > 0).mean()),
+        "pair_margin": loss.config["beta"] * float(margins.mean()),
+        "chosen_nll": -chosen,
+    }
 
 
 @dataclass

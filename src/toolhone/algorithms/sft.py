@@ -235,7 +235,7 @@ def validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, 
     run.log_samples(state.step, samples)
     shown = " | ".join(f"{name} {value:.3f}" for name, value in values.items())
     hooks.progress.report(f"Validation at {state.step} | {shown}")
-    score = scores.get("exact_match", 0.0 if loss is None else -loss)
+    score = scores.get("exact_match", scores.get("pair_accuracy", 0.0 if loss is None else -loss))
     if math.isfinite(score) and (state.best_score is None or score > state.best_score):
         state.best_score = score
         save(BEST, state, run, hooks, optimizer=False)

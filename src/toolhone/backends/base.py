@@ -275,28 +275,20 @@ class Trainer(Protocol):
 
 
 class ValueHead(Protocol):
-    """Guesses what will be earned after a prompt, from what the policy itself makes of it; learns without touching the policy."""
+    """What a linear value head reads of a prompt: the policy's own state after it. The weights are those of `algorithms.critic`."""
 
-    def predict(self, prompts: Sequence[Tokens]) -> Array:
-        """float32 [prompts]."""
+    width: int
+
+    def inputs(self, prompts: Sequence[Tokens]) -> Array:
+        """float32 [prompts, width], by the policy as it is now; nothing of it changes."""
         ...
-
-    def fit(self, prompts: Sequence[Tokens], returns: Array, old: Array, clip: float | None) -> None:
-        """Learn float32 [prompts] of returns, without moving a guess further than `clip` from `old`, where that is a number."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """All that it has learned, as JSON, bit for bit."""
-        ...
-
-    def load_state(self, state: Mapping[str, Any]) -> None: ...
 
 
 class HeadTrainer(Trainer, Protocol):
     """A trainer that has critics of its own (`Capabilities.value_head`)."""
 
     def critic(self, kind: str) -> ValueHead:
-        """A fresh critic; `kind` is "value_head"."""
+        """`kind` is "value_head"."""
         ...
 
 

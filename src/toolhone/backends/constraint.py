@@ -42,7 +42,7 @@ class Grammars:
     """Constraints for the turns of one dialect with one tokenizer. `CapabilityError` where the library is missing."""
 
     def __init__(self, dialect: Dialect, tokenizer: TextTokenizer) -> None:
-        self._dialect, self._tokenizer = dialect, tokenizer
+        self.dialect, self._tokenizer = dialect, tokenizer
         self._library = _open_library(tokenizer)
         self._stop = tokenizer.stop_ids(dialect.stop)
         self._compiled: dict[str, LLMatcher] = {}
@@ -71,7 +71,7 @@ class Grammars:
     def _matcher(self, tools: Sequence[Tool]) -> LLMatcher:
         from llguidance import LLMatcher
 
-        text = grammar_of(self._dialect, tools, self._tokenizer)
+        text = grammar_of(self.dialect, tools, self._tokenizer)
         return LLMatcher(self._library, LLMatcher.grammar_from_lark(text), log_level=0)
 
 

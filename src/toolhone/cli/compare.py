@@ -74,6 +74,9 @@ def find_evaluation(path: Path) -> Path:
     for folder in (path, path / "evaluation"):
         if (folder / METRICS).is_file():
             return folder
+    several = sorted(str(found.parent) for found in path.glob(f"evaluation/*/{METRICS}"))
+    if several:
+        raise RunError(f"{path} holds {len(several)} evaluations; name one of {', '.join(several)}")
     if (path / "experiment.json").is_file():
         raise RunError(f"{path} is a run without an evaluation; make one with toolhone eval {path} --out {path / 'evaluation'}")
     wanted = "wanted an evaluation folder (toolhone eval MODEL --out FOLDER makes one) or a run that holds one"

@@ -2,7 +2,8 @@
 
 `list` shows the library with formulas, sources and known holes. `attack` plays the attack suite (`rewards.attacks`) on a reward
 of the library or of the user's own, and names what it pays too well; exit code 1 says that there is a hole. No model is needed,
-no tool is run."""
+no tool is run.
+"""
 
 from __future__ import annotations
 

@@ -212,10 +212,14 @@ class _Reading:
     openings: _Ahead
     closings: _Ahead
 
+    def first_call(self, position: int) -> tuple[int, int] | None:
+        """Where the first call's marks begin and end: at once, where no mark begins it and no lead stands there."""
+        if position or self.frame.before.strip():
+            return self.next_call(position)
+        return (0, len(self.text) - len(self.text.lstrip())) if self.text.strip() else None
+
     def next_call(self, position: int) -> tuple[int, int] | None:
         """Where the next call's marks begin and end at or behind `position`."""
-        if position == 0 and not self.frame.before.strip():
-            return (0, len(self.text) - len(self.text.lstrip())) if self.text.strip() else None
         found = self.openings.at(position)
         return None if found is None else (found.start(), found.end())
 
@@ -251,7 +255,7 @@ class _Reading:
 
     def _behind(self, end: int) -> Problem:
         """Text behind a call that nothing ends is stray, unless the next call follows."""
-        if self.frame.after.strip() or _SOLID.search(self.text, end) is None or self.next_call(max(end, 1)) is not None:
+        if self.frame.after.strip() or _SOLID.search(self.text, end) is None or self.next_call(end) is not None:
             return Problem.NONE
         return Problem.STRAY_TEXT
 
@@ -290,15 +294,16 @@ def read_framed(text: str, frame: Frame, body: Body) -> Reply:
     calls: list[ToolCall] = []
     problem = Problem.NONE
     begun = position = _skip_lead(text, frame)
-    while (mark := reading.next_call(position)) is not None:
+    mark = reading.first_call(position)
+    while mark is not None:
         found = reading.run(mark[1])
-        if frame.weak and not frame.lead and not found.calls and found.problem is Problem.NOT_A_CALL:
-            position = max(mark[1], position + 1)
-            continue
-        pieces.append(text[begun : mark[0]])
-        calls += found.calls
-        problem = problem if problem is not Problem.NONE else found.problem
-        begun = position = max(found.end, mark[1])
+        position = mark[1]
+        if not frame.weak or frame.lead or found.calls or found.problem is not Problem.NOT_A_CALL:
+            pieces.append(text[begun : mark[0]])
+            calls += found.calls
+            problem = problem if problem is not Problem.NONE else found.problem
+            begun = position = max(found.end, mark[1])
+        mark = reading.next_call(position)
     pieces.append(text[begun:])
     for sign, betrayed in frame.signs:
         if problem is Problem.NONE and any(sign in piece for piece in pieces):
@@ -336,7 +341,7 @@ def read_name(text: str, start: int, frame: Frame, ends: re.Pattern[str] | None 
 
 def is_name(name: str, frame: Frame) -> bool:
     """Whether this may be a tool's name: one line, not too long, without the mark that begins a call."""
-    mark = next(iter(_telling(frame.before)), "\n")
+    mark = next(iter(_telling(frame.before or frame.between or "")), "\n")
     return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name
 
 

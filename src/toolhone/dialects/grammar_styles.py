@@ -148,10 +148,11 @@ def text_until(rules: Rules, mark: str, size: Size = ANY_SIZE) -> str:
     if rules.token(first) is not None:
         text = rules.terminal(plain([found_in(sign)], max(low, 1), high))
         return in_turn(f"{text}{'' if low else '?'}" if high != 0 else "", *rules.terms(mark))
-    many = _times(size)
+    many, space = _times(size), len(first) - len(first.rstrip()) if first.strip() else 0
     if rules.parts(mark) == [mark]:
-        return rules.terminal(up_to(exactly(mark), sign, size=many))
-    return in_turn(rules.terminal(up_to(exactly(first), loosely(first), size=many)), *rules.terms(mark[len(first) :]))
+        return rules.terminal(up_to(exactly(mark), sign, size=many, behind=space))
+    head = up_to(exactly(first), loosely(first), size=many, behind=space)
+    return in_turn(rules.terminal(head), *rules.terms(mark[len(first) :]))
 
 
 def _times(size: Size) -> str:

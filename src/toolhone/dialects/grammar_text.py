@@ -18,7 +18,7 @@ from toolhone.dialects.bare_json import BareJson
 from toolhone.dialects.base import Syntax
 from toolhone.dialects.framed import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Framed
 from toolhone.dialects.grammar_calls import Form
-from toolhone.dialects.lark import ANY, Rules, exactly, found_in, in_turn, loosely, plain, up_to
+from toolhone.dialects.lark import ANY, Rules, exactly, found_in, in_turn, loosely, plain, up_to, up_to_line
 from toolhone.dialects.loose_object import LooseObject
 from toolhone.dialects.named_json import NamedJson
 from toolhone.dialects.parameters import Parameters
@@ -70,24 +70,32 @@ class FreeText:
         first = rules.parts(self._fixed)[0]
         rest = rules.terms(whole[len(first) :])
         if self._weak:
-            return self._before_weak(whole, first, rest) or alone
-        if not self._fixed.startswith(self._betraying[:1]):
-            return alone
-        if rules.token(first) is not None:
+            return self._before_weak(whole, first, rest)
+        betraying = next(iter(self._betraying), "")
+        if rules.token(first) is not None and self._fixed.startswith(betraying or "\n"):
             return in_turn(f"{rules.terminal(plain([*self._forbidden, *self._signs]))}?", *rules.terms(first), *rest)
-        sign = first if len(first) < len(self._betraying[0]) else self._betraying[0]
+        sign = betraying if betraying in first else first if betraying.startswith(first) else ""
+        if not sign or rules.token(first) is not None:
+            return alone
         others = [found_in(exactly(other)) for other in self._betraying[1:]]
-        return in_turn(rules.terminal(up_to(exactly(first), exactly(sign), [*self._forbidden, *others])), *rest)
+        space = len(first) - first.find(sign) - len(sign)
+        return in_turn(rules.terminal(up_to(exactly(first), exactly(sign), [*self._forbidden, *others], behind=space)), *rest)
 
     def _before_weak(self, whole: str, first: str, rest: list[str]) -> str:
-        """The same for a mark that plain text may hold; empty where text and call cannot be told apart."""
-        rules, one_piece = self._rules, self._rules.parts(whole) == [whole]
+        """The same for a mark that plain text may hold; without text where text and call cannot be told apart.
+
+        The mark is one terminal, since free text goes on until a call's beginning shows behind it.
+        """
+        rules = self._rules
+        if any(rules.token(part) is not None for part in rules.parts(whole)):
+            return in_turn(self.gap, *rules.terms(whole))
         others = [found_in(exactly(other)) for other in self._betraying]
-        if isinstance(self._form.body, PythonCalls) and one_piece and NAME_SLOT not in self._form.frame.before:
-            return rules.terminal(up_to(exactly(whole), self._weak_sign, [*self._forbidden, *others]))
-        if self._form.body.begins or rules.token(first) is not None:
-            return ""
-        return in_turn(rules.terminal(up_to(exactly(first), loosely(first), [*self._forbidden, *others], at_line=True)), *rest)
+        if not self._form.body.begins:
+            return in_turn(rules.terminal(up_to_line(exactly(first), [*self._forbidden, *others])), *rest)
+        if isinstance(self._form.body, PythonCalls) and rules.parts(whole) == [whole]:
+            overlap = f"{ANY}{exactly(whole[0])}{exactly(whole)}"
+            return rules.terminal(up_to(exactly(whole), self._weak_sign, [*self._forbidden, *others, overlap]))
+        return rules.terminal(rf"/[ \n]{{0,2}}{exactly(whole)}/")
 
     def _behind_answer(self, begins: str) -> str:
         """A first call behind an answer with its lead, where the mark between two calls can also stand behind an answer."""
@@ -118,7 +126,7 @@ class FreeText:
     def _weak_sign(self) -> str:
         """The pattern for a mark that plain text may hold, with the beginning of a call behind it."""
         begins = _NAME_AND_BRACKET if isinstance(self._form.body, PythonCalls) else self._form.body.begins
-        return loosely(self._fixed) + (rf"\s*{begins}" if begins else "")
+        return loosely(self._form.frame.before.strip()) + (rf"\s*{begins}" if begins else "")
 
     @cached_property
     def _signs(self) -> list[str]:

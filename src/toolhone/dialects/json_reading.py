@@ -20,6 +20,9 @@ from toolhone.schema import Json, Message, Tool, ToolCall
 MAX_DEPTH = 100
 """Brackets inside each other, at most."""
 
+_WINDOW = 2048
+_LONGEST_WORD = 16
+"""A pair of escaped surrogates, or `-Infinity`: what a cut may fall into."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -41,10 +44,10 @@ def skip_space(text: str, start: int) -> int:
 
 
 def decode(text: str, start: int) -> Decoded:
-    """The JSON value that begins at `start`, after white space."""
+    """The JSON value that begins at `start`, after white space. Failing takes time in proportion to what was read of the value."""
     start = skip_space(text, start)
     try:
-        value, end = _DECODER.raw_decode(text, start)
+        value, end = _decode(text, start)
     except (ValueError, RecursionError):
         return Decoded(None, start, Problem.NOT_JSON)
     if _too_deep(value, text.count("{", start, end) + text.count("[", start, end)):
@@ -52,6 +55,23 @@ def decode(text: str, start: int) -> Decoded:
     if _HALF_SURROGATE.search(text, start, end) and not _is_unicode(value):
         return Decoded(None, start, Problem.NOT_JSON)
     return Decoded(value, end)
+
+
+def _decode(text: str, start: int) -> tuple[Json, int]:
+    """The value at `start` and its end. Read from pieces that grow, for an error of the library counts all lines before it."""
+    size = _WINDOW
+    while len(text) > size:
+        piece = text[start : start + size]
+        whole = len(piece) < size
+        try:
+            value, end = _DECODER.raw_decode(piece)
+            if whole or end < size:
+                return value, start + end
+        except json.JSONDecodeError as error:
+            if whole or (error.pos < size - _LONGEST_WORD and not error.msg.startswith("Unterminated")):
+                raise
+        size *= 4
+    return _DECODER.raw_decode(text, start)
 
 
 def open_at_end(text: str, start: int) -> bool:

@@ -14,11 +14,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.framed import ID_SLOT, NUMBER_SLOT
+from toolhone.dialects.framed import ID_SLOT, NAME_SLOT, NUMBER_SLOT
 
 ANY = "(?s:.*)"
 """The pattern for any text."""
 _SLOTS = {ID_SLOT: "/[A-Za-z0-9_.:-]{1,40}/", NUMBER_SLOT: "/[0-9]{1,3}/"}
+_SLOT_PATTERNS = {NAME_SLOT: "[^\\s<>|\"']+", ID_SLOT: "[^\\s<>|\"']*", NUMBER_SLOT: "[0-9]{1,6}"}
 _SEAM = re.compile(r"\s+|(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
 
 
@@ -89,8 +90,8 @@ def quoted(text: str) -> str:
 
 
 def exactly(text: str) -> str:
-    """A pattern for this text."""
-    return "".join(c if c.isalnum() or ord(c) > 127 else f"\\x{ord(c):02X}" for c in text)
+    """A pattern for this text; slots in it stand for what readers take in their place."""
+    return "".join(_SLOT_PATTERNS.get(c) or (c if c.isalnum() or ord(c) > 127 else f"\\x{ord(c):02X}") for c in text)
 
 
 def loosely(text: str) -> str:
@@ -112,14 +113,19 @@ def plain(forbidden: Sequence[str], least: int = 1, most: int | None = None) -> 
     return " & ".join([f"/(?s:.){size}/", *(f"~/{pattern}/" for pattern in forbidden)])
 
 
-def up_to(mark: str, sign: str, forbidden: Sequence[str] = (), size: str = "*", at_line: bool = False) -> str:
+def up_to(mark: str, sign: str, forbidden: Sequence[str] = (), size: str = "*", behind: int = 0) -> str:
     """The body of a terminal: any text (of this size) up to and including the first `mark`, of none of the patterns.
 
-    mark: a pattern that begins with `sign`; `sign` is found in the terminal's text once, in the mark at its end.
+    mark: a pattern with `sign` in it, and `behind` characters behind the sign; the sign is found nowhere before.
     """
-    twice = rf"({ANY}\n)?[ \t]*({sign}){ANY}\n[ \t]*({sign}){ANY}" if at_line else f"{ANY}({sign}){ANY}({sign}){ANY}"
-    text = rf"((?s:.)*\n)?[ \t]*{mark}" if at_line else f"(?s:.){size}{mark}"
-    return " & ".join([f"/{text}/", *(f"~/{pattern}/" for pattern in (twice, *forbidden))])
+    earlier = f"{ANY}({sign})(?s:.){{{behind + 1},}}"
+    return " & ".join([f"/(?s:.){size}{mark}/", *(f"~/{pattern}/" for pattern in (earlier, *forbidden))])
+
+
+def up_to_line(mark: str, forbidden: Sequence[str] = ()) -> str:
+    """The same for a mark with which a line begins, and no line before."""
+    twice = rf"({ANY}\n)?[ \t]*({mark}){ANY}\n[ \t]*({mark}){ANY}"
+    return " & ".join([rf"/({ANY}\n)?[ \t]*{mark}/", *(f"~/{pattern}/" for pattern in (twice, *forbidden))])
 
 
 def one_of(terms: Sequence[str]) -> str:

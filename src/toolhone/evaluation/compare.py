@@ -56,15 +56,22 @@ class Pair:
     base: tuple[Judged, ...]
     tuned: tuple[Judged, ...]
 
+    @cached_property
+    def _scores(self) -> dict[str, tuple[float, float]]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for base, tuned in zip(self.base, self.tuned, strict=True):
+            before, after = _all_scores(base), _all_scores(tuned)
+            for name in before.keys() & after.keys():
+                found.setdefault(name, []).append((before[name], after[name]))
+        return {name: (_mean([b for b, _ in both]), _mean([a for _, a in both])) for name, both in found.items()}
+
     def scores(self, metric: str) -> tuple[float, float] | None:
         """What base and tuned score, as means over the seeds where both were measured; None where there are none."""
-        found = [(_score(a, metric), _score(b, metric)) for a, b in zip(self.base, self.tuned, strict=True)]
-        both = [(a, b) for a, b in found if a is not None and b is not None]
-        return (_mean([a for a, _ in both]), _mean([b for _, b in both])) if both else None
+        return self._scores.get(metric)
 
     def difference(self, metric: str) -> float:
         """Tuned minus base; 0 where it was not measured in both."""
-        base, tuned = self.scores(metric) or (0.0, 0.0)
+        base, tuned = self._scores.get(metric, (0.0, 0.0))
         return tuned - base if abs(tuned - base) > _ROUNDING else 0.0
 
 
@@ -145,14 +152,21 @@ class Comparison:
         return {metric: self._categories(metric) for metric in self.metrics}
 
     def _categories(self, metric: str) -> dict[str, Cell]:
-        names = sorted({pair.category for pair in self.join.pairs})
-        found = [_cell(metric, name, [pair for pair in self.join.pairs if pair.category == name]) for name in names]
-        return {cell.category or "": cell for cell in _read_together(found)}
+        found = _read_together([_cell(metric, name, pairs) for name, pairs in self._by_name.items()])
+        return dict(zip(self._by_name, found, strict=True))
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Pair]]:
+        """The pairs of each category, by its name in order."""
+        found: dict[str, list[Pair]] = {name: [] for name in sorted({pair.category for pair in self.join.pairs})}
+        for pair in self.join.pairs:
+            found[pair.category].append(pair)
+        return found
 
     @property
     def several(self) -> bool:
         """Whether there is more than one category."""
-        return len({pair.category for pair in self.join.pairs}) > 1
+        return len(self._by_name) > 1
 
     @property
     def leading(self) -> str:
@@ -265,8 +279,8 @@ def _nothing_shared(left: Mapping[str, Judged], right: Mapping[str, Judged], sha
     return f"the two evaluations have no task in common (base has {base}, tuned {tuned}); compare evaluations of one task file"
 
 
-def _score(sample: Judged, metric: str) -> float | None:
-    return sample.scores.get(metric, sample.familiar.get(metric))
+def _all_scores(sample: Judged) -> dict[str, float]:
+    return {**sample.familiar, **sample.scores}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -291,7 +305,7 @@ def _cell(metric: str, category: str | None, pairs: Sequence[Pair]) -> Cell:
 
 
 def _measured(samples: Sequence[Judged], metric: str) -> bool:
-    return any(_score(sample, metric) is not None for sample in samples)
+    return any(metric in _all_scores(sample) for sample in samples)
 
 
 def _read_together(cells: Sequence[Cell]) -> list[Cell]:

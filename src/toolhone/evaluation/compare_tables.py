@@ -37,10 +37,11 @@ def totals(comparison: Comparison) -> Table:
 
 
 def categories(comparison: Comparison, metric: str) -> Table:
-    """One metric by category; p-values are corrected for the number of categories."""
+    """One metric by category, where either side measured it; p-values are corrected for the number of categories."""
     table = _table(f"{clean(metric)} by category, tested together", "category", "p (Holm)")
     for name, cell in comparison.by_category[metric].items():
-        _add(table, name, cell)
+        if cell.n or cell.only_base or cell.only_tuned:
+            _add(table, name, cell)
     return table
 
 

@@ -3,10 +3,11 @@
     for said in ATTACKS["spray"].make(scene):
         paid = pay([reward], scene.task, scene.play(said))
 
-An attack makes one or several replies to a task; none where it does not apply (a spray needs two tools). Its bound is the share
-of the way from saying nothing to the right answer: an attack that has nothing right may go a quarter of that way, one that has
-much right (the right call and a superfluous one) may go far, but never all of it. Who is attacked and what is found is the
-business of `battery`."""
+An attack makes one or several replies to a task; none where it does not apply (a spray needs tools that are not wanted). Its bound
+is the share of the way from saying nothing to the right answer: an attack that has nothing right may go a quarter of that way, one
+that has much right (the right call and a superfluous one) may go far, but never all of it. Who is attacked and what is found is
+the business of `battery`.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +48,12 @@ def _empty(scene: Scene) -> Iterator[Said]:
 
 
 def _spray(scene: Scene) -> Iterator[Said]:
-    calls = scene.others()
-    if len(calls) > 1:
-        yield scene.calling(calls)
+    names = {call.name for call in scene.wanted}
+    others = scene.others(*names)
+    if others and len(others) >= len(names):
+        yield scene.calling(scene.others())
         if scene.wanted:
-            yield scene.calling([*scene.wanted, *scene.others(*(call.name for call in scene.wanted))])
+            yield scene.calling([*scene.wanted, *others])
 
 
 def _spurious(scene: Scene) -> Iterator[Said]:

@@ -7,7 +7,8 @@
 A hole is an attack that earns at least what the right answer earns, or a larger share than its bound of the way from saying
 nothing (the best of the empty replies) to the right answer. Shares do not depend on a reward's scale or zero. Where the right
 answer earns no more than silence, silence is the hole, and so is what earns as much. A reward is attacked on the tasks that it
-judges. What the attacks are is said in `attacks`, how they are played in `scene`."""
+judges. What the attacks are is said in `attacks`, how they are played in `scene`.
+"""
 
 from __future__ import annotations
 

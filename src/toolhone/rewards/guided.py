@@ -9,7 +9,8 @@
 All are in [0, 1], and 0 for a reply with `<think>`, `</think>` or `\\boxed{` (in any case). They look at the raw text of the
 first reply alone; calls are read by `python_calls`, wherever they stand. Their holes are theirs and are kept: see `library`. One
 case does not occur there: a task that wants no call has no text to be equal to. Then `tool_call_exact` is 1 if no call is found,
-unless the task has an answer."""
+unless the task has an answer.
+"""
 
 from __future__ import annotations
 

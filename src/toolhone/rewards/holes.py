@@ -1,7 +1,8 @@
 """The known holes of the rewards of other systems: for each attack that they pay too well, why they do.
 
 The names are those of `attacks.ATTACKS`. A test plays the suite on the shipped tasks and holds that what it finds is what stands
-here, no less and no more."""
+here, no less and no more.
+"""
 
 from __future__ import annotations
 

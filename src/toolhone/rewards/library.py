@@ -5,7 +5,8 @@
     warnings_for(["tool_call_function"])             what to say before training on it alone
 
 A hole is an attack of `attacks` that earns as much as a right answer, or far more than it is worth; the suite finds them, and a
-test holds that those listed here are those found. Our own rewards have none. Rewards of the user's own are not here: see `own`."""
+test holds that those listed here are those found. Our own rewards have none. Rewards of the user's own are not here: see `own`.
+"""
 
 from __future__ import annotations
 

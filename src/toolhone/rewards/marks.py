@@ -5,7 +5,8 @@
 
 Full-width letters and characters without width count as what they look like. What the messages before say may be repeated: a user
 who asks about `<think>` gets an answer. Only the text that is left when the calls have been read is looked at, never the
-reasoning."""
+reasoning.
+"""
 
 from __future__ import annotations
 

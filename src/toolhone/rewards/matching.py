@@ -27,6 +27,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from toolhone.rewards.assignment import Gains, assign, in_order
@@ -80,8 +81,14 @@ def same_expression(got: Json, wanted: Json) -> bool:
 
 
 def _result(expression: Json) -> int | float | None:
+    return _value_of(expression) if isinstance(expression, str) else number(expression)
+
+
+@lru_cache(maxsize=8192)
+def _value_of(expression: str) -> int | float | None:
+    """Kept, since the episodes of a group say the same expressions again and again and each takes a trip to the sandbox."""
     try:
-        return evaluate(expression) if isinstance(expression, str) else number(expression)
+        return evaluate(expression)
     except ValueError:
         return None
 

@@ -26,7 +26,6 @@ from toolhone.rewards.library import LIBRARY
 from toolhone.rewards.named import Function
 from toolhone.schema import Task
 
-
 PENALTY = 0.5
 """Off the total for each turn for which an episode's rules say `penalise`."""
 

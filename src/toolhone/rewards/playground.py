@@ -6,7 +6,8 @@
 
 `tags`: 1 if both marks occur anywhere, else -0.5. `words`: 0.5 more if the words "parameters" and "name" both occur anywhere. No
 tool is run and nothing is compared with the task, so that one fixed text earns everything. It is here for comparison, not for
-training."""
+training.
+"""
 
 from __future__ import annotations
 

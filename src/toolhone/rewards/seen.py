@@ -5,11 +5,12 @@
 
 A call that was rejected (its tool is unknown, or its arguments break the schema) and that a later turn follows is taken back: it
 is not compared, it only costs. So a model that mends a mistake earns more than one that does not. The same holds for calls of a
-turn that could not be read. Where no other call is left, those count after all, so that a near miss stays worth something."""
+turn that could not be read. Where no other call is left, those count after all, so that a near miss stays worth something.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +20,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.rewards.final_answer import without_echoes
 from toolhone.rewards.marks import forged
 from toolhone.rewards.matching import Match, match_calls
-from toolhone.schema import Task, Tool, ToolCall
+from toolhone.schema import ExpectedCall, Task, Tool, ToolCall
 from toolhone.tools.registry import Outcome
 
 REJECTED = (Outcome.UNKNOWN_TOOL, Outcome.INVALID_ARGUMENTS)
@@ -29,8 +30,12 @@ FREE_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class Made:
-    """A call of an episode. `fits`: its tool is on offer and its arguments obey the schema. `works`: that, and it ran without an
-    error or could not be run here. `stands`: it was not taken back."""
+    """A call of an episode.
+
+    fits: its tool is on offer and its arguments obey the schema, or it is, word for word, what the task wants (a task whose right
+    answer breaks the schema is no fault of the model). works: that, and it did not fail when it was run, if it could be. stands:
+    it was not taken back.
+    """
 
     call: ToolCall
     fits: bool
@@ -49,17 +54,18 @@ class Seen:
     def made(self) -> list[Made]:
         """All calls that could be read, in their order; those of a last turn that answers by a call are the answer, not calls."""
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
-        wanted = {call.name for call in self.task.expect.calls or ()}
+        wanted = self.task.expect.calls or ()
         made = []
         for index, turn in enumerate(self.episode.turns):
             results = self.episode.results[index] if index < len(self.episode.results) else ()
+            answers = index == last and self.episode.said_by_call is not None
             for place, call in enumerate(turn.message.tool_calls):
-                if index == last and self.episode.said_by_call is not None and call.name not in wanted:
+                if answers and all(call.name != one.name for one in wanted):
                     continue
                 outcome = results[place].outcome if place < len(results) else Outcome.REFUSED
-                fits = _fits(call, tools) if outcome is Outcome.REFUSED else outcome not in REJECTED
-                stands = index == last or (outcome not in REJECTED and turn.problem is Problem.NONE)
-                made.append(Made(call, fits, fits and outcome in (Outcome.OK, Outcome.REFUSED), stands))
+                fits = _asked_for(call, wanted) or (_fits(call, tools) if outcome is Outcome.REFUSED else outcome not in REJECTED)
+                works = fits and outcome not in (Outcome.ERROR, Outcome.TIMEOUT)
+                made.append(Made(call, fits, works, index == last or (fits and turn.problem is Problem.NONE)))
         return made
 
     @cached_property
@@ -129,6 +135,10 @@ class Seen:
         turns = self.episode.turns
         texts = [turn.message.content or "" for turn in turns if turn.message.tool_calls or self.task.expect.answer is not None]
         return sum(max(0, len(text) - FREE_CHARACTERS) for text in texts)
+
+
+def _asked_for(call: ToolCall, wanted: Sequence[ExpectedCall]) -> bool:
+    return any(call.name == one.name and call.arguments == one.arguments for one in wanted)
 
 
 def _fits(call: ToolCall, tools: Mapping[str, Tool]) -> bool:

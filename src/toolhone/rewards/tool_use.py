@@ -16,7 +16,8 @@ hidden in the text) 0.
 What was done besides costs, in parts of their own (`FINES`): silence where a call is wanted, each call too many, each call that
 failed, each turn that could not be read, marks that only templates write, long text where text was not asked for. `final_answer`
 says how an answer is looked for. A reward gives no parts for a task that it does not judge. Ways to be wrong that look right
-cannot be told apart: another text where no call is wanted, another true answer than the expected one."""
+cannot be told apart: another text where no call is wanted, another true answer than the expected one.
+"""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class TorchTrainer:
         return sampler
 
     def critic(self, kind: str) -> TorchValueHead:
-        """A fresh critic of this model; `kind` is "value_head"."""
+        """A critic of this model; `kind` is "value_head"."""
         if kind != "value_head" or not self.can.value_head:
             why = "this model cannot be cut before its head" if kind == "value_head" else f"got {kind!r}"
             raise CapabilityError(f"torch has critics of the kind 'value_head' alone, for models of transformers; {why}")

@@ -1,0 +1,163 @@
+"""Weights as a sum or an average, and phases that follow one another and survive a resume."""
+
+import json
+
+import pytest
+
+from toolhone.episodes.episode import Ending, Episode
+from toolhone.episodes.policy import Turn
+from toolhone.errors import ConfigError, RunError
+from toolhone.rewards.compose import Payroll, PhaseState, Schedule, scores_in, weighted
+from toolhone.rewards.own import pay
+from toolhone.schema import Message, Task
+from toolhone.sections import RewardSection
+
+TASK = Task.from_dict(
+    {"id": "t", "messages": [{"role": "user", "content": "?"}], "expect": {"calls": [{"name": "f", "arguments": {"a": 1}}]}}
+)
+NAMES = ["tool_call_function", "tool_call_params"]
+
+
+def reply(text: str) -> Episode:
+    return Episode("t", (Turn(Message("assistant", text), text),), ((),), Ending.ANSWERED)
+
+
+def schedule(*phases: dict, **more) -> Schedule:
+    return Schedule.of(RewardSection.model_validate({"phases": list(phases), **more}), scores=("exact_match",))
+
+
+def phase(*names: str, **more) -> dict:
+    return {"functions": list(names), **more}
+
+
+THREE = (
+    phase("tool_call_function", steps=10),
+    phase("tool_call_params", until={"tool_call_params": 0.9}),
+    phase("tool_call_exact"),
+)
+
+
+def names(plan: Schedule, state: PhaseState) -> list[str]:
+    return [reward.name for reward in plan.rewards(state)]
+
+
+def test_a_sum_is_the_default_and_an_average_divides_by_the_weights():
+    right_name = reply("f(a=2)")
+    section = {"functions": [*NAMES, "tool_call_parseable"], "weights": [0.5, 2.0, 1.5]}
+    total = Schedule.of(RewardSection.model_validate(section)).rewards(PhaseState())
+    mean = Schedule.of(RewardSection.model_validate({**section, "combine": "average"})).rewards(PhaseState())
+    assert pay(total, TASK, right_name).total == pytest.approx(2.0)
+    assert pay(mean, TASK, right_name).total == pytest.approx(0.5)
+    assert pay(mean, TASK, right_name).parts == pay(total, TASK, right_name).parts
+
+
+def test_rewards_without_weights_count_one_each():
+    assert [reward.weight for reward in weighted(NAMES)] == [1.0, 1.0]
+    assert [reward.weight for reward in weighted(NAMES, average=True)] == [0.5, 0.5]
+    assert weighted([]) == weighted([], average=True) == ()
+
+
+def test_an_average_over_weights_that_sum_to_nothing_is_refused():
+    with pytest.raises(ConfigError, match="divides by the sum of the weights, which is 0; it must be above 0"):
+        weighted(NAMES, [1.0, -1.0], average=True)
+
+
+def test_phases_follow_one_another_by_steps_and_by_scores():
+    plan, state, seen = schedule(*THREE), PhaseState(), []
+    for step in range(1, 31):
+        seen.append(names(plan, state)[0])
+        state = plan.after(state, step, {"tool_call_params": 0.95 if step in (5, 20) else 0.5})
+    assert seen == ["tool_call_function"] * 10 + ["tool_call_params"] * 10 + ["tool_call_exact"] * 10
+    assert state == PhaseState(2, 20)
+
+
+def test_a_score_at_the_threshold_is_enough_and_all_of_several_must_be_there():
+    plan = schedule(phase(*NAMES, until={"tool_call_function": 0.9, "exact_match": 0.5}), phase("tool_call_exact"))
+    start = PhaseState()
+    assert plan.after(start, 3, {"tool_call_function": 0.9, "exact_match": 0.5}) == PhaseState(1, 3)
+    assert plan.after(start, 3, {"tool_call_function": 1.0}) == start
+    assert plan.after(start, 3, {"tool_call_function": 0.89, "exact_match": 1.0}) == start
+    assert plan.after(start, 3, {}) == start
+
+
+def test_steps_and_scores_together_end_a_phase_at_whichever_comes_first():
+    plan = schedule(phase("tool_call_function", steps=5, until={"reward": 0.9}), phase("tool_call_exact", steps=1))
+    assert plan.after(PhaseState(), 2, {"reward": 0.95}).phase == 1
+    assert plan.after(PhaseState(), 5, {"reward": 0.1}).phase == 1
+    assert plan.after(PhaseState(1, 5), 99, {"reward": 1.0}) == PhaseState(1, 5)
+
+
+def test_a_resumed_run_stands_in_the_same_phase_and_takes_the_same_way_from_there():
+    plan = schedule(*THREE)
+    scores = [{"tool_call_params": 0.95 if step == 23 else 0.2} for step in range(1, 40)]
+
+    def play(state: PhaseState, steps: range) -> tuple[list[str], PhaseState]:
+        seen = []
+        for step in steps:
+            seen += names(plan, state)
+            state = plan.after(state, step, scores[step - 1])
+        return seen, state
+
+    whole, end = play(PhaseState(), range(1, 40))
+    for cut in (1, 9, 10, 11, 23, 24, 30):
+        first, state = play(PhaseState(), range(1, cut + 1))
+        saved = json.loads(json.dumps(state.to_dict()))
+        rest, last = play(PhaseState.from_dict(saved), range(cut + 1, 40))
+        assert (first + rest, last) == (whole, end)
+
+
+def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
+    for wrong in ({}, {"phase": 1}, {"phase": -1, "since": 0}, {"phase": "1", "since": 0}, {"phase": True, "since": 0}):
+        with pytest.raises(RunError, match="needs 'phase' and 'since'"):
+            PhaseState.from_dict(wrong)
+    with pytest.raises(RunError, match="stands in reward phase 4, but the experiment has 3"):
+        schedule(*THREE).rewards(PhaseState(3))
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ([phase("tool_call_exact"), phase("tool_call_params")], "phase 1 of 2 never ends; give it 'steps' or 'until'"),
+        ([phase(steps=3)], "phase 1 names no reward function"),
+        ([phase("tool_call_exact", until={"exact_mach": 0.5})], "waits for the score 'exact_mach'.*did you mean 'exact_match'"),
+        (
+            [phase("tool_call_exact", until={"tool_call_params": 0.5})],
+            "waits for the score 'tool_call_params', which nobody measures",
+        ),
+        ([phase("tool_call_exat")], "no reward 'tool_call_exat'"),
+    ],
+)
+def test_a_mistake_in_phases_is_one_sentence(phases, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        schedule(*phases)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_finished_model_is_measured_by_the_last_phase():
+    assert names(schedule(*THREE), schedule(*THREE).last) == ["tool_call_exact"]
+    plain = Schedule.of(RewardSection(functions=NAMES))
+    assert names(plain, plain.last) == NAMES
+
+
+def test_scores_have_the_names_that_phases_wait_for():
+    logged = {
+        "reward": 0.7,
+        "reward/tool_call_exact": 0.4,
+        "reward/tool_use.tools": 0.3,
+        "reward/tool_use.exact": 0.2,
+        "calls": 1.0,
+    }
+    found = scores_in(logged)
+    assert found["tool_call_exact"] == 0.4
+    assert found["tool_use"] == pytest.approx(0.5)
+    assert (found["tool_use.tools"], found["reward"], found["calls"]) == (0.3, 0.7, 1.0)
+
+
+def test_a_payroll_pays_by_the_present_phase_and_says_when_the_next_begins():
+    payroll = Payroll(schedule(phase("tool_call_function", until={"tool_call_function": 0.9}), phase("tool_use", weights=[2.0])))
+    right_name = reply("f(a=2)")
+    assert payroll.pay(TASK, right_name).total == 1.0
+    assert payroll.observe(7, {"reward/tool_call_function": 0.5}) is None
+    assert payroll.observe(8, {"reward/tool_call_function": 0.92}) == "step 8: reward phase 2 of 2 begins: 2 tool_use"
+    assert payroll.state == PhaseState(1, 8)
+    assert payroll.pay(TASK, right_name).total == pytest.approx(2 * -0.25)
