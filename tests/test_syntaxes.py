@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import random
 import time
+from typing import Any
 
 import pytest
 
 from dialect_cases import MALFORMED, MESSAGES, ONE, REFUSED, SYNTAX_NAMES, TEXTS, TOOLS, TWO, call
-from dialect_models import random_calls, random_text
+from dialect_models import random_calls, random_text, random_value
 from framed_cases import FORMS, Calls
+from hostile_texts import adversarial, pieces_of
+from hostile_texts import random_text as hostile_text
+from toolhone.dialects import json_reading
 from toolhone.dialects.base import Problem, Reply, Syntax
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.roundtrip import check_reading
+from toolhone.dialects.typed import typed_call
 from toolhone.errors import DialectError
-from toolhone.schema import Message, ToolCall
+from toolhone.schema import Message, Tool, ToolCall
 
 EVERY_MESSAGE = [pytest.param(name, *message, id=f"{name}-{message[0]}") for name in SYNTAX_NAMES for message in MESSAGES]
 EVERY_MALFORMED = [(name, *case) for name in SYNTAX_NAMES for case in MALFORMED[name]]
@@ -219,3 +224,84 @@ def test_every_beginning_of_a_derived_text_is_read_without_inventing_a_call(form
 def test_a_derived_syntax_writes_nothing_itself() -> None:
     with pytest.raises(DialectError, match="the model's own template"):
         FORMS["xml"].syntax.write(None, ONE)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reading_a_derived_form_never_raises_and_takes_time_in_proportion(form: str) -> None:
+    syntax = FORMS[form].syntax
+    rng, pieces = random.Random(form), pieces_of(syntax)
+    began = time.process_time()
+    for _ in range(1500):
+        syntax.read(hostile_text(rng, pieces), TOOLS)
+    for _, text in adversarial(syntax, 20_000, every=97):
+        syntax.read(text, TOOLS)
+    assert time.process_time() - began < 10
+
+
+def test_values_are_read_alike_from_texts_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(5)
+    for _ in range(400):
+        text = json.dumps([random_value(rng) for _ in range(rng.randrange(4))], ensure_ascii=rng.random() < 0.5)
+        cut = rng.randrange(len(text) + 1)
+        before, broken = (
+            "z" * rng.randrange(100),
+            text[:cut] + rng.choice(("", "}", '"', "\\", "NaN")) + text[cut + rng.randrange(2) :],
+        )
+        for whole in (before + text + " tail", before + broken):
+            read = []
+            for window in (10**9, rng.choice((17, 64, 300))):
+                monkeypatch.setattr(json_reading, "_WINDOW", window)
+                read.append(json_reading.decode(whole, len(before)))
+            assert read[0] == read[1], whole
+
+
+TYPED: tuple[tuple[str, Any, Any], ...] = (
+    ("12", {"type": "string"}, "12"),
+    ("12", {"type": "integer"}, 12),
+    ("12.0", {"type": "integer"}, 12.0),
+    ("12.5", {"type": "integer"}, 12.5),
+    ("twelve", {"type": "integer"}, "twelve"),
+    ("True", {"type": "boolean"}, True),
+    ("true", {"type": "boolean"}, True),
+    ("true", {"type": "string"}, "true"),
+    ("1", {"type": "boolean"}, 1),
+    ("None", {"type": "null"}, None),
+    ("null", {"type": ["string", "null"]}, None),
+    ("nil", {"type": ["string", "null"]}, "nil"),
+    (" 7 ", {"type": "number"}, 7),
+    ("1e999", {"type": "number"}, "1e999"),
+    ('["a", 1]', {"type": "array"}, ["a", 1]),
+    ("['a', None]", {"type": "array"}, ["a", None]),
+    ("{'a': (1, 2)}", {"type": "object"}, {"a": [1, 2]}),
+    ('{"a": 1', {"type": "object"}, '{"a": 1'),
+    ('"x"', {"type": "string"}, '"x"'),
+    ('"x"', {}, '"x"'),
+    ("x", {"description": "Anything."}, "x"),
+    ("[1]", {"description": "Anything."}, [1]),
+    ("5", {"anyOf": [{"type": "string"}, {"type": "integer"}]}, 5),
+    ("5", {"anyOf": [{"type": "string"}, {"type": "null"}]}, "5"),
+    ("5", {"enum": ["5", "6"]}, "5"),
+    ("5", {"enum": [5, 6]}, 5),
+    ("7", {"enum": [5, 6]}, 7),
+    ("7", {"enum": ["a"]}, "7"),
+    ("7", {"const": 7}, 7),
+    ("7", {"type": ["integer", "string"], "minimum": 8}, "7"),
+    ('{"k": "v"}', {"$ref": "#/$defs/place"}, {"k": "v"}),
+    ("[2]", {"$ref": "#/$defs/place"}, [2]),
+    ("[2]", {"$ref": "#/$defs/word"}, "[2]"),
+    ("2", {"$ref": "http://elsewhere/x"}, 2),
+    ("2", {"pattern": "["}, 2),
+)
+
+
+@pytest.mark.parametrize(("text", "schema", "value"), TYPED)
+def test_a_value_written_as_text_has_the_type_that_its_schema_asks_for(text: str, schema: dict[str, Any], value: Any) -> None:
+    definitions = {"place": {"type": "object"}, "word": {"type": "string"}}
+    tool = Tool("f", "", {"type": "object", "properties": {"x": schema}, "$defs": definitions})
+    read = typed_call(ToolCall("f", {"x": text}), tool).arguments["x"]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_a_value_that_no_tool_speaks_of_has_its_first_reading() -> None:
+    said = ToolCall("f", {"x": "1", "y": "one", "z": [1]})
+    assert typed_call(said, None).arguments == {"x": 1, "y": "one", "z": [1]}

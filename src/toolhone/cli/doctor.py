@@ -68,10 +68,10 @@ def doctor(
 class Parts:
     """What of a model is looked at: tokenizer, dialect and certificate; the weights are left alone."""
 
-    def __init__(self, name: str, tokenizer: TextTokenizer, dialect: Dialect | None, certificate: Certificate) -> None:
-        self.name, self.tokenizer, self.dialect, self.certificate = name, tokenizer, dialect, certificate
-        length = getattr(tokenizer.wrapped, "model_max_length", 0) or 0
-        self.context = length if 0 < length < 10**9 else None
+    def __init__(self, name: str, base: str, tokenizer: TextTokenizer, found: tuple[Dialect | None, Certificate]) -> None:
+        self.name, self.tokenizer = name, tokenizer
+        self.dialect, self.certificate = found
+        self.context = _context(base, tokenizer)
 
     @staticmethod
     def open(name: str, overrides: Sequence[str]) -> Parts:
@@ -86,12 +86,13 @@ class Parts:
         plan, weights = find(name, None)
         plan = overridden(plan, overrides) if overrides else plan
         whole = weights is not None and (weights / "config.json").is_file()
-        tokenizer = TextTokenizer.load(str(weights) if whole else resolve_model(plan))
+        base = str(weights) if whole else resolve_model(plan)
+        tokenizer = TextTokenizer.load(base)
         dialect, certificate = certify(tokenizer, wanted_format(plan))
         trained = None if weights is None else trained_format(weights)
         if trained is not None and not {text.partition("=")[0] for text in overrides} & FORMAT_KEYS:
             check_same(trained, certificate, name)
-        return Parts(name, tokenizer, dialect, certificate)
+        return Parts(name, base, tokenizer, (dialect, certificate))
 
     def show(self) -> None:
         """The findings as a table, the verdict with its limits, and the example with its supervised tokens."""
@@ -118,6 +119,19 @@ class Parts:
         for number, row in enumerate(example_rows(self.dialect, self.tokenizer), start=1):
             screen.print(Text(f"row {number}: {int(row.mask.sum())} of {len(row)} tokens are supervised (green)"))
             screen.print(coloured(row, self.tokenizer))
+
+
+def _context(base: str, tokenizer: TextTokenizer) -> int | None:
+    """The longest sequence that the model takes, by its configuration and its tokenizer; None where neither says one."""
+    from transformers import AutoConfig
+
+    lengths = [getattr(tokenizer.wrapped, "model_max_length", 0) or 0]
+    try:
+        config = AutoConfig.from_pretrained(base)
+        lengths.append(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0)
+    except (OSError, ValueError, KeyError):
+        pass  # a folder with a tokenizer alone
+    return min((int(length) for length in lengths if 0 < length < 10**9), default=None)
 
 
 def _summary(dialect: Any) -> str:
