@@ -195,6 +195,9 @@ def test_a_tolerance_forgives_small_losses_and_only_those() -> None:
     assert comparison.worse(0.079)
     assert comparison.worse(0.08) == []
     assert compare(*both(gained=8, lost=0, same=92)).worse() == []
+    rounded = compare(evaluation([{"tool_accuracy": 0.8}] * 10), evaluation([{"tool_accuracy": 0.7}] * 10))
+    assert rounded.worse(0.1) == [], "0.8 - 0.7 is a little more than 0.1"
+    assert rounded.worse(0.099)
 
 
 def test_a_loss_in_one_category_is_found_although_the_total_gained() -> None:

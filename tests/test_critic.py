@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError
 from toolhone.run import FINAL, Run
 from toolhone.schema import Message, Task, Tool
-from toolhone.sections import PpoSection
+from toolhone.sections_rl import PpoSection
 from toolhone.tools.registry import Outcome, ToolResult
 
 WORDS = ("weather", "in", "paris", "add", "two", "numbers", "search", "the", "web", "for", "a", "name", "convert", "miles")
@@ -99,6 +100,13 @@ def test_a_moment_holds_what_came_before_its_turn_and_nothing_after() -> None:
 def test_each_thing_that_is_known_changes_the_features(changed: Moment) -> None:
     assert not np.array_equal(features([moment()]), features([changed]))
     assert features([changed]).shape == (1, FEATURES)
+
+
+def test_lengths_and_counts_stand_where_they_should() -> None:
+    (row,) = features([moment(outcomes=[Outcome.OK, Outcome.TIMEOUT], tools=3, prompt=7)])
+    assert row[:6] == pytest.approx([1, math.log(8) / 8, math.log(3), math.log(2), 1, math.log(4) / 4])
+    (mended,) = features([moment(outcomes=[Outcome.TIMEOUT, Outcome.OK], tools=3, prompt=7)])
+    assert (row[4], mended[4]) == (1, 0)
 
 
 def test_features_do_not_depend_on_the_process() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from toolhone.algorithms.dpo import (
     REFERENCE,
@@ -355,6 +356,20 @@ def test_pico_learns_from_mistakes_put_into_gold_and_the_run_folder_has_the_pair
     kept = read_preferences(run.folder / "pairs.jsonl")
     assert len(kept) == account["train"]["pairs"] + account["held_out"]["pairs"]
     assert "pair_accuracy" in run.metrics()[-1]
+
+
+def test_it_starts_from_a_run_of_full_training_which_is_the_reference(tmp_path: Path) -> None:
+    first, _ = train(small("training.learning_rate=0.01"), tmp_path / "first")
+    second, _ = train(
+        small("training.steps=1", f"model.adapter={first.folder}", "training.learning_rate=1e-9"), tmp_path / "second"
+    )
+    weights = [(run.folder / "checkpoints" / FINAL / "model.safetensors") for run in (first, second)]
+    one, two = (load_file(path) for path in weights)
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-7
+    assert logged(second, "loss")[0] == pytest.approx(math.log(2), abs=1e-4)
+    lora, _ = train(small("training.lora={}", "training.steps=1"), tmp_path / "lora")
+    with pytest.raises(ConfigError, match=r"is a LoRA folder, which brings its own settings, but training.lora is null"):
+        train(small(f"model.adapter={lora.folder}"), tmp_path / "third")
 
 
 def test_pairs_of_a_file_train_pico(tmp_path: Path) -> None:

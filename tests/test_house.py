@@ -28,6 +28,7 @@ ROOMS = (
     ("progress", "run", "trust"),
     ("config",),
     ("aliases", "sections"),
+    ("sections_rl",),
     ("rows", "schema"),
     ("signature", "owncode", "presets", "dotenv"),
     ("errors",),

@@ -1,5 +1,8 @@
 """The attack suite: our own rewards hold against all of it, and the known holes of the others are found, no less and no more."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from conftest import SHARED
@@ -47,6 +50,19 @@ def test_our_own_rewards_hold_against_every_attack_in_every_syntax(named, syntax
 def test_the_known_holes_of_other_rewards_are_those_that_are_found(named):
     assert named.kind is Kind.COMPATIBLE
     assert set(holes(attacked(named, syntax=named.syntax))) == set(named.holes)
+
+
+def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
+    page = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w,;: .-]+) \|", page.split("## The attack suite")[1], re.MULTILINE))
+    assert {name: float(rows[name]) for name in ATTACKS} == {name: one.bound for name, one in ATTACKS.items()}
+    found: dict[str, set[str]] = {}
+    for named in COMPATIBLE:
+        words = set(re.findall(r"\w+", rows[named.name])) & set(ATTACKS)
+        same = found["tool_call_params"] if "the same" in rows[named.name] else set()
+        found[named.name] = set(ATTACKS) - words if "all but" in rows[named.name] else words | same
+        assert found[named.name] == set(named.holes), named.name
+    assert all(f"`{named.name}`" in page for named in OWN)
 
 
 def test_every_attack_is_played_on_the_shipped_tasks():

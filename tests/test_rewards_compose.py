@@ -10,7 +10,7 @@ from toolhone.errors import ConfigError, RunError
 from toolhone.rewards.compose import Payroll, PhaseState, Schedule, scores_in, weighted
 from toolhone.rewards.own import pay
 from toolhone.schema import Message, Task
-from toolhone.sections import RewardSection
+from toolhone.sections_rl import RewardSection
 
 TASK = Task.from_dict(
     {"id": "t", "messages": [{"role": "user", "content": "?"}], "expect": {"calls": [{"name": "f", "arguments": {"a": 1}}]}}

@@ -27,7 +27,7 @@ from toolhone.data.gather import Materials
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.certificate import Wanted, open_certified
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.outcome import Outcome, Rules, Then
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError
 from toolhone.evaluation.evaluate import Metric
@@ -42,6 +42,7 @@ from toolhone.rows import Row
 from toolhone.run import Run
 from toolhone.schema import Task
 from toolhone.sections import Experiment
+from toolhone.sections_rl import EpisodeSection
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
 
@@ -128,7 +129,7 @@ class Bench:
 
         def rules(task: Task) -> Rules:
             live = task.expect.answer is not None and can_run(task, self.registry.runnable)
-            return Rules(turns, first_call_only=not live)
+            return _rules(rl.episode, turns, live if rl.episode.to_the_end is None else rl.episode.to_the_end)
 
         return Stage(
             tasks,
@@ -172,6 +173,16 @@ class Bench:
         self.certificate.save(folder)
         if self.trainer.engine.lora is None:
             self.tokenizer.save(folder)
+
+
+def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Rules:
+    """The rules of an episode, as the experiment says."""
+    then = {
+        Outcome.MALFORMED: Then(section.malformed),
+        Outcome.UNKNOWN_TOOL: Then(section.unknown_tool),
+        Outcome.BAD_ARGUMENTS: Then(section.bad_arguments),
+    }
+    return Rules(section.max_turns or max_turns, not to_the_end, then, frozenset(section.stop_tools))
 
 
 def wanted_format(plan: Experiment) -> Wanted:

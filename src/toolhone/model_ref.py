@@ -14,7 +14,7 @@ from pathlib import Path
 from toolhone.config import make_experiment
 from toolhone.data.pico import pico_folder
 from toolhone.dialects.certificate import Certificate
-from toolhone.errors import ModelError, RunError
+from toolhone.errors import ConfigError, ModelError, RunError
 from toolhone.presets import PICO
 from toolhone.run import Run, read_json
 from toolhone.sections import Experiment
@@ -24,15 +24,38 @@ ADAPTER = "adapter_config.json"
 
 
 def adapter_of(plan: Experiment) -> Path | None:
-    """The PEFT folder that the model starts from; of a run, its checkpoint."""
+    """The PEFT folder that the model starts from; of a run, its checkpoint. None where it starts from a whole model."""
+    folder = _start(plan)
+    if folder is None or _is_whole(folder):
+        return None
+    if plan.training.lora is None:
+        raise ConfigError(
+            f"model.adapter: {folder} is a LoRA folder, which brings its own settings, but training.lora is null; leave that out"
+        )
+    return folder
+
+
+def _start(plan: Experiment) -> Path | None:
+    """The folder that `model.adapter` names; of a run, its checkpoint."""
     if plan.model.adapter is None:
         return None
     folder = Path(plan.model.adapter)
     return Run.open(folder).checkpoint() if (folder / "experiment.json").is_file() else folder
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint holds every weight, and not an adapter."""
+    return (folder / "config.json").is_file() and not (folder / ADAPTER).is_file()
+
+
 def resolve_model(plan: Experiment) -> str:
-    """The folder or hub name of the experiment's model; `pico` is made when it is not there yet."""
+    """The folder or hub name of the experiment's model; `pico` is made when it is not there yet.
+
+    Where `model.adapter` names a run or checkpoint of full training, that is the model.
+    """
+    start = _start(plan)
+    if start is not None and _is_whole(start):
+        return str(start)
     name = plan.model.name
     if name == PICO:
         return str(pico_folder(plan.seed))

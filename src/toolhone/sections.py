@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from toolhone.errors import nearest
 from toolhone.owncode import is_own_code
+from toolhone.sections_rl import RlSection, Section
 
 METHODS = ("sft", "dpo", "ppo", "grpo", "teacher_mode")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
     """Which model, in which precision, writing calls in which dialect."""
 
     name: str = Field("pico", description="'pico' (embedded, no network), a model folder, or a name on the hub")
-    adapter: str | None = Field(None, description="start from this LoRA folder (a checkpoint of a run, or any PEFT folder)")
+    adapter: str | None = Field(None, description="start from this run, checkpoint or PEFT folder")
     model_class: str | None = Field(
         None,
         description="a loader of your own, 'file.py:function': called as f(model.name, dtype), gives a transformers causal model",
@@ -157,108 +154,6 @@ class ScheduleSection(Section):
     decay_share: float = Field(1.0, ge=0, le=1, description="share of the steps after warm-up in which the rate falls")
 
 
-class WeightedRewards(Section):
-    """Rewards and their weights."""
-
-    functions: list[str] = Field(default_factory=list, description="names of rewards, or 'file.py:function'")
-    weights: list[float] = Field(default_factory=list, description="one for each function; empty: 1 each")
-
-    @model_validator(mode="after")
-    def _one_weight_each(self) -> WeightedRewards:
-        if self.weights and len(self.weights) != len(self.functions):
-            raise ValueError(f"{len(self.functions)} reward functions have {len(self.weights)} weights; give one weight for each")
-        return self
-
-
-class RewardPhase(WeightedRewards):
-    """Rewards that hold for a while: for `steps` steps, or until a score passes a threshold."""
-
-    steps: int | None = Field(None, gt=0)
-    until: dict[str, float] | None = Field(None, description='for example {"tool_call_function": 0.9}')
-
-
-class RewardSection(WeightedRewards):
-    """What an episode earns."""
-
-    combine: Literal["sum", "average"] = Field("sum", description="weighted sum, or weighted average")
-    phases: list[RewardPhase] = Field(default_factory=list, description="one after the other, in place of functions and weights")
-
-    @model_validator(mode="after")
-    def _phases_or_functions(self) -> RewardSection:
-        if self.phases and self.functions:
-            raise ValueError("training.rl.reward has both phases and functions; phases name their own functions")
-        return self
-
-
-class CurriculumSection(Section):
-    """A part of the expected answer is given before generation: `start_ratio` of it, falling to `end_ratio` over `steps`."""
-
-    enabled: bool = False
-    start_ratio: float = Field(1.0, ge=0, le=1)
-    end_ratio: float = Field(0.0, ge=0, le=1)
-    steps: int = Field(500, gt=0)
-
-
-class PpoSection(Section):
-    """What PPO has beside the other methods; docs/algorithms/ppo.md explains each number."""
-
-    critic: Literal["regression", "value_head", "none"] = Field(
-        "regression",
-        description="what guesses the reward to come: a regression on features of the turn, a head on the model's hidden states "
-        "(torch), or nothing: then an episode is compared with the mean of its group",
-    )
-    gamma: float = Field(1.0, gt=0, le=1, description="discount of a reward for each turn that it lies ahead")
-    lam: float = Field(0.95, ge=0, le=1, description="GAE's lambda: 1 trusts rewards alone, 0 the critic's next guess")
-    target_kl: float | None = Field(
-        0.1, gt=0, description="end the passes of a step when the policy has moved this far (nats per token); none: never"
-    )
-    kl_penalty: Literal["fixed", "adaptive"] = Field(
-        "fixed", description="whether training.rl.beta stays as it is, or is steered towards kl_target"
-    )
-    kl_target: float = Field(6.0, gt=0, description="KL to the reference that an adaptive beta aims at, in nats per episode")
-    value_clip: float | None = Field(0.2, gt=0, description="how far the critic's guess may move in one step; none: freely")
-
-
-class DpoSection(Section):
-    """Variants of DPO; its beta is `training.rl.beta`."""
-
-    loss_type: Literal["sigmoid", "ipo"] = Field("sigmoid", description="the loss of DPO, or the square of IPO")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="how likely it is that a pair stands the wrong way round")
-    length_normalised: bool = Field(False, description="means over a side's tokens in place of sums; IPO always takes means")
-
-
-class RlSection(Section):
-    """How episodes are sampled, rewarded and learned from; DPO uses `beta` and `dpo`, and of the rest what draws its own samples.
-
-    There is no `constrained` here: under a grammar the log-probabilities of a sample are not those of the policy.
-    """
-
-    group_size: int = Field(8, gt=0, description="episodes of one task")
-    max_completion_length: int = Field(256, gt=0, description="tokens of one reply")
-    temperature: float = Field(1.0, gt=0)
-    beta: float = Field(0.0, ge=0, description="weight of the KL to the reference; DPO's beta, where none means 0.1")
-    epsilon: float = Field(0.2, gt=0, description="lower clip of the ratio")
-    epsilon_high: float | None = Field(None, gt=0, description="upper clip; none: epsilon")
-    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field("dapo", description="GRPO: which loss")
-    scale_rewards: Literal["deviation", "none"] = Field("deviation", description="GRPO: divide rewards by their group's deviation")
-    inner_epochs: int = Field(1, gt=0, description="passes over the episodes of a step")
-    mini_batch_size: int | None = Field(None, gt=0, description="tasks in one optimiser step; none: all of them")
-    sampler_refresh_every: int = Field(1, gt=0, description="steps between snapshots that sample")
-    enforce_thinking: bool = Field(False, description="a reply must begin with a thought")
-    two_phase_samples_per_group: int = Field(0, ge=0, description="replies of a group that are continued after a failed first try")
-    new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
-    reward: RewardSection = RewardSection()
-    curriculum: CurriculumSection = CurriculumSection()
-    ppo: PpoSection = PpoSection()
-    dpo: DpoSection = DpoSection()
-
-    @model_validator(mode="after")
-    def _something_to_adapt(self) -> RlSection:
-        if self.ppo.kl_penalty == "adaptive" and not self.beta:
-            raise ValueError("training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; give 0.05 or so")
-        return self
-
-
 def _shape_alone(value: Any) -> Any:
     return {"shape": value} if isinstance(value, str) else value
 
@@ -380,7 +275,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:
         """Refuse settings that contradict each other, and fill in the learning rate and DPO's beta."""
-        if self.model.adapter is not None and self.training.lora != LoraSection():
+        if self.model.adapter is not None and self.training.lora not in (None, LoraSection()):
             raise ValueError("model.adapter brings its own LoRA settings; leave training.lora out")
         training, filled = self.training, dict[str, Any]()
         is_dpo = training.method == "dpo"

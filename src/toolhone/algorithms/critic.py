@@ -30,7 +30,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError
 from toolhone.schema import Task
-from toolhone.sections import PpoSection
+from toolhone.sections_rl import PpoSection
 from toolhone.tools.registry import Outcome, ToolResult
 
 Values = NDArray[np.float64]

@@ -34,7 +34,7 @@ from toolhone.algorithms.stage import (
 from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run
-from toolhone.sections import RlSection
+from toolhone.sections_rl import RlSection
 
 
 def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = None) -> Ending:

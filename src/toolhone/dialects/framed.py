@@ -36,7 +36,7 @@ _SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}"
 _ANY_SLOT = "".join(_SLOTS)
 _LINE = r"(?:\A|(?<=\n))[ \t]*+"
 _NAME_ONLY = re.compile(rf"[^\s{{}}]{{0,{MAX_NAME}}}\Z")
-_TAG = re.compile(rf"<[^<>\s{_ANY_SLOT}]*>?|\[[^\[\]\s{_ANY_SLOT}]*\]?|[^<>\[\]\s{_ANY_SLOT}]+[>\]]?")
+_TAG = re.compile(rf"<[^<>\s{_ANY_SLOT}]*>?|\[[^\[\]\s{_ANY_SLOT}]*\]?|[^<>\[\]\s{_ANY_SLOT}]+[>\]]?|[>\]]+")
 _ORDINARY = re.compile(r"[\w().,:;!?'\"-]*")
 _SOLID = re.compile(r"\S")
 _SEAM = re.compile(r"(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
@@ -265,8 +265,8 @@ class _Reading:
         problem = found.problem
         if problem is Problem.NOT_JSON or (problem is Problem.NOT_A_CALL and not self.frame.weak):
             late = closing is None or (opening is not None and opening.start() < closing.start())
-            if late if self.frame.after.strip() else opening is None and self._cut_off(found):
-                problem = Problem.UNCLOSED
+            unclosed = late if self.frame.after.strip() else opening is None and self._cut_off(found)
+            problem = Problem.UNCLOSED if unclosed else problem
         return Found(self._resume(found.end), calls, problem)
 
     def _cut_off(self, found: Found) -> bool:

@@ -24,7 +24,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
 from toolhone.rewards.own import Paid, Reward, load_rewards, pay
 from toolhone.schema import Json, Task
-from toolhone.sections import RewardPhase, RewardSection
+from toolhone.sections_rl import RewardPhase, RewardSection
 
 TOTAL = "reward"
 """The name of the total among the scores."""

@@ -8,7 +8,7 @@
 
 An answer that is a number is looked for, by value, in the last sentence (or line) that has a number. Every other number there is a
 candidate too, unless the question has it (and does not have the answer): with k candidates the right one is worth 1/k. Any other
-answer is looked for as words, after `values.normal_text`; beyond `FREE_WORDS` words the worth falls in proportion. Whole messages
+answer is looked for as words, after `values.normal_text`. Beyond `FREE_WORDS` words the worth falls in proportion. Whole messages
 that the text repeats are taken out first, so that an answer that stands in the prompt must be said, not echoed; one that stands
 there but for letter case ("shout it: ...") must be said in its own. A negation ("not Paris") is not understood.
 `evaluation.answers.carries` is the honest measure of the same thing; this is the careful one.
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from toolhone.rewards.values import normal_text, same_number
 
 FREE_WORDS, FREE_WHERE_ASKED = 60, 10
-"""Words of a text beside the answer; fewer where the question holds the answer, so that it is not found by repeating."""
+"""Words beside the answer in a text (for a number: in its sentence); fewer where the question holds the answer."""
 SHORTEST_MESSAGE = 20
 """Characters of a message that counts as repeated."""
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
@@ -64,12 +64,14 @@ def without_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> 
 
 
 def _among_numbers(said: str, wanted: int | float, messages: Sequence[str]) -> float:
-    found = next(filter(None, map(_numbers, reversed(_SENTENCE_END.split(said)))), [])
+    claim = next((sentence for sentence in reversed(_SENTENCE_END.split(said)) if _numbers(sentence)), "")
+    found = _numbers(claim)
     if not any(same_number(wanted, number) for number in found):
         return 0.0
     asked = [number for message in messages for number in _numbers(message)]
     free = set() if any(same_number(wanted, number) for number in asked) else set(asked)
-    return 1 / (1 + len({number for number in found if number not in free and not same_number(wanted, number)}))
+    candidates = 1 + len({number for number in found if number not in free and not same_number(wanted, number)})
+    return min(1.0, FREE_WORDS / len(claim.split())) / candidates
 
 
 def _lines_ended(text: str) -> str:
