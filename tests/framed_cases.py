@@ -383,6 +383,13 @@ FORMS: dict[str, Form] = {
             ),
             ("<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</tool_call>", U, (("f", {"a": 1}),), None),
             ("<tool_call>\n<function=f>\n<parameter=a>\n1\n<tool_call>\n<function=g>\n</function>\n</tool_call>", U, (), None),
+            (
+                "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>so</function>\n</tool_call>\n"
+                "<tool_call>\n<function=g>\n<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>",
+                N,
+                (("g", {"b": 2}),),
+                None,
+            ),
             ("a <tool_call> b", X, (), "a <tool_call> b"),
         ),
     ),

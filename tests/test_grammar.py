@@ -288,12 +288,30 @@ def test_no_control_token_stands_in_an_argument_or_in_free_text() -> None:
         assert marks == (set() if begun is inside else {"<|im_end|>", "<|endoftext|>", "<tool_call>"})
 
 
+def test_a_mark_that_is_an_ordinary_added_token_stands_in_no_argument_either() -> None:
+    tokenizer = small_tokenizer(added=("[TOOL_CALL]", "[/TOOL_CALL]", "@@end@@"))
+    dialect = open_dialect(tokenizer, "tagged", "chatml")
+    constraint = Grammars(dialect, tokenizer)([tool("say", text=TEXT)])
+    follow(constraint, tokenizer.encode('[TOOL_CALL]{"name": "say", "parameters": {"text": "', control=True), tokenizer)
+    allowed = constraint.allowed()
+    assert not any(allowed[tokenizer.control_id(text)] for text in tokenizer.control_texts)
+
+
 def test_a_thought_may_stand_first_and_must_end_where_the_header_opens_it() -> None:
     tokenizer, dialect = opened("thinking")
     thought = tokenizer.encode("<think>\nhm {} [x]\n</think>\n\n", control=True)
     constraint = Grammars(dialect, tokenizer)(TOOLS)
     follow(constraint, thought, tokenizer)
     follow(constraint, tokenizer.encode('<tool_call>{"name":"stop","arguments":{}}</tool_call><|im_end|>', control=True), tokenizer)
+
+
+def test_free_text_begins_no_thought_that_does_not_end() -> None:
+    tokenizer, dialect = opened("chatml")
+    assert tokenizer.control_id("<think>") is None
+    for text, right in (("<think>hm</think>So.", True), ("So <think>.", True), ("<think>hm", False), ("\n<think>", False)):
+        constraint = Grammars(dialect, tokenizer)(TOOLS)
+        follow(constraint, tokenizer.encode(text), tokenizer)
+        assert constraint.allowed()[tokenizer.stop_ids(dialect.stop)[0]] == right, text
 
 
 def test_names_and_values_beyond_ascii_are_allowed_as_they_are() -> None:

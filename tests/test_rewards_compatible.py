@@ -94,6 +94,10 @@ def test_exact_compares_with_the_answer_itself_where_the_task_has_one_and_no_cal
     assert tool_call_exact(task({"answer": "42"}), reply("43")) == 0
 
 
+def test_exact_is_nothing_where_the_wanted_call_cannot_be_written():
+    assert tool_call_exact(task(wants(("odd name", {}))), reply("")) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "score"),
     [
@@ -211,6 +215,7 @@ def test_an_expression_has_five_functions_and_no_other_names():
         (Tagged().write(None, [ToolCall("f", {})]), 1.5),
         ("[TOOL_CALL] [/TOOL_CALL]", 1.0),
         ("[/TOOL_CALL] the name of parameters [TOOL_CALL]", 1.5),
+        ("[TOOL_CALL] name [/TOOL_CALL]", 1.0),
         ("[TOOL_CALL] name", -0.5),
         ('{"name": "f", "parameters": {}}', -0.5),
         ("", -0.5),

@@ -1,6 +1,7 @@
 """Our own rewards: a right answer earns 1, everything else less, and each mistake costs what it should."""
 
 import itertools
+import json
 
 import pytest
 
@@ -241,6 +242,16 @@ def test_repeating_the_whole_conversation_says_nothing():
     messages = ["Hi", "Hello, what can I do for you today?", "Nurse", "Healthcare"]
     assert without_echoes("\n".join(messages), messages) == ""
     assert without_echoes("Hi, nurse!", messages) == "hi, nurse!"
+
+
+def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
+    described = {"name": "sum", "description": 'Add numbers, for example "2 + 3" or "4 + 1".', "parameters": {"type": "object"}}
+    wanted = Task.from_dict(
+        {"id": "t", "messages": [{"role": "user", "content": "How?"}], "tools": [described, *TOOLS], "expect": {"answer": "4"}}
+    )
+    echo = json.dumps(wanted.tools[0].to_dict()) + " " * 200
+    assert right_answer(wanted, said(turn(text=echo)))["answer"] == 0.0
+    assert right_answer(wanted, said(turn(text="4")))["answer"] == 1.0
 
 
 # Marks in the text.

@@ -22,6 +22,7 @@ from typing import Any
 
 from toolhone.algorithms.dpo import check_plan, dpo
 from toolhone.algorithms.grpo import grpo
+from toolhone.algorithms.ppo import ppo
 from toolhone.algorithms.sft import Ending, Hooks, sft
 from toolhone.algorithms.stage import Stage
 from toolhone.backends.base import Sampler, Trainer
@@ -60,7 +61,7 @@ Algorithm = Callable[[Trainer, Sequence[Row], Sequence[Row], Run, Hooks, Path | 
 """What `algorithms.sft.sft` is; one of the user's own is called in the same way."""
 Doing = Callable[[Trainer, Stage, Run, Path | None], Ending]
 """What `algorithms.grpo.grpo` is."""
-BY_DOING: Mapping[str, Doing] = {"grpo": grpo}
+BY_DOING: Mapping[str, Doing] = {"grpo": grpo, "ppo": ppo}
 Begun = tuple[Bench, Materials, Callable[[Run, Hooks, Path | None], Ending]]
 """Everything opened and rendered, and what starts the training."""
 Begin = Callable[[Experiment, Registry, Measures, Progress], Begun]

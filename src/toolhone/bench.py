@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.algorithms.pairs import Pairing
-from toolhone.algorithms.rollouts import scorer
 from toolhone.algorithms.sft import Hooks, Validation
 from toolhone.algorithms.stage import Stage
 from toolhone.backends.base import Lora, Sampler, SamplingParams
@@ -27,6 +26,7 @@ from toolhone.data.gather import Materials
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.certificate import Wanted, open_certified
+from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import Outcome, Rules, Then
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError
@@ -37,12 +37,14 @@ from toolhone.evaluation.metrics import RATES, Evaluation, can_run
 from toolhone.model_ref import adapter_of, resolve_model
 from toolhone.owncode import is_own_code, load_named
 from toolhone.progress import Progress
-from toolhone.rewards.own import Reward, load_rewards
+from toolhone.rewards.compose import Payroll, Schedule
+from toolhone.rewards.library import warnings_for
+from toolhone.rewards.own import Paid, Reward, load_rewards
 from toolhone.rows import Row
 from toolhone.run import Run
 from toolhone.schema import Task
 from toolhone.sections import Experiment
-from toolhone.sections_rl import EpisodeSection
+from toolhone.sections_rl import EpisodeSection, RewardSection
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
 
@@ -131,17 +133,19 @@ class Bench:
             live = task.expect.answer is not None and can_run(task, self.registry.runnable)
             return _rules(rl.episode, turns, live if rl.episode.to_the_end is None else rl.episode.to_the_end)
 
-        return Stage(
-            tasks,
-            self.registry,
-            policy,
-            scorer(self.measures.rewards),
-            lambda _step, _means: None,
-            rules,
-            self._reference(run),
-            lambda ids: self.tokenizer.decode(list(ids)),
-            hooks,
-        )
+        payroll = Payroll(Schedule.of(rewarded(rl.reward)))
+
+        def score(task: Task, episode: Episode) -> Paid:
+            return fined(payroll.pay(task, episode), episode.penalties * rl.episode.penalty)
+
+        def observe(step: int, metrics: Mapping[str, float]) -> None:
+            if (sentence := payroll.observe(step, metrics)) is not None:
+                self.progress.report(sentence)
+
+        for sentence in warnings_for([name for phase in payroll.schedule.phases for name in (r.name for r in phase.rewards)]):
+            self.progress.report(f"note: {sentence}")
+        told = lambda ids: self.tokenizer.decode(list(ids))  # noqa: E731
+        return Stage(tasks, self.registry, policy, score, observe, rules, self._reference(run), told, hooks, payroll)
 
     def _reference(self, run: Run) -> Sampler | None:
         """The policy as the run began with it, where the KL to it counts; kept in the run, so that a resumed one has it."""
@@ -173,6 +177,16 @@ class Bench:
         self.certificate.save(folder)
         if self.trainer.engine.lora is None:
             self.tokenizer.save(folder)
+
+
+def rewarded(section: RewardSection) -> RewardSection:
+    """The rewards of an experiment; our own `tool_use` where it names none."""
+    return section if section.functions or section.phases else section.model_copy(update={"functions": ["tool_use"]})
+
+
+def fined(paid: Paid, fine: float) -> Paid:
+    """What an episode earned, less a fine for the turns that are penalised."""
+    return Paid(paid.total - fine, {**paid.parts, "penalty": -fine}) if fine else paid
 
 
 def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Rules:

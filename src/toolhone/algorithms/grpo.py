@@ -42,19 +42,20 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
     plan, seed = run.experiment.training, run.experiment.seed
     rl, total = plan.rl, plan.steps or max(1, round(plan.epochs * len(stage.tasks) / plan.batch_size))
     state = resume(trainer, run, resume_from)
+    stage.restore(run, resume_from)
     started, clock, scores = time.monotonic() - state.seconds, Clock(), ""
-    sampler: Sampler | None = None
+    sampler, taken = trainer.snapshot(), state.step
     stage.hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
         while state.step < total and not stopping():
             step = state.step
-            if sampler is None or step % rl.sampler_refresh_every == 0:
-                sampler = trainer.snapshot()
+            if step - taken >= rl.sampler_refresh_every:
+                sampler, taken = trainer.snapshot(), step
             with clock.on("sample"):
                 tasks = next_tasks(stage.tasks, plan.batch_size, seed, step)
                 policy = stage.policy(sampler, seed * 1_000_003 + step)
                 groups = play_groups(policy, tasks, rl.group_size, stage.registry, stage.score, stage.rules)
-            metrics = rollout_metrics(groups)
+            metrics = rollout_metrics(groups) | {"staleness": float(step - taken)}
             learned = [group for group in groups if has_signal(group.rewards)]
             with clock.on("reference"):
                 rows = _rows(learned, rl, stage.reference)
@@ -62,14 +63,15 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
                 metrics["sampler_gap"] = sampler_gap(sampler, [row for group in rows for row in group], rl.temperature)
             with clock.on("train"):
                 metrics |= _learn(trainer, rows, run, step, total)
-            stage.observe(step, metrics)
             state.step += 1
+            stage.observe(state.step, metrics)
+            stage.remember(state)
             state.seconds = time.monotonic() - started
-            metrics["staleness"] = float(step % rl.sampler_refresh_every)
             stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
             report(metrics | clock.take(), groups, state, total, run, stage)
             if due(state.step, plan.save_every, total):
                 save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
+                taken = -rl.sampler_refresh_every  # a run that goes on from here takes a fresh snapshot; so does this one
             if due(state.step, plan.validate_every, total):
                 scores = validate(trainer, (), state, run, stage.hooks)
         stopped = stopping()

@@ -90,6 +90,7 @@ def ppo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = Non
     _refuse(rl, stage)
     critic = open_critic(trainer, rl.ppo)
     state = _resume(trainer, critic, run, resume_from)
+    stage.restore(run, resume_from)
     started, clock, scores, in_vain = time.monotonic() - state.seconds, Clock(), "", 0
     sampler, taken = trainer.snapshot(), state.step
     stage.hooks.progress.start("training", total, state.step)
@@ -113,8 +114,9 @@ def ppo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = Non
                 metrics |= learned | _learn(trainer, rows, run, step, total)
             state.beta, state.critic = steered(state.beta, metrics, rl.ppo), {} if critic is None else critic.state()
             in_vain = wasted(metrics, in_vain)
-            stage.observe(step, metrics)
             state.step += 1
+            stage.observe(state.step, metrics)
+            stage.remember(state)
             state.seconds = time.monotonic() - started
             stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
             report(metrics | clock.take(), groups, state, total, run, stage)

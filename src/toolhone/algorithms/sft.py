@@ -61,6 +61,8 @@ class State:
     step: int = 0
     seconds: float = 0.0
     best_score: float | None = None
+    phase: dict[str, int] = field(default_factory=dict)
+    """Which phase of the rewards holds, where there are phases."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import RunError
+from toolhone.rewards.compose import Payroll, PhaseState
 from toolhone.rewards.own import Paid
 from toolhone.rows import Row
 from toolhone.run import Run
@@ -35,7 +37,8 @@ class Stage:
 
     tasks: what it may play. policy: a policy for a sampler and a seed. score: what an episode earns, at a step. observe: told the
     mean of each reward after a step, so that phases can change. rules: how far a task is played. reference: the policy that the
-    KL is measured against, None where its weight is 0. decode: ids to text, for the log.
+    KL is measured against, None where its weight is 0. decode: ids to text, for the log. phases: which rewards hold, where they
+    change while training goes on.
     """
 
     tasks: Sequence[Task]
@@ -47,6 +50,18 @@ class Stage:
     reference: Sampler | None
     decode: Callable[[Sequence[int]], str]
     hooks: Hooks
+    phases: Payroll | None = None
+
+    def remember(self, state: State) -> None:
+        """Note in the state of a run which phase of the rewards holds."""
+        if self.phases is not None:
+            state.phase = self.phases.state.to_dict()
+
+    def restore(self, run: Run, resume_from: Path | None) -> None:
+        """Go on in the phase that a checkpoint noted."""
+        saved = {} if resume_from is None else run.state(resume_from).get("phase") or {}
+        if self.phases is not None and saved:
+            self.phases.state = PhaseState.from_dict(saved)
 
 
 @dataclass

@@ -32,14 +32,17 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _ALONE = re.compile(rf"([-−+]?)\s*[$€£¥]?\s*({_DIGITS})\s*%?\.?", re.ASCII)
 
 
-def stated(text: str, answer: str, messages: Sequence[str]) -> float:
-    """How much of the text's claim is the answer, in [0, 1]. `messages` are the texts that came before."""
-    wanted = _ALONE.fullmatch(answer.strip())
+def stated(text: str, answer: str, messages: Sequence[str], around: Sequence[str] = ()) -> float:
+    """How much of the text's claim is the answer, in [0, 1].
+
+    `messages` are the texts that came before, `around` others of the prompt (descriptions of tools) that are no answers either.
+    """
+    wanted, echoes = _ALONE.fullmatch(answer.strip()), [*messages, *around]
     if wanted:
-        said = without_echoes(_lines_ended(text), list(map(_lines_ended, messages)), len(answer))
+        said = without_echoes(_lines_ended(text), list(map(_lines_ended, echoes)), len(answer))
         return _among_numbers(said, _value(wanted), messages)
     words = normal_text(answer)
-    said = without_echoes(text, messages, len(words))
+    said = without_echoes(text, echoes, len(words))
     if not words or not has_words(said, words) or (words in _OPPOSITE and has_words(said, _OPPOSITE[words])):
         return 0.0
     free = FREE_WORDS
@@ -75,8 +78,8 @@ def _among_numbers(said: str, wanted: int | float, messages: Sequence[str]) -> f
 
 
 def _lines_ended(text: str) -> str:
-    """The text with its lines as sentences."""
-    return re.sub(r"\s*\n\s*", ". ", text.strip())
+    """The text with its lines as sentences, and without the strokes that JSON puts before quotes."""
+    return re.sub(r"\s*\n\s*", ". ", text.strip().replace("\\", ""))
 
 
 def _numbers(text: str) -> list[int | float]:

@@ -10,7 +10,7 @@ turn that could not be read. Where no other call is left, those count after all,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,10 +20,12 @@ from toolhone.episodes.episode import Episode
 from toolhone.rewards.final_answer import without_echoes
 from toolhone.rewards.marks import forged
 from toolhone.rewards.matching import Match, match_calls
-from toolhone.schema import ExpectedCall, Task, Tool, ToolCall
+from toolhone.schema import ExpectedCall, Json, Task, Tool, ToolCall
 from toolhone.tools.registry import Outcome
 
 REJECTED = (Outcome.UNKNOWN_TOOL, Outcome.INVALID_ARGUMENTS)
+LONG_TEXT = 200
+"""Characters of a text that may hold a description of a tool."""
 FREE_CHARACTERS = 400
 """Of a text beside calls; longer ones cost."""
 
@@ -113,6 +115,12 @@ class Seen:
         """The texts of the task's messages."""
         return [message.content for message in self.task.messages if message.content]
 
+    @cached_property
+    def around(self) -> list[str]:
+        """The descriptions in the task's tools; none where what was said at the end is too short to repeat one of note."""
+        tools = self.task.tools if len(self.text) > LONG_TEXT else ()
+        return [text for tool in tools for text in (tool.description, *_descriptions(tool.parameters)) if text]
+
     @property
     def text(self) -> str:
         """What was said at the end, as text or by a call that answers."""
@@ -135,6 +143,15 @@ class Seen:
         turns = self.episode.turns
         texts = [turn.message.content or "" for turn in turns if turn.message.tool_calls or self.task.expect.answer is not None]
         return sum(max(0, len(text) - FREE_CHARACTERS) for text in texts)
+
+
+def _descriptions(schema: Json) -> Iterator[str]:
+    """The texts under `description`, however deep."""
+    for key, value in schema.items() if isinstance(schema, Mapping) else ():
+        if key == "description" and isinstance(value, str):
+            yield value
+        for inner in value if isinstance(value, list) else [value]:
+            yield from _descriptions(inner)
 
 
 def _asked_for(call: ToolCall, wanted: Sequence[ExpectedCall]) -> bool:

@@ -165,7 +165,7 @@ def _no_call(seen: Seen) -> float:
 
 
 def _answer(seen: Seen) -> float:
-    return stated(seen.episode.answer or "", seen.task.expect.answer or "", seen.before)
+    return stated(seen.episode.answer or "", seen.task.expect.answer or "", seen.before, seen.around)
 
 
 def _fines(seen: Seen) -> Parts:
