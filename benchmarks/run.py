@@ -1,6 +1,6 @@
 """All benchmarks, one after the other: `make bench`. Each is a script of its own; see its first lines for what it measures.
 
-python benchmarks/run.py [name ...]        names: memory, sft_speed
+python benchmarks/run.py [name ...]        names: constrained_speed, memory, sft_speed
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 COMMANDS = {
     "memory": [["memory.py"], ["memory.py", "--full"]],
+    "constrained_speed": [["constrained_speed.py"], ["constrained_speed.py", "--dialect", "native"]],
     "sft_speed": [["sft_speed.py", "--model", "pico"], ["sft_speed.py", "--model", "small", "--steps", "6", "--batch", "16"]],
 }
 

@@ -24,7 +24,7 @@ from toolhone.dialects.grammar_styles import JsonStyle, text_until
 from toolhone.dialects.grammar_text import FreeText
 from toolhone.dialects.grammar_values import Values
 from toolhone.dialects.json_object import JsonObject
-from toolhone.dialects.lark import Rules, in_turn, one_of
+from toolhone.dialects.lark import Rules, exactly, in_turn, one_of
 from toolhone.dialects.native import PROBE_TOOLS, NativeDialect
 from toolhone.dialects.written import WrittenDialect
 from toolhone.errors import DialectError
@@ -61,8 +61,12 @@ class _Turn:
         thought = self.habits.thought
         if any(stop in thought.open + thought.close for stop in self.habits.stop):
             return ""
-        closes = text_until(self.rules, thought.close)
-        return closes if self.habits.opens_thought else f"({in_turn(self.free.gap, *self.rules.terms(thought.open), closes)})?"
+        rules, closes = self.rules, text_until(self.rules, thought.close)
+        if self.habits.opens_thought:
+            return closes
+        plain = rules.parts(thought.open) == [thought.open] and rules.token(thought.open) is None
+        opens = rules.terminal(rf"/[ \n]{{0,2}}{exactly(thought.open)}/") if plain else ""
+        return f"({in_turn(opens, closes) if plain else in_turn(self.free.gap, *rules.terms(thought.open), closes)})?"
 
     def _answer(self) -> str:
         """A turn without calls; the syntax `json` has a form for it."""
