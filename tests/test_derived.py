@@ -109,6 +109,14 @@ def test_values_without_types_are_read_by_the_schema() -> None:
         dialect.render(Conversation((USER, Message("assistant", None, None, calls)), (Tool("f"),)))
 
 
+def test_a_quoted_value_may_hold_quotes_and_what_looks_like_the_next_argument_s_name() -> None:
+    dialect = prove_native(made_up(CALLS["attributes"][0]))
+    call = ToolCall("f", {"o": {"k": "  tea ", "t": 2}, "a": 'he said "no" b'})
+    text = trained(dialect.render(Conversation((USER, Message("assistant", None, None, (call,))), TOOLS)))[0]
+    assert text == '<act:f o="{"k": "  tea ", "t": 2}" a="he said "no" b"/>⟪end⟫'
+    assert dialect.parse(text, TOOLS).calls == (call,)
+
+
 def test_marks_have_slots_for_names_ids_and_numbers() -> None:
     def written(calls: Sequence[ToolCall]) -> str:
         ones = (f"#{k + 1}:{call.name}#call0000{k}# {call.name}!{call.arguments!r}!;" for k, call in enumerate(calls))

@@ -7,20 +7,24 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from dialect_kinds import KINDS, opened
 from dialect_models import QWEN_LIKE, small_tokenizer
 from made_up_templates import ADDRESSED, CALLS, OWN_THOUGHT, WITHOUT_END, made_up
 from template_zoo import zoo_dialect, zoo_parameters
+from toolhone import api
+from toolhone.api import evaluate, open_model
 from toolhone.backends import constraint as constraint_module
 from toolhone.backends.base import SamplingParams, check_unconstrained
 from toolhone.backends.constraint import GrammarConstraint, Grammars
 from toolhone.backends.toy import open_toy
+from toolhone.cli.main import app
 from toolhone.dialects.base import Dialect, Problem
 from toolhone.dialects.choose import open_dialect
 from toolhone.dialects.framed import Framed
@@ -28,9 +32,9 @@ from toolhone.dialects.grammar import grammar_of
 from toolhone.dialects.native import NativeDialect
 from toolhone.dialects.probe import prove_native
 from toolhone.episodes.policy import TokenPolicy, Turn
-from toolhone.errors import CapabilityError, DialectError
+from toolhone.errors import CapabilityError, DialectError, ModelError
 from toolhone.rows import Row
-from toolhone.schema import Conversation, Message, Tool, ToolCall
+from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 
 
@@ -493,3 +497,30 @@ def test_grammars_are_compiled_once_for_a_set_of_tools_and_forgotten_in_their_or
     for name in ("a", "b", "b", "c", "a"):
         grammars([tool(name)])
     assert asked == ["a", "b", "c", "a"]
+
+
+def test_the_setting_binds_what_a_model_says_and_refuses_tools_before_it_plays() -> None:
+    model = open_model(
+        "pico", overrides=["evaluation.constrained=true", "evaluation.temperature=1", "evaluation.max_new_tokens=24"]
+    )
+    assert isinstance(model.policy().constrain, Grammars)
+    assert open_model("pico").policy().constrain is None
+    good = Task("a", (USER,), TOOLS, Expect(no_call=True))
+    assert evaluate(model, [good]).outcomes
+    bad = Task("b", (USER,), (*TOOLS, Tool("f", "", schema((), a={"not": TEXT}))), Expect(no_call=True))
+    with pytest.raises(DialectError, match="'f'"):
+        evaluate(model, [good, bad])
+
+
+@pytest.mark.parametrize("verb", ["eval", "chat"])
+def test_the_flag_is_another_spelling_of_the_setting(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+
+    def seen(*given: Any) -> None:
+        asked.append(given[2])
+        raise ModelError("seen")
+
+    monkeypatch.setattr(api, "open_model", seen)
+    with pytest.raises(ModelError, match="seen"):
+        typer.main.get_command(app)([verb, "pico", "--constrained"], standalone_mode=False)
+    assert list(asked[0]) == ["evaluation.constrained=true"]

@@ -160,12 +160,20 @@ def test_a_wrong_argument_is_what_other_rows_have_there_where_they_have_somethin
     assert values[0] in ({"city": "Bergen", "nights": 2}, {"city": "Oslo", "nights": 5})
 
 
+def test_an_argument_that_cannot_be_made_wrong_gives_no_pair() -> None:
+    far = replace(
+        TALKS[0], messages=(TALKS[0].messages[0], Message("assistant", None, tool_calls=(ToolCall("book", {"city": 1e300}),)))
+    )
+    assert not corrupted(decisions_of([far]), DIALECT, 0, kinds=[Kind.WRONG_ARGUMENT]).pairs
+
+
 def _booking(city: str, nights: int) -> Message:
     return Message("assistant", None, tool_calls=(ToolCall("book", {"city": city, "nights": nights}),))
 
 
 def test_a_missing_argument_is_a_required_one_where_there_is_one() -> None:
-    assert only(Kind.MISSING_ARGUMENT).tool_calls == (ToolCall("book", {"nights": 2}),)
+    for seed in range(8):
+        assert only(Kind.MISSING_ARGUMENT, seed=seed).tool_calls == (ToolCall("book", {"nights": 2}),)
 
 
 def test_a_missing_call_is_one_of_several_or_words_in_place_of_the_only_one() -> None:
@@ -189,6 +197,13 @@ def test_a_malformed_reply_is_raw_text_that_the_dialect_cannot_read(seed: int) -
     text = pair.preference.rejected[0].content or ""
     assert DIALECT.parse(text, TOOLS).problem is not Problem.NONE
     assert text != written(decision, DIALECT)
+
+
+def test_text_that_is_still_read_after_something_was_taken_out_is_not_called_malformed() -> None:
+    talk = replace(TALKS[0], messages=(TALKS[0].messages[0], _booking("(a) [b] {c} 'd' : e", 2)))
+    for seed in range(40):
+        for pair in corrupted(decisions_of([talk]), DIALECT, seed, kinds=[Kind.MALFORMED]).pairs:
+            assert DIALECT.parse(pair.preference.rejected[0].content or "", TOOLS).problem is not Problem.NONE
 
 
 def test_mistakes_are_counted_by_kind_and_what_has_none_is_counted_too() -> None:

@@ -19,7 +19,7 @@ NAMES = {
     *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo"),
 }
 REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer"}
-STANDING = sorted(name for name in NAMES if read_preset(name)["training"]["method"] in ("sft", "dpo"))
+STANDING = sorted(name for name in NAMES if read_preset(name)["training"]["method"] in ("sft", "dpo", "ppo", "grpo"))
 
 
 def preset(name: str, *overrides: str) -> Experiment:

@@ -67,6 +67,7 @@ def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
 
 def test_every_attack_is_played_on_the_shipped_tasks():
     assert set(ATTACKS) >= ASKED_FOR
+    assert all(0 <= one.bound < 1 for one in ATTACKS.values())
     report = attacked(OWN[0])
     assert set(report.worst) == set(ATTACKS)
     assert report.tasks == len(PROBES)

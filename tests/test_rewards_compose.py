@@ -71,6 +71,15 @@ def test_phases_follow_one_another_by_steps_and_by_scores():
     assert state == PhaseState(2, 20)
 
 
+def test_the_steps_of_a_phase_are_counted_from_its_beginning():
+    plan = schedule(phase("tool_call_function", steps=4), phase("tool_call_params", steps=3), phase("tool_call_exact"))
+    state, changes = PhaseState(), []
+    for step in range(1, 12):
+        before, state = state, plan.after(state, step, {})
+        changes += [step] if state != before else []
+    assert changes == [4, 7]
+
+
 def test_a_score_at_the_threshold_is_enough_and_all_of_several_must_be_there():
     plan = schedule(phase(*NAMES, until={"tool_call_function": 0.9, "exact_match": 0.5}), phase("tool_call_exact"))
     start = PhaseState()

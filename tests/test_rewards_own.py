@@ -218,6 +218,7 @@ def test_fines_have_an_end():
         ("3 * 12 is 36.\nSo 31 are left.\nEnjoy!", "31", [], 1),
         ("It is 30. It is 31. It is 32.", "31", [], 0),
         ("It is 3.5 now.", "3.5", [], 1),
+        ("word " * 119 + "31", "31", [], 0.5),
         ("7, 9", "7", ["Is 7 or 9 prime?"], 1 / 2),
         ("no idea", "816", [], 0),
         ("", "816", [], 0),
@@ -245,7 +246,9 @@ def test_repeating_the_whole_conversation_says_nothing():
 
 
 def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
-    described = {"name": "sum", "description": 'Add numbers, for example "2 + 3" or "4 + 1".', "parameters": {"type": "object"}}
+    terms = {"type": "array", "items": {"type": "string", "description": "A term. It is for example 1 or 4."}}
+    schema = {"type": "object", "properties": {"terms": terms}}
+    described = {"name": "sum", "description": 'Add numbers, for example "2 + 3" or "4 + 1".', "parameters": schema}
     wanted = Task.from_dict(
         {"id": "t", "messages": [{"role": "user", "content": "How?"}], "tools": [described, *TOOLS], "expect": {"answer": "4"}}
     )

@@ -45,7 +45,7 @@ from toolhone.owncode import is_own_code, load_named
 from toolhone.progress import Progress, Silent
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run, read_json, write_json, writing
-from toolhone.schema import Task
+from toolhone.schema import Json, Task
 from toolhone.sections import Experiment, ToolResultsSection
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.loading import open_registry
@@ -119,7 +119,7 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
         _check_ending(plan.training.method, ending, run)
         if ending is Ending.FINISHED and plan.evaluation.at_end and materials.tasks:
             result = bench.evaluate(bench.trainer.snapshot(), materials.tasks[: plan.evaluation.num_samples], progress)
-            write_folder(result, run.folder / "evaluation", bench.certificate.to_dict(), overwrite=True)
+            write_folder(result, run.folder / "evaluation", format_of_run(bench.certificate, plan), overwrite=True)
             trackers.log(_last_step(run), "evaluation", scores_of(result)[0])
         run.trackers = None
     return run, ending
@@ -230,8 +230,13 @@ def evaluate(
     measures, turns = Measures.of(model.experiment), model.experiment.evaluation.max_turns
     result = play_and_judge(policy, chosen, model.registry, progress, turns, measures.metrics, measures.rewards)
     if out is not None:
-        write_folder(result, Path(out), model.certificate.to_dict())
+        write_folder(result, Path(out), format_of_run(model.certificate, model.experiment))
     return result
+
+
+def format_of_run(certificate: Certificate, plan: Experiment) -> dict[str, Json]:
+    """The certificate as an evaluation folder keeps it: with a word on whether a grammar helped."""
+    return {**certificate.to_dict(), "constrained": plan.evaluation.constrained}
 
 
 def open_model(

@@ -18,7 +18,7 @@ from typing import Any
 from toolhone.algorithms.pairs import Pairing
 from toolhone.algorithms.sft import Hooks, Validation
 from toolhone.algorithms.stage import Stage
-from toolhone.backends.base import Lora, Sampler, SamplingParams
+from toolhone.backends.base import Lora, Sampler, SamplingParams, check_unconstrained
 from toolhone.backends.constraint import Grammars
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
@@ -127,6 +127,7 @@ class Bench:
 
         def policy(sampler: Sampler, seed: int) -> TokenPolicy:
             params = SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32)
+            check_unconstrained(params, self.plan.training.method)
             return TokenPolicy(sampler, self.dialect, self.tokenizer, params, self.trainer.engine.max_context)
 
         def rules(task: Task) -> Rules:

@@ -240,8 +240,10 @@ class Tally:
         self.started += time.monotonic() - before
 
     def means(self) -> Metrics:
-        """Per step the loss and the gradient's norm, per pair what the loss counts in pairs, per trained token the KL."""
-        steps, pairs, tokens = (max(1.0, float(n)) for n in (self.steps, self.sums.get("pairs", 0), self.sums.get("tokens", 0)))
+        """Per step the loss and the gradient's norm, per pair what the loss counts in pairs, per chosen token the KL."""
+        steps, pairs, tokens = (
+            max(1.0, float(n)) for n in (self.steps, self.sums.get("pairs", 0), self.sums.get("chosen_tokens", 0))
+        )
         return {
             "loss": self.sums.get("loss", 0.0) / steps,
             **{name: self.sums.get(name, 0.0) / pairs for name in PER_PAIR},

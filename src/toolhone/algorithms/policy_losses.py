@@ -112,8 +112,8 @@ def preference_loss(
     which the sum over the chosen row counts for the pair. label_smoothing: the chance that a label is wrong (Mitchell 2023,
     conservative DPO). length_normalised: means over tokens in place of sums (IPO always takes means, as TRL does); both want
     `share` (`reply_shares`). Metrics are sums over pairs: `pairs`, `margin` (beta times the difference of log-ratios), `accuracy`,
-    `chosen_reward`, `rejected_reward`, `chosen_logp`, `rejected_logp` (sums over a side's tokens); and sums over trained tokens:
-    `tokens`, `kl_reference` (k3 on the tokens of both sides).
+    `chosen_reward`, `rejected_reward`, `chosen_logp`, `rejected_logp` (sums over a side's tokens); `tokens` counts the
+    trained ones, `chosen_tokens` those of the chosen sides, over which `kl_reference` is the sum of k3.
     """
     config = {"beta": beta, "label_smoothing": label_smoothing, "length_normalised": float(length_normalised)}
 
@@ -133,7 +133,8 @@ def preference_loss(
         said = ops.stop_gradient(ops.sum(ops.where(batch.mask, logp, 0.0), 1))
         metrics = {
             "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)),
-            "kl_reference": ops.sum(ops.stop_gradient(k3(ops, logp, batch))),
+            "chosen_tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)[0::2]),
+            "kl_reference": ops.sum(ops.stop_gradient(k3(ops, logp, batch))[0::2]),
             "chosen_logp": ops.sum(said[0::2]),
             "rejected_logp": ops.sum(said[1::2]),
             "pairs": ops.sum(ops.where(held > -1e30, 1.0, 0.0)),

@@ -1,13 +1,13 @@
 """The attack suite: plays every attack on every task and says which of them a reward pays too well.
 
     report = attack(reward, tasks, Tagged())
-    report.holes                     # [Hole(attack, task, pay, gold, nothing, texts), ...], the worst task of each attack
+    report.holes                     # the worst try of each attack that is one: what was said, what it and the right answer earn
     report.skipped                   # tasks that could not be played, by reason
 
-A hole is an attack that earns at least what the right answer earns, or a larger share than its bound of the way from saying
-nothing (the best of the empty replies) to the right answer. Shares do not depend on a reward's scale or zero. Where the right
-answer earns no more than silence, silence is the hole, and so is what earns as much. A reward is attacked on the tasks that it
-judges. What the attacks are is said in `attacks`, how they are played in `scene`.
+A hole is an attack that earns a larger share than its bound (which is below 1) of the way from saying nothing (the best of the
+empty replies) to the right answer. Shares do not depend on a reward's scale or zero. Where the right answer earns no more than
+silence, silence is the hole, and so is what earns as much. A reward is attacked on the tasks that it judges. What the attacks are
+is said in `attacks`, how they are played in `scene`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Try:
     def is_hole(self) -> bool:
         if self.share is None:
             return self.pay >= max(self.gold, self.nothing) - _SLACK
-        return self.pay >= self.gold - _SLACK or self.share > self.attack.bound + _SLACK
+        return self.share > self.attack.bound + _SLACK
 
     @property
     def badness(self) -> tuple[bool, float]:
