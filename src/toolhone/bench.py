@@ -26,20 +26,19 @@ from toolhone.data.gather import Materials
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.certificate import Wanted, open_certified
-from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import Outcome, Rules, Then
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError
 from toolhone.evaluation.evaluate import Metric
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.familiar import known_metric
-from toolhone.evaluation.metrics import RATES, Evaluation, can_run
+from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
 from toolhone.model_ref import adapter_of, resolve_model
 from toolhone.owncode import is_own_code, load_named
 from toolhone.progress import Progress
 from toolhone.rewards.compose import Payroll, Schedule
 from toolhone.rewards.library import warnings_for
-from toolhone.rewards.own import Paid, Reward, load_rewards
+from toolhone.rewards.own import Reward
 from toolhone.rows import Row
 from toolhone.run import Run
 from toolhone.schema import Task
@@ -69,8 +68,8 @@ class Measures:
                 )
             else:
                 own[key] = load_named(name, Path.cwd(), "a metric")
-        reward = plan.training.rl.reward
-        return Measures(own, load_rewards(reward.functions, reward.weights))
+        schedule = Schedule.of(plan.training.rl.reward)
+        return Measures(own, schedule.rewards(schedule.last))
 
 
 class Bench:
@@ -134,10 +133,7 @@ class Bench:
             live = task.expect.answer is not None and can_run(task, self.registry.runnable)
             return _rules(rl.episode, turns, live if rl.episode.to_the_end is None else rl.episode.to_the_end)
 
-        payroll = Payroll(Schedule.of(rewarded(rl.reward)))
-
-        def score(task: Task, episode: Episode) -> Paid:
-            return fined(payroll.pay(task, episode), episode.penalties * rl.episode.penalty)
+        payroll = Payroll(Schedule.of(rewarded(rl.reward), METRICS), penalty=rl.episode.penalty)
 
         def observe(step: int, metrics: Mapping[str, float]) -> None:
             if (sentence := payroll.observe(step, metrics)) is not None:
@@ -146,7 +142,7 @@ class Bench:
         for sentence in warnings_for([name for phase in payroll.schedule.phases for name in (r.name for r in phase.rewards)]):
             self.progress.report(f"note: {sentence}")
         told = lambda ids: self.tokenizer.decode(list(ids))  # noqa: E731
-        return Stage(tasks, self.registry, policy, score, observe, rules, self._reference(run), told, hooks, payroll)
+        return Stage(tasks, self.registry, policy, payroll.pay, observe, rules, self._reference(run), told, hooks, payroll)
 
     def _reference(self, run: Run) -> Sampler | None:
         """The policy as the run began with it, where the KL to it counts; kept in the run, so that a resumed one has it."""
@@ -183,11 +179,6 @@ class Bench:
 def rewarded(section: RewardSection) -> RewardSection:
     """The rewards of an experiment; our own `tool_use` where it names none."""
     return section if section.functions or section.phases else section.model_copy(update={"functions": ["tool_use"]})
-
-
-def fined(paid: Paid, fine: float) -> Paid:
-    """What an episode earned, less a fine for the turns that are penalised."""
-    return Paid(paid.total - fine, {**paid.parts, "penalty": -fine}) if fine else paid
 
 
 def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Rules:

@@ -179,6 +179,8 @@ def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
         _change_at(values, keys, lambda text: str((base / Path(text).expanduser()).resolve()))
     for keys in CODE_KEYS:
         _change_at(values, keys, lambda text: anchored(text, base))
+    for phase in _at(values, ("training", "rl", "reward", "phases")) or []:
+        _change_at({"phase": phase}, ("phase", "functions"), lambda text: anchored(text, base))
     model = values.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str) and (base / model["name"]).is_dir():
         model["name"] = str((base / model["name"]).resolve())
@@ -190,9 +192,7 @@ def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
 def _change_at(values: dict[str, Any], keys: Sequence[str], change: Callable[[str], str]) -> None:
     """Change the text, or each text of the list, that stands at a key; what is not there, or is something else, stays."""
     *parents, last = keys
-    section: Any = values
-    for parent in parents:
-        section = section.get(parent) if isinstance(section, dict) else None
+    section = _at(values, parents)
     if not isinstance(section, dict):
         return
     value = section.get(last)
@@ -200,6 +200,13 @@ def _change_at(values: dict[str, Any], keys: Sequence[str], change: Callable[[st
         section[last] = change(value)
     elif isinstance(value, list):
         section[last] = [change(text) if isinstance(text, str) else text for text in value]
+
+
+def _at(values: Any, keys: Sequence[str]) -> Any:
+    """What stands at these keys; None where nothing does."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
 
 
 def _anchored_tool(tool: Any, base: Path) -> Any:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
-from toolhone.rewards.own import Paid, Reward, load_rewards, pay
+from toolhone.rewards.own import PENALTY, Paid, Reward, load_rewards, pay
 from toolhone.schema import Json, Task
 from toolhone.sections_rl import RewardPhase, RewardSection
 
@@ -112,10 +112,11 @@ class Payroll:
 
     schedule: Schedule
     state: PhaseState = PhaseState()
+    penalty: float = PENALTY
 
     def pay(self, task: Task, episode: Episode) -> Paid:
         """What an episode earns in the present phase."""
-        return pay(self.schedule.rewards(self.state), task, episode)
+        return pay(self.schedule.rewards(self.state), task, episode, self.penalty)
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
         """Take what was measured after a step; a sentence when another phase begins."""

@@ -27,7 +27,7 @@ from toolhone.rewards.named import Function
 from toolhone.schema import Task
 
 PENALTY = 0.5
-"""Off the total for each turn for which an episode's rules say `penalise`."""
+"""Off the total for each turn for which an episode's rules say `penalise`, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ def _load(spec: str, weight: float) -> Reward:
     )
 
 
-def pay(rewards: Sequence[Reward], task: Task, episode: Episode) -> Paid:
-    """The total and the parts of one episode. Turns that its rules penalise cost `PENALTY` each, as the part `penalty`."""
+def pay(rewards: Sequence[Reward], task: Task, episode: Episode, penalty: float = PENALTY) -> Paid:
+    """The total and the parts of one episode. Turns that its rules penalise cost `penalty` each, as the part of that name."""
     total, parts = 0.0, dict[str, float]()
     if episode.penalties:
-        total = parts["penalty"] = -PENALTY * episode.penalties
+        total = parts["penalty"] = -penalty * episode.penalties
     for reward in rewards:
         given = _given(reward, task, episode)
         total += reward.weight * sum(given.values())
