@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolhone.data.doctor.arguments import null_padding, plainly_right, problems_of, without_paths
+from toolhone.data.doctor.arguments import null_padding, plainly_right, problems_of, without_paths, without_schema_nulls
 from toolhone.schema import Tool
 
 TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
@@ -87,3 +87,9 @@ def test_the_quick_look_never_accepts_what_the_validator_refuses() -> None:
 def test_a_null_is_padding_only_where_it_stands_for_nothing(parameters: Any, arguments: Any, paths: list[str]) -> None:
     assert list(null_padding(arguments, parameters)) == paths
     assert list(null_padding(without_paths(arguments, paths), parameters)) == []
+
+
+def test_a_null_list_of_choices_is_padding_too() -> None:
+    schema = {"type": "object", "properties": {"unit": {"type": "string", "enum": None}, "size": {"enum": [1, None]}}}
+    mended = without_schema_nulls(schema)
+    assert mended["properties"] == {"unit": {"type": "string"}, "size": {"enum": [1, None]}}

@@ -496,7 +496,11 @@ class Says:
         return [said[: params.num_samples] for _ in prompts]
 
 
-def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_again(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolhone.algorithms.pairs.AT_ONCE", at_once)
     experiment = experiment_of(
         {"data": {"preferences": "own_samples"}, "training": {"method": "dpo", "rl": {"group_size": 3}}}, "the test"
     )

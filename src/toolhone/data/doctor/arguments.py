@@ -172,7 +172,7 @@ def without_schema_nulls(schema: Json) -> Json:
     for key, value in schema.items():
         if key == "properties" and isinstance(value, dict):
             kept[key] = {name: without_schema_nulls(one) for name, one in value.items() if one is not None}
-        elif key in _VALUE_KEYS or key == "enum":
+        elif key in _VALUE_KEYS or (key == "enum" and value is not None):
             kept[key] = value
         elif value is not None:
             kept[key] = without_schema_nulls(value)
