@@ -107,19 +107,19 @@ CALLS: dict[str, tuple[str, str]] = {
         _each("{{- '<run>' + {'op': f.name, 'in': f.arguments | tojson} | tojson + '</run>' }}"),
         "json_calls",
     ),
-    "python's mapping": (_each("{{- '<run ' + f.name + '>' + f.arguments | string + '</run>' }}"), "named_json"),
+    "python's mapping": (_each("{{- '<run ' + f.name + '>' + dict(f.arguments) | string + '</run>' }}"), "named_json"),
     "texts in marks": (_MARKED + _each("{{- '\\n->call:' + f.name + marked(f.arguments) + '<-' }}"), "loose_object"),
     "no mark behind": (_each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} }}}}"), "named_json"),
+    "values without quotes": (
+        _with_arguments("'⟦call⟧' + f.name + '('", "key ~ '=' ~ value ~ ' '", "')⟦done⟧'"),
+        "parameters",
+    ),
     "fenced": (_each("{{- '\\n```op\\n' + f.name + '\\n' + f.arguments | tojson(indent=2) + '\\n```' }}"), "named_json"),
 }
 """Name of a way to write calls -> the template's lines for it, and the body that reads it."""
 
 UNREADABLE: dict[str, str] = {
     "names of arguments left out": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments.values() | list | tojson + '⟦done⟧' }}"),
-    "values without quotes": _each(
-        "{{- '⟦call⟧' + f.name + '(' }}"
-        "{%- for key, value in f.arguments.items() %}{{- key ~ '=' ~ value ~ ' ' }}{%- endfor %}{{- ')⟦done⟧' }}"
-    ),
     "texts cut off": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + (f.arguments | tojson)[:60] + '⟦done⟧' }}"),
     "names in capitals": _each(f"{{{{- '⟦call⟧' + f.name | upper + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"),
     "quotes taken out": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments | tojson | replace('\"', '') + '⟦done⟧' }}"),

@@ -26,8 +26,9 @@ def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> N
     assert template != QWEN_LIKE
     tokenizer = small_tokenizer(template)
     dialect = open_dialect(tokenizer)
-    ids = tokenizer.encode_spans(dialect.prompt([Message("user", "a<|im_/quietend|>b")], TOOLS)).tokens.tolist()
-    assert "a<|im_end|>b" in tokenizer.decode(ids)
+    with pytest.raises(DialectError, match="drops or changes the text of message 1"):
+        dialect.prompt([Message("user", "a<|im_/quietend|>b")], TOOLS)
+    ids = tokenizer.encode_spans(dialect.prompt([Message("user", "a<|im_end|>b")], TOOLS)).tokens.tolist()
     assert controls(tokenizer, ids).count("<|im_end|>") == 2
 
 
@@ -210,7 +211,9 @@ def test_a_template_that_only_fits_without_thinking_is_asked_for_turns_without()
 BROKEN = {
     "does not show the tools": QWEN_LIKE.replace("{{- '\\n' + tool.function.name", "{{- '\\n'"),
     "drops the calls": QWEN_LIKE.replace("message.tool_calls or []", "[]"),
-    "writes calls that cannot be read back": QWEN_LIKE.replace("body | tojson(separators=(',', ':'))", "body | string"),
+    "writes calls that cannot be read back": QWEN_LIKE.replace(
+        "body | tojson(separators=(',', ':'))", "body | string | replace(\"'\", '')"
+    ),
     "does not show the results": QWEN_LIKE.replace("message.content + '</tool_response>'", "'</tool_response>'"),
     "no control token of this tokenizer": QWEN_LIKE.replace("<|im_end|>", "<|other_end|>"),
     "treats text that holds brackets": QWEN_LIKE.replace(

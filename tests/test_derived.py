@@ -66,7 +66,7 @@ def test_a_made_up_form_is_derived_and_keeps_every_ordinary_conversation(way: st
     dialect = prove_native(tokenizer)
     assert dialect.syntax.name == kind
     assert refused(dialect, tokenizer, wild=False, cases=20) == 0
-    assert refused(dialect, tokenizer, wild=True, cases=20) <= 8
+    assert refused(dialect, tokenizer, wild=True, cases=20) <= 10
 
 
 @pytest.mark.parametrize("way", UNREADABLE)

@@ -223,3 +223,18 @@ def test_one_file_named_twice_is_refused(tmp_path: Path) -> None:
     source = save(tmp_path / "rows.jsonl", *SOUND)
     with pytest.raises(ConfigError, match="names one file twice"):
         examine_data([source, tmp_path / "." / "rows.jsonl"])
+
+
+@pytest.mark.parametrize("other", [{"city": "Oslo", "wind": 1}, "city: Oslo"])
+def test_rows_that_are_thrown_away_do_not_outvote_a_sound_one(tmp_path: Path, other: object) -> None:
+    bad = row(calling(arguments=other))
+    result = cleaned(tmp_path, bad, row(calling(arguments=other), answer(), say("Rain.")), row(calling()))
+    assert [message.tool_calls for talk in result.conversations for message in talk.messages[1:]] == [CALLS]
+    assert [change.row for change in result.changes] == [0, 1]
+    assert result.reasons(Outcome.DROPPED).keys().isdisjoint({Kind.CONFLICT.value, Kind.DUPLICATE_ROW.value})
+
+
+def test_a_row_that_repeats_one_that_is_thrown_away_is_judged_by_itself(tmp_path: Path) -> None:
+    held = row(say("No."), question="held")
+    result = cleaned(tmp_path, row(calling(), question="Held"), row(calling(), question="Held"), row(calling()), held=held)
+    assert [(change.row, change.reasons) for change in result.changes] == [(0, (Kind.LEAK.value,)), (1, (Kind.LEAK.value,))]

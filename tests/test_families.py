@@ -14,7 +14,7 @@ from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.data.files import write_jsonl
 from toolhone.data.pico import pico_folder
 from toolhone.data.templates import Templates
-from toolhone.evaluation.folder import read_dialect, read_folder
+from toolhone.evaluation.folder import read_certificate, read_folder
 
 
 def save_model(config: PreTrainedConfig, tokenizer_folder: Path, folder: Path, template: bool = True) -> Path:
@@ -54,7 +54,7 @@ def test_a_model_folder_trains_and_evaluates_and_opens_again(family: str, tmp_pa
     model = save_model(CONFIGS[family], pico_folder(), tmp_path / "model", template=family != "gpt2")
     folder = trained_and_evaluated(model, tmp_path, **dialect)
     assert len(read_folder(folder / "evaluation").samples) == 2
-    written = read_dialect(folder / "evaluation")
+    written = read_certificate(folder / "evaluation")
     assert written is not None
     assert written["name"] == ("calls" if family == "gpt2" else "native")
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -266,9 +266,11 @@ def open_model(
     tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
     same_vocabulary(tokenizer, sampler.vocabulary, base)
     dialect, certificate = open_certified(tokenizer, wanted_format(plan))
-    trained = None if weights is None else trained_format(weights)
-    if trained is not None and not named & FORMAT_KEYS:
-        check_same(trained, certificate, str(ref))
+    trained = trained_format(plan, weights)
+    if trained is not None:
+        check_same(trained, certificate, str(ref), on_purpose=bool(named & FORMAT_KEYS))
+    elif weights is not None:
+        to_stderr(f"{ref} holds no certificate.json: nobody can say whether it was trained in this format")
     return Model(str(ref), sampler, tokenizer, dialect, open_registry(plan), plan, sampler.max_context, certificate)
 
 

@@ -25,7 +25,7 @@ from toolhone.backends.torch.trainer import open_trainer
 from toolhone.data.gather import Materials
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.certificate import Wanted, open_certified
+from toolhone.dialects.certificate import Wanted, check_same, open_certified
 from toolhone.episodes.outcome import Outcome, Rules, Then
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError
@@ -33,7 +33,7 @@ from toolhone.evaluation.evaluate import Metric
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.familiar import known_metric
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
-from toolhone.model_ref import adapter_of, resolve_model
+from toolhone.model_ref import adapter_of, resolve_model, trained_format
 from toolhone.owncode import is_own_code, load_named
 from toolhone.progress import Progress
 from toolhone.rewards.compose import Payroll, Schedule
@@ -82,6 +82,8 @@ class Bench:
         self.dialect, self.certificate = open_certified(self.tokenizer, wanted_format(plan))
         for limit in self.certificate.limits:
             progress.report(f"format: {limit}")
+        if (trained := trained_format(plan)) is not None:
+            check_same(trained, self.certificate, plan.model.adapter or name, on_purpose=plan.model.dialect != "auto")
         adapter = adapter_of(plan)
         lora = (
             Lora(section.rank, section.alpha, section.dropout, section.last_layers, tuple(section.target_modules))

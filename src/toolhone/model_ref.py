@@ -88,6 +88,14 @@ def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
     return make_experiment({"model": {"name": ref}}, "the command line"), None
 
 
-def trained_format(weights: Path) -> Certificate | None:
-    """The certificate of the format that a checkpoint was trained in: beside its weights, else in its run; None for older runs."""
-    return Certificate.read(weights) or Certificate.read(run_folder(weights))
+def trained_format(plan: Experiment, weights: Path | None = None) -> Certificate | None:
+    """The certificate of the format that the weights were trained in; None where nobody noted it (a published model, say).
+
+    It lies beside the weights that are used (of a checkpoint, an adapter or a model folder), else in their run.
+    """
+    for folder in (weights, adapter_of(plan), Path(resolve_model(plan))):
+        if folder is not None and folder.is_dir():
+            found = Certificate.read(folder) or Certificate.read(run_folder(folder))
+            if found is not None:
+                return found
+    return None

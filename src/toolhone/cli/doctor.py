@@ -89,9 +89,10 @@ class Parts:
         base = str(weights) if whole else resolve_model(plan)
         tokenizer = TextTokenizer.load(base)
         dialect, certificate = certify(tokenizer, wanted_format(plan))
-        trained = None if weights is None else trained_format(weights)
-        if trained is not None and not {text.partition("=")[0] for text in overrides} & FORMAT_KEYS:
-            check_same(trained, certificate, name)
+        trained = trained_format(plan, weights)
+        if trained is not None:
+            named = {text.partition("=")[0] for text in overrides}
+            check_same(trained, certificate, name, on_purpose=bool(named & FORMAT_KEYS))
         return Parts(name, base, tokenizer, (dialect, certificate))
 
     def show(self) -> None:

@@ -48,7 +48,7 @@ def encode_rows(lists: Sequence[Spans], dialect: Dialect, tokenizer: TextTokeniz
     said: dict[int, list[int]] = {}
     rows = []
     for number, spans in enumerate(lists):
-        row = assemble(spans, said, tokenizer, tokenizer.stop_ids(dialect.stop))
+        row = assemble(spans, said, tokenizer, tokenizer.stop_ids(dialect.ends))
         said[number] = row.tokens[row.mask].tolist()
         rows.append(row)
     return rows

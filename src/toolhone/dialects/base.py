@@ -113,6 +113,8 @@ class Dialect(Protocol):
     name: str
     stop: tuple[str, ...]
     """Texts that end an assistant's turn; each is one control token."""
+    ends: tuple[str, ...]
+    """The same, with those that a template writes at the end of earlier turns."""
     history: History
 
     def render(self, conversation: Conversation) -> list[Spans]:

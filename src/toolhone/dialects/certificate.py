@@ -27,6 +27,7 @@ from toolhone.dialects.findings import Finding, cures, examine
 from toolhone.dialects.framed import Framed
 from toolhone.dialects.markup import CheckedMarkup, TemplateMarkup
 from toolhone.dialects.native import NativeDialect
+from toolhone.dialects.trials import parts_of_tools, trials
 from toolhone.dialects.written import WrittenDialect
 from toolhone.errors import DialectError
 from toolhone.run import read_json, write_json
@@ -125,7 +126,7 @@ def certify(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect | None, C
     hashes["dialect"] = _hash(json.dumps(described, sort_keys=True))
     if described.get("markup") != "template":
         hashes["template"] = ""
-    limits = tuple(_limits(dialect, findings))
+    limits = tuple(_limits(dialect))
     verdict = Verdict.LIMITED if limits else Verdict.CERTIFIED
     return dialect, Certificate(verdict, limits, "", described, hashes, versions, findings)
 
@@ -138,9 +139,15 @@ def open_certified(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect, C
     return dialect, certificate
 
 
-def check_same(trained: Certificate, now: Certificate, where: str) -> None:
-    """`DialectError` when a model that was trained in one format would be used in another; it says what differs."""
+def check_same(trained: Certificate, now: Certificate, where: str, on_purpose: bool = False) -> None:
+    """`DialectError` when a model that was trained in one format would be used in another; it says what differs.
+
+    on_purpose: another dialect was asked for by name. That excuses the dialect, but no other tokenizer, and no other template.
+    """
     different = [name for name in ("template", "tokenizer", "dialect") if trained.hashes.get(name) != now.hashes.get(name)]
+    if on_purpose:
+        both = all(certificate.hashes.get("template") for certificate in (trained, now))
+        different = [name for name in different if name == "tokenizer" or (name == "template" and both)]
     if not different:
         return
     keys = [f"{key} {_short(trained.dialect.get(key))} -> {_short(now.dialect.get(key))}" for key in _changed(trained, now)]
@@ -184,37 +191,27 @@ def _proved(dialect: Dialect) -> list[Finding]:
     ]
 
 
-_LOSSES = {
-    "two calls": "a turn may have one call only",
-    "text beside a call": "text beside a call cannot be kept",
-    "results": "results of tools are not shown as they are",
-}
-
-
-def _limits(dialect: Dialect, findings: Sequence[Finding]) -> list[str]:
-    """What this dialect cannot do, in words; each names what happens then."""
-    limits = []
+def _limits(dialect: Dialect) -> list[str]:
+    """What this dialect cannot do, in words."""
+    limits = [*trials(dialect), *parts_of_tools(dialect)]
     if dialect.history is History.TEMPLATE:
-        limits.append("the template rewrites earlier turns: each turn is a row of its own")
+        limits.insert(0, "the template rewrites earlier turns: each turn is a row of its own")
     elif dialect.history is History.KEPT:
-        limits.append("the template would rewrite earlier turns and is not asked: a server that uses it shows the model other ones")
+        limits.insert(
+            0, "the template would rewrite earlier turns and is not asked: a server that uses it shows the model other ones"
+        )
     if not isinstance(dialect, NativeDialect):
         return limits
-    limits += [f"{words}: such rows are refused" for probe, words in _LOSSES.items() if _fault(findings, probe)]
     habits = dialect.habits
     if habits.borrowed:
         limits.append(f"the template ends no turn: {' or '.join(dict.fromkeys(habits.borrowed))} of the next message ends it")
     if getattr(dialect.markup, "switches", None):
         limits.append(f"the template is used with {json.dumps(dialect.markup.switches)}")  # type: ignore[attr-defined]
     if isinstance(dialect.markup, CheckedMarkup):
-        limits.append("the template escapes <, > and & in texts of tools: rows with such texts are refused")
+        limits.append("the template escapes <, > and & in texts of tools: training stops at rows with such texts")
     if isinstance(dialect.syntax, Framed) and hasattr(dialect.syntax.body, "typed"):
         limits.append("arguments are written without their types: the tool's schema says what they are")
     return limits
-
-
-def _fault(findings: Sequence[Finding], probe: str) -> bool:
-    return any(finding.fault for finding in findings if finding.probe == probe)
 
 
 def _changed(trained: Certificate, now: Certificate) -> list[str]:

@@ -2,9 +2,10 @@
 
     row = assemble(dialect.prompt(messages, tools), kept, tokenizer, stop_ids)
 
-What a template writes is encoded; what the assistant said is never encoded again. A kept turn comes back whole, or without its
-beginning where the template leaves that out (a thought of an earlier turn) and a token ends there; a turn that the template would
-write in another way stays as it was said. Only its end mark is the template's, which may have another one for earlier turns.
+What a template writes is encoded; what the assistant said is never encoded again. Of a turn that was said those ids are kept whose
+text the template keeps: all of them, or all behind the place where the template leaves something out or writes something else (the
+thought of an earlier turn), as far as a token begins there. What stands before that place, and the end mark, are the template's.
+A turn of which the template keeps nothing is the template's own.
 """
 
 from __future__ import annotations
@@ -44,18 +45,39 @@ def kept_ids(written: str, said: Tokens, tokenizer: TextTokenizer, stop_ids: Seq
     body, ending = list(said), []
     if body and body[-1] in stop_ids:
         body, ending = body[:-1], body[-1:]
-    text, wanted = tokenizer.decode(body), written
-    for index in sorted({tokenizer.decode([index]): index for index in stop_ids}.items(), key=lambda item: -len(item[0])):
-        if written.endswith(index[0]):
-            wanted, ending = written.removesuffix(index[0]), [index[1]]
+    wanted = written
+    for text, index in sorted({tokenizer.decode([index]): index for index in stop_ids}.items(), key=lambda item: -len(item[0])):
+        if written.endswith(text):
+            wanted, ending = written.removesuffix(text), [index]
             break
-    if text == wanted or not text.endswith(wanted) or not wanted:
+    text = tokenizer.decode(body)
+    if text == wanted:
         return [*body, *ending]
-    low, high = 0, len(body)
+    shared = _common_end(text, wanted)
+    first = _token_at(body, len(text) - shared, tokenizer)
+    kept = body[first:]
+    missing = len(wanted) - len(tokenizer.decode(kept))
+    return [*tokenizer.encode(wanted[:missing], control=True), *kept, *ending]
+
+
+def _common_end(first: str, second: str) -> int:
+    """How many characters both texts share at their ends."""
+    count = 0
+    for a, b in zip(reversed(first), reversed(second), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _token_at(ids: Sequence[int], place: int, tokenizer: TextTokenizer) -> int:
+    """The first token whose text begins at or behind this character."""
+    total = len(tokenizer.decode(ids))
+    low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
-        if len(tokenizer.decode(body[middle:])) > len(wanted):
+        if total - len(tokenizer.decode(ids[middle:])) < place:
             low = middle + 1
         else:
             high = middle
-    return [*(body[low:] if tokenizer.decode(body[low:]) == wanted else body), *ending]
+    return low

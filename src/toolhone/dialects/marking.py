@@ -9,6 +9,7 @@ written by the template. `spans` puts the true characters back and says which pa
     Marks.inner(value)   strings deep inside tools and arguments: stand-ins only, so that the template may still compare them
     Marks.spans(marked)  spans with `control=False` for all that came from outside
     Marks.plain(marked)  the text as the model sees it
+    restored(text)       the marked text that a template wrote, where it spelled the stand-ins as Python or JSON escapes
 
 Text that is adapted by the template (trimmed, escaped as JSON) survives; text that is cut in the middle is refused. Reserved are
 256 characters of the private plane 16; they are escaped where data holds them.
@@ -31,6 +32,8 @@ _BASE = 0x10F000
 _BEGIN, _END, _BEGIN_TOOL, _END_TOOL, _ESCAPE = (chr(_BASE + i) for i in range(5))
 _FIRST_STAND_IN = 5
 _RESERVED = re.compile(f"[{chr(_BASE)}-{chr(_BASE + 255)}]")
+_SPELLED = re.compile(rf"\\U00{_BASE >> 8:x}([0-9a-f]{{2}})|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})")
+"""A reserved character as Python's `repr` writes it, or JSON in ASCII."""
 _HEXES = "0123456789abcdef"
 _ESCAPED = re.compile(f"{_ESCAPE}([{_HEXES}])([{_HEXES}])")
 
@@ -51,6 +54,7 @@ class Marks:
     def data(self, text: str, tool: bool = False) -> str:
         """A message's text between marks; white space at its ends stays outside, so that a template may trim it."""
         body = text.strip()
+        _check(body)
         if not body:
             return text
         start = len(text) - len(text.lstrip())
@@ -60,6 +64,7 @@ class Marks:
     def inner(self, value: Json) -> Json:
         """The value with stand-ins in all its strings and keys."""
         if isinstance(value, str):
+            _check(value)
             return value.translate(self._disguise)
         if isinstance(value, Mapping):
             return {str(key).translate(self._disguise): self.inner(item) for key, item in value.items()}
@@ -116,6 +121,16 @@ class Marks:
             raise DialectError("the chat template cuts off a message's text, so that text from outside cannot be told apart")
         _add(spans, Span(marked[position:], origin, trained, True, turn))
         return spans
+
+
+def restored(text: str) -> str:
+    """What a template wrote, with the reserved characters that it spelled as escapes (a list through `repr`, for instance)."""
+    return _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text) if "\\" in text else text
+
+
+def _check(text: str) -> None:
+    if "\\" in text and _SPELLED.search(text):
+        raise DialectError(f"a text spells a character that is reserved for marking: {text!r:.80}")
 
 
 def _add(spans: Spans, span: Span) -> None:

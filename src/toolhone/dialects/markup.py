@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from toolhone.dialects.marking import Marks
+from toolhone.dialects.marking import Marks, restored
 from toolhone.dialects.turns import ChatMessage
 from toolhone.errors import DialectError
 from toolhone.schema import Json
@@ -53,7 +53,7 @@ class TemplateMarkup:
 
     def _apply(self, messages: Sequence[ChatMessage], tools: list[Json] | None, header: bool) -> str:
         apply = self._wrapped.apply_chat_template
-        return str(apply(list(messages), tools, add_generation_prompt=header, tokenize=False, **self.switches))
+        return restored(str(apply(list(messages), tools, add_generation_prompt=header, tokenize=False, **self.switches)))
 
 
 class CheckedMarkup:

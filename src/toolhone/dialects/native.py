@@ -34,6 +34,7 @@ PROBE_TOOLS = (
         "Books a seat.",
         {"type": "object", "properties": {FIRST: _TEXT, "options": {"type": "object", "description": "How."}}},
     ),
+    Tool("zip_up7", "Zips.", {"type": "object", "properties": {FIRST: _TEXT}}),
 )
 """What probes have on offer. Values of `options` may be of any form."""
 CALLED = (Message("user", "question"), Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: SENTINEL}),)))
@@ -108,6 +109,7 @@ class NativeDialect:
         self._turns = Turns(markup, self.marks, habits, kept)
         self.habits = habits
         self.stop = habits.stop
+        self.ends = habits.earlier_stop
         self.history = History.KEPT if kept else History.TEMPLATE
 
     def with_history(self, kept: bool, talk: Conversation) -> NativeDialect:

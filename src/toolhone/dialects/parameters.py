@@ -114,12 +114,16 @@ def _opens(body: Parameters) -> str:
 
 @lru_cache(maxsize=256)
 def _key_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
-    """What begins an argument, its name (one line, without the mark that ends a value), and what stands before its value."""
+    """What begins an argument, its name, and what stands before its value.
+
+    A name is one line without the mark that ends a value, and without white space where nothing else parts arguments.
+    """
     mark = body.separates.strip()
     space = body.separates[len(body.separates.rstrip()) :]
     behind = (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else "")) if mark else re.escape(body.separates)
     letter = rf"(?!{re.escape(body.closes.strip())})[^\n]" if body.closes.strip() else r"[^\n]"
-    key = rf"\s*+((?:{letter}){{1,{MAX_NAME}}}?)"
+    letter = r"\S" if set(body.closes + body.joins + body.opens) <= {" "} else letter
+    key = (r"\s*+" if (body.joins + body.opens).strip() else "") + rf"((?:{letter}){{1,{MAX_NAME}}}?)"
     return re.compile(rf"{_opens(body)}(?!{frame.follows}){key}{behind}" + (r"\s*+" if body.literal else ""))
 
 

@@ -41,16 +41,17 @@ _ARGUMENTS: tuple[Literal["mapping", "string"], ...] = ("mapping", "string")
 _EMPTY: tuple[Literal["text", "absent"], ...] = ("text", "absent")
 _TEXT = 'He said "no"\n\tand \\left, ünï, 漢字 🙂 </b> [x]'
 _NESTED: Json = {"text": _TEXT, "list": [1, -2.5, True, False, None, [], {}], "deep": {"a": {"b": "c"}}}
-_ASK = Message("user", "Question with <b>marks</b> and [brackets]?")
+_LONG = " And Then? \u00fc" * 30
+_ASK = Message("user", f"Question with <b>marks</b> and [brackets]?{_LONG}")
 _ONE = Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: f"tea in Łódź {SENTINEL}"}),))
 _TEXTS = Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: _TEXT}),))
 _DEEP = Message("assistant", tool_calls=(ToolCall(OTHER, {"options": _NESTED}),))
 _NONE = Message("assistant", tool_calls=(ToolCall(TOOL, {}),))
-_RESULT = Message("tool", "result-Sentinel8 <b> [1]")
+_RESULT = Message("tool", f"result-Sentinel8 <b> [1]{_LONG}")
 _ANSWER = Message("assistant", "The answer is <b>4</b> [sic].")
 _THOUGHT = Message("assistant", "So it is.", "thought-Sentinel9")
 _TALK = (_ASK, _ONE, _RESULT, _ANSWER, Message("user", "And then?"), _ONE, _RESULT, _ANSWER)
-_WHOLE = (Message("system", "Be <b>brief</b> [ok]."), _ASK, _ONE, _RESULT, _ANSWER)
+_WHOLE = (_ASK, _ONE, _RESULT, _ANSWER)
 
 
 class _FaultError(Exception):
@@ -91,7 +92,7 @@ def prove_native(tokenizer: TextTokenizer, switches: Mapping[str, Json] | None =
         markup = TemplateMarkup(tokenizer, wanted)
         try:
             dialect = _try(_Attempt(tokenizer, markup, ChatWriter(marks, Manner(arguments, empty)), PROBE_TOOLS))
-            return _with_history(dialect, kept)
+            return _step(9, "changes a conversation that goes on", partial(_with_history, dialect, kept))
         except _FaultError as fault:
             faults.append(fault)
     furthest = max(faults, key=lambda fault: fault.stage)

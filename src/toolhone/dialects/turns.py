@@ -15,6 +15,7 @@ behind the last assistant turn are not rendered: there is nothing in them to tra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -99,7 +100,7 @@ class Turns:
         start = self._behind_header(full, start)
         if self.habits.no_thought and full.startswith(self.habits.thought.open, start):
             raise DialectError("the chat template asks for a turn without reasoning, and the message has some")
-        end = _end(full, start, self.habits.stop)
+        end = _end(full, self._behind_thought(full, start), self.habits.stop)
         if end is None and self.habits.borrowed is not None:
             mark = self.habits.borrowed[bool(messages[index].get("tool_calls"))]
             return Turn(prompt, full[start:].rstrip() + mark, "")
@@ -124,6 +125,7 @@ class Turns:
             check(k, self.marks.plain(turn.text))
         if not turns:
             return []
+        need_shown(messages[: _assistants(messages)[-1]], tools, turns[-1].prompt)
         if all(after.prompt.startswith(before.prompt + before.text) for before, after in pairwise(turns)):
             return [self._one_list(turns)]
         if self.kept:
@@ -133,11 +135,23 @@ class Turns:
 
     def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
         """Everything up to where the assistant starts to write."""
+        text = self.markup.write(messages, tools, True)
+        need_shown(messages, tools, text)
         places = _assistants(messages)
+        if self.kept and places:
+            return self._kept_prompt(messages, tools, places)
         earlier = [
             (self.markup.write(messages[:index], tools, True), partial(self._said, messages, tools, index)) for index in places
         ]
-        return self._history(self.markup.write(messages, tools, True), earlier)
+        return self._history(text, earlier)
+
+    def _kept_prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json], places: Sequence[int]) -> Spans:
+        """The first prompt, then every turn as it was said with what follows it, up to where the assistant starts to write."""
+        spans = self.marks.spans(self.markup.write(messages[: places[0]], tools, True))
+        for turn, (index, following) in enumerate(zip(places, [*places[1:], len(messages)], strict=True)):
+            spans += self.marks.spans(self._said(messages, tools, index), Origin.SAMPLED, turn=turn)
+            spans += [span for span in self.suffix(messages[:following], index, tools) if span.text]
+        return spans
 
     def _said(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> str:
         """The text of a turn as it was when it was the last one; empty where the template refuses what the model said."""
@@ -179,13 +193,21 @@ class Turns:
         """Where the turn that `prompt` asks for stands in a chat that goes on after it; None when the chat begins differently."""
         start = _start(prompt, full, self.habits.earlier_no_thought)
         start = None if start is None else self._behind_header(full, start)
-        end = None if start is None else _end(full, start, self.habits.earlier_stop)
+        end = None if start is None else _end(full, self._behind_thought(full, start), self.habits.earlier_stop)
         return None if start is None or end is None else (start, end)
 
     def _behind_header(self, full: str, start: int) -> int:
         """Where the turn begins for a model that is asked without the header."""
         header = self.habits.header
         return start + len(header) if header and full.startswith(header, start) else start
+
+    def _behind_thought(self, full: str, start: int) -> int:
+        """Where a turn goes on behind its thought, whose end mark may be one that ends turns, too."""
+        thought = self.habits.thought
+        begin = start + len(full[start:]) - len(full[start:].lstrip())
+        opens = full.startswith(thought.open, begin)
+        end = full.find(thought.close, begin) if opens else -1
+        return end + len(thought.close) if end >= 0 else start
 
     def _one_list(self, turns: Sequence[Turn]) -> Spans:
         spans: Spans = []
@@ -236,6 +258,20 @@ class Turns:
             if mark is not None:
                 return start, end + len(mark)
         return None
+
+
+def need_shown(messages: Sequence[ChatMessage], tools: Sequence[Json], text: str) -> None:
+    """`DialectError` when a text from outside, or a tool on offer, does not stand in the rendered text as it was given.
+
+    A text may stand there trimmed, or escaped as JSON writes it.
+    """
+    for index, message in enumerate(messages):
+        content = (message.get("content") or "").strip() if message["role"] != "assistant" else ""
+        if content and content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
+            raise DialectError(f"the chat template drops or changes the text of message {index + 1} ({message['role']})")
+    for tool in tools:
+        if tool["function"]["name"] not in text:
+            raise DialectError("the chat template does not show every tool that is on offer")
 
 
 def _plainer(message: ChatMessage) -> list[ChatMessage]:

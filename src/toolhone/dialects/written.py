@@ -50,6 +50,7 @@ class WrittenDialect:
         self._turns = Turns(markup, self.marks, find_habits(markup, tokenizer))
         self.habits = self._turns.habits
         self.stop = self.habits.stop
+        self.ends = self.habits.earlier_stop
         self._system_role = keeps_system(markup)
         rewrites = len(self.render(_PROBE)) > 1
         self.history = History.APPENDED if not rewrites else History.KEPT if kept else History.TEMPLATE

@@ -123,7 +123,7 @@ class TokenPolicy:
         said = {**prompt.said, number: tuple(turn.tokens)}
         if self.dialect.history is History.TEMPLATE:
             spans = self.dialect.prompt([*messages, *results], prompt.tools)
-            row = assemble(spans, said, self.tokenizer, self.params.stop_ids)
+            row = assemble(spans, said, self.tokenizer, self.tokenizer.stop_ids(self.dialect.ends))
             return Prompt((*messages, *results), prompt.tools, tuple(row.tokens.tolist()), said)
         suffix = self.tokenizer.encode_spans(self.dialect.suffix(messages, prompt.tools, results))
         return Prompt((*messages, *results), prompt.tools, (*prompt.tokens, *turn.tokens, *suffix.tokens.tolist()), said)

@@ -5,7 +5,8 @@
     write_cleaned(cleaned, "clean.jsonl", originals=paths)     # and clean.report.json beside it
 
 Each row is mended as far as that is certain (`mending`). What is still wrong after that in a way that would stop a training, and
-rows that repeat others, contradict others or leak, are dropped with their reasons (`findings.REMEDIES` has them). The result, read
+rows that leak, are dropped with their reasons (`findings.REMEDIES` has them); then, among the rows that are left, those that repeat
+or contradict others: a row that is thrown away for a fault of its own has no say in what the right answer is. The result, read
 again, has nothing that stops, and cleaning it again changes nothing. The original is never touched.
 """
 
@@ -18,10 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.data.doctor.diagnose import Diagnosis, diagnose
-from toolhone.data.doctor.findings import REMEDIES, WHOLE_FILE, Kind
+from toolhone.data.doctor.findings import BESIDE_OTHERS, REMEDIES, WHOLE_FILE, Kind
 from toolhone.data.doctor.lengths import Yardstick
 from toolhone.data.doctor.mending import Mender
 from toolhone.data.doctor.reading import Case, DataFile
+from toolhone.data.doctor.survey import cross_faults
 from toolhone.data.files import write_jsonl
 from toolhone.errors import DataError, RunError
 from toolhone.progress import Progress, Silent
@@ -111,6 +113,7 @@ def clean(files: Sequence[DataFile], yardstick: Yardstick | None = None, progres
     mended = [_mended(case, mender) for case in train.cases]
     bare = replace(train, cases=[replace(case, faults=()) if case.conversation else case for case in mended])
     doomed = _doomed(diagnose([bare, *others], yardstick, progress, only_first=True))
+    doomed = {**doomed, **_doomed_beside_others([(row, case) for row, case in enumerate(mended) if row not in doomed])}
     changes = []
     for row, case in enumerate(mended):
         name = case.conversation.id if case.conversation else ""
@@ -132,12 +135,21 @@ def _mended(case: Case, mender: Mender) -> Case:
 
 
 def _doomed(diagnosis: Diagnosis) -> Mapping[int, tuple[str, ...]]:
-    """Row -> the reasons for which it is dropped, each once."""
+    """Row -> the reasons of its own for which it is dropped, each once."""
     reasons: dict[int, dict[str, None]] = defaultdict(dict)
     for finding in diagnosis.findings.findings:
-        if finding.row != WHOLE_FILE and REMEDIES[finding.kind].drops:
+        if finding.row != WHOLE_FILE and REMEDIES[finding.kind].drops and finding.kind not in BESIDE_OTHERS:
             reasons[finding.row][finding.kind.value] = None
     return {row: tuple(found) for row, found in reasons.items()}
+
+
+def _doomed_beside_others(left: Sequence[tuple[int, Case]]) -> Mapping[int, tuple[str, ...]]:
+    """The same for rows that repeat or contradict other ones among those that are left."""
+    talks = [(row, case.conversation, str(case.place)) for row, case in left if case.conversation is not None]
+    crossed = cross_faults([talk for _, talk, _ in talks], [place for _, _, place in talks])
+    reasons = {talks[index][0]: [fault[0] for fault in faults] for index, faults in crossed.items()}
+    dropped = {row: tuple(kind.value for kind in kinds if REMEDIES[kind].drops) for row, kinds in reasons.items()}
+    return {row: kinds for row, kinds in dropped.items() if kinds}
 
 
 def report_path(out: Path) -> Path:

@@ -140,7 +140,7 @@ REMEDIES: dict[Kind, Remedy] = {
     Kind.NEAR_DUPLICATE: Remedy("it adds little, and may stand on both sides of a split", _LEFT, grave=False, drops=False),
     Kind.CONFLICT: Remedy(
         "the model cannot learn both; at best it learns a coin toss",
-        "keeps the rows with the answer of the majority; without one, drops them all",
+        "keeps the rows with the answer of the majority of sound rows; without one, drops them all",
         grave=False,
     ),
     Kind.LEAK: Remedy("what the evaluation finds has been learnt by heart", "drops the row from the first file"),
@@ -163,6 +163,8 @@ REMEDIES: dict[Kind, Remedy] = {
 }
 REMARKS = frozenset(kind for kind, remedy in REMEDIES.items() if not remedy.grave)
 """Kinds that do not stop a training."""
+BESIDE_OTHERS = frozenset({Kind.DUPLICATE_ROW, Kind.NEAR_DUPLICATE, Kind.CONFLICT})
+"""Kinds that a row has only because of other rows of its file."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,10 @@ def _divided(group: Sequence[tuple[int, Decision]]) -> Iterator[tuple[int, Confl
     winner, most = votes.most_common(1)[0]
     if 2 * most <= len(group):
         winner = b""
+    firsts: dict[bytes, tuple[int, Decision]] = {}
+    for row, decision in group:
+        firsts.setdefault(decision.calls, (row, decision))
     for row, decision in group:
         if decision.calls != winner:
-            other, its = next((other, its) for other, its in group if its.calls != decision.calls)
+            other, its = next(first for calls, first in firsts.items() if calls != decision.calls)
             yield row, Conflict(decision.message, other, decision.told, its.told)

@@ -35,9 +35,9 @@ _QUICK = ("<", "[TOOL_CALL", "[/TOOL_CALL")
 _CLOSING = re.compile(r"<\|?/|\[/|<end_|<[^=]*[_▁]end[|｜]?>")
 _NAMED = re.compile(r"\s{0,8}([\w.:/-]{1,80})\s{0,8}(?:\[ARGS\]|<[|｜]tool[_▁]sep[|｜]>)?\s{0,8}(?=\{)")
 _FUNCTION = re.compile(r"<function=[\"']?([^<>\"'\n]{1,80})[\"']?>")
-_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*[ \t]*\n")
 _INLINE = re.compile(r"`[^`\n]+`")
-_ACTION = re.compile(r"^[ \t]*Action[ \t]*:[ \t]*([^\n]{1,80}?)[ \t]*\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE)
+_ACTION = re.compile(r"^[ \t]*Action[ \t]*:([^\n]*)\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE)
 _KEYS = (("name", ("arguments", "parameters", "args", "input")), ("tool", ("args", "arguments", "parameters")))
 _XML = Parameters("<parameter=", ">\n", "\n</parameter>\n")
 _NAMED_XML = Parameters('<parameter name="', '">\n', "\n</parameter>\n")
@@ -75,7 +75,24 @@ def marks_in(text: str) -> list[str]:
 
 
 def _without_code(text: str) -> str:
-    return _INLINE.sub("", _FENCE.sub("", text)) if "`" in text else text
+    if "`" not in text:
+        return text
+    pieces, position = list[str](), 0
+    for start, end, _ in _fences(text):
+        pieces.append(text[position:start])
+        position = end
+    return _INLINE.sub("", "".join([*pieces, text[position:]]))
+
+
+def _fences(text: str) -> Iterator[tuple[int, int, str]]:
+    """Code fences, each looked for behind the one before it: where it begins, where it ends, and what is inside."""
+    position = 0
+    while opening := _FENCE.search(text, position):
+        close = text.find("```", opening.end())
+        if close < 0:
+            return
+        yield opening.start(), close + 3, text[opening.end() : close].rstrip(" \t").removesuffix("\n")
+        position = close + 3
 
 
 def is_closing(mark: str) -> bool:
@@ -141,12 +158,12 @@ def _fenced(text: str, offered: Collection[str]) -> Typed | None:
         return None
     calls: list[ToolCall] = []
     pieces, position = list[str](), 0
-    for fence in _FENCE.finditer(text):
-        inside = _bare(fence[1], offered)
+    for start, end, code in _fences(text):
+        inside = _bare(code, offered)
         if inside is not None and inside.content is None:
             calls += inside.calls
-            pieces.append(text[position : fence.start()])
-            position = fence.end()
+            pieces.append(text[position:start])
+            position = end
     return Typed(tuple(calls), _joined([*pieces, text[position:]]), "in a code fence") if calls else None
 
 
@@ -171,10 +188,11 @@ def _action(text: str, offered: Collection[str]) -> Typed | None:
     pieces, calls, position = list[str](), list[ToolCall](), 0
     while found := _ACTION.search(text, position):
         read = _value_at(text, found.end())
-        if found[1] not in offered or read is None or not isinstance(read[0], dict):
+        name = found[1].strip()
+        if name not in offered or read is None or not isinstance(read[0], dict):
             return None
         pieces.append(text[position : found.start()])
-        calls.append(ToolCall(found[1], read[0]))
+        calls.append(ToolCall(name, read[0]))
         position = read[1]
     return Typed(tuple(calls), _joined([*pieces, text[position:]]), "as an action") if calls else None
 
