@@ -36,7 +36,7 @@ def test_a_good_template_is_certified_without_limits_and_every_probe_has_a_findi
 def test_limits_name_what_a_template_cannot_say() -> None:
     _, single = certify(llama_tokenizer(), Wanted())
     assert single.verdict is Verdict.LIMITED
-    assert any("one call only" in limit for limit in single.limits)
+    assert any("several calls in one turn" in limit for limit in single.limits)
     assert any("text beside a call" in limit for limit in single.limits)
     _, rewriting = certify(small_tokenizer(THINKING), Wanted())
     assert rewriting.limits == ("the template rewrites earlier turns: each turn is a row of its own",)
@@ -53,7 +53,8 @@ def test_a_template_that_drops_calls_is_refused_and_a_dialect_of_ours_is_certifi
     assert found(tokenizer, "calls").found == "never shown"
     ours, other = certify(tokenizer, Wanted("json"))
     assert ours is not None
-    assert other.verdict is Verdict.CERTIFIED
+    assert other.verdict is Verdict.LIMITED
+    assert other.limits[0] == "text beside a call cannot be written: training stops at such rows"
 
 
 def test_findings_see_what_each_fault_is() -> None:
@@ -130,14 +131,18 @@ def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose
     path = run / "checkpoints" / "final_checkpoint" / "certificate.json"
     good = path.read_text()
     changed = json.loads(good)
-    changed["hashes"]["template"] = "0" * 64
+    changed["hashes"]["dialect"] = "0" * 64
     path.write_text(json.dumps(changed))
     try:
-        with pytest.raises(DialectError, match=r"trained in another format.*template.*--dialect"):
+        with pytest.raises(DialectError, match=r"trained in another format.*dialect.*--dialect"):
             open_model(run)
         opened = open_model(run, overrides=["model.dialect=json"])
         assert opened.certificate.dialect["name"] == "json"
         evaluate(opened, num_samples=1, out=tmp_path / "json")
+        changed["hashes"]["template"] = "0" * 64
+        path.write_text(json.dumps(changed))
+        with pytest.raises(DialectError, match="template"):
+            open_model(run, overrides=["model.history=template"])
         assert json.loads((tmp_path / "json" / "certificate.json").read_text())["dialect"]["name"] == "json"
     finally:
         path.write_text(good)
@@ -161,11 +166,12 @@ def test_a_run_is_not_resumed_in_another_format(tmp_path: Path) -> None:
 def test_doctor_prints_the_certificate_with_its_verdict_on_top(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("doctor", "--model", "pico", "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["verdict"] == "certified"
+    assert said["verdict"] == "certified with limits"
+    assert "descriptions of tools do not reach the prompt" in said["limits"]
     assert said["dialect"]["syntax"] == "tool_call_tags"
     assert run_verb("doctor", "--model", "pico") == 0
     shown = capsys.readouterr().out
-    assert "verdict: certified" in shown
+    assert "verdict: certified with limits" in shown
     assert "tokens are supervised" in shown
 
 
@@ -189,3 +195,24 @@ def run_verb(*words: str) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def test_a_model_to_start_from_keeps_the_format_it_was_trained_in(tmp_path: Path) -> None:
+    json_run = tmp_path / "json"
+    train(experiment({**QUICK, "model": {"dialect": "json"}}), json_run)
+    weights = str(json_run / "checkpoints" / "final_checkpoint")
+    with pytest.raises(DialectError, match="trained in another format"):
+        train(experiment({**QUICK, "model": {"name": weights}}), tmp_path / "native")
+    run, _ = train(experiment({**QUICK, "model": {"name": weights, "dialect": "calls"}}), tmp_path / "calls")
+    assert json.loads((run.folder / "certificate.json").read_text())["dialect"]["name"] == "calls"
+
+
+def test_weights_that_were_copied_away_from_their_run_still_tell_their_format(tmp_path: Path) -> None:
+    import shutil
+
+    train(experiment({**QUICK, "model": {"dialect": "json"}}), tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "final_checkpoint", tmp_path / "whole")
+    (tmp_path / "whole" / "state.json").unlink()
+    with pytest.raises(DialectError, match="trained in another format"):
+        open_model(tmp_path / "whole")
+    assert open_model(tmp_path / "whole", overrides=["model.dialect=json"]).certificate.dialect["name"] == "json"
