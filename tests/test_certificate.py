@@ -18,6 +18,8 @@ from toolhone.tokenizer import TextTokenizer
 
 QUICK = {"training": {"steps": 1, "lora": None, "batch_size": 2, "validate_every": 0}, "data": {"samples": 12}}
 
+SMALL = {**QUICK, "tools": ["calculator"]}
+
 
 def found(tokenizer: TextTokenizer, probe: str) -> Finding:
     return next(finding for finding in examine(TemplateMarkup(tokenizer)) if finding.probe == probe)
@@ -199,18 +201,18 @@ def run_verb(*words: str) -> int:
 
 def test_a_model_to_start_from_keeps_the_format_it_was_trained_in(tmp_path: Path) -> None:
     json_run = tmp_path / "json"
-    train(experiment({**QUICK, "model": {"dialect": "json"}}), json_run)
+    train(experiment({**SMALL, "model": {"dialect": "json"}}), json_run)
     weights = str(json_run / "checkpoints" / "final_checkpoint")
     with pytest.raises(DialectError, match="trained in another format"):
-        train(experiment({**QUICK, "model": {"name": weights}}), tmp_path / "native")
-    run, _ = train(experiment({**QUICK, "model": {"name": weights, "dialect": "calls"}}), tmp_path / "calls")
+        train(experiment({**SMALL, "model": {"name": weights}}), tmp_path / "native")
+    run, _ = train(experiment({**SMALL, "model": {"name": weights, "dialect": "calls"}}), tmp_path / "calls")
     assert json.loads((run.folder / "certificate.json").read_text())["dialect"]["name"] == "calls"
 
 
 def test_weights_that_were_copied_away_from_their_run_still_tell_their_format(tmp_path: Path) -> None:
     import shutil
 
-    train(experiment({**QUICK, "model": {"dialect": "json"}}), tmp_path / "run")
+    train(experiment({**SMALL, "model": {"dialect": "json"}}), tmp_path / "run")
     shutil.copytree(tmp_path / "run" / "checkpoints" / "final_checkpoint", tmp_path / "whole")
     (tmp_path / "whole" / "state.json").unlink()
     with pytest.raises(DialectError, match="trained in another format"):
