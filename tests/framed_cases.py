@@ -648,4 +648,21 @@ FORMS: dict[str, Form] = {
             ("I (call 1) you", OK, (), "I (call 1) you"),
         ),
     ),
+    "bare objects": Form(
+        Framed(Frame("", "", between="\n"), JsonCalls(("op",), ("in",))),
+        {
+            "one": '{"op": "calculator", "in": {"expression": "2 + 2"}}',
+            "two": '{"op": "calculator", "in": {"expression": "2*3"}}\n{"op": "search.web", "in": {"query": "tea", "top": 3}}',
+            "empty": '{"op": "f", "in": {}}',
+            "answer": "It is 4.",
+        },
+        (
+            ('[{"op": "f"}, {"op": "g"}]', OK, (("f", {}), ("g", {})), None),
+            ('{"op": "f"} so', T, (("f", {}),), "so"),
+            ('{"op": "f", "in": {', U, (), None),
+            ("{op: f}", N, (), None),
+            ('{"in": {}}', OK, (), '{"in": {}}'),
+            ("It {is} 4.", OK, (), "It {is} 4."),
+        ),
+    ),
 }

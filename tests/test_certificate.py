@@ -95,6 +95,29 @@ def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(
     assert Certificate.read(tmp_path / "elsewhere") is None
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"dialect": {"stop": 5}},
+        {"dialect": {"stop": [5]}},
+        {"dialect": ["qwen"]},
+        {"dialect": [["name", "qwen"]]},
+        {"hashes": {"dialect": 5}},
+        {"versions": {"jinja2": None}},
+        {"limits": "none"},
+        {"limits": 3},
+        {"findings": {"probe": "tools"}},
+        {"findings": [5]},
+        {"findings": None},
+        {"verdict": ["certified"]},
+    ],
+)
+def test_a_certificate_with_a_value_of_another_type_is_one_sentence(tmp_path: Path, damage: dict[str, object]) -> None:
+    (tmp_path / "certificate.json").write_text(json.dumps({"verdict": "certified", **damage}))
+    with pytest.raises(DialectError, match=r"certificate\.json is no certificate of a format: "):
+        Certificate.read(tmp_path)
+
+
 def test_two_certificates_differ_by_template_tokenizer_switches_and_history() -> None:
     _, one = certify(small_tokenizer(QWEN_LIKE), Wanted())
     check_same(one, certify(small_tokenizer(QWEN_LIKE), Wanted())[1], "runs/a")

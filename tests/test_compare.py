@@ -360,6 +360,7 @@ def test_json_holds_every_cell_and_is_what_out_writes(
         (["base", "run", "--tolerance", "3"], "--tolerance says which losses --guard forgives; add --guard"),
         (["base", "run", "--metric", "loss"], "neither evaluation measured 'loss'; measured: exact_match"),
         (["base", "damaged"], "certificate.json is no certificate of a format"),
+        (["base", "spoilt"], "certificate.json is no certificate of a format"),
     ],
 )
 def test_a_wrong_use_is_one_sentence_and_exit_code_2(
@@ -373,6 +374,8 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(
     for split in ("phrasings", "fillers"):
         write_folder(both(1, 1, 5)[1], tmp_path / "demo" / "evaluation" / split)
     write_folder(both(1, 1, 5)[1], tmp_path / "damaged", {"verdict": "splendid"})
+    spoilt = {"verdict": "certified", "hashes": {"dialect": 5}, "dialect": {"stop": 5}}
+    write_folder(both(1, 1, 5)[1], tmp_path / "spoilt", spoilt)
     code, out, err = run(capsys, monkeypatch, "compare", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")

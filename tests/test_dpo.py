@@ -236,6 +236,15 @@ def test_label_smoothing_keeps_the_margin_small_and_means_make_it_independent_of
     assert 0 < logged(means, "margin")[-1] < logged(sharp, "margin")[-1]
 
 
+def test_the_weight_of_the_chosen_side_makes_it_likelier_than_the_margin_alone_would(tmp_path: Path) -> None:
+    plain, kept = (
+        trained(tmp_path / name, plan({"rpo_alpha": alpha}, steps=80, batch_size=10))[1]
+        for name, alpha in (("plain", 0.0), ("kept", 1.0))
+    )
+    assert logged(kept, "chosen_logp")[-1] > 0.5 * logged(plain, "chosen_logp")[-1]
+    assert logged(kept, "loss")[0] > logged(plain, "loss")[0] + 1
+
+
 def test_validation_ranks_held_out_pairs_and_decides_on_the_best_checkpoint(tmp_path: Path) -> None:
     _, run, _ = trained(tmp_path / "run", plan(steps=20, validate_every=10))
     accuracy, margin, nll = (logged(run, name, "validation") for name in ("pair_accuracy", "pair_margin", "chosen_nll"))

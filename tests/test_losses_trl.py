@@ -140,9 +140,9 @@ def test_cross_entropy_is_the_loss_of_sft_trainer(models: tuple[Path, Path]) -> 
     agree(ours(models[0], normalised(rows), cross_entropy()), theirs(trainer, inputs))
 
 
-def pairs_of(models: tuple[Path, Path]) -> list[Row]:
-    """Three pairs of one prompt each, with the reference's log-probabilities."""
-    chosen, rejected = replies([4, 3, 6], [5, 8, 3], seed=1), replies([4, 3, 6], [7, 2, 6], holes=True, seed=2)
+def pairs_of(models: tuple[Path, Path], lengths: Sequence[int] = (5, 8, 3)) -> list[Row]:
+    """Three pairs of one prompt each, with the reference's log-probabilities; the chosen sides have these lengths."""
+    chosen, rejected = replies([4, 3, 6], lengths, seed=1), replies([4, 3, 6], [7, 2, 6], holes=True, seed=2)
     rows = []
     for number, (better, worse) in enumerate(zip(chosen, rejected, strict=True)):
         begin = int(np.flatnonzero(better.mask)[0])
@@ -159,14 +159,17 @@ def pairs_of(models: tuple[Path, Path]) -> list[Row]:
         ("sigmoid_norm", preference_loss("dpo", 0.3, length_normalised=True)),
         ("ipo", preference_loss("ipo", 0.3)),
         ("robust", preference_loss("dpo", 0.3, label_smoothing=0.1)),
+        (("sigmoid", "sft"), preference_loss("dpo", 0.3, rpo_alpha=0.5)),
+        (("ipo", "sft"), preference_loss("ipo", 0.3, rpo_alpha=0.5)),
     ],
-    ids=["sigmoid", "sigmoid_norm", "ipo", "label_smoothing"],
+    ids=["sigmoid", "sigmoid_norm", "ipo", "label_smoothing", "rpo", "rpo_ipo"],
 )
 @pytest.mark.parametrize("precomputed", [False, True], ids=["reference_in_the_step", "reference_precomputed"])
 def test_the_preference_loss_is_that_of_dpo_trainer(
-    theirs_type: str, loss: Loss, precomputed: bool, models: tuple[Path, Path]
+    theirs_type: str | tuple[str, str], loss: Loss, precomputed: bool, models: tuple[Path, Path]
 ) -> None:
-    rows = pairs_of(models)
+    # TRL adds the mean over the tokens of all chosen sides, ours is a mean of each side's; they agree where lengths are equal
+    rows = pairs_of(models, (5, 5, 5)) if loss.config["rpo_alpha"] else pairs_of(models)
     ids, seen, mask = right_padded([*rows[0::2], *rows[1::2]])
     head = {"outputs": ("log_probs", "entropy", "mean_logits", "is_top1")}
     reference = bare(trl.DPOTrainer, models[1], {}).model.eval()
@@ -176,8 +179,8 @@ def test_the_preference_loss_is_that_of_dpo_trainer(
         head,
         ref_model=reference,
         beta=0.3,
-        loss_types=[theirs_type],
-        loss_weights=[1.0],
+        loss_types=[theirs_type] if isinstance(theirs_type, str) else list(theirs_type),
+        loss_weights=[1.0] if isinstance(theirs_type, str) else [1.0, loss.config["rpo_alpha"]],
         ld_alpha=None,
         label_smoothing=loss.config["label_smoothing"],
         f_divergence_type="reverse_kl",

@@ -85,7 +85,8 @@ def test_the_derivative_of_each_preference_loss_is_that_of_finite_differences(
     kind: Preference, normalised: bool, smoothing: float
 ) -> None:
     logp, batch = batch_of(*rl_rows(seed=3))
-    check_gradient(preference_loss(kind, 0.2, smoothing, normalised), logp, batch)
+    for alpha in (0.0, 0.5):
+        check_gradient(preference_loss(kind, 0.2, smoothing, normalised, alpha), logp, batch)
 
 
 def test_dpo_is_log_two_at_the_reference_and_falls_as_the_chosen_one_gets_likelier() -> None:

@@ -111,7 +111,7 @@ def test_a_thousand_wild_conversations_are_read_back_or_refused_by_name(name: st
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_by_no_form_only_by_a_template_that_raises(name: str) -> None:
+def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_only_where_the_template_itself_loses_it(name: str) -> None:
     tokenizer, dialect = opened(name)
     for case in range(CASES):
         talk = Draw(random.Random(case), (), wild=False).conversation(calls=1, beside=False)
@@ -119,7 +119,7 @@ def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_by_no_form_
         if lists is not None:
             check_turns(tokenizer, dialect, talk, encoded(tokenizer, lists))
             continue
-        with pytest.raises(DialectError, match="the chat template refuses the conversation"):
+        with pytest.raises(DialectError, match="the chat template (refuses the conversation|drops or changes)"):
             dialect.render(talk)
 
 

@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from tokenizers import AddedToken, normalizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dialect_models import CHATML_ADDED, CHATML_TOKENS, metaspace_tokenizer, random_text, small_tokenizer
 from toolhone.dialects.base import Span
@@ -142,14 +143,33 @@ def test_half_a_surrogate_pair_is_a_data_error(tokenizer: TextTokenizer) -> None
 
 
 def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no tokenizer can be loaded from"):
+    with pytest.raises(
+        ModelError, match=r"no tokenizer can be loaded from .*: the folder holds no tokenizer\.json; save the model"
+    ):
         TextTokenizer.load(tmp_path)
-    with pytest.raises(ModelError, match="no tokenizer can be loaded from"):
+    with pytest.raises(ModelError, match=r"no tokenizer can be loaded from .*missing': there is no such folder"):
         TextTokenizer.load(tmp_path / "missing")
     small_tokenizer().save(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
     with pytest.raises(ModelError, match="no tokenizer can be loaded from"):
         TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (LocalEntryNotFoundError("no"), "no such model here, and the hub was not reached; give a folder, or download it first"),
+        (OfflineModeIsEnabled("no"), "no such model here, and the hub was not reached; give a folder, or download it first"),
+        (HFValidationError("no"), "there is no such folder, and it is no name of the hub; give a folder"),
+    ],
+)
+def test_a_model_that_is_not_here_is_said_in_our_own_words(monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect\nCheck your connection") from cause
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    with pytest.raises(ModelError, match=f"^no tokenizer can be loaded from 'nosuch/xx': {said}$"):
+        TextTokenizer.load("nosuch/xx")
 
 
 def test_a_saved_tokenizer_is_loaded_with_its_template_and_the_same_ids(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ MOVED: dict[Key, Key] = {
     ("training", "lam"): ("training", "rl", "ppo", "lam"),
     ("training", "dpo_beta"): ("training", "rl", "beta"),
     ("training", "beta"): ("training", "rl", "beta"),
+    ("training", "rpo_alpha"): ("training", "rl", "dpo", "rpo_alpha"),
     ("training", "label_smoothing"): ("training", "rl", "dpo", "label_smoothing"),
     ("evaluation", "eval_steps"): ("training", "validate_every"),
     ("wandb",): ("tracking", "wandb"),

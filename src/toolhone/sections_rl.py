@@ -82,6 +82,7 @@ class DpoSection(Section):
     loss_type: Literal["sigmoid", "ipo"] = Field("sigmoid", description="the loss of DPO, or the square of IPO")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="how likely it is that a pair stands the wrong way round")
     length_normalised: bool = Field(False, description="means over a side's tokens in place of sums; IPO always takes means")
+    rpo_alpha: float = Field(0.0, ge=0, description="weight of the chosen side's own loss, as in SFT; it keeps that side likely")
 
 
 Then = Literal["feed_back", "stop", "penalise"]

@@ -98,8 +98,7 @@ class TextTokenizer:
         except ModelError:
             raise
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ModelError(f"no tokenizer can be loaded from {str(path)!r}: {reason:.200}") from None
+            raise ModelError(f"no tokenizer can be loaded from {str(path)!r}: {_why_not_loaded(Path(path), error)}") from None
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer's files, chat template included."""
@@ -263,6 +262,22 @@ class TextTokenizer:
 
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+
+def _why_not_loaded(path: Path, error: Exception) -> str:
+    """What a user can do about it where that is known, else what the library says."""
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    causes = (error, error.__cause__, error.__context__)
+    if path.is_dir() and not (path / "tokenizer.json").is_file():
+        return "the folder holds no tokenizer.json; save the model together with its tokenizer"
+    if not path.exists() and any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
+        return "no such model here, and the hub was not reached; give a folder, or download it first"
+    if not path.exists() and any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return "no such model here, and the hub has none of this name that may be read; give a folder or another name"
+    if not path.exists() and any(isinstance(cause, HFValidationError) for cause in causes):
+        return "there is no such folder, and it is no name of the hub; give a folder"
+    return str(error).strip().split("\n")[0][:200]
 
 
 def _is_control(text: str, special: bool) -> bool:

@@ -111,7 +111,7 @@ def loss_of(plan: TrainingSection) -> Loss:
     """The loss that the plan asks for."""
     dpo = plan.rl.dpo
     kind: Preference = "ipo" if dpo.loss_type == "ipo" else "dpo"
-    return preference_loss(kind, plan.rl.beta, dpo.label_smoothing, dpo.length_normalised)
+    return preference_loss(kind, plan.rl.beta, dpo.label_smoothing, dpo.length_normalised, dpo.rpo_alpha)
 
 
 def paired(rows: Sequence[Row]) -> list[Pair]:

@@ -104,18 +104,27 @@ def reply_shares(rows: Sequence[Row]) -> list[Array]:
 
 
 def preference_loss(
-    kind: Preference, beta: float, label_smoothing: float = 0.0, length_normalised: bool = False, temperature: float = 1.0
+    kind: Preference,
+    beta: float,
+    label_smoothing: float = 0.0,
+    length_normalised: bool = False,
+    rpo_alpha: float = 0.0,
+    temperature: float = 1.0,
 ) -> Loss:
     """DPO (Rafailov et al. 2023, arXiv:2305.18290) or IPO (Azar et al. 2023, arXiv:2310.12036) on pairs of rows.
 
     Rows come in pairs of one group, the chosen one first. Wants `reference` (log-probabilities of the reference) and `weights`, of
     which the sum over the chosen row counts for the pair. label_smoothing: the chance that a label is wrong (Mitchell 2023,
-    conservative DPO). length_normalised: means over tokens in place of sums (IPO always takes means, as TRL does); both want
-    `share` (`reply_shares`). Metrics are sums over pairs: `pairs`, `margin` (beta times the difference of log-ratios), `accuracy`,
-    `chosen_reward`, `rejected_reward`, `chosen_logp`, `rejected_logp` (sums over a side's tokens); `tokens` counts the
-    trained ones, `chosen_tokens` those of the chosen sides, over which `kl_reference` is the sum of k3.
+    conservative DPO). length_normalised: means over tokens in place of sums (IPO always takes means, as TRL does). rpo_alpha: the
+    weight of the chosen side's mean negative log-likelihood, added to either (Pang et al. 2024, arXiv:2404.19733). The last two
+    and IPO want `share` (`reply_shares`).
+
+    Metrics are sums over pairs: `pairs`, `margin` (beta times the difference of log-ratios), `accuracy`, `chosen_reward`,
+    `rejected_reward`, `chosen_logp`, `rejected_logp` (sums over a side's tokens); `tokens` counts the trained ones,
+    `chosen_tokens` those of the chosen sides, over which `kl_reference` is the sum of k3.
     """
     config = {"beta": beta, "label_smoothing": label_smoothing, "length_normalised": float(length_normalised)}
+    config["rpo_alpha"] = rpo_alpha
 
     def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
         _need_pairs(batch.groups)
@@ -129,6 +138,8 @@ def preference_loss(
         else:
             wrong, right = ops.logaddexp(beta * margin, 0.0), ops.logaddexp(-beta * margin, 0.0)
             losses = (1 - label_smoothing) * right + label_smoothing * wrong
+        if rpo_alpha > 0:
+            losses = losses - rpo_alpha * ops.sum(ops.where(batch.mask, logp, 0.0) * batch["share"], 1)[0::2]
         held = ops.stop_gradient(margin)
         said = ops.stop_gradient(ops.sum(ops.where(batch.mask, logp, 0.0), 1))
         metrics = {

@@ -7,7 +7,8 @@
 Reading streams line by line; only a file that is one JSON list is read whole. Every problem is a `DataError` of one sentence that
 names the file and the line (in a list: the entry). JSON is taken strictly: no NaN, no key twice in an object, no half
 characters, UTF-8 only; a byte order mark and blank lines are passed over. Writing is all or nothing: a temporary file beside the
-target takes its place when it is complete. What the rows mean is the business of `schema` and of the `sources`.
+target takes its place when it is complete. Who must not stop for a broken line reads within `passing.passing_over`.
+What the rows mean is the business of `schema` and of the `sources`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from toolhone.data import parquet
+from toolhone.data.passing import pass_over, passed_over
 from toolhone.data.preferences import Preference
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool
@@ -146,7 +148,8 @@ def read_records(path: str | Path) -> Generator[tuple[Line, Record], None, None]
             yield line, record
             row_read()
     if empty:
-        raise DataError(f"{path}: the file is empty; wanted one JSON object per line")
+        found = [f"{line}: {broken.why}" for line, broken in passed_over().items() if line.path == path]
+        raise DataError(found[0] if found else f"{path}: the file is empty; wanted one JSON object per line")
 
 
 @contextmanager
@@ -227,8 +230,14 @@ def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record
         raw = _guarded(line, stream.readline)
         if not raw:
             return
-        if text := _decode(line, raw).strip():
-            yield line, _object(line, _parse(line, text))
+        try:
+            text = _decode(line, raw).strip()
+            record = _object(line, _parse(line, text)) if text else None
+        except DataError as error:
+            pass_over(line, error, raw.decode("utf-8", "replace").strip())
+            continue
+        if record is not None:
+            yield line, record
 
 
 def _entries(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record]]:
@@ -236,7 +245,12 @@ def _entries(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Reco
     entries = _parse_list(path, _decode(Line(path, 1), raw))
     for number, entry in enumerate(entries, start=1):
         line = Line(path, number, "entry")
-        yield line, _object(line, entry)
+        try:
+            record = _object(line, entry)
+        except DataError as error:
+            pass_over(line, error, json.dumps(entry))
+        else:
+            yield line, record
 
 
 def _parse_list(path: Path, text: str) -> list[Json]:

@@ -4,7 +4,8 @@
     print(imported.loaded.summary(), imported.files)            # conversations, tasks, refused: path and number of rows
 
 `OUT` gets the conversations, `<stem>.tasks.jsonl` beside it the tasks, `<stem>.refused.jsonl` every row that was not used, with its
-place, the reason and the row as it stands. Where a format gives tasks only, `OUT` gets these. A file that would hold no row is not
+place, the reason and the row as it stands. Where a format gives tasks only, `OUT` gets these; of preference pairs it gets those.
+Lines that are no JSON objects are refused like other rows, as long as most lines are some. A file that would hold no row is not
 written. Nothing is overwritten unless that is allowed; then a file of an earlier import that has no successor goes, too. The folder
 is not searched for answers or catalogues beyond what the format itself needs (see its module).
 """
@@ -16,14 +17,17 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolhone.data.any_tasks import distinct
 from toolhone.data.files import Line, watching, write_jsonl
-from toolhone.data.sources import SOURCES, format_of, open_source
-from toolhone.data.sources.base import Loaded, Refused
-from toolhone.data.sources.tables import read_rows
+from toolhone.data.passing import Broken, passing_over
+from toolhone.data.sources import SOURCES, format_of, open_source, pairs
+from toolhone.data.sources.base import Loaded, Refused, Skip, Tally
+from toolhone.data.sources.folders import joined
+from toolhone.data.sources.sharegpt import NAME as SHAREGPT
+from toolhone.data.sources.tables import is_table, read_rows
 from toolhone.errors import DataError, RunError
 from toolhone.progress import Progress, Silent
 from toolhone.schema import Json
@@ -31,6 +35,8 @@ from toolhone.schema import Json
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
 """Bytes from which on a file gets a progress bar; counting its rows beforehand costs a small part of reading them."""
+BROKEN = "a line that is no JSON object"
+"""Why a broken line is refused; a row of a table is one if its fields are too many or too few."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Imported:
-    """The format, what was read, and the written files by what they hold: `conversations`, `tasks`, `refused`."""
+    """The format, what was read, and the written files by what they hold: `conversations`, `preferences`, `tasks`, `refused`."""
 
     format: str
     loaded: Loaded
@@ -56,6 +62,7 @@ class Imported:
             "read": loaded.read,
             "kept": loaded.kept,
             "conversations": len(loaded.conversations),
+            "preferences": len(loaded.preferences),
             "only_tasks": loaded.only_tasks,
             "tasks": len(loaded.tasks),
             "repaired": dict(loaded.repaired.most_common()),
@@ -72,24 +79,25 @@ def import_file(
     path, out = Path(path), Path(out)
     places = _places(out)
     _refuse_overwriting(path, places.values(), overwrite)
-    name = format_of(path) if format == "auto" else format
-    loaded = _read(path, name, progress or Silent())
+    name, loaded, broken = _read(path, format, progress or Silent())
     rows: dict[Path, Iterable[Mapping[str, Json]]] = {}
     tasks = [task.to_dict() for task in distinct(loaded.tasks)]
-    kinds = {"conversations": out, "tasks": places["tasks"] if loaded.conversations else out, "refused": places["refused"]}
-    if loaded.conversations:
-        rows[kinds["conversations"]] = (talk.to_dict() for talk in loaded.conversations)
+    main = "preferences" if loaded.preferences else "conversations"
+    has_main = bool(loaded.preferences or loaded.conversations)
+    kinds = {main: out, "tasks": places["tasks"] if has_main else out, "refused": places["refused"]}
+    if has_main:
+        rows[out] = (row.to_dict() for row in loaded.preferences or loaded.conversations)
     if tasks:
         rows[kinds["tasks"]] = tasks
     if loaded.refused:
-        rows[kinds["refused"]] = refused_rows(loaded.refused)
+        rows[kinds["refused"]] = refused_rows(loaded.refused, broken)
     counts = {place: write_jsonl(place, each) for place, each in rows.items()}
     for place in places.values():
         if place not in counts:
             place.unlink(missing_ok=True)
     written = {kind: Written(place, counts[place]) for kind, place in kinds.items() if place in counts}
-    if not loaded.conversations:
-        written.pop("conversations", None)
+    if not has_main:
+        written.pop(main, None)
     return Imported(name, loaded, written)
 
 
@@ -110,8 +118,58 @@ def _refuse_overwriting(path: Path, places: Iterable[Path], overwrite: bool) -> 
             raise RunError(f"{place} exists already; name another file, or allow overwriting with --overwrite")
 
 
-def _read(path: Path, name: str, progress: Progress) -> Loaded:
-    """All rows; one that is no conversation is counted, not a reason to stop."""
+def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded, Mapping[Line, Broken]]:
+    """The format, all rows, and the broken lines: in a folder, and in a file that consists of rows for the most part."""
+    try:
+        if not path.is_dir():
+            return *_rows(path, format, progress), {}
+    except DataError:
+        if not _mostly_rows(path):
+            raise
+    with passing_over(path) as broken:
+        name, loaded = _rows(path, format, progress)
+    unused = {each.line.path for each in loaded.refused if each.line.unit == "file"}
+    broken = {line: found for line, found in broken.items() if line.path not in unused}
+    return name, _with_broken(loaded, broken), broken
+
+
+def _mostly_rows(path: Path) -> bool:
+    """Whether some lines of a file are broken, and no more than half of them."""
+    with passing_over(path) as broken:
+        try:
+            sound = sum(1 for _ in read_rows(path))
+        except DataError:
+            return False
+    return 0 < len(broken) <= sound
+
+
+def _with_broken(loaded: Loaded, broken: Mapping[Line, Broken]) -> Loaded:
+    """What was read, with the broken lines among the refused ones."""
+    tally = Tally()
+    for line, found in broken.items():
+        tally.skip(line, Skip(BROKEN, found.why))
+    both = joined([loaded, tally.loaded()])
+    return replace(both, refused=sorted(both.refused, key=lambda each: (str(each.line.path), each.line.number)))
+
+
+def _rows(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
+    """The format and all rows; one that is no conversation is counted, not a reason to stop."""
+    name = _told(path) if format == "auto" else format
+    return name, pairs.read(path) if name == pairs.NAME else _opened(path, name, progress)
+
+
+def _told(path: Path) -> str:
+    """The format as its rows tell it; preference pairs are one besides those that `open_source` reads."""
+    try:
+        name = format_of(path)
+    except DataError:
+        if not path.is_file() or is_table(path) or not pairs.holds_pairs(path):
+            raise
+        return pairs.NAME
+    return pairs.NAME if name == SHAREGPT and pairs.holds_pairs(path) else name
+
+
+def _opened(path: Path, name: str, progress: Progress) -> Loaded:
     skip_bad = True if name in SOURCES and "skip_bad" in SOURCES[name].USES else None
     if not path.is_file() or path.stat().st_size < LONG:
         return open_source(path, name, skip_bad=skip_bad)
@@ -121,13 +179,14 @@ def _read(path: Path, name: str, progress: Progress) -> Loaded:
         return open_source(path, name, skip_bad=skip_bad)
 
 
-def refused_rows(refused: Sequence[Refused]) -> Iterator[dict[str, Json]]:
-    """Place, reason, detail and the row itself, for each row that was not used."""
+def refused_rows(refused: Sequence[Refused], broken: Mapping[Line, Broken]) -> Iterator[dict[str, Json]]:
+    """Place, reason, detail and the row itself, for each row that was not used; of a broken line its text."""
     by_file: dict[Path, list[Refused]] = {}
     for each in refused:
         by_file.setdefault(each.line.path, []).append(each)
     for path, rows in by_file.items():
-        found = _raw(path, [each.line for each in rows])
+        found = _raw(path, [each.line for each in rows if each.line not in broken])
+        found |= {line: each.text for line, each in broken.items() if line.path == path}
         for each in rows:
             yield {"place": str(each.line), "reason": each.reason, "detail": each.detail, "row": found.get(each.line)}
 
@@ -136,7 +195,8 @@ def _raw(path: Path, lines: Sequence[Line]) -> dict[Line, Json]:
     """The rows at these places as they stand in the file; where a file is no sequence of rows, its whole content."""
     wanted = set(lines)
     try:
-        found: dict[Line, Json] = {line: record for line, record in read_rows(path) if line in wanted}
+        with passing_over(path):
+            found: dict[Line, Json] = {line: record for line, record in read_rows(path) if line in wanted} if wanted else {}
     except DataError:
         found = {}
     left = wanted - found.keys()

@@ -146,9 +146,11 @@ class SftRows:
         if count == 0:
             return []
         loaded = open_source(path, "gsm8k", style="short")
-        self._skipped.update(loaded.skipped)
+        self._skipped.update({**loaded.skipped, **({NO_MARK: loaded.only_tasks} if loaded.only_tasks else {})})
         rows: list[Record] = []
-        candidates = list(zip(loaded.conversations, (str(task.expect.answer) for task in loaded.tasks), strict=True))
+        tasks = iter(loaded.tasks)
+        own = [next(task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1])) for talk in loaded.conversations]
+        candidates = list(zip(loaded.conversations, (str(task.expect.answer) for task in own), strict=True))
         self._rng("gsm8k").shuffle(candidates)
         for start in range(0, len(candidates), _AT_ONCE):
             for made in self._composed(candidates[start : start + _AT_ONCE]):

@@ -84,17 +84,20 @@ class Certificate:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Certificate:
+        """The certificate that `to_dict` wrote; `KeyError` or `ValueError` for anything else."""
         found = tuple(
             Finding(str(one["probe"]), str(one["found"]), bool(one.get("fault")), str(one.get("why", "")))
-            for one in source.get("findings", ())
+            for one in _entries(source, "findings", dict)
         )
+        dialect = _object(source, "dialect")
+        _entries(dialect, "stop", str)
         return Certificate(
             Verdict(source["verdict"]),
-            tuple(source.get("limits", ())),
+            _entries(source, "limits", str),
             str(source.get("reason", "")),
-            dict(source.get("dialect", {})),
-            dict(source.get("hashes", {})),
-            dict(source.get("versions", {})),
+            dialect,
+            _object(source, "hashes", str),
+            _object(source, "versions", str),
             found,
         )
 
@@ -111,6 +114,24 @@ class Certificate:
             return Certificate.from_dict(read_json(path))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise DialectError(f"{path} is no certificate of a format: {error!r:.120}") from None
+
+
+def _entries(source: Mapping[str, Json], key: str, kind: type) -> tuple[Any, ...]:
+    """The list under a key, nothing where there is none; all its entries are of this kind."""
+    value = source.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, kind) for one in value):
+        raise ValueError(f"{key!r} is {value!r:.60}, wanted a list with entries of type {kind.__name__}")
+    return tuple(value)
+
+
+def _object(source: Mapping[str, Json], key: str, kind: type = object) -> dict[str, Any]:
+    """The object under a key, empty where there is none; all its values are of this kind."""
+    value = source.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(one, kind) for one in value.values()):
+        raise ValueError(
+            f"{key!r} is {value!r:.60}, wanted an object" + (f" with values of type {kind.__name__}" if kind is not object else "")
+        )
+    return dict(value)
 
 
 def certify(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect | None, Certificate]:

@@ -146,11 +146,6 @@ class Frame:
         firsts = [(mark, Problem.NOT_A_CALL) for mark in _telling(self.before)[:1]]
         return (*firsts, *((mark, Problem.STRAY_MARK) for mark in _telling(self.after)[-1:] if mark not in self.before))
 
-    def limit(self, text: str, position: int) -> int:
-        """Where the next call begins behind `position`: no value reaches farther by guessing."""
-        found = None if self.opening is None else self.opening.search(text, position)
-        return len(text) if found is None else found.start()
-
 
 @lru_cache(maxsize=256)
 def _opening_of(before: str, begins: str) -> re.Pattern[str]:
@@ -226,22 +221,27 @@ class _Reading:
     def run(self, start: int) -> Found:
         """Calls joined by `between`, up to `after`."""
         calls: list[ToolCall] = []
-        text, frame = self.text, self.frame
+        found, text, frame = Found(start), self.text, self.frame
         while True:
-            found = self.body.read(text, start, frame)
+            before, found = found, self.body.read(text, start, frame)
+            if calls and found.problem is Problem.NOT_A_CALL and not (frame.between or "").strip():
+                return self._closed(before, calls)
             calls += found.calls
             if found.problem is not Problem.NONE:
                 return self._broken(found, tuple(calls))
             joint = frame.joint.match(text, found.end) if frame.joint is not None else None
-            if joint is not None and found.end < joint.end() < len(text):
-                start = joint.end()
-                continue
-            closing = frame.closing.match(text, found.end)
-            if closing is not None:
-                return Found(closing.end(), tuple(calls), self._behind(closing.end()))
-            if self._may_end(found.end):
-                return Found(self._resume(found.end), tuple(calls), Problem.UNCLOSED)
-            return self._broken(Found(found.end, (), Problem.NOT_JSON), tuple(calls[: len(calls) - len(found.calls)]))
+            if joint is None or not found.end < joint.end() < len(text):
+                return self._closed(found, calls)
+            start = joint.end()
+
+    def _closed(self, last: Found, calls: list[ToolCall]) -> Found:
+        """The run of calls with its end mark, or what is wrong behind the last call."""
+        closing = self.frame.closing.match(self.text, last.end)
+        if closing is not None:
+            return Found(closing.end(), tuple(calls), self._behind(closing.end()))
+        if self._may_end(last.end):
+            return Found(self._resume(last.end), tuple(calls), Problem.UNCLOSED)
+        return self._broken(Found(last.end, (), Problem.NOT_JSON), tuple(calls[: len(calls) - len(last.calls)]))
 
     def _may_end(self, end: int) -> bool:
         """Whether a call without its end mark is over here: at the end of the text, at the next call, at a part of the mark."""
@@ -345,13 +345,17 @@ def is_name(name: str, frame: Frame) -> bool:
     return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name
 
 
-def followed(mark: re.Pattern[str], follow: re.Pattern[str], text: str, start: int, frame: Frame) -> re.Match[str] | None:
-    """The first mark behind which `follow` stands. Marks that something else follows are passed over, up to the next call."""
+def followed(
+    mark: re.Pattern[str], follow: re.Pattern[str], text: str, start: int, opening: re.Pattern[str] | None
+) -> re.Match[str] | None:
+    """The first mark behind which `follow` stands. Marks that something else follows are passed over, up to the next `opening`."""
     stop: int | None = None
     for found in mark.finditer(text, start):
         if stop is not None and found.start() >= stop:
             return None
         if follow.match(text, found.end()):
             return found
-        stop = frame.limit(text, found.end()) if stop is None else stop
+        if stop is None:
+            next_call = None if opening is None else opening.search(text, found.end())
+            stop = len(text) if next_call is None else next_call.start()
     return None

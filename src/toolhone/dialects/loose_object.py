@@ -76,7 +76,7 @@ class LooseObject:
         return CONSTANTS[word[0]], word.end()
 
     def _string(self, text: str, start: int, frame: Frame) -> tuple[Json, int]:
-        end = followed(self._end, _GOES_ON, text, start, frame) or self._end.search(text, start)
+        end = followed(self._end, _GOES_ON, text, start, frame.opening) or self._end.search(text, start)
         if end is None:
             raise LiteralError(unclosed=True)
         return text[start : end.start()], end.end()

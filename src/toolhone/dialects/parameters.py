@@ -69,7 +69,9 @@ class Parameters:
             end = self._closing.match(text, found.end) if found.problem is Problem.NONE else None
             problem = found.problem if found.problem is not Problem.NONE else Problem.NONE if end is not None else Problem.NOT_JSON
             return found.value, found.end if end is None else end.end(), problem
-        closing = followed(self._closing, _behind_pattern(self, frame), text, start, frame) or self._closing.search(text, start)
+        closing = followed(self._closing, _behind_pattern(self, frame), text, start, frame.opening) or self._closing.search(
+            text, start
+        )
         if closing is None:
             return None, len(text), Problem.UNCLOSED
         return text[start : closing.start()], closing.end(), Problem.NONE

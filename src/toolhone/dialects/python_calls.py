@@ -37,9 +37,9 @@ class PythonCalls:
         head = _HEAD.match(text, start)
         if head is None:
             return Found(start, (), Problem.NOT_A_CALL)
-        reader = LiteralReader(text, head.end())
+        reader = _Arguments(text, head.end(), self.raw, _behind_raw(frame), frame.opening_of(self.begins))
         try:
-            arguments = self._arguments(reader, frame)
+            arguments = reader.arguments()
         except LiteralError as error:
             problem = Problem.BAD_ARGUMENTS if error.repeated else Problem.UNCLOSED if error.unclosed else Problem.NOT_JSON
             return Found(reader.position, (), problem)
@@ -47,44 +47,56 @@ class PythonCalls:
             return Found(reader.position, (), Problem.BAD_ARGUMENTS)
         return Found(reader.position, (ToolCall(head[1], arguments),))
 
-    def _arguments(self, reader: LiteralReader, frame: Frame) -> dict[str, Json] | None:
+
+class _Arguments(LiteralReader):
+    """Reads the arguments of one call."""
+
+    def __init__(self, text: str, position: int, raw: str, behind: re.Pattern[str], opening: re.Pattern[str] | None) -> None:
+        super().__init__(text, position)
+        self._raw = raw
+        self._behind = behind
+        self._opening = opening
+
+    def arguments(self) -> dict[str, Json] | None:
         """Named arguments up to the closing bracket; None when one of them has no name."""
         arguments: dict[str, Json] = {}
         nameless = False
-        while not reader.take(")"):
-            given = self._argument(reader, frame)
+        while not self.take(")"):
+            given = self._argument()
             nameless = nameless or given is None
             if given is not None and given.keys() & arguments.keys():
                 raise LiteralError(repeated=True)
             arguments.update(given or {})
-            if not reader.take(","):
-                reader.expect(")")
+            if not self.take(","):
+                self.expect(")")
                 break
         return None if nameless else arguments
 
-    def _argument(self, reader: LiteralReader, frame: Frame) -> dict[str, Json] | None:
+    def _argument(self) -> dict[str, Json] | None:
         """One argument as a mapping (several behind `**`); None for a value without a name."""
-        if reader.take("**"):
-            value = reader.value()
+        if self.take("**"):
+            value = self.value()
             if not isinstance(value, Mapping):
                 raise LiteralError
             return dict(value)
-        key = _KEY.match(reader.text, reader.position)
+        key = _KEY.match(self.text, self.position)
         if key is None:
-            reader.value()
+            self.value()
             return None
-        reader.position = key.end()
-        return {key[1]: self._value(reader, frame)}
+        self.position = key.end()
+        return {key[1]: self._named_value()}
 
-    def _value(self, reader: LiteralReader, frame: Frame) -> Json:
-        if not self.raw or not reader.text.startswith(self.raw, reader.position):
-            return reader.value()
-        start = reader.position + len(self.raw)
-        end = followed(_quote(self.raw), _behind_raw(frame), reader.text, start, frame)
+    def _named_value(self) -> Json:
+        """A literal, or a text between quotes as it is; where no quote ends one, none ends a later one of this call either."""
+        if not self._raw or not self.text.startswith(self._raw, self.position):
+            return self.value()
+        start = self.position + len(self._raw)
+        end = followed(_quote(self._raw), self._behind, self.text, start, self._opening)
         if end is None:
-            return reader.value()
-        reader.position = end.end()
-        return reader.text[start : end.start()]
+            self._raw = ""
+            return self.value()
+        self.position = end.end()
+        return self.text[start : end.start()]
 
 
 @lru_cache(maxsize=16)

@@ -3,8 +3,8 @@
     file = read_file("train.jsonl")
     file.cases          # in the order of the file: place, conversation or None, what was found so far, what was mended
 
-What a training would read is read by the same sources. Lines that are not JSON, which stop a training, are found first; the sources
-then get a copy of the file in which they are blank. Rows of chat messages that their source refuses are mended as far as that is
+What a training would read is read by the same sources, except that lines that are no JSON objects, which stop a training, are
+passed over and are cases of their own. Rows of chat messages that their source refuses are mended as far as that is
 certain (`raw`), and read once more. The file itself is never changed.
 """
 
@@ -16,9 +16,9 @@ import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from toolhone.data.any_tasks import tasks_from_any
 from toolhone.data.doctor.findings import REMARKS, Fault, Kind
 from toolhone.data.doctor.raw import NullTools, is_chat, mended_record, raw_faults
 from toolhone.data.files import Line, Record, read_jsonl, write_jsonl
+from toolhone.data.passing import Broken, passing_over
 from toolhone.data.sources import format_of, open_source
 from toolhone.data.sources.base import Asked, Loaded
 from toolhone.data.sources.messages import NAME as CHAT
@@ -96,17 +97,16 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     has_rows = bool(first) and 2 * sum(not isinstance(row, str) for _, row in first) >= len(first)
     look = _first_look(path, progress) if has_rows else _Look()
     progress.start(f"reading {path.name}: conversations", total=1)
-    with TemporaryDirectory() as folder:
-        source = _copy_without(path, look.broken, Path(folder)) if look.broken else path
-        name = format_of(source) if format == "auto" else format
+    asked_for = passing_over(path) if look.broken else nullcontext(dict[Line, Broken]())
+    with TemporaryDirectory() as folder, asked_for as broken:
+        name = format_of(path) if format == "auto" else format
         asked: Asked = {"skip_bad": True} if name == CHAT else {}
-        loaded = open_source(source, name, **asked)
+        loaded = open_source(path, name, **asked)
         again = _read_mended(loaded, look, Path(folder) / "mended" / path.name) if name == CHAT else {}
     progress.advance()
-    places = {line.path: path for line in loaded.places if look.broken}
     cases = _kept(loaded, look) + _refused(loaded, look, again, Kind.UNREADABLE if name == CHAT else Kind.REFUSED)
-    cases = [replace(case, place=replace(case.place, path=places.get(case.place.path, case.place.path))) for case in cases]
-    cases += [Case(Line(path, number), None, ((Kind.UNREADABLE, "", what, ""),)) for number, what in look.broken.items()]
+    told = ((line, look.broken.get(line.number, found.why)) for line, found in broken.items())
+    cases += [Case(line, None, ((Kind.UNREADABLE, "", what, ""),)) for line, what in told]
     cases.sort(key=lambda case: (str(case.place.path), case.place.number))
     return DataFile(path, name, cases, loaded.only_tasks, [], loaded.repaired, loaded.noted)
 
@@ -210,11 +210,3 @@ def _reason(text: str) -> str:
 def _count(path: Path) -> int:
     with _open(path) as stream:
         return sum(1 for _ in stream)
-
-
-def _copy_without(path: Path, broken: Collection[int], folder: Path) -> Path:
-    """A copy of the file, under its name, in which the broken lines are blank: the numbers of the others stay."""
-    copy = folder / path.name
-    with _open(path) as source, open(copy, "wb") as target:
-        target.writelines(b"\n" if number in broken else line for number, line in enumerate(source, start=1))
-    return copy

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from toolhone.data.files import Line, Record
+from toolhone.data.preferences import Preference
 from toolhone.schema import Conversation, Task, Tool
 
 
@@ -90,8 +91,8 @@ class Loaded:
     conversations and `places`: the kept rows and where each stands. tasks: what the format gives for evaluation and episodes.
     only_tasks: kept rows that gave tasks and no conversation. skipped: rows by reason; `examples` has one sentence for each reason.
     repaired: kept rows that were mended, by kind of repair. noted: kept rows of which something could not be checked.
-    refused: the skipped rows, one by one, in the order of the file. read: rows in the file; len(conversations) + only_tasks +
-    skipped.total() equals it.
+    refused: the skipped rows, one by one, in the order of the file. preferences: kept rows that are pairs (only `pairs`
+    gives any). read: rows in the file; len(conversations) + only_tasks + len(preferences) + skipped.total() equals it.
     """
 
     conversations: Sequence[Conversation]
@@ -104,6 +105,7 @@ class Loaded:
     only_tasks: int = 0
     noted: Counter[str] = field(default_factory=Counter)
     refused: Sequence[Refused] = ()
+    preferences: Sequence[Preference] = ()
 
     def __post_init__(self) -> None:
         assert len(self.conversations) == len(self.places)
@@ -111,10 +113,10 @@ class Loaded:
 
     @property
     def kept(self) -> int:
-        return len(self.conversations) + self.only_tasks
+        return len(self.conversations) + self.only_tasks + len(self.preferences)
 
     def summary(self) -> str:
-        """`kept 97 of 100 rows; skipped 3: 2 no calculator mark, 1 no final answer; mended 4: ...`."""
+        """`kept 97 of 100 rows; skipped 3: 2 a mark whose result is wrong, 1 no number after ####; mended 4: ...`."""
         parts = [f"kept {self.kept} of {self.read} rows"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"

@@ -40,6 +40,7 @@ def joined(parts: Sequence[Loaded]) -> Loaded:
         only_tasks=sum(part.only_tasks for part in parts),
         noted=_summed([part.noted for part in parts]),
         refused=[row for part in parts for row in part.refused],
+        preferences=[pair for part in parts for pair in part.preferences],
     )
 
 

@@ -8,8 +8,8 @@ result, and the text after the mark (which repeats the result) opens the next as
 
 Every mark is checked: its left side, run by the calculator, must give its right side (to the digits that it states). A mark
 that the calculator cannot read (`$5*2`, `20%*50`, `3x4`, `[2+1]*2`) is mended only if its mended form gives what the mark states; a
-mark that computes nothing (`<<26=26>>`) is plain text. Rows with any other mark, without a mark or without a number after `####`
-are counted and skipped.
+mark that computes nothing (`<<26=26>>`) is plain text. Rows with any other mark or without a number after `####` are counted and
+skipped. A row without a mark has no call to learn from and is kept for its task alone.
 
 A row gives one task, which is played to its end with a live calculator: `expect.answer` is the number after `####`. There is more
 than one right way to a result, so no calls are expected; with `first_call` the first step is expected as well. For the choice of
@@ -53,7 +53,6 @@ class Reason(StrEnum):
 
     NOT_THIS_FORMAT = "not a GSM8K row"
     NO_ANSWER = "no number after ####"
-    NO_MARK = "no calculator mark"
     BROKEN_MARK = "a mark without its end, its beginning or its equals sign"
     UNREADABLE = "a mark that the calculator cannot read"
     WRONG = "a mark whose result is wrong"
@@ -103,7 +102,7 @@ def sniff(records: Sequence[Record]) -> bool:
 
 
 def read(path: Path, options: Options) -> Loaded:
-    """Every row whose marks hold, as a conversation with calls and one task for its final answer."""
+    """Every row whose marks hold, as a conversation with calls and one task for its final answer; without a mark as this task."""
     style = options.style or "calls"
     if style not in STYLES:
         raise DataError(f"{path}: unknown style {style!r}{nearest(style, STYLES)}; known: {', '.join(STYLES)}")
@@ -120,7 +119,11 @@ def read(path: Path, options: Options) -> Loaded:
         identity = str(record.get("id") or f"{line.path.name.partition('.')[0]}-{line.number}")
         messages = (Message("user", question), *_turns(steps, answer, style, calculator))
         conversation = Conversation(messages, (calculator.tool,), identity, NAME)
-        tally.keep(line, conversation, [_task(conversation, answer, bool(options.first_call))], repairs)
+        task = _task(conversation, answer, bool(options.first_call))
+        if len(steps) > 1:
+            tally.keep(line, conversation, [task], repairs)
+        else:
+            tally.keep_tasks([task], repairs)
     return tally.loaded()
 
 
@@ -129,8 +132,8 @@ def _left_sides(text: str) -> Iterator[str]:
 
 
 def _task(conversation: Conversation, answer: str, first_call: bool) -> Task:
-    first = conversation.messages[1].tool_calls[0]
-    expect = Expect(calls=(ExpectedCall(first.name, first.arguments),) if first_call else None, answer=answer)
+    first = conversation.messages[1].tool_calls[:1] if first_call else ()
+    expect = Expect(calls=tuple(ExpectedCall(call.name, call.arguments) for call in first) or None, answer=answer)
     return Task(conversation.id, conversation.messages[:1], conversation.tools, expect, category="arithmetic", source=NAME)
 
 
@@ -147,7 +150,7 @@ def _parts(record: Record) -> tuple[str, str, str]:
 
 
 def _steps(solution: str, calculator: Calculator) -> tuple[list[Step], list[Repair]]:
-    """The steps of a solution, and what had to be mended."""
+    """The steps of a solution, the text behind them as the last one, and what had to be mended."""
     steps: list[Step] = []
     repairs: list[Repair] = []
     text, end = "", 0
@@ -162,8 +165,6 @@ def _steps(solution: str, calculator: Calculator) -> tuple[list[Step], list[Repa
     text += solution[end:]
     if "<<" in _MARK.sub("", solution) or ">>" in _MARK.sub("", solution):
         raise Skip(Reason.BROKEN_MARK, repr(solution[-60:]))
-    if not steps:
-        raise Skip(Reason.NO_MARK)
     return [*steps, Step(text)], repairs
 
 

@@ -19,7 +19,7 @@ Rows that call undescribed tools, break their schemas or refer to no earlier cal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, iden
 from toolhone.data.sources.catalogue import beside, distractors, offer
 from toolhone.data.sources.mending import mended
 from toolhone.data.sources.offered import OfferedTools, refuse_misfits
+from toolhone.data.sources.references import taking, texts_of
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
@@ -50,7 +51,7 @@ SYSTEM = (
 _RESULT = "var_result"
 _REFERENCE = re.compile(r"\$(var\d+)")
 _PARAMETERS = ("query_parameters", "path_parameters", "parameters", "arguments")
-_REFERRED: dict[str, Json] = {"type": "string", "pattern": r"\$var\d+.*\$"}
+_REFERRED = r"\$var\d+.*\$"
 
 
 class Reason(StrEnum):
@@ -77,7 +78,7 @@ def _are_calls(output: Json) -> bool:
 def read(path: Path, options: Options) -> Loaded:
     """Every row whose calls fit the specification, as a task."""
     known = _specification(beside(path, _spec_names(path), options.catalogue))
-    taking = {name: _taking_references(tool) for name, tool in known.items()}
+    taking = {name: taking(tool, _REFERRED) for name, tool in known.items()}
     count = distractors(path, options, DISTRACTORS, known)
     tally = Tally()
     for line, record in read_records(path):
@@ -99,7 +100,7 @@ def _spec_names(path: Path) -> tuple[str, ...]:
 
 
 def _task(identity: str, request: str, calls: Sequence[ToolCall], tools: tuple[Tool, ...]) -> Task:
-    nested = any(_REFERENCE.search(text) for call in calls for text in _texts(call.arguments))
+    nested = any(_REFERENCE.search(text) for call in calls for text in texts_of(call.arguments))
     category = "nested" if nested else "several_calls" if len(calls) > 1 else "one_call"
     expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls), order="strict")
     return Task(identity, (Message("system", SYSTEM), Message("user", request)), tools, expect, category=category, source=NAME)
@@ -126,19 +127,11 @@ def _row(record: Record, known: Mapping[str, Tool]) -> tuple[str, tuple[ToolCall
 
 def _check_references(entry: Record, labels: Sequence[str], index: int) -> None:
     """`$var2` must mean the second call, which must come before this one and alone bear that label."""
-    for text in _texts(entry["arguments"]):
+    for text in texts_of(entry["arguments"]):
         for label in _REFERENCE.findall(text):
             meant = [place for place, known in enumerate(labels) if known == label]
             if len(meant) != 1 or meant[0] >= index or label != f"var{meant[0] + 1}":
                 raise Skip(Reason.REFERENCE, f"{text!r:.60} in call {index + 1}; labels {', '.join(labels)}")
-
-
-def _texts(value: Json) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(inner)
 
 
 def _specification(path: Path) -> dict[str, Tool]:
@@ -197,16 +190,3 @@ def _told(record: Record) -> str:
 def _is_told(about: Json) -> bool:
     return isinstance(about, dict) and isinstance(about.get("description"), str) and bool(about["description"])
 
-
-def _taking_references(tool: Tool) -> Tool:
-    """The tool with a reference as a further value of every parameter that is not any text already."""
-    properties = {name: _or_reference(schema) for name, schema in tool.parameters["properties"].items()}
-    return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
-
-
-def _or_reference(schema: Record) -> Record:
-    said: Record = {key: schema[key] for key in ("description", "default") if key in schema}
-    rest = {key: value for key, value in schema.items() if key not in said}
-    if not rest or rest == {"type": "string"}:
-        return schema
-    return {**said, "anyOf": [rest, _REFERRED]}

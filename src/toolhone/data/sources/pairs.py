@@ -2,6 +2,7 @@
 
     loaded = read_pairs("dpo_en_demo.json")
     loaded.preferences, loaded.summary()        # kept 120 of 120 rows
+    read("dpo_en_demo.json")                    # the same as every source gives it, for an import; no row stops it
 
     own, TRL      {"prompt": [messages], "chosen": [messages], "rejected": [messages], "tools"?}      (`data.preferences`)
     LLaMA-Factory {"conversations": [turns], "chosen": {"from", "value"}, "rejected": {"from", "value"}, "tools"?, "system"?}
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from toolhone.data.files import Line, Record, ToolCache, read_records
 from toolhone.data.preferences import Preference
-from toolhone.data.sources.base import Skip, identity_of
+from toolhone.data.sources.base import Loaded, Refused, Skip, identity_of
 from toolhone.data.sources.call_texts import Talk
 from toolhone.data.sources.offered import OfferedTools, refuse_faults
 from toolhone.data.sources.sharegpt import ROLES, add_turns, turns_of
@@ -40,17 +41,22 @@ class Reason(StrEnum):
     SAME = "chosen and rejected say the same"
     NO_PROMPT = "a prompt that does not end with the user or a tool"
     NO_TOOLS = "calls although the row gives no tools"
+    NOT_OURS = "a pair whose messages or tools cannot be read"
 
 
 @dataclass(frozen=True)
 class LoadedPairs:
-    """The kept pairs with their places; how many rows were read; the skipped ones by reason, with a sentence for each reason."""
+    """The kept pairs with their places; how many rows were read; the skipped ones by reason, with a sentence for each reason.
+
+    refused: the skipped rows, one by one.
+    """
 
     preferences: Sequence[Preference]
     places: Sequence[Line]
     read: int
     skipped: Counter[str]
     examples: dict[str, str]
+    refused: Sequence[Refused]
 
     def __post_init__(self) -> None:
         assert len(self.preferences) + self.skipped.total() == self.read, "a row was neither kept nor counted"
@@ -75,23 +81,44 @@ def holds_pairs(path: str | Path) -> bool:
     return 2 * sum("chosen" in record and "rejected" in record for record in records) >= len(records)
 
 
-def read_pairs(path: str | Path) -> LoadedPairs:
-    """Every row that is a pair. A row of our own form that breaks it stops with its place, as a damaged file does."""
+def read(path: Path) -> Loaded:
+    """Every row that is a pair, and a count of all others."""
+    found = read_pairs(path, skip_bad=True)
+    return Loaded(
+        conversations=(),
+        places=(),
+        tasks=(),
+        skipped=found.skipped,
+        read=found.read,
+        examples=found.examples,
+        refused=found.refused,
+        preferences=found.preferences,
+    )
+
+
+def read_pairs(path: str | Path, skip_bad: bool = False) -> LoadedPairs:
+    """Every row that is a pair. A row of our own form that breaks it stops with its place, as a damaged file does.
+
+    skip_bad: count such a row instead.
+    """
     kept: list[Preference] = []
     places: list[Line] = []
-    skipped: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    refused: list[Refused] = []
     cache, offered = ToolCache(), OfferedTools()
     for line, record in read_records(path):
         try:
             pair = _pair(line, record, cache, offered)
         except Skip as skip:
-            skipped[skip.reason] += 1
-            examples.setdefault(skip.reason, f"{line}: {skip.reason}" + (f": {skip.detail}" if skip.detail else ""))
+            refused.append(Refused(line, skip.reason, skip.detail))
+        except DataError as error:
+            if not skip_bad:
+                raise
+            refused.append(Refused(line, Reason.NOT_OURS, str(error).removeprefix(f"{line}: ")))
         else:
             kept.append(pair)
             places.append(line)
-    return LoadedPairs(kept, places, len(kept) + skipped.total(), skipped, examples)
+    told = {each.reason: f"{each.line}: {each.reason}" + (f": {each.detail}" if each.detail else "") for each in reversed(refused)}
+    return LoadedPairs(kept, places, len(kept) + len(refused), Counter(each.reason for each in refused), told, refused)
 
 
 def _pair(line: Line, record: Record, cache: ToolCache, offered: OfferedTools) -> Preference:

@@ -3,8 +3,8 @@
     for line, record in read_rows("train.csv"): ...      # other names are read as JSON Lines or as a JSON list
 
 The first line names the columns; a column without a name (the index that a data frame leaves) is called "". Every value is text. A
-line with more or fewer fields than the first one stops with a sentence, as broken JSON does; fields may be of any length. What the
-texts mean is up to the source.
+line with more or fewer fields than the first one stops with a sentence, as broken JSON does (or is passed over, as that is); fields
+may be of any length. What the texts mean is up to the source.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from toolhone.data.files import Line, Record, read_records, row_read
+from toolhone.data.passing import pass_over
 from toolhone.errors import DataError
 
 
@@ -35,7 +36,9 @@ def read_rows(path: Path) -> Generator[tuple[Line, Record], None, None]:
     for number, fields in enumerate(rows, start=1):
         line = Line(path, number, "row")
         if len(fields) != len(header):
-            raise DataError(f"{line}: {len(fields)} fields, but the first line names {len(header)} columns")
+            error = DataError(f"{line}: {len(fields)} fields, but the first line names {len(header)} columns")
+            pass_over(line, error, ",".join(fields))
+            continue
         yield line, dict(zip(header, fields, strict=True))
         row_read()
 
