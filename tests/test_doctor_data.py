@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from doctor_rows import (
+    OSLO,
     OTHER,
     PARAMETERS,
     SOUND,
@@ -32,6 +34,7 @@ from toolhone.data.doctor.diagnose import Verdict, diagnose
 from toolhone.data.doctor.findings import REMEDIES, Kind
 from toolhone.data.doctor.lengths import Yardstick
 from toolhone.data.doctor.reading import read_file
+from toolhone.data.doctor.repeats import Decision, Print, conflicts
 from toolhone.data.doctor.typed import read_typed
 from toolhone.data.doctor.workers import measure_all
 from toolhone.data.gather import gather
@@ -285,3 +288,40 @@ def test_reading_typed_calls_ends_and_never_raises_whatever_the_text() -> None:
     assert all(one is None or one.calls for one in found)
     fence_in_front = "```json\n{} {{<function=get_weather></tool_call>"
     assert read_typed(fence_in_front, tools) is None
+
+
+def test_a_broken_line_hides_no_file_that_lies_beside(tmp_path: Path) -> None:
+    tool = {"api_name": "moor", "parameters": {"berth": {"type": "int"}}, "required": [], "responses": {}}
+    save(tmp_path / "tool.jsonl", tool, *({**tool, "api_name": f"t{n}"} for n in range(5)))
+    one = {"id": "s", "query": "Berth 3", "calling": [{"api": "moor", "parameters": {"berth": 3}, "responses": []}]}
+    found = read_file(save(tmp_path / "rows.jsonl", one, "{broken"))
+    assert (found.format, found.read, len(found.conversations)) == ("seal_tools", 2, 1)
+    (fault,) = found.cases[1].faults
+    assert (fault[0], str(found.cases[1].place)) == (Kind.UNREADABLE, f"{tmp_path / 'rows.jsonl'}, line 2")
+
+
+@pytest.mark.parametrize(
+    "text", ["```\n" + " " * 60_000 + "x", "Action:" + " " * 60_000 + "x", "```\n" * 20_000, "Action: a\n" * 6_000 + "x"]
+)
+def test_long_texts_are_read_in_linear_time(text: str) -> None:
+    start = time.process_time()
+    assert read_typed(text, {"get_weather": Tool.of(WEATHER)}) is None
+    assert time.process_time() - start < 1
+
+
+def test_fences_are_found_as_a_reader_finds_them() -> None:
+    tools = {"get_weather": Tool.of(WEATHER)}
+    fenced = f"a ```json\n{json.dumps(OSLO)}\n  ``` b ```\ntext\n``` c\n```\n{json.dumps(OSLO)}```d"
+    found = read_typed(fenced, tools)
+    assert found is not None
+    assert [call.name for call in found.calls] == ["get_weather"] * 2
+    assert found.content == "a\nb ```\ntext\n``` c\nd"
+
+
+def test_many_rows_with_one_prompt_are_compared_in_linear_time() -> None:
+    rows = [Print(b"", b"", (Decision(1, b"same", b"A" if n < 15_000 else b"B", "told"),)) for n in range(30_000)]
+    start = time.process_time()
+    found = conflicts(rows)
+    assert time.process_time() - start < 2
+    assert len(found) == 30_000
+    assert (found[0].other, found[14_999].other, found[15_000].other, found[29_999].other) == (15_000, 15_000, 0, 0)

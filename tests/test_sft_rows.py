@@ -15,9 +15,8 @@ from conftest import SHARED
 from shape_rows import SFT, counted, only, same_again, save
 from toolhone.cli.main import main
 from toolhone.data.expressions import compose, unexplained
-from toolhone.data.sft_rows import NOT_COMPOSED, REPEATED, UNEXPLAINED, SftRows, apportioned, read_shares, write_array
+from toolhone.data.sft_rows import NO_MARK, NOT_COMPOSED, REPEATED, UNEXPLAINED, SftRows, apportioned, read_shares, write_array
 from toolhone.data.sources import Loaded, open_source
-from toolhone.data.sources.gsm8k import Reason as GsmReason
 from toolhone.data.sources.sft_array import Note, Reason, as_number
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Expect, ExpectedCall
@@ -278,7 +277,7 @@ def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Pa
     with pytest.raises(DataError, match=r"train\.jsonl: 3 rows can be used as calculator rows, but 4 are wanted; ask for fewer"):
         SftRows().rows(4, {"calculator": 1.0}, gsm)
     tried = [SftRows(seed).rows(3, {"calculator": 1.0}, gsm).skipped for seed in range(20)]
-    looked_at_all = {NOT_COMPOSED: 1, UNEXPLAINED: 1, REPEATED: 1, GsmReason.NO_MARK: 1}
+    looked_at_all = {NOT_COMPOSED: 1, UNEXPLAINED: 1, REPEATED: 1, NO_MARK: 1}
     assert looked_at_all in tried, "three rows are kept, four are counted"
 
 

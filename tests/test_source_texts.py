@@ -365,10 +365,23 @@ def test_a_training_row_of_seal_tools_is_taken_apart(tmp_path: Path) -> None:
     assert loaded.repaired == Counter({SealRepair.FORMAT: 1, ToolRepair.TYPED: 1})
 
 
+def test_training_rows_of_seal_tools_that_use_results_are_tasks(tmp_path: Path) -> None:
+    tool = {**SCORES, "responses": {"score": {"type": "str", "description": ""}, "place": None}}
+    first = {"api": "getScore", "parameters": {"game": 7}, "responses": ["API_call_0", "API_call_1"]}
+    second = {"api": "getScore", "parameters": {"game": "API_call_1"}, "responses": ["API_call_2", "API_call_3"]}
+    loaded = read(tmp_path, seal([first, second], tools=[tool]), name="seal_tools_sft")
+    assert (loaded.read, loaded.only_tasks, loaded.repaired) == (1, 1, Counter({SealRepair.FORMAT: 1}))
+    (task,) = loaded.tasks
+    called = [ExpectedCall("getScore", {"game": value}) for value in (7, "API_call_1")]
+    assert (task.expect, task.source) == (Expect(tuple(called), order="strict"), "seal_tools_sft")
+    assert task.tools[0].description == "A score.\nIt gives, in this order: score; place"
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (seal([{"api": "getScore", "parameters": {"game": "API_call_0"}}]), SealReason.DEPENDENT),
+        (seal([{"api": "getScore", "parameters": {"game": "API_call_0"}}]), SealReason.REFERENCE),
+        (seal([], tools=[SCORES, SCORES]), SftReason.NOT_THIS_FORMAT),
         (seal([{"api": "getGoals", "parameters": {}}]), SealReason.UNKNOWN_TOOL),
         (seal([{"api": "getScore", "parameters": {"game": "seven"}}]), SealReason.BAD_ARGUMENTS),
         (seal("[{'api': "), CallReason.BAD_CALL),
@@ -486,9 +499,9 @@ REAL: dict[str, tuple[str, int, int, dict[str, int], dict[str, int]]] = {
     "seal_tools/dataset_for_finetune_dev.json.gz": (
         "seal_tools_sft",
         200,
-        192,
-        {SealRepair.FORMAT: 192, ToolRepair.TYPED: 17},
-        {SealReason.DEPENDENT: 6, SealReason.UNKNOWN_TOOL: 1, SealReason.BAD_ARGUMENTS: 1},
+        198,
+        {SealRepair.FORMAT: 198, ToolRepair.TYPED: 17},
+        {SealReason.UNKNOWN_TOOL: 1, SealReason.BAD_ARGUMENTS: 1},
     ),
     "llama_factory/dpo_en_demo.json.gz": ("sharegpt", 120, 0, {}, {ShareReason.PAIRS: 120}),
     "llama_factory/v1_sft_demo.jsonl": ("parts", 60, 60, {}, {}),

@@ -119,7 +119,7 @@ def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_only_where_
         if lists is not None:
             check_turns(tokenizer, dialect, talk, encoded(tokenizer, lists))
             continue
-        with pytest.raises(DialectError, match="the chat template (refuses the conversation|drops or changes)"):
+        with pytest.raises(DialectError, match=r"the chat template (refuses the conversation|drops or changes)"):
             dialect.render(talk)
 
 

@@ -81,6 +81,8 @@ def said(imported: Imported) -> list[str]:
     lines = [f"format   {imported.format}", f"read     {loaded.read:6d}", f"kept     {loaded.kept:6d}"]
     if loaded.only_tasks:
         lines[-1] += f"  ({loaded.only_tasks} of them only as tasks)"
+    if loaded.preferences:
+        lines[-1] += f"  ({len(loaded.preferences)} of them as preference pairs)"
     for word, counts in (("repaired", loaded.repaired), ("unchecked", loaded.noted), ("refused", loaded.skipped)):
         lines += [f"{word:9s}{count:6d}  {reason}" for reason, count in counts.most_common()]
     return lines + [f"wrote    {file.rows:6d}  {kind}: {file.path}" for kind, file in imported.files.items()]

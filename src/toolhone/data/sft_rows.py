@@ -27,6 +27,7 @@ from toolhone.data.expressions import compose, unexplained
 from toolhone.data.files import Record
 from toolhone.data.phrasings import Request, Wording, intents
 from toolhone.data.sources import open_source
+from toolhone.data.sources.base import Loaded
 from toolhone.data.sources.gsm8k import Calculator
 from toolhone.data.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
 from toolhone.data.templates import SPLITS
@@ -45,6 +46,7 @@ _AT_ONCE = 256
 NOT_COMPOSED = "a solution whose marks do not make one expression with its answer"
 UNEXPLAINED = "a solution with a number that neither the question nor a mark gives"
 REPEATED = "a question that occurs before"
+NO_MARK = "a solution without a calculator mark"
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,7 @@ class SftRows:
         loaded = open_source(path, "gsm8k", style="short")
         self._skipped.update({**loaded.skipped, **({NO_MARK: loaded.only_tasks} if loaded.only_tasks else {})})
         rows: list[Record] = []
-        tasks = iter(loaded.tasks)
-        own = [next(task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1])) for talk in loaded.conversations]
-        candidates = list(zip(loaded.conversations, (str(task.expect.answer) for task in own), strict=True))
+        candidates = list(_answered(loaded))
         self._rng("gsm8k").shuffle(candidates)
         for start in range(0, len(candidates), _AT_ONCE):
             for made in self._composed(candidates[start : start + _AT_ONCE]):
@@ -174,6 +174,14 @@ class SftRows:
             else:
                 self._prompts.add(prompt)
                 yield row(f"gsm8k-{talk.id}", "gsm8k", "calculator", prompt, {"expression": expression}, answer)
+
+
+def _answered(loaded: Loaded) -> Iterator[tuple[Conversation, str]]:
+    """Each conversation with the answer of its task; tasks of rows without a conversation stand among them."""
+    tasks = iter(loaded.tasks)
+    for talk in loaded.conversations:
+        task = next(task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1]))
+        yield talk, str(task.expect.answer)
 
 
 def row(identity: str, source: str, category: str, prompt: str, arguments: Record | None, answer: str) -> Record:

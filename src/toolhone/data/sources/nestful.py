@@ -28,7 +28,7 @@ from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, iden
 from toolhone.data.sources.catalogue import beside, distractors, offer
 from toolhone.data.sources.mending import mended
 from toolhone.data.sources.offered import OfferedTools, refuse_misfits
-from toolhone.data.sources.references import taking, texts_of
+from toolhone.data.sources.references import taking_references, texts_of
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
@@ -78,7 +78,7 @@ def _are_calls(output: Json) -> bool:
 def read(path: Path, options: Options) -> Loaded:
     """Every row whose calls fit the specification, as a task."""
     known = _specification(beside(path, _spec_names(path), options.catalogue))
-    taking = {name: taking(tool, _REFERRED) for name, tool in known.items()}
+    taking = {name: taking_references(tool, _REFERRED) for name, tool in known.items()}
     count = distractors(path, options, DISTRACTORS, known)
     tally = Tally()
     for line, record in read_records(path):
@@ -189,4 +189,3 @@ def _told(record: Record) -> str:
 
 def _is_told(about: Json) -> bool:
     return isinstance(about, dict) and isinstance(about.get("description"), str) and bool(about["description"])
-

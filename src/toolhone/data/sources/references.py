@@ -1,7 +1,7 @@
 """Calls that use what an earlier call of the same reply gives: references as texts in the place of values.
 
     for text in texts_of(call.arguments): ...                    # every text, however deep
-    tools = [taking(tool, r"\\bAPI_call_\\d+\\b") for tool in tools]      # schemas that take such a text as well as a value
+    tools = [taking_references(tool, pattern) for tool in tools]     # schemas that take a reference as well as a value
 
 For the sources whose rows hold such calls. How a reference is written, and what it may refer to, is up to the source.
 """
@@ -23,7 +23,7 @@ def texts_of(value: Json) -> Iterator[str]:
             yield from texts_of(inner)
 
 
-def taking(tool: Tool, pattern: str) -> Tool:
+def taking_references(tool: Tool, pattern: str) -> Tool:
     """The tool with a reference as a further value of every parameter that is not any text already."""
     properties = {name: _or_reference(schema, pattern) for name, schema in tool.parameters["properties"].items()}
     return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})

@@ -4,8 +4,8 @@ r"""Seal-Tools' own training rows: the tools and the query in one prompt, the ca
                                    {"from": "gpt", "value": "[{'api': 'f', 'parameters': {...}, 'responses': ['API_call_0']}]"}]}
 
 The prompt is taken apart: on offer is what `api_list` holds, the user says what `task_instruction` says, and the description of
-the format is left out, which is counted as a repair. How tools and calls are read, and that a call that uses another call's
-result refuses its row, is said in `seal_tools`. Nothing is evaluated.
+the format is left out, which is counted as a repair. How tools and calls are read, and that a row with a call that uses another
+call's result gives a task alone, is said in `seal_tools`. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolhone.data.files import Line, Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.call_texts import read_value
 from toolhone.data.sources.offered import Repair as ToolRepair
-from toolhone.data.sources.seal_tools import Catalogue, read_calls, read_tool, task_of
+from toolhone.data.sources.seal_tools import Catalogue, keep, read_calls
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message
 
@@ -62,19 +62,19 @@ def _texts(record: Record) -> tuple[str, str] | None:
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose calls can be made at once, with one task that expects these calls in any order."""
+    """Every row whose calls fit, with one task that expects them."""
     tally = Tally()
     for line, record in read_records(path):
         try:
-            talk, mended = _conversation(line, record)
+            talk, catalogue, mended = _conversation(line, record)
         except Skip as skip:
             tally.skip(line, skip)
         else:
-            tally.keep(line, talk, [task_of(talk)], [Repair.FORMAT, *([ToolRepair.TYPED] if mended else [])])
+            keep(tally, line, talk, catalogue, [Repair.FORMAT, *([ToolRepair.TYPED] if mended else [])])
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record) -> tuple[Conversation, bool]:
+def _conversation(line: Line, record: Record) -> tuple[Conversation, Catalogue, bool]:
     texts = _texts(record)
     if texts is None:
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
@@ -83,8 +83,10 @@ def _conversation(line: Line, record: Record) -> tuple[Conversation, bool]:
     before, found, rest = prompt[end:].partition(_QUERY)
     if not isinstance(listed, list) or before.strip() or not found:
         raise Skip(Reason.NOT_THIS_FORMAT, f"{prompt[end : end + 60]!r} behind the tools")
+    catalogue = Catalogue()
     try:
-        tools = {tool.name: tool for tool in (read_tool(line, entry) for entry in listed)}
+        for entry in listed:
+            catalogue.add(line, entry)
     except (DataError, AttributeError) as error:
         raise Skip(Reason.NOT_THIS_FORMAT, str(error).removeprefix(f"{line}: ")) from None
     said = rest.rpartition(_END)[0] or rest
@@ -92,7 +94,7 @@ def _conversation(line: Line, record: Record) -> tuple[Conversation, bool]:
     if answer[behind:].strip():
         raise Skip(Reason.NOT_THIS_FORMAT, f"{answer[behind : behind + 60]!r} behind the calls")
     query, calls, mended = read_calls(
-        {"query": said.strip().removeprefix('"').removesuffix('"').strip(), "calling": calling}, Catalogue(tools, {})
+        {"query": said.strip().removeprefix('"').removesuffix('"').strip(), "calling": calling}, catalogue
     )
     messages = (Message("user", query), Message("assistant", tool_calls=calls))
-    return Conversation(messages, tuple(tools.values()), identity_of(line, record), NAME), mended
+    return Conversation(messages, tuple(catalogue.tools.values()), identity_of(line, record), NAME), catalogue, mended

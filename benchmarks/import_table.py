@@ -1,0 +1,90 @@
+"""Every published file below a folder, imported: what of it is read, as a table in Markdown.
+
+    python benchmarks/import_table.py DATASETS
+
+A row for each file with a name of data (JSON, JSON Lines, CSV, Parquet, compressed or not); files that their format reads as one
+folder (ToolBench, API-Bank) are one row for each folder. Below the table: the files that are no rows of a known format, such as
+answers and catalogues, which the others need beside them. What is written goes to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from toolhone.data.importing import import_file
+from toolhone.data.sources import FOLDERS, format_of
+from toolhone.data.sources.base import Loaded
+from toolhone.data.sources.folders import data_files
+from toolhone.errors import DataError
+
+HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused")
+
+
+@dataclass
+class Table:
+    """The rows so far, the sums by data set (the folder on top), and the files that hold no rows."""
+
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    read: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    others: list[str] = field(default_factory=list)
+
+    def add(self, name: str, form: str, loaded: Loaded) -> None:
+        counts = (loaded.read, loaded.kept, loaded.only_tasks)
+        self.rows.append((name, form, *map(str, counts), reasons(loaded.repaired), reasons(loaded.skipped)))
+        self.read[name.partition("/")[0]] += loaded.read
+        self.kept[name.partition("/")[0]] += loaded.kept
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    table = Table()
+    with TemporaryDirectory() as out:
+        for path in places(root, table):
+            name = path.relative_to(root).as_posix()
+            try:
+                imported = import_file(path, Path(out) / "out.jsonl", overwrite=True)
+            except DataError as error:
+                table.others.append(f"{name}: {str(error).removeprefix(f'{path}: ').partition(';')[0]}")
+            else:
+                table.add(name, imported.format, imported.loaded)
+    show(table)
+
+
+def places(root: Path, table: Table) -> Iterator[Path]:
+    """What is imported by itself: files, and folders of the formats that read one."""
+    folders: set[Path] = set()
+    for file in data_files(root):
+        try:
+            whole = format_of(file) in FOLDERS
+        except DataError:
+            whole = False
+        if not whole:
+            yield file
+        elif file.parent not in folders:
+            folders.add(file.parent)
+            yield file.parent
+
+
+def reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda one: -one[1]))
+
+
+def show(table: Table) -> None:
+    for row in (HEADINGS, ("---",) * len(HEADINGS), *table.rows):
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    read, kept = table.read.total(), table.kept.total()
+    print(f"\n{len(table.rows)} files or folders, {read} rows read, {kept} kept, {read - kept} refused.")
+    below = [name for name in table.read if table.kept[name] < 0.99 * table.read[name]]
+    print("Below 99 %: " + ", ".join(f"{name} ({table.kept[name]} of {table.read[name]})" for name in below))
+    print(f"\nNo rows of a known format ({len(table.others)}):\n")
+    print("\n".join(f"- {other}" for other in table.others))
+
+
+if __name__ == "__main__":
+    main()
