@@ -32,7 +32,7 @@ class Table:
     rows: list[tuple[str, ...]] = field(default_factory=list)
     read: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
-    others: list[str] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
 
     def add(self, name: str, form: str, loaded: Loaded) -> None:
         counts = (loaded.read, loaded.kept, loaded.only_tasks)
@@ -45,18 +45,18 @@ def main() -> None:
     root = Path(sys.argv[1])
     table = Table()
     with TemporaryDirectory() as out:
-        for path in places(root, table):
+        for path in places(root):
             name = path.relative_to(root).as_posix()
             try:
                 imported = import_file(path, Path(out) / "out.jsonl", overwrite=True)
-            except DataError as error:
-                table.others.append(f"{name}: {str(error).removeprefix(f'{path}: ').partition(';')[0]}")
+            except DataError:
+                table.others.append(path.relative_to(root))
             else:
                 table.add(name, imported.format, imported.loaded)
     show(table)
 
 
-def places(root: Path, table: Table) -> Iterator[Path]:
+def places(root: Path) -> Iterator[Path]:
     """What is imported by itself: files, and folders of the formats that read one."""
     folders: set[Path] = set()
     for file in data_files(root):
@@ -72,7 +72,7 @@ def places(root: Path, table: Table) -> Iterator[Path]:
 
 
 def reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda one: -one[1]))
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
 def show(table: Table) -> None:
@@ -82,8 +82,10 @@ def show(table: Table) -> None:
     print(f"\n{len(table.rows)} files or folders, {read} rows read, {kept} kept, {read - kept} refused.")
     below = [name for name in table.read if table.kept[name] < 0.99 * table.read[name]]
     print("Below 99 %: " + ", ".join(f"{name} ({table.kept[name]} of {table.read[name]})" for name in below))
-    print(f"\nNo rows of a known format ({len(table.others)}):\n")
-    print("\n".join(f"- {other}" for other in table.others))
+    print(f"\nNo rows of a known format ({len(table.others)} files):\n")
+    for folder in dict.fromkeys(other.parent for other in table.others):
+        names = [other.name for other in table.others if other.parent == folder]
+        print(f"- {folder.as_posix()}: {', '.join(names) if len(names) < 5 else f'{len(names)} files'}")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ examination on your own model: `toolhone doctor --model MODEL`.
 Columns. **tools**: do the tools reach the prompt ("last user": before the last turn of the user). **mapping**, **JSON text**:
 what becomes of a call's arguments in that form. **2 calls**, **null** (content null beside calls; transformers leaves the key out),
 **text** (beside a call), **reasoning**: what becomes of them. **prefix**, **with reasoning**: `keeps`, or what breaks: `g` prompt
-and generation prompt are no beginning of the same turn, `f` nor of the whole conversation, `h` a turn is changed by later turns, `t` by
-the results that follow it. **calls**: the form of the calls, as found. Templates that are refused can be used with
+and generation prompt are no beginning of the same turn, `f` nor of the whole conversation, `h` a turn is changed by later turns,
+`t` by the results that follow it. **calls**: the form of the calls, as found. Templates that are refused can be used with
 `--dialect json` (or calls, tagged).
 """
 
