@@ -14,6 +14,7 @@ from dialect_kinds import ANSWER, CALL, KINDS, RESULT, TRAINED, USER, controls, 
 from dialect_models import LLAMA_LIKE, QWEN_LIKE, llama_tokenizer, small_tokenizer
 from toolhone.dialects.base import Problem, Reply, Span
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
+from toolhone.dialects.roundtrip import check_reading
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall
@@ -264,3 +265,11 @@ def test_a_cut_off_call_is_unclosed_in_every_dialect() -> None:
         _, dialect = opened(kind)
         whole = TRAINED[kind][0]
         assert dialect.parse(whole[: whole.index("2 + 2")]).problem is Problem.UNCLOSED
+
+
+def test_a_number_that_comes_back_as_another_kind_is_refused() -> None:
+    message = Message("assistant", None, None, (ToolCall("f", {"x": 1}),))
+    for value in (1.0, True):
+        with pytest.raises(DialectError, match="read back as"):
+            check_reading(message, Reply(None, (ToolCall("f", {"x": value}),)), "f")
+    check_reading(message, Reply(None, (ToolCall("f", {"x": 1}),)), "f")

@@ -6,29 +6,36 @@ the message it came from is refused, with a sentence that names the loss. White 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolhone.dialects.base import Problem, Reply
 from toolhone.errors import DialectError
-from toolhone.schema import Message
+from toolhone.schema import Message, ToolCall
 
 
 def check_reading(message: Message, reply: Reply, text: str) -> None:
     """`DialectError` when `reply`, read from the `text` written for `message`, says something else."""
     wrote, read = message.tool_calls, reply.calls
-    if wrote == read and _said(message) == _said(reply) and reply.problem is Problem.NONE:
+    same = wrote == read and _spelled(wrote) == _spelled(read)
+    if same and _said(message) == _said(reply) and reply.problem is Problem.NONE:
         return
     if len(wrote) != len(read):
         what = f"{len(wrote)} calls, {len(read)} read back"
-    elif wrote != read:
-        pair = next((a, b) for a, b in zip(wrote, read, strict=True) if a != b)
+    elif not same:
+        pair = next((a, b) for a, b in zip(wrote, read, strict=True) if a != b or _spelled([a]) != _spelled([b]))
         what = f"the call {pair[0].to_dict()!r:.100}, read back as {pair[1].to_dict()!r:.100}"
     elif _said(message) != _said(reply):
         what = f"the text{' beside a call' if wrote else ''} {_said(message)!r:.100}, read back as {_said(reply)!r:.100}"
     else:
         what = f"a turn, read back as {reply.problem.value}"
     raise DialectError(f"a message cannot be kept in this dialect: {what}; written was {text!r:.200}")
+
+
+def _spelled(calls: Sequence[ToolCall]) -> str:
+    """The arguments as text, so that 1, 1.0 and true, which are equal in Python, are told apart."""
+    return json.dumps([call.arguments for call in calls], sort_keys=True, default=str)
 
 
 def _said(message: Message | Reply) -> str:

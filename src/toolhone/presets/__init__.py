@@ -21,6 +21,13 @@ PICO_STEPS, PICO_ROWS, PICO_TOKENS, PICO_REPLY = 300, 2000, 1024, 96
 
 Rows may have up to `PICO_TOKENS`: pico's tokenizer knows its own chat markup, and spells other dialects in small pieces.
 """
+PICO_DPO: Mapping[str, Any] = {
+    "batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 2e-4,
+    "rl": {"beta": 0.2, "dpo": {"rpo_alpha": 2.0}},
+}
+"""What DPO of a pico that SFT has taught learns with (docs/algorithms/dpo.md); the numbers of large models hardly move it."""
 PICO_TOOLS = 2
 """Tools that a dialect other than pico's own may describe, so that its instructions leave room in pico's context."""
 
@@ -70,6 +77,8 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
     if training.get("method", "sft") == "sft":
         demo = read_preset("demo")["training"]
         training |= {name: demo[name] for name in ("batch_size", "optimizer", "learning_rate", "muon", "schedule")}
+    if training.get("method") == "dpo":
+        training |= PICO_DPO
     if "rl" in training:
         reply = min(PICO_REPLY, training["rl"].get("max_completion_length", PICO_REPLY))
         training["rl"] = {**_scaled(training["rl"], share), "max_completion_length": reply}
