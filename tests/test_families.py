@@ -56,7 +56,7 @@ def test_a_model_folder_trains_and_evaluates_and_opens_again(family: str, tmp_pa
     assert len(read_folder(folder / "evaluation").samples) == 2
     written = read_certificate(folder / "evaluation")
     assert written is not None
-    assert written["name"] == ("calls" if family == "gpt2" else "native")
+    assert written["dialect"]["name"] == ("calls" if family == "gpt2" else "native")
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "exact_match", "valid_format"} <= set(metrics[-1])
     opened = open_model(folder)
