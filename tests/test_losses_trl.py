@@ -28,7 +28,7 @@ from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_tra
 from toolhone.rows import Row
 
 trl = pytest.importorskip("trl", reason="trl is not installed (extra 'bench')")
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 VOCAB = 50
 LONGEST = 9
@@ -223,15 +223,15 @@ def conservative(trainer: Any, inputs: dict[str, Any]) -> tuple[float, Gradient]
     return (1 - share) * right + share * wrong, {name: (1 - share) * up[name] + share * down[name] for name in up}
 
 
-def grpo_rows(models: tuple[Path, Path]) -> list[Row]:
+def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
     """Five replies with advantages, sampled by a policy that has moved since, some tokens of them a tool's."""
     rows = replies([4, 3, 6, 2, 3], [5, 8, 3, 7, 9], holes=True, seed=3)
     known = open_sampler(models[1], EngineOptions(device_map="cpu")).logprobs(rows)
-    now = open_sampler(models[0], EngineOptions(device_map="cpu")).logprobs(rows)
+    now = open_sampler(models[0], EngineOptions(device_map="cpu")).logprobs(rows, temperature)
     rng = np.random.default_rng(5)
     made = []
     for row, reference, own, worth in zip(rows, known, now, (1.2, -0.7, 0.4, -1.5, 0.6), strict=True):
-        drift = rng.normal(0, 0.3, len(row)).astype(np.float32)
+        drift = rng.normal(0, 0.5, len(row)).astype(np.float32)
         sampled, near = np.where(row.mask, own + drift, 0), np.where(row.mask, own + 0.3 * (reference - own), 0)
         advantages = row.mask.astype(np.float32) * np.float32(worth)
         made.append(row.with_arrays(logprobs=sampled.astype(np.float32), reference=near.astype(np.float32), advantages=advantages))
@@ -262,7 +262,8 @@ def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("beta", [0.0, 0.2], ids=["without_kl", "with_kl"])
 @pytest.mark.parametrize("variant", ["grpo", "dapo", "dr_grpo", "gspo", "cispo"])
 def test_the_policy_loss_is_that_of_grpo_trainer(variant: Variant, beta: float, models: tuple[Path, Path]) -> None:
-    rows, temperature = grpo_rows(models), 0.8
+    temperature = 0.8
+    rows = grpo_rows(models, temperature)
     # TRL's cispo bounds the ratio itself, from above alone; ours by 1 + epsilon_high, and from below
     low, high = (1.0, 0.28) if variant == "cispo" else (0.2, 0.28)
     trainer = bare(
@@ -285,3 +286,11 @@ def test_the_policy_loss_is_that_of_grpo_trainer(variant: Variant, beta: float, 
     weights, shares = token_weights(variant, rows, LONGEST), reply_shares(rows)
     full = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
     agree(ours(models[0], full, policy_loss(variant, low, high, beta, temperature)), their)
+    assert beyond(models[0], rows, temperature, 1 + high) > 1, "some tokens must lie beyond the clip, or the test shows little"
+
+
+def beyond(folder: Path, rows: Sequence[Row], temperature: float, most: float) -> int:
+    """Tokens of good replies whose ratio lies above `most`."""
+    now = open_sampler(folder, EngineOptions(device_map="cpu")).logprobs(rows, temperature)
+    far = [row.mask & (np.exp(own - row.arrays["logprobs"]) > most) for row, own in zip(rows, now, strict=True)]
+    return sum(int((line & (row.arrays["advantages"] > 0)).sum()) for line, row in zip(far, rows, strict=True))
