@@ -6,9 +6,12 @@ first, and then to answer with an even id (task 14) or an odd one (task 15). A r
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from toolhone.algorithms.sft import Hooks, Validation
 from toolhone.algorithms.stage import Stage
@@ -20,6 +23,7 @@ from toolhone.episodes.episode import Episode, Rules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.progress import Silent
 from toolhone.rewards.own import Paid
+from toolhone.rows import Row
 from toolhone.run import Run
 from toolhone.schema import Expect, Message, Task, Tool, ToolCall
 from toolhone.sections import Experiment
@@ -57,6 +61,13 @@ class OneToken:
 
     def poll(self) -> list[tuple[int, Turn]]:
         return [(key, read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()]
+
+
+class Breaking(OneToken):
+    """A policy whose second prompt cannot be written, so that the program breaks off every episode that looks."""
+
+    def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:  # noqa: ARG002
+        raise ValueError("the second prompt cannot be written")
 
 
 def read(prompt: Prompt, sample: Any) -> Turn:
@@ -119,6 +130,33 @@ def stage_of(
 
 def toy(seed: int = 1) -> ToyTrainer:
     return open_toy(VOCAB, seed=seed, buckets=256)
+
+
+PROBES = [
+    Row.of([12, task, a, 13, b], [False, False, True, False, True]) for task in (14, 15) for a in range(4) for b in range(4, 16)
+]
+
+
+def weights(trainer: Trainer) -> np.ndarray:
+    """What the policy says at all places of the world: equal, bit for bit, where the weights are."""
+    return np.concatenate(trainer.snapshot().logprobs(PROBES))
+
+
+def timeless(run: Run) -> list[dict[str, Any]]:
+    """The log of a run without what the clock wrote."""
+    return [{key: value for key, value in line.items() if not key.startswith("seconds")} for line in run.metrics()]
+
+
+def without_end(run: Run, *names: str) -> Run:
+    """The run as it stood before its last checkpoints, those named."""
+    for name in names:
+        shutil.rmtree(run.folder / "checkpoints" / name)
+    return Run.open(run.folder)
+
+
+def first_token(_: Task, episode: Episode) -> Paid:
+    """A reward in which nearly all episodes differ."""
+    return Paid(float(episode.turns[0].tokens[0]), {})
 
 
 def logged(run: Run, name: str) -> list[float]:

@@ -128,6 +128,8 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
 def open_method(plan: Experiment) -> Begin:
     """How the method that `training.method` names begins; one that is not here is refused before anything is opened."""
     method = plan.training.method
+    if method == "dpo" or method in BY_DOING:
+        _refuse_waiting(plan)
     if method == "sft":
         return partial(_from_rows, sft)
     if method == "dpo":
@@ -140,6 +142,19 @@ def open_method(plan: Experiment) -> Begin:
     raise CapabilityError(
         f"training.method: {method} is not here yet; what is: {known}, and an algorithm of your own ('file.py:function')"
     )
+
+
+def _refuse_waiting(plan: Experiment) -> None:
+    """Settings of reinforcement learning that are read but have nothing behind them yet: better refused than ignored."""
+    rl = plan.training.rl
+    asked = {
+        "curriculum.enabled": rl.curriculum.enabled,
+        "enforce_thinking": rl.enforce_thinking,
+        "two_phase_samples_per_group": rl.two_phase_samples_per_group > 0,
+    }
+    waiting = ", ".join(f"training.rl.{name}" for name, wanted in asked.items() if wanted)
+    if waiting:
+        raise CapabilityError(f"{waiting}: not here yet for training.method {plan.training.method}; leave it out to train without")
 
 
 def _from_rows(algorithm: Algorithm, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:

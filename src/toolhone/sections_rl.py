@@ -119,8 +119,10 @@ class RlSection(Section):
     inner_epochs: int = Field(1, gt=0, description="passes over the episodes of a step")
     mini_batch_size: int | None = Field(None, gt=0, description="tasks in one optimiser step; none: all of them")
     sampler_refresh_every: int = Field(1, gt=0, description="steps between snapshots that sample")
-    enforce_thinking: bool = Field(False, description="a reply must begin with a thought")
-    two_phase_samples_per_group: int = Field(0, ge=0, description="replies of a group that are continued after a failed first try")
+    enforce_thinking: bool = Field(False, description="a reply must begin with a thought (not here yet)")
+    two_phase_samples_per_group: int = Field(
+        0, ge=0, description="replies of a group that are continued after a failed first try (not here yet)"
+    )
     new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     episode: EpisodeSection = EpisodeSection()
     reward: RewardSection = RewardSection()

@@ -4,8 +4,8 @@
 
 One step: take a snapshot of the policy (when it is due); choose tasks; play a group of episodes of each; score them; centre each
 group and drop those without signal; make rows; train, one or several passes in mini-batches; log; evaluate and save when due. The
-loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`. A resumed run takes up tasks, seeds,
-reference and optimiser where they stood.
+loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`. Episodes that the program broke off
+are left out of their group and counted. A resumed run takes up tasks, seeds, reference and optimiser where they stood.
 
 Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Every logged number is explained in docs/algorithms/grpo.md.
 """
@@ -29,9 +29,11 @@ from toolhone.algorithms.stage import (
     rollout_metrics,
     sampler_gap,
     update_means,
+    wasted,
     with_reference,
 )
 from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
+from toolhone.errors import ConfigError
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run
 from toolhone.sections_rl import RlSection
@@ -41,9 +43,14 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
     """Train on `stage.tasks`. The plan is `run.experiment.training`."""
     plan, seed = run.experiment.training, run.experiment.seed
     rl, total = plan.rl, plan.steps or max(1, round(plan.epochs * len(stage.tasks) / plan.batch_size))
+    if rl.group_size < 2:
+        raise ConfigError(
+            "training.method grpo compares the episodes of a task, and training.rl.group_size is 1; "
+            "use group_size 2 or more, or training.method ppo"
+        )
     state = resume(trainer, run, resume_from)
     stage.restore(run, resume_from)
-    started, clock, scores = time.monotonic() - state.seconds, Clock(), ""
+    started, clock, scores, in_vain = time.monotonic() - state.seconds, Clock(), "", 0
     sampler, taken = trainer.snapshot(), state.step
     stage.hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
@@ -56,13 +63,16 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
                 policy = stage.policy(sampler, seed * 1_000_003 + step)
                 groups = play_groups(policy, tasks, rl.group_size, stage.registry, stage.score, stage.rules)
             metrics = rollout_metrics(groups) | {"staleness": float(step - taken)}
-            learned = [group for group in groups if has_signal(group.rewards)]
+            whole = [group.whole() for group in groups]
+            metrics["left_out"] = float(sum(len(a.episodes) - len(b.episodes) for a, b in zip(groups, whole, strict=True)))
+            learned = [group for group in whole if has_signal(group.rewards)]
             with clock.on("reference"):
                 rows = _rows(learned, rl, stage.reference)
             if step == 0 and rows:
                 metrics["sampler_gap"] = sampler_gap(sampler, [row for group in rows for row in group], rl.temperature)
             with clock.on("train"):
                 metrics |= _learn(trainer, rows, run, step, total)
+            in_vain = wasted(metrics, in_vain)
             state.step += 1
             stage.observe(state.step, metrics)
             stage.remember(state)

@@ -41,7 +41,6 @@ from toolhone.algorithms.stage import (
     with_reference,
 )
 from toolhone.backends.base import Loss, Metrics, Sampler, Trainer, random_stream
-from toolhone.episodes.episode import Ending as EpisodeEnding
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError
 from toolhone.rows import Array, Row
@@ -162,9 +161,9 @@ def _lines(groups: Sequence[Played], reference: Sampler | None, beta: float, tem
 
     Left out, and counted in `left_out`, are episodes that the program broke off. Adds what it finds to the metrics.
     """
-    played = [(group.task, episode, paid) for group in groups for episode, paid in zip(group.episodes, group.paid, strict=True)]
-    kept = [(task, episode, paid) for task, episode, paid in played if episode.turns and episode.ending is not EpisodeEnding.FAILED]
-    metrics["left_out"] = float(len(played) - len(kept))
+    whole = [group.whole() for group in groups]
+    kept = [(group.task, episode, paid) for group in whole for episode, paid in zip(group.episodes, group.paid, strict=True)]
+    metrics["left_out"] = float(sum(len(group.episodes) for group in groups) - len(kept))
     rows = [rows_of(episode) for _, episode, _ in kept]
     known = iter(with_reference([row for own in rows for row in own], reference, temperature))
     lines = []

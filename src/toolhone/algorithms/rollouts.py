@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from toolhone.episodes.driver import play
-from toolhone.episodes.episode import Episode
+from toolhone.episodes.episode import Ending, Episode
 from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.rewards.own import Paid, Reward, pay
@@ -38,6 +38,12 @@ class Played:
     @property
     def rewards(self) -> list[float]:
         return [one.total for one in self.paid]
+
+    def whole(self) -> Played:
+        """Without episodes that the program broke off, or that hold no turn: what they earn says nothing about the policy."""
+        pairs = zip(self.episodes, self.paid, strict=True)
+        kept = [(episode, paid) for episode, paid in pairs if episode.turns and episode.ending is not Ending.FAILED]
+        return Played(self.task, tuple(episode for episode, _ in kept), tuple(paid for _, paid in kept))
 
     def rows(self, advantages: Sequence[float]) -> list[Row]:
         """The rows of all episodes, each with its advantage at every sampled token."""
