@@ -4,7 +4,8 @@
 
 A row for each file with a name of data (JSON, JSON Lines, CSV, Parquet, compressed or not); files that their format reads as one
 folder (ToolBench, API-Bank) are one row for each folder. Below the table: the files that are no rows of a known format, such as
-answers and catalogues, which the others need beside them. What is written goes to a temporary folder.
+answers and catalogues, which the others need beside them. Then, for each data set, what was refused, and why. What is written
+goes to a temporary folder.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused
 
 @dataclass
 class Table:
-    """The rows so far, the sums by data set (the folder on top), and the files that hold no rows."""
+    """The rows so far, the sums and the refused by data set (the folder on top), and the files that hold no rows."""
 
     rows: list[tuple[str, ...]] = field(default_factory=list)
     read: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, Counter[str]] = field(default_factory=dict)
     others: list[Path] = field(default_factory=list)
 
     def add(self, name: str, form: str, loaded: Loaded) -> None:
@@ -39,6 +41,7 @@ class Table:
         self.rows.append((name, form, *map(str, counts), reasons(loaded.repaired), reasons(loaded.skipped)))
         self.read[name.partition("/")[0]] += loaded.read
         self.kept[name.partition("/")[0]] += loaded.kept
+        self.refused.setdefault(name.partition("/")[0], Counter()).update(loaded.skipped)
 
 
 def main() -> None:
@@ -80,8 +83,9 @@ def show(table: Table) -> None:
         print("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
     read, kept = table.read.total(), table.kept.total()
     print(f"\n{len(table.rows)} files or folders, {read} rows read, {kept} kept, {read - kept} refused.")
-    below = [name for name in table.read if table.kept[name] < 0.99 * table.read[name]]
-    print("Below 99 %: " + ", ".join(f"{name} ({table.kept[name]} of {table.read[name]})" for name in below))
+    print("\n| data set | read | kept | refused |\n| --- | --- | --- | --- |")
+    for name, refused in table.refused.items():
+        print(f"| {name} | {table.read[name]} | {table.kept[name]} | {reasons(refused)} |")
     print(f"\nNo rows of a known format ({len(table.others)} files):\n")
     for folder in dict.fromkeys(other.parent for other in table.others):
         names = [other.name for other in table.others if other.parent == folder]

@@ -144,7 +144,10 @@ def weights(trainer: Trainer) -> np.ndarray:
 
 def timeless(run: Run) -> list[dict[str, Any]]:
     """The log of a run without what the clock wrote."""
-    return [{key: value for key, value in line.items() if not key.startswith("seconds")} for line in run.metrics()]
+    return [
+        {key: value for key, value in line.items() if not key.startswith(("seconds", "tokens_per_second"))}
+        for line in run.metrics()
+    ]
 
 
 def without_end(run: Run, *names: str) -> Run:

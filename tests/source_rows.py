@@ -10,8 +10,9 @@ from typing import Any
 
 from toolhone.data.files import read_records
 from toolhone.data.sources import SOURCES
-from toolhone.rewards.matching import match_calls
-from toolhone.schema import Expect, Task, ToolCall
+from toolhone.rewards.matching import judges_calls, match_calls
+from toolhone.rewards.scene import sample_call
+from toolhone.schema import Expect, ExpectedCall, Task, Tool, ToolCall
 
 
 def write_rows(path: Path, *rows: Any) -> Path:
@@ -27,9 +28,13 @@ def formats(path: Path) -> set[tuple[str, ...]]:
     return {tuple(name for name, source in SOURCES.items() if source.sniff([record])) for _, record in read_records(path)}
 
 
-def gold(expect: Expect) -> list[ToolCall]:
-    """The calls that stand for the right answer."""
-    return [ToolCall(call.name, call.arguments) for call in expect.calls or ()]
+def gold(expect: Expect, tools: Sequence[Tool] = ()) -> list[ToolCall]:
+    """The calls that stand for the right answer; what it leaves open is made up from the tools."""
+    return [_instance(call, tools) if call.any_arguments else ToolCall(call.name, call.arguments) for call in expect.wanted]
+
+
+def _instance(call: ExpectedCall, tools: Sequence[Tool]) -> ToolCall:
+    return sample_call(next(tool for tool in tools if call.name in (tool.name, "")))
 
 
 def is_right(task: Task, *calls: ToolCall) -> bool:
@@ -37,6 +42,8 @@ def is_right(task: Task, *calls: ToolCall) -> bool:
 
 
 def all_score(tasks: Sequence[Task]) -> bool:
-    """Whether the right answer of every task, and of every turn, is an exact match."""
-    expects = [(task, expect) for task in tasks for expect in task.expects or (task.expect,) if expect.calls or expect.no_call]
-    return all(match_calls(gold(expect), expect, task.tools).exact for task, expect in expects)
+    """Whether every right answer of every task, and of every turn, is an exact match."""
+    expects = [(task, expect) for task in tasks for expect in task.expects or (task.expect,) if judges_calls(expect)]
+    return all(
+        match_calls(gold(choice, task.tools), expect, task.tools).exact for task, expect in expects for choice in expect.choices
+    )

@@ -1,12 +1,14 @@
 """Keys of other systems: each becomes one of ours, or is named with the reason why it has no effect; nothing is lost silently."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from toolhone.aliases import MOVED, WITHOUT_MEANING, translated
+from toolhone.cli.flags import FLAGS
 from toolhone.config import load_experiment
 from toolhone.errors import ConfigError
 
@@ -93,6 +95,15 @@ def test_a_key_without_meaning_is_named_with_its_reason(key: tuple[str, str]) ->
     assert values == {}
     assert len(notes) == 1
     assert notes[0].startswith(f"{'.'.join(key)} has no effect: ")
+
+
+def test_the_page_for_those_who_come_from_elsewhere_names_every_key_and_flag() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "coming-from.md").read_text()
+    keys = {key[-1] for key in (*MOVED, *WITHOUT_MEANING)} | {"train_split", "fp16", "bf16", "adap_kl_ctrl", "use_lora"}
+    missing = [key for key in keys if not re.search(rf"[`.]{key}\b", page)]
+    assert not missing
+    flags = {name for flag in FLAGS for name in flag.names} - {"--method"}
+    assert not [name for name in flags if name not in page and f"`{name.removeprefix('--curriculum')}`" not in page]
 
 
 def test_use_lora_false_trains_every_weight_and_says_what_that_made_idle() -> None:

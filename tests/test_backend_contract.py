@@ -527,6 +527,8 @@ def test_a_sample_depends_on_seed_key_and_number_alone(sampler: Sampler) -> None
     assert together[0][0] != together[0][1]
     by_key = tokens_of(sampler.sample([PROMPTS[0]] * 2, params, [7, 2]))
     assert by_key[0] == together[0] != by_key[1]
+    again = tokens_of(sampler.sample([PROMPTS[0], PROMPTS[1], PROMPTS[0]], params, [7, 2, 9]))
+    assert (again[:2], again[2]) == (together[:2], tokens_of(sampler.sample([PROMPTS[0]], params, [9]))[0])
     assert tokens_of(sampler.sample(PROMPTS, SamplingParams(max_tokens=8, num_samples=3, seed=5), keys)) != together
 
 

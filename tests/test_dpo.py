@@ -395,11 +395,16 @@ def test_pairs_of_a_file_train_pico(tmp_path: Path) -> None:
     assert account["train"]["pairs"] + account["held_out"]["pairs"] == len(pairs)
 
 
+@pytest.mark.parametrize(("kind", "maker"), [("own_samples", "against_samples"), ("own_ranked", "among_samples")])
 def test_own_samples_are_drawn_once_and_a_resumed_run_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = small("data.preferences=own_samples", "training.rl.temperature=1.5", "training.learning_rate=0.001")
+    monkeypatch.setattr("toolhone.algorithms.pairs.is_right", lambda turn, task: turn.tokens[0] % 2 == 0)  # noqa: ARG005
+    experiment = small(f"data.preferences={kind}", "training.rl.temperature=9", "training.learning_rate=0.001", "data.samples=20")
     whole, _ = train(experiment, tmp_path / "whole")
+    account = json.loads((whole.folder / "pairs.json").read_text())["train"]
+    assert account["pairs"] + account["unwritable"] + sum(account["without_pair"].values()) == account["decisions"] >= 20
+    assert account["pairs"] > 5
 
     class Presses(Silent):
         def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002
@@ -408,7 +413,7 @@ def test_own_samples_are_drawn_once_and_a_resumed_run_ends_with_the_same_bits(
 
     run, ending = train(experiment, tmp_path / "cut", progress=Presses())
     assert ending is Ending.INTERRUPTED
-    monkeypatch.setattr("toolhone.algorithms.pairs.against_samples", None)
+    monkeypatch.setattr(f"toolhone.algorithms.pairs.{maker}", None)
     run, ending = train(experiment, tmp_path / "cut", resume=True)
     assert ending is Ending.FINISHED
     weights = [(folder / "checkpoints" / FINAL / "model.safetensors").read_bytes() for folder in (whole.folder, run.folder)]

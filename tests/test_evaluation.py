@@ -12,7 +12,6 @@ from rich.console import Console
 from scripted import last_user, scripted_policy, task
 from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.errors import DataError, DialectError, RunError
-from toolhone.evaluation.answers import carries, numbers
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import plain, read_certificate, read_folder, write_folder
 from toolhone.evaluation.lenient import readings
@@ -21,6 +20,7 @@ from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.evaluation.tables import mismatches, predictions, table
 from toolhone.progress import Silent
+from toolhone.rewards.answers import carries, numbers
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.builtin import builtin
 from toolhone.tools.registry import Registry

@@ -150,7 +150,7 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"id": None}, "a task needs an 'id'"),
-        ({"expect": 5}, "'expect' must be an object with calls, order, no_call, answer, state, got 5"),
+        ({"expect": 5}, "'expect' must be an object with calls, order, no_call, any_call, answer, state, alternatives, got 5"),
         ({"expect": {"calls": 5}}, "'expect.calls' must be a list, got 5"),
         ({"expect": {"calls": {"name": "f"}}}, "'expect.calls' must be a list"),
         ({"expect": {"state": "on"}}, "'expect.state' must be an object, got 'on'"),

@@ -106,6 +106,18 @@ def test_a_penalty_keeps_the_policy_near_its_reference(tmp_path: Path) -> None:
     assert near[-1] < 0.5 * far[-1]
 
 
+def test_a_group_without_signal_still_holds_the_policy_at_its_reference(tmp_path: Path) -> None:
+    def left(beta: float) -> list[float]:
+        trainer, experiment = toy(), grpo_plan({"beta": beta}, steps=10)
+        stage = replace(stage_of(trainer, experiment, score=lambda *_: Paid(1.0, {})), reference=toy(5).snapshot())
+        run = Run.create(tmp_path / str(beta), experiment)
+        grpo(trainer, replace(stage, policy=lambda sampler, seed: OneToken(sampler, seed)), run)
+        return logged(run, "kl_reference")
+
+    pulled = left(1.0)
+    assert pulled[-1] < 0.8 * pulled[0]
+
+
 MANY = {"inner_epochs": 2, "mini_batch_size": 1, "beta": 0.05}
 
 

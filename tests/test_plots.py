@@ -2,21 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from toolhone.errors import RunError
-from toolhone.reports.plots import plot_runs
+from toolhone.reports.plots import _smooth, plot_runs
 
 
-def log(folder: Path, *lines: dict[str, object]) -> Path:
+def log(folder: Path, *lines: dict[str, Any]) -> Path:
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
-TRAIN = [{"step": step, "kind": "train", "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
-VALIDATION = [{"step": step, "kind": "validation", "loss": 2 / step, "exact_match": step / 4} for step in (1, 3)]
+TRAIN: list[dict[str, Any]] = [{"step": step, "kind": "train", "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+VALIDATION: list[dict[str, Any]] = [
+    {"step": step, "kind": "validation", "loss": 2 / step, "exact_match": step / 4} for step in (1, 3)
+]
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -30,6 +34,26 @@ def test_loss_and_scores_stand_side_by_side_and_loss_alone_where_there_are_no_sc
     both = plot_runs([log(tmp_path / "a", *TRAIN, *VALIDATION)], tmp_path / "both.png")
     alone = plot_runs([log(tmp_path / "b", *TRAIN)], tmp_path / "new" / "alone.png")
     assert size(both)[0] == 2 * size(alone)[0]
+
+
+def test_reinforcement_learning_shows_reward_and_what_to_watch_in_place_of_the_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, title: titles.append(title))  # noqa: ARG005
+    lines: list[dict[str, Any]] = [
+        {"step": i, "kind": "train", "loss": 0.0, "reward": i % 2, "entropy": 0.1, "clip_share": 0.0} for i in range(1, 41)
+    ]
+    plot_runs([log(tmp_path / "a", *lines)], tmp_path / "rl.png")
+    plot_runs([log(tmp_path / "b", *lines, *VALIDATION)], tmp_path / "scored.png")
+    assert titles == ["reward", "shares, and nats per token", "reward", "scores on held-out tasks", "shares, and nats per token"]
+
+
+def test_a_noisy_value_is_averaged_over_the_steps_around_it() -> None:
+    points = [(float(step), float(step % 2)) for step in range(40)]
+    assert _smooth(points)[0][1] == pytest.approx(1 / 3)
+    assert _smooth(points)[20][1] == pytest.approx(0.4)
+    assert _smooth(points[:5]) == points[:5]
 
 
 def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None:

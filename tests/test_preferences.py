@@ -21,7 +21,17 @@ from toolhone.data.corruptions import CORRUPTIONS, corrupted, written
 from toolhone.data.files import read_preferences, write_jsonl
 from toolhone.data.gather import Materials, gather
 from toolhone.data.pair_rows import pair_rows
-from toolhone.data.preferences import Decision, Kind, Pair, Preference, Sampled, against_samples, decisions_of, pairs_of
+from toolhone.data.preferences import (
+    Decision,
+    Kind,
+    Pair,
+    Preference,
+    Sampled,
+    against_samples,
+    among_samples,
+    decisions_of,
+    pairs_of,
+)
 from toolhone.data.sources.pairs import Reason, holds_pairs, read_pairs
 from toolhone.data.templates import Templates
 from toolhone.dialects.base import Dialect, Problem
@@ -231,9 +241,13 @@ def test_no_mistake_says_what_gold_says() -> None:
     assert pair_rows([], DIALECT, QWEN, 0).report["pairs"] == 0
 
 
+def sampled(tokens: tuple[int, ...], text: str, right: bool) -> Sampled:
+    return Sampled(tokens, text, right, Message("assistant", text))
+
+
 def test_own_wrong_samples_stand_against_gold_the_most_frequent_first() -> None:
     decisions = decisions_of(TALKS)
-    right, wrong, rare = Sampled((5, 2), "a", True), Sampled((6, 2), "b", False), Sampled((7, 2), "c", False)
+    right, wrong, rare = sampled((5, 2), "a", True), sampled((6, 2), "b", False), sampled((7, 2), "c", False)
     made = against_samples(decisions, [[right, rare, wrong, wrong], [right], [rare, wrong, rare], []], each=1)
     assert [(pair.preference.id, pair.tokens) for pair in made.pairs] == [
         ("one#1/own_sample", (6, 2)),
@@ -247,6 +261,17 @@ def test_own_wrong_samples_stand_against_gold_the_most_frequent_first() -> None:
         "without_pair": {"every sample is right": 1, "no sample has any text": 1},
     }
     assert len(against_samples(decisions, [[rare, wrong], [], [], []], each=2).pairs) == 2
+
+
+def test_ranked_samples_need_a_right_and_a_wrong_one_and_never_show_gold() -> None:
+    tasks = [decision.task for decision in decisions_of(TALKS)]
+    right, other = sampled((5, 2), "a", True), sampled((8, 2), "d", True)
+    wrong, rare = sampled((6, 2), "b", False), sampled((7, 2), "c", False)
+    made = among_samples(tasks, [[wrong, other, right, rare, right, wrong], [right], [wrong], []])
+    assert [(pair.preference.chosen, pair.tokens) for pair in made.pairs] == [((right.message,), (6, 2))]
+    assert made.pairs[0].preference.prompt == tasks[0].messages
+    assert made.report["without_pair"] == {"every sample is right": 1, "no sample is right": 2}
+    assert [pair.tokens for pair in among_samples(tasks[:1], [[wrong, wrong, rare, right]], each=2).pairs] == [(6, 2), (7, 2)]
 
 
 @pytest.mark.parametrize(
@@ -521,6 +546,23 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
     (tmp_path / "pairs.jsonl").unlink()
     with pytest.raises(RunError, match="with it the pairs that this run began with"):
         pairing.kept(tmp_path)
+
+
+def test_ranked_pairs_come_from_tasks_and_the_right_side_is_what_the_model_said() -> None:
+    experiment = experiment_of(
+        {"data": {"preferences": "own_ranked"}, "training": {"method": "dpo", "rl": {"group_size": 2}}}, "the test"
+    )
+    pairing = Pairing(experiment, DIALECT, QWEN, 1000, 0, Silent())
+    tasks = [decision.task for decision in decisions_of(TALKS)]
+    said = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
+    ready = pairing.made(Materials([], [], tasks[:1]), cast(Sampler, Says(said, "Hm.")), tasks)
+    assert [(pair.preference.chosen[0].tool_calls, pair.preference.rejected[0].content) for pair in ready.pairs] == [
+        (CALL.tool_calls, "Hm."),
+        ((), said),
+    ]
+    assert trained(ready.rows[0]) == f"{said}<|im_end|>"
+    assert len(ready.held_out_pairs) == 1
+    assert ready.report["train"]["tasks_without_calls_to_judge"] == 0
 
 
 def test_a_summary_says_what_there_is_and_what_was_lost() -> None:

@@ -21,7 +21,6 @@ NAMES = {
 REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer"}
 WAITING = {
     "teacher": r"training\.method: teacher_mode is not here yet; what is: sft",
-    "curriculum": r"training\.rl\.curriculum\.enabled: not here",
 }
 STANDING = sorted(NAMES - set(WAITING))
 
@@ -118,16 +117,6 @@ def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path
 def test_a_preset_that_asks_for_what_does_not_stand_is_refused_by_name(name: str) -> None:
     with pytest.raises(CapabilityError, match=WAITING[name]):
         open_method(preset(name, "model.name=pico"))
-
-
-@pytest.mark.parametrize("setting", ["curriculum.enabled=true", "enforce_thinking=true", "two_phase_samples_per_group=2"])
-@pytest.mark.parametrize("method", ["grpo", "ppo", "dpo"])
-def test_a_setting_with_nothing_behind_it_yet_is_refused_rather_than_ignored(method: str, setting: str) -> None:
-    plan = load_experiment(None, [f"training.method={method}", f"training.rl.{setting}"], tell=lambda _: None)
-    with pytest.raises(
-        CapabilityError, match=rf"training\.rl\.{setting.partition('=')[0]}: not here yet for training.method {method}"
-    ):
-        open_method(plan)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"teacher"}))

@@ -19,7 +19,7 @@ from toolhone.rewards.library import COMPATIBLE, OWN
 from toolhone.rewards.matching import match_calls
 from toolhone.rewards.named import Kind, Named
 from toolhone.rewards.own import Reward
-from toolhone.rewards.probes import PROBES
+from toolhone.rewards.probes import OPEN_PROBES, PROBES
 from toolhone.rewards.scene import Said, Scene, sample_call
 from toolhone.schema import Task, Tool
 from toolhone.tools.registry import Outcome
@@ -73,6 +73,33 @@ def test_every_attack_is_played_on_the_shipped_tasks():
     assert report.tasks == len(PROBES)
     assert report.tried["spray"] >= 8
     assert not report.skipped
+
+
+@pytest.mark.parametrize("syntax", sorted(SYNTAXES))
+def test_our_own_rewards_hold_where_a_task_leaves_something_open(syntax):
+    for named in OWN:
+        report = attacked(named, OPEN_PROBES, syntax)
+        assert holes(report) == []
+        assert report.worst["empty"].share == 0.0
+    calls = attacked(OWN[0], OPEN_PROBES, syntax)
+    assert {"spray", "spurious_30", "duplicate", "harmful_call", "wrong_types", "listed_answers"} <= set(calls.worst)
+
+
+def test_rewards_of_other_systems_have_no_further_holes_on_such_tasks_and_leave_open_ones_alone():
+    for named in COMPATIBLE:
+        report = attacked(named, OPEN_PROBES, named.syntax or "tagged")
+        assert set(holes(report)) <= set(named.holes), named.name
+        assert (report.tasks, sum(report.skipped.values())) == (2, 3)
+
+
+def test_a_reply_that_is_right_as_well_is_no_attack():
+    by_name = {task.id: task for task in OPEN_PROBES}
+    free = Scene(by_name["any_arguments"], Tagged())
+    assert free.is_open
+    assert free.has_right_calls(free.gold)
+    assert list(ATTACKS["wrong_value"].make(free)) == []
+    assert len(list(ATTACKS["extra_arguments"].make(free))) == 1
+    assert not Scene(PROBES[0], Tagged()).is_open
 
 
 def test_our_own_rewards_hold_on_made_tasks():
@@ -187,7 +214,7 @@ def test_a_report_can_be_written_as_json():
 # How replies are played.
 
 
-@pytest.mark.parametrize("task", PROBES, ids=lambda task: task.id)
+@pytest.mark.parametrize("task", [*PROBES, *OPEN_PROBES], ids=lambda task: task.id)
 @pytest.mark.parametrize("syntax", sorted(SYNTAXES))
 def test_the_right_answer_is_played_to_its_end(task, syntax):
     scene = Scene(task, open_syntax(syntax))

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
+from toolhone.schema import ANY_CALL, Conversation, Expect, Message, Task, Tool, ToolCall
 
 NESTED = {
     "type": "object",
@@ -152,6 +152,10 @@ EXPECTS: list[dict[str, object]] = [
     {"no_call": True},
     {"answer": "42"},
     {"state": {"door": "open"}},
+    {"any_call": True},
+    {"calls": [{"name": "f", "any_arguments": True}, {"name": "g", "arguments": {}}], "order": "any"},
+    {"answer": "7", "alternatives": [{"answer": "seven"}, {"answer": "VII"}]},
+    {"calls": [{"name": "f", "arguments": {}}], "order": "any", "alternatives": [{"no_call": True}, {"any_call": True}]},
 ]
 
 
@@ -180,11 +184,33 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
         ({"calls": [{"name": "f"}], "no_call": True}, "both 'calls' and 'no_call'"),
         ({"cals": []}, "did you mean 'calls'"),
         ({"calls": [{"name": "f"}], "order": "some"}, "must be 'any' or 'strict'"),
+        ({"calls": [{"name": "f"}], "any_call": True}, "both 'calls' and 'any_call'"),
+        ({"no_call": True, "any_call": True}, "both 'no_call' and 'any_call'"),
+        ({"calls": [{"name": "f", "any_arguments": "all"}]}, "'any_arguments' must be true or false, got 'all'"),
+        ({"calls": [{"name": "f", "any_arguments": True, "arguments": {"a": 1}}]}, "'any_arguments' and says which ones"),
+        ({"calls": [{"name": "f", "any_arguments": True, "optional": ["a"]}]}, "'any_arguments' and says which ones"),
+        ({"answer": "7", "alternatives": {"answer": "seven"}}, "'expect.alternatives' must be a list"),
+        ({"answer": "7", "alternatives": ["seven"]}, "must be an object"),
+        ({"answer": "7", "alternatives": [{"answer": "8", "alternatives": [{"answer": "9"}]}]}, "write them into one list"),
+        ({"answer": "7", "alternatives": [{"no_call": True}]}, "speaks of answer, one of its 'alternatives' of calls"),
+        (
+            {"any_call": True, "alternatives": [{"any_call": True, "answer": "7"}]},
+            "of calls and answer; all must speak of the same",
+        ),
     ],
 )
 def test_an_expectation_that_means_nothing_is_refused(expect: dict[str, object], said: str) -> None:
     with pytest.raises(DataError, match=said):
         Expect.from_dict(expect)
+
+
+def test_an_expectation_says_what_it_wants_and_what_it_speaks_of() -> None:
+    either = Expect.from_dict({"any_call": True, "answer": "7", "alternatives": [{"no_call": True, "answer": "7"}]})
+    assert either.choices == (Expect(any_call=True, answer="7"), Expect(no_call=True, answer="7"))
+    assert [choice.wanted for choice in either.choices] == [(ANY_CALL,), ()]
+    assert either.speaks_of == ("calls", "answer")
+    assert Expect(state={}).speaks_of == ("state",)
+    assert Expect(no_call=True).choices == (Expect(no_call=True),)
 
 
 def test_a_task_with_turns_needs_as_many_expectations() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import SHARED
+from source_rows import all_score, is_right
 from toolhone.data.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.data.sources.base import Skip
 from toolhone.data.sources.mending import Repair as Mended
-from toolhone.data.sources.rotbench import Note, Reason, Repair, step_of, together
-from toolhone.schema import ExpectedCall, Task, ToolCall
+from toolhone.data.sources.rotbench import OPEN, Reason, Repair, step_of
+from toolhone.schema import Expect, ExpectedCall, Task, ToolCall
 
 ROTBENCH = SHARED / "datasets" / "rotbench"
 
@@ -54,6 +56,10 @@ def load(folder: Path, *rows: Any) -> Loaded:
     return open_source(path, "rotbench")
 
 
+def called(name: str, **arguments: Any) -> Expect:
+    return Expect((ExpectedCall(name, arguments),))
+
+
 def only(loaded: Loaded) -> Task:
     (task,) = loaded.tasks
     return task
@@ -88,25 +94,44 @@ def test_turns_before_become_calls_results_and_words(tmp_path: Path) -> None:
     assert loaded.repaired == {Repair.STYLE: 1, Repair.WORDS: 1}
 
 
-def test_right_actions_of_one_tool_become_one_call_with_accepted_values(tmp_path: Path) -> None:
+def test_every_right_action_is_a_right_answer_and_each_counts_once(tmp_path: Path) -> None:
     actions = [action("find", {"text": "a", "limit": "1"}), action("find", {"text": "b"}), action("find", {"text": "b"})]
-    loaded = load(tmp_path, row(right(*actions)))
-    assert only(loaded).expect.calls == (ExpectedCall("find", {"text": "a", "limit": "1"}, {"text": ["b"]}, ("limit",)),)
-    assert loaded.noted == {}
-    assert together([ToolCall("f", {}), ToolCall("f", {"x": 1})]) == ExpectedCall("f", {}, {"x": [1]})
+    loaded = load(tmp_path, row(right(*actions, action("seek", {"text": "a"}))))
+    others = (called("find", text="b"), called("seek", text="a"))
+    task = only(loaded)
+    assert task.expect == replace(called("find", text="a", limit="1"), alternatives=others)
+    assert (task.category, loaded.noted) == ("RS", {})
+    assert all_score([task])
+    assert is_right(task, ToolCall("seek", {"text": "a"}))
+    assert not is_right(task, ToolCall("find", {"text": "b", "limit": "1"})), "a mixture of two right actions"
 
 
-def test_other_tools_that_are_right_as_well_are_noted_and_kept_apart(tmp_path: Path) -> None:
+def test_words_are_a_right_answer_beside_calls(tmp_path: Path) -> None:
     loaded = load(
         tmp_path,
-        row(right(action("find", {"text": "a"}), action("seek", {"text": "a"}))),
         row(right(action("finish", {"answer": "a"}), action("seek", {"text": "a"}))),
+        row(right(action("seek", {"text": "a"}), action("ask_to_user", {"question": "b"}))),
         row(right(action("finish", {"answer": "a"}), action("ask_to_user", {"question": "b"}))),
-        row(right(action("find", {"text": "None"}))),
     )
-    assert [task.category for task in loaded.tasks] == ["several_right", "several_right", "RS", "RS"]
-    assert loaded.tasks[0].expect.calls == (ExpectedCall("find", {"text": "a"}),)
-    assert loaded.noted == {Note.OTHER_TOOLS: 2, Note.OPEN: 1}
+    assert [task.expect for task in loaded.tasks] == [
+        Expect(no_call=True, alternatives=(called("seek", text="a"),)),
+        replace(called("seek", text="a"), alternatives=(Expect(no_call=True),)),
+        Expect(no_call=True),
+    ]
+
+
+def test_a_right_action_that_breaks_its_tool_is_left_out_where_another_is_left(tmp_path: Path) -> None:
+    loaded = load(tmp_path, row(right(action("find", {}), action("seek", {"text": "a"}))))
+    assert only(loaded).expect == called("seek", text="a")
+    assert loaded.repaired == {Repair.STYLE: 1, Repair.MISFIT: 1}
+
+
+def test_a_value_that_the_data_leave_open_is_noted_in_whichever_right_action(tmp_path: Path) -> None:
+    odd = action("find", {"text": "a", "limit": "None"})
+    loaded = load(
+        tmp_path, row(right(odd)), row(right(action("seek", {"text": "a"}), odd)), row(right(action("find", {"text": "a"})))
+    )
+    assert loaded.noted == {OPEN: 2}
 
 
 def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(tmp_path: Path) -> None:
@@ -160,16 +185,16 @@ def test_the_rotbench_samples_are_read_and_counted() -> None:
     first = open_source(ROTBENCH / "First_Turn" / "clean.json.gz")
     assert (first.read, first.only_tasks, len(first.tasks), first.skipped) == (57, 57, 57, Counter())
     assert first.repaired == {Repair.STYLE: 57, Repair.WORDS: 5, Repair.TWICE: 1}
-    assert first.noted == {Note.OTHER_TOOLS: 11, Note.OPEN: 6}
+    assert first.noted == {OPEN: 6}
+    assert sum(bool(task.expect.alternatives) for task in first.tasks) == 13
+    assert all_score(first.tasks)
     third = open_source(ROTBENCH / "Third_Turn" / "clean.json.gz")
     assert (third.read, third.only_tasks, len(third.tasks)) == (35, 33, 33)
     assert third.skipped == {"arguments that break the tool's schema": 1, "an argument that the tool does not declare": 1}
     assert third.repaired == {Repair.STYLE: 33, Repair.WORDS: 20, Repair.TWICE: 1, Mended.SPELLING: 1}
     assert third.tasks[1].expect.no_call, "what is right is the final answer"
-    assert first.tasks[3].expect.calls == (
-        ExpectedCall(
-            "get_activity_by_accessibility_range",
-            {"minaccessibility": "0.8", "maxaccessibility": "1.0"},
-            {"maxaccessibility": ["1"]},
-        ),
-    )
+    assert [choice.wanted[0].arguments for choice in first.tasks[3].expect.choices] == [
+        {"minaccessibility": "0.8", "maxaccessibility": "1.0"},
+        {"minaccessibility": "0.8", "maxaccessibility": "1"},
+        {"type": "charity"},
+    ]

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
+from source_rows import all_score, is_right
+from toolhone.data.any_tasks import gives_only_tasks, tasks_from_any
 from toolhone.data.check import check
 from toolhone.data.sources import open_source
-from toolhone.data.sources.toolbench import Reason, Repair, tool_of_api
+from toolhone.data.sources.toolbench import Reason, Repair
+from toolhone.data.sources.toolbench_apis import CATEGORY, ONCE, tool_of_api
+from toolhone.data.sources.toolbench_apis import Reason as ApiReason
 from toolhone.errors import DataError
-from toolhone.schema import Tool
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 
 TOOLBENCH = SHARED / "datasets" / "toolbench"
 TRACK = {
@@ -127,12 +131,58 @@ def test_a_row_that_teaches_nothing_right_is_skipped_with_its_reason(tmp_path: P
     assert reason_of(tmp_path, record) == reason
 
 
-def test_instruction_rows_are_counted_under_a_reason_that_says_what_they_lack(tmp_path: Path) -> None:
-    row = {"api_list": [], "query": "Where is it?", "relevant APIs": [["Parcels", "track"]], "query_id": 3}
-    loaded = open_source(write(tmp_path, "G1_query.json", [row, {"query": "And now?", "query_id": 4}]))
-    assert loaded.skipped == {Reason.NO_CALLS: 2}
-    assert loaded.tasks == []
-    assert "no arguments" in loaded.summary()
+def api(name: str, *required: str, tool: str = "Parcels", **fields: Any) -> dict[str, Any]:
+    given = [{"name": parameter, "type": "STRING", "description": "", "default": ""} for parameter in required]
+    return {"tool_name": tool, "api_name": name, "required_parameters": given, "optional_parameters": [], **fields}
+
+
+def query(*relevant: Any, apis: Any = None, **fields: Any) -> dict[str, Any]:
+    listed = [api("track", "code"), api("Price"), api("track", tool="Ships")] if apis is None else apis
+    return {"api_list": listed, "query": " Where is it? ", "relevant APIs": list(relevant), "query_id": 3, **fields}
+
+
+TRACKED, PRICED = ["Parcels", "track"], ["Parcels", "Price"]
+
+
+def test_a_query_expects_its_right_apis_once_each_with_any_arguments(tmp_path: Path) -> None:
+    loaded = open_source(write(tmp_path, "G1_query.json", [query(TRACKED, PRICED, TRACKED)]))
+    assert (loaded.read, loaded.only_tasks, loaded.conversations, loaded.noted) == (1, 1, [], {ONCE: 1})
+    (task,) = loaded.tasks
+    assert (task.id, task.category, task.messages) == ("toolbench-G1_query-1", CATEGORY, (Message("user", "Where is it?"),))
+    assert [tool.name for tool in task.tools] == ["track_for_parcels", "price_for_parcels", "track_for_ships"]
+    wanted = [ExpectedCall(name, any_arguments=True) for name in ("track_for_parcels", "price_for_parcels")]
+    assert task.expect == Expect(tuple(wanted))
+    assert Task.from_dict(task.to_dict()) == task
+    price = ToolCall("price_for_parcels")
+    assert is_right(task, price, ToolCall("track_for_parcels", {"code": "AB1"}))
+    assert not is_right(task, price, ToolCall("track_for_parcels"))
+    assert not is_right(task, price, ToolCall("track_for_ships", {}))
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (query(), ApiReason.NOTHING_RIGHT),
+        ({"query": "And now?", "query_id": 4}, ApiReason.NOTHING_RIGHT),
+        (query(TRACKED, query=" "), ApiReason.NOT_A_QUERY),
+        (query(TRACKED, apis={}), ApiReason.NOT_A_QUERY),
+        (query(TRACKED, apis=[{"tool_name": "x"}]), ApiReason.NOT_AN_API),
+        (query("track"), ApiReason.NOT_AN_API),
+        (query(["Parcels", "lose"]), ApiReason.NOT_OFFERED),
+        (query(TRACKED, apis=[api("track", "code"), api("Track", "number")]), ApiReason.SAME_NAME),
+    ],
+)
+def test_a_query_that_cannot_be_used_is_counted_by_reason(tmp_path: Path, record: Any, reason: str) -> None:
+    loaded = open_source(write(tmp_path, "q.json", [record]), "toolbench")
+    assert (loaded.skipped, loaded.tasks) == ({reason: 1}, [])
+
+
+def test_queries_are_tasks_to_play_and_searches_are_not(tmp_path: Path) -> None:
+    path = write(tmp_path, "G1_query.json", [query(TRACKED), query(PRICED)])
+    assert gives_only_tasks(path)
+    assert [task.expect.wanted[0].name for task in tasks_from_any(path)] == ["track_for_parcels", "price_for_parcels"]
+    search = write(tmp_path, "answer.json", answer(called("track_for_parcels", {"code": "AB1"}), result(), END))
+    assert not gives_only_tasks(search)
 
 
 def test_a_folder_is_read_recursively_and_every_record_is_counted(tmp_path: Path) -> None:
@@ -144,7 +194,7 @@ def test_a_folder_is_read_recursively_and_every_record_is_counted(tmp_path: Path
     (tmp_path / "readme.txt").write_text("not read")
     loaded = open_source(tmp_path)
     assert (loaded.read, len(loaded.conversations)) == (5, 2)
-    assert loaded.skipped == {Reason.NO_CALLS: 2, Reason.NOT_THIS_FORMAT: 1}
+    assert loaded.skipped == {ApiReason.NOTHING_RIGHT: 2, Reason.NOT_THIS_FORMAT: 1}
     assert {conversation.id for conversation in loaded.conversations} == {"toolbench-answer/G1/1", "toolbench-answer/G2/1"}
 
 
@@ -166,7 +216,7 @@ def test_an_object_over_many_lines_that_is_no_answer_is_not_taken_for_toolbench(
 
 
 def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: Path) -> None:
-    api = {
+    latest = {
         "tool_name": "suivi-colis",
         "api_name": "/Latest:state",
         "api_description": " The last state. ",
@@ -178,7 +228,7 @@ def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: 
         ],
     }
     turns = (called("latest_state_for_suivi_colis", {"colisid": "CA1", "is_id": 2}), result(), END)
-    record = {**answer(*turns, function=None), "api_list": [api]}
+    record = {**answer(*turns, function=None), "api_list": [latest]}
     loaded = open_source(write(tmp_path, "a.json", record))
     (tool,) = loaded.conversations[0].tools
     assert (tool.name, tool.description) == ("latest_state_for_suivi_colis", "The last state.")
@@ -190,8 +240,8 @@ def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: 
         "get_2nd": {"type": "boolean", "description": ""},
     }
     assert Tool.of(tool.to_dict()) == tool
-    assert reason_of(tmp_path, {**record, "api_list": [{"tool_name": "x"}]}) == Reason.NOT_THIS_FORMAT
-    assert reason_of(tmp_path, {**record, "api_list": [{**api, "required_parameters": ["x"]}]}) == Reason.NOT_THIS_FORMAT
+    assert reason_of(tmp_path, {**record, "api_list": [{"tool_name": "x"}]}) == ApiReason.NOT_AN_API
+    assert reason_of(tmp_path, {**record, "api_list": [{**latest, "required_parameters": ["x"]}]}) == ApiReason.NOT_AN_API
 
 
 def test_options_of_other_formats_are_refused(tmp_path: Path) -> None:
@@ -206,9 +256,11 @@ def test_every_file_of_the_samples_is_read_and_counted() -> None:
     each = [open_source(file) for file in files]
     whole = open_source(TOOLBENCH)
     assert whole.read == sum(loaded.read for loaded in each) == 495
-    assert len(whole.conversations) + whole.skipped.total() == whole.read
+    assert whole.kept + whole.skipped.total() == whole.read
     assert whole.skipped == sum((loaded.skipped for loaded in each), Counter())
-    assert len(whole.conversations) == 5
+    assert (len(whole.conversations), whole.only_tasks) == (5, 482)
+    assert whole.skipped[ApiReason.NOTHING_RIGHT] == 2
+    assert all_score([task for task in whole.tasks if task.category == CATEGORY])
     assert check(whole.conversations, whole.places).findings == []
     assert all(conversation.messages[-1].content for conversation in whole.conversations)
 

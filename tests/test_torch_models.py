@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,44 @@ def test_lora_dropout_is_on_in_training_only(qwen: Path) -> None:
     assert first != second
     sampler = trainer.snapshot()
     assert np.array_equal(sampler.logprobs(some_rows())[0], sampler.logprobs(some_rows())[0])
+
+
+def test_rows_that_are_the_same_run_once_and_count_each(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = open_trainer(qwen, None, CPU)
+    a, b = some_rows()[:2]
+    heights: list[int] = []
+    trunk = trainer.engine.head.trunk
+    monkeypatch.setattr(trainer.engine, "shares_prefixes", False)
+    monkeypatch.setattr(
+        trainer.engine, "head", replace(trainer.engine.head, trunk=lambda ids: (heights.append(len(ids)), trunk(ids))[1])
+    )
+
+    def gradient(*batches: list[Row]) -> tuple[float, torch.Tensor]:
+        loss = sum(trainer.forward_backward(batch, cross_entropy()).result()["loss"] for batch in batches)
+        found = torch.cat([value.grad.flatten() for _, value in trainer.engine.trained() if value.grad is not None])
+        for _, value in trainer.engine.trained():
+            value.grad = None
+        return loss, found
+
+    loss, together = gradient([a, b, a, a])
+    assert sum(heights) == 2
+    each_loss, each = gradient([a], [b], [a], [a])
+    assert loss == pytest.approx(each_loss, rel=1e-6)
+    assert torch.allclose(together, each, atol=1e-6)
+    other = replace(a, mask=a.mask & (np.arange(len(a)) != np.flatnonzero(a.mask)[-1]))
+    assert len(trainer.engine.logprobs([a, other], 1.0).unique(dim=0)) == 2
+
+
+def test_rows_that_are_the_same_each_have_their_own_dropout(qwen: Path) -> None:
+    trainer = open_trainer(qwen, Lora(rank=4, dropout=0.5), CPU)
+    learn(trainer, 3, 0.05)
+    row = some_rows()[0]
+    trainer.engine.learning(True)
+    first, second = trainer.engine.logprobs([row, row], 1.0)
+    assert not torch.equal(first, second)
+    trainer.engine.learning(False)
+    first, second = trainer.engine.logprobs([row, row], 1.0)
+    assert torch.equal(first, second)
 
 
 def test_muon_moves_matrices_and_adam_the_rest(qwen: Path) -> None:

@@ -128,11 +128,10 @@ def train(plan: Experiment, out: str | Path, resume: bool = False, progress: Pro
 def open_method(plan: Experiment) -> Begin:
     """How the method that `training.method` names begins; one that is not here is refused before anything is opened."""
     method = plan.training.method
-    if method == "dpo" or method in BY_DOING:
-        _refuse_waiting(plan)
     if method == "sft":
         return partial(_from_rows, sft)
     if method == "dpo":
+        _refuse_given(plan)
         return _from_pairs
     if method in BY_DOING:
         return partial(_by_doing, BY_DOING[method])
@@ -144,17 +143,20 @@ def open_method(plan: Experiment) -> Begin:
     )
 
 
-def _refuse_waiting(plan: Experiment) -> None:
-    """Settings of reinforcement learning that are read but have nothing behind them yet: better refused than ignored."""
+def _refuse_given(plan: Experiment) -> None:
+    """Settings that say what an episode's replies begin with, for a method that plays none: better refused than ignored."""
     rl = plan.training.rl
     asked = {
         "curriculum.enabled": rl.curriculum.enabled,
         "enforce_thinking": rl.enforce_thinking,
         "two_phase_samples_per_group": rl.two_phase_samples_per_group > 0,
     }
-    waiting = ", ".join(f"training.rl.{name}" for name, wanted in asked.items() if wanted)
-    if waiting:
-        raise CapabilityError(f"{waiting}: not here yet for training.method {plan.training.method}; leave it out to train without")
+    given = ", ".join(f"training.rl.{name}" for name, wanted in asked.items() if wanted)
+    if given:
+        raise ConfigError(
+            f"{given}: training.method {plan.training.method} learns from pairs and plays no episodes whose replies could be given "
+            "a beginning; leave it out, or use training.method grpo or ppo"
+        )
 
 
 def _from_rows(algorithm: Algorithm, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
@@ -173,9 +175,9 @@ def _from_rows(algorithm: Algorithm, plan: Experiment, registry: Registry, measu
 
 
 def _from_pairs(plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
-    """DPO. Pairs against the model's own samples are made when the run begins, and read from its folder when it goes on."""
-    materials = gather(plan)
-    progress.report(materials.summary())
+    """DPO. Pairs of the model's own samples are made when the run begins, and read from its folder when it goes on."""
+    play, materials = gather_tasks(plan) if plan.data.preferences == "own_ranked" else ([], gather(plan))
+    progress.report(f"data: {len(play)} tasks to answer" if play else materials.summary())
     check_playable(materials.tasks)
     bench = Bench(plan, registry, measures, progress)
     bench.check_tools(materials.tasks)
@@ -186,13 +188,14 @@ def _from_pairs(plan: Experiment, registry: Registry, measures: Measures, progre
     def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
         ready = early
         if ready is None:
-            ready = pairing.made(materials, bench.trainer.snapshot()) if resume_from is None else pairing.kept(run.folder)
+            ready = pairing.made(materials, bench.trainer.snapshot(), play) if resume_from is None else pairing.kept(run.folder)
         progress.report(ready.summary())
         if resume_from is None:
             pairing.keep(ready, run.folder)
         return dpo(bench.trainer, ready.rows, ready.held_out, run, hooks, resume_from)
 
     told = [talk.to_dict() for talk in materials.train] + [pair.to_dict() for pair in materials.pairs]
+    told += [task.to_dict() for task in play]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return bench, replace(materials, report={**materials.report, "rows_sha256": digest}), start
 
@@ -205,6 +208,7 @@ def _by_doing(method: Doing, plan: Experiment, registry: Registry, measures: Mea
     check_playable(materials.tasks)
     bench = Bench(plan, registry, measures, progress)
     bench.check_tools(materials.tasks)
+    bench.check_given(play)
 
     def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
         return method(bench.trainer, bench.stage(play, hooks, run), run, resume_from)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolhone.algorithms.given import check_curriculum, thought_opening
 from toolhone.algorithms.pairs import Pairing
 from toolhone.algorithms.sft import Hooks, Validation
 from toolhone.algorithms.stage import Stage
@@ -124,12 +125,13 @@ class Bench:
 
     def stage(self, tasks: Sequence[Task], hooks: Hooks, run: Run) -> Stage:
         """What a method of reinforcement learning works with."""
-        rl, turns = self.plan.training.rl, self.plan.evaluation.max_turns
+        rl, turns, opening = self.plan.training.rl, self.plan.evaluation.max_turns, self._opening()
 
         def policy(sampler: Sampler, seed: int) -> TokenPolicy:
             params = SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32)
             check_unconstrained(params, self.plan.training.method)
-            return TokenPolicy(sampler, self.dialect, self.tokenizer, params, self.trainer.engine.max_context)
+            context = self.trainer.engine.max_context
+            return TokenPolicy(sampler, self.dialect, self.tokenizer, params, context, opening=opening)
 
         def rules(task: Task) -> Rules:
             live = task.expect.answer is not None and can_run(task, self.registry.runnable)
@@ -145,6 +147,24 @@ class Bench:
             self.progress.report(f"note: {sentence}")
         told = lambda ids: self.tokenizer.decode(list(ids))  # noqa: E731
         return Stage(tasks, self.registry, policy, payroll.pay, observe, rules, self._reference(run), told, hooks, payroll)
+
+    def _opening(self) -> tuple[int, ...]:
+        """What every reply is given to begin with, where the experiment enforces a thought."""
+        return thought_opening(self._plain_policy()) if self.plan.training.rl.enforce_thinking else ()
+
+    def _plain_policy(self) -> TokenPolicy:
+        """The policy as it is now, to write with."""
+        return policy_of(self.trainer.snapshot(), self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
+
+    def check_given(self, tasks: Sequence[Task]) -> None:
+        """Say what replies are given to begin with; refuse, before any training, what this format or these tasks do not have."""
+        rl = self.plan.training.rl
+        if rl.curriculum.enabled:
+            self.progress.report(check_curriculum(self._plain_policy(), tasks))
+        if rl.enforce_thinking:
+            opening = self.tokenizer.decode(self._opening())
+            given = f"is given {opening!r} to begin with" if opening else "begins in a thought that the template opens"
+            self.progress.report(f"enforce_thinking: every reply {given}, in training only")
 
     def _reference(self, run: Run) -> Sampler | None:
         """The policy as the run began with it, where the KL to it counts; kept in the run, so that a resumed one has it."""
@@ -164,8 +184,7 @@ class Bench:
 
     def check_tools(self, tasks: Sequence[Task]) -> None:
         """Refuse, before any training, tools that evaluation could not play as it is asked to."""
-        policy = policy_of(self.trainer.snapshot(), self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context)
-        policy.check_tools(task.tools for task in tasks)
+        self._plain_policy().check_tools(task.tools for task in tasks)
 
     def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
         chosen = tasks[: self.plan.training.validation_samples]

@@ -35,6 +35,14 @@ CODE_KEYS: tuple[tuple[str, ...], ...] = (
     ("training", "rl", "reward", "functions"),
 )
 """Keys whose text (or list of texts) may name code of the user's own."""
+_OF_EPISODES = ("curriculum", "episode", "inner_epochs", "mini_batch_size", "sampler_refresh_every")
+_OF_RATIOS = ("epsilon", "epsilon_high", "loss", "scale_rewards")
+IDLE: Mapping[str, frozenset[str]] = {
+    "grpo": frozenset({"ppo", "dpo"}),
+    "ppo": frozenset({"dpo", "loss", "scale_rewards"}),
+    "dpo": frozenset({"ppo", *_OF_EPISODES, *_OF_RATIOS}),
+}
+"""Fields of `training.rl` that a method does not read. SFT reads none but the rewards, which are measured in every validation."""
 Tell = Callable[[str], None]
 
 
@@ -159,12 +167,22 @@ def _translated(values: dict[str, Any], where: str, tell: Tell) -> dict[str, Any
 
 def _tell_unused(experiment: Experiment, tell: Tell) -> None:
     """Say that settings of reinforcement learning have no effect where there is none."""
-    training = experiment.training
-    unused = training.rl.model_fields_set - {"reward"}  # own rewards are measured in every validation
-    unused |= {"reward.phases"} if training.rl.reward.phases else set()
-    if training.method == "sft" and unused:
-        names = ", ".join(sorted(unused))
-        tell(f"training.rl ({names}) has no effect with training.method 'sft'")
+    method, rl = experiment.training.method, experiment.training.rl
+    idle = rl.model_fields_set - {"reward"} if method == "sft" else rl.model_fields_set & IDLE.get(method, frozenset())
+    unused = [name for field in idle for name in _set_in(rl, field)]
+    if method in ("sft", "dpo") and rl.reward.phases:
+        unused.append("reward.phases")
+    if unused:
+        tell(f"training.rl ({', '.join(sorted(unused))}) has no effect with training.method {method!r}")
+    elif rl.curriculum.model_fields_set and not rl.curriculum.enabled and "enabled" not in rl.curriculum.model_fields_set:
+        names = ", ".join(_set_in(rl, "curriculum"))
+        tell(f"training.rl ({names}) has no effect without training.rl.curriculum.enabled=true")
+
+
+def _set_in(section: BaseModel, field: str) -> list[str]:
+    """The field, or those that were set in it where it is a section itself."""
+    value = getattr(section, field)
+    return [f"{field}.{name}" for name in sorted(value.model_fields_set)] if isinstance(value, BaseModel) else [field]
 
 
 def _model_name(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:

@@ -1,11 +1,11 @@
-"""The story of `toolhone demo`: make data, train the embedded model, evaluate it, draw the curves, let it run its tools.
+"""The story of `toolhone demo`: make data, train the embedded model, teach it new phrasings by reward, compare, draw, talk.
 
-    story = tell(seed=0, out=Path("runs/demo"), progress=progress)
-    story.exact_match            # {"held_out_fillers": Score, "held_out_phrasings": Score}
-    stages = tour(desk)          # `--all`: every tool, every dialect, every method, each in a short training
+    story = tell(seed=0, desk=Desk(Path("runs/demo")))
+    story.before, story.after    # {"held_out_fillers": Evaluation, ...}: after SFT, and after GRPO
+    stages = tour(desk)          # `--all`: every tool, every dialect, each in a short training
 
-No network, no GPU, nothing to download; minutes on two cores. The experiment is the preset `demo`, the same kind of file that a
-user writes.
+No network, no GPU, nothing to download; minutes on two cores. The experiments are the presets `demo` and `demo-grpo`, the same kind
+of files that a user writes. A demo that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,65 +16,89 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolhone.algorithms.sft import Ending
-from toolhone.api import Model, evaluate, open_model, train
-from toolhone.config import make_experiment
+from toolhone.api import Model, evaluate, open_model
 from toolhone.data.gather import tools_of
 from toolhone.data.templates import Templates
 from toolhone.episodes.dialogue import Dialogue, Event
+from toolhone.evaluation.compare import Cell, Pair, compare
 from toolhone.evaluation.folder import read_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
 from toolhone.lessons import calculator, format, own_tool, several
-from toolhone.lessons.desk import Desk, Talk, model_of, talks, trained
+from toolhone.lessons.desk import Desk, Talk, model_of, talks, trained, write_rows
 from toolhone.presets import read_preset
-from toolhone.progress import Progress
 from toolhone.reports.plots import plot_runs
 from toolhone.run import Run, write_json
-from toolhone.sections import Experiment
 
-SPLITS = ("held_out_fillers", "held_out_phrasings")
+SPLITS = {
+    "held_out_fillers": "old phrasings",
+    "rl_held_out": "new phrasings",
+    "held_out_phrasings": "phrasings in neither",
+}
+"""What is measured, and what it is called: SFT has seen the old phrasings, GRPO plays the new ones; names and numbers are fresh."""
 TASKS = 400
-"""Tasks of each split in the evaluation at the end."""
+"""Tasks of each split."""
+WATCHED = 140
+"""Tasks in new phrasings that GRPO is measured on while it learns."""
 QUESTIONS = ("What is 48 * 17?", "How is the weather in Lisbon?", "Search the web for green volcanoes")
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the demo found. `evaluations` by split; `plot` is the PNG with the curves."""
+    """What the demo found. `before` (after SFT) and `after` (after GRPO) by split; `plots` are the PNGs with the curves."""
 
     seconds: float
-    run: Run
+    folder: Path
     model: Model
-    evaluations: dict[str, Evaluation]
-    plot: Path
+    before: dict[str, Evaluation]
+    after: dict[str, Evaluation]
+    plots: tuple[Path, Path]
+
+    def change(self, split: str, metric: str = "exact_match") -> Cell:
+        """Before and after on the same tasks, with the interval of their difference."""
+        return compare(self.before[split], self.after[split], (metric,)).totals[metric]
+
+    def learned(self, most: int) -> list[Pair]:
+        """Tasks in new phrasings that only the model after GRPO gets right, of different categories first."""
+        return compare(self.before["rl_held_out"], self.after["rl_held_out"], ("exact_match",)).changed("exact_match", True)[:most]
 
     def to_dict(self) -> dict[str, object]:
-        """`{"seconds", "exact_match": {split: value}, "out"}`."""
-        exact = {split: result.metrics["exact_match"].value for split, result in self.evaluations.items()}
-        return {"seconds": round(self.seconds, 1), "exact_match": exact, "out": str(self.run.folder)}
+        """`{"seconds", "exact_match": {split: {"sft", "grpo"}}, "out"}`."""
+        changes = {split: self.change(split) for split in self.before}
+        exact = {split: {"sft": cell.base.value, "grpo": cell.tuned.value} for split, cell in changes.items()}
+        return {"seconds": round(self.seconds, 1), "exact_match": exact, "out": str(self.folder)}
 
 
-def plan(seed: int) -> Experiment:
-    """The experiment of the demo."""
-    return make_experiment({**read_preset("demo"), "seed": seed}, "the preset demo")
-
-
-def tell(seed: int, out: Path, progress: Progress) -> Story | None:
-    """Train, evaluate on held-out fillers and held-out phrasings, draw; None when Ctrl-C ended it."""
-    started = time.monotonic()
-    run, ending = train(plan(seed), out, progress=progress)
-    if ending is not Ending.FINISHED:
-        return None
-    model = open_model(run.folder)
-    evaluations = {
-        split: evaluate(model, Templates(seed).tasks(TASKS, split), out=run.folder / "evaluation" / split, progress=progress)
-        for split in SPLITS
-    }
-    picture = plot_runs([run.folder], run.folder / "curves.png")
-    story = Story(time.monotonic() - started, run, model, evaluations, picture)
-    write_json(run.folder / "demo.json", story.to_dict())
+def tell(seed: int, desk: Desk) -> Story:
+    """SFT, evaluation, GRPO on phrasings that SFT never saw, evaluation, curves. Ctrl-C keeps what is there, and is raised."""
+    started, made = time.monotonic(), Templates(seed)
+    sft = trained(desk, "sft", {**read_preset("demo"), "seed": seed})
+    before = _measured(desk, sft, made)
+    watched = write_rows(desk, "grpo", "new_phrasings.jsonl", [task.to_dict() for task in made.tasks(WATCHED, "rl_held_out")])
+    grpo = trained(desk, "grpo", _from(read_preset("demo-grpo"), sft, watched, seed))
+    after = _measured(desk, grpo, made)
+    plots = plot_runs([sft.folder], desk.folder("sft") / "curves.png"), plot_runs([grpo.folder], desk.folder("grpo") / "curves.png")
+    story = Story(time.monotonic() - started, desk.root, open_model(grpo.folder), before, after, plots)
+    write_json(desk.root / "demo.json", story.to_dict())
     return story
+
+
+def _from(preset: Mapping[str, Any], sft: Run, watched: Path, seed: int) -> dict[str, Any]:
+    """The preset, starting from the weights of `sft` and measured on the watched tasks."""
+    model, evaluation = {**preset["model"], "adapter": str(sft.folder)}, {**preset["evaluation"], "tasks": str(watched)}
+    return {**preset, "seed": seed, "model": model, "evaluation": evaluation}
+
+
+def _measured(desk: Desk, run: Run, made: Templates) -> dict[str, Evaluation]:
+    """The scores of a run on every split, written beside it; those that are there are read."""
+    found = {}
+    for split in SPLITS:
+        folder = run.folder / "evaluation" / split
+        if not folder.is_dir():
+            with desk.watch() as progress:
+                evaluate(open_model(run.folder), made.tasks(TASKS, split), out=folder, progress=progress)
+        found[split] = read_folder(folder)
+    return found
 
 
 def transcript(model: Model, question: str) -> list[Event]:

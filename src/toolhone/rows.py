@@ -26,6 +26,8 @@ class Origin(IntEnum):
     """Said by the model, or by the assistant whom it learns to imitate."""
     TOOL = 2
     """A tool's result."""
+    GIVEN = 3
+    """Put at the beginning of a reply, which goes on from there; read as a part of the reply, never trained."""
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,10 @@ class DataSection(Section):
     )
     distractors: int | None = Field(None, ge=0, description="seal_tools: how many other tools to offer [4]")
     raw_prompt: bool | None = Field(None, description="prompt_rows: use the prompt as one text, unchanged [false]")
-    preferences: Literal["file", "corruptions", "own_samples"] | None = Field(
+    preferences: Literal["file", "corruptions", "own_samples", "own_ranked"] | None = Field(
         None,
-        description="DPO: pairs of data.path, gold against typed mistakes or the model's wrong samples; none: file or corruptions",
+        description="DPO: pairs of data.path; gold against typed mistakes, or against the model's own wrong samples; or its own "
+        "right samples against its wrong ones; none: file or corruptions",
     )
     pairs: int = Field(1, gt=0, description="DPO: most pairs made for one turn of the assistant")
     too_long: Literal["drop", "error"] = Field("drop", description="rows longer than training.max_length: drop and count, or stop")
@@ -120,7 +121,7 @@ class DataSection(Section):
         if self.answered and strategy not in ("manual_templates", "toolbench"):
             raise ValueError(f"data.answered belongs to strategy 'manual_templates', but data.strategy is {strategy!r}")
         if self.preferences == "file" and self.path is None:
-            raise ValueError("data.preferences 'file' needs data.path; to make pairs there are 'corruptions' and 'own_samples'")
+            raise ValueError("data.preferences 'file' needs data.path; to make pairs: 'corruptions', 'own_samples', 'own_ranked'")
         if self.generation_type == "real" and self.path is None:
             raise ValueError("data.generation_type 'real' needs data.path (a file or folder); 'synthetic' makes rows")
         if self.generation_type == "synthetic" and self.path is not None:

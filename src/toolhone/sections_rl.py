@@ -48,7 +48,7 @@ class RewardSection(WeightedRewards):
 
 
 class CurriculumSection(Section):
-    """A part of the expected answer is given before generation: `start_ratio` of it, falling to `end_ratio` over `steps`."""
+    """GRPO, PPO: the beginning of the wanted calls is given: first `start_ratio` of them, falling to `end_ratio` over `steps`."""
 
     enabled: bool = False
     start_ratio: float = Field(1.0, ge=0, le=1)
@@ -119,9 +119,9 @@ class RlSection(Section):
     inner_epochs: int = Field(1, gt=0, description="passes over the episodes of a step")
     mini_batch_size: int | None = Field(None, gt=0, description="tasks in one optimiser step; none: all of them")
     sampler_refresh_every: int = Field(1, gt=0, description="steps between snapshots that sample")
-    enforce_thinking: bool = Field(False, description="a reply must begin with a thought (not here yet)")
+    enforce_thinking: bool = Field(False, description="GRPO, PPO: every reply is given the opening of a thought to begin with")
     two_phase_samples_per_group: int = Field(
-        0, ge=0, description="replies of a group that are continued after a failed first try (not here yet)"
+        0, ge=0, description="GRPO, PPO: replies of a group that are continued after a failed first try"
     )
     new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     episode: EpisodeSection = EpisodeSection()
@@ -131,7 +131,12 @@ class RlSection(Section):
     dpo: DpoSection = DpoSection()
 
     @model_validator(mode="after")
-    def _something_to_adapt(self) -> RlSection:
+    def _fits_together(self) -> RlSection:
+        if self.curriculum.enabled and self.enforce_thinking:
+            raise ValueError(
+                "training.rl.curriculum gives the beginning of the wanted calls, before which there is no thought, and "
+                "training.rl.enforce_thinking gives that of a thought; keep one"
+            )
         if self.ppo.kl_penalty == "adaptive" and not self.beta:
             raise ValueError("training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; give 0.05 or so")
         return self

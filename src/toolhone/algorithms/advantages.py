@@ -23,16 +23,17 @@ def has_signal(rewards: Sequence[float]) -> bool:
     return len(rewards) > 1 and max(rewards) - min(rewards) > LEAST_SPREAD
 
 
-def group_advantages(rewards: Sequence[float], scale: Scale = "deviation") -> list[float]:
+def group_advantages(rewards: Sequence[float], scale: Scale = "deviation", firsts: int | None = None) -> list[float]:
     """Rewards of one group less their mean (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, section 4.1.2).
 
     scale: `deviation` divides by the sample's standard deviation (n - 1) plus 1e-4, `none` leaves them (Liu et al. 2025, Dr. GRPO,
     arXiv:2503.20783: dividing favours tasks that are nearly always or nearly never solved). A group without signal gives zeros.
+    firsts: how many rewards, from the front, make the mean (none: all); the others are second tries, and are measured by it.
     """
     if not has_signal(rewards):
         return [0.0] * len(rewards)
     values = np.asarray(rewards, dtype=np.float64)
-    centred = values - values.mean()
+    centred = values - values[:firsts].mean()
     return [float(value) for value in (centred / (values.std(ddof=1) + 1e-4) if scale == "deviation" else centred)]
 
 
@@ -54,11 +55,14 @@ def generalised(
     return advantages, [advantage + value for advantage, value in zip(advantages, values, strict=True)]
 
 
-def whitened(advantages: Sequence[float]) -> list[float]:
-    """Advantages of a whole batch with mean 0 and deviation 1; a batch of one, or without spread, is only centred."""
+def whitened(advantages: Sequence[float], middle: float | None = None) -> list[float]:
+    """Advantages of a whole batch with mean 0 and deviation 1; a batch of one, or without spread, is only centred.
+
+    middle: what is subtracted in place of the mean of all.
+    """
     values = np.asarray(advantages, dtype=np.float64)
     if not len(values):
         return []
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    centred = values - values.mean()
+    centred = values - (values.mean() if middle is None else middle)
     return [float(value) for value in (centred / (spread + 1e-8) if spread > LEAST_SPREAD else centred)]

@@ -47,7 +47,7 @@ LEAST_SPREAD = 1e-4
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a turn begins: the task, the turns before with the results of their calls, and the ids it is spoken after."""
+    """Where a turn begins: the task, the turns before with the results of their calls, and the ids that sampling went on from."""
 
     task: Task
     turns: tuple[Turn, ...]
@@ -94,7 +94,9 @@ def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
 
 def moments_of(task: Task, episode: Episode) -> list[Moment]:
     """Where each turn of an episode begins."""
-    return [Moment(task, episode.turns[:i], episode.results[:i], turn.prompt) for i, turn in enumerate(episode.turns)]
+    return [
+        Moment(task, episode.turns[:i], episode.results[:i], (*turn.prompt, *turn.given)) for i, turn in enumerate(episode.turns)
+    ]
 
 
 def clipped_targets(returns: Values, old: Values, clip: float | None) -> Values:

@@ -3,9 +3,10 @@
     ending = grpo(trainer, stage, run)
 
 One step: take a snapshot of the policy (when it is due); choose tasks; play a group of episodes of each; score them; centre each
-group and drop those without signal; make rows; train, one or several passes in mini-batches; log; evaluate and save when due. The
-loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`. Episodes that the program broke off
-are left out of their group and counted. A resumed run takes up tasks, seeds, reference and optimiser where they stood.
+group and drop those without signal (they stay where the KL counts); make rows; train, one or several passes in mini-batches;
+log; evaluate and save when due. The loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`.
+What replies may be given to begin with is said in `given`. Episodes that the program broke off are left out of their group and
+counted. A resumed run takes up tasks, seeds, reference and optimiser where they stood.
 
 Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Every logged number is explained in docs/algorithms/grpo.md.
 """
@@ -17,17 +18,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolhone.algorithms.advantages import group_advantages, has_signal
+from toolhone.algorithms.given import given_metrics, play_step
 from toolhone.algorithms.policy_losses import policy_loss, reply_shares, token_weights
-from toolhone.algorithms.rollouts import Played, play_groups
+from toolhone.algorithms.rollouts import Played
 from toolhone.algorithms.sft import Ending, due, optimizer_at, resume, save, stop_requested, validate
 from toolhone.algorithms.stage import (
-    Clock,
     Stage,
     mini_batches,
     next_tasks,
     report,
     rollout_metrics,
     sampler_gap,
+    timed,
     update_means,
     wasted,
     with_reference,
@@ -50,7 +52,7 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
         )
     state = resume(trainer, run, resume_from)
     stage.restore(run, resume_from)
-    started, clock, scores, in_vain = time.monotonic() - state.seconds, Clock(), "", 0
+    started, clock, scores, in_vain = time.monotonic() - state.seconds, stage.clock, "", 0
     sampler, taken = trainer.snapshot(), state.step
     stage.hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
@@ -61,11 +63,11 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
             with clock.on("sample"):
                 tasks = next_tasks(stage.tasks, plan.batch_size, seed, step)
                 policy = stage.policy(sampler, seed * 1_000_003 + step)
-                groups = play_groups(policy, tasks, rl.group_size, stage.registry, stage.score, stage.rules)
-            metrics = rollout_metrics(groups) | {"staleness": float(step - taken)}
+                groups = play_step(stage, policy, tasks, rl, step)
+            metrics = rollout_metrics(groups) | given_metrics(groups, rl, step) | {"staleness": float(step - taken)}
             whole = [group.whole() for group in groups]
             metrics["left_out"] = float(sum(len(a.episodes) - len(b.episodes) for a, b in zip(groups, whole, strict=True)))
-            learned = [group for group in whole if has_signal(group.rewards)]
+            learned = [group for group in whole if has_signal(group.rewards) or (rl.beta and group.episodes)]
             with clock.on("reference"):
                 rows = _rows(learned, rl, stage.reference)
             if step == 0 and rows:
@@ -78,7 +80,7 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
             stage.remember(state)
             state.seconds = time.monotonic() - started
             stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
-            report(metrics | clock.take(), groups, state, total, run, stage)
+            report(timed(metrics, clock), groups, state, total, run, stage)
             if due(state.step, plan.save_every, total):
                 save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
                 taken = -rl.sampler_refresh_every  # a run that goes on from here takes a fresh snapshot; so does this one
@@ -96,7 +98,7 @@ def _rows(groups: Sequence[Played], rl: RlSection, reference: Sampler | None) ->
     """The rows of each group, with advantages and, where the KL counts, the reference's log-probabilities."""
     rows = []
     for group in groups:
-        advantages = group_advantages(group.rewards, "none" if rl.loss == "dr_grpo" else rl.scale_rewards)
+        advantages = group_advantages(group.rewards, "none" if rl.loss == "dr_grpo" else rl.scale_rewards, group.firsts)
         rows.append(with_reference(group.rows(advantages), reference, rl.temperature))
     return rows
 

@@ -1,4 +1,4 @@
-"""The preference pairs of an experiment, as rows: from a file, against typed mistakes, or against the model's own wrong samples.
+"""The preference pairs of an experiment, as rows: from a file, against typed mistakes, or with the model's own samples.
 
     pairing = Pairing(plan, dialect, tokenizer, max_length, max_context, progress)
     ready = pairing.made(materials, trainer.snapshot())     # ready.rows, ready.held_out, ready.report
@@ -7,6 +7,7 @@
 
 `data.preferences` says which (`data.preferences` the module has the words). The model's own samples are drawn from the policy that
 training starts from, `training.rl.group_size` of them for each decision, and judged as `exact_match` judges a turn; no tool is run.
+With `own_ranked` both sides are samples of a task, and what the data says there is never shown.
 They are drawn once: a resumed run reads them, with their ids, from its folder. Nothing is trained here.
 """
 
@@ -23,12 +24,12 @@ from toolhone.data.corruptions import corrupted
 from toolhone.data.files import read_jsonl
 from toolhone.data.gather import Materials
 from toolhone.data.pair_rows import PairRows, pair_rows
-from toolhone.data.preferences import Decision, Made, Pair, Sampled, against_samples, decisions_of, pairs_of
+from toolhone.data.preferences import Made, Pair, Sampled, against_samples, among_samples, decisions_of, pairs_of
 from toolhone.dialects.base import Dialect, Problem
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, RunError
 from toolhone.progress import Progress
-from toolhone.rewards.matching import match_calls
+from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.rows import Row
 from toolhone.run import write_json, write_text, writing
 from toolhone.schema import Conversation, Task
@@ -37,7 +38,7 @@ from toolhone.tokenizer import TextTokenizer
 
 PAIRS, ACCOUNT = "pairs.jsonl", "pairs.json"
 AT_ONCE = 64
-"""Decisions that are sampled in one go."""
+"""Tasks that are sampled in one go."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,13 @@ class Pairing:
     @property
     def samples(self) -> bool:
         """Whether the model itself is asked, so that the pairs are made once, when the run begins."""
-        return self.plan.data.preferences == "own_samples"
+        return self.plan.data.preferences in ("own_samples", "own_ranked")
 
-    def made(self, materials: Materials, sampler: Sampler) -> Ready:
-        """The pairs, made or as they were read."""
-        if materials.pairs:
+    def made(self, materials: Materials, sampler: Sampler, play: Sequence[Task] = ()) -> Ready:
+        """The pairs, made or as they were read. `play`: the tasks of `own_ranked`."""
+        if play:
+            parts = [self._ranked(tasks, sampler, number) for number, tasks in enumerate((play, materials.tasks))]
+        elif materials.pairs:
             parts = [Made(pairs_of(pairs)) for pairs in (materials.pairs, materials.held_out_pairs)]
         else:
             parts = [self._of(talks, sampler, number) for number, talks in enumerate((materials.train, materials.held_out))]
@@ -116,10 +119,16 @@ class Pairing:
         decisions, each, seed = decisions_of(talks), self.plan.data.pairs, self.plan.seed * 2 + number
         if not self.samples:
             return corrupted(decisions, self.dialect, seed, each)
-        return against_samples(decisions, list(self._sampled(decisions, sampler, seed)), each)
+        return against_samples(decisions, list(self._sampled([decision.task for decision in decisions], sampler, seed)), each)
 
-    def _sampled(self, decisions: Sequence[Decision], sampler: Sampler, seed: int) -> Iterable[list[Sampled]]:
-        """Samples of each decision; none where its prompt leaves no room."""
+    def _ranked(self, tasks: Sequence[Task], sampler: Sampler, number: int) -> Made:
+        """Pairs from tasks: what the model got right against what it got wrong."""
+        judged = [task for task in tasks if judges_calls(task.expect)]
+        made = among_samples(judged, list(self._sampled(judged, sampler, self.plan.seed * 2 + number)), self.plan.data.pairs)
+        return Made(made.pairs, {**made.report, "tasks_without_calls_to_judge": len(tasks) - len(judged)})
+
+    def _sampled(self, tasks: Sequence[Task], sampler: Sampler, seed: int) -> Iterable[list[Sampled]]:
+        """Samples of each task; none where its prompt leaves no room."""
         rl = self.plan.training.rl
         policy = TokenPolicy(
             sampler,
@@ -128,10 +137,10 @@ class Pairing:
             SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32),
             self.max_context,
         )
-        self.progress.start("sampling", len(decisions))
-        for start in range(0, len(decisions), AT_ONCE):
-            part = decisions[start : start + AT_ONCE]
-            yield from _replies(policy, [decision.task for decision in part], start, rl.group_size)
+        self.progress.start("sampling", len(tasks))
+        for start in range(0, len(tasks), AT_ONCE):
+            part = tasks[start : start + AT_ONCE]
+            yield from _replies(policy, part, start, rl.group_size)
             self.progress.advance(len(part))
 
 
@@ -150,7 +159,7 @@ def _replies(policy: TokenPolicy, tasks: Sequence[Task], first: int, count: int)
     samples = dict(zip(fitting, drawn, strict=True))
     for place, (task, prompt) in enumerate(zip(tasks, prompts, strict=True)):
         turns = [policy.read(prompt, sample) for sample in samples.get(place, ())]
-        yield [Sampled(tuple(turn.tokens), turn.text, is_right(turn, task)) for turn in turns]
+        yield [Sampled(tuple(turn.tokens), turn.text, is_right(turn, task), turn.message) for turn in turns]
 
 
 def is_right(turn: Turn, task: Task) -> bool:

@@ -25,17 +25,18 @@ import numpy as np
 
 from toolhone.algorithms.advantages import generalised, has_signal, whitened
 from toolhone.algorithms.critic import Critic, Moment, moments_of, open_critic
+from toolhone.algorithms.given import given_metrics, play_step
 from toolhone.algorithms.policy_losses import MOST, policy_loss, token_weights
-from toolhone.algorithms.rollouts import Played, play_groups, rows_of
+from toolhone.algorithms.rollouts import Played, rows_of
 from toolhone.algorithms.sft import Ending, State, due, optimizer_at, resume, save, stop_requested, validate
 from toolhone.algorithms.stage import (
-    Clock,
     Stage,
     mini_batches,
     next_tasks,
     report,
     rollout_metrics,
     sampler_gap,
+    timed,
     update_means,
     wasted,
     with_reference,
@@ -62,7 +63,10 @@ class PpoState(State):
 
 @dataclass(frozen=True)
 class Line:
-    """One episode on its way to rows. `rewards`: one number for each turn; `kl`: nats from the reference, one for each turn."""
+    """One episode on its way to rows. `rewards`: one number for each turn; `kl`: nats from the reference, one for each turn.
+
+    again: whether it is a second try, which is measured by first tries and measures none.
+    """
 
     task: str
     rows: list[Row]
@@ -70,6 +74,7 @@ class Line:
     rewards: list[float]
     kl: list[float]
     moments: list[Moment]
+    again: bool = False
 
     def with_advantages(self, advantages: Sequence[float]) -> list[Row]:
         """The rows with each turn's advantage at every token that was sampled in it."""
@@ -90,7 +95,7 @@ def ppo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = Non
     critic = open_critic(trainer, rl.ppo)
     state = _resume(trainer, critic, run, resume_from)
     stage.restore(run, resume_from)
-    started, clock, scores, in_vain = time.monotonic() - state.seconds, Clock(), "", 0
+    started, clock, scores, in_vain = time.monotonic() - state.seconds, stage.clock, "", 0
     sampler, taken = trainer.snapshot(), state.step
     stage.hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
@@ -101,8 +106,9 @@ def ppo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = Non
             with clock.on("sample"):
                 tasks = next_tasks(stage.tasks, plan.batch_size, seed, step)
                 policy = stage.policy(sampler, seed * 1_000_003 + step)
-                groups = play_groups(policy, tasks, rl.group_size, stage.registry, stage.score, stage.rules)
-            metrics = rollout_metrics(groups) | {"staleness": float(step - taken), "beta": state.beta}
+                groups = play_step(stage, policy, tasks, rl, step)
+            metrics = rollout_metrics(groups) | given_metrics(groups, rl, step)
+            metrics |= {"staleness": float(step - taken), "beta": state.beta}
             with clock.on("reference"):
                 lines = _lines(groups, stage.reference, state.beta, rl.temperature, metrics)
             if step == 0:
@@ -118,7 +124,7 @@ def ppo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = Non
             stage.remember(state)
             state.seconds = time.monotonic() - started
             stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
-            report(metrics | clock.take(), groups, state, total, run, stage)
+            report(timed(metrics, clock), groups, state, total, run, stage)
             if due(state.step, plan.save_every, total):
                 save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
                 taken = -rl.sampler_refresh_every  # a run that goes on from here takes a fresh snapshot; so does this one
@@ -162,17 +168,21 @@ def _lines(groups: Sequence[Played], reference: Sampler | None, beta: float, tem
     Left out, and counted in `left_out`, are episodes that the program broke off. Adds what it finds to the metrics.
     """
     whole = [group.whole() for group in groups]
-    kept = [(group.task, episode, paid) for group in whole for episode, paid in zip(group.episodes, group.paid, strict=True)]
+    kept = [
+        (group.task, episode, paid, place >= group.firsts)
+        for group in whole
+        for place, (episode, paid) in enumerate(zip(group.episodes, group.paid, strict=True))
+    ]
     metrics["left_out"] = float(sum(len(group.episodes) for group in groups) - len(kept))
-    rows = [rows_of(episode) for _, episode, _ in kept]
+    rows = [rows_of(episode) for _, episode, _, _ in kept]
     known = iter(with_reference([row for own in rows for row in own], reference, temperature))
     lines = []
-    for (task, episode, paid), own in zip(kept, rows, strict=True):
+    for (task, episode, paid, again), own in zip(kept, rows, strict=True):
         referred = [next(known) for _ in own]
         lengths = [len(turn.tokens) for turn in episode.turns]
         kl = _by_turn(referred, lengths) if reference is not None else [0.0] * len(lengths)
         rewards = turn_rewards(episode, paid.total, kl, beta)
-        lines.append(Line(task.id, referred, lengths, rewards, kl, moments_of(task, episode)))
+        lines.append(Line(task.id, referred, lengths, rewards, kl, moments_of(task, episode), again))
     if reference is not None and lines:
         metrics |= _distance(lines)
     return lines
@@ -213,7 +223,9 @@ def _judged(lines: Sequence[Line], critic: Critic | None, plan: PpoSection) -> t
     flat = [value for own in advantages for value in own]
     metrics["advantage_deviation"] = float(np.std(flat)) if flat else 0.0
     if critic is not None:
-        fair = iter(whitened(flat) if _told_apart(lines) else [0.0] * len(flat))
+        firsts = [value for line, own in zip(lines, advantages, strict=True) if not line.again for value in own]
+        middle = float(np.mean(firsts)) if firsts else None
+        fair = iter(whitened(flat, middle) if _told_apart(lines) else [0.0] * len(flat))
         advantages = [[next(fair) for _ in own] for own in advantages]
     groups: dict[str, list[Row]] = {}
     for line, own in zip(lines, advantages, strict=True):
@@ -227,36 +239,40 @@ def _told_apart(lines: Sequence[Line]) -> bool:
 
 
 def _within_groups(lines: Sequence[Line]) -> list[list[float]]:
-    """For each turn, what its episode earned less the mean of the episodes of the same task."""
+    """For each turn, what its episode earned less the mean of the (first) episodes of the same task."""
     earned: dict[str, list[float]] = {}
     for line in lines:
-        earned.setdefault(line.task, []).append(sum(line.rewards))
+        if not line.again:
+            earned.setdefault(line.task, []).append(sum(line.rewards))
     found = []
     for line in lines:
-        own = earned[line.task]
-        advantage = sum(line.rewards) - float(np.mean(own)) if has_signal(own) else 0.0
+        own, reward = earned[line.task], sum(line.rewards)
+        advantage = reward - float(np.mean(own)) if has_signal([*own, reward]) else 0.0
         found.append([advantage] * len(line.rewards))
     return found
 
 
 def _over_time(lines: Sequence[Line], critic: Critic, plan: PpoSection) -> tuple[list[list[float]], Metrics]:
-    """GAE over the turns of each episode with the critic's guesses, corrected by its group; then the critic learns the returns."""
+    """GAE over the turns of each episode with the critic's guesses, corrected by its group; then the critic learns the returns.
+
+    It does not learn those of second tries, from which it would expect more of the first.
+    """
     moments = [moment for line in lines for moment in line.moments]
     if not moments:
         return [], {}
     guessed = critic.predict(moments)
     told = iter(guessed)
     values = [[next(told) for _ in line.rewards] for line in lines]
-    advantages, returns = list[list[float]](), list[float]()
+    advantages, seen = list[list[float]](), list[tuple[Moment, float, float]]()
     for line, guesses, shift in zip(lines, values, corrections(lines, values, plan.gamma), strict=True):
         own, wanted = generalised(line.rewards, [guess + shift for guess in guesses], plan.gamma, plan.lam)
         advantages.append(own)
-        returns += wanted
-    return advantages, critic.fit(moments, returns, guessed)
+        seen += [] if line.again else zip(line.moments, wanted, guesses, strict=True)
+    return advantages, critic.fit([moment for moment, _, _ in seen], [earned for _, earned, _ in seen], [old for _, _, old in seen])
 
 
 def corrections(lines: Sequence[Line], values: Sequence[Sequence[float]], gamma: float) -> list[float]:
-    """For each episode, by how much the others of the same task earned more than the critic had guessed.
+    """For each episode, by how much the other first tries at the same task earned more than the critic had guessed.
 
     The sum of what n others show is divided by n + 1: the critic's own word counts for one episode. An episode does not correct
     itself, so this is a baseline as good as any (leave one out; Kool et al. 2019, "Buy 4 REINFORCE samples"); alone it gets 0.
@@ -264,10 +280,13 @@ def corrections(lines: Sequence[Line], values: Sequence[Sequence[float]], gamma:
     surprises = [
         sum(gamma**i * reward for i, reward in enumerate(line.rewards)) - own[0] for line, own in zip(lines, values, strict=True)
     ]
-    sums, counts = dict[str, float](), Counter(line.task for line in lines)
+    sums, counts = dict[str, float](), Counter(line.task for line in lines if not line.again)
     for line, surprise in zip(lines, surprises, strict=True):
-        sums[line.task] = sums.get(line.task, 0.0) + surprise
-    return [(sums[line.task] - surprise) / counts[line.task] for line, surprise in zip(lines, surprises, strict=True)]
+        sums[line.task] = sums.get(line.task, 0.0) + surprise * (not line.again)
+    return [
+        (sums[line.task] - surprise * (not line.again)) / (counts[line.task] + line.again)
+        for line, surprise in zip(lines, surprises, strict=True)
+    ]
 
 
 def clipped_loss(rl: RlSection) -> Loss:

@@ -5,7 +5,7 @@
 
 Token ids and log-probabilities go from the sampler into rows as they are. An episode is one row where history is only added to;
 where a template rewrites it, each turn is a row behind the prompt that it was sampled from, and all share the advantage. Tokens
-of tools, users and templates are never trained. Nothing here updates a policy.
+of tools, users and templates are never trained, nor are those that a reply was given to begin with. Nothing here updates a policy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from toolhone.episodes.clock import Clock
 from toolhone.episodes.driver import play
 from toolhone.episodes.episode import Ending, Episode
 from toolhone.episodes.outcome import Rules
@@ -29,11 +30,12 @@ from toolhone.tools.registry import Registry
 
 @dataclass(frozen=True)
 class Played:
-    """A task with the episodes that were played of it, and what each earned."""
+    """A task with the episodes that were played of it, and what each earned. The last `again` of them are second tries."""
 
     task: Task
     episodes: tuple[Episode, ...]
     paid: tuple[Paid, ...]
+    again: int = 0
 
     @property
     def rewards(self) -> list[float]:
@@ -41,9 +43,23 @@ class Played:
 
     def whole(self) -> Played:
         """Without episodes that the program broke off, or that hold no turn: what they earn says nothing about the policy."""
-        pairs = zip(self.episodes, self.paid, strict=True)
-        kept = [(episode, paid) for episode, paid in pairs if episode.turns and episode.ending is not Ending.FAILED]
-        return Played(self.task, tuple(episode for episode, _ in kept), tuple(paid for _, paid in kept))
+        kept = [i for i, episode in enumerate(self.episodes) if episode.turns and episode.ending is not Ending.FAILED]
+        again = sum(i >= self.firsts for i in kept)
+        return Played(self.task, tuple(self.episodes[i] for i in kept), tuple(self.paid[i] for i in kept), again)
+
+    @property
+    def firsts(self) -> int:
+        """How many of the episodes, from the front, are first tries."""
+        return len(self.episodes) - self.again
+
+    def first_tries(self) -> Played:
+        """The group without second tries."""
+        return Played(self.task, self.episodes[: self.firsts], self.paid[: self.firsts])
+
+    def joined_by(self, again: Sequence[Episode], score: Callable[[Task, Episode], Paid]) -> Played:
+        """The group with these second tries."""
+        paid = tuple(score(self.task, episode) for episode in again)
+        return Played(self.task, (*self.episodes, *again), (*self.paid, *paid), self.again + len(again))
 
     def rows(self, advantages: Sequence[float]) -> list[Row]:
         """The rows of all episodes, each with its advantage at every sampled token."""
@@ -61,14 +77,20 @@ def play_groups(
     registry: Registry,
     score: Callable[[Task, Episode], Paid],
     rules: Callable[[Task], Rules],
+    clock: Clock | None = None,
 ) -> list[Played]:
-    """Play each task `size` times at once; groups come in the order of the tasks."""
+    """Play each task `size` times at once, by the same rules; groups come in the order of the tasks.
+
+    `clock` is told of the time that only tools took (`tools`) and that scoring took (`reward`).
+    """
+    clock = clock or Clock()
     many = [task for task in tasks for _ in range(size)]
-    episodes = play(policy, many, registry, [rules(task) for task in many])
+    episodes = play(policy, many, registry, [own for own in map(rules, tasks) for _ in range(size)], clock=clock)
     groups = []
-    for number, task in enumerate(tasks):
-        own = tuple(episodes[number * size : (number + 1) * size])
-        groups.append(Played(task, own, tuple(score(task, episode) for episode in own)))
+    with clock.on("reward"):
+        for number, task in enumerate(tasks):
+            own = tuple(episodes[number * size : (number + 1) * size])
+            groups.append(Played(task, own, tuple(score(task, episode) for episode in own)))
     return groups
 
 
@@ -115,6 +137,7 @@ class _Growing:
         self._say(turn)
 
     def _say(self, turn: Turn) -> None:
+        self._add(turn.given, [0.0] * len(turn.given), False, Origin.GIVEN)
         self._add(turn.tokens, turn.logprobs, True, Origin.SAMPLED)
 
     def _add(self, tokens: Sequence[int], logprobs: Sequence[float], trained: bool, origin: Origin) -> None:

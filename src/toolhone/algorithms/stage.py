@@ -5,7 +5,6 @@ Not a base trainer: `grpo`, `ppo` and `dpo` are read on their own, top to bottom
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from toolhone.algorithms.advice import Trend, call_scores
 from toolhone.algorithms.rollouts import Played, provenance, rows_of
 from toolhone.algorithms.sft import MOST_SKIPPED, Hooks, State, due, optimizer_at
 from toolhone.backends.base import Metrics, Sampler, random_stream
+from toolhone.episodes.clock import Clock
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy
@@ -38,7 +39,7 @@ class Stage:
     tasks: what it may play. policy: a policy for a sampler and a seed. score: what an episode earns, at a step. observe: told the
     mean of each reward after a step, so that phases can change. rules: how far a task is played. reference: the policy that the
     KL is measured against, None where its weight is 0. decode: ids to text, for the log. phases: which rewards hold, where they
-    change while training goes on.
+    change while training goes on. clock: told of where the time of a step goes. trend: what the rewards have done lately.
     """
 
     tasks: Sequence[Task]
@@ -51,6 +52,8 @@ class Stage:
     decode: Callable[[Sequence[int]], str]
     hooks: Hooks
     phases: Payroll | None = None
+    clock: Clock = field(default_factory=Clock)
+    trend: Trend = field(default_factory=Trend)
 
     def remember(self, state: State) -> None:
         """Note in the state of a run which phase of the rewards holds."""
@@ -62,33 +65,6 @@ class Stage:
         saved = {} if resume_from is None else run.state(resume_from).get("phase") or {}
         if self.phases is not None and saved:
             self.phases.state = PhaseState.from_dict(saved)
-
-
-@dataclass
-class Clock:
-    """Where the time of a step goes: `with clock.on("sample"): ...`; what tools take lies inside `sample`."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def on(self, what: str) -> _Lap:
-        return _Lap(self, what)
-
-    def take(self) -> dict[str, float]:
-        """Seconds by kind since the last call."""
-        taken, self.seconds = self.seconds, {}
-        return {f"seconds/{name}": round(value, 3) for name, value in taken.items()}
-
-
-class _Lap:
-    def __init__(self, clock: Clock, what: str) -> None:
-        self._clock, self._what = clock, what
-
-    def __enter__(self) -> None:
-        self._start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        known = self._clock.seconds
-        known[self._what] = known.get(self._what, 0.0) + time.monotonic() - self._start
 
 
 def next_tasks(tasks: Sequence[Task], size: int, seed: int, step: int) -> list[Task]:
@@ -125,7 +101,9 @@ def sampler_gap(sampler: Sampler, rows: Sequence[Row], temperature: float) -> fl
 
 
 def rollout_metrics(groups: Sequence[Played]) -> Metrics:
-    """What a step's episodes were like: rewards and their parts, spread, signal, endings, lengths and calls."""
+    """What a step's first tries were like: rewards and their parts, spread, signal, endings, lengths and calls."""
+    sampled = sum(len(turn.tokens) for group in groups for episode in group.episodes for turn in episode.turns)
+    groups = [group.first_tries() for group in groups]
     paid = [one for group in groups for one in group.paid]
     episodes = [episode for group in groups for episode in group.episodes]
     totals = np.array([one.total for one in paid])
@@ -136,6 +114,7 @@ def rollout_metrics(groups: Sequence[Played]) -> Metrics:
         "reward_deviation": float(totals.std()),
         "reply_tokens": float(np.mean(lengths)),
         "longest_reply": float(max(lengths)),
+        "sampled_tokens": float(sampled),
         "turns": float(np.mean([len(episode.turns) for episode in episodes])),
         "calls": float(np.mean([len(episode.calls) for episode in episodes])),
     }
@@ -145,21 +124,7 @@ def rollout_metrics(groups: Sequence[Played]) -> Metrics:
     for name in sorted({name for one in paid for name in one.parts}):
         metrics[f"reward/{name}"] = float(np.mean([one.parts.get(name, 0.0) for one in paid]))
     endings = Counter(episode.ending.value for episode in episodes)
-    return metrics | {f"ending/{name}": count / len(episodes) for name, count in sorted(endings.items())}
-
-
-def advice(metrics: Metrics) -> str | None:
-    """What a step's numbers suggest, in one sentence; None when nothing stands out (see docs/algorithms/grpo.md)."""
-    malformed = metrics.get("ending/malformed", 0.0)
-    if metrics["calls"] < 0.05 and metrics["reward"] < 0.1:
-        return "almost no episode calls a tool: begin with SFT, or check the format with toolhone doctor --model"
-    if malformed > 0.5:
-        return f"{malformed:.0%} of the episodes end in a turn that cannot be read: train the format first (SFT)"
-    if metrics.get("ending/truncated", 0.0) > 0.3:
-        return "many replies are cut off: raise training.rl.max_completion_length"
-    if metrics.get("groups_without_signal", 0.0) > 0.9:
-        return "nearly all groups earn the same: tasks are too easy or too hard, or raise temperature or group_size"
-    return None
+    return metrics | call_scores(groups) | {f"ending/{name}": count / len(episodes) for name, count in sorted(endings.items())}
 
 
 def update_means(sums: Metrics, updates: int) -> Metrics:
@@ -172,6 +137,19 @@ def update_means(sums: Metrics, updates: int) -> Metrics:
         "trained_tokens": sums.get("tokens", 0.0),
         "skipped_updates": sums.get("skipped", 0.0),
     }
+
+
+def timed(metrics: Metrics, clock: Clock) -> Metrics:
+    """The metrics of a step with `seconds/NAME`, where its time went, and with tokens per second.
+
+    `tokens_per_second/sample` are those sampled, by the time of sampling alone; `tokens_per_second/step` those learned from, by all
+    of the step's time, counted in every pass.
+    """
+    seconds = clock.take()
+    speeds = {"sample": (metrics["sampled_tokens"], seconds.get("sample", 0.0))}
+    speeds["step"] = (metrics["trained_tokens"], sum(seconds.values()))
+    found = {f"tokens_per_second/{name}": round(tokens / max(1e-9, taken), 1) for name, (tokens, taken) in speeds.items()}
+    return {**metrics, **{f"seconds/{name}": round(taken, 3) for name, taken in seconds.items()}, **found}
 
 
 def wasted(metrics: Metrics, before: int) -> int:
@@ -188,13 +166,14 @@ def report(metrics: Metrics, groups: Sequence[Played], state: State, total: int,
     plan = run.experiment.training
     rate = optimizer_at(plan, state.step - 1, total).learning_rate
     run.log("train", state.step, {**metrics, "learning_rate": rate, "seconds": round(state.seconds, 3)})
+    stage.trend.note(metrics)
     if not due(state.step, plan.log_every, total):
         return
     tell = stage.hooks.progress.report
     tell(f"Iteration {state.step}/{total} | Loss {metrics['loss']:.4f} | Mean Reward {metrics['reward']:.4f}")
     for name in sorted(name for name in metrics if name.startswith("reward/")):
         tell(f"  {name.removeprefix('reward/')}: {metrics[name]:.4f}")
-    if (sentence := advice(metrics)) is not None:
+    if (sentence := stage.trend.advice(metrics)) is not None:
         tell(f"  note: {sentence}")
     for group in groups[:SHOWN_EPISODES]:
         pieces = provenance(group.episodes[0], stage.decode)

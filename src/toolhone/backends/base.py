@@ -293,10 +293,14 @@ class HeadTrainer(Trainer, Protocol):
 
 
 class BatchStream:
-    """A `Stream` over `Sampler.sample`: each poll samples all that is queued, one batch for each distinct `SamplingParams`."""
+    """A `Stream` over `Sampler.sample`: each poll samples what is queued with one set of `SamplingParams`.
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    `part` chooses which of those prompts (indices) are sampled in one go, None all of them: those that are finished can go on
+    while the others still wait.
+    """
+
+    def __init__(self, sampler: Sampler, part: Callable[[Sequence[Tokens], SamplingParams], Sequence[int]] | None = None) -> None:
+        self._sampler, self._part = sampler, part
         self._queue: dict[int, tuple[Tokens, SamplingParams]] = {}
 
     def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
@@ -308,6 +312,8 @@ class BatchStream:
             return []
         params = next(iter(self._queue.values()))[1]
         keys = [key for key, (_, wanted) in self._queue.items() if wanted == params]
+        if self._part is not None:
+            keys = [keys[index] for index in self._part([self._queue[key][0] for key in keys], params)]
         prompts = [self._queue.pop(key)[0] for key in keys]
         return list(zip(keys, self._sampler.sample(prompts, params, keys), strict=True))
 

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from toolhone.demo import Stage, Story
     from toolhone.evaluation.statistics import Score
+    from toolhone.lessons.desk import Desk
 
 EXAMPLE = "Examples: toolhone demo   |   toolhone demo --all   |   toolhone demo --seed 1 --out runs/mine --json"
+SHOWN = 3
+"""Questions that are shown with what the model said before and after."""
 
 
 def demo(
@@ -29,25 +34,34 @@ def demo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Watch a model learn to call tools: make data, train, evaluate, draw, talk. No network, no GPU, a few minutes."""
+    """Watch a model learn to call tools: SFT, then GRPO, before and after, curves, talk. No network, no GPU, under ten minutes."""
     if everything:
         _tour(seed, out or _free_folder("demo-all"), as_json)
         return
     from toolhone.demo import tell
-    from toolhone.progress import open_progress
 
     folder = out or _free_folder("demo")
     if not as_json:
-        print(f"Training pico (0.8 million parameters) to call tools, from nothing; everything goes to {folder}", file=sys.stderr)
-    with open_progress("plain" if as_json else "auto") as progress:
-        story = tell(seed, folder, progress)
-    if story is None:
-        print(f"stopped; the state is saved. Go on with: toolhone train --resume --out {folder}", file=sys.stderr)
-        raise typer.Exit(130)
+        said = "from random weights to calling tools by SFT, then on to phrasings that SFT never saw by GRPO"
+        print(f"Training pico (0.8 million parameters) {said}; everything goes to {folder}", file=sys.stderr)
+    try:
+        story = tell(seed, _desk(seed, folder, as_json))
+    except KeyboardInterrupt:
+        print(f"stopped; what was trained is kept. Go on with: toolhone demo --seed {seed} --out {folder}", file=sys.stderr)
+        raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(story.to_dict()))
     else:
         _show(story)
+
+
+def _desk(seed: int, folder: Path, as_json: bool) -> Desk:
+    """Where the trainings work, with progress and remarks on standard error."""
+    from toolhone.lessons.desk import Desk
+    from toolhone.progress import open_progress
+
+    watch = lambda: open_progress("plain" if as_json else "auto")  # noqa: E731
+    return Desk(folder, (f"seed={seed}",), watch, lambda text: print(text, file=sys.stderr))
 
 
 def _free_folder(name: str) -> Path:
@@ -56,29 +70,38 @@ def _free_folder(name: str) -> Path:
 
 
 def _show(story: Story) -> None:
-    from rich.table import Table
-
+    """Before and after, questions that only the tuned model gets right, live talks, and where everything lies."""
     from toolhone.cli.show import console, show_event
     from toolhone.demo import QUESTIONS, transcript
-    from toolhone.evaluation.metrics import METRICS
 
-    table = Table(title="What the model can do now: % right on tasks it never saw (95 % interval)", title_justify="left")
-    table.add_column("metric")
-    for split, result in story.evaluations.items():
-        table.add_column(f"{split.replace('_', ' ')} (n={len(result.samples)})", justify="right")
-    for name in METRICS:
-        scores = [result.metrics[name] for result in story.evaluations.values()]
-        table.add_row(name, *(_cell(score) for score in scores))
     out = console()
-    out.print(table)
+    out.print(_table(story))
+    for pair in story.learned(SHOWN):
+        before, after = pair.base[0], pair.tuned[0]
+        print(f"\n{before.query}\n  after SFT    {before.text}\n  after GRPO   {after.text}")
     for question in QUESTIONS:
         print(f"\nyou        {question}")
         for event in transcript(story.model, question):
             show_event(event)
-    folder = story.run.folder
+    loss, reward = story.plots
     print(
-        f"\n{story.seconds:.0f} seconds. Curves: {story.plot}   Samples: {folder}/evaluation   Talk to it: toolhone chat {folder}"
+        f"\n{story.seconds:.0f} seconds. Curves: {loss} (SFT), {reward} (GRPO)   Talk to it: toolhone chat {reward.parent / 'run'}"
     )
+
+
+def _table(story: Story) -> Table:
+    from rich.table import Table
+
+    from toolhone.demo import SPLITS
+
+    said = "Exact match in % on tasks it never saw (95 % interval); the change is over the same tasks"
+    table = Table(title=said, title_justify="left")
+    for heading in ("", "n", "after SFT", "after GRPO", "change"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for split, name in SPLITS.items():
+        cell = story.change(split)
+        table.add_row(name, str(cell.n), _cell(cell.base), _cell(cell.tuned), f"{_cell(cell.difference)}  {cell.verdict}")
+    return table
 
 
 def _cell(score: Score) -> str:
@@ -90,15 +113,11 @@ def _cell(score: Score) -> str:
 def _tour(seed: int, folder: Path, as_json: bool) -> None:
     """Show each training of the tour as it is done, two talks, and the table at the end."""
     from toolhone.demo import tour
-    from toolhone.lessons.desk import Desk
-    from toolhone.progress import open_progress
     from toolhone.run import write_json
 
     if not as_json:
         print(f"Six short trainings of pico (0.8 million parameters); everything goes to {folder}", file=sys.stderr)
-    desk = Desk(
-        folder, (f"seed={seed}",), lambda: open_progress("plain" if as_json else "auto"), lambda text: print(text, file=sys.stderr)
-    )
+    desk = _desk(seed, folder, as_json)
     stages = []
     started = time.monotonic()
     try:

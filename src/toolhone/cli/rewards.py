@@ -71,7 +71,7 @@ def attack(
     (loaded,) = load_rewards([reward])
     syntax = open_syntax(dialect or syntax_of([reward]) or FALLBACK)
     judges = LIBRARY[reward].judges if reward in LIBRARY else None
-    report = play_attacks(loaded, _tasks(tasks, num_samples), syntax, judges)
+    report = play_attacks(loaded, _tasks(tasks, num_samples, reward in LIBRARY), syntax, judges)
     if as_json:
         print(json.dumps(report.to_dict()))
     else:
@@ -80,12 +80,13 @@ def attack(
         raise typer.Exit(1)
 
 
-def _tasks(path: Path | None, most: int) -> list[Task]:
+def _tasks(path: Path | None, most: int, ours: bool) -> list[Task]:
+    """The tasks of a file, or those that ship; the ones that leave something open only for rewards that are `ours`."""
     from toolhone.data.any_tasks import tasks_from_any
-    from toolhone.rewards.probes import PROBES
+    from toolhone.rewards.probes import OPEN_PROBES, PROBES
 
     if path is None:
-        return list(PROBES[:most])
+        return [*PROBES, *(OPEN_PROBES if ours else ())][:most]
     found = tasks_from_any(path, (), lambda line: print(line, file=sys.stderr))
     if len(found) > most:
         print(f"{path}: the first {most} of {len(found)} tasks are used (--num-samples)", file=sys.stderr)

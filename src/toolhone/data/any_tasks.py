@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from toolhone.data.files import read_records, read_tasks
-from toolhone.data.sources import SOURCES, format_of, open_source
+from toolhone.data.sources import SOURCES, format_of, open_source, toolbench
 from toolhone.data.sources.base import Asked
 from toolhone.data.sources.tables import is_table
 from toolhone.errors import DataError
@@ -32,7 +32,7 @@ def tasks_from_any(
     asked: options of a source; those that the file's format does not have are left out.
     """
     path = Path(path)
-    if not path.is_dir() and not is_table(path) and _is_own_form(path):
+    if _is_own_form(path):
         return read_tasks(path)
     name = format_of(path)
     wanted: Asked = {**(asked or {}), **({"tools": tools} if tools else {})}
@@ -48,12 +48,15 @@ def tasks_from_any(
 def gives_only_tasks(path: str | Path) -> bool:
     """Whether a file holds tasks and no conversations: our own form, or a format that was made for evaluation."""
     path = Path(path)
-    if not path.is_dir() and not is_table(path) and _is_own_form(path):
+    if _is_own_form(path):
         return True
-    return SOURCES[format_of(path)].ABOUT.only_tasks
+    name = format_of(path)
+    return SOURCES[name].ABOUT.only_tasks or (name == toolbench.NAME and toolbench.holds_queries(path))
 
 
 def _is_own_form(path: Path) -> bool:
+    if toolbench.is_whole(path) or is_table(path):
+        return False
     with closing(read_records(path)) as rows:
         return "expect" in next(rows)[1]
 

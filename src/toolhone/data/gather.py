@@ -291,7 +291,7 @@ def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -
     """The tasks that open like one of these conversations; where those say nothing about calls, each decision is a task as well."""
     openings = {opening(conversation) for conversation in conversations}
     found = [task for task in tasks if opening(task) in openings]
-    if any(task.expect.calls or task.expect.no_call for task in found):
+    if any(task.expect.wanted or task.expect.no_call for task in found):
         return found
     own = {task.id: task for task in found}
     return [task for talk in conversations for task in (*([own[talk.id]] if talk.id in own else []), *tasks_of(talk))]

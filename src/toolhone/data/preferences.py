@@ -4,6 +4,7 @@
     decisions = decisions_of(conversations)                            # each place where the assistant had to decide
     made = corrupted(decisions, dialect, seed=0)                       # gold against typed mistakes (`data.corruptions`)
     made = against_samples(decisions, samples)                         # gold against what the model itself got wrong
+    made = among_samples(tasks, samples)                               # what it got right against what it got wrong: no gold
     made.pairs, made.report
 
 Chosen and rejected share their prompt and tools by construction. On disk a pair is one JSON object:
@@ -138,11 +139,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A reply of the model to a decision: its ids (stop id included), its text (without stop mark), and whether it is right."""
+    """A reply of the model: its ids (stop id included), its text (without stop mark), whether it is right, and how it was read."""
 
     tokens: tuple[int, ...]
     text: str
     right: bool
+    message: Message
 
 
 def decisions_of(conversations: Iterable[Conversation]) -> list[Decision]:
@@ -164,16 +166,45 @@ def against_samples(decisions: Sequence[Decision], samples: Sequence[Sequence[Sa
     pairs: list[Pair] = []
     without: Counter[str] = Counter()
     for decision, said in zip(decisions, samples, strict=True):
-        wrong = Counter(sample.tokens for sample in said if not sample.right and sample.text)
-        texts = {sample.tokens: sample.text for sample in said}
+        wrong = _wrong(said, each)
         if not wrong:
             without["every sample is right" if any(sample.right for sample in said) else "no sample has any text"] += 1
-        for tokens, _ in wrong.most_common(each):
-            pairs.append(decision.against(Kind.OWN_SAMPLE, [Message("assistant", texts[tokens])], tokens, raw=True))
-    report = {
-        "decisions": len(decisions),
+        pairs += [_over(decision, sample) for sample in wrong]
+    return Made(pairs, _account(samples, without))
+
+
+def among_samples(tasks: Sequence[Task], samples: Sequence[Sequence[Sampled]], each: int = 1) -> Made:
+    """The most frequent right sample of a task against at most `each` different wrong ones: the model learns from itself alone."""
+    pairs: list[Pair] = []
+    without: Counter[str] = Counter()
+    for task, said in zip(tasks, samples, strict=True):
+        right, wrong = _often([sample for sample in said if sample.right], 1), _wrong(said, each)
+        pairs += [_over(Decision(task, best.message), sample) for best in right for sample in wrong]
+        if not right or not wrong:
+            without["every sample is right" if right else "no sample is right"] += 1
+    return Made(pairs, _account(samples, without))
+
+
+def _wrong(said: Sequence[Sampled], most: int) -> list[Sampled]:
+    """At most so many different wrong samples that say something, the most frequent first."""
+    return _often([sample for sample in said if not sample.right and sample.text], most)
+
+
+def _often(said: Sequence[Sampled], most: int) -> list[Sampled]:
+    """At most so many different samples, the most frequent first."""
+    by_tokens = {sample.tokens: sample for sample in said}
+    return [by_tokens[tokens] for tokens, _ in Counter(sample.tokens for sample in said).most_common(most)]
+
+
+def _over(decision: Decision, sample: Sampled) -> Pair:
+    """What is right in the place of a wrong sample, which keeps its ids."""
+    return decision.against(Kind.OWN_SAMPLE, [Message("assistant", sample.text)], sample.tokens, raw=True)
+
+
+def _account(samples: Sequence[Sequence[Sampled]], without: Counter[str]) -> dict[str, Any]:
+    return {
+        "decisions": len(samples),
         "samples": sum(map(len, samples)),
         "wrong_samples": sum(not sample.right for said in samples for sample in said),
         "without_pair": dict(without),
     }
-    return Made(pairs, report)

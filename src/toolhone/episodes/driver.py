@@ -3,6 +3,9 @@
     episodes = play(policy, tasks, registry, Rules())
     episodes = play(policy, tasks, registry, rules=[Rules(first_call_only=True), Rules()], on_episode=bar)
 
+While tools run, other rows are sampled; the driver waits for tools where there is nothing to sample, and before each sampling for a
+moment, so that rows whose tools are quick share a batch whatever the clock says. What this waiting takes is counted as `tools`.
+
 The result of an episode does not depend on what else is played: the random stream of a sample is named by the task's index and
 the turn. An episode on which the program fails after it has begun ends as `FAILED` with the reason; it never stops the others.
 Raised are a first prompt that cannot be written (a mistake in the task), what stops the sampler, and a `UserError` of a tool (no
@@ -11,11 +14,13 @@ other call would do better). What is played is said in `episode`; nothing is sco
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
 
+from toolhone.episodes.clock import Clock
 from toolhone.episodes.episode import Episode, Play, Say, Wish, episode, refuse_unplayable
 from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import Policy
@@ -24,11 +29,12 @@ from toolhone.schema import Task, ToolCall
 from toolhone.tools.registry import Registry, ToolResult
 
 TURNS_PER_KEY = 1024
-AT_ONCE = 256
+AT_ONCE = 1024
 """Episodes that are alive at the same time: a bound on memory."""
-TOOL_THREADS = 8
-GRACE = 0.05
-"""Seconds to wait for running tools before sampling goes on, so that rows whose tools are quick share a batch."""
+TOOL_THREADS = 64
+"""Calls that are made at the same time. Most of them only wait; a tool that computes has a bound of its own (`limits.at_once`)."""
+GRACE, GRACE_SHARE = 0.02, 0.1
+"""How long running tools are waited for before sampling goes on: seconds, or this share of the last sampling where that is more."""
 TO_THE_END = Rules()
 NO_TOOLS = Registry([])
 
@@ -48,17 +54,24 @@ def play(
     rules: Rules | Sequence[Rules] = TO_THE_END,
     on_episode: OnEpisode | None = None,
     at_once: int = AT_ONCE,
+    first: int = 0,
+    clock: Clock | None = None,
 ) -> list[Episode]:
     """Play each task once, under common rules or those at its index; episodes come in the order of the tasks.
 
-    `on_episode(index, episode)` is called as soon as each ends. The same task may stand in `tasks` several times.
+    `on_episode(index, episode)` is called as soon as each ends. The same task may stand in `tasks` several times. `first`: how many
+    were played by this policy before, so that these have random streams of their own. `clock` is told of the time in which nothing
+    was sampled because tools were running.
     """
     assert at_once >= 1, f"at_once must be at least 1, got {at_once}"
     refuse_unplayable(tasks)
     each = [rules] * len(tasks) if isinstance(rules, Rules) else list(rules)
     assert len(each) == len(tasks), f"{len(each)} rules for {len(tasks)} tasks"
-    with ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="tool") as threads:
-        return _Stage(policy, tasks, each, registry, on_episode).run(threads, at_once)
+    threads = ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="tool")
+    try:
+        return _Stage(policy, tasks, each, registry, on_episode, first).run(threads, at_once, clock or Clock())
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def run_call(registry: Registry, task: Task, call: ToolCall) -> ToolResult:
@@ -71,25 +84,33 @@ class _Stage:
     """The episodes that are alive. `speaking` maps the keys of queued prompts to tasks, `working` tasks to their running calls."""
 
     def __init__(
-        self, policy: Policy, tasks: Sequence[Task], rules: Sequence[Rules], registry: Registry, on_episode: OnEpisode | None
+        self,
+        policy: Policy,
+        tasks: Sequence[Task],
+        rules: Sequence[Rules],
+        registry: Registry,
+        on_episode: OnEpisode | None,
+        first: int,
     ) -> None:
         self.policy, self.tasks, self.rules, self.registry, self.on_episode = policy, tasks, rules, registry, on_episode
+        self.first = first
         self.stream = policy.stream()
         self.plays: dict[int, Play] = {}
         self.speaking: dict[int, int] = {}
         self.working: dict[int, list[Future[ToolResult]]] = {}
         self.done: dict[int, Episode] = {}
+        self.grace = GRACE
 
-    def run(self, threads: ThreadPoolExecutor, at_once: int) -> list[Episode]:
+    def run(self, threads: ThreadPoolExecutor, at_once: int, clock: Clock) -> list[Episode]:
         self.threads = threads
         waiting = iter(range(len(self.tasks)))
         while len(self.done) < len(self.tasks):
             for index in islice(waiting, at_once - len(self.plays)):
                 self._start(index)
+            with clock.on("tools"):
+                self._wait()
             self._collect()
-            for key, turn in self.stream.poll() if self.speaking else []:
-                index = self.speaking.pop(key)
-                self._go_on(index, partial(self.plays[index].send, turn))
+            self._sample()
         return [self.done[index] for index in range(len(self.tasks))]
 
     def _start(self, index: int) -> None:
@@ -99,12 +120,21 @@ class _Stage:
         except UserError as error:
             raise type(error)(f"task {self.tasks[index].id!r}: {error}") from None
 
-    def _collect(self) -> None:
-        """Hand finished tool results to their episodes; wait for one only when there is nothing to sample."""
+    def _wait(self) -> None:
+        """Wait for running tools: for a moment where there is something to sample, else until an episode can go on."""
         running = [future for futures in self.working.values() for future in futures]
-        if running and not wait(running, GRACE).done and not self.speaking:
-            wait(running, return_when=FIRST_COMPLETED)
-        for index in [index for index, futures in self.working.items() if all(future.done() for future in futures)]:
+        wait(running, self.grace)
+        while running and not self.speaking and not self._answered():
+            wait([future for future in running if not future.done()], return_when=FIRST_COMPLETED)
+            wait(running, self.grace)
+
+    def _answered(self) -> list[int]:
+        """The episodes whose calls have all ended."""
+        return [index for index, futures in self.working.items() if all(future.done() for future in futures)]
+
+    def _collect(self) -> None:
+        """Hand finished tool results to their episodes."""
+        for index in self._answered():
             futures = self.working.pop(index)
             errors = [error for future in futures if (error := future.exception())]
             if errors and isinstance(errors[0], UserError):
@@ -112,6 +142,17 @@ class _Stage:
             play = self.plays[index]
             answer = partial(play.throw, errors[0]) if errors else partial(play.send, [future.result() for future in futures])
             self._go_on(index, answer)
+
+    def _sample(self) -> None:
+        """Have queued prompts continued, and hand the turns to their episodes."""
+        if not self.speaking:
+            return
+        started = time.monotonic()
+        turns = self.stream.poll()
+        self.grace = max(GRACE, GRACE_SHARE * (time.monotonic() - started))
+        for key, turn in turns:
+            index = self.speaking.pop(key)
+            self._go_on(index, partial(self.plays[index].send, turn))
 
     def _go_on(self, index: int, advance: Callable[[], Wish]) -> None:
         """Take an episode to its next wish, or to its end."""
@@ -124,7 +165,7 @@ class _Stage:
                 self.on_episode(index, stop.value)
             return
         if isinstance(wish, Say):
-            key = sample_key(index, wish.turn)
+            key = sample_key(self.first + index, wish.turn)
             self.speaking[key] = index
             self.stream.submit(key, wish.prompt)
         else:

@@ -102,6 +102,7 @@ def episode(task: Task, policy: Policy, rules: Rules) -> Play:
     """
     told = _Told()
     prompt = policy.open(task.messages, task.tools)
+    prompt = replace(prompt, given=rules.given) if rules.given else prompt
     try:
         ending, reason = (yield from _turns(prompt, policy, rules, told)), ""
     except Exception as error:

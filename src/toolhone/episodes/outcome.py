@@ -56,13 +56,15 @@ class Rules:
     """How far to play: at most `max_turns` assistant turns; with `first_call_only`, not beyond the first turn with calls.
 
     then: what follows a fault; a malformed turn stops, and the errors of calls go back, where nothing else is said. stop_tools:
-    tools whose call ends the episode as an answer.
+    tools whose call ends the episode as an answer. given: ids that the first reply begins with, in place of those that the policy
+    gives to every reply.
     """
 
     max_turns: int = 8
     first_call_only: bool = False
     then: Mapping[Outcome, Then] = field(default_factory=dict)
     stop_tools: frozenset[str] = frozenset()
+    given: tuple[int, ...] = ()
 
     def after(self, outcome: Outcome) -> Then:
         """What follows this outcome."""

@@ -5,7 +5,8 @@
 
 Token ids are the only truth: the prompt of the next turn is the prompt of the last one, the ids exactly as sampled, and the
 encoded suffix that the dialect puts after them; where a template rewrites history and may (`History.TEMPLATE`), it is the
-template's text around the kept ids. What was sampled is never decoded and encoded again. Reading a turn as text and
+template's text around the kept ids. What was sampled is never decoded and encoded again. A reply may have a *given* beginning:
+ids that stand behind the prompt before anything is sampled, and are read as a part of the turn. Reading a turn as text and
 calls is the dialect's business; playing a task to its end is that of `episode` and `driver`. A policy behind an HTTP address
 keeps the same protocol with prompts that hold messages alone.
 """
@@ -19,19 +20,24 @@ from typing import Protocol
 from toolhone.backends.base import Constraint, Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, Problem
 from toolhone.dialects.history import assemble
-from toolhone.schema import Message, Tool
+from toolhone.errors import DialectError
+from toolhone.schema import Conversation, Message, Tool
 from toolhone.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued: the messages with the tools on offer, and for a token policy the ids that stand for them."""
+    """What is to be continued: the messages with the tools on offer, and for a token policy the ids that stand for them.
+
+    `given` are the ids that the reply begins with; what is sampled follows `tokens` and `given`.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     tokens: tuple[int, ...] = ()
     said: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """The ids of the assistant's turns that were sampled, by their number among the assistant's turns."""
+    """The ids of the assistant's turns so far, given and sampled, by their number among the assistant's turns."""
+    given: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class Turn:
     """What a policy said, once.
 
     `text` is raw, without the stop mark; `message` is how it was read and `problem` how that ended. `tokens` are the ids as
-    sampled (the stop id included), `logprobs` one number for each, `prompt` the ids they followed; all three are empty where
-    there are no ids.
+    sampled (the stop id included), `logprobs` one number for each, `prompt` the ids of what the turn answers, `given` those that
+    were put between the two: the turn is what `given` and `tokens` say together. All are empty where there are no ids.
     """
 
     message: Message
@@ -50,6 +56,7 @@ class Turn:
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STOP
     prompt: tuple[int, ...] = ()
+    given: tuple[int, ...] = ()
 
 
 class TurnStream(Protocol):
@@ -92,7 +99,7 @@ class TokenPolicy:
 
     `params.stop_ids` are taken from the dialect's stop marks when empty; `params.num_samples` must be 1. `max_context` is the
     longest sequence in tokens, 0 when unbounded. `constrain` makes what a turn with these tools may consist of
-    (`backends.constraint.Grammars`); None leaves turns free.
+    (`backends.constraint.Grammars`); None leaves turns free. `opening` are ids that every reply is given to begin with.
     """
 
     def __init__(
@@ -103,10 +110,12 @@ class TokenPolicy:
         params: SamplingParams,
         max_context: int = 0,
         constrain: Callable[[Sequence[Tool]], Constraint] | None = None,
+        opening: tuple[int, ...] = (),
     ) -> None:
         assert params.num_samples == 1, f"a turn is one sample, got num_samples={params.num_samples}"
+        assert constrain is None or not opening, "a grammar speaks of whole turns, so that none may begin with what is given"
         self.sampler, self.dialect, self.tokenizer, self.max_context = sampler, dialect, tokenizer, max_context
-        self.constrain = constrain
+        self.constrain, self.opening = constrain, opening
         self.params = params if params.stop_ids else replace(params, stop_ids=tokenizer.stop_ids(dialect.stop))
 
     @property
@@ -115,21 +124,33 @@ class TokenPolicy:
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         row = self.tokenizer.encode_spans(self.dialect.prompt(messages, tools))
-        return Prompt(tuple(messages), tuple(tools), tuple(row.tokens.tolist()))
+        return Prompt(tuple(messages), tuple(tools), tuple(row.tokens.tolist()), given=self.opening)
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
         messages = (*prompt.messages, turn.message)
         number = sum(message.role == "assistant" for message in prompt.messages)
-        said = {**prompt.said, number: tuple(turn.tokens)}
+        said = {**prompt.said, number: (*turn.given, *turn.tokens)}
         if self.dialect.history is History.TEMPLATE:
             spans = self.dialect.prompt([*messages, *results], prompt.tools)
             row = assemble(spans, said, self.tokenizer, self.tokenizer.stop_ids(self.dialect.ends))
-            return Prompt((*messages, *results), prompt.tools, tuple(row.tokens.tolist()), said)
+            return Prompt((*messages, *results), prompt.tools, tuple(row.tokens.tolist()), said, self.opening)
         suffix = self.tokenizer.encode_spans(self.dialect.suffix(messages, prompt.tools, results))
-        return Prompt((*messages, *results), prompt.tools, (*prompt.tokens, *turn.tokens, *suffix.tokens.tolist()), said)
+        tokens = (*prompt.tokens, *said[number], *suffix.tokens.tolist())
+        return Prompt((*messages, *results), prompt.tools, tokens, said, self.opening)
+
+    def written(self, prompt: Prompt, message: Message) -> tuple[int, ...]:
+        """The ids of this reply to a prompt as the dialect writes it for training, its end mark included.
+
+        `DialectError` where the dialect has no place for the reply, or would write the prompt before it in another way.
+        """
+        spans = self.dialect.render(Conversation((*prompt.messages, message), prompt.tools))[-1]
+        row, start = self.tokenizer.encode_spans(spans), len(prompt.tokens)
+        if tuple(row.tokens[:start].tolist()) != prompt.tokens:
+            raise DialectError("the template writes the prompt in two ways, depending on what follows it")
+        return tuple(row.tokens[start:][row.mask[start:]].tolist())
 
     def fits(self, prompt: Prompt) -> bool:
-        return not self.max_context or len(prompt.tokens) < self.max_context
+        return not self.max_context or len(prompt.tokens) + len(prompt.given) < self.max_context
 
     def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None:
         """Refuse now, in one sentence, the first of these tools that turns cannot be constrained to."""
@@ -143,9 +164,10 @@ class TokenPolicy:
 
     def read(self, prompt: Prompt, sample: Sample) -> Turn:
         """A sample as a turn; never raises, whatever was sampled."""
-        text = self.tokenizer.decode(sample.tokens, self.params.stop_ids)
+        text = self.tokenizer.decode([*prompt.given, *sample.tokens], self.params.stop_ids)
         read = self.dialect.parse(text, prompt.tools)
-        return Turn(read.to_message(), text, read.problem, sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens)
+        message, before = read.to_message(), (prompt.tokens, prompt.given)
+        return Turn(message, text, read.problem, sample.tokens, sample.logprobs, sample.stop_reason, *before)
 
 
 class _TokenStream:
@@ -155,8 +177,9 @@ class _TokenStream:
         self._params = policy.params if policy.constrain is None else replace(policy.params, constrain=self._constraint)
 
     def submit(self, key: int, prompt: Prompt) -> None:
+        assert not prompt.given or self._policy.constrain is None, "a grammar speaks of whole turns, not of the rest of one"
         self._prompts[key] = prompt
-        self._stream.submit(key, prompt.tokens, self._params)
+        self._stream.submit(key, (*prompt.tokens, *prompt.given), self._params)
 
     def _constraint(self, key: int) -> Constraint:
         """What the turn that answers this prompt may consist of."""

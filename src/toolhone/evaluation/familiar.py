@@ -5,9 +5,10 @@
     playground_summary(evaluation)                                {"total_cases", "tool_accuracy", ..., "details"}
     known_metric("tool_format_correctness")                       "playground.format_correctness"
 
-Each is measured on tasks that want calls or no call, where the raw text is known, and speaks of the first reply alone: those
-systems never show a tool's result to the model. A definition is applied as it stands, also to a reply in another call syntax, where
-0 is what it gives. Each has holes (see docs/metrics.md); what we stand for are the scores of `metrics`, some under the same names.
+Each is measured on tasks that want calls (with their arguments) or no call, where the raw text is known, and speaks of the first
+reply alone: those systems never show a tool's result to the model. A definition is applied as it stands, also to a reply in
+another call syntax, where 0 is what it gives. Each has holes (see docs/metrics.md); what we stand for are the scores of
+`metrics`, some under the same names.
 
 * `json_answers` (llm-tool-calling): the text from the first `{` to the last `}` is read as JSON. `valid_json`: it has `final`, or a
   `tool` on offer and `args`. `correct_format`: valid, and `final` or `tool` as wanted. `correct_tool`: valid, a tool is wanted and
@@ -33,7 +34,8 @@ from toolhone.dialects.calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, DialectError, nearest
 from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Circumstances, Evaluation, Judged, can_run
-from toolhone.rewards.matching import judges_calls
+from toolhone.rewards.choosing import settled
+from toolhone.rewards.compatible import is_known
 from toolhone.rewards.python_calls import compare_function_calls, extract_function_calls
 from toolhone.schema import Expect, ExpectedCall, Json, Task, ToolCall
 from toolhone.tools.registry import Outcome, ToolResult
@@ -197,14 +199,17 @@ DEFINITIONS: Mapping[str, Callable[[Said], float | None]] = {
 
 
 def familiar_scores(task: Task, episode: Episode, known: Circumstances) -> dict[str, float]:
-    """The scores of one episode by their full names; none where the raw text is not known or nothing is said about calls."""
-    if not known.raw_text or not judges_calls(task.expect):
+    """The scores of one episode by their full names; none where the raw text is not known, or where nothing is said about calls.
+
+    Nor where the right calls or their arguments are left open (`rewards.compatible`), which those systems do not know.
+    """
+    if not known.raw_text or not is_known(task):
         return {}
     turn = episode.turns[0] if episode.turns else None
     said = Said(
         text="" if turn is None else turn.text,
         offered=tuple(tool.name for tool in task.tools),
-        expect=task.expect,
+        expect=settled(task, episode).expect,
         ran=() if turn is None else tuple(zip(turn.message.tool_calls, episode.results[0])),
         runs=can_run(task, known.runnable),
     )

@@ -138,7 +138,7 @@ def _scores(record: Mapping[str, Json]) -> dict[str, float]:
 def _csv(evaluation: Evaluation) -> str:
     """Rows for a spreadsheet. `match` is the exact match; where nothing is said about calls, whether the answer was right.
 
-    `expected_calls` is `[]` where no call is wanted, and blank where nothing is said about calls.
+    `expected_calls` is `[]` where no call is wanted, and blank where nothing is said about calls or the column cannot say it.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -146,11 +146,17 @@ def _csv(evaluation: Evaluation) -> str:
     for sample in evaluation.samples:
         right = sample.scores.get("exact_match", sample.scores.get("answer_quality"))
         calls = json.dumps(plain([call.to_dict() for call in sample.calls]), ensure_ascii=False)
-        wanted = [{"name": call.name, "arguments": dict(call.arguments)} for call in sample.expected.calls or ()]
-        expected = json.dumps(plain(wanted), ensure_ascii=False) if judges_calls(sample.expected) else ""
+        expected = _expected_calls(sample.expected)
         match = "" if right is None else str(right == 1.0)
         writer.writerow([plain(sample.query), plain(sample.text), calls, expected, match])
     return text.getvalue()
+
+
+def _expected_calls(expect: Expect) -> str:
+    wanted = expect.wanted
+    if not judges_calls(expect) or expect.alternatives or any(call.any_arguments for call in wanted):
+        return ""
+    return json.dumps(plain([{"name": call.name, "arguments": dict(call.arguments)} for call in wanted]), ensure_ascii=False)
 
 
 def plain(value: Json, depth: int = 0) -> Json:

@@ -18,7 +18,7 @@ episode.
 * `execution_success`, on tasks that want calls of tools that all have an implementation: 1 if there was a call and every call ran
   without an error.
 * `answer_quality`, on tasks with an expected answer that were played to their end with live tools (`can_run`): 1 if the final text
-  carries the expected answer (`answers.carries`).
+  carries the expected answer (`rewards.answers.carries`).
 
 Three more rates keep apart what is often mixed up, on tasks that want calls or no call, where the raw text is known:
 
@@ -26,6 +26,10 @@ Three more rates keep apart what is often mixed up, on tasks that want calls or 
   or, where none is wanted, finds none in a text that is not blank.
 * `format_right`: 1 if the dialect's parser read every turn without a problem, and found a call where calls are wanted.
 * `both_right`: 1 if both are.
+
+Where a task has several right answers, an episode is judged by the one that it comes closest to (`rewards.choosing`); the three
+metrics on tasks that want calls are measured where each of them wants calls, `no_call_accuracy` where each wants none. Calls that
+may be any, or have any arguments, are right when they obey their schemas.
 
 A truncated or failed episode is scored by what had been said. Scores of other names (metrics of the user's own, see `evaluate`) are
 averaged in the same way. The definitions of other systems are kept apart in `familiar`, also where a name is the same.
@@ -42,9 +46,10 @@ from functools import cached_property
 
 from toolhone.dialects.base import Problem
 from toolhone.episodes.episode import Ending, Episode
-from toolhone.evaluation.answers import carries
 from toolhone.evaluation.lenient import readings
 from toolhone.evaluation.statistics import Score, interval
+from toolhone.rewards.answers import carries
+from toolhone.rewards.choosing import settled
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.schema import Expect, Task, Tool, ToolCall
 from toolhone.tools.registry import Outcome, clipped
@@ -158,10 +163,11 @@ def _plain(metrics: Mapping[str, Score]) -> dict[str, object]:
 
 
 def can_run(task: Task, runnable: Collection[str]) -> bool:
-    """Whether a task can be played to its end: the tools of its wanted calls (where none are named, all its tools) can run."""
-    calls = task.expect.calls
-    names = [tool.name for tool in task.tools] if calls is None else [call.name for call in calls]
-    return all(name in runnable for name in names)
+    """Whether a task can be played to its end: the tools of all calls that may be right (where none are named, all) can run."""
+    choices = task.expect.choices
+    if any(choice.calls is None for choice in choices):
+        return all(tool.name in runnable for tool in task.tools)
+    return all(call.name in runnable for choice in choices for call in choice.wanted)
 
 
 def aggregate(samples: Sequence[Judged]) -> dict[str, Score]:
@@ -202,13 +208,14 @@ class _Judging:
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        expect = self.task.expect
-        scores = {"valid_format": float(self._readable and not self.invalid and (expect.calls is None or bool(self.episode.calls)))}
-        if expect.calls is not None:
+        expect, choices = self.expect, self.task.expect.choices
+        form = self._readable and not self.invalid and (bool(self.episode.calls) or not expect.wanted)
+        scores = {"valid_format": float(form)}
+        if all(choice.wanted for choice in choices):
             scores |= {"tool_accuracy": self.match.tool_score, "argument_accuracy": self.match.argument_score}
             if can_run(self.task, self.known.runnable):
                 scores["execution_success"] = float(self._executed())
-        if expect.no_call:
+        if all(choice.no_call for choice in choices):
             scores["no_call_accuracy"] = float(self._exact)
         if judges_calls(expect):
             scores["exact_match"] = float(self._exact)
@@ -218,8 +225,13 @@ class _Judging:
         return scores
 
     @cached_property
+    def expect(self) -> Expect:
+        """The right answer that the episode is judged by."""
+        return settled(self.task, self.episode).expect
+
+    @cached_property
     def match(self) -> Match:
-        return match_calls(self.episode.calls, self.task.expect, self.task.tools)
+        return match_calls(self.episode.calls, self.expect, self.task.tools)
 
     @cached_property
     def _readable(self) -> bool:
@@ -234,7 +246,7 @@ class _Judging:
     @property
     def _cut_off(self) -> bool:
         """Whether a reply without a call was cut off: nobody knows what it would have come to."""
-        return self.task.expect.no_call and self.episode.ending is Ending.TRUNCATED
+        return self.expect.no_call and self.episode.ending is Ending.TRUNCATED
 
     @property
     def _blank(self) -> bool:
@@ -258,19 +270,23 @@ class _Judging:
         return bool(results) and len(results) == len(self.episode.calls) and all(r.outcome is Outcome.OK for r in results)
 
     def _rates(self) -> dict[str, float]:
-        form = self._readable and (self.task.expect.no_call or bool(self.episode.calls))
+        form = self._readable and (self.expect.no_call or bool(self.episode.calls))
         content = self._content_right()
         return {"content_right": float(content), "format_right": float(form), "both_right": float(content and form)}
 
     def _content_right(self) -> bool:
         found = readings([turn.text for turn in self.episode.turns], self.tools)
-        if self.task.expect.no_call:
-            return not self._blank and not self._cut_off and not self.episode.calls and not any(found)
-        return self.match.exact or any(match_calls(calls, self.task.expect, self.task.tools).exact for calls in found)
+        return any(self._is_right(choice, [self.episode.calls, *found]) for choice in self.task.expect.choices)
+
+    def _is_right(self, choice: Expect, found: Sequence[Sequence[ToolCall]]) -> bool:
+        """Whether one of several readings is this right answer; where no call is right, whether none of them has a call."""
+        if choice.no_call:
+            return not self._blank and self.episode.ending is not Ending.TRUNCATED and not any(found)
+        return any(match_calls(calls, choice, self.task.tools).exact for calls in found)
 
     def reasons(self) -> list[str]:
         """What was not right, in words: the form, the calls, their execution, the answer."""
-        turns, expect = self.episode.turns, self.task.expect
+        turns, expect = self.episode.turns, self.expect
         reasons = [f"a turn cannot be read: {turn.problem}" for turn in turns if turn.problem is not Problem.NONE]
         reasons += self.match.reasons if judges_calls(expect) else ()
         reasons += self.invalid

@@ -157,8 +157,11 @@ def _lines(sample: Judged) -> Iterator[str]:
 
 def expectation(expect: Expect) -> str:
     """What counts as right, in one line."""
-    parts: Sequence[str] = [show_call(call) for call in expect.calls or ()]
-    said = ["; ".join(parts)] if parts else ["no call"] if expect.no_call else []
+    return "; or ".join(map(_one_expectation, expect.choices))
+
+
+def _one_expectation(expect: Expect) -> str:
+    said = ["; ".join(map(show_call, expect.wanted))] if expect.wanted else ["no call"] if expect.no_call else []
     return " and ".join([*said, *([f"the answer {expect.answer!r}"] if expect.answer is not None else [])])
 
 

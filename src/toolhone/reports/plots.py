@@ -1,9 +1,10 @@
-"""Curves of runs as a PNG: loss on the left, scores on the right, one colour for each run.
+"""Curves of runs as a PNG, one colour for each run: loss and scores; of reinforcement learning reward, scores and what to watch.
 
     plot_runs([Path("runs/a"), Path("runs/b")], Path("curves.png"))
     plot_runs([Path("a/metrics.jsonl")], Path("lr.png"), metrics=["learning_rate", "grad_norm"])
 
-Reads `metrics.jsonl` files only; a validation's values are drawn with markers, those of training as lines.
+Reads `metrics.jsonl` files only; a validation's values are drawn with markers, those of training as lines. What is measured on the
+few tasks of a step is drawn faint, with its mean over the steps around it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from toolhone.errors import RunError, nearest
 from toolhone.run import read_metrics, writing
 
 SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format", "no_call_accuracy")
+WATCHED = ("groups_without_signal", "clip_share", "entropy", "kl_reference")
+"""What tells whether reinforcement learning is healthy (docs/algorithms/grpo.md)."""
+_TITLES = {SCORES: "scores on held-out tasks", WATCHED: "shares, and nats per token"}
+_AROUND = 0.05
+"""Share of a run over which noisy values are averaged, to either side."""
 _NOT_MEASURED = ("step", "kind")
 _COLOURS = ("#2a6f97", "#d1495b", "#5a8f3d", "#8d6a9f", "#c7822b", "#4d4d4d")
 _DASHES = ("-", "--", ":", "-.")
@@ -36,13 +42,16 @@ def plot_runs(sources: Sequence[Path], out: Path, metrics: Sequence[str] = ()) -
     for metric in metrics:
         if metric not in known:
             raise RunError(f"no metric {metric!r} in these logs{nearest(metric, known)}; they have {', '.join(known) or 'none'}")
-    panels = [[metric] for metric in metrics] or [["loss"], [name for name in SCORES if name in known]]
-    panels = [panel for panel in panels if panel and any(name in known for name in panel)]
+    usual: list[tuple[str, ...]] = [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
+    panels: list[tuple[str, ...]] = [(metric,) for metric in metrics] or [
+        panel for panel in usual if any(name in known for name in panel)
+    ]
     if not panels:
         raise RunError(f"nothing to draw: {', '.join(str(_file(source)) for source in sources)} holds no loss and no scores yet")
     figure = Figure(figsize=(6.2 * len(panels), 4.2), layout="constrained")
     for index, panel in enumerate(panels):
-        _draw(figure.add_subplot(1, len(panels), index + 1), runs, panel)
+        shown = [name for name in panel if name in known]
+        _draw(figure.add_subplot(1, len(panels), index + 1), runs, shown, _TITLES.get(panel, panel[0].replace("_", " ")))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure).print_png(str(out))
@@ -61,7 +70,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str]) -> None:
+def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str], title: str) -> None:
     """One panel. With one run the colours tell metrics apart, with several they tell runs apart and dashes the metrics."""
     for r, (run, lines) in enumerate(runs):
         for m, name in enumerate(names):
@@ -75,12 +84,22 @@ def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str]) -
                     )
                     style = _DASHES[(0 if len(runs) == 1 else m) % len(_DASHES)]
                     marker = "o" if kind == "validation" else None
+                    if kind == "train" and (name == "reward" or name in WATCHED):
+                        axes.plot(*zip(*points, strict=True), style, color=colour, alpha=0.25, linewidth=0.8)
+                        points = _smooth(points)
                     axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, markersize=4, label=label)
     axes.set_xlabel("step")
     axes.set_xlim(left=0)
-    axes.set_title("scores on held-out tasks" if len(names) > 1 else names[0].replace("_", " "))
+    axes.set_title(title)
     if all(name in SCORES for name in names):
         axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
+
+
+def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Each value as the mean of those around it, fewer at the ends."""
+    around = round(len(points) * _AROUND)
+    windows = [points[max(0, i - around) : i + around + 1] for i in range(len(points))]
+    return [(step, sum(value for _, value in window) / len(window)) for (step, _), window in zip(points, windows, strict=True)]

@@ -3,10 +3,10 @@
     for said in ATTACKS["spray"].make(scene):
         paid = pay([reward], scene.task, scene.play(said))
 
-An attack makes one or several replies to a task; none where it does not apply (a spray needs tools that are not wanted). Its bound
-is the share of the way from saying nothing to the right answer: an attack that has nothing right may go a quarter of that way, one
-that has much right (the right call and a superfluous one) may go far, but never all of it. Who is attacked and what is found is
-the business of `battery`.
+An attack makes one or several replies to a task; none where it does not apply (a spray needs tools that are not wanted). Its
+bound is the share of the way from saying nothing to the right answer (the first, where there are several): an attack that has
+nothing right may go a quarter of that way, one that has much right (the right call and a superfluous one) may go far, but never
+all of it. Who is attacked and what is found is the business of `battery`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Attack:
     about: str
     bound: float
     make: Make
+
+
+def _unless_right(make: Make) -> Make:
+    """Without what is no attack on a task that leaves something open: other calls or values that are right there as well."""
+    return lambda scene: (said for said in make(scene) if not scene.is_open or not scene.has_right_calls(said))
 
 
 def _empty(scene: Scene) -> Iterator[Said]:
@@ -218,24 +223,24 @@ ATTACKS: Mapping[str, Attack] = {
     attack.name: attack
     for attack in (
         Attack("empty", "saying nothing as much as the right answer", NOTHING, _empty),
-        Attack("spray", "calling every tool on offer", HALF, _spray),
+        Attack("spray", "calling every tool on offer", HALF, _unless_right(_spray)),
         Attack("spurious_30", f"{SPURIOUS} superfluous calls", SOME, _spurious),
-        Attack("copied_schema", "the tool's schema in place of arguments", MUCH, _copied_schema),
-        Attack("wrong_types", "arguments of the wrong types", MUCH, _wrong_types),
-        Attack("extra_arguments", "arguments that nobody asked for", MUCH, _extra_arguments),
-        Attack("wrong_value", "a wrong value", MUCH, _wrong_value),
-        Attack("missing_call", "leaving out a wanted call", MUCH, _missing_call),
+        Attack("copied_schema", "the tool's schema in place of arguments", MUCH, _unless_right(_copied_schema)),
+        Attack("wrong_types", "arguments of the wrong types", MUCH, _unless_right(_wrong_types)),
+        Attack("extra_arguments", "arguments that nobody asked for", MUCH, _unless_right(_extra_arguments)),
+        Attack("wrong_value", "a wrong value", MUCH, _unless_right(_wrong_value)),
+        Attack("missing_call", "leaving out a wanted call", MUCH, _unless_right(_missing_call)),
         Attack("letter_case", "a tool that does not exist but for its capitals", SOME, _letter_case),
         Attack("prose_call", "a call that is only talked about", SOME, _prose_call),
         Attack("nested_tags", "marks inside and around each other", MUCH, _nested_tags),
         Attack("truncated", "a reply that is cut off", HALF, _truncated),
         Attack("duplicate", "the right calls twice", MUCH, _duplicate),
-        Attack("harmful_call", "a right call with another beside it that nobody asked for", MUCH, _harmful),
+        Attack("harmful_call", "a right call with another beside it that nobody asked for", MUCH, _unless_right(_harmful)),
         Attack("leaked_answer", "the prompt said back", SOME, _leaked),
         Attack("listed_answers", "a list of candidates in place of an answer", SOME, _listed),
         Attack("control_tokens", "control tokens written out as text", MUCH, _control),
         Attack("unicode_name", "a tool whose name only looks right", SOME, _unicode_name),
-        Attack("unicode_value", "text with characters that cannot be seen", MUCH, _unicode_value),
+        Attack("unicode_value", "text with characters that cannot be seen", MUCH, _unless_right(_unicode_value)),
         Attack("verbose", "a flood of words around it in full", NEARLY, _verbose),
     )
 }

@@ -2,22 +2,27 @@
 
     said = reply_text(episode, Calls())
     wanted_calls(task.expect)                 # as `python_calls` reads them
+    as_known(reward)                          # the reward where the right answer is known word for word
 
-Those systems never show a tool's result to the model, so only the first reply counts. An episode of which only the calls are known
-(a prediction `{"id", "calls"}`) is taken as if they had been written in the system's own form. The rewards themselves are in
-`guided`, `json_answer` and `playground`.
+Those systems never show a tool's result to the model, so only the first reply counts. An episode of which only the calls are
+known (a prediction `{"id", "calls"}`) is taken as if they had been written in the system's own form. They know one right answer,
+with its arguments: a task with several is judged by the one that the episode comes closest to, one that leaves calls or their
+arguments open is not judged. The rewards themselves are in `guided`, `json_answer` and `playground`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import Syntax
 from toolhone.dialects.calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.errors import DialectError
+from toolhone.rewards.choosing import settled
+from toolhone.rewards.matching import judges_calls
+from toolhone.rewards.named import Function
 from toolhone.rewards.python_calls import extract_function_calls
-from toolhone.schema import Expect, Json, ToolCall
+from toolhone.schema import Expect, Json, Task, ToolCall
 
 
 def reply_text(episode: Episode, syntax: Syntax) -> str:
@@ -28,6 +33,24 @@ def reply_text(episode: Episode, syntax: Syntax) -> str:
     if turn.text or not turn.message.tool_calls:
         return turn.text
     return written(turn.message.tool_calls, syntax) or ""
+
+
+def is_known(task: Task) -> bool:
+    """Whether the task wants calls, all with their arguments, or none."""
+    return judges_calls(task.expect) and not _is_open(task)
+
+
+def _is_open(task: Task) -> bool:
+    return any(call.any_arguments for choice in task.expect.choices for call in choice.wanted)
+
+
+def as_known(reward: Function) -> Function:
+    """A reward that judges by one right answer, and gives no parts where that leaves calls or their arguments open."""
+
+    def judged(task: Task, episode: Episode) -> float | Mapping[str, float]:
+        return {} if _is_open(task) else reward(settled(task, episode), episode)
+
+    return judged
 
 
 def written(calls: Sequence[ToolCall], syntax: Syntax) -> str | None:

@@ -11,7 +11,7 @@ candidate too, unless the question has it (and does not have the answer): with k
 answer is looked for as words, after `values.normal_text`. Beyond `FREE_WORDS` words the worth falls in proportion. Whole messages
 that the text repeats are taken out first, so that an answer that stands in the prompt must be said, not echoed; one that stands
 there but for letter case ("shout it: ...") must be said in its own. A negation ("not Paris") is not understood.
-`evaluation.answers.carries` is the honest measure of the same thing; this is the careful one.
+`answers.carries` is the honest measure of the same thing; this is the careful one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from toolhone.rewards.answers import has_words, number_alone, numbers
 from toolhone.rewards.values import normal_text, same_number
 
 FREE_WORDS, FREE_WHERE_ASKED = 60, 10
@@ -26,10 +27,7 @@ FREE_WORDS, FREE_WHERE_ASKED = 60, 10
 SHORTEST_MESSAGE = 20
 """Characters of a message that counts as repeated."""
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?|(?<!\.)\.\d+"
-_IN_TEXT = re.compile(rf"((?<![\w.)\]])[-−])?[$€£¥]?(?<!\w)(?<!\d\.)({_DIGITS})", re.ASCII)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_ALONE = re.compile(rf"([-−+]?)\s*[$€£¥]?\s*({_DIGITS})\s*%?\.?", re.ASCII)
 
 
 def stated(text: str, answer: str, messages: Sequence[str], around: Sequence[str] = ()) -> float:
@@ -37,10 +35,10 @@ def stated(text: str, answer: str, messages: Sequence[str], around: Sequence[str
 
     `messages` are the texts that came before, `around` others of the prompt (descriptions of tools) that are no answers either.
     """
-    wanted, echoes = _ALONE.fullmatch(answer.strip()), [*messages, *around]
-    if wanted:
+    wanted, echoes = number_alone(answer), [*messages, *around]
+    if wanted is not None:
         said = without_echoes(_lines_ended(text), list(map(_lines_ended, echoes)), len(answer))
-        return _among_numbers(said, _value(wanted), messages)
+        return _among_numbers(said, wanted, messages)
     words = normal_text(answer)
     said = without_echoes(text, echoes, len(words))
     if not words or not has_words(said, words) or (words in _OPPOSITE and has_words(said, _OPPOSITE[words])):
@@ -67,11 +65,11 @@ def without_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> 
 
 
 def _among_numbers(said: str, wanted: int | float, messages: Sequence[str]) -> float:
-    claim = next((sentence for sentence in reversed(_SENTENCE_END.split(said)) if _numbers(sentence)), "")
-    found = _numbers(claim)
+    claim = next((sentence for sentence in reversed(_SENTENCE_END.split(said)) if numbers(sentence)), "")
+    found = numbers(claim)
     if not any(same_number(wanted, number) for number in found):
         return 0.0
-    asked = [number for message in messages for number in _numbers(message)]
+    asked = [number for message in messages for number in numbers(message)]
     free = set() if any(same_number(wanted, number) for number in asked) else set(asked)
     candidates = 1 + len({number for number in found if number not in free and not same_number(wanted, number)})
     return min(1.0, FREE_WORDS / len(claim.split())) / candidates
@@ -80,19 +78,3 @@ def _among_numbers(said: str, wanted: int | float, messages: Sequence[str]) -> f
 def _lines_ended(text: str) -> str:
     """The text with its lines as sentences, and without the strokes that JSON puts before quotes."""
     return re.sub(r"\s*\n\s*", ". ", text.strip().replace("\\", ""))
-
-
-def _numbers(text: str) -> list[int | float]:
-    """The numbers of a text, in their order; a minus counts where it cannot be a dash."""
-    return [_value(match) for match in _IN_TEXT.finditer(text)]
-
-
-def _value(match: re.Match[str]) -> int | float:
-    digits = match[2].replace(",", "")
-    value = int(digits) if digits.isdigit() and len(digits) < 400 else float(digits)
-    return -value if match[1] in ("-", "−") else value
-
-
-def has_words(said: str, words: str) -> bool:
-    """Whether these words stand in the text as words of their own."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", said) is not None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from toolhone.errors import ConfigError, nearest
 from toolhone.owncode import is_own_code
 from toolhone.rewards import guided, holes, tool_use
+from toolhone.rewards.compatible import as_known, is_known
 from toolhone.rewards.json_answer import json_answer
 from toolhone.rewards.named import Function, Kind, Named
 from toolhone.rewards.playground import legacy_playground_format
@@ -30,7 +31,7 @@ def _own(name: str, function: Function, formula: str, judges: Callable[[Task], b
 
 def _guided(name: str, function: Function, formula: str, holes: Mapping[str, str]) -> Named:
     source = "mlx-guided-grpo (MIT), examples/tool_calling_training.md"
-    return Named(name, function, Kind.COMPATIBLE, formula, source, (0.0, 1.0), tool_use.wants_calls_or_none, "calls", holes)
+    return Named(name, as_known(function), Kind.COMPATIBLE, formula, source, (0.0, 1.0), is_known, "calls", holes)
 
 
 OWN = (
@@ -69,23 +70,23 @@ COMPATIBLE = (
     _guided("tool_call_parseable", guided.tool_call_parseable, "1 if there is anything like a call", holes.TOOL_CALL_PARSEABLE),
     Named(
         "json_answer",
-        json_answer,
+        as_known(json_answer),
         Kind.COMPATIBLE,
         "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
         "llm-tool-calling (Apache-2.0), README.md",
         (-0.7, 2.5),
-        tool_use.wants_calls_or_none,
+        is_known,
         "json",
         holes.JSON_ANSWER,
     ),
     Named(
         "legacy_playground_format",
-        legacy_playground_format,
+        as_known(legacy_playground_format),
         Kind.COMPATIBLE,
         "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5",
         "bagel-RL (MIT), the PPO reward of June 2025",
         (-0.5, 1.5),
-        tool_use.wants_calls_or_none,
+        is_known,
         "tagged",
         holes.PLAYGROUND,
     ),

@@ -16,10 +16,12 @@ pair with nothing to count is wholly right. `exact` holds if and only if both sc
 An argument is right when it means the same as the wanted value or as one of `accept` (`values` says when two values mean
 the same; `COMPARATORS` has other rules for single parameters: an expression by its result, code by its syntax tree). One
 that is left out is right when it is `optional` or the wanted value is the schema's default; one given without being asked for is
-passed over when it is the schema's default or listed in `accept`.
+passed over when it is the schema's default or listed in `accept`. A wanted call that says `any_arguments` has nothing to compare:
+there the arguments are right when they obey the schema and it declares them all, and else wholly wrong. Of any other call that is
+not asked here: see `schema.Tool.problems`. Where `any_call` is right, one such call of any tool on offer is wanted.
 
-Nothing here raises on anything that a model wrote, and no tool is run. Whether arguments obey their schema is not asked here: see
-`schema.Tool.problems`.
+Of several alternatives the one that fits best is taken: an exact one, or else the largest sum of both scores, the first of equals.
+Nothing here raises on anything that a model wrote, and no tool is run.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from toolhone.data.doctor.arguments import is_closed
 from toolhone.rewards.assignment import Gains, assign, in_order
 from toolhone.rewards.values import ANYTHING, MISSING, Comparator, Shape, number, same_code, same_number, same_value
-from toolhone.schema import Expect, ExpectedCall, Json, Tool, ToolCall
+from toolhone.schema import ANY_CALL, Expect, ExpectedCall, Json, Tool, ToolCall
 from toolhone.tools.builtin import evaluate
+from toolhone.tools.registry import clipped
 
 MAX_REASONS = 20
+_LONGEST_PROBLEM = 300
 _SCALE = 1_000_000
 """Shares of right arguments are compared in millionths, as whole numbers."""
 
@@ -98,17 +103,26 @@ COMPARATORS: Final[Comparators] = {("calculator", "expression"): same_expression
 
 def judges_calls(expect: Expect) -> bool:
     """Whether the expectation says anything about calls (that is, `match_calls` may be asked)."""
-    return expect.no_call or expect.calls is not None
+    return "calls" in expect.speaks_of
 
 
 def match_calls(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators = COMPARATORS) -> Match:
-    """Compare calls with what a task expects. `tools` supply the schemas (types and defaults); an unknown tool has none."""
+    """Compare calls with what a task expects. `tools` supply the schemas (types and defaults); an unknown tool has none.
+
+    The indices in `pairs` are those of the alternative that fits best.
+    """
     assert judges_calls(expect), "the expectation says nothing about calls; ask judges_calls first"
-    wanted = expect.calls or ()
+    matches = [_match(calls, choice, tools, comparators) for choice in expect.choices]
+    return max(matches, key=lambda match: (match.exact, match.tool_score + match.argument_score))
+
+
+def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators) -> Match:
+    """Compare calls with one right answer."""
+    wanted = expect.wanted
     if not wanted or not calls:
         return _one_sided(calls, wanted)
     strict = expect.order == "strict"
-    judge = _Judge(tuple(calls), wanted, {tool.name: Shape.of(tool.parameters) for tool in tools}, comparators)
+    judge = _Judge(tuple(calls), wanted, {tool.name: tool for tool in tools}, comparators)
     pairs = judge.pairs(strict)
     size = max(len(wanted), len(calls))
     named = [pair for pair in pairs if pair.wanted is not None and pair.got is not None]
@@ -131,18 +145,19 @@ def _shortened(reasons: Sequence[str]) -> tuple[str, ...]:
 
 
 class _Fault(NamedTuple):
-    """An argument that is not right; `MISSING` stands for "left out" and for "not wanted"."""
+    """An argument that is not right; `MISSING` stands for "left out" and for "not wanted". `problem`: what the schema says."""
 
     name: str
     got: Json
     wanted: Json
+    problem: str = ""
 
 
 @dataclass(frozen=True)
 class _Judge:
     calls: tuple[ToolCall, ...]
     wanted: tuple[ExpectedCall, ...]
-    shapes: Mapping[str, Shape]
+    tools: Mapping[str, Tool]
     comparators: Comparators
 
     def pairs(self, strict: bool) -> list[Pair]:
@@ -153,7 +168,7 @@ class _Judge:
             pairs = []
             for name in dict.fromkeys(call.name for call in self.wanted):
                 rows = [i for i, call in enumerate(self.wanted) if call.name == name]
-                pairs += self._best(rows, [j for j, call in enumerate(self.calls) if call.name == name], assign)
+                pairs += self._best(rows, [j for j, call in enumerate(self.calls) if self._is_of(call, name)], assign)
         wanted, got = {pair.wanted for pair in pairs}, {pair.got for pair in pairs}
         missing = [Pair(i, None) for i in range(len(self.wanted)) if i not in wanted]
         return [
@@ -169,16 +184,22 @@ class _Judge:
         chosen = [table[row][column] for row, column in choose(gain)]
         return [pair for pair in chosen if pair is not None]
 
+    def _is_of(self, call: ToolCall, name: str) -> bool:
+        """Whether a call is of the tool of this name; that of `ANY_CALL` is the name of every tool on offer."""
+        return call.name in self.tools if name == ANY_CALL.name else call.name == name
+
     def _pair(self, i: int, j: int) -> Pair | None:
         """Wanted call i with given call j, or None where their names differ."""
         call, wanted = self.calls[j], self.wanted[i]
-        if call.name != wanted.name:
+        if not self._is_of(call, wanted.name):
             return None
         faults = self._faults(call, wanted)
         counted = len(wanted.arguments) + sum(fault.wanted is MISSING for fault in faults)
         return Pair(i, j, counted - len(faults), counted)
 
     def _faults(self, call: ToolCall, wanted: ExpectedCall) -> list[_Fault]:
+        if wanted.any_arguments:
+            return [_Fault("", MISSING, MISSING, problem) for problem in self._problems(call)]
         faults = []
         for name, value in wanted.arguments.items():
             got = call.arguments.get(name, MISSING)
@@ -193,6 +214,15 @@ class _Judge:
                 faults += [] if right else [_Fault(name, got, MISSING)]
         return faults
 
+    def _problems(self, call: ToolCall) -> list[str]:
+        """What the schema of its tool has against a call; an unknown tool has none."""
+        tool = self.tools.get(call.name)
+        if tool is None:
+            return []
+        declared = tool.parameters.get("properties") or {}
+        undeclared = [name for name in call.arguments if name not in declared] if is_closed(tool) else []
+        return [*tool.problems(call.arguments), *(f"there is no argument {show(name)}" for name in undeclared)]
+
     def _accepted(self, tool: str, name: str, got: Json, values: Sequence[Json]) -> bool:
         compare = self.comparators.get((tool, name))
         shape = self._shape(tool).property(name)
@@ -203,7 +233,7 @@ class _Judge:
         return default is not MISSING and self._accepted(tool, name, value, [default])
 
     def _shape(self, tool: str) -> Shape:
-        return self.shapes.get(tool, ANYTHING)
+        return Shape.of(self.tools[tool].parameters) if tool in self.tools else ANYTHING
 
     def reasons(self, pairs: Sequence[Pair], strict: bool) -> Iterator[str]:
         for pair in pairs:
@@ -219,6 +249,8 @@ class _Judge:
 
 def _sentence(pair: Pair, fault: _Fault, calls: Sequence[ToolCall]) -> str:
     name = calls[pair.got or 0].name
+    if fault.problem:
+        return f"{name}: {clipped(fault.problem, _LONGEST_PROBLEM)}"
     if fault.got is MISSING:
         return f"{name}: {fault.name!r} is missing, wanted {show(fault.wanted)}"
     wanted = "not wanted" if fault.wanted is MISSING else f"wanted {show(fault.wanted)}"
@@ -231,7 +263,9 @@ def _accept(wanted: ExpectedCall, name: str) -> list[Json]:
 
 
 def show_call(call: ToolCall | ExpectedCall) -> str:
-    """A call on one line, long values shortened: `weather(city='Paris')`."""
+    """A call on one line, long values shortened: `weather(city='Paris')`; `weather(...)` for any arguments."""
+    if isinstance(call, ExpectedCall) and call.any_arguments:
+        return f"{call.name[:80]}(...)" if call.name else "a call of any tool"
     return f"{call.name[:80]}({', '.join(f'{str(name)[:80]}={show(value)}' for name, value in call.arguments.items())})"
 
 

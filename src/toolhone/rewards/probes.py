@@ -1,8 +1,10 @@
 """A few tasks of every kind, for attacking a reward without a task file: one call, several, nested values, none, and answers.
 
     attack(reward, PROBES, Tagged())
+    attack(reward, OPEN_PROBES, Tagged())     # any call, any arguments, several right answers
 
-They are made so that every attack of `attacks` applies to some of them. Nobody is trained or measured on them.
+They are made so that every attack of `attacks` applies to some of `PROBES`. A reward that reads wanted calls for itself knows
+nothing of the others. Nobody is trained or measured on them.
 """
 
 from __future__ import annotations
@@ -86,3 +88,29 @@ PROBES: Final[tuple[Task, ...]] = (
     _task("answer_alone", "Ann has 3 boxes of 12 eggs and eats 5. How many are left?", _TOOLS, answer="31"),
     _task("answer_in_words", "Which city is warmer today, Rome or Oslo? Say its name.", _TOOLS, answer="Rome"),
 )
+
+OPEN_PROBES: Final[tuple[Task, ...]] = (
+    _task("any_call", "Do whatever of this helps me most before my trip to Lima!", _TOOLS, any_call=True),
+    _task(
+        "any_arguments",
+        "Find out something about the weather, and compute something.",
+        _TOOLS,
+        calls=[{"name": "weather", "any_arguments": True}, {"name": "calculator", "any_arguments": True}],
+    ),
+    _task(
+        "one_of_two_tools",
+        "What is 6 times 8?",
+        [*_TOOLS, _PYTHON],
+        calls=[_call("calculator", expression="6 * 8")],
+        alternatives=[{"calls": [_call("python", code="print(6 * 8)")]}],
+    ),
+    _task(
+        "ask_or_book",
+        "Book a table for 2 at Da Noi.",
+        _TOOLS,
+        calls=[_call("book_table", guests=2, place={"name": "Da Noi"})],
+        alternatives=[{"no_call": True}],
+    ),
+    _task("answer_in_wordings", "How many days has a week?", _TOOLS, answer="7", alternatives=[{"answer": "seven"}]),
+)
+"""Tasks that leave something open."""

@@ -18,7 +18,8 @@ from toolhone.backends.base import StopReason
 from toolhone.dialects.base import Problem, Syntax
 from toolhone.episodes.episode import Ending, Episode
 from toolhone.episodes.policy import Turn
-from toolhone.schema import Json, Task, Tool, ToolCall
+from toolhone.rewards.matching import judges_calls, match_calls
+from toolhone.schema import ANY_CALL, ExpectedCall, Json, Task, Tool, ToolCall
 from toolhone.tools.registry import Outcome, ToolResult
 
 PLAIN_REPLY = "I can answer that without any help: it is a pleasure to talk to you."
@@ -43,8 +44,20 @@ class Scene:
 
     @cached_property
     def wanted(self) -> tuple[ToolCall, ...]:
-        """The wanted calls; empty where none is wanted."""
-        return tuple(ToolCall(call.name, call.arguments) for call in self.task.expect.calls or ())
+        """The wanted calls of the first right answer; empty where none is wanted. What it leaves open is made up."""
+        return tuple(map(self._instance, self.task.expect.wanted))
+
+    def _instance(self, call: ExpectedCall) -> ToolCall:
+        """A call that is as wanted."""
+        if not call.any_arguments:
+            return ToolCall(call.name, call.arguments)
+        tools = [tool for tool in self.task.tools if call.name in (tool.name, ANY_CALL.name)]
+        return sample_call(tools[0]) if tools else ToolCall(call.name)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another call than the wanted one, or another value, may be right as well."""
+        return any(call.any_arguments for call in self.task.expect.wanted) or bool(self.task.expect.alternatives)
 
     @cached_property
     def reply(self) -> str | None:
@@ -57,6 +70,10 @@ class Scene:
     def gold(self) -> Said:
         """What earns most. `DialectError` where the syntax cannot write it."""
         return self.calling(self.wanted) if self.wanted else Said((self.saying(self.reply or ""),))
+
+    def has_right_calls(self, said: Said) -> bool:
+        """Whether the calls that are made there are right."""
+        return judges_calls(self.task.expect) and match_calls(self.play(said).calls, self.task.expect, self.task.tools).exact
 
     def calling(self, calls: Sequence[ToolCall], content: str | None = None) -> Said:
         """A turn with these calls, and where the task expects an answer, a second one with it."""

@@ -19,7 +19,7 @@ from toolhone.dialects.base import Problem
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.final_answer import without_echoes
 from toolhone.rewards.marks import forged
-from toolhone.rewards.matching import Match, match_calls
+from toolhone.rewards.matching import Match, judges_calls, match_calls
 from toolhone.schema import ExpectedCall, Json, Task, Tool, ToolCall
 from toolhone.tools.registry import Outcome
 
@@ -56,7 +56,7 @@ class Seen:
     def made(self) -> list[Made]:
         """All calls that could be read, in their order; those of a last turn that answers by a call are the answer, not calls."""
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
-        wanted = self.task.expect.calls or ()
+        wanted = self.task.expect.wanted
         made = []
         for index, turn in enumerate(self.episode.turns):
             results = self.episode.results[index] if index < len(self.episode.results) else ()
@@ -87,10 +87,9 @@ class Seen:
     @cached_property
     def excess(self) -> int:
         """Calls beyond the number of wanted ones; where nothing is said about calls, repetitions of the same call."""
-        expect = self.task.expect
-        if expect.calls is None and not expect.no_call:
+        if not judges_calls(self.task.expect):
             return sum(call in self.calls[:index] for index, call in enumerate(self.calls))
-        return max(0, len(self.calls) - len(expect.calls or ()))
+        return max(0, len(self.calls) - len(self.task.expect.wanted))
 
     @property
     def failed(self) -> int:
@@ -155,7 +154,8 @@ def _descriptions(schema: Json) -> Iterator[str]:
 
 
 def _asked_for(call: ToolCall, wanted: Sequence[ExpectedCall]) -> bool:
-    return any(call.name == one.name and call.arguments == one.arguments for one in wanted)
+    known = [one for one in wanted if not one.any_arguments]
+    return any(call.name == one.name and call.arguments == one.arguments for one in known)
 
 
 def _fits(call: ToolCall, tools: Mapping[str, Tool]) -> bool:

@@ -11,7 +11,7 @@ Wanted and given calls are aligned in the best way and compared as `matching` an
 scores are divided by the larger number of calls. Arguments that break the schema count half (`"5"` for 5 means the same and does
 not run); credit for a last turn that could not be read, or was cut off, is halved; neither is ever exact. Where no call is
 wanted, plain text earns 1, a call -1, a broken attempt -0.5, and nothing at all (blank, only the question again, cut off, a call
-hidden in the text) 0.
+hidden in the text) 0. Where several answers are right, an episode is judged by the one that it comes closest to (`choosing`).
 
 What was done besides costs, in parts of their own (`FINES`): silence where a call is wanted, each call too many, each call that
 failed, each turn that could not be read, marks that only templates write, long text where text was not asked for. `final_answer`
@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolhone.episodes.episode import Episode
+from toolhone.rewards.choosing import settled
 from toolhone.rewards.final_answer import stated
 from toolhone.rewards.marks import hidden_call
 from toolhone.rewards.matching import judges_calls
@@ -88,7 +89,7 @@ def tool_use(task: Task, episode: Episode) -> Parts:
     """Everything the task asks for."""
     if not judges(task):
         return {}
-    seen = Seen(task, episode)
+    seen = Seen(settled(task, episode), episode)
     calls = _calls(seen, GRADED) if judges_calls(task.expect) else {}
     answer = {"answer": _answer(seen)} if judges_answers(task) else {}
     share = 0.5 if calls and answer else 1.0
@@ -114,10 +115,10 @@ def working_calls(task: Task, episode: Episode) -> Parts:
     """The wanted calls that worked, and those of them that are right."""
     if not judges_calls(task.expect):
         return {}
-    seen = Seen(task, episode)
-    if task.expect.no_call:
+    seen = Seen(settled(task, episode), episode)
+    if seen.task.expect.no_call:
         return {"no_call": _no_call(seen), **_fines(seen)}
-    size = max(len(seen.calls), len(task.expect.calls or ()))
+    size = max(len(seen.calls), len(seen.task.expect.wanted))
     working = [
         pair for pair in seen.match.pairs if pair.wanted is not None and pair.got is not None and seen.counted[pair.got].works
     ]
@@ -130,14 +131,14 @@ def right_answer(task: Task, episode: Episode) -> Parts:
     """The final answer."""
     if not judges_answers(task):
         return {}
-    seen = Seen(task, episode)
+    seen = Seen(settled(task, episode), episode)
     return {"answer": _answer(seen), **_fines(seen)}
 
 
 def _judged(task: Task, episode: Episode, shares: Shares) -> Parts:
     if not judges_calls(task.expect):
         return {}
-    seen = Seen(task, episode)
+    seen = Seen(settled(task, episode), episode)
     return {**_calls(seen, shares), **_fines(seen)}
 
 
@@ -146,7 +147,7 @@ def _calls(seen: Seen, shares: Shares) -> Parts:
     if seen.task.expect.no_call:
         return {"no_call": _no_call(seen)}
     match, whole = seen.match, 0.5 if seen.broken else 1.0
-    size = max(len(seen.calls), len(seen.task.expect.calls or ()))
+    size = max(len(seen.calls), len(seen.task.expect.wanted))
     fitting = sum(pair.share * (1.0 if seen.counted[pair.got].fits else 0.5) for pair in match.pairs if pair.got is not None)
     parts = {
         "tools": shares.tools * match.tool_score * whole,
@@ -169,7 +170,7 @@ def _answer(seen: Seen) -> float:
 
 
 def _fines(seen: Seen) -> Parts:
-    calls_wanted = bool(seen.task.expect.calls)
+    calls_wanted = bool(seen.task.expect.wanted)
     counts = {
         "silence": float(calls_wanted and not seen.made and not seen.unreadable),
         "spurious": 0 if seen.task.expect.no_call else seen.excess,

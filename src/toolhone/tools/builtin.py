@@ -17,16 +17,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
-from toolhone.tools.registry import Outcome
-from toolhone.tools.sandbox import shared_sandbox
+from toolhone.tools.registry import AT_ONCE_MARK, Outcome
+from toolhone.tools.sandbox import shared_sandbox, usual_workers
 from toolhone.tools.worlds import MAX_RESULTS, SearchWorld, Unit, WeatherWorld
 
+F = TypeVar("F", bound=Callable[..., Json])
 FUNCTIONS = (
     *("abs", "round", "min", "max", "pow", "sqrt", "cbrt", "exp", "log", "ln", "log2", "log10", "floor", "ceil"),
     *("sin", "cos", "tan", "asin", "acos", "atan", "degrees", "radians", "hypot", "factorial", "gcd", "lcm", "comb"),
@@ -68,6 +69,13 @@ def evaluate(expression: str) -> float | int:
     return result.value
 
 
+def _sandboxed(function: F) -> F:
+    """Mark a function of which no more calls run at once than the sandbox has workers: to wait for one is no part of a call."""
+    setattr(function, AT_ONCE_MARK, usual_workers())
+    return function
+
+
+@_sandboxed
 def calculator(expression: str) -> float | int:
     """Evaluate an arithmetic expression and return the number.
 
@@ -81,6 +89,7 @@ def calculator(expression: str) -> float | int:
     return value
 
 
+@_sandboxed
 def python(code: str) -> str:
     """Run a Python program and return what it prints, or the value of its last expression if it prints nothing.
 

@@ -11,10 +11,10 @@
 
     registry = make_registry(["calculator", "tools.py:area"], Path.cwd())
 
-An object with something to run may also hold `"limits": {"timeout", "max_chars", "max_calls"}` and `"cache": true` (`journal.py`).
-Tools that ask an address or run a program are off until they are allowed by name: their calls end as REFUSED, and neither a
-variable of the environment nor the program is looked for. A Python file or module is executed: it is the user's own code, with all
-rights. Mistakes are a `ConfigError` or a `DataError`.
+An object with something to run may also hold `"limits": {"timeout", "max_chars", "max_calls", "at_once"}` and `"cache": true`
+(`journal.py`). Tools that ask an address or run a program are off until they are allowed by name: their calls end as REFUSED, and
+neither a variable of the environment nor the program is looked for. A Python file or module is executed: it is the user's own code,
+with all rights. Mistakes are a `ConfigError` or a `DataError`.
 """
 
 from __future__ import annotations

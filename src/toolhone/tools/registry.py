@@ -28,7 +28,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar, cast, overload
 
@@ -44,6 +45,8 @@ Source = Tool | Mapping[str, Json] | Callable[..., Json] | str
 """What a tool is made of: a tool, a tool object, a Python function, or the name of a built-in tool."""
 
 TOOL_MARK = "__toolhone_tool__"
+AT_ONCE_MARK = "__toolhone_at_once__"
+"""On a function: `Limits.at_once` where nothing else is said."""
 _THREADS = 16
 
 
@@ -83,11 +86,15 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one tool. None: those of the registry, and any number of calls. `max_calls` counts the calls in one registry."""
+    """Limits of one tool. None: those of the registry, and any number of calls. `max_calls` counts the calls in one registry.
+
+    at_once: how many calls run at the same time in one registry; the others wait, and their waiting is no part of `timeout`.
+    """
 
     timeout: float | None = None
     max_chars: int | None = None
     max_calls: int | None = None
+    at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,8 @@ class Registry:
             if found := journal.recall(call, entry.implementation):
                 return (found.outcome, found.content, found.value), True
         timeout = self._timeout if entry.limits.timeout is None else entry.limits.timeout
-        return _in_thread(functools.partial(entry.called, call.arguments), timeout), False
+        with entry.gate:
+            return _in_thread(functools.partial(entry.called, call.arguments), timeout), False
 
     def _refusal(self, entry: _Entry) -> str:
         if any(journal.answers_all for journal in self._journals):
@@ -228,11 +236,15 @@ _Ended = tuple[Outcome, str, Json]
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tool, what runs for it, and what that takes: the type of each parameter (None: any), or nothing known."""
+    """A tool, what runs for it, and what that takes: the type of each parameter (None: any), or nothing known.
+
+    `gate` is open for as many calls as may run at the same time.
+    """
 
     tool: Tool
     implementation: Implementation | None
     accepts: Adapters | None
+    gate: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     @staticmethod
     def of(tool: Tool) -> _Entry:
@@ -240,7 +252,8 @@ class _Entry:
             return _Entry(tool, None, None)
         made = tool.function if isinstance(tool.function, Implementation) else Implementation(tool.function)
         accepts = adapters_of(made.function) if made.accepts is None else dict.fromkeys(made.accepts)
-        return _Entry(tool, made, accepts)
+        at_once = made.limits.at_once or getattr(made.function, AT_ONCE_MARK, None)
+        return _Entry(tool, made, accepts, threading.Semaphore(at_once) if at_once else nullcontext())
 
     @property
     def limits(self) -> Limits:

@@ -201,6 +201,11 @@ class Sandbox:
         }
 
 
+def usual_workers() -> int:
+    """How many workers a sandbox has at most where nothing else is said."""
+    return max(4, os.cpu_count() or 1)
+
+
 @cache
 def shared_sandbox() -> Sandbox:
     """The sandbox with the default limits that the built-in tools share; its workers start at the first run."""
@@ -218,7 +223,7 @@ def _home() -> int:
 
 def _open_pool(deadline: float, workers: int) -> monty.Monty:
     pool = monty.Monty(
-        max_processes=workers or max(4, os.cpu_count() or 1),
+        max_processes=workers or usual_workers(),
         request_timeout=deadline,
         max_checkouts_per_worker=_CHECKOUTS_PER_WORKER,
         feed_duration_limit_grace=GRACE,

@@ -65,6 +65,7 @@ class Engine:
         self.max_context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
         width = int(getattr(model.config.get_text_config(), "hidden_size", SMALL + 1))
         self.small = self.device.type == "cpu" and width <= SMALL
+        self._drops = False
         self.head = _find_head(self)
         self.shares_prefixes = self.head.split and not options.gradient_checkpointing and _sharing_is_exact(self)
 
@@ -74,6 +75,7 @@ class Engine:
 
     def learning(self, on: bool) -> None:
         """Switch LoRA's dropout. The model itself is in training mode only where activation checkpointing asks for it."""
+        self._drops = on and self.lora is not None and self.lora.dropout > 0
         self.model.train(on and self.options.gradient_checkpointing)
         for part in self.model.modules():
             if isinstance(part, LoraLayer):
@@ -120,7 +122,18 @@ class Engine:
             raise CapabilityError(f"a sequence of {longest} tokens does not fit the model's context of {self.max_context}")
 
     def logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
-        """float32 [rows, longest row]: log p(token t | tokens < t) at masked positions, 0 elsewhere."""
+        """float32 [rows, longest row]: log p(token t | tokens < t) at masked positions, 0 elsewhere.
+
+        Rows that are the same run once: the episodes of a group often say the same. Under dropout each runs by itself.
+        """
+        places: dict[tuple[bytes, bytes], int] = {}
+        lines = [places.setdefault((row.tokens.tobytes(), row.mask.tobytes()), len(places)) for row in rows]
+        if len(places) == len(rows) or self._drops or self.model.training:
+            return self._logprobs(rows, temperature)
+        different = [rows[lines.index(place)] for place in range(len(places))]
+        return self._logprobs(different, temperature)[torch.tensor(lines, device=self.device)]
+
+    def _logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         tokens, mask, _ = padded(rows)
         self.check_length(tokens.shape[1])
         ids = torch.from_numpy(tokens).to(self.device)

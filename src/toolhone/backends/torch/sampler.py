@@ -1,7 +1,8 @@
 """`TorchSampler`: batched sampling from one fixed policy, with the log-probability of every sampled token.
 
-Prompts are left-padded and prefilled once each (their samples share the prefill), rows that have stopped leave the batch, and
-each row has a random stream of its own, so that what else is in the batch does not change a sample. It holds either the
+Prompts are left-padded, and each different one is prefilled once (its samples share the prefill, and so do the episodes of a group),
+rows that have stopped leave the batch, and each row has a random stream of its own, so that what else is in the batch does not
+change a sample. It holds either the
 trainer's live weights or, once training has moved on, its own copy of those it was made with.
 """
 
@@ -41,7 +42,8 @@ class TorchSampler:
         return self._engine.vocabulary
 
     def stream(self) -> Stream:
-        return BatchStream(self)
+        """Each poll samples one batch: what is in it can go on (its tools run) before the next is begun."""
+        return BatchStream(self, lambda prompts, params: next(_prompt_batches(prompts, params)))
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
         results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
@@ -128,18 +130,21 @@ class _Decode:
     def _prefill(self) -> tuple[torch.Tensor, Any, torch.Tensor]:
         from transformers import DynamicCache
 
-        width = max(len(prompt) for prompt in self.prompts)
-        ids = torch.zeros((len(self.prompts), width), dtype=torch.long)
-        mask = torch.zeros((len(self.prompts), width), dtype=torch.long)
-        for line, prompt in enumerate(self.prompts):
+        places: dict[tuple[int, ...], int] = {}
+        lines = [places.setdefault(tuple(prompt), len(places)) for prompt in self.prompts]
+        width = max(map(len, places))
+        ids = torch.zeros((len(places), width), dtype=torch.long)
+        mask = torch.zeros((len(places), width), dtype=torch.long)
+        for line, prompt in enumerate(places):
             ids[line, width - len(prompt) :] = torch.as_tensor(list(prompt))
             mask[line, width - len(prompt) :] = 1
         cache = DynamicCache(config=self.engine.model.config)
         device = self.engine.device
         logits, mask = self._run_model(ids.to(device), cache, mask.to(device))
-        if self.copies > 1:
-            cache.batch_repeat_interleave(self.copies)
-            logits, mask = (part.repeat_interleave(self.copies, dim=0) for part in (logits, mask))
+        if self.rows > len(places):
+            index = torch.tensor([line for line in lines for _ in range(self.copies)], device=device)
+            cache.batch_select_indices(index)
+            logits, mask = logits[index], mask[index]
         return logits, cache, mask
 
     def _forward(self, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -45,7 +45,7 @@ def _argument_faults(field: str, call: ToolCall, tool: Tool) -> Iterator[Fault]:
     for problem in problems_of(tool, arguments):
         yield Kind.BAD_ARGUMENTS, field, f"{call.name}, {problem[:200]}", _wanted(tool, problem)
     properties = tool.parameters.get("properties") or {}
-    for name in arguments if _is_closed(tool) else ():
+    for name in arguments if is_closed(tool) else ():
         if name not in properties:
             what = f"{call.name} declares no argument {name!r}{nearest(name, properties)}"
             right = f"wanted {_one_of(properties)}, or 'additionalProperties': true in its schema"
@@ -179,7 +179,7 @@ def without_schema_nulls(schema: Json) -> Json:
     return kept
 
 
-def _is_closed(tool: Tool) -> bool:
+def is_closed(tool: Tool) -> bool:
     """Whether the schema names all arguments: it says nothing that could let others in."""
     return "properties" in tool.parameters and not tool.parameters.keys() & _OPENING
 

@@ -7,16 +7,17 @@ Made for evaluation: a row gives a task and no conversation. The beginning of it
 answer means:
 
 * simple, multiple, parallel: the calls, in any order, with all values that are accepted (`bfcl_answers`).
-* irrelevance: no call is right; these have no file of answers.
+* irrelevance: no call is right; relevance: one call is, of whichever tool on offer. These have no file of answers.
 * multi_turn: several user turns, each with its calls, in order (`bfcl_turns`). BFCL itself compares the states that calls lead
   to.
-* web_search: a final text that carries the answer.
+* web_search, memory: a final text that carries the answer, in one of its wordings. A question about a memory is three tasks, one
+  for the tools of each kind of memory, as BFCL has it (`memory_kv`, `memory_rec_sum`, `memory_vector`).
 
-Skipped, since a task cannot say it: `live_relevance` (any call is right), `memory` (earlier conversations fill a memory, and are
-in other files) and web searches with several accepted wordings. A right answer that its own tool does not allow is kept and
-noted; so are the long contexts, whose long texts BFCL's code makes up. Values of Java and JavaScript questions are JSON values of
-the declared types, where BFCL's checker wants them as source text. Official scores come from the package `bfcl-eval`. Format:
-Patil et al., ICML 2025.
+Kept and noted: a right answer that its own tool does not allow; the long contexts, whose long texts BFCL's code makes up; questions
+about a memory, which conversations in other files fill (without them the answer can only be guessed). Skipped, since nothing is
+right there: those conversations themselves, and a parameter for which no value is accepted. Values of Java and JavaScript questions
+are JSON values of the declared types, where BFCL's checker wants them as source text. Official scores come from the package
+`bfcl-eval`. Format: Patil et al., ICML 2025.
 """
 
 from __future__ import annotations
@@ -42,22 +43,23 @@ ABOUT = About(
     link="https://github.com/ShishirPatil/gorilla/tree/main/berkeley-function-call-leaderboard",
     licence="Apache-2.0",
     rows="4,696",
-    teaches="measures calls: one, several, none, over several turns, with accepted values",
+    teaches="measures calls: one, several, any, none, over several turns, with accepted values; and answers",
     only_tasks=True,
 )
 USES: frozenset[str] = frozenset()
+EMPTY_MEMORY = "a memory that conversations in other files fill"
 LONG_CONTEXT = "a long context that BFCL's code makes up and the file does not hold"
 _CATEGORY = re.compile(r"([a-z_]+?)_\d")
 _NO_CALL = ("irrelevance", "live_irrelevance")
+_ANY_CALL = "live_relevance"
+_MEMORY, _MEMORIES = "memory", ("kv", "rec_sum", "vector")
 
 
 class Reason(StrEnum):
     """Why a row is skipped; besides these, the reasons of `offered`, `bfcl_answers` and `possible_answers`."""
 
     NOT_THIS_FORMAT = "not a BFCL row"
-    ANY_CALL = "a question for which any call is right"
-    MEMORY = "a question about a memory that earlier conversations fill"
-    WORDINGS = "a question with several accepted wordings of the answer"
+    PREREQUISITE = "a conversation that fills a memory, in which nothing is right or wrong"
 
 
 class Repair(StrEnum):
@@ -90,19 +92,19 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     tally, beside = Tally(), _Beside(Answers(path), Documents(path), LooseTools())
     for line, record in read_records(path):
         try:
-            task, repairs = _task(record, beside)
-            notes = _notes(task)
+            tasks, repairs = _tasks(record, beside)
+            notes = _notes(tasks[0])
         except Skip as skip:
             tally.skip(line, skip)
             continue
-        tally.keep_tasks([task], repairs)
+        tally.keep_tasks(tasks, repairs)
         for note in notes:
             tally.note(note)
     return tally.loaded()
 
 
-def _task(record: Record, beside: _Beside) -> tuple[Task, set[str]]:
-    """The task of a row and how it was mended."""
+def _tasks(record: Record, beside: _Beside) -> tuple[list[Task], set[str]]:
+    """The task of a row, or one for each kind of memory, and how the row was mended."""
     found = _CATEGORY.match(str(record.get("id")))
     if not _is_row(record) or found is None:
         raise Skip(Reason.NOT_THIS_FORMAT, f"id {record.get('id')!r:.40}, keys {sorted(record)}")
@@ -110,19 +112,35 @@ def _task(record: Record, beside: _Beside) -> tuple[Task, set[str]]:
     if category.startswith("multi_turn"):
         task, repairs, cut = turns_task(identity, record, beside.answers.of(identity), beside.documents)
         repairs |= {Repair.CUT} if cut else set()
-    elif category in ("memory", "memory_prereq"):
-        raise Skip(Reason.MEMORY)
-    elif category == "live_relevance":
-        raise Skip(Reason.ANY_CALL)
+    elif category == "memory_prereq":
+        raise Skip(Reason.PREREQUISITE)
+    elif category == _MEMORY:
+        return _memory_tasks(record, beside)
     elif category == "web_search":
         tools, repairs = beside.documents.of(record.get("involved_classes"))
-        expect = Expect(answer=_one_wording(beside.answers.of(identity)))
-        task = Task(identity, _messages(record), tools, expect)
+        task = Task(identity, _messages(record), tools, _expect_answer(beside.answers.of(identity)))
+    elif category == _ANY_CALL:
+        tools, repairs = beside.tools.read(record.get("function"))
+        task = Task(identity, _messages(record), tools, Expect(any_call=True))
     else:
         tools, repairs = beside.tools.read(record.get("function"))
         truth = None if category in _NO_CALL else beside.answers.of(identity)
         task = Task(identity, _messages(record), tools, _expect_calls(truth, tools))
-    return replace(task, category=category, source=NAME), repairs
+    return [replace(task, category=category, source=NAME)], repairs
+
+
+def _memory_tasks(record: Record, beside: _Beside) -> tuple[list[Task], set[str]]:
+    """A question about a memory, for the tools of each kind of memory; the world names the memory."""
+    messages, expect = _messages(record), _expect_answer(beside.answers.of(record["id"]))
+    tasks, repairs = [], set[str]()
+    for kind in _MEMORIES:
+        tools, mended = beside.documents.of([f"MemoryAPI_{kind}"])
+        category = f"{_MEMORY}_{kind}"
+        identity = record["id"].replace(_MEMORY, category, 1)
+        world = {"scenario": record.get("scenario")}
+        tasks.append(Task(identity, messages, tools, expect, world=world, category=category, source=NAME))
+        repairs |= mended
+    return tasks, repairs
 
 
 def _messages(record: Record) -> tuple[Message, ...]:
@@ -132,12 +150,12 @@ def _messages(record: Record) -> tuple[Message, ...]:
     return messages_of(record["question"][0])
 
 
-def _one_wording(truth: Json) -> str:
+def _expect_answer(truth: Json) -> Expect:
+    """The answer in the first of its wordings, or in one of the others."""
     if not isinstance(truth, list) or not truth:
         raise Skip(AnswerReason.BAD_ANSWER, f"wanted a list of texts, got {truth!r:.60}")
-    if len(truth) > 1:
-        raise Skip(Reason.WORDINGS, f"{truth!r:.80}")
-    return str(truth[0])
+    first, *others = dict.fromkeys(map(str, truth))
+    return Expect(answer=first, alternatives=tuple(Expect(answer=other) for other in others))
 
 
 def _expect_calls(truth: Json, tools: Sequence[Tool]) -> Expect:
@@ -151,7 +169,8 @@ def _expect_calls(truth: Json, tools: Sequence[Tool]) -> Expect:
 
 def _notes(task: Task) -> list[str]:
     """What to count of a task that is kept."""
-    notes: list[str] = [LONG_CONTEXT] if task.category == "multi_turn_long_context" else []
+    notes = [LONG_CONTEXT] if task.category == "multi_turn_long_context" else []
+    notes += [EMPTY_MEMORY] if task.category.startswith(_MEMORY) else []
     expects = task.expects or (task.expect,)
     gold = [ToolCall(call.name, call.arguments) for expect in expects for call in expect.calls or ()]
     return [*notes, MISFIT] if gold and not is_allowed(gold, task.tools) else notes

@@ -31,6 +31,9 @@ FOLDER = "multi_turn_func_doc"
 FILES: Mapping[str, str] = {
     "GorillaFileSystem": "gorilla_file_system",
     "MathAPI": "math_api",
+    "MemoryAPI_kv": "memory_kv",
+    "MemoryAPI_rec_sum": "memory_rec_sum",
+    "MemoryAPI_vector": "memory_vector",
     "MessageAPI": "message_api",
     "TicketAPI": "ticket_api",
     "TradingBot": "trading_bot",

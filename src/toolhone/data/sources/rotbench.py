@@ -10,17 +10,16 @@ results; a thought becomes the turn's reasoning. The tools are those of the syst
 style, is left out, and so are its two tools that are no tools: `ask_to_user` becomes a question in words, `finish` the final
 answer, so that where one of them is right next, no call is expected. All this is counted as a repair.
 
-The last turn lists every right action. Those with the same tool become one expected call with further accepted values (where
-several arguments differ, their mixtures are accepted too). Where other tools are right as well, a task cannot say so: the first
-tool is expected, the row is counted as a note, and its category is `several_right` instead of the scenario. A value that the data
-leave open (`None`) is noted, too. Format: Ye et al. 2024, arXiv:2401.08326.
+The last turn lists every right action: the first that fits the tools is expected, the others are its alternatives. A right action
+that breaks its tool's schema is left out where another is left (counted). A value that the data leave open (`None`) is noted, since
+a task cannot say that. Format: Ye et al. 2024, arXiv:2401.08326.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from toolhone.data.sources.offered import OfferedTools, refuse_misfits
 from toolhone.data.sources.prompt_rows import split_prompt
 from toolhone.dialects.base import Problem
 from toolhone.dialects.json_reading import decode
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 
 NAME = "rotbench"
 ABOUT = About(
@@ -63,13 +62,11 @@ class Repair(StrEnum):
     STYLE = "the prompt of the ReAct style left out"
     WORDS = "a call of ask_to_user or finish taken as words"
     TWICE = "a second, different tool of one name left out"
+    MISFIT = "a right action that does not fit the tools left out, where there are others"
 
 
-class Note(StrEnum):
-    """What a task of a kept row cannot say."""
-
-    OTHER_TOOLS = "other tools are right as well, which a task cannot say"
-    OPEN = "a value that the data leave open with 'None', which a task cannot say"
+OPEN = "a value that the data leave open with 'None', which a task cannot say"
+"""Noted of a kept row."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +94,14 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
         try:
             tools, turns, repairs = _parts(record, offered)
             messages = _messages(turns[:-1], repairs)
-            expect, others = _expectation(_right(turns[-1]), tools, repairs)
+            expect = _expectation(_right(turns[-1]), tools, repairs)
         except Skip as skip:
             tally.skip(line, skip)
             continue
-        category = "several_right" if others else str(record["scenario"])
-        tally.keep_tasks([Task(identity_of(line, record), messages, tools, expect, category=category, source=NAME)], repairs)
-        if others:
-            tally.note(Note.OTHER_TOOLS)
-        if any(value == _NOTHING for call in expect.calls or () for value in call.arguments.values()):
-            tally.note(Note.OPEN)
+        task = Task(identity_of(line, record), messages, tools, expect, category=str(record["scenario"]), source=NAME)
+        tally.keep_tasks([task], repairs)
+        if any(_NOTHING in call.arguments.values() for choice in expect.choices for call in choice.wanted):
+            tally.note(OPEN)
     return tally.loaded()
 
 
@@ -174,31 +169,28 @@ def _right(turn: Record) -> list[ToolCall]:
     return [step_of(str(text)).call for text in listed]
 
 
-def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[str]) -> tuple[Expect, bool]:
-    """The expectation of the first tool, and whether other tools are right as well."""
-    words = right[0].name in (_FINISH, _ASK)
-    others = any((call.name in (_FINISH, _ASK)) != words or (not words and call.name != right[0].name) for call in right)
-    if words:
-        repairs.add(Repair.WORDS)
-        return Expect(no_call=True), others
-    fitting = []
+def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[str]) -> Expect:
+    """The first right action, with the other ones as its alternatives; `Skip` where none fits the tools."""
+    found: list[Expect] = []
+    misfits: list[Skip] = []
     for call in right:
-        if call.name == right[0].name:
-            made, how = mended(call, tools)
-            fitting.append(made)
-            repairs |= how
-    refuse_misfits(fitting, tools)
-    return Expect((together(fitting),)), others
+        try:
+            expect = _one_expectation(call, tools, repairs)
+        except Skip as skip:
+            misfits.append(skip)
+            continue
+        found += [] if expect in found else [expect]
+    if not found:
+        raise misfits[0]
+    repairs |= {Repair.MISFIT} if misfits else set()
+    return replace(found[0], alternatives=tuple(found[1:]))
 
 
-def together(calls: Sequence[ToolCall]) -> ExpectedCall:
-    """One expected call for several right ones of the same tool: the first, with the other values accepted."""
-    first, *rest = calls
-    accept: dict[str, list[Json]] = {}
-    for call in rest:
-        for name, value in call.arguments.items():
-            known = [first.arguments[name]] if name in first.arguments else []
-            if value not in [*known, *accept.get(name, [])]:
-                accept.setdefault(name, []).append(value)
-    optional = tuple(name for name in first.arguments if any(name not in call.arguments for call in rest))
-    return ExpectedCall(first.name, first.arguments, accept, optional)
+def _one_expectation(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> Expect:
+    if call.name in (_FINISH, _ASK):
+        repairs.add(Repair.WORDS)
+        return Expect(no_call=True)
+    made, how = mended(call, tools)
+    refuse_misfits([made], tools)
+    repairs |= how
+    return Expect((ExpectedCall(made.name, made.arguments),))

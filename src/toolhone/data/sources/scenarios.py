@@ -1,7 +1,6 @@
 """Benchmarks with a played user and tools that are not in the file: what is put together so that a row can be a task at all.
 
     tools = tools_of_calls(calls)          # a tool for each name, with the arguments and types that were seen
-    expect = expect_calls([ToolCall("cancel", {"id": "A1"})])
     world = world_of(record, "initial_config")
 
 A tool that is put together from calls has no description; an argument is required if every call has it; a value of several types
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from toolhone.data.files import Record
 from toolhone.data.sources.base import Skip
-from toolhone.schema import Expect, ExpectedCall, Json, Tool, ToolCall
+from toolhone.schema import Json, Tool, ToolCall
 
 FROM_CALLS = "tools put together from the calls of the file"
 BAD_WORLD = "a world that is no object"
@@ -30,11 +29,6 @@ def tools_of_calls(calls: Iterable[ToolCall]) -> tuple[Tool, ...]:
     for call in calls:
         seen.setdefault(call.name, []).append(call.arguments)
     return tuple(Tool(name, "", _object(given)) for name, given in seen.items())
-
-
-def expect_calls(calls: Sequence[ToolCall], answer: str | None = None) -> Expect:
-    """These calls in any order, and where it is known what the final text must carry."""
-    return Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls) or None, answer=answer)
 
 
 def world_of(record: Record, key: str) -> Mapping[str, Json] | None:

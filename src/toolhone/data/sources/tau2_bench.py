@@ -10,9 +10,10 @@ The actions of the agent are expected in any order, and one `communicate_info` i
 the tools are not in the file: tools are put together from all actions of the file (`scenarios`; counted). `initial_state` is the
 task's world.
 
-tau2-bench itself compares data bases, and lets a model judge `nl_assertions`. Where it compares only some arguments of an action
-(`compare_args`), a task expects all of them (noted). A row without actions and without one text to carry is skipped: nothing may
-be changed then, and a task cannot say that. Format: Barres et al. 2025, arXiv:2506.07982.
+tau2-bench itself compares data bases, and lets a model judge `nl_assertions`. Where it compares no arguments of an action
+(`compare_args`), any are right; where it compares only some, a task expects all of them (noted). Of several texts to communicate a
+task without actions holds the first, any other none (counted). A row without actions and texts is skipped: what may not be changed
+is in a data base that is not in the file, and there is nothing else to judge. Format: Barres et al. 2025, arXiv:2506.07982.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pathlib import Path
 
 from toolhone.data.files import Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, expect_calls, listed, tools_of_calls, world_of
+from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls, world_of
 from toolhone.errors import DataError
-from toolhone.schema import Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "tau2_bench"
 ABOUT = About(
@@ -56,6 +57,7 @@ class Repair(StrEnum):
 
     OF_USER = "actions of the user left out"
     OUTPUTS = "several texts to communicate left out, of which a task holds one"
+    FIRST_OUTPUT = "of several texts to communicate only the first is asked for"
 
 
 class Note(StrEnum):
@@ -112,19 +114,20 @@ def _task(record: Record, tools: tuple[Tool, ...], system: tuple[Message, ...]) 
     own = [action for action in actions if not _is_users(action)]
     request, played = _request(record)
     told = listed(_criteria(record), "communicate_info", "evaluation_criteria")
-    answer = str(told[0]) if len(told) == 1 else None
+    answer = str(told[0]) if len(told) == 1 or (told and not own) else None
     if not own and answer is None:
         raise Skip(Reason.NOTHING_EXPECTED)
     task = Task(
         id=f"{NAME}-{record.get('id')}",
         messages=(*system, *_history(record), Message("user", request)),
         tools=tools,
-        expect=expect_calls([_call(action) for action in own], answer),
+        expect=Expect(tuple(map(_expected, own)) or None, answer=answer),
         world=world_of(record, "initial_state"),
         category="played_user" if played else "ticket",
         source=NAME,
     )
-    counted = {FROM_CALLS: True, PLAYED: played, Repair.OF_USER: len(own) < len(actions), Repair.OUTPUTS: len(told) > 1}
+    counted = {FROM_CALLS: True, PLAYED: played, Repair.OF_USER: len(own) < len(actions)}
+    counted |= {Repair.OUTPUTS: len(told) > 1 and bool(own), Repair.FIRST_OUTPUT: len(told) > 1 and not own}
     return task, [repair for repair, holds in counted.items() if holds], [Note.STRICTER] if any(map(_is_loose, own)) else []
 
 
@@ -147,9 +150,17 @@ def _is_users(action: Record) -> bool:
 
 
 def _is_loose(action: Record) -> bool:
-    """Whether not every argument is compared."""
+    """Whether some arguments are compared, but not all."""
     compared = action.get("compare_args")
-    return isinstance(compared, list) and any(name not in compared for name in action["arguments"])
+    return isinstance(compared, list) and bool(compared) and any(name not in compared for name in action["arguments"])
+
+
+def _expected(action: Record) -> ExpectedCall:
+    """The action as an expected call; with any arguments where none are compared."""
+    call = _call(action)
+    if action.get("compare_args") == [] and call.arguments:
+        return ExpectedCall(call.name, any_arguments=True)
+    return ExpectedCall(call.name, call.arguments)
 
 
 def _call(action: Record) -> ToolCall:

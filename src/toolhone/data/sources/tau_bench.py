@@ -8,7 +8,7 @@ The schemas of the tools are not in the file: tools are put together from the ca
 expected actions (`scenarios`; counted). A dialogue that reached its goal (`reward` 1) becomes a conversation, with the tasks of
 its turns; the user's last words, which nobody answers, are left out. One that did not gives a task: the user's instruction is the
 request, the actions are expected in any order, and the final text must carry the output, where there is one. Without actions and
-output it is skipped: nothing may be changed then, and a task cannot say that.
+output it is skipped: what may not be changed is in a data base that is not in the file, and there is nothing else to judge.
 
 A flat text (`messages_display`) writes `None` where a call was; it is skipped unless nobody called anything. The dialogues are
 about the benchmark's own tasks: whoever trains on them cannot measure with tau-bench. Format: Yao et al. 2024, arXiv:2406.12045.
@@ -24,10 +24,10 @@ from pathlib import Path
 from toolhone.data.files import Line, Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.sources.offered import refuse_faults
-from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, expect_calls, listed, tools_of_calls
+from toolhone.data.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "tau_bench"
 ABOUT = About(
@@ -139,7 +139,7 @@ def _task(line: Line, record: Record, tools: tuple[Tool, ...]) -> tuple[Task, li
         id=_identity(line, record),
         messages=(*system, Message("user", request.strip())),
         tools=tools,
-        expect=expect_calls(calls, answer),
+        expect=Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls) or None, answer=answer),
         category="played_user",
         source=NAME,
     )

@@ -11,53 +11,48 @@ of `Finish`; the prompts that ask for another action than before; and the though
 that the path no longer has. The call of `Finish` becomes the final answer. A search that gave up, without a path, or whose
 calls break their tools' schemas is skipped.
 
-Instruction rows name APIs but no arguments, so nobody can say what call is right: they are skipped, and counted under that
-reason. Every record of every file counts as a row, also in files of a folder that are of another format. Format: Qin et al.
-2023, arXiv:2307.16789.
+An instruction file holds queries with the APIs that are right for each, but no arguments: such a row gives a task and no
+conversation (`toolbench_apis`). Every record of every file counts as a row, also in files of a folder that are of another format.
+Format: Qin et al. 2023, arXiv:2307.16789.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from toolhone.data.files import Line, Record, read_records
 from toolhone.data.sources.base import About, Loaded, Options, Skip, Tally
+from toolhone.data.sources.toolbench_apis import ONCE, is_query, query_task, tool_of_api
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
 NAME = "toolbench"
 ABOUT = About(
-    title="ToolBench answer trees",
+    title="ToolBench (answer trees and queries)",
     link="https://github.com/OpenBMB/ToolBench",
     licence="Apache-2.0",
     rows="126,486",
-    teaches="paths of several calls through thousands of web APIs",
+    teaches="paths of several calls through thousands of web APIs; its queries measure the choice among APIs",
 )
 USES: frozenset[str] = frozenset()
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
 _START = 4096
 _FINISH = "Finish"
-_LONGEST_NAME = 64
-_RESERVED = ("from", "class", "return", "false", "true", "id", "and")
-"""Names that ToolBench puts `is_` before, since they mean something in Python."""
-_TYPES = {"STRING": "string", "NUMBER": "number", "BOOLEAN": "boolean", "ARRAY": "array", "OBJECT": "object"}
-"""Of the types in an `api_list`; others (ENUM, DATE, TIME, BINARY, ...) are texts."""
 
 
 class Reason(StrEnum):
     """Why a row is skipped."""
 
     NOT_THIS_FORMAT = "not a ToolBench row"
-    NO_CALLS = "a query without calls: ToolBench instruction files name the APIs but no arguments"
     GAVE_UP = "a search that gave up"
     NO_PATH = "a search without a path to an answer"
     UNREADABLE = "a call whose arguments are not a JSON object"
@@ -84,12 +79,23 @@ def is_whole(path: Path) -> bool:
     return _fills_file(path) and b'"answer_generation"' in _unpacked(path)
 
 
+def holds_queries(path: Path) -> bool:
+    """Whether the first row is a query, which is a task and nothing to learn from."""
+    with closing(_records(path)) as rows:
+        return any(is_query(record) for _, record in islice(rows, 1))
+
+
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001  (every source takes them)
-    """Every search that found an answer, as a conversation with the tasks of its turns."""
+    """Every search that found an answer, as a conversation with the tasks of its turns; every query, as a task."""
     tally = Tally()
     for line, record in _records(path):
+        identity = _identity(path, line)
         try:
-            conversation, repairs = _conversation(record, _identity(path, line))
+            if is_query(record):
+                tally.keep_tasks([query_task(record, identity, NAME)])
+                tally.note(ONCE)
+                continue
+            conversation, repairs = _conversation(record, identity)
         except Skip as skip:
             tally.skip(line, skip)
             continue
@@ -97,7 +103,7 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001  (every source
     return tally.loaded()
 
 
-def _records(path: Path) -> Iterator[tuple[Line, Record]]:
+def _records(path: Path) -> Generator[tuple[Line, Record]]:
     if not path.is_dir():
         yield from _rows(path)
         return
@@ -155,8 +161,6 @@ def _identity(root: Path, line: Line) -> str:
 
 def _conversation(record: Record, identity: str) -> tuple[Conversation, list[Repair]]:
     generation = record.get("answer_generation")
-    if generation is None and "query" in record and record.keys() & {"query_id", "api_list", "relevant APIs"}:
-        raise Skip(Reason.NO_CALLS)
     if not isinstance(generation, dict):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)[:8]}")
     if generation.get("finish_type") == "give_up":
@@ -248,39 +252,3 @@ def _plain(schema: Json) -> Json:
     shown = schema["example_value"]
     kept = {key: value for key, value in schema.items() if key != "example_value"}
     return {**kept, "examples": [shown]} if shown not in ("", None) and schema.get("type") == "string" else kept
-
-
-def tool_of_api(api: Mapping[str, Any]) -> Tool:
-    """An entry of `api_list` as a tool, under the name that ToolBench gives it: `health_for_suivi_colis`."""
-    if not isinstance(api, Mapping) or not api.get("api_name") or not api.get("tool_name"):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"the API {api!r:.60}")
-    required = list(api.get("required_parameters") or [])
-    described = [*required, *(api.get("optional_parameters") or [])]
-    if not all(isinstance(entry, Mapping) and isinstance(entry.get("name"), str) for entry in described):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"a parameter without a name in the API {api['api_name']!r:.60}")
-    properties = {parameter_name(entry["name"]): _property(entry) for entry in described}
-    name = f"{parameter_name(str(api['api_name']))}_for_{_snake(str(api['tool_name']))}"[-_LONGEST_NAME:]
-    needed = [parameter_name(entry["name"]) for entry in required]
-    schema = {"type": "object", "properties": properties, "required": needed}
-    return Tool(name, str(api.get("api_description") or "").strip(), schema)
-
-
-def _property(entry: Mapping[str, Any]) -> Record:
-    kind = str(entry.get("type")).upper()
-    result: Record = {"type": _TYPES.get(kind, "string"), "description": str(entry.get("description") or "").strip()}
-    if kind.startswith("DATE (YYYY-MM-DD)"):
-        result["format"] = "date"
-    if result["type"] == "string" and entry.get("default") not in ("", None):
-        result["examples"] = [str(entry["default"])]
-    return result
-
-
-def parameter_name(name: str) -> str:
-    """A name as ToolBench writes it: small letters, digits and underscores, `is_id` for `id`."""
-    plain = _snake(name)
-    return f"is_{plain}" if plain in _RESERVED else plain
-
-
-def _snake(name: str) -> str:
-    plain = re.sub(r"_+", "_", re.sub(r"[^\u4e00-\u9fa5a-zA-Z0-9_]", "_", name)).strip("_").lower()
-    return f"get_{plain}" if plain[:1].isdigit() else plain

@@ -13,81 +13,16 @@ Every problem found in the input is a `DataError` whose text names the field; ca
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import jsonschema
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from toolhone.errors import DataError, nearest
-from toolhone.signature import schema_of_callable
+from toolhone.schema.tool import Json, Tool
 
-Json = Any
-"""A value that JSON can write."""
+__all__ = ["ANY_CALL", "ROLES", "Conversation", "Expect", "ExpectedCall", "Json", "Message", "Task", "Tool", "ToolCall"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-NO_PARAMETERS: dict[str, Json] = {"type": "object", "properties": {}}
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A tool as the model sees it: name, description, JSON Schema of the arguments; the implementation is optional."""
-
-    name: str
-    description: str = ""
-    parameters: Mapping[str, Json] = field(default_factory=lambda: dict(NO_PARAMETERS))
-    function: Callable[..., Json] | None = field(default=None, compare=False, repr=False)
-
-    @staticmethod
-    def of(source: Tool | Mapping[str, Json] | Callable[..., Json]) -> Tool:
-        """Make a tool of an OpenAI tool object, a bare function object, a Python callable with type hints, or a tool."""
-        if isinstance(source, Tool):
-            return source
-        if isinstance(source, Mapping):
-            return _tool_from_mapping(source)
-        if callable(source):
-            name, description, parameters = schema_of_callable(source)
-            return Tool(name, description, parameters, source)
-        raise DataError(f"a tool must be an object with a 'name', or a Python function; got {type(source).__name__}")
-
-    def to_dict(self) -> dict[str, Json]:
-        """The OpenAI tool object: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
-        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
-        return {"type": "function", "function": function}
-
-    def problems(self, arguments: Mapping[str, Json]) -> list[str]:
-        """What is wrong with these arguments against the schema, one short sentence each; empty when they are right.
-
-        Never raises and never fetches anything: a reference that leads out of the schema is a problem too.
-        """
-        try:
-            errors = sorted(self._validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.path)))
-        except (OverflowError, ValueError, RecursionError, Unresolvable, re.error) as error:
-            return [f"arguments: cannot be checked: {error}"]
-        return [f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors]
-
-    @cached_property
-    def _validator(self) -> jsonschema.protocols.Validator:
-        return jsonschema.Draft202012Validator(dict(self.parameters), registry=Registry())
-
-
-def _tool_from_mapping(source: Mapping[str, Json]) -> Tool:
-    body = source.get("function", source)
-    if not isinstance(body, Mapping) or not isinstance(body.get("name"), str) or not body["name"]:
-        raise DataError(f"a tool needs a 'name' (a string); got keys {sorted(map(str, source))}")
-    parameters = body.get("parameters") or NO_PARAMETERS
-    if not isinstance(parameters, Mapping):
-        raise DataError(f"tool {body['name']!r}: 'parameters' must be a JSON Schema object, got {parameters!r:.60}")
-    try:
-        jsonschema.Draft202012Validator.check_schema(dict(parameters))
-    except jsonschema.SchemaError as error:
-        where = ".".join(map(str, error.path)) or "parameters"
-        raise DataError(f"tool {body['name']!r}: not a JSON Schema at {where}: {error.message}") from None
-    return Tool(body["name"], str(body.get("description") or ""), dict(parameters))
 
 
 @dataclass(frozen=True)
@@ -209,13 +144,15 @@ class Conversation:
 class ExpectedCall:
     """One call that counts as right.
 
-    `accept` lists, per parameter, further values that are right; `optional` names parameters that may be left out.
+    `accept` lists, per parameter, further values that are right; `optional` names parameters that may be left out. With
+    `any_arguments` nothing is said of the arguments but that they must obey the tool's schema.
     """
 
     name: str
-    arguments: Mapping[str, Json]
+    arguments: Mapping[str, Json] = field(default_factory=dict)
     accept: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    any_arguments: bool = False
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> ExpectedCall:
@@ -225,9 +162,15 @@ class ExpectedCall:
         for values in accept.values():
             _need(values, list | tuple, "'accept' must hold a list for each parameter")
         _need(optional, list | tuple, "'optional' must be a list of parameters")
-        return ExpectedCall(call.name, call.arguments, dict(accept), tuple(optional))
+        free = source.get("any_arguments", False)
+        _need(free, bool, "'any_arguments' must be true or false")
+        if free and (call.arguments or accept or optional):
+            raise DataError(f"the expected call of {call.name!r} has 'any_arguments' and says which ones; leave one out")
+        return ExpectedCall(call.name, call.arguments, dict(accept), tuple(optional), free)
 
     def to_dict(self) -> dict[str, Json]:
+        if self.any_arguments:
+            return {"name": self.name, "any_arguments": True}
         result: dict[str, Json] = {"name": self.name, "arguments": dict(self.arguments)}
         if self.accept:
             result["accept"] = {name: list(values) for name, values in self.accept.items()}
@@ -236,11 +179,16 @@ class ExpectedCall:
         return result
 
 
+ANY_CALL = ExpectedCall("", any_arguments=True)
+"""The wanted call of `Expect.any_call`: the empty name stands for every tool on offer."""
+
+
 @dataclass(frozen=True)
 class Expect:
-    """What counts as right: calls, or no call; and, where known, the final answer or the final state of the world.
+    """What counts as right: calls, one call no matter which, or no call; and, where known, the final answer or the final state.
 
-    `calls` is None when nothing is said about calls; `()` never occurs on disk (that is `no_call`).
+    `calls` is None when nothing is said about calls; `()` never occurs on disk (that is `no_call`). `alternatives` are other
+    whole right answers, which have none themselves; they speak of an answer, of a state and of calls where this one does.
     """
 
     calls: tuple[ExpectedCall, ...] | None = None
@@ -248,10 +196,28 @@ class Expect:
     no_call: bool = False
     answer: str | None = None
     state: Mapping[str, Json] | None = None
+    any_call: bool = False
+    alternatives: tuple[Expect, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Expect, ...]:
+        """Every right answer by itself, this one first."""
+        return (replace(self, alternatives=()), *self.alternatives) if self.alternatives else (self,)
+
+    @property
+    def wanted(self) -> tuple[ExpectedCall, ...]:
+        """The wanted calls; empty where none is wanted or nothing is said about calls."""
+        return (ANY_CALL,) if self.any_call else self.calls or ()
+
+    @property
+    def speaks_of(self) -> tuple[str, ...]:
+        """Of which of "calls" (or none, or any), "answer" and "state" it says something."""
+        said = {"calls": self.calls is not None or self.any_call or self.no_call, "answer": self.answer is not None}
+        return tuple(name for name, holds in {**said, "state": self.state is not None}.items() if holds)
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
-        known = ("calls", "order", "no_call", "answer", "state")
+        known = ("calls", "order", "no_call", "any_call", "answer", "state", "alternatives")
         _need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
         for key in source:
             if key not in known:
@@ -261,21 +227,24 @@ class Expect:
         _need(source.get("state"), Mapping | None, "'expect.state' must be an object")
         if calls is not None and not calls:
             raise DataError("'expect.calls' is empty; a task that wants no call says {\"no_call\": true}")
-        if not any(key in source for key in ("calls", "no_call", "answer", "state")):
-            raise DataError("'expect' says nothing; it needs 'calls', 'no_call', 'answer' or 'state'")
-        if calls is not None and source.get("no_call"):
-            raise DataError("'expect' has both 'calls' and 'no_call'")
+        if not any(key in source for key in ("calls", "no_call", "any_call", "answer", "state")):
+            raise DataError("'expect' says nothing; it needs 'calls', 'no_call', 'any_call', 'answer' or 'state'")
+        said = [repr(key) for key in ("calls", "no_call", "any_call") if source.get(key)]
+        if len(said) > 1:
+            raise DataError(f"'expect' has both {said[0]} and {said[1]}")
         order = source.get("order", "any")
         if order not in ("any", "strict"):
             raise DataError(f"'expect.order' must be 'any' or 'strict', got {order!r}")
         answer = source.get("answer")
-        return Expect(
+        first = Expect(
             None if calls is None else tuple(ExpectedCall.from_dict(call) for call in calls),
             order,
             bool(source.get("no_call", False)),
             None if answer is None else str(answer),
             source.get("state"),
+            bool(source.get("any_call", False)),
         )
+        return replace(first, alternatives=_alternatives(source.get("alternatives") or (), first.speaks_of))
 
     def to_dict(self) -> dict[str, Json]:
         result: dict[str, Json] = {}
@@ -283,11 +252,28 @@ class Expect:
             result = {"calls": [call.to_dict() for call in self.calls], "order": self.order}
         if self.no_call:
             result["no_call"] = True
+        if self.any_call:
+            result["any_call"] = True
         if self.answer is not None:
             result["answer"] = self.answer
         if self.state is not None:
             result["state"] = dict(self.state)
+        if self.alternatives:
+            result["alternatives"] = [other.to_dict() for other in self.alternatives]
         return result
+
+
+def _alternatives(source: Json, speaks_of: tuple[str, ...]) -> tuple[Expect, ...]:
+    """Other right answers, each judged by the same things as the first, so that a metric is measured on a task or is not."""
+    _need(source, list | tuple, "'expect.alternatives' must be a list")
+    others = tuple(Expect.from_dict(other) for other in source)
+    for other in others:
+        if other.alternatives:
+            raise DataError("one of 'expect.alternatives' has 'alternatives' itself; write them into one list")
+        if other.speaks_of != speaks_of:
+            said = [" and ".join(names) or "nothing" for names in (speaks_of, other.speaks_of)]
+            raise DataError(f"'expect' speaks of {said[0]}, one of its 'alternatives' of {said[1]}; all must speak of the same")
+    return others
 
 
 @dataclass(frozen=True)

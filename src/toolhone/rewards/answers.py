@@ -6,7 +6,7 @@
 
 An expected answer that is a number (with or without a currency sign, a percent sign, commas between thousands) is looked for
 among the numbers of the text; any other is looked for as text, after the normalisation of `rewards.values.normal_text`. A text
-that lists every number carries every answer: this measures honest models and is no safe reward.
+that lists every number carries every answer: this measures honest models and is no safe reward (`final_answer` is).
 """
 
 from __future__ import annotations
@@ -22,12 +22,22 @@ _ALONE = re.compile(rf"([-−+]?)\s*[$€£¥]?\s*({_DIGITS})\s*%?\.?", re.ASCII
 
 def carries(text: str, answer: str) -> bool:
     """Whether the text carries the answer; never for an empty answer or text."""
-    wanted = _ALONE.fullmatch(answer.strip())
-    if wanted:
-        value = _value(wanted)
-        return any(same_number(value, number) for number in numbers(text))
+    wanted = number_alone(answer)
+    if wanted is not None:
+        return any(same_number(wanted, number) for number in numbers(text))
     words = normal_text(answer)
-    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", normal_text(text)) is not None
+    return bool(words) and has_words(normal_text(text), words)
+
+
+def has_words(said: str, words: str) -> bool:
+    """Whether these words stand in the text as words of their own."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", said) is not None
+
+
+def number_alone(answer: str) -> int | float | None:
+    """The number that is the whole answer, or None."""
+    found = _ALONE.fullmatch(answer.strip())
+    return None if found is None else _value(found)
 
 
 def numbers(text: str) -> list[int | float]:
