@@ -305,12 +305,13 @@ def test_a_long_file_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_format_is_listed_with_its_licence_and_what_it_teaches(run: Run) -> None:
     code, out, _ = run("data", "sources", "--json")
     formats = {each["format"]: each for each in json.loads(out)}
-    assert (code, formats.keys()) == (0, SOURCES.keys())
+    assert (code, formats.keys()) == (0, {*SOURCES, "pairs"})
     assert all(each["title"] and each["licence"] and each["rows"] and each["teaches"] for each in formats.values())
     assert formats["xlam"]["licence"] == "CC-BY-4.0"
     assert formats["seal_tools"]["options"] == ["catalogue", "distractors", "seed"]
     plain = run("data", "sources")[1]
-    assert len(plain.splitlines()) == 2 * len(SOURCES)
+    assert len(plain.splitlines()) == 2 * len(formats)
+    assert "preference pairs: which of two replies is better" in plain
     assert run("data", "sources", "--markdown")[1] == as_markdown(listed()) + "\n"
 
 

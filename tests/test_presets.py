@@ -16,9 +16,9 @@ from toolhone.tokenizer import TextTokenizer
 
 NAMES = {
     *("sft-json", "ppo-json", "grpo-quick", "grpo-full", "grpo-production", "grpo-strict", "grpo-progressive", "grpo-low-memory"),
-    *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo"),
+    *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
 }
-REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer"}
+REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer", "right_calls"}
 WAITING = {
     "teacher": r"training\.method: teacher_mode is not here yet; what is: sft",
 }
@@ -101,6 +101,7 @@ def test_sizes_shrink_for_pico_in_proportion_but_overrides_win() -> None:
 def test_the_demos_own_preset_is_not_shrunk() -> None:
     assert preset("demo").training.steps == 1200
     assert preset("demo", "model.name=pico").training.steps == 1200
+    assert preset("demo-grpo", "model.name=pico").training == preset("demo-grpo").training
 
 
 @pytest.mark.parametrize("name", STANDING)

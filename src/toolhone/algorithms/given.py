@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from itertools import islice
 
 import numpy as np
 
@@ -196,8 +197,8 @@ def second_tries(groups: Sequence[Played], stage: Stage, policy: TokenPolicy, rl
     chosen: list[tuple[int, Task, Ids]] = []
     for number, group in enumerate(groups):
         begun = (second_beginning(policy, group.task, episode, rl.enforce_thinking) for episode in group.episodes)
-        able = [given for given in begun if given is not None]
-        chosen += [(number, group.task, given) for given in able[: rl.two_phase_samples_per_group]]
+        able = (given for given in begun if given is not None)
+        chosen += [(number, group.task, given) for given in islice(able, rl.two_phase_samples_per_group)]
     tasks = [task for _, task, _ in chosen]
     rules = [replace(stage.rules(task), given=given) for _, task, given in chosen]
     first = sum(len(group.episodes) for group in groups)

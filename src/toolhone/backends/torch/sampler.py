@@ -1,8 +1,8 @@
 """`TorchSampler`: batched sampling from one fixed policy, with the log-probability of every sampled token.
 
-Prompts are left-padded, and each different one is prefilled once (its samples share the prefill, and so do the episodes of a group),
-rows that have stopped leave the batch, and each row has a random stream of its own, so that what else is in the batch does not
-change a sample. It holds either the
+Prompts are left-padded, and each different one is prefilled once (its samples share the prefill, and so do the episodes of a
+group), rows that have stopped leave the batch, and each row has a random stream of its own, so that what else is in the batch does
+not change a sample. It holds either the
 trainer's live weights or, once training has moved on, its own copy of those it was made with.
 """
 

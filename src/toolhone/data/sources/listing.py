@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from toolhone.data.sources import SOURCES
+from toolhone.data.sources import SOURCES, pairs
 from toolhone.data.sources.base import About
 from toolhone.schema import Json
 
@@ -28,6 +28,8 @@ class Listed:
 
     @property
     def gives(self) -> str:
+        if self.name == pairs.NAME:
+            return "preference pairs"
         return "tasks only" if self.about.only_tasks else "conversations, tasks"
 
     def cells(self) -> tuple[str, ...]:
@@ -41,7 +43,8 @@ class Listed:
 
 def listed() -> list[Listed]:
     """All formats, by name."""
-    return [Listed(name, source.ABOUT, tuple(sorted(source.USES))) for name, source in sorted(SOURCES.items())]
+    found = [Listed(name, source.ABOUT, tuple(sorted(source.USES))) for name, source in SOURCES.items()]
+    return sorted([*found, Listed(pairs.NAME, pairs.ABOUT, ())], key=lambda each: each.name)
 
 
 def as_markdown(formats: Sequence[Listed]) -> str:

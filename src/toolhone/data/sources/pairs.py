@@ -23,7 +23,7 @@ from pathlib import Path
 
 from toolhone.data.files import Line, Record, ToolCache, read_records
 from toolhone.data.preferences import Preference
-from toolhone.data.sources.base import Loaded, Refused, Skip, identity_of
+from toolhone.data.sources.base import About, Loaded, Refused, Skip, identity_of
 from toolhone.data.sources.call_texts import Talk
 from toolhone.data.sources.offered import OfferedTools, refuse_faults
 from toolhone.data.sources.sharegpt import ROLES, add_turns, turns_of
@@ -31,6 +31,13 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
 
 NAME = "pairs"
+ABOUT = About(
+    title="preference pairs: our own form, TRL's, and LLaMA-Factory's",
+    link="",
+    licence="as the data set; Apache-2.0 for the demonstration files",
+    rows="as the data set",
+    teaches="which of two replies is better (DPO)",
+)
 _SNIFFED = 10
 
 
