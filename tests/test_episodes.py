@@ -62,6 +62,21 @@ def test_an_episode_yields_wishes_and_is_played_by_hand():
     assert [[result.content for result in results] for results in played.results] == [["5"], []]
 
 
+def test_an_id_that_the_model_wrote_names_the_result_and_one_that_cannot_is_counted():
+    """Not the right form for a template; twice the same; none at all."""
+
+    def said(*ids):
+        return "\n".join(
+            f"[TOOL_CALL]{json.dumps({'name': 'add', 'parameters': {'a': 1, 'b': n}, **({'id': i} if i else {})})}[/TOOL_CALL]"
+            for n, i in enumerate(ids)
+        )
+
+    turns = [said("Vvv0Dy9mT", "short", "Vvv0Dy9mT"), said("Vvv0Dy9mT", None), "It is 5."]
+    played = play_one(lambda _: turns.pop(0))
+    ids = [[call.id for call in turn.message.tool_calls] for turn in played.turns]
+    assert ids == [["Vvv0Dy9mT", "call00001", "call00002"], ["call00003", "call00004"], []]
+
+
 def test_the_next_prompt_is_the_last_one_and_the_ids_as_sampled_and_the_suffix():
     policy = scripted_policy(adds_then_answers, sampler=ScriptedSampler(adds_then_answers, spelled=True))
     first, second = play(policy, [a_task()], REGISTRY)[0].turns

@@ -20,6 +20,8 @@ from toolhone.schema import Json, Message, Tool, ToolCall
 MAX_DEPTH = 100
 """Brackets inside each other, at most."""
 
+CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
+"""The form of ids of calls that templates ask for (Mistral's take no other), and that the ids have which an episode counts."""
 _WINDOW = 2048
 _LONGEST_WORD = 16
 """A pair of escaped surrogates, or `-Infinity`: what a cut may fall into."""
@@ -110,7 +112,11 @@ class Judged:
 
 
 def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> Judged:
-    """Read a call out of a decoded object. Arguments may be left out (none), or be a JSON string that holds an object."""
+    """Read a call out of a decoded object. Arguments may be left out (none), or be a JSON string that holds an object.
+
+    An id that stands beside them is kept where it has the form that templates ask for (`CALL_ID`); any other would be refused by the
+    template that writes the result.
+    """
     if not isinstance(value, Mapping) or not isinstance(value.get(name_key), str) or not value[name_key]:
         return Judged(None, Problem.NOT_A_CALL)
     present = [key for key in argument_keys if key in value]
@@ -122,7 +128,9 @@ def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> Judged:
         arguments = inner.value if not arguments[inner.end :].strip() else None
     if not isinstance(arguments, Mapping):
         return Judged(None, Problem.BAD_ARGUMENTS)
-    return Judged(ToolCall(value[name_key], dict(arguments)))
+    identity = value.get("id")
+    kept = identity if isinstance(identity, str) and CALL_ID.fullmatch(identity) else None
+    return Judged(ToolCall(value[name_key], dict(arguments), kept))
 
 
 def write_json(value: Json) -> str:

@@ -121,9 +121,13 @@ class _Told:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def add(self, turn: Turn) -> Turn:
-        """Note a turn, with an id on each call, counted over the episode, so that results can name their call."""
-        first = sum(len(earlier.message.tool_calls) for earlier in self.turns)
-        calls = (replace(call, id=call.id or f"call{first + i:05d}") for i, call in enumerate(turn.message.tool_calls))
+        """Note a turn, with an id on each call, so that results can name their call: what the model wrote, if no call had it yet,
+        else one counted over the episode."""
+        before = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
+        calls: list[ToolCall] = []
+        for call in turn.message.tool_calls:
+            known = call.id is None or call.id in (*before, *(other.id for other in calls))
+            calls.append(replace(call, id=f"call{len(before) + len(calls):05d}") if known else call)
         self.turns.append(replace(turn, message=replace(turn.message, tool_calls=tuple(calls))))
         self.results.append(())
         return self.turns[-1]
