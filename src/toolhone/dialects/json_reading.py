@@ -114,8 +114,8 @@ class Judged:
 def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> Judged:
     """Read a call out of a decoded object. Arguments may be left out (none), or be a JSON string that holds an object.
 
-    An id that stands beside them is kept where it has the form that templates ask for (`CALL_ID`); any other would be refused by the
-    template that writes the result.
+    An id that stands beside them is kept where it has the form that templates ask for (`CALL_ID`); any other would be refused
+    by the template that writes the result.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get(name_key), str) or not value[name_key]:
         return Judged(None, Problem.NOT_A_CALL)
