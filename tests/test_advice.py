@@ -64,5 +64,10 @@ def test_the_shares_of_right_tools_and_right_calls_do_not_depend_on_the_reward()
     )
     paid = (Paid(0.0, {}),) * 4
     assert call_scores([Played(task, episodes, paid)]) == {"right_tools": 0.5, "right_calls": 0.25}
+    finish = Tool("finish", "", {"type": "object", "properties": {"answer": {"type": "string"}}})
+    done = Turn(Message("assistant", None, None, (ToolCall("finish", {"answer": "2"}),)), "", Problem.NONE, [], [])
+    ended = Episode("t", (*episodes[0].turns, done), ((), ()), Ending.ANSWERED, said_by_call="2")
+    with_finish = Task("t", task.messages, (tool, finish), task.expect)
+    assert call_scores([Played(with_finish, (ended,), paid[:1])]) == {"right_tools": 1.0, "right_calls": 1.0}
     open_task = Task("u", task.messages, (tool,), Expect(answer="2"))
     assert call_scores([Played(open_task, episodes, paid)]) == {}

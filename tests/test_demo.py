@@ -31,11 +31,16 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(tmp_path: Path) -> None:
-    story = tell(0, small(tmp_path))
+def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the folder is named from where one stands."""
+    monkeypatch.chdir(tmp_path)
+    story = tell(0, small(Path("here")))
+    tmp_path = tmp_path / "here"
     sft, grpo = (Run.open(tmp_path / name / "run") for name in ("sft", "grpo"))
     assert (sft.experiment.training.method, grpo.experiment.training.method) == ("sft", "grpo")
-    assert grpo.experiment.model.adapter == str(sft.folder)
+    assert grpo.experiment.model.adapter == str(sft.folder.resolve())
     for split in SPLITS:
         ids = [[sample.id for sample in read_folder(run.folder / "evaluation" / split).samples] for run in (sft, grpo)]
         assert ids[0] == ids[1] == [sample.id for sample in story.before[split].samples]

@@ -75,6 +75,13 @@ def test_an_id_that_the_model_wrote_names_the_result_and_one_that_cannot_is_coun
     played = play_one(lambda _: turns.pop(0))
     ids = [[call.id for call in turn.message.tool_calls] for turn in played.turns]
     assert ids == [["Vvv0Dy9mT", "call00001", "call00002"], ["call00003", "call00004"], []]
+    turns = [said("call00001", None), said(None), "It is 5."]
+    played = play_one(lambda _: turns.pop(0))
+    assert [[call.id for call in turn.message.tool_calls] for turn in played.turns] == [
+        ["call00001", "call00002"],
+        ["call00003"],
+        [],
+    ]
 
 
 def test_the_next_prompt_is_the_last_one_and_the_ids_as_sampled_and_the_suffix():

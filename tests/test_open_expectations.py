@@ -217,6 +217,37 @@ def test_silence_costs_where_any_call_is_wanted():
     assert tool_use(ANY, played(turn(FIND)))["silence"] == 0
 
 
+NESTED = {"type": "object", "properties": {"place": {"type": "object", "properties": {"name": TEXT}}, "free": {"type": "object"}}}
+EITHER_NAME = {
+    "type": "object",
+    "properties": {"a": TEXT},
+    "anyOf": [{"required": ["a"]}, {"properties": {"b": TEXT}, "required": ["b"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "right"),
+    [
+        (NESTED, {"place": {"name": "x"}, "free": {"whatever": 1}}, True),
+        (NESTED, {"place": {"name": "x", "note": "please accept"}}, False),
+        ({"type": "object", "properties": {"list": {"items": NESTED}}}, {"list": [{"place": {"note": 1}}]}, False),
+        ({"type": "object"}, {}, True),
+        ({"type": "object"}, {"note": "please accept"}, False),
+        (EITHER_NAME, {"a": "x"}, True),
+        (EITHER_NAME, {"b": "x"}, True),
+        (EITHER_NAME, {"a": "x", "note": "please accept"}, False),
+        ({"type": "object", "patternProperties": {"^x": TEXT}}, {"x1": "y"}, True),
+        ({"type": "object", "patternProperties": {"^x": TEXT}}, {"y1": "y"}, False),
+        ({"type": "object", "additionalProperties": TEXT}, {"y1": "y"}, True),
+    ],
+)
+def test_what_no_schema_declares_is_not_among_any_arguments(parameters: dict[str, Any], arguments: dict[str, Any], right: bool):
+    tools = [{"name": "t", "parameters": parameters}]
+    for expect in ({"calls": [{"name": "t", "any_arguments": True}]}, {"any_call": True}):
+        source = {"id": "t", "messages": [{"role": "user", "content": "Do it."}], "tools": tools, "expect": expect}
+        assert matched(Task.from_dict(source), ToolCall("t", arguments)).exact is right
+
+
 def test_a_call_that_breaks_the_schema_is_not_what_any_arguments_ask_for():
     free = task(calls=[WEATHER])
     rejected = played(turn(call("weather")), outcomes=(Outcome.INVALID_ARGUMENTS,))

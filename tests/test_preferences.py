@@ -270,7 +270,9 @@ def test_ranked_samples_need_a_right_and_a_wrong_one_and_never_show_gold() -> No
     made = among_samples(tasks, [[wrong, other, right, rare, right, wrong], [right], [wrong], []])
     assert [(pair.preference.chosen, pair.tokens) for pair in made.pairs] == [((right.message,), (6, 2))]
     assert made.pairs[0].preference.prompt == tasks[0].messages
-    assert made.report["without_pair"] == {"every sample is right": 1, "no sample is right": 2}
+    assert made.report["without_pair"] == {"every sample is right": 1, "no sample is right": 1, "the prompt leaves no room": 1}
+    blank = among_samples(tasks[:1], [[right, sampled((9, 2), "", False)]])
+    assert blank.report["without_pair"] == {"no wrong sample has any text": 1}
     assert [pair.tokens for pair in among_samples(tasks[:1], [[wrong, wrong, rare, right]], each=2).pairs] == [(6, 2), (7, 2)]
 
 

@@ -181,6 +181,9 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
     [
         ({"calls": []}, "'expect.calls' is empty"),
         ({}, "says nothing"),
+        ({"any_call": False}, "says nothing"),
+        ({"no_call": False, "alternatives": [{"no_call": False}]}, "says nothing"),
+        ({"any_call": "false"}, "'expect.any_call' must be true or false"),
         ({"calls": [{"name": "f"}], "no_call": True}, "both 'calls' and 'no_call'"),
         ({"cals": []}, "did you mean 'calls'"),
         ({"calls": [{"name": "f"}], "order": "some"}, "must be 'any' or 'strict'"),

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolhone.api import Model, evaluate, open_model
+from toolhone.api import Model, evaluate, format_of_run, open_model
 from toolhone.data.gather import tools_of
 from toolhone.data.templates import Templates
 from toolhone.episodes.dialogue import Dialogue, Event
 from toolhone.evaluation.compare import Cell, Pair, compare
-from toolhone.evaluation.folder import read_folder
+from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
 from toolhone.lessons import calculator, format, own_tool, several
@@ -85,7 +85,8 @@ def tell(seed: int, desk: Desk) -> Story:
 
 def _from(preset: Mapping[str, Any], sft: Run, watched: Path, seed: int) -> dict[str, Any]:
     """The preset, starting from the weights of `sft` and measured on the watched tasks."""
-    model, evaluation = {**preset["model"], "adapter": str(sft.folder)}, {**preset["evaluation"], "tasks": str(watched)}
+    model = {**preset["model"], "adapter": str(sft.folder.resolve())}
+    evaluation = {**preset["evaluation"], "tasks": str(watched.resolve())}
     return {**preset, "seed": seed, "model": model, "evaluation": evaluation}
 
 
@@ -94,9 +95,10 @@ def _measured(desk: Desk, run: Run, made: Templates) -> dict[str, Evaluation]:
     found = {}
     for split in SPLITS:
         folder = run.folder / "evaluation" / split
-        if not folder.is_dir():
+        if not (folder / METRICS).is_file():
             with desk.watch() as progress:
-                evaluate(open_model(run.folder), made.tasks(TASKS, split), out=folder, progress=progress)
+                result = evaluate(model := open_model(run.folder), made.tasks(TASKS, split), progress=progress)
+            write_folder(result, folder, format_of_run(model.certificate, model.experiment), overwrite=True)
         found[split] = read_folder(folder)
     return found
 

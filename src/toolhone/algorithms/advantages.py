@@ -28,13 +28,14 @@ def group_advantages(rewards: Sequence[float], scale: Scale = "deviation", first
 
     scale: `deviation` divides by the sample's standard deviation (n - 1) plus 1e-4, `none` leaves them (Liu et al. 2025, Dr. GRPO,
     arXiv:2503.20783: dividing favours tasks that are nearly always or nearly never solved). A group without signal gives zeros.
-    firsts: how many rewards, from the front, make the mean (none: all); the others are second tries, and are measured by it.
+    firsts: how many rewards, from the front, make mean and deviation (none: all); the others are second tries, and are measured by
+    them. Where the first ones are all the same, the deviation is that of all.
     """
     if not has_signal(rewards):
         return [0.0] * len(rewards)
     values = np.asarray(rewards, dtype=np.float64)
-    centred = values - values[:firsts].mean()
-    return [float(value) for value in (centred / (values.std(ddof=1) + 1e-4) if scale == "deviation" else centred)]
+    centred, spread = values - values[:firsts].mean(), values[:firsts] if has_signal(rewards[:firsts]) else values
+    return [float(value) for value in (centred / (spread.std(ddof=1) + 1e-4) if scale == "deviation" else centred)]
 
 
 def generalised(

@@ -17,7 +17,9 @@ import numpy as np
 
 from toolhone.algorithms.rollouts import Played
 from toolhone.backends.base import Metrics
-from toolhone.rewards.matching import judges_calls, match_calls
+from toolhone.rewards.choosing import settled
+from toolhone.rewards.matching import judges_calls
+from toolhone.rewards.seen import Seen
 
 LONG = 100
 """Steps after which a reward that has not risen is named."""
@@ -26,11 +28,14 @@ GOOD, RISE = 0.6, 0.02
 
 
 def call_scores(groups: Sequence[Played]) -> Metrics:
-    """What share of the wanted tools, and of calls that are right as a whole, the episodes had, whatever the rewards look at."""
+    """How far tools were right, and what share of episodes made the right calls as a whole, whatever the rewards look at.
+
+    Tools are counted as `tool_accuracy` counts them: wanted ones that were called, by the larger number of calls.
+    """
     judged = [(group.task, episode) for group in groups if judges_calls(group.task.expect) for episode in group.episodes]
     if not judged:
         return {}
-    matches = [match_calls(episode.calls, task.expect, task.tools) for task, episode in judged]
+    matches = [Seen(settled(task, episode), episode).match for task, episode in judged]
     return {
         "right_tools": float(np.mean([match.tool_score for match in matches])),
         "right_calls": float(np.mean([match.exact for match in matches])),

@@ -7,7 +7,7 @@
 Given ids stand behind the prompt before anything is sampled, are read as a part of the reply, and are never trained. All episodes
 of a group are given the same beginning: with different ones their rewards would say who was given more, not who did better. A
 second try begins where a first one failed and is a further episode of its group. It is measured against the first tries, which
-are compared among themselves alone: whether one was continued changes nothing for the others.
+are compared among themselves alone: whether one was continued changes nothing in their advantages, unless all earned the same.
 
 Turns and rows keep what was given on their own (`episodes.policy`, `rollouts`). Evaluation gives nothing and is not here.
 """
@@ -215,7 +215,9 @@ def given_metrics(groups: Sequence[Played], rl: RlSection, step: int) -> Metrics
     metrics, tries = Metrics(), [(group.task, episode) for group in groups for episode in group.first_tries().episodes]
     if rl.curriculum.enabled:
         given = [len(episode.turns[0].given) for _, episode in tries if episode.turns]
-        nothing = [not any(turn.given for episode in group.episodes for turn in episode.turns[:1]) for group in groups]
+        nothing = [
+            not any(turn.given for episode in group.first_tries().episodes for turn in episode.turns[:1]) for group in groups
+        ]
         metrics["curriculum_ratio"] = ratio_at(rl.curriculum, step)
         metrics["given_tokens"] = float(np.mean(given)) if given else 0.0
         metrics["given_nothing"] = float(np.mean(nothing))

@@ -180,9 +180,15 @@ def among_samples(tasks: Sequence[Task], samples: Sequence[Sequence[Sampled]], e
     for task, said in zip(tasks, samples, strict=True):
         right, wrong = _often([sample for sample in said if sample.right], 1), _wrong(said, each)
         pairs += [_over(Decision(task, best.message), sample) for best in right for sample in wrong]
-        if not right or not wrong:
-            without["every sample is right" if right else "no sample is right"] += 1
+        if not said or not right or not wrong:
+            without[_why_none(said, right)] += 1
     return Made(pairs, _account(samples, without))
+
+
+def _why_none(said: Sequence[Sampled], right: Sequence[Sampled]) -> str:
+    if not said or not right:
+        return "no sample is right" if said else "the prompt leaves no room"
+    return "every sample is right" if all(sample.right for sample in said) else "no wrong sample has any text"
 
 
 def _wrong(said: Sequence[Sampled], most: int) -> list[Sampled]:

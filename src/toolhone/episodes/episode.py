@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import count
 
 from toolhone.episodes.outcome import FAULTS, Outcome, Rules, Then, complaint, final_answer, outcome_of
 from toolhone.episodes.policy import Policy, Prompt, Turn
@@ -123,11 +124,12 @@ class _Told:
     def add(self, turn: Turn) -> Turn:
         """Note a turn, with an id on each call, so that results can name their call: what the model wrote, if no call had it yet,
         else one counted over the episode."""
-        before = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
+        taken = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
         calls: list[ToolCall] = []
         for call in turn.message.tool_calls:
-            known = call.id is None or call.id in (*before, *(other.id for other in calls))
-            calls.append(replace(call, id=f"call{len(before) + len(calls):05d}") if known else call)
+            counted = (name for number in count(len(taken)) if (name := f"call{number:05d}") not in taken)
+            calls.append(call if call.id is not None and call.id not in taken else replace(call, id=next(counted)))
+            taken.append(calls[-1].id)
         self.turns.append(replace(turn, message=replace(turn.message, tool_calls=tuple(calls))))
         self.results.append(())
         return self.turns[-1]

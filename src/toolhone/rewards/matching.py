@@ -26,13 +26,13 @@ Nothing here raises on anything that a model wrote, and no tool is run.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from toolhone.data.doctor.arguments import is_closed
 from toolhone.rewards.assignment import Gains, assign, in_order
 from toolhone.rewards.values import ANYTHING, MISSING, Comparator, Shape, number, same_code, same_number, same_value
 from toolhone.schema import ANY_CALL, Expect, ExpectedCall, Json, Tool, ToolCall
@@ -219,9 +219,10 @@ class _Judge:
         tool = self.tools.get(call.name)
         if tool is None:
             return []
-        declared = tool.parameters.get("properties") or {}
-        undeclared = [name for name in call.arguments if name not in declared] if is_closed(tool) else []
-        return [*tool.problems(call.arguments), *(f"there is no argument {show(name)}" for name in undeclared)]
+        return [
+            *tool.problems(call.arguments),
+            *(f"there is no argument {name}" for name in _undeclared(tool.parameters, call.arguments)),
+        ]
 
     def _accepted(self, tool: str, name: str, got: Json, values: Sequence[Json]) -> bool:
         compare = self.comparators.get((tool, name))
@@ -245,6 +246,33 @@ class _Judge:
                 yield from (
                     _sentence(pair, fault, self.calls) for fault in self._faults(self.calls[pair.got], self.wanted[pair.wanted])
                 )
+
+
+def _undeclared(schema: Json, value: Json, within: str = "") -> Iterator[str]:
+    """The names in an object that its schema does not declare, also in objects inside it that declare theirs."""
+    parts = _parts(schema)
+    if isinstance(value, list | tuple):
+        for part in parts:
+            for one in value:
+                yield from _undeclared(part.get("items"), one, within)
+    if not isinstance(value, Mapping) or not parts:
+        return
+    declared = {name: inner for part in parts for name, inner in (part.get("properties") or {}).items()}
+    patterns = [pattern for part in parts for pattern in part.get("patternProperties") or ()]
+    if any(part.get("additionalProperties") or "$ref" in part for part in parts) or (within and not declared and not patterns):
+        return
+    for name, inner in value.items():
+        if name in declared:
+            yield from _undeclared(declared[name], inner, f"{within}{name}.")
+        elif not any(re.search(pattern, str(name)) for pattern in patterns):
+            yield show(f"{within}{name}")
+
+
+def _parts(schema: Json) -> list[Mapping[str, Json]]:
+    """A schema and those that it is put together from."""
+    if not isinstance(schema, Mapping):
+        return []
+    return [schema, *(part for key in ("allOf", "anyOf", "oneOf") for inner in schema.get(key) or () for part in _parts(inner))]
 
 
 def _sentence(pair: Pair, fault: _Fault, calls: Sequence[ToolCall]) -> str:

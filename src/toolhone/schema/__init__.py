@@ -227,8 +227,8 @@ class Expect:
         _need(source.get("state"), Mapping | None, "'expect.state' must be an object")
         if calls is not None and not calls:
             raise DataError("'expect.calls' is empty; a task that wants no call says {\"no_call\": true}")
-        if not any(key in source for key in ("calls", "no_call", "any_call", "answer", "state")):
-            raise DataError("'expect' says nothing; it needs 'calls', 'no_call', 'any_call', 'answer' or 'state'")
+        for key in ("no_call", "any_call"):
+            _need(source.get(key, False), bool, f"'expect.{key}' must be true or false")
         said = [repr(key) for key in ("calls", "no_call", "any_call") if source.get(key)]
         if len(said) > 1:
             raise DataError(f"'expect' has both {said[0]} and {said[1]}")
@@ -244,6 +244,8 @@ class Expect:
             source.get("state"),
             bool(source.get("any_call", False)),
         )
+        if not first.speaks_of:
+            raise DataError("'expect' says nothing; it needs 'calls', 'no_call', 'any_call', 'answer' or 'state'")
         return replace(first, alternatives=_alternatives(source.get("alternatives") or (), first.speaks_of))
 
     def to_dict(self) -> dict[str, Json]:
