@@ -10,11 +10,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "toolhone"
 ROOMS = (
     ("cli",),
     ("demo",),
-    ("lessons", "machine"),
+    ("lessons", "machine", "serve"),
     ("api",),
     ("bench",),
     ("model_ref",),
-    ("serve", "reports"),
+    ("reports",),
     ("algorithms",),
     ("evaluation",),
     ("rewards",),

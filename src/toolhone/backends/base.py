@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,6 +242,24 @@ class Sampler(Protocol):
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
         """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere."""
+        ...
+
+
+@runtime_checkable
+class WeightSampler(Sampler, Protocol):
+    """A sampler whose weights can be written for other programs."""
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the policy is a base model with LoRA adapters."""
+        ...
+
+    def write_merged(self, folder: Path) -> None:
+        """Write a plain transformers model into an existing folder."""
+        ...
+
+    def write_adapter(self, folder: Path) -> None:
+        """Write a PEFT adapter into an existing folder. `CapabilityError` where there is none."""
         ...
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, check, compare, config, data, demo, doctor, evaluate, examples, plot, rewards, train
+from toolhone.cli import chat, check, compare, config, data, demo, doctor, evaluate, examples, export, plot, rewards, serve, train
 from toolhone.cli.flags import FlagCommand
 from toolhone.dotenv import load_dotenv
 from toolhone.errors import UserError
@@ -36,6 +36,8 @@ app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("plot", epilog=plot.EXAMPLE)(plot.plot)
 app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
 app.command("examples", epilog=examples.EXAMPLE)(examples.examples)
+app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
+app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("check", epilog=check.EXAMPLE)(check.check)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -9,6 +9,7 @@ trainer's live weights or, once training has moved on, its own copy of those it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 
 from toolhone.backends.base import BatchStream, Constraint, Sample, SamplingParams, StopReason, Stream, allowed_ids, random_stream
 from toolhone.backends.torch.engine import Engine
+from toolhone.backends.torch.lora import write_peft
+from toolhone.backends.torch.merged import write_merged
 from toolhone.errors import CapabilityError
 from toolhone.rows import Array, Row, Tokens, micro_batches
 
@@ -40,6 +43,24 @@ class TorchSampler:
     def vocabulary(self) -> int:
         """Rows of the model's embedding."""
         return self._engine.vocabulary
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the policy is a base model with adapters beside its layers."""
+        return self._engine.lora is not None
+
+    def write_merged(self, folder: Path) -> None:
+        """Write the policy as a plain transformers model into an existing folder, adapters merged into the weights."""
+        with self._engine.using(self.weights):
+            write_merged(self._engine, folder)
+
+    def write_adapter(self, folder: Path) -> None:
+        """Write the adapters into an existing folder, as PEFT has them."""
+        engine = self._engine
+        if engine.lora is None:
+            raise CapabilityError("this model has no adapter: all its weights were trained; write it merged")
+        with engine.using(self.weights):
+            write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
 
     def stream(self) -> Stream:
         """Each poll samples one batch: what is in it can go on (its tools run) before the next is begun."""
