@@ -86,6 +86,47 @@ def test_a_peft_export_opens_with_peft_and_says_the_same_ids(runs: Path, exports
         assert ours[: len(said)] == said
 
 
+def test_an_adapter_folder_is_merged_as_its_run_is(exports: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    done = export(open_model(exports["lora-peft"], overrides=["evaluation.max_new_tokens=12"]), tmp_path / "out")
+    assert done.replay.whole
+    one, two = (load_file(folder / "model.safetensors") for folder in (done.folder, exports["lora-merged"]))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_in_a_lower_precision_the_ids_decide(runs: Path, tmp_path: Path) -> None:
+    done = export(open_model(runs / "full", overrides=["model.torch_dtype=bfloat16"]), tmp_path / "out")
+    assert done.replay.tolerance is None
+    assert done.replay.whole
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from toolhone.backends.base import Lora
+    from toolhone.backends.torch.engine import EngineOptions, open_engine
+    from toolhone.backends.torch.lora import LoraLayer
+    from toolhone.backends.torch.merged import write_merged
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path / "base")
+    engine = open_engine(tmp_path / "base", EngineOptions(), Lora(rank=4))
+    for part in engine.model.modules():
+        if isinstance(part, LoraLayer):
+            torch.nn.init.normal_(part.lora_B.weight)
+    (tmp_path / "out").mkdir()
+    write_merged(engine, tmp_path / "out")
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        ours, theirs = engine.model(ids).logits, GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()(ids).logits
+        plain = GPT2LMHeadModel.from_pretrained(tmp_path / "base").eval()(ids).logits
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert (ours - plain).abs().max() > 1e-2
+
+
 def test_merging_changes_the_weights_and_leaves_the_engine_as_it_was(runs: Path) -> None:
     engine = open_model(runs / "lora").sampler._engine  # type: ignore[attr-defined]
     before = {name: value.clone() for name, value in engine.model.state_dict().items()}

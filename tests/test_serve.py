@@ -354,6 +354,29 @@ def test_requests_with_one_seed_are_not_in_one_batch_and_other_settings_make_ano
     assert mine.batches == [1, 2, 1, 1, 2]
 
 
+def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
+    server = Live(scripted_model(mine := Script()))
+    try:
+        mine.gate.clear()
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(server.say, "text")
+            while not mine.batches:
+                time.sleep(0.01)
+            leaving = HTTPConnection("127.0.0.1", server.port, timeout=20)
+            leaving.request("POST", "/v1/chat/completions", json.dumps(GOOD), {"Content-Type": "application/json"})
+            worker = server.app.state.service.worker
+            while not worker._waiting.qsize():
+                time.sleep(0.01)
+            leaving.close()
+            time.sleep(1.2)
+            mine.gate.set()
+            assert first.result()
+        assert server.say("text")
+        assert mine.batches == [1, 1]
+    finally:
+        server.close()
+
+
 def test_a_bug_in_one_batch_is_told_to_its_client_and_the_server_goes_on(live: Live, capfd: pytest.CaptureFixture[str]) -> None:
     status, reply = live.ask({"messages": [{"role": "user", "content": "fail"}]})
     assert (status, reply["error"]["type"]) == (500, "server_error")
@@ -390,6 +413,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content"),
     ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "nothing to answer"),
     ({"messages": [{"role": "user", "content": "half \ud800"}]}, "surrogate"),
+    ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}, {"role": "user", "content": "x"}]}, "tool_calls"),
     ({"tools": {"name": "x"}}, "'tools' must be a list"),
     ({"tools": [{"type": "web_search"}]}, r"tools\[0\]"),
     ({"tools": [WEATHER, WEATHER]}, "2 times"),

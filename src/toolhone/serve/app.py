@@ -19,10 +19,12 @@ import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from toolhone.api import Model
+from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.schema import Json
 from toolhone.serve.answering import Answer, Head, answer_of, chunks, completion
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 LARGEST = 16 * 2**20
 """Bytes of one request."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOKS = 0.5
+"""Seconds between two looks at whether a waiting client is still there."""
+GONE = 499
+"""The status, for the log alone, of a request whose client has gone."""
 SECONDS_TO_END = 5
 """How long open connections may take when the server is stopped."""
 
@@ -125,7 +131,9 @@ class Service:
             asked = read_request(body, self.worker.defaults)
             if asked.model is not None and asked.model != self.model.name:
                 return self._unknown(asked.model)
-            turn = await asyncio.wrap_future(self.worker.submit(asked))
+            turn = await _waited_for(request, self.worker.submit(asked))
+            if turn is None:
+                return error_response("the client has gone", GONE)
             answer = answer_of(turn, asked)
         except UserError as error:
             return error_response(str(error), 400)
@@ -151,6 +159,16 @@ class Service:
 
     def _unknown(self, name: str) -> Response:
         return error_response(f"there is no model {name!r} here; this server has {self.model.name!r}", 404, "model_not_found")
+
+
+async def _waited_for(request: Request, future: Future[Turn]) -> Turn | None:
+    """The turn when it is there; None when the client goes first, whose request is dropped unless it is being sampled."""
+    turn = asyncio.wrap_future(future)
+    while not (await asyncio.wait({turn}, timeout=LOOKS))[0]:
+        if await request.is_disconnected():
+            turn.cancel()
+            return None
+    return await turn
 
 
 async def _body(request: Request) -> Json:

@@ -115,6 +115,8 @@ def _messages(body: Mapping[str, Json]) -> tuple[Message, ...]:
     read = []
     for index, message in enumerate(messages):
         try:
+            if isinstance(message, dict) and message.get("function_call"):
+                raise DataError("'function_call' is not read here; write calls as 'tool_calls'")
             read.append(Message.from_dict(message))
         except DataError as error:
             raise DataError(f"messages[{index}]: {error}") from None
