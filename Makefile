@@ -1,6 +1,6 @@
 # The project's chores. Each target makes .venv and installs what it needs when that is missing.
 #
-#   make demo     SFT and GRPO of the embedded model, before and after, curves (under 10 minutes on 2 cores)
+#   make demo     SFT and GRPO of the embedded model, before and after, curves (about 10 minutes on 2 cores)
 #   make test     run the tests
 #   make check    format, lint and types
 #   make fix      mend format and lint where that can be done by machine

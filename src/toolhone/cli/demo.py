@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from toolhone.lessons.desk import Desk
 
 EXAMPLE = "Examples: toolhone demo   |   toolhone demo --all   |   toolhone demo --seed 1 --out runs/mine --json"
+LONGEST = 140
+"""Characters of a reply that are shown."""
 SHOWN = 3
 """Questions that are shown with what the model said before and after."""
 
@@ -34,7 +36,7 @@ def demo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Watch a model learn to call tools: SFT, then GRPO, before and after, curves, talk. No network, no GPU, under ten minutes."""
+    """Watch a model learn to call tools: SFT, then GRPO, before and after, curves, talk. No network, no GPU, about ten minutes."""
     if everything:
         _tour(seed, out or _free_folder("demo-all"), as_json)
         return
@@ -78,7 +80,7 @@ def _show(story: Story) -> None:
     out.print(_table(story))
     for pair in story.learned(SHOWN):
         before, after = pair.base[0], pair.tuned[0]
-        print(f"\n{before.query}\n  after SFT    {before.text}\n  after GRPO   {after.text}")
+        print(f"\n{before.query}\n  after SFT    {_brief(before.text)}\n  after GRPO   {_brief(after.text)}")
     for question in QUESTIONS:
         print(f"\nyou        {question}")
         for event in transcript(story.model, question):
@@ -102,6 +104,12 @@ def _table(story: Story) -> Table:
         cell = story.change(split)
         table.add_row(name, str(cell.n), _cell(cell.base), _cell(cell.tuned), f"{_cell(cell.difference)}  {cell.verdict}")
     return table
+
+
+def _brief(text: str) -> str:
+    """The first line of what a model said, as far as it fits; whole it stands in the evaluation's folder."""
+    first = text.partition("\n")[0]
+    return first[:LONGEST] + ("…" if len(first) > LONGEST else "")
 
 
 def _cell(score: Score) -> str:

@@ -71,6 +71,6 @@ weather and search answer from an invented world, so that no network is needed."
     then="""\
 toolhone chat {root}/several-tools/run  # /tools lists them, /raw shows what the model wrote
 toolhone examples several-tools training.steps=350 data.samples=10000  # goes into a run of its own
-toolhone demo  # the whole of it, in about five minutes""",
+toolhone demo  # the whole of it, and GRPO, in about ten minutes""",
     play=_play,
 )
