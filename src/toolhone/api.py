@@ -210,11 +210,15 @@ def _by_doing(method: Doing, plan: Experiment, registry: Registry, measures: Mea
     bench.check_tools(materials.tasks)
     bench.check_given(play)
 
-    def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
-        return method(bench.trainer, bench.stage(play, hooks, run), run, resume_from)
+    labelled = bench.labelled(materials)
 
-    digest = hashlib.sha256(json.dumps([task.to_dict() for task in play], sort_keys=True).encode()).hexdigest()
-    return bench, replace(materials, report={**materials.report, "rows_sha256": digest}), start
+    def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
+        return method(bench.trainer, bench.stage(play, hooks, run, labelled), run, resume_from)
+
+    told = [task.to_dict() for task in play] + [row.tokens.tolist() for row in labelled]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    report = {**materials.report, "rows_sha256": digest} | ({"ptx_rows": len(labelled)} if labelled else {})
+    return bench, replace(materials, report=report), start
 
 
 def _check_ending(method: str, ending: object, run: Run) -> None:

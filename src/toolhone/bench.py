@@ -110,6 +110,17 @@ class Bench:
         digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
         return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
 
+    def labelled(self, materials: Materials) -> list[Row]:
+        """Rows that `training.rl.ptx_coef` learns on beside the reward; none where it is 0."""
+        if not self.plan.training.rl.ptx_coef:
+            return []
+        if not materials.train:
+            raise ConfigError(
+                f"training.rl.ptx_coef learns on labelled conversations beside the reward, and data.path "
+                f"{self.plan.data.path} holds tasks alone; name a file of conversations, or leave it 0"
+            )
+        return self.rows(materials)[0]
+
     def pairing(self) -> Pairing:
         """What makes preference pairs and their rows."""
         context = self.trainer.engine.max_context
@@ -123,7 +134,7 @@ class Bench:
         self.progress.report(f"training.max_length={asked} is more than the model's context; rows may have {context} tokens")
         return context
 
-    def stage(self, tasks: Sequence[Task], hooks: Hooks, run: Run) -> Stage:
+    def stage(self, tasks: Sequence[Task], hooks: Hooks, run: Run, labelled: Sequence[Row] = ()) -> Stage:
         """What a method of reinforcement learning works with."""
         rl, turns, opening = self.plan.training.rl, self.plan.evaluation.max_turns, self._opening()
 
@@ -146,7 +157,9 @@ class Bench:
         for sentence in warnings_for([name for phase in payroll.schedule.phases for name in (r.name for r in phase.rewards)]):
             self.progress.report(f"note: {sentence}")
         told = lambda ids: self.tokenizer.decode(list(ids))  # noqa: E731
-        return Stage(tasks, self.registry, policy, payroll.pay, observe, rules, self._reference(run), told, hooks, payroll)
+        return Stage(
+            tasks, self.registry, policy, payroll.pay, observe, rules, self._reference(run), told, hooks, payroll, labelled
+        )
 
     def _opening(self) -> tuple[int, ...]:
         """What every reply is given to begin with, where the experiment enforces a thought."""

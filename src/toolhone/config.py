@@ -35,7 +35,7 @@ CODE_KEYS: tuple[tuple[str, ...], ...] = (
     ("training", "rl", "reward", "functions"),
 )
 """Keys whose text (or list of texts) may name code of the user's own."""
-_OF_EPISODES = ("curriculum", "episode", "inner_epochs", "mini_batch_size", "sampler_refresh_every")
+_OF_EPISODES = ("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx_batch_size", "ptx_coef", "sampler_refresh_every")
 _OF_RATIOS = ("epsilon", "epsilon_high", "loss", "scale_rewards")
 IDLE: Mapping[str, frozenset[str]] = {
     "grpo": frozenset({"ppo", "dpo"}),

@@ -123,6 +123,10 @@ class RlSection(Section):
     two_phase_samples_per_group: int = Field(
         0, ge=0, description="GRPO, PPO: replies of a group that are continued after a failed first try"
     )
+    ptx_coef: float = Field(
+        0.0, ge=0, description="GRPO, PPO: weight of the loss of labelled conversations, learned on beside the reward (PPO-ptx)"
+    )
+    ptx_batch_size: int = Field(16, gt=0, description="conversations of one optimiser step, where ptx_coef is not 0")
     new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     episode: EpisodeSection = EpisodeSection()
     reward: RewardSection = RewardSection()

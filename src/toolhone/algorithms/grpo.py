@@ -20,6 +20,7 @@ from pathlib import Path
 from toolhone.algorithms.advantages import group_advantages, has_signal
 from toolhone.algorithms.given import given_metrics, play_step
 from toolhone.algorithms.policy_losses import policy_loss, reply_shares, token_weights
+from toolhone.algorithms.ptx import ptx_pass
 from toolhone.algorithms.rollouts import Played
 from toolhone.algorithms.sft import Ending, due, optimizer_at, resume, save, stop_requested, validate
 from toolhone.algorithms.stage import (
@@ -73,7 +74,7 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
             if step == 0 and rows:
                 metrics["sampler_gap"] = sampler_gap(sampler, [row for group in rows for row in group], rl.temperature)
             with clock.on("train"):
-                metrics |= _learn(trainer, rows, run, step, total)
+                metrics |= _learn(trainer, rows, stage, run, step, total)
             in_vain = wasted(metrics, in_vain)
             state.step += 1
             stage.observe(state.step, metrics)
@@ -103,7 +104,7 @@ def _rows(groups: Sequence[Played], rl: RlSection, reference: Sampler | None) ->
     return rows
 
 
-def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], run: Run, step: int, total: int) -> Metrics:
+def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], stage: Stage, run: Run, step: int, total: int) -> Metrics:
     """All passes over the rows of a step; means per token, and the last gradient norm."""
     plan = run.experiment.training
     rl, sums, updates = plan.rl, Metrics(), 0
@@ -114,6 +115,7 @@ def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], run: Run, step: in
             weights, shares = token_weights(rl.loss, rows, rl.max_completion_length), reply_shares(rows)
             batch = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
             got = trainer.forward_backward(batch, loss).result()
+            got |= ptx_pass(trainer, stage.labelled, rl, run.experiment.seed, step, updates)
             got |= trainer.optim_step(optimizer_at(plan, step, total)).result()
             updates += 1
             for name, value in got.items():

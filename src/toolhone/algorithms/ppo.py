@@ -27,6 +27,7 @@ from toolhone.algorithms.advantages import generalised, has_signal, whitened
 from toolhone.algorithms.critic import Critic, Moment, moments_of, open_critic
 from toolhone.algorithms.given import given_metrics, play_step
 from toolhone.algorithms.policy_losses import MOST, policy_loss, token_weights
+from toolhone.algorithms.ptx import ptx_pass
 from toolhone.algorithms.rollouts import Played, rows_of
 from toolhone.algorithms.sft import Ending, State, due, optimizer_at, resume, save, stop_requested, validate
 from toolhone.algorithms.stage import (
@@ -116,7 +117,7 @@ def ppo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = Non
             with clock.on("critic"):
                 rows, learned = _judged(lines, critic, rl.ppo)
             with clock.on("train"):
-                metrics |= learned | _learn(trainer, rows, run, step, total)
+                metrics |= learned | _learn(trainer, rows, stage, run, step, total)
             state.beta, state.critic = steered(state.beta, metrics, rl.ppo), {} if critic is None else critic.state()
             in_vain = wasted(metrics, in_vain)
             state.step += 1
@@ -295,14 +296,15 @@ def clipped_loss(rl: RlSection) -> Loss:
     return Loss("ppo", loss.fn, loss.config, loss.temperature)
 
 
-def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], run: Run, step: int, total: int) -> Metrics:
+def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], stage: Stage, run: Run, step: int, total: int) -> Metrics:
     """Passes over the rows of a step until all are done or the policy has moved too far; means, and how many passes there were."""
     plan = run.experiment.training
     sums, updates, passes, moved = Metrics(), 0, 0, Metrics()
     for epoch in range(plan.rl.inner_epochs if groups else 0):
         order = random_stream(run.experiment.seed, 11, step, epoch)
         for rows in mini_batches(groups, plan.rl.mini_batch_size, order):
-            got = _update(trainer, rows, plan, step, total)
+            ptx = ptx_pass(trainer, stage.labelled, plan.rl, run.experiment.seed, step, updates)
+            got = ptx | _update(trainer, rows, plan, step, total)
             updates += 1
             for name, value in got.items():
                 sums[name] = sums.get(name, 0.0) + value

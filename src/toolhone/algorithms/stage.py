@@ -39,7 +39,8 @@ class Stage:
     tasks: what it may play. policy: a policy for a sampler and a seed. score: what an episode earns, at a step. observe: told the
     mean of each reward after a step, so that phases can change. rules: how far a task is played. reference: the policy that the
     KL is measured against, None where its weight is 0. decode: ids to text, for the log. phases: which rewards hold, where they
-    change while training goes on. clock: told of where the time of a step goes. trend: what the rewards have done lately.
+    change while training goes on. labelled: rows that `ptx` learns on beside the reward. clock: told of where the time of a step
+    goes. trend: what the rewards have done lately.
     """
 
     tasks: Sequence[Task]
@@ -52,6 +53,7 @@ class Stage:
     decode: Callable[[Sequence[int]], str]
     hooks: Hooks
     phases: Payroll | None = None
+    labelled: Sequence[Row] = ()
     clock: Clock = field(default_factory=Clock)
     trend: Trend = field(default_factory=Trend)
 
@@ -132,6 +134,8 @@ def update_means(sums: Metrics, updates: int) -> Metrics:
     tokens = max(1.0, sums.get("tokens", 0.0))
     per_token = {"clipped": "clip_share", "kl_sampled": "kl_sampled", "kl_reference": "kl_reference", "entropy": "entropy"}
     found = {new: sums[old] / tokens for old, new in per_token.items() if old in sums}
+    if "ptx_tokens" in sums:
+        found["ptx_loss"] = sums["ptx_nll"] / max(1.0, sums["ptx_tokens"])
     return {"loss": sums.get("loss", 0.0) / max(1, updates), "updates": float(updates), **found} | {
         "grad_norm": sums.get("grad_norm", 0.0) / max(1, updates),
         "trained_tokens": sums.get("tokens", 0.0),

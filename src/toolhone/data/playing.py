@@ -52,7 +52,8 @@ def _from_templates(experiment: Experiment) -> tuple[list[Task], Materials]:
     play = [*(made.tasks(new, "rl") if new else []), *(made.tasks(count - new, "train") if count > new else [])]
     fresh = made.tasks(min(HELD_OUT, count), "rl_held_out") if new else []
     tasks = materials.tasks if experiment.evaluation.tasks is not None else _in_turn(fresh, materials.tasks)
-    return play, Materials([], [], tasks, {**materials.report, "new_phrasings": new})
+    labelled = materials.train if experiment.training.rl.ptx_coef else []
+    return play, Materials(labelled, [], tasks, {**materials.report, "new_phrasings": new})
 
 
 def _in_turn(first: Sequence[Task], second: Sequence[Task]) -> list[Task]:
