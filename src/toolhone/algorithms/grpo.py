@@ -5,8 +5,8 @@
 One step: take a snapshot of the policy (when it is due); choose tasks; play a group of episodes of each; score them; centre each
 group and drop those without signal (they stay where the KL counts); make rows; train, one or several passes in mini-batches;
 log; evaluate and save when due. The loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`.
-What replies may be given to begin with is said in `given`. Episodes that the program broke off are left out of their group and
-counted. A resumed run takes up tasks, seeds, reference and optimiser where they stood.
+What replies may be given to begin with is said in `given`, what labels add to the gradient in `ptx`. Episodes that the program
+broke off are left out of their group and counted. A resumed run takes up tasks, seeds, reference and optimiser where they stood.
 
 Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Every logged number is explained in docs/algorithms/grpo.md.
 """

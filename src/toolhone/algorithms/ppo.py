@@ -9,7 +9,8 @@ penalty; log; evaluate and save when due. With `training.rl.ppo.critic: none` an
 its group, in all turns: what is left of PPO where there is no critic, as in the Tinker service's own `ppo` loss.
 
 Schulman et al. 2017, arXiv:1707.06347; for language models Ziegler et al. 2019, arXiv:1909.08593. Every logged number is explained
-in docs/algorithms/ppo.md. The loss is the clipped one of `policy_losses`; a resumed run goes on with its critic and its penalty.
+in docs/algorithms/ppo.md. The loss is the clipped one of `policy_losses`, labels add what `ptx` says; a resumed run goes on with
+its critic and its penalty.
 """
 
 from __future__ import annotations
