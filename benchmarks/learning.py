@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "grpo": {},
-    "ppo": {},
+    "grpo": {"training.steps": 130},
+    "ppo": {"training.steps": 130},
     "dpo": {
         "data.preferences": "own_ranked",
         "data.pairs": 2,
@@ -30,7 +30,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "training.learning_rate": 2e-4,
         "training.rl.beta": 0.2,
         "training.rl.dpo.rpo_alpha": 2,
+        "training.schedule.decay_share": 0.5,
         "training.rl.temperature": 1.2,
+        "training.rl.new_phrasings": 0.5,
+        "training.rl.ptx_coef": 0,
     },
 }
 """What differs from the preset `demo-grpo`."""
