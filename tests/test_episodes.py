@@ -373,6 +373,20 @@ def test_faults_of_calls_can_end_an_episode_and_be_counted_against_it():
     assert play_one(says(unknown, "done")).outcomes == (Came.UNKNOWN_TOOL, Came.ANSWER)
 
 
+def test_being_cut_off_and_one_turn_too_many_can_cost():
+    def fines(rules: Rules, *texts: str) -> tuple[Ending, int]:
+        played = play_one(says(*texts), rules)
+        return played.ending, played.penalties
+
+    long = "word " * 500
+    assert fines(Rules(), long) == (Ending.TRUNCATED, 0)
+    assert fines(Rules(then={Came.TRUNCATED: Then.PENALISE}), long) == (Ending.TRUNCATED, 1)
+    assert fines(Rules(max_turns=2), ADD_2_3, ADD_2_3) == (Ending.TOO_MANY_TURNS, 0)
+    costly = Rules(max_turns=2, too_many_turns=Then.PENALISE)
+    assert fines(costly, ADD_2_3, ADD_2_3) == (Ending.TOO_MANY_TURNS, 1)
+    assert fines(costly, ADD_2_3, "It is 5.") == (Ending.ANSWERED, 0)
+
+
 def test_a_call_of_a_stop_tool_is_the_answer():
     final = Tool("final_answer", "", {"type": "object", "properties": {"answer": {"type": "string"}}})
     played = play_one(

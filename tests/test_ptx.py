@@ -21,7 +21,7 @@ from toolhone.backends.base import Adam
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config import load_experiment
 from toolhone.data.templates import Templates
-from toolhone.errors import ConfigError
+from toolhone.errors import DataError
 from toolhone.rewards.own import Paid
 from toolhone.rows import Row
 from toolhone.run import FINAL, Run, read_json
@@ -152,12 +152,31 @@ def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: 
     values, path = small(tmp_path), tmp_path / "tasks.jsonl"
     path.write_text("".join(json.dumps(task.to_dict()) + "\n" for task in Templates(0, ["calculator"]).tasks(8)))
     values["data"] = {"path": str(path)}
-    with pytest.raises(ConfigError, match=r"ptx_coef learns on labelled .*tasks\.jsonl holds tasks alone"):
+    with pytest.raises(DataError, match=r"ptx_coef learns on labelled .*tasks\.jsonl holds tasks alone"):
         train(experiment(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_held_out_row_that_is_too_long_is_no_matter_and_one_to_learn_from_is_counted(tmp_path: Path) -> None:
+    values = small(tmp_path)
+    words = {"train": ["short", "word " * 200, "brief"], "validation": ["word " * 200]}
+    for name, said in words.items():
+        rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]} for text in said]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values["data"] = {"path": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "validation.jsonl")}
+    values["training"]["max_length"] = 100
+    run, _ = train(experiment(values), tmp_path / "run")
+    told = read_json(run.folder / "data.json")
+    assert (told["ptx_rows"], told["ptx_too_long"]) == (2, 1)
 
 
 def test_dpo_says_that_it_reads_no_coefficient() -> None:
     told: list[str] = []
     load_experiment(None, ["training.method=dpo", "training.rl.ptx_coef=0.5"], tell=told.append)
     assert told == ["training.rl (ptx_coef) has no effect with training.method 'dpo'"]
+
+
+def test_a_number_of_rows_without_a_coefficient_is_named() -> None:
+    told: list[str] = []
+    load_experiment(None, ["training.method=grpo", "training.rl.ptx_batch_size=4"], tell=told.append)
+    assert told == ["training.rl (ptx_batch_size) has no effect without training.rl.ptx_coef"]

@@ -1,20 +1,26 @@
 """Weights as a sum or an average, and phases that follow one another and survive a resume."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from toolhone.algorithms.rollouts import Played
+from toolhone.algorithms.stage import reward_means, rollout_metrics
+from toolhone.dialects.base import Problem
 from toolhone.episodes.episode import Ending, Episode
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.compose import Payroll, PhaseState, Schedule, scores_in, weighted
-from toolhone.rewards.own import pay
-from toolhone.schema import Message, Task
+from toolhone.rewards.compose import Payroll, PhaseState, Schedule, scores_in, warnings_of, weighted
+from toolhone.rewards.own import Paid, pay
+from toolhone.schema import Message, Task, Tool, ToolCall
 from toolhone.sections_rl import RewardSection
 
 TASK = Task.from_dict(
     {"id": "t", "messages": [{"role": "user", "content": "?"}], "expect": {"calls": [{"name": "f", "arguments": {"a": 1}}]}}
 )
+OFFERED = replace(TASK, tools=(Tool("f"), Tool("g")))
 NAMES = ["tool_call_function", "tool_call_params"]
 
 
@@ -149,17 +155,50 @@ def test_a_finished_model_is_measured_by_the_last_phase():
 
 
 def test_scores_have_the_names_that_phases_wait_for():
-    logged = {
+    paid = [Paid(0.9, {"tool_call_exact": 0.4, "tool_use.tools": 0.3, "tool_use.exact": 0.2}), Paid(0.5, {"tool_call_exact": 0.2})]
+    assert scores_in({"reward": 0.7, "calls": 1.0, **reward_means(paid)}) == {
         "reward": 0.7,
-        "reward/tool_call_exact": 0.4,
-        "reward/tool_use.tools": 0.3,
-        "reward/tool_use.exact": 0.2,
-        "calls": 1.0,
+        "tool_call_exact": pytest.approx(0.3),
+        "tool_use": pytest.approx(0.25),
+        "tool_use.tools": pytest.approx(0.15),
+        "tool_use.exact": pytest.approx(0.1),
     }
-    found = scores_in(logged)
-    assert found["tool_call_exact"] == 0.4
-    assert found["tool_use"] == pytest.approx(0.5)
-    assert (found["tool_use.tools"], found["reward"], found["calls"]) == (0.3, 0.7, 1.0)
+
+
+def test_a_metric_that_has_the_name_of_a_reward_is_not_taken_for_it():
+    """`right_tools` is both: what episodes earned, and what is measured beside every reward."""
+    payroll = Payroll(schedule(phase("right_tools", until={"right_tools": 0.8}), phase("right_calls")))
+    turns = [Turn(Message("assistant", tool_calls=(ToolCall(name, {"a": 1}),)), "", Problem.NONE, [1], [0.0]) for name in "fg"]
+    episodes = tuple(Episode("t", (turn,), ((),), Ending.CALLED) for turn in turns)
+    paid = tuple(payroll.pay(OFFERED, episode) for episode in episodes)
+    metrics = rollout_metrics([Played(OFFERED, episodes, paid)])
+    assert metrics["right_tools"] == pytest.approx(0.5)
+    assert scores_in(metrics)["right_tools"] == pytest.approx(np.mean([one.total for one in paid]))
+    assert payroll.observe(1, metrics) is None
+    assert payroll.observe(2, {"right_tools": 1.0}) is None
+    assert payroll.observe(3, {"reward/right_tools": 0.8}) is not None
+
+
+def test_a_phase_may_wait_for_what_a_validation_measured():
+    payroll = Payroll(schedule(phase("right_tools", until={"exact_match": 0.5, "right_tools": 0.5}), phase("right_calls")))
+    assert payroll.observe(1, {"reward/right_tools": 0.9}) is None
+    payroll.validated = {"exact_match": 0.4}
+    assert payroll.observe(2, {"reward/right_tools": 0.9}) is None
+    payroll.validated = {"exact_match": 0.6, "right_tools": 1.0}
+    assert payroll.observe(3, {"reward/right_tools": 0.4}) is None
+    assert payroll.observe(4, {"reward/right_tools": 0.5}) is not None
+
+
+def test_holes_are_named_for_each_phase_once_and_another_reward_of_weight_0_hides_none():
+    def holes(*functions: str, **more: object) -> list[str]:
+        return [said.split()[2] for said in warnings_of(RewardSection(functions=list(functions), **more))]
+
+    exact, use = "tool_call_exact", "tool_use"
+    assert holes(exact) == [exact]
+    assert holes(exact, use) == holes(use) == holes(exact, "mine.py:paid") == []
+    assert holes(exact, use, weights=[1.0, 0.0]) == [exact]
+    assert holes(phases=[phase(exact, steps=2), phase(use)]) == [exact]
+    assert holes(phases=[phase(exact, steps=2), phase(exact)]) == [exact]
 
 
 def test_a_payroll_pays_by_the_present_phase_and_says_when_the_next_begins():

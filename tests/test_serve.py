@@ -55,6 +55,7 @@ REPLIES = {
     "wrong": '<tool_call>{"name":"weather","arguments":{"city":3}}</tool_call>',
     "unknown": '<tool_call>{"name":"climate","arguments":{}}</tool_call>',
     "long": "word " * 60,
+    "spaced": "\n  It  rains. \n",
 }
 TOKENIZER = small_tokenizer(THINKING)
 

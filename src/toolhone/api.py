@@ -203,22 +203,22 @@ def _from_pairs(plan: Experiment, registry: Registry, measures: Measures, progre
 def _by_doing(method: Doing, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
     """Methods that learn from episodes."""
     play, materials = gather_tasks(plan)
-    progress.report(f"data: {len(play)} tasks to play, {len(materials.tasks)} held out")
+    beside = f", {len(materials.train)} labelled conversations beside the reward" if plan.training.rl.ptx_coef else ""
+    progress.report(f"data: {len(play)} tasks to play, {len(materials.tasks)} held out{beside}")
     check_ids(play)
     check_playable(materials.tasks)
     bench = Bench(plan, registry, measures, progress)
     bench.check_tools(materials.tasks)
     bench.check_given(play)
 
-    labelled = bench.labelled(materials)
+    labelled, account = bench.labelled(materials)
 
     def start(run: Run, hooks: Hooks, resume_from: Path | None) -> Ending:
         return method(bench.trainer, bench.stage(play, hooks, run, labelled), run, resume_from)
 
-    told = [task.to_dict() for task in play] + [row.tokens.tolist() for row in labelled]
+    told = [*(task.to_dict() for task in play), *([account] if account else [])]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    report = {**materials.report, "rows_sha256": digest} | ({"ptx_rows": len(labelled)} if labelled else {})
-    return bench, replace(materials, report=report), start
+    return bench, replace(materials, report={**materials.report, **account, "rows_sha256": digest}), start
 
 
 def _check_ending(method: str, ending: object, run: Run) -> None:

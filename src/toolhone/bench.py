@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,7 @@ from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
 from toolhone.model_ref import adapter_of, resolve_model, trained_format
 from toolhone.owncode import is_own_code, load_named
 from toolhone.progress import Progress
-from toolhone.rewards.compose import Payroll, Schedule
-from toolhone.rewards.library import warnings_for
+from toolhone.rewards.compose import Payroll, Schedule, warnings_of
 from toolhone.rewards.own import Reward
 from toolhone.rows import Row
 from toolhone.run import Run
@@ -69,7 +68,7 @@ class Measures:
                 )
             else:
                 own[key] = load_named(name, Path.cwd(), "a metric")
-        schedule = Schedule.of(plan.training.rl.reward)
+        schedule = Schedule.of(plan.training.rl.reward, validated(plan, own))
         return Measures(own, schedule.rewards(schedule.last))
 
 
@@ -110,16 +109,12 @@ class Bench:
         digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
         return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
 
-    def labelled(self, materials: Materials) -> list[Row]:
-        """Rows that `training.rl.ptx_coef` learns on beside the reward; none where it is 0."""
+    def labelled(self, materials: Materials) -> tuple[list[Row], dict[str, Any]]:
+        """Rows that `training.rl.ptx_coef` learns on beside the reward, and their account; none where it is 0."""
         if not self.plan.training.rl.ptx_coef:
-            return []
-        if not materials.train:
-            raise ConfigError(
-                f"training.rl.ptx_coef learns on labelled conversations beside the reward, and data.path "
-                f"{self.plan.data.path} holds tasks alone; name a file of conversations, or leave it 0"
-            )
-        return self.rows(materials)[0]
+            return [], {}
+        rows, _, account = self.rows(replace(materials, held_out=[], report={}))
+        return rows, {f"ptx_{name}": account[name] for name in ("rows", "too_long", "longest_row", "rows_sha256")}
 
     def pairing(self) -> Pairing:
         """What makes preference pairs and their rows."""
@@ -148,18 +143,21 @@ class Bench:
             live = task.expect.answer is not None and can_run(task, self.registry.runnable)
             return _rules(rl.episode, turns, live if rl.episode.to_the_end is None else rl.episode.to_the_end)
 
-        payroll = Payroll(Schedule.of(rewarded(rl.reward), METRICS), penalty=rl.episode.penalty)
+        payroll = Payroll(Schedule.of(rewarded(rl.reward), validated(self.plan, self.measures.metrics)), penalty=rl.episode.penalty)
 
         def observe(step: int, metrics: Mapping[str, float]) -> None:
             if (sentence := payroll.observe(step, metrics)) is not None:
                 self.progress.report(sentence)
 
-        for sentence in warnings_for([name for phase in payroll.schedule.phases for name in (r.name for r in phase.rewards)]):
+        def validate(sampler: Sampler) -> Validation:
+            payroll.validated, samples = hooks.validate(sampler)
+            return payroll.validated, samples
+
+        for sentence in warnings_of(rewarded(rl.reward)):
             self.progress.report(f"note: {sentence}")
         told = lambda ids: self.tokenizer.decode(list(ids))  # noqa: E731
-        return Stage(
-            tasks, self.registry, policy, payroll.pay, observe, rules, self._reference(run), told, hooks, payroll, labelled
-        )
+        own, reference = replace(hooks, validate=validate), self._reference(run)
+        return Stage(tasks, self.registry, policy, payroll.pay, observe, rules, reference, told, own, payroll, labelled)
 
     def _opening(self) -> tuple[int, ...]:
         """What every reply is given to begin with, where the experiment enforces a thought."""
@@ -210,6 +208,11 @@ class Bench:
             self.tokenizer.save(folder)
 
 
+def validated(plan: Experiment, own: Collection[str]) -> list[str]:
+    """Names of scores that a validation gives, those of `own` metrics too: what phases of the rewards may wait for."""
+    return [*(name for name in METRICS if name not in RATES), *own] if plan.training.validate_every else []
+
+
 def rewarded(section: RewardSection) -> RewardSection:
     """The rewards of an experiment; our own `tool_use` where it names none."""
     return section if section.functions or section.phases else section.model_copy(update={"functions": ["tool_use"]})
@@ -221,8 +224,10 @@ def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Rules:
         Outcome.MALFORMED: Then(section.malformed),
         Outcome.UNKNOWN_TOOL: Then(section.unknown_tool),
         Outcome.BAD_ARGUMENTS: Then(section.bad_arguments),
+        Outcome.TRUNCATED: Then(section.truncated),
     }
-    return Rules(section.max_turns or max_turns, not to_the_end, then, frozenset(section.stop_tools))
+    stop_tools, too_many = frozenset(section.stop_tools), Then(section.too_many_turns)
+    return Rules(section.max_turns or max_turns, not to_the_end, then, stop_tools, too_many)
 
 
 def wanted_format(plan: Experiment) -> Wanted:

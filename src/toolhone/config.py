@@ -177,6 +177,8 @@ def _tell_unused(experiment: Experiment, tell: Tell) -> None:
     elif rl.curriculum.model_fields_set and not rl.curriculum.enabled and "enabled" not in rl.curriculum.model_fields_set:
         names = ", ".join(_set_in(rl, "curriculum"))
         tell(f"training.rl ({names}) has no effect without training.rl.curriculum.enabled=true")
+    elif "ptx_batch_size" in rl.model_fields_set and not rl.ptx_coef:
+        tell("training.rl (ptx_batch_size) has no effect without training.rl.ptx_coef")
 
 
 def _set_in(section: BaseModel, field: str) -> list[str]:

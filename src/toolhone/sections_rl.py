@@ -86,10 +86,12 @@ class DpoSection(Section):
 
 
 Then = Literal["feed_back", "stop", "penalise"]
+Cost = Literal["stop", "penalise"]
 
 
 class EpisodeSection(Section):
-    """How far an episode goes. A fault's error goes back to the model (feed_back), ends the episode (stop), or ends and costs."""
+    """How far an episode goes. A fault's error goes back to the model (feed_back), ends the episode (stop), or ends and costs
+    (penalise); a turn that was cut off and one turn too many end it in any case."""
 
     max_turns: int | None = Field(None, gt=0, description="most assistant turns; none: evaluation.max_turns")
     to_the_end: bool | None = Field(
@@ -98,6 +100,8 @@ class EpisodeSection(Section):
     malformed: Then = Field("feed_back", description="a turn that cannot be read")
     unknown_tool: Then = Field("feed_back", description="a call of a tool that is not on offer")
     bad_arguments: Then = Field("feed_back", description="arguments that break the tool's schema")
+    truncated: Cost = Field("stop", description="a turn that max_completion_length or the context cut off")
+    too_many_turns: Cost = Field("stop", description="calls in the last turn that max_turns allows, with no answer behind them")
     penalty: float = Field(0.5, ge=0, description="what a penalised turn takes from the episode's reward")
     stop_tools: list[str] = Field(default_factory=list, description="tools whose call is the answer, such as final_answer")
 
@@ -126,7 +130,7 @@ class RlSection(Section):
     ptx_coef: float = Field(
         0.0, ge=0, description="GRPO, PPO: weight of the loss of labelled conversations, learned on beside the reward (PPO-ptx)"
     )
-    ptx_batch_size: int = Field(16, gt=0, description="conversations of one optimiser step, where ptx_coef is not 0")
+    ptx_batch_size: int = Field(16, gt=0, description="their rows in one optimiser step, or all where there are fewer")
     new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     episode: EpisodeSection = EpisodeSection()
     reward: RewardSection = RewardSection()

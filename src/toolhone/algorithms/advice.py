@@ -28,9 +28,10 @@ GOOD, RISE = 0.6, 0.02
 
 
 def call_scores(groups: Sequence[Played]) -> Metrics:
-    """How far tools were right, and what share of episodes made the right calls as a whole, whatever the rewards look at.
+    """How far tools were right, what share of episodes made the right calls as a whole, and how many calls were wanted.
 
-    Tools are counted as `tool_accuracy` counts them: wanted ones that were called, by the larger number of calls.
+    That does not depend on the rewards. Tools are counted as `tool_accuracy` counts them: wanted ones that were called, by the
+    larger number of calls.
     """
     judged = [(group.task, episode) for group in groups if judges_calls(group.task.expect) for episode in group.episodes]
     if not judged:
@@ -39,6 +40,7 @@ def call_scores(groups: Sequence[Played]) -> Metrics:
     return {
         "right_tools": float(np.mean([match.tool_score for match in matches])),
         "right_calls": float(np.mean([match.exact for match in matches])),
+        "calls_wanted": float(np.mean([len(task.expect.wanted) for task, _ in judged])),
     }
 
 
@@ -53,11 +55,11 @@ class Trend:
 
     def advice(self, metrics: Metrics) -> str | None:
         """One sentence about what stands out most."""
-        malformed, tools = metrics.get("ending/malformed", 0.0), metrics.get("right_tools", 0.0)
-        if metrics["calls"] < 0.05 and metrics["reward"] < 0.1:
-            return "almost no episode calls a tool: begin with SFT, or check the format with toolhone doctor --model"
+        malformed, tools = metrics.get("outcome/malformed", 0.0), metrics.get("right_tools", 0.0)
         if malformed > 0.5:
-            return f"{malformed:.0%} of the episodes end in a turn that cannot be read: train the format first (SFT)"
+            return f"{malformed:.0%} of the turns cannot be read: train the format first (SFT)"
+        if metrics["calls"] < 0.05 and (metrics.get("calls_wanted", 0.0) > 0.5 or metrics["reward"] < 0.1):
+            return "almost no episode calls a tool: begin with SFT, or check the format with toolhone doctor --model"
         if metrics.get("ending/truncated", 0.0) > 0.3:
             return "many replies are cut off: raise training.rl.max_completion_length"
         if metrics.get("groups_without_signal", 0.0) > 0.9:

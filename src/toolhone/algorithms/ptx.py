@@ -1,10 +1,11 @@
 """What supervised training taught, learned on beside the reward, so that it stays: PPO-ptx, for GRPO and PPO alike.
 
-    got |= ptx_pass(trainer, stage.labelled, plan.rl, seed, step, update)     # between the reward's gradient and `optim_step`
+    got |= ptx_pass(trainer, stage.labelled, plan.rl, seed, step, update)     # before `optim_step`
 
 A reward says nothing of turns that its episodes never reach, and little of what a policy does right already; both drift away. To
-every optimiser step belongs the gradient of `training.rl.ptx_coef` times the mean loss per token of labelled conversations, drawn
-anew each time: a pure function of (seed, step, update). Which conversations those are is said in `data.playing`.
+every optimiser step belongs the gradient of `training.rl.ptx_coef` times the mean loss per token of `ptx_batch_size` rows of
+labelled conversations (all, where there are fewer), drawn anew each time: a pure function of (seed, step, update). Which
+conversations those are is said in `data.playing`.
 
 Ouyang et al. 2022, arXiv:2203.02155, equation 2, with the conversations of SFT in place of pretraining text.
 """

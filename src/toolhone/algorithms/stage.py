@@ -21,7 +21,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import RunError
-from toolhone.rewards.compose import Payroll, PhaseState
+from toolhone.rewards.compose import PREFIX, Payroll, PhaseState
 from toolhone.rewards.own import Paid
 from toolhone.rows import Row
 from toolhone.run import Run
@@ -63,10 +63,13 @@ class Stage:
             state.phase = self.phases.state.to_dict()
 
     def restore(self, run: Run, resume_from: Path | None) -> None:
-        """Go on in the phase that a checkpoint noted."""
-        saved = {} if resume_from is None else run.state(resume_from).get("phase") or {}
-        if self.phases is not None and saved:
+        """Go on in the phase that a checkpoint noted, with the scores of the last validation that the log holds."""
+        if self.phases is None or resume_from is None:
+            return
+        if saved := run.state(resume_from).get("phase"):
             self.phases.state = PhaseState.from_dict(saved)
+        validations = [line for line in run.metrics() if line["kind"] == "validation"]
+        self.phases.validated = dict(validations[-1]) if validations else {}
 
 
 def next_tasks(tasks: Sequence[Task], size: int, seed: int, step: int) -> list[Task]:
@@ -123,10 +126,23 @@ def rollout_metrics(groups: Sequence[Played]) -> Metrics:
     if any(len(group.episodes) > 1 for group in groups):
         metrics["group_spread"] = float(np.mean(spreads))
         metrics["groups_without_signal"] = float(np.mean([spread < 1e-6 for spread in spreads]))
-    for name in sorted({name for one in paid for name in one.parts}):
-        metrics[f"reward/{name}"] = float(np.mean([one.parts.get(name, 0.0) for one in paid]))
     endings = Counter(episode.ending.value for episode in episodes)
-    return metrics | call_scores(groups) | {f"ending/{name}": count / len(episodes) for name, count in sorted(endings.items())}
+    outcomes = Counter(outcome.value for episode in episodes for outcome in episode.outcomes)
+    metrics |= reward_means(paid) | call_scores(groups)
+    metrics |= {f"ending/{name}": count / len(episodes) for name, count in sorted(endings.items())}
+    return metrics | {f"outcome/{name}": count / outcomes.total() for name, count in sorted(outcomes.items())}
+
+
+def reward_means(paid: Sequence[Paid]) -> Metrics:
+    """`reward/NAME` of each reward, unweighted, and `reward/NAME.PART` of its parts, which add up to it."""
+    means = {
+        name: float(np.mean([one.parts.get(name, 0.0) for one in paid])) for name in {key for one in paid for key in one.parts}
+    }
+    for name, value in list(means.items()):
+        whole, dot, _ = name.partition(".")
+        if dot:
+            means[whole] = means.get(whole, 0.0) + value
+    return {f"{PREFIX}{name}": means[name] for name in sorted(means)}
 
 
 def update_means(sums: Metrics, updates: int) -> Metrics:
@@ -175,8 +191,8 @@ def report(metrics: Metrics, groups: Sequence[Played], state: State, total: int,
         return
     tell = stage.hooks.progress.report
     tell(f"Iteration {state.step}/{total} | Loss {metrics['loss']:.4f} | Mean Reward {metrics['reward']:.4f}")
-    for name in sorted(name for name in metrics if name.startswith("reward/")):
-        tell(f"  {name.removeprefix('reward/')}: {metrics[name]:.4f}")
+    for name in sorted(name.removeprefix(PREFIX) for name in metrics if name.startswith(PREFIX)):
+        tell(f"  {name}: {metrics[PREFIX + name]:.4f}")
     if (sentence := stage.trend.advice(metrics)) is not None:
         tell(f"  note: {sentence}")
     for group in groups[:SHOWN_EPISODES]:

@@ -35,6 +35,11 @@ def gather_tasks(experiment: Experiment) -> tuple[list[Task], Materials]:
         play = distinct([task for conversation in materials.train for task in tasks_of(conversation)])
     kept, lost = _playable(play)
     held_out, more = _playable(materials.tasks)
+    if _learns_labels(experiment) and not materials.train:
+        raise DataError(
+            f"training.rl.ptx_coef learns on labelled conversations beside the reward, and {data.path} holds tasks alone; "
+            "name a file of conversations in data.path, or leave it 0"
+        )
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "the data gives none"
         raise DataError(f"there is no task to play: {reasons}; wanted tasks whose right answer is calls, no call, or a text")
@@ -52,8 +57,14 @@ def _from_templates(experiment: Experiment) -> tuple[list[Task], Materials]:
     play = [*(made.tasks(new, "rl") if new else []), *(made.tasks(count - new, "train") if count > new else [])]
     fresh = made.tasks(min(HELD_OUT, count), "rl_held_out") if new else []
     tasks = materials.tasks if experiment.evaluation.tasks is not None else _in_turn(fresh, materials.tasks)
-    labelled = materials.train if experiment.training.rl.ptx_coef else []
-    return play, Materials(labelled, [], tasks, {**materials.report, "new_phrasings": new})
+    return play, Materials(
+        materials.train if _learns_labels(experiment) else [], [], tasks, {**materials.report, "new_phrasings": new}
+    )
+
+
+def _learns_labels(experiment: Experiment) -> bool:
+    """Whether conversations are learned on beside the reward. DPO, which plays no episodes, does not."""
+    return experiment.training.method != "dpo" and experiment.training.rl.ptx_coef > 0
 
 
 def _in_turn(first: Sequence[Task], second: Sequence[Task]) -> list[Task]:

@@ -110,6 +110,7 @@ def episode(task: Task, policy: Policy, rules: Rules) -> Play:
         ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
     said = final_answer(told.turns[-1], rules.stop_tools) if told.outcomes[-1:] == [Outcome.FINAL_CALL] else None
     penalties = sum(rules.after(outcome) is Then.PENALISE for outcome in told.outcomes if outcome in (*FAULTS, Outcome.TRUNCATED))
+    penalties += ending is Ending.TOO_MANY_TURNS and rules.too_many_turns is Then.PENALISE
     return Episode(task.id, tuple(told.turns), tuple(told.results), ending, reason, tuple(told.outcomes), penalties, said)
 
 

@@ -48,7 +48,7 @@ class Then(StrEnum):
 
 
 FAULTS = (Outcome.MALFORMED, Outcome.UNKNOWN_TOOL, Outcome.BAD_ARGUMENTS)
-"""What may be fed back; a truncated turn always ends an episode, since there is nothing to answer."""
+"""What may be fed back. A truncated turn always ends an episode, since there is nothing to answer; it may cost."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,15 @@ class Rules:
     """How far to play: at most `max_turns` assistant turns; with `first_call_only`, not beyond the first turn with calls.
 
     then: what follows a fault; a malformed turn stops, and the errors of calls go back, where nothing else is said. stop_tools:
-    tools whose call ends the episode as an answer. given: ids that the first reply begins with, in place of those that the policy
-    gives to every reply.
+    tools whose call ends the episode as an answer. too_many_turns: whether to be stopped by `max_turns` costs. given: ids that the
+    first reply begins with, in place of those that the policy gives to every reply.
     """
 
     max_turns: int = 8
     first_call_only: bool = False
     then: Mapping[Outcome, Then] = field(default_factory=dict)
     stop_tools: frozenset[str] = frozenset()
+    too_many_turns: Then = Then.STOP
     given: tuple[int, ...] = ()
 
     def after(self, outcome: Outcome) -> Then:

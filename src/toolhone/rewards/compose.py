@@ -8,9 +8,9 @@
 
 A phase holds for its `steps`, or until every score that `until` names is at least its threshold, whichever comes first; the last
 one holds to the end. `after` is pure: the state is one small value, saved in a checkpoint with `to_dict` and read with
-`from_dict`, so that a resumed run stands in the same phase. Scores are whatever the caller measures: means of rewards and their
-parts over a step, metrics of a validation. One step's mean is noisy; give a mean over several where a threshold should not be met
-by luck.
+`from_dict`, so that a resumed run stands in the same phase. Scores are means of rewards and their parts over a step, and metrics of
+the last validation (`validated`, which whoever validates sets). One step's mean is noisy; wait for a validation where a threshold
+should not be met by luck.
 
 A sum adds `weight * reward`; an average divides that by the sum of the weights. Nothing is scored here.
 """
@@ -22,9 +22,10 @@ from dataclasses import dataclass, field, replace
 
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
+from toolhone.rewards.library import warnings_for
 from toolhone.rewards.own import PENALTY, Paid, Reward, load_rewards, pay
 from toolhone.schema import Json, Task
-from toolhone.sections_rl import RewardPhase, RewardSection
+from toolhone.sections_rl import RewardPhase, RewardSection, WeightedRewards
 
 TOTAL = "reward"
 """The name of the total among the scores."""
@@ -108,11 +109,12 @@ class Schedule:
 
 @dataclass
 class Payroll:
-    """The rewards that hold now; the one thing here that changes is `state`."""
+    """The rewards that hold now. What changes is `state`, and what the last validation measured."""
 
     schedule: Schedule
     state: PhaseState = PhaseState()
     penalty: float = PENALTY
+    validated: Mapping[str, float] = field(default_factory=dict)
 
     def pay(self, task: Task, episode: Episode) -> Paid:
         """What an episode earns in the present phase."""
@@ -120,7 +122,7 @@ class Payroll:
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
         """Take what was measured after a step; a sentence when another phase begins."""
-        before, self.state = self.state, self.schedule.after(self.state, step, scores_in(metrics))
+        before, self.state = self.state, self.schedule.after(self.state, step, {**self.validated, **scores_in(metrics)})
         if self.state == before:
             return None
         names = ", ".join(f"{reward.weight:g} {reward.name}" for reward in self.schedule.rewards(self.state))
@@ -128,13 +130,19 @@ class Payroll:
 
 
 def scores_in(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Scores by the names that `until` uses: without `reward/`, and for a reward of several parts their sum under its name."""
-    scores = {name.removeprefix(PREFIX): value for name, value in metrics.items()}
-    for name, value in metrics.items():
-        reward, dot, _ = name.removeprefix(PREFIX).partition(".")
-        if dot and name.startswith(PREFIX):
-            scores[reward] = scores.get(reward, 0.0) + value
-    return scores
+    """The total, and rewards and their parts by the names that `until` uses, without `reward/`; no other metric has a say."""
+    rewards = {name.removeprefix(PREFIX): value for name, value in metrics.items() if name.startswith(PREFIX)}
+    return rewards | ({TOTAL: metrics[TOTAL]} if TOTAL in metrics else {})
+
+
+def warnings_of(section: RewardSection) -> list[str]:
+    """What to say before training on these rewards: for each phase, holes that none of its other rewards covers; each once."""
+    said = list[str]()
+    phases: Sequence[WeightedRewards] = section.phases or [section]
+    for phase in phases:
+        weights = phase.weights or [1.0] * len(phase.functions)
+        said += warnings_for([name for name, weight in zip(phase.functions, weights, strict=True) if weight])
+    return list(dict.fromkeys(said))
 
 
 def weighted(names: Sequence[str], weights: Sequence[float] = (), average: bool = False) -> tuple[Reward, ...]:
