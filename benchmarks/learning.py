@@ -21,7 +21,7 @@ from typing import Any
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"training.steps": 130},
-    "ppo": {"training.steps": 130},
+    "ppo": {"training.steps": 115},
     "dpo": {
         "data.preferences": "own_ranked",
         "data.pairs": 2,

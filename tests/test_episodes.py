@@ -84,6 +84,24 @@ def test_an_id_that_the_model_wrote_names_the_result_and_one_that_cannot_is_coun
     ]
 
 
+def test_the_prompt_of_a_group_is_written_once_and_that_of_another_task_anew():
+    written = []
+
+    class Counting(TokenPolicy):
+        def _open(self, messages, tools):
+            written.append(messages[-1].content)
+            return super()._open(messages, tools)
+
+    plain = scripted_policy(adds_then_answers)
+    policy = Counting(plain.sampler, plain.dialect, plain.tokenizer, plain.params)
+    first, second = a_task("one"), a_task("two", "what is 2+3?")
+    played = play(policy, [first] * 3 + [second] * 3 + [a_task("three")], REGISTRY)
+    assert written == ["2+3?", "what is 2+3?", "2+3?"]
+    alone = [play(plain, [task], REGISTRY)[0] for task in (first, second)]
+    for one, same in zip(played, [alone[0]] * 3 + [alone[1]] * 3 + [alone[0]], strict=True):
+        assert [turn.prompt for turn in one.turns] == [turn.prompt for turn in same.turns]
+
+
 def test_the_next_prompt_is_the_last_one_and_the_ids_as_sampled_and_the_suffix():
     policy = scripted_policy(adds_then_answers, sampler=ScriptedSampler(adds_then_answers, spelled=True))
     first, second = play(policy, [a_task()], REGISTRY)[0].turns

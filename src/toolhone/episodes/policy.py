@@ -116,6 +116,7 @@ class TokenPolicy:
         assert constrain is None or not opening, "a grammar speaks of whole turns, so that none may begin with what is given"
         self.sampler, self.dialect, self.tokenizer, self.max_context = sampler, dialect, tokenizer, max_context
         self.constrain, self.opening = constrain, opening
+        self._opened: Prompt | None = None
         self.params = params if params.stop_ids else replace(params, stop_ids=tokenizer.stop_ids(dialect.stop))
 
     @property
@@ -123,6 +124,13 @@ class TokenPolicy:
         return self.params.seed
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
+        """The prompt for the first turn. Asked again for the very same tuples, as for a group of episodes, it gives what it gave."""
+        known = self._opened
+        if known is None or known.messages is not messages or known.tools is not tools:
+            known = self._opened = self._open(messages, tools)
+        return known
+
+    def _open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         row = self.tokenizer.encode_spans(self.dialect.prompt(messages, tools))
         return Prompt(tuple(messages), tuple(tools), tuple(row.tokens.tolist()), given=self.opening)
 
