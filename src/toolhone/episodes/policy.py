@@ -124,7 +124,7 @@ class TokenPolicy:
         return self.params.seed
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
-        """The prompt for the first turn. Asked again for the very same tuples, as for a group of episodes, it gives what it gave."""
+        """The prompt for the first turn; for the very same tuples once more, as for a group of episodes, the same object."""
         known = self._opened
         if known is None or known.messages is not messages or known.tools is not tools:
             known = self._opened = self._open(messages, tools)
