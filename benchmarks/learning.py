@@ -33,7 +33,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "training.schedule.decay_share": 0.5,
         "training.rl.temperature": 1.2,
         "training.rl.new_phrasings": 0.5,
-        "training.rl.ptx_coef": 0,
+        "training.rl.ptx.coef": 0,
     },
 }
 """What differs from the preset `demo-grpo`."""

@@ -20,7 +20,7 @@ PLAN: dict[str, Any] = {
     "training": {"steps": 2, "batch_size": 2, "log_every": 1, "validate_every": 0, "validation_samples": 1},
     "evaluation": {"at_end": False, "max_new_tokens": 4},
 }
-DOING = ["rl.group_size=2", "rl.max_completion_length=4", "rl.beta=0.1", "rl.ptx_coef=1", "rl.two_phase_samples_per_group=1"]
+DOING = ["rl.group_size=2", "rl.max_completion_length=4", "rl.beta=0.1", "rl.ptx.coef=1", "rl.two_phase_samples_per_group=1"]
 DOING += ["rl.curriculum.enabled=true", "rl.inner_epochs=2"]
 ASKED = {"sft": [], "dpo": [], "grpo": DOING, "ppo": [*DOING, "rl.ppo.target_kl=0.5", "rl.ppo.kl_penalty=adaptive"]}
 

@@ -42,8 +42,8 @@ def ran(
 
 def test_the_gradient_is_the_coefficient_times_that_of_the_mean_loss_per_token() -> None:
     ours, wanted = toy(), toy()
-    rl = plan({"ptx_coef": 0.25, "ptx_batch_size": len(ROWS)}).training.rl
-    got = ptx_pass(ours, ROWS, rl, 0, 0, 0)
+    section = plan({"ptx": {"coef": 0.25, "batch_size": len(ROWS)}}).training.rl.ptx
+    got = ptx_pass(ours, ROWS, section, 0, 0, 0)
     tokens = sum(int(row.mask.sum()) for row in ROWS)
     by_hand = [row.with_arrays(weights=row.mask.astype(np.float32) * np.float32(0.25 / tokens)) for row in ROWS]
     loss = wanted.forward_backward(by_hand, cross_entropy()).result()
@@ -60,11 +60,11 @@ def test_every_update_draws_rows_of_its_own_and_the_same_ones_again_for_the_same
             return super().forward_backward(rows, loss)
 
     many = [Row.of([12, 14, a, b], [False, False, True, True]) for a in range(16) for b in range(16)]
-    rl = plan({"ptx_coef": 1.0, "ptx_batch_size": 8}).training.rl
+    section = plan({"ptx": {"coef": 1.0, "batch_size": 8}}).training.rl.ptx
 
     def drawn(*place: int) -> list[list[int]]:
         trainer = Watching(toy()._policy)
-        ptx_pass(trainer, many, rl, *place)
+        ptx_pass(trainer, many, section, *place)
         return trainer.seen
 
     places = [(0, 3, 1), (1, 3, 1), (0, 4, 1), (0, 3, 2)]
@@ -80,7 +80,7 @@ def test_labelled_rows_hold_what_a_reward_lets_drift(method: str, tmp_path: Path
         return float(trainer.snapshot().logprobs([ROWS[-1]])[0][-1])
 
     without, _ = ran(method, tmp_path / "without", [])
-    held, run = ran(method, tmp_path / "with", ROWS[-1:], ptx_coef=1.0, ptx_batch_size=1)
+    held, run = ran(method, tmp_path / "with", ROWS[-1:], ptx={"coef": 1.0, "batch_size": 1})
     assert says(held) > says(toy()) + 1 > says(without) + 1  # the reward pays for high ids, the label says 7
     told = logged(run, "ptx_loss")
     assert len(told) == 12
@@ -98,14 +98,14 @@ def test_a_coefficient_of_0_changes_nothing(method: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_in_which_the_reward_says_nothing_is_not_made_one_of_supervised_training(method: str, tmp_path: Path) -> None:
-    trainer, run = ran(method, tmp_path / "run", ROWS, score=lambda *_: Paid(1.0, {}), ptx_coef=1.0)
+    trainer, run = ran(method, tmp_path / "run", ROWS, score=lambda *_: Paid(1.0, {}), ptx={"coef": 1.0})
     assert logged(run, "updates") == [0] * 12
     assert np.array_equal(weights(trainer), weights(toy()))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_goes_on_draws_what_it_would_have_drawn(method: str, tmp_path: Path) -> None:
-    own = plan({"ptx_coef": 0.5, "ptx_batch_size": 2}, method=method, save_every=5)
+    own = plan({"ptx": {"coef": 0.5, "batch_size": 2}}, method=method, save_every=5)
     trainer, run = toy(), Run.create(tmp_path / "whole", own)
     METHODS[method](trainer, replace(stage_of(trainer, own, score=first_token), labelled=ROWS), run)
     again = without_end(run, "checkpoint_step_10", FINAL)
@@ -127,7 +127,7 @@ SMALL = {
         "steps": 1,
         "batch_size": 2,
         "validate_every": 0,
-        "rl": {"group_size": 2, "max_completion_length": 4, "ptx_coef": 0.5, "reward": {"functions": ["earned"]}},
+        "rl": {"group_size": 2, "max_completion_length": 4, "ptx": {"coef": 0.5}, "reward": {"functions": ["earned"]}},
     },
     "evaluation": {"at_end": False},
 }
@@ -152,7 +152,7 @@ def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: 
     values, path = small(tmp_path), tmp_path / "tasks.jsonl"
     path.write_text("".join(json.dumps(task.to_dict()) + "\n" for task in Templates(0, ["calculator"]).tasks(8)))
     values["data"] = {"path": str(path)}
-    with pytest.raises(DataError, match=r"ptx_coef learns on labelled .*tasks\.jsonl holds tasks alone"):
+    with pytest.raises(DataError, match=r"ptx\.coef learns on labelled .*tasks\.jsonl holds tasks alone"):
         train(experiment(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -172,11 +172,11 @@ def test_a_held_out_row_that_is_too_long_is_no_matter_and_one_to_learn_from_is_c
 
 def test_dpo_says_that_it_reads_no_coefficient() -> None:
     told: list[str] = []
-    load_experiment(None, ["training.method=dpo", "training.rl.ptx_coef=0.5"], tell=told.append)
-    assert told == ["training.rl (ptx_coef) has no effect with training.method 'dpo'"]
+    load_experiment(None, ["training.method=dpo", "training.rl.ptx.coef=0.5"], tell=told.append)
+    assert told == ["training.rl (ptx.coef) has no effect with training.method 'dpo'"]
 
 
 def test_a_number_of_rows_without_a_coefficient_is_named() -> None:
     told: list[str] = []
-    load_experiment(None, ["training.method=grpo", "training.rl.ptx_batch_size=4"], tell=told.append)
-    assert told == ["training.rl (ptx_batch_size) has no effect without training.rl.ptx_coef"]
+    load_experiment(None, ["training.method=grpo", "training.rl.ptx.batch_size=4"], tell=told.append)
+    assert told == ["training.rl (ptx.batch_size) has no effect without training.rl.ptx.coef"]

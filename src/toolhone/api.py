@@ -203,7 +203,7 @@ def _from_pairs(plan: Experiment, registry: Registry, measures: Measures, progre
 def _by_doing(method: Doing, plan: Experiment, registry: Registry, measures: Measures, progress: Progress) -> Begun:
     """Methods that learn from episodes."""
     play, materials = gather_tasks(plan)
-    beside = f", {len(materials.train)} labelled conversations beside the reward" if plan.training.rl.ptx_coef else ""
+    beside = f", {len(materials.train)} labelled conversations beside the reward" if plan.training.rl.ptx.coef else ""
     progress.report(f"data: {len(play)} tasks to play, {len(materials.tasks)} held out{beside}")
     check_ids(play)
     check_playable(materials.tasks)

@@ -110,8 +110,8 @@ class Bench:
         return train.rows, held_out, {**materials.report, **counts, "rows_sha256": digest}
 
     def labelled(self, materials: Materials) -> tuple[list[Row], dict[str, Any]]:
-        """Rows that `training.rl.ptx_coef` learns on beside the reward, and their account; none where it is 0."""
-        if not self.plan.training.rl.ptx_coef:
+        """Rows that `training.rl.ptx.coef` learns on beside the reward, and their account; none where it is 0."""
+        if not self.plan.training.rl.ptx.coef:
             return [], {}
         rows, _, account = self.rows(replace(materials, held_out=[], report={}))
         return rows, {f"ptx_{name}": account[name] for name in ("rows", "too_long", "longest_row", "rows_sha256")}

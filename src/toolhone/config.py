@@ -35,7 +35,7 @@ CODE_KEYS: tuple[tuple[str, ...], ...] = (
     ("training", "rl", "reward", "functions"),
 )
 """Keys whose text (or list of texts) may name code of the user's own."""
-_OF_EPISODES = ("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx_batch_size", "ptx_coef", "sampler_refresh_every")
+_OF_EPISODES = ("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every")
 _OF_RATIOS = ("epsilon", "epsilon_high", "loss", "scale_rewards")
 IDLE: Mapping[str, frozenset[str]] = {
     "grpo": frozenset({"ppo", "dpo"}),
@@ -177,8 +177,8 @@ def _tell_unused(experiment: Experiment, tell: Tell) -> None:
     elif rl.curriculum.model_fields_set and not rl.curriculum.enabled and "enabled" not in rl.curriculum.model_fields_set:
         names = ", ".join(_set_in(rl, "curriculum"))
         tell(f"training.rl ({names}) has no effect without training.rl.curriculum.enabled=true")
-    elif "ptx_batch_size" in rl.model_fields_set and not rl.ptx_coef:
-        tell("training.rl (ptx_batch_size) has no effect without training.rl.ptx_coef")
+    elif rl.ptx.model_fields_set and not rl.ptx.coef and "coef" not in rl.ptx.model_fields_set:
+        tell("training.rl (ptx.batch_size) has no effect without training.rl.ptx.coef")
 
 
 def _set_in(section: BaseModel, field: str) -> list[str]:

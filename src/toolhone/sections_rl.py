@@ -85,6 +85,13 @@ class DpoSection(Section):
     rpo_alpha: float = Field(0.0, ge=0, description="weight of the chosen side's own loss, as in SFT; it keeps that side likely")
 
 
+class PtxSection(Section):
+    """GRPO, PPO: labelled conversations that are learned on beside the reward (PPO-ptx), so that what SFT taught stays."""
+
+    coef: float = Field(0.0, ge=0, description="weight of their loss beside that of the reward; 0: none are learned on")
+    batch_size: int = Field(16, gt=0, description="their rows in one optimiser step, or all where there are fewer")
+
+
 Then = Literal["feed_back", "stop", "penalise"]
 Cost = Literal["stop", "penalise"]
 
@@ -127,16 +134,13 @@ class RlSection(Section):
     two_phase_samples_per_group: int = Field(
         0, ge=0, description="GRPO, PPO: replies of a group that are continued after a failed first try"
     )
-    ptx_coef: float = Field(
-        0.0, ge=0, description="GRPO, PPO: weight of the loss of labelled conversations, learned on beside the reward (PPO-ptx)"
-    )
-    ptx_batch_size: int = Field(16, gt=0, description="their rows in one optimiser step, or all where there are fewer")
     new_phrasings: float = Field(0.5, ge=0, le=1, description="templates: share of tasks in phrasings that no conversation has")
     episode: EpisodeSection = EpisodeSection()
     reward: RewardSection = RewardSection()
     curriculum: CurriculumSection = CurriculumSection()
     ppo: PpoSection = PpoSection()
     dpo: DpoSection = DpoSection()
+    ptx: PtxSection = PtxSection()
 
     @model_validator(mode="after")
     def _fits_together(self) -> RlSection:

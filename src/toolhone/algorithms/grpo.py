@@ -115,7 +115,7 @@ def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], stage: Stage, run:
             weights, shares = token_weights(rl.loss, rows, rl.max_completion_length), reply_shares(rows)
             batch = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
             got = trainer.forward_backward(batch, loss).result()
-            got |= ptx_pass(trainer, stage.labelled, rl, run.experiment.seed, step, updates)
+            got |= ptx_pass(trainer, stage.labelled, rl.ptx, run.experiment.seed, step, updates)
             got |= trainer.optim_step(optimizer_at(plan, step, total)).result()
             updates += 1
             for name, value in got.items():

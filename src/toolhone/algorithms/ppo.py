@@ -304,7 +304,7 @@ def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], stage: Stage, run:
     for epoch in range(plan.rl.inner_epochs if groups else 0):
         order = random_stream(run.experiment.seed, 11, step, epoch)
         for rows in mini_batches(groups, plan.rl.mini_batch_size, order):
-            ptx = ptx_pass(trainer, stage.labelled, plan.rl, run.experiment.seed, step, updates)
+            ptx = ptx_pass(trainer, stage.labelled, plan.rl.ptx, run.experiment.seed, step, updates)
             got = ptx | _update(trainer, rows, plan, step, total)
             updates += 1
             for name, value in got.items():

@@ -37,7 +37,7 @@ def gather_tasks(experiment: Experiment) -> tuple[list[Task], Materials]:
     held_out, more = _playable(materials.tasks)
     if _learns_labels(experiment) and not materials.train:
         raise DataError(
-            f"training.rl.ptx_coef learns on labelled conversations beside the reward, and {data.path} holds tasks alone; "
+            f"training.rl.ptx.coef learns on labelled conversations beside the reward, and {data.path} holds tasks alone; "
             "name a file of conversations in data.path, or leave it 0"
         )
     if not kept:
@@ -64,7 +64,7 @@ def _from_templates(experiment: Experiment) -> tuple[list[Task], Materials]:
 
 def _learns_labels(experiment: Experiment) -> bool:
     """Whether conversations are learned on beside the reward. DPO, which plays no episodes, does not."""
-    return experiment.training.method != "dpo" and experiment.training.rl.ptx_coef > 0
+    return experiment.training.method != "dpo" and experiment.training.rl.ptx.coef > 0
 
 
 def _in_turn(first: Sequence[Task], second: Sequence[Task]) -> list[Task]:
