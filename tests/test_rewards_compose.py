@@ -189,6 +189,17 @@ def test_a_phase_may_wait_for_what_a_validation_measured():
     assert payroll.observe(4, {"reward/right_tools": 0.5}) is not None
 
 
+def test_a_part_that_is_never_paid_is_named_after_the_first_step_of_the_phase():
+    phases = phase("right_tools", until={"right_tools.exakt": 0.5}), phase("right_calls")
+    payroll = Payroll(schedule(*phases))
+    paid = {"reward/right_tools": 0.9, "reward/right_tools.exact": 0.9, "reward/right_tools.tools": 0.0}
+    said = str(payroll.observe(1, paid))
+    assert "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which was not paid; paid: right_tools" in said
+    assert payroll.observe(2, paid) is None
+    fine = Payroll(schedule(phase("right_tools", until={"right_tools.exact": 0.95, "exact_match": 0.1}), phase("right_calls")))
+    assert fine.observe(1, paid) is None
+
+
 def test_holes_are_named_for_each_phase_once_and_another_reward_of_weight_0_hides_none():
     def holes(*functions: str, **more: object) -> list[str]:
         return [said.split()[2] for said in warnings_of(RewardSection(functions=list(functions), **more))]

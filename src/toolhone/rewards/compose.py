@@ -121,12 +121,24 @@ class Payroll:
         return pay(self.schedule.rewards(self.state), task, episode, self.penalty)
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
-        """Take what was measured after a step; a sentence when another phase begins."""
-        before, self.state = self.state, self.schedule.after(self.state, step, {**self.validated, **scores_in(metrics)})
+        """Take what was measured after a step; a sentence when another phase begins, or one waits for a part that is not paid."""
+        scores = {**self.validated, **scores_in(metrics)}
+        before, self.state = self.state, self.schedule.after(self.state, step, scores)
         if self.state == before:
-            return None
+            return self._waits_in_vain(scores) if step == before.since + 1 else None
         names = ", ".join(f"{reward.weight:g} {reward.name}" for reward in self.schedule.rewards(self.state))
         return f"step {step}: reward phase {self.state.phase + 1} of {len(self.schedule.phases)} begins: {names}"
+
+    def _waits_in_vain(self, scores: Mapping[str, float]) -> str | None:
+        """Whether the phase waits for a part that its reward, which was paid, does not have."""
+        for name in self.schedule.phases[self.state.phase].until:
+            reward, dot, _ = name.partition(".")
+            if dot and name not in scores and reward in scores:
+                parts = [known for known in scores if known.startswith(f"{reward}.")]
+                return (
+                    f"note: the reward phase waits for {name!r}{nearest(name, parts)}, which was not paid; paid: {', '.join(parts)}"
+                )
+        return None
 
 
 def scores_in(metrics: Mapping[str, float]) -> dict[str, float]:
