@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.cli.doctor_data import examine_data
-from toolhone.data.files import write_jsonl
-from toolhone.data.pico import pico_folder
+from toolhone.sources.files import write_jsonl
+from toolhone.models.pico import pico_folder
 from toolhone.data.templates import Templates
 from toolhone.dialects.choose import open_dialect
 from toolhone.tokenizer import TextTokenizer

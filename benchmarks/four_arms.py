@@ -32,33 +32,33 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from toolhone.algorithms.sft import Hooks, sft
+from toolhone.training.sft import Hooks, sft
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
-from toolhone.bench import wanted_format
+from toolhone.training.setup import wanted_format
 from toolhone.cli.doctor_data import examine_data
-from toolhone.config import make_experiment
-from toolhone.data.doctor.survey import survey
-from toolhone.data.files import read_conversations, write_jsonl
-from toolhone.data.gather import gather
-from toolhone.data.pico import pico_folder
+from toolhone.config.experiment import make_experiment
+from toolhone.doctor.quick_checks import survey
+from toolhone.sources.files import read_conversations, write_jsonl
+from toolhone.data.dataset import gather
+from toolhone.models.pico import pico_folder
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
-from toolhone.dialects.certificate import open_certified
+from toolhone.dialects.probe.certificate import open_certified
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.evaluation.statistics import Score, interval
-from toolhone.lessons.own_tool import LORA
-from toolhone.presets import PICO, read_preset
-from toolhone.progress import Silent
+from toolhone.guide.own_tool import LORA
+from toolhone.config.presets import PICO, read_preset
+from toolhone.runs.progress import Silent
 from toolhone.rows import Row
-from toolhone.run import Run, read_json, write_json
+from toolhone.runs.run import Run, read_json, write_json
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
-from toolhone.sections import Experiment, TrainingSection
+from toolhone.config.sections import Experiment, TrainingSection
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.builtin import BUILTIN
 

@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_parsers.py [--texts 1000000] [--size 100000] [--seed 0]
 
-Reads with every call syntax that ships, with the published forms of `tests/framed_cases.py`, and with what is derived from the
+Reads with every call syntax that ships, with the published forms of `tests/support/framed_cases.py`, and with what is derived from the
 chat templates found here (of an installed `trl`). Prints one JSON object: texts read, the slowest short text in milliseconds, each
 syntax's slowest long text, and how its time grows from a quarter of its size (4 is linear, 16 quadratic). An exception ends it with
 the text. Times are of this process's CPU. No peer is measured.
@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from framed_cases import FORMS
-from hostile_texts import adversarial, pieces_of, random_text
-from template_zoo import TEMPLATES, zoo_dialect
+from support.framed_cases import FORMS
+from support.hostile_texts import adversarial, pieces_of, random_text
+from support.template_zoo import TEMPLATES, zoo_dialect
 from toolhone.dialects.base import Syntax
 from toolhone.dialects.choose import SYNTAXES
-from toolhone.dialects.framed import Framed
+from toolhone.dialects.syntax.delimited import Framed
 from toolhone.schema import Tool
 
 TOOLS = (

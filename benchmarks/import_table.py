@@ -18,9 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from toolhone.data.importing import import_file
-from toolhone.data.sources import FOLDERS, format_of
-from toolhone.data.sources.base import Loaded
-from toolhone.data.sources.folders import data_files
+from toolhone.sources import FOLDERS, format_of
+from toolhone.sources.base import Loaded
+from toolhone.sources.folders import data_files
 from toolhone.errors import DataError
 
 HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused")

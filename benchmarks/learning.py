@@ -64,8 +64,8 @@ def measured(method: str, seed: int, out: Path, start: Mapping[str, str], tasks:
 
     from toolhone import evaluate, experiment, open_model, train
     from toolhone.data.templates import Templates
-    from toolhone.presets import read_preset
-    from toolhone.progress import Plain
+    from toolhone.config.presets import read_preset
+    from toolhone.runs.progress import Plain
 
     torch.set_num_threads(1)
     known = out / "learning.json"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from toolhone.algorithms.losses import cross_entropy
+from toolhone.training.losses import cross_entropy
 from toolhone.backends.base import Adam, Lora
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer

@@ -22,13 +22,13 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
-from toolhone.algorithms.losses import cross_entropy
-from toolhone.algorithms.sft import normalised
+from toolhone.training.losses import cross_entropy
+from toolhone.training.sft import normalised
 from toolhone.api import experiment
 from toolhone.backends.base import Adam
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
-from toolhone.data.pico import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
 from toolhone.dialects.choose import open_dialect

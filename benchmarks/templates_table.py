@@ -2,7 +2,7 @@
 
     python benchmarks/templates_table.py > docs/templates.md      (needs `trl` installed; templates beside the repository if any)
 
-Each template is put on the small byte-level tokenizer of `tests/template_zoo.py`, which carries the template's marks as tokens.
+Each template is put on the small byte-level tokenizer of `tests/support/template_zoo.py`, which carries the template's marks as tokens.
 Seconds are of one certificate, proof included, without imports. What a template does with its own tokenizer says `toolhone doctor`.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from template_zoo import TEMPLATES, zoo_tokenizer
-from toolhone.dialects.certificate import Certificate, Wanted, certify
-from toolhone.dialects.findings import Finding
+from support.template_zoo import TEMPLATES, zoo_tokenizer
+from toolhone.dialects.probe.certificate import Certificate, Wanted, certify
+from toolhone.dialects.probe.facts import Finding
 
 PROBES = {
     "tools": "tools",

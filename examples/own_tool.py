@@ -8,7 +8,7 @@ Takes about a minute on two cores with the embedded model; it is far too short a
 from pathlib import Path
 
 from toolhone import Conversation, Dialogue, Message, Registry, Tool, ToolCall, evaluate, experiment, open_model, tool, train
-from toolhone.data.files import write_jsonl
+from toolhone.sources.files import write_jsonl
 
 
 @tool

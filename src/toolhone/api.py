@@ -20,38 +20,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolhone.algorithms.dpo import check_plan, dpo
-from toolhone.algorithms.grpo import grpo
-from toolhone.algorithms.ppo import ppo
-from toolhone.algorithms.sft import Ending, Hooks, sft
-from toolhone.algorithms.stage import Stage
+from toolhone.training.dpo import check_plan, dpo
+from toolhone.training.grpo import grpo
+from toolhone.training.ppo import ppo
+from toolhone.training.sft import Ending, Hooks, sft
+from toolhone.training.rl_metrics import Stage
 from toolhone.backends.base import Sampler, Trainer
 from toolhone.backends.torch.trainer import open_sampler
-from toolhone.bench import Bench, Measures, engine_options, policy_of, same_vocabulary, scores_of, wanted_format
-from toolhone.config import experiment_of, load_experiment, overridden, to_stderr
+from toolhone.training.setup import Bench, Measures, engine_options, policy_of, same_vocabulary, scores_of, wanted_format
+from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.data.gather import Materials, asked_of, gather, held_out_tasks
-from toolhone.data.playing import gather_tasks
+from toolhone.data.dataset import Materials, asked_of, gather, held_out_tasks
+from toolhone.data.rl_tasks import gather_tasks
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.certificate import Certificate, check_same, open_certified
+from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, RunError
 from toolhone.evaluation.evaluate import check_ids, check_playable
 from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import Evaluation
-from toolhone.model_ref import adapter_of, find, resolve_model, trained_format
-from toolhone.owncode import is_own_code, load_named
-from toolhone.progress import Progress, Silent
+from toolhone.models.resolve import adapter_of, find, resolve_model, trained_format
+from toolhone.config.user_code import is_own_code, load_named
+from toolhone.runs.progress import Progress, Silent
 from toolhone.rows import Row
-from toolhone.run import FINAL, Run, read_json, write_json, writing
+from toolhone.runs.run import FINAL, Run, read_json, write_json, writing
 from toolhone.schema import Json, Task
-from toolhone.sections import Experiment, ToolResultsSection
+from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.loading import open_registry
 from toolhone.tools.registry import Registry
-from toolhone.tracking.trackers import check_trackers, open_trackers
-from toolhone.trust import as_opened
+from toolhone.runs.trackers import check_trackers, open_trackers
+from toolhone.config.trust import as_opened
 
 SETTINGS = ("tools", "allowed_tools", "tool_results", "evaluation")
 """Sections of another experiment that a run is opened with when one is given."""

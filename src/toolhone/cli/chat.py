@@ -14,9 +14,9 @@ import typer
 
 if TYPE_CHECKING:
     from toolhone.api import Model
-    from toolhone.cli.keep import Keeper
-    from toolhone.cli.screen import Terminal
-    from toolhone.cli.talk import Talk
+    from toolhone.cli.transcript_writer import Keeper
+    from toolhone.cli.console import Terminal
+    from toolhone.cli.chat_repl import Talk
     from toolhone.episodes.policy import Turn
 
 EXAMPLE = "Examples: toolhone chat runs/sft   |   toolhone chat runs/sft --prompt 'What is 12 * 7?' --save talk.jsonl"
@@ -36,9 +36,9 @@ def chat(
 ) -> None:
     """Talk to a model; its calls and their results are shown as they happen. /help lists commands; Ctrl-D ends the talk."""
     from toolhone.api import open_model
-    from toolhone.cli.keep import Keeper
-    from toolhone.cli.screen import Terminal
-    from toolhone.cli.talk import COMMANDS, Next
+    from toolhone.cli.transcript_writer import Keeper
+    from toolhone.cli.console import Terminal
+    from toolhone.cli.chat_repl import COMMANDS, Next
 
     wanted = [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])]
     opened = open_model(model, checkpoint, [*wanted, *(["evaluation.constrained=true"] if constrained else [])])
@@ -62,8 +62,8 @@ def chat(
 
 def open_talk(model: Model, screen: Terminal, keeper: Keeper) -> Talk:
     """A talk with an opened model."""
-    from toolhone.cli.talk import Talk
-    from toolhone.episodes.dialogue import Dialogue
+    from toolhone.cli.chat_repl import Talk
+    from toolhone.episodes.chat_session import Dialogue
 
     policy, turns = model.policy(), model.experiment.evaluation.max_turns
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from toolhone.machine import Finding
+    from toolhone.cli.env_report import Finding
 
 EXAMPLE = "Examples: toolhone check   |   toolhone check --json"
 STYLES = {"ok": "green", "note": "yellow", "broken": "bold red"}
@@ -17,7 +17,7 @@ STYLES = {"ok": "green", "note": "yellow", "broken": "bold red"}
 
 def check(as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False) -> None:
     """Look at versions, devices, extras, folders and the sandbox; exit code 1 when something that is needed is broken."""
-    from toolhone.machine import State, look
+    from toolhone.cli.env_report import State, look
 
     findings = list(look())
     broken = [finding.what for finding in findings if finding.state is State.BROKEN]

@@ -21,7 +21,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 )
 def schema() -> None:
     """Print the JSON Schema of an experiment file; editors complete and check from it."""
-    from toolhone.config import json_schema
+    from toolhone.config.experiment import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 
@@ -33,9 +33,9 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
-    from toolhone.config import load_experiment
-    from toolhone.evaluation.familiar import known_metrics
-    from toolhone.owncode import is_own_code
+    from toolhone.config.experiment import load_experiment
+    from toolhone.evaluation.legacy_metrics import known_metrics
+    from toolhone.config.user_code import is_own_code
 
     path, keys = experiment_and_keys(context, experiment, overrides)
     plan = load_experiment(path, keys)
@@ -46,7 +46,7 @@ def show(
 @app.command(epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico")
 def presets(as_json: Annotated[bool, typer.Option("--json", help="print one JSON object: name to what it is for")] = False) -> None:
     """List the presets: experiments that ship, to be used by name."""
-    from toolhone.presets import preset_comment, preset_names
+    from toolhone.config.presets import preset_comment, preset_names
 
     comments = {name: preset_comment(name) for name in preset_names()}
     if as_json:

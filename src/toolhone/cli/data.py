@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from toolhone.cli import importing
+from toolhone.cli import data_import as importing
 from toolhone.errors import DataError
 
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
@@ -91,7 +91,7 @@ def build(  # noqa: PLR0913 (one parameter for each option)
 
 
 def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, int]:
-    from toolhone.data.files import write_jsonl
+    from toolhone.sources.files import write_jsonl
     from toolhone.data.templates import Templates
     from toolhone.schema import Conversation, Task
 
@@ -108,7 +108,7 @@ def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, in
 
 def _write_array(out: Path, rows: int, shares: str, seed: int, gsm8k: Path | None) -> dict[str, int]:
     """One file; how many rows of each category it has, and what could not be used, is said on standard error."""
-    from toolhone.data.sft_rows import SftRows, read_shares, write_array
+    from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 
     path = out if out.suffix == ".json" else out / "sft_array.json"
     made = SftRows(seed).rows(rows, read_shares(shares), gsm8k)

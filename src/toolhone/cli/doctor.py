@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from toolhone.dialects.base import Dialect
-    from toolhone.dialects.certificate import Certificate
+    from toolhone.dialects.probe.certificate import Certificate
     from toolhone.rows import Row
     from toolhone.tokenizer import TextTokenizer
 
@@ -77,10 +77,10 @@ class Parts:
     def open(name: str, overrides: Sequence[str]) -> Parts:
         """Read the tokenizer and make the certificate; a run's must be the one it was trained with, unless keys ask otherwise."""
         from toolhone.api import FORMAT_KEYS
-        from toolhone.bench import wanted_format
-        from toolhone.config import overridden
-        from toolhone.dialects.certificate import certify, check_same
-        from toolhone.model_ref import find, resolve_model, trained_format
+        from toolhone.training.setup import wanted_format
+        from toolhone.config.experiment import overridden
+        from toolhone.dialects.probe.certificate import certify, check_same
+        from toolhone.models.resolve import find, resolve_model, trained_format
         from toolhone.tokenizer import TextTokenizer
 
         plan, weights = find(name, None)

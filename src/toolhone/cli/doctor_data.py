@@ -19,16 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from toolhone.cli.show import console
-from toolhone.data.doctor.cleaning import Cleaned, Outcome, check_target, clean, write_cleaned
-from toolhone.data.doctor.diagnose import Diagnosis, Verdict, diagnose
-from toolhone.data.doctor.findings import REMEDIES
-from toolhone.data.doctor.lengths import Yardstick
-from toolhone.data.doctor.model_parts import ModelParts
-from toolhone.data.doctor.reading import read_file
-from toolhone.data.doctor.survey import Group
+from toolhone.doctor.fix import Cleaned, Outcome, check_target, clean, write_cleaned
+from toolhone.doctor.diagnose import Diagnosis, Verdict, diagnose
+from toolhone.doctor.findings import REMEDIES
+from toolhone.doctor.lengths import Yardstick
+from toolhone.doctor.model_parts import ModelParts
+from toolhone.doctor.reading import read_file
+from toolhone.doctor.quick_checks import Group
 from toolhone.errors import ConfigError
-from toolhone.evaluation.tables import clean as printable
-from toolhone.progress import Progress, open_progress
+from toolhone.evaluation.display import clean as printable
+from toolhone.runs.progress import Progress, open_progress
 
 if TYPE_CHECKING:
     from toolhone.dialects.base import Dialect

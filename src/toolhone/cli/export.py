@@ -27,13 +27,13 @@ def export(
 
     Stops before writing where tokenizer or template are not those the model was trained with. Exit code 1: a replay differs.
     """
-    from toolhone.serve.export import check_place, to_of
+    from toolhone.export.merged import check_place, to_of
 
     form = to_of(to)
     check_place(out, run, overwrite)
 
     from toolhone.api import open_model
-    from toolhone.serve.export import export as write
+    from toolhone.export.merged import export as write
 
     opened = open_model(run, checkpoint, [] if dialect is None else [f"model.dialect={dialect}"])
     done = write(opened, out, form, overwrite)

@@ -18,7 +18,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from toolhone.errors import ConfigError, nearest
-from toolhone.presets import preset_names
+from toolhone.config.presets import preset_names
 
 
 class Kind(StrEnum):

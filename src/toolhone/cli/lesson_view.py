@@ -10,8 +10,8 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from toolhone.cli.show import console, show_event
-from toolhone.evaluation.tables import clean, mismatches, table
-from toolhone.lessons.desk import Coloured, Scores, Shown, Table, Talk, Text, Typed
+from toolhone.evaluation.display import clean, mismatches, table
+from toolhone.guide.lesson import Coloured, Scores, Shown, Table, Talk, Text, Typed
 
 LINE = 110
 """Longest line of a paragraph."""

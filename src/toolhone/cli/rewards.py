@@ -17,8 +17,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolhone.rewards.battery import Report, Try
-    from toolhone.rewards.named import Named
+    from toolhone.rewards.attack_suite import Report, Try
+    from toolhone.rewards.reward_spec import Named
     from toolhone.schema import Task
 
 app = typer.Typer(help="Rewards: what they pay for, and what cheats them.", no_args_is_help=True, rich_markup_mode=None)
@@ -34,7 +34,7 @@ _LONGEST = 300
 def list_rewards(as_json: AsJson = False) -> None:
     """Show every reward that has a name, with its formula, its source and its known holes."""
     from toolhone.cli.show import console
-    from toolhone.rewards.library import LIBRARY, describe
+    from toolhone.rewards.registry import LIBRARY, describe
 
     if as_json:
         print(json.dumps({"rewards": [describe(name) for name in LIBRARY]}))
@@ -64,9 +64,9 @@ def attack(
 ) -> None:
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
     from toolhone.dialects.choose import open_syntax
-    from toolhone.rewards.battery import attack as play_attacks
-    from toolhone.rewards.library import LIBRARY, syntax_of
-    from toolhone.rewards.own import load_rewards
+    from toolhone.rewards.attack_suite import attack as play_attacks
+    from toolhone.rewards.registry import LIBRARY, syntax_of
+    from toolhone.rewards.user_rewards import load_rewards
 
     (loaded,) = load_rewards([reward])
     syntax = open_syntax(dialect or syntax_of([reward]) or FALLBACK)
@@ -132,7 +132,7 @@ def _show(report: Report) -> None:
 
 def _sentence(hole: Try) -> str:
     """One hole in words, with what was said."""
-    from toolhone.evaluation.tables import clean
+    from toolhone.evaluation.display import clean
 
     earned = f"it earned {hole.pay:.2f} on {hole.task_id}, the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
     said = " | ".join(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts)

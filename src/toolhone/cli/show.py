@@ -10,12 +10,12 @@ from rich.text import Text
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import Problem
-from toolhone.episodes.dialogue import Event
+from toolhone.episodes.chat_session import Event
 from toolhone.episodes.policy import Turn
-from toolhone.evaluation.familiar import known_metrics
+from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.evaluation.metrics import Evaluation
-from toolhone.evaluation.tables import clean, mismatches, predictions, shortened, table
-from toolhone.owncode import is_own_code
+from toolhone.evaluation.display import clean, mismatches, predictions, shortened, table
+from toolhone.config.user_code import is_own_code
 from toolhone.rewards.matching import show
 from toolhone.schema import Json, ToolCall
 from toolhone.tools.registry import Outcome

@@ -13,7 +13,7 @@ from toolhone.cli.config import Overrides, experiment_and_keys
 from toolhone.errors import RunError
 
 if TYPE_CHECKING:
-    from toolhone.sections import Experiment
+    from toolhone.config.sections import Experiment
 
 EXAMPLE = (
     "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train calculator model.name=pico   |   "
@@ -39,9 +39,9 @@ def train(
     debug: Annotated[bool, typer.Option("--debug", help="show where an error comes from")] = False,  # noqa: ARG001 (read in main)
 ) -> None:
     """Train a model, with progress, validation by generating, checkpoints, and an evaluation at the end."""
-    from toolhone.config import load_experiment
-    from toolhone.run import Run
-    from toolhone.trust import refuse_to_resume_unnamed
+    from toolhone.config.experiment import load_experiment
+    from toolhone.runs.run import Run
+    from toolhone.config.trust import refuse_to_resume_unnamed
 
     path, keys = experiment_and_keys(context, experiment, overrides, config)
     folder = out or Path("runs") / (path.stem if path else "sft")
@@ -54,11 +54,11 @@ def train(
 
 
 def _train(plan: Experiment, folder: Path, resume: bool) -> None:
-    from toolhone.algorithms.sft import Ending
+    from toolhone.training.sft import Ending
     from toolhone.api import train as run_training
     from toolhone.cli.show import show_evaluation
     from toolhone.evaluation.folder import read_folder
-    from toolhone.progress import open_progress
+    from toolhone.runs.progress import open_progress
 
     with open_progress(plan.tracking.progress) as progress:
         run, ending = run_training(plan, folder, resume, progress)
@@ -72,7 +72,7 @@ def _train(plan: Experiment, folder: Path, resume: bool) -> None:
 
 def _command_to_resume(plan: Experiment, folder: Path) -> str:
     """The command that goes on; where the run's own word is not enough (`trust`), the one that was given, with --resume."""
-    from toolhone.trust import refuse_to_resume_unnamed
+    from toolhone.config.trust import refuse_to_resume_unnamed
 
     try:
         refuse_to_resume_unnamed(plan, folder)

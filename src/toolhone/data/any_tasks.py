@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from toolhone.data.files import read_records, read_tasks
-from toolhone.data.sources import SOURCES, format_of, open_source, toolbench
-from toolhone.data.sources.base import Asked
-from toolhone.data.sources.tables import is_table
+from toolhone.sources.files import read_records, read_tasks
+from toolhone.sources import SOURCES, format_of, open_source
+from toolhone.sources import toolbench
+from toolhone.sources.base import Asked
+from toolhone.sources.csv_rows import is_table
 from toolhone.errors import DataError
 from toolhone.schema import Task, Tool
 

@@ -21,15 +21,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolhone.data.any_tasks import distinct
-from toolhone.data.files import Line, watching, write_jsonl
-from toolhone.data.passing import Broken, passing_over
-from toolhone.data.sources import SOURCES, format_of, open_source, pairs
-from toolhone.data.sources.base import Loaded, Refused, Skip, Tally
-from toolhone.data.sources.folders import joined
-from toolhone.data.sources.sharegpt import NAME as SHAREGPT
-from toolhone.data.sources.tables import is_table, read_rows
+from toolhone.sources.files import Line, watching, write_jsonl
+from toolhone.sources.bad_lines import Broken, passing_over
+from toolhone.sources import SOURCES, format_of, open_source
+from toolhone.sources import pair_files as pairs
+from toolhone.sources.base import Loaded, Refused, Skip, Tally
+from toolhone.sources.folders import joined
+from toolhone.sources.sharegpt import NAME as SHAREGPT
+from toolhone.sources.csv_rows import is_table, read_rows
 from toolhone.errors import DataError, RunError
-from toolhone.progress import Progress, Silent
+from toolhone.runs.progress import Progress, Silent
 from toolhone.schema import Json
 
 SUFFIXES = (".jsonl", ".jsonl.gz")

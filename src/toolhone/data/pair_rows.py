@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toolhone.data.check import check_lengths
+from toolhone.doctor.row_checks import check_lengths
 from toolhone.data.preferences import Kind, Pair, Preference
 from toolhone.dialects.base import Dialect, Span
 from toolhone.errors import DataError, DialectError

@@ -98,7 +98,7 @@ def intents() -> tuple[Intent, ...]:
 
 
 def _preset(name: str) -> Json:
-    return json.loads((resources.files("toolhone.presets") / name).read_text(encoding="utf-8"))
+    return json.loads((resources.files("toolhone.config.presets") / name).read_text(encoding="utf-8"))
 
 
 def _intent(name: str, entry: Mapping[str, Any]) -> Intent:

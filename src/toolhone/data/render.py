@@ -13,14 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from toolhone.data.check import Lengths, check_lengths
+from toolhone.doctor.row_checks import Lengths, check_lengths
 from toolhone.dialects.base import Dialect, Spans
-from toolhone.dialects.history import assemble
+from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DataError, DialectError
-from toolhone.progress import Progress, Silent, track
+from toolhone.runs.progress import Progress, Silent, track
 from toolhone.rows import Row
 from toolhone.schema import Conversation
-from toolhone.sections import TrainingSection
+from toolhone.config.sections import TrainingSection
 from toolhone.tokenizer import TextTokenizer
 
 

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from toolhone.dialects.bare_json import BareJson
+from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.base import Dialect, Syntax
-from toolhone.dialects.calls import Calls
-from toolhone.dialects.json_object import JsonObject
-from toolhone.dialects.markup import ChatML, Plain, TemplateMarkup
-from toolhone.dialects.native import NativeDialect
-from toolhone.dialects.probe import prove_native
-from toolhone.dialects.tagged import Tagged
-from toolhone.dialects.tool_call_tags import ToolCallTags
-from toolhone.dialects.written import WrittenDialect
+from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.syntax.json_object import JsonObject
+from toolhone.dialects.chat_template.markup import ChatML, Plain, TemplateMarkup
+from toolhone.dialects.chat_template.render import NativeDialect
+from toolhone.dialects.probe.prove import prove_native
+from toolhone.dialects.syntax.tagged import Tagged
+from toolhone.dialects.syntax.tool_call_tags import ToolCallTags
+from toolhone.dialects.prompted import WrittenDialect
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer

@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.derive import common_start
-from toolhone.dialects.framed import NAME_SLOT
+from toolhone.dialects.probe.derive import common_start
+from toolhone.dialects.syntax.delimited import NAME_SLOT
 from toolhone.dialects.grammar_calls import WAY_OUT, Form, call_of, form_of
 from toolhone.dialects.grammar_styles import JsonStyle, text_until
 from toolhone.dialects.grammar_text import FreeText
 from toolhone.dialects.grammar_values import Values
-from toolhone.dialects.json_object import JsonObject
+from toolhone.dialects.syntax.json_object import JsonObject
 from toolhone.dialects.lark import Rules, exactly, in_turn, one_of
-from toolhone.dialects.native import PROBE_TOOLS, NativeDialect
-from toolhone.dialects.written import WrittenDialect
+from toolhone.dialects.chat_template.render import PROBE_TOOLS, NativeDialect
+from toolhone.dialects.prompted import WrittenDialect
 from toolhone.errors import DialectError
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer

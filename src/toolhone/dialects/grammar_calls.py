@@ -16,24 +16,24 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import Problem, Reply
-from toolhone.dialects.calls import Calls
-from toolhone.dialects.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
-from toolhone.dialects.framed import Body, Frame, Framed, is_name
+from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.probe.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
+from toolhone.dialects.syntax.delimited import Body, Frame, Framed, is_name
 from toolhone.dialects.grammar_styles import JsonStyle, LooseStyle, PythonStyle, Style, text_until
 from toolhone.dialects.grammar_values import Field, Values, members
-from toolhone.dialects.json_calls import JsonCalls
+from toolhone.dialects.syntax.json_calls import JsonCalls
 from toolhone.dialects.lark import Rules, in_turn, loosely, one_of, quoted
-from toolhone.dialects.literals import read_value
-from toolhone.dialects.loose_object import LooseObject
-from toolhone.dialects.name_as_key import NameAsKey
-from toolhone.dialects.named_json import NamedJson
-from toolhone.dialects.native import PROBE_TOOLS, NativeDialect
-from toolhone.dialects.parameters import Parameters
-from toolhone.dialects.python_calls import PythonCalls
-from toolhone.dialects.roundtrip import without_stop
-from toolhone.dialects.thinking import read_after_reasoning
-from toolhone.dialects.typed import typed_value
-from toolhone.dialects.written import WrittenDialect
+from toolhone.dialects.syntax.literals import read_value
+from toolhone.dialects.syntax.loose_object import LooseObject
+from toolhone.dialects.syntax.name_as_key import NameAsKey
+from toolhone.dialects.syntax.named_json import NamedJson
+from toolhone.dialects.chat_template.render import PROBE_TOOLS, NativeDialect
+from toolhone.dialects.syntax.parameters import Parameters
+from toolhone.dialects.syntax.python_calls import PythonCalls
+from toolhone.dialects.probe.roundtrip import without_stop
+from toolhone.dialects.syntax.reasoning import read_after_reasoning
+from toolhone.dialects.syntax.untyped_values import typed_value
+from toolhone.dialects.prompted import WrittenDialect
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from toolhone.dialects.lark import Rules, exactly, found_in, in_turn, loosely, plain, quoted, up_to
-from toolhone.dialects.literals import write_literal
+from toolhone.dialects.syntax.literals import write_literal
 from toolhone.schema import Json
 
 INTEGER = "/-?(0|[1-9][0-9]{0,18})/"

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from toolhone.dialects import tagged, tool_call_tags
-from toolhone.dialects.bare_json import BareJson
+from toolhone.dialects.syntax import tagged
+
+from toolhone.dialects.syntax import tool_call_tags
+from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.framed import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Framed
+from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Framed
 from toolhone.dialects.grammar_calls import Form
 from toolhone.dialects.lark import ANY, Rules, exactly, found_in, in_turn, loosely, plain, up_to, up_to_line
-from toolhone.dialects.loose_object import LooseObject
-from toolhone.dialects.named_json import NamedJson
-from toolhone.dialects.parameters import Parameters
-from toolhone.dialects.python_calls import PythonCalls
-from toolhone.dialects.thinking import USUAL
-from toolhone.dialects.turns import Habits
+from toolhone.dialects.syntax.loose_object import LooseObject
+from toolhone.dialects.syntax.named_json import NamedJson
+from toolhone.dialects.syntax.parameters import Parameters
+from toolhone.dialects.syntax.python_calls import PythonCalls
+from toolhone.dialects.syntax.reasoning import USUAL
+from toolhone.dialects.chat_template.turns import Habits
 
 _GAP = r"/[ \n]{1,2}/"
 _WORD = r"A-Za-z0-9_.:\x2F\x{80}-\x{10FFFF}-"

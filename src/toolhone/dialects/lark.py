@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.framed import ID_SLOT, NAME_SLOT, NUMBER_SLOT
+from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT
 
 ANY = "(?s:.*)"
 """The pattern for any text."""

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from toolhone.backends.base import Constraint, Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, Problem
-from toolhone.dialects.history import assemble
+from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message, Tool
 from toolhone.tokenizer import TextTokenizer

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from toolhone.data.check import check
-from toolhone.episodes.dialogue import Dialogue, Ended
+from toolhone.doctor.row_checks import check
+from toolhone.episodes.chat_session import Dialogue, Ended
 from toolhone.schema import Conversation, Message, Tool
 
 SOURCE = "chat"

@@ -24,7 +24,7 @@ from functools import cached_property
 from itertools import zip_longest
 
 from toolhone.errors import ConfigError, DataError, nearest
-from toolhone.evaluation.familiar import METRIC_ALIASES
+from toolhone.evaluation.legacy_metrics import METRIC_ALIASES
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, Judged
 from toolhone.evaluation.paired import chance, holm, spread
 from toolhone.evaluation.statistics import Score, interval

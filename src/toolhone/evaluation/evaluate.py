@@ -23,11 +23,11 @@ from toolhone.episodes.episode import Episode, refuse_unplayable
 from toolhone.episodes.outcome import Rules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import ConfigError, DataError
-from toolhone.evaluation.familiar import OURS, familiar_scores
+from toolhone.evaluation.legacy_metrics import OURS, familiar_scores
 from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged, can_run, judge
-from toolhone.progress import Progress, Silent
+from toolhone.runs.progress import Progress, Silent
 from toolhone.rewards.matching import show
-from toolhone.rewards.own import Reward, pay
+from toolhone.rewards.user_rewards import Reward, pay
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 

@@ -21,7 +21,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolhone.data.files import read_records, write_jsonl
+from toolhone.sources.files import read_records, write_jsonl
 from toolhone.errors import DataError, RunError
 from toolhone.evaluation.metrics import Evaluation, Judged
 from toolhone.rewards.matching import judges_calls

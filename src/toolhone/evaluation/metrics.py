@@ -46,10 +46,10 @@ from functools import cached_property
 
 from toolhone.dialects.base import Problem
 from toolhone.episodes.episode import Ending, Episode
-from toolhone.evaluation.lenient import readings
+from toolhone.evaluation.lenient_reader import readings
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.answers import carries
-from toolhone.rewards.choosing import settled
+from toolhone.rewards.select_reference import settled
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.schema import Expect, Task, Tool, ToolCall
 from toolhone.tools.registry import Outcome, clipped

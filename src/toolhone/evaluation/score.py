@@ -23,7 +23,7 @@ from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import check_ids, judged, runnable_names
 from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged
 from toolhone.rewards.matching import show
-from toolhone.rewards.own import Reward
+from toolhone.rewards.user_rewards import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Registry
 

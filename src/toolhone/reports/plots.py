@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from toolhone.errors import RunError, nearest
-from toolhone.run import read_metrics, writing
+from toolhone.runs.run import read_metrics, writing
 
 SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format", "no_call_accuracy")
 WATCHED = ("groups_without_signal", "clip_share", "entropy", "kl_reference")

@@ -15,10 +15,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from toolhone.dialects.calls import Calls
-from toolhone.dialects.json_reading import list_tools
-from toolhone.rewards.compatible import written
-from toolhone.rewards.scene import Said, Scene
+from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.syntax.json_reading import list_tools
+from toolhone.rewards.legacy_texts import written
+from toolhone.rewards.attack_cases import Said, Scene
 from toolhone.rewards.values import spelled_number
 from toolhone.schema import Json, ToolCall
 

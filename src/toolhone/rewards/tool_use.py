@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.choosing import settled
+from toolhone.rewards.select_reference import settled
 from toolhone.rewards.final_answer import stated
-from toolhone.rewards.marks import hidden_call
+from toolhone.rewards.injected_text import hidden_call
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.seen import Seen
+from toolhone.rewards.episode_view import Seen
 from toolhone.schema import Task
 
 Parts = dict[str, float]

@@ -19,7 +19,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from toolhone.errors import DataError
-from toolhone.signature import schema_of_callable
+from toolhone.tools.signature import schema_of_callable
 
 Json = Any
 """A value that JSON can write."""

@@ -27,8 +27,8 @@ from toolhone.api import Model
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.schema import Json
-from toolhone.serve.answering import Answer, Head, answer_of, chunks, completion
-from toolhone.serve.asking import read_request
+from toolhone.serve.responses import Answer, Head, answer_of, chunks, completion
+from toolhone.serve.requests import read_request
 from toolhone.serve.worker import Worker
 
 if TYPE_CHECKING:

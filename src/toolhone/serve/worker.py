@@ -23,7 +23,7 @@ from toolhone.api import Model
 from toolhone.backends.base import SamplingParams
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import CapabilityError
-from toolhone.serve.asking import Asked, Defaults
+from toolhone.serve.requests import Asked, Defaults
 
 MOST_WAITING = 1024
 

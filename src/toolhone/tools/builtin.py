@@ -25,7 +25,7 @@ from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.tools.registry import AT_ONCE_MARK, Outcome
 from toolhone.tools.sandbox import shared_sandbox, usual_workers
-from toolhone.tools.worlds import MAX_RESULTS, SearchWorld, Unit, WeatherWorld
+from toolhone.tools.fake_services import MAX_RESULTS, SearchWorld, Unit, WeatherWorld
 
 F = TypeVar("F", bound=Callable[..., Json])
 FUNCTIONS = (

@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote, urlencode
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.tools.environment import FromEnvironment, hidden, hidden_when_cut
-from toolhone.tools.exchange import Address, Reply, Request, Together, exchange
+from toolhone.tools.http_client import Address, Reply, Request, Together, exchange
 from toolhone.tools.placeholders import Template, as_text, check_places, defaults_of, properties_of, texts_of
 from toolhone.tools.registry import CallError, Outcome, clipped
 

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from toolhone.errors import ConfigError, nearest
-from toolhone.owncode import file_of, is_own_code, load_named, module_in_file
+from toolhone.config.user_code import file_of, is_own_code, load_named, module_in_file
 from toolhone.schema import Json, Tool
-from toolhone.sections import Experiment
+from toolhone.config.sections import Experiment
 from toolhone.tools.command import CommandTool
-from toolhone.tools.fitting import COMPOSED, fitted
+from toolhone.tools.signature_adapter import COMPOSED, fitted
 from toolhone.tools.http import HttpTool
-from toolhone.tools.journal import Cache, CallLog, Replay, source_of
+from toolhone.tools.tool_cache import Cache, CallLog, Replay, source_of
 from toolhone.tools.placeholders import properties_of
 from toolhone.tools.registry import TOOL_MARK, Implementation, Journal, Limits, Registry
 

@@ -38,7 +38,7 @@ from pydantic_core import to_jsonable_python
 
 from toolhone.errors import ConfigError, UserError, nearest
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.tools.conversion import Adapters, adapters_of, convert
+from toolhone.tools.coerce import Adapters, adapters_of, convert
 
 F = TypeVar("F", bound=Callable[..., Any])
 Source = Tool | Mapping[str, Json] | Callable[..., Json] | str

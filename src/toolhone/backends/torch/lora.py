@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from toolhone.backends.base import Lora
 from toolhone.errors import ConfigError, ModelError, nearest
-from toolhone.run import read_json
+from toolhone.runs.run import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

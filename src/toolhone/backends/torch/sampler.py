@@ -18,7 +18,7 @@ import torch
 from toolhone.backends.base import BatchStream, Constraint, Sample, SamplingParams, StopReason, Stream, allowed_ids, random_stream
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
-from toolhone.backends.torch.merged import write_merged
+from toolhone.backends.torch.merged_weights import write_merged
 from toolhone.errors import CapabilityError
 from toolhone.rows import Array, Row, Tokens, micro_batches
 

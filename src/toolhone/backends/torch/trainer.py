@@ -30,7 +30,7 @@ from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, micro_batches
-from toolhone.run import whole_folder
+from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
 

@@ -1,0 +1,217 @@
+"""Writes the SFT array of `sources.sft_array`: rows for the calculator, for Python and for no tool, in stated shares.
+
+    made = SftRows(seed=1).rows(800, {"calculator": 0.25, "python_exec": 0.25, "no_tool": 0.5}, Path("gsm8k/train.jsonl"))
+    write_array(Path("sft_array.json"), made.rows)
+
+Python and no-tool rows come from the phrasings and fillers of `phrasings.py`, calculator rows from a GSM8K file, or from phrasings
+where none is given. Whatever is written is right by construction or was checked: question and arguments come from one draw, the
+expected answer is what the tool gave. No prompt occurs twice. Same seed, numbers and file, same bytes.
+
+A GSM8K solution becomes ONE expression: its last mark, in which results of earlier marks are replaced by the expressions that gave
+them (`expressions.py`). The calculator's value of the whole must be the number after ####, and each of its numbers must come from
+the question; rows of which that does not hold are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from toolhone.sources.word_problems import compose, unexplained
+from toolhone.sources.files import Record
+from toolhone.data.phrasings import Request, Wording, intents
+from toolhone.sources import open_source
+from toolhone.sources.base import Loaded
+from toolhone.sources.gsm8k import Calculator
+from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
+from toolhone.data.templates import SPLITS
+from toolhone.errors import DataError, RunError, nearest
+from toolhone.runs.run import write_text
+from toolhone.schema import Conversation
+from toolhone.tools.registry import Outcome, Registry
+
+_ANSWERS: Mapping[str, Record] = {
+    "calculator": {"answer_type": "numeric", "tolerance": TOLERANCE},
+    "python_exec": {"answer_type": "stdout"},
+    "no_tool": {"answer_type": "text"},
+}
+_ATTEMPTS = 1000
+_AT_ONCE = 256
+NOT_COMPOSED = "a solution whose marks do not make one expression with its answer"
+UNEXPLAINED = "a solution with a number that neither the question nor a mark gives"
+REPEATED = "a question that occurs before"
+NO_MARK = "a solution without a calculator mark"
+
+
+@dataclass(frozen=True)
+class Made:
+    """The rows, and how many rows of the GSM8K file that were looked at could not be used, by reason."""
+
+    rows: list[Record]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> dict[str, int]:
+        """Rows by category."""
+        found = Counter(str(row["category"]) for row in self.rows)
+        return {category: found[category] for category in CATEGORIES}
+
+
+def read_shares(text: str) -> dict[str, float]:
+    """`calculator=0.25,python_exec=0.25,no_tool=0.5` as numbers; they must add up to 1."""
+    shares: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if name not in CATEGORIES:
+            raise DataError(
+                f"--shares has the unknown category {name!r}{nearest(name, CATEGORIES)}; known: {', '.join(CATEGORIES)}"
+            )
+        if name in shares or not 0 <= share <= 1:
+            raise DataError(f"--shares needs one number between 0 and 1 for {name!r}, got {part!r}")
+        shares[name] = share
+    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        raise DataError(f"--shares must add up to 1, got {text!r}, which makes {sum(shares.values()):g}")
+    return shares
+
+
+def apportioned(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Whole numbers of rows that add up to `count`; what is left over goes to the largest remainders."""
+    exact = {category: count * shares.get(category, 0.0) for category in CATEGORIES}
+    counts = {category: math.floor(number) for category, number in exact.items()}
+    by_remainder = sorted(exact, key=lambda category: counts[category] - exact[category])
+    for category in by_remainder[: count - sum(counts.values())]:
+        counts[category] += 1
+    return counts
+
+
+class SftRows:
+    """Makes rows; same seed, same rows."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._prompts: set[str] = set()
+        self._skipped: Counter[str] = Counter()
+
+    def rows(self, count: int, shares: Mapping[str, float], gsm8k: Path | None = None) -> Made:
+        """`count` rows in these shares, shuffled."""
+        counts = apportioned(count, shares)
+        self._prompts, self._skipped = set(), Counter()
+        rows = [] if gsm8k is None else self._from_gsm8k(gsm8k, counts["calculator"])
+        for category in CATEGORIES:
+            if category != "calculator" or gsm8k is None:
+                rows += self._from_phrasings(category, counts[category])
+        self._rng("order").shuffle(rows)
+        return Made(rows, self._skipped)
+
+    def _rng(self, purpose: str) -> random.Random:
+        return random.Random(f"sft_array {self._seed} {purpose}")
+
+    def _from_phrasings(self, category: str, count: int) -> list[Record]:
+        requests = [self._request(category, index) for index in range(count)]
+        results = iter(Registry(TOOLS).run_all(call for _, request in requests for call in request.calls))
+        rows = []
+        for index, (prompt, request) in enumerate(requests):
+            arguments, answer = None, ""
+            for call in request.calls:  # one, or none where no tool is needed
+                result = next(results)
+                assert result.outcome is Outcome.OK, f"a generated call failed: {call} {result}"
+                arguments, answer = dict(call.arguments), result.content.strip()
+            answer = answer if request.calls else request.answer([])
+            rows.append(row(f"{category}-{self._seed}-{index:05d}", "templates", category, prompt, arguments, answer))
+        return rows
+
+    def _request(self, category: str, index: int) -> tuple[str, Request]:
+        """A prompt that was not made before, and what it asks for: both from one draw."""
+        rng = self._rng(f"{category} {index}")
+        wording = Wording(*SPLITS["train"], rng)
+        wanted = CATEGORIES[category][0] or category
+        choices = [intent for intent in intents() if intent.category == wanted]
+        for _ in range(_ATTEMPTS):
+            request = wording.request(wording.pick(choices))
+            prompt = wording.question([request])
+            if prompt not in self._prompts:
+                self._prompts.add(prompt)
+                return prompt, request
+        raise DataError(f"the phrasings give no more than about {index} different questions of the category {category!r}")
+
+    def _from_gsm8k(self, path: Path, count: int) -> list[Record]:
+        """The first `count` usable rows of the file in an order that the seed decides."""
+        if count == 0:
+            return []
+        loaded = open_source(path, "gsm8k", style="short")
+        self._skipped.update({**loaded.skipped, **({NO_MARK: loaded.only_tasks} if loaded.only_tasks else {})})
+        rows: list[Record] = []
+        candidates = list(_answered(loaded))
+        self._rng("gsm8k").shuffle(candidates)
+        for start in range(0, len(candidates), _AT_ONCE):
+            for made in self._composed(candidates[start : start + _AT_ONCE]):
+                rows.append(made)
+                if len(rows) == count:
+                    return rows
+        raise DataError(f"{path}: {len(rows)} rows can be used as calculator rows, but {count} are wanted; ask for fewer --rows")
+
+    def _composed(self, candidates: Sequence[tuple[Conversation, str]]) -> Iterator[Record]:
+        calculator = Calculator()
+        expressions = [compose(steps_of(talk), str(talk.messages[0].content)) for talk, _ in candidates]
+        calculator.learn(expressions)
+        for (talk, answer), expression in zip(candidates, expressions, strict=True):
+            prompt, found = str(talk.messages[0].content), calculator.run(expression)
+            if found is None or abs(Decimal(str(found[0])) - Decimal(answer)) > Decimal(TOLERANCE):
+                self._skipped[NOT_COMPOSED] += 1
+            elif unexplained(expression, prompt):
+                self._skipped[UNEXPLAINED] += 1
+            elif prompt in self._prompts:
+                self._skipped[REPEATED] += 1
+            else:
+                self._prompts.add(prompt)
+                yield row(f"gsm8k-{talk.id}", "gsm8k", "calculator", prompt, {"expression": expression}, answer)
+
+
+def _answered(loaded: Loaded) -> Iterator[tuple[Conversation, str]]:
+    """Each conversation with the answer of its task; tasks of rows without a conversation stand among them."""
+    tasks = iter(loaded.tasks)
+    for talk in loaded.conversations:
+        task = next(task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1]))
+        yield talk, str(task.expect.answer)
+
+
+def row(identity: str, source: str, category: str, prompt: str, arguments: Record | None, answer: str) -> Record:
+    """One row; the fields that follow from the category are filled in."""
+    tool, _ = CATEGORIES[category]
+    return {
+        "id": identity,
+        "source": source,
+        "category": category,
+        "tool_needed": tool is not None,
+        "tool": tool,
+        "tool_args": arguments,
+        "prompt": prompt,
+        "expected_answer": answer,
+        "metadata": dict(_ANSWERS[category]),
+    }
+
+
+def steps_of(talk: Conversation) -> list[tuple[str, str]]:
+    """The calculator's expressions and results, in order."""
+    calls = [call.arguments["expression"] for message in talk.messages for call in message.tool_calls]
+    results = [str(message.content) for message in talk.messages if message.role == "tool"]
+    return list(zip(calls, results, strict=True))
+
+
+def write_array(path: Path, rows: Sequence[Record]) -> None:
+    """Write one JSON list, one row on each line, whole or not at all."""
+    text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(f"{path}: the file was not written: {error.strerror or error}") from None

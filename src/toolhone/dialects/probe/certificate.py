@@ -1,0 +1,261 @@
+"""The certificate of a format: the proof that a dialect works with this tokenizer and this template, as a file.
+
+    dialect, certificate = certify(tokenizer, Wanted("auto"))       # dialect is None when the verdict is `refused`
+    certificate.save(run)                                           # run/certificate.json
+    check_same(Certificate.read(run), certificate, "runs/first")    # `DialectError` that says what differs
+
+A certificate names every probe with its finding, the dialect that was derived (marks, end marks, switches), hashes of template,
+tokenizer and dialect, and the versions it was made with. Two certificates speak of the same format when their hashes are equal;
+other versions of a library alone do not matter, since the proof is made anew each time a dialect is opened. Nothing here trains,
+samples or names a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from toolhone.dialects.base import Dialect, History
+from toolhone.dialects.choose import dialect_fingerprint, open_dialect
+from toolhone.dialects.probe.facts import Finding, cures, examine
+from toolhone.dialects.syntax.delimited import Framed
+from toolhone.dialects.chat_template.markup import CheckedMarkup, TemplateMarkup
+from toolhone.dialects.chat_template.render import NativeDialect
+from toolhone.dialects.probe.capability_checks import parts_of_tools, trials
+from toolhone.dialects.prompted import WrittenDialect
+from toolhone.errors import DialectError
+from toolhone.runs.run import read_json, write_json
+from toolhone.schema import Json
+from toolhone.tokenizer import TextTokenizer
+
+FILE = "certificate.json"
+LIBRARIES = ("toolhone", "transformers", "tokenizers", "jinja2")
+
+
+class Verdict(StrEnum):
+    """How the examination ended."""
+
+    CERTIFIED = "certified"
+    """Everything that a conversation can say is written and read back."""
+    LIMITED = "certified with limits"
+    """Safe to use; what it cannot say is named, and such rows are refused."""
+    REFUSED = "refused"
+    """Calls would be lost; another dialect has to be named."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which format is asked for: the keys of the same names in `model`."""
+
+    dialect: str = "auto"
+    markup: str = "auto"
+    kept: bool = False
+    switches: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was asked, found and proved. `reason` says why a format was refused."""
+
+    verdict: Verdict
+    limits: tuple[str, ...] = ()
+    reason: str = ""
+    dialect: Mapping[str, Json] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def to_dict(self) -> dict[str, Json]:
+        return {
+            "verdict": self.verdict.value,
+            "limits": list(self.limits),
+            **({"reason": self.reason} if self.reason else {}),
+            "dialect": dict(self.dialect),
+            "hashes": dict(self.hashes),
+            "versions": dict(self.versions),
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    @staticmethod
+    def from_dict(source: Mapping[str, Json]) -> Certificate:
+        """The certificate that `to_dict` wrote; `KeyError` or `ValueError` for anything else."""
+        found = tuple(
+            Finding(str(one["probe"]), str(one["found"]), bool(one.get("fault")), str(one.get("why", "")))
+            for one in _entries(source, "findings", dict)
+        )
+        dialect = _object(source, "dialect")
+        _entries(dialect, "stop", str)
+        return Certificate(
+            Verdict(source["verdict"]),
+            _entries(source, "limits", str),
+            str(source.get("reason", "")),
+            dialect,
+            _object(source, "hashes", str),
+            _object(source, "versions", str),
+            found,
+        )
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / FILE, self.to_dict())
+
+    @staticmethod
+    def read(folder: Path) -> Certificate | None:
+        """The certificate in a folder; None where there is none. `DialectError` for one that is damaged."""
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            return Certificate.from_dict(read_json(path))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise DialectError(f"{path} is no certificate of a format: {error!r:.120}") from None
+
+
+def _entries(source: Mapping[str, Json], key: str, kind: type) -> tuple[Any, ...]:
+    """The list under a key, nothing where there is none; all its entries are of this kind."""
+    value = source.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, kind) for one in value):
+        raise ValueError(f"{key!r} is {value!r:.60}, wanted a list with entries of type {kind.__name__}")
+    return tuple(value)
+
+
+def _object(source: Mapping[str, Json], key: str, kind: type = object) -> dict[str, Any]:
+    """The object under a key, empty where there is none; all its values are of this kind."""
+    value = source.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(one, kind) for one in value.values()):
+        raise ValueError(
+            f"{key!r} is {value!r:.60}, wanted an object" + (f" with values of type {kind.__name__}" if kind is not object else "")
+        )
+    return dict(value)
+
+
+def certify(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect | None, Certificate]:
+    """Examine the template and prove the dialect that is wanted; the dialect is None when the verdict is `refused`."""
+    findings, versions = tuple(_examined(tokenizer, wanted)), _versions()
+    hashes = {"template": _template_hash(tokenizer), "tokenizer": tokenizer_hash(tokenizer)}
+    try:
+        dialect = open_dialect(tokenizer, wanted.dialect, wanted.markup, wanted.kept, wanted.switches)
+    except DialectError as error:
+        return None, Certificate(Verdict.REFUSED, (), str(error), {}, hashes, versions, findings)
+    described = describe(dialect)
+    findings = (*findings, *_proved(dialect))
+    hashes["dialect"] = _hash(json.dumps(described, sort_keys=True))
+    if described.get("markup") != "template":
+        hashes["template"] = ""
+    limits = tuple(_limits(dialect))
+    verdict = Verdict.LIMITED if limits else Verdict.CERTIFIED
+    return dialect, Certificate(verdict, limits, "", described, hashes, versions, findings)
+
+
+def open_certified(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect, Certificate]:
+    """The dialect with its certificate; `DialectError` when it is refused."""
+    dialect, certificate = certify(tokenizer, wanted)
+    if dialect is None:
+        raise DialectError(certificate.reason)
+    return dialect, certificate
+
+
+def check_same(trained: Certificate, now: Certificate, where: str, on_purpose: bool = False) -> None:
+    """`DialectError` when a model that was trained in one format would be used in another; it says what differs.
+
+    on_purpose: another dialect was asked for by name. That excuses the dialect, but no other tokenizer, and no other template.
+    """
+    different = [name for name in ("template", "tokenizer", "dialect") if trained.hashes.get(name) != now.hashes.get(name)]
+    if on_purpose:
+        both = all(certificate.hashes.get("template") for certificate in (trained, now))
+        different = [name for name in different if name == "tokenizer" or (name == "template" and both)]
+    if not different:
+        return
+    keys = [f"{key} {_short(trained.dialect.get(key))} -> {_short(now.dialect.get(key))}" for key in _changed(trained, now)]
+    detail = f" ({'; '.join(keys[:4])})" if keys else ""
+    raise DialectError(
+        f"{where} was trained in another format than it would be used in: {' and '.join(different)} differ{detail}; use the model "
+        "with the tokenizer and template it was trained with, or name a dialect to use another format on purpose (--dialect)"
+    )
+
+
+def describe(dialect: Dialect) -> dict[str, Json]:
+    """All that decides how this dialect writes and reads, as JSON."""
+    result = dialect_fingerprint(dialect)
+    result["history"] = dialect.history.value
+    if isinstance(dialect, NativeDialect | WrittenDialect):
+        result["habits"] = _plain(asdict(dialect.habits))
+    if isinstance(dialect, NativeDialect):
+        result["form"] = _plain(asdict(dialect.syntax)) if isinstance(dialect.syntax, Framed) else dialect.syntax.name
+    return result
+
+
+def tokenizer_hash(tokenizer: TextTokenizer) -> str:
+    """A hash of vocabulary, merges, added tokens and the end-of-text token."""
+    return _hash(tokenizer.identity())
+
+
+def _examined(tokenizer: TextTokenizer, wanted: Wanted) -> Sequence[Finding]:
+    if not tokenizer.wrapped.chat_template:
+        return [Finding("template", "none", wanted.dialect in ("auto", "native"), "the tokenizer has no chat template")]
+    markup = TemplateMarkup(tokenizer, wanted.switches)
+    return [*examine(markup), *cures(tokenizer, markup)]
+
+
+def _proved(dialect: Dialect) -> list[Finding]:
+    """What the proof of the dialect has shown."""
+    form = dialect.syntax.name if isinstance(dialect, NativeDialect | WrittenDialect) else dialect.name
+    return [
+        Finding("calls are read back", "yes", False, f"written as {form}"),
+        Finding("what ends a turn", " or ".join(dialect.stop)),
+        Finding("history", dialect.history.value),
+    ]
+
+
+def _limits(dialect: Dialect) -> list[str]:
+    """What this dialect cannot do, in words."""
+    limits = [*trials(dialect), *parts_of_tools(dialect)]
+    if dialect.history is History.TEMPLATE:
+        limits.insert(0, "the template rewrites earlier turns: each turn is a row of its own")
+    elif dialect.history is History.KEPT:
+        limits.insert(
+            0, "the template would rewrite earlier turns and is not asked: a server that uses it shows the model other ones"
+        )
+    if not isinstance(dialect, NativeDialect):
+        return limits
+    habits = dialect.habits
+    if habits.borrowed:
+        limits.append(f"the template ends no turn: {' or '.join(dict.fromkeys(habits.borrowed))} of the next message ends it")
+    if getattr(dialect.markup, "switches", None):
+        limits.append(f"the template is used with {json.dumps(dialect.markup.switches)}")  # type: ignore[attr-defined]
+    if isinstance(dialect.markup, CheckedMarkup):
+        limits.append("the template escapes <, > and & in texts of tools: training stops at rows with such texts")
+    if isinstance(dialect.syntax, Framed) and hasattr(dialect.syntax.body, "typed"):
+        limits.append("arguments are written without their types: the tool's schema says what they are")
+    return limits
+
+
+def _changed(trained: Certificate, now: Certificate) -> list[str]:
+    keys = ("name", "syntax", "markup", "history", "switches", "stop")
+    return [key for key in keys if trained.dialect.get(key) != now.dialect.get(key)]
+
+
+def _short(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)[:60]
+
+
+def _plain(value: Any) -> Json:
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value))
+
+
+def _template_hash(tokenizer: TextTokenizer) -> str:
+    template = tokenizer.wrapped.chat_template
+    return _hash(template if isinstance(template, str) else json.dumps(template, sort_keys=True)) if template else ""
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in LIBRARIES}

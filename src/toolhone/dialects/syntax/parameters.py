@@ -1,0 +1,143 @@
+"""The body of calls that write each argument between marks: XML-like forms, lines, attributes, values escaped one by one.
+
+    <function=f><parameter=x>1</parameter></function>
+    f<arg_key>x</arg_key><arg_value>1</arg_value>
+    call:f{x:<escape>1<escape>,y:<escape>2<escape>}
+    f(x => "a", y => [1])                                   (`literal`: values are JSON or Python literals)
+
+Between the marks stands plain text; which type it is says the tool's schema (`typed`). White space that the form puts beside a
+value is part of the marks and is taken off once, so that a value keeps white space of its own. A value may hold the mark that ends
+values: the mark counts where the next argument or the end of the call follows. Marks that are white space only are read exactly.
+A call that is cut off behind a value does not count, for there may have been more arguments.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+from toolhone.dialects.base import Problem
+from toolhone.dialects.syntax.delimited import MAX_NAME, Found, Frame, followed, is_name, loose, read_name
+from toolhone.dialects.syntax.literals import read_value
+from toolhone.dialects.syntax.untyped_values import typed_call
+from toolhone.schema import Json, Tool, ToolCall
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """`opens` key `separates` value `closes`, repeated with `joins` between."""
+
+    opens: str
+    separates: str
+    closes: str
+    joins: str = ""
+    literal: bool = False
+    kind: str = field(default="parameters", init=False)
+    begins: str = field(default="", init=False)
+
+    def typed(self, call: ToolCall, tool: Tool | None) -> ToolCall:
+        return call if self.literal else typed_call(call, tool)
+
+    def read(self, text: str, start: int, frame: Frame) -> Found:
+        named = self._name(text, start, frame)
+        if named is None:
+            return Found(start, (), Problem.NOT_A_CALL)
+        name, position = named
+        arguments: dict[str, Json] = {}
+        while (key := _key_pattern(self, frame).match(text, position)) is not None:
+            value, position, problem = self._value(text, key.end(), frame)
+            problem = Problem.BAD_ARGUMENTS if key[1] in arguments and problem is Problem.NONE else problem
+            if problem is not Problem.NONE:
+                return Found(position, (), problem)
+            arguments[key[1]] = value
+            joint = self._joint.match(text, position)
+            if self.joins.strip() and (joint is None or _key_pattern(self, frame).match(text, joint.end()) is None):
+                break
+            position = position if joint is None else joint.end()
+        if self._opening is not None and self._opening.match(text, position) is not None:
+            return Found(position, (), Problem.NOT_A_CALL)
+        rest = text[position : position + MAX_NAME].strip()
+        if frame.after.strip() and (self.joins.strip() + self.opens.strip()).startswith(rest):
+            return Found(position, (), Problem.UNCLOSED)
+        return Found(position, (ToolCall(name, arguments),))
+
+    def _value(self, text: str, start: int, frame: Frame) -> tuple[Json, int, Problem]:
+        """The value that begins at `start`, and where reading goes on behind its closing mark; or what is wrong, and where."""
+        if self.literal:
+            found = read_value(text, start, literal=True)
+            end = self._closing.match(text, found.end) if found.problem is Problem.NONE else None
+            problem = found.problem if found.problem is not Problem.NONE else Problem.NONE if end is not None else Problem.NOT_JSON
+            return found.value, found.end if end is None else end.end(), problem
+        closing = followed(self._closing, _behind_pattern(self, frame), text, start, frame.opening) or self._closing.search(
+            text, start
+        )
+        if closing is None:
+            return None, len(text), Problem.UNCLOSED
+        return text[start : closing.start()], closing.end(), Problem.NONE
+
+    def _name(self, text: str, start: int, frame: Frame) -> tuple[str, int] | None:
+        """The name ends at the mark in the middle; without one, where the first argument or the end of the call begins."""
+        if frame.middle.strip():
+            return read_name(text, start, frame)
+        found = _name_end_pattern(self, frame).search(text, start, start + MAX_NAME + 128)
+        name = "" if found is None else text[start : found.start()].strip()
+        if found is None or not is_name(name, frame):
+            return None
+        return name, found.end() + len(frame.middle) * text.startswith(frame.middle, found.end())
+
+    @cached_property
+    def _opening(self) -> re.Pattern[str] | None:
+        """What begins an argument, where that is more than white space."""
+        body = self.opens.strip()
+        return re.compile(r"\s*+" + loose(body)) if body else None
+
+    @cached_property
+    def _joint(self) -> re.Pattern[str]:
+        return re.compile(r"\s*+" + loose(self.joins.strip()) if self.joins.strip() else re.escape(self.joins))
+
+    @cached_property
+    def _closing(self) -> re.Pattern[str]:
+        """The end of a value: its mark, with the white space that the form puts before it where that is there."""
+        body = self.closes.strip()
+        if not body:
+            return re.compile(re.escape(self.closes))
+        space = self.closes[: len(self.closes) - len(self.closes.lstrip())]
+        return re.compile((f"(?:{re.escape(space)})?" if space else "") + loose(body))
+
+
+def _opens(body: Parameters) -> str:
+    """The pattern for what begins an argument: loose about white space, unless it is nothing else."""
+    mark = body.opens.strip()
+    if not mark:
+        return re.escape(body.opens)
+    return r"\s*+" + loose(mark) + (r"\s*+" if body.opens[-1:].isspace() else "")
+
+
+@lru_cache(maxsize=256)
+def _key_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
+    """What begins an argument, its name, and what stands before its value.
+
+    A name is one line without the mark that ends a value, and without white space where nothing else parts arguments.
+    """
+    mark = body.separates.strip()
+    space = body.separates[len(body.separates.rstrip()) :]
+    behind = (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else "")) if mark else re.escape(body.separates)
+    letter = rf"(?!{re.escape(body.closes.strip())})[^\n]" if body.closes.strip() else r"[^\n]"
+    letter = r"\S" if set(body.closes + body.joins + body.opens) <= {" "} else letter
+    key = (r"\s*+" if (body.joins + body.opens).strip() else "") + rf"((?:{letter}){{1,{MAX_NAME}}}?)"
+    return re.compile(rf"{_opens(body)}(?!{frame.follows}){key}{behind}" + (r"\s*+" if body.literal else ""))
+
+
+@lru_cache(maxsize=256)
+def _behind_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
+    """What may stand behind a value's closing mark: the next argument, or the end of the call."""
+    joint = body._joint.pattern
+    return re.compile(rf"{joint}(?:{_key_pattern(body, frame).pattern})|{frame.follows}")
+
+
+@lru_cache(maxsize=256)
+def _name_end_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
+    """Where a name ends that no mark ends: at the first argument, at white space of the form, at the end of the call."""
+    ends = [frame.follows, *([re.escape(frame.middle)] if frame.middle else []), *([_opens(body)] if body.opens else [])]
+    return re.compile(rf"(?={'|'.join(f'(?:{end})' for end in ends)})")

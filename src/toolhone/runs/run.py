@@ -1,0 +1,242 @@
+"""The run folder: what was asked, where it ran, what was measured, and the checkpoints.
+
+    RUN/experiment.json       the resolved experiment
+    RUN/environment.json      versions, machine, git state
+    RUN/data.json             rows read, kept, dropped by reason
+    RUN/metrics.jsonl         one object for each report: {"step", "seconds", "kind": "train" | "validation", ...}
+    RUN/samples.jsonl         generated replies of each validation, with their scores
+    RUN/checkpoints/          checkpoint_step_N, final_checkpoint, best_checkpoint; each with state.json
+    RUN/evaluation/           the evaluation at the end (see `evaluation.folder`)
+
+Checkpoints appear whole or not at all. A resumed run cuts `metrics.jsonl` and `samples.jsonl` back to the checkpoint's step, so
+its log goes on where the checkpoint stood (the first line after it covers the steps since then). Nothing here knows about models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from toolhone.config.experiment import make_experiment
+from toolhone.errors import RunError, nearest
+from toolhone.config.sections import Experiment
+
+FINAL, BEST = "final_checkpoint", "best_checkpoint"
+PACKAGES = ("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic", "pydantic-monty", "jsonschema")
+
+
+class Listener(Protocol):
+    """What hears every line of `metrics.jsonl` (see `tracking.trackers`)."""
+
+    def log(self, step: int, kind: str, values: Mapping[str, Any]) -> None: ...
+
+
+class Run:
+    """A run folder. Make one with `Run.create`, find one with `Run.open`."""
+
+    def __init__(self, folder: Path, experiment: Experiment) -> None:
+        self.folder, self.experiment = folder, experiment
+        self.trackers: Listener | None = None
+
+    @staticmethod
+    def create(folder: Path, experiment: Experiment) -> Run:
+        """A new run folder; one that holds a run already is refused."""
+        if (folder / "experiment.json").exists():
+            raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
+        with writing(folder):
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_json(folder / "experiment.json", experiment.model_dump())
+            write_json(folder / "environment.json", environment())
+        return Run(folder, experiment)
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        """An existing run folder."""
+        path = folder / "experiment.json"
+        if not path.is_file():
+            raise RunError(f"{folder} is no run folder: it holds no experiment.json")
+        return Run(folder, make_experiment(read_json(path), str(path)))
+
+    def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append a line to `metrics.jsonl`, and send it to the trackers."""
+        self._append("metrics.jsonl", {"step": step, "kind": kind, **values})
+        if self.trackers is not None:
+            self.trackers.log(step, kind, values)
+
+    def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        for sample in samples:
+            self._append("samples.jsonl", {"step": step, **sample})
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        with writing(self.folder), (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of `metrics.jsonl`, oldest first."""
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    def save_checkpoint(self, name: str, state: Mapping[str, Any], save: Callable[[Path], None]) -> Path:
+        """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder."""
+        folder = self.folder / "checkpoints" / name
+        with writing(folder), whole_folder(folder) as partial:
+            save(partial)
+            write_json(partial / "state.json", {**state, "experiment": self.experiment.model_dump()})
+        return folder
+
+    def checkpoints(self) -> list[str]:
+        """Names of the whole checkpoints, by step."""
+        found = [path.parent.name for path in self.folder.glob("checkpoints/[!.]*/state.json")]
+        return sorted(found, key=lambda name: (_step(name) is None, _step(name) or 0, name))
+
+    def checkpoint(self, name: str | None = None) -> Path:
+        """The folder of a checkpoint by name; by default the final one, else the best, else the latest."""
+        names = self.checkpoints()
+        if name is None:
+            name = next((wanted for wanted in (FINAL, BEST, *reversed(names)) if wanted in names), "")
+        if name not in names:
+            known = ", ".join(names) or "none: it was never saved"
+            raise RunError(f"{self.folder} has no checkpoint {name!r}{nearest(name, names)}; it has {known}")
+        return self.folder / "checkpoints" / name
+
+    def latest(self) -> Path | None:
+        """The checkpoint to resume from: the one of the highest step that carries its optimizer."""
+        steps = [name for name in self.checkpoints() if _step(name) is not None]
+        return self.folder / "checkpoints" / steps[-1] if steps else None
+
+    def state(self, checkpoint: Path) -> dict[str, Any]:
+        """What was noted with a checkpoint: the step, and what the algorithm wanted to remember."""
+        return read_json(checkpoint / "state.json")
+
+    def cut_back(self, step: int) -> None:
+        """Forget what was logged after `step`, and a last line that was cut off."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.folder / name
+            if path.exists():
+                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _logged_until(line, step)]
+                with writing(path):
+                    write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _logged_until(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a run wrote; a damaged one is a sentence."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} must hold a JSON object, it holds {type(value).__name__}")
+    return value
+
+
+def _step(name: str) -> int | None:
+    match = re.fullmatch(r"checkpoint_step_(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file."""
+    if not path.is_file():
+        raise RunError(f"there is no {path}; give a run folder or a metrics.jsonl file")
+    lines = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise RunError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(value, dict) or not isinstance(value.get("step"), int) or "kind" not in value:
+            raise RunError(f"{path}, line {number}: wanted an object with 'step' and 'kind', got {line:.60}")
+        lines.append(value)
+    return lines
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into that takes the place of `folder` when all went well; else `folder` stays what it was."""
+    partial, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk raises into one sentence; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{place} could not be written: {error.strerror or error}; what was saved before is whole") from None
+    except Exception as error:  # torch and safetensors have error types of their own for a failed write
+        text = str(error)
+        if not re.search(r"No space left|File too large|I/O error|failed writing|unexpected pos", text):
+            raise
+        raise RunError(f"{place} could not be written: {text.splitlines()[0]:.120}; what was saved before is whole") from None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git state, as a run records them."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "packages": versions,
+        "git": _git_state(),
+        "command": sys.argv,
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and whether the tree was changed; None outside a repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(status.strip())}

@@ -1,0 +1,48 @@
+"""A reader of the user's own, named in the experiment file: `data.format: "mine.py:rows"`.
+
+    def rows(path):                                   # data.path as a pathlib.Path, or None
+        yield {"messages": [...], "tools": [...]}     # or a toolhone.Conversation
+
+Every row is a conversation in our own form (`schema`) or a `Conversation`; its tasks are those of `tasks_of`. A row that is neither
+stops the reading with a sentence that names it. What the function raises is its own and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolhone.sources.files import Line
+from toolhone.sources.base import Loaded, Tally
+from toolhone.data.tasks import tasks_of
+from toolhone.errors import DataError
+from toolhone.config.user_code import load_named
+from toolhone.schema import Conversation
+
+
+def read_own(spec: str, path: Path | None) -> Loaded:
+    """All rows that the function `file.py:name` yields for `path`."""
+    rows = load_named(spec, Path.cwd(), "data.format")(path)
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise DataError(f"{spec}: wanted rows (conversations, or mappings with 'messages'), got a {type(rows).__name__}")
+    tally = Tally()
+    for number, row in enumerate(rows, start=1):
+        line = Line(Path(spec), number, "row")
+        conversation = _conversation(line, row)
+        tally.keep(line, conversation, tasks_of(conversation))
+    loaded = tally.loaded()
+    if not loaded.read:
+        raise DataError(f"{spec}: it gave no row; wanted at least one conversation")
+    return loaded
+
+
+def _conversation(line: Line, row: Any) -> Conversation:
+    if isinstance(row, Conversation):
+        return row
+    if not isinstance(row, Mapping):
+        raise DataError(f"{line}: wanted a Conversation or a mapping with 'messages', got a {type(row).__name__}")
+    try:
+        return Conversation.from_dict(row)
+    except DataError as error:
+        raise DataError(f"{line}: {error}") from None

@@ -1,0 +1,125 @@
+"""Flags of other trainers: both spellings of lists and switches, and every documented command line."""
+
+import shlex
+
+import pytest
+
+from toolhone.cli.flags import FLAGS, Kind, overrides_of, split_flags
+from toolhone.config.experiment import load_experiment
+from toolhone.errors import ConfigError
+from toolhone.config.sections import Experiment
+
+FULL = """--model mlx-community/Qwen2.5-7B-Instruct-4bit --data /path/to/train.jsonl --train --train-type lora --iters 1000
+ --batch-size 4 --group-size 8 --learning-rate 1e-5 --max-completion-length 256 --temperature 0.7 --beta 0.1
+ --reward-functions tool_call_exact tool_call_function tool_call_overall --reward-weights 0.3 0.4 0.3 --save-every 100"""
+
+
+def plan_of(line: str) -> Experiment:
+    given, rest = split_flags(shlex.split(line))
+    return load_experiment(None, [*overrides_of(given), *rest], tell=lambda _: None)
+
+
+def test_the_documented_grpo_command_becomes_an_experiment() -> None:
+    plan = plan_of(FULL)
+    t, rl = plan.training, plan.training.rl
+    assert (t.method, t.steps, t.batch_size, t.learning_rate) == ("grpo", 1000, 4, 1e-5)
+    assert (rl.group_size, rl.max_completion_length, rl.temperature, rl.beta) == (8, 256, 0.7, 0.1)
+    assert rl.reward.functions == ["tool_call_exact", "tool_call_function", "tool_call_overall"]
+    assert rl.reward.weights == [0.3, 0.4, 0.3]
+    assert plan.model.name == "mlx-community/Qwen2.5-7B-Instruct-4bit"
+    assert plan.training.save_every == 100
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--reward-functions tool_call_exact --reward-weights 1.0 --epsilon 0.1 --epsilon-high 0.2",
+        "--reward-functions tool_call_function tool_call_parseable --reward-weights 0.8 0.2 --iters 100",
+        "--enforce-thinking false --two-phase-samples-per-group -1",
+        "--curriculum-enabled true --curriculum-start-ratio 1.0 --curriculum-end-ratio 0.0 --curriculum-steps 500",
+        "--grad-checkpoint true --max-completion-length 128 --batch-size 2 --group-size 4",
+        "--lora-layers 16 --lora-rank 32 --lora-alpha 64 --lora-dropout 0.1",
+        "--train --train-type lora --lora-layers 24 --lora-rank 64 --lora-alpha 128 --grad-checkpoint --save-every 50",
+        "--wandb-project tool-calling-grpo",
+    ],
+)
+def test_documented_fragments_parse(line: str) -> None:
+    plan_of(line)
+
+
+def test_lists_may_have_spaces_or_commas_or_both() -> None:
+    for line in (
+        "--reward-functions a b --reward-weights 0.3 0.7",
+        "--reward-functions a,b --reward-weights 0.3,0.7",
+        "--reward-functions=a,b --reward-weights='0.3 0.7'",
+        "--reward-functions a, b --reward-weights 0.3, 0.7",
+    ):
+        reward = plan_of(line).training.rl.reward
+        assert (reward.functions, reward.weights) == (["a", "b"], [0.3, 0.7]), line
+
+
+@pytest.mark.parametrize(
+    ("line", "on"),
+    [
+        ("--grad-checkpoint", True),
+        ("--grad-checkpoint true", True),
+        ("--grad-checkpoint=True", True),
+        ("--grad-checkpoint yes", True),
+        ("--grad-checkpoint false", False),
+        ("--grad-checkpoint=0", False),
+        ("--grad-checkpoint training.steps=3", True),
+    ],
+)
+def test_a_switch_stands_alone_or_with_a_value(line: str, on: bool) -> None:
+    assert plan_of(line).training.gradient_checkpointing is on
+
+
+def test_a_list_ends_before_an_override_and_before_an_experiment_file() -> None:
+    given, rest = split_flags(["--reward-functions", "a", "b", "training.steps=3"])
+    assert (given, rest) == ({"reward_functions": '["a", "b"]'}, ["training.steps=3"])
+    given, rest = split_flags(["--reward-functions", "a", "sft.json"])
+    assert rest == ["sft.json"]
+
+
+def test_overrides_win_over_flags_and_a_named_method_over_the_guess() -> None:
+    assert plan_of("--iters 100 training.steps=7").training.steps == 7
+    assert plan_of("--train-mode ppo --temperature 0.5").training.method == "ppo"
+    assert plan_of("--lora-rank 4").training.method == "sft"
+
+
+def test_full_training_has_no_adapters_and_refuses_their_numbers() -> None:
+    assert plan_of("--train-type full").training.lora is None
+    with pytest.raises(ConfigError, match=r"--train-type full trains every weight; leave out training\.lora\.rank=8"):
+        plan_of("--lora-rank 8 --train-type full")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--grad-checkpoint=maybe", "--grad-checkpoint is a switch: alone, or with true or false; got 'maybe'"),
+        ("--iters", "--iters needs a value"),
+        ("--iters --train", "--iters needs a value"),
+        ("--iters 5 --iters 6", "--iters is given twice"),
+        ("--reward-functions --train", "--reward-functions needs at least one value"),
+        ("--train-type dora", "--train-type is lora or full, got 'dora'"),
+        ("--train false", "this verb only trains"),
+        ("--iters many", "training.steps in the command line: input should be a valid integer"),
+        ("--reward-functions a b --reward-weights 1", "2 reward functions have 1 weights"),
+        ("--reward-functions a --reward-weights x", "training.rl.reward.weights.0 in the command line: .*number"),
+        ("--two-phase-samples-per-group -2", "two_phase_samples_per_group"),
+    ],
+)
+def test_a_mistake_in_a_flag_gets_one_sentence(line: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        plan_of(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_flag_reaches_a_key_that_exists() -> None:
+    values = {Kind.VALUE: "1", Kind.TEXT: "1", Kind.SWITCH: "true", Kind.LIST: "1"}
+    special = {"train_type": "lora", "train_mode": "grpo", "lora_dropout": "0.5", "max_seq_length": "2"}
+    for flag in FLAGS:
+        line = f"{flag.names[0]} {special.get(flag.slot, values[flag.kind])}"
+        if flag.slot == "reward_weights":
+            line += " --reward-functions a"
+        plan_of(line)

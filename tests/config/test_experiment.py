@@ -1,0 +1,90 @@
+"""Experiment files: defaults, overrides, and one sentence for each mistake."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from toolhone.config.experiment import json_schema, load_experiment
+from toolhone.errors import ConfigError
+
+
+def test_an_empty_experiment_is_a_whole_one() -> None:
+    experiment = load_experiment(None)
+    assert experiment.model.name == "pico"
+    assert experiment.training.learning_rate == 2e-4
+
+
+def test_without_lora_the_learning_rate_is_lower_unless_given() -> None:
+    assert load_experiment(None, ["training.lora=null"]).training.learning_rate == 2e-5
+    assert load_experiment(None, ["training.lora=null", "training.learning_rate=1e-3"]).training.learning_rate == 1e-3
+
+
+def test_overrides_win_over_the_file_and_reach_nested_keys(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"training": {"steps": 5, "lora": {"rank": 4}}, "seed": 1}))
+    experiment = load_experiment(path, ["training.lora.rank=8", "training.schedule=cosine", 'tools=["calculator"]'])
+    assert (experiment.training.steps, experiment.seed) == (5, 1)
+    assert experiment.training.lora is not None
+    assert experiment.training.lora.rank == 8
+    assert experiment.training.schedule.shape == "cosine"
+    assert experiment.tools == ["calculator"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.stepz=3", r"unknown key 'training.stepz' in section 'training' of the command line \(did you mean 'steps'\?\)"),
+        ("trainig.steps=3", r"unknown key 'trainig' in the command line \(did you mean 'training'\?\)"),
+        ("training.lora.rnk=3", r"in section 'training.lora' .*did you mean 'rank'"),
+        ("training.steps=many", r"training.steps in the command line: input should be a valid integer.* got 'many'"),
+        ("training.steps=0", r"training.steps in the command line: input should be greater than 0, got 0"),
+        ("training.method=sfft", r"training.method in the command line: should be one of sft, .*did you mean 'sft'.* got 'sfft'"),
+        ("training.batch_size", r"an override is key=value"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_with_place_and_remedy(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_experiment(None, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "is not JSON"), ("[]", "must hold a JSON object"), ('{"modle": {}}', "did you mean 'model'")]
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_experiment(path)
+    assert "broken.json" in str(caught.value)
+
+
+def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "sft-small.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"did you mean 'sft-small\.json'"):
+        load_experiment(tmp_path / "sft-smal.json")
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"model": {"name": "model"}, "data": {"path": "d.jsonl"}, "tools": ["calculator", "mine.py:f"]}))
+    experiment = load_experiment(path)
+    assert experiment.model.name == str(tmp_path / "model")
+    assert experiment.data.path == str(tmp_path / "d.jsonl")
+    assert experiment.tools == ["calculator", f"{tmp_path}/mine.py:f"]
+
+
+def test_the_schema_accepts_the_defaults_and_refuses_an_unknown_key() -> None:
+    schema = json_schema()
+    jsonschema.validate(load_experiment(None).model_dump(mode="json"), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"training": {"stepz": 1}}, schema)
+
+
+def test_no_section_has_more_than_twenty_fields() -> None:
+    schema = json_schema()
+    for name, section in [("experiment", schema), *schema["$defs"].items()]:
+        assert len(section["properties"]) <= 20, name

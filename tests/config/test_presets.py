@@ -1,0 +1,141 @@
+"""Presets: each is a whole experiment with the numbers it is known for, and those of a method that stands run on pico."""
+
+from pathlib import Path
+
+import pytest
+
+from toolhone.api import open_method, train
+from toolhone.config.experiment import load_experiment
+from toolhone.data.dataset import gather
+from toolhone.models.pico import CONTEXT, pico_folder
+from toolhone.dialects.choose import open_dialect
+from toolhone.errors import CapabilityError, ConfigError
+from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
+from toolhone.config.sections import Experiment
+from toolhone.tokenizer import TextTokenizer
+
+NAMES = {
+    *("sft-json", "ppo-json", "grpo-quick", "grpo-full", "grpo-production", "grpo-strict", "grpo-progressive", "grpo-low-memory"),
+    *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
+}
+REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer", "right_calls"}
+WAITING = {
+    "teacher": r"training\.method: teacher_mode is not here yet; what is: sft",
+}
+STANDING = sorted(NAMES - set(WAITING))
+
+
+def preset(name: str, *overrides: str) -> Experiment:
+    return load_experiment(Path(name), overrides, tell=lambda _: None)
+
+
+def test_all_presets_are_there_and_say_what_they_are_for() -> None:
+    assert set(preset_names()) == NAMES
+    assert all(len(preset_comment(name)) > 20 for name in NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_preset_validates_also_for_pico(name: str) -> None:
+    own, small = preset(name), preset(name, "model.name=pico")
+    assert small.model.name == "pico"
+    assert small.training.method == own.training.method
+    reward = own.training.rl.reward
+    named = {*reward.functions, *(function for phase in reward.phases for function in phase.functions)}
+    assert named <= REWARDS
+
+
+def test_sft_json_has_its_numbers() -> None:
+    t = preset("sft-json").training
+    assert t.lora is not None
+    found = (t.steps, t.batch_size, t.lora.rank, t.max_length, t.log_every, t.validate_every, t.validation_samples, t.save_every)
+    assert found == (800, 8, 32, 512, 50, 200, 50, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "weights"),
+    [
+        ("ppo-json", (500, 8, 1, 128, 1e-5, 1.0, 0.0), []),
+        ("grpo-quick", (50, 2, 4, 128, 1e-5, 1.0, 0.0), []),
+        ("grpo-full", (1000, 4, 8, 256, 1e-5, 0.7, 0.1), [0.3, 0.4, 0.3]),
+        ("grpo-production", (2000, 8, 16, 384, 5e-6, 0.6, 0.08), [0.25, 0.3, 0.2, 0.25]),
+        ("grpo-strict", (1000, 4, 8, 256, 1e-5, 0.7, 0.1), [1.0]),
+        ("grpo-low-memory", (1000, 2, 4, 128, 1e-5, 0.7, 0.1), [0.3, 0.4, 0.3]),
+    ],
+)
+def test_rl_presets_have_their_numbers(name: str, numbers: tuple[float, ...], weights: list[float]) -> None:
+    t = preset(name).training
+    rl = t.rl
+    found = (t.steps, t.batch_size, rl.group_size, rl.max_completion_length, t.learning_rate, rl.temperature, rl.beta)
+    assert found == numbers
+    assert rl.reward.weights == weights
+
+
+def test_what_else_the_rl_presets_are_known_for() -> None:
+    production, full = preset("grpo-production").training, preset("grpo-full").training
+    assert production.lora is not None
+    assert (production.lora.rank, production.lora.alpha, production.lora.last_layers) == (64, 128, 24)
+    assert (production.gradient_checkpointing, production.save_every) == (True, 50)
+    assert full.lora is not None
+    assert (full.lora.rank, full.lora.last_layers, full.save_every) == (32, 16, 100)
+    strict = preset("grpo-strict").training.rl
+    assert (strict.epsilon, strict.epsilon_high, strict.reward.functions) == (0.1, 0.2, ["tool_call_exact"])
+    phases = [(phase.steps, phase.weights) for phase in preset("grpo-progressive").training.rl.reward.phases]
+    assert phases == [(100, [0.8, 0.2]), (200, [0.5, 0.5]), (200, [0.7, 0.3])]
+    curriculum = preset("curriculum").training.rl.curriculum
+    assert (curriculum.enabled, curriculum.start_ratio, curriculum.end_ratio, curriculum.steps) == (True, 1.0, 0.0, 500)
+    assert preset("grpo-low-memory").training.gradient_checkpointing
+    ppo = preset("ppo-json").training
+    assert (ppo.log_every, ppo.save_every, ppo.rl.sampler_refresh_every) == (10, 100, 10)
+
+
+def test_sizes_shrink_for_pico_in_proportion_but_overrides_win() -> None:
+    small = preset("sft-json", "model.name=pico", "training.batch_size=4")
+    t = small.training
+    assert (t.steps, t.log_every, t.validate_every, t.lora) == (PICO_STEPS, 19, 75, None)
+    assert t.batch_size == 4
+    assert small.model.torch_dtype == "float32"
+    phases = preset("grpo-progressive", "model.name=pico").training.rl.reward.phases
+    assert [phase.steps for phase in phases] == [60, 120, 120]
+
+
+def test_the_demos_own_preset_is_not_shrunk() -> None:
+    assert preset("demo").training.steps == 1200
+    assert preset("demo", "model.name=pico").training.steps == 1200
+    assert preset("demo-grpo", "model.name=pico").training == preset("demo-grpo").training
+
+
+@pytest.mark.parametrize("name", STANDING)
+def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path) -> None:
+    few = ["training.steps=3", "training.batch_size=2", "data.samples=24", "data.max_samples=24", "training.validation_samples=2"]
+    plan = preset(name, "model.name=pico", *few, "evaluation.num_samples=2", "evaluation.max_new_tokens=8", "training.log_every=1")
+    run, ending = train(plan, tmp_path / name)
+    assert ending == "finished"
+    steps = [line["step"] for line in run.metrics() if line["kind"] == "train"]
+    assert steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", sorted(WAITING))
+def test_a_preset_that_asks_for_what_does_not_stand_is_refused_by_name(name: str) -> None:
+    with pytest.raises(CapabilityError, match=WAITING[name]):
+        open_method(preset(name, "model.name=pico"))
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"teacher"}))
+def test_every_prompt_of_a_preset_leaves_room_for_a_reply_in_picos_context(name: str) -> None:
+    plan = preset(name, "model.name=pico", "data.samples=40", "data.max_samples=40")
+    tokenizer = TextTokenizer.load(str(pico_folder(0)))
+    dialect = open_dialect(tokenizer, plan.model.dialect, plan.model.markup)
+    reply = max(plan.training.rl.max_completion_length if plan.training.method != "sft" else 0, plan.evaluation.max_new_tokens)
+    prompts = [tokenizer.encode_spans(dialect.prompt(task.messages, task.tools)) for task in gather(plan).tasks]
+    assert max(map(len, prompts)) + reply <= CONTEXT
+
+
+def test_a_mistyped_preset_is_answered_with_the_nearest_and_the_list() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'calculator'\?\); presets: calculator, "):
+        preset("calculater")
+
+
+def test_a_file_of_the_same_name_wins_over_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("calculator").write_text('{"seed": 5}')
+    assert preset("calculator").seed == 5

@@ -1,0 +1,202 @@
+"""The driver's speed, without a stopwatch: tools run side by side, sampling goes on meanwhile, and each tool has its bound."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from support.scripted import ScriptedSampler, last_user, scripted_policy, task
+from contracts.test_backends import tiny_qwen3
+from toolhone.backends.base import BatchStream, SamplingParams
+from toolhone.backends.torch import sampler as torch_sampler
+from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.trainer import open_sampler
+from toolhone.episodes.clock import Clock
+from toolhone.episodes.driver import TOOL_THREADS, play
+from toolhone.episodes.episode import Ending
+from toolhone.episodes.outcome import Rules
+from toolhone.errors import ConfigError
+from toolhone.schema import Task, Tool, ToolCall
+from toolhone.tools.builtin import builtin
+from toolhone.tools.registry import AT_ONCE_MARK, Implementation, Limits, Outcome, Registry
+from toolhone.tools.sandbox import usual_workers
+
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+FIRST_CALL = Rules(first_call_only=True)
+
+
+def tool_of(function, **limits) -> Tool:
+    return Tool("ask", "", NUMBER, Implementation(function, Limits(**limits)) if limits else function)
+
+
+def tasks(count: int) -> list[Task]:
+    return [task(f"t{i}", str(i), [Tool("ask", "", NUMBER)], {"answer": "x"}) for i in range(count)]
+
+
+def asks_twice(prompt: str) -> str:
+    """Two parallel calls with the number of the task, then an answer."""
+    said = last_user(prompt)
+    if "RESULT" in said:
+        return "done"
+    call = f"[TOOL_CALL]{json.dumps({'name': 'ask', 'parameters': {'n': int(said)}})}[/TOOL_CALL]"
+    return f"{call}\n{call}"
+
+
+class Peak:
+    """How many callers were inside at the same time, at most."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.most, self.all = threading.Lock(), 0, 0, 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside, self.all = self.inside + 1, self.all + 1
+            self.most = max(self.most, self.inside)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+class FewAtOnce(ScriptedSampler):
+    """Answers at most two prompts in one poll, and tells `sampled` of each."""
+
+    def __init__(self, script, sampled) -> None:
+        super().__init__(script)
+        self.sampled = sampled
+
+    def stream(self) -> BatchStream:
+        return BatchStream(self, lambda prompts, params: range(min(2, len(prompts))))  # noqa: ARG005
+
+    def _one(self, key, prompt, params):
+        self.sampled(key)
+        return super()._one(key, prompt, params)
+
+
+def test_as_many_calls_run_at_the_same_time_as_there_are_threads_and_no_more():
+    meeting, peak = threading.Barrier(TOOL_THREADS, timeout=20), Peak()
+
+    def meet(n: int) -> str:  # noqa: ARG001
+        with peak:
+            meeting.wait()
+        return "met"
+
+    episodes = play(scripted_policy(asks_twice), tasks(TOOL_THREADS), Registry([tool_of(meet)], timeout=30))
+    assert [result.content for episode in episodes for result in episode.results[0]] == ["met"] * 2 * TOOL_THREADS
+    assert (peak.most, peak.all) == (TOOL_THREADS, 2 * TOOL_THREADS)
+    assert TOOL_THREADS >= 64, "a thousand episodes with tools of 50 ms want about 1,000 calls a second"
+
+
+def test_other_rows_are_sampled_while_tools_run():
+    everybody_spoke = threading.Event()
+    spoken: set[int] = set()
+
+    def sampled(key: int) -> None:
+        spoken.add(key)
+        if len(spoken) == 20:
+            everybody_spoke.set()
+
+    def blocked(n: int) -> bool:  # noqa: ARG001
+        return everybody_spoke.wait(20)
+
+    policy = scripted_policy(asks_twice, sampler=FewAtOnce(asks_twice, sampled))
+    episodes = play(policy, tasks(20), Registry([tool_of(blocked)], timeout=30), FIRST_CALL)
+    assert [[result.value for result in episode.results[0]] for episode in episodes] == [[True, True]] * 20
+
+
+def test_rows_whose_tools_are_quick_share_a_batch_in_every_turn():
+    batches = []
+
+    class Counting(ScriptedSampler):
+        def sample(self, prompts, params, keys=None):
+            batches.append(len(prompts))
+            return super().sample(prompts, params, keys)
+
+    policy = scripted_policy(asks_twice, sampler=Counting(asks_twice))
+    play(policy, tasks(40), Registry([tool_of(lambda n: n)]))
+    assert batches == [40, 40]
+
+
+def test_after_a_mistake_of_the_user_the_calls_that_wait_for_a_thread_are_not_made():
+    peak = Peak()
+
+    def ask(n: int) -> str:
+        if n == 0:
+            raise ConfigError("no key for this service")
+        with peak:
+            time.sleep(0.3)
+        return "x"
+
+    with pytest.raises(ConfigError, match="no key for this service"):
+        play(scripted_policy(asks_twice), tasks(3 * TOOL_THREADS), Registry([tool_of(ask)]))
+    assert peak.all <= TOOL_THREADS
+
+
+def test_a_tool_may_bound_how_many_of_its_calls_run_at_once_and_waiting_is_no_part_of_its_time():
+    peak = Peak()
+
+    def ask(n: int) -> int:
+        with peak:
+            time.sleep(0.05)
+        return n
+
+    registry = Registry([tool_of(ask, at_once=2, timeout=0.4)])
+    episodes = play(scripted_policy(asks_twice), tasks(16), registry, FIRST_CALL)
+    assert peak.most == 2
+    assert [result.outcome for episode in episodes for result in episode.results[0]] == [Outcome.OK] * 32
+
+
+def test_no_more_programs_are_begun_than_the_sandbox_has_workers(monkeypatch):
+    assert all(getattr(builtin(name).function, AT_ONCE_MARK) == usual_workers() for name in ("calculator", "python"))
+    peak = Peak()
+
+    def compute(n: int) -> int:
+        with peak:
+            time.sleep(0.02)
+        return n
+
+    monkeypatch.setattr(compute, AT_ONCE_MARK, 3, raising=False)
+    registry = Registry([tool_of(compute)])
+    registry.run_all([ToolCall("ask", {"n": n}) for n in range(12)])
+    assert (peak.most, peak.all) == (3, 12)
+
+
+def test_the_torch_backend_gives_back_one_batch_at_a_time_with_the_samples_of_all_at_once(tmp_path: Path, monkeypatch):
+    sampler = open_sampler(tiny_qwen3(tmp_path), EngineOptions(device_map="cpu"))
+    prompts, params = [[3 + i, 4, 5] for i in range(7)], SamplingParams(max_tokens=5, seed=3)
+    monkeypatch.setattr(torch_sampler, "ROW_TOKENS", 2 * 8)
+    whole = sampler.sample(prompts, params)
+    stream = sampler.stream()
+    for key, prompt in enumerate(prompts):
+        stream.submit(key, prompt, params)
+    polls = [stream.poll() for _ in range(5)]
+    assert [len(poll) for poll in polls] == [2, 2, 2, 1, 0]
+    assert {key: samples[0].tokens for poll in polls for key, samples in poll} == {i: s[0].tokens for i, s in enumerate(whole)}
+
+
+def test_time_inside_of_other_time_is_counted_once():
+    ticks = iter(range(100))
+    clock = Clock(lambda: float(next(ticks)))
+    with clock.on("sample"), clock.on("tools"):
+        pass
+    with clock.on("train"):
+        pass
+    assert clock.take() == {"sample": 2.0, "tools": 1.0, "train": 1.0}
+    with pytest.raises(ValueError, match="x"), clock.on("reward"):
+        raise ValueError("x")
+    assert clock.take() == {"reward": 1.0}
+
+
+def test_the_clock_sees_the_time_in_which_only_tools_ran():
+    clock = Clock()
+
+    def slow(n: int) -> int:
+        time.sleep(0.1)
+        return n
+
+    with clock.on("sample"):
+        episodes = play(scripted_policy(asks_twice), tasks(3), Registry([tool_of(slow)]), clock=clock)
+    assert [episode.ending for episode in episodes] == [Ending.ANSWERED] * 3
+    assert clock.take()["tools"] >= 0.09

@@ -1,0 +1,345 @@
+"""Our own rewards: a right answer earns 1, everything else less, and each mistake costs what it should."""
+
+import itertools
+import json
+
+import pytest
+
+from toolhone.backends.base import StopReason
+from toolhone.dialects.base import Problem
+from toolhone.episodes.episode import Ending, Episode
+from toolhone.episodes.policy import Turn
+from toolhone.errors import ConfigError
+from toolhone.rewards.final_answer import stated, without_echoes
+from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN, describe, syntax_of, warnings_for
+from toolhone.rewards.injected_text import forged, hidden_call
+from toolhone.rewards.user_rewards import PENALTY, load_rewards, pay
+from toolhone.rewards.tool_use import FINES, exact_calls, right_answer, right_calls, right_tools, tool_use, working_calls
+from toolhone.schema import Json, Message, Task, ToolCall
+from toolhone.tools.registry import Outcome, ToolResult
+
+PLACE = {"type": "object", "properties": {"name": {"type": "string"}, "number": {"type": "integer"}}}
+TOOLS = [
+    {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
+    {"name": "book", "parameters": {"type": "object", "properties": {"guests": {"type": "integer"}, "place": PLACE}}},
+]
+FINE_NAMES = set(FINES)
+
+
+def task(question: str = "How is it?", **expect: Json) -> Task:
+    return Task.from_dict({"id": "t", "messages": [{"role": "user", "content": question}], "tools": TOOLS, "expect": expect})
+
+
+def call(name: str, **arguments: Json) -> ToolCall:
+    return ToolCall(name, arguments)
+
+
+def wants(*calls: ToolCall, **more: Json) -> Task:
+    return task(calls=[one.to_dict() for one in calls], **more)
+
+
+def turn(*calls: ToolCall, text: str | None = None, problem: Problem = Problem.NONE, cut: bool = False) -> Turn:
+    reason = StopReason.LENGTH if cut else StopReason.STOP
+    return Turn(Message("assistant", text, tool_calls=calls), text or "", problem, stop_reason=reason)
+
+
+def said(*turns: Turn, results: tuple[tuple[Outcome, ...], ...] | None = None, **more) -> Episode:
+    given = results or tuple(tuple(Outcome.OK for _ in one.message.tool_calls) for one in turns)
+    ending = Ending.ANSWERED if turns and not turns[-1].message.tool_calls else Ending.CALLED
+    rows = tuple(tuple(ToolResult(outcome, "") for outcome in row) for row in given)
+    return Episode("t", turns, rows, more.pop("ending", ending), **more)
+
+
+ROME, OSLO = call("weather", city="Rome"), call("weather", city="Oslo")
+NONE = task(no_call=True)
+
+
+@pytest.mark.parametrize("reward", [tool_use, right_calls, right_tools, exact_calls, working_calls])
+def test_a_right_answer_earns_one_whatever_is_asked(reward):
+    table = call("book", guests=2, place={"name": "Da Noi", "number": 3})
+    for wanted in ((ROME,), (ROME, OSLO), (table, ROME, OSLO)):
+        for order in itertools.permutations(wanted):
+            assert sum(reward(wants(*wanted), said(turn(*order))).values()) == pytest.approx(1.0)
+    assert sum(reward(NONE, said(turn(text="You are welcome."))).values()) == 1.0
+
+
+def test_credit_is_graded_by_tools_arguments_and_exactness():
+    wanted = wants(call("book", guests=2, place={"name": "Da Noi", "number": 3}))
+    near = said(turn(call("book", guests=2, place={"name": "Da Noi", "number": 4})))
+    assert {name: value for name, value in right_calls(wanted, near).items() if name not in FINE_NAMES} == pytest.approx(
+        {"tools": 0.3, "arguments": 0.2, "exact": 0.0}
+    )
+    assert {name: value for name, value in right_tools(wanted, near).items() if name not in FINE_NAMES} == pytest.approx(
+        {"tools": 0.5, "arguments": 0.125, "exact": 0.0}
+    )
+    assert sum(exact_calls(wanted, near).values()) == 0.0
+
+
+def test_worse_answers_earn_less_in_this_order():
+    wanted = wants(ROME, OSLO)
+    ladder = [
+        said(turn(ROME, OSLO)),
+        said(turn(ROME, call("weather", city="Bonn"))),
+        said(turn(ROME)),
+        said(turn(call("weather", city="Bonn"))),
+        said(turn(text="", problem=Problem.NOT_JSON), ending=Ending.MALFORMED),
+        said(turn(text="It is warm.")),
+        said(turn(ROME, OSLO, *[call("book")] * 30)),
+    ]
+    for reward in (tool_use, right_calls, right_tools):
+        pays = [sum(reward(wanted, one).values()) for one in ladder]
+        assert pays == sorted(pays, reverse=True)
+        assert len(set(pays)) == len(pays)
+
+
+def test_where_no_call_is_wanted_text_pays_and_calls_cost():
+    worth = [
+        sum(right_calls(NONE, one).values())
+        for one in (
+            said(turn(text="You are welcome.")),
+            said(turn(text="")),
+            said(turn(text="How is it?")),
+            said(turn(text="You are wel", cut=True), ending=Ending.TRUNCATED),
+            said(turn(text="Do weather(city='Rome') yourself.")),
+            said(turn(text="{", problem=Problem.UNCLOSED), ending=Ending.MALFORMED),
+            said(turn(ROME)),
+            said(),
+        )
+    ]
+    assert worth == pytest.approx([1, 0, 0, 0, 0, -0.6, -1, 0])
+
+
+def test_a_mended_mistake_earns_more_than_one_that_is_left():
+    wanted, wrong = wants(ROME), call("weather", town="Rome")
+    bad = ((Outcome.INVALID_ARGUMENTS,),)
+    left = sum(tool_use(wanted, said(turn(wrong), results=bad)).values())
+    mended = sum(tool_use(wanted, said(turn(wrong), turn(ROME), results=(*bad, (Outcome.OK,)))).values())
+    assert left < mended == pytest.approx(1.0 - FINES["failed"].each)
+    given_up = sum(tool_use(wanted, said(turn(wrong), turn(text="I cannot."), results=(*bad, ()))).values())
+    assert given_up == pytest.approx(left)
+
+
+def test_a_turn_that_could_not_be_read_is_taken_back_by_a_later_one():
+    wanted = wants(ROME)
+    broken = turn(OSLO, problem=Problem.STRAY_MARK)
+    paid = right_calls(wanted, said(broken, turn(ROME), results=((), (Outcome.OK,))))
+    assert (paid["exact"], paid["form"], paid["spurious"]) == (0.3, -0.1, 0.0)
+
+
+def test_arguments_that_mean_the_same_but_break_the_schema_are_not_exact():
+    wanted = wants(call("book", guests=2))
+    paid = right_calls(wanted, said(turn(call("book", guests="2")), results=((Outcome.INVALID_ARGUMENTS,),)))
+    assert (paid["tools"], paid["arguments"], paid["exact"], paid["failed"]) == (0.3, 0.2, 0.0, -0.1)
+    unrun = said(turn(call("book", guests="2")), results=((),))
+    assert right_calls(wanted, unrun) == paid
+
+
+def test_a_task_whose_right_answer_breaks_the_schema_still_pays_it_in_full():
+    wanted = wants(call("weather", city="Rome", when="now"), call("book", guests="two"))
+    gold = said(turn(*(ToolCall(one.name, one.arguments) for one in wanted.expect.calls or ())))
+    rejected = said(gold.turns[0], results=((Outcome.OK, Outcome.INVALID_ARGUMENTS),))
+    assert sum(tool_use(wanted, gold).values()) == pytest.approx(1.0)
+    assert sum(tool_use(wanted, rejected).values()) == pytest.approx(1.0)
+
+
+def test_a_cut_off_call_is_worth_half_and_a_cut_off_remark_after_it_nothing_less():
+    wanted = wants(ROME)
+    cut = said(turn(ROME, cut=True), results=((),), ending=Ending.TRUNCATED)
+    assert sum(right_calls(wanted, cut).values()) == pytest.approx(0.35)
+    later = said(turn(ROME), turn(text="It is", cut=True), ending=Ending.TRUNCATED)
+    assert sum(right_calls(wanted, later).values()) == pytest.approx(1.0)
+
+
+def test_working_calls_pays_for_what_ran():
+    wanted = wants(ROME, OSLO)
+    paid = working_calls(wanted, said(turn(ROME, OSLO), results=((Outcome.OK, Outcome.ERROR),)))
+    assert (paid["ran"], paid["right"], paid["exact"], paid["failed"]) == pytest.approx((0.15, 0.2, 0.0, -0.1))
+    unrun = said(turn(ROME, OSLO), results=((Outcome.REFUSED, Outcome.REFUSED),))
+    assert sum(working_calls(wanted, unrun).values()) == pytest.approx(1.0)
+
+
+def test_calls_and_answer_each_count_half():
+    wanted = wants(ROME, answer="21")
+    assert sum(tool_use(wanted, said(turn(ROME), turn(text="It is 21 degrees."))).values()) == pytest.approx(1.0)
+    assert sum(tool_use(wanted, said(turn(ROME), turn(text="It is 22 degrees."))).values()) == pytest.approx(0.5)
+    assert sum(tool_use(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(0.5 + -FINES["silence"].each)
+    assert sum(right_answer(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(0.75)
+
+
+def test_an_answer_by_a_call_is_an_answer_and_no_call_too_many():
+    final = turn(call("final_answer", answer="21"))
+    by_call = said(turn(ROME), final, said_by_call="21", results=((Outcome.OK,), ()))
+    assert sum(tool_use(wants(ROME, answer="21"), by_call).values()) == pytest.approx(1.0)
+    assert sum(tool_use(NONE, said(final, said_by_call="You are welcome.", results=((),))).values()) == pytest.approx(1.0)
+
+
+def test_a_reward_gives_no_parts_for_a_task_that_it_does_not_judge():
+    answer_alone, calls_alone = task(answer="21"), wants(ROME)
+    episode = said(turn(text="21"))
+    for reward in (right_calls, right_tools, exact_calls, working_calls):
+        assert reward(answer_alone, episode) == {}
+    assert right_answer(calls_alone, episode) == {}
+    assert sum(tool_use(answer_alone, episode).values()) == 1.0
+    assert tool_use(Task("t"), episode) == {}
+
+
+def test_repeating_a_call_costs_also_where_nothing_is_said_about_calls():
+    once, twice = (said(turn(*[ROME] * times), turn(text="21")) for times in (1, 2))
+    assert right_answer(task(answer="21"), once)["spurious"] == 0.0
+    assert right_answer(task(answer="21"), twice)["spurious"] == -0.5
+
+
+def test_chatter_costs_beside_calls_and_not_where_text_is_wanted():
+    long = "word " * 400
+    assert right_calls(wants(ROME), said(turn(ROME, text=long)))["chatter"] == -0.1
+    assert right_calls(wants(ROME), said(turn(ROME, text="word " * 120)))["chatter"] == pytest.approx(-0.02)
+    assert right_calls(NONE, said(turn(text=long)))["chatter"] == 0.0
+
+
+def test_fines_have_an_end():
+    worst = said(turn(*[call("nosuch")] * 99, text="<|im_end|>" + "word " * 999, problem=Problem.STRAY_MARK), results=((),))
+    for named in OWN:
+        for wanted in (wants(ROME), NONE, task(answer="21"), wants(ROME, answer="21")):
+            least, most = named.bounds
+            assert least <= sum(named.function(wanted, worst).values()) <= most
+
+
+# Final answers.
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "messages", "worth"),
+    [
+        ("48 * 17 = 816.", "816", ["What is 48 * 17?"], 1),
+        ("It makes $1,234.50", "1234.5", [], 1),
+        ("815, 816 or 817", "816", [], 1 / 3),
+        ("815, 816, 816, 817", "816", ["815 or 817?"], 1),
+        ("3 * 12 = 36\n36 - 5 = 31", "31", ["3 boxes of 12 eggs, 5 eaten?"], 1 / 2),
+        ("3 * 12 is 36.\nSo 31 are left.\nEnjoy!", "31", [], 1),
+        ("It is 30. It is 31. It is 32.", "31", [], 0),
+        ("It is 3.5 now.", "3.5", [], 1),
+        ("word " * 119 + "31", "31", [], 0.5),
+        ("7, 9", "7", ["Is 7 or 9 prime?"], 1 / 2),
+        ("no idea", "816", [], 0),
+        ("", "816", [], 0),
+        ("It is  Paris.", "paris", [], 1),
+        ("I know.", "no", [], 0),
+        ("yes and no", "yes", [], 0),
+        ("yes", "yes", [], 1),
+        ("Paris " + "word " * 121, "Paris", [], 0.5),
+        ("Rome", "Rome", ["Rome or Oslo?"], 1),
+        ("rome or oslo?", "Rome", ["Rome or Oslo?"], 0),
+        ("word " * 21 + "Rome", "Rome", ["Which is warmer, Rome or Oslo?"], 0.5),
+        ("Which is warmer, Rome or Oslo?", "Rome", ["Which is warmer, Rome or Oslo?"], 0),
+        ("Rome", "ROME", ["Shout Rome!"], 0),
+        ("ROME", "ROME", ["Shout Rome!"], 1),
+    ],
+)
+def test_what_states_an_answer(text, answer, messages, worth):
+    assert stated(text, answer, messages) == pytest.approx(worth)
+
+
+def test_repeating_the_whole_conversation_says_nothing():
+    messages = ["Hi", "Hello, what can I do for you today?", "Nurse", "Healthcare"]
+    assert without_echoes("\n".join(messages), messages) == ""
+    assert without_echoes("Hi, nurse!", messages) == "hi, nurse!"
+
+
+def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
+    terms = {"type": "array", "items": {"type": "string", "description": "A term. It is for example 1 or 4."}}
+    schema = {"type": "object", "properties": {"terms": terms}}
+    described = {"name": "sum", "description": 'Add numbers, for example "2 + 3" or "4 + 1".', "parameters": schema}
+    wanted = Task.from_dict(
+        {"id": "t", "messages": [{"role": "user", "content": "How?"}], "tools": [described, *TOOLS], "expect": {"answer": "4"}}
+    )
+    echo = json.dumps(wanted.tools[0].to_dict()) + " " * 200
+    assert right_answer(wanted, said(turn(text=echo)))["answer"] == 0.0
+    assert right_answer(wanted, said(turn(text="4")))["answer"] == 1.0
+
+
+# Marks in the text.
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<|im_end|>", "ok <tool_call>", "[TOOL_CALL]", "</think>", "＜|im_end|＞", "<|im\u200b_end|>", "<start_of_turn>", "[/INST]"],
+)
+def test_marks_of_templates_are_forged_unless_somebody_asked_about_them(text):
+    assert forged(text, [])
+    assert not forged(text, [f"What does {text} mean?"])
+
+
+@pytest.mark.parametrize("text", ["a < b and c > d", "I think so", "<b>bold</b>", "[1, 2]", "x | y", "<function_plot.png>"])
+def test_plain_text_is_not_forged(text):
+    assert not forged(text, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("I would call weather(city='Rome').", True),
+        ("weather (city='Rome')", True),
+        ('{"name": "weather", "arguments": {}}', True),
+        ("{'tool': 'book'}", True),
+        ("<function=weather>", True),
+        ("ｗｅａｔｈｅｒ(city='Rome')", True),
+        ("The weather (in Rome) is fine.", False),
+        ("Shall I book a table?", False),
+        ("my.weather(1) and notebook(2)", False),
+    ],
+)
+def test_a_call_in_plain_text_is_found(text, hidden):
+    assert hidden_call(text, NONE) is hidden
+
+
+def test_a_call_that_the_user_wrote_may_be_repeated():
+    assert not hidden_call("weather(city) asks for it.", task("What does weather(city) do?", no_call=True))
+
+
+# The library.
+
+
+def test_every_reward_of_the_library_can_be_loaded_and_described():
+    assert [reward.name for reward in load_rewards(list(LIBRARY))] == list(LIBRARY)
+    for name in LIBRARY:
+        about = describe(name)
+        assert about["name"] == name
+        assert about["formula"]
+        assert about["source"]
+        assert bool(about["holes"]) is (about["kind"] == "compatible")
+
+
+def test_an_unknown_reward_is_one_sentence_with_the_nearest_name():
+    for ask in (lambda: load_rewards(["tool_call_exat"]), lambda: describe("tool_call_exat")):
+        with pytest.raises(ConfigError, match=r"no reward 'tool_call_exat'.*did you mean 'tool_call_exact'"):
+            ask()
+
+
+def test_one_name_twice_is_refused():
+    with pytest.raises(ConfigError, match="two rewards are named 'tool_use'"):
+        load_rewards(["tool_use", "tool_use"])
+
+
+def test_training_is_warned_of_holes_when_nothing_stands_beside_them():
+    for named in COMPATIBLE:
+        (sentence,) = warnings_for([named.name])
+        assert sentence.startswith(f"the reward {named.name} has known holes and is used alone: ")
+        assert all(hole in sentence for hole in named.holes)
+    assert len(warnings_for(["tool_call_exact", "tool_call_function"])) == 2
+    assert warnings_for([*(named.name for named in COMPATIBLE), "tool_use"]) == []
+    assert warnings_for(["tool_call_exact", "mine.py:paid"]) == []
+    assert warnings_for([named.name for named in OWN]) == []
+
+
+def test_the_syntax_of_rewards_is_known_where_they_read_the_same():
+    assert syntax_of(["tool_call_exact", "tool_call_params"]) == "calls"
+    assert syntax_of(["json_answer"]) == "json"
+    assert syntax_of(["json_answer", "tool_call_exact"]) is None
+    assert syntax_of(["tool_use"]) is syntax_of(["mine.py:paid"]) is syntax_of([]) is None
+
+
+def test_turns_that_the_rules_penalise_cost_beside_every_reward():
+    episode = said(turn(ROME), penalties=2)
+    paid = pay(load_rewards(["exact_calls"]), wants(ROME), episode)
+    assert paid.total == 1.0 - 2 * PENALTY
+    assert paid.parts["penalty"] == -2 * PENALTY

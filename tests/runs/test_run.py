@@ -1,0 +1,141 @@
+"""The run folder: nothing is half written, nothing is overwritten, what is wrong is one sentence."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolhone.config.experiment import load_experiment
+from toolhone.errors import RunError
+from toolhone.runs.run import Run, whole_folder, write_json
+
+EXPERIMENT = load_experiment(None, ["training.steps=3"])
+
+
+def test_a_run_knows_its_experiment_and_its_surroundings(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", EXPERIMENT)
+    assert Run.open(tmp_path / "run").experiment == EXPERIMENT
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["packages"]["torch"]
+    assert environment["git"] is None or len(environment["git"]["commit"]) == 40
+
+
+def test_a_folder_that_holds_a_run_is_not_used_again(tmp_path: Path) -> None:
+    Run.create(tmp_path, EXPERIMENT)
+    with pytest.raises(RunError, match=r"holds a run already; continue it with --resume, or give another folder"):
+        Run.create(tmp_path, EXPERIMENT)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is no run folder: it holds no experiment\.json"):
+        Run.open(tmp_path)
+
+
+def saved(run: Run, name: str, text: str) -> None:
+    run.save_checkpoint(name, {"step": 1}, lambda folder: (folder / "weights").write_text(text) and None)
+
+
+def test_a_checkpoint_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    saved(run, "best_checkpoint", "old")
+
+    def fail(folder: Path) -> None:
+        (folder / "weights").write_text("new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match="could not be written: No space left on device; what was saved before is whole"):
+        run.save_checkpoint("best_checkpoint", {"step": 2}, fail)
+    assert (run.checkpoint("best_checkpoint") / "weights").read_text() == "old"
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best_checkpoint"]
+
+
+def test_checkpoints_are_ordered_by_step_and_named_when_missing(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    for name in ("checkpoint_step_100", "checkpoint_step_20", "final_checkpoint"):
+        saved(run, name, "x")
+    assert run.checkpoints() == ["checkpoint_step_20", "checkpoint_step_100", "final_checkpoint"]
+    assert run.latest() == tmp_path / "checkpoints" / "checkpoint_step_100"
+    assert run.checkpoint().name == "final_checkpoint"
+    with pytest.raises(RunError, match=r"has no checkpoint 'checkpoint_step_10' .did you mean 'checkpoint_step_100'"):
+        run.checkpoint("checkpoint_step_10")
+
+
+def test_a_replaced_folder_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    for text in ("first", "second"):
+        with whole_folder(target) as partial:
+            (partial / "file").write_text(text)
+            assert not target.exists() or (target / "file").read_text() == "first"
+    assert (target / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder"
+    with whole_folder(target) as partial:
+        (partial / "file").write_text("first")
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, other: Path) -> Path:
+        calls.append(other)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(target) as partial:
+        (partial / "file").write_text("second")
+    assert (target / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_log_line_that_was_cut_off_is_forgotten_when_a_run_goes_on(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    run.log("train", 1, {"loss": 1.0})
+    run.log("train", 2, {"loss": 0.5})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    run.cut_back(1)
+    assert [line["step"] for line in run.metrics()] == [1]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+FILLS_THE_DISK = """
+import resource, sys
+from pathlib import Path
+from toolhone.backends.base import Adam
+from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.trainer import open_trainer
+from toolhone.config.experiment import load_experiment
+from toolhone.models.pico import pico_folder
+from toolhone.errors import RunError
+from toolhone.runs.run import Run
+
+trainer = open_trainer(pico_folder(), None, EngineOptions(device_map="cpu"))
+run = Run.create(Path(sys.argv[1]), load_experiment(None))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    run.save_checkpoint("checkpoint_step_1", {"step": 1}, trainer.save)
+except RunError as error:
+    print(error)
+print(run.checkpoints(), [path.name for path in (run.folder / "checkpoints").iterdir()])
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file size here")
+def test_a_real_model_on_a_full_disk_is_one_sentence_and_no_half_checkpoint(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FILLS_THE_DISK, str(tmp_path / "run")], capture_output=True, text=True, check=True)
+    said, left = done.stdout.splitlines()
+    assert "could not be written" in said
+    assert "what was saved before is whole" in said
+    assert left == "[] []"

@@ -1,0 +1,73 @@
+"""Where the time of a step goes, as GRPO and PPO log it: sampling, tools, scoring, reference, training, and tokens per second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.one_token import SEE, TASKS, OneToken, earned, plan, stage_of, toy
+from toolhone.training.grpo import grpo
+from toolhone.training.ppo import ppo
+from toolhone.training.rollout import play_groups
+from toolhone.training.rl_metrics import timed
+from toolhone.episodes.clock import Clock
+from toolhone.episodes.episode import Episode, Rules
+from toolhone.rewards.user_rewards import Paid
+from toolhone.runs.run import Run
+from toolhone.schema import Task
+from toolhone.tools.registry import Registry
+
+
+def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling() -> None:
+    def look() -> str:
+        time.sleep(0.06)
+        return "seen"
+
+    def slowly(task: Task, episode: Episode) -> Paid:
+        time.sleep(0.01)
+        return earned(task, episode)
+
+    clock, policy = Clock(), OneToken(toy().snapshot(), 3)
+    registry = Registry([replace(SEE, function=look)])
+    with clock.on("sample"):
+        groups = play_groups(policy, TASKS, 4, registry, slowly, lambda _: Rules(max_turns=2), clock)  # type: ignore[arg-type]
+    taken = clock.take()
+    assert any(episode.calls for group in groups for episode in group.episodes)
+    assert set(taken) == {"sample", "tools", "reward"}
+    assert taken["tools"] >= 0.05
+    assert taken["reward"] >= 8 * 0.01
+
+
+def test_tokens_per_second_are_sampled_ones_by_sampling_and_trained_ones_by_the_whole_step() -> None:
+    moments = iter([0.0, 0.0, 1.0, 3.0, 3.0, 4.0, 4.0])
+    clock = Clock(lambda: next(moments))
+    with clock.on("sample"), clock.on("tools"):
+        pass
+    with clock.on("train"):
+        pass
+    told = timed({"sampled_tokens": 60.0, "trained_tokens": 16.0, "reward": 0.5}, clock)
+    assert told["reward"] == 0.5
+    assert {name: told[name] for name in told if name.startswith("seconds/")} == {
+        "seconds/sample": 2.0,
+        "seconds/tools": 1.0,
+        "seconds/train": 1.0,
+    }
+    assert (told["tokens_per_second/sample"], told["tokens_per_second/step"]) == (30.0, 4.0)
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_every_step_logs_where_its_time_went_and_how_many_tokens_a_second(tmp_path: Path, method: str) -> None:
+    experiment = plan({"beta": 0.01, "group_size": 4}, method=method, steps=3)
+    trainer, run = toy(), Run.create(tmp_path / "run", experiment)
+    doing = grpo if method == "grpo" else ppo
+    doing(trainer, stage_of(trainer, experiment), run)
+    steps = [line for line in run.metrics() if line["kind"] == "train"]
+    wanted = {f"seconds/{name}" for name in ("sample", "tools", "reward", "reference", "train")}
+    assert len(steps) == 3
+    for line in steps:
+        assert wanted <= set(line)
+        assert line["sampled_tokens"] == line["turns"] * 8 * 4, "every turn of this world is one token"
+        assert line["tokens_per_second/sample"] > line["tokens_per_second/step"] > 0
