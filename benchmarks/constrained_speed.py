@@ -29,10 +29,18 @@ from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer
 
 
-def speed(model: Model, prompts: Sequence[Sequence[int]], tools: Sequence[Tool], tokens: int, grammars: Grammars | None) -> float:
+def speed(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    tools: Sequence[Tool],
+    tokens: int,
+    grammars: Grammars | None,
+) -> float:
     """Sampled tokens per second."""
     constrain = None if grammars is None else lambda _: grammars(tools)
-    params = SamplingParams(tokens, 1.0, stop_ids=model.tokenizer.stop_ids(model.dialect.stop), constrain=constrain)
+    params = SamplingParams(
+        tokens, 1.0, stop_ids=model.tokenizer.stop_ids(model.dialect.stop), constrain=constrain
+    )
     started = time.perf_counter()
     answered = model.sampler.sample([list(prompt) for prompt in prompts], params)
     return sum(len(samples[0].tokens) for samples in answered) / (time.perf_counter() - started)
@@ -65,35 +73,52 @@ def alone(tokenizer: TextTokenizer, tools: Sequence[Tool]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dialect", default="json")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--tokenizer", type=Path, help="a folder with a tokenizer.json, for the mask alone")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="a folder with a tokenizer.json, for the mask alone"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = open_model("pico", overrides=[f"model.dialect={arguments.dialect}", 'tools=["calculator","weather"]'])
+    model = open_model(
+        "pico", overrides=[f"model.dialect={arguments.dialect}", 'tools=["calculator","weather"]']
+    )
     tools = model.registry.tools
     grammars = Grammars(model.dialect, model.tokenizer)
     conversations = Templates(0).conversations(arguments.batch)
-    prompts = [model.policy().open(conversation.messages[:1], tools).tokens for conversation in conversations]
+    prompts = [
+        model.policy().open(conversation.messages[:1], tools).tokens
+        for conversation in conversations
+    ]
     rounds: dict[str, list[float]] = {"free": [], "constrained": []}
     speed(model, prompts, tools, 8, grammars)
     for _ in range(arguments.rounds):
         rounds["free"].append(speed(model, prompts, tools, arguments.tokens, None))
         rounds["constrained"].append(speed(model, prompts, tools, arguments.tokens, grammars))
-    ratio = statistics.median(b / a for a, b in zip(rounds["free"], rounds["constrained"], strict=True))
+    ratio = statistics.median(
+        b / a for a, b in zip(rounds["free"], rounds["constrained"], strict=True)
+    )
     report = {
         "dialect": model.dialect.name,
         "batch": arguments.batch,
-        "tokens_per_second": {name: [round(value) for value in values] for name, values in rounds.items()},
+        "tokens_per_second": {
+            name: [round(value) for value in values] for name, values in rounds.items()
+        },
         "constrained_to_free": round(ratio, 2),
-        "milliseconds": {f"pico ({model.tokenizer.vocab_size} tokens)": alone(model.tokenizer, tools)},
+        "milliseconds": {
+            f"pico ({model.tokenizer.vocab_size} tokens)": alone(model.tokenizer, tools)
+        },
     }
     if arguments.tokenizer is not None:
         other = TextTokenizer.load(arguments.tokenizer)
-        report["milliseconds"][f"{arguments.tokenizer.name} ({other.vocab_size} tokens)"] = alone(other, tools)
+        report["milliseconds"][f"{arguments.tokenizer.name} ({other.vocab_size} tokens)"] = alone(
+            other, tools
+        )
     print(json.dumps(report))
 
 

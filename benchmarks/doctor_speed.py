@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.cli.doctor_data import examine_data
-from toolhone.sources.files import write_jsonl
-from toolhone.models.pico import pico_folder
 from toolhone.data.templates import Templates
 from toolhone.dialects.choose import open_dialect
+from toolhone.models.pico import pico_folder
+from toolhone.sources.files import write_jsonl
 from toolhone.tokenizer import TextTokenizer
 
 TYPES = ("string", "integer", "number", "boolean")
@@ -43,9 +43,16 @@ def catalogue(count: int) -> list[Row]:
         properties: Row = {}
         for index in range(rng.randint(1, 6)):
             kind = rng.choice((*TYPES, "array"))
-            schema: Row = {"type": kind, "description": f"Parameter {index} of tool {number}, as it is described in its manual."}
+            schema: Row = {
+                "type": kind,
+                "description": f"Parameter {index} of tool {number}, as it is described in its manual.",
+            }
             schema |= {"items": {"type": rng.choice(TYPES)}} if kind == "array" else {}
-            schema |= {"enum": ["low", "medium", "high"]} if kind == "string" and rng.random() < 0.3 else {}
+            schema |= (
+                {"enum": ["low", "medium", "high"]}
+                if kind == "string" and rng.random() < 0.3
+                else {}
+            )
             schema |= {"minimum": 0} if kind == "integer" and rng.random() < 0.3 else {}
             properties[f"parameter_{index}"] = schema
         parameters = {"type": "object", "properties": properties, "required": list(properties)[:2]}
@@ -129,7 +136,9 @@ def make(path: Path, count: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--model", default="pico")
     parser.add_argument("--fix", action="store_true")

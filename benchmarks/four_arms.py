@@ -32,20 +32,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from toolhone.training.sft import Hooks, sft
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
-from toolhone.training.setup import wanted_format
 from toolhone.cli.doctor_data import examine_data
 from toolhone.config.experiment import make_experiment
-from toolhone.doctor.quick_checks import survey
-from toolhone.sources.files import read_conversations, write_jsonl
-from toolhone.data.dataset import gather
-from toolhone.models.pico import pico_folder
+from toolhone.config.presets import PICO, read_preset
+from toolhone.config.sections import Experiment, TrainingSection
+from toolhone.data.dataset import load_data
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
 from toolhone.dialects.probe.certificate import open_certified
+from toolhone.doctor.quick_checks import quick_checks
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import evaluate
@@ -53,14 +51,16 @@ from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.guide.own_tool import LORA
-from toolhone.config.presets import PICO, read_preset
-from toolhone.runs.progress import Silent
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
+from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run, read_json, write_json
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
-from toolhone.config.sections import Experiment, TrainingSection
+from toolhone.sources.files import read_conversations, write_jsonl
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.builtin import BUILTIN
+from toolhone.training.setup import format_request
+from toolhone.training.sft import Hooks, sft
 
 Record = dict[str, Any]
 SINGLE = 0.66
@@ -121,16 +121,29 @@ class Setting:
     def plan(self, seed: int, arm: Arm) -> Experiment:
         """The experiment of an arm. It has no data section: rows are handed over."""
         loss_on = "completion" if arm in (Arm.COMPLETION, Arm.CLEANED) else "all"
-        training = {**self.training, "loss_on": loss_on, "max_length": MAX_LENGTH, "validate_every": 0, "save_every": 0}
+        training = {
+            **self.training,
+            "loss_on": loss_on,
+            "max_length": MAX_LENGTH,
+            "validate_every": 0,
+            "save_every": 0,
+        }
         name = PICO if self.base is None else self.model(seed)
-        return make_experiment({"model": {"name": name}, "seed": seed, "training": training}, f"the arm {arm}")
+        return make_experiment(
+            {"model": {"name": name}, "seed": seed, "training": training}, f"the arm {arm}"
+        )
 
 
 def setting(base: Path | None, rows: int | None, steps: int | None) -> Setting:
     """Random weights with the demo's optimiser, or a trained model with adapters."""
     if base is None:
-        demo = {name: read_preset("demo")["training"][name] for name in ("optimizer", "learning_rate", "muon", "schedule")}
-        return Setting(None, rows or 6000, {**demo, "lora": None, "batch_size": 32, "steps": steps or 300})
+        demo = {
+            name: read_preset("demo")["training"][name]
+            for name in ("optimizer", "learning_rate", "muon", "schedule")
+        }
+        return Setting(
+            None, rows or 6000, {**demo, "lora": None, "batch_size": 32, "steps": steps or 300}
+        )
     rows = rows or 489
     return Setting(base, rows, {**LORA, "batch_size": 8, "steps": steps or -(-3 * rows // 8)})
 
@@ -156,7 +169,9 @@ def _asked(seed: int, tool: str, one: bool) -> Iterator[Conversation]:
                 yield Conversation(talk.messages[:2], talk.tools)
 
 
-def native_rows(count: int, seed: int, faults: Mapping[Fault, float] | None = None) -> tuple[list[Record], list[Fault | None]]:
+def native_rows(
+    count: int, seed: int, faults: Mapping[Fault, float] | None = None
+) -> tuple[list[Record], list[Fault | None]]:
     """Rows with calls in `tool_calls`, and the fault of each."""
     made = questions(seed)
     rows = [_record(next(made), number) for number in range(count)]
@@ -177,14 +192,23 @@ def native_rows(count: int, seed: int, faults: Mapping[Fault, float] | None = No
 
 def _record(talk: Conversation, number: int) -> Record:
     asked, called = talk.messages
-    calls = [{"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}} for call in called.tool_calls]
+    calls = [
+        {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+        for call in called.tool_calls
+    ]
     said = {"role": "assistant", "content": None, "tool_calls": calls}
     tools = [json.loads(json.dumps(tool.to_dict())) for tool in talk.tools]
-    return {"id": f"row-{number:05d}", "messages": [{"role": "user", "content": asked.content}, said], "tools": tools}
+    return {
+        "id": f"row-{number:05d}",
+        "messages": [{"role": "user", "content": asked.content}, said],
+        "tools": tools,
+    }
 
 
 def _spoil(row: Record, fault: Fault, rng: random.Random) -> None:
-    everything = {name: None for tool in Templates().tools for name in tool.parameters["properties"]}
+    everything = {
+        name: None for tool in Templates().tools for name in tool.parameters["properties"]
+    }
     other = rng.choice((str.capitalize, str.upper))
     for tool in row["tools"] if fault is Fault.MERGED else ():
         schema = tool["function"]["parameters"]
@@ -196,7 +220,9 @@ def _spoil(row: Record, fault: Fault, rng: random.Random) -> None:
         elif fault is Fault.AS_TEXT:
             body["arguments"] = json.dumps(body["arguments"])
         else:
-            body["name"] = other(body["name"]) if fault is Fault.SPELLING else f"run_{body['name']}_tool"
+            body["name"] = (
+                other(body["name"]) if fault is Fault.SPELLING else f"run_{body['name']}_tool"
+            )
 
 
 def typed_rows(rows: Sequence[Record], seed: int, slipped: float = SLIPPED) -> list[Record]:
@@ -209,7 +235,9 @@ def typed_rows(rows: Sequence[Record], seed: int, slipped: float = SLIPPED) -> l
         texts = [f"<tool_call>{body}</tool_call>" for body in bodies]
         if rng.random() < slipped:
             texts[0] = rng.choice(SLIPS)(bodies[0])
-        result.append({**row, "messages": [asked, {"role": "assistant", "content": "\n".join(texts)}]})
+        result.append(
+            {**row, "messages": [asked, {"role": "assistant", "content": "\n".join(texts)}]}
+        )
     return result
 
 
@@ -218,9 +246,21 @@ def held_out(count: int, seed: int) -> list[Task]:
     made = [iter(Templates(seed, (tool,)).tasks(4 * count, "held_out_fillers")) for tool in BUILTIN]
     tasks: list[Task] = []
     for number in range(count):
-        task = next(task for task in made[number % len(made)] if task.expect.calls and len(task.messages) == 1)
+        task = next(
+            task
+            for task in made[number % len(made)]
+            if task.expect.calls and len(task.messages) == 1
+        )
         shape = "one_call" if len(task.expect.calls or ()) == 1 else "several_calls"
-        tasks.append(Task(f"task-{number:04d}", task.messages, task.tools, Expect(task.expect.calls), category=shape))
+        tasks.append(
+            Task(
+                f"task-{number:04d}",
+                task.messages,
+                task.tools,
+                Expect(task.expect.calls),
+                category=shape,
+            )
+        )
     return tasks
 
 
@@ -228,15 +268,25 @@ def literally(row: Record) -> Conversation:
     """A row without any check or repair; only arguments as text have to become an object, since there is no other form here."""
     bodies = [tool["function"] for tool in row["tools"]]
     messages = tuple(
-        Message(one["role"], one["content"], tool_calls=tuple(map(ToolCall.from_dict, one.get("tool_calls", ()))))
+        Message(
+            one["role"],
+            one["content"],
+            tool_calls=tuple(map(ToolCall.from_dict, one.get("tool_calls", ()))),
+        )
         for one in row["messages"]
     )
-    return Conversation(messages, tuple(Tool(body["name"], body["description"], body["parameters"]) for body in bodies), row["id"])
+    return Conversation(
+        messages,
+        tuple(Tool(body["name"], body["description"], body["parameters"]) for body in bodies),
+        row["id"],
+    )
 
 
 def as_one_text(row: Record, tokenizer: TextTokenizer) -> Row:
     """The chat as one text, encoded at once, all of it trained: a tag that stands in `content` becomes the control token."""
-    text = tokenizer.wrapped.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)
+    text = tokenizer.wrapped.apply_chat_template(
+        row["messages"], tools=row["tools"], tokenize=False
+    )
     ids = tokenizer.wrapped(text, add_special_tokens=False)["input_ids"]
     return Row.of(ids, [True] * len(ids))
 
@@ -248,7 +298,9 @@ class Files:
     folder: Path
 
     def of(self, arm: Arm) -> Path:
-        name = {Arm.TYPED: "typed", Arm.TYPED_WELL: "typed_well", Arm.CLEANED: "cleaned"}.get(arm, "native")
+        name = {Arm.TYPED: "typed", Arm.TYPED_WELL: "typed_well", Arm.CLEANED: "cleaned"}.get(
+            arm, "native"
+        )
         return self.folder / f"{name}.jsonl"
 
     @staticmethod
@@ -257,7 +309,9 @@ class Files:
         files = Files(folder)
         if (folder / "doctor.json").exists():
             read = read_json(folder / "doctor.json")["cleaned.jsonl"]["read"]
-            assert read == count, f"{folder} has {read} rows, not {count}; name another folder with --out"
+            assert read == count, (
+                f"{folder} has {read} rows, not {count}; name another folder with --out"
+            )
             return files
         rows, faults = native_rows(count, seed)
         write_jsonl(files.of(Arm.ALL), rows)
@@ -271,32 +325,55 @@ class Files:
         """Verdict, exit code and findings for each file; for two of them also what cleaning did."""
         told: Record = {}
         for arm in (Arm.TYPED, Arm.TYPED_WELL, Arm.ALL):
-            path, cleaned = self.of(arm), self.folder / "typed_cleaned.jsonl" if arm is Arm.TYPED else self.of(Arm.CLEANED)
-            seen = examine_data([path], fix=None if arm is Arm.TYPED_WELL else cleaned, show=False, progress=Silent())
+            path, cleaned = (
+                self.of(arm),
+                self.folder / "typed_cleaned.jsonl" if arm is Arm.TYPED else self.of(Arm.CLEANED),
+            )
+            seen = examine_data(
+                [path],
+                fix=None if arm is Arm.TYPED_WELL else cleaned,
+                show=False,
+                progress=SilentProgress(),
+            )
             found = seen.diagnosis
             counts = {kind.value: number for kind, number in found.findings.counts.items()}
-            told[path.name] = {"verdict": found.verdict.value, "exit_code": found.exit_code, "findings": counts}
+            told[path.name] = {
+                "verdict": found.verdict.value,
+                "exit_code": found.exit_code,
+                "findings": counts,
+            }
             told[path.name]["train"] = refusal(path)
             if (fixed := seen.cleaned) is not None:
-                account = {"read": fixed.read, "kept": fixed.kept, "repaired": fixed.repaired, "dropped": fixed.dropped}
-                told[cleaned.name] = {"verdict": fixed.after.verdict.value, **account, "train": refusal(cleaned)}
+                account = {
+                    "read": fixed.read,
+                    "kept": fixed.kept,
+                    "repaired": fixed.repaired,
+                    "dropped": fixed.dropped,
+                }
+                told[cleaned.name] = {
+                    "verdict": fixed.after.verdict.value,
+                    **account,
+                    "train": refusal(cleaned),
+                }
         return told
 
 
 def refusal(path: Path) -> str:
     """The sentence with which `toolhone train` refuses a file; empty where it takes it."""
     try:
-        gather(make_experiment({"data": {"path": str(path)}}, "the benchmark"))
+        load_data(make_experiment({"data": {"path": str(path)}}, "the benchmark"))
     except DataError as error:
         return str(error)
     return ""
 
 
-def rows_of(arm: Arm, files: Files, plan: TrainingSection, tokenizer: TextTokenizer, dialect: Any) -> list[Row]:
+def rows_of(
+    arm: Arm, files: Files, plan: TrainingSection, tokenizer: TextTokenizer, dialect: Any
+) -> list[Row]:
     """Token ids for an arm; no row is too long, so that arms with the same rows keep the same rows."""
     if arm is Arm.CLEANED:
         talks = read_conversations(files.of(arm))
-        survey(talks, str(files.of(arm))).raise_if_any()
+        quick_checks(talks, str(files.of(arm))).raise_if_any()
     else:
         records = [json.loads(line) for line in files.of(arm).read_text("utf-8").splitlines()]
         if arm in (Arm.TYPED, Arm.TYPED_WELL):
@@ -310,16 +387,28 @@ def run_arm(arm: Arm, seed: int, files: Files, wanted: Setting, tasks: Sequence[
     folder = files.folder / arm
     plan, started = wanted.plan(seed, arm), time.process_time()
     tokenizer = TextTokenizer.load(wanted.model(seed))
-    dialect, certificate = open_certified(tokenizer, wanted_format(plan))
+    dialect, certificate = open_certified(tokenizer, format_request(plan))
     rows = rows_of(arm, files, plan.training, tokenizer, dialect)
     section = plan.training.lora
     adapters = None if section is None else Lora(section.rank, section.alpha)
     trainer = open_trainer(wanted.model(seed), adapters, EngineOptions(device_map="cpu", seed=seed))
-    sft(trainer, rows, [], Run.create(folder, plan), Hooks(lambda _: ({}, []), _saved(trainer, tokenizer), Silent()))
+    sft(
+        trainer,
+        rows,
+        [],
+        Run.create(folder, plan),
+        Hooks(lambda _: ({}, []), _saved(trainer, tokenizer), SilentProgress()),
+    )
     evaluation = _answers(trainer, dialect, tokenizer, tasks, seed)
     write_folder(evaluation, folder / "evaluation", certificate.to_dict())
-    spent = {"rows": len(rows), "tokens": sum(map(len, rows)), "trained_tokens": sum(int(row.mask.sum()) for row in rows)}
-    write_json(folder / "spent.json", {**spent, "cpu_seconds": round(time.process_time() - started)})
+    spent = {
+        "rows": len(rows),
+        "tokens": sum(map(len, rows)),
+        "trained_tokens": sum(int(row.mask.sum()) for row in rows),
+    }
+    write_json(
+        folder / "spent.json", {**spent, "cpu_seconds": round(time.process_time() - started)}
+    )
 
 
 def _saved(trainer: TorchTrainer, tokenizer: TextTokenizer) -> Callable[[Path, bool], None]:
@@ -330,15 +419,20 @@ def _saved(trainer: TorchTrainer, tokenizer: TextTokenizer) -> Callable[[Path, b
     return save
 
 
-def _answers(trainer: TorchTrainer, dialect: Any, tokenizer: TextTokenizer, tasks: Sequence[Task], seed: int) -> Evaluation:
+def _answers(
+    trainer: TorchTrainer, dialect: Any, tokenizer: TextTokenizer, tasks: Sequence[Task], seed: int
+) -> Evaluation:
     params = SamplingParams(max_tokens=REPLY, temperature=0.0, seed=seed)
-    return evaluate(TokenPolicy(trainer.snapshot(), dialect, tokenizer, params, trainer.engine.max_context), tasks)
+    return evaluate(
+        TokenPolicy(trainer.snapshot(), dialect, tokenizer, params, trainer.engine.max_context),
+        tasks,
+    )
 
 
 def run_base(seed: int, files: Files, wanted: Setting, tasks: Sequence[Task]) -> None:
     """The scores of the model that is tuned, before it is."""
     tokenizer = TextTokenizer.load(wanted.model(seed))
-    dialect, certificate = open_certified(tokenizer, wanted_format(wanted.plan(seed, Arm.ALL)))
+    dialect, certificate = open_certified(tokenizer, format_request(wanted.plan(seed, Arm.ALL)))
     trainer = open_trainer(wanted.model(seed), None, EngineOptions(device_map="cpu", seed=seed))
     evaluation = _answers(trainer, dialect, tokenizer, tasks, seed)
     write_folder(evaluation, files.folder / "base" / "evaluation", certificate.to_dict())
@@ -356,8 +450,12 @@ def table(out: Path) -> str:
         if not samples:
             continue
         pooled = [sample for one in samples for sample in one]
-        cells = [_cell([[sample.scores[rate] for sample in one] for one in samples]) for rate in RATES]
-        cells.append(_cell([[sample.familiar["tool_call_tags.match"] for sample in one] for one in samples]))
+        cells = [
+            _cell([[sample.scores[rate] for sample in one] for one in samples]) for rate in RATES
+        ]
+        cells.append(
+            _cell([[sample.familiar["tool_call_tags.match"] for sample in one] for one in samples])
+        )
         opened = sum(sample.text.lstrip().startswith("</tool_call>") for sample in pooled)
         lines.append(f"| {arm} | {len(pooled)} | {' | '.join(cells)} | {opened} |")
     return "\n".join(lines)
@@ -374,7 +472,9 @@ def _shown(score: Score) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--arms", type=Arm, nargs="+", default=list(Arm))

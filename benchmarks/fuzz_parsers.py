@@ -25,14 +25,20 @@ from support.hostile_texts import adversarial, pieces_of, random_text
 from support.template_zoo import TEMPLATES, zoo_dialect
 from toolhone.dialects.base import Syntax
 from toolhone.dialects.choose import SYNTAXES
-from toolhone.dialects.syntax.delimited import Framed
+from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.schema import Tool
 
 TOOLS = (
     Tool(
         "f",
         "",
-        {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"anyOf": [{"type": "null"}, {"type": "object"}]}}},
+        {
+            "type": "object",
+            "properties": {
+                "a": {"type": "integer"},
+                "b": {"anyOf": [{"type": "null"}, {"type": "object"}]},
+            },
+        },
     ),
 )
 
@@ -43,7 +49,11 @@ def syntaxes() -> dict[str, Syntax]:
     found |= {f"form: {name}": form.syntax for name, form in FORMS.items()}
     for name in TEMPLATES:
         dialect = zoo_dialect(name)[1]
-        if not isinstance(dialect, str) and isinstance(dialect.syntax, Framed) and dialect.syntax not in found.values():
+        if (
+            not isinstance(dialect, str)
+            and isinstance(dialect.syntax, DelimitedSyntax)
+            and dialect.syntax not in found.values()
+        ):
             found[name] = dialect.syntax
     return found
 
@@ -79,14 +89,20 @@ def growth(syntax: Syntax, what: str, size: int) -> float:
     """How much longer the whole text takes than a quarter of it; the best of three each."""
     whole = next(text for name, text in adversarial(syntax, size) if name == what)
     part = whole[: len(whole) // 4]
-    return min(read(syntax, whole) for _ in range(3)) / max(min(read(syntax, part) for _ in range(3)), 1e-3)
+    return min(read(syntax, whole) for _ in range(3)) / max(
+        min(read(syntax, part) for _ in range(3)), 1e-3
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--size", type=int, default=100_000)
-    parser.add_argument("--every", type=int, default=1, help="read only each so-many-th of the long texts")
+    parser.add_argument(
+        "--every", type=int, default=1, help="read only each so-many-th of the long texts"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     found = syntaxes()
@@ -97,7 +113,12 @@ def main() -> None:
         count += 1
         slowest[name] = max(slowest.get(name, (0.0, "")), (ms, what))
     worst = [
-        {"syntax": name, "ms": round(ms, 1), "growth": round(growth(found[name], what, arguments.size), 1), "text": what[:100]}
+        {
+            "syntax": name,
+            "ms": round(ms, 1),
+            "growth": round(growth(found[name], what, arguments.size), 1),
+            "text": what[:100],
+        }
         for name, (ms, what) in sorted(slowest.items(), key=lambda item: -item[1][0])
     ]
     result = {

@@ -18,10 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from toolhone.data.importing import import_file
+from toolhone.errors import DataError
 from toolhone.sources import FOLDERS, format_of
 from toolhone.sources.base import Loaded
 from toolhone.sources.folders import data_files
-from toolhone.errors import DataError
 
 HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused")
 
@@ -38,7 +38,9 @@ class Table:
 
     def add(self, name: str, form: str, loaded: Loaded) -> None:
         counts = (loaded.read, loaded.kept, loaded.only_tasks)
-        self.rows.append((name, form, *map(str, counts), reasons(loaded.repaired), reasons(loaded.skipped)))
+        self.rows.append(
+            (name, form, *map(str, counts), reasons(loaded.repaired), reasons(loaded.skipped))
+        )
         self.read[name.partition("/")[0]] += loaded.read
         self.kept[name.partition("/")[0]] += loaded.kept
         self.refused.setdefault(name.partition("/")[0], Counter()).update(loaded.skipped)
@@ -75,21 +77,28 @@ def places(root: Path) -> Iterator[Path]:
 
 
 def reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+    return ", ".join(
+        f"{count} {reason}"
+        for reason, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    )
 
 
 def show(table: Table) -> None:
     for row in (HEADINGS, ("---",) * len(HEADINGS), *table.rows):
         print("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
     read, kept = table.read.total(), table.kept.total()
-    print(f"\n{len(table.rows)} files or folders, {read} rows read, {kept} kept, {read - kept} refused.")
+    print(
+        f"\n{len(table.rows)} files or folders, {read} rows read, {kept} kept, {read - kept} refused."
+    )
     print("\n| data set | read | kept | refused |\n| --- | --- | --- | --- |")
     for name, refused in table.refused.items():
         print(f"| {name} | {table.read[name]} | {table.kept[name]} | {reasons(refused)} |")
     print(f"\nNo rows of a known format ({len(table.others)} files):\n")
     for folder in dict.fromkeys(other.parent for other in table.others):
         names = [other.name for other in table.others if other.parent == folder]
-        print(f"- {folder.as_posix()}: {', '.join(names) if len(names) < 5 else f'{len(names)} files'}")
+        print(
+            f"- {folder.as_posix()}: {', '.join(names) if len(names) < 5 else f'{len(names)} files'}"
+        )
 
 
 if __name__ == "__main__":

@@ -52,33 +52,59 @@ def main() -> None:
         start = asked.out / f"sft-{seed}"
         before = measured("sft", seed, start, {}, asked.tasks, {})
         for method in asked.methods:
-            found = measured(method, seed, asked.out / f"{method}-{seed}", {"model.adapter": str(start)}, asked.tasks, before)
+            found = measured(
+                method,
+                seed,
+                asked.out / f"{method}-{seed}",
+                {"model.adapter": str(start)},
+                asked.tasks,
+                before,
+            )
             with (asked.out / "learning.jsonl").open("a") as file:
                 print(json.dumps(found), file=file)
             print(json.dumps(found), flush=True)
 
 
-def measured(method: str, seed: int, out: Path, start: Mapping[str, str], tasks: int, before: Mapping[str, Any]) -> dict[str, Any]:
+def measured(
+    method: str,
+    seed: int,
+    out: Path,
+    start: Mapping[str, str],
+    tasks: int,
+    before: Mapping[str, Any],
+) -> dict[str, Any]:
     """Train, unless that was done, and evaluate."""
     import torch
 
     from toolhone import evaluate, experiment, open_model, train
-    from toolhone.data.templates import Templates
     from toolhone.config.presets import read_preset
-    from toolhone.runs.progress import Plain
+    from toolhone.data.templates import Templates
+    from toolhone.runs.progress import PlainProgress
 
     torch.set_num_threads(1)
     known = out / "learning.json"
     if known.exists():
         return dict(json.loads(known.read_text()))
     plan = read_preset("demo" if method == "sft" else "demo-grpo")
-    changes = {"seed": seed, "training.method": method, "training.save_every": 0, "training.validate_every": 0}
+    changes = {
+        "seed": seed,
+        "training.method": method,
+        "training.save_every": 0,
+        "training.validate_every": 0,
+    }
     changes |= {**METHODS.get(method, {}), **start}
     began = cpu_seconds()
-    train(experiment(plan, [f"{key}={value}" for key, value in changes.items()]), out, progress=Plain())
+    train(
+        experiment(plan, [f"{key}={value}" for key, value in changes.items()]),
+        out,
+        progress=PlainProgress(),
+    )
     spent = cpu_seconds() - began
     model, made = open_model(out), Templates(seed)
-    scores = {name: evaluate(model, made.tasks(tasks, split)).metrics["exact_match"].to_dict() for name, split in SPLITS.items()}
+    scores = {
+        name: evaluate(model, made.tasks(tasks, split)).metrics["exact_match"].to_dict()
+        for name, split in SPLITS.items()
+    }
     found = {"method": method, "seed": seed, "cpu_seconds": round(spent), **scores}
     if before:
         found |= {f"{name}_before": before[name]["value"] for name in SPLITS}

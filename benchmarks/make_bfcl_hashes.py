@@ -27,7 +27,12 @@ def said_by_users(folder: Path) -> Iterator[str]:
         if "format_sensitivity" in path.name:  # names questions of other files
             continue
         for _, record in read_records(path):
-            yield from (message["content"] for turn in record["question"] for message in turn if message["role"] == "user")
+            yield from (
+                message["content"]
+                for turn in record["question"]
+                for message in turn
+                if message["role"] == "user"
+            )
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from toolhone.training.losses import cross_entropy
 from toolhone.backends.base import Adam, Lora
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.rows import Row
+from toolhone.training.losses import cross_entropy
 
 VOCABULARY = 151_669
 
@@ -32,7 +32,9 @@ VOCABULARY = 151_669
 def peak() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def make_model(folder: Path, hidden: int, layers: int) -> Path:
@@ -53,7 +55,9 @@ def make_model(folder: Path, hidden: int, layers: int) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="train every weight, not LoRA")
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--hidden", type=int, default=256)
@@ -74,7 +78,13 @@ def main() -> None:
         trainer.optim_step(Adam(learning_rate=1e-4)).result()
     above = (peak() - before) / 1e9
     print(
-        json.dumps({"above_model_gb": round(above, 2), "seconds": round(time.perf_counter() - started, 1), "loss": round(loss, 3)})
+        json.dumps(
+            {
+                "above_model_gb": round(above, 2),
+                "seconds": round(time.perf_counter() - started, 1),
+                "loss": round(loss, 3),
+            }
+        )
     )
 
 

@@ -12,8 +12,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 COMMANDS = {
     "memory": [["memory.py"], ["memory.py", "--full"]],
-    "constrained_speed": [["constrained_speed.py"], ["constrained_speed.py", "--dialect", "native"]],
-    "sft_speed": [["sft_speed.py", "--model", "pico"], ["sft_speed.py", "--model", "small", "--steps", "6", "--batch", "16"]],
+    "constrained_speed": [
+        ["constrained_speed.py"],
+        ["constrained_speed.py", "--dialect", "native"],
+    ],
+    "sft_speed": [
+        ["sft_speed.py", "--model", "pico"],
+        ["sft_speed.py", "--model", "small", "--steps", "6", "--batch", "16"],
+    ],
 }
 
 

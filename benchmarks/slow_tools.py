@@ -26,11 +26,11 @@ import torch
 from toolhone.api import open_model
 from toolhone.backends.base import Sample, SamplingParams, StopReason
 from toolhone.data.templates import Templates
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.driver import play
+from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Implementation, Registry
@@ -44,8 +44,14 @@ class Forced(TokenPolicy):
 
     def read(self, prompt: Prompt, sample: Sample) -> Turn:
         turn = super().read(prompt, sample)
-        message = Message("assistant", None, None, PARALLEL) if len(prompt.said) < CALLING_TURNS else Message("assistant", "It is.")
-        return replace(turn, message=message, problem=Problem.NONE, stop_reason=StopReason.STOP)
+        message = (
+            Message("assistant", None, None, PARALLEL)
+            if len(prompt.said) < CALLING_TURNS
+            else Message("assistant", "It is.")
+        )
+        return replace(
+            turn, message=message, problem=ParseProblem.NONE, stop_reason=StopReason.STOP
+        )
 
 
 def tools_that_wait(templates: Templates, seconds: float) -> Registry:
@@ -57,7 +63,12 @@ def tools_that_wait(templates: Templates, seconds: float) -> Registry:
         return '{"temperature": 21.5, "unit": "celsius"}'
 
     takes = {tool.name: tuple(tool.parameters["properties"]) for tool in templates.tools}
-    return Registry([replace(tool, function=Implementation(answered, accepts=takes[tool.name])) for tool in templates.tools])
+    return Registry(
+        [
+            replace(tool, function=Implementation(answered, accepts=takes[tool.name]))
+            for tool in templates.tools
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,9 @@ class Round:
     @staticmethod
     def of(policy: TokenPolicy, tasks: Sequence[Task], registry: Registry) -> Round:
         clock, started = Clock(), time.perf_counter()
-        episodes = play(policy, tasks, registry, Rules(max_turns=8), at_once=len(tasks), clock=clock)
+        episodes = run_episodes(
+            policy, tasks, registry, EpisodeRules(max_turns=8), at_once=len(tasks), clock=clock
+        )
         return Round(time.perf_counter() - started, clock.take().get("tools", 0.0), episodes)
 
 
@@ -81,8 +94,13 @@ def told(episodes: Sequence[Episode]) -> list[list[list[int]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a run or checkpoint whose model calls tools; else pico, untrained, with forced calls")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        help="a run or checkpoint whose model calls tools; else pico, untrained, with forced calls",
+    )
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--delay", type=float, default=0.05)
     parser.add_argument("--rounds", type=int, default=3)
@@ -96,7 +114,10 @@ def main() -> None:
     tasks = templates.tasks(arguments.episodes, "train")
     instant, slow = tools_that_wait(templates, 0.0), tools_that_wait(templates, arguments.delay)
     Round.of(policy, tasks[:50], instant)
-    pairs = [(Round.of(policy, tasks, instant), Round.of(policy, tasks, slow)) for _ in range(arguments.rounds)]
+    pairs = [
+        (Round.of(policy, tasks, instant), Round.of(policy, tasks, slow))
+        for _ in range(arguments.rounds)
+    ]
     ratios = [b.seconds / a.seconds for a, b in pairs]
     episodes = pairs[-1][1].episodes
     report = {
@@ -106,13 +127,17 @@ def main() -> None:
         "of_which_waited": [round(b.waited, 2) for _, b in pairs],
         "ratios": [round(ratio, 3) for ratio in ratios],
         "median_ratio": round(statistics.median(ratios), 3),
-        "ratio_of_fastest": round(min(b.seconds for _, b in pairs) / min(a.seconds for a, _ in pairs), 3),
+        "ratio_of_fastest": round(
+            min(b.seconds for _, b in pairs) / min(a.seconds for a, _ in pairs), 3
+        ),
         "episodes": len(episodes),
         "with_calls": sum(bool(episode.calls) for episode in episodes),
         "calls": sum(len(results) for episode in episodes for results in episode.results),
         "turns": sum(len(episode.turns) for episode in episodes),
         "sampled_tokens": sum(len(turn.tokens) for episode in episodes for turn in episode.turns),
-        "same_tokens": sum(x == y for x, y in zip(told(pairs[-1][0].episodes), told(episodes), strict=True)),
+        "same_tokens": sum(
+            x == y for x, y in zip(told(pairs[-1][0].episodes), told(episodes), strict=True)
+        ),
     }
     print(json.dumps(report))
     sys.exit(int(report["median_ratio"] > arguments.limit))

@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.template_zoo import TEMPLATES, zoo_tokenizer
-from toolhone.dialects.probe.certificate import Certificate, Wanted, certify
-from toolhone.dialects.probe.facts import Finding
+from toolhone.dialects.probe.certificate import Certificate, FormatRequest, certify
+from toolhone.dialects.probe.facts import TemplateFact
 
 PROBES = {
     "tools": "tools",
@@ -54,7 +54,7 @@ def main() -> None:
     for name, path in TEMPLATES.items():
         tokenizer = zoo_tokenizer(path.read_text())
         start = time.perf_counter()
-        _, certificate = certify(tokenizer, Wanted())
+        _, certificate = certify(tokenizer, FormatRequest())
         slowest = max(slowest, time.perf_counter() - start)
         counts[certificate.verdict.value] += 1
         rows.append(_row(name, certificate))
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _row(name: str, certificate: Certificate) -> str:
-    found: Mapping[str, Finding] = {finding.probe: finding for finding in certificate.findings}
+    found: Mapping[str, TemplateFact] = {finding.probe: finding for finding in certificate.findings}
     cells = [found[probe].found if probe in found else "-" for probe in PROBES]
     form = certificate.dialect.get("form")
     kind = form if isinstance(form, str) else form["body"]["kind"] if form else "-"
@@ -86,10 +86,16 @@ def _row(name: str, certificate: Certificate) -> str:
 
 def _notes(name: str, certificate: Certificate) -> list[str]:
     """One line of the second part: the reason, or limits, causes and cures."""
-    reason = certificate.reason.removeprefix("the model is without a usable template: ").partition("; pass model.dialect")[0]
+    reason = certificate.reason.removeprefix("the model is without a usable template: ").partition(
+        "; pass model.dialect"
+    )[0]
     parts = [reason] if reason else [*certificate.limits]
     if not reason:
-        parts += [f"{one.probe}: {one.why}" for one in certificate.findings if one.probe.startswith("prefix") and one.why]
+        parts += [
+            f"{one.probe}: {one.why}"
+            for one in certificate.findings
+            if one.probe.startswith("prefix") and one.why
+        ]
         cures = [one for one in certificate.findings if one.probe.startswith("switch") and one.why]
         parts += [f"`{one.probe.removeprefix('switch ')}` {one.why}" for one in cures]
     return [f"- **{name}**: {'; '.join(dict.fromkeys(parts))}".replace("|", "\\|")] if parts else []

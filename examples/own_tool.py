@@ -7,7 +7,19 @@ Takes about a minute on two cores with the embedded model; it is far too short a
 
 from pathlib import Path
 
-from toolhone import Conversation, Dialogue, Message, Registry, Tool, ToolCall, evaluate, experiment, open_model, tool, train
+from toolhone import (
+    Conversation,
+    Dialogue,
+    Message,
+    Registry,
+    Tool,
+    ToolCall,
+    evaluate,
+    experiment,
+    open_model,
+    tool,
+    train,
+)
 from toolhone.sources.files import write_jsonl
 
 
@@ -40,18 +52,29 @@ def conversation(width: int, height: int) -> Conversation:
 
 def main() -> None:
     folder = Path("runs/own-tool")
-    write_jsonl("runs/own-tool.jsonl", (conversation(w, h).to_dict() for w in range(2, 40) for h in range(2, 40, 3)))
+    write_jsonl(
+        "runs/own-tool.jsonl",
+        (conversation(w, h).to_dict() for w in range(2, 40) for h in range(2, 40, 3)),
+    )
     plan = experiment(
         {
             "data": {"path": "runs/own-tool.jsonl"},
             "tools": [f"{__file__}:area"],
-            "training": {"steps": 120, "batch_size": 16, "lora": None, "optimizer": "muon", "learning_rate": 0.003},
+            "training": {
+                "steps": 120,
+                "batch_size": 16,
+                "lora": None,
+                "optimizer": "muon",
+                "learning_rate": 0.003,
+            },
         }
     )
     train(plan, folder)
     model = open_model(folder)
     print(evaluate(model).metrics["exact_match"])
-    for event in Dialogue(model.policy(), model.registry).say("How large is a room of 7 by 11 metres?"):
+    for event in Dialogue(model.policy(), model.registry).say(
+        "How large is a room of 7 by 11 metres?"
+    ):
         print(event)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOOLHONE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "toolhone"))
+os.environ.setdefault(
+    "TOOLHONE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "toolhone")
+)
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -13,6 +13,11 @@ class Contact(BaseModel):
 
 
 @tool
-def book_table(restaurant: str, people: int, contact: Contact, seat: Literal["window", "bar", "terrace"] | None = None) -> dict:
+def book_table(
+    restaurant: str,
+    people: int,
+    contact: Contact,
+    seat: Literal["window", "bar", "terrace"] | None = None,
+) -> dict:
     """Book a table in a restaurant."""
     return {"booked": f"{people} at {restaurant} for {contact.name}", "seat": seat or "any"}

@@ -22,7 +22,7 @@ _HOME = {
     "compare_function_calls": "toolhone.rewards.legacy_python_calls",
     "tool": "toolhone.tools.registry",
     "Registry": "toolhone.tools.registry",
-    "Dialogue": "toolhone.episodes.chat_session",
+    "ChatSession": "toolhone.episodes.chat_session",
     "Tool": "toolhone.schema",
     "ToolCall": "toolhone.schema",
     "Message": "toolhone.schema",
@@ -30,10 +30,15 @@ _HOME = {
     "Task": "toolhone.schema",
 }
 
+_OLD_NAMES = {"Dialogue": "ChatSession"}
+"""Names of earlier versions, and what they are called now."""
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    name = _OLD_NAMES.get(name, name)
     if name not in _HOME:
-        raise AttributeError(f"module 'toolhone' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'toolhone' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -56,7 +56,11 @@ class Row:
         return len(self.tokens)
 
     @staticmethod
-    def of(tokens: Tokens, mask: Sequence[bool] | NDArray[np.bool_], origin: Sequence[int] | None = None) -> Row:
+    def of(
+        tokens: Tokens,
+        mask: Sequence[bool] | NDArray[np.bool_],
+        origin: Sequence[int] | None = None,
+    ) -> Row:
         """A row from plain lists; the mask's entry 0 is cleared."""
         flags = np.array(mask, dtype=bool)
         flags[:1] = False

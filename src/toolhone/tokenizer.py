@@ -63,7 +63,9 @@ class _Piece:
         """The origin of the span in which each of these places begins."""
         if min(self.origins) == max(self.origins):
             return self.origins[:1] * len(places)
-        return [self.origins[max(bisect.bisect_right(self.starts, start) - 1, 0)] for start, _ in places]
+        return [
+            self.origins[max(bisect.bisect_right(self.starts, start) - 1, 0)] for start, _ in places
+        ]
 
 
 class TextTokenizer:
@@ -78,7 +80,11 @@ class TextTokenizer:
         self.wrapped = wrapped
         self._backend = backend
         added = backend.get_added_tokens_decoder()
-        self._control = {index: token.content for index, token in added.items() if _is_control(token.content, token.special)}
+        self._control = {
+            index: token.content
+            for index, token in added.items()
+            if _is_control(token.content, token.special)
+        }
         self._anchor = self._find_anchor()
         self._anchor_ids: list[int] = self._raw(self._anchor)[0]
 
@@ -91,14 +97,20 @@ class TextTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = TextTokenizer(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code))
+            tokenizer = TextTokenizer(
+                AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+            )
             if not tokenizer.encode("a b"):
-                raise ModelError(f"{path} holds no tokenizer (no tokenizer.json); save the model together with its tokenizer")
+                raise ModelError(
+                    f"{path} holds no tokenizer (no tokenizer.json); save the model together with its tokenizer"
+                )
             return tokenizer
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"no tokenizer can be loaded from {str(path)!r}: {_why_not_loaded(Path(path), error)}") from None
+            raise ModelError(
+                f"no tokenizer can be loaded from {str(path)!r}: {_why_not_loaded(Path(path), error)}"
+            ) from None
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer's files, chat template included."""
@@ -130,7 +142,11 @@ class TextTokenizer:
         """The text of the token that this tokenizer puts in front of every text by itself; empty when it puts none."""
         with_special = self._backend.encode("a", add_special_tokens=True).ids
         without = self._backend.encode("a", add_special_tokens=False).ids
-        added = with_special[: len(with_special) - len(without)] if with_special[-len(without) :] == without else []
+        added = (
+            with_special[: len(with_special) - len(without)]
+            if with_special[-len(without) :] == without
+            else []
+        )
         return self._control.get(added[0], "") if len(added) == 1 else ""
 
     @property
@@ -140,7 +156,11 @@ class TextTokenizer:
     @property
     def pad_id(self) -> int:
         """The id to pad with: the pad token, else the end-of-text token, else 0 (padding is masked everywhere)."""
-        known = [index for index in (self.wrapped.pad_token_id, self.wrapped.eos_token_id) if index is not None]
+        known = [
+            index
+            for index in (self.wrapped.pad_token_id, self.wrapped.eos_token_id)
+            if index is not None
+        ]
         return int(known[0]) if known else 0
 
     def identity(self) -> str:
@@ -187,7 +207,9 @@ class TextTokenizer:
         if not self._anchor:
             return str(self._backend.decode(kept, skip_special_tokens=False))
         before = str(self._backend.decode(self._anchor_ids, skip_special_tokens=False))
-        return str(self._backend.decode(self._anchor_ids + kept, skip_special_tokens=False))[len(before) :]
+        return str(self._backend.decode(self._anchor_ids + kept, skip_special_tokens=False))[
+            len(before) :
+        ]
 
     def _encode_piece(self, piece: _Piece, starts_text: bool) -> tuple[list[int], list[int]]:
         """Ids and origins of a piece, cut further until no control token covers text that may not be one."""
@@ -196,7 +218,9 @@ class TextTokenizer:
         waiting = [(0, len(piece.text))]
         while waiting:
             start, end = waiting.pop()
-            found, offsets = self._raw(piece.text[start:end], anchored=not (starts_text and start == 0))
+            found, offsets = self._raw(
+                piece.text[start:end], anchored=not (starts_text and start == 0)
+            )
             places = [(start + a, start + b) for a, b in offsets] if start else offsets
             cuts = self._forbidden(piece, found, places)
             if cuts:
@@ -215,7 +239,10 @@ class TextTokenizer:
         for place in [place for place, index in enumerate(ids) if index in self._control]:
             start, end = places[place]
             covered = piece.text[start:end]
-            start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
+            start, end = (
+                start + len(covered) - len(covered.lstrip()),
+                end - len(covered) + len(covered.rstrip()),
+            )
             if piece.is_control(start, end):
                 continue
             if end - start < 2:
@@ -233,12 +260,16 @@ class TextTokenizer:
         try:
             encoding = self._backend.encode(anchor + text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
-            raise DataError(f"a text holds half a surrogate pair and is no Unicode text: {text!r:.60}") from None
+            raise DataError(
+                f"a text holds half a surrogate pair and is no Unicode text: {text!r:.60}"
+            ) from None
         if not anchor:
             return encoding.ids, encoding.offsets
         skip = len(self._anchor_ids)
         shift = len(anchor)
-        return encoding.ids[skip:], [(max(a - shift, 0), max(b - shift, 0)) for a, b in encoding.offsets[skip:]]
+        return encoding.ids[skip:], [
+            (max(a - shift, 0), max(b - shift, 0)) for a, b in encoding.offsets[skip:]
+        ]
 
     def _find_anchor(self) -> str:
         """A text that keeps the tokenizer from putting anything in front of what follows; empty when it puts nothing."""
@@ -255,7 +286,10 @@ class TextTokenizer:
 
     def _continues(self, anchor: str, before: list[int], shown: str, text: str) -> bool:
         ids = self._ids(anchor + text)
-        return ids[: len(before)] == before and self._backend.decode(ids, skip_special_tokens=False) == shown + text
+        return (
+            ids[: len(before)] == before
+            and self._backend.decode(ids, skip_special_tokens=False) == shown + text
+        )
 
     def _follows(self, before: str, text: str, ids: list[int]) -> bool:
         return self._ids(before + text) == [*self._ids(before), *ids]
@@ -266,13 +300,22 @@ class TextTokenizer:
 
 def _why_not_loaded(path: Path, error: Exception) -> str:
     """What a user can do about it where that is known, else what the library says."""
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     causes = (error, error.__cause__, error.__context__)
     if path.is_dir() and not (path / "tokenizer.json").is_file():
         return "the folder holds no tokenizer.json; save the model together with its tokenizer"
-    if not path.exists() and any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
-        return "no such model here, and the hub was not reached; give a folder, or download it first"
+    if not path.exists() and any(
+        isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes
+    ):
+        return (
+            "no such model here, and the hub was not reached; give a folder, or download it first"
+        )
     if not path.exists() and any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return "no such model here, and the hub has none of this name that may be read; give a folder or another name"
     if not path.exists() and any(isinstance(cause, HFValidationError) for cause in causes):
@@ -282,7 +325,11 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
 
 def _is_control(text: str, special: bool) -> bool:
     """Added words and white space are not control tokens; nor is a single character, which data could not avoid."""
-    return len(text) > 1 and not text.isspace() and (special or not text.replace("_", "").replace(" ", "").isalnum())
+    return (
+        len(text) > 1
+        and not text.isspace()
+        and (special or not text.replace("_", "").replace(" ", "").isalnum())
+    )
 
 
 def _groups(spans: Sequence[TextSpan]) -> list[list[TextSpan]]:
@@ -308,5 +355,8 @@ def _piece(group: Sequence[TextSpan]) -> _Piece:
         starts.append(length)
         length += len(span.text)
     return _Piece(
-        "".join(span.text for span in group), starts, [span.control for span in group], [int(span.origin) for span in group]
+        "".join(span.text for span in group),
+        starts,
+        [span.control for span in group],
+        [int(span.origin) for span in group],
     )

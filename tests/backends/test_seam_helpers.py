@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from toolhone.backends.base import BatchStream, Sample, SamplingParams, StopReason, Stream, padded, random_stream
+from toolhone.backends.base import (
+    BatchStream,
+    Sample,
+    SamplingParams,
+    StopReason,
+    Stream,
+    padded,
+    random_stream,
+)
 from toolhone.rows import Array, Row, Tokens, micro_batches
 
 
@@ -21,10 +29,15 @@ class EchoSampler:
     def __init__(self) -> None:
         self.batches: list[tuple[list[int], SamplingParams]] = []
 
-    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         assert keys is not None
         self.batches.append((list(keys), params))
-        return [[Sample([*prompt, key], [0.0], StopReason.STOP)] for prompt, key in zip(prompts, keys, strict=True)]
+        return [
+            [Sample([*prompt, key], [0.0], StopReason.STOP)]
+            for prompt, key in zip(prompts, keys, strict=True)
+        ]
 
     def stream(self) -> Stream:
         return BatchStream(self)
@@ -58,7 +71,10 @@ def test_padding_reaches_the_width_asked_for() -> None:
 def test_micro_batches_cover_every_row_once() -> None:
     rng = np.random.default_rng(0)
     rows = [
-        a_row(int(length), group) for length, group in zip(rng.integers(1, 30, 50), [None, "a", "b", None, None] * 10, strict=True)
+        a_row(int(length), group)
+        for length, group in zip(
+            rng.integers(1, 30, 50), [None, "a", "b", None, None] * 10, strict=True
+        )
     ]
     for limit in (1, 40, 10_000):
         indices = [i for batch in micro_batches(rows, limit) for i in batch]
@@ -101,7 +117,14 @@ def test_a_random_stream_is_a_function_of_its_seed_and_path() -> None:
         return float(random_stream(seed, *path).random())
 
     assert first(1, 2, 3) == first(1, 2, 3)
-    values = {first(1, 2, 3), first(1, 3, 2), first(2, 1, 3), first(1, 2), first(1, 2, 4), first(0, 1, 2, 3)}
+    values = {
+        first(1, 2, 3),
+        first(1, 3, 2),
+        first(2, 1, 3),
+        first(1, 2),
+        first(1, 2, 4),
+        first(0, 1, 2, 3),
+    }
     assert len(values) == 6
 
 
@@ -128,7 +151,10 @@ def test_a_stream_hands_each_answer_to_its_own_key() -> None:
     stream = EchoSampler().stream()
     stream.submit(31, [1, 2], SamplingParams())
     stream.submit(17, [3], SamplingParams())
-    assert {key: samples[0].tokens for key, samples in stream.poll()} == {31: [1, 2, 31], 17: [3, 17]}
+    assert {key: samples[0].tokens for key, samples in stream.poll()} == {
+        31: [1, 2, 31],
+        17: [3, 17],
+    }
 
 
 def test_a_cancelled_prompt_is_never_sampled_and_its_key_is_free_again() -> None:

@@ -20,13 +20,13 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from toolhone.training.losses import cross_entropy
 from toolhone.backends.base import Adam, Lora, Muon, SamplingParams
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_trainer
 from toolhone.errors import CapabilityError, ConfigError, ModelError
 from toolhone.rows import Row
+from toolhone.training.losses import cross_entropy
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -43,7 +43,9 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen3": Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True),
     "llama": LlamaConfig(**SIZES),
     "mistral": MistralConfig(**SIZES, sliding_window=16),
-    "gpt2": GPT2Config(vocab_size=64, n_embd=32, n_layer=3, n_head=4, n_positions=128, initializer_range=0.2),
+    "gpt2": GPT2Config(
+        vocab_size=64, n_embd=32, n_layer=3, n_head=4, n_positions=128, initializer_range=0.2
+    ),
 }
 CPU = EngineOptions(device_map="cpu")
 
@@ -96,12 +98,18 @@ def test_greedy_samples_are_those_of_transformers_generate(folder: Path) -> None
     ours = open_sampler(folder, CPU).sample(prompts, SamplingParams(max_tokens=25, temperature=0.0))
     for prompt, samples in zip(prompts, ours, strict=True):
         theirs = model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=25, do_sample=False, pad_token_id=0
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            max_new_tokens=25,
+            do_sample=False,
+            pad_token_id=0,
         )
         assert samples[0].tokens == theirs[0, len(prompt) :].tolist()
 
 
-def test_full_training_lowers_the_loss_and_the_saved_folder_is_a_transformers_model(folder: Path, tmp_path: Path) -> None:
+def test_full_training_lowers_the_loss_and_the_saved_folder_is_a_transformers_model(
+    folder: Path, tmp_path: Path
+) -> None:
     trainer = open_trainer(folder, None, CPU)
     losses = learn(trainer, 8)
     assert losses[-1] < 0.8 * losses[0]
@@ -112,7 +120,9 @@ def test_full_training_lowers_the_loss_and_the_saved_folder_is_a_transformers_mo
 
 
 @pytest.mark.parametrize("last_layers", [0, 2])
-def test_an_adapter_loads_in_peft_with_the_same_logits(folder: Path, tmp_path: Path, last_layers: int) -> None:
+def test_an_adapter_loads_in_peft_with_the_same_logits(
+    folder: Path, tmp_path: Path, last_layers: int
+) -> None:
     from peft import PeftModel
 
     trainer = open_trainer(folder, Lora(rank=4, alpha=8, last_layers=last_layers), CPU)
@@ -126,8 +136,12 @@ def test_an_adapter_loads_in_peft_with_the_same_logits(folder: Path, tmp_path: P
     with torch.no_grad():
         ours = trainer.engine.model(ids).logits
         assert torch.allclose(ours, theirs(ids).logits, atol=1e-5)
-        assert not torch.allclose(ours, AutoModelForCausalLM.from_pretrained(folder)(ids).logits, atol=1e-2)
-    adapted = {name.split(".lora_A")[0] for name, _ in theirs.named_parameters() if ".lora_A" in name}
+        assert not torch.allclose(
+            ours, AutoModelForCausalLM.from_pretrained(folder)(ids).logits, atol=1e-2
+        )
+    adapted = {
+        name.split(".lora_A")[0] for name, _ in theirs.named_parameters() if ".lora_A" in name
+    }
     assert len(adapted) == len(trainer.engine.lora_layers)
 
 
@@ -135,7 +149,8 @@ def test_an_adapter_made_by_peft_continues_here(qwen: Path, tmp_path: Path) -> N
     from peft import LoraConfig, get_peft_model
 
     theirs = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(qwen), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "up_proj"])
+        AutoModelForCausalLM.from_pretrained(qwen),
+        LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "up_proj"]),
     )
     for name, value in theirs.named_parameters():
         if "lora_B" in name:
@@ -148,25 +163,42 @@ def test_an_adapter_made_by_peft_continues_here(qwen: Path, tmp_path: Path) -> N
     trainer = open_trainer(qwen, None, CPU, adapter=tmp_path)
     assert np.allclose(trainer.snapshot().logprobs(rows)[1][1:], expected, atol=1e-5)
     assert len(trainer.engine.trained()) == 2 * len(trainer.engine.lora_layers) == 12
-    assert np.allclose(open_sampler(tmp_path, CPU).logprobs(rows)[1][1:], expected, atol=1e-5), "a PEFT folder names its base"
+    assert np.allclose(open_sampler(tmp_path, CPU).logprobs(rows)[1][1:], expected, atol=1e-5), (
+        "a PEFT folder names its base"
+    )
 
 
 def test_target_modules_and_last_layers_choose_the_adapted_layers(qwen: Path) -> None:
-    trainer = open_trainer(qwen, Lora(rank=2, last_layers=1, target_modules=("q_proj", "down_proj")), CPU)
-    assert trainer.engine.lora_layers == ["model.layers.2.self_attn.q_proj", "model.layers.2.mlp.down_proj"]
+    trainer = open_trainer(
+        qwen, Lora(rank=2, last_layers=1, target_modules=("q_proj", "down_proj")), CPU
+    )
+    assert trainer.engine.lora_layers == [
+        "model.layers.2.self_attn.q_proj",
+        "model.layers.2.mlp.down_proj",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("lora", "said"), [(Lora(target_modules=("q_prj",)), "no linear layer is named 'q_prj' .did you mean 'q_proj'.*this model has")]
+    ("lora", "said"),
+    [
+        (
+            Lora(target_modules=("q_prj",)),
+            "no linear layer is named 'q_prj' .did you mean 'q_proj'.*this model has",
+        )
+    ],
 )
-def test_an_unknown_target_module_is_named_with_the_known_ones(qwen: Path, lora: Lora, said: str) -> None:
+def test_an_unknown_target_module_is_named_with_the_known_ones(
+    qwen: Path, lora: Lora, said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         open_trainer(qwen, lora, CPU)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "lora"])
-def test_half_precision_learns_with_float32_weights(qwen: Path, dtype: str, lora: Lora | None) -> None:
+def test_half_precision_learns_with_float32_weights(
+    qwen: Path, dtype: str, lora: Lora | None
+) -> None:
     trainer = open_trainer(qwen, lora, EngineOptions(device_map="cpu", torch_dtype=dtype))
     assert {value.dtype for _, value in trainer.engine.trained()} == {torch.float32}
     losses = learn(trainer, 20, 0.01)
@@ -177,7 +209,9 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_scale(qwen: Path) -> N
     trainer = open_trainer(qwen, None, EngineOptions(device_map="cpu", torch_dtype="float16"))
     scale = trainer._stepper.loss_scale
     trainer.forward_backward(some_rows(), cross_entropy())
-    next(value for _, value in trainer.engine.trained() if value.grad is not None).grad.fill_(float("inf"))  # type: ignore[union-attr]
+    next(value for _, value in trainer.engine.trained() if value.grad is not None).grad.fill_(
+        float("inf")
+    )  # type: ignore[union-attr]
     before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
     assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
     assert trainer._stepper.loss_scale == scale / 2
@@ -186,16 +220,24 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_scale(qwen: Path) -> N
 
 def gradients(trainer: TorchTrainer, rows: list[Row]) -> dict[str, torch.Tensor]:
     trainer.forward_backward(rows, cross_entropy())
-    found = {name: value.grad.clone() for name, value in trainer.engine.trained() if value.grad is not None}
+    found = {
+        name: value.grad.clone()
+        for name, value in trainer.engine.trained()
+        if value.grad is not None
+    }
     for _, value in trainer.engine.trained():
         value.grad = None
     return found
 
 
-def test_chunks_of_the_vocabulary_and_checkpointing_do_not_change_gradients(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_the_vocabulary_and_checkpointing_do_not_change_gradients(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = some_rows((40, 60, 90))
     plain = gradients(open_trainer(qwen, None, CPU), rows)
-    checkpointed = gradients(open_trainer(qwen, None, EngineOptions(device_map="cpu", gradient_checkpointing=True)), rows)
+    checkpointed = gradients(
+        open_trainer(qwen, None, EngineOptions(device_map="cpu", gradient_checkpointing=True)), rows
+    )
     monkeypatch.setitem(engines.LOGIT_BYTES, "cpu", 7 * 64 * 4)
     chunked = gradients(open_trainer(qwen, None, CPU), rows)
     for name, value in plain.items():
@@ -211,7 +253,9 @@ def _two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_micro_batches_side_by_side_give_the_same_gradients_and_the_same_bits_each_time(qwen: Path) -> None:
+def test_micro_batches_side_by_side_give_the_same_gradients_and_the_same_bits_each_time(
+    qwen: Path,
+) -> None:
     rows = some_rows((40, 60, 90, 20, 33, 71))
     first, second = (gradients(open_trainer(qwen, None, CPU), rows) for _ in range(2))
     alone = open_trainer(qwen, None, CPU)
@@ -223,19 +267,25 @@ def test_micro_batches_side_by_side_give_the_same_gradients_and_the_same_bits_ea
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_a_failure_in_one_of_several_micro_batches_is_raised_and_leaves_the_threads_as_they_were(qwen: Path) -> None:
+def test_a_failure_in_one_of_several_micro_batches_is_raised_and_leaves_the_threads_as_they_were(
+    qwen: Path,
+) -> None:
     trainer = open_trainer(qwen, None, CPU)
     with pytest.raises(CapabilityError, match="does not fit the model's context of 128"):
         trainer.forward_backward(some_rows((10, 20, 200)), cross_entropy())
     assert torch.get_num_threads() == 2
 
 
-def test_a_prefix_that_rows_share_runs_once_and_changes_no_gradient(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_that_rows_share_runs_once_and_changes_no_gradient(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = list(range(3, 23))
     random = np.random.default_rng(1)
     rows = []
     for n in (5, 9, 30):
-        row = Row.of([*shared, *random.integers(3, 64, n).tolist()], [False] * 22 + [True] * (n - 2))
+        row = Row.of(
+            [*shared, *random.integers(3, 64, n).tolist()], [False] * 22 + [True] * (n - 2)
+        )
         rows.append(row.with_arrays(weights=row.mask.astype(np.float32)))
     widths: list[int] = []
     trainer = open_trainer(qwen, None, CPU)
@@ -263,12 +313,17 @@ def test_a_prefix_ends_before_the_first_position_that_is_wanted() -> None:
 
 def test_full_logits_of_a_large_vocabulary_are_never_made(tmp_path: Path) -> None:
     vocabulary, tokens = 50_000, 2048
-    folder = save_model(Qwen3Config(**{**SIZES, "vocab_size": vocabulary}, head_dim=8, tie_word_embeddings=True), tmp_path)
+    folder = save_model(
+        Qwen3Config(**{**SIZES, "vocab_size": vocabulary}, head_dim=8, tie_word_embeddings=True),
+        tmp_path,
+    )
     trainer = open_trainer(folder, Lora(rank=2), CPU)
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             nonlocal largest
             result = func(*args, **(kwargs or {}))
             if isinstance(result, torch.Tensor):
@@ -283,10 +338,21 @@ def test_full_logits_of_a_large_vocabulary_are_never_made(tmp_path: Path) -> Non
 
 def test_dropout_of_the_model_is_off_but_its_config_keeps_it(tmp_path: Path) -> None:
     folder = save_model(
-        GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, attn_pdrop=0.5, resid_pdrop=0.5), tmp_path
+        GPT2Config(
+            vocab_size=64,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=64,
+            attn_pdrop=0.5,
+            resid_pdrop=0.5,
+        ),
+        tmp_path,
     )
     trainer = open_trainer(folder, None, CPU)
-    first, second = (trainer.forward_backward(some_rows(), cross_entropy()).result()["loss"] for _ in range(2))
+    first, second = (
+        trainer.forward_backward(some_rows(), cross_entropy()).result()["loss"] for _ in range(2)
+    )
     assert first == second
     trainer.save(tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["resid_pdrop"] == 0.5
@@ -295,55 +361,87 @@ def test_dropout_of_the_model_is_off_but_its_config_keeps_it(tmp_path: Path) -> 
 def test_a_step_that_is_not_finite_changes_nothing_in_any_precision(qwen: Path) -> None:
     trainer = open_trainer(qwen, None, CPU)
     before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
-    rows = [row.with_arrays(weights=np.where(row.mask, np.inf, 0).astype(np.float32)) for row in some_rows()]
+    rows = [
+        row.with_arrays(weights=np.where(row.mask, np.inf, 0).astype(np.float32))
+        for row in some_rows()
+    ]
     trainer.forward_backward(rows, cross_entropy())
     assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
     assert all(torch.equal(before[name], value) for name, value in trainer.engine.trained())
 
 
 def test_a_mixture_of_experts_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
-    config = Qwen3MoeConfig(**SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    config = Qwen3MoeConfig(
+        **SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+    )
     folder = save_model(config, tmp_path / "moe")
     trainer = open_trainer(folder, None, CPU)
     learn(trainer, 2)
     trainer.save(tmp_path / "saved")
     again = open_trainer(folder, None, CPU)
     again.load(tmp_path / "saved")
-    for left, right in zip(trainer.snapshot().logprobs(some_rows()), again.snapshot().logprobs(some_rows()), strict=True):
+    for left, right in zip(
+        trainer.snapshot().logprobs(some_rows()),
+        again.snapshot().logprobs(some_rows()),
+        strict=True,
+    ):
         assert np.array_equal(left, right)
 
 
 def test_a_prompt_that_fills_the_context_ends_while_its_neighbours_go_on(tmp_path: Path) -> None:
-    folder = save_model(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, initializer_range=0.2), tmp_path)
+    folder = save_model(
+        GPT2Config(
+            vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, initializer_range=0.2
+        ),
+        tmp_path,
+    )
     prompts = [list(range(3, 34)), *([3 + i, 4] for i in range(9))]
-    long, *short = open_sampler(folder, CPU).sample(prompts, SamplingParams(max_tokens=20, temperature=0.0))
+    long, *short = open_sampler(folder, CPU).sample(
+        prompts, SamplingParams(max_tokens=20, temperature=0.0)
+    )
     assert len(long[0].tokens) == 1
-    alone = open_sampler(folder, CPU).sample(prompts[1:], SamplingParams(max_tokens=20, temperature=0.0))
+    alone = open_sampler(folder, CPU).sample(
+        prompts[1:], SamplingParams(max_tokens=20, temperature=0.0)
+    )
     assert [s[0].tokens for s in short] == [s[0].tokens for s in alone]
 
 
 def test_lora_dropout_is_on_in_training_only(qwen: Path) -> None:
     trainer = open_trainer(qwen, Lora(rank=4, dropout=0.5), CPU)
     learn(trainer, 3, 0.05)
-    first, second = (trainer.forward_backward(some_rows(), cross_entropy()).result()["loss"] for _ in range(2))
+    first, second = (
+        trainer.forward_backward(some_rows(), cross_entropy()).result()["loss"] for _ in range(2)
+    )
     assert first != second
     sampler = trainer.snapshot()
     assert np.array_equal(sampler.logprobs(some_rows())[0], sampler.logprobs(some_rows())[0])
 
 
-def test_rows_that_are_the_same_run_once_and_count_each(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_the_same_run_once_and_count_each(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = open_trainer(qwen, None, CPU)
     a, b = some_rows()[:2]
     heights: list[int] = []
     trunk = trainer.engine.head.trunk
     monkeypatch.setattr(trainer.engine, "shares_prefixes", False)
     monkeypatch.setattr(
-        trainer.engine, "head", replace(trainer.engine.head, trunk=lambda ids: (heights.append(len(ids)), trunk(ids))[1])
+        trainer.engine,
+        "head",
+        replace(trainer.engine.head, trunk=lambda ids: (heights.append(len(ids)), trunk(ids))[1]),
     )
 
     def gradient(*batches: list[Row]) -> tuple[float, torch.Tensor]:
-        loss = sum(trainer.forward_backward(batch, cross_entropy()).result()["loss"] for batch in batches)
-        found = torch.cat([value.grad.flatten() for _, value in trainer.engine.trained() if value.grad is not None])
+        loss = sum(
+            trainer.forward_backward(batch, cross_entropy()).result()["loss"] for batch in batches
+        )
+        found = torch.cat(
+            [
+                value.grad.flatten()
+                for _, value in trainer.engine.trained()
+                if value.grad is not None
+            ]
+        )
         for _, value in trainer.engine.trained():
             value.grad = None
         return loss, found
@@ -374,16 +472,24 @@ def test_muon_moves_matrices_and_adam_the_rest(qwen: Path) -> None:
     before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
     trainer.forward_backward(some_rows(), cross_entropy())
     trainer.optim_step(Muon(0.0, Adam(0.01)))
-    moved = {name for name, value in trainer.engine.trained() if not torch.equal(before[name], value)}
+    moved = {
+        name for name, value in trainer.engine.trained() if not torch.equal(before[name], value)
+    }
     assert "model.embed_tokens.weight" in moved
     assert "model.norm.weight" in moved
     assert not any("proj" in name for name in moved)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("nowhere/model", "no causal model could be loaded from 'nowhere/model'"), (".", "holds no config.json")]
+    ("name", "said"),
+    [
+        ("nowhere/model", "no causal model could be loaded from 'nowhere/model'"),
+        (".", "holds no config.json"),
+    ],
 )
-def test_a_model_that_is_not_there_is_one_sentence(name: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_one_sentence(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match=said) as caught:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from toolhone.training.losses import cross_entropy
 from toolhone.backends.base import Adam, Loss, Muon, SamplingParams, Trainer
 from toolhone.backends.toy import FILE, ToyTrainer, open_sampler, open_toy
 from toolhone.backends.toy_policy import NO_TOKEN, Forward, windows_before
 from toolhone.errors import CapabilityError, ModelError, RunError
 from toolhone.rows import Row
+from toolhone.training.losses import cross_entropy
 
 VOCAB = 11
 
@@ -48,9 +48,13 @@ def test_the_gradient_by_hand_is_that_of_finite_differences(temperature: float) 
 
     def loss() -> float:
         forward = Forward.of(trainer._policy, rows, temperature)
-        return float(-(weights * forward.logp[np.arange(len(forward.targets)), forward.targets]).sum())
+        return float(
+            -(weights * forward.logp[np.arange(len(forward.targets)), forward.targets]).sum()
+        )
 
-    trainer.forward_backward(rows, Loss("warm", cross_entropy().fn, temperature=temperature)).result()
+    trainer.forward_backward(
+        rows, Loss("warm", cross_entropy().fn, temperature=temperature)
+    ).result()
     assert trainer._gradient is not None
     for table, slope in zip(trainer._policy.tables, trainer._gradient, strict=True):
         measured = np.zeros_like(table)
@@ -86,7 +90,9 @@ def test_muon_is_refused_in_a_sentence_that_names_what_can() -> None:
     assert not trainer.can.muon
     assert not trainer.can.lora
     assert trainer.can.full_training
-    with pytest.raises(CapabilityError, match="cannot train with Muon; use Adam here, or the torch backend"):
+    with pytest.raises(
+        CapabilityError, match="cannot train with Muon; use Adam here, or the torch backend"
+    ):
         trainer.optim_step(Muon(0.1, Adam(0.1)))
 
 
@@ -101,10 +107,20 @@ def test_a_window_holds_the_tokens_before_a_position_oldest_first() -> None:
 def test_each_order_looks_back_exactly_as_far_as_it_says() -> None:
     policy = open_toy(50, orders=(0, 1, 3), buckets=10_000)._policy
     plain = np.array([[0, 2, 3]])
-    changed = {"oldest": np.array([[9, 2, 3]]), "newest": np.array([[0, 2, 9]]), "no token": np.array([[NO_TOKEN, 2, 3]])}
+    changed = {
+        "oldest": np.array([[9, 2, 3]]),
+        "newest": np.array([[0, 2, 9]]),
+        "no token": np.array([[NO_TOKEN, 2, 3]]),
+    }
     base = policy.buckets(plain)[0]
-    differs = {name: (policy.buckets(window)[0] != base).tolist() for name, window in changed.items()}
-    assert differs == {"oldest": [False, False, True], "newest": [False, True, True], "no token": [False, False, True]}
+    differs = {
+        name: (policy.buckets(window)[0] != base).tolist() for name, window in changed.items()
+    }
+    assert differs == {
+        "oldest": [False, False, True],
+        "newest": [False, True, True],
+        "no token": [False, False, True],
+    }
     assert base[0] == 0
 
 
@@ -117,7 +133,9 @@ def test_contexts_spread_evenly_over_the_buckets() -> None:
 
 def test_a_toy_with_a_bias_alone_knows_no_context() -> None:
     sampler = open_toy(VOCAB, orders=(0,)).snapshot()
-    first, second = sampler.logprobs([Row.of([1, 2, 5], [False, False, True]), Row.of([7, 5], [False, True])])
+    first, second = sampler.logprobs(
+        [Row.of([1, 2, 5], [False, False, True]), Row.of([7, 5], [False, True])]
+    )
     assert first[2] == second[1]
     assert len(sampler.sample([[3]], SamplingParams(max_tokens=4))[0][0].tokens) == 4
 
@@ -125,7 +143,9 @@ def test_a_toy_with_a_bias_alone_knows_no_context() -> None:
 def test_a_toy_learns_a_rule_over_two_tokens_and_follows_it_when_greedy() -> None:
     trainer = open_toy(6, orders=(0, 1, 2), buckets=256)
     song = [0, 1, 0, 2, 0, 3] * 4
-    row = Row.of(song, [True] * len(song)).with_arrays(weights=np.full(len(song), 0.05, dtype=np.float32))
+    row = Row.of(song, [True] * len(song)).with_arrays(
+        weights=np.full(len(song), 0.05, dtype=np.float32)
+    )
     for _ in range(60):
         step(trainer, [row], Adam(0.2))
     greedy = SamplingParams(max_tokens=9, temperature=0.0)
@@ -184,7 +204,9 @@ def test_a_stream_keeps_its_snapshot_alive() -> None:
 # --------------------------------------------------------------------------------------------------------------- disk
 
 
-def test_a_write_that_fails_leaves_the_former_save_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_former_save_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer, rows = a_toy(), some_rows()
     trainer.save(tmp_path / "saved")
     before = open_sampler(tmp_path / "saved").logprobs(rows)
@@ -260,7 +282,10 @@ def test_a_token_outside_the_vocabulary_is_a_clear_error(token: int) -> None:
             attempt()
 
 
-@pytest.mark.parametrize("wrong", [{"vocab_size": 0}, {"buckets": 0}, {"orders": ()}, {"orders": (-1,)}, {"max_context": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"vocab_size": 0}, {"buckets": 0}, {"orders": ()}, {"orders": (-1,)}, {"max_context": 1}],
+)
 def test_a_shape_that_cannot_be_is_a_clear_error(wrong: dict[str, object]) -> None:
     size = dataclasses.asdict(a_toy()._policy.shape) | wrong
     with pytest.raises(ModelError, match=next(iter(wrong))):

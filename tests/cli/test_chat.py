@@ -9,18 +9,18 @@ import pytest
 
 from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams
-from toolhone.cli.transcript_writer import Keeper
+from toolhone.cli.chat_repl import COMMANDS, ChatREPL, Next
 from toolhone.cli.console import Terminal
 from toolhone.cli.show import event_lines
-from toolhone.cli.chat_repl import COMMANDS, Next, Talk
-from toolhone.doctor.row_checks import check
-from toolhone.sources.files import read_conversations
+from toolhone.cli.transcript_writer import TranscriptWriter
 from toolhone.dialects.choose import open_dialect
-from toolhone.episodes.chat_session import Dialogue, Ended, Event
+from toolhone.doctor.row_checks import check
+from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.episodes.transcript import transcript_of
 from toolhone.errors import RunError
 from toolhone.schema import Message, ToolCall
+from toolhone.sources.files import read_conversations
 from toolhone.tools.registry import Registry
 
 CALL = '{"tool": "double", "args": {"number": 21}}'
@@ -68,23 +68,34 @@ class Bench:
     """A talk with a scripted model, its screen, and the file it is kept in."""
 
     def __init__(
-        self, answers: list[str], path: Path | None = None, interactive: bool = True, paper: Paper | None = None, max_turns: int = 4
+        self,
+        answers: list[str],
+        path: Path | None = None,
+        interactive: bool = True,
+        paper: Paper | None = None,
+        max_turns: int = 4,
     ) -> None:
         script = iter(answers)
         self.tokenizer = byte_tokenizer()
         self.sampler = ScriptedSampler(lambda _: next(script))
         self.registry = Registry([double])
         policy = TokenPolicy(
-            self.sampler, open_dialect(self.tokenizer, "json", "chatml"), self.tokenizer, SamplingParams(200, 0.0), 4000
+            self.sampler,
+            open_dialect(self.tokenizer, "json", "chatml"),
+            self.tokenizer,
+            SamplingParams(200, 0.0),
+            4000,
         )
         self.paper = paper or Paper()
-        self.keeper = Keeper(path, self.registry.tools)
-        self.talk = Talk(
-            lambda: Dialogue(policy, self.registry, max_turns),
+        self.keeper = TranscriptWriter(path, self.registry.tools)
+        self.talk = ChatREPL(
+            lambda: ChatSession(policy, self.registry, max_turns),
             self.registry.tools,
             self.paper,
             self.keeper,
-            lambda turn, whole: self.tokenizer.decode([*(turn.prompt if whole else ()), *turn.tokens]),
+            lambda turn, whole: self.tokenizer.decode(
+                [*(turn.prompt if whole else ()), *turn.tokens]
+            ),
             interactive,
         )
 
@@ -182,7 +193,9 @@ def interrupt(_: str) -> str:
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_while_the_model_writes_takes_the_question_back_and_the_talk_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_while_the_model_writes_takes_the_question_back_and_the_talk_goes_on(
+    tmp_path: Path,
+) -> None:
     bench = Bench([HELLO], tmp_path / "talk.jsonl")
     bench.take("hi")
     scripted = bench.sampler.script
@@ -207,7 +220,9 @@ def test_ctrl_c_between_a_call_and_its_result_leaves_no_call_without_result() ->
     assert bench.roles() == ["user", "assistant"]
 
 
-def test_ctrl_c_before_anything_was_begun_takes_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_anything_was_begun_takes_nothing_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench = Bench([HELLO])
     bench.take("hi")
     monkeypatch.setattr(bench.talk.dialogue, "say", interrupt)
@@ -226,7 +241,7 @@ def test_an_exchange_that_was_not_followed_is_taken_back_by_the_next() -> None:
     bench = Bench([CALL, HELLO])
     dialogue = bench.talk.dialogue
     next(dialogue.say("double 21"))
-    assert dialogue.exchanges[-1].ended is Ended.STOPPED
+    assert dialogue.exchanges[-1].ended is ChatEnd.STOPPED
     list(dialogue.say("hi"))
     assert bench.roles() == ["user", "assistant"]
 
@@ -243,7 +258,9 @@ def test_a_full_context_is_a_sentence_and_the_talk_can_begin_anew() -> None:
 def test_a_model_that_only_calls_is_told_of() -> None:
     bench = Bench([CALL, CALL], max_turns=2)
     bench.take("double 21")
-    assert bench.paper.told == ["the model called tools 2 times and did not answer (evaluation.max_turns)"]
+    assert bench.paper.told == [
+        "the model called tools 2 times and did not answer (evaluation.max_turns)"
+    ]
 
 
 def test_a_tool_that_fails_is_shown_with_its_reason() -> None:
@@ -253,7 +270,9 @@ def test_a_tool_that_fails_is_shown_with_its_reason() -> None:
     for event in bench.paper.events:
         lines += [line.plain for line in event_lines(event)]
     assert "  double -> [error] 13 is not doubled here" in lines
-    assert any(line.startswith("  triple -> [unknown_tool] there is no tool 'triple'") for line in lines)
+    assert any(
+        line.startswith("  triple -> [unknown_tool] there is no tool 'triple'") for line in lines
+    )
 
 
 def test_what_model_and_tool_write_cannot_control_the_terminal() -> None:
@@ -364,11 +383,16 @@ def test_nothing_is_kept_where_no_file_is_named() -> None:
     assert bench.keeper.close() == []
 
 
-def test_remarks_go_to_standard_error_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_remarks_go_to_standard_error_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     screen = Terminal()
     screen.tell("a remark\x1b")
     screen.show("a text\x1b")
     with screen.thinking():
         pass
     out, err = capsys.readouterr()
-    assert (out, err) == ("a text\N{REPLACEMENT CHARACTER}\n", "a remark\N{REPLACEMENT CHARACTER}\n")
+    assert (out, err) == (
+        "a text\N{REPLACEMENT CHARACTER}\n",
+        "a remark\N{REPLACEMENT CHARACTER}\n",
+    )

@@ -16,22 +16,24 @@ from types import SimpleNamespace
 import pytest
 
 from toolhone.cli import env_report as machine
+from toolhone.cli.env_report import CheckState, EnvFinding, look
 from toolhone.cli.main import main
 from toolhone.errors import CapabilityError
-from toolhone.cli.env_report import Finding, State, look
 from toolhone.tools.sandbox import Sandbox
 
 SETUP = Path(__file__).parents[2] / "setup.sh"
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["toolhone", "check", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
     return int(end.value.code or 0), capsys.readouterr().out
 
 
-def found(name: str) -> Finding:
+def found(name: str) -> EnvFinding:
     return next(finding for finding in look() if finding.what == name)
 
 
@@ -60,13 +62,22 @@ def test_a_sound_machine_passes_and_nothing_touches_the_network(
     said = json.loads(out)
     assert code == 0
     assert said["ok"] is True
-    assert {"python", "toolhone", "torch", "transformers", "processor", "cache", "model hub", "sandbox"} <= {
-        finding["what"] for finding in said["findings"]
-    }
+    assert {
+        "python",
+        "toolhone",
+        "torch",
+        "transformers",
+        "processor",
+        "cache",
+        "model hub",
+        "sandbox",
+    } <= {finding["what"] for finding in said["findings"]}
     assert set(said["findings"][0]) == {"what", "state", "found", "advice"}
 
 
-def test_the_table_ends_with_what_to_do_next(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_ends_with_what_to_do_next(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out = run(capsys, monkeypatch)
     assert code == 0
     assert out.splitlines()[-1].startswith("Everything that is needed is there.")
@@ -74,7 +85,11 @@ def test_the_table_ends_with_what_to_do_next(capsys: pytest.CaptureFixture[str],
 
 
 def test_every_package_that_the_project_needs_is_looked_at() -> None:
-    needed = {line.split(";")[0].split(">")[0].strip() for line in metadata.requires("toolhone") or [] if "extra ==" not in line}
+    needed = {
+        line.split(";")[0].split(">")[0].strip()
+        for line in metadata.requires("toolhone") or []
+        if "extra ==" not in line
+    }
     assert needed
     assert needed <= {finding.what for finding in look()}
 
@@ -96,17 +111,23 @@ def test_toolhone_itself_may_not_be_installed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(machine.metadata, "requires", requires)
     finding = found("toolhone")
-    assert finding.state is State.BROKEN
+    assert finding.state is CheckState.BROKEN
     assert "pip install" in finding.advice
 
 
-def test_an_extra_that_is_missing_is_a_note_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_that_is_missing_is_a_note_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     extra = "serve"
-    monkeypatch.setattr(machine.metadata, "requires", lambda _: ["numpy>=2", f'no-such-package>=1; extra == "{extra}"'])
+    monkeypatch.setattr(
+        machine.metadata,
+        "requires",
+        lambda _: ["numpy>=2", f'no-such-package>=1; extra == "{extra}"'],
+    )
     fields = SimpleNamespace(get_all=lambda _: [extra, "dev"])
     monkeypatch.setattr(machine.metadata, "metadata", lambda _: fields)
     finding = found("extra serve")
-    assert finding.state is State.NOTE
+    assert finding.state is CheckState.NOTE
     assert finding.found == "not installed: no-such-package"
     assert finding.advice == "if wanted: python -m pip install 'toolhone[serve]'"
     assert "extra dev" not in [finding.what for finding in look()]
@@ -115,7 +136,7 @@ def test_an_extra_that_is_missing_is_a_note_with_its_remedy(monkeypatch: pytest.
 def test_a_torch_that_cannot_be_imported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     states = [finding.state for finding in look() if finding.what == "torch"]
-    assert State.BROKEN in states
+    assert CheckState.BROKEN in states
 
 
 Card = namedtuple("Card", ["name", "total_memory"])
@@ -123,13 +144,17 @@ Card = namedtuple("Card", ["name", "total_memory"])
 
 def fake_torch(cards: list[Card], cuda: str | None) -> SimpleNamespace:
     devices = SimpleNamespace(
-        is_available=lambda: bool(cards), device_count=lambda: len(cards), get_device_properties=lambda index: cards[index]
+        is_available=lambda: bool(cards),
+        device_count=lambda: len(cards),
+        get_device_properties=lambda index: cards[index],
     )
     return SimpleNamespace(cuda=devices, version=SimpleNamespace(cuda=cuda))
 
 
 def test_each_card_is_named_with_its_memory() -> None:
-    findings = list(machine._cuda(fake_torch([Card("A", 80 * 2**30), Card("B", 24 * 2**30)], "13.0")))
+    findings = list(
+        machine._cuda(fake_torch([Card("A", 80 * 2**30), Card("B", 24 * 2**30)], "13.0"))
+    )
     assert [(finding.what, finding.found) for finding in findings] == [
         ("cuda:0", "A, 80 GiB, CUDA 13.0"),
         ("cuda:1", "B, 24 GiB, CUDA 13.0"),
@@ -139,7 +164,7 @@ def test_each_card_is_named_with_its_memory() -> None:
 def test_a_driver_without_a_cuda_build_of_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
     (finding,) = machine._cuda(fake_torch([], None))
-    assert finding.state is State.NOTE
+    assert finding.state is CheckState.NOTE
     assert "build without CUDA" in finding.found
     (finding,) = machine._cuda(fake_torch([], "13.0"))
     assert "nvidia-smi" in finding.advice
@@ -150,33 +175,42 @@ def test_a_sandbox_that_does_not_start_is_broken(monkeypatch: pytest.MonkeyPatch
         raise CapabilityError("the sandbox cannot start")
 
     monkeypatch.setattr(Sandbox, "run", fail)
-    assert found("sandbox").state is State.BROKEN
+    assert found("sandbox").state is CheckState.BROKEN
 
 
-def test_a_cache_that_cannot_be_written_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TOOLHONE_CACHE", str(tmp_path / "file" / "cache"))
     finding = found("cache")
-    assert finding.state is State.BROKEN
+    assert finding.state is CheckState.BROKEN
     assert "TOOLHONE_CACHE" in finding.advice
 
 
-@pytest.mark.parametrize(("free", "state"), [(10**12, State.OK), (10**9, State.NOTE), (10**6, State.BROKEN)])
-def test_little_room_is_a_note_and_none_is_broken(free: int, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("free", "state"),
+    [(10**12, CheckState.OK), (10**9, CheckState.NOTE), (10**6, CheckState.BROKEN)],
+)
+def test_little_room_is_a_note_and_none_is_broken(
+    free: int, state: CheckState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     assert found("folder for runs").state is state
 
 
-def test_of_the_hub_is_said_what_the_environment_says_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_the_hub_is_said_what_the_environment_says_and_never_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     finding = found("model hub")
-    assert finding.state is State.NOTE
+    assert finding.state is CheckState.NOTE
     assert "offline" in finding.found
     assert "HF_TOKEN is set" in finding.found
     assert "secret" not in json.dumps([finding.to_dict() for finding in look()])
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert found("model hub").state is State.OK
+    assert found("model hub").state is CheckState.OK
 
 
 def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -188,7 +222,14 @@ def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
         if not (programs / name).exists():
             (programs / name).symlink_to(str(shutil.which(name)))
     command = [str(shutil.which("sh")), str(folder / "setup.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={"PATH": str(programs), **environment}, cwd="/", check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(programs), **environment},
+        cwd="/",
+        check=False,
+    )
 
 
 def script(path: Path, text: str) -> Path:
@@ -210,7 +251,9 @@ def test_setup_refuses_a_python_that_is_too_old_by_name(tmp_path: Path) -> None:
     assert f"PYTHON={old} is no Python 3.11" in done.stderr
 
 
-def test_setup_says_when_the_module_venv_is_missing_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_setup_says_when_the_module_venv_is_missing_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     python = script(tmp_path / "python3", 'case "$1" in -m) mkdir -p .venv/bin; exit 1;; esac')
     done = setup(tmp_path, PYTHON=str(python))
     assert done.returncode == 2

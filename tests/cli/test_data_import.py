@@ -15,15 +15,20 @@ import pytest
 from conftest import SHARED
 from toolhone.cli.main import main
 from toolhone.data import importing
-from toolhone.sources.files import read_conversations, read_preferences, read_records, read_tasks
-from toolhone.data.importing import BROKEN, Imported, import_file
+from toolhone.data.importing import BROKEN, ImportResult, import_file
+from toolhone.errors import DataError, RunError
 from toolhone.sources import SOURCES
 from toolhone.sources import pair_files as pairs
+from toolhone.sources.files import read_conversations, read_preferences, read_records, read_tasks
 from toolhone.sources.listing import COLUMNS, as_markdown, listed
-from toolhone.errors import DataError, RunError
 
 TOOL = {"name": "moor", "description": "Moors a boat.", "parameters": {"berth": {"type": "int"}}}
-ROW = {"id": "a", "query": "Berth 3, please.", "tools": [TOOL], "answers": [{"name": "moor", "arguments": {"berth": "3"}}]}
+ROW = {
+    "id": "a",
+    "query": "Berth 3, please.",
+    "tools": [TOOL],
+    "answers": [{"name": "moor", "arguments": {"berth": "3"}}],
+}
 BAD = {**ROW, "answers": [{"name": "sink", "arguments": {}}]}
 NO_CALL = {**ROW, "answers": []}
 Run = Callable[..., tuple[int, str, str]]
@@ -62,10 +67,17 @@ def test_an_import_writes_conversations_tasks_and_refused_rows(tmp_path: Path, r
     ]
     talks = read_conversations(tmp_path / "own" / "out.jsonl")
     assert [dict(talk.messages[1].tool_calls[0].arguments) for talk in talks] == [{"berth": 3}] * 2
-    assert [task.id for task in read_tasks(tmp_path / "own" / "out.tasks.jsonl")] == ["a#1", "a", "a#1~2"]
+    assert [task.id for task in read_tasks(tmp_path / "own" / "out.tasks.jsonl")] == [
+        "a#1",
+        "a",
+        "a#1~2",
+    ]
     ((_, refused),) = read_records(tmp_path / "own" / "out.refused.jsonl")
     assert refused["row"] == BAD
-    assert (refused["place"], refused["reason"]) == (f"{source}, line 2", "a call of a tool that is not on offer")
+    assert (refused["place"], refused["reason"]) == (
+        f"{source}, line 2",
+        "a call of a tool that is not on offer",
+    )
     assert "sink" in refused["detail"]
 
 
@@ -73,12 +85,21 @@ def test_the_counts_are_there_as_json_and_add_up(tmp_path: Path, run: Run) -> No
     source = save(tmp_path / "published.jsonl", ROW, BAD, NO_CALL)
     code, out, _ = run("data", "import", source, "--to", tmp_path / "out.jsonl", "--json")
     told = json.loads(out)
-    assert (code, told["format"], told["read"], told["kept"], told["conversations"], told["tasks"]) == (0, "xlam", 3, 2, 1, 2)
+    assert (
+        code,
+        told["format"],
+        told["read"],
+        told["kept"],
+        told["conversations"],
+        told["tasks"],
+    ) == (0, "xlam", 3, 2, 1, 2)
     assert told["kept"] + sum(told["refused"].values()) == told["read"]
     assert told["files"]["refused"] == {"path": str(tmp_path / "out.refused.jsonl"), "rows": 1}
 
 
-def test_a_format_that_gives_tasks_only_writes_them_to_the_named_file(tmp_path: Path, run: Run) -> None:
+def test_a_format_that_gives_tasks_only_writes_them_to_the_named_file(
+    tmp_path: Path, run: Run
+) -> None:
     source = save(tmp_path / "q.jsonl", {"Question": "Which sea?", "Answer": "Skagerrak"})
     code, out, _ = run("data", "import", source, "--to", tmp_path / "out.jsonl.gz")
     assert code == 0
@@ -90,7 +111,9 @@ def test_a_format_that_gives_tasks_only_writes_them_to_the_named_file(tmp_path: 
 
 
 def test_where_no_row_can_be_used_the_exit_code_says_so(tmp_path: Path, run: Run) -> None:
-    code, out, _ = run("data", "import", save(tmp_path / "p.jsonl", BAD), "--to", tmp_path / "out.jsonl")
+    code, out, _ = run(
+        "data", "import", save(tmp_path / "p.jsonl", BAD), "--to", tmp_path / "out.jsonl"
+    )
     assert code == 1
     assert "refused       1  a call of a tool that is not on offer" in out
     assert not (tmp_path / "out.jsonl").exists()
@@ -102,10 +125,15 @@ def test_nothing_is_overwritten_unless_that_is_allowed(tmp_path: Path, run: Run)
     before = out.read_bytes()
     save(source, ROW)
     code, _, err = run("data", "import", source, "--to", out)
-    assert (code, err) == (2, f"error: {out} exists already; name another file, or allow overwriting with --overwrite\n")
+    assert (code, err) == (
+        2,
+        f"error: {out} exists already; name another file, or allow overwriting with --overwrite\n",
+    )
     assert out.read_bytes() == before
     assert run("data", "import", source, "--to", out, "--overwrite")[0] == 0
-    assert not (tmp_path / "out.refused.jsonl").exists(), "the refused rows of the earlier import are gone"
+    assert not (tmp_path / "out.refused.jsonl").exists(), (
+        "the refused rows of the earlier import are gone"
+    )
     with pytest.raises(RunError, match=r"published\.jsonl: this is the file to import"):
         import_file(source, source, overwrite=True)
     assert read_records(source).__next__()[1] == ROW
@@ -115,9 +143,18 @@ def test_nothing_is_overwritten_unless_that_is_allowed(tmp_path: Path, run: Run)
     ("arguments", "sentence"),
     [
         (("missing.jsonl", "--to", "out.jsonl"), "no such file"),
-        (("rows.jsonl", "--to", "out.csv"), r"out.csv: wanted the name of a file that ends in .jsonl or .jsonl.gz"),
-        (("rows.jsonl", "--to", "out.jsonl", "--format", "xlan"), "unknown data format 'xlan' (did you mean 'xlam'?)"),
-        (("strange.jsonl", "--to", "out.jsonl"), "the format was not recognised; its first row has the keys 'x'"),
+        (
+            ("rows.jsonl", "--to", "out.csv"),
+            r"out.csv: wanted the name of a file that ends in .jsonl or .jsonl.gz",
+        ),
+        (
+            ("rows.jsonl", "--to", "out.jsonl", "--format", "xlan"),
+            "unknown data format 'xlan' (did you mean 'xlam'?)",
+        ),
+        (
+            ("strange.jsonl", "--to", "out.jsonl"),
+            "the format was not recognised; its first row has the keys 'x'",
+        ),
     ],
 )
 def test_wrong_use_is_one_sentence(
@@ -133,14 +170,18 @@ def test_wrong_use_is_one_sentence(
 
 def test_a_row_that_is_no_conversation_is_counted_not_a_reason_to_stop(tmp_path: Path) -> None:
     good = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}
-    imported = import_file(save(tmp_path / "m.jsonl", good, {"messages": []}), tmp_path / "out.jsonl")
+    imported = import_file(
+        save(tmp_path / "m.jsonl", good, {"messages": []}), tmp_path / "out.jsonl"
+    )
     assert (imported.format, imported.loaded.read, imported.loaded.kept) == ("messages", 2, 1)
 
 
 # --- broken lines
 
 
-def imported_rows(tmp_path: Path, data: bytes, name: str = "published.jsonl") -> tuple[Imported, list[dict[str, Any]]]:
+def imported_rows(
+    tmp_path: Path, data: bytes, name: str = "published.jsonl"
+) -> tuple[ImportResult, list[dict[str, Any]]]:
     """A file with these bytes, imported, and what stands in the file of refused rows."""
     (tmp_path / name).write_bytes(data)
     imported = import_file(tmp_path / name, tmp_path / "out" / "own.jsonl")
@@ -158,7 +199,9 @@ def imported_rows(tmp_path: Path, data: bytes, name: str = "published.jsonl") ->
     ],
 )
 @pytest.mark.parametrize("place", [0, 1, 3])
-def test_a_broken_line_is_refused_and_the_others_are_read(tmp_path: Path, broken: bytes, detail: str, place: int) -> None:
+def test_a_broken_line_is_refused_and_the_others_are_read(
+    tmp_path: Path, broken: bytes, detail: str, place: int
+) -> None:
     lines = [json.dumps(row).encode() for row in (ROW, BAD, NO_CALL)]
     lines.insert(place, broken)
     imported, refused = imported_rows(tmp_path, b"\n".join(lines) + b"\n")
@@ -189,9 +232,23 @@ def test_an_entry_of_a_list_and_a_row_of_a_table_may_be_broken_as_well(tmp_path:
 
 
 def test_a_format_with_a_file_beside_it_is_read_past_a_broken_line(tmp_path: Path) -> None:
-    tool = {"api_name": "moor", "parameters": {"berth": {"type": "int"}}, "required": [], "responses": {}}
-    save(tmp_path / "tool.jsonl", tool, {**tool, "api_name": "cast_off"}, *({**tool, "api_name": f"t{n}"} for n in range(4)))
-    row = {"id": "s", "query": "Berth 3", "calling": [{"api": "moor", "parameters": {"berth": 3}, "responses": []}]}
+    tool = {
+        "api_name": "moor",
+        "parameters": {"berth": {"type": "int"}},
+        "required": [],
+        "responses": {},
+    }
+    save(
+        tmp_path / "tool.jsonl",
+        tool,
+        {**tool, "api_name": "cast_off"},
+        *({**tool, "api_name": f"t{n}"} for n in range(4)),
+    )
+    row = {
+        "id": "s",
+        "query": "Berth 3",
+        "calling": [{"api": "moor", "parameters": {"berth": 3}, "responses": []}],
+    }
     imported, refused = imported_rows(tmp_path, f"{json.dumps(row)}\n{{\n".encode())
     assert (imported.format, imported.loaded.kept, len(refused)) == ("seal_tools", 1, 1)
 
@@ -204,12 +261,22 @@ def test_broken_lines_of_the_files_of_a_folder_are_refused_by_file(tmp_path: Pat
     loaded = import_file(tmp_path / "all", tmp_path / "out.jsonl").loaded
     assert (loaded.read, loaded.kept, loaded.skipped[BROKEN]) == (5, 2, 1)
     assert [each.line.path.name for each in loaded.refused] == ["a.jsonl", "b.jsonl", "c.json"]
-    refused = {Path(row["place"].partition(",")[0]).name: row["row"] for _, row in read_records(tmp_path / "out.refused.jsonl")}
+    refused = {
+        Path(row["place"].partition(",")[0]).name: row["row"]
+        for _, row in read_records(tmp_path / "out.refused.jsonl")
+    }
     assert refused == {"a.jsonl": BAD, "b.jsonl": "{broken", "c.json": {"some": {"thing": "else"}}}
 
 
 @pytest.mark.parametrize(
-    "text", ["some words\nand more\n", '{\n "a": [\n  {}\n ]\n}\n', f"a\nb\n{json.dumps(ROW)}\n", "{\n" * 5, "[{}, 1"]
+    "text",
+    [
+        "some words\nand more\n",
+        '{\n "a": [\n  {}\n ]\n}\n',
+        f"a\nb\n{json.dumps(ROW)}\n",
+        "{\n" * 5,
+        "[{}, 1",
+    ],
 )
 def test_a_file_of_other_text_stops_with_its_first_broken_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.jsonl").write_text(text)
@@ -240,17 +307,37 @@ def test_preference_pairs_are_written_in_our_own_form(tmp_path: Path, run: Run) 
         f"wrote         1  refused: {tmp_path}/out.refused.jsonl",
     ]
     first, second = read_preferences(tmp_path / "out.jsonl")
-    assert (first.chosen[0].content, first.rejected[0].content, first.id) == ("The Skagerrak.", "No idea.", "p-1")
+    assert (first.chosen[0].content, first.rejected[0].content, first.id) == (
+        "The Skagerrak.",
+        "No idea.",
+        "p-1",
+    )
     again = import_file(tmp_path / "out.jsonl", tmp_path / "again.jsonl")
-    assert (again.format, again.loaded.preferences) == ("pairs", [first, second]), "our own form is one of pairs, too"
-    told = json.loads(run("data", "import", source, "--to", tmp_path / "j.jsonl", "--json", "--format", "pairs")[1])
-    assert (told["format"], told["kept"], told["preferences"], told["conversations"]) == ("pairs", 2, 2, 0)
+    assert (again.format, again.loaded.preferences) == ("pairs", [first, second]), (
+        "our own form is one of pairs, too"
+    )
+    told = json.loads(
+        run("data", "import", source, "--to", tmp_path / "j.jsonl", "--json", "--format", "pairs")[
+            1
+        ]
+    )
+    assert (told["format"], told["kept"], told["preferences"], told["conversations"]) == (
+        "pairs",
+        2,
+        2,
+        0,
+    )
 
 
 def test_a_pair_that_cannot_be_read_and_a_broken_line_are_counted(tmp_path: Path) -> None:
-    own = {"prompt": [{"role": "user", "content": "?"}], "chosen": [{"role": "assistant", "content": "a"}]}
+    own = {
+        "prompt": [{"role": "user", "content": "?"}],
+        "chosen": [{"role": "assistant", "content": "a"}],
+    }
     own["rejected"] = [{"role": "assistant", "content": "b"}]
-    source = save(tmp_path / "p.jsonl", own, {**own, "chosen": [{"role": "boss", "content": "a"}]}, own)
+    source = save(
+        tmp_path / "p.jsonl", own, {**own, "chosen": [{"role": "boss", "content": "a"}]}, own
+    )
     source.write_text(source.read_text() + "{\n")
     loaded = import_file(source, tmp_path / "out.jsonl").loaded
     assert (loaded.read, len(loaded.preferences)) == (4, 2)
@@ -307,7 +394,10 @@ def test_every_format_is_listed_with_its_licence_and_what_it_teaches(run: Run) -
     code, out, _ = run("data", "sources", "--json")
     formats = {each["format"]: each for each in json.loads(out)}
     assert (code, formats.keys()) == (0, {*SOURCES, "pairs"})
-    assert all(each["title"] and each["licence"] and each["rows"] and each["teaches"] for each in formats.values())
+    assert all(
+        each["title"] and each["licence"] and each["rows"] and each["teaches"]
+        for each in formats.values()
+    )
     assert formats["xlam"]["licence"] == "CC-BY-4.0"
     assert formats["seal_tools"]["options"] == ["catalogue", "distractors", "seed"]
     plain = run("data", "sources")[1]
@@ -332,7 +422,11 @@ def test_help_has_an_example(run: Run, verb: str) -> None:
 
 # --- the published files of ToolBench, whose own tests are elsewhere
 
-TREES = "a search that gave up", "a search without a path to an answer", "a call of a tool that is not on offer"
+TREES = (
+    "a search that gave up",
+    "a search without a path to an answer",
+    "a call of a tool that is not on offer",
+)
 QUERIES = "a query that does not say which APIs are right"
 
 
@@ -352,5 +446,10 @@ def test_the_files_of_toolbench_are_imported_with_these_counts(
     if not path.exists():
         pytest.skip(f"{path} is not there")
     told = import_file(path, tmp_path / "out.jsonl").to_dict()
-    assert (told["format"], told["read"], told["kept"], told["refused"]) == ("toolbench", read, kept, refused)
+    assert (told["format"], told["read"], told["kept"], told["refused"]) == (
+        "toolbench",
+        read,
+        kept,
+        refused,
+    )
     assert all(record["row"] for _, record in read_records(tmp_path / "out.refused.jsonl"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from toolhone.api import experiment
-from toolhone.cli.main import main
 from toolhone.cli.dotenv import load_dotenv
+from toolhone.cli.main import main
 from toolhone.runs.run import Run
 
 NAMES = ("TH_PLAIN", "TH_QUOTED", "TH_EXPORTED", "TH_DOLLAR", "TH_EMPTY", "TH_SET", "TH_KEY")
@@ -49,8 +49,12 @@ def test_only_the_folder_itself_is_looked_at(tmp_path: Path) -> None:
     assert "TH_KEY" not in os.environ
 
 
-def test_lines_that_cannot_be_used_are_named_by_number_without_their_content(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("TH_KEY=good\n\nsecret-without-a-name\n\n\nTH_PLAIN='never closed\n")
+def test_lines_that_cannot_be_used_are_named_by_number_without_their_content(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".env").write_text(
+        "TH_KEY=good\n\nsecret-without-a-name\n\n\nTH_PLAIN='never closed\n"
+    )
     problems = load_dotenv(tmp_path)
     assert [problem.partition(".env, ")[2] for problem in problems] == [
         "line 3: not NAME=value; the line was not used",
@@ -87,5 +91,12 @@ def test_the_example_file_sets_nothing_as_it_is(tmp_path: Path) -> None:
     before = dict(os.environ)
     assert load_dotenv(tmp_path) == []
     assert dict(os.environ) == before
-    for name in ("HF_TOKEN", "WANDB_API_KEY", "TINKER_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "TOOLHONE_CACHE"):
+    for name in (
+        "HF_TOKEN",
+        "WANDB_API_KEY",
+        "TINKER_API_KEY",
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "TOOLHONE_CACHE",
+    ):
         assert f"\n{name}=\n" in example

@@ -6,8 +6,8 @@ import pytest
 
 from toolhone.cli.flags import FLAGS, Kind, overrides_of, split_flags
 from toolhone.config.experiment import load_experiment
-from toolhone.errors import ConfigError
 from toolhone.config.sections import Experiment
+from toolhone.errors import ConfigError
 
 FULL = """--model mlx-community/Qwen2.5-7B-Instruct-4bit --data /path/to/train.jsonl --train --train-type lora --iters 1000
  --batch-size 4 --group-size 8 --learning-rate 1e-5 --max-completion-length 256 --temperature 0.7 --beta 0.1
@@ -89,14 +89,20 @@ def test_overrides_win_over_flags_and_a_named_method_over_the_guess() -> None:
 
 def test_full_training_has_no_adapters_and_refuses_their_numbers() -> None:
     assert plan_of("--train-type full").training.lora is None
-    with pytest.raises(ConfigError, match=r"--train-type full trains every weight; leave out training\.lora\.rank=8"):
+    with pytest.raises(
+        ConfigError,
+        match=r"--train-type full trains every weight; leave out training\.lora\.rank=8",
+    ):
         plan_of("--lora-rank 8 --train-type full")
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--grad-checkpoint=maybe", "--grad-checkpoint is a switch: alone, or with true or false; got 'maybe'"),
+        (
+            "--grad-checkpoint=maybe",
+            "--grad-checkpoint is a switch: alone, or with true or false; got 'maybe'",
+        ),
         ("--iters", "--iters needs a value"),
         ("--iters --train", "--iters needs a value"),
         ("--iters 5 --iters 6", "--iters is given twice"),
@@ -105,7 +111,10 @@ def test_full_training_has_no_adapters_and_refuses_their_numbers() -> None:
         ("--train false", "this verb only trains"),
         ("--iters many", "training.steps in the command line: input should be a valid integer"),
         ("--reward-functions a b --reward-weights 1", "2 reward functions have 1 weights"),
-        ("--reward-functions a --reward-weights x", "training.rl.reward.weights.0 in the command line: .*number"),
+        (
+            "--reward-functions a --reward-weights x",
+            "training.rl.reward.weights.0 in the command line: .*number",
+        ),
         ("--two-phase-samples-per-group -2", "two_phase_samples_per_group"),
     ],
 )
@@ -117,7 +126,12 @@ def test_a_mistake_in_a_flag_gets_one_sentence(line: str, said: str) -> None:
 
 def test_every_flag_reaches_a_key_that_exists() -> None:
     values = {Kind.VALUE: "1", Kind.TEXT: "1", Kind.SWITCH: "true", Kind.LIST: "1"}
-    special = {"train_type": "lora", "train_mode": "grpo", "lora_dropout": "0.5", "max_seq_length": "2"}
+    special = {
+        "train_type": "lora",
+        "train_mode": "grpo",
+        "lora_dropout": "0.5",
+        "max_seq_length": "2",
+    }
     for flag in FLAGS:
         line = f"{flag.names[0]} {special.get(flag.slot, values[flag.kind])}"
         if flag.slot == "reward_weights":

@@ -19,10 +19,20 @@ from toolhone.models.pico import pico_folder
 TOOL = {
     "name": "weather",
     "description": "Weather of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
 }
 USER = {"role": "user", "content": "How is Oslo?"}
-QUICK = ["training.steps=2", "training.batch_size=2", "training.lora=null", "evaluation.at_end=false", "training.validate_every=0"]
+QUICK = [
+    "training.steps=2",
+    "training.batch_size=2",
+    "training.lora=null",
+    "evaluation.at_end=false",
+    "training.validate_every=0",
+]
 
 
 def row(number: int = 0, **changes: Any) -> dict[str, Any]:
@@ -30,15 +40,25 @@ def row(number: int = 0, **changes: Any) -> dict[str, Any]:
     call = changes.pop("call", {"name": "weather", "arguments": {"city": f"Oslo {number}"}})
     calls = {"role": "assistant", "content": None, "tool_calls": [call]}
     user = {"role": "user", "content": f"How is Oslo {number}?"}
-    return {"id": f"row{number}", "messages": [user, calls], "tools": [TOOL], "source": "test", **changes}
+    return {
+        "id": f"row{number}",
+        "messages": [user, calls],
+        "tools": [TOOL],
+        "source": "test",
+        **changes,
+    }
 
 
 def write(path: Path, rows: Sequence[dict[str, Any] | str]) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in rows))
+    path.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in rows)
+    )
     return path
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     monkeypatch.setattr(sys, "argv", ["toolhone", *map(str, arguments)])
     code = 0
@@ -53,50 +73,99 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 class Case:
     """A command with a mistake: how to make its files, and what must be said."""
 
-    def __init__(self, said: str, *arguments: str, rows: Sequence[dict[str, Any] | str] = ()) -> None:
+    def __init__(
+        self, said: str, *arguments: str, rows: Sequence[dict[str, Any] | str] = ()
+    ) -> None:
         self.said, self.arguments, self.rows = said, arguments, rows
 
 
 GOOD = [row(i) for i in range(6)]
-TASK = {"id": "t1", "messages": [USER], "tools": [TOOL], "expect": {"calls": [{"name": "weather", "arguments": {"city": "Oslo"}}]}}
+TASK = {
+    "id": "t1",
+    "messages": [USER],
+    "tools": [TOOL],
+    "expect": {"calls": [{"name": "weather", "arguments": {"city": "Oslo"}}]},
+}
 CASES = {
     "missing data file": Case("no such file", "train", "data.path=nowhere.jsonl"),
     "missing experiment": Case("no experiment file", "train", "nowhere.json"),
     "broken JSON line": Case(
-        "data.jsonl, line 3: not JSON", "train", "data.path=data.jsonl", rows=[*GOOD[:2], '{"id": 1,', *GOOD[2:]]
+        "data.jsonl, line 3: not JSON",
+        "train",
+        "data.path=data.jsonl",
+        rows=[*GOOD[:2], '{"id": 1,', *GOOD[2:]],
     ),
     "unknown key": Case("did you mean 'steps'", "train", "training.step=3"),
-    "wrong type": Case("training.steps in the command line: input should be a valid integer", "train", "training.steps=ten"),
-    "unknown method": Case("training.method in the command line: should be one of sft, dpo", "train", "training.method=sftt"),
+    "wrong type": Case(
+        "training.steps in the command line: input should be a valid integer",
+        "train",
+        "training.steps=ten",
+    ),
+    "unknown method": Case(
+        "training.method in the command line: should be one of sft, dpo",
+        "train",
+        "training.method=sftt",
+    ),
     "unknown tool in data": Case(
-        "did you mean 'weather'", "train", "data.path=data.jsonl", rows=[*GOOD, row(7, call={"name": "wether", "arguments": {}})]
+        "did you mean 'weather'",
+        "train",
+        "data.path=data.jsonl",
+        rows=[*GOOD, row(7, call={"name": "wether", "arguments": {}})],
     ),
     "arguments that break the schema": Case(
-        "city", "train", "data.path=data.jsonl", rows=[*GOOD, row(8, call={"name": "weather", "arguments": {"city": 5}})]
+        "city",
+        "train",
+        "data.path=data.jsonl",
+        rows=[*GOOD, row(8, call={"name": "weather", "arguments": {"city": 5}})],
     ),
     "an empty call": Case(
-        "a tool call needs a 'name'", "train", "data.path=data.jsonl", rows=[*GOOD, row(9, call={"name": "", "arguments": {}})]
+        "a tool call needs a 'name'",
+        "train",
+        "data.path=data.jsonl",
+        rows=[*GOOD, row(9, call={"name": "", "arguments": {}})],
     ),
     "no supervised token": Case(
-        "row10", "train", "data.path=data.jsonl", rows=[*GOOD, row(10, messages=[USER, {"role": "assistant", "content": ""}])]
+        "row10",
+        "train",
+        "data.path=data.jsonl",
+        rows=[*GOOD, row(10, messages=[USER, {"role": "assistant", "content": ""}])],
     ),
     "longer than the context": Case(
-        "longer than 30 tokens", "train", "data.path=data.jsonl", "training.max_length=30", "data.too_long=error", rows=GOOD
+        "longer than 30 tokens",
+        "train",
+        "data.path=data.jsonl",
+        "training.max_length=30",
+        "data.too_long=error",
+        rows=GOOD,
     ),
-    "a model that is not there": Case("no model at 'qwen-nowhere'", "train", "model.name=qwen-nowhere"),
-    "a model that is not there, to evaluate": Case("no model or run at './nowhere'", "eval", "./nowhere"),
+    "a model that is not there": Case(
+        "no model at 'qwen-nowhere'", "train", "model.name=qwen-nowhere"
+    ),
+    "a model that is not there, to evaluate": Case(
+        "no model or run at './nowhere'", "eval", "./nowhere"
+    ),
     "an unknown dialect": Case("did you mean 'json'", "train", "model.dialect=jsn"),
-    "an unknown tool in the experiment": Case("did you mean 'weather'", "train", 'tools=["wether"]'),
-    "an unknown data format": Case("did you mean 'gsm8k'", "train", "data.path=data.jsonl", "data.format=gsm8", rows=GOOD),
+    "an unknown tool in the experiment": Case(
+        "did you mean 'weather'", "train", 'tools=["wether"]'
+    ),
+    "an unknown data format": Case(
+        "did you mean 'gsm8k'", "train", "data.path=data.jsonl", "data.format=gsm8", rows=GOOD
+    ),
     "nothing to plot": Case("there is no", "plot", "nowhere"),
     "nothing to resume": Case("is no run folder", "train", "--resume", "--out", "nothing"),
-    "a checkpoint of what is no run": Case("is no run folder", "eval", "pico", "--checkpoint", "best"),
+    "a checkpoint of what is no run": Case(
+        "is no run folder", "eval", "pico", "--checkpoint", "best"
+    ),
     "a seed that is none": Case("seed in the command line", "train", "seed=99999999999999999999"),
     "a validation file without a training file": Case(
         "speak of a file, but there is no data.path", "train", "data.validation=v.jsonl"
     ),
-    "an adapter with other settings of LoRA": Case("brings its own LoRA", "train", "model.adapter=x", "training.lora.rank=3"),
-    "a device that is not here": Case("model.device_map: 'cuda:7' cannot be used here", "train", "model.device_map=cuda:7"),
+    "an adapter with other settings of LoRA": Case(
+        "brings its own LoRA", "train", "model.adapter=x", "training.lora.rank=3"
+    ),
+    "a device that is not here": Case(
+        "model.device_map: 'cuda:7' cannot be used here", "train", "model.device_map=cuda:7"
+    ),
 }
 
 
@@ -117,7 +186,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
 
 
-def test_a_wrong_option_is_exit_code_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_option_is_exit_code_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, _, err = run(capsys, monkeypatch, "train", "--stepz", "3")
     assert code == 2
     assert "--stepz" in err
@@ -139,7 +210,10 @@ def test_predictions_and_tasks_must_belong_together(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    files = write(tmp_path / "tasks.jsonl", tasks), write(tmp_path / "predictions.jsonl", predictions)
+    files = (
+        write(tmp_path / "tasks.jsonl", tasks),
+        write(tmp_path / "predictions.jsonl", predictions),
+    )
     code, _, err = run(capsys, monkeypatch, "score", "--tasks", files[0], "--predictions", files[1])
     assert code == 2
     assert err.startswith("error: ")
@@ -151,8 +225,20 @@ def test_score_prints_the_promised_json(
 ) -> None:
     tasks = write(tmp_path / "tasks.jsonl", [TASK, {**TASK, "id": "t2", "category": "c"}])
     texts = ['{"tool": "weather", "args": {"city": "oslo"}}', '{"final": "no idea"}']
-    answers = write(tmp_path / "answers.jsonl", [{"id": f"t{i + 1}", "text": text} for i, text in enumerate(texts)])
-    options = ("--tasks", tasks, "--predictions", answers, "--dialect", "json", "--out", tmp_path / "evaluation")
+    answers = write(
+        tmp_path / "answers.jsonl",
+        [{"id": f"t{i + 1}", "text": text} for i, text in enumerate(texts)],
+    )
+    options = (
+        "--tasks",
+        tasks,
+        "--predictions",
+        answers,
+        "--dialect",
+        "json",
+        "--out",
+        tmp_path / "evaluation",
+    )
     code, out, _ = run(capsys, monkeypatch, "score", *options, "--json")
     found = json.loads(out)
     assert code == 0
@@ -191,9 +277,13 @@ def test_train_eval_chat_and_plot_work_on_a_file(
     assert "Iteration 2/2 | Loss" in err
     assert "exact_match" in out
     folder = tmp_path / "run"
-    assert {"experiment.json", "environment.json", "data.json", "metrics.jsonl", "samples.jsonl"} <= {
-        p.name for p in folder.iterdir()
-    }
+    assert {
+        "experiment.json",
+        "environment.json",
+        "data.json",
+        "metrics.jsonl",
+        "samples.jsonl",
+    } <= {p.name for p in folder.iterdir()}
     report = json.loads((folder / "data.json").read_text())
     assert report["read"] == report["kept"] == 30
     assert report["train"] + report["held_out"] == 30
@@ -202,7 +292,17 @@ def test_train_eval_chat_and_plot_work_on_a_file(
     assert code == 2
     assert "holds a run already" in err
 
-    code, out, err = run(capsys, monkeypatch, "eval", "run", "--num-samples", "2", "--json", "--checkpoint", "final_checkpoint")
+    code, out, err = run(
+        capsys,
+        monkeypatch,
+        "eval",
+        "run",
+        "--num-samples",
+        "2",
+        "--json",
+        "--checkpoint",
+        "final_checkpoint",
+    )
     assert code == 0, err
     assert json.loads(out)["n"] == 2
 
@@ -211,7 +311,15 @@ def test_train_eval_chat_and_plot_work_on_a_file(
     assert (tmp_path / out.strip()).read_bytes().startswith(b"\x89PNG")
 
     code, out, err = run(
-        capsys, monkeypatch, "chat", "run", "evaluation.max_new_tokens=8", "--prompt", "How is Oslo?", "--save", "talk.jsonl"
+        capsys,
+        monkeypatch,
+        "chat",
+        "run",
+        "evaluation.max_new_tokens=8",
+        "--prompt",
+        "How is Oslo?",
+        "--save",
+        "talk.jsonl",
     )
     assert code == 0, err
     assert out.startswith("you        How is Oslo?")
@@ -263,7 +371,16 @@ def test_rows_that_are_too_long_are_counted_and_the_run_goes_on(
     monkeypatch.chdir(tmp_path)
     long = row(99, call={"name": "weather", "arguments": {"city": "x y " * 200}})
     write(tmp_path / "data.jsonl", [*[row(i) for i in range(20)], long])
-    code, _, err = run(capsys, monkeypatch, "train", "--out", "run", "data.path=data.jsonl", "training.max_length=200", *QUICK)
+    code, _, err = run(
+        capsys,
+        monkeypatch,
+        "train",
+        "--out",
+        "run",
+        "data.path=data.jsonl",
+        "training.max_length=200",
+        *QUICK,
+    )
     report = json.loads((tmp_path / "run" / "data.json").read_text())
     assert code == 0, err
     assert report["too_long"] == 1
@@ -287,12 +404,21 @@ def test_a_model_without_a_usable_template_is_one_sentence_that_names_the_way_ou
         for markup in ("plain", "chatml"):
             out = tmp_path / f"{dialect}-{markup}"
             code, _, err = run(
-                capsys, monkeypatch, "train", "--out", out, *settings, f"model.dialect={dialect}", f"model.markup={markup}"
+                capsys,
+                monkeypatch,
+                "train",
+                "--out",
+                out,
+                *settings,
+                f"model.dialect={dialect}",
+                f"model.markup={markup}",
             )
             assert code == 0, err
 
 
-def test_help_of_every_verb_has_an_example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_every_verb_has_an_example(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for verb in (
         ["demo"],
         ["train"],
@@ -328,7 +454,19 @@ def test_data_build_writes_the_same_bytes_for_the_same_seed(
 ) -> None:
     for name in ("a", "b"):
         code, out, err = run(
-            capsys, monkeypatch, "data", "build", "--out", tmp_path / name, "--train", 20, "--held-out", 5, "--tasks", 7, "--json"
+            capsys,
+            monkeypatch,
+            "data",
+            "build",
+            "--out",
+            tmp_path / name,
+            "--train",
+            20,
+            "--held-out",
+            5,
+            "--tasks",
+            7,
+            "--json",
         )
         assert code == 0, err
         assert sorted(json.loads(out).values()) == [5, 7, 7, 7, 20]
@@ -336,12 +474,25 @@ def test_data_build_writes_the_same_bytes_for_the_same_seed(
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "data.jsonl", [row(i) for i in range(40)])
-    command = [sys.executable, "-m", "toolhone.cli.main", "train", "--out", "run", "data.path=data.jsonl", *QUICK]
+    command = [
+        sys.executable,
+        "-m",
+        "toolhone.cli.main",
+        "train",
+        "--out",
+        "run",
+        "data.path=data.jsonl",
+        *QUICK,
+    ]
     settings = ["training.steps=400", "training.save_every=0", "training.log_every=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *settings], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [*command, *settings], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("Iteration 3/"):
@@ -358,9 +509,14 @@ def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(
     experiment = tmp_path / "run" / "experiment.json"
     experiment.write_text(experiment.read_text().replace('"steps": 400', f'"steps": {stopped + 2}'))
     resume = [sys.executable, "-m", "toolhone.cli.main", "train", "--resume", "--out", "run"]
-    done = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        resume, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(1, stopped + 3))
 
 

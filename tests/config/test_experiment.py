@@ -18,13 +18,20 @@ def test_an_empty_experiment_is_a_whole_one() -> None:
 
 def test_without_lora_the_learning_rate_is_lower_unless_given() -> None:
     assert load_experiment(None, ["training.lora=null"]).training.learning_rate == 2e-5
-    assert load_experiment(None, ["training.lora=null", "training.learning_rate=1e-3"]).training.learning_rate == 1e-3
+    assert (
+        load_experiment(
+            None, ["training.lora=null", "training.learning_rate=1e-3"]
+        ).training.learning_rate
+        == 1e-3
+    )
 
 
 def test_overrides_win_over_the_file_and_reach_nested_keys(tmp_path: Path) -> None:
     path = tmp_path / "e.json"
     path.write_text(json.dumps({"training": {"steps": 5, "lora": {"rank": 4}}, "seed": 1}))
-    experiment = load_experiment(path, ["training.lora.rank=8", "training.schedule=cosine", 'tools=["calculator"]'])
+    experiment = load_experiment(
+        path, ["training.lora.rank=8", "training.schedule=cosine", 'tools=["calculator"]']
+    )
     assert (experiment.training.steps, experiment.seed) == (5, 1)
     assert experiment.training.lora is not None
     assert experiment.training.lora.rank == 8
@@ -35,12 +42,27 @@ def test_overrides_win_over_the_file_and_reach_nested_keys(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("training.stepz=3", r"unknown key 'training.stepz' in section 'training' of the command line \(did you mean 'steps'\?\)"),
-        ("trainig.steps=3", r"unknown key 'trainig' in the command line \(did you mean 'training'\?\)"),
+        (
+            "training.stepz=3",
+            r"unknown key 'training.stepz' in section 'training' of the command line \(did you mean 'steps'\?\)",
+        ),
+        (
+            "trainig.steps=3",
+            r"unknown key 'trainig' in the command line \(did you mean 'training'\?\)",
+        ),
         ("training.lora.rnk=3", r"in section 'training.lora' .*did you mean 'rank'"),
-        ("training.steps=many", r"training.steps in the command line: input should be a valid integer.* got 'many'"),
-        ("training.steps=0", r"training.steps in the command line: input should be greater than 0, got 0"),
-        ("training.method=sfft", r"training.method in the command line: should be one of sft, .*did you mean 'sft'.* got 'sfft'"),
+        (
+            "training.steps=many",
+            r"training.steps in the command line: input should be a valid integer.* got 'many'",
+        ),
+        (
+            "training.steps=0",
+            r"training.steps in the command line: input should be greater than 0, got 0",
+        ),
+        (
+            "training.method=sfft",
+            r"training.method in the command line: should be one of sft, .*did you mean 'sft'.* got 'sfft'",
+        ),
         ("training.batch_size", r"an override is key=value"),
     ],
 )
@@ -51,7 +73,12 @@ def test_a_mistake_gets_one_sentence_with_place_and_remedy(override: str, said: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "is not JSON"), ("[]", "must hold a JSON object"), ('{"modle": {}}', "did you mean 'model'")]
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "must hold a JSON object"),
+        ('{"modle": {}}', "did you mean 'model'"),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "broken.json"
@@ -70,7 +97,15 @@ def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     path = tmp_path / "e.json"
-    path.write_text(json.dumps({"model": {"name": "model"}, "data": {"path": "d.jsonl"}, "tools": ["calculator", "mine.py:f"]}))
+    path.write_text(
+        json.dumps(
+            {
+                "model": {"name": "model"},
+                "data": {"path": "d.jsonl"},
+                "tools": ["calculator", "mine.py:f"],
+            }
+        )
+    )
     experiment = load_experiment(path)
     assert experiment.model.name == str(tmp_path / "model")
     assert experiment.data.path == str(tmp_path / "d.jsonl")

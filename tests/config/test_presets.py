@@ -6,22 +6,31 @@ import pytest
 
 from toolhone.api import open_method, train
 from toolhone.config.experiment import load_experiment
-from toolhone.data.dataset import gather
-from toolhone.models.pico import CONTEXT, pico_folder
-from toolhone.dialects.choose import open_dialect
-from toolhone.errors import CapabilityError, ConfigError
 from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
 from toolhone.config.sections import Experiment
+from toolhone.data.dataset import load_data
+from toolhone.dialects.choose import open_dialect
+from toolhone.errors import CapabilityError, ConfigError
+from toolhone.models.pico import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer
 
 NAMES = {
-    *("sft-json", "ppo-json", "grpo-quick", "grpo-full", "grpo-production", "grpo-strict", "grpo-progressive", "grpo-low-memory"),
+    *(
+        "sft-json",
+        "ppo-json",
+        "grpo-quick",
+        "grpo-full",
+        "grpo-production",
+        "grpo-strict",
+        "grpo-progressive",
+        "grpo-low-memory",
+    ),
     *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
 }
-REWARDS = {f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")} | {"json_answer", "right_calls"}
-WAITING = {
-    "teacher": r"training\.method: teacher_mode is not here yet; what is: sft",
-}
+REWARDS = {
+    f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
+} | {"json_answer", "right_calls"}
+WAITING = {"teacher": r"training\.method: teacher_mode is not here yet; what is: sft"}
 STANDING = sorted(NAMES - set(WAITING))
 
 
@@ -40,14 +49,26 @@ def test_a_preset_validates_also_for_pico(name: str) -> None:
     assert small.model.name == "pico"
     assert small.training.method == own.training.method
     reward = own.training.rl.reward
-    named = {*reward.functions, *(function for phase in reward.phases for function in phase.functions)}
+    named = {
+        *reward.functions,
+        *(function for phase in reward.phases for function in phase.functions),
+    }
     assert named <= REWARDS
 
 
 def test_sft_json_has_its_numbers() -> None:
     t = preset("sft-json").training
     assert t.lora is not None
-    found = (t.steps, t.batch_size, t.lora.rank, t.max_length, t.log_every, t.validate_every, t.validation_samples, t.save_every)
+    found = (
+        t.steps,
+        t.batch_size,
+        t.lora.rank,
+        t.max_length,
+        t.log_every,
+        t.validate_every,
+        t.validation_samples,
+        t.save_every,
+    )
     assert found == (800, 8, 32, 512, 50, 200, 50, 200)
 
 
@@ -62,10 +83,20 @@ def test_sft_json_has_its_numbers() -> None:
         ("grpo-low-memory", (1000, 2, 4, 128, 1e-5, 0.7, 0.1), [0.3, 0.4, 0.3]),
     ],
 )
-def test_rl_presets_have_their_numbers(name: str, numbers: tuple[float, ...], weights: list[float]) -> None:
+def test_rl_presets_have_their_numbers(
+    name: str, numbers: tuple[float, ...], weights: list[float]
+) -> None:
     t = preset(name).training
     rl = t.rl
-    found = (t.steps, t.batch_size, rl.group_size, rl.max_completion_length, t.learning_rate, rl.temperature, rl.beta)
+    found = (
+        t.steps,
+        t.batch_size,
+        rl.group_size,
+        rl.max_completion_length,
+        t.learning_rate,
+        rl.temperature,
+        rl.beta,
+    )
     assert found == numbers
     assert rl.reward.weights == weights
 
@@ -73,16 +104,32 @@ def test_rl_presets_have_their_numbers(name: str, numbers: tuple[float, ...], we
 def test_what_else_the_rl_presets_are_known_for() -> None:
     production, full = preset("grpo-production").training, preset("grpo-full").training
     assert production.lora is not None
-    assert (production.lora.rank, production.lora.alpha, production.lora.last_layers) == (64, 128, 24)
+    assert (production.lora.rank, production.lora.alpha, production.lora.last_layers) == (
+        64,
+        128,
+        24,
+    )
     assert (production.gradient_checkpointing, production.save_every) == (True, 50)
     assert full.lora is not None
     assert (full.lora.rank, full.lora.last_layers, full.save_every) == (32, 16, 100)
     strict = preset("grpo-strict").training.rl
-    assert (strict.epsilon, strict.epsilon_high, strict.reward.functions) == (0.1, 0.2, ["tool_call_exact"])
-    phases = [(phase.steps, phase.weights) for phase in preset("grpo-progressive").training.rl.reward.phases]
+    assert (strict.epsilon, strict.epsilon_high, strict.reward.functions) == (
+        0.1,
+        0.2,
+        ["tool_call_exact"],
+    )
+    phases = [
+        (phase.steps, phase.weights)
+        for phase in preset("grpo-progressive").training.rl.reward.phases
+    ]
     assert phases == [(100, [0.8, 0.2]), (200, [0.5, 0.5]), (200, [0.7, 0.3])]
     curriculum = preset("curriculum").training.rl.curriculum
-    assert (curriculum.enabled, curriculum.start_ratio, curriculum.end_ratio, curriculum.steps) == (True, 1.0, 0.0, 500)
+    assert (curriculum.enabled, curriculum.start_ratio, curriculum.end_ratio, curriculum.steps) == (
+        True,
+        1.0,
+        0.0,
+        500,
+    )
     assert preset("grpo-low-memory").training.gradient_checkpointing
     ppo = preset("ppo-json").training
     assert (ppo.log_every, ppo.save_every, ppo.rl.sampler_refresh_every) == (10, 100, 10)
@@ -106,8 +153,21 @@ def test_the_demos_own_preset_is_not_shrunk() -> None:
 
 @pytest.mark.parametrize("name", STANDING)
 def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path) -> None:
-    few = ["training.steps=3", "training.batch_size=2", "data.samples=24", "data.max_samples=24", "training.validation_samples=2"]
-    plan = preset(name, "model.name=pico", *few, "evaluation.num_samples=2", "evaluation.max_new_tokens=8", "training.log_every=1")
+    few = [
+        "training.steps=3",
+        "training.batch_size=2",
+        "data.samples=24",
+        "data.max_samples=24",
+        "training.validation_samples=2",
+    ]
+    plan = preset(
+        name,
+        "model.name=pico",
+        *few,
+        "evaluation.num_samples=2",
+        "evaluation.max_new_tokens=8",
+        "training.log_every=1",
+    )
     run, ending = train(plan, tmp_path / name)
     assert ending == "finished"
     steps = [line["step"] for line in run.metrics() if line["kind"] == "train"]
@@ -125,8 +185,14 @@ def test_every_prompt_of_a_preset_leaves_room_for_a_reply_in_picos_context(name:
     plan = preset(name, "model.name=pico", "data.samples=40", "data.max_samples=40")
     tokenizer = TextTokenizer.load(str(pico_folder(0)))
     dialect = open_dialect(tokenizer, plan.model.dialect, plan.model.markup)
-    reply = max(plan.training.rl.max_completion_length if plan.training.method != "sft" else 0, plan.evaluation.max_new_tokens)
-    prompts = [tokenizer.encode_spans(dialect.prompt(task.messages, task.tools)) for task in gather(plan).tasks]
+    reply = max(
+        plan.training.rl.max_completion_length if plan.training.method != "sft" else 0,
+        plan.evaluation.max_new_tokens,
+    )
+    prompts = [
+        tokenizer.encode_spans(dialect.prompt(task.messages, task.tools))
+        for task in load_data(plan).tasks
+    ]
     assert max(map(len, prompts)) + reply <= CONTEXT
 
 
@@ -135,7 +201,9 @@ def test_a_mistyped_preset_is_answered_with_the_nearest_and_the_list() -> None:
         preset("calculater")
 
 
-def test_a_file_of_the_same_name_wins_over_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_same_name_wins_over_a_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("calculator").write_text('{"seed": 5}')
     assert preset("calculator").seed == 5

@@ -11,7 +11,7 @@ from toolhone import evaluate, experiment, open_model, train
 from toolhone.cli.main import main
 from toolhone.cli.train import _command_to_resume
 from toolhone.config.experiment import experiment_of, load_experiment
-from toolhone.data.dataset import gather
+from toolhone.data.dataset import load_data
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.runs.run import Run
@@ -21,7 +21,13 @@ PROMPT = (
     "You may call these functions.\n\n"
     '[{"name": "area", "description": "Area.", "parameters": {"w": {"description": "width", "type": "int"}}}]\n\nHow large is 3?'
 )
-ROW = {"prompt": PROMPT, "answer": "area(w=3)", "type": "tool_call", "ground_truth": "area", "possible_boxed_answers": ["area"]}
+ROW = {
+    "prompt": PROMPT,
+    "answer": "area(w=3)",
+    "type": "tool_call",
+    "ground_truth": "area",
+    "possible_boxed_answers": ["area"],
+}
 
 
 class Guest(TypedDict):
@@ -39,7 +45,9 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("arguments", [["ppo-json", "--temperature", "0.9"], ["dpo", "--beta", "0.2"]])
+@pytest.mark.parametrize(
+    "arguments", [["ppo-json", "--temperature", "0.9"], ["dpo", "--beta", "0.2"]]
+)
 def test_a_flag_of_reinforcement_learning_leaves_the_method_of_a_preset(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
@@ -52,30 +60,43 @@ def test_a_flag_of_reinforcement_learning_leaves_the_method_of_a_preset(
 
 
 def test_a_schedule_given_as_a_word_keeps_the_warm_up() -> None:
-    shaped = load_experiment(Path("toolbench"), ["training.schedule=cosine"], tell=lambda _: None).training.schedule
+    shaped = load_experiment(
+        Path("toolbench"), ["training.schedule=cosine"], tell=lambda _: None
+    ).training.schedule
     assert (shaped.shape, shaped.warmup_steps) == ("cosine", 100)
 
 
 def test_overrides_of_a_mapping_count_before_the_learning_rate_is_filled_in() -> None:
-    assert experiment({"model": {"name": "pico"}}, ["training.lora=null"]).training.learning_rate == 2e-5
+    assert (
+        experiment({"model": {"name": "pico"}}, ["training.lora=null"]).training.learning_rate
+        == 2e-5
+    )
 
 
 def test_templates_make_as_many_rows_as_asked_and_split_them_as_asked() -> None:
-    materials = gather(plan("data.max_samples=50", "data.samples=10"))
+    materials = load_data(plan("data.max_samples=50", "data.samples=10"))
     assert len(materials.train) == 50
-    materials = gather(plan("data.samples=100", "data.train_split=0.6"))
+    materials = load_data(plan("data.samples=100", "data.train_split=0.6"))
     assert (len(materials.train), len(materials.held_out), len(materials.tasks)) == (60, 40, 40)
 
 
 def test_templates_refuse_tools_that_they_cannot_ask_for() -> None:
     schema = {"name": "mine", "description": "", "parameters": {"type": "object"}}
-    with pytest.raises(DataError, match=r"built-in tools only, and tools has 'mine' too; make rows with .*manual_templates"):
-        gather(plan(f"tools={json.dumps(['calculator', schema])}"))
+    with pytest.raises(
+        DataError,
+        match=r"built-in tools only, and tools has 'mine' too; make rows with .*manual_templates",
+    ):
+        load_data(plan(f"tools={json.dumps(['calculator', schema])}"))
 
 
-@pytest.mark.parametrize("setting", ["data.style=short", "data.distractors=3", "data.raw_prompt=true", "data.split=tools"])
+@pytest.mark.parametrize(
+    "setting",
+    ["data.style=short", "data.distractors=3", "data.raw_prompt=true", "data.split=tools"],
+)
 def test_settings_of_a_reader_are_refused_where_nothing_is_read(setting: str) -> None:
-    with pytest.raises(ConfigError, match=r"speaks of a file, but data\.strategy 'templates' makes its rows"):
+    with pytest.raises(
+        ConfigError, match=r"speaks of a file, but data\.strategy 'templates' makes its rows"
+    ):
         plan(setting)
 
 
@@ -87,10 +108,15 @@ def test_examples_and_answers_are_refused_where_rows_are_read() -> None:
 
 def test_evaluation_tasks_are_read_as_the_training_rows_are(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    rows = [{**ROW, "prompt": PROMPT.replace("3", str(n)), "answer": f"area(w={n})"} for n in range(10, 30)]
+    rows = [
+        {**ROW, "prompt": PROMPT.replace("3", str(n)), "answer": f"area(w={n})"}
+        for n in range(10, 30)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for raw, roles in (("true", ["user"]), ("false", ["system", "user"])):
-        materials = gather(plan(f"data.path={path}", f"data.raw_prompt={raw}", f"evaluation.tasks={path}"))
+        materials = load_data(
+            plan(f"data.path={path}", f"data.raw_prompt={raw}", f"evaluation.tasks={path}")
+        )
         assert [message.role for message in materials.tasks[0].messages] == roles
         assert [message.role for message in materials.train[0].messages[:-1]] == roles
 
@@ -99,7 +125,7 @@ def test_a_folder_with_a_training_file_is_read_as_other_trainers_do(tmp_path: Pa
     user, said = {"role": "user", "content": ""}, {"role": "assistant", "content": "Hi"}
     rows = [{"messages": [{**user, "content": f"hello {n}"}, said]} for n in range(20)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    materials = gather(plan(f"data.path={tmp_path}"))
+    materials = load_data(plan(f"data.path={tmp_path}"))
     assert len(materials.train) + len(materials.held_out) == 20
     assert materials.report["source"].endswith("train.jsonl")
 
@@ -110,8 +136,13 @@ def test_a_replay_answers_also_while_rows_are_made(tmp_path: Path) -> None:
         "    Path(__file__).with_name('rang').touch()\n    return 'x'\n"
     )
     (tmp_path / "log.jsonl").write_text("")
-    wanted = [f'tools=["{tmp_path}/t.py:ring"]', "data.strategy=manual_templates", "data.max_samples=20", "data.answered=1"]
-    materials = gather(plan(*wanted, f"tool_results.replay={tmp_path}/log.jsonl"))
+    wanted = [
+        f'tools=["{tmp_path}/t.py:ring"]',
+        "data.strategy=manual_templates",
+        "data.max_samples=20",
+        "data.answered=1",
+    ]
+    materials = load_data(plan(*wanted, f"tool_results.replay={tmp_path}/log.jsonl"))
     assert not (tmp_path / "rang").exists()
     assert sum(materials.report["not_answered"].values()) > 0
     assert "without results" in materials.summary()
@@ -135,13 +166,18 @@ def test_the_playgrounds_own_list_of_metrics_means_the_playgrounds() -> None:
         {"tracking": None, "wandb": {}},
     ],
 )
-def test_a_section_of_the_wrong_type_is_one_sentence(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_a_section_of_the_wrong_type_is_one_sentence(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
     path = tmp_path / "e.json"
     path.write_text(json.dumps(values))
     with pytest.raises(ConfigError):
         load_experiment(path, tell=lambda _: None)
     with pytest.raises(ConfigError):
-        load_experiment(Path("calculator"), [f"{next(iter(values))}={json.dumps(next(iter(values.values())))}", "seed=-1"])
+        load_experiment(
+            Path("calculator"),
+            [f"{next(iter(values))}={json.dumps(next(iter(values.values())))}", "seed=-1"],
+        )
 
 
 def test_deeply_nested_json_is_one_sentence(tmp_path: Path) -> None:
@@ -151,13 +187,17 @@ def test_deeply_nested_json_is_one_sentence(tmp_path: Path) -> None:
         load_experiment(path)
 
 
-def test_a_long_override_first_is_no_file_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_override_first_is_no_file_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tool = {"name": "mine", "description": "long " * 80, "parameters": {"type": "object"}}
     assert run_cli(monkeypatch, "config", "show", f"tools={json.dumps([tool])}") == 0
     assert json.loads(capsys.readouterr().out)["tools"] == [tool]
 
 
-def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_where_an_error_comes_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_cli(monkeypatch, "train", "nowhere.json") == 2
     assert "Traceback" not in capsys.readouterr().err
     assert run_cli(monkeypatch, "train", "nowhere.json", "--debug") == 2
@@ -166,7 +206,9 @@ def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch, 
     assert shown.splitlines()[-1].startswith("error: no experiment file nowhere.json")
 
 
-def test_an_adapter_may_be_a_run_and_brings_its_own_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_may_be_a_run_and_brings_its_own_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     small: dict[str, Any] = {
         "data": {"samples": 12},
@@ -174,7 +216,9 @@ def test_an_adapter_may_be_a_run_and_brings_its_own_lora(tmp_path: Path, monkeyp
         "evaluation": {"at_end": False, "max_new_tokens": 4},
     }
     train(experiment_of(small, "the test"), "first")
-    run, ending = train(experiment_of({**small, "model": {"adapter": "first"}}, "the test"), "second")
+    run, ending = train(
+        experiment_of({**small, "model": {"adapter": "first"}}, "the test"), "second"
+    )
     assert ending == "finished"
     assert evaluate(open_model(run.folder), num_samples=1).metrics["valid_format"].n == 1
     told: list[str] = []
@@ -193,9 +237,19 @@ def test_another_experiments_tools_and_evaluation_are_used_where_they_are_named(
     }
     train(experiment_of(small, "the test"), "run")
     (tmp_path / "own.py").write_text("def always(task, episode): return 1.0")
-    other = {"tools": ["weather"], "evaluation": {"metrics": ["own.py:always"], "max_new_tokens": 4}}
+    other = {
+        "tools": ["weather"],
+        "evaluation": {"metrics": ["own.py:always"], "max_new_tokens": 4},
+    }
     (tmp_path / "other.json").write_text(json.dumps(other))
-    cases = [{"prompt": "Human: Weather in Oslo?", "expected_tool": "weather", "expected_params": {"city": "Oslo"}}, {"prompt": 5}]
+    cases = [
+        {
+            "prompt": "Human: Weather in Oslo?",
+            "expected_tool": "weather",
+            "expected_params": {"city": "Oslo"},
+        },
+        {"prompt": 5},
+    ]
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     line = "eval --model-path run --config other.json --test-cases cases.json --output found.json --json"
     assert run_cli(monkeypatch, *line.split()) == 0
@@ -207,18 +261,23 @@ def test_another_experiments_tools_and_evaluation_are_used_where_they_are_named(
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["data.samples=60"], ["data.train_split=0.7", "data.samples=30"], ["data.max_samples=20"]]
+    "overrides",
+    [[], ["data.samples=60"], ["data.train_split=0.7", "data.samples=30"], ["data.max_samples=20"]],
 )
-def test_a_reopened_run_has_the_rows_and_tasks_that_it_was_trained_with(tmp_path: Path, overrides: list[str]) -> None:
+def test_a_reopened_run_has_the_rows_and_tasks_that_it_was_trained_with(
+    tmp_path: Path, overrides: list[str]
+) -> None:
     first = plan("data.samples=50", *overrides)
     again = Run.create(tmp_path / "run", first) and Run.open(tmp_path / "run").experiment
-    before, after = gather(first), gather(again)
+    before, after = load_data(first), load_data(again)
     assert before.train == after.train
     assert before.held_out == after.held_out
     assert before.tasks == after.tasks
 
 
-def test_a_stopped_run_prints_a_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_prints_a_command_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["toolhone", "train", "own.json", "seed=1"])
     assert _command_to_resume(plan(), Path("runs/a")) == "toolhone train --resume --out runs/a"
@@ -231,7 +290,21 @@ def test_a_stopped_run_prints_a_command_that_goes_on(tmp_path: Path, monkeypatch
 def test_flags_may_be_spelt_with_underscores_and_mistakes_get_the_nearest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_cli(monkeypatch, "config", "show", "--model", "pico", "--lora_rank=4", "--max_seq_length", "99", "--iters", "5") == 0
+    assert (
+        run_cli(
+            monkeypatch,
+            "config",
+            "show",
+            "--model",
+            "pico",
+            "--lora_rank=4",
+            "--max_seq_length",
+            "99",
+            "--iters",
+            "5",
+        )
+        == 0
+    )
     shown = json.loads(capsys.readouterr().out)["training"]
     assert (shown["lora"]["rank"], shown["max_length"], shown["steps"]) == (4, 99, 5)
     assert run_cli(monkeypatch, "train", "--itres", "5") == 2
@@ -242,7 +315,10 @@ def test_flags_may_be_spelt_with_underscores_and_mistakes_get_the_nearest(
     ("line", "said"),
     [
         ('config show evaluation.metrics=["exact_mach"]', "did you mean 'exact_match'"),
-        ("data build --shape sft-array --train 5 --out x.json", "how many rows an SFT array has is said with --rows"),
+        (
+            "data build --shape sft-array --train 5 --out x.json",
+            "how many rows an SFT array has is said with --rows",
+        ),
         ("data build --rows 5 --out x", "--rows and --shares are for --shape sft-array"),
         ("score --csv x.csv --jsonl", "leave out --jsonl"),
         ("score --csv x.csv --reward a.py:b", "leave out --reward"),
@@ -251,7 +327,11 @@ def test_flags_may_be_spelt_with_underscores_and_mistakes_get_the_nearest(
     ],
 )
 def test_what_cannot_have_an_effect_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

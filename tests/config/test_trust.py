@@ -10,12 +10,18 @@ import pytest
 
 from toolhone import open_model, train
 from toolhone.config.experiment import experiment_of, merged
+from toolhone.config.trust import refuse_to_resume_unnamed, run_folder
 from toolhone.errors import RunError
 from toolhone.runs.run import Run
 from toolhone.schema import ToolCall
-from toolhone.config.trust import refuse_to_resume_unnamed, run_folder
 
-COMMAND = {"name": "touch", "description": "", "type": "command", "command": "touch made", "parameters": {"type": "object"}}
+COMMAND = {
+    "name": "touch",
+    "description": "",
+    "type": "command",
+    "command": "touch made",
+    "parameters": {"type": "object"},
+}
 SMALL: dict[str, Any] = {
     "data": {"samples": 12},
     "training": {"steps": 1, "batch_size": 2, "lora": None, "validate_every": 0},
@@ -54,7 +60,12 @@ def test_no_code_that_it_names_is_run(made: Path, foreign: Callable[..., None], 
     (made / "run" / "evil.py").write_text("raise SystemExit('ran')")
     outside = made.parent / "outside.py"
     outside.write_text("raise SystemExit('ran')")
-    for spec in ("os:system", f"{subprocess.__file__}:getoutput", f"{made}/run/evil.py:f", f"{outside}:f"):
+    for spec in (
+        "os:system",
+        f"{subprocess.__file__}:getoutput",
+        f"{made}/run/evil.py:f",
+        f"{outside}:f",
+    ):
         for changes in (
             {"model": {"model_class": spec}},
             {"evaluation": {"metrics": [spec]}},
@@ -74,16 +85,27 @@ def test_it_reaches_nothing_outside_and_writes_nothing_until_that_is_named(
     made: Path, foreign: Callable[..., None], ref: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {"log": str(made / "log.jsonl"), "cache": None, "replay": None}
-    foreign(tools=[COMMAND], allowed_tools=["touch"], tool_results=kept, model={"trust_remote_code": True})
+    foreign(
+        tools=[COMMAND],
+        allowed_tools=["touch"],
+        tool_results=kept,
+        model={"trust_remote_code": True},
+    )
     model = open_model(ref)
     told = capsys.readouterr().err
     result = model.registry.run(ToolCall("touch", {}))
-    assert (result.outcome, (made / "made").exists(), (made / "log.jsonl").exists()) == ("refused", False, False)
+    assert (result.outcome, (made / "made").exists(), (made / "log.jsonl").exists()) == (
+        "refused",
+        False,
+        False,
+    )
     assert not model.experiment.model.trust_remote_code
     assert """allowed_tools='["touch"]'""" in told
     assert f"tool_results.log={made}/log.jsonl" in told
     assert "model.trust_remote_code=true" in told
-    named = open_model(ref, overrides=['allowed_tools=["touch"]', f"tool_results.log={made}/log.jsonl"])
+    named = open_model(
+        ref, overrides=['allowed_tools=["touch"]', f"tool_results.log={made}/log.jsonl"]
+    )
     assert named.registry.run(ToolCall("touch", {})).outcome == "ok"
     assert (made / "made").exists()
     assert (made / "log.jsonl").exists()
@@ -94,14 +116,19 @@ def test_it_reaches_nothing_outside_and_writes_nothing_until_that_is_named(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"training": {"method": "os:system"}}, r"names code to run \(training.method: os:system\)"),
+        (
+            {"training": {"method": "os:system"}},
+            r"names code to run \(training.method: os:system\)",
+        ),
         ({"tools": ["run/evil.py:f"]}, r"names code to run \(tools: run/evil.py:f\)"),
         ({"tools": [COMMAND], "allowed_tools": ["touch"]}, "allows the tools touch"),
         ({"model": {"trust_remote_code": True}}, "runs code that comes with the model"),
         ({"tool_results": {"log": "x"}}, "keeps results of tools in files"),
     ],
 )
-def test_it_is_not_resumed_on_its_own_word(made: Path, foreign: Callable[..., None], changes: dict[str, Any], said: str) -> None:
+def test_it_is_not_resumed_on_its_own_word(
+    made: Path, foreign: Callable[..., None], changes: dict[str, Any], said: str
+) -> None:
     foreign(**changes)
     with pytest.raises(RunError, match=said) as caught:
         refuse_to_resume_unnamed(Run.open(made / "run").experiment, made / "run")

@@ -18,10 +18,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from toolhone.training.losses import cross_entropy
-from toolhone.backends.base import Adam, Batch, Loss, Metrics, Muon, Ops, Sample, Sampler, SamplingParams, StopReason, Trainer
+from toolhone.backends.base import (
+    Adam,
+    Batch,
+    Loss,
+    Metrics,
+    Muon,
+    Ops,
+    Sample,
+    Sampler,
+    SamplingParams,
+    StopReason,
+    Trainer,
+)
 from toolhone.errors import CapabilityError, UserError
 from toolhone.rows import Array, Row, Tokens
+from toolhone.training.losses import cross_entropy
 
 VOCAB, CONTEXT = 64, 48
 LESSONS = 12
@@ -106,7 +118,10 @@ BACKENDS = {
 def some_rows(lengths: Sequence[int] = (5, 9, 12, 7, 10, 3), seed: int = 0) -> list[Row]:
     """Random rows, two of three positions trained, `weights` that make the loss a mean over all of them."""
     rng = np.random.default_rng(seed)
-    rows = [Row.of(rng.integers(0, VOCAB, length).tolist(), (np.arange(length) % 3 != 2).tolist()) for length in lengths]
+    rows = [
+        Row.of(rng.integers(0, VOCAB, length).tolist(), (np.arange(length) % 3 != 2).tolist())
+        for length in lengths
+    ]
     total = sum(int(row.mask.sum()) for row in rows)
     return [row.with_arrays(weights=np.full(len(row), 1 / total, dtype=np.float32)) for row in rows]
 
@@ -138,7 +153,10 @@ class Bench:
         return {**metrics, **trainer.optim_step(Adam(self.backend.learning_rate)).result()}
 
     def same(self, left: Sequence[Array], right: Sequence[Array]) -> bool:
-        return all(np.allclose(a, b, rtol=0, atol=self.backend.tolerance) for a, b in zip(left, right, strict=True))
+        return all(
+            np.allclose(a, b, rtol=0, atol=self.backend.tolerance)
+            for a, b in zip(left, right, strict=True)
+        )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -215,11 +233,15 @@ def test_a_snapshot_does_not_move_when_weights_are_loaded(bench: Bench) -> None:
 def test_two_half_batches_equal_one(bench: Bench) -> None:
     whole, halves = bench.trainer(), bench.trainer()
     at_once = whole.forward_backward(ROWS, cross_entropy()).result()
-    parts = [halves.forward_backward(part, cross_entropy()).result() for part in (ROWS[:2], ROWS[2:])]
+    parts = [
+        halves.forward_backward(part, cross_entropy()).result() for part in (ROWS[:2], ROWS[2:])
+    ]
     for name, value in at_once.items():
         assert sum(part[name] for part in parts) == pytest.approx(value, rel=1e-4), name
     rate = nudge(0.1)
-    assert whole.optim_step(rate).result()["grad_norm"] == pytest.approx(halves.optim_step(rate).result()["grad_norm"], rel=1e-4)
+    assert whole.optim_step(rate).result()["grad_norm"] == pytest.approx(
+        halves.optim_step(rate).result()["grad_norm"], rel=1e-4
+    )
     assert bench.same(logprobs(whole), logprobs(halves))
 
 
@@ -244,7 +266,9 @@ def test_the_gradient_is_the_slope_of_the_loss(bench: Bench, temperature: float)
 
     def loss_after(sign: float, rate: float) -> tuple[float, float]:
         trainer = bench.trainer()
-        trainer.forward_backward([row.with_arrays(weights=sign * row.arrays["weights"]) for row in ROWS], loss).result()
+        trainer.forward_backward(
+            [row.with_arrays(weights=sign * row.arrays["weights"]) for row in ROWS], loss
+        ).result()
         norm = trainer.optim_step(nudge(rate)).result()["grad_norm"]
         return trainer.forward_backward(ROWS, loss).result()["loss"], norm
 
@@ -260,7 +284,11 @@ def test_clipping_scales_the_step_and_grad_norm_is_taken_before_it(bench: Bench)
     for clip_norm in (0.0, 1e-3):
         trainer = bench.trainer()
         trainer.forward_backward(ROWS, cross_entropy()).result()
-        norms.append(trainer.optim_step(nudge(1e-2 if clip_norm == 0 else 1.0, clip_norm)).result()["grad_norm"])
+        norms.append(
+            trainer.optim_step(nudge(1e-2 if clip_norm == 0 else 1.0, clip_norm)).result()[
+                "grad_norm"
+            ]
+        )
         moves.append(np.concatenate(logprobs(trainer)) - np.concatenate(start))
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
     shrunk = 100 * 1e-3 / norms[0]
@@ -299,7 +327,11 @@ def test_a_row_with_an_empty_mask_contributes_nothing(bench: Bench) -> None:
 def test_a_batch_without_trained_positions_has_no_gradient(bench: Bench) -> None:
     trainer = bench.trainer()
     silent = Row.of([4, 8, 15], [False] * 3).with_arrays(weights=np.ones(3, dtype=np.float32))
-    assert trainer.forward_backward([silent], cross_entropy()).result() == {"loss": 0.0, "nll": 0.0, "tokens": 0.0}
+    assert trainer.forward_backward([silent], cross_entropy()).result() == {
+        "loss": 0.0,
+        "nll": 0.0,
+        "tokens": 0.0,
+    }
     assert trainer.forward_backward([], cross_entropy()).result()["loss"] == 0.0
     assert trainer.optim_step(nudge(0.1)).result()["grad_norm"] == 0.0
 
@@ -308,7 +340,10 @@ def test_entry_0_and_unmasked_positions_are_zero_and_never_trained(bench: Bench)
     def greedy_for_everything(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
         outside = ops.where(batch.mask, 0.0, ops.maximum(logp, -logp))
         at_start = ops.sum(ops.where(batch.mask, 1.0, 0.0)[:, 0])
-        return -ops.sum(logp * batch["ones"]), {"outside": ops.sum(ops.stop_gradient(outside)), "at_start": at_start}
+        return -ops.sum(logp * batch["ones"]), {
+            "outside": ops.sum(ops.stop_gradient(outside)),
+            "at_start": at_start,
+        }
 
     def only_the_mask(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
         return -ops.sum(ops.where(batch.mask, logp, 0.0)), {}
@@ -332,9 +367,14 @@ def test_a_loss_sees_all_rows_of_a_group_in_one_batch(bench: Bench) -> None:
         return ops.sum(logp), {"whole": float(whole), "broken": float(broken)}
 
     names = ["a", "b", None, "a", "b", None]
-    rows = [Row(row.tokens, row.mask, row.arrays, None, name) for row, name in zip(ROWS, names, strict=True)]
+    rows = [
+        Row(row.tokens, row.mask, row.arrays, None, name)
+        for row, name in zip(ROWS, names, strict=True)
+    ]
     for micro_batch_tokens in (1, 30, WHOLE_BATCH):
-        metrics = bench.trainer(micro_batch_tokens).forward_backward(rows, Loss("pairs", pairs)).result()
+        metrics = (
+            bench.trainer(micro_batch_tokens).forward_backward(rows, Loss("pairs", pairs)).result()
+        )
         assert (metrics["whole"], metrics["broken"]) == (2.0, 0.0)
 
 
@@ -342,7 +382,9 @@ def test_a_loss_sees_the_log_probabilities_of_its_temperature(bench: Bench) -> N
     trainer = bench.trainer()
     warm = Loss("warm", cross_entropy().fn, temperature=0.7)
     seen = trainer.forward_backward(ROWS, warm).result()["nll"]
-    at_07 = -sum(float(values.sum()) for values in trainer.snapshot().logprobs(ROWS, temperature=0.7))
+    at_07 = -sum(
+        float(values.sum()) for values in trainer.snapshot().logprobs(ROWS, temperature=0.7)
+    )
     at_1 = -sum(float(values.sum()) for values in logprobs(trainer))
     assert seen == pytest.approx(at_07, rel=1e-4)
     assert seen != pytest.approx(at_1, rel=1e-2)
@@ -434,7 +476,9 @@ def tokens_of(batches: Sequence[Sequence[Sample]]) -> list[list[list[int]]]:
     return [[sample.tokens for sample in samples] for samples in batches]
 
 
-def test_log_probabilities_are_as_long_as_the_row_and_zero_outside_the_mask(sampler: Sampler) -> None:
+def test_log_probabilities_are_as_long_as_the_row_and_zero_outside_the_mask(
+    sampler: Sampler,
+) -> None:
     for row, values in zip(ROWS, sampler.logprobs(ROWS), strict=True):
         assert values.shape == (len(row),)
         assert values.dtype == np.float32
@@ -442,18 +486,26 @@ def test_log_probabilities_are_as_long_as_the_row_and_zero_outside_the_mask(samp
         assert (values[row.mask] < 0).all()
 
 
-def test_log_probabilities_do_not_depend_on_the_rest_of_the_batch(bench: Bench, sampler: Sampler) -> None:
+def test_log_probabilities_do_not_depend_on_the_rest_of_the_batch(
+    bench: Bench, sampler: Sampler
+) -> None:
     assert bench.same([sampler.logprobs([row])[0] for row in ROWS], sampler.logprobs(ROWS))
 
 
 def test_log_probabilities_of_all_tokens_sum_to_one(sampler: Sampler) -> None:
     for temperature in (1.0, 0.7):
-        assert np.exp(all_next(sampler, PROMPTS[0], temperature)).sum() == pytest.approx(1.0, abs=1e-4)
+        assert np.exp(all_next(sampler, PROMPTS[0], temperature)).sum() == pytest.approx(
+            1.0, abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_sampled_log_probabilities_are_those_of_the_trainer(bench: Bench, sampler: Sampler, temperature: float) -> None:
-    batches = sampler.sample(PROMPTS, SamplingParams(max_tokens=8, temperature=temperature, num_samples=2))
+def test_sampled_log_probabilities_are_those_of_the_trainer(
+    bench: Bench, sampler: Sampler, temperature: float
+) -> None:
+    batches = sampler.sample(
+        PROMPTS, SamplingParams(max_tokens=8, temperature=temperature, num_samples=2)
+    )
     for prompt, samples in zip(PROMPTS, batches, strict=True):
         for sample in samples:
             row = all_trained([*prompt, *sample.tokens], len(prompt))
@@ -461,26 +513,36 @@ def test_sampled_log_probabilities_are_those_of_the_trainer(bench: Bench, sample
             assert bench.same([np.array(sample.logprobs)], [expected])
 
 
-def test_sampled_log_probabilities_are_taken_before_truncation(bench: Bench, sampler: Sampler) -> None:
+def test_sampled_log_probabilities_are_taken_before_truncation(
+    bench: Bench, sampler: Sampler
+) -> None:
     params = SamplingParams(max_tokens=1, top_k=3, top_p=0.8, num_samples=4)
     for prompt, samples in zip(PROMPTS, sampler.sample(PROMPTS, params), strict=True):
         whole = all_next(sampler, prompt)
-        assert bench.same([np.array([s.logprobs[0] for s in samples])], [whole[[s.tokens[0] for s in samples]]])
+        assert bench.same(
+            [np.array([s.logprobs[0] for s in samples])], [whole[[s.tokens[0] for s in samples]]]
+        )
 
 
-def test_greedy_takes_the_most_likely_token_at_its_log_probability_at_temperature_1(bench: Bench, sampler: Sampler) -> None:
+def test_greedy_takes_the_most_likely_token_at_its_log_probability_at_temperature_1(
+    bench: Bench, sampler: Sampler
+) -> None:
     params = SamplingParams(max_tokens=3, temperature=0.0)
     batches = sampler.sample(PROMPTS, params)
     for prompt, (sample,) in zip(PROMPTS, batches, strict=True):
         for t, token in enumerate(sample.tokens):
             whole = all_next(sampler, [*prompt, *sample.tokens[:t]])
             assert token == int(whole.argmax())
-            assert sample.logprobs[t] == pytest.approx(float(whole[token]), abs=bench.backend.tolerance)
+            assert sample.logprobs[t] == pytest.approx(
+                float(whole[token]), abs=bench.backend.tolerance
+            )
     assert tokens_of(sampler.sample(PROMPTS, params)) == tokens_of(batches)
 
 
 @pytest.mark.parametrize(
-    "narrow", [SamplingParams(max_tokens=6, top_k=1), SamplingParams(max_tokens=6, top_p=1e-6)], ids=["top_k", "top_p"]
+    "narrow",
+    [SamplingParams(max_tokens=6, top_k=1), SamplingParams(max_tokens=6, top_p=1e-6)],
+    ids=["top_k", "top_p"],
 )
 def test_the_narrowest_truncation_is_greedy(sampler: Sampler, narrow: SamplingParams) -> None:
     greedy = SamplingParams(max_tokens=6, temperature=0.0)
@@ -505,12 +567,16 @@ def test_sampling_frequencies_match_the_probabilities(sampler: Sampler, temperat
     draws = 8000
     params = SamplingParams(max_tokens=1, temperature=temperature, num_samples=draws, seed=11)
     expected = draws * np.exp(all_next(sampler, PROMPTS[0], temperature).astype(np.float64))
-    seen = np.bincount([sample.tokens[0] for sample in sampler.sample(PROMPTS[:1], params)[0]], minlength=VOCAB)
+    seen = np.bincount(
+        [sample.tokens[0] for sample in sampler.sample(PROMPTS[:1], params)[0]], minlength=VOCAB
+    )
     common = expected >= 5
     rare = ~common
     squares = [*(seen[common] - expected[common]) ** 2 / expected[common]]
     if rare.any():
-        squares.append((seen[rare].sum() - expected[rare].sum()) ** 2 / max(expected[rare].sum(), 1.0))
+        squares.append(
+            (seen[rare].sum() - expected[rare].sum()) ** 2 / max(expected[rare].sum(), 1.0)
+        )
     freedom = len(squares) - 1
     assert sum(squares) < freedom + 4 * np.sqrt(2 * freedom)
 
@@ -519,22 +585,37 @@ def test_a_sample_depends_on_seed_key_and_number_alone(sampler: Sampler) -> None
     params = SamplingParams(max_tokens=8, num_samples=3, seed=4)
     keys = [7, 2, 40, 13]
     together = tokens_of(sampler.sample(PROMPTS, params, keys))
-    alone = [tokens_of(sampler.sample([prompt], params, [key]))[0] for prompt, key in zip(PROMPTS, keys, strict=True)]
+    alone = [
+        tokens_of(sampler.sample([prompt], params, [key]))[0]
+        for prompt, key in zip(PROMPTS, keys, strict=True)
+    ]
     backwards = tokens_of(sampler.sample(PROMPTS[::-1], params, keys[::-1]))[::-1]
-    fewer = tokens_of(sampler.sample(PROMPTS, SamplingParams(max_tokens=8, num_samples=2, seed=4), keys))
+    fewer = tokens_of(
+        sampler.sample(PROMPTS, SamplingParams(max_tokens=8, num_samples=2, seed=4), keys)
+    )
     assert together == alone == backwards
     assert [samples[:2] for samples in together] == fewer
     assert together[0][0] != together[0][1]
     by_key = tokens_of(sampler.sample([PROMPTS[0]] * 2, params, [7, 2]))
     assert by_key[0] == together[0] != by_key[1]
     again = tokens_of(sampler.sample([PROMPTS[0], PROMPTS[1], PROMPTS[0]], params, [7, 2, 9]))
-    assert (again[:2], again[2]) == (together[:2], tokens_of(sampler.sample([PROMPTS[0]], params, [9]))[0])
-    assert tokens_of(sampler.sample(PROMPTS, SamplingParams(max_tokens=8, num_samples=3, seed=5), keys)) != together
+    assert (again[:2], again[2]) == (
+        together[:2],
+        tokens_of(sampler.sample([PROMPTS[0]], params, [9]))[0],
+    )
+    assert (
+        tokens_of(
+            sampler.sample(PROMPTS, SamplingParams(max_tokens=8, num_samples=3, seed=5), keys)
+        )
+        != together
+    )
 
 
 def test_prompts_without_keys_are_numbered_from_0(sampler: Sampler) -> None:
     params = SamplingParams(max_tokens=5)
-    assert tokens_of(sampler.sample(PROMPTS, params)) == tokens_of(sampler.sample(PROMPTS, params, range(len(PROMPTS))))
+    assert tokens_of(sampler.sample(PROMPTS, params)) == tokens_of(
+        sampler.sample(PROMPTS, params, range(len(PROMPTS)))
+    )
 
 
 def test_each_prompt_gets_as_many_samples_as_asked_for(sampler: Sampler) -> None:
@@ -544,7 +625,9 @@ def test_each_prompt_gets_as_many_samples_as_asked_for(sampler: Sampler) -> None
 
 def test_a_stop_id_ends_a_sample_and_is_its_last_token(sampler: Sampler) -> None:
     stops = tuple(range(0, VOCAB, 4))
-    samples = flat(sampler.sample(PROMPTS, SamplingParams(max_tokens=6, num_samples=20, stop_ids=stops)))
+    samples = flat(
+        sampler.sample(PROMPTS, SamplingParams(max_tokens=6, num_samples=20, stop_ids=stops))
+    )
     for sample in samples:
         assert not set(sample.tokens[:-1]) & set(stops)
         stopped = sample.tokens[-1] in stops
@@ -556,8 +639,15 @@ def test_a_stop_id_ends_a_sample_and_is_its_last_token(sampler: Sampler) -> None
 
 def test_stop_ids_change_nothing_before_they_come(sampler: Sampler) -> None:
     free = flat(sampler.sample(PROMPTS, SamplingParams(max_tokens=6, num_samples=8)))
-    bound = flat(sampler.sample(PROMPTS, SamplingParams(max_tokens=6, num_samples=8, stop_ids=tuple(range(0, VOCAB, 4)))))
-    assert all(sample.tokens == whole.tokens[: len(sample.tokens)] for sample, whole in zip(bound, free, strict=True))
+    bound = flat(
+        sampler.sample(
+            PROMPTS, SamplingParams(max_tokens=6, num_samples=8, stop_ids=tuple(range(0, VOCAB, 4)))
+        )
+    )
+    assert all(
+        sample.tokens == whole.tokens[: len(sample.tokens)]
+        for sample, whole in zip(bound, free, strict=True)
+    )
 
 
 def test_an_empty_list_of_prompts_or_rows_gives_an_empty_result(sampler: Sampler) -> None:
@@ -573,7 +663,9 @@ def test_a_sample_ends_where_the_context_is_full(bench: Bench, sampler: Sampler)
 
 
 def test_what_does_not_fit_the_context_is_a_clear_error(bench: Bench, sampler: Sampler) -> None:
-    long = all_trained([1] * (CONTEXT + 1)).with_arrays(weights=np.ones(CONTEXT + 1, dtype=np.float32))
+    long = all_trained([1] * (CONTEXT + 1)).with_arrays(
+        weights=np.ones(CONTEXT + 1, dtype=np.float32)
+    )
     for length in (CONTEXT, CONTEXT + 1):
         with pytest.raises(UserError, match=str(CONTEXT)):
             sampler.sample([[1], [1] * length], SamplingParams(max_tokens=1))
@@ -589,7 +681,10 @@ def test_an_empty_prompt_is_a_clear_error(sampler: Sampler) -> None:
 
 
 def test_a_stream_gives_what_sample_gives_and_lets_prompts_join(sampler: Sampler) -> None:
-    params, other = SamplingParams(max_tokens=4, seed=2), SamplingParams(max_tokens=3, num_samples=2)
+    params, other = (
+        SamplingParams(max_tokens=4, seed=2),
+        SamplingParams(max_tokens=3, num_samples=2),
+    )
     stream = sampler.stream()
     assert stream.poll() == []
     stream.submit(3, PROMPTS[0], params)
@@ -602,7 +697,11 @@ def test_a_stream_gives_what_sample_gives_and_lets_prompts_join(sampler: Sampler
         finished.update(stream.poll())
     assert stream.poll() == []
     assert sorted(finished) == [1, 3, 9]
-    for key, prompt, wanted in ((3, PROMPTS[0], params), (9, PROMPTS[2], other), (1, PROMPTS[3], params)):
+    for key, prompt, wanted in (
+        (3, PROMPTS[0], params),
+        (9, PROMPTS[2], other),
+        (1, PROMPTS[3], params),
+    ):
         assert tokens_of([finished[key]]) == tokens_of(sampler.sample([prompt], wanted, [key]))
 
 
@@ -620,12 +719,20 @@ class OnlyEvery:
         self._next = (token + 1) % 3
 
 
-@pytest.mark.parametrize("change", [{}, {"temperature": 0.7}, {"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.4}])
+@pytest.mark.parametrize(
+    "change", [{}, {"temperature": 0.7}, {"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.4}]
+)
 def test_constrained_samples_hold_nothing_that_is_forbidden_and_keep_the_policys_log_probabilities(
     sampler: Sampler, change: dict[str, Any]
 ) -> None:
     made: Counter[int] = Counter()
-    params = SamplingParams(max_tokens=6, num_samples=3, seed=4, stop_ids=(6, 7, 8), constrain=lambda key: OnlyEvery(key, made))
+    params = SamplingParams(
+        max_tokens=6,
+        num_samples=3,
+        seed=4,
+        stop_ids=(6, 7, 8),
+        constrain=lambda key: OnlyEvery(key, made),
+    )
     params = dataclasses.replace(params, **change)
     keys = [10, 11, 12, 13]
     answered = sampler.sample(PROMPTS, params, keys)
@@ -633,7 +740,10 @@ def test_constrained_samples_hold_nothing_that_is_forbidden_and_keep_the_policys
     for key, prompt, samples in zip(keys, PROMPTS, answered, strict=True):
         for sample in samples:
             before = [key % 3, *((token + 1) % 3 for token in sample.tokens)]
-            assert all(token % 3 == wanted and token < VOCAB - 1 for token, wanted in zip(sample.tokens, before, strict=False))
+            assert all(
+                token % 3 == wanted and token < VOCAB - 1
+                for token, wanted in zip(sample.tokens, before, strict=False)
+            )
             row = all_trained([*prompt, *sample.tokens], len(prompt))
             again = sampler.logprobs([row], params.temperature or 1.0)[0][len(prompt) :]
             np.testing.assert_allclose(sample.logprobs, again, atol=1e-4)

@@ -57,7 +57,9 @@ def test_imports_run_downwards(path: Path) -> None:
     if room == "__init__":
         return
     for other in imported_rooms(path):
-        assert other == room or LEVEL[other] > LEVEL[room], f"{room} imports {other}, which is above or beside it"
+        assert other == room or LEVEL[other] > LEVEL[room], (
+            f"{room} imports {other}, which is above or beside it"
+        )
 
 
 def test_no_concrete_backend_is_imported_outside_the_workshop() -> None:
@@ -65,7 +67,9 @@ def test_no_concrete_backend_is_imported_outside_the_workshop() -> None:
         if room_of(path) in ("backends", "api", "bench"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("toolhone.backends"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "toolhone.backends"
+            ):
                 assert node.module == "toolhone.backends.base", f"{path} imports {node.module}"
 
 

@@ -15,7 +15,12 @@ NESTED = {
     "properties": {
         "order": {
             "type": "object",
-            "properties": {"items": {"type": "array", "items": {"type": "object", "properties": {"sku": {"type": "string"}}}}},
+            "properties": {
+                "items": {
+                    "type": "array",
+                    "items": {"type": "object", "properties": {"sku": {"type": "string"}}},
+                }
+            },
             "required": ["items"],
         }
     },
@@ -51,12 +56,19 @@ def book(
 
 def test_openai_and_bare_tool_objects_are_the_same_tool() -> None:
     bare = {"name": "shop", "description": "Buy.", "parameters": NESTED}
-    assert Tool.of(bare) == Tool.of({"type": "function", "function": bare}) == Tool("shop", "Buy.", NESTED)
+    assert (
+        Tool.of(bare)
+        == Tool.of({"type": "function", "function": bare})
+        == Tool("shop", "Buy.", NESTED)
+    )
     assert Tool.of(Tool.of(bare).to_dict()) == Tool.of(bare)
 
 
 def test_a_nested_schema_is_kept_whole() -> None:
-    assert Tool.of({"name": "shop", "parameters": NESTED}).to_dict()["function"]["parameters"] == NESTED
+    assert (
+        Tool.of({"name": "shop", "parameters": NESTED}).to_dict()["function"]["parameters"]
+        == NESTED
+    )
 
 
 def test_a_function_with_hints_and_docstring_becomes_a_tool() -> None:
@@ -66,10 +78,18 @@ def test_a_function_with_hints_and_docstring_becomes_a_tool() -> None:
     assert properties["city"] == {"type": "string", "description": "where to stay"}
     assert properties["nights"] == {"type": "integer", "description": "how many"}
     assert properties["when"] == {"type": "string", "description": "an ISO date"}
-    assert properties["room"] == {"type": "string", "enum": ["single", "double"], "default": "single"}
+    assert properties["room"] == {
+        "type": "string",
+        "enum": ["single", "double"],
+        "default": "single",
+    }
     assert tool.parameters["required"] == ["city", "nights", "when"]
-    assert tool.problems({"city": "Oslo", "nights": 2, "when": "2026-01-01", "at": {"x": 1.5}}) == []
-    assert tool.problems({"city": "Oslo", "nights": 2, "when": "2026-01-01", "at": {"y": 1.5}}) != []
+    assert (
+        tool.problems({"city": "Oslo", "nights": 2, "when": "2026-01-01", "at": {"x": 1.5}}) == []
+    )
+    assert (
+        tool.problems({"city": "Oslo", "nights": 2, "when": "2026-01-01", "at": {"y": 1.5}}) != []
+    )
 
 
 def test_a_function_that_no_model_could_call_is_refused_by_name() -> None:
@@ -81,9 +101,14 @@ def test_a_function_that_no_model_could_call_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({}, "'order' is a required property"), ({"order": {"items": [{"sku": 5}]}}, "order.items.0.sku: 5 is not of type 'string'")],
+    [
+        ({}, "'order' is a required property"),
+        ({"order": {"items": [{"sku": 5}]}}, "order.items.0.sku: 5 is not of type 'string'"),
+    ],
 )
-def test_problems_say_where_arguments_break_the_schema(arguments: dict[str, object], said: str) -> None:
+def test_problems_say_where_arguments_break_the_schema(
+    arguments: dict[str, object], said: str
+) -> None:
     assert any(said in problem for problem in Tool("shop", "", NESTED).problems(arguments))
 
 
@@ -92,7 +117,11 @@ def test_problems_say_where_arguments_break_the_schema(arguments: dict[str, obje
     [
         {"name": "f", "arguments": {"a": [1, {"b": None}]}},
         {"name": "f", "arguments": '{"a": [1, {"b": null}]}'},
-        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1, {"b": null}]}'}},
+        {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "f", "arguments": '{"a": [1, {"b": null}]}'},
+        },
         {"name": "f", "parameters": {"a": [1, {"b": None}]}},
     ],
 )
@@ -108,7 +137,9 @@ def test_arguments_are_a_mapping_whatever_the_form_on_disk(source: dict[str, obj
         ({"arguments": {}}, "needs a 'name'"),
     ],
 )
-def test_a_call_that_cannot_be_read_is_refused_in_one_sentence(source: dict[str, object], said: str) -> None:
+def test_a_call_that_cannot_be_read_is_refused_in_one_sentence(
+    source: dict[str, object], said: str
+) -> None:
     with pytest.raises(DataError, match=said):
         ToolCall.from_dict(source)
 
@@ -122,7 +153,9 @@ def test_a_conversation_on_disk_comes_back_equal() -> None:
         Message("tool", "done", tool_call_id="c1", name="shop"),
         Message("assistant", "Bought."),
     )
-    conversation = Conversation(messages, (Tool("shop", "Buy.", NESTED), Tool.of(book)), "7", "made")
+    conversation = Conversation(
+        messages, (Tool("shop", "Buy.", NESTED), Tool.of(book)), "7", "made"
+    )
     back = Conversation.from_dict(json.loads(json.dumps(conversation.to_dict())))
     assert back == conversation
     assert [call.id for call in back.messages[2].tool_calls] == ["c1", None]
@@ -139,23 +172,38 @@ def test_a_conversation_on_disk_comes_back_equal() -> None:
         ({"tools": "[{"}, "'tools' is a string but not JSON"),
     ],
 )
-def test_a_broken_conversation_is_refused_in_one_sentence(change: dict[str, object], said: str) -> None:
-    good = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "tools": []}
+def test_a_broken_conversation_is_refused_in_one_sentence(
+    change: dict[str, object], said: str
+) -> None:
+    good = {
+        "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+        "tools": [],
+    }
     Conversation.from_dict(good)
     with pytest.raises(DataError, match=said):
         Conversation.from_dict({**good, **change})
 
 
 EXPECTS: list[dict[str, object]] = [
-    {"calls": [{"name": "f", "arguments": {"a": 1}, "accept": {"a": [2]}, "optional": ["b"]}], "order": "strict"},
+    {
+        "calls": [{"name": "f", "arguments": {"a": 1}, "accept": {"a": [2]}, "optional": ["b"]}],
+        "order": "strict",
+    },
     {"calls": [{"name": "f", "arguments": {}}], "order": "any", "answer": "4"},
     {"no_call": True},
     {"answer": "42"},
     {"state": {"door": "open"}},
     {"any_call": True},
-    {"calls": [{"name": "f", "any_arguments": True}, {"name": "g", "arguments": {}}], "order": "any"},
+    {
+        "calls": [{"name": "f", "any_arguments": True}, {"name": "g", "arguments": {}}],
+        "order": "any",
+    },
     {"answer": "7", "alternatives": [{"answer": "seven"}, {"answer": "VII"}]},
-    {"calls": [{"name": "f", "arguments": {}}], "order": "any", "alternatives": [{"no_call": True}, {"any_call": True}]},
+    {
+        "calls": [{"name": "f", "arguments": {}}],
+        "order": "any",
+        "alternatives": [{"no_call": True}, {"any_call": True}],
+    },
 ]
 
 
@@ -171,7 +219,12 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
         "source": "s",
     }
     assert Task.from_dict(single).to_dict() == single
-    turns = {**single, "turns": [single["messages"], single["messages"]], "expect": [expect, expect], "world": {"name": "w"}}
+    turns = {
+        **single,
+        "turns": [single["messages"], single["messages"]],
+        "expect": [expect, expect],
+        "world": {"name": "w"},
+    }
     del turns["messages"]
     assert Task.from_dict(turns).to_dict() == turns
 
@@ -189,13 +242,31 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
         ({"calls": [{"name": "f"}], "order": "some"}, "must be 'any' or 'strict'"),
         ({"calls": [{"name": "f"}], "any_call": True}, "both 'calls' and 'any_call'"),
         ({"no_call": True, "any_call": True}, "both 'no_call' and 'any_call'"),
-        ({"calls": [{"name": "f", "any_arguments": "all"}]}, "'any_arguments' must be true or false, got 'all'"),
-        ({"calls": [{"name": "f", "any_arguments": True, "arguments": {"a": 1}}]}, "'any_arguments' and says which ones"),
-        ({"calls": [{"name": "f", "any_arguments": True, "optional": ["a"]}]}, "'any_arguments' and says which ones"),
-        ({"answer": "7", "alternatives": {"answer": "seven"}}, "'expect.alternatives' must be a list"),
+        (
+            {"calls": [{"name": "f", "any_arguments": "all"}]},
+            "'any_arguments' must be true or false, got 'all'",
+        ),
+        (
+            {"calls": [{"name": "f", "any_arguments": True, "arguments": {"a": 1}}]},
+            "'any_arguments' and says which ones",
+        ),
+        (
+            {"calls": [{"name": "f", "any_arguments": True, "optional": ["a"]}]},
+            "'any_arguments' and says which ones",
+        ),
+        (
+            {"answer": "7", "alternatives": {"answer": "seven"}},
+            "'expect.alternatives' must be a list",
+        ),
         ({"answer": "7", "alternatives": ["seven"]}, "must be an object"),
-        ({"answer": "7", "alternatives": [{"answer": "8", "alternatives": [{"answer": "9"}]}]}, "write them into one list"),
-        ({"answer": "7", "alternatives": [{"no_call": True}]}, "speaks of answer, one of its 'alternatives' of calls"),
+        (
+            {"answer": "7", "alternatives": [{"answer": "8", "alternatives": [{"answer": "9"}]}]},
+            "write them into one list",
+        ),
+        (
+            {"answer": "7", "alternatives": [{"no_call": True}]},
+            "speaks of answer, one of its 'alternatives' of calls",
+        ),
         (
             {"any_call": True, "alternatives": [{"any_call": True, "answer": "7"}]},
             "of calls and answer; all must speak of the same",
@@ -208,7 +279,9 @@ def test_an_expectation_that_means_nothing_is_refused(expect: dict[str, object],
 
 
 def test_an_expectation_says_what_it_wants_and_what_it_speaks_of() -> None:
-    either = Expect.from_dict({"any_call": True, "answer": "7", "alternatives": [{"no_call": True, "answer": "7"}]})
+    either = Expect.from_dict(
+        {"any_call": True, "answer": "7", "alternatives": [{"no_call": True, "answer": "7"}]}
+    )
     assert either.choices == (Expect(any_call=True, answer="7"), Expect(no_call=True, answer="7"))
     assert [choice.wanted for choice in either.choices] == [(ANY_CALL,), ()]
     assert either.speaks_of == ("calls", "answer")

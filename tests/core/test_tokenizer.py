@@ -10,7 +10,13 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, O
 from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from support.dialect_models import CHATML_ADDED, CHATML_TOKENS, metaspace_tokenizer, random_text, small_tokenizer
+from support.dialect_models import (
+    CHATML_ADDED,
+    CHATML_TOKENS,
+    metaspace_tokenizer,
+    random_text,
+    small_tokenizer,
+)
 from toolhone.dialects.base import Span
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin
@@ -29,13 +35,21 @@ def control_ids(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
     return [texts[index] for index in ids if index in texts]
 
 
-def test_control_text_becomes_control_tokens_and_other_text_does_not(tokenizer: TextTokenizer) -> None:
+def test_control_text_becomes_control_tokens_and_other_text_does_not(
+    tokenizer: TextTokenizer,
+) -> None:
     text = "a<|im_end|>b <tool_call></tool_call>"
-    assert control_ids(tokenizer, tokenizer.encode(text, control=True)) == ["<|im_end|>", "<tool_call>", "</tool_call>"]
+    assert control_ids(tokenizer, tokenizer.encode(text, control=True)) == [
+        "<|im_end|>",
+        "<tool_call>",
+        "</tool_call>",
+    ]
     assert control_ids(tokenizer, tokenizer.encode(text, control=False)) == []
 
 
-def test_any_text_comes_back_exactly_and_never_holds_a_control_token_by_itself(tokenizer: TextTokenizer) -> None:
+def test_any_text_comes_back_exactly_and_never_holds_a_control_token_by_itself(
+    tokenizer: TextTokenizer,
+) -> None:
     rng = random.Random(0)
     for _ in range(500):
         text = random_text(rng, rng.randrange(40))
@@ -44,16 +58,22 @@ def test_any_text_comes_back_exactly_and_never_holds_a_control_token_by_itself(t
         assert control_ids(tokenizer, ids) == []
 
 
-def test_data_cannot_complete_a_control_token_begun_by_the_template_nor_begin_one(tokenizer: TextTokenizer) -> None:
+def test_data_cannot_complete_a_control_token_begun_by_the_template_nor_begin_one(
+    tokenizer: TextTokenizer,
+) -> None:
     for pieces in (("<|im", "_end|>"), ("<|im_end", "|>"), ("<", "|im_end|>")):
         for control in ((True, False), (False, True)):
-            row = tokenizer.encode_spans([Span(text, control=flag) for text, flag in zip(pieces, control, strict=True)])
+            row = tokenizer.encode_spans(
+                [Span(text, control=flag) for text, flag in zip(pieces, control, strict=True)]
+            )
             assert control_ids(tokenizer, row.tokens.tolist()) == []
             assert tokenizer.decode(row.tokens.tolist()) == "<|im_end|>"
 
 
 def test_control_marks_beside_data_stay_control_tokens(tokenizer: TextTokenizer) -> None:
-    row = tokenizer.encode_spans([Span("<|im_start|>"), Span("<|im_end|>", control=False), Span("<|im_end|>")])
+    row = tokenizer.encode_spans(
+        [Span("<|im_start|>"), Span("<|im_end|>", control=False), Span("<|im_end|>")]
+    )
     assert control_ids(tokenizer, row.tokens.tolist()) == ["<|im_start|>", "<|im_end|>"]
     assert row.tokens[-1] == tokenizer.control_id("<|im_end|>")
 
@@ -63,12 +83,18 @@ def test_text_without_a_forbidden_mark_is_encoded_in_one_piece(tokenizer: TextTo
     assert tokenizer.encode_spans(spans).tokens.tolist() == tokenizer.encode("users and tools")
 
 
-@pytest.mark.parametrize("trick", ["＜|im_end|＞", "<｜im_end｜>", "\uff1c|\uff49m_end|>", "<|ⅰm_end|>"])
+@pytest.mark.parametrize(
+    "trick", ["＜|im_end|＞", "<｜im_end｜>", "\uff1c|\uff49m_end|>", "<|ⅰm_end|>"]
+)
 def test_look_alikes_that_a_normaliser_folds_are_no_control_tokens(trick: str) -> None:
     backend = small_tokenizer(normalizer=normalizers.NFKC()).wrapped.backend_tokenizer
     backend.add_special_tokens([AddedToken("<|im_end|>", special=True, normalized=True)])
-    folding = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>"))
-    assert control_ids(folding, folding.encode(trick, control=True)) == ["<|im_end|>"], "the trick must be one"
+    folding = TextTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    )
+    assert control_ids(folding, folding.encode(trick, control=True)) == ["<|im_end|>"], (
+        "the trick must be one"
+    )
     assert control_ids(folding, folding.encode(f"x {trick} y", control=False)) == []
 
 
@@ -76,7 +102,9 @@ def test_a_token_that_swallows_white_space_of_the_data_stays_a_control_token() -
     backend = small_tokenizer().wrapped.backend_tokenizer
     backend.add_special_tokens([AddedToken("<|turn|>", special=True, lstrip=True, rstrip=True)])
     greedy = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
-    row = greedy.encode_spans([Span("a  ", control=False), Span("<|turn|>"), Span("  b", control=False)])
+    row = greedy.encode_spans(
+        [Span("a  ", control=False), Span("<|turn|>"), Span("  b", control=False)]
+    )
     assert control_ids(greedy, row.tokens.tolist()) == ["<|turn|>"]
     assert control_ids(greedy, greedy.encode("a  <|turn|>  b")) == []
 
@@ -86,8 +114,14 @@ def test_added_words_and_white_space_are_no_control_tokens() -> None:
     assert set(words.control_texts) == {*CHATML_TOKENS, "<tool_call>"}
 
 
-def test_the_mask_is_that_of_the_trained_spans_and_entry_0_is_never_trained(tokenizer: TextTokenizer) -> None:
-    spans = [Span("abc", Origin.PROMPT), Span("hello<|im_end|>", Origin.SAMPLED, trained=True), Span("\nx", Origin.TOOL)]
+def test_the_mask_is_that_of_the_trained_spans_and_entry_0_is_never_trained(
+    tokenizer: TextTokenizer,
+) -> None:
+    spans = [
+        Span("abc", Origin.PROMPT),
+        Span("hello<|im_end|>", Origin.SAMPLED, trained=True),
+        Span("\nx", Origin.TOOL),
+    ]
     row = tokenizer.encode_spans(spans)
     said = tokenizer.encode("hello<|im_end|>", control=True)
     assert row.tokens[row.mask].tolist() == said
@@ -98,16 +132,29 @@ def test_the_mask_is_that_of_the_trained_spans_and_entry_0_is_never_trained(toke
 
 
 def test_a_turn_is_cut_off_from_its_surroundings(tokenizer: TextTokenizer) -> None:
-    together = tokenizer.encode_spans([Span("calcul"), Span("ator", Origin.SAMPLED, trained=True), Span("s")])
-    assert together.tokens.tolist() == [*tokenizer.encode("calcul"), *tokenizer.encode("ator"), *tokenizer.encode("s")]
+    together = tokenizer.encode_spans(
+        [Span("calcul"), Span("ator", Origin.SAMPLED, trained=True), Span("s")]
+    )
+    assert together.tokens.tolist() == [
+        *tokenizer.encode("calcul"),
+        *tokenizer.encode("ator"),
+        *tokenizer.encode("s"),
+    ]
     assert tokenizer.encode("calculators") != together.tokens.tolist()
 
 
 @pytest.mark.parametrize("scheme", ["first", "always"])
 def test_a_tokenizer_that_puts_a_space_in_front_does_so_only_at_the_start(scheme: str) -> None:
     spaced = metaspace_tokenizer(scheme)
-    assert spaced.decode(spaced.encode("hello")) != "hello", "this tokenizer must be one that puts something in front"
-    spans = [Span("system"), Span("user", Origin.SAMPLED, trained=True), Span("tool"), Span("four</s>", control=False)]
+    assert spaced.decode(spaced.encode("hello")) != "hello", (
+        "this tokenizer must be one that puts something in front"
+    )
+    spans = [
+        Span("system"),
+        Span("user", Origin.SAMPLED, trained=True),
+        Span("tool"),
+        Span("four</s>", control=False),
+    ]
     row = spaced.encode_spans(spans)
     assert spaced.decode(row.tokens.tolist()).strip() == "systemusertoolfour</s>"
     assert spaced.decode(row.tokens[row.mask].tolist()) == "user"
@@ -144,10 +191,13 @@ def test_half_a_surrogate_pair_is_a_data_error(tokenizer: TextTokenizer) -> None
 
 def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelError, match=r"no tokenizer can be loaded from .*: the folder holds no tokenizer\.json; save the model"
+        ModelError,
+        match=r"no tokenizer can be loaded from .*: the folder holds no tokenizer\.json; save the model",
     ):
         TextTokenizer.load(tmp_path)
-    with pytest.raises(ModelError, match=r"no tokenizer can be loaded from .*missing': there is no such folder"):
+    with pytest.raises(
+        ModelError, match=r"no tokenizer can be loaded from .*missing': there is no such folder"
+    ):
         TextTokenizer.load(tmp_path / "missing")
     small_tokenizer().save(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
@@ -158,12 +208,23 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        (LocalEntryNotFoundError("no"), "no such model here, and the hub was not reached; give a folder, or download it first"),
-        (OfflineModeIsEnabled("no"), "no such model here, and the hub was not reached; give a folder, or download it first"),
-        (HFValidationError("no"), "there is no such folder, and it is no name of the hub; give a folder"),
+        (
+            LocalEntryNotFoundError("no"),
+            "no such model here, and the hub was not reached; give a folder, or download it first",
+        ),
+        (
+            OfflineModeIsEnabled("no"),
+            "no such model here, and the hub was not reached; give a folder, or download it first",
+        ),
+        (
+            HFValidationError("no"),
+            "there is no such folder, and it is no name of the hub; give a folder",
+        ),
     ],
 )
-def test_a_model_that_is_not_here_is_said_in_our_own_words(monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str) -> None:
+def test_a_model_that_is_not_here_is_said_in_our_own_words(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("We couldn't connect\nCheck your connection") from cause
 
@@ -179,4 +240,8 @@ def test_a_saved_tokenizer_is_loaded_with_its_template_and_the_same_ids(tmp_path
     text = "calculator <tool_call> é"
     assert after.encode(text, control=True) == before.encode(text, control=True)
     assert after.wrapped.chat_template == "{{ messages[0].content }}"
-    assert (after.vocab_size, after.eos_id, after.pad_id) == (before.vocab_size, before.eos_id, before.pad_id)
+    assert (after.vocab_size, after.eos_id, after.pad_id) == (
+        before.vocab_size,
+        before.eos_id,
+        before.pad_id,
+    )

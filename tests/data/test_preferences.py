@@ -14,64 +14,80 @@ import pytest
 
 from conftest import SHARED
 from support.dialect_models import LLAMA_LIKE, QWEN_LIKE, THINKING, llama_tokenizer, small_tokenizer
-from toolhone.training.preference_pairs import Pairing, is_right
 from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason
 from toolhone.config.experiment import experiment_of
-from toolhone.data.negatives import CORRUPTIONS, corrupted, written
-from toolhone.sources.files import read_preferences, write_jsonl
-from toolhone.data.dataset import Materials, gather
+from toolhone.config.sections import Experiment
+from toolhone.data.dataset import Dataset, load_data
+from toolhone.data.negatives import CORRUPTIONS, corrupt, written
 from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import (
-    Decision,
-    Kind,
-    Pair,
+    AssistantTurn,
+    PairKind,
     Preference,
+    PreferencePair,
     Sampled,
     against_samples,
     among_samples,
-    decisions_of,
+    assistant_turns,
     pairs_of,
 )
-from toolhone.sources.pair_files import Reason, holds_pairs, read_pairs
 from toolhone.data.templates import Templates
-from toolhone.dialects.base import Dialect, Problem
+from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, DialectError, RunError
-from toolhone.runs.progress import Silent
 from toolhone.rows import Origin, Row
+from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
-from toolhone.config.sections import Experiment
+from toolhone.sources.files import read_preferences, write_jsonl
+from toolhone.sources.pair_files import Reason, holds_pairs, read_pairs
 from toolhone.tokenizer import TextTokenizer
+from toolhone.training.preference_pairs import PairSource, is_right
 
 TOOLS = (
     Tool(
         "book",
         "Books.",
-        {"type": "object", "properties": {"city": {"type": "string"}, "nights": {"type": "integer"}}, "required": ["city"]},
+        {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "nights": {"type": "integer"}},
+            "required": ["city"],
+        },
     ),
     Tool(
         "rate",
         "Rates.",
-        {"type": "object", "properties": {"scale": {"type": "string", "enum": ["low", "high"]}}, "required": ["scale"]},
+        {
+            "type": "object",
+            "properties": {"scale": {"type": "string", "enum": ["low", "high"]}},
+            "required": ["scale"],
+        },
     ),
 )
 CALL = Message("assistant", None, tool_calls=(ToolCall("book", {"city": "Oslo", "nights": 2}),))
 TALKS = [
     Conversation((Message("user", "Two nights in Oslo"), CALL), TOOLS, "one"),
     Conversation(
-        (Message("user", "Rate it high"), Message("assistant", None, tool_calls=(ToolCall("rate", {"scale": "high"}),))),
+        (
+            Message("user", "Rate it high"),
+            Message("assistant", None, tool_calls=(ToolCall("rate", {"scale": "high"}),)),
+        ),
         TOOLS,
         "two",
     ),
-    Conversation((Message("user", "Hello"), Message("assistant", "Hello, what shall I do?")), TOOLS, "three"),
+    Conversation(
+        (Message("user", "Hello"), Message("assistant", "Hello, what shall I do?")), TOOLS, "three"
+    ),
     Conversation(
         (
             Message("user", "One night in Bergen and a low rate"),
             Message(
                 "assistant",
                 None,
-                tool_calls=(ToolCall("book", {"city": "Bergen", "nights": 1}), ToolCall("rate", {"scale": "low"})),
+                tool_calls=(
+                    ToolCall("book", {"city": "Bergen", "nights": 1}),
+                    ToolCall("rate", {"scale": "low"}),
+                ),
             ),
             Message("tool", "booked"),
             Message("tool", "rated"),
@@ -83,20 +99,24 @@ TALKS = [
 ]
 QWEN = small_tokenizer(QWEN_LIKE)
 DIALECT = open_dialect(QWEN)
-PREFERENCE = Preference(TALKS[0].messages[:1], (CALL,), (Message("assistant", "No."),), TOOLS, "p", "mine")
+PREFERENCE = Preference(
+    TALKS[0].messages[:1], (CALL,), (Message("assistant", "No."),), TOOLS, "p", "mine"
+)
 
 
-def only(kind: Kind, talk: Conversation = TALKS[0], seed: int = 0) -> Message:
+def only(kind: PairKind, talk: Conversation = TALKS[0], seed: int = 0) -> Message:
     """The rejected reply of the first decision of a talk, with one mistake of this kind."""
-    (decision, *_) = decisions_of([talk])
-    (pair,) = corrupted([decision], DIALECT, seed, kinds=[kind]).pairs
+    (decision, *_) = assistant_turns([talk])
+    (pair,) = corrupt([decision], DIALECT, seed, kinds=[kind]).pairs
     assert pair.kind is kind
     assert pair.preference.chosen == (decision.gold,)
     return pair.preference.rejected[0]
 
 
-def rows_of(preference: Preference, dialect: Dialect = DIALECT, tokenizer: TextTokenizer = QWEN) -> tuple[Row, Row]:
-    chosen, rejected = pair_rows([Pair(preference)], dialect, tokenizer, 0).rows
+def rows_of(
+    preference: Preference, dialect: Dialect = DIALECT, tokenizer: TextTokenizer = QWEN
+) -> tuple[Row, Row]:
+    chosen, rejected = pair_rows([PreferencePair(preference)], dialect, tokenizer, 0).rows
     return chosen, rejected
 
 
@@ -127,7 +147,9 @@ def test_a_preference_is_read_and_written_in_one_form() -> None:
         ),
     ],
 )
-def test_a_preference_that_is_none_is_refused_with_its_place(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+def test_a_preference_that_is_none_is_refused_with_its_place(
+    change: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
     path = tmp_path / "pairs.jsonl"
     write_jsonl(path, [PREFERENCE.to_dict(), {**PREFERENCE.to_dict(), **change}])
     with pytest.raises(DataError, match=rf"line 2: .*{sentence}"):
@@ -142,101 +164,116 @@ def read_preferences_of(path: Path, count: int) -> list[Preference]:
 
 
 def test_decisions_are_the_calls_and_the_replies_right_after_a_user() -> None:
-    found = decisions_of(TALKS)
+    found = assistant_turns(TALKS)
     assert [decision.task.id for decision in found] == ["one#1", "two#1", "three#1", "four#1"]
     assert found[3].gold == TALKS[3].messages[1]
 
 
 def test_a_wrong_tool_is_another_one_on_offer() -> None:
-    (call,) = only(Kind.WRONG_TOOL).tool_calls
+    (call,) = only(PairKind.WRONG_TOOL).tool_calls
     assert call.name == "rate"
     assert not TOOLS[1].problems(call.arguments)
 
 
 def test_a_wrong_argument_is_one_value_of_the_same_type() -> None:
     for seed in range(8):
-        (call,) = only(Kind.WRONG_ARGUMENT, seed=seed).tool_calls
+        (call,) = only(PairKind.WRONG_ARGUMENT, seed=seed).tool_calls
         gold = {"city": "Oslo", "nights": 2}
         assert set(call.arguments) == set(gold)
         assert sum(call.arguments[name] != gold[name] for name in gold) == 1
         assert not TOOLS[0].problems(call.arguments)
-    assert only(Kind.WRONG_ARGUMENT, TALKS[1]).tool_calls == (ToolCall("rate", {"scale": "low"}),)
+    assert only(PairKind.WRONG_ARGUMENT, TALKS[1]).tool_calls == (
+        ToolCall("rate", {"scale": "low"}),
+    )
 
 
 def test_a_wrong_argument_is_what_other_rows_have_there_where_they_have_something() -> None:
     talks = [TALKS[0], replace(TALKS[0], messages=(TALKS[0].messages[0], _booking("Bergen", 5)))]
-    pairs = corrupted(decisions_of(talks), DIALECT, 0, kinds=[Kind.WRONG_ARGUMENT]).pairs
+    pairs = corrupt(assistant_turns(talks), DIALECT, 0, kinds=[PairKind.WRONG_ARGUMENT]).pairs
     values = [dict(pair.preference.rejected[0].tool_calls[0].arguments) for pair in pairs]
     assert values[0] in ({"city": "Bergen", "nights": 2}, {"city": "Oslo", "nights": 5})
 
 
 def test_an_argument_that_cannot_be_made_wrong_gives_no_pair() -> None:
     far = replace(
-        TALKS[0], messages=(TALKS[0].messages[0], Message("assistant", None, tool_calls=(ToolCall("book", {"city": 1e300}),)))
+        TALKS[0],
+        messages=(
+            TALKS[0].messages[0],
+            Message("assistant", None, tool_calls=(ToolCall("book", {"city": 1e300}),)),
+        ),
     )
-    assert not corrupted(decisions_of([far]), DIALECT, 0, kinds=[Kind.WRONG_ARGUMENT]).pairs
+    assert not corrupt(assistant_turns([far]), DIALECT, 0, kinds=[PairKind.WRONG_ARGUMENT]).pairs
 
 
 def _booking(city: str, nights: int) -> Message:
-    return Message("assistant", None, tool_calls=(ToolCall("book", {"city": city, "nights": nights}),))
+    return Message(
+        "assistant", None, tool_calls=(ToolCall("book", {"city": city, "nights": nights}),)
+    )
 
 
 def test_a_missing_argument_is_a_required_one_where_there_is_one() -> None:
     for seed in range(8):
-        assert only(Kind.MISSING_ARGUMENT, seed=seed).tool_calls == (ToolCall("book", {"nights": 2}),)
+        assert only(PairKind.MISSING_ARGUMENT, seed=seed).tool_calls == (
+            ToolCall("book", {"nights": 2}),
+        )
 
 
 def test_a_missing_call_is_one_of_several_or_words_in_place_of_the_only_one() -> None:
-    assert len(only(Kind.MISSING_CALL, TALKS[3]).tool_calls) == 1
-    words = only(Kind.MISSING_CALL)
+    assert len(only(PairKind.MISSING_CALL, TALKS[3]).tool_calls) == 1
+    words = only(PairKind.MISSING_CALL)
     assert words.content
     assert not words.tool_calls
 
 
 def test_a_needless_call_stands_in_place_of_words_or_beside_the_wanted_calls() -> None:
-    (call,) = only(Kind.NEEDLESS_CALL, TALKS[2]).tool_calls
+    (call,) = only(PairKind.NEEDLESS_CALL, TALKS[2]).tool_calls
     assert call.name in ("book", "rate")
-    assert [call.name for call in only(Kind.NEEDLESS_CALL).tool_calls] == ["book", "rate"]
+    assert [call.name for call in only(PairKind.NEEDLESS_CALL).tool_calls] == ["book", "rate"]
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_malformed_reply_is_raw_text_that_the_dialect_cannot_read(seed: int) -> None:
-    (decision, *_) = decisions_of(TALKS)
-    (pair,) = corrupted([decision], DIALECT, seed, kinds=[Kind.MALFORMED]).pairs
+    (decision, *_) = assistant_turns(TALKS)
+    (pair,) = corrupt([decision], DIALECT, seed, kinds=[PairKind.MALFORMED]).pairs
     assert pair.preference.raw
     text = pair.preference.rejected[0].content or ""
-    assert DIALECT.parse(text, TOOLS).problem is not Problem.NONE
+    assert DIALECT.parse(text, TOOLS).problem is not ParseProblem.NONE
     assert text != written(decision, DIALECT)
 
 
 def test_text_that_is_still_read_after_something_was_taken_out_is_not_called_malformed() -> None:
     talk = replace(TALKS[0], messages=(TALKS[0].messages[0], _booking("(a) [b] {c} 'd' : e", 2)))
     for seed in range(40):
-        for pair in corrupted(decisions_of([talk]), DIALECT, seed, kinds=[Kind.MALFORMED]).pairs:
-            assert DIALECT.parse(pair.preference.rejected[0].content or "", TOOLS).problem is not Problem.NONE
+        for pair in corrupt(
+            assistant_turns([talk]), DIALECT, seed, kinds=[PairKind.MALFORMED]
+        ).pairs:
+            assert (
+                DIALECT.parse(pair.preference.rejected[0].content or "", TOOLS).problem
+                is not ParseProblem.NONE
+            )
 
 
 def test_mistakes_are_counted_by_kind_and_what_has_none_is_counted_too() -> None:
-    decisions = decisions_of(TALKS)
-    made = corrupted(decisions, DIALECT, 3, each=2)
+    decisions = assistant_turns(TALKS)
+    made = corrupt(decisions, DIALECT, 3, each=2)
     assert Counter(pair.kind.value for pair in made.pairs) == made.report["kinds"]
     per_decision = Counter(pair.preference.id.partition("/")[0] for pair in made.pairs)
     assert per_decision == {"one#1": 2, "two#1": 2, "three#1": 1, "four#1": 2}
-    none = corrupted(decisions, DIALECT, 3, kinds=[Kind.MISSING_CALL])
+    none = corrupt(decisions, DIALECT, 3, kinds=[PairKind.MISSING_CALL])
     assert sum(none.report["without_pair"].values()) == 1
     assert len(none.pairs) + 1 == none.report["decisions"] == 4
 
 
 def test_the_same_seed_makes_the_same_mistakes_and_another_one_others() -> None:
-    decisions = decisions_of(Templates(0).conversations(30))
-    first, again, other = (corrupted(decisions, DIALECT, seed).pairs for seed in (1, 1, 2))
+    decisions = assistant_turns(Templates(0).conversations(30))
+    first, again, other = (corrupt(decisions, DIALECT, seed).pairs for seed in (1, 1, 2))
     assert first == again
     assert first != other
     assert {pair.kind for pair in first} == set(CORRUPTIONS)
 
 
 def test_no_mistake_says_what_gold_says() -> None:
-    for pair in corrupted(decisions_of(Templates(0).conversations(150)), DIALECT, 0, each=6).pairs:
+    for pair in corrupt(assistant_turns(Templates(0).conversations(150)), DIALECT, 0, each=6).pairs:
         assert pair.preference.rejected != pair.preference.chosen, pair
     assert pair_rows([], DIALECT, QWEN, 0).report["pairs"] == 0
 
@@ -246,14 +283,23 @@ def sampled(tokens: tuple[int, ...], text: str, right: bool) -> Sampled:
 
 
 def test_own_wrong_samples_stand_against_gold_the_most_frequent_first() -> None:
-    decisions = decisions_of(TALKS)
-    right, wrong, rare = sampled((5, 2), "a", True), sampled((6, 2), "b", False), sampled((7, 2), "c", False)
-    made = against_samples(decisions, [[right, rare, wrong, wrong], [right], [rare, wrong, rare], []], each=1)
+    decisions = assistant_turns(TALKS)
+    right, wrong, rare = (
+        sampled((5, 2), "a", True),
+        sampled((6, 2), "b", False),
+        sampled((7, 2), "c", False),
+    )
+    made = against_samples(
+        decisions, [[right, rare, wrong, wrong], [right], [rare, wrong, rare], []], each=1
+    )
     assert [(pair.preference.id, pair.tokens) for pair in made.pairs] == [
         ("one#1/own_sample", (6, 2)),
         ("three#1/own_sample", (7, 2)),
     ]
-    assert all(pair.preference.raw and pair.preference.rejected[0].content in ("b", "c") for pair in made.pairs)
+    assert all(
+        pair.preference.raw and pair.preference.rejected[0].content in ("b", "c")
+        for pair in made.pairs
+    )
     assert made.report == {
         "decisions": 4,
         "samples": 8,
@@ -264,36 +310,66 @@ def test_own_wrong_samples_stand_against_gold_the_most_frequent_first() -> None:
 
 
 def test_ranked_samples_need_a_right_and_a_wrong_one_and_never_show_gold() -> None:
-    tasks = [decision.task for decision in decisions_of(TALKS)]
+    tasks = [decision.task for decision in assistant_turns(TALKS)]
     right, other = sampled((5, 2), "a", True), sampled((8, 2), "d", True)
     wrong, rare = sampled((6, 2), "b", False), sampled((7, 2), "c", False)
     made = among_samples(tasks, [[wrong, other, right, rare, right, wrong], [right], [wrong], []])
-    assert [(pair.preference.chosen, pair.tokens) for pair in made.pairs] == [((right.message,), (6, 2))]
+    assert [(pair.preference.chosen, pair.tokens) for pair in made.pairs] == [
+        ((right.message,), (6, 2))
+    ]
     assert made.pairs[0].preference.prompt == tasks[0].messages
-    assert made.report["without_pair"] == {"every sample is right": 1, "no sample is right": 1, "the prompt leaves no room": 1}
+    assert made.report["without_pair"] == {
+        "every sample is right": 1,
+        "no sample is right": 1,
+        "the prompt leaves no room": 1,
+    }
     blank = among_samples(tasks[:1], [[right, sampled((9, 2), "", False)]])
     assert blank.report["without_pair"] == {"no wrong sample has any text": 1}
-    assert [pair.tokens for pair in among_samples(tasks[:1], [[wrong, wrong, rare, right]], each=2).pairs] == [(6, 2), (7, 2)]
+    assert [
+        pair.tokens
+        for pair in among_samples(tasks[:1], [[wrong, wrong, rare, right]], each=2).pairs
+    ] == [(6, 2), (7, 2)]
 
 
 @pytest.mark.parametrize(
     ("text", "stop", "right"),
     [
-        ('<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>', StopReason.STOP, True),
-        ('<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>', StopReason.LENGTH, False),
-        ('<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":3}}</tool_call>', StopReason.STOP, False),
-        ('<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}</tool_call>', StopReason.STOP, False),
+        (
+            '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>',
+            StopReason.STOP,
+            True,
+        ),
+        (
+            '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>',
+            StopReason.LENGTH,
+            False,
+        ),
+        (
+            '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":3}}</tool_call>',
+            StopReason.STOP,
+            False,
+        ),
+        (
+            '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}</tool_call>',
+            StopReason.STOP,
+            False,
+        ),
         ("Fine.", StopReason.STOP, False),
     ],
 )
-def test_a_turn_is_right_when_it_is_exactly_what_is_wanted(text: str, stop: StopReason, right: bool) -> None:
-    (decision, *_) = decisions_of(TALKS)
+def test_a_turn_is_right_when_it_is_exactly_what_is_wanted(
+    text: str, stop: StopReason, right: bool
+) -> None:
+    (decision, *_) = assistant_turns(TALKS)
     read = DIALECT.parse(text, TOOLS)
-    assert is_right(Turn(read.to_message(), text, read.problem, stop_reason=stop), decision.task) is right
+    assert (
+        is_right(Turn(read.to_message(), text, read.problem, stop_reason=stop), decision.task)
+        is right
+    )
 
 
 def test_words_are_right_where_no_call_is_wanted_unless_they_are_blank() -> None:
-    task = decisions_of([TALKS[2]])[0].task
+    task = assistant_turns([TALKS[2]])[0].task
     assert is_right(Turn(Message("assistant", "Hm."), "Hm."), task)
     assert not is_right(Turn(Message("assistant", " "), " "), task)
     assert not is_right(Turn(CALL, ""), task)
@@ -325,7 +401,11 @@ TURNS = Preference(
         Message("user", "Then Rome"),
     ),
     (_booking("Rome", 2), Message("tool", "booked, <tool_call>"), Message("assistant", "Booked.")),
-    (_booking("Rome", 2), Message("tool", "booked, <tool_call>"), Message("assistant", "It did not work.")),
+    (
+        _booking("Rome", 2),
+        Message("tool", "booked, <tool_call>"),
+        Message("assistant", "It did not work."),
+    ),
     TOOLS,
     "turns",
 )
@@ -351,8 +431,12 @@ def test_tokens_of_tools_and_of_earlier_turns_are_never_trained() -> None:
         assert row.mask[-1]
 
 
-@pytest.mark.parametrize(("template", "kept"), [(QWEN_LIKE, False), (THINKING, False), (THINKING, True)])
-def test_a_pair_of_one_turn_stands_behind_the_ids_that_a_policy_would_be_asked_with(template: str, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("template", "kept"), [(QWEN_LIKE, False), (THINKING, False), (THINKING, True)]
+)
+def test_a_pair_of_one_turn_stands_behind_the_ids_that_a_policy_would_be_asked_with(
+    template: str, kept: bool
+) -> None:
     tokenizer = small_tokenizer(template)
     dialect = open_dialect(tokenizer, kept=kept)
     pair = replace(TURNS, chosen=TURNS.chosen[:1], rejected=(Message("assistant", "No."),))
@@ -360,17 +444,27 @@ def test_a_pair_of_one_turn_stands_behind_the_ids_that_a_policy_would_be_asked_w
     begin = int(np.flatnonzero(chosen.mask)[0])
     assert rejected.tokens[:begin].tolist() == chosen.tokens[:begin].tolist()
     if not kept:
-        assert tuple(chosen.tokens[:begin].tolist()) == policy(dialect, tokenizer).open(pair.prompt, TOOLS).tokens
+        assert (
+            tuple(chosen.tokens[:begin].tolist())
+            == policy(dialect, tokenizer).open(pair.prompt, TOOLS).tokens
+        )
     assert "No." in trained(rejected, tokenizer)
     assert "It is full." not in trained(chosen, tokenizer)
 
 
 def test_several_turns_need_a_template_that_keeps_them_or_the_history_kept() -> None:
     tokenizer = small_tokenizer(THINKING)
-    with pytest.raises(DialectError, match=r"pair 'turns', chosen: it has 2 turns .* use model.history=kept, or pairs of one turn"):
+    with pytest.raises(
+        DialectError,
+        match=r"pair 'turns', chosen: it has 2 turns .* use model.history=kept, or pairs of one turn",
+    ):
         rows_of(TURNS, open_dialect(tokenizer), tokenizer)
     chosen, rejected = rows_of(TURNS, open_dialect(tokenizer, kept=True), tokenizer)
-    assert trained(chosen, tokenizer).count("<|im_end|>") == trained(rejected, tokenizer).count("<|im_end|>") == 2
+    assert (
+        trained(chosen, tokenizer).count("<|im_end|>")
+        == trained(rejected, tokenizer).count("<|im_end|>")
+        == 2
+    )
     for row in (chosen, rejected):
         only_the_assistant_is_trained(row)
 
@@ -382,7 +476,11 @@ def test_a_raw_reply_is_encoded_with_its_marks_and_gets_the_stop_mark_of_the_cho
     assert trained(rejected) == text + "<|im_end|>"
     assert int(rejected.tokens[rejected.mask][0]) == QWEN.control_id("<tool_call>")
     tokenizer = llama_tokenizer(LLAMA_LIKE)
-    chosen, rejected = rows_of(replace(raw, rejected=(Message("assistant", '{"name": '),)), open_dialect(tokenizer), tokenizer)
+    chosen, rejected = rows_of(
+        replace(raw, rejected=(Message("assistant", '{"name": '),)),
+        open_dialect(tokenizer),
+        tokenizer,
+    )
     assert trained(chosen, tokenizer).endswith("<|eom|>")
     assert trained(rejected, tokenizer) == '{"name": <|eom|>'
     with pytest.raises(DialectError, match=r"pair 'p', rejected: its raw text holds the stop mark"):
@@ -392,12 +490,15 @@ def test_a_raw_reply_is_encoded_with_its_marks_and_gets_the_stop_mark_of_the_cho
 def test_a_sampled_reply_keeps_its_ids() -> None:
     ids = (*QWEN.encode("N"), *QWEN.encode("o"), *QWEN.encode("."), *QWEN.stop_ids(DIALECT.stop))
     raw = replace(PREFERENCE, raw=True)
-    _, rejected = pair_rows([Pair(raw, Kind.OWN_SAMPLE, ids)], DIALECT, QWEN, 0).rows
+    _, rejected = pair_rows([PreferencePair(raw, PairKind.OWN_SAMPLE, ids)], DIALECT, QWEN, 0).rows
     assert tuple(rejected.tokens[rejected.mask].tolist()) == ids
 
 
 def test_pairs_that_are_identical_once_written_are_refused_with_a_count() -> None:
-    written_alike = replace(PREFERENCE, rejected=(replace(CALL, content="", tool_calls=(replace(CALL.tool_calls[0], id="x"),)),))
+    written_alike = replace(
+        PREFERENCE,
+        rejected=(replace(CALL, content="", tool_calls=(replace(CALL.tool_calls[0], id="x"),)),),
+    )
     assert written_alike != PREFERENCE
     made = pair_rows(pairs_of([PREFERENCE, written_alike, PREFERENCE]), DIALECT, QWEN, 0)
     assert (made.report["pairs"], made.report["identical"], len(made.rows)) == (2, 1, 4)
@@ -414,21 +515,36 @@ def test_a_pair_with_one_side_too_long_is_dropped_whole_and_counted() -> None:
     assert made.report["kinds"] == {"file": 1}
 
 
-def test_what_a_dialect_cannot_write_is_counted_where_it_was_made_and_refused_where_it_came_from_a_file() -> None:
+def test_what_a_dialect_cannot_write_is_counted_where_it_was_made_and_refused_where_it_came_from_a_file() -> (
+    None
+):
     tokenizer = llama_tokenizer(LLAMA_LIKE)  # only one call at once
     dialect = open_dialect(tokenizer)
-    two = replace(PREFERENCE, rejected=(replace(CALL, tool_calls=(*CALL.tool_calls, ToolCall("rate", {"scale": "low"}))),))
-    made = pair_rows([Pair(two, Kind.NEEDLESS_CALL), Pair(PREFERENCE)], dialect, tokenizer, 0)
+    two = replace(
+        PREFERENCE,
+        rejected=(
+            replace(CALL, tool_calls=(*CALL.tool_calls, ToolCall("rate", {"scale": "low"}))),
+        ),
+    )
+    made = pair_rows(
+        [PreferencePair(two, PairKind.NEEDLESS_CALL), PreferencePair(PREFERENCE)],
+        dialect,
+        tokenizer,
+        0,
+    )
     assert (made.report["pairs"], made.report["unwritable"]) == (1, 1)
     with pytest.raises(DialectError, match=r"pair 'p', rejected: .*only one call at once"):
-        pair_rows([Pair(two)], dialect, tokenizer, 0)
+        pair_rows([PreferencePair(two)], dialect, tokenizer, 0)
 
 
 def share(**change: Any) -> dict[str, Any]:
     tools = json.dumps([tool.to_dict()["function"] for tool in TOOLS])
     row = {
         "conversations": [{"from": "human", "value": "Two nights in Oslo"}],
-        "chosen": {"from": "function_call", "value": '{"name": "book", "arguments": {"city": "Oslo", "nights": 2}}'},
+        "chosen": {
+            "from": "function_call",
+            "value": '{"name": "book", "arguments": {"city": "Oslo", "nights": 2}}',
+        },
         "rejected": {"from": "gpt", "value": "No."},
         "tools": tools,
         "system": "Brief.",
@@ -439,7 +555,9 @@ def share(**change: Any) -> dict[str, Any]:
 def test_pairs_of_llama_factory_are_read_with_their_calls(tmp_path: Path) -> None:
     rows = [
         share(),
-        share(rejected={"from": "function_call", "value": '{"name": "book", "arguments": {"city": '}),
+        share(
+            rejected={"from": "function_call", "value": '{"name": "book", "arguments": {"city": '}
+        ),
         share(rejected=share()["chosen"]),
         share(chosen={"from": "gpt", "value": ""}),
         share(chosen={"from": "function_call", "value": '{"name": "cook", "arguments": {}}'}),
@@ -456,7 +574,12 @@ def test_pairs_of_llama_factory_are_read_with_their_calls(tmp_path: Path) -> Non
     assert (first.rejected, first.raw) == ((Message("assistant", "No."),), False)
     assert second.raw
     assert loaded.read == len(rows) == len(loaded.preferences) + loaded.skipped.total()
-    assert loaded.skipped[Reason.SAME] == loaded.skipped[Reason.NO_TOOLS] == loaded.skipped[Reason.NO_PROMPT] == 1
+    assert (
+        loaded.skipped[Reason.SAME]
+        == loaded.skipped[Reason.NO_TOOLS]
+        == loaded.skipped[Reason.NO_PROMPT]
+        == 1
+    )
     assert loaded.skipped[Reason.NO_PAIR] == 2
     assert "line 3" in loaded.examples[Reason.SAME]
     assert loaded.summary().startswith("kept 2 of 8 rows; skipped 6: 2 not a pair")
@@ -482,31 +605,40 @@ def test_the_demonstration_file_of_llama_factory_gives_a_pair_for_every_row() ->
 
 
 def plan(**data: Any) -> Experiment:
-    return experiment_of({"data": data, "training": {"method": "dpo"}}, "the test", tell=lambda _: None)
+    return experiment_of(
+        {"data": data, "training": {"method": "dpo"}}, "the test", tell=lambda _: None
+    )
 
 
 def test_a_file_of_pairs_is_split_by_its_prompts_and_gives_tasks(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    pairs = corrupted(decisions_of(Templates(0).conversations(40)), DIALECT, 0, each=2).pairs
+    pairs = corrupt(assistant_turns(Templates(0).conversations(40)), DIALECT, 0, each=2).pairs
     write_jsonl(path, [pair.to_dict() for pair in pairs])
-    materials = gather(plan(path=str(path)))
-    assert len(materials.pairs) + len(materials.held_out_pairs) == materials.report["kept"] == len(pairs)
-    assert [talk.id for talk in materials.held_out] == [pair.id for pair in materials.held_out_pairs]
+    materials = load_data(plan(path=str(path)))
+    assert (
+        len(materials.pairs) + len(materials.held_out_pairs)
+        == materials.report["kept"]
+        == len(pairs)
+    )
+    assert [talk.id for talk in materials.held_out] == [
+        pair.id for pair in materials.held_out_pairs
+    ]
     prompts = [
-        {json.dumps([m.to_dict() for m in pair.prompt]) for pair in part} for part in (materials.pairs, materials.held_out_pairs)
+        {json.dumps([m.to_dict() for m in pair.prompt]) for pair in part}
+        for part in (materials.pairs, materials.held_out_pairs)
     ]
     assert not prompts[0] & prompts[1]
     assert materials.tasks
     assert "pairs of" in materials.summary()
-    other = gather(plan(path=str(path), validation=str(path), max_samples=5))
+    other = load_data(plan(path=str(path), validation=str(path), max_samples=5))
     assert (len(other.pairs), len(other.held_out_pairs)) == (5, len(pairs))
 
 
 def test_preferences_file_without_pairs_is_refused(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "talks.jsonl", [talk.to_dict() for talk in TALKS])
     with pytest.raises(DataError, match="no row gives a pair to train on; kept 0 of 4 rows"):
-        gather(plan(path=str(tmp_path / "talks.jsonl"), preferences="file"))
-    assert not gather(plan(path=str(tmp_path / "talks.jsonl"))).pairs
+        load_data(plan(path=str(tmp_path / "talks.jsonl"), preferences="file"))
+    assert not load_data(plan(path=str(tmp_path / "talks.jsonl"))).pairs
 
 
 class Says:
@@ -519,7 +651,10 @@ class Says:
     def sample(self, prompts: Any, params: SamplingParams, keys: Any = None) -> list[list[Sample]]:
         self.keys += keys
         stop = [QWEN.stop_ids(DIALECT.stop)[0]]
-        said = [Sample([*QWEN.encode(text, control=True), *stop], [], StopReason.STOP) for text in self.texts]
+        said = [
+            Sample([*QWEN.encode(text, control=True), *stop], [], StopReason.STOP)
+            for text in self.texts
+        ]
         return [said[: params.num_samples] for _ in prompts]
 
 
@@ -529,12 +664,16 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
 ) -> None:
     monkeypatch.setattr("toolhone.training.preference_pairs.AT_ONCE", at_once)
     experiment = experiment_of(
-        {"data": {"preferences": "own_samples"}, "training": {"method": "dpo", "rl": {"group_size": 3}}}, "the test"
+        {
+            "data": {"preferences": "own_samples"},
+            "training": {"method": "dpo", "rl": {"group_size": 3}},
+        },
+        "the test",
     )
-    pairing = Pairing(experiment, DIALECT, QWEN, 1000, 0, Silent())
+    pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
     gold = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
     sampler = Says("Hm.", gold, gold)
-    ready = pairing.made(Materials(TALKS[:2], TALKS[2:3], []), cast(Sampler, sampler))
+    ready = pairing.made(Dataset(TALKS[:2], TALKS[2:3], []), cast(Sampler, sampler))
     assert sampler.keys == [0, 1, 0]
     assert [pair.preference.rejected[0].content for pair in ready.pairs] == ["Hm.", gold]
     assert ready.report["train"]["samples"] == 6
@@ -542,7 +681,9 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
     assert [pair.preference.rejected[0].content for pair in ready.held_out_pairs] == [gold]
     pairing.keep(ready, tmp_path)
     again = pairing.kept(tmp_path)
-    assert [row.tokens.tolist() for row in again.rows] == [row.tokens.tolist() for row in ready.rows]
+    assert [row.tokens.tolist() for row in again.rows] == [
+        row.tokens.tolist() for row in ready.rows
+    ]
     assert again.pairs == ready.pairs
     assert len(read_preferences(tmp_path / "pairs.jsonl")) == 3
     (tmp_path / "pairs.jsonl").unlink()
@@ -552,31 +693,37 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
 
 def test_ranked_pairs_come_from_tasks_and_the_right_side_is_what_the_model_said() -> None:
     experiment = experiment_of(
-        {"data": {"preferences": "own_ranked"}, "training": {"method": "dpo", "rl": {"group_size": 2}}}, "the test"
+        {
+            "data": {"preferences": "own_ranked"},
+            "training": {"method": "dpo", "rl": {"group_size": 2}},
+        },
+        "the test",
     )
-    pairing = Pairing(experiment, DIALECT, QWEN, 1000, 0, Silent())
-    tasks = [decision.task for decision in decisions_of(TALKS)]
+    pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
+    tasks = [decision.task for decision in assistant_turns(TALKS)]
     said = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
-    ready = pairing.made(Materials([], [], tasks[:1]), cast(Sampler, Says(said, "Hm.")), tasks)
-    assert [(pair.preference.chosen[0].tool_calls, pair.preference.rejected[0].content) for pair in ready.pairs] == [
-        (CALL.tool_calls, "Hm."),
-        ((), said),
-    ]
+    ready = pairing.made(Dataset([], [], tasks[:1]), cast(Sampler, Says(said, "Hm.")), tasks)
+    assert [
+        (pair.preference.chosen[0].tool_calls, pair.preference.rejected[0].content)
+        for pair in ready.pairs
+    ] == [(CALL.tool_calls, "Hm."), ((), said)]
     assert trained(ready.rows[0]) == f"{said}<|im_end|>"
     assert len(ready.held_out_pairs) == 1
     assert ready.report["train"]["tasks_without_calls_to_judge"] == 0
 
 
 def test_a_summary_says_what_there_is_and_what_was_lost() -> None:
-    pairing = Pairing(plan(), DIALECT, QWEN, 1000, 0, Silent())
-    ready = pairing.made(Materials(TALKS, TALKS[2:3], []), cast(Sampler, None))
-    assert ready.summary().startswith("pairs: 4 to train on (2 malformed, 1 needless_call, 1 wrong_argument), 1 held out")
+    pairing = PairSource(plan(), DIALECT, QWEN, 1000, 0, SilentProgress())
+    ready = pairing.made(Dataset(TALKS, TALKS[2:3], []), cast(Sampler, None))
+    assert ready.summary().startswith(
+        "pairs: 4 to train on (2 malformed, 1 needless_call, 1 wrong_argument), 1 held out"
+    )
     with pytest.raises(DataError, match="there is no pair to train on"):
-        pairing.made(Materials([replace(TALKS[2], tools=())], [], []), cast(Sampler, None))
+        pairing.made(Dataset([replace(TALKS[2], tools=())], [], []), cast(Sampler, None))
 
 
 def test_a_decision_is_against_something_after_the_same_prompt() -> None:
-    decision = Decision(decisions_of(TALKS)[0].task, CALL)
-    pair = decision.against(Kind.WRONG_TOOL, [Message("assistant", "x")])
+    decision = AssistantTurn(assistant_turns(TALKS)[0].task, CALL)
+    pair = decision.against(PairKind.WRONG_TOOL, [Message("assistant", "x")])
     assert (pair.preference.prompt, pair.preference.tools) == (TALKS[0].messages[:1], TOOLS)
-    assert Pair.from_dict(json.loads(json.dumps(pair.to_dict()))) == pair
+    assert PreferencePair.from_dict(json.loads(json.dumps(pair.to_dict()))) == pair

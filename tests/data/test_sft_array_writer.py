@@ -14,12 +14,21 @@ import pytest
 from conftest import SHARED
 from support.shape_rows import SFT, counted, only, same_again, save
 from toolhone.cli.main import main
-from toolhone.sources.word_problems import compose, unexplained
-from toolhone.data.sft_array_writer import NO_MARK, NOT_COMPOSED, REPEATED, UNEXPLAINED, SftRows, apportioned, read_shares, write_array
-from toolhone.sources import Loaded, open_source
-from toolhone.sources.sft_array import Note, Reason, as_number
+from toolhone.data.sft_array_writer import (
+    NO_MARK,
+    NOT_COMPOSED,
+    REPEATED,
+    UNEXPLAINED,
+    SftRows,
+    apportioned,
+    read_shares,
+    write_array,
+)
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Expect, ExpectedCall
+from toolhone.sources import Loaded, open_source
+from toolhone.sources.sft_array import Note, Reason, as_number
+from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.builtin import calculator, python
 
 CALC: dict[str, Any] = {
@@ -51,9 +60,13 @@ def array(path: Path, *rows: Any) -> Path:
 
 
 def test_each_category_becomes_a_conversation_with_both_tools_on_offer(tmp_path: Path) -> None:
-    loaded = open_source(array(tmp_path / "s.json", CALC, {**CODE, "id": "a2"}, {**SFT, "id": "a3"}))
+    loaded = open_source(
+        array(tmp_path / "s.json", CALC, {**CODE, "id": "a2"}, {**SFT, "id": "a3"})
+    )
     assert (len(loaded.conversations), loaded.skipped.total(), loaded.noted.total()) == (3, 0, 0)
-    assert {tuple(tool.name for tool in talk.tools) for talk in loaded.conversations} == {("calculator", "python")}
+    assert {tuple(tool.name for tool in talk.tools) for talk in loaded.conversations} == {
+        ("calculator", "python")
+    }
     called = [talk.messages[1].tool_calls for talk in loaded.conversations]
     assert [(call.name, call.arguments) for calls in called for call in calls] == [
         ("calculator", CALC["tool_args"]),
@@ -74,7 +87,11 @@ def test_each_category_becomes_a_conversation_with_both_tools_on_offer(tmp_path:
     ("changes", "reason", "detail"),
     [
         ({"prompt": " "}, Reason.NOT_THIS_FORMAT, "wanted a text in 'prompt'"),
-        ({"category": "weather"}, Reason.NOT_THIS_FORMAT, "known: calculator, python_exec, no_tool"),
+        (
+            {"category": "weather"},
+            Reason.NOT_THIS_FORMAT,
+            "known: calculator, python_exec, no_tool",
+        ),
         ({"expected_answer": [72]}, Reason.NOT_THIS_FORMAT, "expected_answer must be"),
         ({"metadata": {"tolerance": -1}}, Reason.NOT_THIS_FORMAT, "metadata.tolerance"),
         ({"metadata": {"tolerance": True}}, Reason.NOT_THIS_FORMAT, "metadata.tolerance"),
@@ -83,21 +100,39 @@ def test_each_category_becomes_a_conversation_with_both_tools_on_offer(tmp_path:
         ({"tool": "python"}, Reason.CATEGORY, "tool 'python'"),
         ({"tool": None}, Reason.CATEGORY, "tool None"),
         ({"category": "python_exec"}, Reason.CATEGORY, "category 'python_exec'"),
-        ({"category": "no_tool", "tool_needed": False, "tool": None}, Reason.ARGUMENTS, "no tool, but tool_args"),
+        (
+            {"category": "no_tool", "tool_needed": False, "tool": None},
+            Reason.ARGUMENTS,
+            "no tool, but tool_args",
+        ),
         ({"tool_args": None}, Reason.ARGUMENTS, "wanted {'expression': a text}, got None"),
         ({"tool_args": {"code": "1"}}, Reason.ARGUMENTS, "wanted {'expression'"),
         ({"tool_args": {"expression": "1", "code": "1"}}, Reason.ARGUMENTS, "wanted {'expression'"),
         ({"tool_args": {"expression": " "}}, Reason.ARGUMENTS, "wanted {'expression'"),
         ({"tool_args": {"expression": "48 plus"}}, Reason.NO_VALUE, "48 plus"),
-        ({"tool_args": {"expression": "48*2"}}, Reason.WRONG_VALUE, "'48*2' gives 96, expected is 72"),
+        (
+            {"tool_args": {"expression": "48*2"}},
+            Reason.WRONG_VALUE,
+            "'48*2' gives 96, expected is 72",
+        ),
         ({"expected_answer": "1,072"}, Reason.WRONG_VALUE, "gives 72, expected is 1,072"),
-        ({"expected_answer": "72.02", "metadata": {"tolerance": 0.01}}, Reason.WRONG_VALUE, "gives 72"),
+        (
+            {"expected_answer": "72.02", "metadata": {"tolerance": 0.01}},
+            Reason.WRONG_VALUE,
+            "gives 72",
+        ),
         ({**CODE, "tool_args": {"code": "print('"}}, Reason.NOT_PYTHON, "print("),
         ({**CODE, "expected_answer": "0 x"}, Reason.WRONG_OUTPUT, "expected is '0 x'"),
     ],
 )
-def test_a_row_that_contradicts_itself_is_counted(tmp_path: Path, changes: Any, reason: str, detail: str) -> None:
-    counted(open_source(array(tmp_path / "s.json", CALC, {**CALC, **changes}), "sft_array"), reason, detail)
+def test_a_row_that_contradicts_itself_is_counted(
+    tmp_path: Path, changes: Any, reason: str, detail: str
+) -> None:
+    counted(
+        open_source(array(tmp_path / "s.json", CALC, {**CALC, **changes}), "sft_array"),
+        reason,
+        detail,
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +157,10 @@ def test_a_row_that_agrees_with_itself_is_kept(tmp_path: Path, changes: Any) -> 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tool_args": {"code": "import numpy\nprint(numpy.zeros(2))"}, "expected_answer": "[0. 0.]"},
+        {
+            "tool_args": {"code": "import numpy\nprint(numpy.zeros(2))"},
+            "expected_answer": "[0. 0.]",
+        },
         {"expected_answer": None},
         {"expected_answer": "x" * 1001},
     ],
@@ -141,7 +179,9 @@ def test_a_row_without_tool_and_answer_is_only_a_task(tmp_path: Path) -> None:
 
 
 def test_numbers_are_told_from_texts() -> None:
-    assert [as_number(text) for text in ("1,072", "$18", "-.5", "3.", "18%", "1,07", "", "nan", "1e5")] == [
+    assert [
+        as_number(text) for text in ("1,072", "$18", "-.5", "3.", "18%", "1,07", "", "nan", "1e5")
+    ] == [
         *(Decimal(1072), Decimal(18), Decimal("-0.5"), Decimal(3)),
         *(None, None, None, None, None),
     ]
@@ -183,7 +223,9 @@ def test_results_are_replaced_by_what_gave_them(steps: Any, question: str, expre
         ("3.5*2", "5 hours, 3 of them", [Decimal("3.5")]),
     ],
 )
-def test_a_number_that_the_question_does_not_give_is_found(expression: str, question: str, missing: list[Any]) -> None:
+def test_a_number_that_the_question_does_not_give_is_found(
+    expression: str, question: str, missing: list[Any]
+) -> None:
     assert unexplained(expression, question) == missing
 
 
@@ -195,11 +237,20 @@ def problem(question: str, answer: str) -> dict[str, str]:
 
 
 GSM = [
-    problem("Natalia sold 48 clips in April and half as many in May. How many?", "<<48/2=24>>\n<<48+24=72>>\n#### 72"),
-    problem("Weng earns $12 an hour. She worked 50 minutes. How much?", "<<12/60=0.2>>\n<<0.2*50=10>>\n#### 10"),
+    problem(
+        "Natalia sold 48 clips in April and half as many in May. How many?",
+        "<<48/2=24>>\n<<48+24=72>>\n#### 72",
+    ),
+    problem(
+        "Weng earns $12 an hour. She worked 50 minutes. How much?",
+        "<<12/60=0.2>>\n<<0.2*50=10>>\n#### 10",
+    ),
     problem("Betty has 5 boxes of 4 pens. How many pens?", "<<5*4=20>>\n#### 20"),
     problem("Betty has 5 boxes of 4 pens. How many pens?", "<<4*5=20>>\n#### 20"),
-    problem("Tom has 145 balls, twenty red and the rest blue but ten. How many blue?", "<<145-115=30>>\n#### 30"),
+    problem(
+        "Tom has 145 balls, twenty red and the rest blue but ten. How many blue?",
+        "<<145-115=30>>\n#### 30",
+    ),
     problem("A pie costs $3. How much are 10 pies and a cake of $5?", "<<3*10=30>>\n#### 35"),
     problem("How many days has a week?", "Seven.\n#### 7"),
 ]
@@ -242,31 +293,47 @@ def test_every_expected_answer_is_what_the_tool_gives(rows: list[dict[str, Any]]
 def test_question_and_arguments_come_from_the_same_draw(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         for text in (row["tool_args"] or {}).values():
-            fillers = [*re.findall(r"'(\w+)'", text), *re.findall(r"(?<!\w)\d+(?!\w)", re.sub(r"\[::-1\]|/ 100|\+ 1\)", "", text))]
+            fillers = [
+                *re.findall(r"'(\w+)'", text),
+                *re.findall(r"(?<!\w)\d+(?!\w)", re.sub(r"\[::-1\]|/ 100|\+ 1\)", "", text)),
+            ]
             assert fillers, text
             assert [filler for filler in fillers if filler not in row["prompt"]] == [], row
 
 
 def test_what_is_written_is_read_back_whole(written: Path, rows: list[dict[str, Any]]) -> None:
     loaded = open_source(written)
-    assert (len(loaded.conversations), loaded.skipped.total(), loaded.noted.total()) == (200, 0, 0), loaded.examples
+    assert (len(loaded.conversations), loaded.skipped.total(), loaded.noted.total()) == (
+        200,
+        0,
+        0,
+    ), loaded.examples
     for row, talk in zip(rows, loaded.conversations, strict=True):
         calls = talk.messages[1].tool_calls
         assert (talk.id, talk.messages[0].content) == (row["id"], row["prompt"])
-        assert [(call.name, call.arguments) for call in calls] == ([(row["tool"], row["tool_args"])] if row["tool"] else [])
+        assert [(call.name, call.arguments) for call in calls] == (
+            [(row["tool"], row["tool_args"])] if row["tool"] else []
+        )
 
 
 def test_a_seed_decides_everything(rows: list[dict[str, Any]], gsm: Path) -> None:
     assert SftRows(seed=1).rows(200, SHARES).rows == rows
     assert SftRows(seed=2).rows(200, SHARES).rows != rows
-    chosen = {tuple(row["id"] for row in SftRows(seed).rows(2, {"calculator": 1.0}, gsm).rows) for seed in range(8)}
+    chosen = {
+        tuple(row["id"] for row in SftRows(seed).rows(2, {"calculator": 1.0}, gsm).rows)
+        for seed in range(8)
+    }
     assert len(chosen) > 2
-    assert SftRows(5).rows(2, {"calculator": 1.0}, gsm) == SftRows(5).rows(2, {"calculator": 1.0}, gsm)
+    assert SftRows(5).rows(2, {"calculator": 1.0}, gsm) == SftRows(5).rows(
+        2, {"calculator": 1.0}, gsm
+    )
 
 
 def test_a_solution_becomes_one_expression_that_computes_the_answer(gsm: Path) -> None:
     made = SftRows().rows(3, {"calculator": 1.0}, gsm)
-    found = {row["id"]: (row["tool_args"]["expression"], row["expected_answer"]) for row in made.rows}
+    found = {
+        row["id"]: (row["tool_args"]["expression"], row["expected_answer"]) for row in made.rows
+    }
     assert found.pop("gsm8k-train-1") == ("48+(48/2)", "72")
     assert found.pop("gsm8k-train-2") == ("(12/60)*50", "10")
     assert found.popitem()[1][1] == "20"
@@ -274,7 +341,10 @@ def test_a_solution_becomes_one_expression_that_computes_the_answer(gsm: Path) -
 
 
 def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Path) -> None:
-    with pytest.raises(DataError, match=r"train\.jsonl: 3 rows can be used as calculator rows, but 4 are wanted; ask for fewer"):
+    with pytest.raises(
+        DataError,
+        match=r"train\.jsonl: 3 rows can be used as calculator rows, but 4 are wanted; ask for fewer",
+    ):
         SftRows().rows(4, {"calculator": 1.0}, gsm)
     tried = [SftRows(seed).rows(3, {"calculator": 1.0}, gsm).skipped for seed in range(20)]
     looked_at_all = {NOT_COMPOSED: 1, UNEXPLAINED: 1, REPEATED: 1, NO_MARK: 1}
@@ -283,15 +353,26 @@ def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Pa
 
 def test_rows_are_apportioned_by_largest_remainder() -> None:
     assert apportioned(10, SHARES) == {"calculator": 3, "python_exec": 2, "no_tool": 5}
-    assert apportioned(100, {"calculator": 0.29, "no_tool": 0.71}) == {"calculator": 29, "python_exec": 0, "no_tool": 71}
-    assert all(sum(apportioned(n, {"calculator": 1 / 3, "python_exec": 1 / 3, "no_tool": 1 / 3}).values()) == n for n in range(20))
+    assert apportioned(100, {"calculator": 0.29, "no_tool": 0.71}) == {
+        "calculator": 29,
+        "python_exec": 0,
+        "no_tool": 71,
+    }
+    assert all(
+        sum(apportioned(n, {"calculator": 1 / 3, "python_exec": 1 / 3, "no_tool": 1 / 3}).values())
+        == n
+        for n in range(20)
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("calculator=0.5", "must add up to 1, got 'calculator=0.5', which makes 0.5"),
-        ("calculater=1", r"unknown category 'calculater' \(did you mean 'calculator'\?\); known: calculator, python_exec, no_tool"),
+        (
+            "calculater=1",
+            r"unknown category 'calculater' \(did you mean 'calculator'\?\); known: calculator, python_exec, no_tool",
+        ),
         ("calculator=x", "needs one number between 0 and 1 for 'calculator', got 'calculator=x'"),
         ("calculator=0.5,calculator=0.5", "needs one number between 0 and 1 for 'calculator'"),
         ("calculator=-1,no_tool=2", "needs one number between 0 and 1"),
@@ -326,7 +407,9 @@ def test_data_build_writes_the_array_into_a_file_or_a_folder(
     assert (code, json.loads(out)) == (0, {str(tmp_path / "folder" / "sft_array.json"): 8})
     assert err.startswith("2 calculator, 2 python_exec, 4 no_tool")
     assert build(*common, "--out", tmp_path / "file.json")[0] == 0
-    assert (tmp_path / "file.json").read_bytes() == (tmp_path / "folder" / "sft_array.json").read_bytes()
+    assert (tmp_path / "file.json").read_bytes() == (
+        tmp_path / "folder" / "sft_array.json"
+    ).read_bytes()
     code, _, err = build("--gsm8k", gsm, "--out", tmp_path / "x")
     assert (code, "--gsm8k is for --shape sft-array" in err) == (2, True)
 
@@ -340,4 +423,6 @@ def test_most_published_solutions_become_one_expression() -> None:
     loaded: Loaded = open_source(path, "gsm8k")
     answers = {f"gsm8k-{task.id}": task.expect.answer for task in loaded.tasks}
     assert [row["id"] for row in made.rows if row["expected_answer"] != answers[row["id"]]] == []
-    assert [row["id"] for row in made.rows if unexplained(row["tool_args"]["expression"], row["prompt"])] == []
+    assert [
+        row["id"] for row in made.rows if unexplained(row["tool_args"]["expression"], row["prompt"])
+    ] == []

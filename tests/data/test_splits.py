@@ -13,8 +13,14 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Tool, ToolCall
 
 
-def row(question: str, tools: tuple[str, ...] = (), answer: str = "ok", identity: str = "") -> Conversation:
-    return Conversation((Message("user", question), Message("assistant", answer)), tuple(Tool(name) for name in tools), identity)
+def row(
+    question: str, tools: tuple[str, ...] = (), answer: str = "ok", identity: str = ""
+) -> Conversation:
+    return Conversation(
+        (Message("user", question), Message("assistant", answer)),
+        tuple(Tool(name) for name in tools),
+        identity,
+    )
 
 
 def rows(count: int) -> list[Conversation]:
@@ -33,7 +39,10 @@ def tool_names(part: list[Conversation]) -> set[str]:
 def test_the_fraction_is_met_in_expectation(fraction: float) -> None:
     count = 4000
     split = split_rows(rows(count), fraction)
-    assert abs(len(split.validation) - fraction * count) <= 4 * (count * fraction * (1 - fraction)) ** 0.5
+    assert (
+        abs(len(split.validation) - fraction * count)
+        <= 4 * (count * fraction * (1 - fraction)) ** 0.5
+    )
     assert len(split.train) + len(split.validation) == count
 
 
@@ -53,11 +62,16 @@ def test_each_part_keeps_the_order_of_the_file() -> None:
 
 
 def test_another_seed_gives_another_split() -> None:
-    assert questions(split_rows(rows(100), 0.5, seed=0).train) != questions(split_rows(rows(100), 0.5, seed=1).train)
+    assert questions(split_rows(rows(100), 0.5, seed=0).train) != questions(
+        split_rows(rows(100), 0.5, seed=1).train
+    )
 
 
 def test_rows_that_open_alike_stay_together() -> None:
-    twice = [row(f"question {number % 50}", ("a",), f"answer {number}", str(number)) for number in range(100)]
+    twice = [
+        row(f"question {number % 50}", ("a",), f"answer {number}", str(number))
+        for number in range(100)
+    ]
     split = split_rows(twice, 0.5)
     assert not questions(split.train) & questions(split.validation)
 
@@ -65,13 +79,21 @@ def test_rows_that_open_alike_stay_together() -> None:
 def test_tasks_fall_on_the_side_of_their_conversation() -> None:
     data = [
         Conversation(
-            (Message("user", f"q{n}"), Message("assistant", "a"), Message("user", "and?"), Message("assistant", "b")), id=str(n)
+            (
+                Message("user", f"q{n}"),
+                Message("assistant", "a"),
+                Message("user", "and?"),
+                Message("assistant", "b"),
+            ),
+            id=str(n),
         )
         for n in range(60)
     ]
     split = split_rows(data, 0.5)
     of_tasks = split_rows([task for item in data for task in tasks_of(item)], 0.5)
-    assert {task.id.partition("#")[0] for task in of_tasks.validation} == {item.id for item in split.validation}
+    assert {task.id.partition("#")[0] for task in of_tasks.validation} == {
+        item.id for item in split.validation
+    }
     assert len(of_tasks.validation) == 2 * len(split.validation)
 
 
@@ -86,12 +108,18 @@ def test_a_tiny_file_has_a_row_on_each_side() -> None:
 @pytest.mark.parametrize(
     ("data", "fraction", "expected"),
     [
-        ([row("a"), row("a", answer="no")], 0.5, "2 rows cannot be split: they open with the same messages"),
+        (
+            [row("a"), row("a", answer="no")],
+            0.5,
+            "2 rows cannot be split: they open with the same messages",
+        ),
         ([row("a")], 0.5, "1 rows cannot be split"),
         (rows(4), 1.5, "must be between 0 and 1, got 1.5"),
     ],
 )
-def test_a_split_that_cannot_be_is_one_sentence(data: list[Conversation], fraction: float, expected: str) -> None:
+def test_a_split_that_cannot_be_is_one_sentence(
+    data: list[Conversation], fraction: float, expected: str
+) -> None:
     for split in (split_rows, split_by_tools):
         with pytest.raises(DataError, match=expected):
             split(data, fraction)
@@ -126,7 +154,9 @@ def test_rows_that_open_alike_stay_together_when_tools_are_held_out() -> None:
 
 
 def test_one_tool_in_all_rows_cannot_be_held_out() -> None:
-    with pytest.raises(DataError, match="no tools can be held out: each of the 30 rows offers a tool"):
+    with pytest.raises(
+        DataError, match="no tools can be held out: each of the 30 rows offers a tool"
+    ):
         split_by_tools([row(f"q{n}", ("calculator",)) for n in range(30)], 0.1)
 
 
@@ -141,7 +171,11 @@ TOOLS = (Tool("weather"),)
 SYSTEM, ASK = Message("system", "be brief"), Message("user", "weather in Paris?")
 CALLING = Message("assistant", None, tool_calls=(CALL,))
 RESULT = Message("tool", "22", tool_call_id="c1")
-FINAL, THANKS, WELCOME = Message("assistant", "22 degrees"), Message("user", "thanks"), Message("assistant", "welcome")
+FINAL, THANKS, WELCOME = (
+    Message("assistant", "22 degrees"),
+    Message("user", "thanks"),
+    Message("assistant", "welcome"),
+)
 
 
 def test_each_decision_of_the_assistant_becomes_a_task_with_its_history() -> None:
@@ -156,13 +190,17 @@ def test_each_decision_of_the_assistant_becomes_a_task_with_its_history() -> Non
 
 def test_calls_after_results_and_several_calls_are_told_apart() -> None:
     twice = replace(CALLING, tool_calls=(CALL, CALL))
-    tasks = tasks_of(Conversation((ASK, twice, RESULT, RESULT, CALLING, RESULT, FINAL), TOOLS, "row"))
+    tasks = tasks_of(
+        Conversation((ASK, twice, RESULT, RESULT, CALLING, RESULT, FINAL), TOOLS, "row")
+    )
     assert [task.category for task in tasks] == ["several_calls", "later_call"]
     assert len(tasks[0].expect.calls or ()) == 2
 
 
 def test_a_given_category_is_carried_along() -> None:
-    assert [task.category for task in tasks_of(Conversation((ASK, CALLING), TOOLS, "row"), "travel")] == ["travel"]
+    assert [
+        task.category for task in tasks_of(Conversation((ASK, CALLING), TOOLS, "row"), "travel")
+    ] == ["travel"]
 
 
 def test_a_conversation_without_id_gives_tasks_with_stable_ids() -> None:

@@ -11,7 +11,7 @@ from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Task
 from toolhone.tools.builtin import BUILTIN
-from toolhone.tools.registry import Outcome, Registry
+from toolhone.tools.registry import Registry, ToolStatus
 
 MADE = Templates(seed=3)
 
@@ -31,11 +31,18 @@ def _text(task: Task) -> str:
 
 
 def _values(value: Json) -> list[str]:
-    return [text for part in value.values() for text in _values(part)] if isinstance(value, dict) else [str(value)]
+    return (
+        [text for part in value.values() for text in _values(part)]
+        if isinstance(value, dict)
+        else [str(value)]
+    )
 
 
 def test_there_are_hundreds_of_cores_in_three_disjoint_sets() -> None:
-    sets = {name: {core for intent in intents() for core in intent.cores[name]} for name in PHRASING_SETS}
+    sets = {
+        name: {core for intent in intents() for core in intent.cores[name]}
+        for name in PHRASING_SETS
+    }
     assert len(sets["train"]) >= 120
     assert min(len(cores) for cores in sets.values()) >= 60
 
@@ -55,7 +62,10 @@ def test_every_intent_can_be_asked_in_training() -> None:
 def test_no_real_filler_is_in_both_sets() -> None:
     pools = fillers()
     assert pools["train"].keys() == pools["held_out"].keys()
-    train, held_out = ({word.lower() for pool in pools[name].values() for word in pool} for name in ("train", "held_out"))
+    train, held_out = (
+        {word.lower() for pool in pools[name].values() for word in pool}
+        for name in ("train", "held_out")
+    )
     assert len(train) > 1000
     assert len(held_out) > 200
     assert not train & held_out
@@ -64,14 +74,20 @@ def test_no_real_filler_is_in_both_sets() -> None:
 def test_no_made_up_filler_or_number_is_in_both_sets() -> None:
     def drawn(filler_set: str) -> set[str]:
         fill = Fillers(filler_set, random.Random(0))
-        return {value for _ in range(1500) for value in fill.draw({"w": "word", "c": "city", "n": "number"}).values()}
+        return {
+            value
+            for _ in range(1500)
+            for value in fill.draw({"w": "word", "c": "city", "n": "number"}).values()
+        }
 
     train, held_out = drawn("train"), drawn("held_out")
     assert len(train) > 2000
     assert not train & held_out
 
 
-def test_no_held_out_argument_was_seen_in_training(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+def test_no_held_out_argument_was_seen_in_training(
+    rows: list[Conversation], tasks: dict[str, list[Task]]
+) -> None:
     names = ("city", "query")
     seen = {
         call.arguments[name]
@@ -81,7 +97,9 @@ def test_no_held_out_argument_was_seen_in_training(rows: list[Conversation], tas
         for name in names
         if name in call.arguments
     }
-    asked = [call.arguments for task in tasks["held_out_fillers"] for call in task.expect.calls or ()]
+    asked = [
+        call.arguments for task in tasks["held_out_fillers"] for call in task.expect.calls or ()
+    ]
     held_out = {arguments[name] for arguments in asked for name in names if name in arguments}
     assert len(seen) > 100
     assert len(held_out) > 50
@@ -102,7 +120,9 @@ def test_a_shorter_list_is_the_beginning_of_a_longer_one() -> None:
     assert MADE.tasks(40, "rl")[:15] == MADE.tasks(15, "rl")
 
 
-def test_tasks_take_the_categories_in_turn_and_conversations_by_their_shares(tasks: dict[str, list[Task]]) -> None:
+def test_tasks_take_the_categories_in_turn_and_conversations_by_their_shares(
+    tasks: dict[str, list[Task]],
+) -> None:
     for made in tasks.values():
         assert Counter(task.category for task in made) == dict.fromkeys(CATEGORIES, 20)
     assert SHARES.keys() == set(CATEGORIES)
@@ -113,15 +133,19 @@ def test_ids_are_unique(rows: list[Conversation], tasks: dict[str, list[Task]]) 
     assert len(ids) == len(set(ids))
 
 
-def test_every_call_fits_its_schema_and_runs(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
+def test_every_call_fits_its_schema_and_runs(
+    rows: list[Conversation], tasks: dict[str, list[Task]]
+) -> None:
     registry = Registry(BUILTIN)
     calls = [call for row in rows[:200] for message in row.messages for call in message.tool_calls]
-    expected = [call for made in tasks.values() for task in made[:70] for call in task.expect.calls or ()]
+    expected = [
+        call for made in tasks.values() for task in made[:70] for call in task.expect.calls or ()
+    ]
     by_name = {tool.name: tool for tool in MADE.tools}
     for call in (*calls, *expected):
         assert by_name[call.name].problems(call.arguments) == []
         if call.name in ("weather", "search"):
-            assert registry.run(call).outcome is Outcome.OK
+            assert registry.run(call).outcome is ToolStatus.OK
 
 
 def test_every_calculation_and_program_runs(tasks: dict[str, list[Task]]) -> None:
@@ -136,7 +160,7 @@ def test_every_calculation_and_program_runs(tasks: dict[str, list[Task]]) -> Non
     assert len(wanted) > 100
     for call in wanted:
         result = registry.run(call)
-        assert result.outcome is Outcome.OK, result
+        assert result.outcome is ToolStatus.OK, result
         assert result.content.strip()
 
 
@@ -158,16 +182,30 @@ def test_arguments_can_be_copied_from_the_conversation(tasks: dict[str, list[Tas
 
 
 def test_an_answered_conversation_carries_the_result(rows: list[Conversation]) -> None:
-    answered = [row for row in rows if row.messages[-1].content and len(row.messages) == 4 and row.messages[2].name == "calculator"]
+    answered = [
+        row
+        for row in rows
+        if row.messages[-1].content
+        and len(row.messages) == 4
+        and row.messages[2].name == "calculator"
+    ]
     assert len(answered) > 20
     for row in answered:
         assert str(row.messages[2].content) in str(row.messages[3].content)
 
 
-def test_multi_turn_tasks_hold_a_call_its_result_and_an_answer(tasks: dict[str, list[Task]]) -> None:
+def test_multi_turn_tasks_hold_a_call_its_result_and_an_answer(
+    tasks: dict[str, list[Task]],
+) -> None:
     for task in tasks["held_out_phrasings"]:
         if task.category == "multi_turn":
-            assert [m.role for m in task.messages] == ["user", "assistant", "tool", "assistant", "user"]
+            assert [m.role for m in task.messages] == [
+                "user",
+                "assistant",
+                "tool",
+                "assistant",
+                "user",
+            ]
 
 
 def test_an_unknown_split_is_refused_with_the_nearest_name() -> None:

@@ -11,13 +11,15 @@ from support.template_zoo import zoo_dialect, zoo_parameters, zoo_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import History
-from toolhone.dialects.probe.certificate import Verdict, Wanted, certify
-from toolhone.dialects.probe.prove import prove_native
+from toolhone.dialects.probe.certificate import CertificateVerdict, FormatRequest, certify
+from toolhone.dialects.probe.prove import prove_template
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 
-TOOLS = (Tool("f", "d", {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}}),)
+TOOLS = (
+    Tool("f", "d", {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}}),
+)
 THINKING = (
     Message("user", "First Question?"),
     Message("assistant", None, "Think one.", (ToolCall("f", {"a": "one7"}),)),
@@ -41,13 +43,15 @@ def test_every_turn_is_trained_behind_the_ids_that_opening_and_extending_a_promp
     tokenizer, found = zoo_dialect(name)
     if isinstance(found, str):
         return
-    dialect = prove_native(tokenizer, None, True) if kept else found
+    dialect = prove_template(tokenizer, None, True) if kept else found
     if kept and dialect.history is not History.KEPT:
         return
     try:
         rows = encode_rows(dialect.render(Conversation(talk, TOOLS)), dialect, tokenizer)
     except DialectError:
-        assert talk is THINKING, "plain calls and answers are written by every template that is certified"
+        assert talk is THINKING, (
+            "plain calls and answers are written by every template that is certified"
+        )
         return
     policy = TokenPolicy(cast(Sampler, None), dialect, tokenizer, SamplingParams(8))
     asked: Prompt | None = None
@@ -66,7 +70,14 @@ def test_every_turn_is_trained_behind_the_ids_that_opening_and_extending_a_promp
         end = next((place for place in range(len(opened), len(row)) if not mask[place]), len(row))
         turn = row[len(opened) : end]
         text = tokenizer.decode(opened)
-        for word in ("First Question?", "Result one.", "Second Question?", "Result two.", "one7", "Answer one."):
+        for word in (
+            "First Question?",
+            "Result one.",
+            "Second Question?",
+            "Result two.",
+            "one7",
+            "Answer one.",
+        ):
             shown = any(word in str(message) for message in talk[:index])
             assert text.count(word) == shown or (word == "Answer one." and kept), (word, text)
 
@@ -87,11 +98,23 @@ BASE = """\
 {% endif %}""".replace("SHOWN", "true")
 LOSSES = {
     "tool names only": ("{{ tool | tojson }}", "{{ tool.function.name }}"),
-    "no parameters": ("{{ tool | tojson }}", "{{ tool.function.name }}: {{ tool.function.description }}"),
-    "tools only without a system message": ("{% if tools %}", "{% if tools and messages[0].role != 'system' %}"),
-    "no system text beside tools": ("{% if messages[0].role == 'system' %}", "{% if messages[0].role == 'system' and not tools %}"),
+    "no parameters": (
+        "{{ tool | tojson }}",
+        "{{ tool.function.name }}: {{ tool.function.description }}",
+    ),
+    "tools only without a system message": (
+        "{% if tools %}",
+        "{% if tools and messages[0].role != 'system' %}",
+    ),
+    "no system text beside tools": (
+        "{% if messages[0].role == 'system' %}",
+        "{% if messages[0].role == 'system' and not tools %}",
+    ),
     "never a system text": ("{{ messages[0].content }}", ""),
-    "the first result only": ("{% elif m.role == 'tool' %}", "{% elif m.role == 'tool' and loop.previtem.role != 'tool' %}"),
+    "the first result only": (
+        "{% elif m.role == 'tool' %}",
+        "{% elif m.role == 'tool' and loop.previtem.role != 'tool' %}",
+    ),
     "results cut": ("tool\n{{ m.content }}", "tool\n{{ m.content[:40] }}"),
     "the last messages only": ("for m in messages", "for m in messages[-4:]"),
     "small letters": ("user\n{{ m.content }}", "user\n{{ m.content | lower }}"),
@@ -105,13 +128,15 @@ LOSSES = {
 
 
 def test_a_template_without_losses_is_certified_without_limits() -> None:
-    assert certify(zoo_tokenizer(BASE), Wanted())[1].verdict is Verdict.CERTIFIED
+    assert certify(zoo_tokenizer(BASE), FormatRequest())[1].verdict is CertificateVerdict.CERTIFIED
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_loss_at_the_prompt_is_certified_without_a_word(loss: str) -> None:
     template = BASE.replace(*LOSSES[loss])
     assert template != BASE
-    dialect, certificate = certify(zoo_tokenizer(template), Wanted())
-    assert certificate.verdict is (Verdict.REFUSED if dialect is None else Verdict.LIMITED)
+    dialect, certificate = certify(zoo_tokenizer(template), FormatRequest())
+    assert certificate.verdict is (
+        CertificateVerdict.REFUSED if dialect is None else CertificateVerdict.LIMITED
+    )
     assert certificate.limits or certificate.reason

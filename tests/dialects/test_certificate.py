@@ -10,61 +10,99 @@ import pytest
 from support.dialect_models import QWEN_LIKE, THINKING, llama_tokenizer, small_tokenizer
 from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.cli import main as cli
-from toolhone.dialects.probe.certificate import Certificate, Verdict, Wanted, certify, check_same, tokenizer_hash
-from toolhone.dialects.probe.facts import Finding, cures, examine
 from toolhone.dialects.chat_template.markup import TemplateMarkup
+from toolhone.dialects.probe.certificate import (
+    Certificate,
+    CertificateVerdict,
+    FormatRequest,
+    certify,
+    check_same,
+    tokenizer_hash,
+)
+from toolhone.dialects.probe.facts import TemplateFact, cures, examine
 from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
 
-QUICK = {"training": {"steps": 1, "lora": None, "batch_size": 2, "validate_every": 0}, "data": {"samples": 12}}
+QUICK = {
+    "training": {"steps": 1, "lora": None, "batch_size": 2, "validate_every": 0},
+    "data": {"samples": 12},
+}
 
 SMALL = {**QUICK, "tools": ["calculator"]}
 
 
-def found(tokenizer: TextTokenizer, probe: str) -> Finding:
+def found(tokenizer: TextTokenizer, probe: str) -> TemplateFact:
     return next(finding for finding in examine(TemplateMarkup(tokenizer)) if finding.probe == probe)
 
 
 def test_a_good_template_is_certified_without_limits_and_every_probe_has_a_finding() -> None:
-    dialect, certificate = certify(small_tokenizer(QWEN_LIKE), Wanted())
+    dialect, certificate = certify(small_tokenizer(QWEN_LIKE), FormatRequest())
     assert dialect is not None
-    assert (certificate.verdict, certificate.limits, certificate.reason) == (Verdict.CERTIFIED, (), "")
+    assert (certificate.verdict, certificate.limits, certificate.reason) == (
+        CertificateVerdict.CERTIFIED,
+        (),
+        "",
+    )
     probes = {finding.probe for finding in certificate.findings}
-    assert probes >= {"tools", "arguments as a mapping", "two calls", "null content", "text beside a call", "reasoning", "prefix"}
+    assert probes >= {
+        "tools",
+        "arguments as a mapping",
+        "two calls",
+        "null content",
+        "text beside a call",
+        "reasoning",
+        "prefix",
+    }
     assert set(certificate.hashes) == {"template", "tokenizer", "dialect"}
     assert certificate.versions["transformers"]
 
 
 def test_limits_name_what_a_template_cannot_say() -> None:
-    _, single = certify(llama_tokenizer(), Wanted())
-    assert single.verdict is Verdict.LIMITED
+    _, single = certify(llama_tokenizer(), FormatRequest())
+    assert single.verdict is CertificateVerdict.LIMITED
     assert any("several calls in one turn" in limit for limit in single.limits)
     assert any("text beside a call" in limit for limit in single.limits)
-    _, rewriting = certify(small_tokenizer(THINKING), Wanted())
-    assert rewriting.limits == ("the template rewrites earlier turns: each turn is a row of its own",)
-    _, kept = certify(small_tokenizer(THINKING), Wanted(kept=True))
+    _, rewriting = certify(small_tokenizer(THINKING), FormatRequest())
+    assert rewriting.limits == (
+        "the template rewrites earlier turns: each turn is a row of its own",
+    )
+    _, kept = certify(small_tokenizer(THINKING), FormatRequest(kept=True))
     assert "is not asked" in kept.limits[0]
 
 
-def test_a_template_that_drops_calls_is_refused_and_a_dialect_of_ours_is_certified_instead() -> None:
+def test_a_template_that_drops_calls_is_refused_and_a_dialect_of_ours_is_certified_instead() -> (
+    None
+):
     tokenizer = small_tokenizer(QWEN_LIKE.replace("message.tool_calls or []", "[]"))
-    dialect, certificate = certify(tokenizer, Wanted())
+    dialect, certificate = certify(tokenizer, FormatRequest())
     assert dialect is None
-    assert certificate.verdict is Verdict.REFUSED
+    assert certificate.verdict is CertificateVerdict.REFUSED
     assert "model.dialect=json" in certificate.reason
     assert found(tokenizer, "calls").found == "never shown"
-    ours, other = certify(tokenizer, Wanted("json"))
+    ours, other = certify(tokenizer, FormatRequest("json"))
     assert ours is not None
-    assert other.verdict is Verdict.LIMITED
+    assert other.verdict is CertificateVerdict.LIMITED
     assert other.limits[0] == "text beside a call cannot be written: training stops at such rows"
 
 
 def test_findings_see_what_each_fault_is() -> None:
     for change, probe, wanted in (
         (("{{- '\\n' + tool.function.name", "{{- '\\n'"), "tools", "no"),
-        (("call.function.arguments}", "call.function.arguments | string}"), "arguments as a mapping", "Python repr"),
-        (("for call in message.tool_calls or []", "for call in (message.tool_calls or [])[:1]"), "two calls", "second dropped"),
-        (("(message.content or '')", "('' if message.tool_calls else message.content)"), "text beside a call", "text dropped"),
+        (
+            ("call.function.arguments}", "call.function.arguments | string}"),
+            "arguments as a mapping",
+            "Python repr",
+        ),
+        (
+            ("for call in message.tool_calls or []", "for call in (message.tool_calls or [])[:1]"),
+            "two calls",
+            "second dropped",
+        ),
+        (
+            ("(message.content or '')", "('' if message.tool_calls else message.content)"),
+            "text beside a call",
+            "text dropped",
+        ),
         (("'\\n<tool_response>' + message.content", "'\\n<tool_response>'"), "results", "dropped"),
     ):
         template = QWEN_LIKE.replace(*change)
@@ -73,22 +111,30 @@ def test_findings_see_what_each_fault_is() -> None:
         assert found(small_tokenizer(QWEN_LIKE), probe).found in ("yes", "ok", "kept")
 
 
-def test_a_broken_prefix_has_its_letters_and_its_cause_and_a_switch_that_cures_it_is_found() -> None:
+def test_a_broken_prefix_has_its_letters_and_its_cause_and_a_switch_that_cures_it_is_found() -> (
+    None
+):
     assert found(small_tokenizer(QWEN_LIKE), "prefix").found == "keeps"
     finding = found(small_tokenizer(THINKING), "prefix with reasoning")
     assert set(finding.found) <= set("fght")
     assert finding.fault
     assert finding.why == "thoughts of earlier turns are rewritten"
-    template = THINKING.replace("{%- if loop.last %}", "{%- if loop.last or keep_thoughts is defined and keep_thoughts %}")
+    template = THINKING.replace(
+        "{%- if loop.last %}", "{%- if loop.last or keep_thoughts is defined and keep_thoughts %}"
+    )
     tokenizer = small_tokenizer(template)
     said = {one.probe: one.why for one in cures(tokenizer, TemplateMarkup(tokenizer))}
     assert "keeps all prefixes" in said["switch keep_thoughts=true"]
 
 
-def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(tmp_path: Path) -> None:
-    _, certificate = certify(llama_tokenizer(), Wanted())
+def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(
+    tmp_path: Path,
+) -> None:
+    _, certificate = certify(llama_tokenizer(), FormatRequest())
     certificate.save(tmp_path)
-    assert Certificate.read(tmp_path) == Certificate.from_dict(json.loads(json.dumps(certificate.to_dict())))
+    assert Certificate.read(tmp_path) == Certificate.from_dict(
+        json.loads(json.dumps(certificate.to_dict()))
+    )
     (tmp_path / "certificate.json").write_text('{"verdict": "splendid"}')
     with pytest.raises(DialectError, match="is no certificate"):
         Certificate.read(tmp_path)
@@ -112,20 +158,22 @@ def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(
         {"verdict": ["certified"]},
     ],
 )
-def test_a_certificate_with_a_value_of_another_type_is_one_sentence(tmp_path: Path, damage: dict[str, object]) -> None:
+def test_a_certificate_with_a_value_of_another_type_is_one_sentence(
+    tmp_path: Path, damage: dict[str, object]
+) -> None:
     (tmp_path / "certificate.json").write_text(json.dumps({"verdict": "certified", **damage}))
     with pytest.raises(DialectError, match=r"certificate\.json is no certificate of a format: "):
         Certificate.read(tmp_path)
 
 
 def test_two_certificates_differ_by_template_tokenizer_switches_and_history() -> None:
-    _, one = certify(small_tokenizer(QWEN_LIKE), Wanted())
-    check_same(one, certify(small_tokenizer(QWEN_LIKE), Wanted())[1], "runs/a")
+    _, one = certify(small_tokenizer(QWEN_LIKE), FormatRequest())
+    check_same(one, certify(small_tokenizer(QWEN_LIKE), FormatRequest())[1], "runs/a")
     for tokenizer, wanted, word in (
-        (small_tokenizer(QWEN_LIKE.replace("Tools:", "These:")), Wanted(), "template"),
-        (small_tokenizer(QWEN_LIKE, eos="<|im_end|>"), Wanted(), "tokenizer"),
-        (small_tokenizer(QWEN_LIKE), Wanted("json"), "dialect"),
-        (small_tokenizer(QWEN_LIKE), Wanted(switches={"enable_thinking": True}), "dialect"),
+        (small_tokenizer(QWEN_LIKE.replace("Tools:", "These:")), FormatRequest(), "template"),
+        (small_tokenizer(QWEN_LIKE, eos="<|im_end|>"), FormatRequest(), "tokenizer"),
+        (small_tokenizer(QWEN_LIKE), FormatRequest("json"), "dialect"),
+        (small_tokenizer(QWEN_LIKE), FormatRequest(switches={"enable_thinking": True}), "dialect"),
     ):
         with pytest.raises(DialectError, match=f"another format than .*{word}"):
             check_same(one, certify(tokenizer, wanted)[1], "runs/a")
@@ -147,12 +195,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_checkpoint_and_evaluation_carry_the_certificate(run: Path, tmp_path: Path) -> None:
     whole = Certificate.read(run)
     assert whole is not None
-    assert whole == Certificate.read(run / "checkpoints" / "final_checkpoint") == Certificate.read(run / "evaluation")
+    assert (
+        whole
+        == Certificate.read(run / "checkpoints" / "final_checkpoint")
+        == Certificate.read(run / "evaluation")
+    )
     evaluate(open_model(run), num_samples=2, out=tmp_path / "again")
     assert Certificate.read(tmp_path / "again") == whole
 
 
-def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose(run: Path, tmp_path: Path) -> None:
+def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose(
+    run: Path, tmp_path: Path
+) -> None:
     path = run / "checkpoints" / "final_checkpoint" / "certificate.json"
     good = path.read_text()
     changed = json.loads(good)
@@ -168,7 +222,10 @@ def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose
         path.write_text(json.dumps(changed))
         with pytest.raises(DialectError, match="template"):
             open_model(run, overrides=["model.history=template"])
-        assert json.loads((tmp_path / "json" / "certificate.json").read_text())["dialect"]["name"] == "json"
+        assert (
+            json.loads((tmp_path / "json" / "certificate.json").read_text())["dialect"]["name"]
+            == "json"
+        )
     finally:
         path.write_text(good)
 
@@ -188,7 +245,9 @@ def test_a_run_is_not_resumed_in_another_format(tmp_path: Path) -> None:
         train(plan, folder, resume=True)
 
 
-def test_doctor_prints_the_certificate_with_its_verdict_on_top(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_prints_the_certificate_with_its_verdict_on_top(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run_verb("doctor", "--model", "pico", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["verdict"] == "certified with limits"
@@ -200,7 +259,9 @@ def test_doctor_prints_the_certificate_with_its_verdict_on_top(capsys: pytest.Ca
     assert "tokens are supervised" in shown
 
 
-def test_doctor_exits_with_1_for_a_template_that_loses_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_exits_with_1_for_a_template_that_loses_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small_tokenizer(QWEN_LIKE.replace("message.tool_calls or []", "[]")).save(tmp_path)
     assert run_verb("doctor", "--model", str(tmp_path), "--json") == 1
     assert json.loads(capsys.readouterr().out)["verdict"] == "refused"
@@ -228,11 +289,15 @@ def test_a_model_to_start_from_keeps_the_format_it_was_trained_in(tmp_path: Path
     weights = str(json_run / "checkpoints" / "final_checkpoint")
     with pytest.raises(DialectError, match="trained in another format"):
         train(experiment({**SMALL, "model": {"name": weights}}), tmp_path / "native")
-    run, _ = train(experiment({**SMALL, "model": {"name": weights, "dialect": "calls"}}), tmp_path / "calls")
+    run, _ = train(
+        experiment({**SMALL, "model": {"name": weights, "dialect": "calls"}}), tmp_path / "calls"
+    )
     assert json.loads((run.folder / "certificate.json").read_text())["dialect"]["name"] == "calls"
 
 
-def test_weights_that_were_copied_away_from_their_run_still_tell_their_format(tmp_path: Path) -> None:
+def test_weights_that_were_copied_away_from_their_run_still_tell_their_format(
+    tmp_path: Path,
+) -> None:
     import shutil
 
     train(experiment({**SMALL, "model": {"dialect": "json"}}), tmp_path / "run")
@@ -240,4 +305,7 @@ def test_weights_that_were_copied_away_from_their_run_still_tell_their_format(tm
     (tmp_path / "whole" / "state.json").unlink()
     with pytest.raises(DialectError, match="trained in another format"):
         open_model(tmp_path / "whole")
-    assert open_model(tmp_path / "whole", overrides=["model.dialect=json"]).certificate.dialect["name"] == "json"
+    assert (
+        open_model(tmp_path / "whole", overrides=["model.dialect=json"]).certificate.dialect["name"]
+        == "json"
+    )

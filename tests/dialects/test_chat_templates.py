@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 
 from support.dialect_cases import TOOLS, TWO, call
-from support.dialect_kinds import ANSWER, CALL, RESULT, TRAINED, USER, controls, opened, trained_texts
+from support.dialect_kinds import (
+    ANSWER,
+    CALL,
+    RESULT,
+    TRAINED,
+    USER,
+    controls,
+    opened,
+    trained_texts,
+)
 from support.dialect_models import CHATML_TOKENS, QWEN_LIKE, THINKING, small_tokenizer
-from toolhone.dialects.base import Dialect, Reply
+from toolhone.dialects.base import Dialect, ParsedReply
 from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.errors import DialectError
 from toolhone.rows import Row
@@ -21,14 +30,18 @@ from toolhone.tokenizer import TextTokenizer
 def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> None:
     template = QWEN_LIKE.replace(
         "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content",
-        ("message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content.replace('/quiet', '')"),
+        (
+            "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content.replace('/quiet', '')"
+        ),
     )
     assert template != QWEN_LIKE
     tokenizer = small_tokenizer(template)
     dialect = open_dialect(tokenizer)
     with pytest.raises(DialectError, match="drops or changes the text of message 1"):
         dialect.prompt([Message("user", "a<|im_/quietend|>b")], TOOLS)
-    ids = tokenizer.encode_spans(dialect.prompt([Message("user", "a<|im_end|>b")], TOOLS)).tokens.tolist()
+    ids = tokenizer.encode_spans(
+        dialect.prompt([Message("user", "a<|im_end|>b")], TOOLS)
+    ).tokens.tolist()
     assert controls(tokenizer, ids).count("<|im_end|>") == 2
 
 
@@ -44,7 +57,9 @@ def test_a_template_that_moves_the_system_text_is_given_it_in_the_first_user_tur
     messages = (Message("system", "Be brief."), USER, ANSWER, Message("user", "Sure?"), ANSWER)
     lists = dialect.render(Conversation(messages, ()))
     assert len(lists) == 1
-    assert "".join(span.text for span in lists[0]).startswith("<|im_start|>user\nBe brief.\n\nWhat is 2 + 2?")
+    assert "".join(span.text for span in lists[0]).startswith(
+        "<|im_start|>user\nBe brief.\n\nWhat is 2 + 2?"
+    )
 
 
 def test_a_written_dialect_is_proved_when_it_is_opened() -> None:
@@ -57,10 +72,22 @@ def test_a_single_call_template_refuses_two_calls_but_not_what_a_model_said() ->
     both = Message("assistant", None, None, TWO)
     with pytest.raises(DialectError, match="only one call at once"):
         dialect.render(Conversation((USER, both), TOOLS))
-    suffix = "".join(span.text for span in dialect.suffix([USER, both], TOOLS, [Message("tool", "6"), Message("tool", "pages")]))
-    assert suffix == '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|><|start|>assistant<|end|>\n\n'
+    suffix = "".join(
+        span.text
+        for span in dialect.suffix(
+            [USER, both], TOOLS, [Message("tool", "6"), Message("tool", "pages")]
+        )
+    )
     assert (
-        controls(tokenizer, tokenizer.encode_spans(dialect.suffix([USER, both], TOOLS, [RESULT])).tokens.tolist())[-1] == "<|end|>"
+        suffix
+        == '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|><|start|>assistant<|end|>\n\n'
+    )
+    assert (
+        controls(
+            tokenizer,
+            tokenizer.encode_spans(dialect.suffix([USER, both], TOOLS, [RESULT])).tokens.tolist(),
+        )[-1]
+        == "<|end|>"
     )
 
 
@@ -77,28 +104,44 @@ def test_reasoning_goes_where_the_template_has_a_place_for_it_else_before_the_te
         dialect = open_dialect(tokenizer)
         assert dialect_fingerprint(dialect)["reasoning_field"] is field
         for message in (said, Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4.")):
-            rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, message), TOOLS))]
-            assert trained_texts(tokenizer, rows) == ["<think>\ntwo and two\n</think>\n\nIt is 4.<|im_end|>"]
-            assert controls(tokenizer, rows[0].tokens[rows[0].mask].tolist()) == ["<think>", "</think>", "<|im_end|>"]
+            rows = [
+                tokenizer.encode_spans(spans)
+                for spans in dialect.render(Conversation((USER, message), TOOLS))
+            ]
+            assert trained_texts(tokenizer, rows) == [
+                "<think>\ntwo and two\n</think>\n\nIt is 4.<|im_end|>"
+            ]
+            assert controls(tokenizer, rows[0].tokens[rows[0].mask].tolist()) == [
+                "<think>",
+                "</think>",
+                "<|im_end|>",
+            ]
 
 
 def test_a_thought_that_the_prompt_begins_is_read_as_reasoning() -> None:
     header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
     template = THINKING.replace(header, header + "<think>\\n")
     dialect = open_dialect(small_tokenizer(template))
-    assert dialect.parse("so it is\n</think>\n\n4<|im_end|>") == Reply("4", (), "so it is")
+    assert dialect.parse("so it is\n</think>\n\n4<|im_end|>") == ParsedReply("4", (), "so it is")
     spans = dialect.render(Conversation((USER, Message("assistant", "4", "so it is")), TOOLS))[0]
-    assert "".join(span.text for span in spans if span.trained) == "so it is\n</think>\n\n4<|im_end|>"
+    assert (
+        "".join(span.text for span in spans if span.trained) == "so it is\n</think>\n\n4<|im_end|>"
+    )
 
 
 def test_an_empty_thought_in_the_prompt_is_kept_before_turns_that_are_rendered_without_it() -> None:
     header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
     tokenizer = small_tokenizer(QWEN_LIKE.replace(header, header + "<think>\\n\\n</think>\\n\\n"))
     dialect = open_dialect(tokenizer)
-    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))]
+    rows = [
+        tokenizer.encode_spans(spans)
+        for spans in dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))
+    ]
     assert trained_texts(tokenizer, rows) == TRAINED["native"][:2]
     for row in rows:
-        assert tokenizer.decode(row.tokens[: np.flatnonzero(row.mask)[0]].tolist()).endswith("assistant\n<think>\n\n</think>\n\n")
+        assert tokenizer.decode(row.tokens[: np.flatnonzero(row.mask)[0]].tolist()).endswith(
+            "assistant\n<think>\n\n</think>\n\n"
+        )
     with pytest.raises(DialectError, match="without reasoning"):
         dialect.render(Conversation((USER, Message("assistant", "4", "hm")), TOOLS))
 
@@ -106,7 +149,9 @@ def test_an_empty_thought_in_the_prompt_is_kept_before_turns_that_are_rendered_w
 def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
     text = QWEN_LIKE.replace(
         "{%- set body = {'name': call.function.name, 'arguments': call.function.arguments} %}",
-        ("{%- if call.function.arguments is mapping %}{{ raise_exception('a string, please') }}{%- endif %}"),
+        (
+            "{%- if call.function.arguments is mapping %}{{ raise_exception('a string, please') }}{%- endif %}"
+        ),
     ).replace(
         "body | tojson(separators=(',', ':'))",
         "'{\"name\":\"' + call.function.name + '\",\"arguments\":' + call.function.arguments + '}'",
@@ -129,11 +174,15 @@ def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
 
 
 def test_a_template_that_changes_the_text_before_a_turn_still_gives_prompt_and_turn() -> None:
-    template = QWEN_LIKE.replace("'</tool_response>' }}", "'</tool_response>' + ('\\n' if not loop.last else '') }}")
+    template = QWEN_LIKE.replace(
+        "'</tool_response>' }}", "'</tool_response>' + ('\\n' if not loop.last else '') }}"
+    )
     tokenizer = small_tokenizer(template)
     dialect = open_dialect(tokenizer)
     messages = (USER, CALL, RESULT, ANSWER, USER, ANSWER)
-    rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))]
+    rows = [
+        tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))
+    ]
     assert trained_texts(tokenizer, rows) == [*TRAINED["native"][:2], TRAINED["native"][1]]
     for row, count in zip(rows, (1, 3, 5), strict=True):
         asked = tokenizer.encode_spans(dialect.prompt(messages[:count], TOOLS)).tokens.tolist()
@@ -145,13 +194,22 @@ HEADER = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
 TURN = "{{- '<|im_start|>assistant\\n' + (message.content or '') }}"
 
 
-def rows_of(template: str, dialect: str, messages: tuple[Message, ...]) -> tuple[TextTokenizer, Dialect, list[Row]]:
+def rows_of(
+    template: str, dialect: str, messages: tuple[Message, ...]
+) -> tuple[TextTokenizer, Dialect, list[Row]]:
     """What a template trains on, after checking that every prompt begins the row of its turn and has a suffix to follow it."""
     tokenizer = small_tokenizer(template, special=(*CHATML_TOKENS, "<|return|>", "<|channel|>"))
     opened_dialect = open_dialect(tokenizer, dialect)
-    rows = [tokenizer.encode_spans(spans) for spans in opened_dialect.render(Conversation(messages, TOOLS))]
-    for k, index in enumerate(i for i, message in enumerate(messages) if message.role == "assistant"):
-        prompt = tokenizer.encode_spans(opened_dialect.prompt(messages[:index], TOOLS)).tokens.tolist()
+    rows = [
+        tokenizer.encode_spans(spans)
+        for spans in opened_dialect.render(Conversation(messages, TOOLS))
+    ]
+    for k, index in enumerate(
+        i for i, message in enumerate(messages) if message.role == "assistant"
+    ):
+        prompt = tokenizer.encode_spans(
+            opened_dialect.prompt(messages[:index], TOOLS)
+        ).tokens.tolist()
         row = rows[min(k, len(rows) - 1)]
         assert row.tokens.tolist()[: len(prompt)] == prompt
         assert row.mask[len(prompt)]
@@ -172,22 +230,31 @@ def test_a_template_whose_last_end_mark_and_lead_are_its_own_is_used_by_a_writte
         QWEN_LIKE.replace(TURN, turn)
         .replace(
             "{{- '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}",
-            ("{{- '<|return|>' if loop.last else '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}"),
+            (
+                "{{- '<|return|>' if loop.last else '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}"
+            ),
         )
         .replace(HEADER, "{%- if add_generation_prompt %}{{- '<|im_start|>assistant")
     )
     tokenizer, dialect, rows = rows_of(template, "calls", (USER, CALL, RESULT, ANSWER))
     lead = "<|channel|>final\n"
-    assert trained_texts(tokenizer, rows) == [f'{lead}calculator(expression="2 + 2")<|return|>', f"{lead}It is 4.<|return|>"]
+    assert trained_texts(tokenizer, rows) == [
+        f'{lead}calculator(expression="2 + 2")<|return|>',
+        f"{lead}It is 4.<|return|>",
+    ]
     assert dialect.stop[0] == "<|return|>"
-    assert dialect.parse(f"{lead}It is 4.<|return|>") == Reply("It is 4.")
+    assert dialect.parse(f"{lead}It is 4.<|return|>") == ParsedReply("It is 4.")
     assert tokenizer.decode(rows[1].tokens.tolist()).count("<|return|>") == 1
 
 
 def test_a_written_dialect_reads_the_thought_that_the_header_begins() -> None:
-    dialect = open_dialect(small_tokenizer(THINKING.replace(HEADER, HEADER + "<think>\\n")), "calls")
-    assert dialect.parse("so\n</think>\n\nf(a=1)<|im_end|>") == Reply(None, (call("f", a=1),), "so")
-    assert dialect.parse("\n</think>\n\nf(a=1)<|im_end|>") == Reply(None, (call("f", a=1),))
+    dialect = open_dialect(
+        small_tokenizer(THINKING.replace(HEADER, HEADER + "<think>\\n")), "calls"
+    )
+    assert dialect.parse("so\n</think>\n\nf(a=1)<|im_end|>") == ParsedReply(
+        None, (call("f", a=1),), "so"
+    )
+    assert dialect.parse("\n</think>\n\nf(a=1)<|im_end|>") == ParsedReply(None, (call("f", a=1),))
 
 
 def test_a_thought_begun_by_the_header_may_vanish_from_earlier_turns() -> None:
@@ -200,7 +267,9 @@ def test_a_thought_begun_by_the_header_may_vanish_from_earlier_turns() -> None:
 
 def test_a_template_that_only_fits_without_thinking_is_asked_for_turns_without() -> None:
     header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' + ('' if enable_thinking is false else '<think>\\n')"
-    template = QWEN_LIKE.replace("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n'", header)
+    template = QWEN_LIKE.replace(
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n'", header
+    )
     for name in ("native", "calls"):
         tokenizer, dialect, rows = rows_of(template, name, (USER, CALL, RESULT, ANSWER))
         assert dialect_fingerprint(dialect)["switches"] == {"enable_thinking": False}
@@ -214,23 +283,30 @@ BROKEN = {
     "writes calls that cannot be read back": QWEN_LIKE.replace(
         "body | tojson(separators=(',', ':'))", "body | string | replace(\"'\", '')"
     ),
-    "does not show the results": QWEN_LIKE.replace("message.content + '</tool_response>'", "'</tool_response>'"),
+    "does not show the results": QWEN_LIKE.replace(
+        "message.content + '</tool_response>'", "'</tool_response>'"
+    ),
     "no control token of this tokenizer": QWEN_LIKE.replace("<|im_end|>", "<|other_end|>"),
     "treats text that holds brackets": QWEN_LIKE.replace(
-        "+ message.content + '<|im_end|>", "+ ('?' if '<' in message.content else '!') + message.content + '<|im_end|>"
+        "+ message.content + '<|im_end|>",
+        "+ ('?' if '<' in message.content else '!') + message.content + '<|im_end|>",
     ),
     "no chat template": None,
     "refuses calls": QWEN_LIKE.replace(
-        "{%- for call in message.tool_calls or [] %}", "{%- for call in message.tool_calls or [] %}{{ raise_exception('never') }}"
+        "{%- for call in message.tool_calls or [] %}",
+        "{%- for call in message.tool_calls or [] %}{{ raise_exception('never') }}",
     ),
     "differently from the prompt": QWEN_LIKE.replace(
-        "{{- '<|im_start|>assistant\\n' + (message.content or '') }}", "{{- '<|im_start|>model\\n' + (message.content or '') }}"
+        "{{- '<|im_start|>assistant\\n' + (message.content or '') }}",
+        "{{- '<|im_start|>model\\n' + (message.content or '') }}",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_template_that_cannot_be_used_is_refused_with_its_fault_and_the_way_out(fault: str) -> None:
+def test_a_template_that_cannot_be_used_is_refused_with_its_fault_and_the_way_out(
+    fault: str,
+) -> None:
     template = BROKEN[fault]
     assert template != QWEN_LIKE
     with pytest.raises(DialectError) as refusal:

@@ -25,12 +25,12 @@ from toolhone.backends.base import SamplingParams, check_unconstrained
 from toolhone.backends.constraint import GrammarConstraint, Grammars
 from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
-from toolhone.dialects.base import Dialect, Problem
+from toolhone.dialects.base import Dialect, ParseProblem
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
 from toolhone.dialects.choose import open_dialect
-from toolhone.dialects.syntax.delimited import Framed
 from toolhone.dialects.grammar import grammar_of
-from toolhone.dialects.chat_template.render import NativeDialect
-from toolhone.dialects.probe.prove import prove_native
+from toolhone.dialects.probe.prove import prove_template
+from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import CapabilityError, DialectError, ModelError
 from toolhone.rows import Row
@@ -39,19 +39,30 @@ from toolhone.tokenizer import TextTokenizer
 
 
 def tool(name: str, required: list[str] | None = None, **properties: Any) -> Tool:
-    return Tool(name, "Does it.", {"type": "object", "properties": properties, "required": required or []})
+    return Tool(
+        name, "Does it.", {"type": "object", "properties": properties, "required": required or []}
+    )
 
 
 DEEP = {
     "type": "object",
     "properties": {
-        "a": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "maxItems": 2},
+        "a": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": 99},
+            "maxItems": 2,
+        },
         "b": {"type": ["null", "boolean"]},
     },
     "required": ["a"],
 }
 TOOLS = (
-    tool("get", ["city"], city={"enum": ["Oslo", "New York", "it's"]}, days={"type": "integer", "minimum": 1, "maximum": 9}),
+    tool(
+        "get",
+        ["city"],
+        city={"enum": ["Oslo", "New York", "it's"]},
+        days={"type": "integer", "minimum": 1, "maximum": 9},
+    ),
     tool("get_more", ["deep"], unit={"type": "boolean"}, deep=DEEP),
     tool("stop"),
     tool("say", ["text"], text={"type": "string", "maxLength": 4}, n={"type": "number"}),
@@ -72,11 +83,17 @@ def written(tokenizer: TextTokenizer, dialect: Dialect) -> list[list[int]]:
     No text stands beside calls whose mark plain text may hold: it could not be told from them.
     """
     turns = []
-    beside = not (isinstance(dialect, NativeDialect) and isinstance(dialect.syntax, Framed) and dialect.syntax.frame.weak)
+    beside = not (
+        isinstance(dialect, ChatTemplateDialect)
+        and isinstance(dialect.syntax, DelimitedSyntax)
+        and dialect.syntax.frame.weak
+    )
     for content in (None, "Let me see.") if beside else (None,):
         for calls in SAID:
             try:
-                spans = dialect.render(Conversation((USER, Message("assistant", content, None, calls)), TOOLS))[-1]
+                spans = dialect.render(
+                    Conversation((USER, Message("assistant", content, None, calls)), TOOLS)
+                )[-1]
             except DialectError:
                 continue
             row = tokenizer.encode_spans(spans)
@@ -88,11 +105,15 @@ def follow(constraint: GrammarConstraint, ids: list[int], tokenizer: TextTokeniz
     """Take these ids, each of which must be allowed."""
     for place, token in enumerate(ids):
         said = tokenizer.decode(ids[:place])
-        assert constraint.allowed()[token], f"{tokenizer.decode([token])!r} is not allowed behind {said!r}"
+        assert constraint.allowed()[token], (
+            f"{tokenizer.decode([token])!r} is not allowed behind {said!r}"
+        )
         constraint.advance(token)
 
 
-def go_on(constraint: GrammarConstraint, stops: set[int], rng: np.random.Generator, most: int = 300) -> list[int]:
+def go_on(
+    constraint: GrammarConstraint, stops: set[int], rng: np.random.Generator, most: int = 300
+) -> list[int]:
     """Random allowed ids until a stop mark, which is chosen now and then where it is allowed."""
     ids: list[int] = []
     while len(ids) < most and not (ids and ids[-1] in stops):
@@ -107,19 +128,29 @@ def wrong(turn_text: str, dialect: Dialect, tools: tuple[Tool, ...] = TOOLS) -> 
     """What is wrong with a finished turn; empty when it is well-formed and all its calls are allowed."""
     reply = dialect.parse(turn_text, tools)
     known = {one.name: one for one in tools}
-    faults = [] if reply.problem is Problem.NONE else [f"{reply.problem.value}: {turn_text!r}"]
+    faults = [] if reply.problem is ParseProblem.NONE else [f"{reply.problem.value}: {turn_text!r}"]
     for call in reply.calls:
-        faults += [f"no tool {call.name}"] if call.name not in known else known[call.name].problems(call.arguments)
+        faults += (
+            [f"no tool {call.name}"]
+            if call.name not in known
+            else known[call.name].problems(call.arguments)
+        )
     return faults
 
 
-def random_turns(tokenizer: TextTokenizer, dialect: Dialect, many: int, begun: bool = True) -> Iterator[tuple[str, bool]]:
+def random_turns(
+    tokenizer: TextTokenizer, dialect: Dialect, many: int, begun: bool = True
+) -> Iterator[tuple[str, bool]]:
     """Turns that begin as the dialect's own and go on at random; whether each came to its stop mark."""
     grammars, rng = Grammars(dialect, tokenizer), np.random.default_rng(0)
     stops = set(tokenizer.stop_ids(dialect.stop))
     turns = written(tokenizer, dialect)
     for k in range(many):
-        start = turns[k % len(turns)][: int(rng.integers(0, len(turns[k % len(turns)])))] if k % 8 and begun else []
+        start = (
+            turns[k % len(turns)][: int(rng.integers(0, len(turns[k % len(turns)])))]
+            if k % 8 and begun
+            else []
+        )
         constraint = grammars(TOOLS)
         follow(constraint, start, tokenizer)
         ids = [*start, *go_on(constraint, stops, rng)]
@@ -176,7 +207,9 @@ def test_texts_that_imitate_calls_are_allowed_only_where_they_are_read_as_text(k
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_grammar_allows_is_well_formed_and_what_the_dialect_writes_is_allowed(kind: str) -> None:
+def test_what_a_grammar_allows_is_well_formed_and_what_the_dialect_writes_is_allowed(
+    kind: str,
+) -> None:
     check_form(*opened(kind), many=60)
 
 
@@ -191,13 +224,17 @@ def test_every_published_template_with_a_dialect_has_a_grammar(name: str) -> Non
 @pytest.mark.parametrize("way", CALLS)
 def test_forms_that_nobody_uses_have_a_grammar_in_every_body(way: str) -> None:
     tokenizer = made_up(CALLS[way][0])
-    dialect = prove_native(tokenizer)
+    dialect = prove_template(tokenizer)
     if way.startswith("text of json"):
         with pytest.raises(DialectError, match="as text inside JSON"):
             grammar_of(dialect, TOOLS, tokenizer)
         return
-    if way == "values without quotes":  # objects are Python's there; a grammar writes them as JSON, which is read as well
-        finished = [text for text, stopped in random_turns(tokenizer, dialect, 40, begun=False) if stopped]
+    if (
+        way == "values without quotes"
+    ):  # objects are Python's there; a grammar writes them as JSON, which is read as well
+        finished = [
+            text for text, stopped in random_turns(tokenizer, dialect, 40, begun=False) if stopped
+        ]
         assert finished
         assert not [fault for text in finished for fault in wrong(text, dialect)]
         return
@@ -215,7 +252,7 @@ def test_forms_that_nobody_uses_have_a_grammar_in_every_body(way: str) -> None:
     ids=["thoughts of its own", "no end of turns", "name in the header"],
 )
 def test_chats_of_other_kinds_have_a_grammar(tokenizer: TextTokenizer) -> None:
-    check_form(tokenizer, prove_native(tokenizer), many=40)
+    check_form(tokenizer, prove_template(tokenizer), many=40)
 
 
 # ------------------------------------------------------------------------------------------------- sampling from a policy
@@ -245,12 +282,20 @@ def turns_of(policy: TokenPolicy, many: int) -> list[Turn]:
 @pytest.mark.parametrize("kind", ["native", "json"])
 def test_constrained_turns_of_a_random_policy_are_right_and_free_ones_are_not(kind: str) -> None:
     dialect = opened(kind)[1]
-    bound = [turn for turn in turns_of(toy_policy(kind, constrained=True), 200) if turn.stop_reason == "stop"]
+    bound = [
+        turn
+        for turn in turns_of(toy_policy(kind, constrained=True), 200)
+        if turn.stop_reason == "stop"
+    ]
     assert len(bound) > 150
     assert [wrong(turn.text, dialect) for turn in bound] == [[]] * len(bound)
-    assert {bool(turn.message.tool_calls) for turn in bound} == {True, False}, "calls, and free text"
+    assert {bool(turn.message.tool_calls) for turn in bound} == {True, False}, (
+        "calls, and free text"
+    )
     free = turns_of(toy_policy(kind, constrained=False), 200)
-    tried = [turn for turn in free if turn.message.tool_calls or turn.problem is not Problem.NONE]
+    tried = [
+        turn for turn in free if turn.message.tool_calls or turn.problem is not ParseProblem.NONE
+    ]
     assert len(tried) > 50
     assert sum(not wrong(turn.text, dialect) for turn in tried) == 0
 
@@ -258,7 +303,9 @@ def test_constrained_turns_of_a_random_policy_are_right_and_free_ones_are_not(ki
 def test_the_log_probabilities_of_constrained_samples_are_those_of_the_policy() -> None:
     policy = toy_policy("native", constrained=True)
     for turn in turns_of(policy, 8):
-        row = Row.of([*turn.prompt, *turn.tokens], [False] * len(turn.prompt) + [True] * len(turn.tokens))
+        row = Row.of(
+            [*turn.prompt, *turn.tokens], [False] * len(turn.prompt) + [True] * len(turn.tokens)
+        )
         again = policy.sampler.logprobs([row])[0][len(turn.prompt) :]
         np.testing.assert_allclose(turn.logprobs, again, atol=1e-5)
 
@@ -271,7 +318,10 @@ def test_prompts_of_one_batch_are_bound_to_their_own_tools() -> None:
         stream.submit(key, policy.open([USER], offers[key % 3]))
     answered = stream.poll()
     assert len(answered) == 90, "one poll samples all of them"
-    names = {k: {call.name for key, turn in answered if key % 3 == k for call in turn.message.tool_calls} for k in range(3)}
+    names = {
+        k: {call.name for key, turn in answered if key % 3 == k for call in turn.message.tool_calls}
+        for k in range(3)
+    }
     assert names == {0: {"get"}, 1: {"stop"}, 2: set()}
 
 
@@ -294,14 +344,20 @@ def test_no_control_token_stands_in_an_argument_or_in_free_text() -> None:
         follow(constraint, begun, tokenizer)
         allowed = constraint.allowed()
         marks = {text for text in tokenizer.control_texts if allowed[tokenizer.control_id(text)]}
-        assert marks == (set() if begun is inside else {"<|im_end|>", "<|endoftext|>", "<tool_call>"})
+        assert marks == (
+            set() if begun is inside else {"<|im_end|>", "<|endoftext|>", "<tool_call>"}
+        )
 
 
 def test_a_mark_that_is_an_ordinary_added_token_stands_in_no_argument_either() -> None:
     tokenizer = small_tokenizer(added=("[TOOL_CALL]", "[/TOOL_CALL]", "@@end@@"))
     dialect = open_dialect(tokenizer, "tagged", "chatml")
     constraint = Grammars(dialect, tokenizer)([tool("say", text=TEXT)])
-    follow(constraint, tokenizer.encode('[TOOL_CALL]{"name": "say", "parameters": {"text": "', control=True), tokenizer)
+    follow(
+        constraint,
+        tokenizer.encode('[TOOL_CALL]{"name": "say", "parameters": {"text": "', control=True),
+        tokenizer,
+    )
     allowed = constraint.allowed()
     assert not any(allowed[tokenizer.control_id(text)] for text in tokenizer.control_texts)
 
@@ -311,24 +367,44 @@ def test_a_thought_may_stand_first_and_must_end_where_the_header_opens_it() -> N
     thought = tokenizer.encode("<think>\nhm {} [x]\n</think>\n\n", control=True)
     constraint = Grammars(dialect, tokenizer)(TOOLS)
     follow(constraint, thought, tokenizer)
-    follow(constraint, tokenizer.encode('<tool_call>{"name":"stop","arguments":{}}</tool_call><|im_end|>', control=True), tokenizer)
+    follow(
+        constraint,
+        tokenizer.encode(
+            '<tool_call>{"name":"stop","arguments":{}}</tool_call><|im_end|>', control=True
+        ),
+        tokenizer,
+    )
 
 
 def test_free_text_begins_no_thought_that_does_not_end() -> None:
     tokenizer, dialect = opened("chatml")
     assert tokenizer.control_id("<think>") is None
-    for text, right in (("<think>hm</think>So.", True), ("So <think>.", True), ("<think>hm", False), ("\n<think>", False)):
+    for text, right in (
+        ("<think>hm</think>So.", True),
+        ("So <think>.", True),
+        ("<think>hm", False),
+        ("\n<think>", False),
+    ):
         constraint = Grammars(dialect, tokenizer)(TOOLS)
         follow(constraint, tokenizer.encode(text), tokenizer)
         assert constraint.allowed()[tokenizer.stop_ids(dialect.stop)[0]] == right, text
 
 
 def test_names_and_values_beyond_ascii_are_allowed_as_they_are() -> None:
-    odd = (tool("größe_messen", ["straße"], straße={"enum": ["漢字 🙂", 'say "hi"\\', "a/b"]}, naïve={"type": "string"}),)
+    odd = (
+        tool(
+            "größe_messen",
+            ["straße"],
+            straße={"enum": ["漢字 🙂", 'say "hi"\\', "a/b"]},
+            naïve={"type": "string"},
+        ),
+    )
     call = ToolCall("größe_messen", {"straße": 'say "hi"\\', "naïve": "Łódź 漢 🙂"})
     for kind in ("native", "json", "calls", "tagged"):
         tokenizer, dialect = opened(kind)
-        spans = dialect.render(Conversation((USER, Message("assistant", None, None, (call,))), odd))[-1]
+        spans = dialect.render(
+            Conversation((USER, Message("assistant", None, None, (call,))), odd)
+        )[-1]
         row = tokenizer.encode_spans(spans)
         follow(Grammars(dialect, tokenizer)(odd), row.tokens[row.mask].tolist(), tokenizer)
 
@@ -341,9 +417,15 @@ def allows(parameters: dict[str, Any], arguments: dict[str, Any], kind: str = "n
     tokenizer, dialect = opened(kind)
     one = Tool("f", "", parameters)
     constraint = Grammars(dialect, tokenizer)([one])
-    body = json.dumps({"name": "f", "arguments": arguments}, separators=(",", ":"), ensure_ascii=False)
+    body = json.dumps(
+        {"name": "f", "arguments": arguments}, separators=(",", ":"), ensure_ascii=False
+    )
     try:
-        follow(constraint, tokenizer.encode(f"<tool_call>{body}</tool_call><|im_end|>", control=True), tokenizer)
+        follow(
+            constraint,
+            tokenizer.encode(f"<tool_call>{body}</tool_call><|im_end|>", control=True),
+            tokenizer,
+        )
     except AssertionError:
         return False
     return True
@@ -356,7 +438,11 @@ def schema(required: tuple[str, ...] = (), /, **properties: Any) -> dict[str, An
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
 SCHEMAS: list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]] = [
     (schema((), a=INTEGER), [{}, {"a": -7}], [{"b": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}]),
-    (schema(("a",), a=INTEGER, b=TEXT), [{"a": 1}, {"a": 1, "b": "x"}], [{}, {"b": "x"}, {"b": "x", "a": 1}]),
+    (
+        schema(("a",), a=INTEGER, b=TEXT),
+        [{"a": 1}, {"a": 1, "b": "x"}],
+        [{}, {"b": "x"}, {"b": "x", "a": 1}],
+    ),
     ({**schema((), a=INTEGER), "additionalProperties": TEXT}, [{"a": 1, "c": "x"}], [{"c": 1}]),
     (schema((), a={"type": "object"}), [{"a": {"x": [1, {"y": None}]}}], [{"a": 1}]),
     (schema((), a={}), [{"a": [1, "x", {"y": True}]}, {"a": None}], []),
@@ -368,12 +454,28 @@ SCHEMAS: list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]
     (schema((), a={"anyOf": [INTEGER, TEXT]}), [{"a": 1}, {"a": "x"}], [{"a": 1.5}]),
     (schema((), a={"oneOf": [INTEGER, TEXT]}), [{"a": 1}, {"a": "x"}], [{"a": True}]),
     (schema((), a={"const": {"k": [1]}}), [{"a": {"k": [1]}}], [{"a": {"k": [2]}}]),
-    (schema((), a={"enum": [1, "x", None], "type": ["integer", "null"]}), [{"a": 1}, {"a": None}], [{"a": "x"}]),
+    (
+        schema((), a={"enum": [1, "x", None], "type": ["integer", "null"]}),
+        [{"a": 1}, {"a": None}],
+        [{"a": "x"}],
+    ),
     (schema((), a={"type": "string", "pattern": "^[a-c]+$"}), [{"a": "abc"}], [{"a": "abd"}]),
-    (schema((), a={"type": "string", "format": "date"}), [{"a": "2026-01-31"}], [{"a": "tomorrow"}]),
+    (
+        schema((), a={"type": "string", "format": "date"}),
+        [{"a": "2026-01-31"}],
+        [{"a": "tomorrow"}],
+    ),
     (schema((), a={"type": "string", "format": "int32"}), [{"a": "anything"}], []),
-    (schema((), a={"type": "string", "minLength": 2, "maxLength": 3}), [{"a": "éé"}, {"a": "\n\n"}], [{"a": "x"}, {"a": "abcd"}]),
-    (schema((), a={"type": "number", "minimum": 0, "exclusiveMaximum": 2}), [{"a": 1.5}], [{"a": 2}, {"a": -1}]),
+    (
+        schema((), a={"type": "string", "minLength": 2, "maxLength": 3}),
+        [{"a": "éé"}, {"a": "\n\n"}],
+        [{"a": "x"}, {"a": "abcd"}],
+    ),
+    (
+        schema((), a={"type": "number", "minimum": 0, "exclusiveMaximum": 2}),
+        [{"a": 1.5}],
+        [{"a": 2}, {"a": -1}],
+    ),
     (schema((), a={"type": "number"}), [{"a": 6.02e23}, {"a": -0.001}], []),
     (
         {
@@ -389,12 +491,20 @@ SCHEMAS: list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]
         [{"a": 1}, {"b": 1}],
         [{}, {"a": 1, "c": 2}],
     ),
-    ({"allOf": [schema(("a",), a=INTEGER), schema((), b=TEXT)]}, [{"a": 1, "b": "x"}], [{"b": "x"}]),
+    (
+        {"allOf": [schema(("a",), a=INTEGER), schema((), b=TEXT)]},
+        [{"a": 1, "b": "x"}],
+        [{"b": "x"}],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("parameters", "right", "bad"), SCHEMAS, ids=lambda value: json.dumps(value)[:40])
-def test_a_grammar_holds_what_the_schema_says(parameters: dict[str, Any], right: list[Any], bad: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "right", "bad"), SCHEMAS, ids=lambda value: json.dumps(value)[:40]
+)
+def test_a_grammar_holds_what_the_schema_says(
+    parameters: dict[str, Any], right: list[Any], bad: list[Any]
+) -> None:
     for arguments in right:
         assert not Tool("f", "", parameters).problems(arguments)
         assert allows(parameters, arguments), arguments
@@ -419,10 +529,16 @@ def test_numbers_cannot_become_too_large_to_read() -> None:
         ("native", schema((), a={"$ref": "#/$defs/none"}), r"'f'.*'\$ref'.*none"),
         ("native", schema((), a={"enum": ["x"], "type": "integer"}), "'f'.*'enum'"),
         ("calls", {**schema((), a=INTEGER), "minProperties": 1}, "'f'.*'minProperties'"),
-        ("calls", {"type": "object", "additionalProperties": INTEGER}, "'f'.*'additionalProperties'"),
+        (
+            "calls",
+            {"type": "object", "additionalProperties": INTEGER},
+            "'f'.*'additionalProperties'",
+        ),
     ],
 )
-def test_a_schema_without_a_grammar_is_refused_by_tool_and_keyword(kind: str, parameters: dict[str, Any], says: str) -> None:
+def test_a_schema_without_a_grammar_is_refused_by_tool_and_keyword(
+    kind: str, parameters: dict[str, Any], says: str
+) -> None:
     tokenizer, dialect = opened(kind)
     with pytest.raises(DialectError, match=says) as refused:
         Grammars(dialect, tokenizer)([TOOLS[0], Tool("f", "", parameters)])
@@ -436,18 +552,29 @@ def test_a_tool_name_that_the_form_cannot_write_is_refused() -> None:
 
 
 def test_many_tools_with_large_schemas_have_a_grammar() -> None:
-    many = [tool(f"tool_{k}", [f"p{k}"], **{f"p{i}": {"type": ["string", "integer"]} for i in range(k, k + 12)}) for k in range(60)]
+    many = [
+        tool(
+            f"tool_{k}",
+            [f"p{k}"],
+            **{f"p{i}": {"type": ["string", "integer"]} for i in range(k, k + 12)},
+        )
+        for k in range(60)
+    ]
     for kind in ("native", "json", "calls"):
         tokenizer, dialect = opened(kind)
         constraint = Grammars(dialect, tokenizer)(many)
-        ids = go_on(constraint, set(tokenizer.stop_ids(dialect.stop)), np.random.default_rng(0), most=60)
+        ids = go_on(
+            constraint, set(tokenizer.stop_ids(dialect.stop)), np.random.default_rng(0), most=60
+        )
         assert not constraint._matcher.is_error(), tokenizer.decode(ids)
 
 
 # --------------------------------------------------------------------------------------------------- the rest of the house
 
 
-def test_without_the_library_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real = builtins.__import__
 
     def missing(name: str, *rest: Any) -> Any:
@@ -469,7 +596,10 @@ def test_where_the_library_gives_up_the_turn_ends_and_is_read_as_broken_off() ->
     constraint.advance(tokenizer.encode("]")[0])
     stops = tokenizer.stop_ids(dialect.stop)
     assert set(np.flatnonzero(constraint.allowed()).tolist()) == set(stops)
-    assert dialect.parse(tokenizer.decode([*begun, stops[0]], stops), TOOLS).problem is Problem.UNCLOSED
+    assert (
+        dialect.parse(tokenizer.decode([*begun, stops[0]], stops), TOOLS).problem
+        is ParseProblem.UNCLOSED
+    )
 
 
 def test_a_learning_method_refuses_constrained_and_truncated_sampling() -> None:
@@ -492,13 +622,17 @@ def test_a_policy_refuses_tools_without_a_grammar_before_anything_is_played() ->
     toy_policy("native", constrained=False).check_tools([(bad,)])
 
 
-def test_grammars_are_compiled_once_for_a_set_of_tools_and_forgotten_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grammars_are_compiled_once_for_a_set_of_tools_and_forgotten_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(constraint_module, "KEPT", 2)
     tokenizer, dialect = opened("native")
     grammars = Grammars(dialect, tokenizer)
     compiled = grammars._compile
     asked: list[str] = []
-    monkeypatch.setattr(grammars, "_compile", lambda tools: asked.append(tools[0].name) or compiled(tools))
+    monkeypatch.setattr(
+        grammars, "_compile", lambda tools: asked.append(tools[0].name) or compiled(tools)
+    )
     for name in ("a", "b", "b", "c", "a"):
         grammars([tool(name)])
     assert asked == ["a", "b", "c", "a"]
@@ -506,19 +640,28 @@ def test_grammars_are_compiled_once_for_a_set_of_tools_and_forgotten_in_their_or
 
 def test_the_setting_binds_what_a_model_says_and_refuses_tools_before_it_plays() -> None:
     model = open_model(
-        "pico", overrides=["evaluation.constrained=true", "evaluation.temperature=1", "evaluation.max_new_tokens=24"]
+        "pico",
+        overrides=[
+            "evaluation.constrained=true",
+            "evaluation.temperature=1",
+            "evaluation.max_new_tokens=24",
+        ],
     )
     assert isinstance(model.policy().constrain, Grammars)
     assert open_model("pico").policy().constrain is None
     good = Task("a", (USER,), TOOLS, Expect(no_call=True))
     assert evaluate(model, [good]).outcomes
-    bad = Task("b", (USER,), (*TOOLS, Tool("f", "", schema((), a={"not": TEXT}))), Expect(no_call=True))
+    bad = Task(
+        "b", (USER,), (*TOOLS, Tool("f", "", schema((), a={"not": TEXT}))), Expect(no_call=True)
+    )
     with pytest.raises(DialectError, match="'f'"):
         evaluate(model, [good, bad])
 
 
 @pytest.mark.parametrize("verb", ["eval", "chat"])
-def test_the_flag_is_another_spelling_of_the_setting(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flag_is_another_spelling_of_the_setting(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Sequence[str]] = []
 
     def seen(*given: Any) -> None:

@@ -11,8 +11,8 @@ from support.dialect_models import QWEN_LIKE, THINKING, small_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect, History
-from toolhone.dialects.choose import open_dialect
 from toolhone.dialects.chat_template.history import kept_ids
+from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import TextTokenizer
@@ -49,13 +49,19 @@ def prompts(policy: TokenPolicy, talk: Conversation, said: list[list[int]]) -> l
         if message.role != "assistant":
             waiting.append(message)
             continue
-        found.append(policy.open(waiting, talk.tools) if last is None else policy.extend(found[-1], last, waiting))
+        found.append(
+            policy.open(waiting, talk.tools)
+            if last is None
+            else policy.extend(found[-1], last, waiting)
+        )
         last, waiting = Turn(message, "", tokens=said[len(found) - 1]), []
     return found
 
 
 @pytest.mark.parametrize("template", [THINKING, MOVING], ids=["thoughts", "tools"])
-def test_each_turn_is_trained_behind_exactly_the_ids_that_it_follows_when_the_model_is_used(template: str) -> None:
+def test_each_turn_is_trained_behind_exactly_the_ids_that_it_follows_when_the_model_is_used(
+    template: str,
+) -> None:
     tokenizer, dialect = opened(template, kept=False)
     assert dialect.history is History.TEMPLATE
     rows = encode_rows(dialect.render(TALK), dialect, tokenizer)
@@ -68,12 +74,16 @@ def test_each_turn_is_trained_behind_exactly_the_ids_that_it_follows_when_the_mo
 
 
 @pytest.mark.parametrize("template", [THINKING, MOVING], ids=["thoughts", "tools"])
-def test_a_kept_history_is_one_row_in_which_every_turn_is_trained_as_it_was_said(template: str) -> None:
+def test_a_kept_history_is_one_row_in_which_every_turn_is_trained_as_it_was_said(
+    template: str,
+) -> None:
     tokenizer, dialect = opened(template, kept=True)
     assert dialect.history is History.KEPT
     (row,) = encode_rows(dialect.render(TALK), dialect, tokenizer)
     apart = opened(template, kept=False)[1]
-    said = [one.tokens[one.mask].tolist() for one in encode_rows(apart.render(TALK), apart, tokenizer)]
+    said = [
+        one.tokens[one.mask].tolist() for one in encode_rows(apart.render(TALK), apart, tokenizer)
+    ]
     assert row.tokens[row.mask].tolist() == [token for turn in said for token in turn]
     for prompt in prompts(policy_of(tokenizer, dialect), TALK, said):
         assert row.tokens.tolist()[: len(prompt.tokens)] == list(prompt.tokens)
@@ -94,7 +104,9 @@ def test_what_was_said_keeps_ids_that_no_encoding_would_give() -> None:
     spelt = [token for letter in "It is 4." for token in tokenizer.encode(letter)]
     assert spelt != tokenizer.encode("It is 4.")
     stop = tokenizer.stop_ids(dialect.stop)[0]
-    following = policy.extend(prompt, Turn(Message("assistant", "It is 4."), "It is 4.", tokens=[*spelt, stop]), [MORE])
+    following = policy.extend(
+        prompt, Turn(Message("assistant", "It is 4."), "It is 4.", tokens=[*spelt, stop]), [MORE]
+    )
     text = " ".join(map(str, following.tokens))
     assert " ".join(map(str, [*spelt, stop])) in text
     assert " ".join(map(str, tokenizer.encode("It is 4."))) not in text
@@ -103,10 +115,18 @@ def test_what_was_said_keeps_ids_that_no_encoding_would_give() -> None:
 def test_a_kept_turn_loses_only_its_beginning_and_only_where_a_token_ends() -> None:
     tokenizer = small_tokenizer(THINKING)
     stop = tokenizer.stop_ids(("<|im_end|>",))
-    whole = tokenizer.encode("<think>\nSo.\n</think>\n\n", control=True) + tokenizer.encode("It is 4.") + list(stop)
-    assert kept_ids("It is 4.<|im_end|>", whole, tokenizer, stop) == tokenizer.encode("It is 4.") + list(stop)
+    whole = (
+        tokenizer.encode("<think>\nSo.\n</think>\n\n", control=True)
+        + tokenizer.encode("It is 4.")
+        + list(stop)
+    )
+    assert kept_ids("It is 4.<|im_end|>", whole, tokenizer, stop) == tokenizer.encode(
+        "It is 4."
+    ) + list(stop)
     changed = kept_ids("It was 4.<|im_end|>", whole, tokenizer, stop)
-    assert tokenizer.decode(changed) == "It was 4.<|im_end|>", "what the template changes is its own"
+    assert tokenizer.decode(changed) == "It was 4.<|im_end|>", (
+        "what the template changes is its own"
+    )
     assert kept_ids("<|im_end|>", whole, tokenizer, stop) == list(stop)
     glued: list[int] = tokenizer.encode("answer is") + list(stop)
     inside = "answer is"[2:]
@@ -116,7 +136,11 @@ def test_a_kept_turn_loses_only_its_beginning_and_only_where_a_token_ends() -> N
 
 
 def test_an_end_mark_of_an_earlier_turn_is_the_templates() -> None:
-    tokenizer = small_tokenizer(QWEN_LIKE, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|return|>"))
+    tokenizer = small_tokenizer(
+        QWEN_LIKE, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|return|>")
+    )
     said: Any = [*tokenizer.encode("It is 4."), tokenizer.control_id("<|return|>")]
     stops = tokenizer.stop_ids(("<|return|>", "<|im_end|>"))
-    assert kept_ids("It is 4.<|im_end|>", said, tokenizer, stops)[-1] == tokenizer.control_id("<|im_end|>")
+    assert kept_ids("It is 4.<|im_end|>", said, tokenizer, stops)[-1] == tokenizer.control_id(
+        "<|im_end|>"
+    )

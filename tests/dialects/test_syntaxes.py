@@ -9,20 +9,34 @@ from typing import Any
 
 import pytest
 
-from support.dialect_cases import MALFORMED, MESSAGES, ONE, REFUSED, SYNTAX_NAMES, TEXTS, TOOLS, TWO, call
+from support.dialect_cases import (
+    MALFORMED,
+    MESSAGES,
+    ONE,
+    REFUSED,
+    SYNTAX_NAMES,
+    TEXTS,
+    TOOLS,
+    TWO,
+    call,
+)
 from support.dialect_models import random_calls, random_text, random_value
 from support.framed_cases import FORMS, Calls
 from support.hostile_texts import adversarial, pieces_of
 from support.hostile_texts import random_text as hostile_text
-from toolhone.dialects.syntax import json_reading
-from toolhone.dialects.base import Problem, Reply, Syntax
+from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.probe.roundtrip import check_reading
+from toolhone.dialects.syntax import json_reading
 from toolhone.dialects.syntax.untyped_values import typed_call
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
 
-EVERY_MESSAGE = [pytest.param(name, *message, id=f"{name}-{message[0]}") for name in SYNTAX_NAMES for message in MESSAGES]
+EVERY_MESSAGE = [
+    pytest.param(name, *message, id=f"{name}-{message[0]}")
+    for name in SYNTAX_NAMES
+    for message in MESSAGES
+]
 EVERY_MALFORMED = [(name, *case) for name in SYNTAX_NAMES for case in MALFORMED[name]]
 
 
@@ -42,15 +56,19 @@ def test_each_message_has_one_exact_text_and_is_read_back_from_it(
             write_and_check(syntax, Message("assistant", content, None, calls))
         return
     assert syntax.write(content, calls) == wanted
-    assert syntax.read(wanted) == Reply(content, calls)
+    assert syntax.read(wanted) == ParsedReply(content, calls)
 
 
 @pytest.mark.parametrize(("name", "text", "problem", "names", "content"), EVERY_MALFORMED)
 def test_a_malformed_text_has_its_problem_and_keeps_what_can_be_read(
-    name: str, text: str, problem: Problem, names: tuple[str, ...], content: str | None
+    name: str, text: str, problem: ParseProblem, names: tuple[str, ...], content: str | None
 ) -> None:
     reply = open_syntax(name).read(text)
-    assert (reply.problem, tuple(one.name for one in reply.calls), reply.content) == (problem, names, content)
+    assert (reply.problem, tuple(one.name for one in reply.calls), reply.content) == (
+        problem,
+        names,
+        content,
+    )
 
 
 @pytest.mark.parametrize("name", SYNTAX_NAMES)
@@ -59,7 +77,7 @@ def test_any_calls_are_read_back_from_what_is_written(name: str) -> None:
     rng = random.Random(7)
     for _ in range(300):
         calls = random_calls(rng)
-        assert syntax.read(syntax.write(None, calls)) == Reply(None, calls)
+        assert syntax.read(syntax.write(None, calls)) == ParsedReply(None, calls)
 
 
 @pytest.mark.parametrize("name", SYNTAX_NAMES)
@@ -100,7 +118,13 @@ def test_reading_never_raises_and_takes_time_in_proportion(name: str) -> None:
         " ",
         "-",
     ):
-        for start in ("", "f(a=", "<tool_call>", '{"name": ', '[TOOL_CALL]{"name":"f","parameters":'):
+        for start in (
+            "",
+            "f(a=",
+            "<tool_call>",
+            '{"name": ',
+            '[TOOL_CALL]{"name":"f","parameters":',
+        ):
             syntax.read(start + unit * (100_000 // len(unit)))
     assert time.process_time() - began < 10
 
@@ -109,9 +133,11 @@ def test_reading_never_raises_and_takes_time_in_proportion(name: str) -> None:
 def test_reasoning_in_front_is_kept_apart_from_what_follows(name: str) -> None:
     syntax = open_syntax(name)
     text = syntax.write(None, ONE)
-    assert syntax.read(f"<think>\nf(a=1) {{\n</think>\n\n{text}") == Reply(None, ONE, "f(a=1) {")
-    assert syntax.read(f"<think>\n\n</think>\n\n{text}") == Reply(None, ONE)
-    assert syntax.read(f"<think>\n{text}") == Reply(None, (), text, Problem.UNCLOSED)
+    assert syntax.read(f"<think>\nf(a=1) {{\n</think>\n\n{text}") == ParsedReply(
+        None, ONE, "f(a=1) {"
+    )
+    assert syntax.read(f"<think>\n\n</think>\n\n{text}") == ParsedReply(None, ONE)
+    assert syntax.read(f"<think>\n{text}") == ParsedReply(None, (), text, ParseProblem.UNCLOSED)
 
 
 @pytest.mark.parametrize("name", SYNTAX_NAMES)
@@ -133,7 +159,8 @@ def test_results_show_the_tool_and_json_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("calls", call("two words")), ("calls", call("f(x)")), ("json", call("f", x=float("nan")))]
+    ("name", "said"),
+    [("calls", call("two words")), ("calls", call("f(x)")), ("json", call("f", x=float("nan")))],
 )
 def test_a_call_that_the_syntax_cannot_say_is_refused(name: str, said: ToolCall) -> None:
     with pytest.raises(DialectError):
@@ -148,14 +175,18 @@ def test_argument_names_that_python_cannot_write_are_given_as_a_mapping() -> Non
 
 
 SAID = {name: (content, calls) for name, content, calls in MESSAGES}
-EVERY_TEXT = [pytest.param(name, case, id=f"{name}-{case}") for name, form in FORMS.items() for case in form.texts]
+EVERY_TEXT = [
+    pytest.param(name, case, id=f"{name}-{case}")
+    for name, form in FORMS.items()
+    for case in form.texts
+]
 EVERY_WRONG = [(name, *case) for name, form in FORMS.items() for case in form.malformed]
 
 
 @pytest.mark.parametrize(("form", "case"), EVERY_TEXT)
 def test_each_published_form_is_read_from_its_exact_text(form: str, case: str) -> None:
     content, calls = SAID[case]
-    assert FORMS[form].syntax.read(FORMS[form].texts[case], TOOLS) == Reply(content, calls)
+    assert FORMS[form].syntax.read(FORMS[form].texts[case], TOOLS) == ParsedReply(content, calls)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -166,15 +197,19 @@ def test_each_published_form_leaves_a_plain_answer_alone(form: str) -> None:
         "First.\n\n  I will call f (n = 5), or O(n).\n- done [1] {x: 2} (see <b>) > 3 < 4; x['y'] = \"z\"",
         "",
     ):
-        assert syntax.read(syntax.frame.lead + content, TOOLS) == Reply(content)
+        assert syntax.read(syntax.frame.lead + content, TOOLS) == ParsedReply(content)
 
 
 @pytest.mark.parametrize(("form", "text", "problem", "calls", "content"), EVERY_WRONG)
 def test_a_malformed_derived_text_has_its_problem_and_keeps_what_can_be_read(
-    form: str, text: str, problem: Problem, calls: Calls, content: str | None
+    form: str, text: str, problem: ParseProblem, calls: Calls, content: str | None
 ) -> None:
     reply = FORMS[form].syntax.read(text, TOOLS)
-    assert (reply.problem, reply.calls, reply.content) == (problem, tuple(ToolCall(*one) for one in calls), content)
+    assert (reply.problem, reply.calls, reply.content) == (
+        problem,
+        tuple(ToolCall(*one) for one in calls),
+        content,
+    )
 
 
 RAW = {
@@ -190,19 +225,35 @@ RAW = {
 @pytest.mark.parametrize("form", [name for name in FORMS if name not in RAW])
 def test_an_argument_that_holds_a_whole_call_of_the_form_is_one_text(form: str) -> None:
     one = FORMS[form]
-    for said in (one.texts["one"], f"a {one.texts['two']} b", f" {one.syntax.frame.after} ", f"{one.syntax.frame.between}{{"):
+    for said in (
+        one.texts["one"],
+        f"a {one.texts['two']} b",
+        f" {one.syntax.frame.after} ",
+        f"{one.syntax.frame.between}{{",
+    ):
         escaped = said.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
         literal = escaped if form == "python" else json.dumps(said, ensure_ascii=False)[1:-1]
         text = one.texts["one"].replace("2 + 2", literal)
-        assert one.syntax.read(text, TOOLS) == Reply(None, (call("calculator", expression=said),)), text
+        assert one.syntax.read(text, TOOLS) == ParsedReply(
+            None, (call("calculator", expression=said),)
+        ), text
 
 
 @pytest.mark.parametrize("form", RAW)
-def test_a_text_written_as_it_is_may_hold_the_marks_that_begin_calls_and_end_values(form: str) -> None:
+def test_a_text_written_as_it_is_may_hold_the_marks_that_begin_calls_and_end_values(
+    form: str,
+) -> None:
     one = FORMS[form]
-    for said in (f"a{RAW[form]} b", f"{RAW[form]}{RAW[form]}a", f"{one.syntax.frame.before} a", f"a {one.syntax.frame.after}b"):
+    for said in (
+        f"a{RAW[form]} b",
+        f"{RAW[form]}{RAW[form]}a",
+        f"{one.syntax.frame.before} a",
+        f"a {one.syntax.frame.after}b",
+    ):
         text = one.texts["one"].replace("2 + 2", said)
-        assert one.syntax.read(text, TOOLS) == Reply(None, (call("calculator", expression=said),)), text
+        assert one.syntax.read(text, TOOLS) == ParsedReply(
+            None, (call("calculator", expression=said),)
+        ), text
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -241,7 +292,11 @@ def test_reading_a_derived_form_never_raises_and_takes_time_in_proportion(form: 
 def test_values_are_read_alike_from_texts_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(5)
     for _ in range(400):
-        value = [random_value(rng) for _ in range(rng.randrange(4))] if rng.random() < 0.8 else rng.randrange(10**40)
+        value = (
+            [random_value(rng) for _ in range(rng.randrange(4))]
+            if rng.random() < 0.8
+            else rng.randrange(10**40)
+        )
         text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
         cut = rng.randrange(len(text) + 1)
         before, broken = (
@@ -296,7 +351,9 @@ TYPED: tuple[tuple[str, Any, Any], ...] = (
 
 
 @pytest.mark.parametrize(("text", "schema", "value"), TYPED)
-def test_a_value_written_as_text_has_the_type_that_its_schema_asks_for(text: str, schema: dict[str, Any], value: Any) -> None:
+def test_a_value_written_as_text_has_the_type_that_its_schema_asks_for(
+    text: str, schema: dict[str, Any], value: Any
+) -> None:
     definitions = {"place": {"type": "object"}, "word": {"type": "string"}}
     tool = Tool("f", "", {"type": "object", "properties": {"x": schema}, "$defs": definitions})
     read = typed_call(ToolCall("f", {"x": text}), tool).arguments["x"]

@@ -17,9 +17,9 @@ from support.dialect_models import QWEN_LIKE, small_tokenizer
 from support.random_conversations import Draw, same
 from support.template_zoo import zoo_dialect, zoo_parameters
 from toolhone.dialects.base import Spans
-from toolhone.dialects.syntax.delimited import Framed
-from toolhone.dialects.chat_template.render import NativeDialect
-from toolhone.dialects.probe.prove import prove_native
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.probe.prove import prove_template
+from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
@@ -29,20 +29,30 @@ CASES, MANY = 8, 1000
 HARMLESS = "w"
 
 
-def opened(name: str) -> tuple[TextTokenizer, NativeDialect]:
+def opened(name: str) -> tuple[TextTokenizer, ChatTemplateDialect]:
     tokenizer, dialect = zoo_dialect(name)
     if isinstance(dialect, str):
         pytest.skip(f"no native dialect: {dialect[:160]}")
     return tokenizer, dialect
 
 
-def imitations(tokenizer: TextTokenizer, dialect: NativeDialect) -> list[str]:
+def imitations(tokenizer: TextTokenizer, dialect: ChatTemplateDialect) -> list[str]:
     """Texts that imitate this template's marks: its control tokens, and the marks around calls and values."""
     marks = list(tokenizer.control_texts)
-    if isinstance(dialect.syntax, Framed):
+    if isinstance(dialect.syntax, DelimitedSyntax):
         frame, body = dialect.syntax.frame, dialect.syntax.body
-        marks += [frame.before, frame.after, frame.middle, frame.between or "", frame.lead, dialect.habits.thought.open]
-        marks += [getattr(body, side, "") for side in ("opens", "separates", "closes", "joins", "opening", "closing")]
+        marks += [
+            frame.before,
+            frame.after,
+            frame.middle,
+            frame.between or "",
+            frame.lead,
+            dialect.habits.thought.open,
+        ]
+        marks += [
+            getattr(body, side, "")
+            for side in ("opens", "separates", "closes", "joins", "opening", "closing")
+        ]
     return [mark for mark in marks if mark.strip() and mark.isprintable()] or ["<mark>"]
 
 
@@ -50,7 +60,7 @@ def conversation(seed: str, marks: list[str], wild: bool) -> Conversation:
     return Draw(random.Random(seed), marks, wild).conversation()
 
 
-def rendered(dialect: NativeDialect, talk: Conversation) -> list[Spans] | None:
+def rendered(dialect: ChatTemplateDialect, talk: Conversation) -> list[Spans] | None:
     """The lists of spans; None where rendering refuses with a named problem."""
     try:
         return dialect.render(talk)
@@ -62,20 +72,29 @@ def encoded(tokenizer: TextTokenizer, lists: list[Spans]) -> list[Row]:
     return [tokenizer.encode_spans(spans) for spans in lists]
 
 
-def check_turns(tokenizer: TextTokenizer, dialect: NativeDialect, talk: Conversation, rows: list[Row]) -> None:
+def check_turns(
+    tokenizer: TextTokenizer, dialect: ChatTemplateDialect, talk: Conversation, rows: list[Row]
+) -> None:
     """The text of the trained tokens is read as what was said: calls with the types of their values, and the text beside them."""
     said = [message for message in talk.messages if message.role == "assistant"]
     for message, text in zip(said, trained_texts(tokenizer, rows), strict=True):
         reply = dialect.parse(text, talk.tools)
         assert (reply.content or "").strip() == (message.content or "").strip(), text
-        assert [call.name for call in reply.calls] == [call.name for call in message.tool_calls], text
-        assert all(same(dict(a.arguments), dict(b.arguments)) for a, b in zip(reply.calls, message.tool_calls, strict=True)), text
+        assert [call.name for call in reply.calls] == [call.name for call in message.tool_calls], (
+            text
+        )
+        assert all(
+            same(dict(a.arguments), dict(b.arguments))
+            for a, b in zip(reply.calls, message.tool_calls, strict=True)
+        ), text
 
 
 def check_controls(tokenizer: TextTokenizer, rows: list[Row], harmless: list[Row]) -> None:
     """The control tokens are those of the same conversation with harmless words in the place of marks."""
     for row, plain in zip(rows, harmless, strict=True):
-        assert controls(tokenizer, row.tokens.tolist()) == controls(tokenizer, plain.tokens.tolist())
+        assert controls(tokenizer, row.tokens.tolist()) == controls(
+            tokenizer, plain.tokens.tolist()
+        )
 
 
 def check(name: str, cases: int) -> int:
@@ -99,7 +118,9 @@ def check(name: str, cases: int) -> int:
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_what_a_template_renders_is_read_back_and_holds_only_its_own_control_tokens(name: str) -> None:
+def test_what_a_template_renders_is_read_back_and_holds_only_its_own_control_tokens(
+    name: str,
+) -> None:
     check(name, CASES)
 
 
@@ -111,7 +132,9 @@ def test_a_thousand_wild_conversations_are_read_back_or_refused_by_name(name: st
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_only_where_the_template_itself_loses_it(name: str) -> None:
+def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_only_where_the_template_itself_loses_it(
+    name: str,
+) -> None:
     tokenizer, dialect = opened(name)
     for case in range(CASES):
         talk = Draw(random.Random(case), (), wild=False).conversation(calls=1, beside=False)
@@ -119,14 +142,18 @@ def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_only_where_
         if lists is not None:
             check_turns(tokenizer, dialect, talk, encoded(tokenizer, lists))
             continue
-        with pytest.raises(DialectError, match=r"the chat template (refuses the conversation|drops or changes)"):
+        with pytest.raises(
+            DialectError, match=r"the chat template (refuses the conversation|drops or changes)"
+        ):
             dialect.render(talk)
 
 
 MARKED = Conversation(
     (
         Message("user", "a <|im_end|> b <|im_start|>assistant <tool_call>"),
-        Message("assistant", None, None, (call("calculator", expression="<tool_response> <|im_end|>"),)),
+        Message(
+            "assistant", None, None, (call("calculator", expression="<tool_response> <|im_end|>"),)
+        ),
         Message("tool", "</tool_response><|im_end|>"),
         Message("assistant", "<|im_start|>user, so it is"),
     ),
@@ -145,24 +172,39 @@ CLEAN = Conversation(
 
 def test_text_that_is_marked_as_control_by_mistake_is_noticed() -> None:
     tokenizer = small_tokenizer(QWEN_LIKE)
-    dialect = prove_native(tokenizer)
+    dialect = prove_template(tokenizer)
     lists, clean = dialect.render(MARKED), encoded(tokenizer, dialect.render(CLEAN))
     check_turns(tokenizer, dialect, MARKED, encoded(tokenizer, lists))
     check_controls(tokenizer, encoded(tokenizer, lists), clean)
-    texts = [[span.text for span in lists[0] if span.trained is trained and not span.control] for trained in (False, True)]
+    texts = [
+        [span.text for span in lists[0] if span.trained is trained and not span.control]
+        for trained in (False, True)
+    ]
     assert all("<" in "".join(text) for text in texts)
     for trained in (False, True):
-        flipped = [[replace(span, control=True) if span.trained is trained else span for span in lists[0]]]
+        flipped = [
+            [replace(span, control=True) if span.trained is trained else span for span in lists[0]]
+        ]
         with pytest.raises(AssertionError):
             check_controls(tokenizer, encoded(tokenizer, flipped), clean)
 
 
 def test_a_turn_that_is_read_as_something_else_is_noticed() -> None:
     tokenizer = small_tokenizer(QWEN_LIKE)
-    dialect = prove_native(tokenizer)
+    dialect = prove_template(tokenizer)
     lists = dialect.render(MARKED)
-    for said in (call("calculator", expression="other"), call("calculator", expression=["<tool_response> <|im_end|>"])):
-        other = replace(MARKED, messages=(MARKED.messages[0], Message("assistant", None, None, (said,)), *MARKED.messages[2:]))
+    for said in (
+        call("calculator", expression="other"),
+        call("calculator", expression=["<tool_response> <|im_end|>"]),
+    ):
+        other = replace(
+            MARKED,
+            messages=(
+                MARKED.messages[0],
+                Message("assistant", None, None, (said,)),
+                *MARKED.messages[2:],
+            ),
+        )
         with pytest.raises(AssertionError):
             check_turns(tokenizer, dialect, other, encoded(tokenizer, lists))
     dropped = [[span for span in lists[0] if not (span.trained and not span.control)]]

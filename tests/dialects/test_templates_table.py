@@ -9,9 +9,9 @@ import pytest
 
 from conftest import SHARED
 from support.template_zoo import TEMPLATES, zoo_parameters, zoo_tokenizer
-from toolhone.dialects.probe.certificate import Verdict, Wanted, certify
-from toolhone.dialects.probe.facts import examine
 from toolhone.dialects.chat_template.markup import TemplateMarkup
+from toolhone.dialects.probe.certificate import CertificateVerdict, FormatRequest, certify
+from toolhone.dialects.probe.facts import examine
 
 FACTS = SHARED.parent / "facts" / "chat_templates.md"
 NAMES = {
@@ -47,7 +47,14 @@ NAMES = {
     "shared/qwen3_coder_original": "qwen3_coder_original",
     "shared/smollm3": "smollm3",
 }
-COLUMNS = ("tools", "arguments as a mapping", "arguments as JSON text", "two calls", "null content", "text beside a call")
+COLUMNS = (
+    "tools",
+    "arguments as a mapping",
+    "arguments as JSON text",
+    "two calls",
+    "null content",
+    "text beside a call",
+)
 COLUMNS += ("reasoning", "prefix", "prefix with reasoning")
 OTHERWISE = {
     # transformers 5 leaves a content of null out before the template sees it, so that null is what a missing key is.
@@ -77,7 +84,9 @@ def expected() -> dict[str, dict[str, str]]:
 
 def plain(cell: str) -> str:
     """A cell without emphasis and remarks."""
-    return re.sub(r"\s*\((content null)\)|\*\*|, reformatted", "", cell).replace("as analysis", "as reasoning")
+    return re.sub(r"\s*\((content null)\)|\*\*|, reformatted", "", cell).replace(
+        "as analysis", "as reasoning"
+    )
 
 
 @pytest.mark.real
@@ -85,10 +94,15 @@ def plain(cell: str) -> str:
 @pytest.mark.parametrize("name", [name for name in NAMES if name in TEMPLATES])
 def test_findings_equal_what_was_measured_elsewhere_but_for_named_differences(name: str) -> None:
     fact = expected()[NAMES[name]]
-    found = {one.probe: one.found for one in examine(TemplateMarkup(zoo_tokenizer(TEMPLATES[name].read_text())))}
+    found = {
+        one.probe: one.found
+        for one in examine(TemplateMarkup(zoo_tokenizer(TEMPLATES[name].read_text())))
+    }
     for probe, cell in fact.items():
         wanted = OTHERWISE.get((NAMES[name], probe), plain(cell))
-        if wanted in ("-", "required") or (probe not in found and found.get("calls") == "never shown"):
+        if wanted in ("-", "required") or (
+            probe not in found and found.get("calls") == "never shown"
+        ):
             continue
         if probe == "prefix with reasoning" and found["reasoning"] == "ignored":
             probe = "prefix"
@@ -96,11 +110,13 @@ def test_findings_equal_what_was_measured_elsewhere_but_for_named_differences(na
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_every_template_gets_a_certificate_and_is_refused_only_for_losing_tools_or_calls(name: str) -> None:
-    dialect, certificate = certify(zoo_tokenizer(TEMPLATES[name].read_text()), Wanted())
+def test_every_template_gets_a_certificate_and_is_refused_only_for_losing_tools_or_calls(
+    name: str,
+) -> None:
+    dialect, certificate = certify(zoo_tokenizer(TEMPLATES[name].read_text()), FormatRequest())
     found = {one.probe: one.found for one in certificate.findings}
     loses = found["tools"] in ("no", "error") or found.get("calls") == "never shown"
-    assert (certificate.verdict is Verdict.REFUSED) == loses, certificate.reason
+    assert (certificate.verdict is CertificateVerdict.REFUSED) == loses, certificate.reason
     assert (dialect is None) == loses
     assert bool(certificate.reason) == loses
 
@@ -111,6 +127,8 @@ def test_the_page_of_templates_says_what_is_found(name: str) -> None:
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
     if name not in rows:
         pytest.skip(f"{name} is not on the page: it was generated with another version of trl")
-    _, certificate = certify(zoo_tokenizer(TEMPLATES[name].read_text()), Wanted())
+    _, certificate = certify(zoo_tokenizer(TEMPLATES[name].read_text()), FormatRequest())
     cells = [cell.strip() for cell in rows[name].strip("| ").split("|")]
-    assert cells[1] == certificate.verdict.value, "generate the page anew: python benchmarks/templates_table.py > docs/templates.md"
+    assert cells[1] == certificate.verdict.value, (
+        "generate the page anew: python benchmarks/templates_table.py > docs/templates.md"
+    )

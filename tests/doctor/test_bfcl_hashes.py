@@ -17,7 +17,9 @@ SAID = "Please mix Two litres of Paint, ﬁne and red."
 
 
 def test_case_white_space_and_forms_of_unicode_do_not_change_the_hash() -> None:
-    assert question_hash(SAID) == question_hash("  please\nmix two  litres of paint,\tFINE and red. ")
+    assert question_hash(SAID) == question_hash(
+        "  please\nmix two  litres of paint,\tFINE and red. "
+    )
     assert question_hash(SAID) != question_hash(SAID.replace("two", "ten").replace("Two", "ten"))
 
 
@@ -40,7 +42,9 @@ def test_half_a_surrogate_pair_is_no_reason_to_stop() -> None:
 
 
 def test_the_file_holds_hashes_and_no_text() -> None:
-    shipped = json.loads(gzip.decompress((resources.files("toolhone.config.presets") / FILE).read_bytes()))
+    shipped = json.loads(
+        gzip.decompress((resources.files("toolhone.config.presets") / FILE).read_bytes())
+    )
     assert shipped.keys() == {"of", "hashes"}
     assert len(shipped["hashes"]) == len(set(shipped["hashes"])) == 4361
     assert all(len(entry) == 16 and int(entry, 16) >= 0 for entry in shipped["hashes"])
@@ -57,7 +61,12 @@ def test_every_question_of_the_published_files_is_known() -> None:
     seen = 0
     for path in sorted(BFCL.glob("BFCL_v4_*.json*")):
         for _, record in read_records(path):
-            for message in (message for turn in record["question"] for message in turn if message["role"] == "user"):
+            for message in (
+                message
+                for turn in record["question"]
+                for message in turn
+                if message["role"] == "user"
+            ):
                 seen += 1
                 said = message["content"]
                 assert question_hash(said) is None or bfcl_question(said.replace(" ", "\n "))

@@ -8,22 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from support.doctor_rows import OSLO, OTHER, PARAMETERS, SOUND, TYPED, WEATHER, Row, answer, calling, numbered, pico, row, save, say
+from support.doctor_rows import (
+    OSLO,
+    OTHER,
+    PARAMETERS,
+    SOUND,
+    TYPED,
+    WEATHER,
+    Row,
+    answer,
+    calling,
+    numbered,
+    pico,
+    row,
+    save,
+    say,
+)
 from toolhone.cli.doctor_data import examine_data
-from toolhone.doctor.fix import Cleaned, Outcome, clean
-from toolhone.doctor.diagnose import Verdict
-from toolhone.doctor.findings import Kind
+from toolhone.data.templates import Templates
+from toolhone.doctor.diagnose import DataVerdict
+from toolhone.doctor.findings import FindingKind
+from toolhone.doctor.fix import CleanResult, RowOutcome, clean
 from toolhone.doctor.lengths import Yardstick
 from toolhone.doctor.reading import read_file
-from toolhone.sources.files import read_conversations
-from toolhone.data.templates import Templates
 from toolhone.errors import ConfigError, DataError, RunError
 from toolhone.schema import Conversation, ToolCall
+from toolhone.sources.files import read_conversations
 
 CALLS = (ToolCall("get_weather", {"city": "Oslo"}),)
 
 
-def cleaned(tmp_path: Path, *rows: Row | str, held: Row | None = None) -> Cleaned:
+def cleaned(tmp_path: Path, *rows: Row | str, held: Row | None = None) -> CleanResult:
     files = [read_file(save(tmp_path / "rows.jsonl", *rows))]
     files += [] if held is None else [read_file(save(tmp_path / "held.jsonl", held))]
     return clean(files)
@@ -38,7 +53,9 @@ def only(tmp_path: Path, one: Row) -> Conversation:
 
 
 @pytest.mark.parametrize("spelling", [name for name in TYPED if name not in ("unreadable",)])
-def test_a_typed_call_becomes_a_call_and_the_text_beside_it_stays(tmp_path: Path, spelling: str) -> None:
+def test_a_typed_call_becomes_a_call_and_the_text_beside_it_stays(
+    tmp_path: Path, spelling: str
+) -> None:
     message = only(tmp_path, row(say(TYPED[spelling]))).messages[-1]
     assert message.tool_calls == CALLS
     left = {"tags": "Sure.", "a code fence": "Here:", "action": "Thought: look"}
@@ -55,8 +72,13 @@ def test_a_typed_call_becomes_a_call_and_the_text_beside_it_stays(tmp_path: Path
         ({"city": "Oslo", "options": '{"unit": "C"}'}, {"city": "Oslo", "options": {"unit": "C"}}),
     ],
 )
-def test_arguments_are_mended_where_only_one_thing_can_be_meant(tmp_path: Path, arguments: object, expected: Row) -> None:
-    assert dict(only(tmp_path, row(calling(arguments=arguments))).messages[-1].tool_calls[0].arguments) == expected
+def test_arguments_are_mended_where_only_one_thing_can_be_meant(
+    tmp_path: Path, arguments: object, expected: Row
+) -> None:
+    assert (
+        dict(only(tmp_path, row(calling(arguments=arguments))).messages[-1].tool_calls[0].arguments)
+        == expected
+    )
 
 
 def test_names_tools_results_and_their_order_are_mended(tmp_path: Path) -> None:
@@ -64,13 +86,25 @@ def test_names_tools_results_and_their_order_are_mended(tmp_path: Path) -> None:
     merged = {**PARAMETERS, "properties": {**PARAMETERS["properties"], "ip": None}}
     tool = {"type": "function", "function": {**WEATHER["function"], "parameters": merged}}
     assert only(tmp_path, row(calling(), tools=[tool])).tools[0].parameters == PARAMETERS
-    typed = {"role": "user", "content": "<tool_response>rain</tool_response>\n<tool_response>snow</tool_response>"}
+    typed = {
+        "role": "user",
+        "content": "<tool_response>rain</tool_response>\n<tool_response>snow</tool_response>",
+    }
     two = say(f"<tool_call>{json.dumps(OSLO)}</tool_call>" * 2)
     talk = only(tmp_path, row(two, typed, say("Both.")))
-    assert [message.role for message in talk.messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert [message.role for message in talk.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
     calls = [{"id": name, "function": {**OSLO, "arguments": {"city": name}}} for name in ("a", "b")]
     swapped = row(
-        {"role": "assistant", "tool_calls": calls}, answer("2", tool_call_id="b"), answer("1", tool_call_id="a"), say("So.")
+        {"role": "assistant", "tool_calls": calls},
+        answer("2", tool_call_id="b"),
+        answer("1", tool_call_id="a"),
+        say("So."),
     )
     assert [message.content for message in only(tmp_path, swapped).messages[2:4]] == ["1", "2"]
 
@@ -82,7 +116,10 @@ def test_names_tools_results_and_their_order_are_mended(tmp_path: Path) -> None:
         calling(arguments={"city": "Oslo", "days": "three"}),
         calling(arguments={"city": "Oslo", "wind": 1}),
         calling(arguments="city: Oslo"),
-        {**say(f"<tool_call>{json.dumps(OSLO)}</tool_call>"), "tool_calls": calling(arguments={"city": "Rome"})["tool_calls"]},
+        {
+            **say(f"<tool_call>{json.dumps(OSLO)}</tool_call>"),
+            "tool_calls": calling(arguments={"city": "Rome"})["tool_calls"],
+        },
         say(TYPED["unreadable"]),
         say("</tool_call>"),
         say(""),
@@ -93,7 +130,7 @@ def test_what_has_no_sure_reading_is_dropped_with_its_reason(tmp_path: Path, tur
     assert (result.kept, result.repaired, result.dropped) == (1, 0, 1)
     (change,) = result.changes
     assert change.row == 0
-    assert change.outcome is Outcome.DROPPED
+    assert change.outcome is RowOutcome.DROPPED
     assert change.reasons
 
 
@@ -105,12 +142,18 @@ def test_a_call_that_is_typed_beside_itself_is_taken_out_of_the_text(tmp_path: P
 
 def test_repeated_contradicting_and_leaking_rows_are_dropped(tmp_path: Path) -> None:
     rome = calling(arguments={"city": "Rome"})
-    rows = (row(calling()), row(calling()), row(calling(), answer(), say("Rain.")), row(rome), row(calling(), question="Held"))
+    rows = (
+        row(calling()),
+        row(calling()),
+        row(calling(), answer(), say("Rain.")),
+        row(rome),
+        row(calling(), question="Held"),
+    )
     result = cleaned(tmp_path, *rows, held=row(say("No."), question="held"))
     assert [(change.row, change.reasons) for change in result.changes] == [
-        (1, (Kind.DUPLICATE_ROW.value,)),
-        (3, (Kind.CONFLICT.value,)),
-        (4, (Kind.LEAK.value,)),
+        (1, (FindingKind.DUPLICATE_ROW.value,)),
+        (3, (FindingKind.CONFLICT.value,)),
+        (4, (FindingKind.LEAK.value,)),
     ]
     assert result.kept == 2
 
@@ -118,7 +161,7 @@ def test_repeated_contradicting_and_leaking_rows_are_dropped(tmp_path: Path) -> 
 def test_with_a_model_rows_that_do_not_fit_are_dropped_whole(tmp_path: Path) -> None:
     rows = numbered([row(calling()), row(calling(), answer(), say("rain " * 200))])
     result = clean([read_file(save(tmp_path / "rows.jsonl", *rows))], Yardstick(pico(), 300))
-    assert result.reasons(Outcome.DROPPED) == {Kind.TOO_LONG.value: 1}
+    assert result.reasons(RowOutcome.DROPPED) == {FindingKind.TOO_LONG.value: 1}
     assert len(result.conversations) == 1
 
 
@@ -128,7 +171,16 @@ def spoilt(rng: random.Random, number: int) -> Row | str:
         calling(),
         say("No tool needed."),
         *(say(text) for text in TYPED.values()),
-        *(calling(arguments=arguments) for arguments in ({}, {"city": None}, {"city": "x", "ip": None}, "{'city': 'a'}", '"{}"')),
+        *(
+            calling(arguments=arguments)
+            for arguments in (
+                {},
+                {"city": None},
+                {"city": "x", "ip": None},
+                "{'city': 'a'}",
+                '"{}"',
+            )
+        ),
         calling("Get-Weather"),
         calling("weatherly"),
         say("</tool_call>"),
@@ -140,12 +192,19 @@ def spoilt(rng: random.Random, number: int) -> Row | str:
     return (
         turn
         if isinstance(turn, str)
-        else row(turn, *tail, question=f"q{rng.randrange(number)}", tools=rng.choice([(WEATHER,), (OTHER, WEATHER)]))
+        else row(
+            turn,
+            *tail,
+            question=f"q{rng.randrange(number)}",
+            tools=rng.choice([(WEATHER,), (OTHER, WEATHER)]),
+        )
     )
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_is_wrong_the_copy_is_sound_the_sum_is_right_and_cleaning_again_changes_nothing(tmp_path: Path, seed: int) -> None:
+def test_whatever_is_wrong_the_copy_is_sound_the_sum_is_right_and_cleaning_again_changes_nothing(
+    tmp_path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     rows = [row(calling(), question="Sound"), *(spoilt(rng, 60) for _ in range(80))]
     source = save(tmp_path / "rows.jsonl", *rows)
@@ -159,7 +218,7 @@ def test_whatever_is_wrong_the_copy_is_sound_the_sum_is_right_and_cleaning_again
     assert all(change["reasons"] for change in report["rows"])
     assert len(read_conversations(tmp_path / "clean.jsonl")) == report["kept"] + report["repaired"]
     again = examine_data([tmp_path / "clean.jsonl"], fix=tmp_path / "again.jsonl", show=False)
-    assert again.diagnosis.verdict is not Verdict.STOP
+    assert again.diagnosis.verdict is not DataVerdict.STOP
     assert again.cleaned is not None
     assert (again.cleaned.repaired, again.cleaned.dropped) == (0, 0)
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "clean.jsonl").read_bytes()
@@ -195,7 +254,10 @@ def test_a_file_of_which_nothing_is_left_is_not_written(tmp_path: Path) -> None:
 def test_the_screen_groups_findings_shows_five_of_a_kind_and_ends_with_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = save(tmp_path / "rows.jsonl", *(row(say(TYPED["tags"]), question=f"q{number}") for number in range(8)))
+    source = save(
+        tmp_path / "rows.jsonl",
+        *(row(say(TYPED["tags"]), question=f"q{number}") for number in range(8)),
+    )
     found = examine_data([source], fix=tmp_path / "clean.jsonl")
     shown = capsys.readouterr().out
     assert shown.count("stands in the text") == 5
@@ -208,10 +270,15 @@ def test_the_screen_groups_findings_shows_five_of_a_kind_and_ends_with_the_verdi
 
 
 def test_the_answer_for_programs_has_every_finding_with_its_remedy(tmp_path: Path) -> None:
-    source = save(tmp_path / "rows.jsonl", *(row(say(TYPED["tags"]), question=f"q{number}") for number in range(8)))
-    told = json.loads(json.dumps(examine_data([source], fix=tmp_path / "clean.jsonl", show=False).to_dict()))
+    source = save(
+        tmp_path / "rows.jsonl",
+        *(row(say(TYPED["tags"]), question=f"q{number}") for number in range(8)),
+    )
+    told = json.loads(
+        json.dumps(examine_data([source], fix=tmp_path / "clean.jsonl", show=False).to_dict())
+    )
     assert told["verdict"] == "do not train"
-    assert told["counts"] == {Kind.TYPED_CALL.value: 8, Kind.NO_CALLS.value: 1}
+    assert told["counts"] == {FindingKind.TYPED_CALL.value: 8, FindingKind.NO_CALLS.value: 1}
     assert len(told["findings"]) == 9
     first = told["findings"][0]
     assert (first["row"], first["field"]) == (0, "messages[1].content")
@@ -226,15 +293,34 @@ def test_one_file_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"city": "Oslo", "wind": 1}, "city: Oslo"])
-def test_rows_that_are_thrown_away_do_not_outvote_a_sound_one(tmp_path: Path, other: object) -> None:
+def test_rows_that_are_thrown_away_do_not_outvote_a_sound_one(
+    tmp_path: Path, other: object
+) -> None:
     bad = row(calling(arguments=other))
-    result = cleaned(tmp_path, bad, row(calling(arguments=other), answer(), say("Rain.")), row(calling()))
-    assert [message.tool_calls for talk in result.conversations for message in talk.messages[1:]] == [CALLS]
+    result = cleaned(
+        tmp_path, bad, row(calling(arguments=other), answer(), say("Rain.")), row(calling())
+    )
+    assert [
+        message.tool_calls for talk in result.conversations for message in talk.messages[1:]
+    ] == [CALLS]
     assert [change.row for change in result.changes] == [0, 1]
-    assert result.reasons(Outcome.DROPPED).keys().isdisjoint({Kind.CONFLICT.value, Kind.DUPLICATE_ROW.value})
+    assert (
+        result.reasons(RowOutcome.DROPPED)
+        .keys()
+        .isdisjoint({FindingKind.CONFLICT.value, FindingKind.DUPLICATE_ROW.value})
+    )
 
 
 def test_a_row_that_repeats_one_that_is_thrown_away_is_judged_by_itself(tmp_path: Path) -> None:
     held = row(say("No."), question="held")
-    result = cleaned(tmp_path, row(calling(), question="Held"), row(calling(), question="Held"), row(calling()), held=held)
-    assert [(change.row, change.reasons) for change in result.changes] == [(0, (Kind.LEAK.value,)), (1, (Kind.LEAK.value,))]
+    result = cleaned(
+        tmp_path,
+        row(calling(), question="Held"),
+        row(calling(), question="Held"),
+        row(calling()),
+        held=held,
+    )
+    assert [(change.row, change.reasons) for change in result.changes] == [
+        (0, (FindingKind.LEAK.value,)),
+        (1, (FindingKind.LEAK.value,)),
+    ]

@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 
-from toolhone.doctor.row_checks import Findings, Kind, check, check_lengths
-from toolhone.sources.files import Line
+from toolhone.doctor.row_checks import FindingKind, Findings, check, check_lengths
 from toolhone.errors import DataError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message, Tool, ToolCall
+from toolhone.sources.files import FileLine
 
 WEATHER = Tool.of(
     {
         "name": "get_weather",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "days": {"type": "integer", "description": "how many"}},
+            "properties": {
+                "city": {"type": "string"},
+                "days": {"type": "integer", "description": "how many"},
+            },
             "required": ["city"],
         },
     }
@@ -45,8 +48,11 @@ def conversation(*messages: Message, tools: tuple[Tool, ...] = (WEATHER, OPEN)) 
     return Conversation(messages, tools, "r1")
 
 
-def kinds(*messages: Message, tools: tuple[Tool, ...] = (WEATHER, OPEN)) -> list[Kind]:
-    return [finding.kind for finding in check([conversation(*messages, tools=tools)], "a.jsonl").findings]
+def kinds(*messages: Message, tools: tuple[Tool, ...] = (WEATHER, OPEN)) -> list[FindingKind]:
+    return [
+        finding.kind
+        for finding in check([conversation(*messages, tools=tools)], "a.jsonl").findings
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +62,24 @@ def kinds(*messages: Message, tools: tuple[Tool, ...] = (WEATHER, OPEN)) -> list
         (USER, calling(call())),
         (USER, calling(call()), result(), FINAL),
         (USER, calling(call(identity="1"), call(identity="2")), result("2"), result("1"), FINAL),
-        (USER, calling(call(identity="1")), calling(call(identity="2")), result("1"), result("2"), FINAL),
-        (USER, calling(call()), result(name="get_weather"), calling(call()), result("x"), FINAL, USER, FINAL),
+        (
+            USER,
+            calling(call(identity="1")),
+            calling(call(identity="2")),
+            result("1"),
+            result("2"),
+            FINAL,
+        ),
+        (
+            USER,
+            calling(call()),
+            result(name="get_weather"),
+            calling(call()),
+            result("x"),
+            FINAL,
+            USER,
+            FINAL,
+        ),
         (USER, calling(call("anything", whatever=1)), result(), FINAL),
         (USER, calling(call(city="Rome", days=3))),
     ],
@@ -69,53 +91,58 @@ def test_good_conversations_pass(messages: tuple[Message, ...]) -> None:
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        ((USER,), Kind.NO_ASSISTANT),
-        ((USER, Message("assistant", " \n")), Kind.EMPTY_TURN),
-        ((USER, Message("assistant", None)), Kind.EMPTY_TURN),
-        ((USER, calling(call(""))), Kind.NO_NAME),
-        ((USER, calling(call("get_wether"))), Kind.UNKNOWN_TOOL),
-        ((USER, calling(call(city=5))), Kind.BAD_ARGUMENTS),
-        ((USER, calling(call(days=2))), Kind.BAD_ARGUMENTS),
-        ((USER, calling(call(city="Rome", dais=2))), Kind.UNDECLARED_ARGUMENT),
-        ((USER, result(), FINAL), Kind.RESULT_WITHOUT_CALL),
-        ((USER, calling(call()), result(), result(), FINAL), Kind.RESULT_WITHOUT_CALL),
-        ((USER, calling(call()), result(), FINAL, result()), Kind.RESULT_WITHOUT_CALL),
-        ((USER, calling(call()), USER, FINAL), Kind.CALL_WITHOUT_RESULT),
-        ((USER, calling(call()), FINAL), Kind.CALL_WITHOUT_RESULT),
-        ((USER, calling(call(), call()), result(), FINAL), Kind.CALL_WITHOUT_RESULT),
+        ((USER,), FindingKind.NO_ASSISTANT),
+        ((USER, Message("assistant", " \n")), FindingKind.EMPTY_TURN),
+        ((USER, Message("assistant", None)), FindingKind.EMPTY_TURN),
+        ((USER, calling(call(""))), FindingKind.NO_NAME),
+        ((USER, calling(call("get_wether"))), FindingKind.UNKNOWN_TOOL),
+        ((USER, calling(call(city=5))), FindingKind.BAD_ARGUMENTS),
+        ((USER, calling(call(days=2))), FindingKind.BAD_ARGUMENTS),
+        ((USER, calling(call(city="Rome", dais=2))), FindingKind.UNDECLARED_ARGUMENT),
+        ((USER, result(), FINAL), FindingKind.RESULT_WITHOUT_CALL),
+        ((USER, calling(call()), result(), result(), FINAL), FindingKind.RESULT_WITHOUT_CALL),
+        ((USER, calling(call()), result(), FINAL, result()), FindingKind.RESULT_WITHOUT_CALL),
+        ((USER, calling(call()), USER, FINAL), FindingKind.CALL_WITHOUT_RESULT),
+        ((USER, calling(call()), FINAL), FindingKind.CALL_WITHOUT_RESULT),
+        ((USER, calling(call(), call()), result(), FINAL), FindingKind.CALL_WITHOUT_RESULT),
     ],
 )
-def test_each_fault_is_found(messages: tuple[Message, ...], expected: Kind) -> None:
+def test_each_fault_is_found(messages: tuple[Message, ...], expected: FindingKind) -> None:
     assert kinds(*messages) == [expected]
 
 
 def test_a_result_for_another_id_or_tool_answers_nothing() -> None:
-    wrong = [Kind.RESULT_WITHOUT_CALL, Kind.CALL_WITHOUT_RESULT]
+    wrong = [FindingKind.RESULT_WITHOUT_CALL, FindingKind.CALL_WITHOUT_RESULT]
     assert kinds(USER, calling(call(identity="1")), result("2"), FINAL) == wrong
     assert kinds(USER, calling(call()), result(name="anything"), FINAL) == wrong
 
 
 def test_two_tools_of_one_name_are_a_fault_only_when_they_differ() -> None:
     assert kinds(USER, FINAL, tools=(WEATHER, replace(WEATHER))) == []
-    assert kinds(USER, FINAL, tools=(WEATHER, Tool("get_weather"))) == [Kind.TOOL_TWICE]
+    assert kinds(USER, FINAL, tools=(WEATHER, Tool("get_weather"))) == [FindingKind.TOOL_TWICE]
 
 
 def test_a_schema_that_says_nothing_about_properties_leaves_arguments_free() -> None:
     assert kinds(USER, calling(call("f", a=1)), tools=(Tool("f", "", {"type": "object"}),)) == []
-    assert kinds(USER, calling(call("f", a=1)), tools=(Tool("f"),)) == [Kind.UNDECLARED_ARGUMENT]
+    assert kinds(USER, calling(call("f", a=1)), tools=(Tool("f"),)) == [
+        FindingKind.UNDECLARED_ARGUMENT
+    ]
 
 
 @pytest.mark.parametrize(
-    "reference", ["#/$defs/nowhere", "http://127.0.0.1:9/schema.json", "http://json-schema.org/draft-07/schema"]
+    "reference",
+    ["#/$defs/nowhere", "http://127.0.0.1:9/schema.json", "http://json-schema.org/draft-07/schema"],
 )
 def test_a_schema_that_points_out_of_itself_is_a_fault_and_fetches_nothing(reference: str) -> None:
-    tool = Tool.of({"name": "f", "parameters": {"type": "object", "properties": {"a": {"$ref": reference}}}})
-    assert kinds(USER, calling(call("f", a=1)), tools=(tool,)) == [Kind.BAD_ARGUMENTS]
+    tool = Tool.of(
+        {"name": "f", "parameters": {"type": "object", "properties": {"a": {"$ref": reference}}}}
+    )
+    assert kinds(USER, calling(call("f", a=1)), tools=(tool,)) == [FindingKind.BAD_ARGUMENTS]
 
 
 def sentence(*messages: Message) -> str:
     with pytest.raises(DataError) as caught:
-        check([conversation(*messages)], [Line(Path("a.jsonl"), 17)]).raise_if_any()
+        check([conversation(*messages)], [FileLine(Path("a.jsonl"), 17)]).raise_if_any()
     return str(caught.value)
 
 
@@ -154,7 +181,9 @@ def sentence(*messages: Message) -> str:
         ),
     ],
 )
-def test_a_finding_is_one_sentence_with_place_fault_and_remedy(messages: tuple[Message, ...], expected: str) -> None:
+def test_a_finding_is_one_sentence_with_place_fault_and_remedy(
+    messages: tuple[Message, ...], expected: str
+) -> None:
     assert sentence(*messages) == expected
 
 
@@ -168,22 +197,34 @@ def many() -> Findings:
 
 
 def test_findings_are_counted_by_kind() -> None:
-    assert many().counts == {Kind.UNKNOWN_TOOL: 2, Kind.DUPLICATE_ROW: 1, Kind.EMPTY_TURN: 1}
+    assert many().counts == {
+        FindingKind.UNKNOWN_TOOL: 2,
+        FindingKind.DUPLICATE_ROW: 1,
+        FindingKind.EMPTY_TURN: 1,
+    }
     assert many().rows == 4
     assert [finding.row for finding in many().findings] == [1, 1, 2, 3]
 
 
 def test_the_first_finding_speaks_for_the_others() -> None:
-    with pytest.raises(DataError, match=r"^a\.jsonl, row 2 .* \(… and 1 more of this kind and 1 of other kinds\)$"):
+    with pytest.raises(
+        DataError, match=r"^a\.jsonl, row 2 .* \(… and 1 more of this kind and 1 of other kinds\)$"
+    ):
         many().raise_if_any()
-    with pytest.raises(DataError, match=r"^a\.jsonl, row 3 .* says the same as a\.jsonl, row 1; wanted each row once"):
-        many().raise_if_any(allow=(Kind.UNKNOWN_TOOL,))
+    with pytest.raises(
+        DataError,
+        match=r"^a\.jsonl, row 3 .* says the same as a\.jsonl, row 1; wanted each row once",
+    ):
+        many().raise_if_any(allow=(FindingKind.UNKNOWN_TOOL,))
 
 
 def test_a_repeated_row_is_a_finding_that_does_not_stop_training() -> None:
-    data = [conversation(USER, calling(call(identity=str(number))), result(str(number))) for number in range(3)]
+    data = [
+        conversation(USER, calling(call(identity=str(number))), result(str(number)))
+        for number in range(3)
+    ]
     findings = check(data, "a.jsonl")
-    assert findings.counts == {Kind.DUPLICATE_ROW: 2}
+    assert findings.counts == {FindingKind.DUPLICATE_ROW: 2}
     findings.raise_if_any()
 
 
@@ -217,12 +258,17 @@ def test_rows_of_a_group_are_dropped_together() -> None:
 
 
 def test_with_policy_error_a_long_row_stops() -> None:
-    with pytest.raises(DataError, match="1 of 2 rows are longer than 8 tokens, the longest has 9; raise the maximum length"):
+    with pytest.raises(
+        DataError,
+        match="1 of 2 rows are longer than 8 tokens, the longest has 9; raise the maximum length",
+    ):
         check_lengths([row(5), row(9)], 8, "error")
 
 
 def test_no_row_left_is_an_error() -> None:
-    with pytest.raises(DataError, match="no row is left: all 2 are longer than 4 tokens, the shortest has 5"):
+    with pytest.raises(
+        DataError, match="no row is left: all 2 are longer than 4 tokens, the shortest has 5"
+    ):
         check_lengths([row(5), row(9)], 4)
 
 

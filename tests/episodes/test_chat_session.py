@@ -4,24 +4,31 @@ from collections.abc import Sequence
 
 from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams, StopReason
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.choose import open_dialect
-from toolhone.episodes.chat_session import Dialogue, Event
+from toolhone.episodes.chat_session import ChatSession, Event
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.tools.registry import Registry
 
 CALL = '{"tool": "calculator", "args": {"expression": "6 * 7"}}'
 
 
-def talk(answers: Sequence[str], max_turns: int = 8, max_tokens: int = 200) -> tuple[Dialogue, ScriptedSampler]:
+def talk(
+    answers: Sequence[str], max_turns: int = 8, max_tokens: int = 200
+) -> tuple[ChatSession, ScriptedSampler]:
     script = iter(answers)
     sampler = ScriptedSampler(lambda _: next(script))
     tokenizer = byte_tokenizer()
-    policy = TokenPolicy(sampler, open_dialect(tokenizer, "json", "chatml"), tokenizer, SamplingParams(max_tokens, 0.0))
-    return Dialogue(policy, Registry(["calculator"]), max_turns), sampler
+    policy = TokenPolicy(
+        sampler,
+        open_dialect(tokenizer, "json", "chatml"),
+        tokenizer,
+        SamplingParams(max_tokens, 0.0),
+    )
+    return ChatSession(policy, Registry(["calculator"]), max_turns), sampler
 
 
-def roles(dialogue: Dialogue) -> list[str]:
+def roles(dialogue: ChatSession) -> list[str]:
     return [message.role for message in dialogue.messages]
 
 
@@ -65,7 +72,7 @@ def test_an_unreadable_turn_ends_the_answer_and_is_not_whole() -> None:
     list(dialogue.say("First."))
     (turn,) = dialogue.say("Second.")
     assert isinstance(turn, Turn)
-    assert turn.problem is not Problem.NONE
+    assert turn.problem is not ParseProblem.NONE
     assert dialogue.whole == 2
     list(dialogue.say("Third."))
     assert dialogue.whole == 6

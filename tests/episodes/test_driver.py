@@ -7,28 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from support.scripted import ScriptedSampler, last_user, scripted_policy, task
 from contracts.test_backends import tiny_qwen3
+from support.scripted import ScriptedSampler, last_user, scripted_policy, task
 from toolhone.backends.base import BatchStream, SamplingParams
 from toolhone.backends.torch import sampler as torch_sampler
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.driver import TOOL_THREADS, play
-from toolhone.episodes.episode import Ending
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.driver import TOOL_THREADS, run_episodes
+from toolhone.episodes.episode import EpisodeStatus
+from toolhone.episodes.outcome import EpisodeRules
 from toolhone.errors import ConfigError
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.builtin import builtin
-from toolhone.tools.registry import AT_ONCE_MARK, Implementation, Limits, Outcome, Registry
+from toolhone.tools.registry import AT_ONCE_MARK, Implementation, Registry, ToolLimits, ToolStatus
 from toolhone.tools.sandbox import usual_workers
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-FIRST_CALL = Rules(first_call_only=True)
+FIRST_CALL = EpisodeRules(first_call_only=True)
 
 
 def tool_of(function, **limits) -> Tool:
-    return Tool("ask", "", NUMBER, Implementation(function, Limits(**limits)) if limits else function)
+    return Tool(
+        "ask", "", NUMBER, Implementation(function, ToolLimits(**limits)) if limits else function
+    )
 
 
 def tasks(count: int) -> list[Task]:
@@ -83,10 +85,16 @@ def test_as_many_calls_run_at_the_same_time_as_there_are_threads_and_no_more():
             meeting.wait()
         return "met"
 
-    episodes = play(scripted_policy(asks_twice), tasks(TOOL_THREADS), Registry([tool_of(meet)], timeout=30))
-    assert [result.content for episode in episodes for result in episode.results[0]] == ["met"] * 2 * TOOL_THREADS
+    episodes = run_episodes(
+        scripted_policy(asks_twice), tasks(TOOL_THREADS), Registry([tool_of(meet)], timeout=30)
+    )
+    assert [result.content for episode in episodes for result in episode.results[0]] == [
+        "met"
+    ] * 2 * TOOL_THREADS
     assert (peak.most, peak.all) == (TOOL_THREADS, 2 * TOOL_THREADS)
-    assert TOOL_THREADS >= 64, "a thousand episodes with tools of 50 ms want about 1,000 calls a second"
+    assert TOOL_THREADS >= 64, (
+        "a thousand episodes with tools of 50 ms want about 1,000 calls a second"
+    )
 
 
 def test_other_rows_are_sampled_while_tools_run():
@@ -102,8 +110,10 @@ def test_other_rows_are_sampled_while_tools_run():
         return everybody_spoke.wait(20)
 
     policy = scripted_policy(asks_twice, sampler=FewAtOnce(asks_twice, sampled))
-    episodes = play(policy, tasks(20), Registry([tool_of(blocked)], timeout=30), FIRST_CALL)
-    assert [[result.value for result in episode.results[0]] for episode in episodes] == [[True, True]] * 20
+    episodes = run_episodes(policy, tasks(20), Registry([tool_of(blocked)], timeout=30), FIRST_CALL)
+    assert [[result.value for result in episode.results[0]] for episode in episodes] == [
+        [True, True]
+    ] * 20
 
 
 def test_rows_whose_tools_are_quick_share_a_batch_in_every_turn():
@@ -115,7 +125,7 @@ def test_rows_whose_tools_are_quick_share_a_batch_in_every_turn():
             return super().sample(prompts, params, keys)
 
     policy = scripted_policy(asks_twice, sampler=Counting(asks_twice))
-    play(policy, tasks(40), Registry([tool_of(lambda n: n)]))
+    run_episodes(policy, tasks(40), Registry([tool_of(lambda n: n)]))
     assert batches == [40, 40]
 
 
@@ -130,7 +140,7 @@ def test_after_a_mistake_of_the_user_the_calls_that_wait_for_a_thread_are_not_ma
         return "x"
 
     with pytest.raises(ConfigError, match="no key for this service"):
-        play(scripted_policy(asks_twice), tasks(3 * TOOL_THREADS), Registry([tool_of(ask)]))
+        run_episodes(scripted_policy(asks_twice), tasks(3 * TOOL_THREADS), Registry([tool_of(ask)]))
     assert peak.all <= TOOL_THREADS
 
 
@@ -143,13 +153,18 @@ def test_a_tool_may_bound_how_many_of_its_calls_run_at_once_and_waiting_is_no_pa
         return n
 
     registry = Registry([tool_of(ask, at_once=2, timeout=0.4)])
-    episodes = play(scripted_policy(asks_twice), tasks(16), registry, FIRST_CALL)
+    episodes = run_episodes(scripted_policy(asks_twice), tasks(16), registry, FIRST_CALL)
     assert peak.most == 2
-    assert [result.outcome for episode in episodes for result in episode.results[0]] == [Outcome.OK] * 32
+    assert [result.outcome for episode in episodes for result in episode.results[0]] == [
+        ToolStatus.OK
+    ] * 32
 
 
 def test_no_more_programs_are_begun_than_the_sandbox_has_workers(monkeypatch):
-    assert all(getattr(builtin(name).function, AT_ONCE_MARK) == usual_workers() for name in ("calculator", "python"))
+    assert all(
+        getattr(builtin(name).function, AT_ONCE_MARK) == usual_workers()
+        for name in ("calculator", "python")
+    )
     peak = Peak()
 
     def compute(n: int) -> int:
@@ -163,7 +178,9 @@ def test_no_more_programs_are_begun_than_the_sandbox_has_workers(monkeypatch):
     assert (peak.most, peak.all) == (3, 12)
 
 
-def test_the_torch_backend_gives_back_one_batch_at_a_time_with_the_samples_of_all_at_once(tmp_path: Path, monkeypatch):
+def test_the_torch_backend_gives_back_one_batch_at_a_time_with_the_samples_of_all_at_once(
+    tmp_path: Path, monkeypatch
+):
     sampler = open_sampler(tiny_qwen3(tmp_path), EngineOptions(device_map="cpu"))
     prompts, params = [[3 + i, 4, 5] for i in range(7)], SamplingParams(max_tokens=5, seed=3)
     monkeypatch.setattr(torch_sampler, "ROW_TOKENS", 2 * 8)
@@ -173,7 +190,9 @@ def test_the_torch_backend_gives_back_one_batch_at_a_time_with_the_samples_of_al
         stream.submit(key, prompt, params)
     polls = [stream.poll() for _ in range(5)]
     assert [len(poll) for poll in polls] == [2, 2, 2, 1, 0]
-    assert {key: samples[0].tokens for poll in polls for key, samples in poll} == {i: s[0].tokens for i, s in enumerate(whole)}
+    assert {key: samples[0].tokens for poll in polls for key, samples in poll} == {
+        i: s[0].tokens for i, s in enumerate(whole)
+    }
 
 
 def test_time_inside_of_other_time_is_counted_once():
@@ -197,6 +216,8 @@ def test_the_clock_sees_the_time_in_which_only_tools_ran():
         return n
 
     with clock.on("sample"):
-        episodes = play(scripted_policy(asks_twice), tasks(3), Registry([tool_of(slow)]), clock=clock)
-    assert [episode.ending for episode in episodes] == [Ending.ANSWERED] * 3
+        episodes = run_episodes(
+            scripted_policy(asks_twice), tasks(3), Registry([tool_of(slow)]), clock=clock
+        )
+    assert [episode.ending for episode in episodes] == [EpisodeStatus.ANSWERED] * 3
     assert clock.take()["tools"] >= 0.09

@@ -11,28 +11,33 @@ from typing import Any
 import pytest
 
 from cli.test_main import run
-from toolhone.dialects.probe.certificate import Certificate, Verdict
+from toolhone.dialects.probe.certificate import Certificate, CertificateVerdict
 from toolhone.errors import ConfigError, DataError
+from toolhone.evaluation.certificate_diff import CertificateDiff, Sameness
 from toolhone.evaluation.compare import Cell, Comparison, compare
-from toolhone.evaluation.compare import Verdict as Found
+from toolhone.evaluation.compare import GuardVerdict as Found
 from toolhone.evaluation.compare_display import account, changed
 from toolhone.evaluation.folder import write_folder
-from toolhone.evaluation.certificate_diff import Formats, Sameness
-from toolhone.evaluation.metrics import Evaluation, Judged
+from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.evaluation.paired import mcnemar
 from toolhone.evaluation.statistics import wilson
 from toolhone.schema import Expect
 
 NO_CALL = Expect.from_dict({"no_call": True})
 SAME_FORMAT = Certificate(
-    Verdict.CERTIFIED,
-    dialect={"name": "native", "syntax": "tool_call_tags", "history": "appended", "stop": ["<|im_end|>"]},
+    CertificateVerdict.CERTIFIED,
+    dialect={
+        "name": "native",
+        "syntax": "tool_call_tags",
+        "history": "appended",
+        "stop": ["<|im_end|>"],
+    },
     hashes={"template": "a" * 64, "tokenizer": "b" * 64, "dialect": "c" * 64},
     versions={"toolhone": "0.1", "jinja2": "3.1"},
 )
 OTHER_FORMAT = replace(
     SAME_FORMAT,
-    verdict=Verdict.LIMITED,
+    verdict=CertificateVerdict.LIMITED,
     limits=("a turn may have one call only",),
     dialect={"name": "json", "syntax": "json", "history": "template", "stop": ["</s>"]},
     hashes={"template": "d" * 64, "tokenizer": "b" * 64, "dialect": "e" * 64},
@@ -40,17 +45,25 @@ OTHER_FORMAT = replace(
 )
 
 
-def sample(name: str, scores: Mapping[str, float] | float, category: str = "c", **changes: Any) -> Judged:
+def sample(
+    name: str, scores: Mapping[str, float] | float, category: str = "c", **changes: Any
+) -> JudgedEpisode:
     scores = scores if isinstance(scores, Mapping) else {"exact_match": float(scores)}
-    made = Judged(name, category, 0, f"question {name}", f"reply to {name}", (), NO_CALL, "answered", scores)
+    made = JudgedEpisode(
+        name, category, 0, f"question {name}", f"reply to {name}", (), NO_CALL, "answered", scores
+    )
     return replace(made, **changes)
 
 
 def evaluation(scores: Iterable[Any], category: str = "c", start: int = 0) -> Evaluation:
-    return Evaluation(tuple(sample(f"t{start + i}", score, category) for i, score in enumerate(scores)))
+    return Evaluation(
+        tuple(sample(f"t{start + i}", score, category) for i, score in enumerate(scores))
+    )
 
 
-def both(gained: int, lost: int, same: int, category: str = "c", start: int = 0) -> tuple[Evaluation, Evaluation]:
+def both(
+    gained: int, lost: int, same: int, category: str = "c", start: int = 0
+) -> tuple[Evaluation, Evaluation]:
     """Base and tuned with so many tasks gained, lost and right in both."""
     base = [0] * gained + [1] * (lost + same)
     tuned = [1] * gained + [0] * lost + [1] * same
@@ -59,7 +72,9 @@ def both(gained: int, lost: int, same: int, category: str = "c", start: int = 0)
 
 def joined(*sides: tuple[Evaluation, Evaluation]) -> tuple[Evaluation, Evaluation]:
     base, tuned = zip(*sides)
-    return tuple(Evaluation(tuple(s for part in side for s in part.samples)) for side in (base, tuned))  # type: ignore[return-value]
+    return tuple(
+        Evaluation(tuple(s for part in side for s in part.samples)) for side in (base, tuned)
+    )  # type: ignore[return-value]
 
 
 def total(comparison: Comparison, metric: str = "exact_match") -> Cell:
@@ -95,14 +110,24 @@ def test_fractions_are_compared_by_their_size_and_not_as_right_or_wrong() -> Non
 
 
 def test_the_categories_of_a_metric_are_corrected_for_their_number_and_the_total_is_not() -> None:
-    sides = joined(both(7, 0, 20, "a"), both(0, 0, 20, "b", 100), both(1, 1, 20, "c", 200), both(0, 1, 20, "d", 300))
+    sides = joined(
+        both(7, 0, 20, "a"),
+        both(0, 0, 20, "b", 100),
+        both(1, 1, 20, "c", 200),
+        both(0, 1, 20, "d", 300),
+    )
     comparison = compare(*sides)
     cells = comparison.by_category["exact_match"]
     assert cells["a"].p == mcnemar(7, 0) == 2 / 128
     assert cells["a"].corrected == 4 * mcnemar(7, 0)
     assert cells["a"].verdict is Found.NO_DIFFERENCE
     assert total(comparison).corrected == mcnemar(8, 2)
-    assert compare(*joined(both(7, 0, 20, "a"), both(0, 0, 20, "b", 100))).by_category["exact_match"]["a"].verdict is Found.BETTER
+    assert (
+        compare(*joined(both(7, 0, 20, "a"), both(0, 0, 20, "b", 100)))
+        .by_category["exact_match"]["a"]
+        .verdict
+        is Found.BETTER
+    )
 
 
 def test_a_category_that_was_not_measured_costs_the_others_nothing() -> None:
@@ -114,10 +139,20 @@ def test_a_category_that_was_not_measured_costs_the_others_nothing() -> None:
 
 def test_every_sample_is_compared_or_counted() -> None:
     base = Evaluation((*evaluation([1, 1, 1, 1]).samples, sample("old", 1), sample("older", 0)))
-    tuned = Evaluation((*evaluation([1, 0, 1]).samples, sample("t3", 1, query="another question"), sample("new", 1)))
+    tuned = Evaluation(
+        (
+            *evaluation([1, 0, 1]).samples,
+            sample("t3", 1, query="another question"),
+            sample("new", 1),
+        )
+    )
     join = compare(base, tuned).join
     assert ([pair.id for pair in join.pairs], join.paired) == (["t0", "t1", "t2"], 3)
-    assert (join.only_base, join.only_tuned, join.different) == (("old", "older"), ("new",), ("t3",))
+    assert (join.only_base, join.only_tuned, join.different) == (
+        ("old", "older"),
+        ("new",),
+        ("t3",),
+    )
     assert join.paired + len(join.only_base) + len(join.different) == len(base.samples)
     assert join.paired + len(join.only_tuned) + len(join.different) == len(tuned.samples)
     assert account(join) == [
@@ -128,7 +163,10 @@ def test_every_sample_is_compared_or_counted() -> None:
 
 def test_an_id_with_another_expectation_is_another_task() -> None:
     wanted = Expect.from_dict({"calls": [{"name": "weather", "arguments": {}}]})
-    base, tuned = evaluation([1, 1]), Evaluation((sample("t0", 1), sample("t1", 1, expected=wanted)))
+    base, tuned = (
+        evaluation([1, 1]),
+        Evaluation((sample("t0", 1), sample("t1", 1, expected=wanted))),
+    )
     assert compare(base, tuned).join.different == ("t1",)
 
 
@@ -141,15 +179,23 @@ def test_another_category_is_the_same_task_and_is_said() -> None:
 @pytest.mark.parametrize(
     ("tuned", "said"),
     [
-        (evaluation([1], start=7), "no task in common \\(base has 2, such as 't0', tuned 1, such as 't7'\\)"),
+        (
+            evaluation([1], start=7),
+            "no task in common \\(base has 2, such as 't0', tuned 1, such as 't7'\\)",
+        ),
         (
             Evaluation((sample("t0", 1, query="x"), sample("t1", 1, query="y"))),
             "all 2 task ids that both evaluations have stand for",
         ),
-        (Evaluation((sample("t0", 1), sample("t0", 1))), "tuned: the task t0 \\(seed 0\\) occurs more than once"),
+        (
+            Evaluation((sample("t0", 1), sample("t0", 1))),
+            "tuned: the task t0 \\(seed 0\\) occurs more than once",
+        ),
     ],
 )
-def test_evaluations_that_cannot_be_joined_are_refused_in_a_sentence(tuned: Evaluation, said: str) -> None:
+def test_evaluations_that_cannot_be_joined_are_refused_in_a_sentence(
+    tuned: Evaluation, said: str
+) -> None:
     with pytest.raises(DataError, match=said):
         compare(evaluation([1, 1]), tuned)
 
@@ -162,7 +208,13 @@ def test_a_single_seed_of_each_is_joined_on_the_id_alone() -> None:
 
 def test_a_task_with_several_seeds_counts_once_with_its_mean() -> None:
     def seeds(scores: list[list[float]]) -> Evaluation:
-        return Evaluation(tuple(sample(f"t{i}", s, seed=k) for i, row in enumerate(scores) for k, s in enumerate(row)))
+        return Evaluation(
+            tuple(
+                sample(f"t{i}", s, seed=k)
+                for i, row in enumerate(scores)
+                for k, s in enumerate(row)
+            )
+        )
 
     comparison = compare(seeds([[0, 0, 1], [1, 1, 1]]), seeds([[1, 1, 1], [1, 1]]))
     cell = total(comparison)
@@ -170,11 +222,17 @@ def test_a_task_with_several_seeds_counts_once_with_its_mean() -> None:
     assert (cell.base.value, cell.tuned.value) == (pytest.approx(2 / 3), 1.0)
     assert comparison.join.paired == 5
     assert comparison.join.only_base == ("t1 (seed 2)",)
-    assert "each task counts once, with its mean over the seeds that both have (0, 1, 2)" in account(comparison.join)
+    assert (
+        "each task counts once, with its mean over the seeds that both have (0, 1, 2)"
+        in account(comparison.join)
+    )
 
 
 def test_a_metric_of_one_side_alone_is_counted_and_not_compared() -> None:
-    base, tuned = evaluation([{"exact_match": 1.0, "execution_success": 1.0}] * 3), evaluation([1] * 3)
+    base, tuned = (
+        evaluation([{"exact_match": 1.0, "execution_success": 1.0}] * 3),
+        evaluation([1] * 3),
+    )
     cell = total(compare(base, tuned), "execution_success")
     assert (cell.n, cell.only_base, cell.only_tuned, cell.verdict) == (0, 3, 0, Found.NOT_MEASURED)
     assert cell.difference.value is None
@@ -184,8 +242,14 @@ def test_metrics_are_chosen_by_name_and_unknown_ones_refused_with_the_nearest() 
     scores = {"exact_match": 1.0, "brief": 0.5}
     base = Evaluation((sample("t0", scores, familiar={"playground.tool_accuracy": 1.0}),))
     assert compare(base, base).metrics == ("exact_match", "brief")
-    assert compare(base, base, ["playground.tool_accuracy", "brief"]).metrics == ("playground.tool_accuracy", "brief")
-    with pytest.raises(ConfigError, match=r"'exact_mach' \(did you mean 'exact_match'\?\); measured: exact_match, brief"):
+    assert compare(base, base, ["playground.tool_accuracy", "brief"]).metrics == (
+        "playground.tool_accuracy",
+        "brief",
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"'exact_mach' \(did you mean 'exact_match'\?\); measured: exact_match, brief",
+    ):
         compare(base, base, ["exact_mach"])
 
 
@@ -195,7 +259,9 @@ def test_a_tolerance_forgives_small_losses_and_only_those() -> None:
     assert comparison.worse(0.079)
     assert comparison.worse(0.08) == []
     assert compare(*both(gained=8, lost=0, same=92)).worse() == []
-    rounded = compare(evaluation([{"tool_accuracy": 0.8}] * 10), evaluation([{"tool_accuracy": 0.7}] * 10))
+    rounded = compare(
+        evaluation([{"tool_accuracy": 0.8}] * 10), evaluation([{"tool_accuracy": 0.7}] * 10)
+    )
     assert rounded.worse(0.1) == [], "0.8 - 0.7 is a little more than 0.1"
     assert rounded.worse(0.099)
 
@@ -203,30 +269,53 @@ def test_a_tolerance_forgives_small_losses_and_only_those() -> None:
 def test_a_loss_in_one_category_is_found_although_the_total_gained() -> None:
     comparison = compare(*joined(both(60, 0, 100, "large"), both(0, 9, 11, "small", 500)))
     assert total(comparison).verdict is Found.BETTER
-    assert [(cell.metric, cell.category) for cell in comparison.worse()] == [("exact_match", "small")]
+    assert [(cell.metric, cell.category) for cell in comparison.worse()] == [
+        ("exact_match", "small")
+    ]
 
 
 def test_tasks_that_changed_are_shown_with_both_texts_the_clearest_of_each_category_first() -> None:
     base = [sample(f"a{i}", {"exact_match": 1, "valid_format": 1}, "a") for i in range(3)]
     base += [sample("b0", {"exact_match": 1, "valid_format": 1}, "b")]
-    tuned = [replace(s, scores={"exact_match": 0, "valid_format": s.id != "a2"}, text=f"worse {s.id}") for s in base]
+    tuned = [
+        replace(s, scores={"exact_match": 0, "valid_format": s.id != "a2"}, text=f"worse {s.id}")
+        for s in base
+    ]
     tuned[0] = replace(tuned[0], text="\x1b[31mred [bold]", reasons=("because it is red",))
     comparison = compare(Evaluation(tuple(base)), Evaluation(tuple(tuned)))
-    assert [pair.id for pair in comparison.changed("exact_match", gained=False)] == ["a2", "b0", "a0", "a1"]
+    assert [pair.id for pair in comparison.changed("exact_match", gained=False)] == [
+        "a2",
+        "b0",
+        "a0",
+        "a1",
+    ]
     shown = changed(comparison, "exact_match", gained=False, k=3).plain
     assert shown.startswith("lost by exact_match: 4 of 4 tasks, 3 of them here")
     assert "reply to a0" in shown
     assert "[31mred [bold]" in shown
     assert "\x1b" not in shown
     assert "tuned is wrong: because it is red" in shown
-    assert changed(comparison, "exact_match", gained=True, k=3).plain == "gained by exact_match: 0 of 4 tasks"
+    assert (
+        changed(comparison, "exact_match", gained=True, k=3).plain
+        == "gained by exact_match: 0 of 4 tasks"
+    )
 
 
 @pytest.mark.parametrize(
     ("base", "tuned", "sameness", "sentence"),
     [
-        (SAME_FORMAT, replace(SAME_FORMAT, versions={"toolhone": "9"}), Sameness.SAME, "evaluated in the same format"),
-        (SAME_FORMAT, OTHER_FORMAT, Sameness.DIFFERENT, "evaluated in different formats: template and dialect differ"),
+        (
+            SAME_FORMAT,
+            replace(SAME_FORMAT, versions={"toolhone": "9"}),
+            Sameness.SAME,
+            "evaluated in the same format",
+        ),
+        (
+            SAME_FORMAT,
+            OTHER_FORMAT,
+            Sameness.DIFFERENT,
+            "evaluated in different formats: template and dialect differ",
+        ),
         (
             SAME_FORMAT,
             None,
@@ -239,13 +328,15 @@ def test_tasks_that_changed_are_shown_with_both_texts_the_clearest_of_each_categ
 def test_formats_are_the_same_different_or_not_known(
     base: Certificate | None, tuned: Certificate | None, sameness: Sameness, sentence: str
 ) -> None:
-    formats = Formats(base, tuned)
+    formats = CertificateDiff(base, tuned)
     assert formats.sameness is sameness
     assert formats.sentence.endswith(sentence)
 
 
 def test_both_certificates_stand_side_by_side_with_short_hashes() -> None:
-    rows = {name: (base, tuned) for name, base, tuned in Formats(SAME_FORMAT, OTHER_FORMAT).rows}
+    rows = {
+        name: (base, tuned) for name, base, tuned in CertificateDiff(SAME_FORMAT, OTHER_FORMAT).rows
+    }
     assert rows["verdict"] == ("certified", "certified with limits")
     assert rows["limits"] == ("none", "a turn may have one call only")
     assert rows["dialect"] == ("native", "json")
@@ -254,10 +345,14 @@ def test_both_certificates_stand_side_by_side_with_short_hashes() -> None:
     assert rows["template hash"] == ("a" * 12, "d" * 12)
     assert rows["with jinja2"] == ("3.1", "3.2")
     assert "with toolhone" not in rows, "versions that agree say nothing"
-    assert {name: tuned for name, _, tuned in Formats(SAME_FORMAT, None).rows}["verdict"] == "no certificate"
+    assert {name: tuned for name, _, tuned in CertificateDiff(SAME_FORMAT, None).rows}[
+        "verdict"
+    ] == "no certificate"
 
 
-def folders(tmp_path: Path, sides: tuple[Evaluation, Evaluation], tuned: Certificate | None = SAME_FORMAT) -> tuple[Path, Path]:
+def folders(
+    tmp_path: Path, sides: tuple[Evaluation, Evaluation], tuned: Certificate | None = SAME_FORMAT
+) -> tuple[Path, Path]:
     """Base as an evaluation folder, tuned as the evaluation of a run."""
     base = write_folder(sides[0], tmp_path / "base", SAME_FORMAT.to_dict())
     run_folder = tmp_path / "run"
@@ -290,9 +385,14 @@ def test_the_guard_says_by_its_exit_code_whether_anything_got_worse(
 ) -> None:
     base, tuned = both(gained, lost, 100 - gained - lost)
     steady = [
-        Evaluation(tuple(replace(s, scores={**s.scores, "valid_format": 1.0}) for s in side.samples)) for side in (base, tuned)
+        Evaluation(
+            tuple(replace(s, scores={**s.scores, "valid_format": 1.0}) for s in side.samples)
+        )
+        for side in (base, tuned)
     ]
-    found, out, err = run(capsys, monkeypatch, "compare", *folders(tmp_path, (steady[0], steady[1])), *options)
+    found, out, err = run(
+        capsys, monkeypatch, "compare", *folders(tmp_path, (steady[0], steady[1])), *options
+    )
     assert (found, err) == (code, "")
     if "--guard" in options and "--json" not in options:
         assert ("guard: failed, 1 comparison got worse" in out) == (code == 1)
@@ -301,8 +401,21 @@ def test_the_guard_says_by_its_exit_code_whether_anything_got_worse(
 
 def test_a_build_fails_when_the_guard_does(tmp_path: Path) -> None:
     base, tuned = folders(tmp_path, both(0, 9, 40))
-    command = [sys.executable, "-m", "toolhone.cli.main", "compare", str(base), str(tuned), "--guard"]
-    done = subprocess.run(["/bin/sh", "-ec", '"$@"; echo built', "sh", *command], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "toolhone.cli.main",
+        "compare",
+        str(base),
+        str(tuned),
+        "--guard",
+    ]
+    done = subprocess.run(
+        ["/bin/sh", "-ec", '"$@"; echo built', "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "built" not in done.stdout
     assert "Traceback" not in done.stderr
@@ -314,7 +427,13 @@ def test_the_table_the_tasks_and_both_certificates_are_printed(
     sides = joined(both(3, 12, 20, "weather"), both(0, 0, 20, "chat", 100))
     code, out, _ = run(capsys, monkeypatch, "compare", *folders(tmp_path, sides, OTHER_FORMAT))
     assert code == 0
-    for said in ("exact_match by category", "weather", "lost by exact_match: 12 of 55 tasks", "reply to t3", "worse"):
+    for said in (
+        "exact_match by category",
+        "weather",
+        "lost by exact_match: 12 of 55 tasks",
+        "reply to t3",
+        "worse",
+    ):
         assert said in out
     assert "the two were evaluated in different formats: template and dialect differ" in out
     assert "base: 55 samples, 55 compared" in out
@@ -332,7 +451,14 @@ def test_json_holds_every_cell_and_is_what_out_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sides = joined(both(0, 9, 20, "a"), both(2, 0, 20, "b", 100))
-    options = ("--guard", "--tolerance", "2", "--json", "--out", tmp_path / "deep" / "comparison.json")
+    options = (
+        "--guard",
+        "--tolerance",
+        "2",
+        "--json",
+        "--out",
+        tmp_path / "deep" / "comparison.json",
+    )
     code, out, _ = run(capsys, monkeypatch, "compare", *folders(tmp_path, sides), *options)
     found = json.loads(out)
     assert code == 1
@@ -345,7 +471,14 @@ def test_json_holds_every_cell_and_is_what_out_writes(
     assert found["certificates"]["formats"] == "same"
     assert found["certificates"]["base"]["verdict"] == "certified"
     assert found["examples"]["lost"][0]["tuned"]["text"] == "reply to t0"
-    assert found["paired"] == {"tasks": 51, "samples": 51, "only_base": [], "only_tuned": [], "different": [], "recategorised": []}
+    assert found["paired"] == {
+        "tasks": 51,
+        "samples": 51,
+        "only_base": [],
+        "only_tuned": [],
+        "different": [],
+        "recategorised": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -353,18 +486,34 @@ def test_json_holds_every_cell_and_is_what_out_writes(
     [
         (["base", "nowhere"], "nowhere: there is no such folder; wanted an evaluation folder"),
         (["base", "empty"], "empty: this is no evaluation; wanted an evaluation folder"),
-        (["base", "bare"], "bare is a run without an evaluation; make one with toolhone eval bare --out bare/evaluation"),
-        (["base", "demo"], "demo holds 2 evaluations; name one of demo/evaluation/fillers, demo/evaluation/phrasings"),
+        (
+            ["base", "bare"],
+            "bare is a run without an evaluation; make one with toolhone eval bare --out bare/evaluation",
+        ),
+        (
+            ["base", "demo"],
+            "demo holds 2 evaluations; name one of demo/evaluation/fillers, demo/evaluation/phrasings",
+        ),
         (["base", "base"], "BASE and TUNED are the same evaluation"),
         (["run", "run/evaluation"], "BASE and TUNED are the same evaluation"),
-        (["base", "run", "--tolerance", "3"], "--tolerance says which losses --guard forgives; add --guard"),
-        (["base", "run", "--metric", "loss"], "neither evaluation measured 'loss'; measured: exact_match"),
+        (
+            ["base", "run", "--tolerance", "3"],
+            "--tolerance says which losses --guard forgives; add --guard",
+        ),
+        (
+            ["base", "run", "--metric", "loss"],
+            "neither evaluation measured 'loss'; measured: exact_match",
+        ),
         (["base", "damaged"], "certificate.json is no certificate of a format"),
         (["base", "spoilt"], "certificate.json is no certificate of a format"),
     ],
 )
 def test_a_wrong_use_is_one_sentence_and_exit_code_2(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folders(tmp_path, both(1, 1, 5))

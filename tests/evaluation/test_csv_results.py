@@ -12,10 +12,16 @@ from rich.console import Console
 from support.scripted import task
 from toolhone.cli.main import main
 from toolhone.errors import DataError, RunError
-from toolhone.evaluation.csv_results import COUNTED, CallTable, is_summary, read_results_csv, write_summary
+from toolhone.evaluation.csv_results import (
+    COUNTED,
+    CallTable,
+    is_summary,
+    read_results_csv,
+    write_summary,
+)
+from toolhone.evaluation.display import csv_table
 from toolhone.evaluation.folder import write_folder
 from toolhone.evaluation.score import score
-from toolhone.evaluation.display import csv_table
 from toolhone.tools.builtin import builtin
 
 COLUMNS = ["", "query", "predicted_text", "extracted_calls", "expected_calls", "match"]
@@ -28,9 +34,18 @@ def tags(*calls: object) -> str:
     return "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
 
 
-def row(text: str, expected: object = (ROME,), extracted: object = None, match: object = "") -> list[str]:
+def row(
+    text: str, expected: object = (ROME,), extracted: object = None, match: object = ""
+) -> list[str]:
     cell = json.dumps(expected) if not isinstance(expected, str) else expected
-    return ["0", "How is Rome?", text, "" if extracted is None else str(extracted), cell, str(match)]
+    return [
+        "0",
+        "How is Rome?",
+        text,
+        "" if extracted is None else str(extracted),
+        cell,
+        str(match),
+    ]
 
 
 def write(path: Path, *rows: list[str], columns: list[str] = COLUMNS) -> Path:
@@ -58,19 +73,31 @@ RIGHT = {"match", "recovered", "content_right", "tags_right", "both_right", "say
         (tags(ROME), [ROME], RIGHT),
         ("Sure.\n" + tags(ROME) + "\n", [ROME], RIGHT),
         (tags(NUMBERS), [{"name": "mean", "arguments": {"numbers": [1.0, 2]}}], RIGHT),
-        ("</tool_call>\n\n" + tags(ROME), [ROME], RIGHT - {"tags_right", "both_right"} | {"stray_tag"}),
+        (
+            "</tool_call>\n\n" + tags(ROME),
+            [ROME],
+            RIGHT - {"tags_right", "both_right"} | {"stray_tag"},
+        ),
         (
             "</tool_call>" + json.dumps(ROME) + "</tool_call>",
             [ROME],
             {"recovered", "content_right", "stray_tag", "nothing_extracted", "says_nothing"},
         ),
-        ("<tool_call>\n\n" + tags(ROME), [ROME], {"recovered", "content_right", "nothing_extracted", "says_nothing"}),
+        (
+            "<tool_call>\n\n" + tags(ROME),
+            [ROME],
+            {"recovered", "content_right", "nothing_extracted", "says_nothing"},
+        ),
         (
             "</tool_call>" + json.dumps(ROME) + "</tool_call>" + tags(OSLO),
             [ROME, OSLO],
             {"recovered", "content_right", "stray_tag", "says_nothing"},
         ),
-        (tags(OSLO, ROME), [ROME, OSLO], {"recovered", "content_right", "tags_right", "both_right", "says_nothing"}),
+        (
+            tags(OSLO, ROME),
+            [ROME, OSLO],
+            {"recovered", "content_right", "tags_right", "both_right", "says_nothing"},
+        ),
         (tags(ROME, ROME), [ROME], {"tags_right", "says_nothing"}),
         (tags(OSLO), [ROME], {"tags_right", "says_nothing"}),
         (tags({**ROME, "name": "climate"}), [ROME], {"tags_right", "says_nothing"}),
@@ -135,7 +162,9 @@ def test_the_files_own_match_column_is_compared_with_ours(read, said, disagrees,
         ("<tool_call>oops</tool_call>", "0", 1),
     ],
 )
-def test_the_extracted_calls_are_read_without_being_evaluated_and_compared(read, text, extracted, disagrees):
+def test_the_extracted_calls_are_read_without_being_evaluated_and_compared(
+    read, text, extracted, disagrees
+):
     table = read(row(text, extracted=extracted))
     assert len(table.rows) == 1
     assert table.count("extraction_disagrees") == disagrees
@@ -166,7 +195,11 @@ def test_rows_that_cannot_be_scored_are_counted_by_reason_and_nothing_is_lost(re
 
 
 def test_columns_are_found_by_name_in_any_order_and_only_three_are_needed(tmp_path):
-    path = write(tmp_path / "a.csv", [json.dumps([ROME]), tags(ROME), "q"], columns=["Expected_Calls", " predicted_text", "query"])
+    path = write(
+        tmp_path / "a.csv",
+        [json.dumps([ROME]), tags(ROME), "q"],
+        columns=["Expected_Calls", " predicted_text", "query"],
+    )
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     table = read_results_csv(path)
     assert (table.count("match"), table.rows[0].query, table.rows[0].said) == (1, "q", None)
@@ -181,7 +214,16 @@ def test_texts_of_any_length_with_any_characters_come_through(read):
     assert csv.field_size_limit(before) == 131072, "a setting of the whole process is put back"
 
 
-@pytest.mark.parametrize("text", ["{" * 50_000, "<tool_call>" * 20_000, '<tool_call>{"a":' * 5_000, "f(" * 20_000, "\n" * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 50_000,
+        "<tool_call>" * 20_000,
+        '<tool_call>{"a":' * 5_000,
+        "f(" * 20_000,
+        "\n" * 50_000,
+    ],
+)
 def test_hostile_texts_are_scored_as_wrong(read, text):
     assert read(row(text)).count("recovered") == 0
 
@@ -191,7 +233,10 @@ def test_hostile_texts_are_scored_as_wrong(read, text):
     [
         (None, r"b.csv: no such file .did you mean 'a.csv'"),
         (b"", "lacks query, predicted_text, expected_calls; found nothing, the file is empty"),
-        (b"query,predicted,expected_calls\n", r"lacks predicted_text .did you mean 'predicted'.*found 'query', 'predicted'"),
+        (
+            b"query,predicted,expected_calls\n",
+            r"lacks predicted_text .did you mean 'predicted'.*found 'query', 'predicted'",
+        ),
         (b"query,query,predicted_text,expected_calls\n", "has the column 'query' twice"),
         (b"query,predicted_text,expected_calls\n\xff\xfe,x,[]\n", "not UTF-8 text"),
     ],
@@ -222,7 +267,9 @@ TASKS = (
 
 def test_the_samples_of_our_own_folder_are_such_a_table(tmp_path):
     texts = {"rome": tags(ROME), "hi": 'say "hi",\r\nplease', "word": "It is 4."}
-    evaluation = score(TASKS, [{"id": name, "text": text} for name, text in texts.items()], "tool_call_tags")
+    evaluation = score(
+        TASKS, [{"id": name, "text": text} for name, text in texts.items()], "tool_call_tags"
+    )
     table = read_results_csv(write_folder(evaluation, tmp_path) / "samples.csv")
     assert [row.text for row in table.rows] == [texts["rome"], texts["hi"]]
     assert table.skipped == {"expected_calls is blank: nothing is said about calls": 1}
@@ -235,7 +282,10 @@ def test_the_samples_of_our_own_folder_are_such_a_table(tmp_path):
 
 
 def test_the_summary_has_the_promised_columns_and_four_decimals(tmp_path):
-    path = write_summary(tmp_path / "new" / "summary_results.csv", {"base.csv": (211, 190), "a,b.csv": (3, 3), "none.csv": (0, 0)})
+    path = write_summary(
+        tmp_path / "new" / "summary_results.csv",
+        {"base.csv": (211, 190), "a,b.csv": (3, 3), "none.csv": (0, 0)},
+    )
     assert path.read_text() == (
         'filename,total_rows,total_matches,percent_correct\nbase.csv,211,190,90.0474\n"a,b.csv",3,3,100.0\nnone.csv,0,0,nan\n'
     )
@@ -252,7 +302,9 @@ def test_a_summary_that_cannot_be_written_is_one_sentence(tmp_path):
 # On the command line.
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["toolhone", "score", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         main()
@@ -262,13 +314,22 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 
 @pytest.fixture
 def files(tmp_path):
-    first = write(tmp_path / "a.csv", row(tags(ROME), match=True), row("</tool_call>" + tags(ROME), match=False), row("", "oops"))
+    first = write(
+        tmp_path / "a.csv",
+        row(tags(ROME), match=True),
+        row("</tool_call>" + tags(ROME), match=False),
+        row("", "oops"),
+    )
     return first, write(tmp_path / "b.csv", row(tags(OSLO), match=False))
 
 
-def test_score_csv_prints_one_row_for_each_file_and_writes_the_summary(files, tmp_path, capsys, monkeypatch):
+def test_score_csv_prints_one_row_for_each_file_and_writes_the_summary(
+    files, tmp_path, capsys, monkeypatch
+):
     code, out, err = run(capsys, monkeypatch, "--csv", *files, "--out", tmp_path / "out")
-    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    lines = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line
+    ]
     assert (code, err) == (0, "")
     assert lines == [
         ["a.csv", "2", "1", "2 (100.0 %)", "2 (100.0 %)", "1 (50.0 %)", "1", "0", "1"],
@@ -279,7 +340,9 @@ def test_score_csv_prints_one_row_for_each_file_and_writes_the_summary(files, tm
     assert summary[1:] == ["a.csv,2,2,100.0", "b.csv,1,0,0.0"]
 
 
-@pytest.mark.parametrize("spelling", ["one option", "two options", "with equals", "with another option between"])
+@pytest.mark.parametrize(
+    "spelling", ["one option", "two options", "with equals", "with another option between"]
+)
 def test_files_may_follow_csv_in_every_usual_spelling(spelling, files, capsys, monkeypatch):
     first, second = files
     arguments = {
@@ -292,11 +355,17 @@ def test_files_may_follow_csv_in_every_usual_spelling(spelling, files, capsys, m
     found = json.loads(out)["files"]
     assert code == 0
     assert list(found) == ["a.csv", "b.csv"]
-    assert (found["a.csv"]["read"], found["a.csv"]["rows"], found["a.csv"]["percent_correct"]) == (3, 2, 100.0)
+    assert (found["a.csv"]["read"], found["a.csv"]["rows"], found["a.csv"]["percent_correct"]) == (
+        3,
+        2,
+        100.0,
+    )
     assert set(COUNTED) <= set(found["a.csv"])
 
 
-def test_files_of_one_name_are_told_apart_and_a_summary_is_passed_over_with_a_word(files, tmp_path, capsys, monkeypatch):
+def test_files_of_one_name_are_told_apart_and_a_summary_is_passed_over_with_a_word(
+    files, tmp_path, capsys, monkeypatch
+):
     other = tmp_path / "other"
     other.mkdir()
     same = write(other / "a.csv", row(tags(ROME)))
@@ -313,9 +382,18 @@ def test_files_of_one_name_are_told_apart_and_a_summary_is_passed_over_with_a_wo
     ("arguments", "said"),
     [
         ([], "score needs --tasks FILE and --predictions FILE, or --csv FILE"),
-        (["--tasks", "tasks.jsonl"], "score needs --tasks FILE and --predictions FILE, or --csv FILE"),
-        (["--predictions", "answers.jsonl"], "score needs --tasks FILE and --predictions FILE, or --csv FILE"),
-        (["--csv", "a.csv", "--tasks", "t.jsonl", "--dialect", "json"], "leave out --tasks and --dialect"),
+        (
+            ["--tasks", "tasks.jsonl"],
+            "score needs --tasks FILE and --predictions FILE, or --csv FILE",
+        ),
+        (
+            ["--predictions", "answers.jsonl"],
+            "score needs --tasks FILE and --predictions FILE, or --csv FILE",
+        ),
+        (
+            ["--csv", "a.csv", "--tasks", "t.jsonl", "--dialect", "json"],
+            "leave out --tasks and --dialect",
+        ),
         (["--csv", "nowhere.csv"], "nowhere.csv: no such file"),
     ],
 )

@@ -12,21 +12,25 @@ from rich.console import Console
 from support.scripted import last_user, scripted_policy, task
 from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.errors import DataError, DialectError, RunError
+from toolhone.evaluation.display import mismatches, predictions, table
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import plain, read_certificate, read_folder, write_folder
 from toolhone.evaluation.lenient_reader import readings
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
-from toolhone.evaluation.display import mismatches, predictions, table
-from toolhone.runs.progress import Silent
 from toolhone.rewards.answers import carries, numbers
+from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.builtin import builtin
 from toolhone.tools.registry import Registry
 
 CALCULATOR, WEATHER = builtin("calculator"), builtin("weather")
-SEARCH = Tool("find", "", {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]})
+SEARCH = Tool(
+    "find",
+    "",
+    {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
+)
 TOOLS = (CALCULATOR, WEATHER, SEARCH)
 REGISTRY = Registry([CALCULATOR, WEATHER])
 
@@ -41,9 +45,21 @@ def write(*calls: tuple[str, dict]) -> str:
 
 TASKS = (
     task("sum", "15*24?", TOOLS, wants(("calculator", {"expression": "15*24"})), category="math"),
-    task("word", "How much is 7*6?", TOOLS, {**wants(("calculator", {"expression": "7*6"})), "answer": "42"}, category="math"),
+    task(
+        "word",
+        "How much is 7*6?",
+        TOOLS,
+        {**wants(("calculator", {"expression": "7*6"})), "answer": "42"},
+        category="math",
+    ),
     task("rome", "Rome?", TOOLS, wants(("weather", {"city": "Rome"})), category="weather"),
-    task("two", "Rome and Oslo?", TOOLS, wants(("weather", {"city": "Rome"}), ("weather", {"city": "Oslo"})), category="weather"),
+    task(
+        "two",
+        "Rome and Oslo?",
+        TOOLS,
+        wants(("weather", {"city": "Rome"}), ("weather", {"city": "Oslo"})),
+        category="weather",
+    ),
     task("find", "Find cats", TOOLS, wants(("find", {"query": "cats"})), category="search"),
     task("hi", "Hello!", TOOLS, {"no_call": True}, category="chat"),
     task("bye", "Bye!", TOOLS, {"no_call": True}, category="chat"),
@@ -64,12 +80,18 @@ def playing(answers: dict[str, str], final: str = "It is {}."):
 
     def script(prompt: str) -> str:
         said = last_user(prompt)
-        return final.replace("{}", said.split("]")[1].split("[")[0]) if "TOOL_RESULT" in said else answers[said]
+        return (
+            final.replace("{}", said.split("]")[1].split("[")[0])
+            if "TOOL_RESULT" in said
+            else answers[said]
+        )
 
     return script
 
 
-def run(tasks=TASKS, registry: Registry | None = REGISTRY, final: str = "It is {}.", **changes: str) -> Evaluation:
+def run(
+    tasks=TASKS, registry: Registry | None = REGISTRY, final: str = "It is {}.", **changes: str
+) -> Evaluation:
     """Evaluate the gold script with some answers changed (by the id of the task)."""
     queries = {task.id: task.messages[-1].content for task in TASKS}
     answers = GOLD | {queries[name]: text for name, text in changes.items()}
@@ -126,12 +148,21 @@ def test_a_wrong_argument_is_the_right_tool_in_the_right_form():
 
 def test_one_call_of_two_earns_half():
     found = scores(run(two=write(("weather", {"city": "Rome"}))), "two")
-    assert (found["tool_accuracy"], found["argument_accuracy"], found["exact_match"]) == (0.5, 0.5, 0)
+    assert (found["tool_accuracy"], found["argument_accuracy"], found["exact_match"]) == (
+        0.5,
+        0.5,
+        0,
+    )
 
 
 def test_plain_text_where_a_call_is_wanted_is_no_valid_format():
     found = scores(run(rome="It is sunny."), "rome")
-    assert (found["valid_format"], found["tool_accuracy"], found["execution_success"], found["format_right"]) == (0, 0, 0, 0)
+    assert (
+        found["valid_format"],
+        found["tool_accuracy"],
+        found["execution_success"],
+        found["format_right"],
+    ) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +198,22 @@ def test_the_right_call_in_another_syntax_is_right_in_content_alone(name):
 
 
 def test_a_call_in_another_syntax_where_none_is_wanted_is_wrong_in_content_alone():
-    found = scores(run(hi='<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'), "hi")
-    assert (found["no_call_accuracy"], found["content_right"], found["format_right"], found["both_right"]) == (1, 0, 1, 0)
+    found = scores(
+        run(hi='<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'),
+        "hi",
+    )
+    assert (
+        found["no_call_accuracy"],
+        found["content_right"],
+        found["format_right"],
+        found["both_right"],
+    ) == (1, 0, 1, 0)
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "[TOOL_CALL]{", "[TOOL_CALL]{}[/TOOL_CALL]", "[/TOOL_CALL] hello", GOLD["Rome?"]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "  \n", "[TOOL_CALL]{", "[TOOL_CALL]{}[/TOOL_CALL]", "[/TOOL_CALL] hello", GOLD["Rome?"]],
+)
 def test_a_broken_or_silent_model_does_not_come_out_right_where_no_call_is_wanted(text):
     found = scores(run(hi=text), "hi")
     assert (found["no_call_accuracy"], found["exact_match"], found["both_right"]) == (0, 0, 0)
@@ -196,7 +238,11 @@ def test_a_call_that_fails_in_the_tool_is_no_success():
 
 def test_a_call_that_was_never_run_spoils_the_success_of_those_before_it():
     found = scores(run(final=GOLD["How much is 7*6?"] + "[/TOOL_CALL]"), "word")
-    assert (found["execution_success"], found["tool_accuracy"], found["answer_quality"]) == (0, 0.5, 0)
+    assert (found["execution_success"], found["tool_accuracy"], found["answer_quality"]) == (
+        0,
+        0.5,
+        0,
+    )
 
 
 def test_the_final_answer_counts_only_when_the_episode_reaches_it():
@@ -245,7 +291,7 @@ def test_a_context_that_is_full_from_the_start_scores_nothing():
 def test_an_evaluation_is_the_same_every_time_and_reports_progress():
     seen: list[tuple] = []
 
-    class Noting(Silent):
+    class Noting(SilentProgress):
         def start(self, what: str, total: int, done: int = 0) -> None:
             seen.append((what, total, done))
 
@@ -347,7 +393,10 @@ def test_the_lenient_reader_does_not_see_calls_in_prose():
     assert not any(readings(["If f(x) holds {see: g}, print it (a = 1). {}"], {"f", "g"}))
 
 
-@pytest.mark.parametrize("text", ["{" * 50_000, '{"a":' * 20_000, "[" * 50_000, "f(" * 20_000, "\ud800{", "<tool_call>" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    ["{" * 50_000, '{"a":' * 20_000, "[" * 50_000, "f(" * 20_000, "\ud800{", "<tool_call>" * 5000],
+)
 def test_the_lenient_reader_survives_hostile_text(text):
     assert not any(readings([text], {"f"}))
 
@@ -358,7 +407,12 @@ def test_the_lenient_reader_survives_hostile_text(text):
 def test_the_folder_gives_back_the_same_evaluation(tmp_path):
     evaluation = run(rome=write(("weather", {"city": "Paris"})))
     folder = write_folder(evaluation, tmp_path / "evaluation", certificate={"name": "tagged"})
-    assert sorted(path.name for path in folder.iterdir()) == ["certificate.json", "metrics.json", "samples.csv", "samples.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "certificate.json",
+        "metrics.json",
+        "samples.csv",
+        "samples.jsonl",
+    ]
     assert read_folder(folder) == evaluation
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.to_dict()
     assert read_certificate(folder) == {"name": "tagged"}
@@ -370,7 +424,12 @@ def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_meas
     assert metrics["n"] == 7
     assert set(metrics["metrics"]) == {*METRICS, *RATES}
     assert set(metrics["metrics"]["exact_match"]) == {"value", "low", "high", "n"}
-    assert metrics["metrics"]["answer_quality"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert metrics["metrics"]["answer_quality"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+    }
     assert metrics["by_category"]["chat"]["no_call_accuracy"]["n"] == 2
     assert read_certificate(folder) is None
 
@@ -378,12 +437,33 @@ def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_meas
 def test_samples_have_the_promised_keys_and_columns(tmp_path):
     folder = write_folder(run(hi='say "hi",\nplease'), tmp_path)
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    keys = {"id", "category", "seed", "query", "text", "calls", "expected", "outcome", "scores", "reasons", "offered", "familiar"}
+    keys = {
+        "id",
+        "category",
+        "seed",
+        "query",
+        "text",
+        "calls",
+        "expected",
+        "outcome",
+        "scores",
+        "reasons",
+        "offered",
+        "familiar",
+    }
     assert all(set(sample) == keys for sample in samples)
     assert samples[0]["calls"] == [{"name": "calculator", "arguments": {"expression": "24 * 15"}}]
     rows = list(csv.DictReader(io.StringIO((folder / "samples.csv").read_text())))
-    assert list(rows[0]) == ["query", "predicted_text", "extracted_calls", "expected_calls", "match"]
-    assert json.loads(rows[0]["expected_calls"]) == [{"name": "calculator", "arguments": {"expression": "15*24"}}]
+    assert list(rows[0]) == [
+        "query",
+        "predicted_text",
+        "extracted_calls",
+        "expected_calls",
+        "match",
+    ]
+    assert json.loads(rows[0]["expected_calls"]) == [
+        {"name": "calculator", "arguments": {"expression": "15*24"}}
+    ]
     assert (rows[5]["predicted_text"], rows[5]["match"]) == ('say "hi",\nplease', "True")
 
 
@@ -394,7 +474,9 @@ def test_a_folder_with_an_evaluation_is_overwritten_only_when_told(tmp_path):
     assert read_folder(tmp_path) == run()
     write_folder(run(hi=""), tmp_path, overwrite=True)
     assert read_folder(tmp_path) == run(hi="")
-    assert read_certificate(tmp_path) is None, "a fingerprint of the evaluation that was overwritten must not stay"
+    assert read_certificate(tmp_path) is None, (
+        "a fingerprint of the evaluation that was overwritten must not stay"
+    )
 
 
 def test_what_is_no_evaluation_folder_is_refused_in_one_sentence(tmp_path):
@@ -405,8 +487,13 @@ def test_what_is_no_evaluation_folder_is_refused_in_one_sentence(tmp_path):
         write_folder(run(), tmp_path / "file")
     write_folder(run(), tmp_path)
     lines = (tmp_path / "samples.jsonl").read_text().splitlines()
-    (tmp_path / "samples.jsonl").write_text("\n".join([lines[0], lines[1].replace('"scores"', '"marks"')]))
-    with pytest.raises(DataError, match=r"samples.jsonl, line 2: not a sample of an evaluation: the key 'scores' is missing"):
+    (tmp_path / "samples.jsonl").write_text(
+        "\n".join([lines[0], lines[1].replace('"scores"', '"marks"')])
+    )
+    with pytest.raises(
+        DataError,
+        match=r"samples.jsonl, line 2: not a sample of an evaluation: the key 'scores' is missing",
+    ):
         read_folder(tmp_path)
 
 
@@ -424,7 +511,12 @@ def test_whatever_a_model_wrote_can_be_written_and_read_back(tmp_path):
         "\udfff": {1, 2},
     }
     evaluation = run()
-    sample = replace(evaluation.samples[0], calls=(ToolCall("f", arguments),), text="half \ud800\x00\r\n", query="=1+1")
+    sample = replace(
+        evaluation.samples[0],
+        calls=(ToolCall("f", arguments),),
+        text="half \ud800\x00\r\n",
+        query="=1+1",
+    )
     folder = write_folder(Evaluation((sample,)), tmp_path)
     again = read_folder(folder).samples[0]
     assert again.text == "half \\ud800\x00\r\n"
@@ -475,7 +567,11 @@ def test_names_of_categories_are_no_markup():
 
 def test_predictions_are_spread_over_the_tasks():
     text = predictions(run(), 3).plain
-    assert [line.split()[0] for line in text.splitlines() if line and not line.startswith(" ")] == ["sum", "rome", "find"]
+    assert [line.split()[0] for line in text.splitlines() if line and not line.startswith(" ")] == [
+        "sum",
+        "rome",
+        "find",
+    ]
     assert predictions(run(), 0).plain == ""
     assert predictions(run(), 100).plain.count("expected:") == 7
 
@@ -489,14 +585,24 @@ def from_texts(**changes: str) -> list[dict]:
 
 def from_calls() -> list[dict]:
     read = open_syntax("tagged").read
-    return [{"id": t.id, "calls": [c.to_dict() for c in read(GOLD[t.messages[-1].content]).calls]} for t in TASKS]
+    return [
+        {"id": t.id, "calls": [c.to_dict() for c in read(GOLD[t.messages[-1].content]).calls]}
+        for t in TASKS
+    ]
 
 
 def test_texts_and_calls_score_like_the_same_replies_of_a_model():
     played = run()
     texts = score(TASKS, from_texts(), "tagged", REGISTRY)
     calls = score(TASKS, from_calls(), registry=REGISTRY)
-    for name in ("valid_format", "tool_accuracy", "argument_accuracy", "exact_match", "no_call_accuracy", "execution_success"):
+    for name in (
+        "valid_format",
+        "tool_accuracy",
+        "argument_accuracy",
+        "exact_match",
+        "no_call_accuracy",
+        "execution_success",
+    ):
         assert texts.metrics[name] == calls.metrics[name] == played.metrics[name]
     assert texts.metrics["both_right"].value == 1
     assert calls.metrics["both_right"] == UNMEASURED
@@ -524,14 +630,20 @@ def test_every_syntax_reads_its_own_gold(name):
     syntax = open_syntax(name)
     read = open_syntax("tagged").read
     replies = {t.id: read(GOLD[t.messages[-1].content]) for t in TASKS}
-    texts = [{"id": key, "text": syntax.write(reply.content, reply.calls)} for key, reply in replies.items()]
+    texts = [
+        {"id": key, "text": syntax.write(reply.content, reply.calls)}
+        for key, reply in replies.items()
+    ]
     evaluation = score(TASKS, texts, name)
     assert evaluation.metrics["exact_match"].value == evaluation.metrics["both_right"].value == 1.0
 
 
 def test_a_text_is_the_final_text_of_a_task_with_an_answer():
     answered = score(TASKS, from_texts(word="The answer is 42."), "tagged")
-    assert (answered.metrics["answer_quality"].value, answered.metrics["answer_quality"].n) == (1.0, 1)
+    assert (answered.metrics["answer_quality"].value, answered.metrics["answer_quality"].n) == (
+        1.0,
+        1,
+    )
     assert score(TASKS, from_texts(), "tagged").metrics["answer_quality"].value == 0.0
     assert score(TASKS, from_calls()).metrics["answer_quality"] == UNMEASURED
 
@@ -542,15 +654,24 @@ def test_a_text_is_the_final_text_of_a_task_with_an_answer():
         (from_texts()[2:], r"2 of 7 tasks have no prediction \('sum', 'word'\)"),
         (from_texts()[5:], r"5 of 7 tasks have no prediction \('sum', 'word', 'rome', ...\)"),
         ([*from_texts(), {"id": "x", "text": ""}], r"1 of 8 predictions have no task \('x'\)"),
-        ([*from_texts()[1:], {"id": "x", "text": ""}], "have no prediction .* and 1 of 7 predictions have no task"),
+        (
+            [*from_texts()[1:], {"id": "x", "text": ""}],
+            "have no prediction .* and 1 of 7 predictions have no task",
+        ),
         ([*from_texts(), from_texts()[0]], "prediction 8: the id 'sum' occurs already"),
         ([{"text": "x"}], "prediction 1: a prediction needs an 'id'"),
         (["x"], "prediction 1: a prediction needs an 'id'; got 'x'"),
         ([{"id": "sum"}], "wanted either 'text' or 'calls', got neither"),
-        ([{"id": "sum", "text": "", "calls": []}], "wanted either 'text' or 'calls', got text and calls"),
+        (
+            [{"id": "sum", "text": "", "calls": []}],
+            "wanted either 'text' or 'calls', got text and calls",
+        ),
         ([{"id": "sum", "text": None}], "'text' must be a string, got None"),
         ([{"id": "sum", "calls": {"name": "f"}}], "'calls' must be a list"),
-        ([{"id": t.id, "calls": ["f"]} for t in TASKS], "the prediction 'sum': a tool call needs a 'name'"),
+        (
+            [{"id": t.id, "calls": ["f"]} for t in TASKS],
+            "the prediction 'sum': a tool call needs a 'name'",
+        ),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused_in_one_sentence(rows, sentence):
@@ -566,6 +687,8 @@ def test_texts_need_a_syntax_that_exists():
 
 
 def test_tasks_with_several_turns_are_refused():
-    turns = Task.from_dict({"id": "m", "turns": [[{"role": "user", "content": "x"}]], "expect": [{"no_call": True}]})
+    turns = Task.from_dict(
+        {"id": "m", "turns": [[{"role": "user", "content": "x"}]], "expect": [{"no_call": True}]}
+    )
     with pytest.raises(DataError, match="'m' has several user turns"):
         score([turns], [{"id": "m", "text": "x"}], "tagged")

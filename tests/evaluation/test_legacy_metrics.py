@@ -9,22 +9,22 @@ from rich.console import Console
 
 from support.scripted import last_user, scripted_policy, task
 from toolhone.errors import ConfigError
+from toolhone.evaluation.display import GROUP_OF, familiar_table, table
 from toolhone.evaluation.evaluate import evaluate
+from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.legacy_metrics import (
     DEFINITIONS,
     METRIC_ALIASES,
-    Said,
+    LegacyReply,
     between,
     calls_between_tags,
     familiar_scores,
     known_metric,
     playground_summary,
 )
-from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, aggregate
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
-from toolhone.evaluation.display import GROUP_OF, familiar_table, table
 from toolhone.schema import Expect, Tool
 from toolhone.tools.builtin import builtin
 from toolhone.tools.registry import Registry
@@ -39,8 +39,10 @@ TASKS = (
 )
 
 
-def said(text: str, expect: dict = SUM, offered: tuple[str, ...] = ("calculator", "weather")) -> Said:
-    return Said(text, offered, Expect.from_dict(expect))
+def said(
+    text: str, expect: dict = SUM, offered: tuple[str, ...] = ("calculator", "weather")
+) -> LegacyReply:
+    return LegacyReply(text, offered, Expect.from_dict(expect))
 
 
 def value(name: str, text: str, expect: dict = SUM) -> float | None:
@@ -51,7 +53,13 @@ def tagged(name: str = "calculator", **parameters: object) -> str:
     return f"[TOOL_CALL]{json.dumps({'name': name, 'parameters': parameters})}[/TOOL_CALL]"
 
 
-def played(answers: dict[str, str], dialect: str = "tagged", tasks=TASKS, registry: Registry | None = None, **more) -> Evaluation:
+def played(
+    answers: dict[str, str],
+    dialect: str = "tagged",
+    tasks=TASKS,
+    registry: Registry | None = None,
+    **more,
+) -> Evaluation:
     """An evaluation in which each question gets its answer."""
     policy = scripted_policy(lambda prompt: answers.get(last_user(prompt), "Done."), dialect)
     return evaluate(policy, tasks, Registry(TOOLS) if registry is None else registry, **more)
@@ -62,7 +70,9 @@ def familiar(evaluation: Evaluation, group: str) -> dict[str, float | None]:
 
 
 def test_every_name_has_a_definition_and_every_definition_a_name():
-    assert list(DEFINITIONS) == [f"{group}.{name}" for group, names in FAMILIAR.items() for name in names]
+    assert list(DEFINITIONS) == [
+        f"{group}.{name}" for group, names in FAMILIAR.items() for name in names
+    ]
 
 
 # JSON answers.
@@ -107,7 +117,11 @@ def test_correct_tool_is_divided_by_all_tasks_so_a_perfect_model_stays_below_one
     }
     evaluation = played(gold, "json")
     assert evaluation.metrics["exact_match"].value == 1.0
-    assert familiar(evaluation, "json_answers") == {"valid_json": 1, "correct_format": 1, "correct_tool": pytest.approx(2 / 3)}
+    assert familiar(evaluation, "json_answers") == {
+        "valid_json": 1,
+        "correct_format": 1,
+        "correct_tool": pytest.approx(2 / 3),
+    }
     assert evaluation.familiar["json_answers"]["correct_tool"].n == 3
 
 
@@ -139,7 +153,11 @@ def test_correct_tool_is_divided_by_all_tasks_so_a_perfect_model_stays_below_one
 )
 def test_the_playground_is_judged_as_its_system_does(text, expect, tool, form):
     names = ("tool_accuracy", "format_correctness", "response_quality")
-    assert [value(f"playground.{name}", text, expect) for name in names] == [tool, form, (tool + form) / 2]
+    assert [value(f"playground.{name}", text, expect) for name in names] == [
+        tool,
+        form,
+        (tool + form) / 2,
+    ]
 
 
 def test_the_first_tool_on_offer_wins_where_a_text_names_several():
@@ -151,16 +169,25 @@ def test_execution_counts_where_the_tools_can_run_and_needs_the_format():
     answers = {"2+2?": tagged(expression="9"), "Rome?": "weather(city='Rome')", "Hello!": "Hello!"}
     evaluation = played(answers)
     assert familiar(evaluation, "playground")["execution_success"] == pytest.approx(1 / 3)
-    assert evaluation.metrics["execution_success"].value == 0.5, "ours has no place for tasks that want no call"
-    assert played(answers, registry=Registry([])).familiar["playground"]["execution_success"] == UNMEASURED
+    assert evaluation.metrics["execution_success"].value == 0.5, (
+        "ours has no place for tasks that want no call"
+    )
+    assert (
+        played(answers, registry=Registry([])).familiar["playground"]["execution_success"]
+        == UNMEASURED
+    )
     failing = played({**answers, "2+2?": tagged(expression="1/0")})
     assert familiar(failing, "playground")["execution_success"] == 0
 
 
 def test_a_result_with_an_error_in_it_is_no_success():
-    broken = Tool("calculator", "", CALCULATOR.parameters, lambda **_: {"error": "division by zero"})
+    broken = Tool(
+        "calculator", "", CALCULATOR.parameters, lambda **_: {"error": "division by zero"}
+    )
     wanted = task("sum", "2+2?", (broken,), SUM)
-    evaluation = played({"2+2?": tagged(expression="2+2")}, tasks=[wanted], registry=Registry([broken]))
+    evaluation = played(
+        {"2+2?": tagged(expression="2+2")}, tasks=[wanted], registry=Registry([broken])
+    )
     assert familiar(evaluation, "playground")["execution_success"] == 0
     assert evaluation.metrics["execution_success"].value == 1.0
 
@@ -174,7 +201,10 @@ def test_a_call_in_another_syntax_that_ran_is_no_success_of_the_playground():
 def test_the_call_that_ran_must_be_that_of_the_block():
     text = tagged(expression="1/0") + '\ncalculator(expression="2+2")'
     evaluation = played({"2+2?": text}, "calls", TASKS[:1])
-    assert familiar(evaluation, "playground") | {"tool_accuracy": 1, "format_correctness": 1} == familiar(evaluation, "playground")
+    assert familiar(evaluation, "playground") | {
+        "tool_accuracy": 1,
+        "format_correctness": 1,
+    } == familiar(evaluation, "playground")
     assert familiar(evaluation, "playground")["execution_success"] == 0
 
 
@@ -197,14 +227,21 @@ def test_python_calls_are_judged_by_the_public_functions(text, scores):
 
 
 def test_wanted_calls_go_through_the_same_reader_as_the_text():
-    nested = {"calls": [{"name": "math.calculator", "arguments": {"expression": "(2)+2", "unit": None}}]}
-    assert value("python_calls.exact", 'math.calculator(expression="(2)+2", unit=None)', nested) == 1
+    nested = {
+        "calls": [{"name": "math.calculator", "arguments": {"expression": "(2)+2", "unit": None}}]
+    }
+    assert (
+        value("python_calls.exact", 'math.calculator(expression="(2)+2", unit=None)', nested) == 1
+    )
     unspeakable = {"calls": [{"name": "two words", "arguments": {"a": 1}}]}
     assert value("python_calls.exact", "words(a=1)", unspeakable) == 0
 
 
 TWO = {"calls": [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]}
-F, G = '<tool_call>{"name": "f", "arguments": {"a": 1.0}}</tool_call>', '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
+F, G = (
+    '<tool_call>{"name": "f", "arguments": {"a": 1.0}}</tool_call>',
+    '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
+)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +266,10 @@ def test_match_wants_the_same_list_between_tags(text, expect, match):
 
 
 def test_text_between_tags_that_is_not_json_spoils_the_whole_extraction():
-    assert calls_between_tags(F + G) == [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]
+    assert calls_between_tags(F + G) == [
+        {"name": "f", "arguments": {"a": 1}},
+        {"name": "g", "arguments": {}},
+    ]
     assert calls_between_tags(F + "<tool_call></tool_call>") is None
     assert calls_between_tags("<tool_call>" + "[" * 100_000 + "</tool_call>") is None
     assert calls_between_tags("</tool_call>{}</tool_call>") == []
@@ -243,22 +283,39 @@ def test_only_the_first_reply_counts_since_those_systems_show_no_results():
     live = task("sum", "2+2?", TOOLS, {**SUM, "answer": "4"})
     policy = scripted_policy(
         lambda prompt: (
-            '{"final": "It is 4"}' if "result" in last_user(prompt) else '{"tool": "calculator", "args": {"expression": "2+2"}}'
+            '{"final": "It is 4"}'
+            if "result" in last_user(prompt)
+            else '{"tool": "calculator", "args": {"expression": "2+2"}}'
         ),
         "json",
     )
     evaluation = evaluate(policy, [live], Registry(TOOLS))
-    assert (evaluation.samples[0].outcome, evaluation.metrics["answer_quality"].value) == ("answered", 1.0)
-    assert familiar(evaluation, "json_answers") == {"valid_json": 1, "correct_format": 1, "correct_tool": 1}
+    assert (evaluation.samples[0].outcome, evaluation.metrics["answer_quality"].value) == (
+        "answered",
+        1.0,
+    )
+    assert familiar(evaluation, "json_answers") == {
+        "valid_json": 1,
+        "correct_format": 1,
+        "correct_tool": 1,
+    }
 
 
 def test_nothing_is_measured_without_raw_text_or_where_nothing_is_said_about_calls():
-    predictions = [{"id": "sum", "calls": []}, {"id": "rome", "calls": []}, {"id": "hi", "calls": []}]
+    predictions = [
+        {"id": "sum", "calls": []},
+        {"id": "rome", "calls": []},
+        {"id": "hi", "calls": []},
+    ]
     for evaluation in (
         score(TASKS, predictions),
         played({"How?": "It is 4"}, tasks=[task("a", "How?", (), {"answer": "4"})]),
     ):
-        assert all(found == UNMEASURED for metrics in evaluation.familiar.values() for found in metrics.values())
+        assert all(
+            found == UNMEASURED
+            for metrics in evaluation.familiar.values()
+            for found in metrics.values()
+        )
         assert [sample.familiar for sample in evaluation.samples] == [{}] * len(evaluation.samples)
 
 
@@ -297,7 +354,10 @@ def test_metrics_on_disk_hold_all_groups_and_come_back(tmp_path):
 def test_a_folder_from_before_these_metrics_can_still_be_read(tmp_path):
     folder = write_folder(played({}), tmp_path)
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    old = [{key: inner for key, inner in row.items() if key not in ("familiar", "offered")} for row in rows]
+    old = [
+        {key: inner for key, inner in row.items() if key not in ("familiar", "offered")}
+        for row in rows
+    ]
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
     assert read_folder(folder).familiar["playground"]["tool_accuracy"] == UNMEASURED
 
@@ -348,7 +408,8 @@ def test_every_alias_leads_to_a_metric_and_hides_none_of_ours():
 
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
     with pytest.raises(
-        ConfigError, match=r"there is no metric 'respons_quality' .did you mean 'response_quality'.*known: valid_format"
+        ConfigError,
+        match=r"there is no metric 'respons_quality' .did you mean 'response_quality'.*known: valid_format",
     ):
         known_metric("respons_quality")
 
@@ -371,14 +432,21 @@ def test_a_metric_of_ones_own_is_averaged_over_the_tasks_where_it_gives_a_number
     assert "a_half" in console.file.getvalue()
 
 
-@pytest.mark.parametrize("bad", [1.5, -0.1, float("nan"), "1", [1], pytest.param(10**400, id="huge")])
+@pytest.mark.parametrize(
+    "bad", [1.5, -0.1, float("nan"), "1", [1], pytest.param(10**400, id="huge")]
+)
 def test_a_metric_of_ones_own_that_gives_no_number_in_its_range_is_one_sentence(bad):
-    with pytest.raises(ConfigError, match=r"the metric 'mine' must give a number in \[0, 1\] or None; on the task 'sum' it gave"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the metric 'mine' must give a number in \[0, 1\] or None; on the task 'sum' it gave",
+    ):
         played({}, own={"mine": lambda *_: bad})
 
 
 def test_a_metric_of_ones_own_that_fails_names_itself_and_the_task():
-    with pytest.raises(ConfigError, match="the metric 'mine' failed on the task 'sum': KeyError: 'x'"):
+    with pytest.raises(
+        ConfigError, match="the metric 'mine' failed on the task 'sum': KeyError: 'x'"
+    ):
         played({}, own={"mine": lambda *_: {}["x"]})
 
 
@@ -388,7 +456,10 @@ def test_a_metric_of_ones_own_cannot_take_one_of_our_names():
 
 
 def test_scores_of_other_names_are_aggregated_after_ours_by_name():
-    samples = [replace(sample, scores={"z": 1.0, "b": 0.0, "exact_match": 1.0}) for sample in played({}).samples]
+    samples = [
+        replace(sample, scores={"z": 1.0, "b": 0.0, "exact_match": 1.0})
+        for sample in played({}).samples
+    ]
     assert list(aggregate(samples))[-2:] == ["b", "z"]
     assert aggregate(samples)["b"].value == 0
 
@@ -397,7 +468,11 @@ def test_scores_of_other_names_are_aggregated_after_ours_by_name():
 
 
 def test_the_summary_compares_the_parameters_as_well():
-    answers = {"2+2?": tagged(expression="2 + 2"), "Rome?": tagged("weather", city="Oslo"), "Hello!": "Hello!"}
+    answers = {
+        "2+2?": tagged(expression="2 + 2"),
+        "Rome?": tagged("weather", city="Oslo"),
+        "Hello!": "Hello!",
+    }
     summary = playground_summary(played(answers))
     details = summary.pop("details")
     assert summary == {
@@ -424,7 +499,9 @@ def test_the_summary_compares_the_parameters_as_well():
 
 
 def test_parameters_are_right_whatever_stands_around_the_call():
-    summary = playground_summary(played({"2+2?": tagged(expression="2+2") + "[/TOOL_CALL]"}, tasks=TASKS[:1]))
+    summary = playground_summary(
+        played({"2+2?": tagged(expression="2+2") + "[/TOOL_CALL]"}, tasks=TASKS[:1])
+    )
     assert (summary["params_accuracy"], summary["execution_accuracy"]) == (1.0, 0.0)
 
 

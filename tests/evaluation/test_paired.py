@@ -48,16 +48,25 @@ def test_where_nothing_changed_the_interval_still_has_its_width(n):
 
 @pytest.mark.parametrize("n", [5, 20, 400])
 def test_where_everything_was_gained_the_interval_ends_at_one(n):
-    assert tango(n, 0, n) == (pytest.approx((n - SQUARE) / (n + SQUARE), abs=1e-6), pytest.approx(1.0))
+    assert tango(n, 0, n) == (
+        pytest.approx((n - SQUARE) / (n + SQUARE), abs=1e-6),
+        pytest.approx(1.0),
+    )
 
 
-@pytest.mark.parametrize(("gained", "lost", "n"), [(3, 1, 20), (12, 30, 400), (0, 4, 50), (9, 9, 30), (1, 0, 6)])
+@pytest.mark.parametrize(
+    ("gained", "lost", "n"), [(3, 1, 20), (12, 30, 400), (0, 4, 50), (9, 9, 30), (1, 0, 6)]
+)
 def test_the_ends_of_the_interval_are_where_the_score_test_turns(gained, lost, n):
     """A second derivation: the chance of a loss that fits best is searched on a grid instead of solved for."""
     for end, z in zip(tango(gained, lost, n), (Z95, -Z95)):
         losses = np.linspace(max(0.0, -end), (1 - end) / 2, 400_001)[1:-1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            fit = gained * np.log(losses + end) + lost * np.log(losses) + (n - gained - lost) * np.log(1 - 2 * losses - end)
+            fit = (
+                gained * np.log(losses + end)
+                + lost * np.log(losses)
+                + (n - gained - lost) * np.log(1 - 2 * losses - end)
+            )
         loss = losses[np.nanargmax(fit)]
         score = (gained - lost - n * end) / math.sqrt(n * (2 * loss + end - end * end))
         assert score == pytest.approx(z, abs=0.01)
@@ -128,7 +137,12 @@ def test_pairs_show_a_difference_where_the_intervals_of_the_two_models_overlap()
 
 
 def test_holms_method_has_the_values_worked_out_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06), pytest.approx(0.02)]
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [
+        pytest.approx(0.03),
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+        pytest.approx(0.02),
+    ]
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([0.04]) == [0.04]
     assert holm([]) == []

@@ -10,7 +10,13 @@ from toolhone.evaluation.statistics import UNMEASURED, Score, bootstrap, interva
 
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662), (1, 1, 0.2065, 1.0)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (5, 10, 0.2366, 0.7634),
+        (81, 263, 0.2553, 0.3662),
+        (1, 1, 0.2065, 1.0),
+    ],
 )
 def test_wilsons_interval_has_its_published_values(successes, n, low, high):
     score = wilson(successes, n)
@@ -70,7 +76,11 @@ def test_the_same_scores_in_any_order_give_the_same_interval():
 def test_intervals_hold_their_mean_and_stay_between_zero_and_one(seed):
     stream = np.random.default_rng(seed)
     size = int(stream.integers(1, 40))
-    for scores in (stream.random(size), stream.integers(0, 2, size).astype(float), np.round(stream.random(size) ** 9, 1)):
+    for scores in (
+        stream.random(size),
+        stream.integers(0, 2, size).astype(float),
+        np.round(stream.random(size) ** 9, 1),
+    ):
         score = interval(scores.tolist())
         assert 0 <= score.low <= score.value <= score.high <= 1
         assert score.value == pytest.approx(math.fsum(scores) / size)

@@ -16,7 +16,7 @@ from toolhone.cli.main import app
 from toolhone.config.experiment import experiment_of
 from toolhone.dialects.probe.certificate import Certificate, check_same
 from toolhone.errors import CapabilityError, DialectError, RunError, UserError
-from toolhone.export.merged import To, check_place, export, to_of
+from toolhone.export.merged import ExportFormat, check_place, export, to_of
 from toolhone.export.replay import LEAST, Replay, replay, replay_tasks
 
 RUN: dict[str, Any] = {
@@ -30,14 +30,21 @@ RUN: dict[str, Any] = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     train(experiment_of(RUN, "the test"), folder / "lora")
-    train(experiment_of({**RUN, "training": {**RUN["training"], "lora": None}}, "the test"), folder / "full")
+    train(
+        experiment_of({**RUN, "training": {**RUN["training"], "lora": None}}, "the test"),
+        folder / "full",
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def exports(runs: Path) -> dict[str, Path]:
     made = {}
-    for name, to in (("lora", To.MERGED), ("lora", To.PEFT), ("full", To.MERGED)):
+    for name, to in (
+        ("lora", ExportFormat.MERGED),
+        ("lora", ExportFormat.PEFT),
+        ("full", ExportFormat.MERGED),
+    ):
         done = export(open_model(runs / name), runs / f"{name}-{to}", to)
         assert done.replay.whole, done.replay.sentence()
         assert done.replay.read >= LEAST
@@ -64,7 +71,9 @@ def prompts_and_replies(run: Path) -> list[tuple[list[int], list[int]]]:
 
 
 @pytest.mark.parametrize("name", ["lora", "full"])
-def test_a_merged_export_opens_in_plain_transformers_and_says_the_same_ids(runs: Path, exports: dict[str, Path], name: str) -> None:
+def test_a_merged_export_opens_in_plain_transformers_and_says_the_same_ids(
+    runs: Path, exports: dict[str, Path], name: str
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = exports[f"{name}-merged"]
@@ -73,12 +82,18 @@ def test_a_merged_export_opens_in_plain_transformers_and_says_the_same_ids(runs:
         assert greedy(model, prompt, 12) == said
     assert not [key for key in model.state_dict() if "lora" in key or ".base." in key]
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False).startswith("<|im_start|>")
+    assert tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False
+    ).startswith("<|im_start|>")
     stops = open_model(runs / name).tokenizer.stop_ids(open_model(runs / name).dialect.stop)
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == list(stops)
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == list(
+        stops
+    )
 
 
-def test_a_peft_export_opens_with_peft_and_says_the_same_ids(runs: Path, exports: dict[str, Path]) -> None:
+def test_a_peft_export_opens_with_peft_and_says_the_same_ids(
+    runs: Path, exports: dict[str, Path]
+) -> None:
     peft = pytest.importorskip("peft")
     model = peft.AutoPeftModelForCausalLM.from_pretrained(exports["lora-peft"])
     for prompt, said in prompts_and_replies(runs / "lora"):
@@ -86,18 +101,27 @@ def test_a_peft_export_opens_with_peft_and_says_the_same_ids(runs: Path, exports
         assert ours[: len(said)] == said
 
 
-def test_an_adapter_folder_is_merged_as_its_run_is(exports: dict[str, Path], tmp_path: Path) -> None:
+def test_an_adapter_folder_is_merged_as_its_run_is(
+    exports: dict[str, Path], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
-    done = export(open_model(exports["lora-peft"], overrides=["evaluation.max_new_tokens=12"]), tmp_path / "out")
+    done = export(
+        open_model(exports["lora-peft"], overrides=["evaluation.max_new_tokens=12"]),
+        tmp_path / "out",
+    )
     assert done.replay.whole
-    one, two = (load_file(folder / "model.safetensors") for folder in (done.folder, exports["lora-merged"]))
+    one, two = (
+        load_file(folder / "model.safetensors") for folder in (done.folder, exports["lora-merged"])
+    )
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_in_a_lower_precision_the_ids_decide(runs: Path, tmp_path: Path) -> None:
-    done = export(open_model(runs / "full", overrides=["model.torch_dtype=bfloat16"]), tmp_path / "out")
+    done = export(
+        open_model(runs / "full", overrides=["model.torch_dtype=bfloat16"]), tmp_path / "out"
+    )
     assert done.replay.tolerance is None
     assert done.replay.whole
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
@@ -112,7 +136,9 @@ def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path)
     from toolhone.backends.torch.merged_weights import write_merged
 
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path / "base")
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    ).save_pretrained(tmp_path / "base")
     engine = open_engine(tmp_path / "base", EngineOptions(), Lora(rank=4))
     for part in engine.model.modules():
         if isinstance(part, LoraLayer):
@@ -121,7 +147,10 @@ def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path)
     write_merged(engine, tmp_path / "out")
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
-        ours, theirs = engine.model(ids).logits, GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()(ids).logits
+        ours, theirs = (
+            engine.model(ids).logits,
+            GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()(ids).logits,
+        )
         plain = GPT2LMHeadModel.from_pretrained(tmp_path / "base").eval()(ids).logits
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert (ours - plain).abs().max() > 1e-2
@@ -146,7 +175,9 @@ def test_merging_changes_the_weights_and_leaves_the_engine_as_it_was(runs: Path)
 
 
 @pytest.mark.parametrize("name", ["lora-merged", "lora-peft", "full-merged"])
-def test_the_certificate_of_an_export_is_the_run_s_and_is_checked_again(runs: Path, exports: dict[str, Path], name: str) -> None:
+def test_the_certificate_of_an_export_is_the_run_s_and_is_checked_again(
+    runs: Path, exports: dict[str, Path], name: str
+) -> None:
     trained = Certificate.read(runs / name.partition("-")[0])
     kept = Certificate.read(exports[name])
     assert trained is not None
@@ -187,7 +218,9 @@ def test_a_run_whose_certificate_does_not_fit_is_refused_in_a_sentence_and_nothi
     assert not list(tmp_path.iterdir())
 
 
-def test_a_tokenizer_that_is_written_as_another_one_is_refused_and_nothing_is_left(runs: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_that_is_written_as_another_one_is_refused_and_nothing_is_left(
+    runs: Path, tmp_path: Path
+) -> None:
     model = open_model(runs / "full")
     model.tokenizer.wrapped.chat_template += "{# other #}"
     with pytest.raises(DialectError, match="template and dialect differ"):
@@ -195,7 +228,9 @@ def test_a_tokenizer_that_is_written_as_another_one_is_refused_and_nothing_is_le
     assert not list(tmp_path.iterdir())
 
 
-def test_another_dialect_on_purpose_gets_a_certificate_of_its_own(runs: Path, tmp_path: Path) -> None:
+def test_another_dialect_on_purpose_gets_a_certificate_of_its_own(
+    runs: Path, tmp_path: Path
+) -> None:
     model = open_model(runs / "full", overrides=["model.dialect=json"])
     done = export(model, tmp_path / "out")
     assert done.replay.whole
@@ -208,7 +243,9 @@ def test_another_dialect_on_purpose_gets_a_certificate_of_its_own(runs: Path, tm
         open_model(done.folder)
 
 
-def test_a_folder_that_says_something_else_is_found_by_the_replay(runs: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_folder_that_says_something_else_is_found_by_the_replay(
+    runs: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     from toolhone.backends.torch.sampler import TorchSampler
 
     plain = TorchSampler.write_merged
@@ -223,7 +260,9 @@ def test_a_folder_that_says_something_else_is_found_by_the_replay(runs: Path, tm
                 value.mul_(-1.0)
 
     monkeypatch.setattr(TorchSampler, "write_merged", broken)
-    result = CliRunner().invoke(app, ["export", str(runs / "full"), "--out", str(tmp_path / "out"), "--json"])
+    result = CliRunner().invoke(
+        app, ["export", str(runs / "full"), "--out", str(tmp_path / "out"), "--json"]
+    )
     told = json.loads(result.stdout)["replay"]
     assert result.exit_code == 1
     assert told["equal"] < told["read"]
@@ -231,12 +270,17 @@ def test_a_folder_that_says_something_else_is_found_by_the_replay(runs: Path, tm
     assert not told["whole"]
 
 
-def test_the_verb_prints_what_was_replayed_and_one_json_object_when_asked(runs: Path, tmp_path: Path) -> None:
+def test_the_verb_prints_what_was_replayed_and_one_json_object_when_asked(
+    runs: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["export", str(runs / "lora"), "--out", str(out)])
     assert result.exit_code == 0
     assert "replayed 12 of 12 equal" in result.stdout
-    again = CliRunner().invoke(app, ["export", str(runs / "lora"), "--out", str(out), "--overwrite", "--to", "peft", "--json"])
+    again = CliRunner().invoke(
+        app,
+        ["export", str(runs / "lora"), "--out", str(out), "--overwrite", "--to", "peft", "--json"],
+    )
     told = json.loads(again.stdout)
     assert again.exit_code == 0
     assert told["to"] == "peft"
@@ -248,7 +292,9 @@ def test_the_verb_prints_what_was_replayed_and_one_json_object_when_asked(runs: 
 
 def test_forms_that_are_not_here_are_refused_by_name() -> None:
     for word in ("mlx", "gguf", "GGUF"):
-        with pytest.raises(CapabilityError, match=f"--to {word} is not here yet; what is: merged, peft"):
+        with pytest.raises(
+            CapabilityError, match=f"--to {word} is not here yet; what is: merged, peft"
+        ):
             to_of(word)
     with pytest.raises(CapabilityError, match="did you mean 'merged'"):
         to_of("merge")
@@ -256,18 +302,26 @@ def test_forms_that_are_not_here_are_refused_by_name() -> None:
 
 def test_a_run_of_full_training_has_no_adapter_to_export(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(CapabilityError, match="has no adapter"):
-        export(open_model(runs / "full"), tmp_path / "out", To.PEFT)
+        export(open_model(runs / "full"), tmp_path / "out", ExportFormat.PEFT)
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_but_an_export_is_ever_overwritten(runs: Path, exports: dict[str, Path], tmp_path: Path) -> None:
+def test_nothing_but_an_export_is_ever_overwritten(
+    runs: Path, exports: dict[str, Path], tmp_path: Path
+) -> None:
     run = str(runs / "lora")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="--overwrite"):
         check_place(exports["lora-merged"], run, overwrite=False)
     check_place(exports["lora-merged"], run, overwrite=True)
-    for place in (tmp_path / "mine", runs, runs / "lora", runs / "lora" / "checkpoints" / "final_checkpoint", runs / "full"):
+    for place in (
+        tmp_path / "mine",
+        runs,
+        runs / "lora",
+        runs / "lora" / "checkpoints" / "final_checkpoint",
+        runs / "full",
+    ):
         with pytest.raises(RunError, match="would delete"):
             check_place(place, run, overwrite=True)
     with pytest.raises(RunError, match="would delete"):

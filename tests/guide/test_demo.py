@@ -7,16 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from toolhone.guide import demo
 from toolhone.cli.main import main
-from toolhone.guide.demo import SPLITS, Story, tell
 from toolhone.evaluation.folder import read_folder
+from toolhone.guide import demo
+from toolhone.guide.demo import SPLITS, Story, tell
 from toolhone.guide.lesson import Desk
 from toolhone.runs.run import Run
 
 SMALL = (
-    *("training.steps=2", "training.batch_size=2", "data.samples=24", "training.validation_samples=2", "training.log_every=1"),
-    *("evaluation.max_new_tokens=4", "training.rl.group_size=2", "training.rl.max_completion_length=4"),
+    *(
+        "training.steps=2",
+        "training.batch_size=2",
+        "data.samples=24",
+        "training.validation_samples=2",
+        "training.log_every=1",
+    ),
+    *(
+        "evaluation.max_new_tokens=4",
+        "training.rl.group_size=2",
+        "training.rl.max_completion_length=4",
+    ),
 )
 
 
@@ -42,10 +52,18 @@ def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(
     assert (sft.experiment.training.method, grpo.experiment.training.method) == ("sft", "grpo")
     assert grpo.experiment.model.adapter == str(sft.folder.resolve())
     for split in SPLITS:
-        ids = [[sample.id for sample in read_folder(run.folder / "evaluation" / split).samples] for run in (sft, grpo)]
+        ids = [
+            [sample.id for sample in read_folder(run.folder / "evaluation" / split).samples]
+            for run in (sft, grpo)
+        ]
         assert ids[0] == ids[1] == [sample.id for sample in story.before[split].samples]
         assert len(ids[0]) == story.change(split).n == 7
-    watched = [line["id"] for line in map(json.loads, (tmp_path / "grpo" / "new_phrasings.jsonl").read_text().splitlines())]
+    watched = [
+        line["id"]
+        for line in map(
+            json.loads, (tmp_path / "grpo" / "new_phrasings.jsonl").read_text().splitlines()
+        )
+    ]
     assert len(watched) == 7
     assert grpo.metrics()[-1]["kind"] == "validation"
     assert json.loads((tmp_path / "demo.json").read_text()) == story.to_dict()
@@ -53,7 +71,9 @@ def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(
 
 
 @pytest.mark.usefixtures("few")
-def test_a_demo_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_demo_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measured = demo._measured
     monkeypatch.setattr(demo, "_measured", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -61,7 +81,9 @@ def test_a_demo_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(demo, "_measured", measured)
     said: list[str] = []
     first = tell(0, small(tmp_path, said))
-    assert [line.partition(" is trained already")[0] for line in said] == [str(tmp_path / "sft" / "run")]
+    assert [line.partition(" is trained already")[0] for line in said] == [
+        str(tmp_path / "sft" / "run")
+    ]
     again = tell(0, small(tmp_path, said))
     assert len(said) == 3
     assert again.to_dict()["exact_match"] == first.to_dict()["exact_match"]

@@ -18,18 +18,33 @@ from toolhone.cli import guide as verb
 from toolhone.cli.lesson_view import paragraphs, show
 from toolhone.cli.main import app, main
 from toolhone.data import dataset as gather_module
-from toolhone.sources.files import read_tasks
-from toolhone.guide.demo import tour
-from toolhone.guide import LESSONS, Desk
-from toolhone.guide import calculator
-from toolhone.guide import own_tool
+from toolhone.guide import LESSONS, Desk, calculator, own_tool, scoring
 from toolhone.guide import row_view as rows
-from toolhone.guide import scoring
-from toolhone.guide.lesson import Coloured, Lesson, Scores, Shown, Talk, Text, Typed, finished, laid_out, place_for, trained
+from toolhone.guide.demo import tour
+from toolhone.guide.lesson import (
+    Coloured,
+    Lesson,
+    Scores,
+    Shown,
+    Talk,
+    Text,
+    Typed,
+    finished,
+    laid_out,
+    place_for,
+    trained,
+)
 from toolhone.runs.run import Run
+from toolhone.sources.files import read_tasks
 
 QUICK = (
-    *("training.steps=2", "training.batch_size=2", "data.samples=30", "evaluation.num_samples=2", "evaluation.max_new_tokens=6"),
+    *(
+        "training.steps=2",
+        "training.batch_size=2",
+        "data.samples=30",
+        "evaluation.num_samples=2",
+        "evaluation.max_new_tokens=6",
+    ),
     *("training.log_every=0", "evaluation.max_turns=1"),
 )
 
@@ -39,7 +54,9 @@ def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather_module, "HELD_OUT", 4)
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["toolhone", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
@@ -79,7 +96,9 @@ def test_without_a_lesson_and_a_person_the_list_is_printed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lesson_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lesson_that_does_not_exist_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, err = run(capsys, monkeypatch, "examples", "calculater")
     assert (code, out) == (2, "")
     assert "did you mean 'calculator'" in err
@@ -92,10 +111,18 @@ def test_lesson_1_runs_by_number_without_questions_and_is_not_trained_twice(
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, monkeypatch, "examples", "1", *QUICK)
     assert code == 0, err
-    for part in ("Lesson 1", '"calculator"', "$ toolhone train runs/examples/calculator/experiment.json", "exact_match", "you  "):
+    for part in (
+        "Lesson 1",
+        '"calculator"',
+        "$ toolhone train runs/examples/calculator/experiment.json",
+        "exact_match",
+        "you  ",
+    ):
         assert part in out
     assert out.index("What to look at") < out.index("What to try next")
-    weights = tmp_path / "runs/examples/calculator/run/checkpoints/final_checkpoint/model.safetensors"
+    weights = (
+        tmp_path / "runs/examples/calculator/run/checkpoints/final_checkpoint/model.safetensors"
+    )
     before = weights.stat().st_mtime_ns
     code, _, err = run(capsys, monkeypatch, "examples", "calculator", *QUICK)
     assert code == 0
@@ -112,12 +139,18 @@ def test_the_experiment_file_of_a_lesson_is_what_was_trained(quick_desk: Desk) -
 
 
 def test_other_settings_go_into_a_run_of_their_own(quick_desk: Desk) -> None:
-    other = trained(replace(quick_desk, overrides=(*QUICK, "training.steps=1")), calculator.NAME, calculator.EXPERIMENT)
+    other = trained(
+        replace(quick_desk, overrides=(*QUICK, "training.steps=1")),
+        calculator.NAME,
+        calculator.EXPERIMENT,
+    )
     assert other.folder.name == "run-2"
     assert trained(quick_desk, calculator.NAME, calculator.EXPERIMENT).folder.name == "run"
 
 
-def test_a_lesson_that_was_stopped_goes_on_and_a_run_of_another_version_is_left_alone(quick_desk: Desk) -> None:
+def test_a_lesson_that_was_stopped_goes_on_and_a_run_of_another_version_is_left_alone(
+    quick_desk: Desk,
+) -> None:
     folder = quick_desk.folder("calculator")
     plan = Run.open(folder / "run").experiment
     (folder / "run" / "checkpoints" / "final_checkpoint" / "state.json").unlink()
@@ -144,7 +177,9 @@ def test_trained_text_is_what_the_assistant_says_and_nothing_else() -> None:
     assert said[0].startswith("<tool_call>")
     assert all(text.endswith("<|im_end|>") for text in said)
     assert len(said) == 2
-    assert [is_trained for _, is_trained in rows.coloured(model, "x", rows.row_of(model, talk)).pieces][-2:] == [True, False]
+    assert [
+        is_trained for _, is_trained in rows.coloured(model, "x", rows.row_of(model, talk)).pieces
+    ][-2:] == [True, False]
     table = rows.surprise(row, [model])
     assert len(table.rows) == min(rows.SHOWN_TOKENS, int(row.mask.sum()))
     first = np.exp(model.sampler.logprobs([row])[0])[np.flatnonzero(row.mask)[0]]
@@ -155,7 +190,11 @@ def test_lesson_2_shows_what_lesson_1_changed_once_it_was_done(quick_desk: Desk)
     shown = list(rows.LESSON.play(Desk(quick_desk.root / "elsewhere")))
     assert [text.text for text in shown if isinstance(text, Text)]
     shown = list(rows.LESSON.play(quick_desk))
-    tables = [each.headings for each in shown if not isinstance(each, Text | Typed | Coloured | Scores | Talk)]
+    tables = [
+        each.headings
+        for each in shown
+        if not isinstance(each, Text | Typed | Coloured | Scores | Talk)
+    ]
     assert tables == [["token", "untrained", "after lesson 1"]]
 
 
@@ -164,21 +203,36 @@ def test_lesson_6_scores_what_its_text_says(tmp_path: Path) -> None:
     (scores,) = [each for each in shown if isinstance(each, Scores)]
     wrong = {sample.id for sample in scores.evaluation.samples if sample.scores["exact_match"] < 1}
     assert len(scores.evaluation.samples) == 10
-    assert wrong == {case[0] for case in scoring.CASES} - {"right", "spelled-otherwise", "rightly-none"}
-    unread = {sample.id for sample in scores.evaluation.samples if sample.scores["valid_format"] < 1}
+    assert wrong == {case[0] for case in scoring.CASES} - {
+        "right",
+        "spelled-otherwise",
+        "rightly-none",
+    }
+    unread = {
+        sample.id for sample in scores.evaluation.samples if sample.scores["valid_format"] < 1
+    }
     assert unread == {"broken", "no-such-tool", "only-words"}
     assert len(read_tasks(tmp_path / "scoring" / "tasks.jsonl")) == 10
 
 
 def test_an_experiment_is_laid_out_in_short_lines_and_stays_the_same_json() -> None:
-    for values in (calculator.EXPERIMENT, {"a": [1, {"b": "x" * 90}, []], "c": {}}, [], {"deep": [[["y" * 60, "z" * 60]]]}):
+    for values in (
+        calculator.EXPERIMENT,
+        {"a": [1, {"b": "x" * 90}, []], "c": {}},
+        [],
+        {"deep": [[["y" * 60, "z" * 60]]]},
+    ):
         text = laid_out(values)
         assert json.loads(text) == values
         assert max(map(len, text.splitlines())) <= 110
 
 
 def commands(lesson: Lesson) -> list[list[str]]:
-    lines = lesson.then.replace("{root}", "runs/examples").replace("COPY", "runs/examples/own-tool").splitlines()
+    lines = (
+        lesson.then.replace("{root}", "runs/examples")
+        .replace("COPY", "runs/examples/own-tool")
+        .splitlines()
+    )
     return [line.partition("#")[0].split() for line in lines if line.startswith("toolhone ")]
 
 
@@ -194,7 +248,9 @@ def test_a_lesson_names_only_commands_that_the_command_line_takes(lesson: Lesson
 
 
 @pytest.mark.parametrize("verb_name", ["examples", "check", "demo", "chat"])
-def test_help_has_an_example(verb_name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_has_an_example(
+    verb_name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, _ = run(capsys, monkeypatch, verb_name, "--help")
     assert code == 0
     assert f"toolhone {verb_name}" in out.partition("Example")[2]
@@ -227,7 +283,9 @@ def test_a_person_chooses_and_enter_takes_the_next(
     assert "there is no lesson 'nine'" in err
 
 
-def test_all_asks_a_person_in_between_and_yes_does_not(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_asks_a_person_in_between_and_yes_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = answering(monkeypatch, "", "q")
     run(capsys, monkeypatch, "examples", "all")
     assert len(shown) == 2
@@ -236,7 +294,9 @@ def test_all_asks_a_person_in_between_and_yes_does_not(capsys: pytest.CaptureFix
     assert [lesson.name for lesson in shown] == [lesson.name for lesson in LESSONS]
 
 
-def test_trained_text_is_marked_where_there_are_no_colours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trained_text_is_marked_where_there_are_no_colours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show(Coloured("a row", [("user\nhi\x1b", False), ("hello", True)]))
     assert capsys.readouterr().out == "\na row\nuser\nhi\N{REPLACEMENT CHARACTER}»hello«\n"
 
@@ -253,7 +313,13 @@ def test_every_lesson_runs_to_its_end(lesson: Lesson, quick_desk: Desk) -> None:
     seen = list(lesson.play(quick_desk))
     for shown in seen:
         show(shown)
-    expected = {Scores} if lesson is scoring.LESSON else {Coloured} if lesson is rows.LESSON else {Typed, Scores, Talk}
+    expected = (
+        {Scores}
+        if lesson is scoring.LESSON
+        else {Coloured}
+        if lesson is rows.LESSON
+        else {Typed, Scores, Talk}
+    )
     assert expected <= kinds(iter(seen))
 
 

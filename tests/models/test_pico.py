@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from toolhone.models.pico import chat_template, make_pico, pico_folder
 from toolhone.data.templates import Templates
+from toolhone.models.pico import chat_template, make_pico, pico_folder
 
 CALL = '<tool_call>{"name":"weather","arguments":{"city":"Oslo"}}</tool_call>'
 
@@ -28,21 +28,34 @@ def tokenizer(folder: Path) -> Any:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
 
 
 def _messages(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
     wrapped = [{"type": "function", "function": call} for call in calls]
-    return [{"role": "user", "content": "how is it?"}, {"role": "assistant", "content": None, "tool_calls": wrapped}]
+    return [
+        {"role": "user", "content": "how is it?"},
+        {"role": "assistant", "content": None, "tool_calls": wrapped},
+    ]
 
 
 def test_same_seed_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
     code = f"from pathlib import Path; from toolhone.models.pico import make_pico; make_pico(Path({str(tmp_path)!r}), 0)"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+    )
     assert _digests(folder) == _digests(tmp_path)
 
 
-def test_another_seed_gives_other_weights_and_the_same_tokenizer(folder: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights_and_the_same_tokenizer(
+    folder: Path, tmp_path: Path
+) -> None:
     first, second = _digests(folder), _digests(make_pico(tmp_path, seed=1))
     assert first["model.safetensors"] != second["model.safetensors"]
     assert first["tokenizer.json"] == second["tokenizer.json"]
@@ -55,7 +68,14 @@ def test_it_is_a_small_qwen3_that_transformers_loads(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Žluťoučký kůň 漢字 😀", ' \t\r\n  {"a": [1, 2.50]}', "<|im_end|> and </tool_call>", "\x00\x7f", ""]
+    "text",
+    [
+        "Žluťoučký kůň 漢字 😀",
+        ' \t\r\n  {"a": [1, 2.50]}',
+        "<|im_end|> and </tool_call>",
+        "\x00\x7f",
+        "",
+    ],
 )
 def test_any_text_round_trips(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=False) == text
@@ -63,7 +83,12 @@ def test_any_text_round_trips(tokenizer: Any, text: str) -> None:
 
 def test_a_word_has_the_same_tokens_in_a_question_and_in_a_call(tokenizer: Any) -> None:
     word = tokenizer.encode("Trondheim")
-    for text in ("weather in Trondheim?", '{"city":"Trondheim"}', "print('Trondheim'[::-1])", "1. Trondheim, 2"):
+    for text in (
+        "weather in Trondheim?",
+        '{"city":"Trondheim"}',
+        "print('Trondheim'[::-1])",
+        "1. Trondheim, 2",
+    ):
         ids = tokenizer.encode(text)
         assert any(ids[i : i + len(word)] == word for i in range(len(ids))), text
 
@@ -83,8 +108,17 @@ def test_marks_are_single_tokens(tokenizer: Any) -> None:
 
 def test_the_whole_conversation_as_text(tokenizer: Any) -> None:
     tools = [tool.to_dict() for tool in Templates(0).tools]
-    messages = _messages([{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "weather", "arguments": {"city": "Bergen"}}])
-    messages += [{"role": "tool", "content": "4"}, {"role": "tool", "content": "7"}, {"role": "assistant", "content": "4 and 7."}]
+    messages = _messages(
+        [
+            {"name": "weather", "arguments": {"city": "Oslo"}},
+            {"name": "weather", "arguments": {"city": "Bergen"}},
+        ]
+    )
+    messages += [
+        {"role": "tool", "content": "4"},
+        {"role": "tool", "content": "7"},
+        {"role": "assistant", "content": "4 and 7."},
+    ]
     assert tokenizer.apply_chat_template(messages, tools=tools, tokenize=False) == (
         "<|im_start|>system\nTools: calculator(expression) python(code) weather(city,unit?) search(query,limit?)<|im_end|>\n"
         "<|im_start|>user\nhow is it?<|im_end|>\n"
@@ -97,11 +131,19 @@ def test_the_whole_conversation_as_text(tokenizer: Any) -> None:
 def test_own_system_text_comes_before_the_tools(tokenizer: Any) -> None:
     tool = {
         "type": "function",
-        "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "object"}}}},
+        "function": {
+            "name": "f",
+            "parameters": {"type": "object", "properties": {"a": {"type": "object"}}},
+        },
     }
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
-    text = tokenizer.apply_chat_template(messages, tools=[tool], tokenize=False, add_generation_prompt=True)
-    assert text == "<|im_start|>system\nBe brief.\nTools: f(a?)<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    text = tokenizer.apply_chat_template(
+        messages, tools=[tool], tokenize=False, add_generation_prompt=True
+    )
+    assert (
+        text
+        == "<|im_start|>system\nBe brief.\nTools: f(a?)<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
     without = tokenizer.apply_chat_template(messages[1:], tokenize=False)
     assert without == "<|im_start|>user\nhi<|im_end|>\n"
 
@@ -109,12 +151,17 @@ def test_own_system_text_comes_before_the_tools(tokenizer: Any) -> None:
 def test_a_rendered_prefix_never_changes(tokenizer: Any) -> None:
     tools = [tool.to_dict() for tool in Templates(0).tools]
     for row in Templates(0).conversations(40):
-        messages = [{**m.to_dict(), "tool_calls": [call.to_openai() for call in m.tool_calls]} for m in row.messages]
+        messages = [
+            {**m.to_dict(), "tool_calls": [call.to_openai() for call in m.tool_calls]}
+            for m in row.messages
+        ]
         whole = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
         for end in range(1, len(messages)):
             ask = messages[end]["role"] == "assistant"
             assert whole.startswith(
-                tokenizer.apply_chat_template(messages[:end], tools=tools, tokenize=False, add_generation_prompt=ask)
+                tokenizer.apply_chat_template(
+                    messages[:end], tools=tools, tokenize=False, add_generation_prompt=ask
+                )
             )
 
 
@@ -125,13 +172,17 @@ def test_calls_are_json_whatever_the_arguments_hold(tokenizer: Any) -> None:
         "unicode": "Tromsø",
         "html": "<b>&</b>",
     }
-    text = tokenizer.apply_chat_template(_messages([{"name": "f", "arguments": arguments}]), tokenize=False)
+    text = tokenizer.apply_chat_template(
+        _messages([{"name": "f", "arguments": arguments}]), tokenize=False
+    )
     body = text.split("<tool_call>")[1].split("</tool_call>")[0]
     assert json.loads(body) == {"name": "f", "arguments": arguments}
     assert "Tromsø" in body
 
 
-def test_the_cache_is_used_again_and_found_by_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_used_again_and_found_by_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOOLHONE_CACHE", str(tmp_path))
     first = pico_folder(0)
     before = (first / "model.safetensors").stat().st_mtime_ns

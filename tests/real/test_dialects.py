@@ -22,7 +22,10 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data"
 TOKENIZERS = DATA / "tokenizers"
 TEMPLATES = sorted((DATA / "chat_templates").glob("*.jinja"))
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not TOKENIZERS.is_dir(), reason=f"no published data in {DATA}")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not TOKENIZERS.is_dir(), reason=f"no published data in {DATA}"),
+]
 
 _MARK = re.compile(r"<\|[\w ]+\|>|<｜[^｜\n]{1,30}｜>|<\|?\w+\|?>|</s>|\[/?[A-Z_]{3,}\]")
 
@@ -56,13 +59,22 @@ def round_trip(tokenizer: TextTokenizer, dialect: Dialect, calls: Any) -> None:
     """Render a conversation with these calls; the trained turns read back as what was said, through ids and all."""
     said = [Message("assistant", None, None, calls), Message("assistant", "It is 4.")]
     conversation = Conversation(
-        (Message("user", "Do <|im_end|> it."), said[0], *[Message("tool", "ok")] * len(calls), said[1]), TOOLS
+        (
+            Message("user", "Do <|im_end|> it."),
+            said[0],
+            *[Message("tool", "ok")] * len(calls),
+            said[1],
+        ),
+        TOOLS,
     )
     read = []
     for spans in dialect.render(conversation):
         row = tokenizer.encode_spans(spans)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], row.mask, [False]])))
-        read += [dialect.parse(tokenizer.decode(row.tokens[a:b].tolist())) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        read += [
+            dialect.parse(tokenizer.decode(row.tokens[a:b].tolist()))
+            for a, b in zip(edges[::2], edges[1::2], strict=True)
+        ]
     assert [reply.to_message() for reply in read] == said
 
 
@@ -88,12 +100,17 @@ def test_the_qwen3_template_rewrites_history_so_that_each_turn_is_a_row() -> Non
     rows = dialect.render(CONVERSATION)
     assert len(rows) == 3
     for k, count in enumerate((2, 4, 6)):
-        prompt = tokenizer.encode_spans(dialect.prompt(CONVERSATION.messages[:count], TOOLS)).tokens.tolist()
+        prompt = tokenizer.encode_spans(
+            dialect.prompt(CONVERSATION.messages[:count], TOOLS)
+        ).tokens.tolist()
         row = tokenizer.encode_spans(rows[k])
         assert row.tokens.tolist()[: len(prompt)] == prompt
         assert row.mask[len(prompt)]
         assert not row.mask[: len(prompt)].any()
-    suffix = "".join(span.text for span in dialect.suffix(CONVERSATION.messages[:3], TOOLS, CONVERSATION.messages[3:4]))
+    suffix = "".join(
+        span.text
+        for span in dialect.suffix(CONVERSATION.messages[:3], TOOLS, CONVERSATION.messages[3:4])
+    )
     assert suffix.startswith("\n<|im_start|>user\n<tool_response>\nfour <|im_end|>")
     assert suffix.endswith("<|im_end|>\n<|im_start|>assistant\n")
 
@@ -119,7 +136,9 @@ def opened(tokenizer: TextTokenizer, name: str, markup: str = "auto") -> Dialect
 def test_each_published_template_is_used_without_loss_or_refused_with_a_way_out(path: Path) -> None:
     tokenizer = with_template(load("qwen3-16k"), path.read_text(encoding="utf-8"))
     native = opened(tokenizer, "native")
-    assert isinstance(native, str) == (path.stem in ("deepseek_v3.1", "deepseek_r1_distill_qwen", "smollm3"))
+    assert isinstance(native, str) == (
+        path.stem in ("deepseek_v3.1", "deepseek_r1_distill_qwen", "smollm3")
+    )
     if isinstance(native, str):
         assert "model.dialect=json" in native
     else:
@@ -143,11 +162,19 @@ def test_the_mistral_tokenizer_keeps_prompt_turn_and_suffix_together() -> None:
             Message("tool", "6 </s>"),
             Message("assistant", "It is 6."),
         )
-        rows = [tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))]
-        assert rows[0].tokens.tolist().count(tokenizer.bos_text and tokenizer.control_id("<s>")) == 1
+        rows = [
+            tokenizer.encode_spans(spans) for spans in dialect.render(Conversation(messages, TOOLS))
+        ]
+        assert (
+            rows[0].tokens.tolist().count(tokenizer.bos_text and tokenizer.control_id("<s>")) == 1
+        )
         ids = rows[-1].tokens.tolist()
         prompt = tokenizer.encode_spans(dialect.prompt(messages[:3], TOOLS)).tokens.tolist()
         assert ids[: len(prompt)] == prompt
-        suffix = tokenizer.encode_spans(dialect.suffix(messages[:2], TOOLS, messages[2:3])).tokens.tolist()
+        suffix = tokenizer.encode_spans(
+            dialect.suffix(messages[:2], TOOLS, messages[2:3])
+        ).tokens.tolist()
         assert prompt[-len(suffix) :] == suffix
-        assert ids.count(tokenizer.eos_id) == (5 if markup == "chatml" else 2), "the turns' ends and none from the data"
+        assert ids.count(tokenizer.eos_id) == (5 if markup == "chatml" else 2), (
+            "the turns' ends and none from the data"
+        )

@@ -17,9 +17,12 @@ def log(folder: Path, *lines: dict[str, Any]) -> Path:
     return folder
 
 
-TRAIN: list[dict[str, Any]] = [{"step": step, "kind": "train", "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+TRAIN: list[dict[str, Any]] = [
+    {"step": step, "kind": "train", "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)
+]
 VALIDATION: list[dict[str, Any]] = [
-    {"step": step, "kind": "validation", "loss": 2 / step, "exact_match": step / 4} for step in (1, 3)
+    {"step": step, "kind": "validation", "loss": 2 / step, "exact_match": step / 4}
+    for step in (1, 3)
 ]
 
 
@@ -30,7 +33,9 @@ def size(path: Path) -> tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def test_loss_and_scores_stand_side_by_side_and_loss_alone_where_there_are_no_scores(tmp_path: Path) -> None:
+def test_loss_and_scores_stand_side_by_side_and_loss_alone_where_there_are_no_scores(
+    tmp_path: Path,
+) -> None:
     both = plot_runs([log(tmp_path / "a", *TRAIN, *VALIDATION)], tmp_path / "both.png")
     alone = plot_runs([log(tmp_path / "b", *TRAIN)], tmp_path / "new" / "alone.png")
     assert size(both)[0] == 2 * size(alone)[0]
@@ -42,11 +47,25 @@ def test_reinforcement_learning_shows_reward_and_what_to_watch_in_place_of_the_l
     titles: list[str] = []
     monkeypatch.setattr(Axes, "set_title", lambda self, title: titles.append(title))  # noqa: ARG005
     lines: list[dict[str, Any]] = [
-        {"step": i, "kind": "train", "loss": 0.0, "reward": i % 2, "entropy": 0.1, "clip_share": 0.0} for i in range(1, 41)
+        {
+            "step": i,
+            "kind": "train",
+            "loss": 0.0,
+            "reward": i % 2,
+            "entropy": 0.1,
+            "clip_share": 0.0,
+        }
+        for i in range(1, 41)
     ]
     plot_runs([log(tmp_path / "a", *lines)], tmp_path / "rl.png")
     plot_runs([log(tmp_path / "b", *lines, *VALIDATION)], tmp_path / "scored.png")
-    assert titles == ["reward", "shares, and nats per token", "reward", "scores on held-out tasks", "shares, and nats per token"]
+    assert titles == [
+        "reward",
+        "shares, and nats per token",
+        "reward",
+        "scores on held-out tasks",
+        "shares, and nats per token",
+    ]
 
 
 def test_a_noisy_value_is_averaged_over_the_steps_around_it() -> None:
@@ -57,7 +76,10 @@ def test_a_noisy_value_is_averaged_over_the_steps_around_it() -> None:
 
 
 def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None:
-    sources = [log(tmp_path / "a", *TRAIN), log(tmp_path / "b", *TRAIN, *VALIDATION) / "metrics.jsonl"]
+    sources = [
+        log(tmp_path / "a", *TRAIN),
+        log(tmp_path / "b", *TRAIN, *VALIDATION) / "metrics.jsonl",
+    ]
     one = plot_runs(sources, tmp_path / "one.png", ["learning_rate"])
     two = plot_runs(sources, tmp_path / "two.png", ["learning_rate", "exact_match"])
     assert size(two)[0] == 2 * size(one)[0]

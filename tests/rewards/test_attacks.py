@@ -8,33 +8,45 @@ import pytest
 from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.data.dataset import gather
+from toolhone.data.dataset import load_data
 from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError
+from toolhone.rewards.attack_cases import AttackCase, ScriptedReply, sample_call
+from toolhone.rewards.attack_suite import AttackReport, attack_suite
 from toolhone.rewards.attacks import ATTACKS
-from toolhone.rewards.attack_suite import Report, attack
-from toolhone.rewards.registry import COMPATIBLE, OWN
 from toolhone.rewards.matching import match_calls
-from toolhone.rewards.reward_spec import Kind, Named
-from toolhone.rewards.user_rewards import Reward
 from toolhone.rewards.probes import OPEN_PROBES, PROBES
-from toolhone.rewards.attack_cases import Said, Scene, sample_call
+from toolhone.rewards.registry import COMPATIBLE, OWN
+from toolhone.rewards.reward_spec import RewardOrigin, RewardSpec
+from toolhone.rewards.user_rewards import Reward
 from toolhone.schema import Task, Tool
-from toolhone.tools.registry import Outcome
+from toolhone.tools.registry import ToolStatus
 
 ASKED_FOR = {
-    *("empty", "spray", "spurious_30", "copied_schema", "wrong_types", "prose_call", "nested_tags", "truncated", "duplicate"),
+    *(
+        "empty",
+        "spray",
+        "spurious_30",
+        "copied_schema",
+        "wrong_types",
+        "prose_call",
+        "nested_tags",
+        "truncated",
+        "duplicate",
+    ),
     *("harmful_call", "leaked_answer", "control_tokens", "unicode_name", "unicode_value"),
 }
 
 
-def attacked(named: Named, tasks=PROBES, syntax: str = "tagged") -> Report:
-    return attack(Reward(named.name, named.function), tasks, open_syntax(syntax), named.judges)
+def attacked(named: RewardSpec, tasks=PROBES, syntax: str = "tagged") -> AttackReport:
+    return attack_suite(
+        Reward(named.name, named.function), tasks, open_syntax(syntax), named.judges
+    )
 
 
-def holes(report: Report) -> list[str]:
+def holes(report: AttackReport) -> list[str]:
     return [found.attack.name for found in report.holes]
 
 
@@ -48,14 +60,20 @@ def test_our_own_rewards_hold_against_every_attack_in_every_syntax(named, syntax
 
 @pytest.mark.parametrize("named", COMPATIBLE, ids=lambda named: named.name)
 def test_the_known_holes_of_other_rewards_are_those_that_are_found(named):
-    assert named.kind is Kind.COMPATIBLE
+    assert named.kind is RewardOrigin.COMPATIBLE
     assert set(holes(attacked(named, syntax=named.syntax))) == set(named.holes)
 
 
 def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
     page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w,;: .-]+) \|", page.split("## The attack suite")[1], re.MULTILINE))
-    assert {name: float(rows[name]) for name in ATTACKS} == {name: one.bound for name, one in ATTACKS.items()}
+    rows = dict(
+        re.findall(
+            r"^\| `(\w+)` \| ([\w,;: .-]+) \|", page.split("## The attack suite")[1], re.MULTILINE
+        )
+    )
+    assert {name: float(rows[name]) for name in ATTACKS} == {
+        name: one.bound for name, one in ATTACKS.items()
+    }
     found: dict[str, set[str]] = {}
     for named in COMPATIBLE:
         words = set(re.findall(r"\w+", rows[named.name])) & set(ATTACKS)
@@ -82,7 +100,14 @@ def test_our_own_rewards_hold_where_a_task_leaves_something_open(syntax):
         assert holes(report) == []
         assert report.worst["empty"].share == 0.0
     calls = attacked(OWN[0], OPEN_PROBES, syntax)
-    assert {"spray", "spurious_30", "duplicate", "harmful_call", "wrong_types", "listed_answers"} <= set(calls.worst)
+    assert {
+        "spray",
+        "spurious_30",
+        "duplicate",
+        "harmful_call",
+        "wrong_types",
+        "listed_answers",
+    } <= set(calls.worst)
 
 
 def test_rewards_of_other_systems_have_no_further_holes_on_such_tasks_and_leave_open_ones_alone():
@@ -94,16 +119,16 @@ def test_rewards_of_other_systems_have_no_further_holes_on_such_tasks_and_leave_
 
 def test_a_reply_that_is_right_as_well_is_no_attack():
     by_name = {task.id: task for task in OPEN_PROBES}
-    free = Scene(by_name["any_arguments"], Tagged())
+    free = AttackCase(by_name["any_arguments"], Tagged())
     assert free.is_open
     assert free.has_right_calls(free.gold)
     assert list(ATTACKS["wrong_value"].make(free)) == []
     assert len(list(ATTACKS["extra_arguments"].make(free))) == 1
-    assert not Scene(PROBES[0], Tagged()).is_open
+    assert not AttackCase(PROBES[0], Tagged()).is_open
 
 
 def test_our_own_rewards_hold_on_made_tasks():
-    tasks = gather(load_experiment(None, ["data.samples=160"], tell=lambda _: None)).tasks[:16]
+    tasks = load_data(load_experiment(None, ["data.samples=160"], tell=lambda _: None)).tasks[:16]
     assert len({task.category for task in tasks}) >= 5
     for named in OWN:
         if any(map(named.judges, tasks)):
@@ -133,14 +158,20 @@ def by_share(task: Task, episode: Episode) -> float:
     wanted = [call.name for call in task.expect.calls or ()]
     called = [call.name for call in episode.calls]
     names = len(set(wanted) & set(called)) / max(1, len(set(wanted) | set(called)))
-    right = match_calls(episode.calls, task.expect, task.tools) if task.expect.calls or task.expect.no_call else None
+    right = (
+        match_calls(episode.calls, task.expect, task.tools)
+        if task.expect.calls or task.expect.no_call
+        else None
+    )
     found = sum(pair.share for pair in right.pairs) / max(1, len(wanted)) if right else 0.0
     return names + 2 * found
 
 
 def careless(task: Task, episode: Episode) -> float:
     """Pays 2 for the wanted names, 3 for a word of thanks, and never asks for more."""
-    return 2.0 * ({call.name for call in episode.calls} >= {call.name for call in task.expect.calls or ()})
+    return 2.0 * (
+        {call.name for call in episode.calls} >= {call.name for call in task.expect.calls or ()}
+    )
 
 
 def constant(task: Task, episode: Episode) -> float:  # noqa: ARG001
@@ -149,38 +180,48 @@ def constant(task: Task, episode: Episode) -> float:  # noqa: ARG001
 
 def tidy(task: Task, episode: Episode) -> float:
     """Shifted and stretched, and sound: 20 points off for anything that is not exactly right."""
-    form = episode.ending in (Ending.ANSWERED, Ending.CALLED) and all(
-        r.outcome is Outcome.OK for row in episode.results for r in row
+    form = episode.ending in (EpisodeStatus.ANSWERED, EpisodeStatus.CALLED) and all(
+        r.outcome is ToolStatus.OK for row in episode.results for r in row
     )
     match = match_calls(episode.calls, task.expect, task.tools)
-    plain = all(turn.text == Tagged().write(None, turn.message.tool_calls) for turn in episode.turns)
+    plain = all(
+        turn.text == Tagged().write(None, turn.message.tool_calls) for turn in episode.turns
+    )
     return -100.0 if form and plain and match.exact else -120.0
 
 
 def test_a_reward_that_pays_for_superfluous_calls_is_found_out():
-    report = attack(Reward("by_share", by_share), PROBES, Tagged())
+    report = attack_suite(Reward("by_share", by_share), PROBES, Tagged())
     assert {"spurious_30", "duplicate", "harmful_call"} <= set(holes(report))
     assert report.worst["spurious_30"].share > 0.6
 
 
 def test_a_careless_reward_has_the_holes_one_would_expect():
-    found = set(holes(attack(Reward("careless", careless), PROBES[:7], Tagged())))
-    assert {"spray", "wrong_value", "copied_schema", "duplicate", "harmful_call", "verbose", "control_tokens"} <= found
+    found = set(holes(attack_suite(Reward("careless", careless), PROBES[:7], Tagged())))
+    assert {
+        "spray",
+        "wrong_value",
+        "copied_schema",
+        "duplicate",
+        "harmful_call",
+        "verbose",
+        "control_tokens",
+    } <= found
     assert "letter_case" not in found
 
 
 def test_a_constant_reward_fails_everything():
-    report = attack(Reward("constant", constant), PROBES, Tagged())
+    report = attack_suite(Reward("constant", constant), PROBES, Tagged())
     assert set(holes(report)) == set(ATTACKS)
 
 
 def test_a_sound_reward_passes_whatever_its_scale_and_zero():
     calls = [task for task in PROBES if task.expect.calls and task.expect.answer is None]
-    assert holes(attack(Reward("tidy", tidy), calls, Tagged())) == []
+    assert holes(attack_suite(Reward("tidy", tidy), calls, Tagged())) == []
 
 
 def test_shares_are_the_way_from_silence_to_the_right_answer():
-    worst = attack(Reward("tidy", tidy), PROBES[:1], Tagged()).worst["duplicate"]
+    worst = attack_suite(Reward("tidy", tidy), PROBES[:1], Tagged()).worst["duplicate"]
     assert (worst.pay, worst.gold, worst.nothing, worst.share) == (-120.0, -100.0, -120.0, 0.0)
 
 
@@ -194,20 +235,33 @@ def test_what_cannot_be_attacked_is_counted_by_reason():
             "expect": {"calls": [{"name": "odd name", "arguments": {}}]},
         }
     )
-    report = attack(Reward("constant", constant), [turns, odd, *PROBES], open_syntax("calls"))
+    report = attack_suite(Reward("constant", constant), [turns, odd, *PROBES], open_syntax("calls"))
     assert report.tasks == len(PROBES)
     assert sum(report.skipped.values()) == 2
     assert any("several user turns" in reason for reason in report.skipped)
     assert any("cannot write the right answer" in reason for reason in report.skipped)
     assert report.unwritable > 0
-    with pytest.raises(DataError, match=r"none of 1 tasks can be used to attack the reward 'constant' \(1: a task with several"):
-        attack(Reward("constant", constant), [turns], Tagged())
+    with pytest.raises(
+        DataError,
+        match=r"none of 1 tasks can be used to attack the reward 'constant' \(1: a task with several",
+    ):
+        attack_suite(Reward("constant", constant), [turns], Tagged())
 
 
 def test_a_report_can_be_written_as_json():
     written = attacked(COMPATIBLE[1], syntax="calls").to_dict()
-    assert set(written) == {"reward", "syntax", "tasks", "skipped", "unwritable", "attacks", "holes"}
-    assert [one["attack"] for one in written["attacks"] if not one["held"]] == [one["attack"] for one in written["holes"]]
+    assert set(written) == {
+        "reward",
+        "syntax",
+        "tasks",
+        "skipped",
+        "unwritable",
+        "attacks",
+        "holes",
+    }
+    assert [one["attack"] for one in written["attacks"] if not one["held"]] == [
+        one["attack"] for one in written["holes"]
+    ]
     assert all(one["texts"] for one in written["holes"])
 
 
@@ -217,23 +271,30 @@ def test_a_report_can_be_written_as_json():
 @pytest.mark.parametrize("task", [*PROBES, *OPEN_PROBES], ids=lambda task: task.id)
 @pytest.mark.parametrize("syntax", sorted(SYNTAXES))
 def test_the_right_answer_is_played_to_its_end(task, syntax):
-    scene = Scene(task, open_syntax(syntax))
+    scene = AttackCase(task, open_syntax(syntax))
     episode = scene.play(scene.gold)
     assert episode.calls == scene.wanted
-    assert episode.ending is (Ending.CALLED if scene.wanted and task.expect.answer is None else Ending.ANSWERED)
-    assert episode.answer == (scene.reply if episode.ending is Ending.ANSWERED else None)
+    assert episode.ending is (
+        EpisodeStatus.CALLED
+        if scene.wanted and task.expect.answer is None
+        else EpisodeStatus.ANSWERED
+    )
+    assert episode.answer == (scene.reply if episode.ending is EpisodeStatus.ANSWERED else None)
 
 
 def test_a_scene_ends_where_the_driver_would_end_it():
-    scene = Scene(PROBES[0], Tagged())
+    scene = AttackCase(PROBES[0], Tagged())
     call = scene.gold.texts[0]
-    assert scene.play(Said((call, call, "done", call))).ending is Ending.ANSWERED
-    assert len(scene.play(Said((call, call, "done", call))).turns) == 3
-    assert scene.play(Said(("[TOOL_CALL]{", call))).ending is Ending.MALFORMED
-    cut = scene.play(Said((call,), cut=True))
-    assert (cut.ending, cut.results) == (Ending.TRUNCATED, ((),))
-    outcomes = [result.outcome for result in scene.play(scene.calling([*scene.wanted, *scene.others()[1:2]])).results[0]]
-    assert outcomes == [Outcome.OK, Outcome.OK]
+    assert scene.play(ScriptedReply((call, call, "done", call))).ending is EpisodeStatus.ANSWERED
+    assert len(scene.play(ScriptedReply((call, call, "done", call))).turns) == 3
+    assert scene.play(ScriptedReply(("[TOOL_CALL]{", call))).ending is EpisodeStatus.MALFORMED
+    cut = scene.play(ScriptedReply((call,), cut=True))
+    assert (cut.ending, cut.results) == (EpisodeStatus.TRUNCATED, ((),))
+    outcomes = [
+        result.outcome
+        for result in scene.play(scene.calling([*scene.wanted, *scene.others()[1:2]])).results[0]
+    ]
+    assert outcomes == [ToolStatus.OK, ToolStatus.OK]
 
 
 def test_sample_calls_obey_the_schema():

@@ -59,7 +59,10 @@ def test_the_table_of_readings_holds_entry_by_entry(text, found):
         ('f("a": 1, "b": [1, 2])', [call("f", a=1, b=[1, 2])]),
         ("f(1: 2)", [{"name": "f", "parameters": {"1": 2}}]),
         ("f(a: 1)", [call("f")]),
-        ("f(a=[1, 2], b={'k': 'v, w'}, c='x, y')", [call("f", a=[1, 2], b={"k": "v, w"}, c="x, y")]),
+        (
+            "f(a=[1, 2], b={'k': 'v, w'}, c='x, y')",
+            [call("f", a=[1, 2], b={"k": "v, w"}, c="x, y")],
+        ),
         ("f(a=True, b=None, c=-1.5, d='it\\'s')", [call("f", a=True, b=None, c=-1.5, d="it's")]),
         ("f(a='x\", b=1)", [call("f", a='x", b=1')]),
         ("f(a=, b=2)", [call("f", a="", b=2)]),
@@ -80,7 +83,16 @@ def test_what_the_text_beside_the_table_says_holds_too(text, found):
 
 @pytest.mark.parametrize(
     "inside",
-    ["{[1]: 2}: 3", "a=\x00", "a='\ud800'", r"a='\d'", "a=" + "[" * 500, "a=" + "-" * 9000 + "1", "a=" + "9" * 5000, 'a="\\N{x}"'],
+    [
+        "{[1]: 2}: 3",
+        "a=\x00",
+        "a='\ud800'",
+        r"a='\d'",
+        "a=" + "[" * 500,
+        "a=" + "-" * 9000 + "1",
+        "a=" + "9" * 5000,
+        'a="\\N{x}"',
+    ],
 )
 def test_what_python_cannot_read_is_a_string_or_nothing_and_never_an_error(inside):
     [found] = extract_function_calls(f"f({inside})")
@@ -93,7 +105,9 @@ def test_an_escape_that_python_only_warns_of_is_read_where_warnings_are_errors()
 
 
 def test_nothing_is_evaluated():
-    assert extract_function_calls("f(a=__import__('os').getcwd(), b=2**999999999)")[0] == call("f", a="__import__('os")
+    assert extract_function_calls("f(a=__import__('os').getcwd(), b=2**999999999)")[0] == call(
+        "f", a="__import__('os"
+    )
 
 
 # The time that reading takes.
@@ -117,10 +131,15 @@ def test_a_megabyte_of_hostile_text_is_read(piece):
     extract_function_calls(piece * (1_000_000 // len(piece)))
 
 
-@pytest.mark.parametrize("piece", [*HOSTILE.values(), "f(a=1, b='x, y') "], ids=[*HOSTILE.keys(), "good calls"])
+@pytest.mark.parametrize(
+    "piece", [*HOSTILE.values(), "f(a=1, b='x, y') "], ids=[*HOSTILE.keys(), "good calls"]
+)
 @pytest.mark.parametrize("ending", ["", ")"])
 def test_twice_the_text_takes_twice_the_steps(piece, ending):
-    small, large = (_steps("f(" * bool(ending) + piece * (size // len(piece)) + ending) for size in (10_000, 20_000))
+    small, large = (
+        _steps("f(" * bool(ending) + piece * (size // len(piece)) + ending)
+        for size in (10_000, 20_000)
+    )
     assert large <= 2.2 * small + 100
 
 
@@ -160,11 +179,15 @@ def test_the_search_for_closing_brackets_sees_each_character_once(piece):
     assert text.looked_at <= len(text)
 
 
-@pytest.mark.parametrize("text", ["f(a=1, " * 3000 + ")", "f(" + "a=1," * 3000 + ")", 'f("a":1,' + "a=1," * 3000 + ")"])
+@pytest.mark.parametrize(
+    "text", ["f(a=1, " * 3000 + ")", "f(" + "a=1," * 3000 + ")", 'f("a":1,' + "a=1," * 3000 + ")"]
+)
 def test_the_literal_parser_sees_each_character_at_most_twice(text, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        python_calls.ast, "literal_eval", lambda part, read=ast.literal_eval: (seen.append(len(part)), read(part))[1]
+        python_calls.ast,
+        "literal_eval",
+        lambda part, read=ast.literal_eval: (seen.append(len(part)), read(part))[1],
     )
     extract_function_calls(text)
     assert sum(seen) <= 2 * len(text) + 2
@@ -187,9 +210,18 @@ def test_the_literal_parser_sees_each_character_at_most_twice(text, monkeypatch)
         ("hello", "none needed", 1, 1, 1, 1),
     ],
 )
-def test_the_table_of_comparisons_holds_entry_by_entry(predicted, expected, exact, function, params, overall):
-    found = compare_function_calls(extract_function_calls(predicted), extract_function_calls(expected))
-    wanted = {"exact_match": exact, "function_match": function, "params_match": params, "overall": overall}
+def test_the_table_of_comparisons_holds_entry_by_entry(
+    predicted, expected, exact, function, params, overall
+):
+    found = compare_function_calls(
+        extract_function_calls(predicted), extract_function_calls(expected)
+    )
+    wanted = {
+        "exact_match": exact,
+        "function_match": function,
+        "params_match": params,
+        "overall": overall,
+    }
     assert found == pytest.approx(wanted)
     assert list(found) == list(wanted)
 

@@ -8,7 +8,7 @@ from toolhone.dialects.base import Syntax
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.dialects.syntax.json_object import JsonObject
 from toolhone.dialects.syntax.tagged import Tagged
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.legacy_guided import (
     tool_call_exact,
@@ -18,32 +18,49 @@ from toolhone.rewards.legacy_guided import (
     tool_call_parseable,
 )
 from toolhone.rewards.legacy_json_answer import json_answer, value_of
-from toolhone.rewards.user_rewards import load_rewards, pay
 from toolhone.rewards.legacy_playground import legacy_playground_format
+from toolhone.rewards.user_rewards import compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.builtin import builtin
 
-FIVE = (tool_call_exact, tool_call_function, tool_call_params, tool_call_overall, tool_call_parseable)
+FIVE = (
+    tool_call_exact,
+    tool_call_function,
+    tool_call_params,
+    tool_call_overall,
+    tool_call_parseable,
+)
 NO_CALL = {"no_call": True}
 
 
 def task(expect: dict, tools: Sequence[str] = ()) -> Task:
     offered = [builtin(name).to_dict() for name in tools]
-    return Task.from_dict({"id": "t", "messages": [{"role": "user", "content": "?"}], "tools": offered, "expect": expect})
+    return Task.from_dict(
+        {
+            "id": "t",
+            "messages": [{"role": "user", "content": "?"}],
+            "tools": offered,
+            "expect": expect,
+        }
+    )
 
 
 def wants(*calls: tuple[str, dict]) -> dict:
-    return {"calls": [{"name": name, "arguments": arguments} for name, arguments in calls]} if calls else NO_CALL
+    return (
+        {"calls": [{"name": name, "arguments": arguments} for name, arguments in calls]}
+        if calls
+        else NO_CALL
+    )
 
 
 def reply(text: str, syntax: Syntax | None = None) -> Episode:
     """An episode of one reply; rewards of other systems read its text themselves."""
     message = Message("assistant", text) if syntax is None else syntax.read(text).to_message()
-    return Episode("t", (Turn(message, text),), ((),), Ending.ANSWERED)
+    return Episode("t", (Turn(message, text),), ((),), EpisodeStatus.ANSWERED)
 
 
 def paid(name: str, text: str, expect: dict, tools: Sequence[str] = ()) -> float:
-    return pay(load_rewards([name]), task(expect, tools), reply(text)).total
+    return compute_reward(load_rewards([name]), task(expect, tools), reply(text)).total
 
 
 # The five of mlx-guided-grpo.
@@ -69,14 +86,24 @@ F1, F2, G2 = ("f", {"a": 1}), ("f", {"a": 2}), ("g", {"b": 2})
         ("if (x) then", wants(), 0, 0, 0, 0, 1),
     ],
 )
-def test_the_table_holds_entry_by_entry_for_the_five(text, wanted, exact, function, params, overall, parseable):
+def test_the_table_holds_entry_by_entry_for_the_five(
+    text, wanted, exact, function, params, overall, parseable
+):
     found = [reward(task(wanted), reply(text)) for reward in FIVE]
     assert found == pytest.approx([exact, function, params, overall, parseable], abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("text", "score"),
-    [("f(a=1)", 1), ("F(A=1)", 1), ("  f(a=1)\n\n", 1), ("f(a=1 )", 0), ("Sure: f(a=1)", 0), ("f(a=1)\nf(a=1)", 0), ("", 0)],
+    [
+        ("f(a=1)", 1),
+        ("F(A=1)", 1),
+        ("  f(a=1)\n\n", 1),
+        ("f(a=1 )", 0),
+        ("Sure: f(a=1)", 0),
+        ("f(a=1)\nf(a=1)", 0),
+        ("", 0),
+    ],
 )
 def test_exact_is_equality_of_texts_not_of_calls(text, score):
     assert tool_call_exact(task(wants(F1)), reply(text)) == score
@@ -113,21 +140,35 @@ def test_function_looks_at_the_set_of_names_alone(text, score):
     assert tool_call_function(task(wants(F1, G2)), reply(text)) == score
 
 
-@pytest.mark.parametrize("mark", ["<think>", "</think>", "\\boxed{", "<THINK>", "</Think>", "\\BOXED{"])
+@pytest.mark.parametrize(
+    "mark", ["<think>", "</think>", "\\boxed{", "<THINK>", "</Think>", "\\BOXED{"]
+)
 def test_all_five_are_nothing_where_the_reply_thinks_aloud_or_boxes(mark):
     assert [reward(task(wants(F1)), reply(f"{mark} f(a=1)")) for reward in FIVE] == [0.0] * 5
     assert [reward(task(wants()), reply(mark)) for reward in FIVE] == [0.0] * 5
 
 
 def test_only_the_first_reply_counts_and_none_is_like_an_empty_one():
-    two = Episode("t", (reply("f(a=1)").turns[0], reply("done (ok)").turns[0]), ((), ()), Ending.ANSWERED)
+    two = Episode(
+        "t",
+        (reply("f(a=1)").turns[0], reply("done (ok)").turns[0]),
+        ((), ()),
+        EpisodeStatus.ANSWERED,
+    )
     assert [reward(task(wants(F1)), two) for reward in FIVE] == [1.0] * 5
-    assert [reward(task(wants(F1)), Episode("t", (), (), Ending.NO_ROOM)) for reward in FIVE] == [0.0] * 5
+    assert [
+        reward(task(wants(F1)), Episode("t", (), (), EpisodeStatus.NO_ROOM)) for reward in FIVE
+    ] == [0.0] * 5
 
 
 def test_calls_that_are_known_without_a_text_are_written_in_the_systems_own_form():
-    said = Turn(Message("assistant", tool_calls=(ToolCall("calculator", {"expression": "2+2"}),)), "")
-    episode, wanted = Episode("t", (said,), ((),), Ending.CALLED), task(wants(("calculator", {"expression": "2+2"})))
+    said = Turn(
+        Message("assistant", tool_calls=(ToolCall("calculator", {"expression": "2+2"}),)), ""
+    )
+    episode, wanted = (
+        Episode("t", (said,), ((),), EpisodeStatus.CALLED),
+        task(wants(("calculator", {"expression": "2+2"}))),
+    )
     assert [reward(wanted, episode) for reward in FIVE] == [1.0] * 5
     assert sum(json_answer(wanted, episode).values()) == 2.5
     assert sum(legacy_playground_format(wanted, episode).values()) == 1.5
@@ -187,14 +228,24 @@ def test_the_json_table_holds_entry_by_entry(text, expect, total, tools):
         (calculator("2+2"), NO_CALL, (1, -0.5, 0, 0)),
         ("[1]", SUM, (0, 0, 0, -0.2)),
         ("", SUM, (0, 0, 0, -0.2)),
-        ('{"tool": "python", "args": {"code": "x=1 # one"}}', wants(("python", {"code": "x = 1"})), (1, 0.5, 1, 0)),
-        ('{"tool": "python", "args": {"code": "x = 2"}}', wants(("python", {"code": "x = 1"})), (1, 0.5, 0, 0)),
+        (
+            '{"tool": "python", "args": {"code": "x=1 # one"}}',
+            wants(("python", {"code": "x = 1"})),
+            (1, 0.5, 1, 0),
+        ),
+        (
+            '{"tool": "python", "args": {"code": "x = 2"}}',
+            wants(("python", {"code": "x = 1"})),
+            (1, 0.5, 0, 0),
+        ),
         ('{"tool": "python", "args": {}}', wants(("python", {"code": "x = 1"})), (1, 0.5, 0, 0)),
         (f"{calculator('2+2')} {calculator('2+2')}", SUM, (0, 0, 0, -0.2)),
     ],
 )
 def test_the_json_reward_has_its_four_parts(text, expect, parts):
-    assert json_answer(task(expect, BOTH), reply(text)) == dict(zip(("format", "tool", "arguments", "length"), parts, strict=True))
+    assert json_answer(task(expect, BOTH), reply(text)) == dict(
+        zip(("format", "tool", "arguments", "length"), parts, strict=True)
+    )
 
 
 def test_an_expression_has_five_functions_and_no_other_names():
@@ -227,7 +278,11 @@ def test_the_playgrounds_reward_looks_for_two_tags_and_two_words(text, total):
 
 
 def test_parts_carry_the_name_of_their_reward_and_a_plain_number_the_name_alone():
-    found = pay(load_rewards(["json_answer", "tool_call_function"], [1.0, 2.0]), task(SUM, BOTH), reply("calculator(x)", Calls()))
+    found = compute_reward(
+        load_rewards(["json_answer", "tool_call_function"], [1.0, 2.0]),
+        task(SUM, BOTH),
+        reply("calculator(x)", Calls()),
+    )
     assert found.total == pytest.approx(-0.2 + 2.0)
     assert dict(found.parts) == {
         "json_answer.format": 0.0,

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from toolhone.rewards.assignment import OPTIMAL_UP_TO, assign, in_order
-from toolhone.rewards.matching import MAX_REASONS, judges_calls, match_calls, same_expression, show, show_call
-from toolhone.rewards.values import Shape, same_code, same_value
+from toolhone.rewards.matching import (
+    MAX_REASONS,
+    judges_calls,
+    match_calls,
+    same_expression,
+    show,
+    show_call,
+)
+from toolhone.rewards.values import ValueShape, same_code, same_value
 from toolhone.schema import Expect, Tool, ToolCall
 
 WEATHER = Tool(
@@ -22,7 +29,13 @@ WEATHER = Tool(
             "city": {"type": "string"},
             "days": {"type": "integer", "default": 1},
             "unit": {"type": "string", "enum": ["C", "F"], "default": "C"},
-            "where": {"type": "object", "properties": {"lat": {"type": "number"}, "zoom": {"type": "integer", "default": 3}}},
+            "where": {
+                "type": "object",
+                "properties": {
+                    "lat": {"type": "number"},
+                    "zoom": {"type": "integer", "default": 3},
+                },
+            },
             "tags": {"type": "array", "items": {"type": "number"}},
         },
     },
@@ -61,7 +74,11 @@ SAME = [
     ({"a": 1, "b": 2}, {"b": 2.0, "a": 1}, {}),
     ({}, {"zoom": 3}, {"properties": {"zoom": {"default": 3}}}),
     ({"zoom": 3.0}, {}, {"properties": {"zoom": {"default": 3}}}),
-    ({"n": "3"}, {"n": 3}, {"$ref": "#/$defs/N", "$defs": {"N": {"properties": {"n": {"type": "integer"}}}}}),
+    (
+        {"n": "3"},
+        {"n": 3},
+        {"$ref": "#/$defs/N", "$defs": {"N": {"properties": {"n": {"type": "integer"}}}}},
+    ),
     (None, None, {}),
     (True, True, {}),
     ("", "  ", {}),
@@ -100,14 +117,14 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("got", "wanted", "schema"), SAME)
 def test_values_that_mean_the_same_are_the_same_both_ways(got, wanted, schema):
-    assert same_value(got, wanted, Shape.of(schema))
-    assert same_value(wanted, got, Shape.of(schema))
+    assert same_value(got, wanted, ValueShape.of(schema))
+    assert same_value(wanted, got, ValueShape.of(schema))
 
 
 @pytest.mark.parametrize(("got", "wanted", "schema"), DIFFERENT)
 def test_values_that_mean_something_else_differ_both_ways(got, wanted, schema):
-    assert not same_value(got, wanted, Shape.of(schema))
-    assert not same_value(wanted, got, Shape.of(schema))
+    assert not same_value(got, wanted, ValueShape.of(schema))
+    assert not same_value(wanted, got, ValueShape.of(schema))
 
 
 def test_an_argument_left_out_equals_the_schemas_default_given_explicitly():
@@ -148,11 +165,15 @@ def test_a_mapping_inside_an_argument_knows_its_own_defaults():
 
 
 def test_expressions_are_compared_by_their_result():
-    calculator = Tool("calculator", "", {"type": "object", "properties": {"expression": {"type": "string"}}})
+    calculator = Tool(
+        "calculator", "", {"type": "object", "properties": {"expression": {"type": "string"}}}
+    )
 
     def same(got: object, wanted: object) -> bool:
         expect = wants({"name": "calculator", "arguments": {"expression": wanted}})
-        return match_calls([ToolCall("calculator", {"expression": got})], expect, [calculator]).exact
+        return match_calls(
+            [ToolCall("calculator", {"expression": got})], expect, [calculator]
+        ).exact
 
     assert same("15*24", "24 * 15")
     assert same("360", "15 * 24")
@@ -204,25 +225,35 @@ def test_parallel_calls_match_in_any_order_unless_strict():
     given = [ToolCall.from_dict(c) for c in calls]
     for permuted in itertools.permutations(given):
         assert match_calls(permuted, wants(*calls), TOOLS).exact
-        assert match_calls(permuted, wants(*calls, order="strict"), TOOLS).exact == (list(permuted) == given)
+        assert match_calls(permuted, wants(*calls, order="strict"), TOOLS).exact == (
+            list(permuted) == given
+        )
 
 
 def test_a_wide_choice_does_not_steal_the_match_of_a_narrow_one():
     expect = wants(
-        {"name": "search", "arguments": {"query": "a"}, "accept": {"query": ["b"]}}, {"name": "search", "arguments": {"query": "a"}}
+        {"name": "search", "arguments": {"query": "a"}, "accept": {"query": ["b"]}},
+        {"name": "search", "arguments": {"query": "a"}},
     )
     assert match_calls([call("search", query="a"), call("search", query="b")], expect, TOOLS).exact
     assert match_calls([call("search", query="b"), call("search", query="a")], expect, TOOLS).exact
-    assert not match_calls([call("search", query="b"), call("search", query="b")], expect, TOOLS).exact
+    assert not match_calls(
+        [call("search", query="b"), call("search", query="b")], expect, TOOLS
+    ).exact
 
 
 def test_missing_and_superfluous_calls_cost_both_scores():
-    expect = wants({"name": "search", "arguments": {"query": "a"}}, {"name": "search", "arguments": {"query": "b"}})
+    expect = wants(
+        {"name": "search", "arguments": {"query": "a"}},
+        {"name": "search", "arguments": {"query": "b"}},
+    )
     half = match_calls([call("search", query="a")], expect, TOOLS)
     assert (half.exact, half.tool_score, half.argument_score) == (False, 0.5, 0.5)
     twice = match_calls([call("search", query="a"), call("search", query="b")] * 2, expect, TOOLS)
     assert (twice.exact, twice.tool_score, twice.argument_score) == (False, 0.5, 0.5)
-    spray = match_calls([call("search", query=q) for q in "ab"] + [call(f"t{i}") for i in range(38)], expect, TOOLS)
+    spray = match_calls(
+        [call("search", query=q) for q in "ab"] + [call(f"t{i}") for i in range(38)], expect, TOOLS
+    )
     assert (spray.tool_score, spray.argument_score) == (0.05, 0.05)
 
 
@@ -231,9 +262,14 @@ def test_partial_credit_counts_right_arguments_of_the_best_pairing():
         {"name": "weather", "arguments": {"city": "Rome", "days": 2}},
         {"name": "weather", "arguments": {"city": "Paris", "days": 3}},
     )
-    match = match_calls([call("weather", city="Paris", days=4), call("weather", city="Rome", days=2)], expect, TOOLS)
+    match = match_calls(
+        [call("weather", city="Paris", days=4), call("weather", city="Rome", days=2)], expect, TOOLS
+    )
     assert (match.tool_score, match.argument_score, match.exact) == (1.0, 0.75, False)
-    assert [(pair.wanted, pair.got, pair.right, pair.counted) for pair in match.pairs] == [(0, 1, 2, 2), (1, 0, 1, 2)]
+    assert [(pair.wanted, pair.got, pair.right, pair.counted) for pair in match.pairs] == [
+        (0, 1, 2, 2),
+        (1, 0, 1, 2),
+    ]
     assert match.reasons == ("weather: 'days' is 4, wanted 3",)
 
 
@@ -241,7 +277,12 @@ def test_strict_order_gives_partial_credit_without_crossing():
     expect = wants(*({"name": name, "arguments": {}} for name in "abc"), order="strict")
     match = match_calls([call("b"), call("c"), call("a")], expect, TOOLS)
     assert (match.exact, match.tool_score) == (False, pytest.approx(2 / 3))
-    assert [(pair.wanted, pair.got) for pair in match.pairs] == [(1, 0), (2, 1), (0, None), (None, 2)]
+    assert [(pair.wanted, pair.got) for pair in match.pairs] == [
+        (1, 0),
+        (2, 1),
+        (0, None),
+        (None, 2),
+    ]
 
 
 def test_no_call_wanted_is_right_only_without_calls():
@@ -265,7 +306,11 @@ def test_only_expectations_about_calls_are_judged():
 
 
 def test_reasons_are_bounded_in_number_and_length():
-    match = match_calls([call("f" * 500, a="x" * 10_000) for _ in range(100)], Expect.from_dict({"no_call": True}), ())
+    match = match_calls(
+        [call("f" * 500, a="x" * 10_000) for _ in range(100)],
+        Expect.from_dict({"no_call": True}),
+        (),
+    )
     assert len(match.reasons) == MAX_REASONS + 1
     assert match.reasons[-1] == "and 80 more"
     assert max(map(len, match.reasons)) < 400
@@ -284,7 +329,9 @@ def _value(rng: random.Random, depth: int = 0) -> object:
     kinds += [lambda: None, lambda: rng.choice(["New York", "Zürich", "x y  z", ""])]
     if depth < 3:
         kinds.append(lambda: [_value(rng, depth + 1) for _ in range(rng.randint(0, 3))])
-        kinds.append(lambda: {key: _value(rng, depth + 1) for key in rng.sample("pqrs", rng.randint(0, 3))})
+        kinds.append(
+            lambda: {key: _value(rng, depth + 1) for key in rng.sample("pqrs", rng.randint(0, 3))}
+        )
     return rng.choice(kinds)()
 
 
@@ -326,7 +373,12 @@ def test_gold_calls_score_one_in_every_disguise_and_order(seed):
     rng.shuffle(given)
     match = match_calls(given, wants(*gold), TOOLS)
     for found in (strict, match):
-        assert (found.exact, found.tool_score, found.argument_score, found.reasons) == (True, 1.0, 1.0, ())
+        assert (found.exact, found.tool_score, found.argument_score, found.reasons) == (
+            True,
+            1.0,
+            1.0,
+            (),
+        )
 
 
 def _wrong(rng: random.Random, gold: list[dict]) -> list[dict]:
@@ -397,7 +449,13 @@ HOSTILE = [
 @pytest.mark.parametrize("index", range(len(HOSTILE)))
 def test_nothing_a_model_writes_makes_matching_raise(index):
     value = HOSTILE[index]
-    for name, parameter in (("weather", "days"), ("weather", "city"), ("calculator", "expression"), ("python", "code"), ("x", "y")):
+    for name, parameter in (
+        ("weather", "days"),
+        ("weather", "city"),
+        ("calculator", "expression"),
+        ("python", "code"),
+        ("x", "y"),
+    ):
         for wanted in (1, "a", [1], {"a": 1}, None, 2.5):
             expect = wants({"name": name, "arguments": {parameter: wanted}})
             match = match_calls([ToolCall(name, {parameter: value})], expect, TOOLS)
@@ -415,21 +473,31 @@ def test_values_nested_as_deep_as_a_parser_reads_are_compared():
 
 
 def test_a_schema_that_refers_to_itself_is_read_without_end():
-    schema = {"$ref": "#/$defs/T", "$defs": {"T": {"$ref": "#/$defs/T", "anyOf": [{"$ref": "#/$defs/T"}, {"type": "number"}]}}}
-    assert same_value("5", 5, Shape.of(schema))
+    schema = {
+        "$ref": "#/$defs/T",
+        "$defs": {"T": {"$ref": "#/$defs/T", "anyOf": [{"$ref": "#/$defs/T"}, {"type": "number"}]}},
+    }
+    assert same_value("5", 5, ValueShape.of(schema))
 
 
 BFCL = Path(__file__).parents[3] / "shared/data/datasets/bfcl_v4/possible_answer"
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("category", ["parallel", "parallel_multiple", "live_parallel", "live_parallel_multiple", "multiple"])
+@pytest.mark.parametrize(
+    "category",
+    ["parallel", "parallel_multiple", "live_parallel", "live_parallel_multiple", "multiple"],
+)
 def test_published_answers_match_themselves_in_any_order_and_no_longer_when_spoiled(category):
     path = BFCL / f"BFCL_v4_{category}.json"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     for line in path.read_text(encoding="utf-8").splitlines():
-        wanted = [_published(name, choices) for call in json.loads(line)["ground_truth"] for name, choices in call.items()]
+        wanted = [
+            _published(name, choices)
+            for call in json.loads(line)["ground_truth"]
+            for name, choices in call.items()
+        ]
         for number in (0, 1, -1):
             given = [ToolCall(call["name"], _chosen(call, number)) for call in reversed(wanted)]
             assert match_calls(given, wants(*wanted), ()).exact, line
@@ -451,7 +519,11 @@ def _published(name: str, choices: dict[str, list]) -> dict:
 def _chosen(call: dict, number: int) -> dict:
     """The first, second or last right value of each argument; what is optional is left out when it is the second."""
     options = {key: [value, *call["accept"][key]] for key, value in call["arguments"].items()}
-    return {key: listed[number % len(listed)] for key, listed in options.items() if not (number == 1 and key in call["optional"])}
+    return {
+        key: listed[number % len(listed)]
+        for key, listed in options.items()
+        if not (number == 1 and key in call["optional"])
+    }
 
 
 # Who goes with whom.
@@ -463,10 +535,15 @@ def test_assignment_is_as_good_as_trying_everything(seed):
     rows, columns = rng.randint(1, 5), rng.randint(1, 5)
     gain = [[rng.randint(0, 6) for _ in range(columns)] for _ in range(rows)]
     pairs = assign(gain)
-    assert len(pairs) == min(rows, columns) == len({r for r, _ in pairs}) == len({c for _, c in pairs})
+    assert (
+        len(pairs) == min(rows, columns) == len({r for r, _ in pairs}) == len({c for _, c in pairs})
+    )
     small, big = min(rows, columns), max(rows, columns)
     tries = itertools.permutations(range(big), small)
-    best = max(sum(gain[i][j] if rows <= columns else gain[j][i] for i, j in enumerate(chosen)) for chosen in tries)
+    best = max(
+        sum(gain[i][j] if rows <= columns else gain[j][i] for i, j in enumerate(chosen))
+        for chosen in tries
+    )
     assert sum(gain[r][c] for r, c in pairs) == best
 
 

@@ -10,30 +10,37 @@ from support.scripted import scripted_policy
 from support.source_rows import gold
 from toolhone.backends.base import StopReason
 from toolhone.data.dataset import tasks_beside
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.choose import open_syntax
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
-from toolhone.evaluation.evaluate import evaluate
-from toolhone.evaluation.legacy_metrics import familiar_scores
-from toolhone.evaluation.folder import read_folder, write_folder
-from toolhone.evaluation.metrics import Circumstances, can_run, judge
 from toolhone.evaluation.display import expectation
-from toolhone.rewards.select_reference import settled
-from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN
+from toolhone.evaluation.evaluate import evaluate
+from toolhone.evaluation.folder import read_folder, write_folder
+from toolhone.evaluation.legacy_metrics import familiar_scores
+from toolhone.evaluation.metrics import Circumstances, can_run, judge
 from toolhone.rewards.matching import Match, match_calls
-from toolhone.rewards.user_rewards import Reward, pay
+from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN
+from toolhone.rewards.select_reference import select_reference
 from toolhone.rewards.tool_use import right_answer, right_calls, tool_use, working_calls
+from toolhone.rewards.user_rewards import Reward, compute_reward
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
-from toolhone.tools.registry import Outcome, ToolResult
+from toolhone.tools.registry import ToolResult, ToolStatus
 
 TEXT = {"type": "string"}
 TOOLS = [
     {
         "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": TEXT, "days": {"type": "integer"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": TEXT, "days": {"type": "integer"}},
+            "required": ["city"],
+        },
     },
-    {"name": "search", "parameters": {"type": "object", "properties": {"query": TEXT}, "required": ["query"]}},
+    {
+        "name": "search",
+        "parameters": {"type": "object", "properties": {"query": TEXT}, "required": ["query"]},
+    },
     {"name": "loose", "parameters": {"type": "object", "additionalProperties": True}},
 ]
 WEATHER = {"name": "weather", "any_arguments": True}
@@ -41,7 +48,14 @@ SEARCH = {"name": "search", "any_arguments": True}
 
 
 def task(question: str = "How is it?", **expect: Json) -> Task:
-    return Task.from_dict({"id": "t", "messages": [{"role": "user", "content": question}], "tools": TOOLS, "expect": expect})
+    return Task.from_dict(
+        {
+            "id": "t",
+            "messages": [{"role": "user", "content": question}],
+            "tools": TOOLS,
+            "expect": expect,
+        }
+    )
 
 
 def call(name: str, **arguments: Json) -> ToolCall:
@@ -52,19 +66,32 @@ def matched(asked: Task, *calls: ToolCall) -> Match:
     return match_calls(calls, asked.expect, asked.tools)
 
 
-def turn(*calls: ToolCall, text: str | None = None, problem: Problem = Problem.NONE, syntax: str = "tagged") -> Turn:
-    said = open_syntax(syntax).write(text, calls) if problem is Problem.NONE else "[TOOL_CALL]{"
-    return Turn(Message("assistant", text, tool_calls=calls), said, problem, stop_reason=StopReason.STOP)
+def turn(
+    *calls: ToolCall,
+    text: str | None = None,
+    problem: ParseProblem = ParseProblem.NONE,
+    syntax: str = "tagged",
+) -> Turn:
+    said = (
+        open_syntax(syntax).write(text, calls) if problem is ParseProblem.NONE else "[TOOL_CALL]{"
+    )
+    return Turn(
+        Message("assistant", text, tool_calls=calls), said, problem, stop_reason=StopReason.STOP
+    )
 
 
-def played(*turns: Turn, outcomes: tuple[Outcome, ...] = (), **more: Any) -> Episode:
-    ending = Ending.ANSWERED if not turns[-1].message.tool_calls else Ending.CALLED
-    rows = [outcomes or tuple(Outcome.OK for _ in one.message.tool_calls) for one in turns]
+def played(*turns: Turn, outcomes: tuple[ToolStatus, ...] = (), **more: Any) -> Episode:
+    ending = EpisodeStatus.ANSWERED if not turns[-1].message.tool_calls else EpisodeStatus.CALLED
+    rows = [outcomes or tuple(ToolStatus.OK for _ in one.message.tool_calls) for one in turns]
     results = tuple(tuple(ToolResult(outcome, "") for outcome in row) for row in rows)
     return Episode("t", turns, results, more.pop("ending", ending), **more)
 
 
-ROME, OSLO, FIND = call("weather", city="Rome"), call("weather", city="Oslo"), call("search", query="Rome")
+ROME, OSLO, FIND = (
+    call("weather", city="Rome"),
+    call("weather", city="Oslo"),
+    call("search", query="Rome"),
+)
 ANY = task(any_call=True)
 FREE = task(calls=[WEATHER, SEARCH])
 EITHER = task(calls=[ROME.to_dict()], alternatives=[{"calls": [FIND.to_dict(), OSLO.to_dict()]}])
@@ -76,10 +103,17 @@ WORDED = task(answer="7", alternatives=[{"answer": "seven"}])
 # How calls are matched.
 
 
-@pytest.mark.parametrize("given", [ROME, FIND, call("loose", x=1), call("weather", city="", days=3)])
+@pytest.mark.parametrize(
+    "given", [ROME, FIND, call("loose", x=1), call("weather", city="", days=3)]
+)
 def test_any_call_of_a_tool_on_offer_that_obeys_its_schema_is_right_alone(given):
     match = matched(ANY, given)
-    assert (match.exact, match.tool_score, match.argument_score, match.reasons) == (True, 1.0, 1.0, ())
+    assert (match.exact, match.tool_score, match.argument_score, match.reasons) == (
+        True,
+        1.0,
+        1.0,
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +123,12 @@ def test_any_call_of_a_tool_on_offer_that_obeys_its_schema_is_right_alone(given)
         ([call("fly")], 0.0, 0.0, "missing: a call of any tool"),
         ([call("weather")], 1.0, 0.0, "weather: arguments: 'city' is a required property"),
         ([call("weather", city=3)], 1.0, 0.0, "weather: city: 3 is not of type 'string'"),
-        ([call("weather", city="Rome", note="please")], 1.0, 0.0, "weather: there is no argument 'note'"),
+        (
+            [call("weather", city="Rome", note="please")],
+            1.0,
+            0.0,
+            "weather: there is no argument 'note'",
+        ),
         ([ROME, OSLO], 0.5, 0.5, "not wanted: weather(city='Oslo')"),
         ([call("weather"), FIND, call("fly")], 1 / 3, 1 / 3, "not wanted: weather()"),
     ],
@@ -145,10 +184,14 @@ def test_no_call_may_be_one_of_the_right_answers():
         (EITHER, played(turn(ROME)), 0),
         (EITHER, played(turn(FIND)), 1),
         (EITHER, played(turn(text="Hm.")), 0),
-        (EITHER, played(turn(call("fly")), turn(FIND, OSLO), outcomes=(Outcome.UNKNOWN_TOOL,)), 1),
+        (
+            EITHER,
+            played(turn(call("fly")), turn(FIND, OSLO), outcomes=(ToolStatus.UNKNOWN_TOOL,)),
+            1,
+        ),
         (MAYBE, played(turn(text="Which city?")), 1),
         (MAYBE, played(turn(text=None)), 0),
-        (MAYBE, played(turn(problem=Problem.UNCLOSED), ending=Ending.MALFORMED), 0),
+        (MAYBE, played(turn(problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED), 0),
         (MAYBE, played(turn(FIND)), 0),
         (WORDED, played(turn(text="It is seven.")), 1),
         (WORDED, played(turn(text="It is 7.")), 0),
@@ -159,13 +202,13 @@ def test_no_call_may_be_one_of_the_right_answers():
     ],
 )
 def test_an_episode_is_judged_by_the_answer_that_it_comes_closest_to(asked, episode, taken):
-    found = settled(asked, episode)
+    found = select_reference(asked, episode)
     assert found.expect == asked.expect.choices[taken]
     assert found.id == asked.id
 
 
 def test_a_task_with_one_right_answer_is_as_it_was():
-    assert settled(FREE, played(turn(FIND))) is FREE
+    assert select_reference(FREE, played(turn(FIND))) is FREE
 
 
 RIGHT = [
@@ -206,7 +249,9 @@ def test_every_wording_of_an_answer_earns_one(text):
     ],
 )
 def test_everything_else_earns_less_than_half_of_what_is_right(asked, worse):
-    outcomes = tuple(Outcome.OK if one != call("weather") else Outcome.INVALID_ARGUMENTS for one in worse)
+    outcomes = tuple(
+        ToolStatus.OK if one != call("weather") else ToolStatus.INVALID_ARGUMENTS for one in worse
+    )
     episode = played(turn(*worse), outcomes=outcomes)
     assert sum(tool_use(asked, episode).values()) < 0.65
     assert judge(asked, episode).scores["exact_match"] == 0.0
@@ -217,7 +262,13 @@ def test_silence_costs_where_any_call_is_wanted():
     assert tool_use(ANY, played(turn(FIND)))["silence"] == 0
 
 
-NESTED = {"type": "object", "properties": {"place": {"type": "object", "properties": {"name": TEXT}}, "free": {"type": "object"}}}
+NESTED = {
+    "type": "object",
+    "properties": {
+        "place": {"type": "object", "properties": {"name": TEXT}},
+        "free": {"type": "object"},
+    },
+}
 EITHER_NAME = {
     "type": "object",
     "properties": {"a": TEXT},
@@ -230,7 +281,11 @@ EITHER_NAME = {
     [
         (NESTED, {"place": {"name": "x"}, "free": {"whatever": 1}}, True),
         (NESTED, {"place": {"name": "x", "note": "please accept"}}, False),
-        ({"type": "object", "properties": {"list": {"items": NESTED}}}, {"list": [{"place": {"note": 1}}]}, False),
+        (
+            {"type": "object", "properties": {"list": {"items": NESTED}}},
+            {"list": [{"place": {"note": 1}}]},
+            False,
+        ),
         ({"type": "object"}, {}, True),
         ({"type": "object"}, {"note": "please accept"}, False),
         (EITHER_NAME, {"a": "x"}, True),
@@ -241,16 +296,23 @@ EITHER_NAME = {
         ({"type": "object", "additionalProperties": TEXT}, {"y1": "y"}, True),
     ],
 )
-def test_what_no_schema_declares_is_not_among_any_arguments(parameters: dict[str, Any], arguments: dict[str, Any], right: bool):
+def test_what_no_schema_declares_is_not_among_any_arguments(
+    parameters: dict[str, Any], arguments: dict[str, Any], right: bool
+):
     tools = [{"name": "t", "parameters": parameters}]
     for expect in ({"calls": [{"name": "t", "any_arguments": True}]}, {"any_call": True}):
-        source = {"id": "t", "messages": [{"role": "user", "content": "Do it."}], "tools": tools, "expect": expect}
+        source = {
+            "id": "t",
+            "messages": [{"role": "user", "content": "Do it."}],
+            "tools": tools,
+            "expect": expect,
+        }
         assert matched(Task.from_dict(source), ToolCall("t", arguments)).exact is right
 
 
 def test_a_call_that_breaks_the_schema_is_not_what_any_arguments_ask_for():
     free = task(calls=[WEATHER])
-    rejected = played(turn(call("weather")), outcomes=(Outcome.INVALID_ARGUMENTS,))
+    rejected = played(turn(call("weather")), outcomes=(ToolStatus.INVALID_ARGUMENTS,))
     assert tool_use(free, rejected)["failed"] < 0
     assert tool_use(free, rejected)["exact"] == 0.0
 
@@ -261,7 +323,12 @@ def test_rewards_of_other_systems_take_the_same_answer_and_give_nothing_where_it
     assert function(MAYBE, played(turn(text="Which city?"))) == 1.0
     for named in COMPATIBLE:
         for asked in (ANY, FREE):
-            assert pay([Reward(named.name, named.function)], asked, played(turn(FIND))).parts == {}
+            assert (
+                compute_reward(
+                    [Reward(named.name, named.function)], asked, played(turn(FIND))
+                ).parts
+                == {}
+            )
             assert not named.judges(asked)
         assert named.judges(EITHER)
     assert all(named.judges(ANY) for named in OWN if named.name != "right_answer")
@@ -293,12 +360,14 @@ def test_every_right_answer_is_right_by_every_metric_of_ours(asked, episode):
 def test_the_content_is_right_when_a_lenient_reader_finds_any_of_the_right_answers():
     for right in ([ROME], [FIND, OSLO]):
         other = open_syntax("tool_call_tags").write(None, right)
-        missed = Turn(Message("assistant", other), other, Problem.NONE, stop_reason=StopReason.STOP)
+        missed = Turn(
+            Message("assistant", other), other, ParseProblem.NONE, stop_reason=StopReason.STOP
+        )
         judged = judge(EITHER, played(missed))
         assert (judged.scores["exact_match"], judged.scores["content_right"]) == (0.0, 1.0)
-    broken = played(turn(problem=Problem.UNCLOSED), ending=Ending.MALFORMED)
+    broken = played(turn(problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED)
     assert judge(MAYBE, broken).scores["exact_match"] == 0.0
-    cut = judge(MAYBE, played(turn(text="Hm."), ending=Ending.TRUNCATED)).scores
+    cut = judge(MAYBE, played(turn(text="Hm."), ending=EpisodeStatus.TRUNCATED)).scores
     assert (cut["exact_match"], cut["content_right"]) == (0.0, 0.0)
 
 
@@ -316,14 +385,19 @@ def test_a_task_can_run_when_the_tools_of_all_its_right_answers_can():
 
 def test_metrics_of_other_systems_take_the_same_answer_and_are_not_measured_where_it_is_open():
     known = Circumstances()
-    assert familiar_scores(EITHER, played(turn(FIND, OSLO)), known)["playground.tool_accuracy"] == 1.0
+    assert (
+        familiar_scores(EITHER, played(turn(FIND, OSLO)), known)["playground.tool_accuracy"] == 1.0
+    )
     assert familiar_scores(EITHER, played(turn(ROME)), known)["playground.tool_accuracy"] == 1.0
     assert familiar_scores(ANY, played(turn(FIND)), known) == {}
     assert familiar_scores(FREE, played(turn(FIND, ROME)), known) == {}
 
 
 def test_a_folder_keeps_such_tasks_and_its_table_says_only_what_it_can(tmp_path):
-    asked = [Task.from_dict({**one.to_dict(), "id": f"t{number}"}) for number, one in enumerate((ANY, FREE, EITHER, MAYBE))]
+    asked = [
+        Task.from_dict({**one.to_dict(), "id": f"t{number}"})
+        for number, one in enumerate((ANY, FREE, EITHER, MAYBE))
+    ]
     one_call = open_syntax("tagged").write(None, [ROME])
     evaluation = evaluate(scripted_policy(lambda _: one_call), asked)
     again = read_folder(write_folder(evaluation, tmp_path / "eval"))

@@ -10,7 +10,7 @@ import pytest
 
 from toolhone.api import experiment, train
 from toolhone.errors import ConfigError
-from toolhone.runs.progress import Silent
+from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import FINAL, Run
 
 PLAN: dict[str, Any] = {
@@ -40,7 +40,7 @@ PLAN: dict[str, Any] = {
 SAID = "step 2: reward phase 2 of 2 begins: 1 right_calls"
 
 
-class Lines(Silent):
+class Lines(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -49,7 +49,9 @@ class Lines(Silent):
 
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
-def test_a_phase_ends_by_the_last_validation_also_in_a_run_that_goes_on(method: str, tmp_path: Path) -> None:
+def test_a_phase_ends_by_the_last_validation_also_in_a_run_that_goes_on(
+    method: str, tmp_path: Path
+) -> None:
     plan, told = experiment(PLAN, [f"training.method={method}"]), Lines()
     run, _ = train(plan, tmp_path / "run", progress=told)
     assert told.lines.count(SAID) == 1
@@ -61,5 +63,7 @@ def test_a_phase_ends_by_the_last_validation_also_in_a_run_that_goes_on(method: 
 
 
 def test_without_validations_there_is_no_score_of_one_to_wait_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="waits for the score 'valid_format', which nobody measures"):
+    with pytest.raises(
+        ConfigError, match="waits for the score 'valid_format', which nobody measures"
+    ):
         train(experiment(PLAN, ["training.validate_every=0"]), tmp_path / "run")

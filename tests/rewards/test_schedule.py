@@ -6,30 +6,43 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from toolhone.training.rollout import Played
-from toolhone.training.rl_metrics import reward_means, rollout_metrics
-from toolhone.dialects.base import Problem
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.config.rl import RewardSection
+from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.schedule import Payroll, PhaseState, Schedule, scores_in, warnings_of, weighted
-from toolhone.rewards.user_rewards import Paid, pay
+from toolhone.rewards.schedule import (
+    PhaseSchedule,
+    PhaseState,
+    RewardSchedule,
+    scores_in,
+    warnings_of,
+    weighted,
+)
+from toolhone.rewards.user_rewards import RewardResult, compute_reward
 from toolhone.schema import Message, Task, Tool, ToolCall
-from toolhone.config.rl import RewardSection
+from toolhone.training.rl_metrics import reward_means, rollout_metrics
+from toolhone.training.rollout import RolloutGroup
 
 TASK = Task.from_dict(
-    {"id": "t", "messages": [{"role": "user", "content": "?"}], "expect": {"calls": [{"name": "f", "arguments": {"a": 1}}]}}
+    {
+        "id": "t",
+        "messages": [{"role": "user", "content": "?"}],
+        "expect": {"calls": [{"name": "f", "arguments": {"a": 1}}]},
+    }
 )
 OFFERED = replace(TASK, tools=(Tool("f"), Tool("g")))
 NAMES = ["tool_call_function", "tool_call_params"]
 
 
 def reply(text: str) -> Episode:
-    return Episode("t", (Turn(Message("assistant", text), text),), ((),), Ending.ANSWERED)
+    return Episode("t", (Turn(Message("assistant", text), text),), ((),), EpisodeStatus.ANSWERED)
 
 
-def schedule(*phases: dict, **more) -> Schedule:
-    return Schedule.of(RewardSection.model_validate({"phases": list(phases), **more}), scores=("exact_match",))
+def schedule(*phases: dict, **more) -> PhaseSchedule:
+    return PhaseSchedule.of(
+        RewardSection.model_validate({"phases": list(phases), **more}), scores=("exact_match",)
+    )
 
 
 def phase(*names: str, **more) -> dict:
@@ -43,18 +56,23 @@ THREE = (
 )
 
 
-def names(plan: Schedule, state: PhaseState) -> list[str]:
+def names(plan: PhaseSchedule, state: PhaseState) -> list[str]:
     return [reward.name for reward in plan.rewards(state)]
 
 
 def test_a_sum_is_the_default_and_an_average_divides_by_the_weights():
     right_name = reply("f(a=2)")
     section = {"functions": [*NAMES, "tool_call_parseable"], "weights": [0.5, 2.0, 1.5]}
-    total = Schedule.of(RewardSection.model_validate(section)).rewards(PhaseState())
-    mean = Schedule.of(RewardSection.model_validate({**section, "combine": "average"})).rewards(PhaseState())
-    assert pay(total, TASK, right_name).total == pytest.approx(2.0)
-    assert pay(mean, TASK, right_name).total == pytest.approx(0.5)
-    assert pay(mean, TASK, right_name).parts == pay(total, TASK, right_name).parts
+    total = PhaseSchedule.of(RewardSection.model_validate(section)).rewards(PhaseState())
+    mean = PhaseSchedule.of(
+        RewardSection.model_validate({**section, "combine": "average"})
+    ).rewards(PhaseState())
+    assert compute_reward(total, TASK, right_name).total == pytest.approx(2.0)
+    assert compute_reward(mean, TASK, right_name).total == pytest.approx(0.5)
+    assert (
+        compute_reward(mean, TASK, right_name).parts
+        == compute_reward(total, TASK, right_name).parts
+    )
 
 
 def test_rewards_without_weights_count_one_each():
@@ -64,7 +82,9 @@ def test_rewards_without_weights_count_one_each():
 
 
 def test_an_average_over_weights_that_sum_to_nothing_is_refused():
-    with pytest.raises(ConfigError, match="divides by the sum of the weights, which is 0; it must be above 0"):
+    with pytest.raises(
+        ConfigError, match="divides by the sum of the weights, which is 0; it must be above 0"
+    ):
         weighted(NAMES, [1.0, -1.0], average=True)
 
 
@@ -73,12 +93,18 @@ def test_phases_follow_one_another_by_steps_and_by_scores():
     for step in range(1, 31):
         seen.append(names(plan, state)[0])
         state = plan.after(state, step, {"tool_call_params": 0.95 if step in (5, 20) else 0.5})
-    assert seen == ["tool_call_function"] * 10 + ["tool_call_params"] * 10 + ["tool_call_exact"] * 10
+    assert (
+        seen == ["tool_call_function"] * 10 + ["tool_call_params"] * 10 + ["tool_call_exact"] * 10
+    )
     assert state == PhaseState(2, 20)
 
 
 def test_the_steps_of_a_phase_are_counted_from_its_beginning():
-    plan = schedule(phase("tool_call_function", steps=4), phase("tool_call_params", steps=3), phase("tool_call_exact"))
+    plan = schedule(
+        phase("tool_call_function", steps=4),
+        phase("tool_call_params", steps=3),
+        phase("tool_call_exact"),
+    )
     state, changes = PhaseState(), []
     for step in range(1, 12):
         before, state = state, plan.after(state, step, {})
@@ -87,7 +113,10 @@ def test_the_steps_of_a_phase_are_counted_from_its_beginning():
 
 
 def test_a_score_at_the_threshold_is_enough_and_all_of_several_must_be_there():
-    plan = schedule(phase(*NAMES, until={"tool_call_function": 0.9, "exact_match": 0.5}), phase("tool_call_exact"))
+    plan = schedule(
+        phase(*NAMES, until={"tool_call_function": 0.9, "exact_match": 0.5}),
+        phase("tool_call_exact"),
+    )
     start = PhaseState()
     assert plan.after(start, 3, {"tool_call_function": 0.9, "exact_match": 0.5}) == PhaseState(1, 3)
     assert plan.after(start, 3, {"tool_call_function": 1.0}) == start
@@ -96,7 +125,10 @@ def test_a_score_at_the_threshold_is_enough_and_all_of_several_must_be_there():
 
 
 def test_steps_and_scores_together_end_a_phase_at_whichever_comes_first():
-    plan = schedule(phase("tool_call_function", steps=5, until={"reward": 0.9}), phase("tool_call_exact", steps=1))
+    plan = schedule(
+        phase("tool_call_function", steps=5, until={"reward": 0.9}),
+        phase("tool_call_exact", steps=1),
+    )
     assert plan.after(PhaseState(), 2, {"reward": 0.95}).phase == 1
     assert plan.after(PhaseState(), 5, {"reward": 0.1}).phase == 1
     assert plan.after(PhaseState(1, 5), 99, {"reward": 1.0}) == PhaseState(1, 5)
@@ -122,7 +154,13 @@ def test_a_resumed_run_stands_in_the_same_phase_and_takes_the_same_way_from_ther
 
 
 def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
-    for wrong in ({}, {"phase": 1}, {"phase": -1, "since": 0}, {"phase": "1", "since": 0}, {"phase": True, "since": 0}):
+    for wrong in (
+        {},
+        {"phase": 1},
+        {"phase": -1, "since": 0},
+        {"phase": "1", "since": 0},
+        {"phase": True, "since": 0},
+    ):
         with pytest.raises(RunError, match="needs 'phase' and 'since'"):
             PhaseState.from_dict(wrong)
     with pytest.raises(RunError, match="stands in reward phase 4, but the experiment has 3"):
@@ -132,9 +170,15 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
 @pytest.mark.parametrize(
     ("phases", "said"),
     [
-        ([phase("tool_call_exact"), phase("tool_call_params")], "phase 1 of 2 never ends; give it 'steps' or 'until'"),
+        (
+            [phase("tool_call_exact"), phase("tool_call_params")],
+            "phase 1 of 2 never ends; give it 'steps' or 'until'",
+        ),
         ([phase(steps=3)], "phase 1 names no reward function"),
-        ([phase("tool_call_exact", until={"exact_mach": 0.5})], "waits for the score 'exact_mach'.*did you mean 'exact_match'"),
+        (
+            [phase("tool_call_exact", until={"exact_mach": 0.5})],
+            "waits for the score 'exact_mach'.*did you mean 'exact_match'",
+        ),
         (
             [phase("tool_call_exact", until={"tool_call_params": 0.5})],
             "waits for the score 'tool_call_params', which nobody measures",
@@ -150,12 +194,15 @@ def test_a_mistake_in_phases_is_one_sentence(phases, said):
 
 def test_a_finished_model_is_measured_by_the_last_phase():
     assert names(schedule(*THREE), schedule(*THREE).last) == ["tool_call_exact"]
-    plain = Schedule.of(RewardSection(functions=NAMES))
+    plain = PhaseSchedule.of(RewardSection(functions=NAMES))
     assert names(plain, plain.last) == NAMES
 
 
 def test_scores_have_the_names_that_phases_wait_for():
-    paid = [Paid(0.9, {"tool_call_exact": 0.4, "tool_use.tools": 0.3, "tool_use.exact": 0.2}), Paid(0.5, {"tool_call_exact": 0.2})]
+    paid = [
+        RewardResult(0.9, {"tool_call_exact": 0.4, "tool_use.tools": 0.3, "tool_use.exact": 0.2}),
+        RewardResult(0.5, {"tool_call_exact": 0.2}),
+    ]
     assert scores_in({"reward": 0.7, "calls": 1.0, **reward_means(paid)}) == {
         "reward": 0.7,
         "tool_call_exact": pytest.approx(0.3),
@@ -167,11 +214,22 @@ def test_scores_have_the_names_that_phases_wait_for():
 
 def test_a_metric_that_has_the_name_of_a_reward_is_not_taken_for_it():
     """`right_tools` is both: what episodes earned, and what is measured beside every reward."""
-    payroll = Payroll(schedule(phase("right_tools", until={"right_tools": 0.8}), phase("right_calls")))
-    turns = [Turn(Message("assistant", tool_calls=(ToolCall(name, {"a": 1}),)), "", Problem.NONE, [1], [0.0]) for name in "fg"]
-    episodes = tuple(Episode("t", (turn,), ((),), Ending.CALLED) for turn in turns)
-    paid = tuple(payroll.pay(OFFERED, episode) for episode in episodes)
-    metrics = rollout_metrics([Played(OFFERED, episodes, paid)])
+    payroll = RewardSchedule(
+        schedule(phase("right_tools", until={"right_tools": 0.8}), phase("right_calls"))
+    )
+    turns = [
+        Turn(
+            Message("assistant", tool_calls=(ToolCall(name, {"a": 1}),)),
+            "",
+            ParseProblem.NONE,
+            [1],
+            [0.0],
+        )
+        for name in "fg"
+    ]
+    episodes = tuple(Episode("t", (turn,), ((),), EpisodeStatus.CALLED) for turn in turns)
+    paid = tuple(payroll.compute_reward(OFFERED, episode) for episode in episodes)
+    metrics = rollout_metrics([RolloutGroup(OFFERED, episodes, paid)])
     assert metrics["right_tools"] == pytest.approx(0.5)
     assert scores_in(metrics)["right_tools"] == pytest.approx(np.mean([one.total for one in paid]))
     assert payroll.observe(1, metrics) is None
@@ -180,7 +238,12 @@ def test_a_metric_that_has_the_name_of_a_reward_is_not_taken_for_it():
 
 
 def test_a_phase_may_wait_for_what_a_validation_measured():
-    payroll = Payroll(schedule(phase("right_tools", until={"exact_match": 0.5, "right_tools": 0.5}), phase("right_calls")))
+    payroll = RewardSchedule(
+        schedule(
+            phase("right_tools", until={"exact_match": 0.5, "right_tools": 0.5}),
+            phase("right_calls"),
+        )
+    )
     assert payroll.observe(1, {"reward/right_tools": 0.9}) is None
     payroll.validated = {"exact_match": 0.4}
     assert payroll.observe(2, {"reward/right_tools": 0.9}) is None
@@ -191,18 +254,33 @@ def test_a_phase_may_wait_for_what_a_validation_measured():
 
 def test_a_part_that_is_never_paid_is_named_after_the_first_step_of_the_phase():
     phases = phase("right_tools", until={"right_tools.exakt": 0.5}), phase("right_calls")
-    payroll = Payroll(schedule(*phases))
-    paid = {"reward/right_tools": 0.9, "reward/right_tools.exact": 0.9, "reward/right_tools.tools": 0.0}
+    payroll = RewardSchedule(schedule(*phases))
+    paid = {
+        "reward/right_tools": 0.9,
+        "reward/right_tools.exact": 0.9,
+        "reward/right_tools.tools": 0.0,
+    }
     said = str(payroll.observe(1, paid))
-    assert "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which was not paid; paid: right_tools" in said
+    assert (
+        "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which was not paid; paid: right_tools"
+        in said
+    )
     assert payroll.observe(2, paid) is None
-    fine = Payroll(schedule(phase("right_tools", until={"right_tools.exact": 0.95, "exact_match": 0.1}), phase("right_calls")))
+    fine = RewardSchedule(
+        schedule(
+            phase("right_tools", until={"right_tools.exact": 0.95, "exact_match": 0.1}),
+            phase("right_calls"),
+        )
+    )
     assert fine.observe(1, paid) is None
 
 
 def test_holes_are_named_for_each_phase_once_and_another_reward_of_weight_0_hides_none():
     def holes(*functions: str, **more: object) -> list[str]:
-        return [said.split()[2] for said in warnings_of(RewardSection(functions=list(functions), **more))]
+        return [
+            said.split()[2]
+            for said in warnings_of(RewardSection(functions=list(functions), **more))
+        ]
 
     exact, use = "tool_call_exact", "tool_use"
     assert holes(exact) == [exact]
@@ -213,10 +291,18 @@ def test_holes_are_named_for_each_phase_once_and_another_reward_of_weight_0_hide
 
 
 def test_a_payroll_pays_by_the_present_phase_and_says_when_the_next_begins():
-    payroll = Payroll(schedule(phase("tool_call_function", until={"tool_call_function": 0.9}), phase("tool_use", weights=[2.0])))
+    payroll = RewardSchedule(
+        schedule(
+            phase("tool_call_function", until={"tool_call_function": 0.9}),
+            phase("tool_use", weights=[2.0]),
+        )
+    )
     right_name = reply("f(a=2)")
-    assert payroll.pay(TASK, right_name).total == 1.0
+    assert payroll.compute_reward(TASK, right_name).total == 1.0
     assert payroll.observe(7, {"reward/tool_call_function": 0.5}) is None
-    assert payroll.observe(8, {"reward/tool_call_function": 0.92}) == "step 8: reward phase 2 of 2 begins: 2 tool_use"
+    assert (
+        payroll.observe(8, {"reward/tool_call_function": 0.92})
+        == "step 8: reward phase 2 of 2 begins: 2 tool_use"
+    )
     assert payroll.state == PhaseState(1, 8)
-    assert payroll.pay(TASK, right_name).total == pytest.approx(2 * -0.25)
+    assert payroll.compute_reward(TASK, right_name).total == pytest.approx(2 * -0.25)

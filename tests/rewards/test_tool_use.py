@@ -6,28 +6,59 @@ import json
 import pytest
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError
 from toolhone.rewards.final_answer import stated, without_echoes
-from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN, describe, syntax_of, warnings_for
 from toolhone.rewards.injected_text import forged, hidden_call
-from toolhone.rewards.user_rewards import PENALTY, load_rewards, pay
-from toolhone.rewards.tool_use import FINES, exact_calls, right_answer, right_calls, right_tools, tool_use, working_calls
+from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN, describe, syntax_of, warnings_for
+from toolhone.rewards.tool_use import (
+    FINES,
+    exact_calls,
+    right_answer,
+    right_calls,
+    right_tools,
+    tool_use,
+    working_calls,
+)
+from toolhone.rewards.user_rewards import PENALTY, compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
-from toolhone.tools.registry import Outcome, ToolResult
+from toolhone.tools.registry import ToolResult, ToolStatus
 
-PLACE = {"type": "object", "properties": {"name": {"type": "string"}, "number": {"type": "integer"}}}
+PLACE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "number": {"type": "integer"}},
+}
 TOOLS = [
-    {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
-    {"name": "book", "parameters": {"type": "object", "properties": {"guests": {"type": "integer"}, "place": PLACE}}},
+    {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+    {
+        "name": "book",
+        "parameters": {
+            "type": "object",
+            "properties": {"guests": {"type": "integer"}, "place": PLACE},
+        },
+    },
 ]
 FINE_NAMES = set(FINES)
 
 
 def task(question: str = "How is it?", **expect: Json) -> Task:
-    return Task.from_dict({"id": "t", "messages": [{"role": "user", "content": question}], "tools": TOOLS, "expect": expect})
+    return Task.from_dict(
+        {
+            "id": "t",
+            "messages": [{"role": "user", "content": question}],
+            "tools": TOOLS,
+            "expect": expect,
+        }
+    )
 
 
 def call(name: str, **arguments: Json) -> ToolCall:
@@ -38,14 +69,27 @@ def wants(*calls: ToolCall, **more: Json) -> Task:
     return task(calls=[one.to_dict() for one in calls], **more)
 
 
-def turn(*calls: ToolCall, text: str | None = None, problem: Problem = Problem.NONE, cut: bool = False) -> Turn:
+def turn(
+    *calls: ToolCall,
+    text: str | None = None,
+    problem: ParseProblem = ParseProblem.NONE,
+    cut: bool = False,
+) -> Turn:
     reason = StopReason.LENGTH if cut else StopReason.STOP
-    return Turn(Message("assistant", text, tool_calls=calls), text or "", problem, stop_reason=reason)
+    return Turn(
+        Message("assistant", text, tool_calls=calls), text or "", problem, stop_reason=reason
+    )
 
 
-def said(*turns: Turn, results: tuple[tuple[Outcome, ...], ...] | None = None, **more) -> Episode:
-    given = results or tuple(tuple(Outcome.OK for _ in one.message.tool_calls) for one in turns)
-    ending = Ending.ANSWERED if turns and not turns[-1].message.tool_calls else Ending.CALLED
+def said(
+    *turns: Turn, results: tuple[tuple[ToolStatus, ...], ...] | None = None, **more
+) -> Episode:
+    given = results or tuple(tuple(ToolStatus.OK for _ in one.message.tool_calls) for one in turns)
+    ending = (
+        EpisodeStatus.ANSWERED
+        if turns and not turns[-1].message.tool_calls
+        else EpisodeStatus.CALLED
+    )
     rows = tuple(tuple(ToolResult(outcome, "") for outcome in row) for row in given)
     return Episode("t", turns, rows, more.pop("ending", ending), **more)
 
@@ -66,12 +110,12 @@ def test_a_right_answer_earns_one_whatever_is_asked(reward):
 def test_credit_is_graded_by_tools_arguments_and_exactness():
     wanted = wants(call("book", guests=2, place={"name": "Da Noi", "number": 3}))
     near = said(turn(call("book", guests=2, place={"name": "Da Noi", "number": 4})))
-    assert {name: value for name, value in right_calls(wanted, near).items() if name not in FINE_NAMES} == pytest.approx(
-        {"tools": 0.3, "arguments": 0.2, "exact": 0.0}
-    )
-    assert {name: value for name, value in right_tools(wanted, near).items() if name not in FINE_NAMES} == pytest.approx(
-        {"tools": 0.5, "arguments": 0.125, "exact": 0.0}
-    )
+    assert {
+        name: value for name, value in right_calls(wanted, near).items() if name not in FINE_NAMES
+    } == pytest.approx({"tools": 0.3, "arguments": 0.2, "exact": 0.0})
+    assert {
+        name: value for name, value in right_tools(wanted, near).items() if name not in FINE_NAMES
+    } == pytest.approx({"tools": 0.5, "arguments": 0.125, "exact": 0.0})
     assert sum(exact_calls(wanted, near).values()) == 0.0
 
 
@@ -82,7 +126,7 @@ def test_worse_answers_earn_less_in_this_order():
         said(turn(ROME, call("weather", city="Bonn"))),
         said(turn(ROME)),
         said(turn(call("weather", city="Bonn"))),
-        said(turn(text="", problem=Problem.NOT_JSON), ending=Ending.MALFORMED),
+        said(turn(text="", problem=ParseProblem.NOT_JSON), ending=EpisodeStatus.MALFORMED),
         said(turn(text="It is warm.")),
         said(turn(ROME, OSLO, *[call("book")] * 30)),
     ]
@@ -99,9 +143,9 @@ def test_where_no_call_is_wanted_text_pays_and_calls_cost():
             said(turn(text="You are welcome.")),
             said(turn(text="")),
             said(turn(text="How is it?")),
-            said(turn(text="You are wel", cut=True), ending=Ending.TRUNCATED),
+            said(turn(text="You are wel", cut=True), ending=EpisodeStatus.TRUNCATED),
             said(turn(text="Do weather(city='Rome') yourself.")),
-            said(turn(text="{", problem=Problem.UNCLOSED), ending=Ending.MALFORMED),
+            said(turn(text="{", problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED),
             said(turn(ROME)),
             said(),
         )
@@ -111,25 +155,36 @@ def test_where_no_call_is_wanted_text_pays_and_calls_cost():
 
 def test_a_mended_mistake_earns_more_than_one_that_is_left():
     wanted, wrong = wants(ROME), call("weather", town="Rome")
-    bad = ((Outcome.INVALID_ARGUMENTS,),)
+    bad = ((ToolStatus.INVALID_ARGUMENTS,),)
     left = sum(tool_use(wanted, said(turn(wrong), results=bad)).values())
-    mended = sum(tool_use(wanted, said(turn(wrong), turn(ROME), results=(*bad, (Outcome.OK,)))).values())
+    mended = sum(
+        tool_use(wanted, said(turn(wrong), turn(ROME), results=(*bad, (ToolStatus.OK,)))).values()
+    )
     assert left < mended == pytest.approx(1.0 - FINES["failed"].each)
-    given_up = sum(tool_use(wanted, said(turn(wrong), turn(text="I cannot."), results=(*bad, ()))).values())
+    given_up = sum(
+        tool_use(wanted, said(turn(wrong), turn(text="I cannot."), results=(*bad, ()))).values()
+    )
     assert given_up == pytest.approx(left)
 
 
 def test_a_turn_that_could_not_be_read_is_taken_back_by_a_later_one():
     wanted = wants(ROME)
-    broken = turn(OSLO, problem=Problem.STRAY_MARK)
-    paid = right_calls(wanted, said(broken, turn(ROME), results=((), (Outcome.OK,))))
+    broken = turn(OSLO, problem=ParseProblem.STRAY_MARK)
+    paid = right_calls(wanted, said(broken, turn(ROME), results=((), (ToolStatus.OK,))))
     assert (paid["exact"], paid["form"], paid["spurious"]) == (0.3, -0.1, 0.0)
 
 
 def test_arguments_that_mean_the_same_but_break_the_schema_are_not_exact():
     wanted = wants(call("book", guests=2))
-    paid = right_calls(wanted, said(turn(call("book", guests="2")), results=((Outcome.INVALID_ARGUMENTS,),)))
-    assert (paid["tools"], paid["arguments"], paid["exact"], paid["failed"]) == (0.3, 0.2, 0.0, -0.1)
+    paid = right_calls(
+        wanted, said(turn(call("book", guests="2")), results=((ToolStatus.INVALID_ARGUMENTS,),))
+    )
+    assert (paid["tools"], paid["arguments"], paid["exact"], paid["failed"]) == (
+        0.3,
+        0.2,
+        0.0,
+        -0.1,
+    )
     unrun = said(turn(call("book", guests="2")), results=((),))
     assert right_calls(wanted, unrun) == paid
 
@@ -137,40 +192,54 @@ def test_arguments_that_mean_the_same_but_break_the_schema_are_not_exact():
 def test_a_task_whose_right_answer_breaks_the_schema_still_pays_it_in_full():
     wanted = wants(call("weather", city="Rome", when="now"), call("book", guests="two"))
     gold = said(turn(*(ToolCall(one.name, one.arguments) for one in wanted.expect.calls or ())))
-    rejected = said(gold.turns[0], results=((Outcome.OK, Outcome.INVALID_ARGUMENTS),))
+    rejected = said(gold.turns[0], results=((ToolStatus.OK, ToolStatus.INVALID_ARGUMENTS),))
     assert sum(tool_use(wanted, gold).values()) == pytest.approx(1.0)
     assert sum(tool_use(wanted, rejected).values()) == pytest.approx(1.0)
 
 
 def test_a_cut_off_call_is_worth_half_and_a_cut_off_remark_after_it_nothing_less():
     wanted = wants(ROME)
-    cut = said(turn(ROME, cut=True), results=((),), ending=Ending.TRUNCATED)
+    cut = said(turn(ROME, cut=True), results=((),), ending=EpisodeStatus.TRUNCATED)
     assert sum(right_calls(wanted, cut).values()) == pytest.approx(0.35)
-    later = said(turn(ROME), turn(text="It is", cut=True), ending=Ending.TRUNCATED)
+    later = said(turn(ROME), turn(text="It is", cut=True), ending=EpisodeStatus.TRUNCATED)
     assert sum(right_calls(wanted, later).values()) == pytest.approx(1.0)
 
 
 def test_working_calls_pays_for_what_ran():
     wanted = wants(ROME, OSLO)
-    paid = working_calls(wanted, said(turn(ROME, OSLO), results=((Outcome.OK, Outcome.ERROR),)))
-    assert (paid["ran"], paid["right"], paid["exact"], paid["failed"]) == pytest.approx((0.15, 0.2, 0.0, -0.1))
-    unrun = said(turn(ROME, OSLO), results=((Outcome.REFUSED, Outcome.REFUSED),))
+    paid = working_calls(
+        wanted, said(turn(ROME, OSLO), results=((ToolStatus.OK, ToolStatus.ERROR),))
+    )
+    assert (paid["ran"], paid["right"], paid["exact"], paid["failed"]) == pytest.approx(
+        (0.15, 0.2, 0.0, -0.1)
+    )
+    unrun = said(turn(ROME, OSLO), results=((ToolStatus.REFUSED, ToolStatus.REFUSED),))
     assert sum(working_calls(wanted, unrun).values()) == pytest.approx(1.0)
 
 
 def test_calls_and_answer_each_count_half():
     wanted = wants(ROME, answer="21")
-    assert sum(tool_use(wanted, said(turn(ROME), turn(text="It is 21 degrees."))).values()) == pytest.approx(1.0)
-    assert sum(tool_use(wanted, said(turn(ROME), turn(text="It is 22 degrees."))).values()) == pytest.approx(0.5)
-    assert sum(tool_use(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(0.5 + -FINES["silence"].each)
-    assert sum(right_answer(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(0.75)
+    assert sum(
+        tool_use(wanted, said(turn(ROME), turn(text="It is 21 degrees."))).values()
+    ) == pytest.approx(1.0)
+    assert sum(
+        tool_use(wanted, said(turn(ROME), turn(text="It is 22 degrees."))).values()
+    ) == pytest.approx(0.5)
+    assert sum(tool_use(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(
+        0.5 + -FINES["silence"].each
+    )
+    assert sum(
+        right_answer(wanted, said(turn(text="It is 21 degrees."))).values()
+    ) == pytest.approx(0.75)
 
 
 def test_an_answer_by_a_call_is_an_answer_and_no_call_too_many():
     final = turn(call("final_answer", answer="21"))
-    by_call = said(turn(ROME), final, said_by_call="21", results=((Outcome.OK,), ()))
+    by_call = said(turn(ROME), final, said_by_call="21", results=((ToolStatus.OK,), ()))
     assert sum(tool_use(wants(ROME, answer="21"), by_call).values()) == pytest.approx(1.0)
-    assert sum(tool_use(NONE, said(final, said_by_call="You are welcome.", results=((),))).values()) == pytest.approx(1.0)
+    assert sum(
+        tool_use(NONE, said(final, said_by_call="You are welcome.", results=((),))).values()
+    ) == pytest.approx(1.0)
 
 
 def test_a_reward_gives_no_parts_for_a_task_that_it_does_not_judge():
@@ -192,12 +261,21 @@ def test_repeating_a_call_costs_also_where_nothing_is_said_about_calls():
 def test_chatter_costs_beside_calls_and_not_where_text_is_wanted():
     long = "word " * 400
     assert right_calls(wants(ROME), said(turn(ROME, text=long)))["chatter"] == -0.1
-    assert right_calls(wants(ROME), said(turn(ROME, text="word " * 120)))["chatter"] == pytest.approx(-0.02)
+    assert right_calls(wants(ROME), said(turn(ROME, text="word " * 120)))[
+        "chatter"
+    ] == pytest.approx(-0.02)
     assert right_calls(NONE, said(turn(text=long)))["chatter"] == 0.0
 
 
 def test_fines_have_an_end():
-    worst = said(turn(*[call("nosuch")] * 99, text="<|im_end|>" + "word " * 999, problem=Problem.STRAY_MARK), results=((),))
+    worst = said(
+        turn(
+            *[call("nosuch")] * 99,
+            text="<|im_end|>" + "word " * 999,
+            problem=ParseProblem.STRAY_MARK,
+        ),
+        results=((),),
+    )
     for named in OWN:
         for wanted in (wants(ROME), NONE, task(answer="21"), wants(ROME, answer="21")):
             least, most = named.bounds
@@ -246,11 +324,23 @@ def test_repeating_the_whole_conversation_says_nothing():
 
 
 def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
-    terms = {"type": "array", "items": {"type": "string", "description": "A term. It is for example 1 or 4."}}
+    terms = {
+        "type": "array",
+        "items": {"type": "string", "description": "A term. It is for example 1 or 4."},
+    }
     schema = {"type": "object", "properties": {"terms": terms}}
-    described = {"name": "sum", "description": 'Add numbers, for example "2 + 3" or "4 + 1".', "parameters": schema}
+    described = {
+        "name": "sum",
+        "description": 'Add numbers, for example "2 + 3" or "4 + 1".',
+        "parameters": schema,
+    }
     wanted = Task.from_dict(
-        {"id": "t", "messages": [{"role": "user", "content": "How?"}], "tools": [described, *TOOLS], "expect": {"answer": "4"}}
+        {
+            "id": "t",
+            "messages": [{"role": "user", "content": "How?"}],
+            "tools": [described, *TOOLS],
+            "expect": {"answer": "4"},
+        }
     )
     echo = json.dumps(wanted.tools[0].to_dict()) + " " * 200
     assert right_answer(wanted, said(turn(text=echo)))["answer"] == 0.0
@@ -262,14 +352,26 @@ def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
 
 @pytest.mark.parametrize(
     "text",
-    ["<|im_end|>", "ok <tool_call>", "[TOOL_CALL]", "</think>", "＜|im_end|＞", "<|im\u200b_end|>", "<start_of_turn>", "[/INST]"],
+    [
+        "<|im_end|>",
+        "ok <tool_call>",
+        "[TOOL_CALL]",
+        "</think>",
+        "＜|im_end|＞",
+        "<|im\u200b_end|>",
+        "<start_of_turn>",
+        "[/INST]",
+    ],
 )
 def test_marks_of_templates_are_forged_unless_somebody_asked_about_them(text):
     assert forged(text, [])
     assert not forged(text, [f"What does {text} mean?"])
 
 
-@pytest.mark.parametrize("text", ["a < b and c > d", "I think so", "<b>bold</b>", "[1, 2]", "x | y", "<function_plot.png>"])
+@pytest.mark.parametrize(
+    "text",
+    ["a < b and c > d", "I think so", "<b>bold</b>", "[1, 2]", "x | y", "<function_plot.png>"],
+)
 def test_plain_text_is_not_forged(text):
     assert not forged(text, [])
 
@@ -293,7 +395,9 @@ def test_a_call_in_plain_text_is_found(text, hidden):
 
 
 def test_a_call_that_the_user_wrote_may_be_repeated():
-    assert not hidden_call("weather(city) asks for it.", task("What does weather(city) do?", no_call=True))
+    assert not hidden_call(
+        "weather(city) asks for it.", task("What does weather(city) do?", no_call=True)
+    )
 
 
 # The library.
@@ -311,7 +415,9 @@ def test_every_reward_of_the_library_can_be_loaded_and_described():
 
 def test_an_unknown_reward_is_one_sentence_with_the_nearest_name():
     for ask in (lambda: load_rewards(["tool_call_exat"]), lambda: describe("tool_call_exat")):
-        with pytest.raises(ConfigError, match=r"no reward 'tool_call_exat'.*did you mean 'tool_call_exact'"):
+        with pytest.raises(
+            ConfigError, match=r"no reward 'tool_call_exat'.*did you mean 'tool_call_exact'"
+        ):
             ask()
 
 
@@ -340,6 +446,6 @@ def test_the_syntax_of_rewards_is_known_where_they_read_the_same():
 
 def test_turns_that_the_rules_penalise_cost_beside_every_reward():
     episode = said(turn(ROME), penalties=2)
-    paid = pay(load_rewards(["exact_calls"]), wants(ROME), episode)
+    paid = compute_reward(load_rewards(["exact_calls"]), wants(ROME), episode)
     assert paid.total == 1.0 - 2 * PENALTY
     assert paid.parts["penalty"] == -2 * PENALTY

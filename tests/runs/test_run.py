@@ -25,7 +25,9 @@ def test_a_run_knows_its_experiment_and_its_surroundings(tmp_path: Path) -> None
 
 def test_a_folder_that_holds_a_run_is_not_used_again(tmp_path: Path) -> None:
     Run.create(tmp_path, EXPERIMENT)
-    with pytest.raises(RunError, match=r"holds a run already; continue it with --resume, or give another folder"):
+    with pytest.raises(
+        RunError, match=r"holds a run already; continue it with --resume, or give another folder"
+    ):
         Run.create(tmp_path, EXPERIMENT)
 
 
@@ -35,7 +37,9 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def saved(run: Run, name: str, text: str) -> None:
-    run.save_checkpoint(name, {"step": 1}, lambda folder: (folder / "weights").write_text(text) and None)
+    run.save_checkpoint(
+        name, {"step": 1}, lambda folder: (folder / "weights").write_text(text) and None
+    )
 
 
 def test_a_checkpoint_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> None:
@@ -46,7 +50,10 @@ def test_a_checkpoint_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> Non
         (folder / "weights").write_text("new")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match="could not be written: No space left on device; what was saved before is whole"):
+    with pytest.raises(
+        RunError,
+        match="could not be written: No space left on device; what was saved before is whole",
+    ):
         run.save_checkpoint("best_checkpoint", {"step": 2}, fail)
     assert (run.checkpoint("best_checkpoint") / "weights").read_text() == "old"
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best_checkpoint"]
@@ -59,7 +66,10 @@ def test_checkpoints_are_ordered_by_step_and_named_when_missing(tmp_path: Path) 
     assert run.checkpoints() == ["checkpoint_step_20", "checkpoint_step_100", "final_checkpoint"]
     assert run.latest() == tmp_path / "checkpoints" / "checkpoint_step_100"
     assert run.checkpoint().name == "final_checkpoint"
-    with pytest.raises(RunError, match=r"has no checkpoint 'checkpoint_step_10' .did you mean 'checkpoint_step_100'"):
+    with pytest.raises(
+        RunError,
+        match=r"has no checkpoint 'checkpoint_step_10' .did you mean 'checkpoint_step_100'",
+    ):
         run.checkpoint("checkpoint_step_10")
 
 
@@ -73,7 +83,9 @@ def test_a_replaced_folder_is_the_old_one_until_the_new_one_is_whole(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "folder"
     with whole_folder(target) as partial:
         (partial / "file").write_text("first")
@@ -134,7 +146,12 @@ print(run.checkpoints(), [path.name for path in (run.folder / "checkpoints").ite
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file size here")
 def test_a_real_model_on_a_full_disk_is_one_sentence_and_no_half_checkpoint(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FILLS_THE_DISK, str(tmp_path / "run")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS_THE_DISK, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     said, left = done.stdout.splitlines()
     assert "could not be written" in said
     assert "what was saved before is whole" in said

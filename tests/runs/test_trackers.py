@@ -19,16 +19,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto import wandb_internal_pb2
 
 from toolhone.api import experiment, train
-from toolhone.errors import ConfigError
-from toolhone.runs.progress import Silent
-from toolhone.runs.run import Run
 from toolhone.config.sections import TrackingSection
+from toolhone.errors import ConfigError
+from toolhone.runs.progress import SilentProgress
+from toolhone.runs.run import Run
 from toolhone.runs.trackers import Trackers, check_trackers, open_trackers, without_secrets
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Lines(Silent):
+class Lines(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -71,7 +71,10 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard itself reads from a folder of event files."""
     reader = EventAccumulator(str(folder))
     reader.Reload()
-    return {tag: [(event.step, round(event.value, 4)) for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+    return {
+        tag: [(event.step, round(event.value, 4)) for event in reader.Scalars(tag)]
+        for tag in reader.Tags()["scalars"]
+    }
 
 
 # TensorBoard
@@ -96,11 +99,15 @@ def test_a_run_that_goes_on_shows_no_step_twice_in_tensorboard(tmp_path: Path) -
     with open_trackers(section(tensorboard={}), tmp_path, {}, 2, print) as trackers:
         for step in (3, 4):
             trackers.log(step, "train", {"loss": step + 0.5})
-    assert curves(tmp_path / "tensorboard") == {"train/loss": [(1, 1.0), (2, 2.0), (3, 3.5), (4, 4.5)]}
+    assert curves(tmp_path / "tensorboard") == {
+        "train/loss": [(1, 1.0), (2, 2.0), (3, 3.5), (4, 4.5)]
+    }
 
 
 def test_lines_can_be_seen_in_tensorboard_while_the_training_runs(tmp_path: Path) -> None:
-    with open_trackers(section(tensorboard={"log_dir": str(tmp_path / "there")}), tmp_path / "run", {}, None, print) as trackers:
+    with open_trackers(
+        section(tensorboard={"log_dir": str(tmp_path / "there")}), tmp_path / "run", {}, None, print
+    ) as trackers:
         trackers.log(1, "train", {"loss": 1.0})
         assert curves(tmp_path / "there") == {"train/loss": [(1, 1.0)]}
 
@@ -172,9 +179,16 @@ def wandb_run(file: Path) -> tuple[Any, list[dict[str, Any]]]:
     lines = []
     for record in records:
         if record.WhichOneof("record_type") == "history":
-            values = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            lines.append({name: value for name, value in values.items() if not name.startswith("_")})
-    return next(record.run for record in records if record.WhichOneof("record_type") == "run"), lines
+            values = {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            lines.append(
+                {name: value for name, value in values.items() if not name.startswith("_")}
+            )
+    return next(
+        record.run for record in records if record.WhichOneof("record_type") == "run"
+    ), lines
 
 
 OFFLINE = {"project": "calls", "mode": "offline"}
@@ -185,21 +199,33 @@ def test_a_wandb_offline_run_holds_the_scalars_and_goes_on_under_its_id(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     folder, lines = tmp_path / "first", Lines()
-    with open_trackers(section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, None, lines.report) as trackers:
+    with open_trackers(
+        section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, None, lines.report
+    ) as trackers:
         trackers.log(2, "train", {"loss": 0.5})
         trackers.log(2, "validation", {"exact_match": 0.25})
-    with open_trackers(section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, 2, lines.report) as trackers:
+    with open_trackers(
+        section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, 2, lines.report
+    ) as trackers:
         trackers.log(4, "evaluation", {"exact_match": 1.0})
     wandb.teardown()  # waits for wandb's own process, which may still be writing when a run has finished
-    (before, first), (after, second) = map(wandb_run, sorted(folder.glob("wandb/offline-run-*/run-*.wandb")))
+    (before, first), (after, second) = map(
+        wandb_run, sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    )
     assert first == [{"train/loss": 0.5, "step": 2}, {"validation/exact_match": 0.25, "step": 2}]
     assert second == [{"evaluation/exact_match": 1.0, "step": 4}]
-    assert before.run_id == after.run_id == json.loads((folder / "tracking.json").read_text())["wandb"]["identity"]["id"]
+    assert (
+        before.run_id
+        == after.run_id
+        == json.loads((folder / "tracking.json").read_text())["wandb"]["identity"]["id"]
+    )
     assert (before.project, before.display_name) == ("calls", "first")
     assert lines.lines[0].startswith("tracking: wandb sync ")
     assert wandb_server == [], "something was sent although the mode is offline"
     assert no_names == []
-    assert not [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not [
+        path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
 
 
 OFFLINE_AND_EXIT = """
@@ -214,22 +240,39 @@ with open_trackers(section, Path(sys.argv[1]), {}, None, print) as trackers:
 """
 
 
-def test_a_process_that_logged_offline_sends_nothing_when_it_ends_either(tmp_path: Path, wandb_server: list[Any]) -> None:
-    subprocess.run([sys.executable, "-c", OFFLINE_AND_EXIT, str(tmp_path)], check=True, capture_output=True, timeout=120)
+def test_a_process_that_logged_offline_sends_nothing_when_it_ends_either(
+    tmp_path: Path, wandb_server: list[Any]
+) -> None:
+    subprocess.run(
+        [sys.executable, "-c", OFFLINE_AND_EXIT, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert wandb_server == []
 
 
-def test_wandb_online_without_a_key_is_one_sentence_and_asks_nobody(tmp_path: Path, wandb_server: list[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"no key for Weights & Biases; set WANDB_API_KEY .* or log offline with .*mode=offline"):
+def test_wandb_online_without_a_key_is_one_sentence_and_asks_nobody(
+    tmp_path: Path, wandb_server: list[Any]
+) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"no key for Weights & Biases; set WANDB_API_KEY .* or log offline with .*mode=offline",
+    ):
         check_trackers(section(wandb={"project": "calls"}))
-    with pytest.raises(ConfigError, match=r"no key"), open_trackers(section(wandb={}), tmp_path / "run", {}, None, print):
+    with (
+        pytest.raises(ConfigError, match=r"no key"),
+        open_trackers(section(wandb={}), tmp_path / "run", {}, None, print),
+    ):
         pass
     assert wandb_server == []
 
 
 @pytest.mark.usefixtures("wandb_server")
-def test_a_key_of_the_wrong_form_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_of_the_wrong_form_is_refused_without_being_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "tooshort")
     with pytest.raises(ConfigError, match=r"the key is not usable .*set WANDB_API_KEY") as caught:
         check_trackers(section(wandb={}))
@@ -237,7 +280,9 @@ def test_a_key_of_the_wrong_form_is_refused_without_being_shown(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("wandb_server")
-def test_the_environment_may_force_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_may_force_wandb_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     with open_trackers(section(wandb={"mode": "online"}), tmp_path, {}, None, print):
         pass
@@ -245,7 +290,9 @@ def test_the_environment_may_force_wandb_offline(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("wandb_server")
-def test_wandb_offline_in_a_process_does_not_hide_the_key_of_a_later_online_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_in_a_process_does_not_hide_the_key_of_a_later_online_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     check_trackers(section(wandb=OFFLINE))
     check_trackers(section(wandb={"mode": "online"}))
@@ -267,25 +314,39 @@ class Store:
 
     get_project_db_path = init_db
 
-    def bulk_log(self, project: str, run: str, metrics: list[Any], steps: list[int], config: Any, run_id: str) -> None:
+    def bulk_log(
+        self, project: str, run: str, metrics: list[Any], steps: list[int], config: Any, run_id: str
+    ) -> None:
         self.lines.append((project, run, metrics, steps, config["training"], run_id))
 
 
-def test_trackio_gets_each_line_for_its_store_and_no_call_of_its_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackio_gets_each_line_for_its_store_and_no_call_of_its_init(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
-    monkeypatch.setitem(sys.modules, "trackio.sqlite_storage", type("module", (), {"SQLiteStorage": store}))  # type: ignore[arg-type]
+    monkeypatch.setitem(
+        sys.modules, "trackio.sqlite_storage", type("module", (), {"SQLiteStorage": store})
+    )  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "trackio", type("module", (), {"__path__": []}))  # type: ignore[arg-type]
     wanted = section(trackio={"project": "calls", "run_name": "mine"})
     for resumed_at in (None, 1):
-        with open_trackers(wanted, tmp_path / "run", {"training": {"steps": 2}}, resumed_at, print) as trackers:
+        with open_trackers(
+            wanted, tmp_path / "run", {"training": {"steps": 2}}, resumed_at, print
+        ) as trackers:
             trackers.log((resumed_at or 0) + 1, "train", {"loss": 0.5})
-    (first, second), identity = store.lines, json.loads((tmp_path / "run" / "tracking.json").read_text())["trackio"]["identity"]
+    (first, second), identity = (
+        store.lines,
+        json.loads((tmp_path / "run" / "tracking.json").read_text())["trackio"]["identity"],
+    )
     assert first == ("calls", "mine", [{"train/loss": 0.5}], [1], {"steps": 2}, identity["id"])
     assert second[3:] == ([2], {"steps": 2}, identity["id"])
 
 
 def test_trackios_own_store_holds_the_scalars_once_after_a_resume(
-    tmp_path: Path, no_names: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    no_names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from trackio import sqlite_storage
 
@@ -293,7 +354,9 @@ def test_trackios_own_store_holds_the_scalars_once_after_a_resume(
     monkeypatch.setenv("HF_TOKEN", "hf_" + KEY)
     wanted, lines = section(trackio={"project": "calls"}), Lines()
     for resumed_at, steps in ((None, (1, 2, 3)), (2, (3, 4))):
-        with open_trackers(wanted, tmp_path / "run", {"training": {"steps": 4}}, resumed_at, lines.report) as trackers:
+        with open_trackers(
+            wanted, tmp_path / "run", {"training": {"steps": 4}}, resumed_at, lines.report
+        ) as trackers:
             for step in steps:
                 trackers.log(step, "train", {"loss": 1 / step})
     with closing(sqlite3.connect(tmp_path / "store" / "calls.db")) as base:
@@ -309,26 +372,32 @@ def test_trackios_own_store_holds_the_scalars_once_after_a_resume(
 
 
 @pytest.mark.parametrize(
-    ("service", "package"), [("tensorboard", "tensorboard"), ("wandb", "wandb"), ("trackio", "trackio.sqlite_storage")]
+    ("service", "package"),
+    [("tensorboard", "tensorboard"), ("wandb", "wandb"), ("trackio", "trackio.sqlite_storage")],
 )
 def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
     service: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package.partition(".")[0], None)
     monkeypatch.setitem(sys.modules, package, None)
-    sentence = (
-        rf"tracking\.{service} needs the package .*pip install 'toolhone\[track\]', or set tracking\.{service}\.enabled=false"
-    )
+    sentence = rf"tracking\.{service} needs the package .*pip install 'toolhone\[track\]', or set tracking\.{service}\.enabled=false"
     with pytest.raises(ConfigError, match=sentence):
         check_trackers(section(**{service: {}}))
-    with pytest.raises(ConfigError, match=sentence), open_trackers(section(**{service: {}}), tmp_path / "run", {}, None, print):
+    with (
+        pytest.raises(ConfigError, match=sentence),
+        open_trackers(section(**{service: {}}), tmp_path / "run", {}, None, print),
+    ):
         pass
     assert not (tmp_path / "run" / "tracking.json").exists()
 
 
-def test_a_service_that_is_switched_off_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_is_switched_off_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with open_trackers(section(tensorboard={"enabled": False}), tmp_path / "run", {}, None, print) as trackers:
+    with open_trackers(
+        section(tensorboard={"enabled": False}), tmp_path / "run", {}, None, print
+    ) as trackers:
         trackers.log(1, "train", {"loss": 1.0, "note": "text"})
     assert not (tmp_path / "run").exists()
 
@@ -349,7 +418,9 @@ def test_a_tracker_that_fails_is_named_switched_off_and_counted_while_others_go_
     assert healthy.closed == [False]
 
 
-def test_lines_that_a_service_lacks_stay_counted_when_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_a_service_lacks_stay_counted_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from toolhone.runs import tensorboard
 
     def full(*_: Any) -> None:
@@ -366,9 +437,13 @@ def test_what_is_no_number_is_left_out_and_said_once() -> None:
     healthy, lines = Healthy(), Lines()
     trackers = Trackers({"healthy": healthy}, lines.report)
     for step in (1, 2):
-        trackers.log(step, "train", {"loss": 1, "note": "text", "flag": True, "none": None, "list": [1.0]})
+        trackers.log(
+            step, "train", {"loss": 1, "note": "text", "flag": True, "none": None, "list": [1.0]}
+        )
     assert healthy.lines == [(1, "train", {"loss": 1.0}), (2, "train", {"loss": 1.0})]
-    assert lines.lines == ["tracking: not numbers, so only in metrics.jsonl: train/note, train/flag, train/none, train/list"]
+    assert lines.lines == [
+        "tracking: not numbers, so only in metrics.jsonl: train/note, train/flag, train/none, train/list"
+    ]
 
 
 def test_an_error_of_the_training_passes_and_the_trackers_hear_that_it_failed(
@@ -377,8 +452,13 @@ def test_an_error_of_the_training_passes_and_the_trackers_hear_that_it_failed(
     from toolhone.runs import tensorboard
 
     heard: list[bool] = []
-    monkeypatch.setattr(tensorboard.TensorboardTracker, "close", lambda _, failed: heard.append(failed))
-    with pytest.raises(KeyboardInterrupt), open_trackers(section(tensorboard={}), tmp_path, {}, None, print):
+    monkeypatch.setattr(
+        tensorboard.TensorboardTracker, "close", lambda _, failed: heard.append(failed)
+    )
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_trackers(section(tensorboard={}), tmp_path, {}, None, print),
+    ):
         raise KeyboardInterrupt
     with open_trackers(section(tensorboard={}), tmp_path, {}, None, print):
         pass
@@ -386,7 +466,11 @@ def test_an_error_of_the_training_passes_and_the_trackers_hear_that_it_failed(
 
 
 def test_the_services_get_the_experiment_without_addresses_and_headers_of_tools() -> None:
-    tool = {"name": "orders", "url": "http://10.0.0.1/?key=SECRET", "headers": {"Authorization": "Bearer SECRET"}}
+    tool = {
+        "name": "orders",
+        "url": "http://10.0.0.1/?key=SECRET",
+        "headers": {"Authorization": "Bearer SECRET"},
+    }
     shown = without_secrets({"seed": 1, "tools": ["calculator", tool]})
     assert shown == {"seed": 1, "tools": ["calculator", "orders"]}
 
@@ -403,7 +487,14 @@ def test_a_run_sends_every_line_of_its_metrics_to_the_trackers(tmp_path: Path) -
 SMALL = {
     "model": {"name": "pico"},
     "data": {"samples": 60},
-    "training": {"steps": 3, "batch_size": 2, "lora": None, "log_every": 1, "validate_every": 3, "validation_samples": 2},
+    "training": {
+        "steps": 3,
+        "batch_size": 2,
+        "lora": None,
+        "log_every": 1,
+        "validate_every": 3,
+        "validation_samples": 2,
+    },
     "evaluation": {"num_samples": 2, "max_new_tokens": 8},
     "tracking": {"tensorboard": {}},
 }
@@ -412,13 +503,22 @@ SMALL = {
 def test_a_training_is_tracked_from_its_first_line_to_the_final_evaluation(tmp_path: Path) -> None:
     run, _ = train(experiment(SMALL), tmp_path / "run")
     seen = curves(tmp_path / "run" / "tensorboard")
-    losses = [(line["step"], round(line["loss"], 4)) for line in run.metrics() if line["kind"] == "train"]
+    losses = [
+        (line["step"], round(line["loss"], 4)) for line in run.metrics() if line["kind"] == "train"
+    ]
     assert seen["train/loss"] == [(step, pytest.approx(loss, abs=1e-3)) for step, loss in losses]
     assert [step for step, _ in seen["validation/loss"]] == [3]
-    assert {step for name, points in seen.items() if name.startswith("evaluation/") for step, _ in points} == {3}
+    assert {
+        step
+        for name, points in seen.items()
+        if name.startswith("evaluation/")
+        for step, _ in points
+    } == {3}
 
 
-def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_fails_does_not_end_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from toolhone.runs import tensorboard
 
     def full(*_: Any) -> None:
@@ -429,10 +529,15 @@ def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, monkeypatc
     run, _ = train(experiment(SMALL), tmp_path / "run", progress=lines)
     assert [line["step"] for line in run.metrics() if line["kind"] == "train"] == [1, 2, 3]
     assert "final_checkpoint" in run.checkpoints()
-    assert any(line.startswith("tracking.tensorboard failed at step 1 and is switched off") for line in lines.lines)
+    assert any(
+        line.startswith("tracking.tensorboard failed at step 1 and is switched off")
+        for line in lines.lines
+    )
 
 
-def test_a_service_that_cannot_open_leaves_no_run_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_cannot_open_leaves_no_run_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torch.utils import tensorboard
 
     def full(*_: Any, **__: Any) -> None:

@@ -25,7 +25,7 @@ from toolhone.api import open_model as open_any
 from toolhone.backends.base import BatchStream, Sample, SamplingParams, StopReason
 from toolhone.cli.main import app as command
 from toolhone.config.experiment import experiment_of
-from toolhone.dialects.probe.certificate import Wanted, open_certified
+from toolhone.dialects.probe.certificate import FormatRequest, open_certified
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.serve.app import address_of, check_installed, listen, open_app
 from toolhone.serve.requests import read_request
@@ -40,7 +40,11 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
     },
 }
 CALL = '<tool_call>{"name":"weather","arguments":{"city":"Oslo \\u00e9"}}</tool_call>'
@@ -72,10 +76,15 @@ class Script:
         self.gate = threading.Event()
         self.gate.set()
 
-    def sample(self, prompts: Sequence[Any], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Any], params: SamplingParams, keys: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         self.batches.append(len(prompts))
         assert self.gate.wait(10)
-        return [[self._one(list(prompt), params, key)] for prompt, key in zip(prompts, keys or (), strict=True)]
+        return [
+            [self._one(list(prompt), params, key)]
+            for prompt, key in zip(prompts, keys or (), strict=True)
+        ]
 
     def _one(self, prompt: list[int], params: SamplingParams, key: int) -> Sample:
         self.asked.append(prompt)
@@ -87,7 +96,9 @@ class Script:
         said = f"{params.seed} {key}" if word == "seed" else REPLIES.get(word, "Hello.")
         ids = [*TOKENIZER.encode(said, control=True), *TOKENIZER.stop_ids(["<|im_end|>"])]
         cut = ids[: params.max_tokens]
-        return Sample(cut, [-0.5] * len(cut), StopReason.STOP if len(cut) == len(ids) else StopReason.LENGTH)
+        return Sample(
+            cut, [-0.5] * len(cut), StopReason.STOP if len(cut) == len(ids) else StopReason.LENGTH
+        )
 
     def stream(self) -> BatchStream:
         return BatchStream(self)  # type: ignore[arg-type]
@@ -104,7 +115,9 @@ class Live:
         self.url, self.port = address_of(self.sock), self.sock.getsockname()[1]
         self.app = open_app(model)
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", lifespan="on"))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True
+        )
         self.thread.start()
 
     def close(self) -> None:
@@ -112,7 +125,9 @@ class Live:
         self.thread.join(10)
         self.sock.close()
 
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    def send(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, str]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body, headers)
@@ -122,20 +137,34 @@ class Live:
             connection.close()
 
     def ask(self, body: Any) -> tuple[int, dict[str, Any]]:
-        status, text = self.send("POST", "/v1/chat/completions", json.dumps(body).encode(), **{"Content-Type": "application/json"})
+        status, text = self.send(
+            "POST",
+            "/v1/chat/completions",
+            json.dumps(body).encode(),
+            **{"Content-Type": "application/json"},
+        )
         return status, json.loads(text)
 
     def say(self, word: str, **more: Any) -> dict[str, Any]:
         """The reply to one message, a good one."""
         tools = more.pop("tools", [WEATHER])
-        status, reply = self.ask({"messages": [{"role": "user", "content": word}], "tools": tools, **more})
+        status, reply = self.ask(
+            {"messages": [{"role": "user", "content": word}], "tools": tools, **more}
+        )
         assert status == 200, reply
         return reply
 
     def streamed(self, word: str, **more: Any) -> list[dict[str, Any]]:
-        body = {"messages": [{"role": "user", "content": word}], "tools": [WEATHER], "stream": True, **more}
+        body = {
+            "messages": [{"role": "user", "content": word}],
+            "tools": [WEATHER],
+            "stream": True,
+            **more,
+        }
         headers = {"Content-Type": "application/json"}
-        status, text = self.send("POST", "/v1/chat/completions", json.dumps(body).encode(), **headers)
+        status, text = self.send(
+            "POST", "/v1/chat/completions", json.dumps(body).encode(), **headers
+        )
         events = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
         assert status == 200
         assert events[-1] == "[DONE]"
@@ -143,7 +172,7 @@ class Live:
 
 
 def scripted_model(script: Script, **evaluation: Any) -> Model:
-    dialect, certificate = open_certified(TOKENIZER, Wanted())
+    dialect, certificate = open_certified(TOKENIZER, FormatRequest())
     plan = experiment_of({"evaluation": {"max_new_tokens": 200, **evaluation}}, "the test")
     return Model("runs/mine", script, TOKENIZER, dialect, Registry([]), plan, 4000, certificate)
 
@@ -172,7 +201,9 @@ def joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for call in delta.get("tool_calls", []):
                 calls = message.setdefault("tool_calls", [])
                 if call["index"] == len(calls):
-                    calls.append({"id": call["id"], "type": call["type"], "function": dict(call["function"])})
+                    calls.append(
+                        {"id": call["id"], "type": call["type"], "function": dict(call["function"])}
+                    )
                 else:
                     calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
             message |= {key: delta[key] for key in ("role", "toolhone") if key in delta}
@@ -182,7 +213,9 @@ def joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------------ replies
 
 
-def test_a_call_comes_back_in_openai_s_form_with_an_id_and_counted_tokens(live: Live, script: Script) -> None:
+def test_a_call_comes_back_in_openai_s_form_with_an_id_and_counted_tokens(
+    live: Live, script: Script
+) -> None:
     reply = live.say("call")
     choice = reply["choices"][0]
     (call,) = choice["message"]["tool_calls"]
@@ -195,12 +228,19 @@ def test_a_call_comes_back_in_openai_s_form_with_an_id_and_counted_tokens(live: 
     assert call["function"]["name"] == "weather"
     assert json.loads(call["function"]["arguments"]) == {"city": "Oslo é"}
     prompt, said = len(script.asked[-1]), len(TOKENIZER.encode(CALL, control=True)) + 1
-    assert reply["usage"] == {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+    assert reply["usage"] == {
+        "prompt_tokens": prompt,
+        "completion_tokens": said,
+        "total_tokens": prompt + said,
+    }
 
 
 def test_parallel_calls_have_different_ids_and_text_beside_calls_is_kept(live: Live) -> None:
     calls = live.say("two")["choices"][0]["message"]["tool_calls"]
-    assert [json.loads(call["function"]["arguments"])["city"] for call in calls] == ["Oslo é", "Rome"]
+    assert [json.loads(call["function"]["arguments"])["city"] for call in calls] == [
+        "Oslo é",
+        "Rome",
+    ]
     assert len({call["id"] for call in calls}) == 2
     both = live.say("both")["choices"][0]["message"]
     assert both["content"].strip() == "Let me see."
@@ -224,13 +264,18 @@ def test_a_malformed_call_comes_back_whole_as_text_with_its_problem(live: Live) 
 
 
 def test_calls_that_do_not_fit_their_tool_are_given_with_a_sentence(live: Live) -> None:
-    wrong, unknown = live.say("wrong")["choices"][0]["message"], live.say("unknown")["choices"][0]["message"]
+    wrong, unknown = (
+        live.say("wrong")["choices"][0]["message"],
+        live.say("unknown")["choices"][0]["message"],
+    )
     assert wrong["toolhone"]["calls"] == ["weather: city: 3 is not of type 'string'"]
     assert unknown["toolhone"]["calls"] == ["climate: no tool of this name was on offer"]
     assert len(wrong["tool_calls"]) == len(unknown["tool_calls"]) == 1
 
 
-def test_with_tool_choice_none_no_tool_is_shown_and_a_call_is_text(live: Live, script: Script) -> None:
+def test_with_tool_choice_none_no_tool_is_shown_and_a_call_is_text(
+    live: Live, script: Script
+) -> None:
     choice = live.say("call", tool_choice="none")["choices"][0]
     assert "weather: The weather." not in TOKENIZER.decode(script.asked[-1])
     assert choice["message"]["content"] == CALL
@@ -254,7 +299,9 @@ def test_the_pieces_of_a_stream_make_the_reply_that_comes_whole(live: Live, word
         for call in calls:
             assert call.pop("id").startswith("call_")
     assert message == expected
-    assert [c["finish_reason"] for e in events for c in e["choices"]][-1] == whole["choices"][0]["finish_reason"]
+    assert [c["finish_reason"] for e in events for c in e["choices"]][-1] == whole["choices"][0][
+        "finish_reason"
+    ]
     assert events[-1]["usage"] == whole["usage"]
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
     assert len({event["id"] for event in events}) == 1
@@ -282,8 +329,14 @@ def test_a_whole_exchange_with_results_is_shown_to_the_model(live: Live, script:
     assert '"city":"Oslo' in shown
 
 
-def test_text_of_messages_and_tools_never_becomes_a_control_token(live: Live, script: Script) -> None:
-    marks = {index: text for text in TOKENIZER.control_texts if (index := TOKENIZER.control_id(text)) is not None}
+def test_text_of_messages_and_tools_never_becomes_a_control_token(
+    live: Live, script: Script
+) -> None:
+    marks = {
+        index: text
+        for text in TOKENIZER.control_texts
+        if (index := TOKENIZER.control_id(text)) is not None
+    }
 
     def control(text: str) -> list[int]:
         tool = {**WEATHER, "function": {**WEATHER["function"], "description": f"d {text}"}}
@@ -293,13 +346,17 @@ def test_text_of_messages_and_tools_never_becomes_a_control_token(live: Live, sc
     plain = control("harmless")
     for text in marks.values():
         assert control(text) == plain, text
-        assert TOKENIZER.decode(script.asked[-1]).count(text) > [marks[index] for index in plain].count(text)
+        assert TOKENIZER.decode(script.asked[-1]).count(text) > [
+            marks[index] for index in plain
+        ].count(text)
 
 
 # ----------------------------------------------------------------------------------------------------------------- sampling
 
 
-def test_what_a_request_says_of_sampling_reaches_the_sampler_and_the_run_says_the_rest(live: Live, script: Script) -> None:
+def test_what_a_request_says_of_sampling_reaches_the_sampler_and_the_run_says_the_rest(
+    live: Live, script: Script
+) -> None:
     live.say("text", temperature=0.7, top_p=0.9, seed=5, max_tokens=11)
     asked = script.params[-1]
     assert (asked.temperature, asked.top_p, asked.seed, asked.max_tokens) == (0.7, 0.9, 5, 11)
@@ -307,7 +364,9 @@ def test_what_a_request_says_of_sampling_reaches_the_sampler_and_the_run_says_th
     assert (script.params[-1].temperature, script.params[-1].max_tokens) == (0.0, 200)
 
 
-def test_the_same_seed_gives_the_same_stream_whatever_came_before_and_no_seed_gives_another(live: Live) -> None:
+def test_the_same_seed_gives_the_same_stream_whatever_came_before_and_no_seed_gives_another(
+    live: Live,
+) -> None:
     def said(**more: Any) -> str:
         return str(live.say("seed", temperature=1.0, **more)["choices"][0]["message"]["content"])
 
@@ -342,7 +401,14 @@ def test_requests_with_one_seed_are_not_in_one_batch_and_other_settings_make_ano
     worker = Worker(scripted_model(mine := Script()))
     mine.gate.clear()
     body = {"messages": [{"role": "user", "content": "seed"}]}
-    more = ({}, {"temperature": 1, "seed": 3}, {"temperature": 1, "seed": 3}, {"temperature": 1}, {"temperature": 1}, {})
+    more = (
+        {},
+        {"temperature": 1, "seed": 3},
+        {"temperature": 1, "seed": 3},
+        {"temperature": 1},
+        {"temperature": 1},
+        {},
+    )
     futures = [worker.submit(read_request({**body, "max_tokens": 5}, worker.defaults))]
     while not mine.batches:
         time.sleep(0.01)
@@ -364,7 +430,12 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
             while not mine.batches:
                 time.sleep(0.01)
             leaving = HTTPConnection("127.0.0.1", server.port, timeout=20)
-            leaving.request("POST", "/v1/chat/completions", json.dumps(GOOD), {"Content-Type": "application/json"})
+            leaving.request(
+                "POST",
+                "/v1/chat/completions",
+                json.dumps(GOOD),
+                {"Content-Type": "application/json"},
+            )
             worker = server.app.state.service.worker
             while not worker._waiting.qsize():
                 time.sleep(0.01)
@@ -378,7 +449,9 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
         server.close()
 
 
-def test_a_bug_in_one_batch_is_told_to_its_client_and_the_server_goes_on(live: Live, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_in_one_batch_is_told_to_its_client_and_the_server_goes_on(
+    live: Live, capfd: pytest.CaptureFixture[str]
+) -> None:
     status, reply = live.ask({"messages": [{"role": "user", "content": "fail"}]})
     assert (status, reply["error"]["type"]) == (500, "server_error")
     assert "RuntimeError: a bug" in capfd.readouterr().err
@@ -412,21 +485,45 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "'messages'"),
     ({"messages": [{"role": "usr", "content": "x"}]}, r"messages\[0\].*did you mean 'user'"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content"),
-    ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "nothing to answer"),
+    (
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+        "nothing to answer",
+    ),
     ({"messages": [{"role": "user", "content": "half \ud800"}]}, "surrogate"),
-    ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}, {"role": "user", "content": "x"}]}, "tool_calls"),
+    (
+        {
+            "messages": [
+                {"role": "assistant", "function_call": {"name": "f"}},
+                {"role": "user", "content": "x"},
+            ]
+        },
+        "tool_calls",
+    ),
     ({"tools": {"name": "x"}}, "'tools' must be a list"),
     ({"tools": [{"type": "web_search"}]}, r"tools\[0\]"),
     ({"tools": [WEATHER, WEATHER]}, "2 times"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "strange"}}}]}, "not a JSON Schema"),
+    (
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "f", "parameters": {"type": "strange"}}}
+            ]
+        },
+        "not a JSON Schema",
+    ),
     ({"functions": [{"name": "f"}]}, "use tools"),
     ({"model": 3}, "model must be a name"),
     ({"messages": [{"role": "user", "content": "word " * 5000}]}, "context holds 4000"),
 ]
 
 
-@pytest.mark.parametrize(("change", "sentence"), BAD, ids=[f"{n}-{next(iter(change))}" for n, (change, _) in enumerate(BAD)])
-def test_a_bad_request_is_one_sentence_in_openai_s_error_form(live: Live, change: dict[str, Any], sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    BAD,
+    ids=[f"{n}-{next(iter(change))}" for n, (change, _) in enumerate(BAD)],
+)
+def test_a_bad_request_is_one_sentence_in_openai_s_error_form(
+    live: Live, change: dict[str, Any], sentence: str
+) -> None:
     import re
 
     status, reply = live.ask({**GOOD, **change})
@@ -437,8 +534,22 @@ def test_a_bad_request_is_one_sentence_in_openai_s_error_form(live: Live, change
 
 
 def test_settings_that_change_nothing_are_taken_and_null_is_as_good_as_absent(live: Live) -> None:
-    harmless = {"n": 1, "stop": None, "logprobs": False, "user": "me", "metadata": {}, "frequency_penalty": 0.0, "seed": None}
-    assert live.say("text", **harmless, response_format={"type": "text"}, parallel_tool_calls=True, model="runs/mine")
+    harmless = {
+        "n": 1,
+        "stop": None,
+        "logprobs": False,
+        "user": "me",
+        "metadata": {},
+        "frequency_penalty": 0.0,
+        "seed": None,
+    }
+    assert live.say(
+        "text",
+        **harmless,
+        response_format={"type": "text"},
+        parallel_tool_calls=True,
+        model="runs/mine",
+    )
 
 
 def test_what_is_no_request_is_refused_in_the_same_form(live: Live) -> None:
@@ -447,7 +558,11 @@ def test_what_is_no_request_is_refused_in_the_same_form(live: Live) -> None:
         (live.send("POST", path, b"{", **kind), 400, "not JSON"),
         (live.send("POST", path, b"[" * 100_000, **kind), 400, "not JSON"),
         (live.send("POST", path, b"[]", **kind), 400, "must be a JSON object"),
-        (live.send("POST", path, json.dumps(GOOD).encode(), **{"Content-Type": "text/plain"}), 400, "application/json"),
+        (
+            live.send("POST", path, json.dumps(GOOD).encode(), **{"Content-Type": "text/plain"}),
+            400,
+            "application/json",
+        ),
         (live.send("POST", path, b" " * (17 * 2**20), **kind), 400, "MiB"),
         (live.send("GET", path), 405, "Method Not Allowed"),
         (live.send("GET", "/v2"), 404, "there are GET /v1/models"),
@@ -485,18 +600,31 @@ def test_the_openai_client_talks_to_a_live_server(live: Live) -> None:
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["runs/mine"]
         messages: list[Any] = [{"role": "user", "content": "two"}]
-        reply = client.chat.completions.create(model="runs/mine", messages=messages, tools=[WEATHER], seed=1)  # type: ignore[list-item]
+        reply = client.chat.completions.create(
+            model="runs/mine", messages=messages, tools=[WEATHER], seed=1
+        )  # type: ignore[list-item]
         calls = reply.choices[0].message.tool_calls or []
         assert [json.loads(call.function.arguments)["city"] for call in calls] == ["Oslo é", "Rome"]  # type: ignore[union-attr]
-        messages += [reply.choices[0].message, *({"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in calls)]
+        messages += [
+            reply.choices[0].message,
+            *({"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in calls),
+        ]
         messages.append({"role": "user", "content": "so, text"})
-        again = client.chat.completions.create(model="runs/mine", messages=messages, tools=[WEATHER])  # type: ignore[list-item]
+        again = client.chat.completions.create(
+            model="runs/mine", messages=messages, tools=[WEATHER]
+        )  # type: ignore[list-item]
         assert again.choices[0].message.content == REPLIES["text"]
         pieces = client.chat.completions.create(
-            model="runs/mine", messages=messages, stream=True, stream_options={"include_usage": True}
+            model="runs/mine",
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
         )
         found = list(pieces)
-        assert "".join(piece.choices[0].delta.content or "" for piece in found if piece.choices) == REPLIES["text"]
+        assert (
+            "".join(piece.choices[0].delta.content or "" for piece in found if piece.choices)
+            == REPLIES["text"]
+        )
         assert found[-1].usage is not None
         with pytest.raises(openai.BadRequestError, match="n=2 is not supported"):
             client.chat.completions.create(model="runs/mine", messages=messages, n=2)
@@ -506,15 +634,22 @@ def test_the_openai_client_talks_to_a_live_server(live: Live) -> None:
 
 def test_constrained_replies_of_an_untrained_model_never_break_a_call() -> None:
     pytest.importorskip("llguidance")
-    server = Live(open_any("pico", overrides=["evaluation.constrained=true", "evaluation.max_new_tokens=60"]))
+    server = Live(
+        open_any("pico", overrides=["evaluation.constrained=true", "evaluation.max_new_tokens=60"])
+    )
     try:
         for seed in range(3):
-            message = server.say("weather in Oslo?", temperature=1.0, seed=seed)["choices"][0]["message"]
+            message = server.say("weather in Oslo?", temperature=1.0, seed=seed)["choices"][0][
+                "message"
+            ]
             assert set(message.get("toolhone", {})) <= {"problem"}
             assert message.get("toolhone", {}).get("problem", "unclosed") == "unclosed"
         strange = {
             "type": "function",
-            "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"not": {}}}}},
+            "function": {
+                "name": "f",
+                "parameters": {"type": "object", "properties": {"a": {"not": {}}}},
+            },
         }
         status, reply = server.ask({**GOOD, "tools": [strange]})
         assert (status, "\n" in reply["error"]["message"]) == (400, False)
@@ -538,8 +673,12 @@ def test_a_real_model_gives_the_same_ids_over_http_as_in_the_program() -> None:
         server.close()
 
 
-def test_without_the_libraries_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolhone.serve.app.find_spec", lambda name: None if name == "uvicorn" else object())
+def test_without_the_libraries_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "toolhone.serve.app.find_spec", lambda name: None if name == "uvicorn" else object()
+    )
     with pytest.raises(CapabilityError, match=r"needs uvicorn.*pip install 'toolhone\[serve\]'"):
         check_installed()
     result = CliRunner().invoke(command, ["serve", "pico"])
@@ -547,20 +686,39 @@ def test_without_the_libraries_one_sentence_says_what_to_install(monkeypatch: py
 
 
 def test_an_address_that_is_taken_is_a_sentence() -> None:
-    with listen("127.0.0.1", 0) as taken, pytest.raises(RunError, match=r"cannot listen on 127\.0\.0\.1 port"):
+    with (
+        listen("127.0.0.1", 0) as taken,
+        pytest.raises(RunError, match=r"cannot listen on 127\.0\.0\.1 port"),
+    ):
         listen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_the_verb_serves_until_it_is_interrupted_and_ends_without_a_traceback(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "toolhone.cli.main", "serve", "pico", "--port", "0", "--max-new-tokens", "5"]
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=dict(os.environ))
+def test_the_verb_serves_until_it_is_interrupted_and_ends_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "toolhone.cli.main",
+        "serve",
+        "pico",
+        "--port",
+        "0",
+        "--max-new-tokens",
+        "5",
+    ]
+    running = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=dict(os.environ)
+    )
     assert running.stderr is not None
     try:
         line = next(line for line in running.stderr if " at http://" in line)
         host = line.split("http://")[1].split("/")[0]
         connection = HTTPConnection(host, timeout=20)
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}]})
-        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        connection.request(
+            "POST", "/v1/chat/completions", body, {"Content-Type": "application/json"}
+        )
         assert json.loads(connection.getresponse().read())["usage"]["completion_tokens"] <= 5
         connection.close()
         running.send_signal(signal.SIGINT)

@@ -10,7 +10,9 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
-from toolhone.doctor.row_checks import Kind
+from toolhone.doctor.row_checks import FindingKind
+from toolhone.errors import DataError
+from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.acebench import BRACKETS, Reason, Repair
 from toolhone.sources.base import Loaded
@@ -19,8 +21,6 @@ from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
 from toolhone.sources.scenarios import PLAYED
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 
 ACEBENCH = SHARED / "datasets" / "acebench"
 TIDE = {
@@ -36,27 +36,53 @@ TIDE = {
         "required": ["port"],
     },
 }
-BOAT = {"name": "Boat.rent", "description": "Rents.", "arguments": {"type": "dict", "properties": {"crew": {"type": "integer"}}}}
+BOAT = {
+    "name": "Boat.rent",
+    "description": "Rents.",
+    "arguments": {"type": "dict", "properties": {"crew": {"type": "integer"}}},
+}
 
 
-def row(identity: str, question: str = "user: When is high tide in Bergen?\n", **fields: Any) -> dict[str, Any]:
-    return {"id": identity, "question": question, "function": [TIDE, BOAT], "time": "Today is Monday.", **fields}
+def row(
+    identity: str, question: str = "user: When is high tide in Bergen?\n", **fields: Any
+) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "question": question,
+        "function": [TIDE, BOAT],
+        "time": "Today is Monday.",
+        **fields,
+    }
 
 
 def load(folder: Path, row: dict[str, Any], truth: Any) -> Loaded:
     path = write_rows(folder / "data_x.json", row)
     if truth is not None:
-        write_rows(folder / "possible_answer" / "data_x.json", {"id": row["id"], "ground_truth": truth, "mile_stone": []})
+        write_rows(
+            folder / "possible_answer" / "data_x.json",
+            {"id": row["id"], "ground_truth": truth, "mile_stone": []},
+        )
     assert formats(path) == {("acebench",)}
     return open_source(path)
 
 
-def test_a_question_becomes_a_task_with_its_call_and_the_time_as_system_text(tmp_path: Path) -> None:
-    loaded = load(tmp_path, row("normal_atom_enum_0"), {"tide_at": {"port": "Bergen", "hour": "12"}})
+def test_a_question_becomes_a_task_with_its_call_and_the_time_as_system_text(
+    tmp_path: Path,
+) -> None:
+    loaded = load(
+        tmp_path, row("normal_atom_enum_0"), {"tide_at": {"port": "Bergen", "hour": "12"}}
+    )
     (task,) = loaded.tasks
     assert (loaded.conversations, loaded.only_tasks) == ([], 1)
-    assert (task.id, task.category, task.source) == ("normal_atom_enum_0", "normal_atom_enum", "acebench")
-    assert task.messages == (Message("system", "Today is Monday."), Message("user", "When is high tide in Bergen?"))
+    assert (task.id, task.category, task.source) == (
+        "normal_atom_enum_0",
+        "normal_atom_enum",
+        "acebench",
+    )
+    assert task.messages == (
+        Message("system", "Today is Monday."),
+        Message("user", "When is high tide in Bergen?"),
+    )
     assert task.expect.calls == (ExpectedCall("tide_at", {"port": "Bergen", "hour": 12}),)
     assert set(loaded.repaired) == {LooseRepair.ARGUMENTS, ToolRepair.TYPES, ToolRepair.TYPED}
     assert all_score(loaded.tasks)
@@ -64,50 +90,85 @@ def test_a_question_becomes_a_task_with_its_call_and_the_time_as_system_text(tmp
 
 def test_a_schema_under_arguments_is_the_tools_schema(tmp_path: Path) -> None:
     loaded = load(tmp_path, row("normal_atom_enum_0"), {"Boat.rent": {"crew": 2}})
-    assert loaded.tasks[0].tools[1].parameters == {"type": "object", "properties": {"crew": {"type": "integer"}}}
+    assert loaded.tasks[0].tools[1].parameters == {
+        "type": "object",
+        "properties": {"crew": {"type": "integer"}},
+    }
 
 
 def test_a_number_behind_the_name_means_the_same_tool_again(tmp_path: Path) -> None:
     truth = {"tide_at_1": {"port": "Bergen"}, "tide_at_2": {"port": "Oslo"}}
     loaded = load(tmp_path, row("normal_single_turn_parallel_function_3"), truth)
-    assert is_right(loaded.tasks[0], ToolCall("tide_at", {"port": "Oslo"}), ToolCall("tide_at", {"port": "Bergen"}))
+    assert is_right(
+        loaded.tasks[0],
+        ToolCall("tide_at", {"port": "Oslo"}),
+        ToolCall("tide_at", {"port": "Bergen"}),
+    )
 
 
 def test_a_tool_that_really_ends_in_a_number_keeps_its_name(tmp_path: Path) -> None:
     tools = [TIDE, {**TIDE, "name": "tide_at_2"}]
-    loaded = load(tmp_path, row("normal_similar_api_1", function=tools), {"tide_at_2": {"port": "Oslo"}})
+    loaded = load(
+        tmp_path, row("normal_similar_api_1", function=tools), {"tide_at_2": {"port": "Oslo"}}
+    )
     assert loaded.tasks[0].expect.calls == (ExpectedCall("tide_at_2", {"port": "Oslo"}),)
 
 
-@pytest.mark.parametrize("kind", ["special_incomplete", "special_error_param", "special_irrelevant"])
-def test_a_question_back_or_a_refusal_is_no_call_and_needs_no_answer(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["special_incomplete", "special_error_param", "special_irrelevant"]
+)
+def test_a_question_back_or_a_refusal_is_no_call_and_needs_no_answer(
+    tmp_path: Path, kind: str
+) -> None:
     loaded = load(tmp_path, row(f"{kind}_7"), None)
     assert (loaded.tasks[0].expect, loaded.tasks[0].category) == (Expect(no_call=True), kind)
 
 
-def test_calls_of_the_dialogue_are_read_and_what_is_said_next_is_their_result(tmp_path: Path) -> None:
+def test_calls_of_the_dialogue_are_read_and_what_is_said_next_is_their_result(
+    tmp_path: Path,
+) -> None:
     said = (
         "user: When is high tide?\nsystem: In which port?\nuser: Bergen.\nAnd say why.\n"
         'system: [tide_at(port="Bergen", marks=["high", "it\'s"])]\nsystem: At 12.\nuser: And in Oslo?\n'
     )
-    loaded = load(tmp_path, row("normal_multi_turn_user_switch_0_1", said, time=""), {"tide_at": {"port": "Oslo"}})
+    loaded = load(
+        tmp_path,
+        row("normal_multi_turn_user_switch_0_1", said, time=""),
+        {"tide_at": {"port": "Oslo"}},
+    )
     user, ask, both, called, result, reply, last = loaded.tasks[0].messages
-    assert (user.role, ask, both.content) == ("user", Message("assistant", "In which port?"), "Bergen.\nAnd say why.")
-    assert called.tool_calls == (ToolCall("tide_at", {"port": "Bergen", "marks": ["high", "it's"]}),)
-    assert (result.role, result.content, result.tool_call_id) == ("tool", "At 12.", called.tool_calls[0].id)
+    assert (user.role, ask, both.content) == (
+        "user",
+        Message("assistant", "In which port?"),
+        "Bergen.\nAnd say why.",
+    )
+    assert called.tool_calls == (
+        ToolCall("tide_at", {"port": "Bergen", "marks": ["high", "it's"]}),
+    )
+    assert (result.role, result.content, result.tool_call_id) == (
+        "tool",
+        "At 12.",
+        called.tool_calls[0].id,
+    )
     assert (reply, last) == (Message("assistant", "At 12."), Message("user", "And in Oslo?"))
     assert loaded.repaired[Repair.RESULT] == 1
 
 
 def test_calls_that_cannot_be_read_stay_text_and_are_noted(tmp_path: Path) -> None:
     said = "user: Hm?\nsystem: [tide_at(port=Bergen)]\nsystem: At 12.\nuser: And in Oslo?"
-    loaded = load(tmp_path, row("normal_similar_api_2", said, time=""), {"tide_at": {"port": "Oslo"}})
+    loaded = load(
+        tmp_path, row("normal_similar_api_2", said, time=""), {"tide_at": {"port": "Oslo"}}
+    )
     assert loaded.tasks[0].messages[1] == Message("assistant", "[tide_at(port=Bergen)]")
     assert loaded.noted == {BRACKETS: 1}
 
 
 def test_the_profile_is_told(tmp_path: Path) -> None:
-    loaded = load(tmp_path, row("normal_preference_1", time=None, profile="{'Port': 'Oslo'}"), {"tide_at": {"port": "Oslo"}})
+    loaded = load(
+        tmp_path,
+        row("normal_preference_1", time=None, profile="{'Port': 'Oslo'}"),
+        {"tide_at": {"port": "Oslo"}},
+    )
     assert loaded.tasks[0].messages[0] == Message("system", "The user's profile: {'Port': 'Oslo'}")
 
 
@@ -143,7 +204,9 @@ def test_an_agents_task_expects_the_final_state(tmp_path: Path) -> None:
 
 
 def test_what_a_played_user_is_told_is_counted_as_the_request(tmp_path: Path) -> None:
-    loaded = load(tmp_path, row("agent_multi_turn_2", "You are Ann.", initial_config={}), [{"Harbour": {}}])
+    loaded = load(
+        tmp_path, row("agent_multi_turn_2", "You are Ann.", initial_config={}), [{"Harbour": {}}]
+    )
     assert loaded.tasks[0].messages[-1] == Message("user", "You are Ann.")
     assert loaded.repaired[PLAYED] == 1
 
@@ -154,13 +217,19 @@ def test_what_a_played_user_is_told_is_counted_as_the_request(tmp_path: Path) ->
         ({"question": "When is high tide?"}, {"tide_at": {"port": "A"}}, Reason.BAD_QUESTION),
         ({"question": "user: Hm?\nsystem: Yes?"}, {"tide_at": {"port": "A"}}, Reason.BAD_QUESTION),
         ({"function": ["tide_at"]}, {"tide_at": {"port": "A"}}, ToolReason.BAD_TOOLS),
-        ({"function": [TIDE, {**TIDE, "description": "Other."}]}, {"tide_at": {"port": "A"}}, Kind.TOOL_TWICE),
-        ({}, {"ebb_at": {"port": "A"}}, Kind.UNKNOWN_TOOL),
+        (
+            {"function": [TIDE, {**TIDE, "description": "Other."}]},
+            {"tide_at": {"port": "A"}},
+            FindingKind.TOOL_TWICE,
+        ),
+        ({}, {"ebb_at": {"port": "A"}}, FindingKind.UNKNOWN_TOOL),
         ({}, "tide_at", ToolReason.BAD_ANSWER),
         ({}, [], ToolReason.BAD_ANSWER),
     ],
 )
-def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, fields: Any, truth: Any, reason: str) -> None:
+def test_rows_that_cannot_be_used_are_counted(
+    tmp_path: Path, fields: Any, truth: Any, reason: str
+) -> None:
     assert load(tmp_path, row("normal_atom_list_1", **fields), truth).skipped == {reason: 1}
 
 
@@ -173,7 +242,10 @@ def test_a_question_without_its_answer_is_counted_and_a_missing_file_stops(tmp_p
     path = write_rows(tmp_path / "data_y.json", row("normal_atom_list_1"))
     with pytest.raises(DataError, match=r"wanted them in .*possible_answer/data_y.json"):
         open_source(path)
-    write_rows(tmp_path / "possible_answer" / "data_y.json", {"id": "normal_atom_list_2", "ground_truth": {}})
+    write_rows(
+        tmp_path / "possible_answer" / "data_y.json",
+        {"id": "normal_atom_list_2", "ground_truth": {}},
+    )
     assert open_source(path).skipped == {NO_ANSWER: 1}
 
 
@@ -193,12 +265,16 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
             loaded = open_source(path)
             read, kept = counts.get(folder, (0, 0))
             counts[folder] = (read + loaded.read, kept + loaded.only_tasks)
-            skipped, repaired, noted = skipped + loaded.skipped, repaired + loaded.repaired, noted + loaded.noted
+            skipped, repaired, noted = (
+                skipped + loaded.skipped,
+                repaired + loaded.repaired,
+                noted + loaded.noted,
+            )
             assert loaded.conversations == []
             assert all_score(loaded.tasks), path
             tasks |= {(folder, task.id): task for task in loaded.tasks}
     assert counts == {"data_en": (569, 569), "data_zh": (191, 190)}
-    assert skipped == {Kind.TOOL_TWICE: 1}
+    assert skipped == {FindingKind.TOOL_TWICE: 1}
     assert noted == {MISFIT: 6}
     assert repaired == {
         LooseRepair.ARGUMENTS: 164,

@@ -11,10 +11,10 @@ import pytest
 
 from conftest import SHARED
 from toolhone.doctor.row_checks import check
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
-from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
-from toolhone.sources.call_repair import Repair, mended
 from toolhone.schema import ExpectedCall, Tool, ToolCall
+from toolhone.sources import SOURCES, Loaded, format_of, open_source
+from toolhone.sources.call_repair import Repair, mended
+from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
 
 DATASETS = SHARED / "datasets"
 
@@ -24,13 +24,22 @@ def save(path: Path, *rows: Any) -> Path:
     return path
 
 
-def row(call: str, code: str = "###Instruction: I want a cat finder.\n###Output: <<<domain>>>: x", provider: str = "Hub") -> Any:
+def row(
+    call: str,
+    code: str = "###Instruction: I want a cat finder.\n###Output: <<<domain>>>: x",
+    provider: str = "Hub",
+) -> Any:
     return {"code": code, "api_call": call, "provider": provider, "api_data": {}}
 
 
 def question(answer: str, **schemas: Any) -> Any:
     parameters = {"type": "object", "properties": schemas, "required": []}
-    function = {"name": "Cat Finder", "api_call": "cat.find", "description": "Finds cats.", "parameters": parameters}
+    function = {
+        "name": "Cat Finder",
+        "api_call": "cat.find",
+        "description": "Finds cats.",
+        "parameters": parameters,
+    }
     return {"question": "Where is my cat?", "function": function, "model_answer": answer}
 
 
@@ -44,18 +53,28 @@ def counts(loaded: Loaded) -> tuple[int, int, int, Counter[str], Counter[str]]:
 def test_code_is_read_as_calls_with_literals_and_keeps_what_is_no_literal_as_text() -> None:
     written, repairs = read_code("hub.load('a/b', trainable=use_it, size=[1, 2], **{'k': None})")
     (call,) = written
-    assert call.call(["handle"]) == ToolCall("hub.load", {"handle": "a/b", "trainable": "use_it", "size": [1, 2], "k": None})
+    assert call.call(["handle"]) == ToolCall(
+        "hub.load", {"handle": "a/b", "trainable": "use_it", "size": [1, 2], "k": None}
+    )
     assert repairs == {CodeRepair.CODE}
 
 
 def test_code_inside_an_argument_ends_where_its_own_brackets_and_strings_end() -> None:
     written, _ = read_code("f(m=G.load('a), (b', n=[1]), t=torch.float16, w=-x)")
-    assert written[0].call().arguments == {"m": "G.load('a), (b', n=[1])", "t": "torch.float16", "w": "-x"}
+    assert written[0].call().arguments == {
+        "m": "G.load('a), (b', n=[1])",
+        "t": "torch.float16",
+        "w": "-x",
+    }
 
 
 def test_a_value_without_a_name_takes_the_name_of_its_place_unless_that_is_given() -> None:
     written, repairs = read_code("load(repo='a', 'second', model='third')")
-    assert written[0].call(["repo", "model"]).arguments == {"value_2": "second", "repo": "a", "model": "third"}
+    assert written[0].call(["repo", "model"]).arguments == {
+        "value_2": "second",
+        "repo": "a",
+        "model": "third",
+    }
     assert repairs == {CodeRepair.PLACE}
     assert read_code("f(1, 2)")[0][0].call(["x"]).arguments == {"x": 1, "value_2": 2}
     assert read_code("f(1, 2)")[1] == set()
@@ -67,7 +86,19 @@ def test_several_calls_and_text_behind_them_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "load-it --repo=a", "f(", "f(a=1", "f(a=, b=1)", "f(a=1, a=2)", "f(**x)", "f('a' 'b", "[1]", "f(,)"]
+    "text",
+    [
+        "",
+        "load-it --repo=a",
+        "f(",
+        "f(a=1",
+        "f(a=, b=1)",
+        "f(a=1, a=2)",
+        "f(**x)",
+        "f('a' 'b",
+        "[1]",
+        "f(,)",
+    ],
 )
 def test_what_is_no_call_is_refused(text: str) -> None:
     with pytest.raises(NoCode):
@@ -80,7 +111,14 @@ def test_long_code_with_open_quotes_is_read_in_linear_time() -> None:
 
 
 def test_a_name_in_another_spelling_and_a_single_value_for_a_list_are_mended() -> None:
-    tool = Tool("f", "", {"type": "object", "properties": {"sort_by": {"type": "string"}, "tags": {"type": "array"}}})
+    tool = Tool(
+        "f",
+        "",
+        {
+            "type": "object",
+            "properties": {"sort_by": {"type": "string"}, "tags": {"type": "array"}},
+        },
+    )
     call, repairs = mended(ToolCall("f", {"sortBy": "x", "tags": "a"}), [tool])
     assert call.arguments == {"sort_by": "x", "tags": ["a"]}
     assert repairs == {Repair.SPELLING, Repair.LIST}
@@ -94,21 +132,40 @@ def test_a_name_in_another_spelling_and_a_single_value_for_a_list_are_mended() -
 
 
 def test_a_wish_of_either_style_becomes_a_conversation_and_a_task(tmp_path: Path) -> None:
-    first = "{'Instruction': Find my cat's face., 'Output': {'domain': 'x', 'api_call': \"load('a')\"}}"
+    first = (
+        "{'Instruction': Find my cat's face., 'Output': {'domain': 'x', 'api_call': \"load('a')\"}}"
+    )
     second = "### Instruction: Find a dog.\n### Output: <<<domain>>>: x"
-    path = save(tmp_path / "a.json", row("hub.load('cat/1')", first), row("hub.load('dog/1', trainable=True)", second))
+    path = save(
+        tmp_path / "a.json",
+        row("hub.load('cat/1')", first),
+        row("hub.load('dog/1', trainable=True)", second),
+    )
     loaded = open_source(path)
     assert format_of(path) == "apibench"
-    assert [talk.messages[0].content for talk in loaded.conversations] == ["Find my cat's face.", "Find a dog."]
-    assert loaded.conversations[1].messages[1].tool_calls == (ToolCall("hub.load", {"handle": "dog/1", "trainable": True}),)
+    assert [talk.messages[0].content for talk in loaded.conversations] == [
+        "Find my cat's face.",
+        "Find a dog.",
+    ]
+    assert loaded.conversations[1].messages[1].tool_calls == (
+        ToolCall("hub.load", {"handle": "dog/1", "trainable": True}),
+    )
     assert loaded.tasks[0].expect.calls == (ExpectedCall("hub.load", {"handle": "cat/1"}),)
     assert check(loaded.conversations, loaded.places).findings == []
 
 
 def test_the_parameters_of_a_function_are_those_of_all_its_calls(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.json", row("hub.load('a')"), row("hub.load('b', flag=True)"), row("hub.load('c', flag='x')"))
+    path = save(
+        tmp_path / "a.json",
+        row("hub.load('a')"),
+        row("hub.load('b', flag=True)"),
+        row("hub.load('c', flag='x')"),
+    )
     (tool,) = open_source(path).conversations[0].tools
-    assert tool.parameters["properties"] == {"handle": {"type": "string"}, "flag": {"type": ["boolean", "string"]}}
+    assert tool.parameters["properties"] == {
+        "handle": {"type": "string"},
+        "flag": {"type": ["boolean", "string"]},
+    }
     assert tool.parameters["required"] == ["handle"]
     assert tool.description == "A Python function of Hub."
 
@@ -117,14 +174,26 @@ def test_a_wish_may_stand_without_an_output_and_with_its_input(tmp_path: Path) -
     alone = row("f('a')", "###Instruction: Find a cat.")
     given = row("f('a')", "###Instruction: Translate this.\n###Input: Bonjour\n###Output: x")
     said = row("f('a')", '###Instruction: Translate "Bonjour".\n###Input: "Bonjour"\n###Output: x')
-    told = [talk.messages[0].content for talk in open_source(save(tmp_path / "a.json", alone, given, said)).conversations]
+    told = [
+        talk.messages[0].content
+        for talk in open_source(save(tmp_path / "a.json", alone, given, said)).conversations
+    ]
     assert told == ["Find a cat.", "Translate this.\nBonjour", 'Translate "Bonjour".']
 
 
 def test_rows_without_a_call_or_a_wish_are_counted_by_reason(tmp_path: Path) -> None:
     broken = {**row("x"), "api_call": 3}
-    loaded = open_source(save(tmp_path / "a.json", row("f('a')"), row("load-it --x"), row("f(1)", "Output: x"), broken), "apibench")
-    assert loaded.skipped == {"a target that is no Python call": 1, "a row without an instruction": 1, "not an APIBench row": 1}
+    loaded = open_source(
+        save(
+            tmp_path / "a.json", row("f('a')"), row("load-it --x"), row("f(1)", "Output: x"), broken
+        ),
+        "apibench",
+    )
+    assert loaded.skipped == {
+        "a target that is no Python call": 1,
+        "a row without an instruction": 1,
+        "not an APIBench row": 1,
+    }
     assert (loaded.read, len(loaded.conversations), len(loaded.refused)) == (4, 1, 3)
 
 
@@ -132,22 +201,38 @@ def test_rows_without_a_call_or_a_wish_are_counted_by_reason(tmp_path: Path) -> 
 
 
 def test_an_openfunctions_row_gives_a_task_under_the_name_that_is_called(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.json", question("cat.find(name='Tom', days=2)", name={"type": "string"}, days={"type": "integer"}))
+    path = save(
+        tmp_path / "a.json",
+        question("cat.find(name='Tom', days=2)", name={"type": "string"}, days={"type": "integer"}),
+    )
     loaded = open_source(path)
     assert (format_of(path), loaded.conversations, loaded.only_tasks) == ("openfunctions", [], 1)
     assert SOURCES["openfunctions"].ABOUT.only_tasks
     (task,) = loaded.tasks
     assert task.expect.calls == (ExpectedCall("cat.find", {"name": "Tom", "days": 2}),)
-    assert (task.tools[0].name, task.tools[0].description) == ("cat.find", "Cat Finder: Finds cats.")
+    assert (task.tools[0].name, task.tools[0].description) == (
+        "cat.find",
+        "Cat Finder: Finds cats.",
+    )
 
 
 def test_an_openfunctions_answer_is_mended_where_one_thing_can_be_meant(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.json", question("cat.find('Tom', tags='red')", name={"type": "string"}, tags={"type": "array"}))
+    path = save(
+        tmp_path / "a.json",
+        question("cat.find('Tom', tags='red')", name={"type": "string"}, tags={"type": "array"}),
+    )
     loaded = open_source(path)
-    assert loaded.tasks[0].expect.calls == (ExpectedCall("cat.find", {"name": "Tom", "tags": ["red"]}),)
+    assert loaded.tasks[0].expect.calls == (
+        ExpectedCall("cat.find", {"name": "Tom", "tags": ["red"]}),
+    )
     assert loaded.repaired == {Repair.LIST: 1}
-    word = open_source(save(tmp_path / "b.json", question("cat.find(name=Tom)", name={"type": "string"})))
-    assert (word.tasks[0].expect.calls, word.repaired) == ((ExpectedCall("cat.find", {"name": "Tom"}),), {CodeRepair.CODE: 1})
+    word = open_source(
+        save(tmp_path / "b.json", question("cat.find(name=Tom)", name={"type": "string"}))
+    )
+    assert (word.tasks[0].expect.calls, word.repaired) == (
+        (ExpectedCall("cat.find", {"name": "Tom"}),),
+        {CodeRepair.CODE: 1},
+    )
 
 
 def test_openfunctions_rows_that_contradict_themselves_are_counted(tmp_path: Path) -> None:
@@ -179,13 +264,33 @@ def test_each_fixture_is_of_one_format_only() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not (DATASETS / "apibench").is_dir(), reason="the APIBench samples are not here")
+@pytest.mark.skipif(
+    not (DATASETS / "apibench").is_dir(), reason="the APIBench samples are not here"
+)
 def test_the_apibench_samples_are_read_and_counted() -> None:
     place, code = CodeRepair.PLACE, CodeRepair.CODE
     folder = DATASETS / "apibench"
-    assert counts(open_source(folder / "torchhub_train.json.gz")) == (837, 837, 837, Counter({place: 63, code: 19}), Counter())
-    assert counts(open_source(folder / "torchhub_eval.json.gz")) == (100, 100, 100, Counter({place: 7}), Counter())
-    assert counts(open_source(folder / "tensorflow_eval.json.gz")) == (250, 250, 250, Counter({code: 5}), Counter())
+    assert counts(open_source(folder / "torchhub_train.json.gz")) == (
+        837,
+        837,
+        837,
+        Counter({place: 63, code: 19}),
+        Counter(),
+    )
+    assert counts(open_source(folder / "torchhub_eval.json.gz")) == (
+        100,
+        100,
+        100,
+        Counter({place: 7}),
+        Counter(),
+    )
+    assert counts(open_source(folder / "tensorflow_eval.json.gz")) == (
+        250,
+        250,
+        250,
+        Counter({code: 5}),
+        Counter(),
+    )
     hub = open_source(folder / "huggingface_eval.json.gz")
     assert counts(hub) == (
         250,
@@ -196,7 +301,9 @@ def test_the_apibench_samples_are_read_and_counted() -> None:
     )
     assert check(hub.conversations, hub.places).findings == []
     calls = {task.id: task.expect.calls for task in hub.tasks}
-    first = ExpectedCall("AutoModel.from_pretrained", {"pretrained_model_name_or_path": "rasa/LaBSE"})
+    first = ExpectedCall(
+        "AutoModel.from_pretrained", {"pretrained_model_name_or_path": "rasa/LaBSE"}
+    )
     assert calls["huggingface_eval-1#1"] == (first,)
     assert [call.name for call in calls["huggingface_eval-91#1"] or ()] == [
         "TapasForQuestionAnswering.from_pretrained",
@@ -205,11 +312,18 @@ def test_the_apibench_samples_are_read_and_counted() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not (DATASETS / "apibench").is_dir(), reason="the APIBench samples are not here")
+@pytest.mark.skipif(
+    not (DATASETS / "apibench").is_dir(), reason="the APIBench samples are not here"
+)
 def test_the_openfunctions_sample_is_read_and_counted() -> None:
     loaded = open_source(DATASETS / "apibench" / "gorilla_openfunctions_v1_test.json")
-    repaired, skipped = Counter({Repair.LIST: 1, CodeRepair.CODE: 1}), Counter({"arguments that break the tool's schema": 1})
+    repaired, skipped = (
+        Counter({Repair.LIST: 1, CodeRepair.CODE: 1}),
+        Counter({"arguments that break the tool's schema": 1}),
+    )
     assert counts(loaded) == (112, 111, 111, repaired, skipped)
     assert loaded.tasks[0].expect.calls == (
-        ExpectedCall("coffee_shop.find_nearby", {"location": "San Francisco", "amenities": ["Wi-Fi"]}),
+        ExpectedCall(
+            "coffee_shop.find_nearby", {"location": "San Francisco", "amenities": ["Wi-Fi"]}
+        ),
     )

@@ -10,7 +10,9 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
-from toolhone.doctor.row_checks import Kind
+from toolhone.doctor.row_checks import FindingKind
+from toolhone.errors import DataError
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.bfcl import EMPTY_MEMORY, LONG_CONTEXT, Reason, Repair
@@ -20,8 +22,6 @@ from toolhone.sources.loose_tools import Repair as LooseRepair
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 
 BFCL = SHARED / "datasets" / "bfcl_v4"
 NAMED = "a tool whose types are named as JSON Schema names none"
@@ -34,7 +34,10 @@ PAINT = {
             "litres": {"type": "float", "description": "How much."},
             "colour": {"type": "string"},
             "coats": {"type": "integer", "default": None},
-            "mix": {"type": "dict", "properties": {"red": {"type": "integer"}, "blue": {"type": "integer"}}},
+            "mix": {
+                "type": "dict",
+                "properties": {"red": {"type": "integer"}, "blue": {"type": "integer"}},
+            },
             "rooms": {"type": "array", "items": {"type": "dict"}},
             "spot": {"type": "tuple", "items": {"type": "any"}},
         },
@@ -61,7 +64,10 @@ TOOL = Tool.of(
 
 
 def question(identity: str, *turns: str, **fields: Any) -> dict[str, Any]:
-    said = [[{"role": "user", "content": turn}] if turn else [] for turn in turns or ("Mix me some paint.",)]
+    said = [
+        [{"role": "user", "content": turn}] if turn else []
+        for turn in turns or ("Mix me some paint.",)
+    ]
     return {"id": identity, "question": said, "function": [PAINT], **fields}
 
 
@@ -69,7 +75,9 @@ def answer(identity: str, *calls: Any) -> dict[str, Any]:
     return {"id": identity, "ground_truth": list(calls)}
 
 
-def load(folder: Path, rows: list[Any], answers: list[Any], name: str = "BFCL_v4_set.json") -> Loaded:
+def load(
+    folder: Path, rows: list[Any], answers: list[Any], name: str = "BFCL_v4_set.json"
+) -> Loaded:
     path = write_rows(folder / name, *rows)
     if answers:
         write_rows(folder / "possible_answer" / name, *answers)
@@ -112,15 +120,21 @@ def test_types_under_other_names_become_json_schema(tmp_path: Path) -> None:
 
 def test_several_calls_are_right_in_any_order_and_need_their_number(tmp_path: Path) -> None:
     calls = [{"shop.paint": {"litres": [amount], "colour": ["red"]}} for amount in (1, 2)]
-    loaded = load(tmp_path, [question("live_parallel_1-0-1")], [answer("live_parallel_1-0-1", *calls)])
-    first, second = (ToolCall("shop.paint", {"litres": amount, "colour": "red"}) for amount in (1, 2))
+    loaded = load(
+        tmp_path, [question("live_parallel_1-0-1")], [answer("live_parallel_1-0-1", *calls)]
+    )
+    first, second = (
+        ToolCall("shop.paint", {"litres": amount, "colour": "red"}) for amount in (1, 2)
+    )
     assert loaded.tasks[0].category == "live_parallel"
     assert is_right(loaded.tasks[0], second, first)
     assert not is_right(loaded.tasks[0], first)
 
 
 def test_irrelevance_expects_no_call_and_needs_no_answers(tmp_path: Path) -> None:
-    loaded = load(tmp_path, [question("irrelevance_4"), question("live_irrelevance_0-0-0", function=[])], [])
+    loaded = load(
+        tmp_path, [question("irrelevance_4"), question("live_irrelevance_0-0-0", function=[])], []
+    )
     assert [task.expect for task in loaded.tasks] == [Expect(no_call=True)] * 2
     assert loaded.tasks[1].tools == ()
 
@@ -134,14 +148,26 @@ def test_relevance_wants_one_call_no_matter_which(tmp_path: Path) -> None:
     assert not is_right(task)
 
 
-def test_a_question_about_a_memory_is_a_task_for_each_kind_of_memory_judged_by_its_answer(tmp_path: Path) -> None:
+def test_a_question_about_a_memory_is_a_task_for_each_kind_of_memory_judged_by_its_answer(
+    tmp_path: Path,
+) -> None:
     for kind in ("kv", "rec_sum", "vector"):
-        write_rows(tmp_path / "multi_turn_func_doc" / f"memory_{kind}.json", {**SEND, "name": f"look_{kind}"})
+        write_rows(
+            tmp_path / "multi_turn_func_doc" / f"memory_{kind}.json",
+            {**SEND, "name": f"look_{kind}"},
+        )
     about = {"involved_classes": ["MemoryAPI"], "scenario": "customer"}
-    loaded = load(tmp_path, [question("memory_1-customer-1", **about)], [answer("memory_1-customer-1", "35", "thirty five", "35")])
+    loaded = load(
+        tmp_path,
+        [question("memory_1-customer-1", **about)],
+        [answer("memory_1-customer-1", "35", "thirty five", "35")],
+    )
     assert (loaded.read, loaded.only_tasks, loaded.noted) == (1, 1, {EMPTY_MEMORY: 1})
-    assert [(task.id, task.category, [tool.name for tool in task.tools]) for task in loaded.tasks] == [
-        (f"memory_{kind}_1-customer-1", f"memory_{kind}", [f"look_{kind}"]) for kind in ("kv", "rec_sum", "vector")
+    assert [
+        (task.id, task.category, [tool.name for tool in task.tools]) for task in loaded.tasks
+    ] == [
+        (f"memory_{kind}_1-customer-1", f"memory_{kind}", [f"look_{kind}"])
+        for kind in ("kv", "rec_sum", "vector")
     ]
     assert {task.expect.answer for task in loaded.tasks} == {"35"}
     assert loaded.tasks[0].expect.alternatives == (Expect(answer="thirty five"),)
@@ -149,12 +175,18 @@ def test_a_question_about_a_memory_is_a_task_for_each_kind_of_memory_judged_by_i
 
 
 def test_a_conversation_that_fills_a_memory_is_skipped_by_name(tmp_path: Path) -> None:
-    loaded = load(tmp_path, [question("memory_prereq_0-customer-0", involved_classes=["MemoryAPI"])], [])
+    loaded = load(
+        tmp_path, [question("memory_prereq_0-customer-0", involved_classes=["MemoryAPI"])], []
+    )
     assert loaded.skipped == {Reason.PREREQUISITE: 1}
 
 
 def test_a_value_for_which_nothing_is_right_is_skipped(tmp_path: Path) -> None:
-    loaded = load(tmp_path, [question("live_simple_1-0-0")], [answer("live_simple_1-0-0", {"shop.paint": {"litres": []}})])
+    loaded = load(
+        tmp_path,
+        [question("live_simple_1-0-0")],
+        [answer("live_simple_1-0-0", {"shop.paint": {"litres": []}})],
+    )
     assert loaded.skipped == {AnswerReason.NOTHING_RIGHT: 1}
 
 
@@ -169,7 +201,10 @@ def test_broken_rows_are_counted_by_reason(tmp_path: Path) -> None:
         question("simple_python_6"),
     ]
     answers = [
-        *(answer(f"simple_python_{number}", {"shop.paint": {"litres": [1]}}) for number in (1, 2, 3)),
+        *(
+            answer(f"simple_python_{number}", {"shop.paint": {"litres": [1]}})
+            for number in (1, 2, 3)
+        ),
         answer("simple_python_4", {"shop.paint": {"litres": 1}}),
         answer("simple_python_5", {"shop.glue": {"litres": [1]}}),
     ]
@@ -180,21 +215,25 @@ def test_broken_rows_are_counted_by_reason(tmp_path: Path) -> None:
         AnswerReason.BAD_QUESTION: 2,
         ToolReason.BAD_TOOLS: 1,
         AnswerReason.BAD_ANSWER: 1,
-        Kind.UNKNOWN_TOOL: 1,
+        FindingKind.UNKNOWN_TOOL: 1,
         NO_ANSWER: 1,
     }
 
 
 def test_answers_that_are_missing_stop_with_the_place_where_they_should_be(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "BFCL_v4_set.json.gz", question("simple_python_1"))
-    with pytest.raises(DataError, match=r"the answers are not beside this file; wanted them in .*possible_answer/BFCL_v4_set.json"):
+    with pytest.raises(
+        DataError,
+        match=r"the answers are not beside this file; wanted them in .*possible_answer/BFCL_v4_set.json",
+    ):
         open_source(path)
 
 
 def test_answers_are_found_whichever_of_the_files_is_compressed(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.json", question("simple_python_1"))
     write_rows(
-        tmp_path / "possible_answer" / "a.json.gz", answer("simple_python_1", {"shop.paint": {"litres": [1], "colour": ["red"]}})
+        tmp_path / "possible_answer" / "a.json.gz",
+        answer("simple_python_1", {"shop.paint": {"litres": [1], "colour": ["red"]}}),
     )
     assert open_source(path).only_tasks == 1
 
@@ -240,7 +279,10 @@ def test_a_right_answer_that_its_tool_does_not_allow_is_kept_and_noted(tmp_path:
     ],
 )
 def test_accepted_values_are_told_as_the_official_checker_takes_them(
-    choices: dict[str, Any], arguments: dict[str, Any], accept: dict[str, Any], optional: tuple[str, ...]
+    choices: dict[str, Any],
+    arguments: dict[str, Any],
+    accept: dict[str, Any],
+    optional: tuple[str, ...],
 ) -> None:
     assert accepted(choices) == ExpectedCall("paint", arguments, accept, optional)
 
@@ -253,15 +295,32 @@ def test_a_parameter_that_multiplies_out_to_too_much_is_refused_in_time() -> Non
         assert f"more than {MAX_VARIANTS}" in caught.value.detail
 
 
-CLASSES: dict[str, Any] = {"involved_classes": ["MathAPI", "MessageAPI"], "initial_config": {"MathAPI": {}}, "path": []}
+CLASSES: dict[str, Any] = {
+    "involved_classes": ["MathAPI", "MessageAPI"],
+    "initial_config": {"MathAPI": {}},
+    "path": [],
+}
 ADD = {
     "name": "add",
-    "parameters": {"type": "dict", "properties": {"a": {"type": "float"}, "b": {"type": "float"}}, "required": ["a", "b"]},
+    "parameters": {
+        "type": "dict",
+        "properties": {"a": {"type": "float"}, "b": {"type": "float"}},
+        "required": ["a", "b"],
+    },
 }
-SEND = {"name": "send", "parameters": {"type": "dict", "properties": {"text": {"type": "string"}}, "required": ["text"]}}
+SEND = {
+    "name": "send",
+    "parameters": {
+        "type": "dict",
+        "properties": {"text": {"type": "string"}},
+        "required": ["text"],
+    },
+}
 
 
-def multi_turn(folder: Path, identity: str, turns: list[str], right: list[list[str]], **fields: Any) -> Loaded:
+def multi_turn(
+    folder: Path, identity: str, turns: list[str], right: list[list[str]], **fields: Any
+) -> Loaded:
     write_rows(folder / "multi_turn_func_doc" / "math_api.json", ADD)
     write_rows(folder / "multi_turn_func_doc" / "message_api.json", SEND, {**SEND, "name": "inbox"})
     row = {**question(identity, *turns), **CLASSES, **fields}
@@ -269,7 +328,9 @@ def multi_turn(folder: Path, identity: str, turns: list[str], right: list[list[s
     return load(folder, [row], [answer(identity, *right)])
 
 
-def test_several_turns_expect_their_calls_in_order_and_a_turn_without_calls_none(tmp_path: Path) -> None:
+def test_several_turns_expect_their_calls_in_order_and_a_turn_without_calls_none(
+    tmp_path: Path,
+) -> None:
     right = [["add(1, b=2)", "send('it\\'s 3')"], []]
     loaded = multi_turn(tmp_path, "multi_turn_base_3", ["Add and tell Ann.", "And then?"], right)
     (task,) = loaded.tasks
@@ -282,14 +343,18 @@ def test_several_turns_expect_their_calls_in_order_and_a_turn_without_calls_none
 
 
 def test_excluded_functions_are_not_on_offer(tmp_path: Path) -> None:
-    loaded = multi_turn(tmp_path, "multi_turn_base_3", ["Add."], [["add(1, 2)"]], excluded_function=["inbox"])
+    loaded = multi_turn(
+        tmp_path, "multi_turn_base_3", ["Add."], [["add(1, 2)"]], excluded_function=["inbox"]
+    )
     assert [tool.name for tool in loaded.tasks[0].tools] == ["add", "send"]
 
 
 def test_a_row_is_cut_where_a_tool_is_added(tmp_path: Path) -> None:
     right = [["add(1, 2)"], [], ["send('3')"], ["add(3, 4)"]]
     turns = ["Add 1 and 2.", "Send it.", "", "Add 3 and 4."]
-    loaded = multi_turn(tmp_path, "multi_turn_miss_func_1", turns, right, missed_function={"2": ["send"]})
+    loaded = multi_turn(
+        tmp_path, "multi_turn_miss_func_1", turns, right, missed_function={"2": ["send"]}
+    )
     (task,) = loaded.tasks
     assert [tool.name for tool in task.tools] == ["add", "inbox"]
     assert len(task.turns) == 2
@@ -298,7 +363,9 @@ def test_a_row_is_cut_where_a_tool_is_added(tmp_path: Path) -> None:
 
 
 def test_a_long_context_is_noted_since_its_texts_are_not_in_the_file(tmp_path: Path) -> None:
-    assert multi_turn(tmp_path, "multi_turn_long_context_1", ["Add."], [["add(1, 2)"]]).noted == {LONG_CONTEXT: 1}
+    assert multi_turn(tmp_path, "multi_turn_long_context_1", ["Add."], [["add(1, 2)"]]).noted == {
+        LONG_CONTEXT: 1
+    }
 
 
 @pytest.mark.parametrize(
@@ -308,25 +375,39 @@ def test_a_long_context_is_noted_since_its_texts_are_not_in_the_file(tmp_path: P
         ([["add(1, b=__import__('os'))"]], {}, AnswerReason.BAD_ANSWER),
         ([["add(1, 2, 3)"]], {}, ToolReason.BAD_ANSWER),
         ([["add(1, 2)"], []], {}, AnswerReason.BAD_ANSWER),
-        ([["walk(to='A')"]], {}, Kind.UNKNOWN_TOOL),
+        ([["walk(to='A')"]], {}, FindingKind.UNKNOWN_TOOL),
         ([["add(1, 2)"]], {"involved_classes": ["WarpDrive"]}, AnswerReason.BAD_ANSWER),
     ],
 )
-def test_turns_that_cannot_be_told_are_counted(tmp_path: Path, right: Any, fields: Any, reason: str) -> None:
-    assert multi_turn(tmp_path, "multi_turn_base_3", ["Add."], right, **fields).skipped == {reason: 1}
+def test_turns_that_cannot_be_told_are_counted(
+    tmp_path: Path, right: Any, fields: Any, reason: str
+) -> None:
+    assert multi_turn(tmp_path, "multi_turn_base_3", ["Add."], right, **fields).skipped == {
+        reason: 1
+    }
 
 
-def test_documents_that_are_missing_stop_with_the_place_where_they_should_be(tmp_path: Path) -> None:
+def test_documents_that_are_missing_stop_with_the_place_where_they_should_be(
+    tmp_path: Path,
+) -> None:
     path = write_rows(tmp_path / "q.json", {**question("multi_turn_base_3"), **CLASSES})
     write_rows(tmp_path / "possible_answer" / "q.json", answer("multi_turn_base_3", []))
-    with pytest.raises(DataError, match=r"the tools of these questions are not beside them; wanted them in .*math_api.json"):
+    with pytest.raises(
+        DataError,
+        match=r"the tools of these questions are not beside them; wanted them in .*math_api.json",
+    ):
         open_source(path)
 
 
 def test_a_web_search_expects_the_answer_in_the_final_text(tmp_path: Path) -> None:
     write_rows(tmp_path / "multi_turn_func_doc" / "web_search.json", SEND)
-    rows = [{**question(f"web_search_{number}"), "involved_classes": ["WebSearchAPI"]} for number in (1, 2)]
-    loaded = load(tmp_path, rows, [answer("web_search_1", "Oslo"), answer("web_search_2", "7", "seven")])
+    rows = [
+        {**question(f"web_search_{number}"), "involved_classes": ["WebSearchAPI"]}
+        for number in (1, 2)
+    ]
+    loaded = load(
+        tmp_path, rows, [answer("web_search_1", "Oslo"), answer("web_search_2", "7", "seven")]
+    )
     either = Expect(answer="7", alternatives=(Expect(answer="seven"),))
     assert [task.expect for task in loaded.tasks] == [Expect(answer="Oslo"), either]
     assert [Task.from_dict(task.to_dict()) for task in loaded.tasks] == loaded.tasks
@@ -371,12 +452,13 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
         assert (name, loaded.only_tasks, loaded.kept, loaded.noted) == (name, kept, kept, noted)
         assert all_score(loaded.tasks), name
         tasks |= {task.id: task for task in loaded.tasks}
-        skipped, repaired, read = skipped + loaded.skipped, repaired + loaded.repaired, read + loaded.read
+        skipped, repaired, read = (
+            skipped + loaded.skipped,
+            repaired + loaded.repaired,
+            read + loaded.read,
+        )
     assert read == 2217
-    assert skipped == {
-        AnswerReason.NOTHING_RIGHT: 2,
-        Kind.UNKNOWN_TOOL: 1,
-    }
+    assert skipped == {AnswerReason.NOTHING_RIGHT: 2, FindingKind.UNKNOWN_TOOL: 1}
     assert repaired[Repair.CUT] == 117
     factorial = tasks["simple_python_1"].expect.calls
     assert factorial == (ExpectedCall("math.factorial", {"number": 5}),)

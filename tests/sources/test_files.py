@@ -15,11 +15,23 @@ from typing import Any
 
 import pytest
 
-from toolhone.sources.files import read_conversations, read_jsonl, read_records, read_tasks, write_jsonl
 from toolhone.errors import DataError, RunError
+from toolhone.sources.files import (
+    read_conversations,
+    read_jsonl,
+    read_records,
+    read_tasks,
+    write_jsonl,
+)
 
-ROW: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
-TASK: dict[str, Any] = {"id": "t1", "messages": [{"role": "user", "content": "hi"}], "expect": {"no_call": True}}
+ROW: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+}
+TASK: dict[str, Any] = {
+    "id": "t1",
+    "messages": [{"role": "user", "content": "hi"}],
+    "expect": {"no_call": True},
+}
 
 
 def save(path: Path, text: str | bytes) -> Path:
@@ -44,7 +56,9 @@ def test_a_line_separator_of_unicode_does_not_end_a_row(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
-    assert list(read_jsonl(save(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\n'))) == [(1, {"a": 1})]
+    assert list(read_jsonl(save(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\n'))) == [
+        (1, {"a": 1})
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl"])
@@ -71,7 +85,10 @@ def test_a_pipe_can_be_read(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ('{"a": 1}\n{"a": 1,}\n', "line 2: not JSON: "),
-        ('{"a": 1}\n{"a": \n"b"}\n', "line 2: not JSON: Expecting value at column 6; an object must stand on one line"),
+        (
+            '{"a": 1}\n{"a": \n"b"}\n',
+            "line 2: not JSON: Expecting value at column 6; an object must stand on one line",
+        ),
         ('{"a": 1}\n[1]\n', "line 2: a row must be a JSON object, got a list: [1]"),
         ('{"a": 1}\ntrue\n', "line 2: a row must be a JSON object, got a truth value: true"),
         ('[{"a": 1}, 7]', "entry 2: a row must be a JSON object, got a number: 7"),
@@ -93,7 +110,9 @@ def test_a_pipe_can_be_read(tmp_path: Path) -> None:
         (b"\x1f\x8bnot gzip", "line 1: the gzip data is damaged or cut off"),
     ],
 )
-def test_a_fault_is_one_sentence_that_names_file_and_line(tmp_path: Path, content: str | bytes, expected: str) -> None:
+def test_a_fault_is_one_sentence_that_names_file_and_line(
+    tmp_path: Path, content: str | bytes, expected: str
+) -> None:
     path = save(tmp_path / "data.jsonl", content)
     message = message_of(path)
     assert message.startswith(str(path))
@@ -102,7 +121,9 @@ def test_a_fault_is_one_sentence_that_names_file_and_line(tmp_path: Path, conten
 
 
 def test_an_escaped_pair_of_surrogates_is_one_character(tmp_path: Path) -> None:
-    assert list(read_jsonl(save(tmp_path / "a.jsonl", '{"a": "\\ud83d\\ude00"}'))) == [(1, {"a": "😀"})]
+    assert list(read_jsonl(save(tmp_path / "a.jsonl", '{"a": "\\ud83d\\ude00"}'))) == [
+        (1, {"a": "😀"})
+    ]
 
 
 def test_rows_before_a_fault_are_given_first(tmp_path: Path) -> None:
@@ -114,28 +135,40 @@ def test_rows_before_a_fault_are_given_first(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_met_with_the_nearest_name(tmp_path: Path) -> None:
     save(tmp_path / "train.jsonl", "{}")
-    assert message_of(tmp_path / "trian.jsonl").endswith("no such file (did you mean 'train.jsonl'?)")
+    assert message_of(tmp_path / "trian.jsonl").endswith(
+        "no such file (did you mean 'train.jsonl'?)"
+    )
     assert message_of(tmp_path / "zzz").endswith("no such file")
-    assert message_of(tmp_path / "no" / "a").endswith(f"the folder {str(tmp_path / 'no')!r} does not exist")
+    assert message_of(tmp_path / "no" / "a").endswith(
+        f"the folder {str(tmp_path / 'no')!r} does not exist"
+    )
     assert "this is a folder" in message_of(tmp_path)
 
 
 def test_a_broken_message_is_named_by_line_and_place(tmp_path: Path) -> None:
     bad = {"messages": [ROW["messages"][0], {"role": "asistant", "content": "x"}]}
     path = save(tmp_path / "a.jsonl", json.dumps(ROW) + "\n" + json.dumps(bad))
-    with pytest.raises(DataError, match=r"a\.jsonl, line 2: messages\[1\]: a message needs a 'role'.*did you mean 'assistant'"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.jsonl, line 2: messages\[1\]: a message needs a 'role'.*did you mean 'assistant'",
+    ):
         read_conversations(path)
 
 
 def test_a_broken_tool_is_named_by_its_line(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jsonl", json.dumps({**ROW, "tools": [{"name": "f", "parameters": {"type": "objekt"}}]}))
+    path = save(
+        tmp_path / "a.jsonl",
+        json.dumps({**ROW, "tools": [{"name": "f", "parameters": {"type": "objekt"}}]}),
+    )
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: tool 'f': not a JSON Schema"):
         read_conversations(path)
 
 
 def test_equal_tools_of_many_rows_are_one_object(tmp_path: Path) -> None:
     row = {**ROW, "tools": [{"name": "f"}]}
-    first, second = read_conversations(save(tmp_path / "a.jsonl", json.dumps(row) + "\n" + json.dumps(row)))
+    first, second = read_conversations(
+        save(tmp_path / "a.jsonl", json.dumps(row) + "\n" + json.dumps(row))
+    )
     assert first.tools[0] is second.tools[0]
     assert first.tools[0].name == "f"
 
@@ -150,25 +183,44 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"id": None}, "a task needs an 'id'"),
-        ({"expect": 5}, "'expect' must be an object with calls, order, no_call, any_call, answer, state, alternatives, got 5"),
+        (
+            {"expect": 5},
+            "'expect' must be an object with calls, order, no_call, any_call, answer, state, alternatives, got 5",
+        ),
         ({"expect": {"calls": 5}}, "'expect.calls' must be a list, got 5"),
         ({"expect": {"calls": {"name": "f"}}}, "'expect.calls' must be a list"),
         ({"expect": {"state": "on"}}, "'expect.state' must be an object, got 'on'"),
-        ({"expect": {"calls": [{"name": "f", "accept": 5}]}}, "'accept' must be an object of lists, got 5"),
-        ({"expect": {"calls": [{"name": "f", "accept": {"a": "x"}}]}}, "'accept' must hold a list for each parameter, got 'x'"),
-        ({"expect": {"calls": [{"name": "f", "optional": "a"}]}}, "'optional' must be a list of parameters, got 'a'"),
+        (
+            {"expect": {"calls": [{"name": "f", "accept": 5}]}},
+            "'accept' must be an object of lists, got 5",
+        ),
+        (
+            {"expect": {"calls": [{"name": "f", "accept": {"a": "x"}}]}},
+            "'accept' must hold a list for each parameter, got 'x'",
+        ),
+        (
+            {"expect": {"calls": [{"name": "f", "optional": "a"}]}},
+            "'optional' must be a list of parameters, got 'a'",
+        ),
         ({"turns": 5}, "'turns' must be a list of lists of messages, got 5"),
-        ({"turns": [TASK["messages"]]}, "with 'turns', 'expect' must be a list with one entry for each turn"),
+        (
+            {"turns": [TASK["messages"]]},
+            "with 'turns', 'expect' must be a list with one entry for each turn",
+        ),
     ],
 )
-def test_a_malformed_task_is_one_sentence_with_its_line(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+def test_a_malformed_task_is_one_sentence_with_its_line(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
     path = save(tmp_path / "a.jsonl", json.dumps({**TASK, **changes}))
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: " + re.escape(expected)):
         read_tasks(path)
 
 
 def test_an_id_that_is_null_is_no_id(tmp_path: Path) -> None:
-    (conversation,) = read_conversations(save(tmp_path / "a.jsonl", json.dumps({**ROW, "id": None, "source": None})))
+    (conversation,) = read_conversations(
+        save(tmp_path / "a.jsonl", json.dumps({**ROW, "id": None, "source": None}))
+    )
     assert (conversation.id, conversation.source) == ("", "")
 
 
@@ -182,7 +234,10 @@ def test_what_was_written_is_read_back(tmp_path: Path, name: str) -> None:
 def test_conversations_and_tasks_come_back_equal(tmp_path: Path) -> None:
     save(tmp_path / "a.jsonl", json.dumps(ROW))
     save(tmp_path / "t.jsonl", json.dumps(TASK))
-    conversations, tasks = read_conversations(tmp_path / "a.jsonl"), read_tasks(tmp_path / "t.jsonl")
+    conversations, tasks = (
+        read_conversations(tmp_path / "a.jsonl"),
+        read_tasks(tmp_path / "t.jsonl"),
+    )
     write_jsonl(tmp_path / "b.jsonl", (row.to_dict() for row in conversations))
     write_jsonl(tmp_path / "u.jsonl", (task.to_dict() for task in tasks))
     assert read_conversations(tmp_path / "b.jsonl") == conversations
@@ -190,7 +245,9 @@ def test_conversations_and_tasks_come_back_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_the_same_rows_give_the_same_bytes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_rows_give_the_same_bytes(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for folder, now in (("a", 1e9), ("b", 2e9)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
         write_jsonl(tmp_path / folder / name, [{"a": 1}])
@@ -199,7 +256,9 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path, name: str, monkeypatc
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
 @pytest.mark.parametrize("bad", [{"a": float("nan")}, {"a": {1, 2}}, {"a": "\ud83d"}])
-def test_a_row_that_json_cannot_write_leaves_the_old_file(tmp_path: Path, name: str, bad: dict[str, Any]) -> None:
+def test_a_row_that_json_cannot_write_leaves_the_old_file(
+    tmp_path: Path, name: str, bad: dict[str, Any]
+) -> None:
     write_jsonl(tmp_path / name, [{"old": 1}])
     with pytest.raises(DataError, match="row 2 cannot be written as JSON"):
         write_jsonl(tmp_path / name, [{"new": 1}, bad])
@@ -208,12 +267,16 @@ def test_a_row_that_json_cannot_write_leaves_the_old_file(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="was not written: the disk is full; free some space and write again"):
+    with pytest.raises(
+        RunError, match="was not written: the disk is full; free some space and write again"
+    ):
         write_jsonl(tmp_path / name, [{"a": 1}])
     assert os.listdir(tmp_path) == []
 

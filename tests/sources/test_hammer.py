@@ -10,7 +10,8 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
-from toolhone.doctor.row_checks import Kind
+from toolhone.doctor.row_checks import FindingKind
+from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources import format_of, open_source
 from toolhone.sources.base import Loaded
 from toolhone.sources.call_texts import Reason as CallReason
@@ -18,7 +19,6 @@ from toolhone.sources.hammer import Reason, Repair
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT
-from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 
 HAMMER = SHARED / "datasets" / "hammer"
 JOINED = "two turns of the assistant in a row joined"
@@ -35,7 +35,9 @@ def fenced(value: Any) -> str:
 
 
 def prompt(
-    calls: Any, asked: str = "[BEGIN OF QUERY]\nLight the desk.\n[END OF QUERY]\n\n", tools: Any = (LAMP,)
+    calls: Any,
+    asked: str = "[BEGIN OF QUERY]\nLight the desk.\n[END OF QUERY]\n\n",
+    tools: Any = (LAMP,),
 ) -> dict[str, Any]:
     text = f"[BEGIN OF TASK INSTRUCTION]\nCall.\n[END OF TASK INSTRUCTION]\n\n[BEGIN OF AVAILABLE TOOLS]\n{json.dumps(tools)}\n"
     text += "[END OF AVAILABLE TOOLS]\n\n[BEGIN OF FORMAT INSTRUCTION]\n```\n[]\n```\n[END OF FORMAT INSTRUCTION]\n\n"
@@ -47,7 +49,9 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 
 def marked(*turns: dict[str, str]) -> str:
-    return "<|im_end|>\n" + "".join(f"<|im_start|>{said['role']}\n{said['content']}<|im_end|>\n" for said in turns)
+    return "<|im_end|>\n" + "".join(
+        f"<|im_start|>{said['role']}\n{said['content']}<|im_end|>\n" for said in turns
+    )
 
 
 def load(folder: Path, *rows: Any) -> Loaded:
@@ -67,7 +71,11 @@ def test_a_training_row_becomes_a_query_with_its_calls(tmp_path: Path) -> None:
 
 def test_an_empty_list_is_a_task_that_expects_no_call(tmp_path: Path) -> None:
     loaded = load(tmp_path, prompt([]))
-    assert (loaded.conversations, loaded.only_tasks, loaded.tasks[0].expect) == ([], 1, Expect(no_call=True))
+    assert (loaded.conversations, loaded.only_tasks, loaded.tasks[0].expect) == (
+        [],
+        1,
+        Expect(no_call=True),
+    )
 
 
 def test_a_prompt_with_the_turns_of_a_dialogue_is_a_test(tmp_path: Path) -> None:
@@ -85,7 +93,15 @@ def test_a_prompt_with_the_turns_of_a_dialogue_is_a_test(tmp_path: Path) -> None
     loaded = load(tmp_path, prompt(CALLS, marked(*said)))
     assert (loaded.conversations, loaded.only_tasks) == ([], 1)
     messages = loaded.tasks[0].messages
-    assert [message.role for message in messages] == ["user", "assistant", "user", "assistant", "tool", "assistant", "user"]
+    assert [message.role for message in messages] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
     assert (messages[3].content, messages[3].tool_calls[0].name) == ("One moment.", "x7Q.a")
     assert messages[4].tool_call_id == messages[3].tool_calls[0].id
     assert loaded.repaired == {Repair.WORDS: 1, JOINED: 1}
@@ -100,21 +116,33 @@ def test_a_dialogue_as_a_list_is_a_test_too_without_its_last_line(tmp_path: Path
 
 
 def test_answers_that_say_tool_and_parameters_are_read(tmp_path: Path) -> None:
-    row = {"query": "Light the desk.", "tools": [LAMP], "answers": [{"tool": "x7Q.a", "parameters": {"p1": "desk", "p2": "3"}}]}
+    row = {
+        "query": "Light the desk.",
+        "tools": [LAMP],
+        "answers": [{"tool": "x7Q.a", "parameters": {"p1": "desk", "p2": "3"}}],
+    }
     loaded = load(tmp_path, row)
     assert loaded.tasks[0].expect.calls == (ExpectedCall("x7Q.a", {"p1": "desk", "p2": 3}),)
     assert loaded.repaired == {ToolRepair.TYPED: 1}
 
 
 def test_one_query_with_name_and_arguments_is_left_to_xlam(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "rows.jsonl", {"query": "Light the desk.", "tools": [LAMP], "answers": CALLS})
+    path = write_rows(
+        tmp_path / "rows.jsonl", {"query": "Light the desk.", "tools": [LAMP], "answers": CALLS}
+    )
     assert formats(path) == {("xlam",)}
 
 
-def test_right_answers_that_break_their_tool_are_noted_in_tests_and_skipped_in_training(tmp_path: Path) -> None:
+def test_right_answers_that_break_their_tool_are_noted_in_tests_and_skipped_in_training(
+    tmp_path: Path,
+) -> None:
     wrong = [{"name": "x7Q.a", "arguments": {"p2": 3}}]
     loaded = load(tmp_path, prompt(wrong), prompt(wrong, marked(turn("user", "Light it."))))
-    assert (loaded.skipped, loaded.only_tasks, loaded.noted) == ({Kind.BAD_ARGUMENTS: 1}, 1, {MISFIT: 1})
+    assert (loaded.skipped, loaded.only_tasks, loaded.noted) == (
+        {FindingKind.BAD_ARGUMENTS: 1},
+        1,
+        {MISFIT: 1},
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,10 +155,23 @@ def test_right_answers_that_break_their_tool_are_noted_in_tests_and_skipped_in_t
         (prompt([{"arguments": {}}]), CallReason.BAD_CALL),
         (prompt(CALLS, marked(turn("agent", "Hello."))), Reason.BAD_TURN),
         (prompt(CALLS, marked(turn("robot", "Hello."))), Reason.BAD_TURN),
-        (prompt(CALLS, marked(turn("user", "x"), turn("assistant", json.dumps(CALLS)))), Reason.BAD_TURN),
-        (prompt(CALLS, marked(turn("user", "x"), turn("tool", "done"))), Kind.RESULT_WITHOUT_CALL),
+        (
+            prompt(CALLS, marked(turn("user", "x"), turn("assistant", json.dumps(CALLS)))),
+            Reason.BAD_TURN,
+        ),
+        (
+            prompt(CALLS, marked(turn("user", "x"), turn("tool", "done"))),
+            FindingKind.RESULT_WITHOUT_CALL,
+        ),
         ({"query": [{"role": "user"}], "tools": [LAMP], "answers": CALLS}, Reason.BAD_TURN),
-        ({"query": [turn("user", "x")], "tools": [LAMP], "answers": [{"tool": "y", "parameters": {}}]}, Kind.UNKNOWN_TOOL),
+        (
+            {
+                "query": [turn("user", "x")],
+                "tools": [LAMP],
+                "answers": [{"tool": "y", "parameters": {}}],
+            },
+            FindingKind.UNKNOWN_TOOL,
+        ),
     ],
 )
 def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, bad: Any, reason: str) -> None:
@@ -139,12 +180,18 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, bad: Any, reason: 
 
 REAL = {
     "example_eval.jsonl": (7, 0, 0, {Reason.NO_QUESTION: 7}, {}),
-    "masking_sft_data_example.json": (10, 6, 2, {Kind.BAD_ARGUMENTS: 1, Kind.TOOL_TWICE: 1}, {}),
+    "masking_sft_data_example.json": (
+        10,
+        6,
+        2,
+        {FindingKind.BAD_ARGUMENTS: 1, FindingKind.TOOL_TWICE: 1},
+        {},
+    ),
     "test_hammer2.1/apibank_l1.json": (43, 0, 43, {}, {MISFIT: 3}),
-    "test_hammer2.1/apibank_l2.json": (41, 0, 40, {Kind.UNKNOWN_TOOL: 1}, {}),
+    "test_hammer2.1/apibank_l2.json": (41, 0, 40, {FindingKind.UNKNOWN_TOOL: 1}, {}),
     "test_hammer2.1/sealtool.json": (27, 0, 27, {}, {}),
     "test_original/apibank_l1.json.gz": (150, 0, 150, {}, {MISFIT: 14}),
-    "test_original/apibank_l2.json": (65, 0, 64, {Kind.UNKNOWN_TOOL: 1}, {}),
+    "test_original/apibank_l2.json": (65, 0, 64, {FindingKind.UNKNOWN_TOOL: 1}, {}),
     "test_original/sealtool.json.gz": (99, 0, 99, {}, {}),
 }
 
@@ -157,7 +204,13 @@ def test_the_published_rows_are_read_with_these_counts(name: str) -> None:
         pytest.skip(f"{path} is not here")
     loaded = open_source(path)
     assert format_of(path) == "hammer"
-    assert (loaded.read, len(loaded.conversations), loaded.only_tasks, loaded.skipped, loaded.noted) == REAL[name]
+    assert (
+        loaded.read,
+        len(loaded.conversations),
+        loaded.only_tasks,
+        loaded.skipped,
+        loaded.noted,
+    ) == REAL[name]
     assert all_score(loaded.tasks)
     assert all(task.messages[-1].role in ("user", "tool") for task in loaded.tasks)
 

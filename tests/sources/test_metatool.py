@@ -11,10 +11,10 @@ import pytest
 
 from conftest import SHARED
 from toolhone.doctor.row_checks import check
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources.svamp import Reason, expression_of
 from toolhone.errors import DataError
 from toolhone.schema import ExpectedCall
+from toolhone.sources import SOURCES, format_of, open_source
+from toolhone.sources.svamp import Reason, expression_of
 
 DATASETS = SHARED / "datasets"
 TOOLS = {f"tool{number}": f"Does thing {number}." for number in range(20)}
@@ -44,7 +44,9 @@ def problems(folder: Path, *rows: Any) -> Path:
 # --- MetaTool
 
 
-def test_a_query_of_the_table_gives_a_task_that_is_right_by_the_name_of_its_tool(tmp_path: Path) -> None:
+def test_a_query_of_the_table_gives_a_task_that_is_right_by_the_name_of_its_tool(
+    tmp_path: Path,
+) -> None:
     path = table(tmp_path, '"Is it hot, here?",tool3')
     loaded = open_source(path)
     assert (format_of(path), loaded.conversations, loaded.only_tasks) == ("metatool", [], 1)
@@ -73,7 +75,9 @@ def test_the_tools_on_offer_follow_from_the_seed(tmp_path: Path) -> None:
     assert len({tuple(names) for names in first}) == 5, "each row has its own"
 
 
-def test_a_tool_that_is_not_described_and_a_row_without_a_question_are_counted(tmp_path: Path) -> None:
+def test_a_tool_that_is_not_described_and_a_row_without_a_question_are_counted(
+    tmp_path: Path,
+) -> None:
     loaded = open_source(table(tmp_path, "q,tool1", "q,tol1", " ,tool1"), "metatool")
     assert loaded.skipped == {"a tool that is not described": 1, "not a MetaTool row": 1}
     assert "did you mean 'tool1'" in loaded.refused[0].detail
@@ -81,17 +85,24 @@ def test_a_tool_that_is_not_described_and_a_row_without_a_question_are_counted(t
 
 def test_tools_that_are_missing_or_no_descriptions_stop_with_a_sentence(tmp_path: Path) -> None:
     path = table(tmp_path, "q,tool1", tools=[1])
-    with pytest.raises(DataError, match="wanted one object from the name of each tool to its description"):
+    with pytest.raises(
+        DataError, match="wanted one object from the name of each tool to its description"
+    ):
         open_source(path)
     (tmp_path / "plugin_des.json").write_text("{")
     with pytest.raises(DataError, match=r"plugin_des\.json: not JSON"):
         open_source(path)
     (tmp_path / "plugin_des.json").unlink()
-    with pytest.raises(DataError, match=r"'plugin_des\.json', which is not beside this file; name it with 'catalogue'"):
+    with pytest.raises(
+        DataError,
+        match=r"'plugin_des\.json', which is not beside this file; name it with 'catalogue'",
+    ):
         open_source(path)
     (tmp_path / "named.json").write_text(json.dumps(TOOLS))
     assert open_source(path, catalogue=tmp_path / "named.json").kept == 1
-    with pytest.raises(DataError, match="'distractors' must be between 0 and 19 for this catalogue, got 20"):
+    with pytest.raises(
+        DataError, match="'distractors' must be between 0 and 19 for this catalogue, got 20"
+    ):
         open_source(path, catalogue=tmp_path / "named.json", distractors=20)
 
 
@@ -134,7 +145,11 @@ def test_problems_that_do_not_hold_are_counted_by_reason(tmp_path: Path) -> None
 
 
 def test_each_fixture_is_of_one_format_only() -> None:
-    rows = [("metatool", {"Query": "q", "Tool": "t"}), ("metatool", {"query": "q", "tool": ["t"]}), ("svamp", PROBLEM)]
+    rows = [
+        ("metatool", {"Query": "q", "Tool": "t"}),
+        ("metatool", {"query": "q", "tool": ["t"]}),
+        ("svamp", PROBLEM),
+    ]
     for name, record in rows:
         assert [known for known, source in SOURCES.items() if source.sniff([record])] == [name]
 
@@ -143,10 +158,18 @@ def test_each_fixture_is_of_one_format_only() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not (DATASETS / "metatool").is_dir(), reason="the MetaTool samples are not here")
+@pytest.mark.skipif(
+    not (DATASETS / "metatool").is_dir(), reason="the MetaTool samples are not here"
+)
 def test_the_metatool_samples_are_read_and_counted() -> None:
     one = open_source(DATASETS / "metatool" / "all_clean_data.csv.gz")
-    assert (one.read, one.only_tasks, len(one.tasks), one.skipped, one.repaired) == (2000, 2000, 2000, Counter(), Counter())
+    assert (one.read, one.only_tasks, len(one.tasks), one.skipped, one.repaired) == (
+        2000,
+        2000,
+        2000,
+        Counter(),
+        Counter(),
+    )
     assert one.tasks[0].expect.calls == (ExpectedCall("ResearchHelper", {}),)
     two = open_source(DATASETS / "metatool" / "multi_tool_query_golden.json")
     assert (two.read, two.only_tasks, len(two.tasks), two.skipped) == (303, 303, 303, Counter())

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
+from toolhone.errors import DataError
+from toolhone.rewards.matching import match_calls
+from toolhone.schema import ExpectedCall, ToolCall
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.call_repair import Repair as Mended
 from toolhone.sources.nestful import SYSTEM, Reason, Repair
 from toolhone.sources.offered import Repair as ToolRepair
-from toolhone.errors import DataError
-from toolhone.rewards.matching import match_calls
-from toolhone.schema import ExpectedCall, ToolCall
 
 NESTFUL = SHARED / "datasets" / "nestful"
 FIND = {
@@ -27,10 +27,19 @@ FIND = {
         "sort_by": {"type": "Enum", "allowed_values": ["near", "best"], "default": "near"},
         "date": {"type": "Date (yyyy-mm-dd)", "required": False},
     },
-    "output_parameters": {"id": {"type": "Number", "description": "Its number."}, "name": {"type": "String"}},
+    "output_parameters": {
+        "id": {"type": "Number", "description": "Its number."},
+        "name": {"type": "String"},
+    },
 }
-ROUTE = {"name": "route", "parameters": {"to": {"type": "Number", "required": True}, "stops": {"type": "array"}}}
-PLAIN = {"name": "Bus.Book", "arguments": {"seats": {"required": True, "default_value": "1", "allowed_values": ["1", "2"]}}}
+ROUTE = {
+    "name": "route",
+    "parameters": {"to": {"type": "Number", "required": True}, "stops": {"type": "array"}},
+}
+PLAIN = {
+    "name": "Bus.Book",
+    "arguments": {"seats": {"required": True, "default_value": "1", "allowed_values": ["1", "2"]}},
+}
 
 
 def call(name: str, label: str | None = None, /, **arguments: Any) -> Any:
@@ -41,7 +50,11 @@ def row(*calls: Any) -> Any:
     return {"input": "Take me to the castle.", "output": list(calls)}
 
 
-NESTED = row(call("find", "var1", text="castle"), call("route", "var2", to="$var1.id$"), call("var_result", None, way="$var2$"))
+NESTED = row(
+    call("find", "var1", text="castle"),
+    call("route", "var2", to="$var1.id$"),
+    call("var_result", None, way="$var2$"),
+)
 
 
 def save(folder: Path, *rows: Any, spec: Any = (FIND, ROUTE, PLAIN)) -> Path:
@@ -51,21 +64,31 @@ def save(folder: Path, *rows: Any, spec: Any = (FIND, ROUTE, PLAIN)) -> Path:
     return path
 
 
-def test_a_row_gives_a_task_that_expects_the_calls_in_order_with_their_references(tmp_path: Path) -> None:
+def test_a_row_gives_a_task_that_expects_the_calls_in_order_with_their_references(
+    tmp_path: Path,
+) -> None:
     path = save(tmp_path, NESTED)
     loaded = open_source(path, distractors=0)
     assert (format_of(path), loaded.conversations, loaded.only_tasks) == ("nestful", [], 1)
     (task,) = loaded.tasks
-    assert task.expect.calls == (ExpectedCall("find", {"text": "castle"}), ExpectedCall("route", {"to": "$var1.id$"}))
+    assert task.expect.calls == (
+        ExpectedCall("find", {"text": "castle"}),
+        ExpectedCall("route", {"to": "$var1.id$"}),
+    )
     assert (task.expect.order, task.category) == ("strict", "nested")
     assert [message.content for message in task.messages] == [SYSTEM, "Take me to the castle."]
     assert loaded.repaired == {Repair.RESULT: 1}
-    right = [ToolCall("find", {"text": "castle", "sort_by": "near"}), ToolCall("route", {"to": "$var1.id$"})]
+    right = [
+        ToolCall("find", {"text": "castle", "sort_by": "near"}),
+        ToolCall("route", {"to": "$var1.id$"}),
+    ]
     assert match_calls(right, task.expect, task.tools).exact
     assert not match_calls(right[::-1], task.expect, task.tools).exact
 
 
-def test_the_specification_becomes_schemas_that_take_references_where_no_text_does(tmp_path: Path) -> None:
+def test_the_specification_becomes_schemas_that_take_references_where_no_text_does(
+    tmp_path: Path,
+) -> None:
     (task,) = open_source(save(tmp_path, NESTED), distractors=2).tasks
     tools = {tool.name: tool for tool in task.tools}
     assert set(tools) == {"find", "route", "Bus.Book"}
@@ -75,14 +98,24 @@ def test_the_specification_becomes_schemas_that_take_references_where_no_text_do
     assert find["properties"]["date"] == {"type": "string"}
     assert find["properties"]["sort_by"]["anyOf"][0] == {"type": "string", "enum": ["near", "best"]}
     assert find["properties"]["sort_by"]["default"] == "near"
-    assert tools["find"].description == "Finds a place.\nIts result has the fields: id (Its number.); name"
+    assert (
+        tools["find"].description
+        == "Finds a place.\nIts result has the fields: id (Its number.); name"
+    )
     assert tools["Bus.Book"].parameters["required"] == ["seats"]
     route = tools["route"]
-    assert route.problems({"to": 3}) == route.problems({"to": "$var1.id$"}) == route.problems({"to": "$var2$"}) == []
+    assert (
+        route.problems({"to": 3})
+        == route.problems({"to": "$var1.id$"})
+        == route.problems({"to": "$var2$"})
+        == []
+    )
     assert all(route.problems({"to": other}) for other in ("near", "$price"))
 
 
-def test_what_can_only_mean_one_thing_is_mended_and_a_reference_for_a_list_stays(tmp_path: Path) -> None:
+def test_what_can_only_mean_one_thing_is_mended_and_a_reference_for_a_list_stays(
+    tmp_path: Path,
+) -> None:
     calls = row(
         call("find", "var1", text=7, sortBy="best"),
         call("route", "var2", to="3", stops="$var1.name$"),
@@ -100,9 +133,19 @@ def test_what_can_only_mean_one_thing_is_mended_and_a_reference_for_a_list_stays
 @pytest.mark.parametrize(
     ("calls", "reason"),
     [
-        ([call("find", "var1", text="$var2.name$"), call("find", "var2", text="x")], Reason.REFERENCE),
+        (
+            [call("find", "var1", text="$var2.name$"), call("find", "var2", text="x")],
+            Reason.REFERENCE,
+        ),
         ([call("find", "var1", text="$var1.name$")], Reason.REFERENCE),
-        ([call("find", "var1", text="x"), call("find", "var1", text="y"), call("find", text="$var1$")], Reason.REFERENCE),
+        (
+            [
+                call("find", "var1", text="x"),
+                call("find", "var1", text="y"),
+                call("find", text="$var1$"),
+            ],
+            Reason.REFERENCE,
+        ),
         ([call("find", "var2", text="x"), call("find", text="$var2.id$")], Reason.REFERENCE),
         ([call("seek", "var1", text="x")], "a call of a tool that is not on offer"),
         ([call("find", "var1", text="x", size=1)], "an argument that the tool does not declare"),
@@ -111,22 +154,31 @@ def test_what_can_only_mean_one_thing_is_mended_and_a_reference_for_a_list_stays
         ([call("var_result", x="$var1$")], Reason.NOT_THIS_FORMAT),
     ],
 )
-def test_rows_that_contradict_their_specification_or_themselves_are_counted(tmp_path: Path, calls: Any, reason: str) -> None:
+def test_rows_that_contradict_their_specification_or_themselves_are_counted(
+    tmp_path: Path, calls: Any, reason: str
+) -> None:
     loaded = open_source(save(tmp_path, row(*calls)), "nestful")
     assert (loaded.read, loaded.skipped) == (1, {reason: 1})
 
 
 def test_a_specification_that_is_missing_or_wrong_stops_with_a_sentence(tmp_path: Path) -> None:
-    assert open_source(save(tmp_path, NESTED, spec=[FIND, ROUTE, ROUTE])).kept == 1, "twice the same is once"
+    assert open_source(save(tmp_path, NESTED, spec=[FIND, ROUTE, ROUTE])).kept == 1, (
+        "twice the same is once"
+    )
     for spec, sentence in (
-        ([FIND, {**FIND, "description": "x"}], r"entry 2: the tool 'find' is described twice, in different ways"),
+        (
+            [FIND, {**FIND, "description": "x"}],
+            r"entry 2: the tool 'find' is described twice, in different ways",
+        ),
         ([{"name": "find"}], "not a tool of NESTFUL; wanted 'name' and one of query_parameters"),
         ([{"name": "f", "arguments": {"x": {"type": "Colour"}}}], "has the unknown type 'Colour'"),
     ):
         with pytest.raises(DataError, match=sentence):
             open_source(save(tmp_path, NESTED, spec=spec))
     (tmp_path / "walk-spec.json").unlink()
-    with pytest.raises(DataError, match=r"'walk-spec\.json' or 'spec\.json', which is not beside this file"):
+    with pytest.raises(
+        DataError, match=r"'walk-spec\.json' or 'spec\.json', which is not beside this file"
+    ):
         open_source(tmp_path / "walk-data.json")
 
 
@@ -144,14 +196,21 @@ def test_the_fixture_is_of_one_format_only() -> None:
             46,
             38,
             {Repair.RESULT: 38, Mended.SPELLING: 3, ToolRepair.TYPED: 2},
-            {"an argument that the tool does not declare": 7, "arguments that break the tool's schema": 1},
+            {
+                "an argument that the tool does not declare": 7,
+                "arguments that break the tool's schema": 1,
+            },
         ),
         (
             "non-executable/non-executable-glaive-data.json",
             105,
             80,
             {Repair.RESULT: 80, Mended.LIST: 2, ToolRepair.TYPED: 2},
-            {"arguments that break the tool's schema": 17, "a call of a tool that is not on offer": 7, Reason.REFERENCE: 1},
+            {
+                "arguments that break the tool's schema": 17,
+                "a call of a tool that is not on offer": 7,
+                Reason.REFERENCE: 1,
+            },
         ),
         (
             "non-executable/non-executable-sgd-data.json",
@@ -179,6 +238,10 @@ def test_the_nestful_samples_are_read_and_counted(
 def test_the_first_nestful_row_means_what_it_says() -> None:
     task = open_source(NESTFUL / "executable" / "executable-data.json").tasks[0]
     calls = task.expect.calls or ()
-    assert [one.name for one in calls][:3] == ["SkyScrapperSearchAirport", "SkyScrapperSearchAirport", "SkyScrapperFlightSearch"]
+    assert [one.name for one in calls][:3] == [
+        "SkyScrapperSearchAirport",
+        "SkyScrapperSearchAirport",
+        "SkyScrapperFlightSearch",
+    ]
     assert calls[2].arguments["destinationSkyId"] == "$var2.skyId$"
     assert len(task.tools) == len({one.name for one in calls}) + 4

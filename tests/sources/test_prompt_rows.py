@@ -8,12 +8,22 @@ from typing import Any
 
 import pytest
 
-from support.shape_rows import FACTORIAL, FIVE, NEWER, PROMPT, SEVEN, counted, only, same_again, save
-from toolhone.doctor.row_checks import Kind
+from support.shape_rows import (
+    FACTORIAL,
+    FIVE,
+    NEWER,
+    PROMPT,
+    SEVEN,
+    counted,
+    only,
+    same_again,
+    save,
+)
+from toolhone.doctor.row_checks import FindingKind
+from toolhone.schema import Expect
 from toolhone.sources import open_source
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.prompt_rows import Prompt, Reason, read_python_calls, split_prompt
-from toolhone.schema import Expect
 
 
 def test_a_prompt_is_split_into_system_tools_and_question(tmp_path: Path) -> None:
@@ -25,7 +35,10 @@ def test_a_prompt_is_split_into_system_tools_and_question(tmp_path: Path) -> Non
         ("assistant", None),
     ]
     assert [tool.name for tool in talk.tools] == ["factorial", "reverse"]
-    assert talk.tools[0].parameters["properties"]["n"] == {"type": "integer", "description": "A number."}
+    assert talk.tools[0].parameters["properties"]["n"] == {
+        "type": "integer",
+        "description": "A number.",
+    }
     assert talk.tools[0].parameters["required"] == ["n"]
     assert talk.source == "tool_calling"
     assert [task.expect for task in loaded.tasks] == [Expect((FIVE, SEVEN))]
@@ -33,12 +46,22 @@ def test_a_prompt_is_split_into_system_tools_and_question(tmp_path: Path) -> Non
     same_again(tmp_path, loaded)
 
 
-def test_newer_rows_have_their_tools_beside_the_question_and_tags_around_calls(tmp_path: Path) -> None:
+def test_newer_rows_have_their_tools_beside_the_question_and_tags_around_calls(
+    tmp_path: Path,
+) -> None:
     loaded = open_source(save(tmp_path / "p.jsonl", NEWER))
-    assert [(m.role, m.content) for m in only(loaded).messages] == [("user", "What is 5!?"), ("assistant", None)]
+    assert [(m.role, m.content) for m in only(loaded).messages] == [
+        ("user", "What is 5!?"),
+        ("assistant", None),
+    ]
     assert loaded.tasks[0].expect == Expect((FIVE,))
     talk = only(
-        open_source(save(tmp_path / "q.jsonl", {**NEWER, "answer": "Let me see.\n" + NEWER["answer"], "system": "Be brief."}))
+        open_source(
+            save(
+                tmp_path / "q.jsonl",
+                {**NEWER, "answer": "Let me see.\n" + NEWER["answer"], "system": "Be brief."},
+            )
+        )
     )
     assert [m.content for m in talk.messages] == ["Be brief.", "What is 5!?", "Let me see."]
 
@@ -49,20 +72,30 @@ def test_newer_rows_have_their_tools_beside_the_question_and_tags_around_calls(t
         ("factorial(5)\nfactorial(n=7)", [("factorial", {"n": 5}), ("factorial", {"n": 7})]),
         ("factorial(5, 'mm')", [("factorial", {"n": 5, "unit": "mm"})]),
         ("factorial(unit='mm', n=5)", [("factorial", {"unit": "mm", "n": 5})]),
-        ("factorial(n=5); factorial (\n  n = 7,\n)", [("factorial", {"n": 5}), ("factorial", {"n": 7})]),
-        ("reverse(words=['a (b', \"c)\", '\\u00e9'])", [("reverse", {"words": ["a (b", "c)", "é"]})]),
+        (
+            "factorial(n=5); factorial (\n  n = 7,\n)",
+            [("factorial", {"n": 5}), ("factorial", {"n": 7})],
+        ),
+        (
+            "reverse(words=['a (b', \"c)\", '\\u00e9'])",
+            [("reverse", {"words": ["a (b", "c)", "é"]})],
+        ),
         ("reverse(('a', 'b'))", [("reverse", {"words": ["a", "b"]})]),
         ("Let me see.\nfactorial(n=5)", [("factorial", {"n": 5})]),
         ("factorial(n='5')", [("factorial", {"n": 5})]),
     ],
 )
-def test_answers_are_read_as_calls_with_literals(tmp_path: Path, answer: str, calls: list[Any]) -> None:
+def test_answers_are_read_as_calls_with_literals(
+    tmp_path: Path, answer: str, calls: list[Any]
+) -> None:
     changes = {"answer": answer, "ground_truth": None, "ground_truth_text": None}
     talk = only(open_source(save(tmp_path / "p.jsonl", {**PROMPT, **changes})))
     assert [(call.name, call.arguments) for call in talk.messages[-1].tool_calls] == calls
 
 
-@pytest.mark.parametrize("answer", ["No function (of these) can help.", "Sorry (I cannot)", "Answer (5).", "O(n log n)"])
+@pytest.mark.parametrize(
+    "answer", ["No function (of these) can help.", "Sorry (I cannot)", "Answer (5).", "O(n log n)"]
+)
 def test_an_answer_without_a_call_is_a_plain_reply(tmp_path: Path, answer: str) -> None:
     changes = {"answer": answer, "ground_truth": answer}
     loaded = open_source(save(tmp_path / "p.jsonl", {**PROMPT, **changes}))
@@ -79,8 +112,16 @@ def test_an_answer_without_a_call_is_a_plain_reply(tmp_path: Path, answer: str) 
         ({"prompt": "What is 5!?"}, Reason.NO_TOOLS, "What is 5!?"),
         ({"prompt": "What is in [1, 2]? [{}]"}, Reason.NO_TOOLS, "What is in"),
         ({"prompt": json.dumps([FACTORIAL])}, Reason.NO_QUESTION, ""),
-        ({"ground_truth": "reverse"}, Reason.GROUND_TRUTH, "'reverse' is not called; called: factorial"),
-        ({"answer": "Sure.", "ground_truth": "reverse"}, Reason.GROUND_TRUTH, "'reverse' is not called"),
+        (
+            {"ground_truth": "reverse"},
+            Reason.GROUND_TRUTH,
+            "'reverse' is not called; called: factorial",
+        ),
+        (
+            {"answer": "Sure.", "ground_truth": "reverse"},
+            Reason.GROUND_TRUTH,
+            "'reverse' is not called",
+        ),
         ({"possible_boxed_answers": ["factorial"]}, Reason.OFFERED, "on offer: factorial, reverse"),
         ({"answer": "factorial(n=__import__('os'))"}, ToolReason.BAD_ANSWER, "not_json"),
         ({"answer": "factorial(n=5"}, ToolReason.BAD_ANSWER, "unclosed"),
@@ -88,18 +129,42 @@ def test_an_answer_without_a_call_is_a_plain_reply(tmp_path: Path, answer: str) 
         ({"answer": "factorial(5, n=6)"}, ToolReason.BAD_ANSWER, "factorial is given 'n' twice"),
         ({"answer": "factorial(1, 'a', 3)"}, ToolReason.BAD_ANSWER, "factorial takes fewer values"),
         ({"answer": "<tool_call>\n{\n</tool_call>"}, ToolReason.BAD_ANSWER, "not_json"),
-        ({"answer": "facorial(n=5)"}, Kind.UNKNOWN_TOOL, "'facorial' (did you mean 'factorial'?)"),
-        ({"answer": "factorial(n='five')"}, Kind.BAD_ARGUMENTS, "'five' is not of type 'integer'"),
-        ({"answer": "factorial(unit='mm')"}, Kind.BAD_ARGUMENTS, "'n' is a required property"),
-        ({"answer": "factorial(n=5, m=6)"}, Kind.UNDECLARED_ARGUMENT, "factorial declares no argument 'm'"),
+        (
+            {"answer": "facorial(n=5)"},
+            FindingKind.UNKNOWN_TOOL,
+            "'facorial' (did you mean 'factorial'?)",
+        ),
+        (
+            {"answer": "factorial(n='five')"},
+            FindingKind.BAD_ARGUMENTS,
+            "'five' is not of type 'integer'",
+        ),
+        (
+            {"answer": "factorial(unit='mm')"},
+            FindingKind.BAD_ARGUMENTS,
+            "'n' is a required property",
+        ),
+        (
+            {"answer": "factorial(n=5, m=6)"},
+            FindingKind.UNDECLARED_ARGUMENT,
+            "factorial declares no argument 'm'",
+        ),
     ],
 )
-def test_a_prompt_row_that_contradicts_itself_is_counted(tmp_path: Path, changes: Any, reason: str, detail: str) -> None:
-    counted(open_source(save(tmp_path / "p.jsonl", PROMPT, {**PROMPT, **changes}), "prompt_rows"), reason, detail)
+def test_a_prompt_row_that_contradicts_itself_is_counted(
+    tmp_path: Path, changes: Any, reason: str, detail: str
+) -> None:
+    counted(
+        open_source(save(tmp_path / "p.jsonl", PROMPT, {**PROMPT, **changes}), "prompt_rows"),
+        reason,
+        detail,
+    )
 
 
 def test_the_raw_prompt_can_be_kept_unchanged(tmp_path: Path) -> None:
-    loaded = open_source(save(tmp_path / "p.jsonl", PROMPT, {**PROMPT, "answer": ""}), raw_prompt=True)
+    loaded = open_source(
+        save(tmp_path / "p.jsonl", PROMPT, {**PROMPT, "answer": ""}), raw_prompt=True
+    )
     (talk,) = loaded.conversations
     assert [(m.role, m.content, m.tool_calls) for m in talk.messages] == [
         ("user", PROMPT["prompt"], ()),
@@ -111,7 +176,9 @@ def test_the_raw_prompt_can_be_kept_unchanged(tmp_path: Path) -> None:
     same_again(tmp_path, loaded)
 
 
-def test_an_empty_list_before_the_tools_is_text_and_a_system_field_is_used_where_the_prompt_has_none(tmp_path: Path) -> None:
+def test_an_empty_list_before_the_tools_is_text_and_a_system_field_is_used_where_the_prompt_has_none(
+    tmp_path: Path,
+) -> None:
     assert split_prompt(f"Return [] if in doubt. {json.dumps([FACTORIAL])} Why?") == Prompt(
         "Return [] if in doubt.", [FACTORIAL], "Why?"
     )

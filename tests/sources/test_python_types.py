@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from toolhone.schema import Tool, ToolCall
 from toolhone.sources.base import Skip
 from toolhone.sources.offered import OfferedTools, Reason, Repair, fitted
 from toolhone.sources.python_types import MAX_BRACKETS, UnknownType, may_be_null, read_type
-from toolhone.schema import Tool, ToolCall
 
 STR, INT, NUM = {"type": "string"}, {"type": "integer"}, {"type": "number"}
 INTS = {"type": "array", "items": INT}
@@ -37,9 +37,15 @@ INTS = {"type": "array", "items": INT}
         ("Dict[str, List[int]]", {"type": "object", "additionalProperties": INTS}),
         ("Dict[str, Any]", {"type": "object"}),
         ("Tuple[float, float]", {"type": "array", "items": NUM, "minItems": 2, "maxItems": 2}),
-        ("Tuple[int, str]", {"type": "array", "prefixItems": [INT, STR], "minItems": 2, "maxItems": 2}),
+        (
+            "Tuple[int, str]",
+            {"type": "array", "prefixItems": [INT, STR], "minItems": 2, "maxItems": 2},
+        ),
         ("Tuple[int, ...]", INTS),
-        ("Tuple[Tuple[int, ...], str]", {"type": "array", "prefixItems": [INTS, STR], "minItems": 2, "maxItems": 2}),
+        (
+            "Tuple[Tuple[int, ...], str]",
+            {"type": "array", "prefixItems": [INTS, STR], "minItems": 2, "maxItems": 2},
+        ),
         ("Union[int, str]", {"type": ["integer", "string"]}),
         ("int or str", {"type": ["integer", "string"]}),
         ("Union[str, List[int]]", {"anyOf": [STR, INTS]}),
@@ -69,7 +75,9 @@ def test_a_type_that_must_be_given_becomes_its_schema(text: str, schema: dict[st
         ("Literal['a', None]", {"enum": ["a", None]}),
     ],
 )
-def test_what_is_marked_optional_or_may_be_none_may_be_left_out(text: str, schema: dict[str, Any]) -> None:
+def test_what_is_marked_optional_or_may_be_none_may_be_left_out(
+    text: str, schema: dict[str, Any]
+) -> None:
     read = read_type(text)
     assert (read.schema, read.optional) == (schema, True)
 
@@ -91,7 +99,11 @@ def test_what_is_marked_optional_or_may_be_none_may_be_left_out(text: str, schem
             "Literal[x]",
             "]",
         ),
-        *("__import__('os')", "List[" * (MAX_BRACKETS + 1) + "int" + "]" * (MAX_BRACKETS + 1), "a" * 10_000),
+        *(
+            "__import__('os')",
+            "List[" * (MAX_BRACKETS + 1) + "int" + "]" * (MAX_BRACKETS + 1),
+            "a" * 10_000,
+        ),
     ],
 )
 def test_what_is_no_type_is_refused(text: str) -> None:
@@ -101,11 +113,9 @@ def test_what_is_no_type_is_refused(text: str) -> None:
 
 def test_null_is_a_value_where_the_schema_says_so() -> None:
     assert [
-        may_be_null(read_type(text).schema) for text in ("Optional[int]", "Literal[1, None]", "Any", "int", "Union[int, str]")
-    ] == [
-        *(True, True, True),
-        *(False, False),
-    ]
+        may_be_null(read_type(text).schema)
+        for text in ("Optional[int]", "Literal[1, None]", "Any", "int", "Union[int, str]")
+    ] == [*(True, True, True), *(False, False)]
 
 
 # --- flat tools
@@ -149,24 +159,39 @@ def test_flat_parameters_are_required_unless_they_have_a_default_or_are_marked_o
         {"type": "object"},
     ],
 )
-def test_a_json_schema_is_kept_as_it_stands_in_both_forms_of_a_tool(parameters: dict[str, Any]) -> None:
+def test_a_json_schema_is_kept_as_it_stands_in_both_forms_of_a_tool(
+    parameters: dict[str, Any],
+) -> None:
     assert only({"name": "f", "parameters": parameters}).parameters == parameters
-    assert only({"type": "function", "function": {"name": "f", "parameters": parameters}}).parameters == parameters
+    assert (
+        only({"type": "function", "function": {"name": "f", "parameters": parameters}}).parameters
+        == parameters
+    )
 
 
 def test_flat_parameters_may_be_named_like_words_of_json_schema() -> None:
-    tool = only(flat(type={"type": "str", "description": "The kind."}, properties={"type": "dict"}, required={"type": "bool"}))
+    tool = only(
+        flat(
+            type={"type": "str", "description": "The kind."},
+            properties={"type": "dict"},
+            required={"type": "bool"},
+        )
+    )
     assert tool.parameters["required"] == ["type", "properties", "required"]
     assert tool.parameters["properties"]["properties"] == {"type": "object"}
 
 
 def test_nulls_of_other_tools_are_taken_out_of_a_tool() -> None:
-    (tool,), repairs = OfferedTools().read([flat(a={"type": "int", "default": None, "enum": None}, other=None)])
+    (tool,), repairs = OfferedTools().read(
+        [flat(a={"type": "int", "default": None, "enum": None}, other=None)]
+    )
     assert tool.parameters == {"type": "object", "properties": {"a": INT}, "required": ["a"]}
     assert repairs == {Repair.NULLS}
 
 
-def test_a_default_that_is_no_value_of_its_parameter_is_left_out_and_the_parameter_stays_optional() -> None:
+def test_a_default_that_is_no_value_of_its_parameter_is_left_out_and_the_parameter_stays_optional() -> (
+    None
+):
     (tool,), repairs = OfferedTools().read([flat(table={"type": "List[int]", "default": 0.05})])
     assert tool.parameters == {"type": "object", "properties": {"table": INTS}, "required": []}
     assert repairs == {Repair.DEFAULT}
@@ -189,7 +214,15 @@ def test_tools_may_be_json_strings_and_one_that_is_listed_twice_is_offered_once(
         ([flat(a={"type": "quux"})], "f: the parameter 'a' has the unknown type 'quux'"),
         ([flat(a=7)], "f: the parameter 'a' must be an object, got 7"),
         ([{"name": "f", "parameters": [1]}], "f: 'parameters' must be an object"),
-        ([{"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "quux"}}}}], "not a JSON Schema"),
+        (
+            [
+                {
+                    "name": "f",
+                    "parameters": {"type": "object", "properties": {"a": {"type": "quux"}}},
+                }
+            ],
+            "not a JSON Schema",
+        ),
     ],
 )
 def test_tools_that_cannot_be_read_skip_the_row_with_what_is_wrong(tools: Any, detail: str) -> None:
@@ -230,17 +263,25 @@ NESTED = Tool(
         ({"n": 1, "maybe": None}, {"n": 1, "maybe": None}, None),
         ({"n": None}, {"n": None}, None),
         ({"n": 1, "inner": {"n": 1, "zip": None}}, {"n": 1, "inner": {"n": 1}}, Repair.NULLS),
-        ({"n": "10", "x": "-2.5", "b": "True", "s": 7}, {"n": 10, "x": -2.5, "b": True, "s": "7"}, Repair.TYPED),
+        (
+            {"n": "10", "x": "-2.5", "b": "True", "s": 7},
+            {"n": 10, "x": -2.5, "b": True, "s": "7"},
+            Repair.TYPED,
+        ),
         ({"n": 1, "many": ["1", "2"]}, {"n": 1, "many": [1, 2]}, Repair.TYPED),
         ({"n": "1.5", "b": "yes", "s": True}, {"n": "1.5", "b": "yes", "s": True}, None),
         ({"n": "007"}, {"n": "007"}, None),
         ({"n": 1, "unknown": 2}, {"n": 1, "unknown": 2}, None),
     ],
 )
-def test_padding_is_taken_out_and_types_are_mended_only_where_that_is_certain(given: Any, kept: Any, repair: Repair | None) -> None:
+def test_padding_is_taken_out_and_types_are_mended_only_where_that_is_certain(
+    given: Any, kept: Any, repair: Repair | None
+) -> None:
     call, repairs = fitted(ToolCall("f", given), [NESTED])
     assert call.arguments == kept
-    assert [type(value) for value in call.arguments.values()] == [type(value) for value in kept.values()]
+    assert [type(value) for value in call.arguments.values()] == [
+        type(value) for value in kept.values()
+    ]
     assert repairs == ({repair} if repair else set())
 
 

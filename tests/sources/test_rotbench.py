@@ -12,18 +12,21 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, is_right
+from toolhone.schema import Expect, ExpectedCall, Task, ToolCall
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.base import Skip
 from toolhone.sources.call_repair import Repair as Mended
 from toolhone.sources.rotbench import OPEN, Reason, Repair, step_of
-from toolhone.schema import Expect, ExpectedCall, Task, ToolCall
 
 ROTBENCH = SHARED / "datasets" / "rotbench"
 
 
 def tool(name: str, *required: str, **schemas: str) -> Any:
     properties = {key: {"type": kind} for key, kind in schemas.items()}
-    return {"name": name, "parameters": {"type": "object", "properties": properties, "required": list(required)}}
+    return {
+        "name": name,
+        "parameters": {"type": "object", "properties": properties, "required": list(required)},
+    }
 
 
 TOOLS = [
@@ -39,11 +42,13 @@ def action(name: str, given: Any, thought: str = "") -> str:
 
 
 def row(*turns: Any, tools: Any = TOOLS, scenario: str = "RS") -> Any:
-    prompt = (
-        f"Desired format:\nThought: <t>\nAction: <a>\nAction Input: <i>\n\nfollowing tools:\n{json.dumps(tools)}\n\nLet's Begin!"
-    )
+    prompt = f"Desired format:\nThought: <t>\nAction: <a>\nAction Input: <i>\n\nfollowing tools:\n{json.dumps(tools)}\n\nLet's Begin!"
     talk = [("system", prompt), ("user", "Find vegan blogs.\nBegin!\n"), *turns]
-    return {"id": "Turn 1", "scenario": scenario, "conversations": [{"from": role, "value": value} for role, value in talk]}
+    return {
+        "id": "Turn 1",
+        "scenario": scenario,
+        "conversations": [{"from": role, "value": value} for role, value in talk],
+    }
 
 
 def right(*actions: str) -> Any:
@@ -65,12 +70,16 @@ def only(loaded: Loaded) -> Task:
     return task
 
 
-def test_a_row_gives_a_task_for_its_last_turn_without_the_prompt_of_the_style(tmp_path: Path) -> None:
+def test_a_row_gives_a_task_for_its_last_turn_without_the_prompt_of_the_style(
+    tmp_path: Path,
+) -> None:
     loaded = load(tmp_path, row(right(action("find", {"text": "vegan blogs"}))))
     assert format_of(tmp_path / "a.json") == "rotbench"
     assert (loaded.conversations, loaded.only_tasks, loaded.repaired) == ([], 1, {Repair.STYLE: 1})
     task = only(loaded)
-    assert [(message.role, message.content) for message in task.messages] == [("user", "Find vegan blogs.")]
+    assert [(message.role, message.content) for message in task.messages] == [
+        ("user", "Find vegan blogs.")
+    ]
     assert [each.name for each in task.tools] == ["find", "seek"]
     assert task.expect.calls == (ExpectedCall("find", {"text": "vegan blogs"}),)
     assert (task.category, task.id) == ("RS", "Turn 1")
@@ -87,15 +96,27 @@ def test_turns_before_become_calls_results_and_words(tmp_path: Path) -> None:
     loaded = load(tmp_path, row(*turns))
     task = only(loaded)
     _, call, result, asked, told = task.messages
-    assert (call.content, call.reasoning, call.tool_calls) == (None, "Look first.", (ToolCall("find", {"text": "x"}),))
-    assert (result.role, result.content, result.tool_call_id) == ("tool", "nothing", call.tool_calls[0].id)
+    assert (call.content, call.reasoning, call.tool_calls) == (
+        None,
+        "Look first.",
+        (ToolCall("find", {"text": "x"}),),
+    )
+    assert (result.role, result.content, result.tool_call_id) == (
+        "tool",
+        "nothing",
+        call.tool_calls[0].id,
+    )
     assert (asked.content, asked.tool_calls, told.content) == ("Which ones?", (), "The new ones.")
     assert task.expect.no_call
     assert loaded.repaired == {Repair.STYLE: 1, Repair.WORDS: 1}
 
 
 def test_every_right_action_is_a_right_answer_and_each_counts_once(tmp_path: Path) -> None:
-    actions = [action("find", {"text": "a", "limit": "1"}), action("find", {"text": "b"}), action("find", {"text": "b"})]
+    actions = [
+        action("find", {"text": "a", "limit": "1"}),
+        action("find", {"text": "b"}),
+        action("find", {"text": "b"}),
+    ]
     loaded = load(tmp_path, row(right(*actions, action("seek", {"text": "a"}))))
     others = (called("find", text="b"), called("seek", text="a"))
     task = only(loaded)
@@ -103,7 +124,9 @@ def test_every_right_action_is_a_right_answer_and_each_counts_once(tmp_path: Pat
     assert (task.category, loaded.noted) == ("RS", {})
     assert all_score([task])
     assert is_right(task, ToolCall("seek", {"text": "a"}))
-    assert not is_right(task, ToolCall("find", {"text": "b", "limit": "1"})), "a mixture of two right actions"
+    assert not is_right(task, ToolCall("find", {"text": "b", "limit": "1"})), (
+        "a mixture of two right actions"
+    )
 
 
 def test_words_are_a_right_answer_beside_calls(tmp_path: Path) -> None:
@@ -120,21 +143,30 @@ def test_words_are_a_right_answer_beside_calls(tmp_path: Path) -> None:
     ]
 
 
-def test_a_right_action_that_breaks_its_tool_is_left_out_where_another_is_left(tmp_path: Path) -> None:
+def test_a_right_action_that_breaks_its_tool_is_left_out_where_another_is_left(
+    tmp_path: Path,
+) -> None:
     loaded = load(tmp_path, row(right(action("find", {}), action("seek", {"text": "a"}))))
     assert only(loaded).expect == called("seek", text="a")
     assert loaded.repaired == {Repair.STYLE: 1, Repair.MISFIT: 1}
 
 
-def test_a_value_that_the_data_leave_open_is_noted_in_whichever_right_action(tmp_path: Path) -> None:
+def test_a_value_that_the_data_leave_open_is_noted_in_whichever_right_action(
+    tmp_path: Path,
+) -> None:
     odd = action("find", {"text": "a", "limit": "None"})
     loaded = load(
-        tmp_path, row(right(odd)), row(right(action("seek", {"text": "a"}), odd)), row(right(action("find", {"text": "a"})))
+        tmp_path,
+        row(right(odd)),
+        row(right(action("seek", {"text": "a"}), odd)),
+        row(right(action("find", {"text": "a"}))),
     )
     assert loaded.noted == {OPEN: 2}
 
 
-def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(tmp_path: Path) -> None:
+def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(
+    tmp_path: Path,
+) -> None:
     twice = [tool("find", "text:", **{"text:": "string"}), tool("find", other="string"), *TOOLS[1:]]
     loaded = load(tmp_path, row(right(action("find", {"text": "a"})), tools=twice))
     task = only(loaded)
@@ -147,26 +179,61 @@ def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(tmp
     ("record", "reason"),
     [
         (row(("function", "out of place"), right(action("find", {"text": "a"}))), Reason.BAD_TURN),
-        (row(("assistant", action("find", {"text": "a"})), ("user", "no result"), right(action("find", {}))), Reason.BAD_TURN),
-        (row(("assistant", action("ask_to_user", {"question": "a"})), ("assistant", "b"), right("c")), Reason.BAD_TURN),
-        (row(("assistant", "Let me see."), ("function", "x"), right(action("find", {"text": "a"}))), Reason.NO_STEP),
-        (row(("assistant", action("finish", {})), ("user", "x"), right(action("find", {"text": "a"}))), Reason.NO_STEP),
+        (
+            row(
+                ("assistant", action("find", {"text": "a"})),
+                ("user", "no result"),
+                right(action("find", {})),
+            ),
+            Reason.BAD_TURN,
+        ),
+        (
+            row(
+                ("assistant", action("ask_to_user", {"question": "a"})),
+                ("assistant", "b"),
+                right("c"),
+            ),
+            Reason.BAD_TURN,
+        ),
+        (
+            row(
+                ("assistant", "Let me see."),
+                ("function", "x"),
+                right(action("find", {"text": "a"})),
+            ),
+            Reason.NO_STEP,
+        ),
+        (
+            row(
+                ("assistant", action("finish", {})),
+                ("user", "x"),
+                right(action("find", {"text": "a"})),
+            ),
+            Reason.NO_STEP,
+        ),
         (row(right(action("find", "{text: a}"))), Reason.NO_STEP),
         (row(right()), Reason.NOT_THIS_FORMAT),
         (row(("assistant", action("find", {"text": "a"}))), Reason.NOT_THIS_FORMAT),
         (row(right(action("find", {"text": "a"})), tools={}), Reason.NO_TOOLS),
         (row(right(action("find", {}))), "arguments that break the tool's schema"),
-        (row(right(action("find", {"text": "a", "size": 1}))), "an argument that the tool does not declare"),
+        (
+            row(right(action("find", {"text": "a", "size": 1}))),
+            "an argument that the tool does not declare",
+        ),
         (row(right(action("fly", {}))), "a call of a tool that is not on offer"),
     ],
 )
-def test_rows_that_cannot_be_followed_are_counted_by_reason(tmp_path: Path, record: Any, reason: str) -> None:
+def test_rows_that_cannot_be_followed_are_counted_by_reason(
+    tmp_path: Path, record: Any, reason: str
+) -> None:
     loaded = load(tmp_path, record)
     assert (loaded.read, loaded.skipped) == (1, {reason: 1})
 
 
 def test_a_step_is_read_with_or_without_its_thought_and_in_bounded_time() -> None:
-    assert step_of('Action: f\nAction Input: {"a": "Action: x"}').call == ToolCall("f", {"a": "Action: x"})
+    assert step_of('Action: f\nAction Input: {"a": "Action: x"}').call == ToolCall(
+        "f", {"a": "Action: x"}
+    )
     assert step_of("Thought: a\nb\nAction:  f \nAction Input:{}").thought == "a\nb"
     with pytest.raises(Skip):
         step_of("Thought:" + "\nAction: " * 20_000)
@@ -183,15 +250,28 @@ def test_the_fixture_is_of_one_format_only() -> None:
 @pytest.mark.skipif(not ROTBENCH.is_dir(), reason="the RoTBench samples are not here")
 def test_the_rotbench_samples_are_read_and_counted() -> None:
     first = open_source(ROTBENCH / "First_Turn" / "clean.json.gz")
-    assert (first.read, first.only_tasks, len(first.tasks), first.skipped) == (57, 57, 57, Counter())
+    assert (first.read, first.only_tasks, len(first.tasks), first.skipped) == (
+        57,
+        57,
+        57,
+        Counter(),
+    )
     assert first.repaired == {Repair.STYLE: 57, Repair.WORDS: 5, Repair.TWICE: 1}
     assert first.noted == {OPEN: 6}
     assert sum(bool(task.expect.alternatives) for task in first.tasks) == 13
     assert all_score(first.tasks)
     third = open_source(ROTBENCH / "Third_Turn" / "clean.json.gz")
     assert (third.read, third.only_tasks, len(third.tasks)) == (35, 33, 33)
-    assert third.skipped == {"arguments that break the tool's schema": 1, "an argument that the tool does not declare": 1}
-    assert third.repaired == {Repair.STYLE: 33, Repair.WORDS: 20, Repair.TWICE: 1, Mended.SPELLING: 1}
+    assert third.skipped == {
+        "arguments that break the tool's schema": 1,
+        "an argument that the tool does not declare": 1,
+    }
+    assert third.repaired == {
+        Repair.STYLE: 33,
+        Repair.WORDS: 20,
+        Repair.TWICE: 1,
+        Mended.SPELLING: 1,
+    }
     assert third.tasks[1].expect.no_call, "what is right is the final answer"
     assert [choice.wanted[0].arguments for choice in first.tasks[3].expect.choices] == [
         {"minaccessibility": "0.8", "maxaccessibility": "1.0"},

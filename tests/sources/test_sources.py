@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from toolhone.doctor.row_checks import check
-from toolhone.sources.files import read_jsonl
-from toolhone.sources import SOURCES, Loaded, open_source
-from toolhone.sources.base import Skip
-from toolhone.sources.gsm8k import Calculator, Reason, Repair, checked_mark
-from toolhone.sources.seal_tools import Reason as SealReason
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
+from toolhone.sources import SOURCES, Loaded, open_source
+from toolhone.sources.base import Skip
+from toolhone.sources.files import read_jsonl
+from toolhone.sources.gsm8k import Calculator, Reason, Repair, checked_mark
+from toolhone.sources.seal_tools import Reason as SealReason
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
 
@@ -29,7 +29,13 @@ CALL = {
 }
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "22"}
 FINAL = {"role": "assistant", "content": "22 degrees"}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
 ROW: dict[str, Any] = {"messages": [USER, CALL, RESULT, FINAL], "tools": [TOOL]}
 
 
@@ -57,19 +63,30 @@ def test_a_format_is_told_from_the_first_rows(tmp_path: Path) -> None:
     save(tmp_path / "tool.jsonl", *CATALOGUE)
     assert open_source(save(tmp_path / "m.jsonl", ROW)).conversations[0].source == "m.jsonl"
     assert open_source(save(tmp_path / "g.jsonl", GSM)).conversations[0].source == "gsm8k"
-    assert open_source(save(tmp_path / "s.jsonl", SEAL), distractors=1).conversations[0].source == "seal_tools"
+    assert (
+        open_source(save(tmp_path / "s.jsonl", SEAL), distractors=1).conversations[0].source
+        == "seal_tools"
+    )
 
 
 def test_an_unknown_format_is_one_sentence_with_the_known_ones(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jsonl", {"prompt": 1, "label": 2})
-    with pytest.raises(DataError, match=r"a\.jsonl: the format was not recognised; its first row has the keys 'label', 'prompt'"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.jsonl: the format was not recognised; its first row has the keys 'label', 'prompt'",
+    ):
         open_source(path)
-    with pytest.raises(DataError, match=r"unknown data format 'gsm8' \(did you mean 'gsm8k'\?\); known: auto, gsm8k, messages"):
+    with pytest.raises(
+        DataError,
+        match=r"unknown data format 'gsm8' \(did you mean 'gsm8k'\?\); known: auto, gsm8k, messages",
+    ):
         open_source(path, "gsm8")
 
 
 def test_an_option_that_a_format_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the format 'messages' has no option 'style'; it has: skip_bad"):
+    with pytest.raises(
+        DataError, match=r"the format 'messages' has no option 'style'; it has: skip_bad"
+    ):
         open_source(save(tmp_path / "a.jsonl", ROW), style="short")
 
 
@@ -85,13 +102,24 @@ def test_the_registry_names_each_format_after_its_module() -> None:
 def test_openai_messages_become_a_conversation_and_its_tasks(tmp_path: Path) -> None:
     loaded = open_source(save(tmp_path / "a.jsonl", ROW))
     conversation = only(loaded)
-    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
+    assert [message.role for message in conversation.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
     assert conversation.messages[1].tool_calls[0].arguments == {"city": "Paris"}
-    assert [task.expect for task in loaded.tasks] == [Expect((ExpectedCall("f", {"city": "Paris"}),))]
+    assert [task.expect for task in loaded.tasks] == [
+        Expect((ExpectedCall("f", {"city": "Paris"}),))
+    ]
     assert str(loaded.places[0]) == f"{tmp_path / 'a.jsonl'}, line 1"
 
 
-OLD_CALL = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"city": "Paris"}'}}
+OLD_CALL = {
+    "role": "assistant",
+    "content": None,
+    "function_call": {"name": "f", "arguments": '{"city": "Paris"}'},
+}
 OLD_RESULT = {"role": "function", "name": "f", "content": "22"}
 
 
@@ -104,8 +132,22 @@ OLD_RESULT = {"role": "function", "name": "f", "content": "22"}
         {"tools": None, "functions": [TOOL["function"]]},
         {"messages": json.dumps([USER, CALL, RESULT, FINAL])},
         {"messages": [USER, {**CALL, "tool_calls": json.dumps(CALL["tool_calls"])}, RESULT, FINAL]},
-        {"messages": [USER, {**CALL, "tool_calls": [{"name": "f", "arguments": {"city": "Paris"}}]}, RESULT, FINAL]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "weather in Paris?"}]}, CALL, RESULT, FINAL]},
+        {
+            "messages": [
+                USER,
+                {**CALL, "tool_calls": [{"name": "f", "arguments": {"city": "Paris"}}]},
+                RESULT,
+                FINAL,
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "weather in Paris?"}]},
+                CALL,
+                RESULT,
+                FINAL,
+            ]
+        },
         {"messages": [USER, OLD_CALL, OLD_RESULT, FINAL]},
     ],
 )
@@ -113,7 +155,10 @@ def test_older_spellings_mean_the_same(tmp_path: Path, changes: dict[str, Any]) 
     plain = only(open_source(save(tmp_path / "a.jsonl", ROW)))
     other = only(open_source(save(tmp_path / "a.jsonl", {**ROW, **changes})))
     assert other.tools == plain.tools
-    told = [[(m.role, m.content, m.tool_calls) for m in conversation.messages] for conversation in (plain, other)]
+    told = [
+        [(m.role, m.content, m.tool_calls) for m in conversation.messages]
+        for conversation in (plain, other)
+    ]
     assert told[0] == told[1]
     check([other], "a").raise_if_any()
 
@@ -128,29 +173,53 @@ BROKEN = [
     ({"messages": [USER]}, "a conversation needs an assistant message"),
     ({"messages": []}, "'messages' must be a non-empty list"),
     ({"messages": "no"}, "'messages' is a string but not JSON"),
-    ({"messages": [USER, {"role": "bot", "content": "x"}]}, r"messages\[1\]: a message needs a 'role'"),
+    (
+        {"messages": [USER, {"role": "bot", "content": "x"}]},
+        r"messages\[1\]: a message needs a 'role'",
+    ),
     ({"messages": [USER, 7]}, r"messages\[1\]: a message needs a 'role'"),
     ({"messages": [USER, {**FINAL, "weight": 0}]}, r"messages\[1\]: 'weight' 0"),
-    ({"messages": [USER, {**CALL, **OLD_CALL}]}, r"messages\[1\]: both 'tool_calls' and 'function_call'"),
-    ({"messages": [USER, {**CALL, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}, r"messages\[1\]: call of 'f'"),
+    (
+        {"messages": [USER, {**CALL, **OLD_CALL}]},
+        r"messages\[1\]: both 'tool_calls' and 'function_call'",
+    ),
+    (
+        {
+            "messages": [
+                USER,
+                {**CALL, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+            ]
+        },
+        r"messages\[1\]: call of 'f'",
+    ),
     ({"messages": [USER, FINAL], "tools": "["}, "'tools' is a string but not JSON"),
     ({"messages": [USER, FINAL], "tools": [{"description": "x"}]}, "a tool needs a 'name'"),
 ]
 
 
 @pytest.mark.parametrize(("row", "expected"), BROKEN)
-def test_a_row_that_is_no_conversation_stops_with_its_line(tmp_path: Path, row: Any, expected: str) -> None:
+def test_a_row_that_is_no_conversation_stops_with_its_line(
+    tmp_path: Path, row: Any, expected: str
+) -> None:
     with pytest.raises(DataError, match=rf"a\.jsonl, line 2: {expected}"):
         open_source(save(tmp_path / "a.jsonl", ROW, row))
 
 
 def test_with_skip_bad_such_rows_are_counted(tmp_path: Path) -> None:
-    loaded = open_source(save(tmp_path / "a.jsonl", *(row for row, _ in BROKEN), ROW), skip_bad=True)
+    loaded = open_source(
+        save(tmp_path / "a.jsonl", *(row for row, _ in BROKEN), ROW), skip_bad=True
+    )
     assert len(loaded.conversations) == 1
     assert loaded.read == len(BROKEN) + 1
     assert loaded.skipped == {"not a conversation": len(BROKEN)}
-    assert "line 1: not a conversation: a conversation needs an assistant message" in loaded.examples["not a conversation"]
-    assert loaded.summary() == f"kept 1 of {len(BROKEN) + 1} rows; skipped {len(BROKEN)}: {len(BROKEN)} not a conversation"
+    assert (
+        "line 1: not a conversation: a conversation needs an assistant message"
+        in loaded.examples["not a conversation"]
+    )
+    assert (
+        loaded.summary()
+        == f"kept 1 of {len(BROKEN) + 1} rows; skipped {len(BROKEN)}: {len(BROKEN)} not a conversation"
+    )
 
 
 # --- gsm8k
@@ -169,11 +238,19 @@ def test_each_mark_becomes_a_call_with_its_text_beside_it(tmp_path: Path) -> Non
     conversation = only(gsm(tmp_path, GSM["answer"]))
     user, first, one, second, two, last = conversation.messages
     assert user.content == "How many?"
-    assert (first.content, first.tool_calls[0].arguments) == ("He ran 48/2 =", {"expression": "48/2"})
-    assert (second.content, second.tool_calls[0].arguments) == ("24 miles.\nIn all 24+1,000 = $", {"expression": "24+1000"})
+    assert (first.content, first.tool_calls[0].arguments) == (
+        "He ran 48/2 =",
+        {"expression": "48/2"},
+    )
+    assert (second.content, second.tool_calls[0].arguments) == (
+        "24 miles.\nIn all 24+1,000 = $",
+        {"expression": "24+1000"},
+    )
     assert [one.content, two.content] == ["24", "1024"]
     assert last.content == "1,024.\nDone.\nThe answer is 1024."
-    assert [tool.name for tool in conversation.tools] == ["calculator"] == [first.tool_calls[0].name]
+    assert (
+        [tool.name for tool in conversation.tools] == ["calculator"] == [first.tool_calls[0].name]
+    )
     check([conversation], "g").raise_if_any()
 
 
@@ -184,16 +261,26 @@ def test_in_the_short_style_calls_stand_alone(tmp_path: Path) -> None:
 
 
 def test_an_unknown_style_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"unknown style 'shrt' \(did you mean 'short'\?\); known: calls, short"):
+    with pytest.raises(
+        DataError, match=r"unknown style 'shrt' \(did you mean 'short'\?\); known: calls, short"
+    ):
         gsm(tmp_path, GSM["answer"], style="shrt")
 
 
-def test_the_task_asks_for_the_final_answer_and_on_request_for_the_first_step(tmp_path: Path) -> None:
+def test_the_task_asks_for_the_final_answer_and_on_request_for_the_first_step(
+    tmp_path: Path,
+) -> None:
     (task,) = gsm(tmp_path, GSM["answer"]).tasks
-    assert (task.id, task.category, [message.role for message in task.messages]) == ("g-1", "arithmetic", ["user"])
+    assert (task.id, task.category, [message.role for message in task.messages]) == (
+        "g-1",
+        "arithmetic",
+        ["user"],
+    )
     assert task.expect == Expect(answer="1024")
     (task,) = gsm(tmp_path, GSM["answer"], first_call=True).tasks
-    assert task.expect == Expect((ExpectedCall("calculator", {"expression": "48/2"}),), answer="1024")
+    assert task.expect == Expect(
+        (ExpectedCall("calculator", {"expression": "48/2"}),), answer="1024"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +305,9 @@ def calculator() -> Calculator:
         ("1,000*2=2,000", "1,000*2", "2000"),
     ],
 )
-def test_a_mark_that_holds_is_kept_as_it_stands(calculator: Calculator, mark: str, expression: str, result: str) -> None:
+def test_a_mark_that_holds_is_kept_as_it_stands(
+    calculator: Calculator, mark: str, expression: str, result: str
+) -> None:
     step, repair = checked_mark(mark, calculator)
     assert step is not None
     assert (step.expression, step.result, repair) == (expression, result, None)
@@ -235,7 +324,9 @@ def test_a_mark_that_holds_is_kept_as_it_stands(calculator: Calculator, mark: st
         ("5 apples*2=10 apples", "5 *2"),
     ],
 )
-def test_a_mark_is_mended_where_the_stated_result_proves_it(calculator: Calculator, mark: str, expression: str) -> None:
+def test_a_mark_is_mended_where_the_stated_result_proves_it(
+    calculator: Calculator, mark: str, expression: str
+) -> None:
     step, repair = checked_mark(mark, calculator)
     assert step is not None
     assert (step.expression, repair) == (expression, Repair.REWRITTEN)
@@ -257,7 +348,9 @@ def test_a_mark_is_mended_where_the_stated_result_proves_it(calculator: Calculat
         ("48/2=", Reason.BROKEN_MARK),
     ],
 )
-def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(calculator: Calculator, mark: str, reason: Reason) -> None:
+def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(
+    calculator: Calculator, mark: str, reason: Reason
+) -> None:
     with pytest.raises(Skip) as caught:
         checked_mark(mark, calculator)
     assert caught.value.reason == reason
@@ -274,7 +367,9 @@ def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(calculator: Calculato
         (None, Reason.NOT_THIS_FORMAT),
     ],
 )
-def test_a_row_that_cannot_be_told_is_counted_by_reason(tmp_path: Path, answer: Any, reason: Reason) -> None:
+def test_a_row_that_cannot_be_told_is_counted_by_reason(
+    tmp_path: Path, answer: Any, reason: Reason
+) -> None:
     loaded = open_source(save(tmp_path / "g.jsonl", GSM, {**GSM, "answer": answer}), "gsm8k")
     assert (len(loaded.conversations), loaded.read) == (1, 2)
     assert loaded.skipped == {reason: 1}
@@ -282,9 +377,18 @@ def test_a_row_that_cannot_be_told_is_counted_by_reason(tmp_path: Path, answer: 
 
 
 @pytest.mark.parametrize("answer", ["It is 7.\n#### 7", "It is <<7=7>>7.\n#### 7"])
-def test_a_row_without_a_mark_is_kept_for_its_question_and_answer(tmp_path: Path, answer: str) -> None:
-    loaded = open_source(save(tmp_path / "g.jsonl", {**GSM, "answer": answer}, GSM), "gsm8k", first_call=True)
-    assert (loaded.read, loaded.only_tasks, len(loaded.conversations), loaded.skipped) == (2, 1, 1, {})
+def test_a_row_without_a_mark_is_kept_for_its_question_and_answer(
+    tmp_path: Path, answer: str
+) -> None:
+    loaded = open_source(
+        save(tmp_path / "g.jsonl", {**GSM, "answer": answer}, GSM), "gsm8k", first_call=True
+    )
+    assert (loaded.read, loaded.only_tasks, len(loaded.conversations), loaded.skipped) == (
+        2,
+        1,
+        1,
+        {},
+    )
     assert (loaded.tasks[0].id, loaded.tasks[0].expect, loaded.tasks[0].messages[0].content) == (
         "g-1",
         Expect(answer="7"),
@@ -301,11 +405,18 @@ def test_a_mark_that_computes_nothing_is_text_and_counted_as_mended(tmp_path: Pa
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", [pytest.param("train", marks=pytest.mark.slow), "test"])
-def test_gsm8k_as_published_is_kept_whole_and_every_call_gives_what_its_mark_states(name: str) -> None:
+def test_gsm8k_as_published_is_kept_whole_and_every_call_gives_what_its_mark_states(
+    name: str,
+) -> None:
     path = real("gsm8k", f"{name}.jsonl.gz")
     loaded = open_source(path)
-    assert (loaded.read, loaded.only_tasks, loaded.skipped) == {"train": (3000, 77, {}), "test": (668, 16, {})}[name]
-    assert len(loaded.tasks) == loaded.kept == loaded.read == len({task.id for task in loaded.tasks})
+    assert (loaded.read, loaded.only_tasks, loaded.skipped) == {
+        "train": (3000, 77, {}),
+        "test": (668, 16, {}),
+    }[name]
+    assert (
+        len(loaded.tasks) == loaded.kept == loaded.read == len({task.id for task in loaded.tasks})
+    )
     answers = [record["answer"] for _, record in read_jsonl(path)]
     calls = 0
     for conversation, place in zip(loaded.conversations, loaded.places):
@@ -326,8 +437,16 @@ def test_gsm8k_as_published_is_kept_whole_and_every_call_gives_what_its_mark_sta
 
 
 def seal_tool(name: str, field: str = "Sports/Golf", **types: str) -> dict[str, Any]:
-    parameters = {parameter: {"type": kind, "description": "x"} for parameter, kind in types.items()}
-    tool = {"api_name": name, "api_description": name, "field": field, "parameters": parameters, "required": list(types)[:1]}
+    parameters = {
+        parameter: {"type": kind, "description": "x"} for parameter, kind in types.items()
+    }
+    tool = {
+        "api_name": name,
+        "api_description": name,
+        "field": field,
+        "parameters": parameters,
+        "required": list(types)[:1],
+    }
     return {**tool, "responses": {"found": {"type": "str", "description": "What was found"}}}
 
 
@@ -341,7 +460,10 @@ CATALOGUE = [
 
 
 def seal(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    calling = [{"api": name, "parameters": arguments, "responses": [f"API_call_{n}"]} for n, (name, arguments) in enumerate(calls)]
+    calling = [
+        {"api": name, "parameters": arguments, "responses": [f"API_call_{n}"]}
+        for n, (name, arguments) in enumerate(calls)
+    ]
     return {"id": "dev-easy-1", "query": "Who won?", "calling": calling}
 
 
@@ -370,21 +492,42 @@ def test_all_calls_of_a_row_are_one_turn_and_one_task(tmp_path: Path) -> None:
     ]
     (task,) = loaded.tasks
     assert (task.id, task.messages, task.category) == ("dev-easy-1", (user,), "several_calls")
-    assert task.expect == Expect((ExpectedCall("score", {"team": "Lions"}), ExpectedCall("holes", {"count": 9})))
+    assert task.expect == Expect(
+        (ExpectedCall("score", {"team": "Lions"}), ExpectedCall("holes", {"count": 9}))
+    )
     check(loaded.conversations, loaded.places).raise_if_any()
 
 
 def test_calls_that_use_results_are_a_task_with_references_in_their_order(tmp_path: Path) -> None:
-    calls = (("players", {"team": "Lions"}), ("holes", {"count": "API_call_0"}), ("score", {"team": "a", "period": "10"}))
+    calls = (
+        ("players", {"team": "Lions"}),
+        ("holes", {"count": "API_call_0"}),
+        ("score", {"team": "a", "period": "10"}),
+    )
     loaded = read_seal(tmp_path, seal(*calls), distractors=1)
-    assert (loaded.read, loaded.only_tasks, len(loaded.conversations), loaded.repaired.total()) == (1, 1, 0, 1)
+    assert (loaded.read, loaded.only_tasks, len(loaded.conversations), loaded.repaired.total()) == (
+        1,
+        1,
+        0,
+        1,
+    )
     (task,) = loaded.tasks
     expected = [ExpectedCall(name, arguments) for name, arguments in calls[:2]]
-    assert task.expect == Expect((*expected, ExpectedCall("score", {"team": "a", "period": 10})), order="strict")
+    assert task.expect == Expect(
+        (*expected, ExpectedCall("score", {"team": "a", "period": 10})), order="strict"
+    )
     assert [message.role for message in task.messages] == ["system", "user"]
     assert "API_call_0" in str(task.messages[0].content)
-    assert (task.id, task.category, task.source, len(task.tools)) == ("dev-easy-1", "nested", "seal_tools", 4)
-    assert all(tool.description.endswith("\nIt gives, in this order: found (What was found)") for tool in task.tools)
+    assert (task.id, task.category, task.source, len(task.tools)) == (
+        "dev-easy-1",
+        "nested",
+        "seal_tools",
+        4,
+    )
+    assert all(
+        tool.description.endswith("\nIt gives, in this order: found (What was found)")
+        for tool in task.tools
+    )
     holes = next(tool for tool in task.tools if tool.name == "holes")
     assert not holes.problems({"count": "API_call_0"})
     assert not holes.problems({"count": 9})
@@ -417,7 +560,9 @@ def test_distractors_come_from_the_same_field_then_the_same_branch_then_any(tmp_
 
 def test_distractors_and_their_order_are_fixed_by_the_seed(tmp_path: Path) -> None:
     def order(seed: int) -> list[str]:
-        return [tool.name for tool in only(read_seal(tmp_path, SEAL, distractors=6, seed=seed)).tools]
+        return [
+            tool.name for tool in only(read_seal(tmp_path, SEAL, distractors=6, seed=seed)).tools
+        ]
 
     assert order(0) == order(0)
     assert len({tuple(order(seed)) for seed in range(8)}) > 4
@@ -426,7 +571,9 @@ def test_distractors_and_their_order_are_fixed_by_the_seed(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("count", [-1, 9])
 def test_an_impossible_number_of_distractors_is_one_sentence(tmp_path: Path, count: int) -> None:
-    with pytest.raises(DataError, match=f"'distractors' must be between 0 and 8 for this catalogue, got {count}"):
+    with pytest.raises(
+        DataError, match=f"'distractors' must be between 0 and 8 for this catalogue, got {count}"
+    ):
         read_seal(tmp_path, SEAL, distractors=count)
 
 
@@ -440,11 +587,15 @@ def test_an_impossible_number_of_distractors_is_one_sentence(tmp_path: Path, cou
         ({"team": 7}, {"team": "7"}),
     ],
 )
-def test_a_value_of_the_wrong_type_is_mended_where_one_value_can_be_meant(tmp_path: Path, given: Any, mended: Any) -> None:
+def test_a_value_of_the_wrong_type_is_mended_where_one_value_can_be_meant(
+    tmp_path: Path, given: Any, mended: Any
+) -> None:
     loaded = read_seal(tmp_path, seal(("score", {"team": "a", **given})))
     arguments = only(loaded).messages[1].tool_calls[0].arguments
     assert arguments == {"team": "a", **mended}
-    assert {type(value) for value in arguments.values()} == {type(value) for value in {"team": "a", **mended}.values()}
+    assert {type(value) for value in arguments.values()} == {
+        type(value) for value in {"team": "a", **mended}.values()
+    }
     assert loaded.repaired.total() == 1
 
 
@@ -461,8 +612,14 @@ def test_values_of_the_right_type_are_left_alone(tmp_path: Path) -> None:
         (seal(("score", {"team": "see API_call_0"})), SealReason.REFERENCE),
         (seal(("score", {"team": "a"}), ("players", {"team": "API_call_1"})), SealReason.REFERENCE),
         (seal(("players", {"team": "API_call_1"}), ("score", {"team": "a"})), SealReason.REFERENCE),
-        (relabelled("API_call_1", ("score", {"team": "a"}), ("players", {"team": "API_call_1"})), SealReason.REFERENCE),
-        (seal(("score", {"team": "a"}), ("holes", {"count": "see API_call_9"})), SealReason.REFERENCE),
+        (
+            relabelled("API_call_1", ("score", {"team": "a"}), ("players", {"team": "API_call_1"})),
+            SealReason.REFERENCE,
+        ),
+        (
+            seal(("score", {"team": "a"}), ("holes", {"count": "see API_call_9"})),
+            SealReason.REFERENCE,
+        ),
         (seal(("score", {"team": "a"}), ("holes", {"count": "nine"})), SealReason.BAD_ARGUMENTS),
         (seal(("skore", {"team": "a"})), SealReason.UNKNOWN_TOOL),
         (seal(("score", {"team": "a", "period": "007"})), SealReason.BAD_ARGUMENTS),
@@ -476,7 +633,9 @@ def test_values_of_the_right_type_are_left_alone(tmp_path: Path) -> None:
         ({**SEAL, "calling": ["score"]}, SealReason.NOT_THIS_FORMAT),
     ],
 )
-def test_a_row_that_cannot_be_used_is_counted_by_reason(tmp_path: Path, row: dict[str, Any], reason: SealReason) -> None:
+def test_a_row_that_cannot_be_used_is_counted_by_reason(
+    tmp_path: Path, row: dict[str, Any], reason: SealReason
+) -> None:
     loaded = read_seal(tmp_path, row, SEAL)
     assert (len(loaded.conversations), loaded.read) == (1, 2)
     assert loaded.skipped == {reason: 1}
@@ -485,14 +644,16 @@ def test_a_row_that_cannot_be_used_is_counted_by_reason(tmp_path: Path, row: dic
 def test_a_missing_or_foreign_catalogue_is_one_sentence(tmp_path: Path) -> None:
     path = save(tmp_path / "s.jsonl", SEAL)
     with pytest.raises(
-        DataError, match=r"s\.jsonl: the catalogue 'tool\.jsonl' .* is not beside this file; name it with 'catalogue'"
+        DataError,
+        match=r"s\.jsonl: the catalogue 'tool\.jsonl' .* is not beside this file; name it with 'catalogue'",
     ):
         open_source(path)
     with pytest.raises(DataError, match=r"s\.jsonl, line 1: not a tool of Seal-Tools"):
         open_source(path, catalogue=path)
     bad = save(tmp_path / "c.jsonl", seal_tool("score", team="list"))
     with pytest.raises(
-        DataError, match=r"c\.jsonl, line 1: parameter 'team' has the unknown type 'list'; known: str, int, float, bool"
+        DataError,
+        match=r"c\.jsonl, line 1: parameter 'team' has the unknown type 'list'; known: str, int, float, bool",
     ):
         open_source(path, catalogue=bad)
     save(tmp_path / "c.jsonl", *CATALOGUE[:2], CATALOGUE[0])
@@ -501,10 +662,18 @@ def test_a_missing_or_foreign_catalogue_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "rows", "nested", "bad"), [("dev", 465, 18, 4), ("test_in_domain", 421, 17, 5)])
-def test_all_of_seal_tools_that_fits_its_schemas_is_kept_and_passes_the_check(name: str, rows: int, nested: int, bad: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "nested", "bad"), [("dev", 465, 18, 4), ("test_in_domain", 421, 17, 5)]
+)
+def test_all_of_seal_tools_that_fits_its_schemas_is_kept_and_passes_the_check(
+    name: str, rows: int, nested: int, bad: int
+) -> None:
     loaded = open_source(real("seal_tools", f"{name}.jsonl.gz"))
-    assert (loaded.read, loaded.only_tasks, loaded.skipped) == (rows, nested, {SealReason.BAD_ARGUMENTS: bad})
+    assert (loaded.read, loaded.only_tasks, loaded.skipped) == (
+        rows,
+        nested,
+        {SealReason.BAD_ARGUMENTS: bad},
+    )
     assert len(loaded.conversations) + nested + bad == rows
     assert all(5 <= len(conversation.tools) <= 10 for conversation in loaded.conversations)
     check(loaded.conversations, loaded.places).raise_if_any(allow=())

@@ -10,13 +10,13 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
-from toolhone.doctor.row_checks import Kind
+from toolhone.doctor.row_checks import FindingKind
+from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources import tau2_bench as tau2
 from toolhone.sources import tau_bench as tau
 from toolhone.sources.base import Loaded
 from toolhone.sources.scenarios import FROM_CALLS, NO_LIST, PLAYED, schema_of, tools_of_calls
-from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 
 TAU = SHARED / "datasets" / "tau_bench"
 TAU2 = SHARED / "datasets" / "tau2_bench"
@@ -48,13 +48,19 @@ def test_a_tool_is_put_together_from_what_its_calls_have_in_common() -> None:
         ([], {}),
     ],
 )
-def test_values_of_several_types_obey_their_schema(values: list[Any], schema: dict[str, Any]) -> None:
+def test_values_of_several_types_obey_their_schema(
+    values: list[Any], schema: dict[str, Any]
+) -> None:
     assert schema_of(values) == schema
 
 
 def called(name: str, identity: str, **arguments: Any) -> dict[str, Any]:
     function = {"name": name, "arguments": json.dumps(arguments)}
-    return {"role": "assistant", "content": None, "tool_calls": [{"id": identity, "type": "function", "function": function}]}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": identity, "type": "function", "function": function}],
+    }
 
 
 def trajectory(reward: float = 1.0, **told: Any) -> dict[str, Any]:
@@ -88,7 +94,11 @@ def load_tau(folder: Path, *rows: Any) -> Loaded:
 def test_a_dialogue_that_reached_its_goal_becomes_a_conversation(tmp_path: Path) -> None:
     loaded = load_tau(tmp_path, trajectory())
     (talk,) = loaded.conversations
-    assert (talk.id, talk.messages[0], talk.messages[-1].content) == ("tau_bench-3-1", Message("system", "Ask first."), "Done.")
+    assert (talk.id, talk.messages[0], talk.messages[-1].content) == (
+        "tau_bench-3-1",
+        Message("system", "Ask first."),
+        "Done.",
+    )
     assert [tool.name for tool in talk.tools] == ["cancel", "look"]
     assert talk.messages[2].tool_calls == (ToolCall("look", {"id": "A1"}),)
     assert loaded.repaired == {FROM_CALLS: 1, tau.Repair.LAST_WORDS: 1}
@@ -101,7 +111,10 @@ def test_a_dialogue_that_failed_gives_the_task_it_was_about(tmp_path: Path) -> N
     loaded = load_tau(tmp_path, failed)
     (task,) = loaded.tasks
     assert (loaded.conversations, loaded.only_tasks) == ([], 1)
-    assert task.messages == (Message("system", "Ask first."), Message("user", "You are Ann. Cancel A1."))
+    assert task.messages == (
+        Message("system", "Ask first."),
+        Message("user", "You are Ann. Cancel A1."),
+    )
     assert task.expect == Expect((ExpectedCall("cancel", {"id": "A1"}),), answer="42")
     assert [tool.name for tool in task.tools] == ["cancel"]
     assert loaded.repaired == {FROM_CALLS: 1, PLAYED: 1}
@@ -117,10 +130,15 @@ def test_several_outputs_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_flat_texts_are_skipped_where_calls_were_and_kept_where_none_was(tmp_path: Path) -> None:
     lost = {"messages_display": "user: Cancel it.\nassistant: None\ntool: open\nassistant: Done."}
     odd = {"messages_display": "Cancel it."}
-    plain = {"messages_display": "user: Cancel it.\nAt once.\nassistant: I may not.\nuser: Bye. ###STOP###"}
+    plain = {
+        "messages_display": "user: Cancel it.\nAt once.\nassistant: I may not.\nuser: Bye. ###STOP###"
+    }
     loaded = load_tau(tmp_path, lost, odd, plain)
     assert loaded.skipped == {tau.Reason.LOST_CALLS: 1, tau.Reason.BAD_TURN: 1}
-    assert loaded.conversations[0].messages == (Message("user", "Cancel it.\nAt once."), Message("assistant", "I may not."))
+    assert loaded.conversations[0].messages == (
+        Message("user", "Cancel it.\nAt once."),
+        Message("assistant", "I may not."),
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,10 +149,13 @@ def test_flat_texts_are_skipped_where_calls_were_and_kept_where_none_was(tmp_pat
         (trajectory(0.0, actions=[{"name": "cancel"}]), tau.Reason.NOT_THIS_FORMAT),
         ({**trajectory(), "traj": []}, tau.Reason.NOT_THIS_FORMAT),
         ({**trajectory(), "traj": [{"role": "robot"}]}, tau.Reason.BAD_TURN),
-        ({**trajectory(), "traj": trajectory()["traj"][:2]}, Kind.NO_ASSISTANT),
+        ({**trajectory(), "traj": trajectory()["traj"][:2]}, FindingKind.NO_ASSISTANT),
         (
-            {**trajectory(), "traj": [*trajectory()["traj"][:3], {"role": "assistant", "content": "Done."}]},
-            Kind.CALL_WITHOUT_RESULT,
+            {
+                **trajectory(),
+                "traj": [*trajectory()["traj"][:3], {"role": "assistant", "content": "Done."}],
+            },
+            FindingKind.CALL_WITHOUT_RESULT,
         ),
     ],
 )
@@ -150,7 +171,12 @@ def wish(identity: str = "1", **criteria: Any) -> dict[str, Any]:
         "task_instructions": ".",
         "domain": "x",
     }
-    action = {"action_id": "a", "name": "cancel", "arguments": {"id": "A1", "why": "late"}, "info": None}
+    action = {
+        "action_id": "a",
+        "name": "cancel",
+        "arguments": {"id": "A1", "why": "late"},
+        "info": None,
+    }
     return {
         "id": identity,
         "user_scenario": {"persona": None, "instructions": told},
@@ -172,8 +198,13 @@ def test_a_task_expects_the_actions_under_the_policy(tmp_path: Path) -> None:
     loaded = load_tau2(tmp_path, wish(communicate_info=["10"]))
     (task,) = loaded.tasks
     assert (loaded.conversations, task.id) == ([], "tau2_bench-1")
-    assert task.messages == (Message("system", "Ask first."), Message("user", "Cancel A1.\n\nYou are Ann."))
-    assert task.expect == Expect((ExpectedCall("cancel", {"id": "A1", "why": "late"}),), answer="10")
+    assert task.messages == (
+        Message("system", "Ask first."),
+        Message("user", "Cancel A1.\n\nYou are Ann."),
+    )
+    assert task.expect == Expect(
+        (ExpectedCall("cancel", {"id": "A1", "why": "late"}),), answer="10"
+    )
     assert [tool.name for tool in task.tools] == ["cancel"]
     assert loaded.repaired == {FROM_CALLS: 1, PLAYED: 1}
     assert all_score(loaded.tasks)
@@ -182,7 +213,11 @@ def test_a_task_expects_the_actions_under_the_policy(tmp_path: Path) -> None:
 def test_a_ticket_is_the_request_and_what_came_before_is_told(tmp_path: Path) -> None:
     history = [
         {"role": "user", "content": "Find A1.", "turn_idx": 0},
-        {"role": "assistant", "tool_calls": [{"id": "c1", "name": "look", "arguments": {"id": "A1"}}], "turn_idx": 0},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "c1", "name": "look", "arguments": {"id": "A1"}}],
+            "turn_idx": 0,
+        },
         {"role": "tool", "id": "c1", "content": "open", "turn_idx": 0},
     ]
     row = {**wish(), "ticket": "Cancel A1 for Ann.", "initial_state": {"message_history": history}}
@@ -190,16 +225,25 @@ def test_a_ticket_is_the_request_and_what_came_before_is_told(tmp_path: Path) ->
     (task,) = loaded.tasks
     assert [message.role for message in task.messages] == ["user", "assistant", "tool", "user"]
     assert task.messages[2].tool_call_id == task.messages[1].tool_calls[0].id == "c1"
-    assert (task.messages[-1].content, task.world) == ("Cancel A1 for Ann.", {"message_history": history})
+    assert (task.messages[-1].content, task.world) == (
+        "Cancel A1 for Ann.",
+        {"message_history": history},
+    )
     assert [tool.name for tool in task.tools] == ["cancel", "look"]
     assert (loaded.repaired, loaded.noted) == ({FROM_CALLS: 1}, {tau2.Note.NO_POLICY: 1})
 
 
-def test_actions_of_the_user_and_several_texts_are_left_out_and_loose_comparing_is_noted(tmp_path: Path) -> None:
+def test_actions_of_the_user_and_several_texts_are_left_out_and_loose_comparing_is_noted(
+    tmp_path: Path,
+) -> None:
     loose = {"name": "cancel", "arguments": {"id": "A1", "why": "x"}, "compare_args": ["id"]}
     full = {"name": "cancel", "arguments": {"id": "A2"}, "compare_args": ["id"]}
     users = {"name": "pay", "arguments": {}, "requestor": "user"}
-    loaded = load_tau2(tmp_path, wish("1", actions=[loose, users], communicate_info=["1", "2"]), wish("2", actions=[full]))
+    loaded = load_tau2(
+        tmp_path,
+        wish("1", actions=[loose, users], communicate_info=["1", "2"]),
+        wish("2", actions=[full]),
+    )
     assert loaded.tasks[0].expect == Expect((ExpectedCall("cancel", {"id": "A1", "why": "x"}),))
     assert [tool.name for tool in loaded.tasks[0].tools] == ["cancel"]
     assert (loaded.repaired[tau2.Repair.OF_USER], loaded.repaired[tau2.Repair.OUTPUTS]) == (1, 1)
@@ -218,7 +262,10 @@ def test_an_action_of_which_nothing_is_compared_is_right_with_any_arguments(tmp_
 def test_of_several_texts_a_task_without_actions_asks_for_the_first(tmp_path: Path) -> None:
     loaded = load_tau2(tmp_path, wish("1", actions=[], communicate_info=["polyester", "cotton"]))
     assert loaded.tasks[0].expect == Expect(answer="polyester")
-    assert (loaded.repaired[tau2.Repair.FIRST_OUTPUT], loaded.repaired[tau2.Repair.OUTPUTS]) == (1, 0)
+    assert (loaded.repaired[tau2.Repair.FIRST_OUTPUT], loaded.repaired[tau2.Repair.OUTPUTS]) == (
+        1,
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,8 +275,14 @@ def test_of_several_texts_a_task_without_actions_asks_for_the_first(tmp_path: Pa
         (wish(actions=[{"name": "cancel"}]), tau2.Reason.BAD_ACTION),
         (wish(actions="cancel"), NO_LIST),
         ({**wish(), "evaluation_criteria": None}, tau2.Reason.NOT_THIS_FORMAT),
-        ({**wish(), "user_scenario": {"instructions": {"task_instructions": "."}}}, tau2.Reason.NO_REQUEST),
-        ({**wish(), "initial_state": {"message_history": [{"role": "robot"}]}}, tau2.Reason.BAD_TURN),
+        (
+            {**wish(), "user_scenario": {"instructions": {"task_instructions": "."}}},
+            tau2.Reason.NO_REQUEST,
+        ),
+        (
+            {**wish(), "initial_state": {"message_history": [{"role": "robot"}]}},
+            tau2.Reason.BAD_TURN,
+        ),
     ],
 )
 def test_tasks_that_cannot_be_told_are_counted(tmp_path: Path, bad: Any, reason: str) -> None:
@@ -247,20 +300,37 @@ def test_the_published_dialogues_are_read_with_these_counts() -> None:
         pytest.skip(f"{TAU} is not here")
     path = TAU / "historical_trajectories" / "gpt-4o-airline.json.gz"
     loaded = open_source(path)
-    assert (format_of(path), loaded.read, len(loaded.conversations), loaded.only_tasks) == ("tau_bench", 148, 58, 88)
+    assert (format_of(path), loaded.read, len(loaded.conversations), loaded.only_tasks) == (
+        "tau_bench",
+        148,
+        58,
+        88,
+    )
     assert loaded.skipped == {tau.Reason.NOTHING_EXPECTED: 2}
-    assert loaded.repaired == {FROM_CALLS: 146, PLAYED: 88, tau.Repair.LAST_WORDS: 33, tau.Repair.OUTPUTS: 8}
+    assert loaded.repaired == {
+        FROM_CALLS: 146,
+        PLAYED: 88,
+        tau.Repair.LAST_WORDS: 33,
+        tau.Repair.OUTPUTS: 8,
+    }
     assert len(loaded.conversations[0].tools) == 13
     assert all_score(loaded.tasks)
     for name, counts in {"Retail": (69, 0), "Airline": (19, 1)}.items():
         (file,) = (TAU / "few_shot_data").glob(f"Mock{name}*")
         flat = open_source(file)
-        assert (flat.read, len(flat.conversations), set(flat.skipped)) == (*counts, {tau.Reason.LOST_CALLS})
+        assert (flat.read, len(flat.conversations), set(flat.skipped)) == (
+            *counts,
+            {tau.Reason.LOST_CALLS},
+        )
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("domain", "counts"), [("airline", (27, 24)), ("retail", (68, 67)), ("mock", (10, 8))])
-def test_the_published_tasks_are_read_with_these_counts(domain: str, counts: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("domain", "counts"), [("airline", (27, 24)), ("retail", (68, 67)), ("mock", (10, 8))]
+)
+def test_the_published_tasks_are_read_with_these_counts(
+    domain: str, counts: tuple[int, int]
+) -> None:
     path = TAU2 / domain / "tasks.json"
     if not path.is_file():
         pytest.skip(f"{path} is not here")

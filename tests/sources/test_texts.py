@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.row_checks import Kind, check
+from toolhone.doctor.row_checks import FindingKind, check
+from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.call_texts import Reason as CallReason
 from toolhone.sources.call_texts import Repair as CallRepair
@@ -27,24 +28,35 @@ from toolhone.sources.seal_tools_sft import Reason as SftReason
 from toolhone.sources.seal_tools_sft import Repair as SealRepair
 from toolhone.sources.sharegpt import Reason as ShareReason
 from toolhone.sources.toolace import Reason as AceReason
-from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
 
 DATASETS = SHARED / "datasets"
-PARAMETERS = {"type": "object", "properties": {"place": {"type": "string"}, "days": {"type": "integer"}}, "required": ["place"]}
+PARAMETERS = {
+    "type": "object",
+    "properties": {"place": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["place"],
+}
 TIDES = {"name": "get_tides", "description": "High and low water.", "parameters": PARAMETERS}
-BOATS = {"name": "list_boats", "description": "Boats in a harbour.", "parameters": {"type": "object", "properties": {}}}
+BOATS = {
+    "name": "list_boats",
+    "description": "Boats in a harbour.",
+    "parameters": {"type": "object", "properties": {}},
+}
 OSLO = {"name": "get_tides", "arguments": {"place": "Oslo"}}
 
 
 def save(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
 def read(tmp_path: Path, *rows: Any, name: str) -> Loaded:
     path = save(tmp_path / "rows.jsonl", *rows)
     assert format_of(path) == name
-    assert [each.NAME for each in SOURCES.values() if each.sniff(rows[:1])] == [name], "one format only"
+    assert [each.NAME for each in SOURCES.values() if each.sniff(rows[:1])] == [name], (
+        "one format only"
+    )
     loaded = open_source(path)
     check(loaded.conversations, "rows.jsonl").raise_if_any()
     return loaded
@@ -59,7 +71,18 @@ def only(loaded: Loaded) -> Conversation:
 def told(conversation: Conversation) -> list[tuple[str, str | None]]:
     """Who says what; calls as `name(arguments)`."""
     return [
-        (message.role, " + ".join(filter(None, [message.content, *(f"{c.name}{dict(c.arguments)}" for c in message.tool_calls)])))
+        (
+            message.role,
+            " + ".join(
+                filter(
+                    None,
+                    [
+                        message.content,
+                        *(f"{c.name}{dict(c.arguments)}" for c in message.tool_calls),
+                    ],
+                )
+            ),
+        )
         for message in conversation.messages
     ]
 
@@ -68,7 +91,9 @@ def told(conversation: Conversation) -> list[tuple[str, str | None]]:
 
 
 def glaive(*turns: str, tools: Any = (TIDES, BOATS)) -> dict[str, str]:
-    listed = "\n".join(tool if isinstance(tool, str) else json.dumps(tool, indent=4) for tool in tools)
+    listed = "\n".join(
+        tool if isinstance(tool, str) else json.dumps(tool, indent=4) for tool in tools
+    )
     words = "SYSTEM: You are a harbour master with access to the following functions. Use them if required -\n"
     return {"system": words + listed, "chat": "\n\n\n".join(turns) + "\n\n\n\n"}
 
@@ -90,7 +115,10 @@ def test_flat_text_becomes_turns_with_calls_linked_to_their_results(tmp_path: Pa
     loaded = read(tmp_path, glaive(*calling(GOOD, "Let me look. ")), name="glaive")
     talk = only(loaded)
     assert told(talk) == [
-        ("system", "You are a harbour master with access to the following functions. Use them if required"),
+        (
+            "system",
+            "You are a harbour master with access to the following functions. Use them if required",
+        ),
         ("user", "How are the tides?"),
         ("assistant", "Let me look. + get_tides{'place': 'Oslo'}"),
         ("tool", '{"high": "6:10"}'),
@@ -98,7 +126,9 @@ def test_flat_text_becomes_turns_with_calls_linked_to_their_results(tmp_path: Pa
     ]
     assert [tool.name for tool in talk.tools] == ["get_tides", "list_boats"]
     assert talk.messages[3].tool_call_id == talk.messages[2].tool_calls[0].id == "call0"
-    assert [task.expect for task in loaded.tasks] == [Expect((ExpectedCall("get_tides", {"place": "Oslo"}),))]
+    assert [task.expect for task in loaded.tasks] == [
+        Expect((ExpectedCall("get_tides", {"place": "Oslo"}),))
+    ]
     assert not loaded.repaired
 
 
@@ -110,26 +140,56 @@ def test_flat_text_becomes_turns_with_calls_linked_to_their_results(tmp_path: Pa
             {"place": "Land's End, at O'Hara's"},
             [],
         ),
-        (r"""{"name": "get_tides", "arguments": '{"place": "Land\'s End"}'}""", {"place": "Land's End"}, [GlaiveRepair.QUOTES]),
-        ('{"name": "get_tides", "arguments": {"place": "Oslo"}}', {"place": "Oslo"}, [GlaiveRepair.OBJECT]),
-        ('{"name": "get_tides", "parameters": \'{"place": "Oslo"}\'}', {"place": "Oslo"}, [GlaiveRepair.PARAMETERS]),
-        ('{"name": "get_tides", "arguments": \'{"place": "Oslo"}}\'}', {"place": "Oslo"}, [GlaiveRepair.BRACE]),
-        ('{"name": "get_tides", "arguments": \'{"place": "Oslo"}\'}}', {"place": "Oslo"}, [GlaiveRepair.BRACE]),
-        ('{"name": "get_tides", "arguments": \'{"place": "Oslo"}\'', {"place": "Oslo"}, [GlaiveRepair.BRACE]),
+        (
+            r"""{"name": "get_tides", "arguments": '{"place": "Land\'s End"}'}""",
+            {"place": "Land's End"},
+            [GlaiveRepair.QUOTES],
+        ),
+        (
+            '{"name": "get_tides", "arguments": {"place": "Oslo"}}',
+            {"place": "Oslo"},
+            [GlaiveRepair.OBJECT],
+        ),
+        (
+            '{"name": "get_tides", "parameters": \'{"place": "Oslo"}\'}',
+            {"place": "Oslo"},
+            [GlaiveRepair.PARAMETERS],
+        ),
+        (
+            '{"name": "get_tides", "arguments": \'{"place": "Oslo"}}\'}',
+            {"place": "Oslo"},
+            [GlaiveRepair.BRACE],
+        ),
+        (
+            '{"name": "get_tides", "arguments": \'{"place": "Oslo"}\'}}',
+            {"place": "Oslo"},
+            [GlaiveRepair.BRACE],
+        ),
+        (
+            '{"name": "get_tides", "arguments": \'{"place": "Oslo"}\'',
+            {"place": "Oslo"},
+            [GlaiveRepair.BRACE],
+        ),
         ('{"arguments": "{\\"place\\": \\"Oslo\\"}", "name": "get_tides"}', {"place": "Oslo"}, []),
         (
             '{"name": "get_tides", "arguments": \'{"place": "Oslo", "days": "3"}\'}',
             {"place": "Oslo", "days": 3},
             [ToolRepair.TYPED],
         ),
-        ('{"name": "getTides", "arguments": \'{"place": "Oslo"}\'}', {"place": "Oslo"}, [Repair.NAME]),
+        (
+            '{"name": "getTides", "arguments": \'{"place": "Oslo"}\'}',
+            {"place": "Oslo"},
+            [Repair.NAME],
+        ),
         (GOOD + " I wait for it.", {"place": "Oslo"}, [GlaiveRepair.BEHIND]),
         ('{"name": "list_boats", "arguments": null}', {}, [GlaiveRepair.NULL]),
         ('{"name": "list_boats", "arguments": \'\'}', {}, []),
         ('{"name": "list_boats"}', {}, []),
     ],
 )
-def test_each_irregular_call_is_read_and_its_mending_counted(tmp_path: Path, body: str, arguments: Any, repairs: list[str]) -> None:
+def test_each_irregular_call_is_read_and_its_mending_counted(
+    tmp_path: Path, body: str, arguments: Any, repairs: list[str]
+) -> None:
     loaded = read(tmp_path, glaive(*calling(body)), name="glaive")
     (call,) = only(loaded).messages[2].tool_calls
     assert (call.name in ("get_tides", "list_boats"), dict(call.arguments)) == (True, arguments)
@@ -144,18 +204,29 @@ def test_each_irregular_call_is_read_and_its_mending_counted(tmp_path: Path, bod
         ("", GlaiveReason.CUT_OFF),
         ('{"name": "get_tides", "arguments": \'["Oslo"]\'}', GlaiveReason.NO_OBJECT),
         ('{"name": "get_tides", "arguments": ["Oslo"]}', GlaiveReason.NO_OBJECT),
-        ('{"name": "get_tides", "arguments": \'{"place": "Oslo", "days": Infinity}\'}', GlaiveReason.NO_JSON_WORD),
-        ('{"name": "get_tides", "arguments": \'{"place": "Oslo", "days": NaN}\'}', GlaiveReason.NO_JSON_WORD),
+        (
+            '{"name": "get_tides", "arguments": \'{"place": "Oslo", "days": Infinity}\'}',
+            GlaiveReason.NO_JSON_WORD,
+        ),
+        (
+            '{"name": "get_tides", "arguments": \'{"place": "Oslo", "days": NaN}\'}',
+            GlaiveReason.NO_JSON_WORD,
+        ),
         ('{"name": "get_tides", "arguments": \'{"place": Oslo}\'}', GlaiveReason.UNREADABLE),
         ('{"name": "get_tides", "name": "b", "arguments": \'{}\'}', GlaiveReason.UNREADABLE),
         ('{"arguments": \'{"place": "Oslo"}\'}', GlaiveReason.UNREADABLE),
         ('get_tides(place="Oslo")', GlaiveReason.UNREADABLE),
-        ('{"name": "get_waves", "arguments": \'{}\'}', Kind.UNKNOWN_TOOL),
-        ('{"name": "get_tides", "arguments": \'{"place": 7.5}\'}', Kind.BAD_ARGUMENTS),
-        ('{"name": "get_tides", "arguments": \'{"place": "Oslo", "unit": "m"}\'}', Kind.UNDECLARED_ARGUMENT),
+        ('{"name": "get_waves", "arguments": \'{}\'}', FindingKind.UNKNOWN_TOOL),
+        ('{"name": "get_tides", "arguments": \'{"place": 7.5}\'}', FindingKind.BAD_ARGUMENTS),
+        (
+            '{"name": "get_tides", "arguments": \'{"place": "Oslo", "unit": "m"}\'}',
+            FindingKind.UNDECLARED_ARGUMENT,
+        ),
     ],
 )
-def test_a_call_that_cannot_be_meant_one_way_refuses_its_row_by_name(tmp_path: Path, body: str, reason: str) -> None:
+def test_a_call_that_cannot_be_meant_one_way_refuses_its_row_by_name(
+    tmp_path: Path, body: str, reason: str
+) -> None:
     loaded = read(tmp_path, glaive(*calling(body)), glaive(*calling(GOOD)), name="glaive")
     assert (loaded.read, len(loaded.conversations), loaded.skipped) == (2, 1, Counter({reason: 1}))
     assert [(each.line.number, each.reason) for each in loaded.refused] == [(1, reason)]
@@ -165,7 +236,7 @@ def test_a_response_behind_another_call_syntax_follows_no_call(tmp_path: Path) -
     turns = calling(GOOD)
     turns[1] = 'ASSISTANT: AI calls get_tides: {"place": "Oslo"} <|endoftext|>'
     loaded = read(tmp_path, glaive(*turns), name="glaive")
-    assert loaded.skipped == Counter({Kind.RESULT_WITHOUT_CALL: 1})
+    assert loaded.skipped == Counter({FindingKind.RESULT_WITHOUT_CALL: 1})
 
 
 def test_markers_inside_a_turn_are_text_and_noted(tmp_path: Path) -> None:
@@ -180,32 +251,64 @@ def test_markers_inside_a_turn_are_text_and_noted(tmp_path: Path) -> None:
 
 
 def test_a_turn_of_the_assistant_goes_on_to_its_end_mark(tmp_path: Path) -> None:
-    loaded = read(tmp_path, glaive("USER: Hi.", "ASSISTANT: One.", "ASSISTANT: Two. <|endoftext|>", tools=()), name="glaive")
+    loaded = read(
+        tmp_path,
+        glaive("USER: Hi.", "ASSISTANT: One.", "ASSISTANT: Two. <|endoftext|>", tools=()),
+        name="glaive",
+    )
     assert told(only(loaded))[1:] == [("user", "Hi."), ("assistant", "One.\n\nASSISTANT: Two.")]
-    loaded = read(tmp_path, glaive("USER: Hi.", "ASSISTANT: One.", "USER: And?", "ASSISTANT: Two.", tools=()), name="glaive")
-    assert [role for role, _ in told(only(loaded))] == ["system", "user", "assistant", "user", "assistant"]
+    loaded = read(
+        tmp_path,
+        glaive("USER: Hi.", "ASSISTANT: One.", "USER: And?", "ASSISTANT: Two.", tools=()),
+        name="glaive",
+    )
+    assert [role for role, _ in told(only(loaded))] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert loaded.repaired == Counter({Repair.NO_END: 1})
 
 
 def test_stray_end_marks_and_turns_in_a_row(tmp_path: Path) -> None:
     loaded = read(
-        tmp_path, glaive("USER: Hi. <|endoftext|>", "USER: You?", "ASSISTANT: Me. <|endoftext|>", tools=()), name="glaive"
+        tmp_path,
+        glaive("USER: Hi. <|endoftext|>", "USER: You?", "ASSISTANT: Me. <|endoftext|>", tools=()),
+        name="glaive",
     )
     assert told(only(loaded))[1:] == [("user", "Hi.\n\nYou?"), ("assistant", "Me.")]
-    assert loaded.repaired == Counter({Repair.STRAY_END: 1, "two turns of the user in a row joined": 1})
+    assert loaded.repaired == Counter(
+        {Repair.STRAY_END: 1, "two turns of the user in a row joined": 1}
+    )
     behind = glaive("USER: Hi.", "ASSISTANT: One. <|endoftext|> And more.", tools=())
     assert read(tmp_path, behind, name="glaive").skipped == Counter({Reason.BEHIND_END: 1})
 
 
-def test_of_a_function_declared_twice_the_definition_stays_that_the_calls_fit(tmp_path: Path) -> None:
-    other = {**TIDES, "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}, "required": ["harbour"]}}
-    open_to_all = {**TIDES, "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}}}
+def test_of_a_function_declared_twice_the_definition_stays_that_the_calls_fit(
+    tmp_path: Path,
+) -> None:
+    other = {
+        **TIDES,
+        "parameters": {
+            "type": "object",
+            "properties": {"harbour": {"type": "string"}},
+            "required": ["harbour"],
+        },
+    }
+    open_to_all = {
+        **TIDES,
+        "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}},
+    }
     for tools in ((TIDES, other), (other, TIDES), (open_to_all, TIDES)):
         loaded = read(tmp_path, glaive(*calling(GOOD), tools=tools), name="glaive")
         assert [dict(tool.parameters) for tool in only(loaded).tools] == [PARAMETERS]
         assert loaded.repaired[Repair.DEFINED_TWICE] == 1
-    neither = glaive(*calling('{"name": "get_tides", "arguments": \'{"sea": "North"}\'}'), tools=(TIDES, other))
-    assert read(tmp_path, neither, name="glaive").skipped == Counter({Kind.BAD_ARGUMENTS: 1})
+    neither = glaive(
+        *calling('{"name": "get_tides", "arguments": \'{"sea": "North"}\'}'), tools=(TIDES, other)
+    )
+    assert read(tmp_path, neither, name="glaive").skipped == Counter({FindingKind.BAD_ARGUMENTS: 1})
 
 
 def test_other_rows_of_the_file_are_counted(tmp_path: Path) -> None:
@@ -217,21 +320,32 @@ def test_other_rows_of_the_file_are_counted(tmp_path: Path) -> None:
         glaive("USER: Hi.", "ASSISTANT:  <|endoftext|>"),
     ]
     loaded = read(tmp_path, *rows, name="glaive")
-    assert loaded.skipped == Counter({Reason.NOT_THIS_FORMAT: 2, ToolReason.BAD_TOOLS: 1, Kind.EMPTY_TURN: 1})
+    assert loaded.skipped == Counter(
+        {Reason.NOT_THIS_FORMAT: 2, ToolReason.BAD_TOOLS: 1, FindingKind.EMPTY_TURN: 1}
+    )
 
 
 # --- Hermes
 
 
-def hermes(*turns: tuple[str, str], tools: str = repr([{"type": "function", "function": TIDES}])) -> dict[str, Any]:
+def hermes(
+    *turns: tuple[str, str], tools: str = repr([{"type": "function", "function": TIDES}])
+) -> dict[str, Any]:
     system = f"You watch the sea. Signatures are within <tools> </tools> tags. <tools> {tools} </tools> Answer in <tool_call> tags."
-    return {"conversations": [{"from": who, "value": text} for who, text in (("system", system), *turns)]}
+    return {
+        "conversations": [
+            {"from": who, "value": text} for who, text in (("system", system), *turns)
+        ]
+    }
 
 
 def test_tools_and_calls_of_the_system_text_may_be_python_literals_or_json(tmp_path: Path) -> None:
     ask, reply = ("human", "Tides in Oslo?"), ("gpt", "Seen. ")
     literal = ("gpt", f"<tool_call> {OSLO!r} </tool_call> <tool_call>\n{OSLO!r}\n</tool_call> ")
-    results = ("tool", "<tool_response>\n6:10\n</tool_response>\n<tool_response>\n18:40\n</tool_response>")
+    results = (
+        "tool",
+        "<tool_response>\n6:10\n</tool_response>\n<tool_response>\n18:40\n</tool_response>",
+    )
     loaded = read(tmp_path, hermes(ask, literal, results, reply), name="hermes")
     talk = only(loaded)
     assert told(talk) == [
@@ -244,7 +358,11 @@ def test_tools_and_calls_of_the_system_text_may_be_python_literals_or_json(tmp_p
     ]
     assert [message.tool_call_id for message in talk.messages[3:5]] == ["call0", "call1"]
     assert loaded.repaired == Counter({HermesRepair.FORMAT: 1, CallRepair.LITERALS: 1})
-    as_json = hermes(ask, ("gpt", f"<tool_call>{json.dumps(OSLO)}</tool_call>"), tools=f"{json.dumps(TIDES)}\n{json.dumps(BOATS)}")
+    as_json = hermes(
+        ask,
+        ("gpt", f"<tool_call>{json.dumps(OSLO)}</tool_call>"),
+        tools=f"{json.dumps(TIDES)}\n{json.dumps(BOATS)}",
+    )
     loaded = read(tmp_path, as_json, name="hermes")
     assert [tool.name for tool in only(loaded).tools] == ["get_tides", "list_boats"]
     assert loaded.repaired == Counter({HermesRepair.FORMAT: 1})
@@ -252,7 +370,11 @@ def test_tools_and_calls_of_the_system_text_may_be_python_literals_or_json(tmp_p
 
 def test_few_shot_texts_are_read(tmp_path: Path) -> None:
     text = f"```\nSYSTEM: You watch the sea. Use tools\n<tools>[{json.dumps(TIDES)}]</tools>\nUSER: Oslo?\nASSISTANT:\n"
-    loaded = read(tmp_path, {"example": f"{text}<tool_call>\n{json.dumps(OSLO)}\n</tool_call>\n```\n"}, name="hermes")
+    loaded = read(
+        tmp_path,
+        {"example": f"{text}<tool_call>\n{json.dumps(OSLO)}\n</tool_call>\n```\n"},
+        name="hermes",
+    )
     assert told(only(loaded)) == [
         ("system", "You watch the sea. Use tools"),
         ("user", "Oslo?"),
@@ -263,25 +385,44 @@ def test_few_shot_texts_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides', </tool_call>")), CallReason.BAD_CALL),
+        (
+            hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides', </tool_call>")),
+            CallReason.BAD_CALL,
+        ),
         (hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides'}")), CallReason.BAD_CALL),
         (hermes(("human", "?"), ("gpt", "<tool_call> </tool_call>")), CallReason.BAD_CALL),
-        (hermes(("human", "?"), ("gpt", "<tool_call> {'arguments': {}} </tool_call>")), CallReason.BAD_CALL),
-        (hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides', 'arguments': {}} </tool_call>")), Kind.BAD_ARGUMENTS),
-        (hermes(("human", "?"), ("tool", "<tool_response> 1 </tool_response>")), Kind.RESULT_WITHOUT_CALL),
+        (
+            hermes(("human", "?"), ("gpt", "<tool_call> {'arguments': {}} </tool_call>")),
+            CallReason.BAD_CALL,
+        ),
+        (
+            hermes(
+                ("human", "?"),
+                ("gpt", "<tool_call> {'name': 'get_tides', 'arguments': {}} </tool_call>"),
+            ),
+            FindingKind.BAD_ARGUMENTS,
+        ),
+        (
+            hermes(("human", "?"), ("tool", "<tool_response> 1 </tool_response>")),
+            FindingKind.RESULT_WITHOUT_CALL,
+        ),
         (hermes(("human", "?"), ("gpt", "No."), tools="[{'name':"), ToolReason.BAD_TOOLS),
         (hermes(("human", "?"), ("gpt", "No."), tools=""), HermesReason.NO_TOOLS),
         (hermes(("narrator", "?"), ("gpt", "No.")), HermesReason.NOT_THIS_FORMAT),
     ],
 )
-def test_a_tagged_text_that_cannot_be_read_refuses_its_row_by_name(tmp_path: Path, row: Any, reason: str) -> None:
+def test_a_tagged_text_that_cannot_be_read_refuses_its_row_by_name(
+    tmp_path: Path, row: Any, reason: str
+) -> None:
     assert read(tmp_path, row, name="hermes").skipped == Counter({reason: 1})
 
 
 # --- sharegpt forms
 
 
-def share(*turns: tuple[str, str], keys: tuple[str, str] = ("from", "value"), **others: Any) -> dict[str, Any]:
+def share(
+    *turns: tuple[str, str], keys: tuple[str, str] = ("from", "value"), **others: Any
+) -> dict[str, Any]:
     return {"conversations": [{keys[0]: who, keys[1]: text} for who, text in turns], **others}
 
 
@@ -292,10 +433,34 @@ ASK = ("human", "Tides?")
 @pytest.mark.parametrize(
     "row",
     [
-        share(ASK, ("function_call", json.dumps(OSLO)), ("observation", "6:10"), ("gpt", "At 6:10."), tools=LISTED),
-        share(ASK, ("function_call", json.dumps([OSLO])), ("observation", "6:10"), ("gpt", "At 6:10."), tools=[TIDES, BOATS]),
-        share(ASK, ("gpt", f"<tool_call>{json.dumps(OSLO)}</tool_call>"), ("tool", "6:10"), ("gpt", "At 6:10."), tools=LISTED),
-        share(ASK, ("gpt", "[get_tides(place='Oslo')]"), ("tool", "6:10"), ("gpt", "At 6:10."), tools=LISTED),
+        share(
+            ASK,
+            ("function_call", json.dumps(OSLO)),
+            ("observation", "6:10"),
+            ("gpt", "At 6:10."),
+            tools=LISTED,
+        ),
+        share(
+            ASK,
+            ("function_call", json.dumps([OSLO])),
+            ("observation", "6:10"),
+            ("gpt", "At 6:10."),
+            tools=[TIDES, BOATS],
+        ),
+        share(
+            ASK,
+            ("gpt", f"<tool_call>{json.dumps(OSLO)}</tool_call>"),
+            ("tool", "6:10"),
+            ("gpt", "At 6:10."),
+            tools=LISTED,
+        ),
+        share(
+            ASK,
+            ("gpt", "[get_tides(place='Oslo')]"),
+            ("tool", "6:10"),
+            ("gpt", "At 6:10."),
+            tools=LISTED,
+        ),
         share(
             ("user", "Tides?"),
             ("function_call", json.dumps({**OSLO, "arguments": json.dumps(OSLO["arguments"])})),
@@ -317,60 +482,120 @@ def test_all_sharegpt_spellings_mean_the_same(tmp_path: Path, row: Any) -> None:
 
 def test_an_observation_for_several_calls_is_taken_apart(tmp_path: Path) -> None:
     calls = json.dumps(OSLO) + "\n" + json.dumps({"name": "list_boats", "arguments": {}})
-    row = share(ASK, ("function_call", calls), ("observation", '[{"high": "6:10"}, "none"]'), ("gpt", "Fine."), tools=LISTED)
+    row = share(
+        ASK,
+        ("function_call", calls),
+        ("observation", '[{"high": "6:10"}, "none"]'),
+        ("gpt", "Fine."),
+        tools=LISTED,
+    )
     loaded = read(tmp_path, row, name="sharegpt")
-    assert [message.content for message in only(loaded).messages if message.role == "tool"] == ['{"high": "6:10"}', "none"]
+    assert [message.content for message in only(loaded).messages if message.role == "tool"] == [
+        '{"high": "6:10"}',
+        "none",
+    ]
     assert loaded.repaired == Counter({CallRepair.TAKEN_APART: 1})
 
 
 def test_plain_talk_and_a_system_column_are_kept(tmp_path: Path) -> None:
-    loaded = read(tmp_path, share(ASK, ("gpt", "[See the table (page 3)]"), system="Be brief.", tools=""), name="sharegpt")
-    assert told(only(loaded)) == [("system", "Be brief."), ("user", "Tides?"), ("assistant", "[See the table (page 3)]")]
+    loaded = read(
+        tmp_path,
+        share(ASK, ("gpt", "[See the table (page 3)]"), system="Be brief.", tools=""),
+        name="sharegpt",
+    )
+    assert told(only(loaded)) == [
+        ("system", "Be brief."),
+        ("user", "Tides?"),
+        ("assistant", "[See the table (page 3)]"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (share(ASK, chosen={"from": "gpt", "value": "a"}, rejected={"from": "gpt", "value": "b"}), ShareReason.PAIRS),
+        (
+            share(
+                ASK, chosen={"from": "gpt", "value": "a"}, rejected={"from": "gpt", "value": "b"}
+            ),
+            ShareReason.PAIRS,
+        ),
         (share(ASK, ("function_call", json.dumps(OSLO)), tools="[]"), ShareReason.NO_TOOLS),
-        (share(ASK, ("gpt", "[Market Tides(place='Oslo')]"), tools=LISTED), Kind.UNKNOWN_TOOL),
+        (
+            share(ASK, ("gpt", "[Market Tides(place='Oslo')]"), tools=LISTED),
+            FindingKind.UNKNOWN_TOOL,
+        ),
         (share(ASK, ("gpt", "[get_tides(place=Oslo)]"), tools=LISTED), CallReason.BAD_CALL),
         (share(ASK, ("function_call", '{"name": "get_tides"'), tools=LISTED), CallReason.BAD_CALL),
         (share(ASK, ("function_call", "[]"), tools=LISTED), CallReason.BAD_CALL),
-        (share(ASK, ("function_call", json.dumps(OSLO)), ("gpt", "At 6:10."), tools=LISTED), Kind.CALL_WITHOUT_RESULT),
-        (share(ASK, ("observation", "6:10"), ("gpt", "At 6:10."), tools=LISTED), Kind.RESULT_WITHOUT_CALL),
+        (
+            share(ASK, ("function_call", json.dumps(OSLO)), ("gpt", "At 6:10."), tools=LISTED),
+            FindingKind.CALL_WITHOUT_RESULT,
+        ),
+        (
+            share(ASK, ("observation", "6:10"), ("gpt", "At 6:10."), tools=LISTED),
+            FindingKind.RESULT_WITHOUT_CALL,
+        ),
         (share(ASK, ("gpt", "Yes."), tools="[{"), ToolReason.BAD_TOOLS),
-        (share(ASK, tools=LISTED), Kind.NO_ASSISTANT),
+        (share(ASK, tools=LISTED), FindingKind.NO_ASSISTANT),
     ],
 )
-def test_a_sharegpt_row_that_teaches_something_wrong_is_refused_by_name(tmp_path: Path, row: Any, reason: str) -> None:
+def test_a_sharegpt_row_that_teaches_something_wrong_is_refused_by_name(
+    tmp_path: Path, row: Any, reason: str
+) -> None:
     assert read(tmp_path, row, name="sharegpt").skipped == Counter({reason: 1})
 
 
 # --- Seal-Tools' training rows
 
-SCORES = {"api_name": "getScore", "api_description": "A score.", "parameters": {"game": {"type": "int"}}, "required": ["game"]}
+SCORES = {
+    "api_name": "getScore",
+    "api_description": "A score.",
+    "parameters": {"game": {"type": "int"}},
+    "required": ["game"],
+}
 
 
-def seal(calling: Any, tools: Any = (SCORES,), query: str = '"Who\'s ahead in game "7"?"') -> dict[str, Any]:
+def seal(
+    calling: Any, tools: Any = (SCORES,), query: str = '"Who\'s ahead in game "7"?"'
+) -> dict[str, Any]:
     prompt = f"Choose apis.\nOutput format: [...]\n\nInput:\napi_list = {list(tools)!r}\ntask_instruction = {query}\nOutput:\n"
-    return {"id": "s1", **share(("human", prompt), ("gpt", calling if isinstance(calling, str) else repr(calling)))}
+    return {
+        "id": "s1",
+        **share(("human", prompt), ("gpt", calling if isinstance(calling, str) else repr(calling))),
+    }
 
 
 def test_a_training_row_of_seal_tools_is_taken_apart(tmp_path: Path) -> None:
     call = {"api": "getScore", "parameters": {"game": "7"}, "responses": ["API_call_0"]}
     loaded = read(tmp_path, seal([call]), name="seal_tools_sft")
-    assert told(only(loaded)) == [("user", 'Who\'s ahead in game "7"?'), ("assistant", "getScore{'game': 7}")]
-    assert [task.expect for task in loaded.tasks] == [Expect((ExpectedCall("getScore", {"game": 7}),))]
+    assert told(only(loaded)) == [
+        ("user", 'Who\'s ahead in game "7"?'),
+        ("assistant", "getScore{'game': 7}"),
+    ]
+    assert [task.expect for task in loaded.tasks] == [
+        Expect((ExpectedCall("getScore", {"game": 7}),))
+    ]
     assert loaded.repaired == Counter({SealRepair.FORMAT: 1, ToolRepair.TYPED: 1})
 
 
 def test_training_rows_of_seal_tools_that_use_results_are_tasks(tmp_path: Path) -> None:
     tool = {**SCORES, "responses": {"score": {"type": "str", "description": ""}, "place": None}}
-    first = {"api": "getScore", "parameters": {"game": 7}, "responses": ["API_call_0", "API_call_1"]}
-    second = {"api": "getScore", "parameters": {"game": "API_call_1"}, "responses": ["API_call_2", "API_call_3"]}
+    first = {
+        "api": "getScore",
+        "parameters": {"game": 7},
+        "responses": ["API_call_0", "API_call_1"],
+    }
+    second = {
+        "api": "getScore",
+        "parameters": {"game": "API_call_1"},
+        "responses": ["API_call_2", "API_call_3"],
+    }
     loaded = read(tmp_path, seal([first, second], tools=[tool]), name="seal_tools_sft")
-    assert (loaded.read, loaded.only_tasks, loaded.repaired) == (1, 1, Counter({SealRepair.FORMAT: 1}))
+    assert (loaded.read, loaded.only_tasks, loaded.repaired) == (
+        1,
+        1,
+        Counter({SealRepair.FORMAT: 1}),
+    )
     (task,) = loaded.tasks
     called = [ExpectedCall("getScore", {"game": value}) for value in (7, "API_call_1")]
     assert (task.expect, task.source) == (Expect(tuple(called), order="strict"), "seal_tools_sft")
@@ -390,7 +615,9 @@ def test_training_rows_of_seal_tools_that_use_results_are_tasks(tmp_path: Path) 
         (seal([], tools=[{"api_name": "x"}]), SftReason.NOT_THIS_FORMAT),
     ],
 )
-def test_a_training_row_that_cannot_be_used_is_refused_by_name(tmp_path: Path, row: Any, reason: str) -> None:
+def test_a_training_row_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, row: Any, reason: str
+) -> None:
     assert read(tmp_path, row, name="seal_tools_sft").skipped == Counter({reason: 1})
 
 
@@ -410,14 +637,29 @@ def ace(*turns: tuple[str, str], tools: Any = None) -> dict[str, Any]:
 
 def test_bracketed_calls_keep_names_with_spaces_and_brackets(tmp_path: Path) -> None:
     call = "[Sea Trends (new)(kind=1.5), get_tides(place=\"Oslo, 'N'\", days=2)]"
-    result = json.dumps([{"name": "Sea Trends (new)", "results": {"up": True}}, {"name": "get_tides", "results": []}])
-    loaded = read(tmp_path, ace(("user", "Trends?"), ("assistant", call), ("tool", result), ("assistant", "Up.")), name="toolace")
+    result = json.dumps(
+        [
+            {"name": "Sea Trends (new)", "results": {"up": True}},
+            {"name": "get_tides", "results": []},
+        ]
+    )
+    loaded = read(
+        tmp_path,
+        ace(("user", "Trends?"), ("assistant", call), ("tool", result), ("assistant", "Up.")),
+        name="toolace",
+    )
     talk = only(loaded)
     assert talk.messages[1].tool_calls == (
         ToolCall("Sea Trends (new)", {"kind": 1.5}),
         ToolCall("get_tides", {"place": "Oslo, 'N'", "days": 2}),
     )
-    assert [message.role for message in talk.messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert [message.role for message in talk.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
     assert talk.tools[0].parameters["properties"] == {"kind": {"type": "number"}}
     assert loaded.repaired[ToolRepair.TYPES] == 1
 
@@ -425,12 +667,17 @@ def test_bracketed_calls_keep_names_with_spaces_and_brackets(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (ace(("user", "?"), ("assistant", "[Sea Trend(kind=1.5)]")), Kind.UNKNOWN_TOOL),
-        (ace(("user", "?"), ("assistant", "[get_tides(place='Oslo', place='Rome')]")), CallReason.BAD_CALL),
+        (ace(("user", "?"), ("assistant", "[Sea Trend(kind=1.5)]")), FindingKind.UNKNOWN_TOOL),
+        (
+            ace(("user", "?"), ("assistant", "[get_tides(place='Oslo', place='Rome')]")),
+            CallReason.BAD_CALL,
+        ),
         (ace(("user", "?"), ("assistant", "No."), tools="[{}]"), AceReason.NO_TOOLS),
     ],
 )
-def test_a_bracketed_text_that_cannot_be_read_is_refused_by_name(tmp_path: Path, row: Any, reason: str) -> None:
+def test_a_bracketed_text_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, row: Any, reason: str
+) -> None:
     assert read(tmp_path, row, name="toolace").skipped == Counter({reason: 1})
 
 
@@ -446,20 +693,33 @@ def says(role: str, *parts: dict[str, Any], **others: Any) -> dict[str, Any]:
 
 
 USER = says("user", part("text", "Tides?"), loss_weight=0.0)
-THOUGHT = says("assistant", part("reasoning", "I look."), *[part("tool_call", json.dumps(OSLO))] * 2)
-ENVELOPES = [{"tool_call_id": f"c{number}", "name": "get_tides", "content": f"6:1{number}"} for number in (0, 1)]
+THOUGHT = says(
+    "assistant", part("reasoning", "I look."), *[part("tool_call", json.dumps(OSLO))] * 2
+)
+ENVELOPES = [
+    {"tool_call_id": f"c{number}", "name": "get_tides", "content": f"6:1{number}"}
+    for number in (0, 1)
+]
 
 
 def test_parts_become_reasoning_calls_and_text(tmp_path: Path) -> None:
     row = {
-        "messages": [USER, THOUGHT, says("tool", part("text", json.dumps(ENVELOPES))), says("assistant", part("text", "At 6:10."))],
+        "messages": [
+            USER,
+            THOUGHT,
+            says("tool", part("text", json.dumps(ENVELOPES))),
+            says("assistant", part("text", "At 6:10.")),
+        ],
         "tools": json.dumps(
             [
                 {
                     "type": "function",
                     "function": {
                         **TIDES,
-                        "parameters": {"type": "dict", **{"properties": {"place": {"type": "str"}}}},
+                        "parameters": {
+                            "type": "dict",
+                            **{"properties": {"place": {"type": "str"}}},
+                        },
                         "required": ["place"],
                     },
                 }
@@ -470,8 +730,14 @@ def test_parts_become_reasoning_calls_and_text(tmp_path: Path) -> None:
     talk = only(loaded)
     assert talk.messages[1].reasoning == "I look."
     assert [message.content for message in talk.messages[2:4]] == ["6:10", "6:11"]
-    assert dict(talk.tools[0].parameters) == {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
-    assert loaded.repaired == Counter({ToolRepair.TYPES: 1, ToolRepair.REQUIRED: 1, CallRepair.TAKEN_APART: 1})
+    assert dict(talk.tools[0].parameters) == {
+        "type": "object",
+        "properties": {"place": {"type": "string"}},
+        "required": ["place"],
+    }
+    assert loaded.repaired == Counter(
+        {ToolRepair.TYPES: 1, ToolRepair.REQUIRED: 1, CallRepair.TAKEN_APART: 1}
+    )
 
 
 @pytest.mark.parametrize(
@@ -484,17 +750,39 @@ def test_parts_become_reasoning_calls_and_text(tmp_path: Path) -> None:
         ([USER, says("assistant", part("tool_call", "{"))], CallReason.BAD_CALL),
     ],
 )
-def test_parts_that_cannot_be_learned_as_they_are_refuse_their_row(tmp_path: Path, messages: Any, reason: str) -> None:
-    assert read(tmp_path, {"messages": messages, "tools": "[]"}, name="parts").skipped == Counter({reason: 1})
+def test_parts_that_cannot_be_learned_as_they_are_refuse_their_row(
+    tmp_path: Path, messages: Any, reason: str
+) -> None:
+    assert read(tmp_path, {"messages": messages, "tools": "[]"}, name="parts").skipped == Counter(
+        {reason: 1}
+    )
 
 
 # --- the published files
 
 REAL: dict[str, tuple[str, int, int, dict[str, int], dict[str, int]]] = {
     "glaive/glaive_v2_raw_rows.jsonl": ("glaive", 2, 2, {}, {}),
-    "glaive/glaive_toolcall_en_demo.json.gz": ("sharegpt", 172, 171, {}, {Kind.BAD_ARGUMENTS: 1}),
-    "glaive/glaive_toolcall_zh_demo.json.gz": ("sharegpt", 100, 97, {}, {Kind.BAD_ARGUMENTS: 2, Kind.RESULT_WITHOUT_CALL: 1}),
-    "hermes/hermes_v1_row.json": ("hermes", 1, 1, {HermesRepair.FORMAT: 1, CallRepair.LITERALS: 1}, {}),
+    "glaive/glaive_toolcall_en_demo.json.gz": (
+        "sharegpt",
+        172,
+        171,
+        {},
+        {FindingKind.BAD_ARGUMENTS: 1},
+    ),
+    "glaive/glaive_toolcall_zh_demo.json.gz": (
+        "sharegpt",
+        100,
+        97,
+        {},
+        {FindingKind.BAD_ARGUMENTS: 2, FindingKind.RESULT_WITHOUT_CALL: 1},
+    ),
+    "hermes/hermes_v1_row.json": (
+        "hermes",
+        1,
+        1,
+        {HermesRepair.FORMAT: 1, CallRepair.LITERALS: 1},
+        {},
+    ),
     "hermes/few_shot.json": ("hermes", 2, 2, {HermesRepair.FORMAT: 2}, {}),
     "seal_tools/dataset_for_finetune_dev.json.gz": (
         "seal_tools_sft",
@@ -509,8 +797,13 @@ REAL: dict[str, tuple[str, int, int, dict[str, int], dict[str, int]]] = {
         "parts",
         32,
         31,
-        {ToolRepair.TYPES: 15, CallRepair.TAKEN_APART: 8, ToolRepair.REQUIRED: 8, ToolRepair.DEFAULT: 4},
-        {Kind.UNDECLARED_ARGUMENT: 1},
+        {
+            ToolRepair.TYPES: 15,
+            CallRepair.TAKEN_APART: 8,
+            ToolRepair.REQUIRED: 8,
+            ToolRepair.DEFAULT: 4,
+        },
+        {FindingKind.UNDECLARED_ARGUMENT: 1},
     ),
 }
 
@@ -524,7 +817,12 @@ def test_published_files_are_read_with_these_counts(name: str) -> None:
     form, rows, kept, repaired, refused = REAL[name]
     assert format_of(path) == form
     loaded = open_source(path)
-    assert (loaded.read, loaded.kept, loaded.repaired, loaded.skipped) == (rows, kept, Counter(repaired), Counter(refused))
+    assert (loaded.read, loaded.kept, loaded.repaired, loaded.skipped) == (
+        rows,
+        kept,
+        Counter(repaired),
+        Counter(refused),
+    )
     assert len(loaded.refused) == sum(refused.values())
     check(loaded.conversations, name).raise_if_any()
 
@@ -535,8 +833,13 @@ def test_published_rows_mean_what_they_say() -> None:
     if not path.exists():
         pytest.skip(f"{path} is not there")
     first, second = open_source(path).conversations
-    assert first.messages[4].tool_calls == (ToolCall("detect_language", {"text": "Je suis un étudiant"}),)
-    assert (first.messages[5].content, first.messages[5].name) == ('{"language": "French"}', "detect_language")
+    assert first.messages[4].tool_calls == (
+        ToolCall("detect_language", {"text": "Je suis un étudiant"}),
+    )
+    assert (first.messages[5].content, first.messages[5].name) == (
+        '{"language": "French"}',
+        "detect_language",
+    )
     assert (second.tools, second.messages[-1].content) == ((), "Skilled Trades")
     (hermes_row,) = open_source(DATASETS / "hermes/hermes_v1_row.json").conversations
     assert [call.name for call in hermes_row.messages[2].tool_calls] == [

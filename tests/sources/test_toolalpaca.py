@@ -10,25 +10,33 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
+from toolhone.rewards.matching import match_calls
+from toolhone.schema import ExpectedCall, Task, ToolCall
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.openapi import resolved, tools_of
 from toolhone.sources.toolalpaca import Reason, Repair, Why, holes
-from toolhone.rewards.matching import match_calls
-from toolhone.schema import ExpectedCall, Task, ToolCall
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"
 SEARCH = {
     "operationId": "search",
     "description": "Finds cats.",
     "parameters": [
-        {"name": "text", "in": "query", "required": True, "description": "A name.", "schema": {"type": "string"}},
+        {
+            "name": "text",
+            "in": "query",
+            "required": True,
+            "description": "A name.",
+            "schema": {"type": "string"},
+        },
         {"name": "sex", "in": "query", "schema": {"type": "string", "enum": ["m", "f"]}},
     ],
 }
 ADD = {
     "operationId": "add",
     "summary": "Adds a cat.",
-    "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Cat"}}}},
+    "requestBody": {
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Cat"}}}
+    },
 }
 CAT = {
     "type": "object",
@@ -46,12 +54,20 @@ DOCUMENT = {
 
 
 def step(action: str, given: Any) -> Any:
-    return {"Action": action, "Action_Input": given if isinstance(given, str) else json.dumps(given)}
+    return {
+        "Action": action,
+        "Action_Input": given if isinstance(given, str) else json.dumps(given),
+    }
 
 
 def record(*answers: Any, **changes: Any) -> Any:
     wishes = [f"Wish {number}." for number in range(1, len(answers) + 1)]
-    made = {"Name": "Cats", "Documentation": json.dumps(DOCUMENT), "Instructions": wishes, "Golden_Answers": list(answers)}
+    made = {
+        "Name": "Cats",
+        "Documentation": json.dumps(DOCUMENT),
+        "Instructions": wishes,
+        "Golden_Answers": list(answers),
+    }
     return {**made, **changes}
 
 
@@ -81,11 +97,17 @@ def test_operations_become_tools_with_parameters_and_body_in_one_schema() -> Non
 def test_parameters_of_a_path_hold_for_its_operations() -> None:
     shared = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
     (tool,) = tools_of({"paths": {"/x": {"parameters": [shared], "get": {"operationId": "x"}}}})
-    assert tool.parameters == {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    assert tool.parameters == {
+        "type": "object",
+        "properties": {"id": {"type": "integer"}},
+        "required": ["id"],
+    }
 
 
 def test_references_are_put_in_place_and_end_in_circles_and_nowhere() -> None:
-    assert resolved(DOCUMENT, {"$ref": "#/components/schemas/Cat"})["properties"]["kin"]["properties"]["age"] == {"type": "integer"}
+    assert resolved(DOCUMENT, {"$ref": "#/components/schemas/Cat"})["properties"]["kin"][
+        "properties"
+    ]["age"] == {"type": "integer"}
     assert resolved(DOCUMENT, [{"$ref": "#/nowhere"}]) == [{}]
     assert tools_of({"paths": []}) == tools_of(None) == []
 
@@ -94,34 +116,65 @@ def test_references_are_put_in_place_and_end_in_circles_and_nowhere() -> None:
 
 
 def test_every_instruction_gives_a_task_with_the_tools_of_the_documentation(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.json", record([step("search", {"text": "Tom"})], [step("add", {"age": 1}), step("add", {"age": 2})]))
+    path = save(
+        tmp_path / "a.json",
+        record(
+            [step("search", {"text": "Tom"})], [step("add", {"age": 1}), step("add", {"age": 2})]
+        ),
+    )
     loaded = open_source(path)
-    assert (format_of(path), loaded.conversations, loaded.read, loaded.only_tasks) == ("toolalpaca", [], 1, 1)
+    assert (format_of(path), loaded.conversations, loaded.read, loaded.only_tasks) == (
+        "toolalpaca",
+        [],
+        1,
+        1,
+    )
     first, second = loaded.tasks
-    assert (first.id, first.messages[0].content, first.category) == ("Cats-1-1", "Wish 1.", "one_call")
+    assert (first.id, first.messages[0].content, first.category) == (
+        "Cats-1-1",
+        "Wish 1.",
+        "one_call",
+    )
     assert first.expect.calls == (ExpectedCall("search", {"text": "Tom"}),)
     assert second.expect.calls == (ExpectedCall("add", {"age": 1}), ExpectedCall("add", {"age": 2}))
     assert len(first.tools) == 3
 
 
 def test_an_empty_text_for_what_may_be_left_out_is_right_both_ways(tmp_path: Path) -> None:
-    loaded = open_source(save(tmp_path / "a.json", record([step("search", {"text": "Tom", "sex": ""})])))
+    loaded = open_source(
+        save(tmp_path / "a.json", record([step("search", {"text": "Tom", "sex": ""})]))
+    )
     task = only(loaded)
     assert task.expect.calls == (ExpectedCall("search", {"text": "Tom"}, {"sex": [""]}),)
     assert loaded.repaired == {Repair.EMPTY: 1}
     for given in ({"text": "Tom"}, {"text": "Tom", "sex": ""}):
         assert match_calls([ToolCall("search", given)], task.expect, task.tools).exact
-    assert not match_calls([ToolCall("search", {"text": "Tom", "sex": "m"})], task.expect, task.tools).exact
+    assert not match_calls(
+        [ToolCall("search", {"text": "Tom", "sex": "m"})], task.expect, task.tools
+    ).exact
     needed = only(open_source(save(tmp_path / "b.json", record([step("search", {"text": ""})]))))
-    assert needed.expect.calls == (ExpectedCall("search", {"text": ""}),), "what is required cannot be left out"
+    assert needed.expect.calls == (ExpectedCall("search", {"text": ""}),), (
+        "what is required cannot be left out"
+    )
 
 
 def test_what_needs_a_result_or_the_users_answer_is_not_expected_at_once(tmp_path: Path) -> None:
-    later = record([step("search", {"text": "Tom"}), step("add", '{"age": ${age from search}}'), step("add", {"age": 1})])
+    later = record(
+        [
+            step("search", {"text": "Tom"}),
+            step("add", '{"age": ${age from search}}'),
+            step("add", {"age": 1}),
+        ]
+    )
     loaded = open_source(save(tmp_path / "a.json", later))
     assert only(loaded).expect.calls == (ExpectedCall("search", {"text": "Tom"}),)
     assert loaded.repaired == {Repair.LATER: 1}
-    asks = record([step("getDetails", {"Question": "Which cat?"}), step("search", '{"text": ${name from getDetails}}')])
+    asks = record(
+        [
+            step("getDetails", {"Question": "Which cat?"}),
+            step("search", '{"text": ${name from getDetails}}'),
+        ]
+    )
     assert only(open_source(save(tmp_path / "b.json", asks))).expect.no_call
     optional = record([step("search", {"text": "Tom"}), step("[Optional]add", {"age": 1})])
     assert open_source(save(tmp_path / "c.json", optional)).repaired == {Repair.OPTIONAL: 1}
@@ -156,7 +209,9 @@ def test_instructions_that_give_no_task_are_noted_one_by_one(tmp_path: Path) -> 
 
 def test_records_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None:
     good = [step("search", {"text": "Tom"})]
-    bad_schema = json.dumps({"paths": {"/x": {"get": {"parameters": [{"name": "a", "schema": {"type": "colour"}}]}}}})
+    bad_schema = json.dumps(
+        {"paths": {"/x": {"get": {"parameters": [{"name": "a", "schema": {"type": "colour"}}]}}}}
+    )
     records = [
         record([step("fly", {})]),
         record(good, Documentation="{"),
@@ -165,7 +220,11 @@ def test_records_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> No
         record(good, Instructions=[]),
     ]
     loaded = open_source(save(tmp_path / "a.json", *records), "toolalpaca")
-    assert loaded.skipped == {Reason.NO_TASK: 1, "tools that cannot be read": 3, Reason.NOT_THIS_FORMAT: 1}
+    assert loaded.skipped == {
+        Reason.NO_TASK: 1,
+        "tools that cannot be read": 3,
+        Reason.NOT_THIS_FORMAT: 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -183,22 +242,33 @@ def test_open_places_are_found_however_they_are_written(text: str, found: list[s
 
 
 def test_the_fixture_is_of_one_format_only() -> None:
-    assert [known for known, source in SOURCES.items() if source.sniff([record([])])] == ["toolalpaca"]
+    assert [known for known, source in SOURCES.items() if source.sniff([record([])])] == [
+        "toolalpaca"
+    ]
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not TOOLALPACA.is_file(), reason="the ToolAlpaca sample is not here")
 def test_the_toolalpaca_sample_is_read_and_counted() -> None:
     loaded = open_source(TOOLALPACA)
-    assert (loaded.read, loaded.only_tasks, len(loaded.tasks), loaded.skipped) == (10, 10, 89, Counter())
+    assert (loaded.read, loaded.only_tasks, len(loaded.tasks), loaded.skipped) == (
+        10,
+        10,
+        89,
+        Counter(),
+    )
     assert loaded.repaired == {Repair.LATER: 7, Repair.EMPTY: 1, Repair.OPTIONAL: 1}
     assert loaded.noted == {
         f"an instruction left out: {Why.DESCRIBED}": 10,
         "an instruction left out: arguments that break the tool's schema": 1,
     }
     tasks = {task.id: task for task in loaded.tasks}
-    assert tasks["AniAPI-2-3"].expect.calls == (ExpectedCall("searchAnime", {"query": "Your Lie in April."}),)
+    assert tasks["AniAPI-2-3"].expect.calls == (
+        ExpectedCall("searchAnime", {"query": "Your Lie in April."}),
+    )
     assert tasks["AbuseIPDB-3-1"].expect.no_call, "the user must be asked first"
     assert tasks["Axolotl-1-2"].expect.calls == (
-        ExpectedCall("searchAxolotlImages", {"color": "wild", "size": "medium", "page": 1}, {"gender": [""]}),
+        ExpectedCall(
+            "searchAxolotlImages", {"color": "wild", "size": "medium", "page": 1}, {"gender": [""]}
+        ),
     )

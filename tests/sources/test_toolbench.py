@@ -14,12 +14,12 @@ from conftest import SHARED
 from support.source_rows import all_score, is_right
 from toolhone.data.any_tasks import gives_only_tasks, tasks_from_any
 from toolhone.doctor.row_checks import check
+from toolhone.errors import DataError
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources import open_source
 from toolhone.sources.toolbench import Reason, Repair
 from toolhone.sources.toolbench_apis import CATEGORY, ONCE, tool_of_api
 from toolhone.sources.toolbench_apis import Reason as ApiReason
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 
 TOOLBENCH = SHARED / "datasets" / "toolbench"
 TRACK = {
@@ -35,12 +35,20 @@ TRACK = {
         "optional": ["days"],
     },
 }
-FINISH = {"name": "Finish", "description": "Ends.", "parameters": {"type": "object", "properties": {}, "required": []}}
+FINISH = {
+    "name": "Finish",
+    "description": "Ends.",
+    "parameters": {"type": "object", "properties": {}, "required": []},
+}
 
 
 def called(name: str, arguments: Any, content: str | None = None) -> dict[str, Any]:
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return {"role": "assistant", "content": content, "function_call": {"name": name, "arguments": text}}
+    return {
+        "role": "assistant",
+        "content": content,
+        "function_call": {"name": name, "arguments": text},
+    }
 
 
 def result(content: str = "delivered") -> dict[str, Any]:
@@ -56,7 +64,12 @@ END = called("Finish", {"return_type": "give_answer", "final_answer": "It was de
 
 def answer(*turns: dict[str, Any], win: bool = True, **generation: Any) -> dict[str, Any]:
     path = [*START, *turns]
-    made = {"function": [TRACK, FINISH], "train_messages": [path[:3], path], "finish_type": "give_answer", "valid_data": win}
+    made = {
+        "function": [TRACK, FINISH],
+        "train_messages": [path[:3], path],
+        "finish_type": "give_answer",
+        "valid_data": win,
+    }
     return {"win": win, "tree": {}, "answer_generation": {**made, **generation}}
 
 
@@ -75,23 +88,38 @@ def reason_of(folder: Path, record: dict[str, Any]) -> str:
 
 
 def test_a_path_becomes_calls_results_and_a_final_answer(tmp_path: Path) -> None:
-    path = write(tmp_path, "7_DFS.json", answer(called("track_for_parcels", {"code": "AB1"}), result(), END))
+    path = write(
+        tmp_path, "7_DFS.json", answer(called("track_for_parcels", {"code": "AB1"}), result(), END)
+    )
     loaded = open_source(path)
     (conversation,) = loaded.conversations
-    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
+    assert [message.role for message in conversation.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
     assert conversation.messages[0].content == "Where is parcel AB1?"
     assert conversation.messages[1].tool_calls[0].arguments == {"code": "AB1"}
     assert conversation.messages[2].content == "delivered"
     assert conversation.messages[3].content == "It was delivered."
     assert [tool.name for tool in conversation.tools] == ["track_for_parcels"], "Finish is no tool"
-    assert conversation.tools[0].parameters["properties"]["code"] == {"type": "string", "description": "", "examples": ["AB1"]}
+    assert conversation.tools[0].parameters["properties"]["code"] == {
+        "type": "string",
+        "description": "",
+        "examples": ["AB1"],
+    }
     assert loaded.repaired == {Repair.SYSTEM: 1}
     assert check(loaded.conversations, loaded.places).findings == []
     assert [task.category for task in loaded.tasks] == ["one_call"]
 
 
 def test_what_belongs_to_the_search_is_left_out_and_counted(tmp_path: Path) -> None:
-    again = {"role": "user", "content": "This is not the first time you try this task", "valid": False}
+    again = {
+        "role": "user",
+        "content": "This is not the first time you try this task",
+        "valid": False,
+    }
     turns = (
         called("track_for_parcels", {"code": "X"}),
         result("none"),
@@ -100,8 +128,18 @@ def test_what_belongs_to_the_search_is_left_out_and_counted(tmp_path: Path) -> N
     )
     loaded = open_source(write(tmp_path, "a.json", answer(*turns, result(), END)))
     (conversation,) = loaded.conversations
-    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
-    assert not any("first time" in str(message.content) or message.content == "I see" for message in conversation.messages)
+    assert [message.role for message in conversation.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert not any(
+        "first time" in str(message.content) or message.content == "I see"
+        for message in conversation.messages
+    )
     assert loaded.repaired == {Repair.SYSTEM: 1, Repair.DIVERSITY: 1, Repair.THOUGHT: 1}
 
 
@@ -115,30 +153,57 @@ def test_what_belongs_to_the_search_is_left_out_and_counted(tmp_path: Path) -> N
         (answer(called("track_for_parcels", {"code": "AB1"}), result()), Reason.NO_PATH),
         (answer(result(), END), Reason.NO_PATH),
         (
-            answer(called("track_for_parcels", {"code": "A"}), called("track_for_parcels", {"code": "B"}), result(), END),
+            answer(
+                called("track_for_parcels", {"code": "A"}),
+                called("track_for_parcels", {"code": "B"}),
+                result(),
+                END,
+            ),
             Reason.NO_PATH,
         ),
         (answer({"role": "assistant", "content": "Well."}, END), Reason.NO_PATH),
         (answer(called("track_for_parcels", "{broken"), result(), END), Reason.UNREADABLE),
         (answer(called("trace_for_parcels", {"code": "AB1"}), result(), END), Reason.UNKNOWN_TOOL),
         (answer(called("track_for_parcels", {"code": 1}), result(), END), Reason.BAD_ARGUMENTS),
-        (answer(called("track_for_parcels", {"code": "A", "colour": "red"}), result(), END), Reason.BAD_ARGUMENTS),
+        (
+            answer(called("track_for_parcels", {"code": "A", "colour": "red"}), result(), END),
+            Reason.BAD_ARGUMENTS,
+        ),
         (answer(END, function=[{"description": "no name"}]), Reason.NOT_THIS_FORMAT),
         ({"win": True, "answer_generation": None, "tree": {}}, Reason.NOT_THIS_FORMAT),
     ],
 )
-def test_a_row_that_teaches_nothing_right_is_skipped_with_its_reason(tmp_path: Path, record: Any, reason: Reason) -> None:
+def test_a_row_that_teaches_nothing_right_is_skipped_with_its_reason(
+    tmp_path: Path, record: Any, reason: Reason
+) -> None:
     assert reason_of(tmp_path, record) == reason
 
 
 def api(name: str, *required: str, tool: str = "Parcels", **fields: Any) -> dict[str, Any]:
-    given = [{"name": parameter, "type": "STRING", "description": "", "default": ""} for parameter in required]
-    return {"tool_name": tool, "api_name": name, "required_parameters": given, "optional_parameters": [], **fields}
+    given = [
+        {"name": parameter, "type": "STRING", "description": "", "default": ""}
+        for parameter in required
+    ]
+    return {
+        "tool_name": tool,
+        "api_name": name,
+        "required_parameters": given,
+        "optional_parameters": [],
+        **fields,
+    }
 
 
 def query(*relevant: Any, apis: Any = None, **fields: Any) -> dict[str, Any]:
-    listed = [api("track", "code"), api("Price"), api("track", tool="Ships")] if apis is None else apis
-    return {"api_list": listed, "query": " Where is it? ", "relevant APIs": list(relevant), "query_id": 3, **fields}
+    listed = (
+        [api("track", "code"), api("Price"), api("track", tool="Ships")] if apis is None else apis
+    )
+    return {
+        "api_list": listed,
+        "query": " Where is it? ",
+        "relevant APIs": list(relevant),
+        "query_id": 3,
+        **fields,
+    }
 
 
 TRACKED, PRICED = ["Parcels", "track"], ["Parcels", "Price"]
@@ -146,11 +211,27 @@ TRACKED, PRICED = ["Parcels", "track"], ["Parcels", "Price"]
 
 def test_a_query_expects_its_right_apis_once_each_with_any_arguments(tmp_path: Path) -> None:
     loaded = open_source(write(tmp_path, "G1_query.json", [query(TRACKED, PRICED, TRACKED)]))
-    assert (loaded.read, loaded.only_tasks, loaded.conversations, loaded.noted) == (1, 1, [], {ONCE: 1})
+    assert (loaded.read, loaded.only_tasks, loaded.conversations, loaded.noted) == (
+        1,
+        1,
+        [],
+        {ONCE: 1},
+    )
     (task,) = loaded.tasks
-    assert (task.id, task.category, task.messages) == ("toolbench-G1_query-1", CATEGORY, (Message("user", "Where is it?"),))
-    assert [tool.name for tool in task.tools] == ["track_for_parcels", "price_for_parcels", "track_for_ships"]
-    wanted = [ExpectedCall(name, any_arguments=True) for name in ("track_for_parcels", "price_for_parcels")]
+    assert (task.id, task.category, task.messages) == (
+        "toolbench-G1_query-1",
+        CATEGORY,
+        (Message("user", "Where is it?"),),
+    )
+    assert [tool.name for tool in task.tools] == [
+        "track_for_parcels",
+        "price_for_parcels",
+        "track_for_ships",
+    ]
+    wanted = [
+        ExpectedCall(name, any_arguments=True)
+        for name in ("track_for_parcels", "price_for_parcels")
+    ]
     assert task.expect == Expect(tuple(wanted))
     assert Task.from_dict(task.to_dict()) == task
     price = ToolCall("price_for_parcels")
@@ -172,7 +253,9 @@ def test_a_query_expects_its_right_apis_once_each_with_any_arguments(tmp_path: P
         (query(TRACKED, apis=[api("track", "code"), api("Track", "number")]), ApiReason.SAME_NAME),
     ],
 )
-def test_a_query_that_cannot_be_used_is_counted_by_reason(tmp_path: Path, record: Any, reason: str) -> None:
+def test_a_query_that_cannot_be_used_is_counted_by_reason(
+    tmp_path: Path, record: Any, reason: str
+) -> None:
     loaded = open_source(write(tmp_path, "q.json", [record]), "toolbench")
     assert (loaded.skipped, loaded.tasks) == ({reason: 1}, [])
 
@@ -180,8 +263,13 @@ def test_a_query_that_cannot_be_used_is_counted_by_reason(tmp_path: Path, record
 def test_queries_are_tasks_to_play_and_searches_are_not(tmp_path: Path) -> None:
     path = write(tmp_path, "G1_query.json", [query(TRACKED), query(PRICED)])
     assert gives_only_tasks(path)
-    assert [task.expect.wanted[0].name for task in tasks_from_any(path)] == ["track_for_parcels", "price_for_parcels"]
-    search = write(tmp_path, "answer.json", answer(called("track_for_parcels", {"code": "AB1"}), result(), END))
+    assert [task.expect.wanted[0].name for task in tasks_from_any(path)] == [
+        "track_for_parcels",
+        "price_for_parcels",
+    ]
+    search = write(
+        tmp_path, "answer.json", answer(called("track_for_parcels", {"code": "AB1"}), result(), END)
+    )
     assert not gives_only_tasks(search)
 
 
@@ -189,13 +277,20 @@ def test_a_folder_is_read_recursively_and_every_record_is_counted(tmp_path: Path
     good = answer(called("track_for_parcels", {"code": "AB1"}), result(), END)
     write(tmp_path, "answer/G1/1.json", good)
     write(tmp_path, "answer/G2/1.json.gz", good)
-    write(tmp_path, "instruction/G1_query.json", [{"query": "a", "query_id": 1}, {"query": "b", "query_id": 2}])
+    write(
+        tmp_path,
+        "instruction/G1_query.json",
+        [{"query": "a", "query_id": 1}, {"query": "b", "query_id": 2}],
+    )
     write(tmp_path, "other/notes.json", [{"text": "x"}])
     (tmp_path / "readme.txt").write_text("not read")
     loaded = open_source(tmp_path)
     assert (loaded.read, len(loaded.conversations)) == (5, 2)
     assert loaded.skipped == {ApiReason.NOTHING_RIGHT: 2, Reason.NOT_THIS_FORMAT: 1}
-    assert {conversation.id for conversation in loaded.conversations} == {"toolbench-answer/G1/1", "toolbench-answer/G2/1"}
+    assert {conversation.id for conversation in loaded.conversations} == {
+        "toolbench-answer/G1/1",
+        "toolbench-answer/G2/1",
+    }
 
 
 def test_a_folder_without_files_and_a_damaged_file_stop_with_a_sentence(tmp_path: Path) -> None:
@@ -210,7 +305,9 @@ def test_a_folder_without_files_and_a_damaged_file_stop_with_a_sentence(tmp_path
         open_source(tmp_path / "cut.json.gz", "toolbench")
 
 
-def test_an_object_over_many_lines_that_is_no_answer_is_not_taken_for_toolbench(tmp_path: Path) -> None:
+def test_an_object_over_many_lines_that_is_no_answer_is_not_taken_for_toolbench(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(DataError, match="must stand on one line"):
         open_source(write(tmp_path, "config.json", {"messages": []}))
 
@@ -220,7 +317,9 @@ def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: 
         "tool_name": "suivi-colis",
         "api_name": "/Latest:state",
         "api_description": " The last state. ",
-        "required_parameters": [{"name": "colisId", "type": "STRING", "description": "", "default": "CA1"}],
+        "required_parameters": [
+            {"name": "colisId", "type": "STRING", "description": "", "default": "CA1"}
+        ],
         "optional_parameters": [
             {"name": "id", "type": "NUMBER", "description": "which", "default": ""},
             {"name": "day", "type": "DATE (YYYY-MM-DD)", "description": "", "default": ""},
@@ -241,7 +340,10 @@ def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: 
     }
     assert Tool.of(tool.to_dict()) == tool
     assert reason_of(tmp_path, {**record, "api_list": [{"tool_name": "x"}]}) == ApiReason.NOT_AN_API
-    assert reason_of(tmp_path, {**record, "api_list": [{**latest, "required_parameters": ["x"]}]}) == ApiReason.NOT_AN_API
+    assert (
+        reason_of(tmp_path, {**record, "api_list": [{**latest, "required_parameters": ["x"]}]})
+        == ApiReason.NOT_AN_API
+    )
 
 
 def test_options_of_other_formats_are_refused(tmp_path: Path) -> None:
@@ -276,5 +378,9 @@ def test_the_apis_of_the_samples_make_tools_with_the_names_that_the_answers_use(
             made |= {tool.name: tool for tool in tools}
     assert len(made) > 1000
     assert all(Tool.of(tool.to_dict()) == tool for tool in list(made.values())[:200])
-    answers = {tool.name for conversation in open_source(TOOLBENCH).conversations for tool in conversation.tools}
+    answers = {
+        tool.name
+        for conversation in open_source(TOOLBENCH).conversations
+        for tool in conversation.tools
+    }
     assert len(answers & made.keys()) > 10, "names are made as ToolBench makes them"

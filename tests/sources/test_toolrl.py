@@ -11,26 +11,24 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.row_checks import Kind, check
-from toolhone.sources.files import read_records
+from toolhone.doctor.row_checks import FindingKind, check
+from toolhone.errors import DataError
+from toolhone.schema import Expect, ExpectedCall, Message, Tool
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.bamboogle import REASON
 from toolhone.sources.call_texts import Reason as CallReason
+from toolhone.sources.files import read_records
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.toolrl import Reason, Repair
 from toolhone.sources.toolrl_api_bank import Reason as BankReason
 from toolhone.sources.toolrl_api_bank import Repair as BankRepair
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Message, Tool
 
 DATASETS = SHARED / "datasets" / "toolrl"
 KNOT = '{"kind": {"type": "str", "default": ""}, "turns": {"type": "int"}}'
 KNOTS = f"Name: Tie Knot (any)\nDescription: Ties a knot.\nParameters: {KNOT}"
 ROPES = 'Name: ropes\nDescription: Ropes there are.\nParameters: {"sizes": {"type": "List[int]", "default": []}}'
-FORMAT = (
-    "\n\n**Steps for Each Turn**\n1. **Think:** Think.\n\n**Output Format**\n<think> ... </think>\n<tool_call>\n{...}\n</tool_call>"
-)
+FORMAT = "\n\n**Steps for Each Turn**\n1. **Think:** Think.\n\n**Output Format**\n<think> ... </think>\n<tool_call>\n{...}\n</tool_call>"
 
 
 def instruction(*tools: str) -> str:
@@ -39,7 +37,9 @@ def instruction(*tools: str) -> str:
 
 
 def dialogue(*blocks: tuple[str, str], stars: str = "**") -> str:
-    return f"{stars}Dialogue Records History**\n" + "\n\n".join(f"<{name}> {text} </{name}>" for name, text in blocks)
+    return f"{stars}Dialogue Records History**\n" + "\n\n".join(
+        f"<{name}> {text} </{name}>" for name, text in blocks
+    )
 
 
 def call(name: str, **parameters: Any) -> str:
@@ -47,7 +47,11 @@ def call(name: str, **parameters: Any) -> str:
 
 
 def row(target: str, history: str = "", tools: tuple[str, ...] = (KNOTS, ROPES)) -> dict[str, Any]:
-    return {"instruction": instruction(*tools), "input": history or dialogue(("user", "A bowline, twice?")), "output": target}
+    return {
+        "instruction": instruction(*tools),
+        "input": history or dialogue(("user", "A bowline, twice?")),
+        "output": target,
+    }
 
 
 CALLS = "\n".join([call("ropes", sizes=[8]), call("Tie Knot (any)", kind="bowline", turns=2)])
@@ -58,7 +62,9 @@ def read(tmp_path: Path, *rows: Any, name: str = "toolrl") -> Loaded:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
     assert format_of(path) == name
-    assert [each.NAME for each in SOURCES.values() if each.sniff(rows[:1])] == [name], "one format only"
+    assert [each.NAME for each in SOURCES.values() if each.sniff(rows[:1])] == [name], (
+        "one format only"
+    )
     loaded = open_source(path)
     check(loaded.conversations, "rows.json").raise_if_any()
     return loaded
@@ -86,15 +92,27 @@ def test_a_row_becomes_the_dialogue_with_its_target_and_one_task(tmp_path: Path)
     ]
     assert (talk.messages[2].reasoning, talk.messages[-1].reasoning) == ("I look.", "Tie it.")
     assert talk.messages[3].tool_call_id == talk.messages[2].tool_calls[0].id
-    assert dict(talk.tools[1].parameters["properties"]) == {"sizes": {"type": "array", "items": {"type": "integer"}, "default": []}}
+    assert dict(talk.tools[1].parameters["properties"]) == {
+        "sizes": {"type": "array", "items": {"type": "integer"}, "default": []}
+    }
     (task,) = loaded.tasks
-    expected = (ExpectedCall("ropes", {"sizes": [8]}), ExpectedCall("Tie Knot (any)", {"kind": "bowline", "turns": 2}))
+    expected = (
+        ExpectedCall("ropes", {"sizes": [8]}),
+        ExpectedCall("Tie Knot (any)", {"kind": "bowline", "turns": 2}),
+    )
     assert (task.expect, len(task.messages)) == (Expect(expected), 6)
     assert loaded.repaired == Counter({Repair.FORMAT: 1})
 
 
 def test_a_thought_begins_a_turn_of_its_own(tmp_path: Path) -> None:
-    blocks = [("user", "a"), ("response", "b"), ("think", "c"), ("tool_call", call("ropes")), ("obs", "d"), ("user", "e")]
+    blocks = [
+        ("user", "a"),
+        ("response", "b"),
+        ("think", "c"),
+        ("tool_call", call("ropes")),
+        ("obs", "d"),
+        ("user", "e"),
+    ]
     loaded = read(tmp_path, row(GOOD, dialogue(*blocks)))
     said = loaded.conversations[0].messages[2]
     assert (said.content, said.reasoning, len(said.tool_calls)) == ("b", "c", 1)
@@ -102,9 +120,13 @@ def test_a_thought_begins_a_turn_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_reply_without_a_call_expects_none(tmp_path: Path) -> None:
-    loaded = read(tmp_path, row("<think> No tool sails. </think>\n<response> I cannot. </response>"))
+    loaded = read(
+        tmp_path, row("<think> No tool sails. </think>\n<response> I cannot. </response>")
+    )
     assert [task.expect for task in loaded.tasks] == [Expect(no_call=True)]
-    assert loaded.conversations[0].messages[-1] == Message("assistant", "I cannot.", "No tool sails.")
+    assert loaded.conversations[0].messages[-1] == Message(
+        "assistant", "I cannot.", "No tool sails."
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,25 +152,32 @@ def test_what_the_data_set_broke_is_mended_where_one_thing_is_meant(
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (row(GOOD.replace("[8]", '"[8"')), Kind.BAD_ARGUMENTS),
-        (row(GOOD.replace('"ropes"', '"rope"')), Kind.UNKNOWN_TOOL),
+        (row(GOOD.replace("[8]", '"[8"')), FindingKind.BAD_ARGUMENTS),
+        (row(GOOD.replace('"ropes"', '"rope"')), FindingKind.UNKNOWN_TOOL),
         (row("<think> a </think>\n<tool_call>\n{oops}\n</tool_call>"), CallReason.BAD_CALL),
         (row("<think> a </think>"), CallReason.BAD_CALL),
         (row(""), Reason.NO_TARGET),
         (row("Just text."), Reason.DIALOGUE),
         (row("<user> a </user>"), Reason.DIALOGUE),
-        (row(GOOD, dialogue(("user", "a"), ("obs", "b"))), Kind.RESULT_WITHOUT_CALL),
+        (row(GOOD, dialogue(("user", "a"), ("obs", "b"))), FindingKind.RESULT_WITHOUT_CALL),
         (
-            row(GOOD, dialogue(("tool_call", call("ropes")), ("think", "b"), ("response", "c"), ("user", "d"))),
-            Kind.CALL_WITHOUT_RESULT,
+            row(
+                GOOD,
+                dialogue(
+                    ("tool_call", call("ropes")), ("think", "b"), ("response", "c"), ("user", "d")
+                ),
+            ),
+            FindingKind.CALL_WITHOUT_RESULT,
         ),
         (row(GOOD, tools=(KNOTS, KNOTS.replace("int", "quux"))), ToolReason.BAD_TOOLS),
         (row(GOOD, tools=(KNOTS, "nothing")), ToolReason.BAD_TOOLS),
-        (row(GOOD, tools=(KNOTS, ROPES, ROPES.replace("int", "str"))), Kind.TOOL_TWICE),
+        (row(GOOD, tools=(KNOTS, ROPES, ROPES.replace("int", "str"))), FindingKind.TOOL_TWICE),
         ({**row(GOOD), "input": None}, Reason.NOT_THIS_FORMAT),
     ],
 )
-def test_a_row_that_cannot_be_used_is_refused_by_name(tmp_path: Path, bad: Any, reason: str) -> None:
+def test_a_row_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, bad: Any, reason: str
+) -> None:
     assert read(tmp_path, row(GOOD), bad).skipped == Counter({reason: 1})
 
 
@@ -159,13 +188,29 @@ BOOK = "Book: Books a berth.\nParameters: {'name': {'type': 'str'}, 'nights': {'
 
 def bank(answer: Any, tool: str = BOOK) -> dict[str, Any]:
     history = dialogue(
-        ("user", "A berth."), ("response", "Name?"), ("response", "Please."), ("user", "Ann."), ("user", "One call."), stars="***"
+        ("user", "A berth."),
+        ("response", "Name?"),
+        ("response", "Please."),
+        ("user", "Ann."),
+        ("user", "One call."),
+        stars="***",
     )
-    return {"system": instruction(tool), "user": history, "answer": answer, "other": {"file": "Book-level-2-1.jsonl"}}
+    return {
+        "system": instruction(tool),
+        "user": history,
+        "answer": answer,
+        "other": {"file": "Book-level-2-1.jsonl"},
+    }
 
 
-def test_api_bank_gives_tasks_only_and_asks_for_no_parameter_that_the_answer_leaves_out(tmp_path: Path) -> None:
-    loaded = read(tmp_path, bank([{"name": "Book", "parameters": {"name": "Ann", "guests": "['Bo']"}}]), name="toolrl_api_bank")
+def test_api_bank_gives_tasks_only_and_asks_for_no_parameter_that_the_answer_leaves_out(
+    tmp_path: Path,
+) -> None:
+    loaded = read(
+        tmp_path,
+        bank([{"name": "Book", "parameters": {"name": "Ann", "guests": "['Bo']"}}]),
+        name="toolrl_api_bank",
+    )
     (task,) = loaded.tasks
     assert (loaded.conversations, loaded.only_tasks, task.category) == ([], 1, "level_2")
     assert [(m.role, m.content) for m in task.messages[1:]] == [
@@ -195,15 +240,29 @@ def test_an_answer_that_no_model_could_give_is_refused(tmp_path: Path) -> None:
     loaded = read(tmp_path, *rows, name="toolrl_api_bank")
     assert loaded.only_tasks == 1
     assert loaded.skipped == Counter(
-        {BankReason.NO_CALL: 1, Kind.UNKNOWN_TOOL: 1, Kind.BAD_ARGUMENTS: 1, BankReason.NOT_THIS_FORMAT: 1}
+        {
+            BankReason.NO_CALL: 1,
+            FindingKind.UNKNOWN_TOOL: 1,
+            FindingKind.BAD_ARGUMENTS: 1,
+            BankReason.NOT_THIS_FORMAT: 1,
+        }
     )
 
 
 def test_bamboogle_asks_for_an_answer_with_the_tools_one_gives(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"Question": "Which sea is at Oslo?", "Answer": "Skagerrak"}, {"Question": " ", "Answer": "x"}]))
+    path.write_text(
+        json.dumps(
+            [
+                {"Question": "Which sea is at Oslo?", "Answer": "Skagerrak"},
+                {"Question": " ", "Answer": "x"},
+            ]
+        )
+    )
     loaded = open_source(path, tools=[Tool("look_up")])
-    assert [(task.expect, task.tools[0].name) for task in loaded.tasks] == [(Expect(answer="Skagerrak"), "look_up")]
+    assert [(task.expect, task.tools[0].name) for task in loaded.tasks] == [
+        (Expect(answer="Skagerrak"), "look_up")
+    ]
     assert loaded.skipped == Counter({REASON: 1})
 
 
@@ -213,8 +272,15 @@ def test_bamboogle_asks_for_an_answer_with_the_tools_one_gives(tmp_path: Path) -
 def test_parquet_is_read_as_json_lines_are(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    prompt = [{"role": "system", "content": instruction(KNOTS, ROPES)}, {"role": "user", "content": dialogue(("user", "Tie!"))}]
-    made = {"prompt": prompt, "reward_model": {"ground_truth": GOOD, "style": "rule"}, "score": float("nan")}
+    prompt = [
+        {"role": "system", "content": instruction(KNOTS, ROPES)},
+        {"role": "user", "content": dialogue(("user", "Tie!"))},
+    ]
+    made = {
+        "prompt": prompt,
+        "reward_model": {"ground_truth": GOOD, "style": "rule"},
+        "score": float("nan"),
+    }
     path = tmp_path / "rows.bin"
     parquet.write_table(pyarrow.Table.from_pylist([made, {**made, "score": 0.5}]), path)
     assert [(str(line), record["score"]) for line, record in read_records(path)] == [
@@ -228,18 +294,32 @@ def test_parquet_is_read_as_json_lines_are(tmp_path: Path) -> None:
         list(read_records(path))
 
 
-def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_a_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1....PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"rows\.parquet: this is a Parquet file; to read it: pip install 'toolhone\[hub\]'"):
+    with pytest.raises(
+        DataError,
+        match=r"rows\.parquet: this is a Parquet file; to read it: pip install 'toolhone\[hub\]'",
+    ):
         list(read_records(path))
 
 
 # --- the published files
 
-FLAT = {Repair.FORMAT: 238, ToolRepair.DEFAULT: 151, ToolRepair.TYPED: 35, ToolRepair.NULLS: 1, Repair.CUT_NAME: 1}
-USERS, ASSISTANTS = "two turns of the user in a row joined", "two turns of the assistant in a row joined"
+FLAT = {
+    Repair.FORMAT: 238,
+    ToolRepair.DEFAULT: 151,
+    ToolRepair.TYPED: 35,
+    ToolRepair.NULLS: 1,
+    Repair.CUT_NAME: 1,
+}
+USERS, ASSISTANTS = (
+    "two turns of the user in a row joined",
+    "two turns of the assistant in a row joined",
+)
 REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
     "rlla_sft.json.gz": (
         "toolrl",
@@ -247,7 +327,12 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         238,
         229,
         FLAT,
-        {Kind.BAD_ARGUMENTS: 13, Kind.UNKNOWN_TOOL: 1, Kind.UNDECLARED_ARGUMENT: 1, Kind.TOOL_TWICE: 1},
+        {
+            FindingKind.BAD_ARGUMENTS: 13,
+            FindingKind.UNKNOWN_TOOL: 1,
+            FindingKind.UNDECLARED_ARGUMENT: 1,
+            FindingKind.TOOL_TWICE: 1,
+        },
     ),
     "rlla_4k_test.parquet": (
         "toolrl",
@@ -255,15 +340,21 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         72,
         69,
         {Repair.FORMAT: 72, ToolRepair.DEFAULT: 45, ToolRepair.TYPED: 12, Repair.CUT_NAME: 2},
-        {Kind.BAD_ARGUMENTS: 8},
+        {FindingKind.BAD_ARGUMENTS: 8},
     ),
     "api_bank_level-1_processed.json.gz": (
         "toolrl_api_bank",
         148,
         145,
         145,
-        {Repair.FORMAT: 145, USERS: 44, ToolRepair.TYPED: 23, BankRepair.OPTIONAL: 5, ASSISTANTS: 1},
-        {Kind.BAD_ARGUMENTS: 2, Kind.UNDECLARED_ARGUMENT: 1},
+        {
+            Repair.FORMAT: 145,
+            USERS: 44,
+            ToolRepair.TYPED: 23,
+            BankRepair.OPTIONAL: 5,
+            ASSISTANTS: 1,
+        },
+        {FindingKind.BAD_ARGUMENTS: 2, FindingKind.UNDECLARED_ARGUMENT: 1},
     ),
     "api_bank_level-2_processed.json": (
         "toolrl_api_bank",
@@ -271,7 +362,7 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         25,
         25,
         {Repair.FORMAT: 25, ASSISTANTS: 17, ToolRepair.TYPED: 2},
-        {Kind.UNKNOWN_TOOL: 3},
+        {FindingKind.UNKNOWN_TOOL: 3},
     ),
     "api_bank_level-3_processed.json": (
         "toolrl_api_bank",
@@ -310,6 +401,12 @@ def test_published_rows_mean_what_they_say() -> None:
     assert dict(first.messages[-1].tool_calls[0].arguments) == {"name": "Alex Ferguson"}
     assert (first.messages[-1].tool_calls[0].name, len(first.tools)) == ("Search Managers", 5)
     third_level = open_source(DATASETS / "api_bank_level-3_processed.json").tasks[1]
-    assert [message.role for message in third_level.messages] == ["system", "user", "assistant", "tool", "user"]
+    assert [message.role for message in third_level.messages] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "user",
+    ]
     assert third_level.expect.calls is not None
     assert third_level.expect.calls[0].arguments["recipient"] == "tom@example.com"

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
-from toolhone.doctor.row_checks import Kind
+from toolhone.doctor.row_checks import FindingKind
+from toolhone.schema import Expect, ExpectedCall, Message
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.base import Loaded
 from toolhone.sources.loose_tools import Repair as LooseRepair
@@ -19,7 +20,6 @@ from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT
 from toolhone.sources.when2call import Reason
-from toolhone.schema import Expect, ExpectedCall, Message
 
 WHEN2CALL = SHARED / "datasets" / "when2call" / "when2call_test_llm_judge.jsonl.gz"
 SEATS: dict[str, Any] = {
@@ -38,7 +38,12 @@ SEATS: dict[str, Any] = {
 
 def row(decision: str, call: Any = None, **fields: Any) -> dict[str, Any]:
     made = call if call is not None else {"name": "book_seats", "arguments": {"seats": 2}}
-    answers = {"direct": "Booked.", "tool_call": json.dumps(made), "request_for_info": "How many?", "cannot_answer": "I cannot."}
+    answers = {
+        "direct": "Booked.",
+        "tool_call": json.dumps(made),
+        "request_for_info": "How many?",
+        "cannot_answer": "I cannot.",
+    }
     return {
         "uuid": f"u-{decision}",
         "question": "Book two seats.",
@@ -57,12 +62,22 @@ def load(folder: Path, *rows: Any) -> Loaded:
 
 
 def test_a_decision_becomes_a_task_that_expects_the_call_or_none(tmp_path: Path) -> None:
-    loaded = load(tmp_path, row("tool_call"), row("request_for_info"), row("cannot_answer", tools=[]))
+    loaded = load(
+        tmp_path, row("tool_call"), row("request_for_info"), row("cannot_answer", tools=[])
+    )
     call, ask, refuse = loaded.tasks
     assert (loaded.conversations, loaded.only_tasks) == ([], 3)
     assert call.expect == Expect((ExpectedCall("book_seats", {"seats": 2}),))
-    assert (ask.expect, refuse.expect, refuse.tools) == (Expect(no_call=True), Expect(no_call=True), ())
-    assert [task.category for task in loaded.tasks] == ["tool_call", "request_for_info", "cannot_answer"]
+    assert (ask.expect, refuse.expect, refuse.tools) == (
+        Expect(no_call=True),
+        Expect(no_call=True),
+        (),
+    )
+    assert [task.category for task in loaded.tasks] == [
+        "tool_call",
+        "request_for_info",
+        "cannot_answer",
+    ]
     assert (call.id, call.messages) == ("u-tool_call", (Message("user", "Book two seats."),))
     assert all_score(loaded.tasks)
 
@@ -74,10 +89,16 @@ def test_choices_written_as_texts_take_the_declared_type(tmp_path: Path) -> None
         "seats": {"type": "integer", "enum": [1, 2, "dontcare"]},
         "aisle": {"type": "boolean", "enum": [True, False]},
     }
-    assert loaded.repaired == {ToolRepair.TYPES: 1, LooseRepair.CHOICES: 1, LooseRepair.NULL_DEFAULT: 1}
+    assert loaded.repaired == {
+        ToolRepair.TYPES: 1,
+        LooseRepair.CHOICES: 1,
+        LooseRepair.NULL_DEFAULT: 1,
+    }
 
 
-def test_a_number_written_as_text_in_the_call_is_mended_and_what_breaks_the_tool_is_noted(tmp_path: Path) -> None:
+def test_a_number_written_as_text_in_the_call_is_mended_and_what_breaks_the_tool_is_noted(
+    tmp_path: Path,
+) -> None:
     typed = row("tool_call", {"name": "book_seats", "arguments": {"seats": "2"}})
     wrong = row("tool_call", {"name": "book_seats", "arguments": {"seats": 3}})
     loaded = load(tmp_path, typed, wrong)
@@ -93,7 +114,7 @@ def test_a_number_written_as_text_in_the_call_is_mended_and_what_breaks_the_tool
         (row("tool_call", tools=["{"]), ToolReason.BAD_TOOLS),
         (row("tool_call", answers={"direct": "x"}), ToolReason.BAD_ANSWER),
         (row("tool_call", answers={"tool_call": "book_seats(2)"}), ToolReason.BAD_ANSWER),
-        (row("tool_call", {"name": "walk", "arguments": {}}), Kind.UNKNOWN_TOOL),
+        (row("tool_call", {"name": "walk", "arguments": {}}), FindingKind.UNKNOWN_TOOL),
     ],
 )
 def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, bad: Any, reason: str) -> None:
@@ -109,11 +130,27 @@ def test_the_published_rows_are_read_with_these_counts() -> None:
     if not WHEN2CALL.is_file():
         pytest.skip(f"{WHEN2CALL} is not here")
     loaded = open_source(WHEN2CALL)
-    assert (format_of(WHEN2CALL), loaded.read, loaded.only_tasks, loaded.skipped) == ("when2call", 147, 147, {})
-    assert Counter(task.category for task in loaded.tasks) == {"tool_call": 51, "request_for_info": 48, "cannot_answer": 48}
+    assert (format_of(WHEN2CALL), loaded.read, loaded.only_tasks, loaded.skipped) == (
+        "when2call",
+        147,
+        147,
+        {},
+    )
+    assert Counter(task.category for task in loaded.tasks) == {
+        "tool_call": 51,
+        "request_for_info": 48,
+        "cannot_answer": 48,
+    }
     assert loaded.noted == {MISFIT: 1}
-    assert loaded.repaired == {ToolRepair.TYPES: 140, LooseRepair.CHOICES: 32, ToolRepair.DEFAULT: 32, LooseRepair.NULL_DEFAULT: 31}
+    assert loaded.repaired == {
+        ToolRepair.TYPES: 140,
+        LooseRepair.CHOICES: 32,
+        ToolRepair.DEFAULT: 32,
+        LooseRepair.NULL_DEFAULT: 31,
+    }
     assert all_score(loaded.tasks)
     music = next(task for task in loaded.tasks if task.id.startswith("839407f4"))
-    assert music.expect.calls == (ExpectedCall("Music_3_PlayMedia", {"track": "Bohemian Rhapsody", "device": "Kitchen"}),)
+    assert music.expect.calls == (
+        ExpectedCall("Music_3_PlayMedia", {"track": "Bohemian Rhapsody", "device": "Kitchen"}),
+    )
     assert len(music.tools) >= 2

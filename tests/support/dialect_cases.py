@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 
 REFUSED = "refused"
@@ -17,9 +17,19 @@ SYNTAX_NAMES = ("json", "calls", "tagged", "tool_call_tags", "bare_json")
 
 TOOLS = (
     Tool(
-        "calculator", "Computes.", {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
+        "calculator",
+        "Computes.",
+        {
+            "type": "object",
+            "properties": {"expression": {"type": "string"}},
+            "required": ["expression"],
+        },
     ),
-    Tool("search.web", "Finds pages.", {"type": "object", "properties": {"query": {"type": "string"}, "top": {"type": "integer"}}}),
+    Tool(
+        "search.web",
+        "Finds pages.",
+        {"type": "object", "properties": {"query": {"type": "string"}, "top": {"type": "integer"}}},
+    ),
 )
 
 
@@ -141,16 +151,16 @@ TEXTS: dict[str, dict[str, str]] = {
 }
 
 N, U, A, X, S, T = (
-    Problem.NOT_JSON,
-    Problem.UNCLOSED,
-    Problem.BAD_ARGUMENTS,
-    Problem.NOT_A_CALL,
-    Problem.STRAY_MARK,
-    Problem.STRAY_TEXT,
+    ParseProblem.NOT_JSON,
+    ParseProblem.UNCLOSED,
+    ParseProblem.BAD_ARGUMENTS,
+    ParseProblem.NOT_A_CALL,
+    ParseProblem.STRAY_MARK,
+    ParseProblem.STRAY_TEXT,
 )
-OK = Problem.NONE
+OK = ParseProblem.NONE
 
-Malformed = tuple[str, Problem, tuple[str, ...], str | None]
+Malformed = tuple[str, ParseProblem, tuple[str, ...], str | None]
 
 _TAGS: tuple[Malformed, ...] = (
     ('<{"name": "f", "arguments": {}}>', OK, ("f",), None),
@@ -191,7 +201,12 @@ _TAGS: tuple[Malformed, ...] = (
 def _with_marks(opening: str, closing: str) -> tuple[Malformed, ...]:
     """The cases with `<` and `>` as the marks."""
     return tuple(
-        (text.replace("<", "\0").replace(">", closing).replace("\0", opening), problem, names, content)
+        (
+            text.replace("<", "\0").replace(">", closing).replace("\0", opening),
+            problem,
+            names,
+            content,
+        )
         for text, problem, names, content in _TAGS
     )
 
@@ -233,7 +248,12 @@ MALFORMED: dict[str, tuple[Malformed, ...]] = {
             ("f", "g", "h"),
             None,
         ),
-        ('[{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]', OK, ("f", "g"), None),
+        (
+            '[{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]',
+            OK,
+            ("f", "g"),
+            None,
+        ),
         ('{"name": "f", "parameters": "{\\"a\\": 1}"}', OK, ("f",), None),
         ('{"name": "John", "age": 3}', OK, (), '{"name": "John", "age": 3}'),
         ("[1] says {x}", OK, (), "[1] says {x}"),

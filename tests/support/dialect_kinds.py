@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from support.dialect_cases import CONVERSATION, ONE
-from support.dialect_models import QWEN_LIKE, THINKING, llama_tokenizer, metaspace_tokenizer, small_tokenizer
+from support.dialect_models import (
+    QWEN_LIKE,
+    THINKING,
+    llama_tokenizer,
+    metaspace_tokenizer,
+    small_tokenizer,
+)
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
 from toolhone.rows import Row
@@ -49,14 +55,22 @@ TRAINED = {
         '{"final": "It is 4."}<|im_end|>',
         '{"final": "Yes, <think> so."}<|im_end|>',
     ],
-    "calls": ['calculator(expression="2 + 2")<|im_end|>', "It is 4.<|im_end|>", "Yes, <think> so.<|im_end|>"],
+    "calls": [
+        'calculator(expression="2 + 2")<|im_end|>',
+        "It is 4.<|im_end|>",
+        "Yes, <think> so.<|im_end|>",
+    ],
     "tagged": [
         ' [TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]<|endoftext|>',
         " It is 4.<|endoftext|>",
         " Yes, <think> so.<|endoftext|>",
     ],
     "spaced": [' calculator(expression="2 + 2")</s>', " It is 4.</s>", " Yes, <think> so.</s>"],
-    "chatml": ['calculator(expression="2 + 2")<|eot|>', "It is 4.<|eot|>", "Yes, <think> so.<|eot|>"],
+    "chatml": [
+        'calculator(expression="2 + 2")<|eot|>',
+        "It is 4.<|eot|>",
+        "Yes, <think> so.<|eot|>",
+    ],
 }
 
 
@@ -70,13 +84,22 @@ def trained_texts(tokenizer: TextTokenizer, rows: list[Row]) -> list[str]:
     texts = []
     for row in rows:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], row.mask, [False]])))
-        texts += [tokenizer.decode(row.tokens[a:b].tolist()) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        texts += [
+            tokenizer.decode(row.tokens[a:b].tolist())
+            for a, b in zip(edges[::2], edges[1::2], strict=True)
+        ]
     return texts
 
 
-def encoded(kind: str, conversation: Conversation = CONVERSATION) -> tuple[TextTokenizer, Dialect, list[Row]]:
+def encoded(
+    kind: str, conversation: Conversation = CONVERSATION
+) -> tuple[TextTokenizer, Dialect, list[Row]]:
     tokenizer, dialect = opened(kind)
-    return tokenizer, dialect, [tokenizer.encode_spans(spans) for spans in dialect.render(conversation)]
+    return (
+        tokenizer,
+        dialect,
+        [tokenizer.encode_spans(spans) for spans in dialect.render(conversation)],
+    )
 
 
 def controls(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:

@@ -9,7 +9,17 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from toolhone.schema import ToolCall
@@ -71,9 +81,17 @@ LLAMA_LIKE = """\
 {%- if add_generation_prompt %}{{- '<|start|>assistant<|end|>\\n\\n' }}{%- endif %}"""
 
 CHATML_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CHATML_ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
+CHATML_ADDED = (
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<think>",
+    "</think>",
+)
 _TRAINING = [
-    "system user assistant tool calculator expression search.web query top name arguments parameters Tools: " * 3,
+    "system user assistant tool calculator expression search.web query top name arguments parameters Tools: "
+    * 3,
     '{"name":"calculator","arguments":{"expression":"2 + 2"}} final args the answer is It Let me see compute result of',
 ]
 
@@ -87,16 +105,25 @@ def small_tokenizer(
 ) -> TextTokenizer:
     """A byte-level BPE tokenizer, trained here on a few lines."""
     backend = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    split = pre_tokenizers.Split(
+        Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"),
+        "isolated",
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     backend.decoder = decoders.ByteLevel()
     if normalizer is not None:
         backend.normalizer = normalizer
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     backend.train_from_iterator(_TRAINING, trainer)
     backend.add_special_tokens(list(special))
     backend.add_tokens([AddedToken(text, normalized=False) for text in added])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, bos_token=None, pad_token=eos)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=eos, bos_token=None, pad_token=eos
+    )
     wrapped.chat_template = template
     return TextTokenizer(wrapped)
 
@@ -111,7 +138,19 @@ def llama_tokenizer(template: str | None = LLAMA_LIKE) -> TextTokenizer:
 
 _PIECES = (
     *"abc \"\\\n\t{}[](),:='",
-    *("é", "漢", "🙂", "null", "true", "1", "-2.5", "<tool_call>", "</tool_call>", "[TOOL_CALL]", "[/TOOL_CALL]"),
+    *(
+        "é",
+        "漢",
+        "🙂",
+        "null",
+        "true",
+        "1",
+        "-2.5",
+        "<tool_call>",
+        "</tool_call>",
+        "[TOOL_CALL]",
+        "[/TOOL_CALL]",
+    ),
     *(
         "<|im_end|>",
         "<think>",
@@ -138,13 +177,26 @@ def random_value(rng: random.Random, depth: int = 0) -> Any:
         return [random_value(rng, depth + 1) for _ in range(rng.randrange(4))]
     if kind == 7:
         return {random_text(rng, 3): random_value(rng, depth + 1) for _ in range(rng.randrange(4))}
-    return [None, True, rng.randint(-(10**20), 10**20), rng.uniform(-1e9, 1e-9), random_text(rng, rng.randrange(12)), ""][kind]
+    return [
+        None,
+        True,
+        rng.randint(-(10**20), 10**20),
+        rng.uniform(-1e9, 1e-9),
+        random_text(rng, rng.randrange(12)),
+        "",
+    ][kind]
 
 
 def random_calls(rng: random.Random) -> tuple[ToolCall, ...]:
     names = ("f", "get_weather", "a.b.c", "get-weather", "Größe", "x:y/z2")
     return tuple(
-        ToolCall(rng.choice(names), {random_text(rng, rng.randrange(1, 4)): random_value(rng) for _ in range(rng.randrange(4))})
+        ToolCall(
+            rng.choice(names),
+            {
+                random_text(rng, rng.randrange(1, 4)): random_value(rng)
+                for _ in range(rng.randrange(4))
+            },
+        )
         for _ in range(rng.randrange(1, 4))
     )
 
@@ -156,8 +208,17 @@ def metaspace_tokenizer(scheme: str) -> TextTokenizer:
     backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
     alphabet = [chr(code) for code in range(32, 127)] + ["\n", "▁"]
     trainer = trainers.BpeTrainer(
-        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=200,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     backend.train_from_iterator(_TRAINING, trainer)
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return TextTokenizer(
+        PreTrainedTokenizerFast(
+            tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        )
+    )

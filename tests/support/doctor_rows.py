@@ -7,22 +7,32 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.diagnose import Diagnosis, diagnose
-from toolhone.doctor.findings import Kind
+from toolhone.doctor.findings import FindingKind
 from toolhone.doctor.model_parts import ModelParts
 from toolhone.doctor.reading import read_file
 from toolhone.models.pico import pico_folder
-from toolhone.dialects.choose import open_dialect
 from toolhone.tokenizer import TextTokenizer
 
 Row = dict[str, Any]
 PARAMETERS: Row = {
     "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "options": {"type": "object"}},
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "options": {"type": "object"},
+    },
     "required": ["city"],
 }
-WEATHER: Row = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": PARAMETERS}}
-OTHER: Row = {"type": "function", "function": {"name": "search", "description": "Finds.", "parameters": {"type": "object"}}}
+WEATHER: Row = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "Weather.", "parameters": PARAMETERS},
+}
+OTHER: Row = {
+    "type": "function",
+    "function": {"name": "search", "description": "Finds.", "parameters": {"type": "object"}},
+}
 OSLO = {"name": "get_weather", "arguments": {"city": "Oslo"}}
 
 
@@ -39,8 +49,14 @@ def answer(text: str = "rain", **more: Any) -> Row:
     return {"role": "tool", "content": text, **more}
 
 
-def row(*turns: Row, question: str = "Rain in Oslo?", tools: Any = (WEATHER, OTHER), **more: Any) -> Row:
-    return {"messages": [{"role": "user", "content": question}, *turns], "tools": list(tools), **more}
+def row(
+    *turns: Row, question: str = "Rain in Oslo?", tools: Any = (WEATHER, OTHER), **more: Any
+) -> Row:
+    return {
+        "messages": [{"role": "user", "content": question}, *turns],
+        "tools": list(tools),
+        **more,
+    }
 
 
 def numbered(rows: list[Row]) -> list[Row]:
@@ -51,7 +67,10 @@ def numbered(rows: list[Row]) -> list[Row]:
 
 
 def save(path: Path, *rows: Row | str) -> Path:
-    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in rows), encoding="utf-8")
+    path.write_text(
+        "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in rows),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -59,7 +78,7 @@ def examine(path: Path, *rows: Row | str) -> Diagnosis:
     return diagnose([read_file(save(path / "rows.jsonl", *rows))])
 
 
-def kinds(path: Path, *rows: Row | str) -> Counter[Kind]:
+def kinds(path: Path, *rows: Row | str) -> Counter[FindingKind]:
     return examine(path, *rows).findings.counts
 
 
@@ -95,7 +114,10 @@ SOUND: tuple[Row, ...] = (
     row(calling()),
     row(calling(), answer(), say("It rains."), question="And Rome?"),
     row(say("Hello!"), question="Hi"),
-    row(say("Write `<tool_call>` in front of a call, and `</tool_call>` behind it."), question="How do I call?"),
+    row(
+        say("Write `<tool_call>` in front of a call, and `</tool_call>` behind it."),
+        question="How do I call?",
+    ),
     row(say("<think>\nNo tool is needed.\n</think>\n\nHello!"), question="Good day"),
     row(say('As JSON: {"name": "Oslo", "people": 700000}'), question="Describe Oslo"),
     row(say('{"name": "unknown", "arguments": {"about": "get_weather"}}'), question="Give me JSON"),

@@ -4,16 +4,19 @@
 and `malformed` (text, problem, calls that can still be read, content).
 """
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
 from support.dialect_cases import OK, A, N, S, T, U, X
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import ID_SLOT, NUMBER_SLOT, Frame, Framed
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import (
+    ID_SLOT,
+    NUMBER_SLOT,
+    DelimitedFormat,
+    DelimitedSyntax,
+)
 from toolhone.dialects.syntax.json_calls import JsonCalls
 from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.name_as_key import NameAsKey
@@ -26,14 +29,14 @@ Calls = tuple[tuple[str, dict[str, Any]], ...]
 
 @dataclass(frozen=True)
 class Form:
-    syntax: Framed
+    syntax: DelimitedSyntax
     texts: dict[str, str]
-    malformed: tuple[tuple[str, Problem, Calls, str | None], ...]
+    malformed: tuple[tuple[str, ParseProblem, Calls, str | None], ...]
 
 
 FORMS: dict[str, Form] = {
     "list in one tag": Form(
-        Framed(Frame("<tool_calls>", "</tool_calls>"), JsonCalls()),
+        DelimitedSyntax(DelimitedFormat("<tool_calls>", "</tool_calls>"), JsonCalls()),
         {
             "one": '<tool_calls>[{"name": "calculator", "arguments": {"expression": "2 + 2"}}]</tool_calls>',
             "two": '<tool_calls>[{"name": "calculator", "arguments": {"expression": "2*3"}}, {"name": "search.web", "arguments": {"query": "tea", "top": 3}}]</tool_calls>',
@@ -56,20 +59,35 @@ FORMS: dict[str, Form] = {
             ),
             ('<tool_calls>[{"name": "f"}, {"name": "g", "argu', U, (), None),
             ('<tool_calls>[{"name": "f"}]', U, (("f", {}),), None),
-            ('<tool_calls>[{"name": "f"}]</tool_calls></tool_calls>', S, (("f", {}),), "</tool_calls>"),
+            (
+                '<tool_calls>[{"name": "f"}]</tool_calls></tool_calls>',
+                S,
+                (("f", {}),),
+                "</tool_calls>",
+            ),
             ("done</tool_calls>", S, (), "done</tool_calls>"),
             ("<tool_calls>[{name: f}]</tool_calls>", N, (), None),
             ('<tool_calls>[{"arguments": {}}]</tool_calls>', X, (), None),
-            ('<tool_calls>[{"name": "f", "arguments": [1]}, {"name": "g"}]</tool_calls>', A, (("g", {}),), None),
+            (
+                '<tool_calls>[{"name": "f", "arguments": [1]}, {"name": "g"}]</tool_calls>',
+                A,
+                (("g", {}),),
+                None,
+            ),
             ("<tool_calls>[]</tool_calls>", X, (), None),
             ('<tool_calls>[{"name": "f"}] so</tool_calls>', N, (), None),
-            ('<tool_calls>[{"name": "f"}<tool_calls>[{"name": "g"}]</tool_calls>', U, (("g", {}),), None),
+            (
+                '<tool_calls>[{"name": "f"}<tool_calls>[{"name": "g"}]</tool_calls>',
+                U,
+                (("g", {}),),
+                None,
+            ),
             ("<tool_calls></tool_calls>", N, (), None),
             ("<tool_calls>", U, (), None),
         ),
     ),
     "list with ids": Form(
-        Framed(Frame("[TOOL_CALLS]", ""), JsonCalls()),
+        DelimitedSyntax(DelimitedFormat("[TOOL_CALLS]", ""), JsonCalls()),
         {
             "one": '[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": "2 + 2"}, "id": "call00000"}]',
             "two": '[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": "2*3"}, "id": "call00000"}, {"name": "search.web", "arguments": {"query": "tea", "top": 3}, "id": "call00001"}]',
@@ -85,14 +103,27 @@ FORMS: dict[str, Form] = {
             ('[TOOL_CALLS] [{"name": "f"}]', OK, (("f", {}),), None),
             ('[TOOL_CALLS][{"name": "f"}] so', T, (("f", {}),), "so"),
             ('[TOOL_CALLS][{"name": "f", "arg', U, (), None),
-            ('[TOOL_CALLS][{"name": "f"}][TOOL_CALLS][{"name": "g"}]', OK, (("f", {}), ("g", {})), None),
+            (
+                '[TOOL_CALLS][{"name": "f"}][TOOL_CALLS][{"name": "g"}]',
+                OK,
+                (("f", {}), ("g", {})),
+                None,
+            ),
             ("[TOOL_CALLS]", N, (), None),
-            ('[TOOL_CALLS][{"name": "f", "arguments": "{\\"a\\": 1}"}]', OK, (("f", {"a": 1}),), None),
+            (
+                '[TOOL_CALLS][{"name": "f", "arguments": "{\\"a\\": 1}"}]',
+                OK,
+                (("f", {"a": 1}),),
+                None,
+            ),
             ("[TOOL_CALLS]none", N, (), None),
         ),
     ),
     "list with other keys": Form(
-        Framed(Frame("<|START_ACTION|>", "<|END_ACTION|>", lead="<|START_RESPONSE|>"), JsonCalls(("tool_name",), ("parameters",))),
+        DelimitedSyntax(
+            DelimitedFormat("<|START_ACTION|>", "<|END_ACTION|>", lead="<|START_RESPONSE|>"),
+            JsonCalls(("tool_name",), ("parameters",)),
+        ),
         {
             "one": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "calculator", "parameters": {"expression": "2 + 2"}}\n]<|END_ACTION|>',
             "two": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "calculator", "parameters": {"expression": "2*3"}},\n    {"tool_call_id": "1", "tool_name": "search.web", "parameters": {"query": "tea", "top": 3}}\n]<|END_ACTION|>',
@@ -105,14 +136,21 @@ FORMS: dict[str, Form] = {
             "answer": "<|START_RESPONSE|>It is 4.",
         },
         (
-            ('<|START_ACTION|>[{"tool_name": "f", "parameters": {}}]<|END_ACTION|>', OK, (("f", {}),), None),
+            (
+                '<|START_ACTION|>[{"tool_name": "f", "parameters": {}}]<|END_ACTION|>',
+                OK,
+                (("f", {}),),
+                None,
+            ),
             ('<|START_ACTION|>[{"name": "f", "parameters": {}}]<|END_ACTION|>', X, (), None),
             ('<|START_ACTION|>[\n{"tool_name": "f"', U, (), None),
             ("<|START_RESPONSE|>yes<|END_ACTION|>", S, (), "yes<|END_ACTION|>"),
         ),
     ),
     "joined by commas": Form(
-        Framed(Frame("<|tool_call|>", "<|/tool_call|>", between=","), JsonCalls()),
+        DelimitedSyntax(
+            DelimitedFormat("<|tool_call|>", "<|/tool_call|>", between=","), JsonCalls()
+        ),
         {
             "one": '<|tool_call|>{"name": "calculator", "arguments": {"expression": "2 + 2"}}<|/tool_call|>',
             "two": '<|tool_call|>{"name": "calculator", "arguments": {"expression": "2*3"}},{"name": "search.web", "arguments": {"query": "tea", "top": 3}}<|/tool_call|>',
@@ -125,7 +163,12 @@ FORMS: dict[str, Form] = {
             "answer": "It is 4.",
         },
         (
-            ('<|tool_call|>{"name": "f"} , {"name": "g"}<|/tool_call|>', OK, (("f", {}), ("g", {})), None),
+            (
+                '<|tool_call|>{"name": "f"} , {"name": "g"}<|/tool_call|>',
+                OK,
+                (("f", {}), ("g", {})),
+                None,
+            ),
             ('<|tool_call|>{"name": "f"}{"name": "g"}<|/tool_call|>', N, (), None),
             ('<|tool_call|>{"name": "f"},<|/tool_call|>', N, (("f", {}),), None),
             ('<|tool_call|>{"name": "f"},{"na', U, (("f", {}),), None),
@@ -133,7 +176,10 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "name, id, object": Form(
-        Framed(Frame("[TOOL_CALLS]", "", f"[CALL_ID]{ID_SLOT}[ARGS]", "[TOOL_CALLS]"), NamedJson()),
+        DelimitedSyntax(
+            DelimitedFormat("[TOOL_CALLS]", "", f"[CALL_ID]{ID_SLOT}[ARGS]", "[TOOL_CALLS]"),
+            NamedJson(),
+        ),
         {
             "one": '[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS]{"expression": "2 + 2"}',
             "two": '[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS]{"expression": "2*3"}[TOOL_CALLS]search.web[CALL_ID]call00001[ARGS]{"query": "tea", "top": 3}',
@@ -155,12 +201,19 @@ FORMS: dict[str, Form] = {
             ("[TOOL_CALLS][CALL_ID]x[ARGS]{}", X, (), None),
             ("[TOOL_CALLS]f[CALL_ID]x[ARGS][1]", A, (), None),
             ("[TOOL_CALLS]get_wea", U, (), None),
-            ("[TOOL_CALLS]f[CALL_ID]x[ARGS]{a[TOOL_CALLS]g[CALL_ID]y[ARGS]{}", N, (("g", {}),), None),
+            (
+                "[TOOL_CALLS]f[CALL_ID]x[ARGS]{a[TOOL_CALLS]g[CALL_ID]y[ARGS]{}",
+                N,
+                (("g", {}),),
+                None,
+            ),
             ("[TOOL_CALLS] says [TOOL_CALLS]g[CALL_ID]y[ARGS]{}", X, (("g", {}),), None),
         ),
     ),
     "name in the tag": Form(
-        Framed(Frame("<function=", "</function>", ">", "</function><function="), NamedJson()),
+        DelimitedSyntax(
+            DelimitedFormat("<function=", "</function>", ">", "</function><function="), NamedJson()
+        ),
         {
             "one": '<function=calculator>{"expression": "2 + 2"}</function>',
             "two": '<function=calculator>{"expression": "2*3"}</function><function=search.web>{"query": "tea", "top": 3}</function>',
@@ -190,7 +243,7 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "name behind arrows": Form(
-        Framed(Frame("", "", "\n", ">>>", "all\n"), NamedJson()),
+        DelimitedSyntax(DelimitedFormat("", "", "\n", ">>>", "all\n"), NamedJson()),
         {
             "one": 'calculator\n{"expression": "2 + 2"}',
             "two": 'calculator\n{"expression": "2*3"}>>>search.web\n{"query": "tea", "top": 3}',
@@ -220,8 +273,15 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "name in the header": Form(
-        Framed(
-            Frame(" to=functions.", "", "<|channel|>commentary json<|message|>", None, "<|channel|>final<|message|>"), NamedJson()
+        DelimitedSyntax(
+            DelimitedFormat(
+                " to=functions.",
+                "",
+                "<|channel|>commentary json<|message|>",
+                None,
+                "<|channel|>final<|message|>",
+            ),
+            NamedJson(),
         ),
         {
             "one": ' to=functions.calculator<|channel|>commentary json<|message|>{"expression": "2 + 2"}',
@@ -244,8 +304,8 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "name and fence": Form(
-        Framed(
-            Frame(
+        DelimitedSyntax(
+            DelimitedFormat(
                 "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
                 "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
                 "\n```json\n",
@@ -299,7 +359,7 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "name as key": Form(
-        Framed(Frame("<|tools_prefix|>", "<|tools_suffix|>"), NameAsKey()),
+        DelimitedSyntax(DelimitedFormat("<|tools_prefix|>", "<|tools_suffix|>"), NameAsKey()),
         {
             "one": '<|tools_prefix|>[{"calculator": {"expression": "2 + 2"}}]<|tools_suffix|>',
             "two": '<|tools_prefix|>[{"calculator": {"expression": "2*3"}}, {"search.web": {"query": "tea", "top": 3}}]<|tools_suffix|>',
@@ -312,7 +372,12 @@ FORMS: dict[str, Form] = {
             "answer": "It is 4.",
         },
         (
-            ('<|tools_prefix|>{"f": {}, "g": {"a": 1}}<|tools_suffix|>', OK, (("f", {}), ("g", {"a": 1})), None),
+            (
+                '<|tools_prefix|>{"f": {}, "g": {"a": 1}}<|tools_suffix|>',
+                OK,
+                (("f", {}), ("g", {"a": 1})),
+                None,
+            ),
             ('<|tools_prefix|>[{"f": [1]}]<|tools_suffix|>', A, (), None),
             ('<|tools_prefix|>[{"f": {}}, {"g": 3}]<|tools_suffix|>', A, (("f", {}),), None),
             ("<|tools_prefix|>[]<|tools_suffix|>", X, (), None),
@@ -325,9 +390,12 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "xml": Form(
-        Framed(
-            Frame(
-                "<tool_call>\n<function=", "</function>\n</tool_call>", ">\n", "</function>\n</tool_call>\n<tool_call>\n<function="
+        DelimitedSyntax(
+            DelimitedFormat(
+                "<tool_call>\n<function=",
+                "</function>\n</tool_call>",
+                ">\n",
+                "</function>\n</tool_call>\n<tool_call>\n<function=",
             ),
             Parameters("<parameter=", ">\n", "\n</parameter>\n"),
         ),
@@ -344,7 +412,12 @@ FORMS: dict[str, Form] = {
         },
         (
             ("<tool_call>\n<function=f>\n</function>\n</tool_call>", OK, (("f", {}),), None),
-            ("<tool_call><function=f><parameter=a>1</parameter></function></tool_call>", OK, (("f", {"a": 1}),), None),
+            (
+                "<tool_call><function=f><parameter=a>1</parameter></function></tool_call>",
+                OK,
+                (("f", {"a": 1}),),
+                None,
+            ),
             (
                 "<tool_call>\n<function=f>\n<parameter=a>\n\n x \n\n</parameter>\n</function>\n</tool_call>",
                 OK,
@@ -357,7 +430,12 @@ FORMS: dict[str, Form] = {
                 (("f", {"a": "</parameter> <b>"}),),
                 None,
             ),
-            ("<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>", U, (("f", {"a": 1}),), None),
+            (
+                "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>",
+                U,
+                (("f", {"a": 1}),),
+                None,
+            ),
             ("<tool_call>\n<function=f>\n<parameter=a>\n1", U, (), None),
             ("<tool_call>\n<function=f>\n<parameter=a", U, (), None),
             (
@@ -367,7 +445,12 @@ FORMS: dict[str, Form] = {
                 None,
             ),
             ("<tool_call>\n<function=>\n</function>\n</tool_call>", X, (), None),
-            ('<tool_call>\n{"name": "f"}\n</tool_call>', X, (), '<tool_call>\n{"name": "f"}\n</tool_call>'),
+            (
+                '<tool_call>\n{"name": "f"}\n</tool_call>',
+                X,
+                (),
+                '<tool_call>\n{"name": "f"}\n</tool_call>',
+            ),
             ("a\n</function>\n</tool_call>", S, (), "a\n</function>\n</tool_call>"),
             (
                 "<tool_call>\n<function=calculator>\n<parameter=expression>\n12\n</parameter>\n</function>\n</tool_call>",
@@ -381,8 +464,18 @@ FORMS: dict[str, Form] = {
                 (("search.web", {"top": "three"}),),
                 None,
             ),
-            ("<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</tool_call>", U, (("f", {"a": 1}),), None),
-            ("<tool_call>\n<function=f>\n<parameter=a>\n1\n<tool_call>\n<function=g>\n</function>\n</tool_call>", U, (), None),
+            (
+                "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</tool_call>",
+                U,
+                (("f", {"a": 1}),),
+                None,
+            ),
+            (
+                "<tool_call>\n<function=f>\n<parameter=a>\n1\n<tool_call>\n<function=g>\n</function>\n</tool_call>",
+                U,
+                (),
+                None,
+            ),
             (
                 "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>so</function>\n</tool_call>\n"
                 "<tool_call>\n<function=g>\n<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>",
@@ -394,8 +487,8 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "keys and values": Form(
-        Framed(
-            Frame("<tool_call>", "</tool_call>", "\n", "</tool_call>\n<tool_call>"),
+        DelimitedSyntax(
+            DelimitedFormat("<tool_call>", "</tool_call>", "\n", "</tool_call>\n<tool_call>"),
             Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
         ),
         {
@@ -412,8 +505,18 @@ FORMS: dict[str, Form] = {
         (
             ("<tool_call>f\n</tool_call>", OK, (("f", {}),), None),
             ("<tool_call>f</tool_call>", OK, (("f", {}),), None),
-            ("<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>", OK, (("f", {"a": 1}),), None),
-            ("<tool_call>f<arg_key>a</arg_key><arg_value>\n1</arg_value></tool_call>", OK, (("f", {"a": 1}),), None),
+            (
+                "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+                OK,
+                (("f", {"a": 1}),),
+                None,
+            ),
+            (
+                "<tool_call>f<arg_key>a</arg_key><arg_value>\n1</arg_value></tool_call>",
+                OK,
+                (("f", {"a": 1}),),
+                None,
+            ),
             (
                 "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value> y</arg_value>\n</tool_call>",
                 OK,
@@ -423,7 +526,12 @@ FORMS: dict[str, Form] = {
             ("<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>", U, (), None),
             ("<tool_call>f\n<arg_key>a</arg_key>\n<arg_va", U, (), None),
             ("<tool_call>f\n<arg_value>1</arg_value>\n</tool_call>", N, (), None),
-            ("<tool_call>\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>", X, (), None),
+            (
+                "<tool_call>\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+                X,
+                (),
+                None,
+            ),
             ("x</tool_call>", S, (), "x</tool_call>"),
             (
                 "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_key>a</arg_key>\n<arg_value>2</arg_value>\n</tool_call>",
@@ -435,8 +543,13 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "escaped one by one": Form(
-        Framed(
-            Frame("<start_function_call>call:", "}<end_function_call>", "{", "}<end_function_call><start_function_call>call:"),
+        DelimitedSyntax(
+            DelimitedFormat(
+                "<start_function_call>call:",
+                "}<end_function_call>",
+                "{",
+                "}<end_function_call><start_function_call>call:",
+            ),
             Parameters("", ":<escape>", "<escape>", ","),
         ),
         {
@@ -469,12 +582,27 @@ FORMS: dict[str, Form] = {
             ("<start_function_call>call:f{a:1}<end_function_call>", N, (), None),
             ("<start_function_call>call:{a:<escape>1<escape>}<end_function_call>", X, (), None),
             ("so<end_function_call>", S, (), "so<end_function_call>"),
-            ("<start_function_call>f{}<end_function_call>", X, (), "<start_function_call>f{}<end_function_call>"),
-            ("<start_function_call>call:f{a:<escape>1<escape>,a:<escape>2<escape>}<end_function_call>", A, (), None),
+            (
+                "<start_function_call>f{}<end_function_call>",
+                X,
+                (),
+                "<start_function_call>f{}<end_function_call>",
+            ),
+            (
+                "<start_function_call>call:f{a:<escape>1<escape>,a:<escape>2<escape>}<end_function_call>",
+                A,
+                (),
+                None,
+            ),
         ),
     ),
     "texts in marks": Form(
-        Framed(Frame("<|tool_call>call:", "<tool_call|>", "", "<tool_call|><|tool_call>call:"), LooseObject('<|"|>', '<|"|>')),
+        DelimitedSyntax(
+            DelimitedFormat(
+                "<|tool_call>call:", "<tool_call|>", "", "<tool_call|><|tool_call>call:"
+            ),
+            LooseObject('<|"|>', '<|"|>'),
+        ),
         {
             "one": '<|tool_call>call:calculator{expression:<|"|>2 + 2<|"|>}<tool_call|>',
             "two": '<|tool_call>call:calculator{expression:<|"|>2*3<|"|>}<tool_call|><|tool_call>call:search.web{query:<|"|>tea<|"|>,top:3}<tool_call|>',
@@ -495,7 +623,12 @@ FORMS: dict[str, Form] = {
                 None,
             ),
             ("<|tool_call>call:f{a:b:1}<tool_call|>", OK, (("f", {"a:b": 1}),), None),
-            ('<|tool_call>call:f{a:<|"|>x<|"|>y<|"|>}<tool_call|>', OK, (("f", {"a": 'x<|"|>y'}),), None),
+            (
+                '<|tool_call>call:f{a:<|"|>x<|"|>y<|"|>}<tool_call|>',
+                OK,
+                (("f", {"a": 'x<|"|>y'}),),
+                None,
+            ),
             ('<|tool_call>call:f{<|"|>a<|"|>:1}<tool_call|>', OK, (("f", {"a": 1}),), None),
             ('<|tool_call>call:f{a:<|"|>x', U, (), None),
             ("<|tool_call>call:f{a:1}", U, (("f", {"a": 1}),), None),
@@ -510,7 +643,9 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "python": Form(
-        Framed(Frame("<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "), PythonCalls()),
+        DelimitedSyntax(
+            DelimitedFormat("<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "), PythonCalls()
+        ),
         {
             "one": "<|tool_call_start|>[calculator(expression='2 + 2')]<|tool_call_end|>",
             "two": "<|tool_call_start|>[calculator(expression='2*3'), search.web(query='tea', top=3)]<|tool_call_end|>",
@@ -524,10 +659,30 @@ FORMS: dict[str, Form] = {
         },
         (
             ("<|tool_call_start|>[f()]<|tool_call_end|>", OK, (("f", {}),), None),
-            ('<|tool_call_start|>[f(a=1), g(b="x")]<|tool_call_end|>', OK, (("f", {"a": 1}), ("g", {"b": "x"})), None),
-            ("<|tool_call_start|>[ f( a = 1 ) , g() ] <|tool_call_end|>", OK, (("f", {"a": 1}), ("g", {})), None),
-            ("<|tool_call_start|>[f(a-b=1, it's=2)]<|tool_call_end|>", OK, (("f", {"a-b": 1, "it's": 2}),), None),
-            ('<|tool_call_start|>[f(**{"a b": 1})]<|tool_call_end|>', OK, (("f", {"a b": 1}),), None),
+            (
+                '<|tool_call_start|>[f(a=1), g(b="x")]<|tool_call_end|>',
+                OK,
+                (("f", {"a": 1}), ("g", {"b": "x"})),
+                None,
+            ),
+            (
+                "<|tool_call_start|>[ f( a = 1 ) , g() ] <|tool_call_end|>",
+                OK,
+                (("f", {"a": 1}), ("g", {})),
+                None,
+            ),
+            (
+                "<|tool_call_start|>[f(a-b=1, it's=2)]<|tool_call_end|>",
+                OK,
+                (("f", {"a-b": 1, "it's": 2}),),
+                None,
+            ),
+            (
+                '<|tool_call_start|>[f(**{"a b": 1})]<|tool_call_end|>',
+                OK,
+                (("f", {"a b": 1}),),
+                None,
+            ),
             ("<|tool_call_start|>[f(a=1)]", U, (("f", {"a": 1}),), None),
             ("<|tool_call_start|>[f(a=1", U, (), None),
             ("<|tool_call_start|>[f(a='x", U, (), None),
@@ -535,15 +690,25 @@ FORMS: dict[str, Form] = {
             ("<|tool_call_start|>[f(1)]<|tool_call_end|>", A, (), None),
             ("<|tool_call_start|>[f(a=1, a=2)]<|tool_call_end|>", A, (), None),
             ("<|tool_call_start|>[(a=1)]<|tool_call_end|>", X, (), None),
-            ("<|tool_call_start|>f(a=1)<|tool_call_end|>", X, (), "<|tool_call_start|>f(a=1)<|tool_call_end|>"),
+            (
+                "<|tool_call_start|>f(a=1)<|tool_call_end|>",
+                X,
+                (),
+                "<|tool_call_start|>f(a=1)<|tool_call_end|>",
+            ),
             ("x]<|tool_call_end|>", S, (), "x]<|tool_call_end|>"),
             ("<|tool_call_start|>[f(a=1) so]<|tool_call_end|>", N, (), None),
-            ("<|tool_call_start|>[f(a=1]<|tool_call_start|>[g()]<|tool_call_end|>", U, (("g", {}),), None),
+            (
+                "<|tool_call_start|>[f(a=1]<|tool_call_start|>[g()]<|tool_call_end|>",
+                U,
+                (("g", {}),),
+                None,
+            ),
             ("a <|tool_call_start|>[f()]<|tool_call_end|> b", OK, (("f", {}),), "a\nb"),
         ),
     ),
     "python, bare quotes": Form(
-        Framed(Frame("[", "]", "", ", "), PythonCalls("'")),
+        DelimitedSyntax(DelimitedFormat("[", "]", "", ", "), PythonCalls("'")),
         {
             "one": "[calculator(expression='2 + 2')]",
             "two": "[calculator(expression='2*3'), search.web(query='tea', top=3)]",
@@ -570,7 +735,10 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "values as literals": Form(
-        Framed(Frame("~~>", ")<~~", "(", ")<~~~~>"), Parameters("", " -> ", "", " & ", literal=True)),
+        DelimitedSyntax(
+            DelimitedFormat("~~>", ")<~~", "(", ")<~~~~>"),
+            Parameters("", " -> ", "", " & ", literal=True),
+        ),
         {
             "one": '~~>calculator(expression -> "2 + 2")<~~',
             "two": '~~>calculator(expression -> "2*3")<~~~~>search.web(query -> "tea" & top -> 3)<~~',
@@ -597,7 +765,7 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "object first": Form(
-        Framed(Frame("<<", ">>", " => ", "; "), NamedJson(name_first=False)),
+        DelimitedSyntax(DelimitedFormat("<<", ">>", " => ", "; "), NamedJson(name_first=False)),
         {
             "one": '<<{"expression": "2 + 2"} => calculator>>',
             "two": '<<{"expression": "2*3"} => calculator; {"query": "tea", "top": 3} => search.web>>',
@@ -626,7 +794,10 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "numbered": Form(
-        Framed(Frame(f"\n(call {NUMBER_SLOT}) ", "", "", f"\n(call {NUMBER_SLOT}) "), JsonCalls()),
+        DelimitedSyntax(
+            DelimitedFormat(f"\n(call {NUMBER_SLOT}) ", "", "", f"\n(call {NUMBER_SLOT}) "),
+            JsonCalls(),
+        ),
         {
             "one": '\n(call 1) {"name": "calculator", "arguments": {"expression": "2 + 2"}}',
             "two": '\n(call 1) {"name": "calculator", "arguments": {"expression": "2*3"}}\n(call 2) {"name": "search.web", "arguments": {"query": "tea", "top": 3}}',
@@ -649,7 +820,7 @@ FORMS: dict[str, Form] = {
         ),
     ),
     "bare objects": Form(
-        Framed(Frame("", "", between="\n"), JsonCalls(("op",), ("in",))),
+        DelimitedSyntax(DelimitedFormat("", "", between="\n"), JsonCalls(("op",), ("in",))),
         {
             "one": '{"op": "calculator", "in": {"expression": "2 + 2"}}',
             "two": '{"op": "calculator", "in": {"expression": "2*3"}}\n{"op": "search.web", "in": {"query": "tea", "top": 3}}',

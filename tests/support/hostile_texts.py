@@ -11,11 +11,27 @@ import random
 from collections.abc import Iterator, Sequence
 
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Framed
+from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
 
 _PLAIN = (
     *"ab1.,:;=-_<>{}[]()'\"\\/|*%$#&!",
-    *(" ", "  ", "\n", "\t", "\r\n", "é", "漢", "🙂", "\u2028", "\x00", "\x01", "\x02", "\x03", "\ufffd", "\U0010f005"),
+    *(
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "\r\n",
+        "é",
+        "漢",
+        "🙂",
+        "\u2028",
+        "\x00",
+        "\x01",
+        "\x02",
+        "\x03",
+        "\ufffd",
+        "\U0010f005",
+    ),
     *(
         "null",
         "true",
@@ -47,7 +63,16 @@ _PLAIN = (
         "</think>",
         "```json",
     ),
-    *('"name": ', '"arguments": ', "[TOOL_CALL]", "[/TOOL_CALL]", "<tool_call>", "</tool_call>", '{"tool": "f"}', '{"final": "x"}'),
+    *(
+        '"name": ',
+        '"arguments": ',
+        "[TOOL_CALL]",
+        "[/TOOL_CALL]",
+        "<tool_call>",
+        "</tool_call>",
+        '{"tool": "f"}',
+        '{"final": "x"}',
+    ),
 )
 _NAMES = ("get_weather", "f", "")
 
@@ -58,18 +83,23 @@ def _filled(mark: str) -> str:
 
 def marks_of(syntax: Syntax) -> list[str]:
     """The marks of a derived syntax; none for others, whose marks are among the plain pieces."""
-    if not isinstance(syntax, Framed):
+    if not isinstance(syntax, DelimitedSyntax):
         return []
     frame, body = syntax.frame, syntax.body
     marks = [frame.before, frame.after, frame.middle, frame.between or "", frame.lead]
-    marks += [getattr(body, side, "") for side in ("opens", "separates", "closes", "joins", "opening", "closing", "raw")]
+    marks += [
+        getattr(body, side, "")
+        for side in ("opens", "separates", "closes", "joins", "opening", "closing", "raw")
+    ]
     return [mark for mark in dict.fromkeys(map(_filled, marks)) if mark]
 
 
 def pieces_of(syntax: Syntax) -> tuple[str, ...]:
     """Plain pieces, and marks whole, joined with names, and in halves; marks are about half of all."""
     marks = marks_of(syntax)
-    halves = [part for mark in marks for part in (mark[: len(mark) // 2], mark[len(mark) // 2 :]) if part]
+    halves = [
+        part for mark in marks for part in (mark[: len(mark) // 2], mark[len(mark) // 2 :]) if part
+    ]
     named = [mark + name for mark in marks for name in _NAMES]
     own = [*marks, *named, *halves]
     return (*_PLAIN, *(own * max(1, len(_PLAIN) // max(len(own), 1))))
@@ -81,10 +111,14 @@ def random_text(rng: random.Random, pieces: Sequence[str], most: int = 24) -> st
 
 def _starts(syntax: Syntax) -> list[str]:
     starts = ["", "text ", '{"name": "', "f(a="]
-    if isinstance(syntax, Framed):
+    if isinstance(syntax, DelimitedSyntax):
         frame, body = syntax.frame, syntax.body
         call = _filled(f"{frame.before}f{frame.middle}")
-        value = "".join(getattr(body, side, "") for side in ("opens",)) + "a" + getattr(body, "separates", "")
+        value = (
+            "".join(getattr(body, side, "") for side in ("opens",))
+            + "a"
+            + getattr(body, "separates", "")
+        )
         starts += [
             _filled(frame.before),
             call,
@@ -116,9 +150,15 @@ def _units(syntax: Syntax) -> list[str]:
         "a=1,",
         '"a": 1, ',
     ]
-    pairs = [a + b for a in marks for b in ("f", "{", '{"a":"', "[", " ", "f{a:", "f(a='", "f(a=", '"', "'", "1,")]
+    pairs = [
+        a + b
+        for a in marks
+        for b in ("f", "{", '{"a":"', "[", " ", "f{a:", "f(a='", "f(a=", '"', "'", "1,")
+    ]
     calls = [start + tail for start in _starts(syntax)[4:] for tail in ("", "1", "}", ")", *marks)]
-    return list(dict.fromkeys([*plain, *marks, *pairs, *[a + b for a in marks for b in marks], *calls]))
+    return list(
+        dict.fromkeys([*plain, *marks, *pairs, *[a + b for a in marks for b in marks], *calls])
+    )
 
 
 def adversarial(syntax: Syntax, size: int, every: int = 1) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,17 @@ CHAT = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '⟪assistant⟫' }}{%- endif %}"""
-TOKENS = ("⟪end⟫", "⟪system⟫", "⟪user⟫", "⟪assistant⟫", "⟪tool⟫", "⟦call⟧", "⟦with⟧", "⟦done⟧", "</s>")
+TOKENS = (
+    "⟪end⟫",
+    "⟪system⟫",
+    "⟪user⟫",
+    "⟪assistant⟫",
+    "⟪tool⟫",
+    "⟦call⟧",
+    "⟦with⟧",
+    "⟦done⟧",
+    "</s>",
+)
 
 _EACH = "{%- for call in message.tool_calls or [] %}{%- set f = call.function %}@{%- endfor %}"
 _ALL = "{%- if message.tool_calls %}@{%- endif %}"
@@ -35,7 +45,9 @@ def _each(one: str) -> str:
 
 def _with_arguments(before: str, argument: str, after: str) -> str:
     """Calls that write their arguments one by one."""
-    return _each(f"{{{{- {before} }}}}{_ARGUMENTS.replace('@', '{{- ' + argument + ' }}')}{{{{- {after} }}}}")
+    return _each(
+        f"{{{{- {before} }}}}{_ARGUMENTS.replace('@', '{{- ' + argument + ' }}')}{{{{- {after} }}}}"
+    )
 
 
 def _listed(before: str, one: str, between: str, after: str) -> str:
@@ -46,8 +58,14 @@ def _listed(before: str, one: str, between: str, after: str) -> str:
 
 def _python(value: str) -> str:
     """`name(key=value, ...)` inside a list."""
-    argument = f"{{{{- key + '=' + {value} }}}}{{%- if not loop.last %}}{{{{- ', ' }}}}{{%- endif %}}"
-    call = "{{- f.name + '(' }}" + _ARGUMENTS.replace("@", argument) + "{{- ')' }}{%- if not loop.last %}{{- '; ' }}{%- endif %}"
+    argument = (
+        f"{{{{- key + '=' + {value} }}}}{{%- if not loop.last %}}{{{{- ', ' }}}}{{%- endif %}}"
+    )
+    call = (
+        "{{- f.name + '(' }}"
+        + _ARGUMENTS.replace("@", argument)
+        + "{{- ')' }}{%- if not loop.last %}{{- '; ' }}{%- endif %}"
+    )
     return _ALL.replace("@", "{{- '⟨⟨' }}" + _each(call) + "{{- '⟩⟩' }}")
 
 
@@ -62,19 +80,34 @@ _MARKED = """{%- macro marked(value) -%}
 {%- endmacro -%}"""
 _JSON_ARGUMENTS = "f.arguments | tojson"
 CALLS: dict[str, tuple[str, str]] = {
-    "name and object": (_each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"), "named_json"),
+    "name and object": (
+        _each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"),
+        "named_json",
+    ),
     "nested tags": (
         _with_arguments(
-            "'<<do>>\\n<<op n=\"' + f.name + '\">>'", f"'<<arg n=\"' + key + '\">>' + {_PLAIN} + '<</arg>>'", "'<</op>>\\n<</do>>'"
+            "'<<do>>\\n<<op n=\"' + f.name + '\">>'",
+            f"'<<arg n=\"' + key + '\">>' + {_PLAIN} + '<</arg>>'",
+            "'<</op>>\\n<</do>>'",
         ),
         "parameters",
     ),
-    "lines": (_with_arguments("'\\n@@call ' + f.name + '\\n'", f"'  ' + key + ' := ' + {_PLAIN} + '\\n'", "'@@end'"), "parameters"),
-    "lines of json": (
-        _with_arguments("'\\n$$ ' + f.name + '\\n'", "'  ' + key + ' = ' + value | tojson + '\\n'", "'$$$'"),
+    "lines": (
+        _with_arguments(
+            "'\\n@@call ' + f.name + '\\n'", f"'  ' + key + ' := ' + {_PLAIN} + '\\n'", "'@@end'"
+        ),
         "parameters",
     ),
-    "attributes": (_with_arguments("'<act:' + f.name", f"' ' + key + '=\"' + {_PLAIN} + '\"'", "'/>'"), "parameters"),
+    "lines of json": (
+        _with_arguments(
+            "'\\n$$ ' + f.name + '\\n'", "'  ' + key + ' = ' + value | tojson + '\\n'", "'$$$'"
+        ),
+        "parameters",
+    ),
+    "attributes": (
+        _with_arguments("'<act:' + f.name", f"' ' + key + '=\"' + {_PLAIN} + '\"'", "'/>'"),
+        "parameters",
+    ),
     "arrows": (
         _each(
             "{{- '\\n!!' + f.name + '(' }}{%- for key, value in f.arguments.items() %}{{- key + ' -> ' + value | tojson }}"
@@ -82,47 +115,90 @@ CALLS: dict[str, tuple[str, str]] = {
         ),
         "parameters",
     ),
-    "object first": (_each(f"{{{{- '⟦call⟧' + {_JSON_ARGUMENTS} + ' ==> ' + f.name + '⟦done⟧' }}}}"), "named_json"),
-    "object first, joined": (_listed("'[!'", f"{_JSON_ARGUMENTS} + ' @ ' + f.name", "' + '", "'!]'"), "named_json"),
+    "object first": (
+        _each(f"{{{{- '⟦call⟧' + {_JSON_ARGUMENTS} + ' ==> ' + f.name + '⟦done⟧' }}}}"),
+        "named_json",
+    ),
+    "object first, joined": (
+        _listed("'[!'", f"{_JSON_ARGUMENTS} + ' @ ' + f.name", "' + '", "'!]'"),
+        "named_json",
+    ),
     "nested function": (
-        _each("{{- '%%' + {'type': 'function', 'function': {'name': f.name, 'arguments': f.arguments}} | tojson + '%%' }}"),
+        _each(
+            "{{- '%%' + {'type': 'function', 'function': {'name': f.name, 'arguments': f.arguments}} | tojson + '%%' }}"
+        ),
         "json_calls",
     ),
     "numbered": (
-        _each("{{- '\\n(call ' ~ loop.index ~ ') ' + {'name': f.name, 'arguments': f.arguments} | tojson }}"),
+        _each(
+            "{{- '\\n(call ' ~ loop.index ~ ') ' + {'name': f.name, 'arguments': f.arguments} | tojson }}"
+        ),
         "json_calls",
     ),
     "list with index": (
-        _listed("'#calls ['", "{'index': loop.index0, 'op': f.name, 'in': f.arguments} | tojson", "', '", "'] #'"),
+        _listed(
+            "'#calls ['",
+            "{'index': loop.index0, 'op': f.name, 'in': f.arguments} | tojson",
+            "', '",
+            "'] #'",
+        ),
         "json_calls",
     ),
     "python in other brackets": (_python("value | tojson"), "python_calls"),
-    "python with bare quotes": (_python('("\'" + value + "\'" if value is string else value | tojson)'), "python_calls"),
-    "name as key": (_listed("'~~['", "{f.name: f.arguments} | tojson", "', '", "']~~'"), "name_as_key"),
+    "python with bare quotes": (
+        _python('("\'" + value + "\'" if value is string else value | tojson)'),
+        "python_calls",
+    ),
+    "name as key": (
+        _listed("'~~['", "{f.name: f.arguments} | tojson", "', '", "']~~'"),
+        "name_as_key",
+    ),
     "text of json in tags": (
-        _each("{{- '<run><op>' + f.name + '</op><in>' + f.arguments | tojson | tojson + '</in></run>' }}"),
+        _each(
+            "{{- '<run><op>' + f.name + '</op><in>' + f.arguments | tojson | tojson + '</in></run>' }}"
+        ),
         "named_json",
     ),
     "text of json in json": (
         _each("{{- '<run>' + {'op': f.name, 'in': f.arguments | tojson} | tojson + '</run>' }}"),
         "json_calls",
     ),
-    "python's mapping": (_each("{{- '<run ' + f.name + '>' + dict(f.arguments) | string + '</run>' }}"), "named_json"),
-    "texts in marks": (_MARKED + _each("{{- '\\n->call:' + f.name + marked(f.arguments) + '<-' }}"), "loose_object"),
-    "no mark behind": (_each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} }}}}"), "named_json"),
+    "python's mapping": (
+        _each("{{- '<run ' + f.name + '>' + dict(f.arguments) | string + '</run>' }}"),
+        "named_json",
+    ),
+    "texts in marks": (
+        _MARKED + _each("{{- '\\n->call:' + f.name + marked(f.arguments) + '<-' }}"),
+        "loose_object",
+    ),
+    "no mark behind": (
+        _each(f"{{{{- '⟦call⟧' + f.name + '⟦with⟧' + {_JSON_ARGUMENTS} }}}}"),
+        "named_json",
+    ),
     "values without quotes": (
         _with_arguments("'⟦call⟧' + f.name + '('", "key ~ '=' ~ value ~ ' '", "')⟦done⟧'"),
         "parameters",
     ),
-    "fenced": (_each("{{- '\\n```op\\n' + f.name + '\\n' + f.arguments | tojson(indent=2) + '\\n```' }}"), "named_json"),
+    "fenced": (
+        _each("{{- '\\n```op\\n' + f.name + '\\n' + f.arguments | tojson(indent=2) + '\\n```' }}"),
+        "named_json",
+    ),
 }
 """Name of a way to write calls -> the template's lines for it, and the body that reads it."""
 
 UNREADABLE: dict[str, str] = {
-    "names of arguments left out": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments.values() | list | tojson + '⟦done⟧' }}"),
-    "texts cut off": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + (f.arguments | tojson)[:60] + '⟦done⟧' }}"),
-    "names in capitals": _each(f"{{{{- '⟦call⟧' + f.name | upper + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"),
-    "quotes taken out": _each("{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments | tojson | replace('\"', '') + '⟦done⟧' }}"),
+    "names of arguments left out": _each(
+        "{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments.values() | list | tojson + '⟦done⟧' }}"
+    ),
+    "texts cut off": _each(
+        "{{- '⟦call⟧' + f.name + '⟦with⟧' + (f.arguments | tojson)[:60] + '⟦done⟧' }}"
+    ),
+    "names in capitals": _each(
+        f"{{{{- '⟦call⟧' + f.name | upper + '⟦with⟧' + {_JSON_ARGUMENTS} + '⟦done⟧' }}}}"
+    ),
+    "quotes taken out": _each(
+        "{{- '⟦call⟧' + f.name + '⟦with⟧' + f.arguments | tojson | replace('\"', '') + '⟦done⟧' }}"
+    ),
 }
 """Ways to write calls from which nothing can read them back."""
 
@@ -131,10 +207,14 @@ OWN_THOUGHT = "{%- if message.reasoning_content %}{{- '⟦muse⟧' + message.rea
 
 def made_up(calls: str, thought: str = "", chat: str = CHAT) -> TextTokenizer:
     """A tokenizer whose chat template writes calls in this way."""
-    return small_tokenizer(chat.replace("@CALLS@", calls).replace("@THOUGHT@", thought), TOKENS, (), eos="</s>")
+    return small_tokenizer(
+        chat.replace("@CALLS@", calls).replace("@THOUGHT@", thought), TOKENS, (), eos="</s>"
+    )
 
 
-WITHOUT_END = CHAT.replace("@CALLS@\n{{- '⟪end⟫\\n' }}", "@CALLS@").replace("message.content + '⟪end⟫\\n'", "message.content")
+WITHOUT_END = CHAT.replace("@CALLS@\n{{- '⟪end⟫\\n' }}", "@CALLS@").replace(
+    "message.content + '⟪end⟫\\n'", "message.content"
+)
 """As `CHAT`, but nothing ends a turn; the next role's mark does."""
 
 ADDRESSED = (

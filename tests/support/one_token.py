@@ -13,40 +13,53 @@ from typing import Any
 
 import numpy as np
 
-from toolhone.training.sft import Hooks, Validation
-from toolhone.training.rl_metrics import Stage
 from toolhone.backends.base import Sampler, SamplingParams, StopReason, Trainer
 from toolhone.backends.toy import ToyTrainer, open_toy
 from toolhone.config.experiment import make_experiment
-from toolhone.dialects.base import Problem
-from toolhone.episodes.episode import Episode, Rules
+from toolhone.config.sections import Experiment
+from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
-from toolhone.runs.progress import Silent
-from toolhone.rewards.user_rewards import Paid
+from toolhone.rewards.user_rewards import RewardResult
 from toolhone.rows import Row
+from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run
 from toolhone.schema import Expect, Message, Task, Tool, ToolCall
-from toolhone.config.sections import Experiment
 from toolhone.tools.registry import Registry
+from toolhone.training.rl_metrics import RLEnv
+from toolhone.training.sft import Hooks, Validation
 
 VOCAB, LOOK, RESULT = 16, 4, 13
 SEE = Tool("look", "", {"type": "object"}, lambda: "seen")
-TASKS = [Task(f"t{kind}", (Message("user", name),), (SEE,), Expect(answer="x")) for name, kind in (("even", 14), ("odd", 15))]
+TASKS = [
+    Task(f"t{kind}", (Message("user", name),), (SEE,), Expect(answer="x"))
+    for name, kind in (("even", 14), ("odd", 15))
+]
 
 
 class OneToken:
     """A policy (`episodes.policy.Policy`) whose turns are single tokens."""
 
-    def __init__(self, sampler: Sampler, seed: int, temperature: float = 1.0, rewrites: bool = False) -> None:
+    def __init__(
+        self, sampler: Sampler, seed: int, temperature: float = 1.0, rewrites: bool = False
+    ) -> None:
         self.sampler, self.seed, self.rewrites = sampler, seed, rewrites
-        self.params = SamplingParams(1, temperature, stop_ids=tuple(range(VOCAB)), seed=seed % 2**32)
+        self.params = SamplingParams(
+            1, temperature, stop_ids=tuple(range(VOCAB)), seed=seed % 2**32
+        )
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
-        return Prompt(tuple(messages), tuple(tools), (12, 14 if messages[0].content == "even" else 15))
+        return Prompt(
+            tuple(messages), tuple(tools), (12, 14 if messages[0].content == "even" else 15)
+        )
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
         before = prompt.tokens[1:] if self.rewrites else prompt.tokens
-        return Prompt((*prompt.messages, turn.message, *results), prompt.tools, (*before, *turn.tokens, RESULT))
+        return Prompt(
+            (*prompt.messages, turn.message, *results),
+            prompt.tools,
+            (*before, *turn.tokens, RESULT),
+        )
 
     def fits(self, prompt: Prompt) -> bool:  # noqa: ARG002
         return True
@@ -60,7 +73,9 @@ class OneToken:
         self._stream.submit(key, prompt.tokens, self.params)
 
     def poll(self) -> list[tuple[int, Turn]]:
-        return [(key, read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()]
+        return [
+            (key, read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()
+        ]
 
 
 class Breaking(OneToken):
@@ -73,24 +88,45 @@ class Breaking(OneToken):
 def read(prompt: Prompt, sample: Any) -> Turn:
     token = sample.tokens[0]
     message = Message("assistant", str(token), None, (ToolCall("look"),) if token < LOOK else ())
-    return Turn(message, str(token), Problem.NONE, sample.tokens, sample.logprobs, StopReason.STOP, prompt.tokens)
+    return Turn(
+        message,
+        str(token),
+        ParseProblem.NONE,
+        sample.tokens,
+        sample.logprobs,
+        StopReason.STOP,
+        prompt.tokens,
+    )
 
 
-def earned(task: Task, episode: Episode) -> Paid:
+def earned(task: Task, episode: Episode) -> RewardResult:
     """1 for looking once and then answering with the right parity."""
     said = [turn.tokens[0] for turn in episode.turns]
     right = len(said) == 2 and said[0] < LOOK <= said[1] and said[1] % 2 == int(task.id == "t15")
-    return Paid(float(right), {"right": float(right)})
+    return RewardResult(float(right), {"right": float(right)})
 
 
 def plan(rl: dict[str, Any] | None = None, **training: Any) -> Experiment:
-    numbers = {"steps": 10, "batch_size": 8, "learning_rate": 0.05, "log_every": 5, "validate_every": 0, "save_every": 0}
+    numbers = {
+        "steps": 10,
+        "batch_size": 8,
+        "learning_rate": 0.05,
+        "log_every": 5,
+        "validate_every": 0,
+        "save_every": 0,
+    }
     schedule = {"shape": "constant", "warmup_steps": 0}
-    section = {"method": "ppo", "schedule": schedule, **numbers, **training, "rl": {"group_size": 4, **(rl or {})}}
+    section = {
+        "method": "ppo",
+        "schedule": schedule,
+        **numbers,
+        **training,
+        "rl": {"group_size": 4, **(rl or {})},
+    }
     return make_experiment({"training": section}, "the test")
 
 
-class Lines(Silent):
+class Lines(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -101,10 +137,10 @@ class Lines(Silent):
 def stage_of(
     trainer: Trainer,
     experiment: Experiment,
-    score: Callable[[Task, Episode], Paid] = earned,
+    score: Callable[[Task, Episode], RewardResult] = earned,
     rewrites: bool = False,
     at_save: Callable[[], None] = lambda: None,
-) -> Stage:
+) -> RLEnv:
     """The world as a stage; the reference is the policy as it is now, where the KL counts."""
     rl = experiment.training.rl
 
@@ -115,13 +151,13 @@ def stage_of(
     def validate(_: Sampler) -> Validation:
         return {}, []
 
-    return Stage(
+    return RLEnv(
         TASKS,
         Registry([SEE]),
         lambda sampler, seed: OneToken(sampler, seed, rl.temperature, rewrites),  # type: ignore[arg-type, return-value]
         score,
         lambda _step, _means: None,
-        lambda _task: Rules(max_turns=2),
+        lambda _task: EpisodeRules(max_turns=2),
         trainer.snapshot() if rl.beta else None,
         lambda ids: " ".join(map(str, ids)),
         Hooks(validate, save, Lines()),
@@ -133,7 +169,10 @@ def toy(seed: int = 1) -> ToyTrainer:
 
 
 PROBES = [
-    Row.of([12, task, a, 13, b], [False, False, True, False, True]) for task in (14, 15) for a in range(4) for b in range(4, 16)
+    Row.of([12, task, a, 13, b], [False, False, True, False, True])
+    for task in (14, 15)
+    for a in range(4)
+    for b in range(4, 16)
 ]
 
 
@@ -145,7 +184,11 @@ def weights(trainer: Trainer) -> np.ndarray:
 def timeless(run: Run) -> list[dict[str, Any]]:
     """The log of a run without what the clock wrote."""
     return [
-        {key: value for key, value in line.items() if not key.startswith(("seconds", "tokens_per_second"))}
+        {
+            key: value
+            for key, value in line.items()
+            if not key.startswith(("seconds", "tokens_per_second"))
+        }
         for line in run.metrics()
     ]
 
@@ -157,9 +200,9 @@ def without_end(run: Run, *names: str) -> Run:
     return Run.open(run.folder)
 
 
-def first_token(_: Task, episode: Episode) -> Paid:
+def first_token(_: Task, episode: Episode) -> RewardResult:
     """A reward in which nearly all episodes differ."""
-    return Paid(float(episode.turns[0].tokens[0]), {})
+    return RewardResult(float(episode.turns[0].tokens[0]), {})
 
 
 def logged(run: Run, name: str) -> list[float]:

@@ -15,17 +15,99 @@ from typing import Any
 
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 
-_WORDS = ("tea", "in", "Łódź", "the river", "two", "漢字", "rain", "New York", "a-b", "ok.", "fish & chips", "5 o'clock", "🙂")
+_WORDS = (
+    "tea",
+    "in",
+    "Łódź",
+    "the river",
+    "two",
+    "漢字",
+    "rain",
+    "New York",
+    "a-b",
+    "ok.",
+    "fish & chips",
+    "5 o'clock",
+    "🙂",
+)
 _ODD = (
-    *('"', "'", "\\", "\n", "\t", "{", "}", "[", "]", "(", ")", ",", ":", "=", "</b>", "<b>", "&lt;", "\\n", '"}', "'}", "]}"),
-    *("{{ x }}", "{% if %}", "```", "\\u003c", "\\'", '\\"', "<", ">", "|", "\r\n", "\u2028", "x=1", "f(a=1)"),
+    *(
+        '"',
+        "'",
+        "\\",
+        "\n",
+        "\t",
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        ",",
+        ":",
+        "=",
+        "</b>",
+        "<b>",
+        "&lt;",
+        "\\n",
+        '"}',
+        "'}",
+        "]}",
+    ),
+    *(
+        "{{ x }}",
+        "{% if %}",
+        "```",
+        "\\u003c",
+        "\\'",
+        '\\"',
+        "<",
+        ">",
+        "|",
+        "\r\n",
+        "\u2028",
+        "x=1",
+        "f(a=1)",
+    ),
     '{"name": "f", "arguments": {}}',
 )
 _LOOKS_TYPED = (
-    *("true", "True", "1", "-2.5", "1e5", "null", "None", "[1]", "{}", '{"a": 1}', '"quoted"', "'single'", "", " ", "0x1", "nan"),
+    *(
+        "true",
+        "True",
+        "1",
+        "-2.5",
+        "1e5",
+        "null",
+        "None",
+        "[1]",
+        "{}",
+        '{"a": 1}',
+        '"quoted"',
+        "'single'",
+        "",
+        " ",
+        "0x1",
+        "nan",
+    ),
 )
 _NUMBERS = (0, 1, -1, 7, 250.5, 1e5, 1e-7, -0.0, 0.1, 1e22, 2**53 + 1, -(10**20), 1.0, 1.5e300)
-_KEYS = ("a", "b_c", "città", "two words", "odd-name", "class", 'q"uote', "it's", "a.b", "x:y", "1", "a=b", "<k>", "é")
+_KEYS = (
+    "a",
+    "b_c",
+    "città",
+    "two words",
+    "odd-name",
+    "class",
+    'q"uote',
+    "it's",
+    "a.b",
+    "x:y",
+    "1",
+    "a=b",
+    "<k>",
+    "é",
+)
 
 SCHEMAS: tuple[dict[str, Any], ...] = (
     {"type": "string"},
@@ -63,20 +145,35 @@ class Draw:
         pieces = [self._piece() for _ in range(self.rng.randint(1, most))]
         if not self.wild:
             return " ".join(pieces)
-        ends = self.rng.choice(("", "", "", " ", "\n", "  ")), self.rng.choice(("", "", "", " ", "\n"))
+        ends = (
+            self.rng.choice(("", "", "", " ", "\n", "  ")),
+            self.rng.choice(("", "", "", " ", "\n")),
+        )
         between = self.rng.choice((" ", ""))
-        return self.rng.choice(_LOOKS_TYPED) if self.rng.random() < 0.15 else ends[0] + between.join(pieces) + ends[1]
+        return (
+            self.rng.choice(_LOOKS_TYPED)
+            if self.rng.random() < 0.15
+            else ends[0] + between.join(pieces) + ends[1]
+        )
 
     def _piece(self) -> str:
         kind = self.rng.random() if self.wild else 0.0
-        word, odd, mark = self.rng.choice(_WORDS), self.rng.choice(_ODD), self.rng.randrange(max(len(self.marks), 1))
+        word, odd, mark = (
+            self.rng.choice(_WORDS),
+            self.rng.choice(_ODD),
+            self.rng.randrange(max(len(self.marks), 1)),
+        )
         if kind < 0.5:
             return word
         return odd if kind < 0.8 or not self.marks else self.marks[mark]
 
     def said(self) -> str:
         """What a user or an assistant says: begins and ends with a word."""
-        middle = self.text() if self.rng.random() < 0.8 or not self.wild else "\n\n".join((self.text(), self.text()))
+        middle = (
+            self.text()
+            if self.rng.random() < 0.8 or not self.wild
+            else "\n\n".join((self.text(), self.text()))
+        )
         return f"{self.rng.choice(_WORDS)} {middle} {self.rng.choice(_WORDS)}"
 
     def value(self, schema: dict[str, Any], depth: int = 0) -> Any:
@@ -89,10 +186,15 @@ class Draw:
             return self.rng.choice(schema["enum"])
         if "$ref" in schema:
             return {"city": self.text(), "top": self.rng.randint(0, 9)}
-        kind = schema.get("type") or self.rng.choice(("string", "number", "boolean", "null", "array", "object"))
+        kind = schema.get("type") or self.rng.choice(
+            ("string", "number", "boolean", "null", "array", "object")
+        )
         if kind == "array":
             items = schema.get("items") or {}
-            return [self.value(items, depth + 1) for _ in range(self.rng.randrange(4 if depth < 3 else 1))]
+            return [
+                self.value(items, depth + 1)
+                for _ in range(self.rng.randrange(4 if depth < 3 else 1))
+            ]
         if kind == "object":
             size = self.rng.randrange(4 if depth < 3 else 1)
             return {self.key(): self.value({}, depth + 1) for _ in range(size)}
@@ -118,15 +220,26 @@ class Draw:
     def _tool(self, name: str) -> Tool:
         schemas = _OPEN_SCHEMAS if self.wild else SCHEMAS
         names = self.rng.sample(_PARAMETERS, self.rng.randint(2, 4))
-        properties = {name: {"description": self._piece(), **self.rng.choice(schemas)} for name in names}
-        parameters = {"type": "object", "properties": properties, "required": names[:1], "$defs": {"place": _PLACE}}
+        properties = {
+            name: {"description": self._piece(), **self.rng.choice(schemas)} for name in names
+        }
+        parameters = {
+            "type": "object",
+            "properties": properties,
+            "required": names[:1],
+            "$defs": {"place": _PLACE},
+        }
         return Tool(name, self.text(), parameters)
 
     def call(self, tools: Sequence[Tool]) -> ToolCall:
         """A call of one of the tools; a wild one may have arguments that no schema speaks of, or none at all."""
         tool = self.rng.choice(tools)
         properties = tool.parameters["properties"]
-        arguments = {name: self.value(schema) for name, schema in properties.items() if self.rng.random() < 0.8}
+        arguments = {
+            name: self.value(schema)
+            for name, schema in properties.items()
+            if self.rng.random() < 0.8
+        }
         if self.wild and self.rng.random() < 0.1:
             arguments[self.key()] = self.value({})
         return ToolCall(tool.name, {} if self.rng.random() < 0.08 else arguments)
@@ -139,7 +252,10 @@ class Draw:
             count = self.rng.choice((1, 1, 1, 2, 3)) if calls is None else calls
             text = self.rng.random() < 0.25 if beside is None else beside
             said = tuple(self.call(tools) for _ in range(count))
-            messages += [Message("user", self.said()), Message("assistant", self.said() if text else None, None, said)]
+            messages += [
+                Message("user", self.said()),
+                Message("assistant", self.said() if text else None, None, said),
+            ]
             messages += [Message("tool", self.said()) for _ in said]
             messages.append(Message("assistant", self.said()))
         return Conversation(tuple(messages), tools)

@@ -33,8 +33,12 @@ def byte_tokenizer() -> TextTokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator(["calculator expression weather parameters name the answer is"] * 4, trainer)
-    return TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, eos_token=STOP, pad_token="<|endoftext|>"))
+    core.train_from_iterator(
+        ["calculator expression weather parameters name the answer is"] * 4, trainer
+    )
+    return TextTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=core, eos_token=STOP, pad_token="<|endoftext|>")
+    )
 
 
 class ScriptedSampler:
@@ -44,9 +48,14 @@ class ScriptedSampler:
         self.script, self.spelled = script, spelled
         self.asked: list[tuple[int, list[int]]] = []
 
-    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         keys = range(len(prompts)) if keys is None else keys
-        return [[self._one(key, list(prompt), params)] for key, prompt in zip(keys, prompts, strict=True)]
+        return [
+            [self._one(key, list(prompt), params)]
+            for key, prompt in zip(keys, prompts, strict=True)
+        ]
 
     def _one(self, key: int, prompt: list[int], params: SamplingParams) -> Sample:
         self.asked.append((key, prompt))
@@ -88,17 +97,28 @@ class OneAtATime(ScriptedSampler):
 
 
 def scripted_policy(
-    script: Script, dialect: str = "tagged", max_tokens: int = 400, max_context: int = 0, sampler: ScriptedSampler | None = None
+    script: Script,
+    dialect: str = "tagged",
+    max_tokens: int = 400,
+    max_context: int = 0,
+    sampler: ScriptedSampler | None = None,
 ) -> TokenPolicy:
     tokenizer = byte_tokenizer()
     params = SamplingParams(max_tokens=max_tokens, temperature=0, seed=11)
     chosen = sampler or ScriptedSampler(script)
-    return TokenPolicy(chosen, open_dialect(tokenizer, dialect, "chatml"), tokenizer, params, max_context)
+    return TokenPolicy(
+        chosen, open_dialect(tokenizer, dialect, "chatml"), tokenizer, params, max_context
+    )
 
 
 def task(name: str, query: str, tools: Sequence[Tool], expect: dict, **more: str) -> Task:
     """A task with one question."""
-    source = {"id": name, "messages": [{"role": "user", "content": query}], "expect": expect, **more}
+    source = {
+        "id": name,
+        "messages": [{"role": "user", "content": query}],
+        "expect": expect,
+        **more,
+    }
     return Task.from_dict({**source, "tools": [tool.to_dict() for tool in tools]})
 
 

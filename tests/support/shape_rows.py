@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.doctor.row_checks import check
-from toolhone.sources.files import read_tasks, write_jsonl
-from toolhone.sources import Loaded, open_source
 from toolhone.schema import Conversation, ExpectedCall
+from toolhone.sources import Loaded, open_source
+from toolhone.sources.files import read_tasks, write_jsonl
 
 FACTORIAL = {
     "name": "factorial",
     "description": "The factorial of n.",
-    "parameters": {"n": {"description": "A number.", "type": "int"}, "unit": {"type": "str, optional", "description": "Unit."}},
+    "parameters": {
+        "n": {"description": "A number.", "type": "int"},
+        "unit": {"type": "str, optional", "description": "Unit."},
+    },
 }
-REVERSE = {"name": "reverse", "description": "Reverses words.", "parameters": {"words": {"type": "List[str]"}}}
+REVERSE = {
+    "name": "reverse",
+    "description": "Reverses words.",
+    "parameters": {"words": {"type": "List[str]"}},
+}
 PROMPT: dict[str, Any] = {
     "prompt": f"You may use these [few] functions.\n\n{json.dumps([FACTORIAL, REVERSE], indent=2)}\n\nWhat are 5! and 7!?",
     "answer": "factorial(n=5)\nfactorial(n=7)",
@@ -33,7 +40,13 @@ NEWER: dict[str, Any] = {
     "answer": '<tool_call>\n{"name": "factorial", "arguments": {"n": 5}}\n</tool_call>',
     "type": "tool_call",
     "tools": [
-        {"type": "function", "function": {**FACTORIAL, "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}}}
+        {
+            "type": "function",
+            "function": {
+                **FACTORIAL,
+                "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}},
+            },
+        }
     ],
 }
 XLAM: dict[str, Any] = {
@@ -42,7 +55,11 @@ XLAM: dict[str, Any] = {
     "tools": json.dumps([FACTORIAL, REVERSE]),
     "answers": json.dumps([{"name": "factorial", "arguments": {"n": n}} for n in (5, 7)]),
 }
-CASE = {"prompt": "Human: What is 25 times 4?", "expected_tool": "calculator", "expected_params": {"expression": "25 * 4"}}
+CASE = {
+    "prompt": "Human: What is 25 times 4?",
+    "expected_tool": "calculator",
+    "expected_params": {"expression": "25 * 4"},
+}
 SFT = {
     "id": "a1",
     "source": "own",
@@ -54,7 +71,9 @@ SFT = {
     "expected_answer": "Hello, how can I help?",
 }
 OTHERS: dict[str, dict[str, Any]] = {
-    "messages": {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+    "messages": {
+        "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    },
     "gsm8k": {"question": "How many?", "answer": "It is <<3+4=7>>7.\n#### 7"},
     "seal_tools": {"query": "x", "calling": []},
 }
@@ -77,7 +96,10 @@ def same_again(tmp_path: Path, loaded: Loaded) -> None:
     """What was read comes back equal from our own form, conversations and tasks."""
     talks = save(tmp_path / "talks.jsonl", *(talk.to_dict() for talk in loaded.conversations))
     assert open_source(talks, "messages").conversations == loaded.conversations
-    assert read_tasks(save(tmp_path / "tasks.jsonl", *(task.to_dict() for task in loaded.tasks))) == loaded.tasks
+    assert (
+        read_tasks(save(tmp_path / "tasks.jsonl", *(task.to_dict() for task in loaded.tasks)))
+        == loaded.tasks
+    )
 
 
 def counted(loaded: Loaded, reason: str, detail: str) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolhone.sources.files import read_records
-from toolhone.sources import SOURCES
-from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.rewards.attack_cases import sample_call
+from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.schema import Expect, ExpectedCall, Task, Tool, ToolCall
+from toolhone.sources import SOURCES
+from toolhone.sources.files import read_records
 
 
 def write_rows(path: Path, *rows: Any) -> Path:
@@ -25,12 +25,18 @@ def write_rows(path: Path, *rows: Any) -> Path:
 
 def formats(path: Path) -> set[tuple[str, ...]]:
     """The formats that recognise each row of a file."""
-    return {tuple(name for name, source in SOURCES.items() if source.sniff([record])) for _, record in read_records(path)}
+    return {
+        tuple(name for name, source in SOURCES.items() if source.sniff([record]))
+        for _, record in read_records(path)
+    }
 
 
 def gold(expect: Expect, tools: Sequence[Tool] = ()) -> list[ToolCall]:
     """The calls that stand for the right answer; what it leaves open is made up from the tools."""
-    return [_instance(call, tools) if call.any_arguments else ToolCall(call.name, call.arguments) for call in expect.wanted]
+    return [
+        _instance(call, tools) if call.any_arguments else ToolCall(call.name, call.arguments)
+        for call in expect.wanted
+    ]
 
 
 def _instance(call: ExpectedCall, tools: Sequence[Tool]) -> ToolCall:
@@ -43,7 +49,14 @@ def is_right(task: Task, *calls: ToolCall) -> bool:
 
 def all_score(tasks: Sequence[Task]) -> bool:
     """Whether every right answer of every task, and of every turn, is an exact match."""
-    expects = [(task, expect) for task in tasks for expect in task.expects or (task.expect,) if judges_calls(expect)]
+    expects = [
+        (task, expect)
+        for task in tasks
+        for expect in task.expects or (task.expect,)
+        if judges_calls(expect)
+    ]
     return all(
-        match_calls(gold(choice, task.tools), expect, task.tools).exact for task, expect in expects for choice in expect.choices
+        match_calls(gold(choice, task.tools), expect, task.tools).exact
+        for task, expect in expects
+        for choice in expect.choices
     )

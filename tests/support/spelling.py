@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from support.one_token import OneToken, plan, stage_of, toy
-from toolhone.training.rl_metrics import Stage
 from toolhone.backends.base import Sample, Sampler
 from toolhone.backends.toy import ToyTrainer
-from toolhone.dialects.base import Problem
+from toolhone.config.sections import Experiment
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import DialectError
-from toolhone.rewards.user_rewards import Paid
+from toolhone.rewards.user_rewards import RewardResult
 from toolhone.runs.run import Run
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.config.sections import Experiment
+from toolhone.training.rl_metrics import RLEnv
 
 END, LENGTH = 15, 4
 WORDS = {12: (0, 3, 1, 4), 13: (6, 9, 7, 10)}
@@ -35,7 +35,12 @@ def spelled(word: Sequence[int]) -> ToolCall:
 
 
 TASKS = [
-    Task(f"t{kind}", (Message("user", str(kind)),), (SPELL,), Expect((ExpectedCall("spell", {"word": list(word)}),)))
+    Task(
+        f"t{kind}",
+        (Message("user", str(kind)),),
+        (SPELL,),
+        Expect((ExpectedCall("spell", {"word": list(word)}),)),
+    )
     for kind, word in WORDS.items()
 ]
 CHAT = Task("chat", (Message("user", "14"),), (SPELL,), Expect(no_call=True))
@@ -63,26 +68,32 @@ class Spelling(OneToken):
         self._stream.submit(key, (*prompt.tokens, *prompt.given), self.params)
 
     def poll(self) -> list[tuple[int, Turn]]:
-        return [(key, _read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()]
+        return [
+            (key, _read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()
+        ]
 
 
 def _read(prompt: Prompt, sample: Sample) -> Turn:
     said = [*prompt.given, *sample.tokens]
     calls = (spelled(said[:-1]),) if said[-1] == END else ()
     ids = sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens, prompt.given
-    return Turn(Message("assistant", None, None, calls), str(said), Problem.NONE, *ids)
+    return Turn(Message("assistant", None, None, calls), str(said), ParseProblem.NONE, *ids)
 
 
-def right(task: Task, episode: Episode) -> Paid:
+def right(task: Task, episode: Episode) -> RewardResult:
     """1 for the whole word, spelled in one turn."""
     wanted = (*WORDS.get(int(task.messages[0].content or 0), ()), END)
-    return Paid(float((*episode.turns[0].given, *episode.turns[0].tokens) == wanted), {})
+    return RewardResult(float((*episode.turns[0].given, *episode.turns[0].tokens) == wanted), {})
 
 
-def world(trainer: ToyTrainer, experiment: Experiment, tasks: Sequence[Task] = TASKS, **more: Any) -> Stage:
+def world(
+    trainer: ToyTrainer, experiment: Experiment, tasks: Sequence[Task] = TASKS, **more: Any
+) -> RLEnv:
     stage = stage_of(trainer, experiment, **{"score": right, **more})
     policy: Callable[[Sampler, int], Any] = Spelling
-    return replace(stage, tasks=tasks, policy=policy, rules=lambda _: Rules(first_call_only=True))
+    return replace(
+        stage, tasks=tasks, policy=policy, rules=lambda _: EpisodeRules(first_call_only=True)
+    )
 
 
 def lesson(rl: dict[str, Any], **training: Any) -> Experiment:
@@ -92,7 +103,10 @@ def lesson(rl: dict[str, Any], **training: Any) -> Experiment:
 
 
 def taught(
-    method: Callable[..., Any], folder: Path, experiment: Experiment, trainer: ToyTrainer | None = None
+    method: Callable[..., Any],
+    folder: Path,
+    experiment: Experiment,
+    trainer: ToyTrainer | None = None,
 ) -> tuple[ToyTrainer, Run]:
     """The trainer and the run of one training in this world."""
     trainer, run = trainer or toy(), Run.create(folder, experiment)

@@ -18,8 +18,8 @@ import pytest
 
 from conftest import SHARED
 from support.dialect_models import small_tokenizer
-from toolhone.dialects.chat_template.render import NativeDialect
-from toolhone.dialects.probe.prove import prove_native
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.probe.prove import prove_template
 from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
 
@@ -35,7 +35,11 @@ def _found() -> dict[str, Path]:
     trl = importlib.util.find_spec("trl")
     folders = {"trl": Path(str(trl.origin)).parent / "chat_templates"} if trl is not None else {}
     folders["shared"] = SHARED / "chat_templates"
-    return {f"{room}/{path.stem}": path for room, folder in folders.items() for path in sorted(folder.glob("*.jinja"))}
+    return {
+        f"{room}/{path.stem}": path
+        for room, folder in folders.items()
+        for path in sorted(folder.glob("*.jinja"))
+    }
 
 
 TEMPLATES = _found()
@@ -44,18 +48,20 @@ TEMPLATES = _found()
 def zoo_tokenizer(template: str) -> TextTokenizer:
     """A tokenizer for this template: its marks are added tokens, `</s>` ends texts."""
     marks = tuple(dict.fromkeys(MARK.findall(template)))
-    tokenizer = small_tokenizer(None, tuple(mark for mark in ALWAYS if mark not in marks), marks, eos="</s>")
+    tokenizer = small_tokenizer(
+        None, tuple(mark for mark in ALWAYS if mark not in marks), marks, eos="</s>"
+    )
     tokenizer.wrapped.bos_token = "<s>"
     tokenizer.wrapped.chat_template = template
     return tokenizer
 
 
 @lru_cache(maxsize=128)
-def zoo_dialect(name: str) -> tuple[TextTokenizer, NativeDialect | str]:
+def zoo_dialect(name: str) -> tuple[TextTokenizer, ChatTemplateDialect | str]:
     """The tokenizer of a published template, and its native dialect or why there is none."""
     tokenizer = zoo_tokenizer(TEMPLATES[name].read_text())
     try:
-        return tokenizer, prove_native(tokenizer)
+        return tokenizer, prove_template(tokenizer)
     except DialectError as error:
         return tokenizer, str(error)
 
@@ -63,5 +69,13 @@ def zoo_dialect(name: str) -> tuple[TextTokenizer, NativeDialect | str]:
 def zoo_parameters() -> list[object]:
     """Every template's name as a test parameter; one that skips where there is no template at all."""
     if not TEMPLATES:
-        return [pytest.param("none", marks=pytest.mark.skip(reason="neither trl nor the shared chat templates are here"))]
-    return [pytest.param(name, id=name, marks=[pytest.mark.real] if name.startswith("shared/") else []) for name in TEMPLATES]
+        return [
+            pytest.param(
+                "none",
+                marks=pytest.mark.skip(reason="neither trl nor the shared chat templates are here"),
+            )
+        ]
+    return [
+        pytest.param(name, id=name, marks=[pytest.mark.real] if name.startswith("shared/") else [])
+        for name in TEMPLATES
+    ]

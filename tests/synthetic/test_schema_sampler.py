@@ -8,19 +8,28 @@ from typing import Any
 
 import pytest
 
+from toolhone.schema import Tool
 from toolhone.synthetic.described import command_of, spoken_name
-from toolhone.synthetic.slots import Piece, chain_of, locate
 from toolhone.synthetic.paraphrase import Form, Frames, core_of
 from toolhone.synthetic.patterns import matching
+from toolhone.synthetic.schema_sampler import Drawer, Undrawable
 from toolhone.synthetic.schemas import Leaf, Schemas
+from toolhone.synthetic.slots import SlotPiece, chain_of, locate
 from toolhone.synthetic.spelling import places, spellings, written
 from toolhone.synthetic.text_kinds import kind_of, material, words_of
-from toolhone.synthetic.schema_sampler import Drawer, Undrawable
-from toolhone.schema import Tool
 
 
-def draws(schema: dict[str, Any], value: Any = None, name: str = "x", held: bool = False, n: int = 150, **root: Any) -> list[Any]:
-    tool = Tool.of({"name": "t", "parameters": {"type": "object", "properties": {name: schema}, **root}})
+def draws(
+    schema: dict[str, Any],
+    value: Any = None,
+    name: str = "x",
+    held: bool = False,
+    n: int = 150,
+    **root: Any,
+) -> list[Any]:
+    tool = Tool.of(
+        {"name": "t", "parameters": {"type": "object", "properties": {name: schema}, **root}}
+    )
     make = Drawer(tool).maker(schema, (name,), value)
     made = [make(random.Random(seed), held) for seed in range(n)]
     assert [tool.problems({name: one}) for one in made if tool.problems({name: one})] == []
@@ -43,13 +52,36 @@ def draws(schema: dict[str, Any], value: Any = None, name: str = "x", held: bool
         {"type": "string", "pattern": r"^[A-Z]{2,3}-\d{3}(x|yz)?$", "maxLength": 8},
         {"enum": ["a b", 3, None, 2.5]},
         {"const": {"fixed": [1]}},
-        {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 2, "maxItems": 3, "uniqueItems": True},
+        {
+            "type": "array",
+            "items": {"enum": ["a", "b", "c"]},
+            "minItems": 2,
+            "maxItems": 3,
+            "uniqueItems": True,
+        },
         {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 2}, "minItems": 4},
-        {"type": "array", "prefixItems": [{"type": "number"}, {"type": "string"}], "items": False, "minItems": 2, "maxItems": 2},
+        {
+            "type": "array",
+            "prefixItems": [{"type": "number"}, {"type": "string"}],
+            "items": False,
+            "minItems": 2,
+            "maxItems": 2,
+        },
         {"type": "array", "maxItems": 0},
-        {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 8, "maximum": 9}, {"type": "string", "format": "uuid"}]},
+        {
+            "anyOf": [
+                {"type": "null"},
+                {"type": "integer", "minimum": 8, "maximum": 9},
+                {"type": "string", "format": "uuid"},
+            ]
+        },
         {"oneOf": [{"const": "only"}, {"type": "boolean"}]},
-        {"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"required": ["a"]}]},
+        {
+            "allOf": [
+                {"type": "object", "properties": {"a": {"type": "integer"}}},
+                {"required": ["a"]},
+            ]
+        },
         {"type": "object", "required": ["free"]},
         {"type": "object", "additionalProperties": {"type": "integer"}},
         {},
@@ -71,10 +103,18 @@ def test_an_example_decides_alternative_size_and_decimals() -> None:
 
 
 def test_references_are_followed_also_when_a_schema_contains_itself() -> None:
-    node = {"type": "object", "properties": {"label": {"type": "string"}, "next": {"$ref": "#/$defs/Node"}}, "required": ["label"]}
+    node = {
+        "type": "object",
+        "properties": {"label": {"type": "string"}, "next": {"$ref": "#/$defs/Node"}},
+        "required": ["label"],
+    }
     made = draws({"$ref": "#/$defs/Node"}, n=40, **{"$defs": {"Node": node}})
     assert any("next" in one for one in made)
-    endless = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "required": ["next"]}
+    endless = {
+        "type": "object",
+        "properties": {"next": {"$ref": "#/$defs/Node"}},
+        "required": ["next"],
+    }
     with pytest.raises(Undrawable, match="contains itself"):
         draws({"$ref": "#/$defs/Node"}, **{"$defs": {"Node": endless}})
 
@@ -104,7 +144,9 @@ def test_a_schema_without_a_value_says_so(schema: dict[str, Any], reason: str) -
     ],
     ids=str,
 )
-def test_held_out_values_are_never_training_values_where_there_is_choice(schema: dict[str, Any], value: Any) -> None:
+def test_held_out_values_are_never_training_values_where_there_is_choice(
+    schema: dict[str, Any], value: Any
+) -> None:
     train, held_out = (set(draws(schema, value, held=held, n=300)) for held in (False, True))
     assert len(train) > 20
     assert len(held_out) > 20
@@ -117,7 +159,10 @@ def test_pools_of_the_two_sets_share_nothing_but_endings_of_files() -> None:
     assert [name for name in train if set(train[name]) & set(held_out[name])] == ["ending"]
     for table in ("plain", "links", "described", "pairs", "beyond"):
         train, held_out = (material()[table][name] for name in ("train", "held_out"))
-        both = [set(map(str, part["openings"] if table == "plain" else part)) for part in (train, held_out)]
+        both = [
+            set(map(str, part["openings"] if table == "plain" else part))
+            for part in (train, held_out)
+        ]
         assert not both[0] & both[1], table
 
 
@@ -142,7 +187,9 @@ def test_pools_of_the_two_sets_share_nothing_but_endings_of_files() -> None:
         ("order_id", "", "A-77", "like"),
     ],
 )
-def test_the_kind_of_a_text_is_told_from_value_name_and_description(name: str, about: str, value: str | None, kind: str) -> None:
+def test_the_kind_of_a_text_is_told_from_value_name_and_description(
+    name: str, about: str, value: str | None, kind: str
+) -> None:
     assert kind_of(words_of(name), about, value) == kind
 
 
@@ -161,7 +208,9 @@ def test_the_kind_of_a_text_is_told_from_value_name_and_description(name: str, a
         ("(", False),
     ],
 )
-def test_simple_patterns_give_matching_strings_and_others_are_refused(pattern: str, simple: bool) -> None:
+def test_simple_patterns_give_matching_strings_and_others_are_refused(
+    pattern: str, simple: bool
+) -> None:
     make = matching(pattern)
     assert (make is not None) == simple
     for seed in range(50 if make else 0):
@@ -200,7 +249,9 @@ def test_a_way_of_a_pattern_that_never_matches_is_not_taken() -> None:
 )
 def test_a_value_is_found_in_any_usual_spelling_and_rewritten_in_it(value: Any, text: str) -> None:
     (place,) = places(text, value)
-    assert written(value, place.spelling, place.case).lower() == text[place.start : place.end].lower()
+    assert (
+        written(value, place.spelling, place.case).lower() == text[place.start : place.end].lower()
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +271,10 @@ def test_a_part_of_a_longer_value_is_not_that_value(value: Any, text: str) -> No
 def test_every_spelling_of_a_date_and_a_time_is_found_again() -> None:
     for value in ("2025-11-22", "2024-02-29", "12:00", "00:05", "23:45:00", 17, 1234567, 0.5, True):
         for name, text in spellings(value).items():
-            assert [place.spelling for place in places(f"say {text} now", value)] != [], (value, name)
+            assert [place.spelling for place in places(f"say {text} now", value)] != [], (
+                value,
+                name,
+            )
 
 
 def test_items_are_found_as_a_run_and_not_across_other_words() -> None:
@@ -230,14 +284,21 @@ def test_items_are_found_as_a_run_and_not_across_other_words() -> None:
 
 
 def test_an_argument_inside_another_keeps_both_and_a_third_one_is_still_drawn() -> None:
-    leaves = [Leaf((0, "city"), {}, "York"), Leaf((0, "query"), {}, "bars in York"), Leaf((0, "n"), {}, 5)]
+    leaves = [
+        Leaf((0, "city"), {}, "York"),
+        Leaf((0, "query"), {}, "bars in York"),
+        Leaf((0, "n"), {}, 5),
+    ]
     located = locate("5 bars in York", leaves, frozenset())
     assert [slot.value for slot in located.slots] == [5]
 
 
 def test_a_number_is_woven_into_a_text_only_if_the_question_has_it_as_often() -> None:
     def woven(question: str, expression: str) -> list[str]:
-        return [slot.token for slot in locate(question, [Leaf((0, "e"), {}, expression)], frozenset()).slots]
+        return [
+            slot.token
+            for slot in locate(question, [Leaf((0, "e"), {}, expression)], frozenset()).slots
+        ]
 
     assert woven("25 multiplied by 4", "25 * 4") == ["25", "4"]
     assert woven("2 squared plus 7", "2 * 2 + 7") == ["7"]
@@ -247,14 +308,30 @@ def test_a_number_is_woven_into_a_text_only_if_the_question_has_it_as_often() ->
 
 
 def test_the_alternative_that_a_value_belongs_to_is_found() -> None:
-    card = {"type": "object", "properties": {"kind": {"const": "card"}, "no": {"type": "string"}}, "required": ["kind"]}
-    cash = {"type": "object", "properties": {"kind": {"const": "cash"}, "sum": {"type": "integer"}}, "required": ["kind"]}
+    card = {
+        "type": "object",
+        "properties": {"kind": {"const": "card"}, "no": {"type": "string"}},
+        "required": ["kind"],
+    }
+    cash = {
+        "type": "object",
+        "properties": {"kind": {"const": "cash"}, "sum": {"type": "integer"}},
+        "required": ["kind"],
+    }
     schemas = Schemas({"$defs": {"Cash": cash}})
-    assert schemas.fitting({"oneOf": [card, {"$ref": "#/$defs/Cash"}]}, {"kind": "cash", "sum": 3}) == cash
+    assert (
+        schemas.fitting({"oneOf": [card, {"$ref": "#/$defs/Cash"}]}, {"kind": "cash", "sum": 3})
+        == cash
+    )
     assert schemas.fitting({"type": ["integer", "string"]}, "x") == {"type": "string"}
     assert schemas.alternatives({"$ref": "https://example.com/x.json"}) == [{}]
-    parts = [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}, "required": ["a", "b"]}]
-    assert schemas.alternatives({"allOf": parts}) == [{"properties": {"a": {}, "b": {}}, "required": ["a", "b"]}]
+    parts = [
+        {"properties": {"a": {}}, "required": ["a"]},
+        {"properties": {"b": {}}, "required": ["a", "b"]},
+    ]
+    assert schemas.alternatives({"allOf": parts}) == [
+        {"properties": {"a": {}, "b": {}}, "required": ["a", "b"]}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -268,15 +345,25 @@ def test_the_alternative_that_a_value_belongs_to_is_found() -> None:
         ("Please", Form.PLAIN, "Please"),
     ],
 )
-def test_the_build_of_a_question_decides_what_is_taken_off(query: str, form: Form, core: str) -> None:
+def test_the_build_of_a_question_decides_what_is_taken_off(
+    query: str, form: Form, core: str
+) -> None:
     assert core_of(query, {"book"}) == (form, core)
 
 
 def test_protected_words_are_not_swapped() -> None:
     def starts(protected: set[str]) -> set[str]:
         frames = Frames("train", protected)
-        made = [frames.question([(Form.DO, [Piece("find a hotel")])], random.Random(seed)) for seed in range(80)]
-        return {re.findall("(find|look for|search for) a hotel", "".join(piece.text for piece in one))[0] for one in made}
+        made = [
+            frames.question([(Form.DO, [SlotPiece("find a hotel")])], random.Random(seed))
+            for seed in range(80)
+        ]
+        return {
+            re.findall("(find|look for|search for) a hotel", "".join(piece.text for piece in one))[
+                0
+            ]
+            for one in made
+        }
 
     assert starts(set()) == {"find", "look for", "search for"}
     assert starts({"search"}) == {"find"}
@@ -285,7 +372,10 @@ def test_protected_words_are_not_swapped() -> None:
 
 def test_descriptions_become_commands_and_paths_become_words() -> None:
     verbs = material()["verbs"]
-    assert command_of("Gets the weather of a city. Uses a service.", verbs) == "get the weather of a city"
+    assert (
+        command_of("Gets the weather of a city. Uses a service.", verbs)
+        == "get the weather of a city"
+    )
     assert command_of("Searches pages", verbs) == "search pages"
     assert command_of("The weather of a city.", verbs) == ""
     assert spoken_name(("guests", 1, "firstName")) == "second guest first name"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from toolhone.config.experiment import load_experiment
+from toolhone.data.dataset import held_out_tasks, load_data
 from toolhone.doctor.row_checks import check
-from toolhone.data.dataset import gather, held_out_tasks
-from toolhone.synthetic import Example, ManualTemplates
-from toolhone.synthetic.with_results import answers_of, with_answers, worded
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
+from toolhone.synthetic import CanonicalExample, ManualTemplates
+from toolhone.synthetic.with_results import answers_of, with_answers, worded
 from toolhone.tools.registry import Registry
 
 
@@ -22,19 +22,27 @@ def area(width: int, height: int) -> dict[str, Any]:
     return {"square_metres": width * height, "unit": "m2"}
 
 
-EXAMPLE = Example(
-    "How large is a room of 7 by 11?", (ToolCall("area", {"width": 7, "height": 11}),), "It has {square_metres} square metres."
+EXAMPLE = CanonicalExample(
+    "How large is a room of 7 by 11?",
+    (ToolCall("area", {"width": 7, "height": 11}),),
+    "It has {square_metres} square metres.",
 )
 
 
 def rows(n: int = 60) -> list[Conversation]:
-    return ManualTemplates([Tool.of(area)], [EXAMPLE], shares={"one_call": 0.8, "two_calls": 0.1, "no_call": 0.1}).conversations(n)
+    return ManualTemplates(
+        [Tool.of(area)], [EXAMPLE], shares={"one_call": 0.8, "two_calls": 0.1, "no_call": 0.1}
+    ).conversations(n)
 
 
 def test_a_share_of_calling_rows_goes_on_to_the_result_and_the_answer() -> None:
     made, _ = with_answers(rows(200), Registry([area]), answers_of([EXAMPLE]), 0.5, seed=0)
     calling = [row for row in made if any(message.tool_calls for message in row.messages)]
-    longer = [row for row in calling if row.messages[-1].role == "assistant" and not row.messages[-1].tool_calls]
+    longer = [
+        row
+        for row in calling
+        if row.messages[-1].role == "assistant" and not row.messages[-1].tool_calls
+    ]
     assert 0.25 < len(longer) / len(calling) < 0.6
     assert check(made, "rows").counts.keys() <= {"a row that occurs before"}
     for row in longer:
@@ -57,7 +65,11 @@ def test_which_rows_go_on_depends_on_seed_and_id_alone() -> None:
 def test_a_call_that_fails_leaves_the_row_as_it_was_and_is_counted() -> None:
     def row(width: int) -> Conversation:
         call = ToolCall("area", {"width": width, "height": 2}, "c0")
-        return Conversation((Message("user", "?"), Message("assistant", tool_calls=(call,))), (Tool.of(area),), str(width))
+        return Conversation(
+            (Message("user", "?"), Message("assistant", tool_calls=(call,))),
+            (Tool.of(area),),
+            str(width),
+        )
 
     made, left = with_answers([row(51), row(5)], Registry([area]), {}, 1.0, seed=0)
     assert [len(row.messages) for row in made] == [2, 4]
@@ -83,7 +95,9 @@ def test_tools_without_an_implementation_are_counted_and_nothing_is_lost() -> No
         ("{{a}}", {"a": 1}, "R", "{a}"),
     ],
 )
-def test_an_answer_is_worded_by_the_example_or_repeats_the_result(wording: str, value: Any, content: str, said: str) -> None:
+def test_an_answer_is_worded_by_the_example_or_repeats_the_result(
+    wording: str, value: Any, content: str, said: str
+) -> None:
     assert worded(wording, value, content) == said
 
 
@@ -97,7 +111,9 @@ def test_an_answer_is_worded_by_the_example_or_repeats_the_result(wording: str, 
         ("{", {"a": 1}, "write a brace that is no place as"),
     ],
 )
-def test_a_wording_that_the_result_cannot_fill_is_refused(wording: str, value: Mapping[str, Any], said: str) -> None:
+def test_a_wording_that_the_result_cannot_fill_is_refused(
+    wording: str, value: Mapping[str, Any], said: str
+) -> None:
     with pytest.raises(DataError) as caught:
         worded(wording, value, "R")
     assert said in str(caught.value)
@@ -108,10 +124,14 @@ def test_no_tool_is_run_unless_the_experiment_asks_for_it(tmp_path: Any) -> None
         "from pathlib import Path\ndef ring(times: int) -> str:\n    'Ring the bell.'\n"
         "    Path(__file__).with_name('rang').touch()\n    return 'rang'\n"
     )
-    wanted = [f'tools=["{tmp_path}/t.py:ring"]', "data.strategy=manual_templates", "data.max_samples=20"]
-    gather(load_experiment(None, wanted))
+    wanted = [
+        f'tools=["{tmp_path}/t.py:ring"]',
+        "data.strategy=manual_templates",
+        "data.max_samples=20",
+    ]
+    load_data(load_experiment(None, wanted))
     assert not (tmp_path / "rang").exists()
-    materials = gather(load_experiment(None, [*wanted, "data.answered=1"]))
+    materials = load_data(load_experiment(None, [*wanted, "data.answered=1"]))
     assert (tmp_path / "rang").exists()
     assert materials.report["not_answered"] == {}
     with pytest.raises(Exception, match=r"data\.answered belongs to strategy 'manual_templates'"):
@@ -123,9 +143,14 @@ def test_finding_the_tasks_of_a_trained_run_runs_no_tool(tmp_path: Any) -> None:
         "from pathlib import Path\ndef ring(times: int) -> str:\n    'Ring the bell.'\n"
         "    Path(__file__).with_name('rang').touch()\n    return 'rang'\n"
     )
-    wanted = [f'tools=["{tmp_path}/t.py:ring"]', "data.strategy=manual_templates", "data.max_samples=20", "data.answered=1"]
+    wanted = [
+        f'tools=["{tmp_path}/t.py:ring"]',
+        "data.strategy=manual_templates",
+        "data.max_samples=20",
+        "data.answered=1",
+    ]
     plan = load_experiment(None, wanted)
     tasks = held_out_tasks(plan)
     assert not (tmp_path / "rang").exists()
-    assert tasks == gather(plan).tasks
+    assert tasks == load_data(plan).tasks
     assert (tmp_path / "rang").exists()

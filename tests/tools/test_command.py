@@ -15,7 +15,7 @@ from toolhone.errors import ConfigError
 from toolhone.schema import ToolCall
 from toolhone.tools.loading import load_tools, make_registry
 from toolhone.tools.process import Stopped, run_program
-from toolhone.tools.registry import Outcome, Registry, ToolResult
+from toolhone.tools.registry import Registry, ToolResult, ToolStatus
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="commands need a POSIX system")
 SHOW = "import json, sys; print(json.dumps(sys.argv[1:]))"
@@ -40,14 +40,27 @@ NASTY = [
 
 
 def schema(*optional: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": [name for name in properties if name not in optional]}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+    }
 
 
 def spec(words: Any, parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"name": "go", "description": "Go.", "type": "command", "command": words, "parameters": parameters, **more}
+    return {
+        "name": "go",
+        "description": "Go.",
+        "type": "command",
+        "command": words,
+        "parameters": parameters,
+        **more,
+    }
 
 
-def load(words: Any, parameters: dict[str, Any] | None = None, base: Path = Path("/"), **more: Any) -> Registry:
+def load(
+    words: Any, parameters: dict[str, Any] | None = None, base: Path = Path("/"), **more: Any
+) -> Registry:
     return Registry(load_tools(spec(words, parameters or schema(), **more), base, ["go"]))
 
 
@@ -56,7 +69,7 @@ def go(words: Any, arguments: dict[str, Any] | None = None, **properties: Any) -
 
 
 def shown(result: ToolResult) -> list[str]:
-    assert result.outcome is Outcome.OK, result
+    assert result.outcome is ToolStatus.OK, result
     words: list[str] = json.loads(result.value["stdout"])
     return words
 
@@ -68,7 +81,12 @@ def shown(result: ToolResult) -> list[str]:
 def test_a_value_reaches_the_program_as_plain_text(value, tmp_path):
     words = [sys.executable, "-c", SHOW, "{x}", "--flag={x}", "a{x}b", "{x}"]
     registry = load(words, schema(x=TEXT), tmp_path)
-    assert shown(registry.run(ToolCall("go", {"x": value}))) == [value, f"--flag={value}", f"a{value}b", value]
+    assert shown(registry.run(ToolCall("go", {"x": value}))) == [
+        value,
+        f"--flag={value}",
+        f"a{value}b",
+        value,
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -76,7 +94,11 @@ def test_a_value_reaches_the_program_as_plain_text(value, tmp_path):
 def test_a_text_is_split_once_before_the_values_are_filled_in(value, tmp_path):
     line = f"{sys.executable} -c '{SHOW}' {{x}} --flag={{x}} 'two words {{y}}'"
     registry = load(line, schema(x=TEXT, y=TEXT), tmp_path)
-    assert shown(registry.run(ToolCall("go", {"x": value, "y": "{x}"}))) == [value, f"--flag={value}", "two words {x}"]
+    assert shown(registry.run(ToolCall("go", {"x": value, "y": "{x}"}))) == [
+        value,
+        f"--flag={value}",
+        "two words {x}",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,16 +111,19 @@ def test_shell_words_of_the_command_itself_mean_nothing(tmp_path):
 def test_values_that_are_no_texts_are_json():
     values = {"i": 3, "f": 0.5, "b": True, "l": [1, "a b"], "o": {"k": None}}
     words = [sys.executable, "-c", SHOW, *(f"{{{name}}}" for name in values)]
-    assert shown(go(words, values, **{name: {} for name in values})) == ["3", "0.5", "true", '[1,"a b"]', '{"k":null}']
+    assert shown(go(words, values, **{name: {} for name in values})) == [
+        "3",
+        "0.5",
+        "true",
+        '[1,"a b"]',
+        '{"k":null}',
+    ]
 
 
 def test_braces_around_anything_but_a_name_are_text():
-    assert shown(go([sys.executable, "-c", SHOW, "{print $1}", "{{x}}", "{}", "{x}"], {"x": "v"}, x=TEXT)) == [
-        "{print $1}",
-        "{x}",
-        "{}",
-        "v",
-    ]
+    assert shown(
+        go([sys.executable, "-c", SHOW, "{print $1}", "{{x}}", "{}", "{x}"], {"x": "v"}, x=TEXT)
+    ) == ["{print $1}", "{x}", "{}", "v"]
 
 
 # Values that would be options.
@@ -106,15 +131,28 @@ def test_braces_around_anything_but_a_name_are_text():
 
 @pytest.mark.parametrize("value", ["-rf", "--output=/etc/passwd", "-"])
 def test_a_value_cannot_become_an_option(value):
-    for words in (["{x}"], ["-n", "{x}"], ["{x}.txt"], ["{e}{x}"], ["--", "5", "{x}"], ["--{n}", "{x}"]):
-        result = load([sys.executable, "-c", SHOW, *words], schema(x=TEXT, e=TEXT, n={"type": "integer"})).run(
-            ToolCall("go", {"x": value, "e": "", "n": 1})
-        )
-        assert (result.outcome, result.content) == (Outcome.INVALID_ARGUMENTS, "go: x: a value here cannot begin with '-'"), words
+    for words in (
+        ["{x}"],
+        ["-n", "{x}"],
+        ["{x}.txt"],
+        ["{e}{x}"],
+        ["--", "5", "{x}"],
+        ["--{n}", "{x}"],
+    ):
+        result = load(
+            [sys.executable, "-c", SHOW, *words], schema(x=TEXT, e=TEXT, n={"type": "integer"})
+        ).run(ToolCall("go", {"x": value, "e": "", "n": 1}))
+        assert (result.outcome, result.content) == (
+            ToolStatus.INVALID_ARGUMENTS,
+            "go: x: a value here cannot begin with '-'",
+        ), words
 
 
 def test_a_number_below_zero_is_a_value_with_a_dash():
-    assert go([sys.executable, "-c", SHOW, "{n}"], {"n": -5}, n={"type": "integer"}).outcome is Outcome.INVALID_ARGUMENTS
+    assert (
+        go([sys.executable, "-c", SHOW, "{n}"], {"n": -5}, n={"type": "integer"}).outcome
+        is ToolStatus.INVALID_ARGUMENTS
+    )
 
 
 def test_a_dash_is_allowed_after_two_dashes_inside_an_element_and_where_the_schema_says_so():
@@ -130,19 +168,25 @@ def test_a_default_is_the_users_own_word_and_may_begin_with_a_dash():
     parameters = schema("x", x={"type": "string", "default": "-l"})
     registry = load([sys.executable, "-c", SHOW, "{x}"], parameters)
     assert shown(registry.run(ToolCall("go"))) == ["-l"]
-    assert registry.run(ToolCall("go", {"x": "-l"})).outcome is Outcome.INVALID_ARGUMENTS
+    assert registry.run(ToolCall("go", {"x": "-l"})).outcome is ToolStatus.INVALID_ARGUMENTS
 
 
 def test_an_option_whose_value_is_left_out_is_left_out_whole():
     registry = load(
-        [sys.executable, "-c", SHOW, "--size={n}", "--to={y}", "{x}"], schema("n", "y", x=TEXT, n={"type": "integer"}, y=TEXT)
+        [sys.executable, "-c", SHOW, "--size={n}", "--to={y}", "{x}"],
+        schema("n", "y", x=TEXT, n={"type": "integer"}, y=TEXT),
     )
     assert shown(registry.run(ToolCall("go", {"x": "a", "n": 3}))) == ["--size=3", "a"]
 
 
-@pytest.mark.parametrize("value", ["a\0b", "\ud800", {"k": "\udc80"}, 10**5000, "x" * 3_000_000], ids=range(5))
+@pytest.mark.parametrize(
+    "value", ["a\0b", "\ud800", {"k": "\udc80"}, 10**5000, "x" * 3_000_000], ids=range(5)
+)
 def test_values_that_no_program_can_take_are_invalid_arguments(value):
-    assert go([sys.executable, "-c", SHOW, "{x}"], {"x": value}, x={}).outcome is Outcome.INVALID_ARGUMENTS
+    assert (
+        go([sys.executable, "-c", SHOW, "{x}"], {"x": value}, x={}).outcome
+        is ToolStatus.INVALID_ARGUMENTS
+    )
 
 
 # What the program gets and gives.
@@ -151,15 +195,31 @@ def test_values_that_no_program_can_take_are_invalid_arguments(value):
 def test_parameters_without_a_place_come_on_stdin_as_json_and_else_stdin_is_empty():
     read = "import sys; print(sys.stdin.read())"
     given = {"x": "p", "y": {"a": ["é", None]}}
-    assert json.loads(go([sys.executable, "-c", read, "{x}"], given, x=TEXT, y={}).value["stdout"]) == {"y": given["y"]}
+    assert json.loads(
+        go([sys.executable, "-c", read, "{x}"], given, x=TEXT, y={}).value["stdout"]
+    ) == {"y": given["y"]}
     assert go([sys.executable, "-c", read, "{x}"], {"x": "p"}, x=TEXT).value["stdout"] == "\n"
     big = {"y": "z" * 1_000_000}
-    assert go([sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"], big, y=TEXT).value["stdout"] == "1000008\n"
+    assert (
+        go([sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"], big, y=TEXT).value[
+            "stdout"
+        ]
+        == "1000008\n"
+    )
 
 
 def test_the_exit_status_is_part_of_a_result_and_no_error():
-    result = go([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"])
-    assert (result.outcome, result.value) == (Outcome.OK, {"returncode": 3, "stdout": "out\n", "stderr": "err\n"})
+    result = go(
+        [
+            sys.executable,
+            "-c",
+            "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)",
+        ]
+    )
+    assert (result.outcome, result.value) == (
+        ToolStatus.OK,
+        {"returncode": 3, "stdout": "out\n", "stderr": "err\n"},
+    )
     assert result.content.startswith('{"returncode": 3, ')
 
 
@@ -168,17 +228,26 @@ def test_the_environment_is_small_and_the_folder_is_the_chosen_one(tmp_path, mon
     monkeypatch.setenv("LD_PRELOAD", "")
     (tmp_path / "sub").mkdir()
     code = "import json, os; print(json.dumps([os.getcwd(), sorted(os.environ)]))"
-    where, names = json.loads(load([sys.executable, "-c", code], None, tmp_path, cwd="sub").run(ToolCall("go")).value["stdout"])
+    where, names = json.loads(
+        load([sys.executable, "-c", code], None, tmp_path, cwd="sub")
+        .run(ToolCall("go"))
+        .value["stdout"]
+    )
     assert where == str(tmp_path / "sub")
     assert set(names) <= {"PATH", "HOME", "LANG", "LC_CTYPE", "__CF_USER_TEXT_ENCODING"}
     code = "import os; print(os.environ['A'], os.environ['TOOLHONE_SECRET'][::-1])"
     more = {"env": {"A": "is ${TOOLHONE_SECRET}", "TOOLHONE_SECRET": "${TOOLHONE_SECRET}"}}
     assert (
-        load([sys.executable, "-c", code], None, tmp_path, **more).run(ToolCall("go")).value["stdout"]
+        load([sys.executable, "-c", code], None, tmp_path, **more)
+        .run(ToolCall("go"))
+        .value["stdout"]
         == "is [hidden] eulav-terc3s\n"
     )
     listed = load(
-        [sys.executable, "-c", "import os; print(len(os.environ['TOOLHONE_SECRET']))"], None, tmp_path, env=["TOOLHONE_SECRET"]
+        [sys.executable, "-c", "import os; print(len(os.environ['TOOLHONE_SECRET']))"],
+        None,
+        tmp_path,
+        env=["TOOLHONE_SECRET"],
     )
     assert listed.run(ToolCall("go")).value["stdout"] == "12\n"
 
@@ -187,7 +256,12 @@ def test_a_program_with_a_path_is_found_from_the_folder_and_not_from_where_we_ar
     script = tmp_path / "hello.sh"
     script.write_text("#!/bin/sh\necho hello $1\n")
     script.chmod(0o755)
-    assert load("./hello.sh {x}", schema(x=TEXT), tmp_path).run(ToolCall("go", {"x": "you"})).value["stdout"] == "hello you\n"
+    assert (
+        load("./hello.sh {x}", schema(x=TEXT), tmp_path)
+        .run(ToolCall("go", {"x": "you"}))
+        .value["stdout"]
+        == "hello you\n"
+    )
     with pytest.raises(ConfigError, match=r"tool 'go': there is no program 'hello\.sh' in PATH"):
         load("hello.sh", None, tmp_path)
 
@@ -216,7 +290,7 @@ FAMILY = ["sh", "-c", 'sleep 60 & echo $!; sleep "$1"', "sh", "{s}"]
 
 def test_at_the_time_limit_the_program_and_what_it_started_are_killed():
     result = load(FAMILY, schema(s={}), timeout=0.5).run(ToolCall("go", {"s": 60}))
-    assert result.outcome is Outcome.TIMEOUT
+    assert result.outcome is ToolStatus.TIMEOUT
     told, _, pid = result.content.rpartition(" ")
     assert told == "the command did not end within 0.5 s and was killed; it wrote:"
     assert _gone(int(pid))
@@ -241,33 +315,54 @@ def test_output_beyond_the_limit_is_counted_and_not_kept():
 
 def test_a_flood_of_output_is_ended(monkeypatch):
     monkeypatch.setattr("toolhone.tools.process.FLOOD", 1_000_000)
-    finished = run_program([sys.executable, "-c", "while True: print('y' * 10000)"], None, {}, Path("/"), 50, 100)
-    assert (finished.stopped, len(finished.stdout.kept), finished.returncode) == (Stopped.FLOOD, 100, -9)
+    finished = run_program(
+        [sys.executable, "-c", "while True: print('y' * 10000)"], None, {}, Path("/"), 50, 100
+    )
+    assert (finished.stopped, len(finished.stdout.kept), finished.returncode) == (
+        Stopped.FLOOD,
+        100,
+        -9,
+    )
     assert finished.stdout.size < 2_000_000
 
 
 def test_a_program_that_closes_its_output_is_still_waited_for_and_still_limited():
     code = "import os, time; os.close(1); os.close(2); time.sleep({})"
-    assert load([sys.executable, "-c", code.format(0.2)]).run(ToolCall("go")).value["returncode"] == 0
-    assert load([sys.executable, "-c", code.format(60)], timeout=0.3).run(ToolCall("go")).outcome is Outcome.TIMEOUT
+    assert (
+        load([sys.executable, "-c", code.format(0.2)]).run(ToolCall("go")).value["returncode"] == 0
+    )
+    assert (
+        load([sys.executable, "-c", code.format(60)], timeout=0.3).run(ToolCall("go")).outcome
+        is ToolStatus.TIMEOUT
+    )
 
 
 def test_the_registrys_own_time_limit_does_not_cut_a_command_short():
-    registry = Registry(load_tools(spec(["sleep", "0.4"], schema()), Path("/"), ["go"]), timeout=0.05)
-    assert registry.run(ToolCall("go")).outcome is Outcome.OK
+    registry = Registry(
+        load_tools(spec(["sleep", "0.4"], schema()), Path("/"), ["go"]), timeout=0.05
+    )
+    assert registry.run(ToolCall("go")).outcome is ToolStatus.OK
 
 
 # Permission and mistakes.
 
 
 def test_a_command_that_is_not_allowed_is_shown_but_never_run(tmp_path):
-    made = load_tools(spec(["touch", "owned", "{x}"], schema(x=TEXT), env=["TOOLHONE_NOT_SET"]), tmp_path, ["going"])
+    made = load_tools(
+        spec(["touch", "owned", "{x}"], schema(x=TEXT), env=["TOOLHONE_NOT_SET"]),
+        tmp_path,
+        ["going"],
+    )
     result = Registry(made).run(ToolCall("go", {"x": "a"}))
-    assert (result.outcome, list(tmp_path.iterdir())) == (Outcome.REFUSED, [])
-    assert result.content == "tool 'go' runs a command and is not allowed; allow it by name: allowed_tools=[\"go\"]"
+    assert (result.outcome, list(tmp_path.iterdir())) == (ToolStatus.REFUSED, [])
+    assert (
+        result.content
+        == "tool 'go' runs a command and is not allowed; allow it by name: allowed_tools=[\"go\"]"
+    )
     assert Registry(made).runnable == frozenset()
     with pytest.raises(
-        ConfigError, match=r"allowed_tools names 'goo', but there is no such tool \(did you mean 'go'\?\); tools: go"
+        ConfigError,
+        match=r"allowed_tools names 'goo', but there is no such tool \(did you mean 'go'\?\); tools: go",
     ):
         make_registry([spec("touch {x}", schema(x=TEXT))], tmp_path, ["goo"])
 
@@ -280,7 +375,9 @@ def test_a_command_that_is_not_allowed_is_shown_but_never_run(tmp_path):
      "busybox sh -c {x}", "perl -e {x}", "node --eval={x}", "nohup {x}"],
 )  # fmt: skip
 def test_a_place_where_a_program_would_stand_is_refused(words):
-    with pytest.raises(ConfigError, match=r"may look for a program|the model may not choose what runs"):
+    with pytest.raises(
+        ConfigError, match=r"may look for a program|the model may not choose what runs"
+    ):
         load_tools(spec(words, schema(x=TEXT)), Path("/"))
 
 
@@ -291,7 +388,10 @@ def test_a_place_where_a_program_would_stand_is_refused(words):
      "sudo -u bob ls {x}", "awk '{print $1}' {x}", "perl -ne 'print' {x}", "npm watch {x}", "sh -c date"],
 )  # fmt: skip
 def test_a_command_that_names_its_program_is_taken(words):
-    assert load_tools(spec(words, schema(x=TEXT) if "{x}" in words else schema()), Path("/"))[0].name == "go"
+    assert (
+        load_tools(spec(words, schema(x=TEXT) if "{x}" in words else schema()), Path("/"))[0].name
+        == "go"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from toolhone.errors import ConfigError
 from toolhone.schema import ToolCall
 from toolhone.tools.loading import load_tools, make_registry
-from toolhone.tools.registry import Outcome, Registry, ToolResult
+from toolhone.tools.registry import Registry, ToolResult, ToolStatus
 
 ANY = {"type": "object", "properties": {}, "additionalProperties": True}
 BIG = 100 * 1024 * 1024
@@ -54,7 +54,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _reply(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Content_Type": "text/plain", "Content_Length": str(len(body)), **headers}.items():
+        for name, value in {
+            "Content_Type": "text/plain",
+            "Content_Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
@@ -63,8 +67,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _echo(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         split = urlsplit(self.path)
-        said = {"method": self.command, "path": split.path, "query": parse_qsl(split.query), "headers": dict(self.headers)}
-        self._reply(json.dumps({**said, "body": json.loads(body) if body else None}).encode(), Content_Type="application/json")
+        said = {
+            "method": self.command,
+            "path": split.path,
+            "query": parse_qsl(split.query),
+            "headers": dict(self.headers),
+        }
+        self._reply(
+            json.dumps({**said, "body": json.loads(body) if body else None}).encode(),
+            Content_Type="application/json",
+        )
 
     def _text(self) -> None:
         self._reply("grün".encode("latin-1"), Content_Type="text/plain; charset=iso-8859-1")
@@ -85,10 +97,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._reply(b"ten bytes.", Content_Length="100")
 
     def _secret(self) -> None:
-        self._reply(b"x" * 90 + f"You sent {self.headers['Authorization']}".encode(), int(self.path.rpartition("/")[2]))
+        self._reply(
+            b"x" * 90 + f"You sent {self.headers['Authorization']}".encode(),
+            int(self.path.rpartition("/")[2]),
+        )
 
     def _leak(self, status: int = 200) -> None:
-        body = json.dumps({self.headers["X-Key"]: ["sent", self.headers["X-Key"], quote(self.headers["X-Key"])]})
+        body = json.dumps(
+            {self.headers["X-Key"]: ["sent", self.headers["X-Key"], quote(self.headers["X-Key"])]}
+        )
         self._reply(body.encode(), status, Content_Type="application/json")
 
     def _wrong(self) -> None:
@@ -145,10 +162,19 @@ def server(shared: Server) -> Server:
 
 def spec(server: Server, path: str, **more: Any) -> dict[str, Any]:
     url = f"http://127.0.0.1:{server.server_port}{path}"
-    return {"name": "ask", "description": "Ask.", "type": "api", "url": url, "parameters": ANY, **more}
+    return {
+        "name": "ask",
+        "description": "Ask.",
+        "type": "api",
+        "url": url,
+        "parameters": ANY,
+        **more,
+    }
 
 
-def ask(server: Server, path: str, arguments: dict[str, Any] | None = None, **more: Any) -> ToolResult:
+def ask(
+    server: Server, path: str, arguments: dict[str, Any] | None = None, **more: Any
+) -> ToolResult:
     made = load_tools(spec(server, path, **more), Path(), ["ask"])
     return Registry(made).run(ToolCall("ask", arguments or {}))
 
@@ -171,7 +197,14 @@ def test_methods_with_a_body_send_the_arguments_as_json(server, method):
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_other_methods_send_a_query_with_lists_repeated_and_objects_as_json(server, method):
-    arguments = {"q": "a&b=c #1+ é", "n": 2.5, "yes": True, "many": ["x", 1], "deep": {"k": [1]}, "none": None}
+    arguments = {
+        "q": "a&b=c #1+ é",
+        "n": 2.5,
+        "yes": True,
+        "many": ["x", 1],
+        "deep": {"k": [1]},
+        "none": None,
+    }
     said = ask(server, "/echo?fixed=1", arguments, method=method).value
     assert said["body"] is None
     expected = [
@@ -191,47 +224,80 @@ def test_head_gives_the_status_because_there_is_no_body(server):
 
 
 def test_places_in_the_address_are_quoted_and_not_sent_twice(server):
-    parameters = schema("user", user={"type": "string"}, lang={"type": "string", "default": "en"}, x={"type": "integer"})
-    said = ask(server, "/echo/{user}/posts?l={lang}", {"user": "a/b?c=#d &é%2e", "x": 1}, parameters=parameters, method="GET").value
+    parameters = schema(
+        "user",
+        user={"type": "string"},
+        lang={"type": "string", "default": "en"},
+        x={"type": "integer"},
+    )
+    said = ask(
+        server,
+        "/echo/{user}/posts?l={lang}",
+        {"user": "a/b?c=#d &é%2e", "x": 1},
+        parameters=parameters,
+        method="GET",
+    ).value
     assert said["path"] == "/echo/a%2Fb%3Fc%3D%23d%20%26%C3%A9%252e/posts"
     assert said["query"] == [["l", "en"], ["x", "1"]]
     said = ask(server, "/echo/{user}", {"user": "u", "x": 1}, parameters=parameters).value
     assert (said["path"], said["body"]) == ("/echo/u", {"x": 1})
 
 
-@pytest.mark.parametrize("value", ["..", ".", "../admin", "a/../../b", "..\\x", "%2e%2e", "%252e%252e%2f", "", "a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    "value",
+    ["..", ".", "../admin", "a/../../b", "..\\x", "%2e%2e", "%252e%252e%2f", "", "a\0b", "\ud800"],
+)
 def test_a_value_cannot_climb_out_of_its_place_in_the_path(server, value):
-    result = ask(server, "/echo/{user}/x", {"user": value}, parameters=schema("user", user={"type": "string"}), method="DELETE")
-    assert result.outcome is Outcome.INVALID_ARGUMENTS
+    result = ask(
+        server,
+        "/echo/{user}/x",
+        {"user": value},
+        parameters=schema("user", user={"type": "string"}),
+        method="DELETE",
+    )
+    assert result.outcome is ToolStatus.INVALID_ARGUMENTS
     assert server.asked == []
 
 
 def test_dots_of_two_values_do_not_join_to_a_step_of_the_path(server):
     parameters = schema("a", "b", a={"type": "string"}, b={"type": "string"})
-    assert ask(server, "/echo/{a}{b}/x", {"a": ".", "b": "."}, parameters=parameters).outcome is Outcome.INVALID_ARGUMENTS
-    assert ask(server, "/echo/v{a}.{b}/x", {"a": "1", "b": "2"}, parameters=parameters).value["path"] == "/echo/v1.2/x"
+    assert (
+        ask(server, "/echo/{a}{b}/x", {"a": ".", "b": "."}, parameters=parameters).outcome
+        is ToolStatus.INVALID_ARGUMENTS
+    )
+    assert (
+        ask(server, "/echo/v{a}.{b}/x", {"a": "1", "b": "2"}, parameters=parameters).value["path"]
+        == "/echo/v1.2/x"
+    )
     assert server.asked == ["POST /echo/v1.2/x"]
 
 
 def test_arguments_that_are_not_declared_are_refused_unless_the_schema_wants_them(server):
     parameters = schema(q={"type": "string"})
     result = ask(server, "/echo", {"q": "x", "is_admin": True}, parameters=parameters)
-    assert (result.outcome, result.content) == (Outcome.INVALID_ARGUMENTS, "ask: unknown argument 'is_admin'; arguments: q")
+    assert (result.outcome, result.content) == (
+        ToolStatus.INVALID_ARGUMENTS,
+        "ask: unknown argument 'is_admin'; arguments: q",
+    )
     assert server.asked == []
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**5000, "\ud800", {"a": "\ud800"}], ids=range(5))
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 10**5000, "\ud800", {"a": "\ud800"}], ids=range(5)
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_values_that_cannot_be_sent_are_invalid_arguments(server, method, value):
     result = ask(server, "/echo", {"x": value}, method=method)
-    assert (result.outcome, server.asked) == (Outcome.INVALID_ARGUMENTS, [])
+    assert (result.outcome, server.asked) == (ToolStatus.INVALID_ARGUMENTS, [])
     assert result.content.startswith("ask: x")
 
 
 def test_a_line_break_in_an_argument_cannot_add_a_header_or_a_request(server):
     evil = "x HTTP/1.1\r\nHost: evil\r\n\r\nGET /other"
     parameters = schema("a", a={"type": "string"}, b={"type": "string"})
-    said = ask(server, "/echo/{a}", {"a": evil, "b": evil}, parameters=parameters, method="GET").value
+    said = ask(
+        server, "/echo/{a}", {"a": evil, "b": evil}, parameters=parameters, method="GET"
+    ).value
     assert said["query"] == [["b", evil]]
     assert len(server.asked) == 1
 
@@ -248,14 +314,14 @@ def test_json_is_a_value_and_text_is_text_in_its_own_encoding(server):
 
 def test_a_status_that_is_no_success_is_an_error_with_the_beginning_of_the_body(server):
     result = ask(server, "/missing")
-    assert (result.outcome, result.value) == (Outcome.ERROR, None)
+    assert (result.outcome, result.value) == (ToolStatus.ERROR, None)
     assert result.content.startswith("HTTP 404 Not Found: no such\nuser xxx")
     assert len(result.content) < 600
 
 
 def test_an_answer_that_breaks_off_or_is_compressed_is_an_error(server):
     broken, packed = ask(server, "/short"), ask(server, "/gzip")
-    assert (broken.outcome, packed.outcome) == (Outcome.ERROR, Outcome.ERROR)
+    assert (broken.outcome, packed.outcome) == (ToolStatus.ERROR, ToolStatus.ERROR)
     assert "IncompleteRead" in broken.content
     assert "compressed (gzip)" in packed.content
 
@@ -266,7 +332,10 @@ def test_a_place_where_nobody_answers_is_an_error():
         port = free.getsockname()[1]
     url = {"name": "ask", "type": "api", "url": f"http://127.0.0.1:{port}/"}
     result = Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask"))
-    assert (result.outcome, "127.0.0.1 could not be asked: ConnectionRefusedError" in result.content) == (Outcome.ERROR, True)
+    assert (
+        result.outcome,
+        "127.0.0.1 could not be asked: ConnectionRefusedError" in result.content,
+    ) == (ToolStatus.ERROR, True)
 
 
 # Limits.
@@ -276,44 +345,63 @@ def test_a_place_where_nobody_answers_is_an_error():
 def test_a_slow_drip_meets_the_time_limit_although_every_byte_is_in_time(server, path):
     started = time.perf_counter()
     result = ask(server, path, timeout=0.3, max_bytes=10**8)
-    assert (result.outcome, result.content) == (Outcome.TIMEOUT, "127.0.0.1 did not answer in full within 0.3 s")
+    assert (result.outcome, result.content) == (
+        ToolStatus.TIMEOUT,
+        "127.0.0.1 did not answer in full within 0.3 s",
+    )
     assert time.perf_counter() - started < 4
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_place_that_accepts_and_says_nothing_meets_the_time_limit(scheme):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = {"name": "ask", "type": "api", "url": f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", "timeout": 0.2}
-        assert Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask")).outcome is Outcome.TIMEOUT
+        url = {
+            "name": "ask",
+            "type": "api",
+            "url": f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/",
+            "timeout": 0.2,
+        }
+        assert (
+            Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask")).outcome
+            is ToolStatus.TIMEOUT
+        )
 
 
 def test_https_does_not_fall_back_to_plain_text(server):
     url = {"name": "ask", "type": "api", "url": f"https://127.0.0.1:{server.server_port}/echo"}
     result = Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask"))
-    assert (result.outcome, "SSL" in result.content, server.asked) == (Outcome.ERROR, True, [])
+    assert (result.outcome, "SSL" in result.content, server.asked) == (ToolStatus.ERROR, True, [])
 
 
 def test_a_large_body_is_not_read_to_its_end(server):
     result = ask(server, "/big", max_bytes=1000)
-    assert result.outcome is Outcome.ERROR
-    assert result.content.startswith("HTTP 200 OK, but the answer is larger than max_bytes=1000 allows; it begins: yyy")
+    assert result.outcome is ToolStatus.ERROR
+    assert result.content.startswith(
+        "HTTP 200 OK, but the answer is larger than max_bytes=1000 allows; it begins: yyy"
+    )
     assert server.sent < BIG // 4
 
 
 def test_a_body_of_exactly_the_limit_is_whole(server):
     assert ask(server, "/text", max_bytes=4).value == "grün"
-    assert ask(server, "/text", max_bytes=3).outcome is Outcome.ERROR
+    assert ask(server, "/text", max_bytes=3).outcome is ToolStatus.ERROR
 
 
 # Redirects.
 
 
 @pytest.mark.parametrize(
-    ("status", "method", "body"), [(302, "GET", None), (303, "GET", None), (307, "POST", {"a": 1}), (308, "POST", {"a": 1})]
+    ("status", "method", "body"),
+    [(302, "GET", None), (303, "GET", None), (307, "POST", {"a": 1}), (308, "POST", {"a": 1})],
 )
 def test_a_redirect_within_the_same_place_is_followed(server, status, method, body):
     said = ask(server, f"/to/{status}//echo/there?x=1", {"a": 1}).value
-    assert (said["method"], said["body"], said["path"], said["query"]) == (method, body, "/echo/there", [["x", "1"]])
+    assert (said["method"], said["body"], said["path"], said["query"]) == (
+        method,
+        body,
+        "/echo/there",
+        [["x", "1"]],
+    )
     assert len(server.asked) == 2
 
 
@@ -324,7 +412,7 @@ def test_a_redirect_within_the_same_place_is_followed(server, status, method, bo
 )  # fmt: skip
 def test_a_redirect_to_another_place_is_refused(server, place):
     result = ask(server, f"/to/307/{place}")
-    assert result.outcome is Outcome.ERROR
+    assert result.outcome is ToolStatus.ERROR
     assert "redirects to another place" in result.content
     assert len(server.asked) == 1
 
@@ -337,7 +425,7 @@ def test_endless_redirects_end(server):
 def test_no_proxy_of_the_environment_is_used(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert ask(server, "/echo").outcome is Outcome.OK
+    assert ask(server, "/echo").outcome is ToolStatus.OK
 
 
 # Secrets.
@@ -350,15 +438,25 @@ def test_headers_are_filled_from_the_environment_when_called(server, monkeypatch
     monkeypatch.setenv("MY_TOKEN", "tok-654321")
     sent: dict[str, str] = {}
     original = Handler._echo
-    monkeypatch.setattr(Handler, "_echo", lambda handler: (sent.update(handler.headers), original(handler)))
+    monkeypatch.setattr(
+        Handler, "_echo", lambda handler: (sent.update(handler.headers), original(handler))
+    )
     Registry([made]).run(ToolCall("ask"))
-    assert (sent["Authorization"], sent["X-Plain"], sent["accept"]) == ("Bearer tok-654321", "{x}", "text/plain")
+    assert (sent["Authorization"], sent["X-Plain"], sent["accept"]) == (
+        "Bearer tok-654321",
+        "{x}",
+        "text/plain",
+    )
     assert "Accept" not in sent
     assert "tok-" not in repr(made) + repr(made.function)
 
 
-@pytest.mark.parametrize("path", ["/secret/200", "/secret/500", "/leak", "/wrong", "/echo", "/carry"])
-def test_a_secret_that_the_service_repeats_is_in_no_result_and_no_log(server, monkeypatch, tmp_path, path):
+@pytest.mark.parametrize(
+    "path", ["/secret/200", "/secret/500", "/leak", "/wrong", "/echo", "/carry"]
+)
+def test_a_secret_that_the_service_repeats_is_in_no_result_and_no_log(
+    server, monkeypatch, tmp_path, path
+):
     monkeypatch.setenv("MY_TOKEN", 'to"k-12345678')
     headers = {"Authorization": "Bearer ${MY_TOKEN}", "X-Key": "${MY_TOKEN}"}
     log = tmp_path / "calls.jsonl"
@@ -372,14 +470,20 @@ def test_a_secret_that_the_service_repeats_is_in_no_result_and_no_log(server, mo
 @pytest.mark.parametrize("size", range(100, 124))
 def test_a_secret_at_the_place_where_a_body_is_cut_is_hidden_too(server, monkeypatch, size):
     monkeypatch.setenv("MY_TOKEN", "tok-12345678")
-    content = ask(server, "/secret/200", headers={"Authorization": "${MY_TOKEN}"}, max_bytes=size).content
+    content = ask(
+        server, "/secret/200", headers={"Authorization": "${MY_TOKEN}"}, max_bytes=size
+    ).content
     assert "tok-" not in content
 
 
 @pytest.mark.parametrize("value", ["line\nbreak-of-secret", "snow\N{SNOWMAN}-of-secret"])
-def test_a_value_that_cannot_stand_in_a_header_is_refused_without_being_told(server, monkeypatch, value):
+def test_a_value_that_cannot_stand_in_a_header_is_refused_without_being_told(
+    server, monkeypatch, value
+):
     monkeypatch.setenv("MY_TOKEN", value)
-    with pytest.raises(ConfigError, match="header 'X': the value of MY_TOKEN cannot stand in a header") as caught:
+    with pytest.raises(
+        ConfigError, match="header 'X': the value of MY_TOKEN cannot stand in a header"
+    ) as caught:
         load_tools(spec(server, "/echo", headers={"X": "${MY_TOKEN}"}), Path(), ["ask"])
     assert "secret" not in str(caught.value)
 
@@ -388,10 +492,15 @@ def test_a_value_that_cannot_stand_in_a_header_is_refused_without_being_told(ser
 
 
 def test_a_tool_that_is_not_allowed_is_shown_but_never_asks(server):
-    made = load_tools(spec(server, "/echo", headers={"X": "${NOT_SET_ANYWHERE}"}), Path(), ["other"])
+    made = load_tools(
+        spec(server, "/echo", headers={"X": "${NOT_SET_ANYWHERE}"}), Path(), ["other"]
+    )
     result = Registry(made).run(ToolCall("ask", {}))
-    assert (result.outcome, server.asked) == (Outcome.REFUSED, [])
-    assert result.content == "tool 'ask' asks an address and is not allowed; allow it by name: allowed_tools=[\"ask\"]"
+    assert (result.outcome, server.asked) == (ToolStatus.REFUSED, [])
+    assert (
+        result.content
+        == "tool 'ask' asks an address and is not allowed; allow it by name: allowed_tools=[\"ask\"]"
+    )
     assert made[0].to_dict()["function"]["name"] == "ask"
     assert Registry(made).runnable == frozenset()
     assert made[0].function is not None
@@ -441,6 +550,10 @@ ONE = schema("x", x={"type": "string"}, y={"type": "string"})
 )  # fmt: skip
 def test_mistakes_are_one_sentence(more, text):
     with pytest.raises(ConfigError) as caught:
-        load_tools({"name": "ask", "type": "api", "url": "http://example.org/", "parameters": ONE, **more}, Path(), ["ask"])
+        load_tools(
+            {"name": "ask", "type": "api", "url": "http://example.org/", "parameters": ONE, **more},
+            Path(),
+            ["ask"],
+        )
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel
 from toolhone.errors import ConfigError, DataError
 from toolhone.schema import Tool, ToolCall
 from toolhone.tools.builtin import BUILTIN, builtin, calculator, evaluate
-from toolhone.tools.loading import load_tools
-from toolhone.tools.registry import Outcome, Registry, clipped, tool
 from toolhone.tools.fake_services import MAX_RESULTS, SearchWorld, WeatherWorld
+from toolhone.tools.loading import load_tools
+from toolhone.tools.registry import Registry, ToolStatus, clipped, tool
 
 
 class Person(BaseModel):
@@ -55,7 +55,7 @@ def run(source: Any, arguments: dict[str, Any], **options: Any) -> Any:
 
 def test_a_right_call_gives_text_for_the_model_and_the_value():
     result = run(add, {"a": 2, "b": 3})
-    assert (result.outcome, result.content, result.value) == (Outcome.OK, "5", 5)
+    assert (result.outcome, result.content, result.value) == (ToolStatus.OK, "5", 5)
     assert 0 <= result.seconds < 5
 
 
@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_function():
 
 def test_an_unknown_tool_names_the_nearest_and_all():
     result = Registry([add, "calculator"]).run(ToolCall("ad", {}))
-    assert result.outcome is Outcome.UNKNOWN_TOOL
+    assert result.outcome is ToolStatus.UNKNOWN_TOOL
     assert result.content == "there is no tool 'ad' (did you mean 'add'?); tools: add, calculator"
 
 
@@ -86,7 +86,7 @@ def test_wrong_arguments_are_told_and_the_function_is_not_called(arguments, text
         called.append((a, b))
 
     result = run(add, arguments)
-    assert (result.outcome, result.content, called) == (Outcome.INVALID_ARGUMENTS, text, [])
+    assert (result.outcome, result.content, called) == (ToolStatus.INVALID_ARGUMENTS, text, [])
 
 
 def test_an_exception_is_its_text_in_one_line_without_a_traceback():
@@ -94,7 +94,11 @@ def test_an_exception_is_its_text_in_one_line_without_a_traceback():
         raise KeyError("first\nsecond")
 
     result = run(broken, {})
-    assert (result.outcome, result.content, result.value) == (Outcome.ERROR, "KeyError: 'first\\nsecond'", None)
+    assert (result.outcome, result.content, result.value) == (
+        ToolStatus.ERROR,
+        "KeyError: 'first\\nsecond'",
+        None,
+    )
 
     def wrong_value() -> None:
         raise ValueError("there is no\ncity 'x'")
@@ -118,7 +122,7 @@ def test_a_tool_cannot_end_the_process(kind):
     def leaves() -> None:
         raise kind
 
-    assert run(leaves, {}).outcome is Outcome.ERROR
+    assert run(leaves, {}).outcome is ToolStatus.ERROR
 
 
 def test_a_late_tool_times_out_and_the_caller_goes_on():
@@ -131,7 +135,10 @@ def test_a_late_tool_times_out_and_the_caller_goes_on():
     started = time.perf_counter()
     result = run(slow, {}, timeout=0.05)
     release.set()
-    assert (result.outcome, result.content) == (Outcome.TIMEOUT, "the tool did not answer within 0.05 s")
+    assert (result.outcome, result.content) == (
+        ToolStatus.TIMEOUT,
+        "the tool did not answer within 0.05 s",
+    )
     assert time.perf_counter() - started < 5
 
 
@@ -140,12 +147,15 @@ def test_a_timeout_error_of_the_tool_is_a_timeout():
         raise TimeoutError("no answer from the service")
 
     result = run(slow, {})
-    assert (result.outcome, result.content) == (Outcome.TIMEOUT, "no answer from the service")
+    assert (result.outcome, result.content) == (ToolStatus.TIMEOUT, "no answer from the service")
 
 
 def test_a_tool_without_implementation_refuses():
     result = run({"name": "book_flight", "parameters": {"type": "object", "properties": {}}}, {})
-    assert (result.outcome, result.content) == (Outcome.REFUSED, "tool 'book_flight' cannot be run here: it has no implementation")
+    assert (result.outcome, result.content) == (
+        ToolStatus.REFUSED,
+        "tool 'book_flight' cannot be run here: it has no implementation",
+    )
 
 
 def test_a_mistake_of_the_user_goes_through():
@@ -167,7 +177,11 @@ def test_a_validator_that_breaks_is_an_error_and_one_that_refuses_makes_the_argu
     def f(a: Annotated[int, AfterValidator(even)]) -> int:
         return a
 
-    assert [run(f, {"a": a}).outcome for a in (2, 1, 0)] == [Outcome.OK, Outcome.INVALID_ARGUMENTS, Outcome.ERROR]
+    assert [run(f, {"a": a}).outcome for a in (2, 1, 0)] == [
+        ToolStatus.OK,
+        ToolStatus.INVALID_ARGUMENTS,
+        ToolStatus.ERROR,
+    ]
     assert run(f, {"a": 1}).content == "f: arguments: Value error, odd"
 
 
@@ -198,10 +212,13 @@ def test_arrays_are_lists():
 
 def test_a_value_that_json_cannot_write_is_an_error():
     result = run(Tool("f", "", function=object), {})
-    assert (result.outcome, result.content) == (Outcome.ERROR, "TypeError: the tool returned a object, which JSON cannot write")
+    assert (result.outcome, result.content) == (
+        ToolStatus.ERROR,
+        "TypeError: the tool returned a object, which JSON cannot write",
+    )
     endless: list[Any] = []
     endless.append(endless)
-    assert run(Tool("f", "", function=lambda: endless), {}).outcome is Outcome.ERROR
+    assert run(Tool("f", "", function=lambda: endless), {}).outcome is ToolStatus.ERROR
 
 
 def test_long_content_is_cut_with_a_visible_mark_and_the_value_is_whole():
@@ -221,14 +238,23 @@ def test_lone_surrogates_never_reach_a_tokenizer():
 
 
 def test_nested_arguments_are_checked_and_become_what_the_function_wants():
-    def greet(people: list[Person], at: Point, colour: Colour, how: Literal["short", "long"] = "short") -> str:
+    def greet(
+        people: list[Person], at: Point, colour: Colour, how: Literal["short", "long"] = "short"
+    ) -> str:
         return f"{people[0].name} {people[1].age} {at.x} {colour is Colour.RED} {how}"
 
-    right = {"people": [{"name": "Ada", "age": 36}, {"name": "Bob", "age": 5}], "at": {"x": 1, "y": 2}, "colour": "red"}
+    right = {
+        "people": [{"name": "Ada", "age": 36}, {"name": "Bob", "age": 5}],
+        "at": {"x": 1, "y": 2},
+        "colour": "red",
+    }
     assert run(greet, right).content == "Ada 5 1.0 True short"
     wrong = run(greet, {**right, "people": [{"name": "Ada", "age": "old"}]})
-    assert (wrong.outcome, wrong.content) == (Outcome.INVALID_ARGUMENTS, "greet: people.0.age: 'old' is not of type 'integer'")
-    assert run(greet, {**right, "how": "medium"}).outcome is Outcome.INVALID_ARGUMENTS
+    assert (wrong.outcome, wrong.content) == (
+        ToolStatus.INVALID_ARGUMENTS,
+        "greet: people.0.age: 'old' is not of type 'integer'",
+    )
+    assert run(greet, {**right, "how": "medium"}).outcome is ToolStatus.INVALID_ARGUMENTS
 
 
 def test_coroutine_functions_are_run():
@@ -255,19 +281,34 @@ def test_calls_run_at_the_same_time_and_keep_their_order():
 
 
 def test_one_bad_call_does_not_disturb_the_others():
-    results = Registry([add]).run_all([ToolCall("add", {"a": 1}), ToolCall("none"), ToolCall("add", {}), ToolCall("add", {"a": 2})])
-    ok, unknown, invalid = Outcome.OK, Outcome.UNKNOWN_TOOL, Outcome.INVALID_ARGUMENTS
+    results = Registry([add]).run_all(
+        [
+            ToolCall("add", {"a": 1}),
+            ToolCall("none"),
+            ToolCall("add", {}),
+            ToolCall("add", {"a": 2}),
+        ]
+    )
+    ok, unknown, invalid = ToolStatus.OK, ToolStatus.UNKNOWN_TOOL, ToolStatus.INVALID_ARGUMENTS
     assert [result.outcome for result in results] == [ok, unknown, invalid, ok]
     assert Registry([add]).run_all([]) == []
 
 
 def test_two_tools_of_one_name_are_refused():
-    with pytest.raises(ConfigError, match="two tools are named 'add'; give one of them another name"):
+    with pytest.raises(
+        ConfigError, match="two tools are named 'add'; give one of them another name"
+    ):
         Registry([add, Tool("add")])
 
 
 def test_tools_keep_their_order():
-    assert [made.name for made in Registry([*BUILTIN, add]).tools] == ["calculator", "python", "weather", "search", "add"]
+    assert [made.name for made in Registry([*BUILTIN, add]).tools] == [
+        "calculator",
+        "python",
+        "weather",
+        "search",
+        "add",
+    ]
 
 
 # The decorator.
@@ -288,7 +329,7 @@ def test_a_decorated_function_is_a_tool_and_is_still_called_as_before():
 def test_decorating_changes_neither_the_function_nor_anything_else():
     tool(name="plus")(add)
     assert add.__name__ == "add"
-    assert Registry([]).run(ToolCall("plus")).outcome is Outcome.UNKNOWN_TOOL
+    assert Registry([]).run(ToolCall("plus")).outcome is ToolStatus.UNKNOWN_TOOL
 
 
 # Loading.
@@ -335,18 +376,30 @@ def test_a_function_of_a_file_needs_no_decorator(folder):
 
 
 def test_a_file_is_executed_once_until_it_changes(folder):
-    first, again = load_tools("my_tools.py:helper", folder), load_tools("my_tools.py:helper", folder)
+    first, again = (
+        load_tools("my_tools.py:helper", folder),
+        load_tools("my_tools.py:helper", folder),
+    )
     assert first[0].function is again[0].function
     (folder / "my_tools.py").write_text("def helper(x: int) -> int:\n    return -x\n")
     assert run(load_tools("my_tools.py:helper", folder)[0], {"x": 4}).value == -4
 
 
 def test_a_tool_object_may_name_its_implementation(folder):
-    schema = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 5}}, "required": ["x"]}
-    spec = {"name": "helper2", "description": "d", "parameters": schema, "implementation": "my_tools.py:helper"}
+    schema = {
+        "type": "object",
+        "properties": {"x": {"type": "integer", "minimum": 5}},
+        "required": ["x"],
+    }
+    spec = {
+        "name": "helper2",
+        "description": "d",
+        "parameters": schema,
+        "implementation": "my_tools.py:helper",
+    }
     (made,) = load_tools(spec, folder)
     assert (made.name, made.parameters, run(made, {"x": 6}).value) == ("helper2", schema, 6)
-    assert run(made, {"x": 4}).outcome is Outcome.INVALID_ARGUMENTS
+    assert run(made, {"x": 4}).outcome is ToolStatus.INVALID_ARGUMENTS
     assert load_tools({"name": "only_schema"}, folder)[0].function is None
 
 
@@ -355,9 +408,15 @@ def test_a_tool_object_may_name_its_implementation(folder):
     [
         ("calculater", r"no built-in tool 'calculater' \(did you mean 'calculator'\?\)"),
         ("my_tool.py", r"a tool: there is no file .*my_tool.py \(did you mean 'my_tools.py'\?\)"),
-        ("my_tools.py:helpr", r"my_tools.py has no function 'helpr' \(did you mean 'helper'\?\); functions: "),
+        (
+            "my_tools.py:helpr",
+            r"my_tools.py has no function 'helpr' \(did you mean 'helper'\?\); functions: ",
+        ),
         ("plain.py", "plain.py has no function marked with @tool"),
-        ("broken.py", r"broken.py cannot be imported: ZeroDivisionError: division by zero \(line 2\)"),
+        (
+            "broken.py",
+            r"broken.py cannot be imported: ZeroDivisionError: division by zero \(line 2\)",
+        ),
         ("leaves.py", "leaves.py cannot be imported: SystemExit"),
         ("syntax.py", "syntax.py cannot be imported: SyntaxError"),
         (
@@ -455,7 +514,7 @@ def test_the_calculator_answers_as_a_person_expects(expression, shown):
 )
 def test_what_is_not_arithmetic_is_an_error_that_says_why(expression, text):
     result = run("calculator", {"expression": expression})
-    assert result.outcome is Outcome.ERROR
+    assert result.outcome is ToolStatus.ERROR
     assert text in result.content
     with pytest.raises(ValueError):
         evaluate(expression)
@@ -479,9 +538,9 @@ def test_python_returns_what_was_printed_or_else_the_last_value():
 
 def test_errors_of_a_python_program_are_told_with_what_it_printed():
     result = run("python", {"code": "print('so far')\nx"})
-    assert result.outcome is Outcome.ERROR
+    assert result.outcome is ToolStatus.ERROR
     assert result.content == "NameError: name 'x' is not defined (line 2); printed before: so far"
-    assert run("python", {"code": "while True: pass"}).outcome is Outcome.TIMEOUT
+    assert run("python", {"code": "while True: pass"}).outcome is ToolStatus.TIMEOUT
 
 
 def test_every_built_in_tool_describes_itself_and_its_arguments():
@@ -496,7 +555,9 @@ def test_every_built_in_tool_describes_itself_and_its_arguments():
 
 
 def test_an_unknown_built_in_tool_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"no built-in tool 'wether' \(did you mean 'weather'\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"no built-in tool 'wether' \(did you mean 'weather'\?\)"
+    ):
         builtin("wether")
 
 
@@ -516,7 +577,10 @@ def test_weather_agrees_with_itself():
         report = WeatherWorld(seed).report("Quito")
         assert 0 <= report["humidity"] <= 100
         assert "snow" not in report["condition"] or report["temperature"] <= 2
-        assert report["condition"] not in ("drizzle", "rain", "thunderstorm") or report["temperature"] > 2
+        assert (
+            report["condition"] not in ("drizzle", "rain", "thunderstorm")
+            or report["temperature"] > 2
+        )
 
 
 def test_search_is_the_same_for_a_seed_and_a_longer_list_begins_with_a_shorter_one():
@@ -540,11 +604,11 @@ def test_seeds_reach_the_worlds_through_the_registry():
 @pytest.mark.parametrize(
     ("name", "arguments", "outcome"),
     [
-        ("weather", {"city": "Oslo", "unit": "kelvin"}, Outcome.INVALID_ARGUMENTS),
-        ("weather", {"city": " "}, Outcome.ERROR),
-        ("search", {"query": "x", "limit": 0}, Outcome.INVALID_ARGUMENTS),
-        ("search", {"query": "x", "limit": 11}, Outcome.INVALID_ARGUMENTS),
-        ("search", {"query": "?!"}, Outcome.ERROR),
+        ("weather", {"city": "Oslo", "unit": "kelvin"}, ToolStatus.INVALID_ARGUMENTS),
+        ("weather", {"city": " "}, ToolStatus.ERROR),
+        ("search", {"query": "x", "limit": 0}, ToolStatus.INVALID_ARGUMENTS),
+        ("search", {"query": "x", "limit": 11}, ToolStatus.INVALID_ARGUMENTS),
+        ("search", {"query": "?!"}, ToolStatus.ERROR),
     ],
 )
 def test_worlds_refuse_what_a_service_would_refuse(name, arguments, outcome):

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from toolhone.errors import CapabilityError, ConfigError
-from toolhone.tools.registry import Outcome
+from toolhone.tools.registry import ToolStatus
 from toolhone.tools.sandbox import MAX_SOURCE, Limits, Sandbox
 
-OK, ERROR, TIMEOUT = Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT
+OK, ERROR, TIMEOUT = ToolStatus.OK, ToolStatus.ERROR, ToolStatus.TIMEOUT
 LATEST = 2.0
 """Seconds within which every program ends."""
 
@@ -28,17 +28,25 @@ def sandbox():
 
 def workers(parent: int | None = None) -> set[int]:
     """The living workers of a process (this one by default)."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat=,comm="], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split() for line in listed.splitlines()]
-    return {int(row[0]) for row in rows if row[1] == str(parent or os.getpid()) and "monty" in row[3] and "Z" not in row[2]}
+    return {
+        int(row[0])
+        for row in rows
+        if row[1] == str(parent or os.getpid()) and "monty" in row[3] and "Z" not in row[2]
+    }
 
 
 def alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-p", str(pid), "-o", "stat="], capture_output=True, text=True).stdout.strip()
+    state = subprocess.run(
+        ["ps", "-p", str(pid), "-o", "stat="], capture_output=True, text=True
+    ).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
 
-def survives(sandbox: Sandbox, code: str) -> tuple[Outcome, str, str]:
+def survives(sandbox: Sandbox, code: str) -> tuple[ToolStatus, str, str]:
     """Run a hostile program: it ends in time, and the next program runs correctly. Outcome, error, stdout."""
     started = time.perf_counter()
     result = sandbox.run(code)
@@ -134,20 +142,29 @@ def test_limits_that_are_not_positive_are_refused():
 def test_the_limits_are_those_that_were_asked_for():
     with Sandbox(Limits(seconds=0.2, memory_mb=16, recursion=50, output_chars=100)) as small:
         assert small.run("len('a' * 5_000_000)").value == 5_000_000
-        assert small.run("len('a' * 20_000_000)").error == "MemoryError: the program needed more than 16 MB (line 1)"
+        assert (
+            small.run("len('a' * 20_000_000)").error
+            == "MemoryError: the program needed more than 16 MB (line 1)"
+        )
         deep = "def f(n): return n and 1 + f(n - 1)\nf({})"
         assert small.run(deep.format(30)).value == 30
         assert "RecursionError" in small.run(deep.format(80)).error
         assert len(small.run("print('a' * 1000)").stdout) == 100
         late = small.run("while True: pass")
-        assert (late.outcome, late.error) == (TIMEOUT, "TimeoutError: the program ran longer than 0.2 s")
+        assert (late.outcome, late.error) == (
+            TIMEOUT,
+            "TimeoutError: the program ran longer than 0.2 s",
+        )
         assert 0.2 <= late.seconds < LATEST
 
 
 # Ten hostile programs and more, one property each.
 
 
-@pytest.mark.parametrize("code", ["while True: pass", "while True:\n  try:\n    while True: pass\n  except BaseException: pass"])
+@pytest.mark.parametrize(
+    "code",
+    ["while True: pass", "while True:\n  try:\n    while True: pass\n  except BaseException: pass"],
+)
 def test_an_endless_loop_times_out(sandbox, code):
     assert survives(sandbox, code)[0] is TIMEOUT
 
@@ -172,7 +189,13 @@ def test_a_memory_bomb_is_an_error(sandbox, code):
 
 
 @pytest.mark.parametrize(
-    "code", ["import os\nos.fork()", "import os\nos.system('ls')", "import subprocess", "import multiprocessing"]
+    "code",
+    [
+        "import os\nos.fork()",
+        "import os\nos.system('ls')",
+        "import subprocess",
+        "import multiprocessing",
+    ],
 )
 def test_no_process_can_be_started(sandbox, code):
     before = workers()
@@ -183,7 +206,10 @@ def test_no_process_can_be_started(sandbox, code):
 def test_files_can_be_neither_read_nor_written_nor_listed(sandbox, tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("hidden")
-    for code in (f"print(open({str(secret)!r}).read())", f"import pathlib\nprint(pathlib.Path({str(secret)!r}).read_text())"):
+    for code in (
+        f"print(open({str(secret)!r}).read())",
+        f"import pathlib\nprint(pathlib.Path({str(secret)!r}).read_text())",
+    ):
         outcome, error, stdout = survives(sandbox, code)
         assert (outcome, "hidden" in error + stdout) == (ERROR, False)
     assert survives(sandbox, f"open({str(tmp_path / 'new')!r}, 'w').write('x')")[0] is ERROR
@@ -191,19 +217,31 @@ def test_files_can_be_neither_read_nor_written_nor_listed(sandbox, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("code", ["import socket", "import urllib.request", "import http.client", "import ssl"])
+@pytest.mark.parametrize(
+    "code", ["import socket", "import urllib.request", "import http.client", "import ssl"]
+)
 def test_there_is_no_network(sandbox, code):
     outcome, error, _ = survives(sandbox, code)
     assert (outcome, "ModuleNotFoundError" in error) == (ERROR, True)
 
 
-@pytest.mark.parametrize("code", ["def f(): return f()\nf()", "def f():\n  exec('f()')\nf()", "(lambda f: f(f))(lambda f: f(f))"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(): return f()\nf()",
+        "def f():\n  exec('f()')\nf()",
+        "(lambda f: f(f))(lambda f: f(f))",
+    ],
+)
 def test_deep_recursion_is_an_error(sandbox, code):
     outcome, error, _ = survives(sandbox, code)
     assert (outcome, "RecursionError" in error) == (ERROR, True)
 
 
-@pytest.mark.parametrize("code", ["while True: print('x' * 1000)", "while True: print(end='')", "print('a' * 30_000_000)"])
+@pytest.mark.parametrize(
+    "code",
+    ["while True: print('x' * 1000)", "while True: print(end='')", "print('a' * 30_000_000)"],
+)
 def test_huge_output_is_cut_and_ends(sandbox, code):
     survives(sandbox, code)
 
@@ -257,7 +295,9 @@ def test_exceptions_of_any_kind_and_number_stay_inside(sandbox, code):
     assert len(error) < 600
 
 
-@pytest.mark.parametrize("code", ["import time\ntime.sleep(1000)", "import time\nwhile True: time.sleep(1)"])
+@pytest.mark.parametrize(
+    "code", ["import time\ntime.sleep(1000)", "import time\nwhile True: time.sleep(1)"]
+)
 def test_sleeping_takes_no_longer_than_the_limit(sandbox, code):
     survives(sandbox, code)
 
@@ -359,7 +399,9 @@ def test_workers_end_when_the_sandbox_is_forgotten():
 @pytest.mark.parametrize("killed", [False, True])
 def test_workers_end_with_the_process(killed):
     code = "from toolhone.tools.sandbox import shared_sandbox as s; s().run('1'); print('ready', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         started = workers(process.pid)

@@ -3,22 +3,28 @@
 import pytest
 
 from support.scripted import scripted_policy, task
-from toolhone.training.advice import LONG, Trend, call_scores
-from toolhone.training.rollout import Played
-from toolhone.training.rl_metrics import rollout_metrics
-from toolhone.dialects.base import Problem
-from toolhone.episodes.driver import play
-from toolhone.episodes.episode import Ending, Episode
-from toolhone.episodes.outcome import Outcome, Rules, Then
-from toolhone.episodes.policy import Turn
-from toolhone.rewards.user_rewards import Paid
-from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.config.rl import EpisodeSection
+from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.driver import run_episodes
+from toolhone.episodes.episode import Episode, EpisodeStatus
+from toolhone.episodes.outcome import EpisodeRules, OnFault, TurnOutcome
+from toolhone.episodes.policy import Turn
+from toolhone.rewards.user_rewards import RewardResult
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
+from toolhone.training.advice import LONG, Trend, call_scores
+from toolhone.training.rl_metrics import rollout_metrics
+from toolhone.training.rollout import RolloutGroup
 
 ADD = Tool("add", "", {"type": "object", "properties": {"a": {"type": "integer"}}}, lambda a: a)
 
-HEALTHY = {"reward": 0.5, "calls": 1.0, "groups_without_signal": 0.4, "right_tools": 0.9, "right_calls": 0.6}
+HEALTHY = {
+    "reward": 0.5,
+    "calls": 1.0,
+    "groups_without_signal": 0.4,
+    "right_tools": 0.9,
+    "right_calls": 0.6,
+}
 
 
 @pytest.mark.parametrize(
@@ -26,9 +32,15 @@ HEALTHY = {"reward": 0.5, "calls": 1.0, "groups_without_signal": 0.4, "right_too
     [
         ({}, None),
         ({"calls": 0.01, "reward": 0.05}, "almost no episode calls a tool"),
-        ({"calls": 0.01, "reward": 0.15, "calls_wanted": 0.9, "groups_without_signal": 1.0}, "almost no episode calls a tool"),
+        (
+            {"calls": 0.01, "reward": 0.15, "calls_wanted": 0.9, "groups_without_signal": 1.0},
+            "almost no episode calls a tool",
+        ),
         ({"calls": 0.01, "reward": 0.9, "calls_wanted": 0.0}, None),
-        ({"calls": 0.0, "calls_wanted": 1.0, "outcome/malformed": 0.6}, "60% of the turns cannot be read"),
+        (
+            {"calls": 0.0, "calls_wanted": 1.0, "outcome/malformed": 0.6},
+            "60% of the turns cannot be read",
+        ),
         ({"ending/truncated": 0.4}, "raise training.rl.max_completion_length"),
         ({"groups_without_signal": 0.95}, "nearly all groups earn the same"),
         ({"right_calls": 0.4}, "right tools, wrong arguments"),
@@ -50,7 +62,9 @@ def test_each_sign_has_its_remedy(change: dict[str, float], said: str | None) ->
         (0.3, 0.3, LONG - 1, False),
     ],
 )
-def test_a_low_reward_that_does_not_rise_is_named(first: float, last: float, steps: int, still: bool) -> None:
+def test_a_low_reward_that_does_not_rise_is_named(
+    first: float, last: float, steps: int, still: bool
+) -> None:
     trend = Trend()
     for step in range(steps):
         trend.note({"reward": first if step < LONG // 2 else last})
@@ -63,11 +77,15 @@ def test_episodes_of_turns_that_cannot_be_read_are_named_also_where_the_error_go
     adding = task("sum", "2+3?", [ADD], {"calls": [{"name": "add", "arguments": {"a": 2}}]})
     broken = '[TOOL_CALL]{"name": "add", "parameters": {"a"'
     policy = scripted_policy(lambda _: broken)
-    rules = Rules(max_turns=2, then={Outcome.MALFORMED: Then(EpisodeSection().malformed)})
-    played = play(policy, [adding] * 3, Registry([ADD]), rules)
-    assert {one.ending for one in played} == {Ending.TOO_MANY_TURNS}
-    metrics = rollout_metrics([Played(adding, tuple(played), (Paid(0.0, {}),) * 3)])
-    assert {name: value for name, value in metrics.items() if name.startswith("outcome/")} == {"outcome/malformed": 1.0}
+    rules = EpisodeRules(
+        max_turns=2, then={TurnOutcome.MALFORMED: OnFault(EpisodeSection().malformed)}
+    )
+    played = run_episodes(policy, [adding] * 3, Registry([ADD]), rules)
+    assert {one.ending for one in played} == {EpisodeStatus.TOO_MANY_TURNS}
+    metrics = rollout_metrics([RolloutGroup(adding, tuple(played), (RewardResult(0.0, {}),) * 3)])
+    assert {name: value for name, value in metrics.items() if name.startswith("outcome/")} == {
+        "outcome/malformed": 1.0
+    }
     assert "100% of the turns cannot be read" in str(Trend().advice(metrics))
 
 
@@ -76,8 +94,8 @@ def test_the_shares_of_right_tools_and_right_calls_do_not_depend_on_the_reward()
     task = Task("t", (Message("user", "add 1"),), (tool,), Expect((ExpectedCall("add", {"a": 1}),)))
 
     def episode(*calls: ToolCall) -> Episode:
-        turn = Turn(Message("assistant", None, None, calls), "", Problem.NONE, [], [])
-        return Episode("t", (turn,), ((),), Ending.CALLED)
+        turn = Turn(Message("assistant", None, None, calls), "", ParseProblem.NONE, [], [])
+        return Episode("t", (turn,), ((),), EpisodeStatus.CALLED)
 
     episodes = (
         episode(ToolCall("add", {"a": 1})),
@@ -85,16 +103,28 @@ def test_the_shares_of_right_tools_and_right_calls_do_not_depend_on_the_reward()
         episode(ToolCall("sub", {"a": 1})),
         episode(),
     )
-    paid = (Paid(0.0, {}),) * 4
-    assert call_scores([Played(task, episodes, paid)]) == {"right_tools": 0.5, "right_calls": 0.25, "calls_wanted": 1.0}
+    paid = (RewardResult(0.0, {}),) * 4
+    assert call_scores([RolloutGroup(task, episodes, paid)]) == {
+        "right_tools": 0.5,
+        "right_calls": 0.25,
+        "calls_wanted": 1.0,
+    }
     finish = Tool("finish", "", {"type": "object", "properties": {"answer": {"type": "string"}}})
-    done = Turn(Message("assistant", None, None, (ToolCall("finish", {"answer": "2"}),)), "", Problem.NONE, [], [])
-    ended = Episode("t", (*episodes[0].turns, done), ((), ()), Ending.ANSWERED, said_by_call="2")
+    done = Turn(
+        Message("assistant", None, None, (ToolCall("finish", {"answer": "2"}),)),
+        "",
+        ParseProblem.NONE,
+        [],
+        [],
+    )
+    ended = Episode(
+        "t", (*episodes[0].turns, done), ((), ()), EpisodeStatus.ANSWERED, said_by_call="2"
+    )
     with_finish = Task("t", task.messages, (tool, finish), task.expect)
-    assert call_scores([Played(with_finish, (ended,), paid[:1])]) == {
+    assert call_scores([RolloutGroup(with_finish, (ended,), paid[:1])]) == {
         "right_tools": 1.0,
         "right_calls": 1.0,
         "calls_wanted": 1.0,
     }
     open_task = Task("u", task.messages, (tool,), Expect(answer="2"))
-    assert call_scores([Played(open_task, episodes, paid)]) == {}
+    assert call_scores([RolloutGroup(open_task, episodes, paid)]) == {}

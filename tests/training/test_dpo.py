@@ -15,33 +15,33 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from toolhone.training.dpo import (
-    REFERENCE,
-    Tally,
-    advice,
-    check_plan,
-    dpo,
-    loss_of,
-    next_pairs,
-    pair_scores,
-    paired,
-    references,
-    weighed,
-)
-from toolhone.training.sft import Ending, Hooks, Validation, optimizer_at
 from toolhone.api import open_method, train
 from toolhone.backends.base import Done, Metrics, Optimizer, Sampler
 from toolhone.backends.toy import ToySampler, ToyTrainer, open_toy
 from toolhone.config.experiment import load_experiment, make_experiment
-from toolhone.data.negatives import corrupted
-from toolhone.sources.files import read_preferences, write_jsonl
-from toolhone.data.preferences import decisions_of
+from toolhone.config.sections import Experiment
+from toolhone.data.negatives import corrupt
+from toolhone.data.preferences import assistant_turns
 from toolhone.data.templates import Templates
 from toolhone.errors import ConfigError, RunError
-from toolhone.runs.progress import Silent
 from toolhone.rows import Array, Row
+from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import BEST, FINAL, Run
-from toolhone.config.sections import Experiment
+from toolhone.sources.files import read_preferences, write_jsonl
+from toolhone.training.dpo import (
+    REFERENCE,
+    PairAccumulator,
+    advice,
+    check_plan,
+    dpo,
+    group_pairs,
+    loss_of,
+    next_pairs,
+    pair_scores,
+    with_pair_references,
+    with_pair_weights,
+)
+from toolhone.training.sft import Hooks, TrainStatus, Validation, optimizer_at
 
 
 def pair(number: int) -> list[Row]:
@@ -56,12 +56,21 @@ ROWS = [row for number in range(10) for row in pair(number)]
 
 
 def plan(dpo: dict[str, Any] | None = None, beta: float = 0.5, **training: Any) -> Experiment:
-    numbers = {"steps": 12, "batch_size": 4, "learning_rate": 0.1, "log_every": 3, "validate_every": 0, "save_every": 5}
+    numbers = {
+        "steps": 12,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "log_every": 3,
+        "validate_every": 0,
+        "save_every": 5,
+    }
     rl = {"beta": beta, "dpo": dpo or {}}
-    return make_experiment({"training": {"method": "dpo", **numbers, "rl": rl, **training}}, "the test")
+    return make_experiment(
+        {"training": {"method": "dpo", **numbers, "rl": rl, **training}}, "the test"
+    )
 
 
-class Lines(Silent):
+class Lines(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -83,7 +92,9 @@ def hooks(trainer: ToyTrainer, scores: Sequence[Metrics] = (), at_save: Any = No
     return Hooks(validate, save, Lines())
 
 
-def trained(folder: Path, experiment: Experiment, **options: Any) -> tuple[ToyTrainer, Run, Ending]:
+def trained(
+    folder: Path, experiment: Experiment, **options: Any
+) -> tuple[ToyTrainer, Run, TrainStatus]:
     trainer, run = open_toy(16, seed=1), Run.create(folder, experiment)
     return trainer, run, dpo(trainer, ROWS, ROWS[:6], run, hooks(trainer, **options))
 
@@ -101,10 +112,12 @@ def same_bits(one: ToyTrainer, two: ToyTrainer) -> bool:
     return all(np.array_equal(left, right) for left, right in pairs)
 
 
-def test_the_loss_begins_at_log_two_and_falls_as_chosen_replies_gain_on_rejected_ones(tmp_path: Path) -> None:
+def test_the_loss_begins_at_log_two_and_falls_as_chosen_replies_gain_on_rejected_ones(
+    tmp_path: Path,
+) -> None:
     trainer, run, ending = trained(tmp_path / "run", plan(steps=60, log_every=1))
     losses = logged(run, "loss")
-    assert ending is Ending.FINISHED
+    assert ending is TrainStatus.FINISHED
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     assert logged(run, "margin")[0] == pytest.approx(0, abs=1e-6)
     assert losses[-1] < 0.3
@@ -120,8 +133,10 @@ def test_what_is_logged_is_what_the_policy_and_its_reference_say(tmp_path: Path)
     _, run, _ = trained(tmp_path / "run", experiment)
     trainer = open_toy(16, seed=1)
     start = trainer.snapshot()
-    known = references(trainer, ROWS, Run.create(tmp_path / "other", experiment), fresh=True)
-    first = weighed(next_pairs(paired(known), experiment.training, 0, 0))
+    known = with_pair_references(
+        trainer, ROWS, Run.create(tmp_path / "other", experiment), fresh=True
+    )
+    first = with_pair_weights(next_pairs(group_pairs(known), experiment.training, 0, 0))
     trainer.forward_backward(first, loss_of(experiment.training)).result()
     trainer.optim_step(optimizer_at(experiment.training, 0, 2)).result()
     now, then = sums(trainer.snapshot()), sums(start)
@@ -131,7 +146,9 @@ def test_what_is_logged_is_what_the_policy_and_its_reference_say(tmp_path: Path)
     assert logged(run, "margin")[1] == pytest.approx((chosen - rejected).mean(), rel=1e-4)
     assert logged(run, "chosen_logp")[1] == pytest.approx(now[0::2].mean(), rel=1e-5)
     assert logged(run, "rejected_logp")[1] == pytest.approx(now[1::2].mean(), rel=1e-5)
-    assert logged(run, "loss")[1] == pytest.approx(np.log1p(np.exp(-(chosen - rejected))).mean(), rel=1e-4)
+    assert logged(run, "loss")[1] == pytest.approx(
+        np.log1p(np.exp(-(chosen - rejected))).mean(), rel=1e-4
+    )
     assert logged(run, "accuracy")[1] == (chosen > rejected).mean()
     assert logged(run, "kl_reference")[0] == pytest.approx(0, abs=1e-6)
     assert logged(run, "kl_reference")[1] > 0
@@ -163,17 +180,22 @@ def test_a_resumed_run_ends_with_the_same_bits_and_the_same_log(tmp_path: Path) 
         os.kill(os.getpid(), signal.SIGINT)
 
     _, run, ending = trained(tmp_path / "cut", plan(), at_save=interrupt)
-    assert ending is Ending.INTERRUPTED
+    assert ending is TrainStatus.INTERRUPTED
     assert run.latest() == run.folder / "checkpoints" / "checkpoint_step_5"
     trainer = open_toy(16, seed=1)
-    assert dpo(trainer, ROWS, ROWS[:6], run, hooks(trainer), resume_from=run.latest()) is Ending.FINISHED
+    assert (
+        dpo(trainer, ROWS, ROWS[:6], run, hooks(trainer), resume_from=run.latest())
+        is TrainStatus.FINISHED
+    )
     assert same_bits(whole, trainer)
     assert logged(run, "step") == logged(whole_run, "step")
     for name in ("loss", "margin", "chosen_logp"):
         assert logged(run, name)[2:] == logged(whole_run, name)[2:]
 
 
-def test_a_run_whose_reference_or_pairs_are_not_what_they_were_is_not_resumed(tmp_path: Path) -> None:
+def test_a_run_whose_reference_or_pairs_are_not_what_they_were_is_not_resumed(
+    tmp_path: Path,
+) -> None:
     trainer, run, _ = trained(tmp_path / "run", plan())
     latest = run.latest()
     with pytest.raises(RunError, match=r"reference.npz: the pairs are not what they were"):
@@ -196,17 +218,20 @@ def test_a_step_of_accumulated_batches_equals_one_large_batch(tmp_path: Path) ->
 
 
 def test_each_pair_weighs_the_same_whatever_its_lengths() -> None:
-    rows = weighed(ROWS[:6])
+    rows = with_pair_weights(ROWS[:6])
     assert [float(row.arrays["weights"].sum()) for row in rows] == pytest.approx([1 / 3] * 6)
     assert [float(row.arrays["share"].sum()) for row in rows] == pytest.approx([1.0] * 6)
 
 
 def test_every_pair_occurs_once_in_an_epoch_and_the_order_depends_on_seed_and_epoch() -> None:
-    training, pairs = plan(batch_size=5).training, paired(ROWS)
-    epochs = [[row for step in (2 * epoch, 2 * epoch + 1) for row in next_pairs(pairs, training, 7, step)] for epoch in range(2)]
+    training, pairs = plan(batch_size=5).training, group_pairs(ROWS)
+    epochs = [
+        [row for step in (2 * epoch, 2 * epoch + 1) for row in next_pairs(pairs, training, 7, step)]
+        for epoch in range(2)
+    ]
     for rows in epochs:
         assert sorted(map(id, rows)) == sorted(map(id, ROWS))
-        assert all(a.group == b.group for a, b in paired(rows))
+        assert all(a.group == b.group for a, b in group_pairs(rows))
     order = [[row.group for row in rows] for rows in epochs]
     assert order[0] != order[1]
     assert [row.group for row in next_pairs(pairs, training, 8, 0)] != order[0][:10]
@@ -215,28 +240,39 @@ def test_every_pair_occurs_once_in_an_epoch_and_the_order_depends_on_seed_and_ep
 
 def test_rows_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(AssertionError, match="come in twos"):
-        paired(ROWS[:3])
+        group_pairs(ROWS[:3])
     with pytest.raises(AssertionError, match="stand together and share a group"):
-        paired([ROWS[0], ROWS[2]])
+        group_pairs([ROWS[0], ROWS[2]])
 
 
 def test_ipo_aims_at_a_margin_and_stops_there(tmp_path: Path) -> None:
-    _, run, _ = trained(tmp_path / "ipo", plan({"loss_type": "ipo"}, beta=1.0, steps=250, log_every=50, batch_size=10))
+    _, run, _ = trained(
+        tmp_path / "ipo",
+        plan({"loss_type": "ipo"}, beta=1.0, steps=250, log_every=50, batch_size=10),
+    )
     assert logged(run, "loss")[-1] < 1e-3
     assert logged(run, "margin")[-1] == pytest.approx(0.5, abs=0.05)
 
 
-def test_label_smoothing_keeps_the_margin_small_and_means_make_it_independent_of_length(tmp_path: Path) -> None:
+def test_label_smoothing_keeps_the_margin_small_and_means_make_it_independent_of_length(
+    tmp_path: Path,
+) -> None:
     sharp, smooth, means = (
         trained(tmp_path / name, plan(variant, steps=80, batch_size=10))[1]
-        for name, variant in (("sharp", {}), ("smooth", {"label_smoothing": 0.3}), ("means", {"length_normalised": True}))
+        for name, variant in (
+            ("sharp", {}),
+            ("smooth", {"label_smoothing": 0.3}),
+            ("means", {"length_normalised": True}),
+        )
     )
     assert logged(smooth, "margin")[-1] < 0.5 * logged(sharp, "margin")[-1]
     assert logged(smooth, "margin")[-1] == pytest.approx(math.log(0.7 / 0.3), abs=0.3)
     assert 0 < logged(means, "margin")[-1] < logged(sharp, "margin")[-1]
 
 
-def test_the_weight_of_the_chosen_side_makes_it_likelier_than_the_margin_alone_would(tmp_path: Path) -> None:
+def test_the_weight_of_the_chosen_side_makes_it_likelier_than_the_margin_alone_would(
+    tmp_path: Path,
+) -> None:
     plain, kept = (
         trained(tmp_path / name, plan({"rpo_alpha": alpha}, steps=80, batch_size=10))[1]
         for name, alpha in (("plain", 0.0), ("kept", 1.0))
@@ -247,7 +283,9 @@ def test_the_weight_of_the_chosen_side_makes_it_likelier_than_the_margin_alone_w
 
 def test_validation_ranks_held_out_pairs_and_decides_on_the_best_checkpoint(tmp_path: Path) -> None:
     _, run, _ = trained(tmp_path / "run", plan(steps=20, validate_every=10))
-    accuracy, margin, nll = (logged(run, name, "validation") for name in ("pair_accuracy", "pair_margin", "chosen_nll"))
+    accuracy, margin, nll = (
+        logged(run, name, "validation") for name in ("pair_accuracy", "pair_margin", "chosen_nll")
+    )
     assert len(accuracy) == 2
     assert accuracy[-1] == 1
     assert margin[-1] > margin[0] > 0
@@ -259,10 +297,16 @@ def test_validation_ranks_held_out_pairs_and_decides_on_the_best_checkpoint(tmp_
 
 
 @pytest.mark.parametrize("variant", [{}, {"length_normalised": True}, {"loss_type": "ipo"}])
-def test_scores_of_pairs_agree_with_the_metrics_of_the_loss(variant: dict[str, Any], tmp_path: Path) -> None:
+def test_scores_of_pairs_agree_with_the_metrics_of_the_loss(
+    variant: dict[str, Any], tmp_path: Path
+) -> None:
     experiment = plan(variant)
     trainer, loss = open_toy(16, seed=1), loss_of(experiment.training)
-    rows = weighed(references(open_toy(16, seed=5), ROWS, Run.create(tmp_path / "run", experiment), fresh=True))
+    rows = with_pair_weights(
+        with_pair_references(
+            open_toy(16, seed=5), ROWS, Run.create(tmp_path / "run", experiment), fresh=True
+        )
+    )
     metrics = trainer.forward_backward(rows, loss).result()
     scores = pair_scores(trainer.snapshot(), rows, loss)
     assert scores["pair_accuracy"] == pytest.approx(metrics["accuracy"] / metrics["pairs"])
@@ -274,7 +318,10 @@ def test_what_has_no_meaning_for_dpo_is_refused_before_anything_is_computed() ->
     trainer = open_toy(16)
     for wrong, sentence in (
         (plan(loss_on="all"), "training.loss_on is 'all'"),
-        (plan({"loss_type": "ipo", "label_smoothing": 0.1}), "label_smoothing has no meaning for the loss of IPO"),
+        (
+            plan({"loss_type": "ipo", "label_smoothing": 0.1}),
+            "label_smoothing has no meaning for the loss of IPO",
+        ),
     ):
         with pytest.raises(ConfigError, match=sentence):
             check_plan(wrong.training, trainer)
@@ -296,9 +343,12 @@ def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_pat
 
 
 def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: Path) -> None:
-    for last, ending, names in ((3, Ending.INTERRUPTED, ["checkpoint_step_3"]), (12, Ending.FINISHED_ON_REQUEST, [FINAL])):
+    for last, ending, names in (
+        (3, TrainStatus.INTERRUPTED, ["checkpoint_step_3"]),
+        (12, TrainStatus.FINISHED_ON_REQUEST, [FINAL]),
+    ):
 
-        class Presses(Silent):
+        class Presses(SilentProgress):
             def __init__(self, at: int) -> None:
                 self.left = at
 
@@ -307,9 +357,14 @@ def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: P
                 if self.left == 0:
                     os.kill(os.getpid(), signal.SIGINT)
 
-        trainer, run = open_toy(16, seed=1), Run.create(tmp_path / f"run{last}", plan(save_every=0, log_every=0))
+        trainer, run = (
+            open_toy(16, seed=1),
+            Run.create(tmp_path / f"run{last}", plan(save_every=0, log_every=0)),
+        )
         surroundings = hooks(trainer)
-        ended = dpo(trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses(last)))
+        ended = dpo(
+            trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses(last))
+        )
         assert (ended, run.checkpoints()) == (ending, names)
 
 
@@ -317,13 +372,19 @@ def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: P
     ("means", "done", "word"),
     [
         ({"chosen_reward": -1.5, "accuracy": 0.9, "loss": 0.3}, 0.5, "less likely"),
-        ({"chosen_reward": 0.5, "accuracy": 1.0, "loss": 0.001}, 0.5, "told apart: what is learned"),
+        (
+            {"chosen_reward": 0.5, "accuracy": 1.0, "loss": 0.001},
+            0.5,
+            "told apart: what is learned",
+        ),
         ({"chosen_reward": 0.0, "accuracy": 0.5, "loss": 0.69}, 0.9, "hardly told apart"),
         ({"chosen_reward": 0.0, "accuracy": 0.5, "loss": 0.69}, 0.1, None),
         ({"chosen_reward": 0.3, "accuracy": 0.85, "loss": 0.4}, 0.9, None),
     ],
 )
-def test_training_says_what_its_numbers_suggest(means: Metrics, done: float, word: str | None) -> None:
+def test_training_says_what_its_numbers_suggest(
+    means: Metrics, done: float, word: str | None
+) -> None:
     sentence = advice(means, done)
     assert (sentence is None) if word is None else (sentence is not None and word in sentence)
 
@@ -336,7 +397,7 @@ def test_a_report_says_loss_margin_and_accuracy(tmp_path: Path) -> None:
     assert first.startswith("Iteration 3/12 | Loss 0.")
     assert "| Margin " in first
     assert "| Accuracy " in first
-    assert Tally().means()["loss"] == 0
+    assert PairAccumulator().means()["loss"] == 0
 
 
 SMALL = (
@@ -347,18 +408,32 @@ SMALL = (
         "training.gradient_accumulation_steps=1",
         "training.lora=null",
     ),
-    *("training.validation_samples=2", "training.log_every=1", "training.validate_every=2", "training.save_every=1"),
-    *("evaluation.max_new_tokens=4", "evaluation.at_end=false", "training.rl.group_size=2", "training.rl.max_completion_length=6"),
+    *(
+        "training.validation_samples=2",
+        "training.log_every=1",
+        "training.validate_every=2",
+        "training.save_every=1",
+    ),
+    *(
+        "evaluation.max_new_tokens=4",
+        "evaluation.at_end=false",
+        "training.rl.group_size=2",
+        "training.rl.max_completion_length=6",
+    ),
 )
 
 
 def small(*overrides: str) -> Experiment:
-    return load_experiment(None, ["training.method=dpo", *SMALL, "data.samples=6", *overrides], tell=lambda _: None)
+    return load_experiment(
+        None, ["training.method=dpo", *SMALL, "data.samples=6", *overrides], tell=lambda _: None
+    )
 
 
-def test_pico_learns_from_mistakes_put_into_gold_and_the_run_folder_has_the_pairs(tmp_path: Path) -> None:
+def test_pico_learns_from_mistakes_put_into_gold_and_the_run_folder_has_the_pairs(
+    tmp_path: Path,
+) -> None:
     run, ending = train(small("training.learning_rate=0.001"), tmp_path / "run")
-    assert ending is Ending.FINISHED
+    assert ending is TrainStatus.FINISHED
     assert logged(run, "loss")[0] == pytest.approx(math.log(2), abs=1e-4)
     account = json.loads((run.folder / "pairs.json").read_text())
     assert account["train"]["pairs"] == sum(account["train"]["kinds"].values()) > 0
@@ -370,59 +445,84 @@ def test_pico_learns_from_mistakes_put_into_gold_and_the_run_folder_has_the_pair
 def test_it_starts_from_a_run_of_full_training_which_is_the_reference(tmp_path: Path) -> None:
     first, _ = train(small("training.learning_rate=0.01"), tmp_path / "first")
     second, _ = train(
-        small("training.steps=1", f"model.adapter={first.folder}", "training.learning_rate=1e-9"), tmp_path / "second"
+        small("training.steps=1", f"model.adapter={first.folder}", "training.learning_rate=1e-9"),
+        tmp_path / "second",
     )
-    weights = [(run.folder / "checkpoints" / FINAL / "model.safetensors") for run in (first, second)]
+    weights = [
+        (run.folder / "checkpoints" / FINAL / "model.safetensors") for run in (first, second)
+    ]
     one, two = (load_file(path) for path in weights)
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-7
     assert logged(second, "loss")[0] == pytest.approx(math.log(2), abs=1e-4)
     lora, _ = train(small("training.lora={}", "training.steps=1"), tmp_path / "lora")
-    with pytest.raises(ConfigError, match=r"is a LoRA folder, which brings its own settings, but training.lora is null"):
+    with pytest.raises(
+        ConfigError,
+        match=r"is a LoRA folder, which brings its own settings, but training.lora is null",
+    ):
         train(small(f"model.adapter={lora.folder}"), tmp_path / "third")
 
 
 def test_pairs_of_a_file_train_pico(tmp_path: Path) -> None:
-    from toolhone.models.pico import pico_folder
     from toolhone.dialects.choose import open_dialect
+    from toolhone.models.pico import pico_folder
     from toolhone.tokenizer import TextTokenizer
 
     dialect = open_dialect(TextTokenizer.load(str(pico_folder(0))))
-    pairs = corrupted(decisions_of(Templates(0).conversations(12)), dialect).pairs
+    pairs = corrupt(assistant_turns(Templates(0).conversations(12)), dialect).pairs
     write_jsonl(tmp_path / "pairs.jsonl", [pair.preference.to_dict() for pair in pairs])
     run, ending = train(small(f"data.path={tmp_path / 'pairs.jsonl'}"), tmp_path / "run")
-    assert ending is Ending.FINISHED
+    assert ending is TrainStatus.FINISHED
     account = json.loads((run.folder / "pairs.json").read_text())
     assert account["train"]["pairs"] + account["held_out"]["pairs"] == len(pairs)
 
 
-@pytest.mark.parametrize(("kind", "maker"), [("own_samples", "against_samples"), ("own_ranked", "among_samples")])
+@pytest.mark.parametrize(
+    ("kind", "maker"), [("own_samples", "against_samples"), ("own_ranked", "among_samples")]
+)
 def test_own_samples_are_drawn_once_and_a_resumed_run_ends_with_the_same_bits(
     kind: str, maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolhone.training.preference_pairs.is_right", lambda turn, task: turn.tokens[0] % 2 == 0)  # noqa: ARG005
-    experiment = small(f"data.preferences={kind}", "training.rl.temperature=9", "training.learning_rate=0.001", "data.samples=20")
+    monkeypatch.setattr(
+        "toolhone.training.preference_pairs.is_right",
+        lambda turn, task: turn.tokens[0] % 2 == 0,  # noqa: ARG005
+    )
+    experiment = small(
+        f"data.preferences={kind}",
+        "training.rl.temperature=9",
+        "training.learning_rate=0.001",
+        "data.samples=20",
+    )
     whole, _ = train(experiment, tmp_path / "whole")
     account = json.loads((whole.folder / "pairs.json").read_text())["train"]
-    assert account["pairs"] + account["unwritable"] + sum(account["without_pair"].values()) == account["decisions"] >= 20
+    assert (
+        account["pairs"] + account["unwritable"] + sum(account["without_pair"].values())
+        == account["decisions"]
+        >= 20
+    )
     assert account["pairs"] > 5
 
-    class Presses(Silent):
+    class Presses(SilentProgress):
         def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002
             if note.startswith("loss"):
                 os.kill(os.getpid(), signal.SIGINT)
 
     run, ending = train(experiment, tmp_path / "cut", progress=Presses())
-    assert ending is Ending.INTERRUPTED
+    assert ending is TrainStatus.INTERRUPTED
     monkeypatch.setattr(f"toolhone.training.preference_pairs.{maker}", None)
     run, ending = train(experiment, tmp_path / "cut", resume=True)
-    assert ending is Ending.FINISHED
-    weights = [(folder / "checkpoints" / FINAL / "model.safetensors").read_bytes() for folder in (whole.folder, run.folder)]
+    assert ending is TrainStatus.FINISHED
+    weights = [
+        (folder / "checkpoints" / FINAL / "model.safetensors").read_bytes()
+        for folder in (whole.folder, run.folder)
+    ]
     assert weights[0] == weights[1]
 
 
 def test_the_preset_trains_on_pico(tmp_path: Path) -> None:
     few = [name for name in SMALL if not name.startswith("model")]
-    experiment = load_experiment(Path("dpo"), ["model.name=pico", *few, "data.max_samples=24"], tell=lambda _: None)
+    experiment = load_experiment(
+        Path("dpo"), ["model.name=pico", *few, "data.max_samples=24"], tell=lambda _: None
+    )
     assert open_method(experiment) is not None
     run, ending = train(experiment, tmp_path / "run")
-    assert (ending, logged(run, "step")) == (Ending.FINISHED, [1, 2])
+    assert (ending, logged(run, "step")) == (TrainStatus.FINISHED, [1, 2])

@@ -11,23 +11,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.one_token import Breaking, OneToken, first_token, logged, plan, stage_of, timeless, toy, weights, without_end
-from toolhone.training.grpo import grpo
-from toolhone.training.sft import Ending
+from support.one_token import (
+    Breaking,
+    OneToken,
+    first_token,
+    logged,
+    plan,
+    stage_of,
+    timeless,
+    toy,
+    weights,
+    without_end,
+)
 from toolhone.backends.base import Done, Metrics, Optimizer
 from toolhone.backends.toy import ToyTrainer
-from toolhone.episodes.episode import Ending as EpisodeEnding
-from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.user_rewards import Paid
-from toolhone.runs.run import FINAL, Run
 from toolhone.config.sections import Experiment
+from toolhone.episodes.episode import EpisodeStatus
+from toolhone.errors import ConfigError, RunError
+from toolhone.rewards.user_rewards import RewardResult
+from toolhone.runs.run import FINAL, Run
+from toolhone.training.grpo import grpo
+from toolhone.training.sft import TrainStatus
 
 
 class Watching(ToyTrainer):
     """A toy that notes, for each row it learns from, the task's id, the first sampled token and the row's advantages."""
 
     def forward_backward(self, rows: Any, loss: Any) -> Any:
-        self.seen = [*getattr(self, "seen", []), *((int(r.tokens[1]), int(r.tokens[2]), r.arrays["advantages"]) for r in rows)]
+        self.seen = [
+            *getattr(self, "seen", []),
+            *((int(r.tokens[1]), int(r.tokens[2]), r.arrays["advantages"]) for r in rows),
+        ]
         return super().forward_backward(rows, loss)
 
 
@@ -36,37 +50,56 @@ def grpo_plan(rl: dict[str, Any] | None = None, **training: Any) -> Experiment:
 
 
 def train(
-    folder: Path, experiment: Experiment, trainer: ToyTrainer | None = None, policy: type[OneToken] = OneToken, **options: Any
-) -> tuple[ToyTrainer, Run, Ending]:
+    folder: Path,
+    experiment: Experiment,
+    trainer: ToyTrainer | None = None,
+    policy: type[OneToken] = OneToken,
+    **options: Any,
+) -> tuple[ToyTrainer, Run, TrainStatus]:
     trainer, run = trainer or toy(), Run.create(folder, experiment)
-    stage = replace(stage_of(trainer, experiment, **options), policy=lambda sampler, seed: policy(sampler, seed))  # type: ignore[arg-type, return-value]
+    stage = replace(
+        stage_of(trainer, experiment, **options), policy=lambda sampler, seed: policy(sampler, seed)
+    )  # type: ignore[arg-type, return-value]
     return trainer, run, grpo(trainer, stage, run)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "gspo", "cispo"])
-def test_a_policy_learns_to_look_first_and_then_to_answer_what_the_task_wants(tmp_path: Path, loss: str) -> None:
+def test_a_policy_learns_to_look_first_and_then_to_answer_what_the_task_wants(
+    tmp_path: Path, loss: str
+) -> None:
     rl = {"loss": loss, "group_size": 8, "max_completion_length": 2}
     _, run, ending = train(tmp_path / "run", grpo_plan(rl, steps=40))
     rewards = logged(run, "reward")
-    assert ending is Ending.FINISHED
+    assert ending is TrainStatus.FINISHED
     assert np.mean(rewards[:3]) < 0.2
     assert np.mean(rewards[-5:]) > 0.7
 
 
-def test_an_advantage_is_the_reward_less_its_group_s_mean_over_its_deviation_at_sampled_tokens_alone(tmp_path: Path) -> None:
+def test_an_advantage_is_the_reward_less_its_group_s_mean_over_its_deviation_at_sampled_tokens_alone(
+    tmp_path: Path,
+) -> None:
     trainer = Watching(toy()._policy)
-    train(tmp_path / "run", grpo_plan({"group_size": 6}, steps=1, batch_size=2), trainer, score=first_token)
+    train(
+        tmp_path / "run",
+        grpo_plan({"group_size": 6}, steps=1, batch_size=2),
+        trainer,
+        score=first_token,
+    )
     for task in (14, 15):
         own = [(first, advantages) for kind, first, advantages in trainer.seen if kind == task]
         firsts = np.array([first for first, _ in own], float)
         assert len(own) == 6
-        for wanted, (_, advantages) in zip((firsts - firsts.mean()) / (firsts.std(ddof=1) + 1e-4), own, strict=True):
+        for wanted, (_, advantages) in zip(
+            (firsts - firsts.mean()) / (firsts.std(ddof=1) + 1e-4), own, strict=True
+        ):
             assert advantages[2] == pytest.approx(wanted, rel=1e-5)
             assert not advantages[[0, 1, *range(3, len(advantages), 2)]].any()
 
 
 def test_where_all_episodes_earn_the_same_nothing_is_learned(tmp_path: Path) -> None:
-    trainer, run, _ = train(tmp_path / "run", grpo_plan(steps=3), score=lambda *_: Paid(1.0, {}))
+    trainer, run, _ = train(
+        tmp_path / "run", grpo_plan(steps=3), score=lambda *_: RewardResult(1.0, {})
+    )
     assert logged(run, "updates") == [0, 0, 0]
     assert logged(run, "groups_without_signal") == [1, 1, 1]
     assert np.array_equal(weights(trainer), weights(toy()))
@@ -76,17 +109,21 @@ def test_an_episode_that_the_program_broke_off_is_in_no_group_and_counted(tmp_pa
     trainer = Watching(toy()._policy)
     experiment = grpo_plan({"group_size": 8}, steps=1, batch_size=2)
     _, run, _ = train(tmp_path / "run", experiment, trainer, policy=Breaking, score=first_token)
-    (share,) = logged(run, f"ending/{EpisodeEnding.FAILED.value}")
+    (share,) = logged(run, f"ending/{EpisodeStatus.FAILED.value}")
     assert share > 0
     assert logged(run, "left_out") == [16 * share]
     assert len(trainer.seen) == 16 - 16 * share
     assert all(first >= 4 for _, first, _ in trainer.seen)
     for task in (14, 15):
-        assert sum(float(advantages.sum()) for kind, _, advantages in trainer.seen if kind == task) == pytest.approx(0, abs=1e-5)
+        assert sum(
+            float(advantages.sum()) for kind, _, advantages in trainer.seen if kind == task
+        ) == pytest.approx(0, abs=1e-5)
 
 
 def test_a_group_of_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"compares the episodes of a task, and training\.rl\.group_size is 1"):
+    with pytest.raises(
+        ConfigError, match=r"compares the episodes of a task, and training\.rl\.group_size is 1"
+    ):
         train(tmp_path / "run", grpo_plan({"group_size": 1}))
 
 
@@ -95,7 +132,9 @@ def test_many_steps_whose_gradient_is_not_finite_stop_the_run(tmp_path: Path) ->
         def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:  # noqa: ARG002
             return Done({"grad_norm": 0.0, "skipped": 1.0})
 
-    with pytest.raises(RunError, match="20 steps in a row had a loss or gradient that is not finite"):
+    with pytest.raises(
+        RunError, match="20 steps in a row had a loss or gradient that is not finite"
+    ):
         train(tmp_path / "run", grpo_plan({"group_size": 8}, steps=60), Overflowing(toy()._policy))
 
 
@@ -109,7 +148,10 @@ def test_a_penalty_keeps_the_policy_near_its_reference(tmp_path: Path) -> None:
 def test_a_group_without_signal_still_holds_the_policy_at_its_reference(tmp_path: Path) -> None:
     def left(beta: float) -> list[float]:
         trainer, experiment = toy(), grpo_plan({"beta": beta}, steps=10)
-        stage = replace(stage_of(trainer, experiment, score=lambda *_: Paid(1.0, {})), reference=toy(5).snapshot())
+        stage = replace(
+            stage_of(trainer, experiment, score=lambda *_: RewardResult(1.0, {})),
+            reference=toy(5).snapshot(),
+        )
         run = Run.create(tmp_path / str(beta), experiment)
         grpo(trainer, replace(stage, policy=lambda sampler, seed: OneToken(sampler, seed)), run)
         return logged(run, "kl_reference")
@@ -124,13 +166,18 @@ MANY = {"inner_epochs": 2, "mini_batch_size": 1, "beta": 0.05}
 def resumed(run: Run, experiment: Experiment) -> ToyTrainer:
     """Go on from the latest checkpoint in a new process's place: a fresh trainer, and the reference of the beginning."""
     trainer = toy(seed=9)
-    stage = replace(stage_of(trainer, experiment), reference=toy().snapshot() if experiment.training.rl.beta else None)
-    assert grpo(trainer, stage, run, run.latest()) is Ending.FINISHED
+    stage = replace(
+        stage_of(trainer, experiment),
+        reference=toy().snapshot() if experiment.training.rl.beta else None,
+    )
+    assert grpo(trainer, stage, run, run.latest()) is TrainStatus.FINISHED
     return trainer
 
 
 @pytest.mark.parametrize("rl", [{}, MANY, {"sampler_refresh_every": 4}], ids=str)
-def test_a_resumed_run_gives_the_same_weights_and_the_same_log_bit_for_bit(tmp_path: Path, rl: dict[str, Any]) -> None:
+def test_a_resumed_run_gives_the_same_weights_and_the_same_log_bit_for_bit(
+    tmp_path: Path, rl: dict[str, Any]
+) -> None:
     experiment = grpo_plan(rl, steps=12, save_every=5)
     straight, whole, _ = train(tmp_path / "a", experiment)
     _, run, _ = train(tmp_path / "b", experiment)
@@ -142,13 +189,20 @@ def test_a_resumed_run_gives_the_same_weights_and_the_same_log_bit_for_bit(tmp_p
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     experiment = grpo_plan(MANY, steps=6, save_every=2)
     saves = iter([lambda: os.kill(os.getpid(), signal.SIGINT)])
-    _, run, ending = train(tmp_path / "run", experiment, at_save=lambda: next(saves, lambda: None)())
-    assert ending is Ending.INTERRUPTED
+    _, run, ending = train(
+        tmp_path / "run", experiment, at_save=lambda: next(saves, lambda: None)()
+    )
+    assert ending is TrainStatus.INTERRUPTED
     straight = train(tmp_path / "whole", experiment)[0]
     assert np.array_equal(weights(resumed(Run.open(run.folder), experiment)), weights(straight))
 
 
-def test_a_snapshot_lives_for_as_many_steps_as_asked_and_the_sampler_agrees_with_the_trainer(tmp_path: Path) -> None:
-    _, run, _ = train(tmp_path / "run", grpo_plan({"sampler_refresh_every": 3, "group_size": 8}, steps=8, save_every=5))
+def test_a_snapshot_lives_for_as_many_steps_as_asked_and_the_sampler_agrees_with_the_trainer(
+    tmp_path: Path,
+) -> None:
+    _, run, _ = train(
+        tmp_path / "run",
+        grpo_plan({"sampler_refresh_every": 3, "group_size": 8}, steps=8, save_every=5),
+    )
     assert logged(run, "staleness") == [0, 1, 2, 0, 1, 0, 1, 2]
     assert logged(run, "sampler_gap") == pytest.approx([0], abs=1e-6)

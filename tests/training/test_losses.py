@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolhone.training import losses
-from toolhone.training.losses import cross_entropy
 from toolhone.backends.base import Adam, Batch, Loss, Ops
 from toolhone.backends.gradient import loss_gradient
 from toolhone.backends.toy import open_toy
 from toolhone.rows import Array, Row
+from toolhone.training import losses
+from toolhone.training.losses import cross_entropy
 
 
 class NumpyOps:
@@ -89,7 +89,12 @@ def test_cross_entropy_of_parts_adds_up_to_that_of_the_whole() -> None:
     whole, slope = loss_gradient(cross_entropy(), logp, batch)
     halves = [slice(0, 1), slice(1, 4)]
     parts = [
-        loss_gradient(cross_entropy(), logp[half], Batch(batch.mask[half], {"weights": batch["weights"][half]})) for half in halves
+        loss_gradient(
+            cross_entropy(),
+            logp[half],
+            Batch(batch.mask[half], {"weights": batch["weights"][half]}),
+        )
+        for half in halves
     ]
     for name, value in whole.items():
         assert sum(metrics[name] for metrics, _ in parts) == pytest.approx(value, rel=1e-6)
@@ -138,7 +143,9 @@ def test_every_function_of_the_ops_table_has_the_slope_of_finite_differences() -
 
 def test_stop_gradient_stops_the_gradient() -> None:
     logp, batch = a_batch()
-    metrics, slope = loss_gradient(Loss("still", lambda ops, x, _: (ops.sum(ops.stop_gradient(x) * x), {})), logp, batch)
+    metrics, slope = loss_gradient(
+        Loss("still", lambda ops, x, _: (ops.sum(ops.stop_gradient(x) * x), {})), logp, batch
+    )
     assert metrics["loss"] == pytest.approx(float((logp**2).sum()), rel=1e-6)
     assert slope == pytest.approx(logp)
 

@@ -18,14 +18,20 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from toolhone.training.dpo import weighed
-from toolhone.training.losses import cross_entropy
-from toolhone.training.policy_losses import Variant, policy_loss, preference_loss, reply_shares, token_weights
-from toolhone.training.sft import normalised
 from toolhone.backends.base import Loss
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_trainer
 from toolhone.rows import Row
+from toolhone.training.dpo import with_pair_weights
+from toolhone.training.losses import cross_entropy
+from toolhone.training.policy_losses import (
+    Variant,
+    policy_loss,
+    preference_loss,
+    reply_shares,
+    token_weights,
+)
+from toolhone.training.sft import with_token_weights
 
 trl = pytest.importorskip("trl", reason="trl is not installed (extra 'bench')")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -59,7 +65,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return tiny_llama(folder / "policy", 0), tiny_llama(folder / "reference", 1)
 
 
-def replies(prompts: Sequence[int], lengths: Sequence[int], holes: bool = False, seed: int = 0) -> list[Row]:
+def replies(
+    prompts: Sequence[int], lengths: Sequence[int], holes: bool = False, seed: int = 0
+) -> list[Row]:
     """Rows of random tokens: a prompt, and a reply that is trained; with `holes`, some tokens inside it come from a tool."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -72,9 +80,15 @@ def replies(prompts: Sequence[int], lengths: Sequence[int], holes: bool = False,
 
 
 def ours(folder: Path, rows: Sequence[Row], loss: Loss) -> tuple[float, Gradient]:
-    trainer: TorchTrainer = open_trainer(folder, None, EngineOptions(device_map="cpu", micro_batch_tokens=40))
+    trainer: TorchTrainer = open_trainer(
+        folder, None, EngineOptions(device_map="cpu", micro_batch_tokens=40)
+    )
     value = trainer.forward_backward(rows, loss).result()["loss"]
-    return value, {name: weight.grad.clone() for name, weight in trainer.engine.trained() if weight.grad is not None}
+    return value, {
+        name: weight.grad.clone()
+        for name, weight in trainer.engine.trained()
+        if weight.grad is not None
+    }
 
 
 def bare(kind: type, folder: Path, head: dict[str, Any], **attributes: Any) -> Any:
@@ -96,8 +110,19 @@ def bare(kind: type, folder: Path, head: dict[str, Any], **attributes: Any) -> A
     )
     trainer = object.__new__(kind)
     metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
-    common = {"model": model, "accelerator": accelerator, "aux_loss_enabled": False, "_metrics": metrics, "_tp_size": 1}
-    for name, value in {**common, "_total_train_tokens": 0, "current_gradient_accumulation_steps": 1, **attributes}.items():
+    common = {
+        "model": model,
+        "accelerator": accelerator,
+        "aux_loss_enabled": False,
+        "_metrics": metrics,
+        "_tp_size": 1,
+    }
+    for name, value in {
+        **common,
+        "_total_train_tokens": 0,
+        "current_gradient_accumulation_steps": 1,
+        **attributes,
+    }.items():
         object.__setattr__(trainer, name, value)
     return trainer
 
@@ -105,7 +130,9 @@ def bare(kind: type, folder: Path, head: dict[str, Any], **attributes: Any) -> A
 def theirs(trainer: Any, inputs: dict[str, Any], **options: Any) -> tuple[float, Gradient]:
     loss = trainer.compute_loss(trainer.model, inputs, **options)
     loss.backward()
-    return float(loss.detach()), {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+    return float(loss.detach()), {
+        n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None
+    }
 
 
 def agree(one: tuple[float, Gradient], two: tuple[float, Gradient]) -> None:
@@ -115,7 +142,11 @@ def agree(one: tuple[float, Gradient], two: tuple[float, Gradient]) -> None:
     assert size > 1e-4
     for name, value in two[1].items():
         torch.testing.assert_close(
-            one[1][name], value, rtol=1e-4, atol=2e-6 * max(1.0, size), msg=lambda text, n=name: f"{n}: {text}"
+            one[1][name],
+            value,
+            rtol=1e-4,
+            atol=2e-6 * max(1.0, size),
+            msg=lambda text, n=name: f"{n}: {text}",
         )
 
 
@@ -135,14 +166,19 @@ def test_cross_entropy_is_the_loss_of_sft_trainer(models: tuple[Path, Path]) -> 
     ids, seen, mask = right_padded(rows)
     head = {"outputs": ("log_probs", "entropy", "is_top1")}
     options = SimpleNamespace(loss_type="nll", average_tokens_across_devices=False, max_length=None)
-    trainer = bare(trl.SFTTrainer, models[0], head, args=options, compute_loss_func=None, label_smoother=None)
+    trainer = bare(
+        trl.SFTTrainer, models[0], head, args=options, compute_loss_func=None, label_smoother=None
+    )
     inputs = {"input_ids": ids, "attention_mask": seen, "labels": ids.masked_fill(mask == 0, -100)}
-    agree(ours(models[0], normalised(rows), cross_entropy()), theirs(trainer, inputs))
+    agree(ours(models[0], with_token_weights(rows), cross_entropy()), theirs(trainer, inputs))
 
 
 def pairs_of(models: tuple[Path, Path], lengths: Sequence[int] = (5, 8, 3)) -> list[Row]:
     """Three pairs of one prompt each, with the reference's log-probabilities; the chosen sides have these lengths."""
-    chosen, rejected = replies([4, 3, 6], lengths, seed=1), replies([4, 3, 6], [7, 2, 6], holes=True, seed=2)
+    chosen, rejected = (
+        replies([4, 3, 6], lengths, seed=1),
+        replies([4, 3, 6], [7, 2, 6], holes=True, seed=2),
+    )
     rows = []
     for number, (better, worse) in enumerate(zip(chosen, rejected, strict=True)):
         begin = int(np.flatnonzero(better.mask)[0])
@@ -164,7 +200,9 @@ def pairs_of(models: tuple[Path, Path], lengths: Sequence[int] = (5, 8, 3)) -> l
     ],
     ids=["sigmoid", "sigmoid_norm", "ipo", "label_smoothing", "rpo", "rpo_ipo"],
 )
-@pytest.mark.parametrize("precomputed", [False, True], ids=["reference_in_the_step", "reference_precomputed"])
+@pytest.mark.parametrize(
+    "precomputed", [False, True], ids=["reference_in_the_step", "reference_precomputed"]
+)
 def test_the_preference_loss_is_that_of_dpo_trainer(
     theirs_type: str | tuple[str, str], loss: Loss, precomputed: bool, models: tuple[Path, Path]
 ) -> None:
@@ -193,18 +231,30 @@ def test_the_preference_loss_is_that_of_dpo_trainer(
         known = torch.tensor([float(row.arrays["reference"].sum()) for row in rows])
         inputs |= {"ref_chosen_logps": known[0::2], "ref_rejected_logps": known[1::2]}
     value, gradient = theirs(trainer, inputs)
-    if theirs_type == "robust":  # an unbiased variant of its own; ours is the conservative one, made here from its plain loss
+    if (
+        theirs_type == "robust"
+    ):  # an unbiased variant of its own; ours is the conservative one, made here from its plain loss
         value, gradient = conservative(trainer, inputs)
-    mine = ours(models[0], weighed(rows), loss)
+    mine = ours(models[0], with_pair_weights(rows), loss)
     agree(mine, (value, gradient))
     metrics = {name: values[0] for name, values in trainer._metrics["train"].items()}
-    told = open_trainer(models[0], None, EngineOptions(device_map="cpu")).forward_backward(weighed(rows), loss).result()
+    told = (
+        open_trainer(models[0], None, EngineOptions(device_map="cpu"))
+        .forward_backward(with_pair_weights(rows), loss)
+        .result()
+    )
     if theirs_type in ("sigmoid", "robust"):
-        named = {"margin": "rewards/margins", "chosen_reward": "rewards/chosen", "rejected_reward": "rewards/rejected"}
+        named = {
+            "margin": "rewards/margins",
+            "chosen_reward": "rewards/chosen",
+            "rejected_reward": "rewards/rejected",
+        }
         for name, other in {**named, "accuracy": "rewards/accuracies"}.items():
             assert told[name] / told["pairs"] == pytest.approx(metrics[other], rel=1e-4, abs=1e-5)
     assert told["chosen_logp"] / told["pairs"] == pytest.approx(metrics["logps/chosen"], rel=1e-5)
-    assert told["rejected_logp"] / told["pairs"] == pytest.approx(metrics["logps/rejected"], rel=1e-5)
+    assert told["rejected_logp"] / told["pairs"] == pytest.approx(
+        metrics["logps/rejected"], rel=1e-5
+    )
 
 
 def conservative(trainer: Any, inputs: dict[str, Any]) -> tuple[float, Gradient]:
@@ -213,14 +263,23 @@ def conservative(trainer: Any, inputs: dict[str, Any]) -> tuple[float, Gradient]
     for side in ("right", "wrong"):
         trainer.model.zero_grad()
         trainer.loss_types = ["sigmoid"]
-        given = inputs if side == "right" else {name: torch.cat(value.chunk(2)[::-1]) for name, value in inputs.items()}
+        given = (
+            inputs
+            if side == "right"
+            else {name: torch.cat(value.chunk(2)[::-1]) for name, value in inputs.items()}
+        )
         if side == "wrong" and "ref_chosen_logps" in inputs:
-            given |= {"ref_chosen_logps": inputs["ref_rejected_logps"], "ref_rejected_logps": inputs["ref_chosen_logps"]}
+            given |= {
+                "ref_chosen_logps": inputs["ref_rejected_logps"],
+                "ref_rejected_logps": inputs["ref_chosen_logps"],
+            }
         value, gradient = theirs(trainer, given)
         halves[side] = (value, {name: slope.clone() for name, slope in gradient.items()})
     share = trainer.label_smoothing
     (right, up), (wrong, down) = halves["right"], halves["wrong"]
-    return (1 - share) * right + share * wrong, {name: (1 - share) * up[name] + share * down[name] for name in up}
+    return (1 - share) * right + share * wrong, {
+        name: (1 - share) * up[name] + share * down[name] for name in up
+    }
 
 
 def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
@@ -230,21 +289,46 @@ def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
     now = open_sampler(models[0], EngineOptions(device_map="cpu")).logprobs(rows, temperature)
     rng = np.random.default_rng(5)
     made = []
-    for row, reference, own, worth in zip(rows, known, now, (1.2, -0.7, 0.4, -1.5, 0.6), strict=True):
+    for row, reference, own, worth in zip(
+        rows, known, now, (1.2, -0.7, 0.4, -1.5, 0.6), strict=True
+    ):
         drift = rng.normal(0, 0.5, len(row)).astype(np.float32)
-        sampled, near = np.where(row.mask, own + drift, 0), np.where(row.mask, own + 0.3 * (reference - own), 0)
+        sampled, near = (
+            np.where(row.mask, own + drift, 0),
+            np.where(row.mask, own + 0.3 * (reference - own), 0),
+        )
         advantages = row.mask.astype(np.float32) * np.float32(worth)
-        made.append(row.with_arrays(logprobs=sampled.astype(np.float32), reference=near.astype(np.float32), advantages=advantages))
+        made.append(
+            row.with_arrays(
+                logprobs=sampled.astype(np.float32),
+                reference=near.astype(np.float32),
+                advantages=advantages,
+            )
+        )
     return made
 
 
 def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     """As TRL stacks them: prompts padded on the left, replies on the right, tools told apart in `tool_mask`."""
     begins = [int(np.flatnonzero(row.mask)[0]) for row in rows]
-    left, right = max(begins), max(len(row) - begin for row, begin in zip(rows, begins, strict=True))
-    shapes = {"prompt_ids": left, "prompt_mask": left, "completion_ids": right, "completion_mask": right, "tool_mask": right}
-    inputs = {name: torch.zeros(len(rows), width, dtype=torch.long) for name, width in shapes.items()}
-    arrays = {name: torch.zeros(len(rows), right) for name in ("old_per_token_logps", "ref_per_token_logps")}
+    left, right = (
+        max(begins),
+        max(len(row) - begin for row, begin in zip(rows, begins, strict=True)),
+    )
+    shapes = {
+        "prompt_ids": left,
+        "prompt_mask": left,
+        "completion_ids": right,
+        "completion_mask": right,
+        "tool_mask": right,
+    }
+    inputs = {
+        name: torch.zeros(len(rows), width, dtype=torch.long) for name, width in shapes.items()
+    }
+    arrays = {
+        name: torch.zeros(len(rows), right)
+        for name in ("old_per_token_logps", "ref_per_token_logps")
+    }
     for line, (row, begin) in enumerate(zip(rows, begins, strict=True)):
         length = len(row) - begin
         inputs["prompt_ids"][line, left - begin :] = torch.from_numpy(row.tokens[:begin])
@@ -252,7 +336,10 @@ def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         inputs["completion_ids"][line, :length] = torch.from_numpy(row.tokens[begin:])
         inputs["completion_mask"][line, :length] = 1
         inputs["tool_mask"][line, :length] = torch.from_numpy(row.mask[begin:].astype(np.int64))
-        for name, own in (("old_per_token_logps", "logprobs"), ("ref_per_token_logps", "reference")):
+        for name, own in (
+            ("old_per_token_logps", "logprobs"),
+            ("ref_per_token_logps", "reference"),
+        ):
             arrays[name][line, :length] = torch.from_numpy(row.arrays[own][begin:])
     worth = torch.tensor([float(row.arrays["advantages"][row.mask][0]) for row in rows])
     count = torch.tensor(sum(int(row.mask.sum()) for row in rows))
@@ -261,7 +348,9 @@ def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("beta", [0.0, 0.2], ids=["without_kl", "with_kl"])
 @pytest.mark.parametrize("variant", ["grpo", "dapo", "dr_grpo", "gspo", "cispo"])
-def test_the_policy_loss_is_that_of_grpo_trainer(variant: Variant, beta: float, models: tuple[Path, Path]) -> None:
+def test_the_policy_loss_is_that_of_grpo_trainer(
+    variant: Variant, beta: float, models: tuple[Path, Path]
+) -> None:
     temperature = 0.8
     rows = grpo_rows(models, temperature)
     # TRL's cispo bounds the ratio itself, from above alone; ours by 1 + epsilon_high, and from below
@@ -284,13 +373,23 @@ def test_the_policy_loss_is_that_of_grpo_trainer(variant: Variant, beta: float, 
     )
     their = theirs(trainer, grpo_inputs(rows))
     weights, shares = token_weights(variant, rows, LONGEST), reply_shares(rows)
-    full = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
+    full = [
+        row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)
+    ]
     agree(ours(models[0], full, policy_loss(variant, low, high, beta, temperature)), their)
-    assert beyond(models[0], rows, temperature, 1 + high) > 1, "some tokens must lie beyond the clip, or the test shows little"
+    assert beyond(models[0], rows, temperature, 1 + high) > 1, (
+        "some tokens must lie beyond the clip, or the test shows little"
+    )
 
 
 def beyond(folder: Path, rows: Sequence[Row], temperature: float, most: float) -> int:
     """Tokens of good replies whose ratio lies above `most`."""
     now = open_sampler(folder, EngineOptions(device_map="cpu")).logprobs(rows, temperature)
-    far = [row.mask & (np.exp(own - row.arrays["logprobs"]) > most) for row, own in zip(rows, now, strict=True)]
-    return sum(int((line & (row.arrays["advantages"] > 0)).sum()) for line, row in zip(far, rows, strict=True))
+    far = [
+        row.mask & (np.exp(own - row.arrays["logprobs"]) > most)
+        for row, own in zip(rows, now, strict=True)
+    ]
+    return sum(
+        int((line & (row.arrays["advantages"] > 0)).sum())
+        for line, row in zip(far, rows, strict=True)
+    )

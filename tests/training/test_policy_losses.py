@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.test_losses import NumpyOps, slope_by_differences
+from toolhone.backends.base import Batch, Loss, padded
+from toolhone.backends.gradient import loss_gradient
+from toolhone.rows import Array, Row
 from toolhone.training.policy_losses import (
     VARIANTS,
     Preference,
@@ -18,9 +20,7 @@ from toolhone.training.policy_losses import (
     reply_shares,
     token_weights,
 )
-from toolhone.backends.base import Batch, Loss, padded
-from toolhone.backends.gradient import loss_gradient
-from toolhone.rows import Array, Row
+from training.test_losses import NumpyOps, slope_by_differences
 
 
 def rl_rows(count: int = 4, seed: int = 0, far: float = 0.3) -> tuple[list[Row], list[Array]]:
@@ -35,7 +35,9 @@ def rl_rows(count: int = 4, seed: int = 0, far: float = 0.3) -> tuple[list[Row],
         sampled = np.where(mask, logp + rng.normal(0, far, length), 0.0).astype(np.float32)
         reference = np.where(mask, logp + rng.normal(0, 0.4, length), 0.0).astype(np.float32)
         advantages = mask.astype(np.float32) * np.float32(rng.normal())
-        row = Row.of([1] * length, mask).with_arrays(logprobs=sampled, reference=reference, advantages=advantages)
+        row = Row.of([1] * length, mask).with_arrays(
+            logprobs=sampled, reference=reference, advantages=advantages
+        )
         rows.append(replace(row, group=f"pair-{number // 2}"))
         own.append(logp)
     return rows, own
@@ -43,7 +45,9 @@ def rl_rows(count: int = 4, seed: int = 0, far: float = 0.3) -> tuple[list[Row],
 
 def batch_of(rows: list[Row], own: list[Array], variant: Variant = "dapo") -> tuple[Array, Batch]:
     weights, shares = token_weights(variant, rows, 12), reply_shares(rows)
-    full = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
+    full = [
+        row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)
+    ]
     _, mask, arrays = padded(full)
     logp = np.zeros(mask.shape, np.float32)
     for line, values in enumerate(own):
@@ -52,7 +56,11 @@ def batch_of(rows: list[Row], own: list[Array], variant: Variant = "dapo") -> tu
 
 
 def check_gradient(loss: Loss, logp: Array, batch: Batch) -> None:
-    wide = Batch(batch.mask, {name: values.astype(np.float64) for name, values in batch.arrays.items()}, batch.groups)
+    wide = Batch(
+        batch.mask,
+        {name: values.astype(np.float64) for name, values in batch.arrays.items()},
+        batch.groups,
+    )
     _, found = loss_gradient(loss, logp.astype(np.float64), wide)
     wanted = slope_by_differences(loss, logp, wide)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
@@ -62,19 +70,26 @@ def check_gradient(loss: Loss, logp: Array, batch: Batch) -> None:
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "cispo"])
-def test_the_derivative_of_each_policy_loss_is_that_of_finite_differences(variant: Variant, beta: float) -> None:
+def test_the_derivative_of_each_policy_loss_is_that_of_finite_differences(
+    variant: Variant, beta: float
+) -> None:
     for seed in range(3):
         logp, batch = batch_of(*rl_rows(seed=seed), variant)
         check_gradient(policy_loss(variant, 0.2, 0.28, beta), logp, batch)
 
 
-def test_the_derivative_of_cispo_is_that_of_a_weighted_likelihood_with_the_ratio_held_fixed() -> None:
+def test_the_derivative_of_cispo_is_that_of_a_weighted_likelihood_with_the_ratio_held_fixed() -> (
+    None
+):
     rows, own = rl_rows(seed=5)
     logp, batch = batch_of(rows, own, "cispo")
     _, found = loss_gradient(policy_loss("cispo", 0.2, 0.28, 0.0), logp, batch)
     ratio = np.clip(np.exp(logp - batch["logprobs"]), 0.8, 1.28)
     np.testing.assert_allclose(
-        found, np.where(batch.mask, -batch["weights"] * ratio * batch["advantages"], 0.0), rtol=1e-5, atol=1e-7
+        found,
+        np.where(batch.mask, -batch["weights"] * ratio * batch["advantages"], 0.0),
+        rtol=1e-5,
+        atol=1e-7,
     )
 
 
@@ -103,9 +118,12 @@ def test_dpo_is_log_two_at_the_reference_and_falls_as_the_chosen_one_gets_likeli
     assert metrics["accuracy"] == 1
 
 
-def test_a_token_beyond_the_clip_on_the_side_it_is_pushed_to_has_no_gradient_and_is_counted() -> None:
+def test_a_token_beyond_the_clip_on_the_side_it_is_pushed_to_has_no_gradient_and_is_counted() -> (
+    None
+):
     row = Row.of([1, 2, 3, 4, 5], [False, True, True, True, True]).with_arrays(
-        logprobs=np.log([1, 0.5, 0.5, 0.5, 0.5]).astype(np.float32), advantages=np.array([0, 1, 1, -1, -1], np.float32)
+        logprobs=np.log([1, 0.5, 0.5, 0.5, 0.5]).astype(np.float32),
+        advantages=np.array([0, 1, 1, -1, -1], np.float32),
     )
     logp, batch = batch_of([row], [np.log([1, 0.7, 0.3, 0.7, 0.3]).astype(np.float32)])
     metrics, found = loss_gradient(policy_loss("dapo", 0.2, 0.2, 0.0), logp, batch)
@@ -127,7 +145,9 @@ def test_an_upper_clip_of_its_own_lets_rare_tokens_rise_further() -> None:
 def test_two_halves_of_a_batch_add_up_to_the_whole(variant: Variant) -> None:
     rows, own = rl_rows(4, seed=2)
     weights, shares = token_weights(variant, rows, 12), reply_shares(rows)
-    full = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
+    full = [
+        row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)
+    ]
     loss = policy_loss(variant, 0.2, 0.28, 0.05)
 
     def value(part: slice) -> float:
@@ -153,7 +173,9 @@ def test_at_the_sampling_policy_every_variant_is_minus_its_mean_advantage() -> N
     }
     for variant, value in wanted.items():
         logp, batch = batch_of(rows, own, variant)
-        assert policy_loss(variant, 0.2, 0.2, 0.0).fn(NumpyOps(), logp, batch)[0] == pytest.approx(value, rel=1e-4)
+        assert policy_loss(variant, 0.2, 0.2, 0.0).fn(NumpyOps(), logp, batch)[0] == pytest.approx(
+            value, rel=1e-4
+        )
 
 
 def test_the_kl_estimate_is_never_negative_and_zero_at_the_reference() -> None:
@@ -162,7 +184,9 @@ def test_the_kl_estimate_is_never_negative_and_zero_at_the_reference() -> None:
     loss = policy_loss("dapo", 0.2, 0.2, 1.0)
     assert loss.fn(NumpyOps(), logp, batch)[1]["kl_reference"] > 0
     same = [row.with_arrays(reference=values) for row, values in zip(rows, own, strict=True)]
-    assert loss.fn(NumpyOps(), *batch_of(same, own))[1]["kl_reference"] == pytest.approx(0, abs=1e-6)
+    assert loss.fn(NumpyOps(), *batch_of(same, own))[1]["kl_reference"] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_rows_of_a_preference_loss_must_come_in_pairs() -> None:

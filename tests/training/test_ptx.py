@@ -11,20 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.one_token import first_token, logged, plan, stage_of, timeless, toy, weights, without_end
-from toolhone.training.grpo import grpo
-from toolhone.training.losses import cross_entropy
-from toolhone.training.ppo import ppo
-from toolhone.training.ptx import ptx_pass
+from support.one_token import (
+    first_token,
+    logged,
+    plan,
+    stage_of,
+    timeless,
+    toy,
+    weights,
+    without_end,
+)
 from toolhone.api import experiment, train
 from toolhone.backends.base import Adam
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.experiment import load_experiment
 from toolhone.data.templates import Templates
 from toolhone.errors import DataError
-from toolhone.rewards.user_rewards import Paid
+from toolhone.rewards.user_rewards import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import FINAL, Run, read_json
+from toolhone.training.grpo import grpo
+from toolhone.training.losses import cross_entropy
+from toolhone.training.ppo import ppo
+from toolhone.training.ptx import ptx_pass
 
 ROWS = [Row.of([12, 14, first, 13, 5], [False, False, True, False, True]) for first in range(4)]
 ROWS += [Row.of([12, 15, 7], [False, False, True])]
@@ -32,7 +41,11 @@ METHODS = {"grpo": grpo, "ppo": ppo}
 
 
 def ran(
-    method: str, folder: Path, labelled: list[Row], score: Callable[..., Paid] = first_token, **rl: Any
+    method: str,
+    folder: Path,
+    labelled: list[Row],
+    score: Callable[..., RewardResult] = first_token,
+    **rl: Any,
 ) -> tuple[ToyTrainer, Run]:
     trainer, own = toy(), plan(rl, method=method, steps=12)
     run = Run.create(folder, own)
@@ -45,21 +58,32 @@ def test_the_gradient_is_the_coefficient_times_that_of_the_mean_loss_per_token()
     section = plan({"ptx": {"coef": 0.25, "batch_size": len(ROWS)}}).training.rl.ptx
     got = ptx_pass(ours, ROWS, section, 0, 0, 0)
     tokens = sum(int(row.mask.sum()) for row in ROWS)
-    by_hand = [row.with_arrays(weights=row.mask.astype(np.float32) * np.float32(0.25 / tokens)) for row in ROWS]
+    by_hand = [
+        row.with_arrays(weights=row.mask.astype(np.float32) * np.float32(0.25 / tokens))
+        for row in ROWS
+    ]
     loss = wanted.forward_backward(by_hand, cross_entropy()).result()
-    step = Adam(1.0, 0.9, 0.95, 1e-2, 0.0, 1e9)  # with so large an epsilon a step still tells the gradient's size
-    assert ours.optim_step(step).result()["grad_norm"] == pytest.approx(wanted.optim_step(step).result()["grad_norm"], rel=1e-5)
+    step = Adam(
+        1.0, 0.9, 0.95, 1e-2, 0.0, 1e9
+    )  # with so large an epsilon a step still tells the gradient's size
+    assert ours.optim_step(step).result()["grad_norm"] == pytest.approx(
+        wanted.optim_step(step).result()["grad_norm"], rel=1e-5
+    )
     np.testing.assert_allclose(weights(ours), weights(wanted), atol=1e-6)
     assert got == {"ptx_nll": pytest.approx(loss["nll"]), "ptx_tokens": tokens}
 
 
-def test_every_update_draws_rows_of_its_own_and_the_same_ones_again_for_the_same_seed_step_and_number() -> None:
+def test_every_update_draws_rows_of_its_own_and_the_same_ones_again_for_the_same_seed_step_and_number() -> (
+    None
+):
     class Watching(ToyTrainer):
         def forward_backward(self, rows: Any, loss: Any) -> Any:
             self.seen = [row.tokens.tolist() for row in rows]
             return super().forward_backward(rows, loss)
 
-    many = [Row.of([12, 14, a, b], [False, False, True, True]) for a in range(16) for b in range(16)]
+    many = [
+        Row.of([12, 14, a, b], [False, False, True, True]) for a in range(16) for b in range(16)
+    ]
     section = plan({"ptx": {"coef": 1.0, "batch_size": 8}}).training.rl.ptx
 
     def drawn(*place: int) -> list[list[int]]:
@@ -81,7 +105,9 @@ def test_labelled_rows_hold_what_a_reward_lets_drift(method: str, tmp_path: Path
 
     without, _ = ran(method, tmp_path / "without", [])
     held, run = ran(method, tmp_path / "with", ROWS[-1:], ptx={"coef": 1.0, "batch_size": 1})
-    assert says(held) > says(toy()) + 1 > says(without) + 1  # the reward pays for high ids, the label says 7
+    assert (
+        says(held) > says(toy()) + 1 > says(without) + 1
+    )  # the reward pays for high ids, the label says 7
     told = logged(run, "ptx_loss")
     assert len(told) == 12
     assert told[0] == pytest.approx(-says(toy()), rel=1e-4)
@@ -97,8 +123,12 @@ def test_a_coefficient_of_0_changes_nothing(method: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_in_which_the_reward_says_nothing_is_not_made_one_of_supervised_training(method: str, tmp_path: Path) -> None:
-    trainer, run = ran(method, tmp_path / "run", ROWS, score=lambda *_: Paid(1.0, {}), ptx={"coef": 1.0})
+def test_a_step_in_which_the_reward_says_nothing_is_not_made_one_of_supervised_training(
+    method: str, tmp_path: Path
+) -> None:
+    trainer, run = ran(
+        method, tmp_path / "run", ROWS, score=lambda *_: RewardResult(1.0, {}), ptx={"coef": 1.0}
+    )
     assert logged(run, "updates") == [0] * 12
     assert np.array_equal(weights(trainer), weights(toy()))
 
@@ -127,7 +157,12 @@ SMALL = {
         "steps": 1,
         "batch_size": 2,
         "validate_every": 0,
-        "rl": {"group_size": 2, "max_completion_length": 4, "ptx": {"coef": 0.5}, "reward": {"functions": ["earned"]}},
+        "rl": {
+            "group_size": 2,
+            "max_completion_length": 4,
+            "ptx": {"coef": 0.5},
+            "reward": {"functions": ["earned"]},
+        },
     },
     "evaluation": {"at_end": False},
 }
@@ -141,7 +176,9 @@ def small(folder: Path) -> dict[str, Any]:
     return values
 
 
-def test_conversations_come_from_the_data_of_the_experiment_and_their_loss_is_logged(tmp_path: Path) -> None:
+def test_conversations_come_from_the_data_of_the_experiment_and_their_loss_is_logged(
+    tmp_path: Path,
+) -> None:
     run, _ = train(experiment(small(tmp_path)), tmp_path / "run")
     assert read_json(run.folder / "data.json")["ptx_rows"] == 24
     (loss,) = logged(run, "ptx_loss")
@@ -150,20 +187,37 @@ def test_conversations_come_from_the_data_of_the_experiment_and_their_loss_is_lo
 
 def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: Path) -> None:
     values, path = small(tmp_path), tmp_path / "tasks.jsonl"
-    path.write_text("".join(json.dumps(task.to_dict()) + "\n" for task in Templates(0, ["calculator"]).tasks(8)))
+    path.write_text(
+        "".join(json.dumps(task.to_dict()) + "\n" for task in Templates(0, ["calculator"]).tasks(8))
+    )
     values["data"] = {"path": str(path)}
-    with pytest.raises(DataError, match=r"ptx\.coef learns on labelled .*tasks\.jsonl holds tasks alone"):
+    with pytest.raises(
+        DataError, match=r"ptx\.coef learns on labelled .*tasks\.jsonl holds tasks alone"
+    ):
         train(experiment(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_held_out_row_that_is_too_long_is_no_matter_and_one_to_learn_from_is_counted(tmp_path: Path) -> None:
+def test_a_held_out_row_that_is_too_long_is_no_matter_and_one_to_learn_from_is_counted(
+    tmp_path: Path,
+) -> None:
     values = small(tmp_path)
     words = {"train": ["short", "word " * 200, "brief"], "validation": ["word " * 200]}
     for name, said in words.items():
-        rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]} for text in said]
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": text},
+                    {"role": "assistant", "content": "Yes."},
+                ]
+            }
+            for text in said
+        ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    values["data"] = {"path": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "validation.jsonl")}
+    values["data"] = {
+        "path": str(tmp_path / "train.jsonl"),
+        "validation": str(tmp_path / "validation.jsonl"),
+    }
     values["training"]["max_length"] = 100
     run, _ = train(experiment(values), tmp_path / "run")
     told = read_json(run.folder / "data.json")
@@ -178,5 +232,7 @@ def test_dpo_says_that_it_reads_no_coefficient() -> None:
 
 def test_a_number_of_rows_without_a_coefficient_is_named() -> None:
     told: list[str] = []
-    load_experiment(None, ["training.method=grpo", "training.rl.ptx.batch_size=4"], tell=told.append)
+    load_experiment(
+        None, ["training.method=grpo", "training.rl.ptx.batch_size=4"], tell=told.append
+    )
     assert told == ["training.rl (ptx.batch_size) has no effect without training.rl.ptx.coef"]

@@ -10,21 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolhone.training.losses import cross_entropy
-from toolhone.training.sft import Ending, Hooks, Validation, due, mean_nll, next_rows, normalised, planned_steps, rate_at, sft
 from toolhone.backends.base import Done, Metrics, Optimizer, Sampler
 from toolhone.backends.toy import ToyTrainer, open_toy
 from toolhone.config.experiment import make_experiment
-from toolhone.errors import RunError
-from toolhone.runs.progress import Silent
-from toolhone.rows import Row
-from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.config.sections import Experiment, ScheduleSection
+from toolhone.errors import RunError
+from toolhone.rows import Row
+from toolhone.runs.progress import SilentProgress
+from toolhone.runs.run import BEST, FINAL, Run
+from toolhone.training.losses import cross_entropy
+from toolhone.training.sft import (
+    Hooks,
+    TrainStatus,
+    Validation,
+    due,
+    mean_nll,
+    next_rows,
+    planned_steps,
+    rate_at,
+    sft,
+    with_token_weights,
+)
 
 ROWS = [Row.of([1 + i % 3, 5 + i % 5, 5 + i % 5, 2], [False, False, True, True]) for i in range(10)]
 
 
-class Lines(Silent):
+class Lines(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -33,7 +44,14 @@ class Lines(Silent):
 
 
 def plan(**training: Any) -> Experiment:
-    numbers = {"steps": 12, "batch_size": 4, "learning_rate": 0.1, "log_every": 3, "validate_every": 0, "save_every": 5}
+    numbers = {
+        "steps": 12,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "log_every": 3,
+        "validate_every": 0,
+        "save_every": 5,
+    }
     return make_experiment({"training": {**numbers, **training}}, "the test")
 
 
@@ -51,7 +69,9 @@ def hooks(trainer: ToyTrainer, scores: Sequence[float] = (), at_step: Any = None
     return Hooks(validate, save, Lines())
 
 
-def train(folder: Path, experiment: Experiment, **options: Any) -> tuple[ToyTrainer, Run, Ending]:
+def train(
+    folder: Path, experiment: Experiment, **options: Any
+) -> tuple[ToyTrainer, Run, TrainStatus]:
     trainer, run = open_toy(16, seed=1), Run.create(folder, experiment)
     return trainer, run, sft(trainer, ROWS, ROWS[:3], run, hooks(trainer, **options))
 
@@ -63,7 +83,7 @@ def logged(run: Run, name: str, kind: str = "train") -> list[float]:
 def test_the_loss_falls_and_is_a_mean_over_trained_tokens(tmp_path: Path) -> None:
     trainer, run, ending = train(tmp_path / "run", plan(steps=40))
     losses = logged(run, "loss")
-    assert ending is Ending.FINISHED
+    assert ending is TrainStatus.FINISHED
     assert losses[0] > 1.5
     assert losses[-1] < 0.3 * losses[0]
     assert mean_nll(trainer.snapshot(), ROWS) == pytest.approx(losses[-1], abs=0.1)
@@ -72,19 +92,28 @@ def test_the_loss_falls_and_is_a_mean_over_trained_tokens(tmp_path: Path) -> Non
 def test_a_step_of_accumulated_batches_equals_one_large_batch(tmp_path: Path) -> None:
     one, _, _ = train(tmp_path / "one", plan(batch_size=8))
     two, _, _ = train(tmp_path / "two", plan(batch_size=4, gradient_accumulation_steps=2))
-    for left, right in zip(one.snapshot().logprobs(ROWS), two.snapshot().logprobs(ROWS), strict=True):
+    for left, right in zip(
+        one.snapshot().logprobs(ROWS), two.snapshot().logprobs(ROWS), strict=True
+    ):
         assert np.array_equal(left, right)
 
 
 def test_weights_sum_to_one_over_the_whole_batch_whatever_the_lengths() -> None:
-    rows = normalised([Row.of([1] * n, [True] * n) for n in (2, 5, 9)])
+    rows = with_token_weights([Row.of([1] * n, [True] * n) for n in (2, 5, 9)])
     assert sum(float(row.arrays["weights"].sum()) for row in rows) == pytest.approx(1.0)
     assert all(row.arrays["weights"][0] == 0 for row in rows)
 
 
 def test_every_row_occurs_once_in_an_epoch_and_the_order_depends_on_seed_and_epoch() -> None:
     training = plan(batch_size=5).training
-    epochs = [[id(row) for step in (2 * epoch, 2 * epoch + 1) for row in next_rows(ROWS, training, 7, step)] for epoch in range(2)]
+    epochs = [
+        [
+            id(row)
+            for step in (2 * epoch, 2 * epoch + 1)
+            for row in next_rows(ROWS, training, 7, step)
+        ]
+        for epoch in range(2)
+    ]
     assert all(sorted(epoch) == sorted(map(id, ROWS)) for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert [id(row) for row in next_rows(ROWS, training, 8, 0)] != epochs[0][:5]
@@ -95,9 +124,12 @@ def test_a_batch_larger_than_the_data_goes_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs", "rows", "expected"), [(None, 1, 10, 3), (None, 2.5, 10, 7), (9, 1, 10, 9), (None, 0.01, 10, 1)]
+    ("steps", "epochs", "rows", "expected"),
+    [(None, 1, 10, 3), (None, 2.5, 10, 7), (9, 1, 10, 9), (None, 0.01, 10, 1)],
 )
-def test_steps_come_from_epochs_unless_they_are_given(steps: int | None, epochs: float, rows: int, expected: int) -> None:
+def test_steps_come_from_epochs_unless_they_are_given(
+    steps: int | None, epochs: float, rows: int, expected: int
+) -> None:
     assert planned_steps(plan(steps=steps, epochs=epochs).training, rows) == expected
 
 
@@ -112,7 +144,9 @@ def test_the_rate_warms_up_stays_and_falls_to_nearly_zero() -> None:
 
 
 def test_log_validate_and_save_keep_their_own_intervals(tmp_path: Path) -> None:
-    _, run, _ = train(tmp_path / "run", plan(log_every=5, validate_every=4, save_every=6), scores=[0.1, 0.2, 0.3])
+    _, run, _ = train(
+        tmp_path / "run", plan(log_every=5, validate_every=4, save_every=6), scores=[0.1, 0.2, 0.3]
+    )
     assert logged(run, "step") == [5, 10, 12]
     assert logged(run, "step", "validation") == [4, 8, 12]
     assert run.checkpoints() == ["checkpoint_step_6", "checkpoint_step_12", BEST, FINAL]
@@ -126,7 +160,12 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_exact_match(tmp_path: P
     final, best = open_toy(16, seed=1), open_toy(16, seed=1)
     final.load(run.checkpoint(FINAL), optimizer=False)
     best.load(run.checkpoint(BEST), optimizer=False)
-    same = [np.array_equal(a, b) for a, b in zip(final.snapshot().logprobs(ROWS), best.snapshot().logprobs(ROWS), strict=True)]
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip(
+            final.snapshot().logprobs(ROWS), best.snapshot().logprobs(ROWS), strict=True
+        )
+    ]
     assert not any(same)
 
 
@@ -144,12 +183,17 @@ def test_a_resumed_run_ends_with_the_same_bits_and_the_same_log(tmp_path: Path) 
         os.kill(os.getpid(), signal.SIGINT)
 
     _, run, ending = train(tmp_path / "cut", plan(), at_step=interrupt)
-    assert ending is Ending.INTERRUPTED
+    assert ending is TrainStatus.INTERRUPTED
     assert run.latest() == run.folder / "checkpoints" / "checkpoint_step_5"
     run.log("train", 7, {"loss": 0.0})
     trainer = open_toy(16, seed=1)
-    assert sft(trainer, ROWS, ROWS[:3], run, hooks(trainer), resume_from=run.latest()) is Ending.FINISHED
-    for left, right in zip(whole.snapshot().logprobs(ROWS), trainer.snapshot().logprobs(ROWS), strict=True):
+    assert (
+        sft(trainer, ROWS, ROWS[:3], run, hooks(trainer), resume_from=run.latest())
+        is TrainStatus.FINISHED
+    )
+    for left, right in zip(
+        whole.snapshot().logprobs(ROWS), trainer.snapshot().logprobs(ROWS), strict=True
+    ):
         assert np.array_equal(left, right)
     assert logged(run, "step") == logged(whole_run, "step")
     assert logged(run, "loss")[0] == logged(whole_run, "loss")[0]
@@ -167,7 +211,7 @@ def test_ctrl_c_saves_the_step_in_hand(tmp_path: Path) -> None:
     trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan(log_every=0))
     surroundings = hooks(trainer)
     ending = sft(trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses()))
-    assert ending is Ending.INTERRUPTED
+    assert ending is TrainStatus.INTERRUPTED
     assert run.checkpoints() == ["checkpoint_step_3"]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -192,8 +236,10 @@ def test_a_checkpoint_that_is_due_is_saved_before_validation_can_fail(tmp_path: 
     assert run.checkpoints() == ["checkpoint_step_5"]
 
 
-def test_ctrl_c_in_the_last_step_finishes_the_training_but_says_that_it_came(tmp_path: Path) -> None:
-    class Presses(Silent):
+def test_ctrl_c_in_the_last_step_finishes_the_training_but_says_that_it_came(
+    tmp_path: Path,
+) -> None:
+    class Presses(SilentProgress):
         def advance(self, count: int = 1, note: str = "") -> None:
             if len(seen) == 11:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -203,7 +249,7 @@ def test_ctrl_c_in_the_last_step_finishes_the_training_but_says_that_it_came(tmp
     trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan())
     surroundings = hooks(trainer)
     ending = sft(trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses()))
-    assert ending is Ending.FINISHED_ON_REQUEST
+    assert ending is TrainStatus.FINISHED_ON_REQUEST
     assert FINAL in run.checkpoints()
 
 
@@ -219,6 +265,8 @@ def test_reports_say_step_loss_speed_and_time_left(tmp_path: Path) -> None:
 
 def test_the_cross_entropy_of_a_step_is_what_is_reported() -> None:
     trainer = open_toy(16, seed=1)
-    batch = normalised(ROWS[:4])
+    batch = with_token_weights(ROWS[:4])
     expected = mean_nll(trainer.snapshot(), batch)
-    assert trainer.forward_backward(batch, cross_entropy()).result()["loss"] == pytest.approx(expected, rel=1e-6)
+    assert trainer.forward_backward(batch, cross_entropy()).result()["loss"] == pytest.approx(
+        expected, rel=1e-6
+    )

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from support.one_token import SEE, TASKS, OneToken, earned, plan, stage_of, toy
-from toolhone.training.grpo import grpo
-from toolhone.training.ppo import ppo
-from toolhone.training.rollout import play_groups
-from toolhone.training.rl_metrics import timed
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.episode import Episode, Rules
-from toolhone.rewards.user_rewards import Paid
+from toolhone.episodes.episode import Episode, EpisodeRules
+from toolhone.rewards.user_rewards import RewardResult
 from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
+from toolhone.training.grpo import grpo
+from toolhone.training.ppo import ppo
+from toolhone.training.rl_metrics import timed
+from toolhone.training.rollout import rollout
 
 
 def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling() -> None:
@@ -26,14 +26,16 @@ def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling(
         time.sleep(0.06)
         return "seen"
 
-    def slowly(task: Task, episode: Episode) -> Paid:
+    def slowly(task: Task, episode: Episode) -> RewardResult:
         time.sleep(0.01)
         return earned(task, episode)
 
     clock, policy = Clock(), OneToken(toy().snapshot(), 3)
     registry = Registry([replace(SEE, function=look)])
     with clock.on("sample"):
-        groups = play_groups(policy, TASKS, 4, registry, slowly, lambda _: Rules(max_turns=2), clock)  # type: ignore[arg-type]
+        groups = rollout(
+            policy, TASKS, 4, registry, slowly, lambda _: EpisodeRules(max_turns=2), clock
+        )  # type: ignore[arg-type]
     taken = clock.take()
     assert any(episode.calls for group in groups for episode in group.episodes)
     assert set(taken) == {"sample", "tools", "reward"}
@@ -41,7 +43,9 @@ def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling(
     assert taken["reward"] >= 8 * 0.01
 
 
-def test_tokens_per_second_are_sampled_ones_by_sampling_and_trained_ones_by_the_whole_step() -> None:
+def test_tokens_per_second_are_sampled_ones_by_sampling_and_trained_ones_by_the_whole_step() -> (
+    None
+):
     moments = iter([0.0, 0.0, 1.0, 3.0, 3.0, 4.0, 4.0])
     clock = Clock(lambda: next(moments))
     with clock.on("sample"), clock.on("tools"):
@@ -59,7 +63,9 @@ def test_tokens_per_second_are_sampled_ones_by_sampling_and_trained_ones_by_the_
 
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
-def test_every_step_logs_where_its_time_went_and_how_many_tokens_a_second(tmp_path: Path, method: str) -> None:
+def test_every_step_logs_where_its_time_went_and_how_many_tokens_a_second(
+    tmp_path: Path, method: str
+) -> None:
     experiment = plan({"beta": 0.01, "group_size": 4}, method=method, steps=3)
     trainer, run = toy(), Run.create(tmp_path / "run", experiment)
     doing = grpo if method == "grpo" else ppo
@@ -69,5 +75,7 @@ def test_every_step_logs_where_its_time_went_and_how_many_tokens_a_second(tmp_pa
     assert len(steps) == 3
     for line in steps:
         assert wanted <= set(line)
-        assert line["sampled_tokens"] == line["turns"] * 8 * 4, "every turn of this world is one token"
+        assert line["sampled_tokens"] == line["turns"] * 8 * 4, (
+            "every turn of this world is one token"
+        )
         assert line["tokens_per_second/sample"] > line["tokens_per_second/step"] > 0

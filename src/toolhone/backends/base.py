@@ -70,7 +70,9 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.num_samples < 1:
-            raise ConfigError(f"max_tokens and num_samples must be 1 or more, got {self.max_tokens} and {self.num_samples}")
+            raise ConfigError(
+                f"max_tokens and num_samples must be 1 or more, got {self.max_tokens} and {self.num_samples}"
+            )
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             seen = f"{self.temperature}, {self.top_p} and {self.top_k}"
             raise ConfigError(f"wanted temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {seen}")
@@ -78,7 +80,11 @@ class SamplingParams:
 
 def check_unconstrained(params: SamplingParams, method: str) -> None:
     """Refuse, for a method that learns from log-probabilities, sampling whose log-probabilities are not the policy's own."""
-    wrong = {"a grammar (constrained calls)": params.constrain is not None, "top_p": params.top_p < 1, "top_k": params.top_k > 0}
+    wrong = {
+        "a grammar (constrained calls)": params.constrain is not None,
+        "top_p": params.top_p < 1,
+        "top_k": params.top_k > 0,
+    }
     for what, given in wrong.items():
         if given:
             raise CapabilityError(
@@ -232,7 +238,9 @@ class Stream(Protocol):
 class Sampler(Protocol):
     """One fixed policy."""
 
-    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         """`params.num_samples` samples for each prompt, in their order; `keys` (default 0, 1, ...) name their random streams."""
         ...
 
@@ -317,7 +325,11 @@ class BatchStream:
     while the others still wait.
     """
 
-    def __init__(self, sampler: Sampler, part: Callable[[Sequence[Tokens], SamplingParams], Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        part: Callable[[Sequence[Tokens], SamplingParams], Sequence[int]] | None = None,
+    ) -> None:
         self._sampler, self._part = sampler, part
         self._queue: dict[int, tuple[Tokens, SamplingParams]] = {}
 
@@ -331,7 +343,9 @@ class BatchStream:
         params = next(iter(self._queue.values()))[1]
         keys = [key for key, (_, wanted) in self._queue.items() if wanted == params]
         if self._part is not None:
-            keys = [keys[index] for index in self._part([self._queue[key][0] for key in keys], params)]
+            keys = [
+                keys[index] for index in self._part([self._queue[key][0] for key in keys], params)
+            ]
         prompts = [self._queue.pop(key)[0] for key in keys]
         return list(zip(keys, self._sampler.sample(prompts, params, keys), strict=True))
 
@@ -352,10 +366,16 @@ def allowed_ids(constraints: Sequence[Constraint | None], vocabulary: int) -> ND
 
 def random_stream(seed: int, *path: int) -> np.random.Generator:
     """The random stream for one place in a run, a pure function of the seed and the path (step, row, ...)."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed & 0xFFFFFFFF, *[p & 0xFFFFFFFF for p in path]])))
+    return np.random.Generator(
+        np.random.Philox(
+            np.random.SeedSequence([seed & 0xFFFFFFFF, *[p & 0xFFFFFFFF for p in path]])
+        )
+    )
 
 
-def padded(rows: Sequence[Row], width: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, Array]]:
+def padded(
+    rows: Sequence[Row], width: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, Array]]:
     """Rows as right-padded arrays [rows, width]: tokens, mask, and each named array (0 where a row lacks it)."""
     width = width or max(len(row) for row in rows)
     tokens = np.zeros((len(rows), width), dtype=np.int64)

@@ -54,7 +54,9 @@ class Grammars:
             self._compiled[key] = self._compile(tools)
             for old in list(self._compiled)[:-KEPT]:
                 del self._compiled[old]
-        return GrammarConstraint(self._compiled[key].deep_copy(), self._tokenizer.vocab_size, self._stop)
+        return GrammarConstraint(
+            self._compiled[key].deep_copy(), self._tokenizer.vocab_size, self._stop
+        )
 
     def _compile(self, tools: Sequence[Tool]) -> LLMatcher:
         matcher = self._matcher(tools)
@@ -66,7 +68,9 @@ class Grammars:
                 raise DialectError(
                     f"tool {tool.name!r} cannot be constrained: {_reason(alone)}; evaluate without evaluation.constrained"
                 )
-        raise DialectError(f"these {len(tools)} tools cannot be constrained: {_reason(matcher)}; offer fewer at once")
+        raise DialectError(
+            f"these {len(tools)} tools cannot be constrained: {_reason(matcher)}; offer fewer at once"
+        )
 
     def _matcher(self, tools: Sequence[Tool]) -> LLMatcher:
         from llguidance import LLMatcher
@@ -111,7 +115,9 @@ def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
     for token in body.get("added_tokens", []):
         token["special"] = token["content"] in control
     try:
-        return LLTokenizer(json.dumps(body), n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
+        return LLTokenizer(
+            json.dumps(body), n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id
+        )
     except ValueError:
         return LLTokenizer(TokenizerWrapper(_Texts(tokenizer)))
 
@@ -133,7 +139,11 @@ class _Texts:
 
     def _bytes(self, index: int, name: str) -> bytes:
         byte = _BYTE.fullmatch(name)
-        return bytes([int(byte[1], 16)]) if byte is not None else self._tokenizer.decode([index]).encode()
+        return (
+            bytes([int(byte[1], 16)])
+            if byte is not None
+            else self._tokenizer.decode([index]).encode()
+        )
 
 
 def _reason(matcher: LLMatcher) -> str:

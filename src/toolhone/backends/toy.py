@@ -58,20 +58,29 @@ class ToySampler:
     def __init__(self, policy: ToyPolicy) -> None:
         self._policy = policy
 
-    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         """`params.num_samples` samples for each prompt; log-probabilities are exactly those that `logprobs` gives."""
         keys = range(len(prompts)) if keys is None else keys
         for prompt in prompts:
             self._check_prompt(prompt)
         reach = self._policy.shape.reach
         results = [
-            [_Job.start(prompt, reach, self._limit(prompt, params), params, (key, j)) for j in range(params.num_samples)]
+            [
+                _Job.start(prompt, reach, self._limit(prompt, params), params, (key, j))
+                for j in range(params.num_samples)
+            ]
             for prompt, key in zip(prompts, keys, strict=True)
         ]
         active = [job for jobs in results for job in jobs if job.limit > 0]
         while active:
             self._advance(active, params)
-            active = [job for job in active if job.reason is not StopReason.STOP and len(job.tokens) < job.limit]
+            active = [
+                job
+                for job in active
+                if job.reason is not StopReason.STOP and len(job.tokens) < job.limit
+            ]
         return [[Sample(job.tokens, job.logprobs, job.reason) for job in jobs] for jobs in results]
 
     def stream(self) -> BatchStream:
@@ -87,7 +96,9 @@ class ToySampler:
     def _check_prompt(self, prompt: Tokens) -> None:
         context = self._policy.shape.max_context
         if len(prompt) == 0:
-            raise CapabilityError("an empty prompt cannot be sampled from; it needs at least one token")
+            raise CapabilityError(
+                "an empty prompt cannot be sampled from; it needs at least one token"
+            )
         if len(prompt) >= context:
             raise CapabilityError(
                 f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {context}; "
@@ -108,7 +119,9 @@ class ToySampler:
         if params.temperature == 0:
             chosen = bound.argmax(axis=1)
         else:
-            chosen = _draw(_truncated(np.exp(bound), params), np.array([job.random.random() for job in jobs]))
+            chosen = _draw(
+                _truncated(np.exp(bound), params), np.array([job.random.random() for job in jobs])
+            )
         values = logp[np.arange(len(jobs)), chosen].astype(np.float32)
         for job, token, value in zip(jobs, chosen.tolist(), values.tolist(), strict=True):
             job.add(token, value, params.stop_ids)
@@ -127,7 +140,9 @@ class _Job:
     reason: StopReason = StopReason.LENGTH
 
     @staticmethod
-    def start(prompt: Tokens, reach: int, limit: int, params: SamplingParams, path: tuple[int, int]) -> _Job:
+    def start(
+        prompt: Tokens, reach: int, limit: int, params: SamplingParams, path: tuple[int, int]
+    ) -> _Job:
         led = [NO_TOKEN] * reach + [int(token) for token in prompt]
         constraint = None if params.constrain is None else params.constrain(path[0])
         return _Job(led[len(led) - reach :], limit, random_stream(params.seed, *path), constraint)
@@ -183,13 +198,19 @@ class _Moments:
 
     @staticmethod
     def zero(policy: ToyPolicy) -> _Moments:
-        return _Moments(0, [np.zeros_like(table) for table in policy.tables], [np.zeros_like(table) for table in policy.tables])
+        return _Moments(
+            0,
+            [np.zeros_like(table) for table in policy.tables],
+            [np.zeros_like(table) for table in policy.tables],
+        )
 
     def step(self, tables: list[Real], gradient: list[Real], adam: Adam) -> None:
         """Change the tables in place by one AdamW step (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
         self.steps += 1
         first, second = 1 - adam.beta1**self.steps, 1 - adam.beta2**self.steps
-        for table, slope, mean, square in zip(tables, gradient, self.mean, self.square, strict=True):
+        for table, slope, mean, square in zip(
+            tables, gradient, self.mean, self.square, strict=True
+        ):
             mean += (1 - adam.beta1) * (slope - mean)
             square += (1 - adam.beta2) * (slope * slope - square)
             table *= 1 - adam.learning_rate * adam.weight_decay
@@ -223,7 +244,9 @@ class ToyTrainer:
     def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
         """One AdamW step; `grad_norm` is the global norm before clipping. Without a gradient nothing changes and the norm is 0."""
         if not isinstance(optimizer, Adam):
-            raise CapabilityError("the toy backend cannot train with Muon; use Adam here, or the torch backend for Muon")
+            raise CapabilityError(
+                "the toy backend cannot train with Muon; use Adam here, or the torch backend for Muon"
+            )
         if self._gradient is None:
             return Done({"grad_norm": 0.0})
         gradient, self._gradient = self._gradient, None
@@ -243,7 +266,10 @@ class ToyTrainer:
 
     def save(self, folder: Path, optimizer: bool = True) -> None:
         """Write one file into `folder` (made where it is missing), all or nothing; an earlier save there is replaced."""
-        settings = {**asdict(self._policy.shape), "steps": self._moments.steps if optimizer else None}
+        settings = {
+            **asdict(self._policy.shape),
+            "steps": self._moments.steps if optimizer else None,
+        }
         arrays: dict[str, Real | NDArray[np.str_]] = {"settings": np.array(json.dumps(settings))}
         arrays |= {f"table{i}": table for i, table in enumerate(self._policy.tables)}
         if optimizer:
@@ -255,7 +281,9 @@ class ToyTrainer:
         """Take the weights (and Adam's state) from what `save` wrote; accumulated gradients are dropped."""
         policy, moments = _read(folder, optimizer)
         if policy.shape != self._policy.shape:
-            raise ModelError(f"{folder} holds a toy model of another shape: {policy.shape}; this one is {self._policy.shape}")
+            raise ModelError(
+                f"{folder} holds a toy model of another shape: {policy.shape}; this one is {self._policy.shape}"
+            )
         self._move_to(policy)
         self._moments = moments or self._moments
         self._gradient = None
@@ -278,7 +306,9 @@ def _write(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise RunError(f"could not save into {folder} ({error.strerror}); free some space or choose another folder") from error
+        raise RunError(
+            f"could not save into {folder} ({error.strerror}); free some space or choose another folder"
+        ) from error
 
 
 def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
@@ -288,13 +318,27 @@ def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
             steps = settings.pop("steps")
             shape = ToyShape(**{**settings, "orders": tuple(settings["orders"])})
             if optimizer and steps is None:
-                raise ModelError(f"{folder} holds no optimizer state; load it with optimizer=False, or save with optimizer=True")
+                raise ModelError(
+                    f"{folder} holds no optimizer state; load it with optimizer=False, or save with optimizer=True"
+                )
             names = ("table", "mean", "square") if optimizer else ("table",)
             tables = [[stored[f"{name}{i}"] for i in range(len(shape.orders))] for name in names]
     except FileNotFoundError:
-        raise ModelError(f"{folder} holds no {FILE}; give a folder that the toy backend has saved") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{folder / FILE} cannot be read as a toy model ({error}); save it again") from None
+        raise ModelError(
+            f"{folder} holds no {FILE}; give a folder that the toy backend has saved"
+        ) from None
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ModelError(
+            f"{folder / FILE} cannot be read as a toy model ({error}); save it again"
+        ) from None
     return ToyPolicy(shape, tables[0]), _Moments(steps, tables[1], tables[2]) if optimizer else None
 
 
@@ -311,7 +355,9 @@ def open_toy(
             f"a toy model needs vocab_size and buckets of at least 1, max_context of at least 2 and orders that are not negative; "
             f"got vocab_size={vocab_size}, buckets={buckets}, max_context={max_context}, orders={tuple(orders)}"
         )
-    return ToyTrainer(ToyPolicy.fresh(ToyShape(vocab_size, tuple(orders), buckets, max_context), seed))
+    return ToyTrainer(
+        ToyPolicy.fresh(ToyShape(vocab_size, tuple(orders), buckets, max_context), seed)
+    )
 
 
 def open_sampler(folder: Path) -> ToySampler:

@@ -53,7 +53,10 @@ class ToyPolicy:
     def fresh(shape: ToyShape, seed: int) -> ToyPolicy:
         """Small random weights, a pure function of the shape and the seed."""
         sizes = [(shape.buckets if order else 1, shape.vocab_size) for order in shape.orders]
-        return ToyPolicy(shape, [random_stream(seed, i).normal(0.0, _INIT_SCALE, size) for i, size in enumerate(sizes)])
+        return ToyPolicy(
+            shape,
+            [random_stream(seed, i).normal(0.0, _INIT_SCALE, size) for i, size in enumerate(sizes)],
+        )
 
     def copy(self) -> ToyPolicy:
         return ToyPolicy(self.shape, [table.copy() for table in self.tables])
@@ -63,7 +66,9 @@ class ToyPolicy:
         result = np.zeros((len(windows), len(self.shape.orders)), dtype=np.int64)
         for column, order in enumerate(self.shape.orders):
             if order:
-                result[:, column] = _hashed(windows[:, self.shape.reach - order :]) % np.uint64(self.shape.buckets)
+                result[:, column] = _hashed(windows[:, self.shape.reach - order :]) % np.uint64(
+                    self.shape.buckets
+                )
         return result
 
     def log_softmax(self, buckets: Ids, temperature: float) -> Real:

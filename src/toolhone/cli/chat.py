@@ -14,40 +14,67 @@ import typer
 
 if TYPE_CHECKING:
     from toolhone.api import Model
-    from toolhone.cli.transcript_writer import Keeper
+    from toolhone.cli.chat_repl import ChatREPL
     from toolhone.cli.console import Terminal
-    from toolhone.cli.chat_repl import Talk
+    from toolhone.cli.transcript_writer import TranscriptWriter
     from toolhone.episodes.policy import Turn
 
 EXAMPLE = "Examples: toolhone chat runs/sft   |   toolhone chat runs/sft --prompt 'What is 12 * 7?' --save talk.jsonl"
 
 
 def chat(
-    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name")] = None,
-    dialect: Annotated[str | None, typer.Option(help="use another dialect than the model was trained in, on purpose")] = None,
-    constrained: Annotated[bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")] = False,
-    prompt: Annotated[list[str] | None, typer.Option(help="say this instead of asking; may be given several times")] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="add the talk to this file, as a conversation to train on [default: RUN/chats/TIME.jsonl]")
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'"
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7"),
     ] = None,
-    no_save: Annotated[bool, typer.Option("--no-save", help="keep nothing unless /save asks for it")] = False,
+    checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name")] = None,
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="use another dialect than the model was trained in, on purpose"),
+    ] = None,
+    constrained: Annotated[
+        bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")
+    ] = False,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="say this instead of asking; may be given several times"),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="add the talk to this file, as a conversation to train on [default: RUN/chats/TIME.jsonl]"
+        ),
+    ] = None,
+    no_save: Annotated[
+        bool, typer.Option("--no-save", help="keep nothing unless /save asks for it")
+    ] = False,
 ) -> None:
     """Talk to a model; its calls and their results are shown as they happen. /help lists commands; Ctrl-D ends the talk."""
     from toolhone.api import open_model
-    from toolhone.cli.transcript_writer import Keeper
-    from toolhone.cli.console import Terminal
     from toolhone.cli.chat_repl import COMMANDS, Next
+    from toolhone.cli.console import Terminal
+    from toolhone.cli.transcript_writer import TranscriptWriter
 
     wanted = [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])]
-    opened = open_model(model, checkpoint, [*wanted, *(["evaluation.constrained=true"] if constrained else [])])
+    opened = open_model(
+        model, checkpoint, [*wanted, *(["evaluation.constrained=true"] if constrained else [])]
+    )
     screen = Terminal()
-    keeper = Keeper(None if no_save else save or _default_file(Path(model)), opened.registry.tools)
+    keeper = TranscriptWriter(
+        None if no_save else save or _default_file(Path(model)), opened.registry.tools
+    )
     talk = open_talk(opened, screen, keeper)
     if not prompt and screen.types:
         names = ", ".join(tool.name for tool in opened.registry.tools) or "none"
-        screen.tell(f"{model} in dialect {opened.dialect.name}; tools: {names}. /help lists commands, Ctrl-D ends the talk.")
+        screen.tell(
+            f"{model} in dialect {opened.dialect.name}; tools: {names}. /help lists commands, Ctrl-D ends the talk."
+        )
     try:
         for text in prompt or ():
             screen.said(text)
@@ -60,18 +87,18 @@ def chat(
             print(sentence, file=sys.stderr)
 
 
-def open_talk(model: Model, screen: Terminal, keeper: Keeper) -> Talk:
+def open_talk(model: Model, screen: Terminal, keeper: TranscriptWriter) -> ChatREPL:
     """A talk with an opened model."""
-    from toolhone.cli.chat_repl import Talk
-    from toolhone.episodes.chat_session import Dialogue
+    from toolhone.cli.chat_repl import ChatREPL
+    from toolhone.episodes.chat_session import ChatSession
 
     policy, turns = model.policy(), model.experiment.evaluation.max_turns
 
     def written(turn: Turn, whole: bool) -> str:
         return model.tokenizer.decode([*(turn.prompt if whole else ()), *turn.tokens])
 
-    return Talk(
-        lambda: Dialogue(policy, model.registry, turns, screen.thinking),
+    return ChatREPL(
+        lambda: ChatSession(policy, model.registry, turns, screen.thinking),
         model.registry.tools,
         screen,
         keeper,

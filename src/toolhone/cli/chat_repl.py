@@ -14,8 +14,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
-from toolhone.cli.transcript_writer import Keeper
-from toolhone.episodes.chat_session import Dialogue, Ended, Event
+from toolhone.cli.transcript_writer import TranscriptWriter
+from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event
 from toolhone.episodes.policy import Turn
 from toolhone.errors import UserError, nearest
 from toolhone.schema import Tool
@@ -58,7 +58,7 @@ class Screen(Protocol):
         ...
 
 
-class Talk:
+class ChatREPL:
     """A dialogue with its commands. `raw` gives the exact text of a turn (with all the model had read, if asked).
 
     `interactive`: Ctrl-C and a mistake end the answer, not the talk.
@@ -66,10 +66,10 @@ class Talk:
 
     def __init__(
         self,
-        open_dialogue: Callable[[], Dialogue],
+        open_dialogue: Callable[[], ChatSession],
         tools: Sequence[Tool],
         screen: Screen,
-        keeper: Keeper,
+        keeper: TranscriptWriter,
         raw: Callable[[Turn, bool], str] = lambda turn, _: turn.text,
         interactive: bool = False,
     ) -> None:
@@ -100,16 +100,20 @@ class Talk:
         except UserError as error:
             if not self._interactive:
                 raise
-            self._take_back(before, f"{error} (/reset begins a new talk, /undo takes an exchange back)")
+            self._take_back(
+                before, f"{error} (/reset begins a new talk, /undo takes an exchange back)"
+            )
         self._keep()
 
     def _follow(self, text: str) -> None:
         for event in self.dialogue.say(text):
             self._screen.event(event)
         exchange = self.dialogue.exchanges[-1]
-        if exchange.ended is Ended.TOO_MANY_TURNS:
-            self._screen.tell(f"the model called tools {len(exchange.turns)} times and did not answer (evaluation.max_turns)")
-        elif exchange.ended is not Ended.ANSWERED and self._interactive:
+        if exchange.ended is ChatEnd.TOO_MANY_TURNS:
+            self._screen.tell(
+                f"the model called tools {len(exchange.turns)} times and did not answer (evaluation.max_turns)"
+            )
+        elif exchange.ended is not ChatEnd.ANSWERED and self._interactive:
             self._screen.tell("/raw shows what it wrote, /undo takes the exchange back")
 
     def _take_back(self, before: int, why: str) -> None:
@@ -129,7 +133,9 @@ class Talk:
     def _command(self, name: str, rest: str) -> None:
         match name:
             case "/help":
-                self._screen.show("\n".join(f"{command:8s} {meaning}" for command, meaning in COMMANDS.items()))
+                self._screen.show(
+                    "\n".join(f"{command:8s} {meaning}" for command, meaning in COMMANDS.items())
+                )
             case "/tools":
                 self._screen.show("\n".join(map(_described, self._tools)) or "there are no tools")
             case "/raw":
@@ -146,7 +152,9 @@ class Talk:
                 self._save(rest.strip())
             case _:
                 known = ", ".join(COMMANDS)
-                self._screen.tell(f"there is no command {name}{nearest(name, COMMANDS)}; commands: {known} (// to say a slash)")
+                self._screen.tell(
+                    f"there is no command {name}{nearest(name, COMMANDS)}; commands: {known} (// to say a slash)"
+                )
 
     def _show_raw(self, whole: bool) -> None:
         turns = self.dialogue.exchanges[-1].turns if self.dialogue.exchanges else []
@@ -166,10 +174,16 @@ class Talk:
             self._screen.tell(str(error))
             return
         kept = transcript.conversation
-        said = f"{len(kept.messages)} messages saved to {name}" if kept else f"nothing to save; {name} was not written"
+        said = (
+            f"{len(kept.messages)} messages saved to {name}"
+            if kept
+            else f"nothing to save; {name} was not written"
+        )
         self._screen.tell("; ".join([said, *transcript.sentences()]))
 
 
 def _described(tool: Tool) -> str:
     first = tool.description.strip().partition("\n")[0]
-    return f"{tool.name}: {first}" + ("" if tool.function else "  (cannot be run here: it has no implementation)")
+    return f"{tool.name}: {first}" + (
+        "" if tool.function else "  (cannot be run here: it has no implementation)"
+    )

@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from toolhone.cli.env_report import Finding
+    from toolhone.cli.env_report import EnvFinding
 
 EXAMPLE = "Examples: toolhone check   |   toolhone check --json"
 STYLES = {"ok": "green", "note": "yellow", "broken": "bold red"}
 
 
-def check(as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False) -> None:
+def check(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object and nothing else")
+    ] = False,
+) -> None:
     """Look at versions, devices, extras, folders and the sandbox; exit code 1 when something that is needed is broken."""
-    from toolhone.cli.env_report import State, look
+    from toolhone.cli.env_report import CheckState, look
 
     findings = list(look())
-    broken = [finding.what for finding in findings if finding.state is State.BROKEN]
+    broken = [finding.what for finding in findings if finding.state is CheckState.BROKEN]
     if as_json:
-        print(json.dumps({"ok": not broken, "findings": [finding.to_dict() for finding in findings]}))
+        print(
+            json.dumps({"ok": not broken, "findings": [finding.to_dict() for finding in findings]})
+        )
     else:
         _show(findings)
         print(_verdict(broken))
@@ -36,7 +42,7 @@ def _verdict(broken: Sequence[str]) -> str:
     return "Everything that is needed is there. Go on with: toolhone demo   or   toolhone examples"
 
 
-def _show(findings: Sequence[Finding]) -> None:
+def _show(findings: Sequence[EnvFinding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -47,5 +53,10 @@ def _show(findings: Sequence[Finding]) -> None:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         state = finding.state.value
-        table.add_row(Text(finding.what), Text(state, STYLES[state]), Text(finding.found), Text(finding.advice))
+        table.add_row(
+            Text(finding.what),
+            Text(state, STYLES[state]),
+            Text(finding.found),
+            Text(finding.advice),
+        )
     console().print(table)

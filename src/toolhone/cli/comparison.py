@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from toolhone.evaluation.compare import Cell, Comparison, Pair
-    from toolhone.evaluation.certificate_diff import Formats
+    from toolhone.evaluation.certificate_diff import CertificateDiff
+    from toolhone.evaluation.compare import Cell, Comparison, TaskPair
 
 EXAMPLE = (
     "Examples: toolhone compare evals/base runs/sft   |   toolhone compare evals/base runs/sft --guard --tolerance 2   |   "
@@ -24,25 +24,46 @@ SHOWN = 3
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="an evaluation folder, or a run (its evaluation/): before")],
+    base: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BASE", help="an evaluation folder, or a run (its evaluation/): before"
+        ),
+    ],
     tuned: Annotated[Path, typer.Argument(metavar="TUNED", help="the same: after")],
     metric: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="compare by this metric alone; may be repeated [default: all measured]")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="compare by this metric alone; may be repeated [default: all measured]",
+        ),
     ] = None,
-    guard: Annotated[bool, typer.Option("--guard", help="exit code 1 when anything got worse")] = False,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="exit code 1 when anything got worse")
+    ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, max=100, metavar="POINTS", help="with --guard: forgive losses up to this many points of 100"),
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="POINTS",
+            help="with --guard: forgive losses up to this many points of 100",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the comparison to this file, as JSON")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="also write the comparison to this file, as JSON"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object and nothing else")
+    ] = False,
 ) -> None:
     """Compare two evaluations of the same tasks: paired differences, what was gained and lost, both certificates."""
     from toolhone.dialects.probe.certificate import Certificate
     from toolhone.errors import ConfigError
+    from toolhone.evaluation.certificate_diff import CertificateDiff
     from toolhone.evaluation.compare import compare as compare_evaluations
     from toolhone.evaluation.folder import read_folder
-    from toolhone.evaluation.certificate_diff import Formats
 
     if tolerance is not None and not guard:
         raise ConfigError("--tolerance says which losses --guard forgives; add --guard")
@@ -50,12 +71,16 @@ def compare(
     if folders[0].resolve() == folders[1].resolve():
         raise ConfigError(f"BASE and TUNED are the same evaluation, {folders[0]}; name two")
     comparison = compare_evaluations(read_folder(folders[0]), read_folder(folders[1]), metric or ())
-    formats = Formats(Certificate.read(folders[0]), Certificate.read(folders[1]))
+    formats = CertificateDiff(Certificate.read(folders[0]), Certificate.read(folders[1]))
     share = (tolerance or 0.0) / 100
     worse = comparison.worse(share) if guard else []
     if as_json or out is not None:
         found = {"base": str(folders[0]), "tuned": str(folders[1]), **as_dict(comparison, formats)}
-        found["guard"] = {"passed": not worse, "tolerance": share, "worse": [_named(cell) for cell in worse]} if guard else None
+        found["guard"] = (
+            {"passed": not worse, "tolerance": share, "worse": [_named(cell) for cell in worse]}
+            if guard
+            else None
+        )
         _deliver(found, out, as_json)
     if not as_json:
         print(f"base   {folders[0]}\ntuned  {folders[1]}")
@@ -78,22 +103,33 @@ def find_evaluation(path: Path) -> Path:
     if several:
         raise RunError(f"{path} holds {len(several)} evaluations; name one of {', '.join(several)}")
     if (path / "experiment.json").is_file():
-        raise RunError(f"{path} is a run without an evaluation; make one with toolhone eval {path} --out {path / 'evaluation'}")
+        raise RunError(
+            f"{path} is a run without an evaluation; make one with toolhone eval {path} --out {path / 'evaluation'}"
+        )
     wanted = "wanted an evaluation folder (toolhone eval MODEL --out FOLDER makes one) or a run that holds one"
-    raise RunError(f"{path}: {'this is no evaluation' if path.exists() else 'there is no such folder'}; {wanted}")
+    raise RunError(
+        f"{path}: {'this is no evaluation' if path.exists() else 'there is no such folder'}; {wanted}"
+    )
 
 
-def as_dict(comparison: Comparison, formats: Formats) -> dict[str, Any]:
+def as_dict(comparison: Comparison, formats: CertificateDiff) -> dict[str, Any]:
     """All of it as JSON; the most telling tasks with what both said."""
     leading = comparison.leading
     examples = {
-        name: [_example(pair, leading) for pair in comparison.changed(leading, name == "gained")[:SHOWN]]
+        name: [
+            _example(pair, leading)
+            for pair in comparison.changed(leading, name == "gained")[:SHOWN]
+        ]
         for name in ("lost", "gained")
     }
-    return {**comparison.to_dict(), "examples": {"metric": leading, **examples}, "certificates": formats.to_dict()}
+    return {
+        **comparison.to_dict(),
+        "examples": {"metric": leading, **examples},
+        "certificates": formats.to_dict(),
+    }
 
 
-def _example(pair: Pair, metric: str) -> dict[str, Any]:
+def _example(pair: TaskPair, metric: str) -> dict[str, Any]:
     base, tuned = pair.base[0], pair.tuned[0]
     return {
         "id": pair.id,
@@ -120,7 +156,7 @@ def _deliver(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
         print(text)
 
 
-def show(comparison: Comparison, formats: Formats, named: bool) -> None:
+def show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
     """The tables, the tasks that changed, both certificates, and what was not compared.
 
     Categories are shown for every metric where the metrics were `named`, else for the leading one and what moved by the others.
@@ -128,7 +164,14 @@ def show(comparison: Comparison, formats: Formats, named: bool) -> None:
     from rich.text import Text
 
     from toolhone.cli.show import console
-    from toolhone.evaluation.compare_display import account, categories, changed, formats_table, other_categories, totals
+    from toolhone.evaluation.compare_display import (
+        account,
+        categories,
+        changed,
+        formats_table,
+        other_categories,
+        totals,
+    )
 
     screen, leading = console(), comparison.leading
     screen.print(totals(comparison))

@@ -11,9 +11,15 @@ import typer
 
 from toolhone.cli.flags import FlagCommand, overrides_of
 
-app = typer.Typer(help="The experiment file: its schema, and what a file resolves to.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The experiment file: its schema, and what a file resolves to.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. training.steps=100")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. training.steps=100")
+]
 
 
 @app.command(
@@ -29,22 +35,30 @@ def schema() -> None:
 @app.command(epilog="Example: toolhone config show sft.json training.steps=100", cls=FlagCommand)
 def show(
     context: typer.Context,
-    experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="none: all defaults")] = None,
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="none: all defaults")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
     from toolhone.config.experiment import load_experiment
+    from toolhone.config.user_code import is_user_code
     from toolhone.evaluation.legacy_metrics import known_metrics
-    from toolhone.config.user_code import is_own_code
 
     path, keys = experiment_and_keys(context, experiment, overrides)
     plan = load_experiment(path, keys)
-    known_metrics([name for name in plan.evaluation.metrics or () if not is_own_code(name)])
+    known_metrics([name for name in plan.evaluation.metrics or () if not is_user_code(name)])
     print(json.dumps(plan.model_dump(), indent=2))
 
 
-@app.command(epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico")
-def presets(as_json: Annotated[bool, typer.Option("--json", help="print one JSON object: name to what it is for")] = False) -> None:
+@app.command(
+    epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico"
+)
+def presets(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object: name to what it is for")
+    ] = False,
+) -> None:
     """List the presets: experiments that ship, to be used by name."""
     from toolhone.config.presets import preset_comment, preset_names
 
@@ -58,7 +72,10 @@ def presets(as_json: Annotated[bool, typer.Option("--json", help="print one JSON
 
 
 def experiment_and_keys(
-    context: typer.Context, experiment: str | None, overrides: list[str] | None, config: str | None = None
+    context: typer.Context,
+    experiment: str | None,
+    overrides: list[str] | None,
+    config: str | None = None,
 ) -> tuple[Path | None, list[str]]:
     """The file or preset, and all overrides: those of flags first, so that `key=value` wins."""
     path, keys = split_experiment(experiment, overrides, config)
@@ -76,6 +93,8 @@ def split_experiment(
     if experiment is not None and re.match(r"[\w.]+=", experiment):
         keys, experiment = [experiment, *keys], None
     if experiment is not None and config is not None:
-        raise ConfigError(f"two experiments are given, {experiment} and --config {config}; keep one")
+        raise ConfigError(
+            f"two experiments are given, {experiment} and --config {config}; keep one"
+        )
     chosen = experiment if config is None else config
     return (None if chosen is None else Path(chosen)), keys

@@ -55,7 +55,9 @@ class Terminal:
         if not self.live:
             yield
             return
-        with self._out.status("[dim]thinking (Ctrl-C stops the answer)[/]", spinner="dots", spinner_style="magenta"):
+        with self._out.status(
+            "[dim]thinking (Ctrl-C stops the answer)[/]", spinner="dots", spinner_style="magenta"
+        ):
             yield
 
     def said(self, text: str) -> None:
@@ -85,7 +87,11 @@ class Terminal:
 
     def _prompt(self) -> str:
         """The prompt; colours are marked so that the line editor does not count them."""
-        return f"\x01\x1b[1;34m\x02{YOU}\x01\x1b[0m\x02" if self.live and "readline" in sys.modules else YOU
+        return (
+            f"\x01\x1b[1;34m\x02{YOU}\x01\x1b[0m\x02"
+            if self.live and "readline" in sys.modules
+            else YOU
+        )
 
 
 def _edit_lines(completions: Sequence[str]) -> None:
@@ -96,7 +102,9 @@ def _edit_lines(completions: Sequence[str]) -> None:
         return
 
     def complete(text: str, state: int) -> str | None:
-        return [word for word in (*completions, None) if word is None or word.startswith(text)][state]
+        return [word for word in (*completions, None) if word is None or word.startswith(text)][
+            state
+        ]
 
     readline.set_completer(complete)
     readline.set_completer_delims(" ")

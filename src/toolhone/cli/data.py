@@ -20,7 +20,9 @@ TRAIN, HELD_OUT, TASKS = 4000, 200, 400
 """Sizes of the files of conversations and tasks, when nothing else is asked for."""
 ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 """Of the SFT array, when nothing else is asked for."""
-app = typer.Typer(help="Make data, and read published data.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Make data, and read published data.", no_args_is_help=True, rich_markup_mode=None
+)
 app.command("sources", epilog=importing.SOURCES_EXAMPLE)(importing.sources)
 app.command("import", epilog=importing.IMPORT_EXAMPLE)(importing.import_)
 BUILD_EXAMPLES = (
@@ -44,28 +46,49 @@ def group() -> None:
 
 @app.command(epilog=BUILD_EXAMPLES)
 def build(  # noqa: PLR0913 (one parameter for each option)
-    out: Annotated[Path, typer.Option(help="the folder to write into; with --shape sft-array a file may be named as well")] = Path(
-        "data"
-    ),
-    train: Annotated[int | None, typer.Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="the folder to write into; with --shape sft-array a file may be named as well"
+        ),
+    ] = Path("data"),
+    train: Annotated[
+        int | None, typer.Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")
+    ] = None,
     held_out: Annotated[
         int | None,
-        typer.Option(min=0, help=f"conversations in held_out.jsonl, with fillers that training never sees [default: {HELD_OUT}]"),
+        typer.Option(
+            min=0,
+            help=f"conversations in held_out.jsonl, with fillers that training never sees [default: {HELD_OUT}]",
+        ),
     ] = None,
-    tasks: Annotated[int | None, typer.Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")] = None,
+    tasks: Annotated[
+        int | None, typer.Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print the files and their row counts as JSON")] = False,
-    shape: Annotated[Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")] = Shape.TEMPLATES,
-    rows: Annotated[int | None, typer.Option(min=1, help=f"sft-array: how many rows [default: {ROWS}]")] = None,
-    shares: Annotated[
-        str | None, typer.Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]")
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the files and their row counts as JSON")
+    ] = False,
+    shape: Annotated[
+        Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")
+    ] = Shape.TEMPLATES,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help=f"sft-array: how many rows [default: {ROWS}]")
     ] = None,
-    gsm8k: Annotated[Path | None, typer.Option(help="sft-array: take the calculator rows from this GSM8K file")] = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]"),
+    ] = None,
+    gsm8k: Annotated[
+        Path | None, typer.Option(help="sft-array: take the calculator rows from this GSM8K file")
+    ] = None,
 ) -> None:
     """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl, tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with
     --shape sft-array, one JSON list of calculator, Python and no-tool rows."""
     if gsm8k is not None and shape is not Shape.SFT_ARRAY:
-        raise DataError("--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k")
+        raise DataError(
+            "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k"
+        )
     if (rows is not None or shares is not None) and shape is not Shape.SFT_ARRAY:
         raise DataError(
             "--rows and --shares are for --shape sft-array; of the other files --train, --held-out and --tasks are the sizes"
@@ -91,9 +114,9 @@ def build(  # noqa: PLR0913 (one parameter for each option)
 
 
 def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, int]:
-    from toolhone.sources.files import write_jsonl
     from toolhone.data.templates import Templates
     from toolhone.schema import Conversation, Task
+    from toolhone.sources.files import write_jsonl
 
     made = Templates(seed)
     files: dict[str, Sequence[Conversation | Task]] = {
@@ -103,10 +126,16 @@ def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, in
         "tasks_held_out_phrasings.jsonl": made.tasks(size["tasks"], "held_out_phrasings"),
         "tasks_rl.jsonl": made.tasks(size["tasks"], "rl"),
     }
-    return {str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows)) for name, rows in files.items() if rows}
+    return {
+        str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows))
+        for name, rows in files.items()
+        if rows
+    }
 
 
-def _write_array(out: Path, rows: int, shares: str, seed: int, gsm8k: Path | None) -> dict[str, int]:
+def _write_array(
+    out: Path, rows: int, shares: str, seed: int, gsm8k: Path | None
+) -> dict[str, int]:
     """One file; how many rows of each category it has, and what could not be used, is said on standard error."""
     from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 

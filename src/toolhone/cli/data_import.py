@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from toolhone.data.importing import Imported
+    from toolhone.data.importing import ImportResult
     from toolhone.sources.listing import Listed
 
 SOURCES_EXAMPLE = "Examples: toolhone data sources   |   toolhone data sources --json"
@@ -22,7 +22,9 @@ IMPORT_EXAMPLE = (
 
 def sources(
     as_json: Annotated[bool, typer.Option("--json", help="print the list as JSON")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="print the list as the table of the documentation")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the list as the table of the documentation")
+    ] = False,
 ) -> None:
     """List the published formats that are read, with licence, size and what they teach."""
     from toolhone.sources.listing import as_markdown, listed
@@ -49,12 +51,27 @@ def _print(formats: Sequence[Listed]) -> None:
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="the published file, plain or gzip-compressed, JSON, JSON Lines, CSV or Parquet; or a folder")
+        Path,
+        typer.Argument(
+            help="the published file, plain or gzip-compressed, JSON, JSON Lines, CSV or Parquet; or a folder"
+        ),
     ],
-    to: Annotated[Path, typer.Option("--to", help="the file to write, .jsonl or .jsonl.gz; tasks and refused rows go beside it")],
-    format_: Annotated[str, typer.Option("--format", help="the format's name, where its rows do not tell it")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="print the counts and files as JSON")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="write over files of an earlier import")] = False,
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to",
+            help="the file to write, .jsonl or .jsonl.gz; tasks and refused rows go beside it",
+        ),
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="the format's name, where its rows do not tell it")
+    ] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the counts and files as JSON")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="write over files of an earlier import")
+    ] = False,
     progress: Annotated[str, typer.Option(help="auto, rich, plain or off")] = "auto",
 ) -> None:
     """Turn a published file into conversations and tasks. Tasks and refused rows go beside OUT.jsonl, into
@@ -75,14 +92,24 @@ def import_(
         raise typer.Exit(1)
 
 
-def said(imported: Imported) -> list[str]:
+def said(imported: ImportResult) -> list[str]:
     """What was read and written, a line for each count."""
     loaded = imported.loaded
-    lines = [f"format   {imported.format}", f"read     {loaded.read:6d}", f"kept     {loaded.kept:6d}"]
+    lines = [
+        f"format   {imported.format}",
+        f"read     {loaded.read:6d}",
+        f"kept     {loaded.kept:6d}",
+    ]
     if loaded.only_tasks:
         lines[-1] += f"  ({loaded.only_tasks} of them only as tasks)"
     if loaded.preferences:
         lines[-1] += f"  ({len(loaded.preferences)} of them as preference pairs)"
-    for word, counts in (("repaired", loaded.repaired), ("unchecked", loaded.noted), ("refused", loaded.skipped)):
+    for word, counts in (
+        ("repaired", loaded.repaired),
+        ("unchecked", loaded.noted),
+        ("refused", loaded.skipped),
+    ):
         lines += [f"{word:9s}{count:6d}  {reason}" for reason, count in counts.most_common()]
-    return lines + [f"wrote    {file.rows:6d}  {kind}: {file.path}" for kind, file in imported.files.items()]
+    return lines + [
+        f"wrote    {file.rows:6d}  {kind}: {file.path}" for kind, file in imported.files.items()
+    ]

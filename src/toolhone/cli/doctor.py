@@ -29,21 +29,41 @@ STYLES = {"certified": "bold green", "certified with limits": "bold yellow", "re
 
 
 def doctor(
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. model.history=kept")] = None,
-    model: Annotated[str | None, typer.Option(help="a run, a checkpoint, a model folder, a hub name or 'pico'")] = None,
-    data: Annotated[
-        list[Path] | None, typer.Option(help="a data file; more than one: splits of one data set, looked at for leakage")
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. model.history=kept")
     ] = None,
-    fix: Annotated[Path | None, typer.Option(help="write the data, cleaned, to this file, with a report beside it")] = None,
-    dialect: Annotated[str | None, typer.Option(help="how calls are to be written: auto, native, json, calls, tagged")] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="the longest row in tokens [default: the model's context]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="a run, a checkpoint, a model folder, a hub name or 'pico'")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="a data file; more than one: splits of one data set, looked at for leakage"
+        ),
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="write the data, cleaned, to this file, with a report beside it"),
+    ] = None,
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="how calls are to be written: auto, native, json, calls, tagged"),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=1, help="the longest row in tokens [default: the model's context]"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object and nothing else")
+    ] = False,
 ) -> None:
     """Prove the format of a model (--model), examine data (--data), or both together."""
     from toolhone.errors import ConfigError
 
     if model is None and not data:
-        raise ConfigError("toolhone doctor needs --model MODEL, --data FILE, or both; see toolhone doctor --help")
+        raise ConfigError(
+            "toolhone doctor needs --model MODEL, --data FILE, or both; see toolhone doctor --help"
+        )
     if fix is not None and not data:
         raise ConfigError("--fix writes cleaned data; name the data with --data FILE")
     wanted = [*(overrides or []), *([] if dialect is None else [f"model.dialect={dialect}"])]
@@ -55,8 +75,16 @@ def doctor(
     if data:
         from toolhone.cli.doctor_data import examine_data
 
-        usable = None if parts is None or parts.dialect is None else (parts.dialect, parts.tokenizer)
-        found = examine_data(data, usable, fix, max_length if max_length or parts is None else parts.context, show=not as_json)
+        usable = (
+            None if parts is None or parts.dialect is None else (parts.dialect, parts.tokenizer)
+        )
+        found = examine_data(
+            data,
+            usable,
+            fix,
+            max_length if max_length or parts is None else parts.context,
+            show=not as_json,
+        )
         bad = bad or found.stops
         result = {**result, "data": found.to_dict()} if parts is not None else found.to_dict()
     if as_json:
@@ -68,7 +96,13 @@ def doctor(
 class Parts:
     """What of a model is looked at: tokenizer, dialect and certificate; the weights are left alone."""
 
-    def __init__(self, name: str, base: str, tokenizer: TextTokenizer, found: tuple[Dialect | None, Certificate]) -> None:
+    def __init__(
+        self,
+        name: str,
+        base: str,
+        tokenizer: TextTokenizer,
+        found: tuple[Dialect | None, Certificate],
+    ) -> None:
         self.name, self.tokenizer = name, tokenizer
         self.dialect, self.certificate = found
         self.context = _context(base, tokenizer)
@@ -77,18 +111,18 @@ class Parts:
     def open(name: str, overrides: Sequence[str]) -> Parts:
         """Read the tokenizer and make the certificate; a run's must be the one it was trained with, unless keys ask otherwise."""
         from toolhone.api import FORMAT_KEYS
-        from toolhone.training.setup import wanted_format
         from toolhone.config.experiment import overridden
         from toolhone.dialects.probe.certificate import certify, check_same
         from toolhone.models.resolve import find, resolve_model, trained_format
         from toolhone.tokenizer import TextTokenizer
+        from toolhone.training.setup import format_request
 
         plan, weights = find(name, None)
         plan = overridden(plan, overrides) if overrides else plan
         whole = weights is not None and (weights / "config.json").is_file()
         base = str(weights) if whole else resolve_model(plan)
         tokenizer = TextTokenizer.load(base)
-        dialect, certificate = certify(tokenizer, wanted_format(plan))
+        dialect, certificate = certify(tokenizer, format_request(plan))
         trained = trained_format(plan, weights)
         if trained is not None:
             named = {text.partition("=")[0] for text in overrides}
@@ -106,7 +140,11 @@ class Parts:
         for heading in ("probe", "found", "why"):
             table.add_column(heading, overflow="fold")
         for finding in self.certificate.findings:
-            table.add_row(Text(finding.probe), Text(finding.found, "yellow" if finding.fault else ""), Text(finding.why, "dim"))
+            table.add_row(
+                Text(finding.probe),
+                Text(finding.found, "yellow" if finding.fault else ""),
+                Text(finding.why, "dim"),
+            )
         screen = console()
         screen.print(table)
         verdict = self.certificate.verdict.value
@@ -118,7 +156,11 @@ class Parts:
             return
         screen.print(Text(_summary(self.certificate.dialect), "dim"))
         for number, row in enumerate(example_rows(self.dialect, self.tokenizer), start=1):
-            screen.print(Text(f"row {number}: {int(row.mask.sum())} of {len(row)} tokens are supervised (green)"))
+            screen.print(
+                Text(
+                    f"row {number}: {int(row.mask.sum())} of {len(row)} tokens are supervised (green)"
+                )
+            )
             screen.print(coloured(row, self.tokenizer))
 
 
@@ -137,7 +179,11 @@ def _context(base: str, tokenizer: TextTokenizer) -> int | None:
 
 def _summary(dialect: Any) -> str:
     form = dialect.get("form")
-    kind = form if isinstance(form, str) else (form or {}).get("body", {}).get("kind", dialect.get("syntax"))
+    kind = (
+        form
+        if isinstance(form, str)
+        else (form or {}).get("body", {}).get("kind", dialect.get("syntax"))
+    )
     ends = " or ".join(dialect["stop"])
     return f"dialect {dialect['name']}; calls written as {kind}; a turn ends with {ends}; history {dialect['history']}"
 
@@ -147,7 +193,11 @@ def example_rows(dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
     from toolhone.data.render import encode_rows
     from toolhone.schema import Conversation, Message, Tool, ToolCall
 
-    schema = {"type": "object", "properties": {"city": {"type": "string", "description": "The city."}}, "required": ["city"]}
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "description": "The city."}},
+        "required": ["city"],
+    }
     messages = (
         Message("user", "What is the weather in Paris?"),
         Message("assistant", None, None, (ToolCall("get_weather", {"city": "Paris"}),)),
@@ -169,7 +219,8 @@ def coloured(row: Row, tokenizer: TextTokenizer) -> Text:
     ids, start = row.tokens.tolist(), 0
     origin = [0] * len(row) if row.origin is None else row.origin.tolist()
     styles = [
-        ("bold green" if trained else "blue" if kind == Origin.TOOL else "dim") + (" underline" if token in control else "")
+        ("bold green" if trained else "blue" if kind == Origin.TOOL else "dim")
+        + (" underline" if token in control else "")
         for token, trained, kind in zip(ids, row.mask.tolist(), origin, strict=True)
     ]
     for end in range(1, len(ids) + 1):

@@ -19,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from toolhone.cli.show import console
-from toolhone.doctor.fix import Cleaned, Outcome, check_target, clean, write_cleaned
-from toolhone.doctor.diagnose import Diagnosis, Verdict, diagnose
+from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.findings import REMEDIES
+from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned
 from toolhone.doctor.lengths import Yardstick
 from toolhone.doctor.model_parts import ModelParts
+from toolhone.doctor.quick_checks import FindingGroup
 from toolhone.doctor.reading import read_file
-from toolhone.doctor.quick_checks import Group
 from toolhone.errors import ConfigError
 from toolhone.evaluation.display import clean as printable
 from toolhone.runs.progress import Progress, open_progress
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from toolhone.dialects.base import Dialect
     from toolhone.tokenizer import TextTokenizer
 
-STYLES = {Verdict.SOUND: "bold green", Verdict.REMARKS: "bold yellow", Verdict.STOP: "bold red"}
+STYLES = {
+    DataVerdict.SOUND: "bold green",
+    DataVerdict.REMARKS: "bold yellow",
+    DataVerdict.STOP: "bold red",
+}
 _LONGEST = 300
 """Characters of an example that are shown."""
 
@@ -44,21 +48,25 @@ class Examined:
     """What was found; `cleaned` where a cleaned copy was written, to `out`."""
 
     diagnosis: Diagnosis
-    cleaned: Cleaned | None = None
+    cleaned: CleanResult | None = None
     out: Path | None = None
 
     @property
     def stops(self) -> bool:
         """Whether training should not go on: with the cleaned copy where there is one, else with the data as they are."""
-        return self.verdict is Verdict.STOP
+        return self.verdict is DataVerdict.STOP
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> DataVerdict:
         return self.diagnosis.verdict if self.cleaned is None else self.cleaned.after.verdict
 
     def to_dict(self) -> dict[str, object]:
         result: dict[str, object] = self.diagnosis.to_dict()
-        return result if self.cleaned is None else {**result, "fix": {**self.cleaned.to_dict(), "out": str(self.out)}}
+        return (
+            result
+            if self.cleaned is None
+            else {**result, "fix": {**self.cleaned.to_dict(), "out": str(self.out)}}
+        )
 
 
 def examine_data(
@@ -75,14 +83,18 @@ def examine_data(
     where there is a model to count them.
     """
     if len({path.resolve() for path in paths}) < len(paths):
-        raise ConfigError("--data names one file twice; the first file is trained on, the others are held out")
+        raise ConfigError(
+            "--data names one file twice; the first file is trained on, the others are held out"
+        )
     if fix is not None:
         check_target(fix, paths)
     if progress is None:
         with open_progress() as opened:
             return examine_data(paths, model, fix, max_length, show, opened)
     files = [read_file(path, progress=progress) for path in paths]
-    yardstick = Yardstick(None if model is None else ModelParts(*model), max_length, workers=os.cpu_count() or 1)
+    yardstick = Yardstick(
+        None if model is None else ModelParts(*model), max_length, workers=os.cpu_count() or 1
+    )
     diagnosis = diagnose(files, yardstick, progress)
     cleaned = None if fix is None else clean(files, yardstick, progress)
     report = None if cleaned is None or fix is None else write_cleaned(cleaned, fix, paths)
@@ -105,31 +117,40 @@ def _show(diagnosis: Diagnosis) -> None:
     out.print(Text.assemble("verdict: ", (diagnosis.verdict.value, STYLES[diagnosis.verdict])))
 
 
-def _table(groups: Sequence[Group]) -> Table:
+def _table(groups: Sequence[FindingGroup]) -> Table:
     table = Table(pad_edge=False)
     for heading in ("finding", "count", "", "why it matters", "what --fix does"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "count" else "left")
+        table.add_column(
+            heading, overflow="fold", justify="right" if heading == "count" else "left"
+        )
     for group in groups:
         remedy = REMEDIES[group.kind]
         word = Text("stops", "bold red") if remedy.grave else Text("remark", "yellow")
-        table.add_row(Text(group.kind.value), str(group.count), word, Text(remedy.why), Text(remedy.fix))
+        table.add_row(
+            Text(group.kind.value), str(group.count), word, Text(remedy.why), Text(remedy.fix)
+        )
     return table
 
 
-def _examples(group: Group) -> Text:
+def _examples(group: FindingGroup) -> Text:
     """The kind with its first few findings, one a line."""
-    lines = [str(finding) + (f" ({finding.times} rows)" if finding.times > 1 else "") for finding in group.examples]
+    lines = [
+        str(finding) + (f" ({finding.times} rows)" if finding.times > 1 else "")
+        for finding in group.examples
+    ]
     left = group.count - sum(finding.times for finding in group.examples)
-    shown = [f"  {printable(line)[:_LONGEST]}" for line in lines] + ([f"  ... and {left} more"] if left else [])
+    shown = [f"  {printable(line)[:_LONGEST]}" for line in lines] + (
+        [f"  ... and {left} more"] if left else []
+    )
     style = "bold red" if REMEDIES[group.kind].grave else "bold yellow"
     return Text.assemble((group.kind.value, style), "\n", "\n".join(shown))
 
 
-def _show_cleaned(cleaned: Cleaned, fix: Path | None, report: Path | None) -> None:
+def _show_cleaned(cleaned: CleanResult, fix: Path | None, report: Path | None) -> None:
     out = console()
     counts = f"kept {cleaned.kept} + repaired {cleaned.repaired} + dropped {cleaned.dropped} = {cleaned.read} rows read"
     out.print(Text(f"{fix}: {counts}; every change is in {report}"))
-    for outcome in Outcome:
+    for outcome in RowOutcome:
         for reason, count in cleaned.reasons(outcome).most_common():
             out.print(Text(f"  {outcome.value} {count:6d}  {reason}"))
     verdict = cleaned.after.verdict

@@ -12,16 +12,29 @@ EXAMPLE = "Examples: toolhone export runs/sft --out my-model   |   toolhone expo
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run, a checkpoint, an adapter or a model folder")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="a run, a checkpoint, an adapter or a model folder")
+    ],
     out: Annotated[Path, typer.Option(help="the folder to write")],
-    to: Annotated[str, typer.Option(help="merged (a plain transformers folder) or peft (an adapter folder)")] = "merged",
-    checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name [default: final_checkpoint]")] = None,
+    to: Annotated[
+        str, typer.Option(help="merged (a plain transformers folder) or peft (an adapter folder)")
+    ] = "merged",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="a checkpoint of the run, by name [default: final_checkpoint]"),
+    ] = None,
     dialect: Annotated[
         str | None,
-        typer.Option(help="certify another dialect than the model was trained in, on purpose: native, json, calls, tagged"),
+        typer.Option(
+            help="certify another dialect than the model was trained in, on purpose: native, json, calls, tagged"
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an export that is there")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace an export that is there")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object and nothing else")
+    ] = False,
 ) -> None:
     """Write the model for other programs, open what was written, and replay prompts through both.
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from toolhone.errors import ConfigError, nearest
 from toolhone.config.presets import preset_names
+from toolhone.errors import ConfigError, nearest
 
 
 class Kind(StrEnum):
@@ -57,8 +57,17 @@ FLAGS = (
     Flag(("--iters",), "training.steps", "optimiser steps"),
     Flag(("--batch-size",), "training.batch_size", "conversations (in RL: tasks) in a batch"),
     Flag(("--learning-rate",), "training.learning_rate", "full learning rate"),
-    Flag(("--grad-checkpoint",), "training.gradient_checkpointing", "recompute activations: less memory, slower", Kind.SWITCH),
-    Flag(("--lora-layers", "--num-layers"), "training.lora.last_layers", "only the last N decoder layers; -1 or 0: all"),
+    Flag(
+        ("--grad-checkpoint",),
+        "training.gradient_checkpointing",
+        "recompute activations: less memory, slower",
+        Kind.SWITCH,
+    ),
+    Flag(
+        ("--lora-layers", "--num-layers"),
+        "training.lora.last_layers",
+        "only the last N decoder layers; -1 or 0: all",
+    ),
     Flag(("--lora-rank",), "training.lora.rank", "rank of the adapters"),
     Flag(("--lora-alpha",), "training.lora.alpha", "scale of the adapters is alpha / rank"),
     Flag(("--lora-dropout",), "training.lora.dropout", "dropout of the adapters while training"),
@@ -67,21 +76,47 @@ FLAGS = (
     Flag(("--steps-per-report",), "training.log_every", "steps between reports"),
     Flag(("--steps-per-eval",), "training.validate_every", "steps between validations"),
     Flag(("--seed",), "seed", "of data order, weights and sampling"),
-    Flag(("--wandb-project", "--wandb"), "tracking.wandb.project", "log to this project of Weights & Biases", Kind.TEXT),
+    Flag(
+        ("--wandb-project", "--wandb"),
+        "tracking.wandb.project",
+        "log to this project of Weights & Biases",
+        Kind.TEXT,
+    ),
     _rl("--group-size", "group_size", "episodes of one task"),
     _rl("--max-completion-length", "max_completion_length", "tokens of one reply"),
     _rl("--temperature", "temperature", "of sampling"),
     _rl("--beta", "beta", "weight of the KL to the reference"),
     _rl("--epsilon", "epsilon", "lower clip of the ratio"),
     _rl("--epsilon-high", "epsilon_high", "upper clip of the ratio"),
-    _rl("--reward-functions", "reward.functions", "names of rewards, or file.py:function", Kind.LIST),
+    _rl(
+        "--reward-functions", "reward.functions", "names of rewards, or file.py:function", Kind.LIST
+    ),
     _rl("--reward-weights", "reward.weights", "one weight for each reward", Kind.LIST),
-    _rl("--curriculum-enabled", "curriculum.enabled", "give a part of the answer, less and less", Kind.SWITCH),
-    _rl("--curriculum-start-ratio", "curriculum.start_ratio", "share of the answer given at the start"),
+    _rl(
+        "--curriculum-enabled",
+        "curriculum.enabled",
+        "give a part of the answer, less and less",
+        Kind.SWITCH,
+    ),
+    _rl(
+        "--curriculum-start-ratio",
+        "curriculum.start_ratio",
+        "share of the answer given at the start",
+    ),
     _rl("--curriculum-end-ratio", "curriculum.end_ratio", "share of the answer given in the end"),
-    _rl("--curriculum-steps", "curriculum.steps", "steps from start to end", Kind.VALUE, "--curriculum-taper-iters"),
+    _rl(
+        "--curriculum-steps",
+        "curriculum.steps",
+        "steps from start to end",
+        Kind.VALUE,
+        "--curriculum-taper-iters",
+    ),
     _rl("--enforce-thinking", "enforce_thinking", "a reply must begin with a thought", Kind.SWITCH),
-    _rl("--two-phase-samples-per-group", "two_phase_samples_per_group", "replies continued after a failed first try; -1: off"),
+    _rl(
+        "--two-phase-samples-per-group",
+        "two_phase_samples_per_group",
+        "replies continued after a failed first try; -1: off",
+    ),
 )
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _BY_NAME = {name: flag for flag in FLAGS for name in flag.names}
@@ -96,7 +131,9 @@ class FlagCommand(TyperCommand):
         for word in words:
             name = word.partition("=")[0]
             if name.startswith("--") and name not in known:
-                raise ConfigError(f"there is no option {name}{nearest(name, known)}; see toolhone train --help")
+                raise ConfigError(
+                    f"there is no option {name}{nearest(name, known)}; see toolhone train --help"
+                )
         given, left = split_flags(words)
         ctx.meta["flags"] = given
         parsed: list[str] = super().parse_args(ctx, left)
@@ -104,10 +141,21 @@ class FlagCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         super().format_options(ctx, formatter)
-        shape = {Kind.LIST: " A B ...", Kind.SWITCH: " [true|false]", Kind.VALUE: " VALUE", Kind.TEXT: " TEXT"}
+        shape = {
+            Kind.LIST: " A B ...",
+            Kind.SWITCH: " [true|false]",
+            Kind.VALUE: " VALUE",
+            Kind.TEXT: " TEXT",
+        }
         with formatter.section("Flags, each another spelling of the key=value in brackets"):
             formatter.write_dl(
-                [(", ".join(flag.names) + shape[flag.kind], f"{flag.help} [{flag.key or 'no key'}]") for flag in FLAGS]
+                [
+                    (
+                        ", ".join(flag.names) + shape[flag.kind],
+                        f"{flag.help} [{flag.key or 'no key'}]",
+                    )
+                    for flag in FLAGS
+                ]
             )
 
 
@@ -131,7 +179,9 @@ def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if flag.slot in given:
             raise ConfigError(f"{name} is given twice; give it once")
         given[flag.slot] = (
-            value if sign and flag.kind is not Kind.LIST else _value(flag, name, [value] if sign else left, bool(sign))
+            value
+            if sign and flag.kind is not Kind.LIST
+            else _value(flag, name, [value] if sign else left, bool(sign))
         )
     return given, others
 
@@ -139,7 +189,11 @@ def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _value(flag: Flag, name: str, left: list[str], closed: bool) -> str:
     """Take the value of a flag from the words that follow it; `closed` means that they all belong to it."""
     if flag.kind is Kind.SWITCH:
-        return left.pop(0) if left and not left[0].startswith("--") and not _is_override(left[0]) else "true"
+        return (
+            left.pop(0)
+            if left and not left[0].startswith("--") and not _is_override(left[0])
+            else "true"
+        )
     if flag.kind in (Kind.VALUE, Kind.TEXT):
         if not left or left[0].startswith("--"):
             raise ConfigError(f"{name} needs a value ({flag.help})")
@@ -162,7 +216,9 @@ def overrides_of(given: dict[str, str], guess_method: bool = True) -> list[str]:
     flags = [flag for flag in FLAGS if flag.slot in given]
     for flag in flags:
         if flag.slot == "train" and given["train"].lower() in FALSE:
-            raise ConfigError("--train false: this verb only trains; to evaluate, use toolhone eval RUN")
+            raise ConfigError(
+                "--train false: this verb only trains; to evaluate, use toolhone eval RUN"
+            )
     wanted = [_override(flag, given[flag.slot]) for flag in flags if flag.key]
     if guess_method and any(flag.rl for flag in flags) and "train_mode" not in given:
         wanted.insert(0, "training.method=grpo")
@@ -187,7 +243,9 @@ def _override(flag: Flag, text: str) -> str:
     if flag.kind is Kind.LIST:
         values = json.loads(text)
         if not values:
-            raise ConfigError(f"{name} needs at least one value, for example {name} a b, or {name} a,b")
+            raise ConfigError(
+                f"{name} needs at least one value, for example {name} a b, or {name} a,b"
+            )
         return f"{flag.key}={json.dumps([_number(value) for value in values] if 'weights' in flag.key else values)}"
     if flag.kind is Kind.TEXT:
         return f"{flag.key}={json.dumps(text)}"

@@ -17,22 +17,34 @@ EXAMPLE = "Examples: toolhone examples   |   toolhone examples 1 training.steps=
 
 def examples(
     lesson: Annotated[
-        str | None, typer.Argument(metavar="[LESSON]", help="its number or name, or 'all'; none: choose from a list")
+        str | None,
+        typer.Argument(
+            metavar="[LESSON]", help="its number or name, or 'all'; none: choose from a list"
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="changes to the lesson's experiment, e.g. training.steps=100"),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="changes to the lesson's experiment, e.g. training.steps=100",
+        ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="print the lessons and nothing else")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="print the lessons and nothing else")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
-    out: Annotated[Path, typer.Option(help="the folder that lessons write into")] = Path("runs/examples"),
+    out: Annotated[Path, typer.Option(help="the folder that lessons write into")] = Path(
+        "runs/examples"
+    ),
 ) -> None:
     """Lessons that run for real, from a calculator by supervised training to a tool of your own. No network, no GPU."""
     from toolhone.config.experiment import load_experiment
     from toolhone.guide import LESSONS, Desk
     from toolhone.runs.progress import open_progress
 
-    load_experiment(None, overrides or (), tell=lambda _: None)  # a mistake in an override stops here
+    load_experiment(
+        None, overrides or (), tell=lambda _: None
+    )  # a mistake in an override stops here
     desk = Desk(out, tuple(overrides or ()), open_progress, _tell)
     asks = sys.stdin.isatty() and not yes
     if list_ or (lesson is None and not asks):
@@ -42,7 +54,13 @@ def examples(
     else:
         chosen = _chosen(lesson)
         for number, each in enumerate(chosen):
-            if number and asks and not _goes_on(f"Enter goes on with lesson {LESSONS.index(each) + 1} ({each.title}), q ends: "):
+            if (
+                number
+                and asks
+                and not _goes_on(
+                    f"Enter goes on with lesson {LESSONS.index(each) + 1} ({each.title}), q ends: "
+                )
+            ):
                 return
             _show(each, desk)
 

@@ -67,7 +67,15 @@ def _typed(out: Console, typed: Typed) -> None:
         for line in typed.text.splitlines():
             _command(out, line)
     elif out.is_terminal and typed.language != "text":
-        out.print(Syntax(typed.text.rstrip(), typed.language, theme="ansi_dark", background_color="default", word_wrap=True))
+        out.print(
+            Syntax(
+                typed.text.rstrip(),
+                typed.language,
+                theme="ansi_dark",
+                background_color="default",
+                word_wrap=True,
+            )
+        )
     else:
         for line in typed.text.rstrip().splitlines():
             out.print(RichText(f"  {line}"), soft_wrap=True)

@@ -14,16 +14,12 @@ from pathlib import Path
 import typer
 
 from toolhone.cli import chat, check, config, data, doctor, export, plot, rewards, serve, train
-
 from toolhone.cli import comparison as compare
-
-from toolhone.cli import show_demo as demo
-
 from toolhone.cli import eval as evaluate
-
 from toolhone.cli import guide as examples
-from toolhone.cli.flags import FlagCommand
+from toolhone.cli import show_demo as demo
 from toolhone.cli.dotenv import load_dotenv
+from toolhone.cli.flags import FlagCommand
 from toolhone.errors import UserError
 
 app = typer.Typer(

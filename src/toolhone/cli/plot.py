@@ -11,9 +11,17 @@ EXAMPLE = "Examples: toolhone plot runs/sft   |   toolhone plot runs/a runs/b/me
 
 
 def plot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files")],
-    out: Annotated[Path | None, typer.Option(help="the PNG to write [default: curves.png in the first run]")] = None,
-    metrics: Annotated[str, typer.Option(help="names separated by commas, a panel for each [default: loss and scores]")] = "",
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="the PNG to write [default: curves.png in the first run]")
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(help="names separated by commas, a panel for each [default: loss and scores]"),
+    ] = "",
 ) -> None:
     """Draw loss and scores of one or more runs."""
     from toolhone.reports.plots import plot_runs

@@ -17,11 +17,15 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolhone.rewards.attack_suite import Report, Try
-    from toolhone.rewards.reward_spec import Named
+    from toolhone.rewards.attack_suite import AttackReport, Attempt
+    from toolhone.rewards.reward_spec import RewardSpec
     from toolhone.schema import Task
 
-app = typer.Typer(help="Rewards: what they pay for, and what cheats them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Rewards: what they pay for, and what cheats them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 FALLBACK = "tagged"
@@ -52,19 +56,28 @@ def list_rewards(as_json: AsJson = False) -> None:
     "toolhone rewards attack mine.py:paid --tasks tasks.jsonl --dialect json"
 )
 def attack(
-    reward: Annotated[str, typer.Argument(metavar="REWARD", help="a name of toolhone rewards list, or file.py:function")],
+    reward: Annotated[
+        str,
+        typer.Argument(
+            metavar="REWARD", help="a name of toolhone rewards list, or file.py:function"
+        ),
+    ],
     tasks: Annotated[
-        Path | None, typer.Option(help="tasks to play the attacks on [default: a few of every kind that ship]")
+        Path | None,
+        typer.Option(help="tasks to play the attacks on [default: a few of every kind that ship]"),
     ] = None,
     dialect: Annotated[
-        str | None, typer.Option(help=f"how calls are written [default: as the reward reads them, else {FALLBACK}]")
+        str | None,
+        typer.Option(
+            help=f"how calls are written [default: as the reward reads them, else {FALLBACK}]"
+        ),
     ] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="at most this many tasks")] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
     from toolhone.dialects.choose import open_syntax
-    from toolhone.rewards.attack_suite import attack as play_attacks
+    from toolhone.rewards.attack_suite import attack_suite as play_attacks
     from toolhone.rewards.registry import LIBRARY, syntax_of
     from toolhone.rewards.user_rewards import load_rewards
 
@@ -89,11 +102,14 @@ def _tasks(path: Path | None, most: int, ours: bool) -> list[Task]:
         return [*PROBES, *(OPEN_PROBES if ours else ())][:most]
     found = tasks_from_any(path, (), lambda line: print(line, file=sys.stderr))
     if len(found) > most:
-        print(f"{path}: the first {most} of {len(found)} tasks are used (--num-samples)", file=sys.stderr)
+        print(
+            f"{path}: the first {most} of {len(found)} tasks are used (--num-samples)",
+            file=sys.stderr,
+        )
     return found[:most]
 
 
-def _library(rewards: list[Named]) -> Table:
+def _library(rewards: list[RewardSpec]) -> Table:
     from rich.table import Table
 
     table = Table(title="rewards", title_justify="left", show_lines=True)
@@ -101,24 +117,50 @@ def _library(rewards: list[Named]) -> Table:
         table.add_column(heading, overflow="fold")
     for named in rewards:
         least, most = named.bounds
-        table.add_row(named.name, named.formula, f"{least:g} .. {most:g}", named.source, ", ".join(named.holes) or "none")
+        table.add_row(
+            named.name,
+            named.formula,
+            f"{least:g} .. {most:g}",
+            named.source,
+            ", ".join(named.holes) or "none",
+        )
     return table
 
 
-def _show(report: Report) -> None:
+def _show(report: AttackReport) -> None:
     from rich.table import Table
 
     from toolhone.cli.show import console
 
     out = console()
-    table = Table(title=f"{report.reward}: attacks on {report.tasks} tasks, calls written as {report.syntax}", title_justify="left")
-    for heading in ("attack", "tasks", "holes", "worst pay", "right answer", "silence", "share", "bound", ""):
+    table = Table(
+        title=f"{report.reward}: attacks on {report.tasks} tasks, calls written as {report.syntax}",
+        title_justify="left",
+    )
+    for heading in (
+        "attack",
+        "tasks",
+        "holes",
+        "worst pay",
+        "right answer",
+        "silence",
+        "share",
+        "bound",
+        "",
+    ):
         table.add_column(heading, justify="left" if heading in ("attack", "") else "right")
     for name, worst in report.worst.items():
         numbers = [f"{value:.2f}" for value in (worst.pay, worst.gold, worst.nothing)]
         share = "-" if worst.share is None else f"{worst.share:.2f}"
         counts = [str(report.tried[name]), str(report.holed[name])]
-        table.add_row(name, *counts, *numbers, share, f"{worst.attack.bound:.2f}", "HOLE" if worst.is_hole else "held")
+        table.add_row(
+            name,
+            *counts,
+            *numbers,
+            share,
+            f"{worst.attack.bound:.2f}",
+            "HOLE" if worst.is_hole else "held",
+        )
     out.print(table)
     for reason, count in report.skipped.items():
         out.print(f"{count} tasks left out: {reason}", markup=False)
@@ -127,13 +169,19 @@ def _show(report: Report) -> None:
     for hole in report.holes:
         out.print(_sentence(hole), markup=False, highlight=False)
     held = len(report.worst) - len(report.holes)
-    out.print(f"{held} of {len(report.worst)} attacks held, {len(report.holes)} holes", markup=False, highlight=False)
+    out.print(
+        f"{held} of {len(report.worst)} attacks held, {len(report.holes)} holes",
+        markup=False,
+        highlight=False,
+    )
 
 
-def _sentence(hole: Try) -> str:
+def _sentence(hole: Attempt) -> str:
     """One hole in words, with what was said."""
     from toolhone.evaluation.display import clean
 
     earned = f"it earned {hole.pay:.2f} on {hole.task_id}, the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
-    said = " | ".join(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts)
+    said = " | ".join(
+        text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts
+    )
     return f"hole {hole.attack.name}: it pays {hole.attack.about}; {earned}\n  {clean(said)!r}"

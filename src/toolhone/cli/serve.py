@@ -7,19 +7,40 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = "Examples: toolhone serve runs/sft   |   toolhone serve runs/sft --port 9000 --constrained"
+EXAMPLE = (
+    "Examples: toolhone serve runs/sft   |   toolhone serve runs/sft --port 9000 --constrained"
+)
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7")] = None,
-    host: Annotated[str, typer.Option(help="the address to listen on; there is no key: 0.0.0.0 lets everybody in")] = "127.0.0.1",
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'"
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="e.g. evaluation.temperature=0.7"),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="the address to listen on; there is no key: 0.0.0.0 lets everybody in"),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free")] = 8000,
     checkpoint: Annotated[str | None, typer.Option(help="a checkpoint of the run, by name")] = None,
-    dialect: Annotated[str | None, typer.Option(help="use another dialect than the model was trained in, on purpose")] = None,
-    constrained: Annotated[bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")] = False,
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="use another dialect than the model was trained in, on purpose"),
+    ] = None,
+    constrained: Annotated[
+        bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")
+    ] = False,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="tokens of a reply where a request does not say [default: the run's]")
+        int | None,
+        typer.Option(
+            min=1, help="tokens of a reply where a request does not say [default: the run's]"
+        ),
     ] = None,
 ) -> None:
     """Answer OpenAI's chat requests, tools and calls included, until Ctrl-C.

@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.text import Text
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem
+from toolhone.config.user_code import is_user_code
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.chat_session import Event
 from toolhone.episodes.policy import Turn
+from toolhone.evaluation.display import clean, mismatches, predictions, shortened, table
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.evaluation.metrics import Evaluation
-from toolhone.evaluation.display import clean, mismatches, predictions, shortened, table
-from toolhone.config.user_code import is_own_code
 from toolhone.rewards.matching import show
 from toolhone.schema import Json, ToolCall
-from toolhone.tools.registry import Outcome
+from toolhone.tools.registry import ToolStatus
 
 WIDTH = 200
 """Columns when standard output is no terminal, so that tables are not cut."""
@@ -35,8 +35,12 @@ def console() -> Console:
 def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] = ()) -> None:
     """The table of metrics (all, or those that an experiment names), then `count` sample predictions and `count` mismatches."""
     out = console()
-    own = [name.rpartition(":")[2] for name in metrics if is_own_code(name)]
-    out.print(table(evaluation, [*known_metrics([name for name in metrics if not is_own_code(name)]), *own]))
+    own = [name.rpartition(":")[2] for name in metrics if is_user_code(name)]
+    out.print(
+        table(
+            evaluation, [*known_metrics([name for name in metrics if not is_user_code(name)]), *own]
+        )
+    )
     if count:
         out.print(predictions(evaluation, count))
         out.print(mismatches(evaluation, count))
@@ -56,7 +60,7 @@ def event_lines(event: Event) -> Iterator[Text]:
     """What is shown of it, line by line. Nothing that a model or a tool wrote can control a terminal."""
     if not isinstance(event, Turn):
         call, result = event
-        failed = result.outcome is not Outcome.OK
+        failed = result.outcome is not ToolStatus.OK
         yield Text.assemble(
             (f"  {clean(call.name)} -> ", "dim"),
             (f"[{result.outcome.value}] ", "bold red") if failed else "",
@@ -67,7 +71,11 @@ def event_lines(event: Event) -> Iterator[Text]:
         yield Text.assemble(("  calls ", "dim"), (clean(_whole_call(call)), "cyan"))
     if event.message.content:
         yield Text.assemble((ASSISTANT, "bold magenta"), clean(event.message.content))
-    wrote = f"; the model wrote: {shortened(repr(event.text))}" if event.problem is not Problem.NONE else ""
+    wrote = (
+        f"; the model wrote: {shortened(repr(event.text))}"
+        if event.problem is not ParseProblem.NONE
+        else ""
+    )
     if event.stop_reason is StopReason.LENGTH:
         yield Text(f"  (cut off: evaluation.max_new_tokens reached{wrote})", "yellow")
     elif wrote:
@@ -76,11 +84,16 @@ def event_lines(event: Event) -> Iterator[Text]:
 
 def _whole_call(call: ToolCall) -> str:
     """A call as it would stand in Python, a program in it as lines of its own."""
-    values = {name: show(value) if _is_small(value) else repr(value)[:LONGEST_VALUE] for name, value in call.arguments.items()}
+    values = {
+        name: show(value) if _is_small(value) else repr(value)[:LONGEST_VALUE]
+        for name, value in call.arguments.items()
+    }
     for name, value in call.arguments.items():
         if isinstance(value, str) and "\n" in value.strip():
             values[name] = "\n" + indent(value.strip("\n")[:LONGEST_VALUE], "    | ") + "\n  "
-    return f"{call.name[:80]}({', '.join(f'{name[:80]}={value}' for name, value in values.items())})"
+    return (
+        f"{call.name[:80]}({', '.join(f'{name[:80]}={value}' for name, value in values.items())})"
+    )
 
 
 def _is_small(value: Json) -> bool:

@@ -15,8 +15,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolhone.guide.demo import Stage, Story
     from toolhone.evaluation.statistics import Score
+    from toolhone.guide.demo import Stage, Story
     from toolhone.guide.lesson import Desk
 
 EXAMPLE = "Examples: toolhone demo   |   toolhone demo --all   |   toolhone demo --seed 1 --out runs/mine --json"
@@ -27,14 +27,25 @@ SHOWN = 3
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="of the data, the model and the training; same seed, same result")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="of the data, the model and the training; same seed, same result")
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="the run folder [default: the first free one of runs/demo, runs/demo-2, ...]")
+        Path | None,
+        typer.Option(
+            help="the run folder [default: the first free one of runs/demo, runs/demo-2, ...]"
+        ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="the longer tour: all tools, a tool of your own, all dialects, full training and LoRA")
+        bool,
+        typer.Option(
+            "--all",
+            help="the longer tour: all tools, a tool of your own, all dialects, full training and LoRA",
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object and nothing else")
+    ] = False,
 ) -> None:
     """Watch a model learn to call tools: SFT, then GRPO, before and after, curves, talk. No network, no GPU, about ten minutes."""
     if everything:
@@ -45,11 +56,17 @@ def demo(
     folder = out or _free_folder("demo")
     if not as_json:
         said = "from random weights to calling tools by SFT, then on to phrasings that SFT never saw by GRPO"
-        print(f"Training pico (0.8 million parameters) {said}; everything goes to {folder}", file=sys.stderr)
+        print(
+            f"Training pico (0.8 million parameters) {said}; everything goes to {folder}",
+            file=sys.stderr,
+        )
     try:
         story = tell(seed, _desk(seed, folder, as_json))
     except KeyboardInterrupt:
-        print(f"stopped; what was trained is kept. Go on with: toolhone demo --seed {seed} --out {folder}", file=sys.stderr)
+        print(
+            f"stopped; what was trained is kept. Go on with: toolhone demo --seed {seed} --out {folder}",
+            file=sys.stderr,
+        )
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(story.to_dict()))
@@ -80,7 +97,9 @@ def _show(story: Story) -> None:
     out.print(_table(story))
     for pair in story.learned(SHOWN):
         before, after = pair.base[0], pair.tuned[0]
-        print(f"\n{before.query}\n  after SFT    {_brief(before.text)}\n  after GRPO   {_brief(after.text)}")
+        print(
+            f"\n{before.query}\n  after SFT    {_brief(before.text)}\n  after GRPO   {_brief(after.text)}"
+        )
     for question in QUESTIONS:
         print(f"\nyou        {question}")
         for event in transcript(story.model, question):
@@ -96,13 +115,21 @@ def _table(story: Story) -> Table:
 
     from toolhone.guide.demo import SPLITS
 
-    said = "Exact match in % on tasks it never saw (95 % interval); the change is over the same tasks"
+    said = (
+        "Exact match in % on tasks it never saw (95 % interval); the change is over the same tasks"
+    )
     table = Table(title=said, title_justify="left")
     for heading in ("", "n", "after SFT", "after GRPO", "change"):
         table.add_column(heading, justify="right" if heading else "left")
     for split, name in SPLITS.items():
         cell = story.change(split)
-        table.add_row(name, str(cell.n), _cell(cell.base), _cell(cell.tuned), f"{_cell(cell.difference)}  {cell.verdict}")
+        table.add_row(
+            name,
+            str(cell.n),
+            _cell(cell.base),
+            _cell(cell.tuned),
+            f"{_cell(cell.difference)}  {cell.verdict}",
+        )
     return table
 
 
@@ -124,7 +151,10 @@ def _tour(seed: int, folder: Path, as_json: bool) -> None:
     from toolhone.runs.run import write_json
 
     if not as_json:
-        print(f"Six short trainings of pico (0.8 million parameters); everything goes to {folder}", file=sys.stderr)
+        print(
+            f"Six short trainings of pico (0.8 million parameters); everything goes to {folder}",
+            file=sys.stderr,
+        )
     desk = _desk(seed, folder, as_json)
     stages = []
     started = time.monotonic()
@@ -134,9 +164,16 @@ def _tour(seed: int, folder: Path, as_json: bool) -> None:
             if not as_json:
                 _show_stage(stage)
     except KeyboardInterrupt:
-        print(f"stopped; what was trained is kept. Go on with: toolhone demo --all --seed {seed} --out {folder}", file=sys.stderr)
+        print(
+            f"stopped; what was trained is kept. Go on with: toolhone demo --all --seed {seed} --out {folder}",
+            file=sys.stderr,
+        )
         raise typer.Exit(130) from None
-    found = {"seconds": round(time.monotonic() - started, 1), "stages": [stage.to_dict() for stage in stages], "out": str(folder)}
+    found = {
+        "seconds": round(time.monotonic() - started, 1),
+        "stages": [stage.to_dict() for stage in stages],
+        "out": str(folder),
+    }
     write_json(folder / "tour.json", found)
     if as_json:
         print(json.dumps(found))
@@ -149,7 +186,10 @@ def _show_stage(stage: Stage) -> None:
     from toolhone.cli.lesson_view import show
     from toolhone.guide.demo import talks_of
 
-    print(f"\n{stage.name}: {stage.method}; dialect {stage.dialect}; exact match {_cell(stage.exact_match)}", flush=True)
+    print(
+        f"\n{stage.name}: {stage.method}; dialect {stage.dialect}; exact match {_cell(stage.exact_match)}",
+        flush=True,
+    )
     for talk in talks_of(stage):
         show(talk)
 
@@ -159,11 +199,25 @@ def _show_tour(stages: Sequence[Stage], seconds: float) -> None:
 
     from toolhone.cli.show import console
 
-    table = Table(title="Exact match in % on tasks it never saw (95 % interval)", title_justify="left")
+    table = Table(
+        title="Exact match in % on tasks it never saw (95 % interval)", title_justify="left"
+    )
     for heading in ("stage", "method", "dialect", "tools", "exact match", "n", "seconds"):
-        table.add_column(heading, justify="right" if heading in ("exact match", "n", "seconds") else "left")
+        table.add_column(
+            heading, justify="right" if heading in ("exact match", "n", "seconds") else "left"
+        )
     for stage in stages:
         score = stage.exact_match
-        table.add_row(stage.name, stage.method, stage.dialect, stage.tools, _cell(score), str(score.n), f"{stage.seconds:.0f}")
+        table.add_row(
+            stage.name,
+            stage.method,
+            stage.dialect,
+            stage.tools,
+            _cell(score),
+            str(score.n),
+            f"{stage.seconds:.0f}",
+        )
     console().print(table)
-    print(f"{seconds:.0f} seconds. Talk to one: toolhone chat {stages[1].run.folder}   Lessons: toolhone examples")
+    print(
+        f"{seconds:.0f} seconds. Talk to one: toolhone chat {stages[1].run.folder}   Lessons: toolhone examples"
+    )

@@ -25,23 +25,34 @@ def train(
     context: typer.Context,
     experiment: Annotated[
         str | None,
-        typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="a file, or a preset by name; none: all defaults (pico)"),
+        typer.Argument(
+            metavar="[EXPERIMENT.json|PRESET]",
+            help="a file, or a preset by name; none: all defaults (pico)",
+        ),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "--output-dir", "--outdir", "--adapter-path", help="the run folder [default: runs/ and the experiment's name]"
+            "--out",
+            "--output-dir",
+            "--outdir",
+            "--adapter-path",
+            help="the run folder [default: runs/ and the experiment's name]",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's latest checkpoint")] = False,
-    config: Annotated[str | None, typer.Option(help="the experiment file, for those used to this spelling")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the run's latest checkpoint")
+    ] = False,
+    config: Annotated[
+        str | None, typer.Option(help="the experiment file, for those used to this spelling")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="show where an error comes from")] = False,  # noqa: ARG001 (read in main)
 ) -> None:
     """Train a model, with progress, validation by generating, checkpoints, and an evaluation at the end."""
     from toolhone.config.experiment import load_experiment
-    from toolhone.runs.run import Run
     from toolhone.config.trust import refuse_to_resume_unnamed
+    from toolhone.runs.run import Run
 
     path, keys = experiment_and_keys(context, experiment, overrides, config)
     folder = out or Path("runs") / (path.stem if path else "sft")
@@ -54,20 +65,30 @@ def train(
 
 
 def _train(plan: Experiment, folder: Path, resume: bool) -> None:
-    from toolhone.training.sft import Ending
     from toolhone.api import train as run_training
     from toolhone.cli.show import show_evaluation
     from toolhone.evaluation.folder import read_folder
     from toolhone.runs.progress import open_progress
+    from toolhone.training.sft import TrainStatus
 
     with open_progress(plan.tracking.progress) as progress:
         run, ending = run_training(plan, folder, resume, progress)
-    if ending is Ending.INTERRUPTED:
-        print(f"stopped; the state is saved. Go on with: {_command_to_resume(plan, folder)}", file=sys.stderr)
+    if ending is TrainStatus.INTERRUPTED:
+        print(
+            f"stopped; the state is saved. Go on with: {_command_to_resume(plan, folder)}",
+            file=sys.stderr,
+        )
         raise typer.Exit(130)
     if (run.folder / "evaluation" / "metrics.json").is_file():
-        show_evaluation(read_folder(run.folder / "evaluation"), plan.tracking.samples, plan.evaluation.metrics or ())
-    print(f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}", file=sys.stderr)
+        show_evaluation(
+            read_folder(run.folder / "evaluation"),
+            plan.tracking.samples,
+            plan.evaluation.metrics or (),
+        )
+    print(
+        f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}",
+        file=sys.stderr,
+    )
 
 
 def _command_to_resume(plan: Experiment, folder: Path) -> str:
@@ -78,6 +99,10 @@ def _command_to_resume(plan: Experiment, folder: Path) -> str:
         refuse_to_resume_unnamed(plan, folder)
     except RunError:
         given = [word for word in sys.argv[1:] if word != "--resume"]
-        out = [] if any(word.startswith(("--out", "--adapter")) for word in given) else ["--out", str(folder)]
+        out = (
+            []
+            if any(word.startswith(("--out", "--adapter")) for word in given)
+            else ["--out", str(folder)]
+        )
         return f"toolhone {shlex.join([*given, *out, '--resume'])}"
     return f"toolhone train --resume --out {folder}"

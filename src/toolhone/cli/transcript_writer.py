@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolhone.data.tasks import fingerprint
-from toolhone.episodes.chat_session import Dialogue
+from toolhone.episodes.chat_session import ChatSession
 from toolhone.episodes.transcript import Transcript, transcript_of
 from toolhone.errors import RunError
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Tool
 
 
-class Keeper:
+class TranscriptWriter:
     """`path` is None where nothing is kept unless it is asked for by name."""
 
     def __init__(self, path: Path | None, tools: Sequence[Tool]) -> None:
@@ -34,13 +34,13 @@ class Keeper:
         self._done: list[Transcript] = []
         self._now = Transcript(None, {})
 
-    def keep(self, dialogue: Dialogue) -> None:
+    def keep(self, dialogue: ChatSession) -> None:
         """Note the talk as it stands, and write it."""
         self._now = self._read(dialogue)
         if self.path is not None:
             _put(self.path, self._name, self._fresh(self._now))
 
-    def write(self, dialogue: Dialogue, path: Path) -> Transcript:
+    def write(self, dialogue: ChatSession, path: Path) -> Transcript:
         """Write the talk as it stands to another file."""
         transcript = self._read(dialogue)
         _put(path, self._name, transcript)
@@ -58,14 +58,16 @@ class Keeper:
         said = [sentence for talk in talks for sentence in talk.sentences()]
         kept = sum(talk.conversation is not None for talk in talks)
         if self.path is not None and kept:
-            said.append(f"saved as {'a conversation' if kept == 1 else f'{kept} conversations'} to train on: {self.path}")
+            said.append(
+                f"saved as {'a conversation' if kept == 1 else f'{kept} conversations'} to train on: {self.path}"
+            )
         return said if self.path is not None else []
 
     @property
     def _name(self) -> str:
         return f"{self._session}-{self._number}"
 
-    def _read(self, dialogue: Dialogue) -> Transcript:
+    def _read(self, dialogue: ChatSession) -> Transcript:
         return transcript_of(dialogue, self._tools, self._name)
 
     def _fresh(self, transcript: Transcript) -> Transcript:
@@ -74,7 +76,11 @@ class Keeper:
             return transcript
         same = fingerprint(transcript.conversation.messages)
         earlier = [talk.conversation for talk in self._done if talk.conversation]
-        return Transcript(None, {}) if same in [fingerprint(talk.messages) for talk in earlier] else transcript
+        return (
+            Transcript(None, {})
+            if same in [fingerprint(talk.messages) for talk in earlier]
+            else transcript
+        )
 
 
 def _put(path: Path, name: str, transcript: Transcript) -> None:
@@ -102,7 +108,11 @@ def _lines_of(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be added to: {error}; name a .jsonl file to keep talks in") from None
+        raise RunError(
+            f"{path} cannot be added to: {error}; name a .jsonl file to keep talks in"
+        ) from None
     if text.lstrip().startswith("["):
-        raise RunError(f"{path} holds one JSON list, and a talk is added as a line; name a .jsonl file")
+        raise RunError(
+            f"{path} holds one JSON list, and a talk is added as a line; name a .jsonl file"
+        )
     return [line + "\n" for line in text.split("\n") if line.strip()]

@@ -54,21 +54,38 @@ MOVED: dict[Key, Key] = {
 }
 
 WITHOUT_MEANING: dict[Key, str] = {
-    ("training", "eval_batch_size"): "replies are generated in batches that fit model.micro_batch_tokens",
-    ("training", "per_device_eval_batch_size"): "replies are generated in batches that fit model.micro_batch_tokens",
-    ("training", "tokenizer_padding_side"): "padding never reaches the model's attention, so its side does not matter",
+    (
+        "training",
+        "eval_batch_size",
+    ): "replies are generated in batches that fit model.micro_batch_tokens",
+    (
+        "training",
+        "per_device_eval_batch_size",
+    ): "replies are generated in batches that fit model.micro_batch_tokens",
+    (
+        "training",
+        "tokenizer_padding_side",
+    ): "padding never reaches the model's attention, so its side does not matter",
     ("training", "optim"): "training.optimizer is adamw or muon, in full precision",
     ("training", "adam_beta1"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
     ("training", "adam_beta2"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
     ("training", "adam_epsilon"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
-    ("training", "vf_coef"): "the critic shares no weight with the policy, so its loss needs no weight",
-    ("tokenizer", "padding_side"): "padding never reaches the model's attention, so its side does not matter",
+    (
+        "training",
+        "vf_coef",
+    ): "the critic shares no weight with the policy, so its loss needs no weight",
+    (
+        "tokenizer",
+        "padding_side",
+    ): "padding never reaches the model's attention, so its side does not matter",
     ("tokenizer", "trust_remote_code"): "model.trust_remote_code speaks of the tokenizer too",
     ("tokenizer", "use_fast"): "tokenizers are always fast ones",
 }
 
 
-def translated(values: Mapping[str, Any], where: str = "the experiment") -> tuple[Values, list[str]]:
+def translated(
+    values: Mapping[str, Any], where: str = "the experiment"
+) -> tuple[Values, list[str]]:
     """The values with every key in our words, and a note for each key that was left out. The input is not changed."""
     result, notes = _copied(values), list[str]()
     for change in _CHANGES:
@@ -79,7 +96,12 @@ def translated(values: Mapping[str, Any], where: str = "the experiment") -> tupl
     for old, new in MOVED.items():
         value = _take(result, old)
         if value is not _ABSENT:
-            _put(result, new, value, f"{where}: both {'.'.join(old)} and {'.'.join(new)} are given; keep one")
+            _put(
+                result,
+                new,
+                value,
+                f"{where}: both {'.'.join(old)} and {'.'.join(new)} are given; keep one",
+            )
     _without_lora(result, notes)
     return result, notes
 
@@ -132,7 +154,9 @@ def _train_split(values: Values, notes: list[str]) -> None:  # noqa: ARG001 (eve
     if share is _ABSENT:
         return
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise ConfigError(f"data.train_split is the share of rows to train on, between 0 and 1; got {share!r}")
+        raise ConfigError(
+            f"data.train_split is the share of rows to train on, between 0 and 1; got {share!r}"
+        )
     both = "both data.train_split and data.validation_fraction are given; keep one"
     _put(values, ("data", "validation_fraction"), round(1 - share, 10), both)
 
@@ -143,14 +167,20 @@ def _precision(values: Values, notes: list[str]) -> None:  # noqa: ARG001
     for switch, on in switches.items():
         if on is not _ABSENT and not isinstance(on, bool):
             raise ConfigError(f"training.{switch} is true or false, got {on!r}")
-    wanted = [dtype for switch, dtype in (("fp16", "float16"), ("bf16", "bfloat16")) if switches[switch] is True]
+    wanted = [
+        dtype
+        for switch, dtype in (("fp16", "float16"), ("bf16", "bfloat16"))
+        if switches[switch] is True
+    ]
     if len(wanted) == 2:
         raise ConfigError("training.fp16 and training.bf16 are both true; keep one")
     model = values.setdefault("model", {}) if wanted else None
     if not isinstance(model, dict):
         return
     if model.setdefault("torch_dtype", wanted[0]) != wanted[0]:
-        raise ConfigError(f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training asks for {wanted[0]}; keep one")
+        raise ConfigError(
+            f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training asks for {wanted[0]}; keep one"
+        )
 
 
 def _kl_control(values: Values, notes: list[str]) -> None:  # noqa: ARG001
@@ -173,10 +203,17 @@ def _tokenizer(values: Values, notes: list[str]) -> None:
     model = section.get("name") if isinstance(section, dict) else section
     if name != model:
         whose = "" if model is None else f" ({model!r})"
-        notes.append(f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}")
+        notes.append(
+            f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}"
+        )
 
 
-_CHANGES: tuple[Callable[[Values, list[str]], None], ...] = (_train_split, _precision, _kl_control, _tokenizer)
+_CHANGES: tuple[Callable[[Values, list[str]], None], ...] = (
+    _train_split,
+    _precision,
+    _kl_control,
+    _tokenizer,
+)
 
 
 def _without_lora(values: Values, notes: list[str]) -> None:
@@ -192,5 +229,7 @@ def _without_lora(values: Values, notes: list[str]) -> None:
             raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
         return
     if isinstance(training.get("lora"), dict):
-        notes.append(f"training.lora_* ({', '.join(training['lora'])}) has no effect: training.use_lora is false")
+        notes.append(
+            f"training.lora_* ({', '.join(training['lora'])}) has no effect: training.use_lora is false"
+        )
     training["lora"] = None

@@ -21,21 +21,44 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from toolhone.config.aliases import translated
-from toolhone.errors import ConfigError, nearest
-from toolhone.config.user_code import anchored
 from toolhone.config.presets import PICO, for_pico, preset_names, read_preset
 from toolhone.config.sections import Experiment
+from toolhone.config.user_code import anchored
+from toolhone.errors import ConfigError, nearest
 
 PATH_KEYS: tuple[tuple[str, ...], ...] = (
-    *(("data", "path"), ("data", "validation"), ("data", "examples"), ("evaluation", "tasks"), ("model", "adapter")),
-    *(("tool_results", "log"), ("tool_results", "cache"), ("tool_results", "replay"), ("tracking", "tensorboard", "log_dir")),
+    *(
+        ("data", "path"),
+        ("data", "validation"),
+        ("data", "examples"),
+        ("evaluation", "tasks"),
+        ("model", "adapter"),
+    ),
+    *(
+        ("tool_results", "log"),
+        ("tool_results", "cache"),
+        ("tool_results", "replay"),
+        ("tracking", "tensorboard", "log_dir"),
+    ),
 )
 CODE_KEYS: tuple[tuple[str, ...], ...] = (
-    *(("model", "model_class"), ("data", "format"), ("training", "method"), ("evaluation", "metrics")),
+    *(
+        ("model", "model_class"),
+        ("data", "format"),
+        ("training", "method"),
+        ("evaluation", "metrics"),
+    ),
     ("training", "rl", "reward", "functions"),
 )
 """Keys whose text (or list of texts) may name code of the user's own."""
-_OF_EPISODES = ("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every")
+_OF_EPISODES = (
+    "curriculum",
+    "episode",
+    "inner_epochs",
+    "mini_batch_size",
+    "ptx",
+    "sampler_refresh_every",
+)
 _OF_RATIOS = ("epsilon", "epsilon_high", "loss", "scale_rewards")
 IDLE: Mapping[str, frozenset[str]] = {
     "grpo": frozenset({"ppo", "dpo"}),
@@ -51,7 +74,9 @@ def to_stderr(note: str) -> None:
     print(f"note: {note}", file=sys.stderr)
 
 
-def load_experiment(path: Path | None, overrides: Sequence[str] = (), tell: Tell = to_stderr) -> Experiment:
+def load_experiment(
+    path: Path | None, overrides: Sequence[str] = (), tell: Tell = to_stderr
+) -> Experiment:
     """The experiment of a file or a preset (none: all defaults) with `key=value` overrides applied."""
     where = str(path or "the command line")
     changes = [_parsed(override, tell) for override in overrides]
@@ -60,7 +85,9 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = (), tell: Tell
         values, where = _for_adapter(read_preset(str(path)), changes, tell), f"the preset {path}"
         if values["model"]["name"] != PICO == _model_name(values, changes):
             values = _for_adapter(for_pico(values), changes, tell)
-            tell(f"{path}: sizes and recipe are those for {PICO} (toolhone config show {path} model.name={PICO})")
+            tell(
+                f"{path}: sizes and recipe are those for {PICO} (toolhone config show {path} model.name={PICO})"
+            )
     elif path is not None:
         values = _anchored(_translated(_read(path), str(path), tell), path.resolve().parent)
     for change in changes:
@@ -70,13 +97,22 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = (), tell: Tell
     return experiment
 
 
-def _for_adapter(values: dict[str, Any], changes: Sequence[Mapping[str, Any]], tell: Tell) -> dict[str, Any]:
+def _for_adapter(
+    values: dict[str, Any], changes: Sequence[Mapping[str, Any]], tell: Tell
+) -> dict[str, Any]:
     """A preset without LoRA settings of its own where an override names an adapter, which brings them."""
-    adapters = [change["model"].get("adapter") for change in changes if isinstance(change.get("model"), dict)]
+    adapters = [
+        change["model"].get("adapter")
+        for change in changes
+        if isinstance(change.get("model"), dict)
+    ]
     if not any(adapters) or "lora" not in values["training"]:
         return values
     tell("training.lora of the preset has no effect: model.adapter brings its own")
-    return {**values, "training": {key: value for key, value in values["training"].items() if key != "lora"}}
+    return {
+        **values,
+        "training": {key: value for key, value in values["training"].items() if key != "lora"},
+    }
 
 
 def is_preset(path: Path) -> bool:
@@ -92,7 +128,9 @@ def make_experiment(values: Mapping[str, Any], where: str) -> Experiment:
         raise ConfigError(_sentence(error, where)) from None
 
 
-def experiment_of(values: Mapping[str, Any], where: str, overrides: Sequence[str] = (), tell: Tell = to_stderr) -> Experiment:
+def experiment_of(
+    values: Mapping[str, Any], where: str, overrides: Sequence[str] = (), tell: Tell = to_stderr
+) -> Experiment:
     """An experiment from plain values that may use the keys of other systems, with `key=value` overrides applied."""
     plain = _translated(dict(values), where, tell)
     for override in overrides:
@@ -102,7 +140,9 @@ def experiment_of(values: Mapping[str, Any], where: str, overrides: Sequence[str
     return experiment
 
 
-def overridden(experiment: Experiment, overrides: Sequence[str], tell: Tell = to_stderr) -> Experiment:
+def overridden(
+    experiment: Experiment, overrides: Sequence[str], tell: Tell = to_stderr
+) -> Experiment:
     """The experiment with `key=value` overrides put over it."""
     values: dict[str, Any] = experiment.model_dump()
     for override in overrides:
@@ -118,11 +158,17 @@ def own_code(experiment: Experiment) -> list[tuple[str, str]]:
         value: Any = dumped
         for key in keys:
             value = value[key]
-        found += [(".".join(keys), text) for text in (value if isinstance(value, list) else [value]) if text is not None]
+        found += [
+            (".".join(keys), text)
+            for text in (value if isinstance(value, list) else [value])
+            if text is not None
+        ]
     for phase in experiment.training.rl.reward.phases:
         found += [("training.rl.reward.phases", text) for text in phase.functions]
     for tool in experiment.tools:
-        texts = [tool] if isinstance(tool, str) else [tool.get("implementation"), tool.get("function")]
+        texts = (
+            [tool] if isinstance(tool, str) else [tool.get("implementation"), tool.get("function")]
+        )
         found += [("tools", text) for text in texts if isinstance(text, str)]
     return found
 
@@ -130,7 +176,10 @@ def own_code(experiment: Experiment) -> list[tuple[str, str]]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of an experiment file; editors complete from it."""
     schema = Experiment.model_json_schema()
-    schema["properties"]["$schema"] = {"type": "string", "description": "where this schema lies, for editors"}
+    schema["properties"]["$schema"] = {
+        "type": "string",
+        "description": "where this schema lies, for editors",
+    }
     training = schema["$defs"]["TrainingSection"]["properties"]
     shapes = schema["$defs"]["ScheduleSection"]["properties"]["shape"]["enum"]
     training["schedule"] = {
@@ -146,7 +195,9 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         beside = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
         near = nearest(path.name, [*beside, *preset_names()])
-        raise ConfigError(f"no experiment file {path}{near}; presets: {', '.join(preset_names())}") from None
+        raise ConfigError(
+            f"no experiment file {path}{near}; presets: {', '.join(preset_names())}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the experiment file {path} cannot be read: {error}") from None
     try:
@@ -168,13 +219,23 @@ def _translated(values: dict[str, Any], where: str, tell: Tell) -> dict[str, Any
 def _tell_unused(experiment: Experiment, tell: Tell) -> None:
     """Say that settings of reinforcement learning have no effect where there is none."""
     method, rl = experiment.training.method, experiment.training.rl
-    idle = rl.model_fields_set - {"reward"} if method == "sft" else rl.model_fields_set & IDLE.get(method, frozenset())
+    idle = (
+        rl.model_fields_set - {"reward"}
+        if method == "sft"
+        else rl.model_fields_set & IDLE.get(method, frozenset())
+    )
     unused = [name for field in idle for name in _set_in(rl, field)]
     if method in ("sft", "dpo") and rl.reward.phases:
         unused.append("reward.phases")
     if unused:
-        tell(f"training.rl ({', '.join(sorted(unused))}) has no effect with training.method {method!r}")
-    elif rl.curriculum.model_fields_set and not rl.curriculum.enabled and "enabled" not in rl.curriculum.model_fields_set:
+        tell(
+            f"training.rl ({', '.join(sorted(unused))}) has no effect with training.method {method!r}"
+        )
+    elif (
+        rl.curriculum.model_fields_set
+        and not rl.curriculum.enabled
+        and "enabled" not in rl.curriculum.model_fields_set
+    ):
         names = ", ".join(_set_in(rl, "curriculum"))
         tell(f"training.rl ({names}) has no effect without training.rl.curriculum.enabled=true")
     elif rl.ptx.model_fields_set and not rl.ptx.coef and "coef" not in rl.ptx.model_fields_set:
@@ -184,7 +245,11 @@ def _tell_unused(experiment: Experiment, tell: Tell) -> None:
 def _set_in(section: BaseModel, field: str) -> list[str]:
     """The field, or those that were set in it where it is a section itself."""
     value = getattr(section, field)
-    return [f"{field}.{name}" for name in sorted(value.model_fields_set)] if isinstance(value, BaseModel) else [field]
+    return (
+        [f"{field}.{name}" for name in sorted(value.model_fields_set)]
+        if isinstance(value, BaseModel)
+        else [field]
+    )
 
 
 def _model_name(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
@@ -202,7 +267,11 @@ def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
     for phase in _at(values, ("training", "rl", "reward", "phases")) or []:
         _change_at({"phase": phase}, ("phase", "functions"), lambda text: anchored(text, base))
     model = values.get("model")
-    if isinstance(model, dict) and isinstance(model.get("name"), str) and (base / model["name"]).is_dir():
+    if (
+        isinstance(model, dict)
+        and isinstance(model.get("name"), str)
+        and (base / model["name"]).is_dir()
+    ):
         model["name"] = str((base / model["name"]).resolve())
     if isinstance(values.get("tools"), list):
         values["tools"] = [_anchored_tool(tool, base) for tool in values["tools"]]
@@ -234,7 +303,10 @@ def _anchored_tool(tool: Any, base: Path) -> Any:
         tool = {**tool, "cwd": str((base / tool["cwd"]).resolve())}
     if isinstance(tool, dict):
         return {
-            key: anchored(v, base) if key in ("implementation", "function") and isinstance(v, str) else v for key, v in tool.items()
+            key: anchored(v, base)
+            if key in ("implementation", "function") and isinstance(v, str)
+            else v
+            for key, v in tool.items()
         }
     return anchored(tool, base) if isinstance(tool, str) else tool
 
@@ -243,7 +315,9 @@ def _parsed(override: str, tell: Tell) -> dict[str, Any]:
     """One `key=value` as nested values; a path in it is relative to the working folder."""
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise ConfigError(f"an override is key=value, for example training.steps=100; got {override!r}")
+        raise ConfigError(
+            f"an override is key=value, for example training.steps=100; got {override!r}"
+        )
     try:
         value = json.loads(text)
     except ValueError:
@@ -261,8 +335,12 @@ def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
     for key, value in change.items():
         before = result.get(key)
         if key == "schedule":
-            before, value = ({"shape": text} if isinstance(text, str) else text for text in (before, value))
-        result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+            before, value = (
+                {"shape": text} if isinstance(text, str) else text for text in (before, value)
+            )
+        result[key] = (
+            merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+        )
     return result
 
 
@@ -276,7 +354,11 @@ def _sentence(error: ValidationError, where: str) -> str:
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(parts[:-1])
-        place = f"in section {'.'.join(map(str, parts[:-1]))!r} of {where}" if parts[:-1] else f"in {where}"
+        place = (
+            f"in section {'.'.join(map(str, parts[:-1]))!r} of {where}"
+            if parts[:-1]
+            else f"in {where}"
+        )
         return f"unknown key {key!r} {place}{nearest(str(parts[-1]), known)}; known: {', '.join(known)}"
     said = problem["msg"].removeprefix("Value error, ")
     return f"{key} in {where}: {said[0].lower()}{said[1:]}, got {problem['input']!r:.80}"

@@ -27,7 +27,7 @@ _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?", re.DOTALL)
 _MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>\w+)")
 
 
-def is_own_code(spec: str) -> bool:
+def is_user_code(spec: str) -> bool:
     """Whether a text names code: `file.py`, `file.py:name` or `package.module:name`."""
     return bool(_FILE.fullmatch(spec) or _MODULE.fullmatch(spec))
 
@@ -47,25 +47,33 @@ def anchored(spec: str, base: Path) -> str:
     return f"{file}:{match['name']}" if match["name"] else str(file)
 
 
-def load_named(spec: str, base: Path, what: str) -> Callable[..., Any]:
+def import_callable(spec: str, base: Path, what: str) -> Callable[..., Any]:
     """The callable that `file.py:name` (relative to `base`) or `package.module:name` names; `what` it is for, as in "a metric"."""
     if match := _FILE.fullmatch(spec):
         path = base / Path(match["file"]).expanduser()
         module, place = module_in_file(path, what), str(path)
         if match["name"] is None:
-            raise ConfigError(f"{what} is named 'file.py:function'; {spec!r} names no function{_functions(module)}")
+            raise ConfigError(
+                f"{what} is named 'file.py:function'; {spec!r} names no function{_functions(module)}"
+            )
         return _callable_in(module, match["name"], place)
     if match := _MODULE.fullmatch(spec):
         return _callable_in(module_of_name(match["module"], what), match["name"], match["module"])
-    raise ConfigError(f"{what} is named 'file.py:function' or 'package.module:function', got {spec!r}")
+    raise ConfigError(
+        f"{what} is named 'file.py:function' or 'package.module:function', got {spec!r}"
+    )
 
 
 def module_in_file(path: Path, what: str) -> ModuleType:
     """The module in this file. A file is executed once, and again after it has changed."""
     if not path.is_file():
-        siblings = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        siblings = (
+            [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        )
         raise ConfigError(f"{what}: there is no file {path}{nearest(path.name, siblings)}")
-    version = hashlib.blake2b(f"{path.resolve()}|{path.stat().st_mtime_ns}".encode(), digest_size=8).hexdigest()
+    version = hashlib.blake2b(
+        f"{path.resolve()}|{path.stat().st_mtime_ns}".encode(), digest_size=8
+    ).hexdigest()
     name = f"toolhone_own_{path.stem}_{version}"
     if name in sys.modules:
         return sys.modules[name]
@@ -88,14 +96,20 @@ def module_of_name(name: str, what: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"{what}: there is no module {name!r} on Python's path; a file is named as 'file.py:name'") from None
+            raise ConfigError(
+                f"{what}: there is no module {name!r} on Python's path; a file is named as 'file.py:name'"
+            ) from None
         raise ConfigError(_failed(name, error)) from None
     except (Exception, SystemExit) as error:
         raise ConfigError(_failed(name, error)) from None
 
 
 def _failed(place: str, error: BaseException) -> str:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == place
+    ]
     where = f" (line {lines[-1]})" if lines else ""
     return f"{place} cannot be imported: {type(error).__name__}: {error}{where}"
 
@@ -105,7 +119,11 @@ def _callable_in(module: ModuleType, name: str, place: str) -> Callable[..., Any
     if callable(value):
         found: Callable[..., Any] = value
         return found
-    names = [key for key, other in vars(module).items() if inspect.isfunction(other) or inspect.isclass(other)]
+    names = [
+        key
+        for key, other in vars(module).items()
+        if inspect.isfunction(other) or inspect.isclass(other)
+    ]
     raise ConfigError(f"{place} has no function {name!r}{nearest(name, names)}{_functions(module)}")
 
 

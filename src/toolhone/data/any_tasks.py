@@ -16,17 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from toolhone.sources.files import read_records, read_tasks
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources import toolbench
-from toolhone.sources.base import Asked
-from toolhone.sources.csv_rows import is_table
 from toolhone.errors import DataError
 from toolhone.schema import Task, Tool
+from toolhone.sources import SOURCES, format_of, open_source, toolbench
+from toolhone.sources.base import SourceRequest
+from toolhone.sources.csv_rows import is_table
+from toolhone.sources.files import read_records, read_tasks
 
 
 def tasks_from_any(
-    path: str | Path, tools: Sequence[Tool] = (), tell: Callable[[str], None] | None = None, asked: Asked | None = None
+    path: str | Path,
+    tools: Sequence[Tool] = (),
+    tell: Callable[[str], None] | None = None,
+    asked: SourceRequest | None = None,
 ) -> list[Task]:
     """The tasks of a file. `tools` are on offer where the file itself has none (none given: the built-in tools).
 
@@ -36,8 +38,15 @@ def tasks_from_any(
     if _is_own_form(path):
         return read_tasks(path)
     name = format_of(path)
-    wanted: Asked = {**(asked or {}), **({"tools": tools} if tools else {})}
-    loaded = open_source(path, name, **cast(Asked, {key: value for key, value in wanted.items() if key in SOURCES[name].USES}))
+    wanted: SourceRequest = {**(asked or {}), **({"tools": tools} if tools else {})}
+    loaded = open_source(
+        path,
+        name,
+        **cast(
+            SourceRequest,
+            {key: value for key, value in wanted.items() if key in SOURCES[name].USES},
+        ),
+    )
     said = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
     if not loaded.tasks or (loaded.skipped and tell is None):
         raise DataError(said if loaded.skipped else f"{path}: its rows give no task")
@@ -52,7 +61,9 @@ def gives_only_tasks(path: str | Path) -> bool:
     if _is_own_form(path):
         return True
     name = format_of(path)
-    return SOURCES[name].ABOUT.only_tasks or (name == toolbench.NAME and toolbench.holds_queries(path))
+    return SOURCES[name].ABOUT.only_tasks or (
+        name == toolbench.NAME and toolbench.holds_queries(path)
+    )
 
 
 def _is_own_form(path: Path) -> bool:
@@ -68,5 +79,7 @@ def distinct(tasks: Sequence[Task]) -> list[Task]:
     result = []
     for task in tasks:
         seen[task.id] += 1
-        result.append(task if seen[task.id] == 1 else replace(task, id=f"{task.id}~{seen[task.id]}"))
+        result.append(
+            task if seen[task.id] == 1 else replace(task, id=f"{task.id}~{seen[task.id]}")
+        )
     return result

@@ -21,17 +21,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolhone.data.any_tasks import distinct
-from toolhone.sources.files import Line, watching, write_jsonl
-from toolhone.sources.bad_lines import Broken, passing_over
+from toolhone.errors import DataError, RunError
+from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.schema import Json
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources import pair_files as pairs
-from toolhone.sources.base import Loaded, Refused, Skip, Tally
+from toolhone.sources.bad_lines import BadLine, passing_over
+from toolhone.sources.base import Loaded, ReadStats, Refused, Skip
+from toolhone.sources.csv_rows import is_table, read_rows
+from toolhone.sources.files import FileLine, watching, write_jsonl
 from toolhone.sources.folders import joined
 from toolhone.sources.sharegpt import NAME as SHAREGPT
-from toolhone.sources.csv_rows import is_table, read_rows
-from toolhone.errors import DataError, RunError
-from toolhone.runs.progress import Progress, Silent
-from toolhone.schema import Json
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
@@ -41,7 +41,7 @@ BROKEN = "a line that is no JSON object"
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFile:
     """A file and the number of its rows."""
 
     path: Path
@@ -49,12 +49,12 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """The format, what was read, and the written files by what they hold: `conversations`, `preferences`, `tasks`, `refused`."""
 
     format: str
     loaded: Loaded
-    files: Mapping[str, Written]
+    files: Mapping[str, WrittenFile]
 
     def to_dict(self) -> dict[str, Json]:
         loaded = self.loaded
@@ -69,18 +69,25 @@ class Imported:
             "repaired": dict(loaded.repaired.most_common()),
             "unchecked": dict(loaded.noted.most_common()),
             "refused": dict(loaded.skipped.most_common()),
-            "files": {kind: {"path": str(file.path), "rows": file.rows} for kind, file in self.files.items()},
+            "files": {
+                kind: {"path": str(file.path), "rows": file.rows}
+                for kind, file in self.files.items()
+            },
         }
 
 
 def import_file(
-    path: str | Path, out: str | Path, format: str = "auto", overwrite: bool = False, progress: Progress | None = None
-) -> Imported:
+    path: str | Path,
+    out: str | Path,
+    format: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ImportResult:
     """Read a file (or a folder) of a published format and write what it gives."""
     path, out = Path(path), Path(out)
     places = _places(out)
     _refuse_overwriting(path, places.values(), overwrite)
-    name, loaded, broken = _read(path, format, progress or Silent())
+    name, loaded, broken = _read(path, format, progress or SilentProgress())
     rows: dict[Path, Iterable[Mapping[str, Json]]] = {}
     tasks = [task.to_dict() for task in distinct(loaded.tasks)]
     main = "preferences" if loaded.preferences else "conversations"
@@ -96,19 +103,26 @@ def import_file(
     for place in places.values():
         if place not in counts:
             place.unlink(missing_ok=True)
-    written = {kind: Written(place, counts[place]) for kind, place in kinds.items() if place in counts}
+    written = {
+        kind: WrittenFile(place, counts[place]) for kind, place in kinds.items() if place in counts
+    }
     if not has_main:
         written.pop(main, None)
-    return Imported(name, loaded, written)
+    return ImportResult(name, loaded, written)
 
 
 def _places(out: Path) -> dict[str, Path]:
     """Where conversations, tasks and refused rows go."""
     suffix = next((suffix for suffix in reversed(SUFFIXES) if out.name.endswith(suffix)), None)
     if suffix is None or out.name == suffix:
-        raise RunError(f"{out}: wanted the name of a file that ends in {' or '.join(SUFFIXES)}, for example train.jsonl")
+        raise RunError(
+            f"{out}: wanted the name of a file that ends in {' or '.join(SUFFIXES)}, for example train.jsonl"
+        )
     stem = out.name.removesuffix(suffix)
-    return {"conversations": out, **{kind: out.with_name(f"{stem}.{kind}{suffix}") for kind in ("tasks", "refused")}}
+    return {
+        "conversations": out,
+        **{kind: out.with_name(f"{stem}.{kind}{suffix}") for kind in ("tasks", "refused")},
+    }
 
 
 def _refuse_overwriting(path: Path, places: Iterable[Path], overwrite: bool) -> None:
@@ -116,10 +130,14 @@ def _refuse_overwriting(path: Path, places: Iterable[Path], overwrite: bool) -> 
         if place.exists() and path.exists() and place.samefile(path):
             raise RunError(f"{place}: this is the file to import; wanted another name to write to")
         if place.exists() and not overwrite:
-            raise RunError(f"{place} exists already; name another file, or allow overwriting with --overwrite")
+            raise RunError(
+                f"{place} exists already; name another file, or allow overwriting with --overwrite"
+            )
 
 
-def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded, Mapping[Line, Broken]]:
+def _read(
+    path: Path, format: str, progress: Progress
+) -> tuple[str, Loaded, Mapping[FileLine, BadLine]]:
     """The format, all rows, and the broken lines: in a folder, and in a file that consists of rows for the most part."""
     try:
         if not path.is_dir():
@@ -144,13 +162,15 @@ def _mostly_rows(path: Path) -> bool:
     return 0 < len(broken) <= sound
 
 
-def _with_broken(loaded: Loaded, broken: Mapping[Line, Broken]) -> Loaded:
+def _with_broken(loaded: Loaded, broken: Mapping[FileLine, BadLine]) -> Loaded:
     """What was read, with the broken lines among the refused ones."""
-    tally = Tally()
+    tally = ReadStats()
     for line, found in broken.items():
         tally.skip(line, Skip(BROKEN, found.why))
     both = joined([loaded, tally.loaded()])
-    return replace(both, refused=sorted(both.refused, key=lambda each: (str(each.line.path), each.line.number)))
+    return replace(
+        both, refused=sorted(both.refused, key=lambda each: (str(each.line.path), each.line.number))
+    )
 
 
 def _rows(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
@@ -180,7 +200,9 @@ def _opened(path: Path, name: str, progress: Progress) -> Loaded:
         return open_source(path, name, skip_bad=skip_bad)
 
 
-def refused_rows(refused: Sequence[Refused], broken: Mapping[Line, Broken]) -> Iterator[dict[str, Json]]:
+def refused_rows(
+    refused: Sequence[Refused], broken: Mapping[FileLine, BadLine]
+) -> Iterator[dict[str, Json]]:
     """Place, reason, detail and the row itself, for each row that was not used; of a broken line its text."""
     by_file: dict[Path, list[Refused]] = {}
     for each in refused:
@@ -189,15 +211,24 @@ def refused_rows(refused: Sequence[Refused], broken: Mapping[Line, Broken]) -> I
         found = _raw(path, [each.line for each in rows if each.line not in broken])
         found |= {line: each.text for line, each in broken.items() if line.path == path}
         for each in rows:
-            yield {"place": str(each.line), "reason": each.reason, "detail": each.detail, "row": found.get(each.line)}
+            yield {
+                "place": str(each.line),
+                "reason": each.reason,
+                "detail": each.detail,
+                "row": found.get(each.line),
+            }
 
 
-def _raw(path: Path, lines: Sequence[Line]) -> dict[Line, Json]:
+def _raw(path: Path, lines: Sequence[FileLine]) -> dict[FileLine, Json]:
     """The rows at these places as they stand in the file; where a file is no sequence of rows, its whole content."""
     wanted = set(lines)
     try:
         with passing_over(path):
-            found: dict[Line, Json] = {line: record for line, record in read_rows(path) if line in wanted} if wanted else {}
+            found: dict[FileLine, Json] = (
+                {line: record for line, record in read_rows(path) if line in wanted}
+                if wanted
+                else {}
+            )
     except DataError:
         found = {}
     left = wanted - found.keys()

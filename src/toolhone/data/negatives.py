@@ -22,32 +22,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolhone.data.preferences import Decision, Kind, Made, Pair
-from toolhone.dialects.base import Dialect, Problem
+from toolhone.data.preferences import AssistantTurn, PairBatch, PairKind, PreferencePair
+from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.dialects.probe.roundtrip import without_stop
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
 CORRUPTIONS = (
-    Kind.WRONG_TOOL,
-    Kind.WRONG_ARGUMENT,
-    Kind.MISSING_ARGUMENT,
-    Kind.MALFORMED,
-    Kind.NEEDLESS_CALL,
-    Kind.MISSING_CALL,
+    PairKind.WRONG_TOOL,
+    PairKind.WRONG_ARGUMENT,
+    PairKind.MISSING_ARGUMENT,
+    PairKind.MALFORMED,
+    PairKind.NEEDLESS_CALL,
+    PairKind.MISSING_CALL,
 )
-WORDS = ("I can tell you that without looking it up.", "Sorry, I cannot help with that.", "Sure, here is what I know about that.")
+WORDS = (
+    "I can tell you that without looking it up.",
+    "Sorry, I cannot help with that.",
+    "Sure, here is what I know about that.",
+)
 """What is said in place of a call where no reply of the data says anything without one."""
 _WORDS = ("first", "other", "north", "seven", "green", "later")
 _MOST_DEPTH = 4
 
 
-def corrupted(
-    decisions: Sequence[Decision], dialect: Dialect, seed: int = 0, each: int = 1, kinds: Sequence[Kind] = CORRUPTIONS
-) -> Made:
+def corrupt(
+    decisions: Sequence[AssistantTurn],
+    dialect: Dialect,
+    seed: int = 0,
+    each: int = 1,
+    kinds: Sequence[PairKind] = CORRUPTIONS,
+) -> PairBatch:
     """At most `each` pairs of every decision, of different kinds."""
     pools = _Pools.of(decisions)
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for place, decision in enumerate(decisions):
         rng = random.Random(f"corruption {seed} {place}")
@@ -56,19 +64,35 @@ def corrupted(
         if not found:
             without[f"none of {', '.join(kinds)} is possible"] += 1
     counts = Counter(pair.kind.value for pair in pairs)
-    return Made(pairs, {"decisions": len(decisions), "kinds": dict(sorted(counts.items())), "without_pair": dict(without)})
+    return PairBatch(
+        pairs,
+        {
+            "decisions": len(decisions),
+            "kinds": dict(sorted(counts.items())),
+            "without_pair": dict(without),
+        },
+    )
 
 
 def _of_one(
-    decision: Decision, dialect: Dialect, pools: _Pools, rng: random.Random, kinds: Sequence[Kind], each: int
-) -> Iterator[Pair]:
+    decision: AssistantTurn,
+    dialect: Dialect,
+    pools: _Pools,
+    rng: random.Random,
+    kinds: Sequence[PairKind],
+    each: int,
+) -> Iterator[PreferencePair]:
     made = 0
     for kind in rng.sample(list(kinds), len(kinds)):
         if made == each:
             return
-        if kind is Kind.MALFORMED:
+        if kind is PairKind.MALFORMED:
             text = _malformed(decision, dialect, rng)
-            pair = None if text is None else decision.against(kind, [Message("assistant", text)], raw=True)
+            pair = (
+                None
+                if text is None
+                else decision.against(kind, [Message("assistant", text)], raw=True)
+            )
         else:
             wrong = _MISTAKES[kind](decision, pools, rng)
             pair = None if wrong is None else decision.against(kind, [wrong])
@@ -85,7 +109,7 @@ class _Pools:
     replies: Sequence[Message]
 
     @staticmethod
-    def of(decisions: Sequence[Decision]) -> _Pools:
+    def of(decisions: Sequence[AssistantTurn]) -> _Pools:
         values: dict[tuple[str, str], list[Json]] = {}
         for decision in decisions:
             for call in decision.gold.tool_calls:
@@ -103,19 +127,21 @@ class _Pools:
         return None
 
 
-Mistake = Callable[[Decision, _Pools, random.Random], Message | None]
+Mistake = Callable[[AssistantTurn, _Pools, random.Random], Message | None]
 
 
-def _wrong_tool(decision: Decision, pools: _Pools, rng: random.Random) -> Message | None:
+def _wrong_tool(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     calls, others = decision.gold.tool_calls, _others(decision)
     if not calls or not others:
         return None
     place, tool = rng.randrange(len(calls)), rng.choice(others)
-    call = ToolCall(tool.name, _arguments(tool, calls[place].arguments, pools, rng), calls[place].id)
+    call = ToolCall(
+        tool.name, _arguments(tool, calls[place].arguments, pools, rng), calls[place].id
+    )
     return _with_call(decision.gold, place, call)
 
 
-def _wrong_argument(decision: Decision, pools: _Pools, rng: random.Random) -> Message | None:
+def _wrong_argument(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     chosen = _argument(decision.gold, rng)
     if chosen is None:
         return None
@@ -126,13 +152,19 @@ def _wrong_argument(decision: Decision, pools: _Pools, rng: random.Random) -> Me
     value = _altered(call.arguments[name], rng) if value is None else value
     if value is None or value == call.arguments[name]:
         return None
-    return _with_call(decision.gold, place, replace(call, arguments={**call.arguments, name: value}))
+    return _with_call(
+        decision.gold, place, replace(call, arguments={**call.arguments, name: value})
+    )
 
 
-def _missing_argument(decision: Decision, pools: _Pools, rng: random.Random) -> Message | None:  # noqa: ARG001 (a mistake's form)
+def _missing_argument(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:  # noqa: ARG001 (a mistake's form)
     calls = decision.gold.tool_calls
     given = [(place, name) for place, call in enumerate(calls) for name in call.arguments]
-    required = [(place, name) for place, name in given if name in _required(decision.task.tools, calls[place].name)]
+    required = [
+        (place, name)
+        for place, name in given
+        if name in _required(decision.task.tools, calls[place].name)
+    ]
     if not given:
         return None
     place, name = rng.choice(required or given)
@@ -140,7 +172,7 @@ def _missing_argument(decision: Decision, pools: _Pools, rng: random.Random) -> 
     return _with_call(decision.gold, place, replace(calls[place], arguments=kept))
 
 
-def _needless_call(decision: Decision, pools: _Pools, rng: random.Random) -> Message | None:
+def _needless_call(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     others = _others(decision)
     if not others:
         return None
@@ -151,39 +183,46 @@ def _needless_call(decision: Decision, pools: _Pools, rng: random.Random) -> Mes
     return replace(decision.gold, tool_calls=(*decision.gold.tool_calls, call))
 
 
-def _missing_call(decision: Decision, pools: _Pools, rng: random.Random) -> Message | None:
+def _missing_call(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     calls = decision.gold.tool_calls
     if not calls:
         return None
     if len(calls) > 1:
         left_out = rng.randrange(len(calls))
-        return replace(decision.gold, tool_calls=tuple(call for place, call in enumerate(calls) if place != left_out))
+        return replace(
+            decision.gold,
+            tool_calls=tuple(call for place, call in enumerate(calls) if place != left_out),
+        )
     said = rng.choice(pools.replies).content if pools.replies else rng.choice(WORDS)
     return Message("assistant", said, decision.gold.reasoning)
 
 
-_MISTAKES: Mapping[Kind, Mistake] = {
-    Kind.WRONG_TOOL: _wrong_tool,
-    Kind.WRONG_ARGUMENT: _wrong_argument,
-    Kind.MISSING_ARGUMENT: _missing_argument,
-    Kind.NEEDLESS_CALL: _needless_call,
-    Kind.MISSING_CALL: _missing_call,
+_MISTAKES: Mapping[PairKind, Mistake] = {
+    PairKind.WRONG_TOOL: _wrong_tool,
+    PairKind.WRONG_ARGUMENT: _wrong_argument,
+    PairKind.MISSING_ARGUMENT: _missing_argument,
+    PairKind.NEEDLESS_CALL: _needless_call,
+    PairKind.MISSING_CALL: _missing_call,
 }
 
 
-def _malformed(decision: Decision, dialect: Dialect, rng: random.Random) -> str | None:
+def _malformed(decision: AssistantTurn, dialect: Dialect, rng: random.Random) -> str | None:
     """The gold turn's text, broken so that it is not read as anything well-formed; None where there is nothing to break."""
     if not decision.gold.tool_calls:
         return None
     text = written(decision, dialect)
     ways = list(_broken(text, rng))
     for broken in rng.sample(ways, len(ways)):
-        if broken.strip() and broken != text and dialect.parse(broken, decision.task.tools).problem is not Problem.NONE:
+        if (
+            broken.strip()
+            and broken != text
+            and dialect.parse(broken, decision.task.tools).problem is not ParseProblem.NONE
+        ):
             return broken
     return None
 
 
-def written(decision: Decision, dialect: Dialect) -> str:
+def written(decision: AssistantTurn, dialect: Dialect) -> str:
     """The gold turn as the dialect writes it, without its stop mark. `DialectError` names the decision when it cannot."""
     task = decision.task
     try:
@@ -214,7 +253,7 @@ def _broken(text: str, rng: random.Random) -> Iterator[str]:
         yield text[:last]
 
 
-def _others(decision: Decision) -> list[Tool]:
+def _others(decision: AssistantTurn) -> list[Tool]:
     """Tools on offer that gold does not call."""
     called = {call.name for call in decision.gold.tool_calls}
     return [tool for tool in decision.task.tools if tool.name not in called]
@@ -231,7 +270,14 @@ def _argument(gold: Message, rng: random.Random) -> tuple[int, str] | None:
 
 
 def _parameter(tools: Sequence[Tool], name: str, argument: str) -> Mapping[str, Json]:
-    found: Any = next((tool.parameters.get("properties", {}).get(argument) for tool in tools if tool.name == name), None)
+    found: Any = next(
+        (
+            tool.parameters.get("properties", {}).get(argument)
+            for tool in tools
+            if tool.name == name
+        ),
+        None,
+    )
     return found if isinstance(found, Mapping) else {}
 
 
@@ -239,7 +285,9 @@ def _required(tools: Sequence[Tool], name: str) -> Sequence[str]:
     return next((tool.parameters.get("required", ()) for tool in tools if tool.name == name), ())
 
 
-def _arguments(tool: Tool, given: Mapping[str, Json], pools: _Pools, rng: random.Random) -> dict[str, Json]:
+def _arguments(
+    tool: Tool, given: Mapping[str, Json], pools: _Pools, rng: random.Random
+) -> dict[str, Json]:
     """Arguments for a tool: its required ones (else its first), with the given values where name or type are the same."""
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     names = [*tool.parameters.get("required", ())] or list(properties)[:1]
@@ -260,9 +308,20 @@ def _arguments(tool: Tool, given: Mapping[str, Json], pools: _Pools, rng: random
 
 
 def _is_of(value: Json, schema: Json) -> bool:
-    kinds: dict[str, Any] = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+    kinds: dict[str, Any] = {
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+        "array": list,
+        "object": dict,
+    }
     wanted = schema.get("type") if isinstance(schema, Mapping) else None
-    if not isinstance(wanted, str) or "enum" in schema or isinstance(value, bool) != (wanted == "boolean"):
+    if (
+        not isinstance(wanted, str)
+        or "enum" in schema
+        or isinstance(value, bool) != (wanted == "boolean")
+    ):
         return False
     return isinstance(value, kinds.get(wanted, ()))
 
@@ -287,7 +346,11 @@ def _invented(schema: Json, rng: random.Random, depth: int = 0) -> Json:
         return [_invented(schema.get("items"), rng, depth + 1)] if depth < _MOST_DEPTH else []
     if kind == "object":
         inner = schema.get("properties", {}) if depth < _MOST_DEPTH else {}
-        return {name: _invented(inner[name], rng, depth + 1) for name in schema.get("required", ()) if name in inner}
+        return {
+            name: _invented(inner[name], rng, depth + 1)
+            for name in schema.get("required", ())
+            if name in inner
+        }
     return " ".join(rng.sample(_WORDS, 2))
 
 

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toolhone.doctor.row_checks import check_lengths
-from toolhone.data.preferences import Kind, Pair, Preference
+from toolhone.data.preferences import PairKind, Preference, PreferencePair
 from toolhone.dialects.base import Dialect, Span
+from toolhone.doctor.row_checks import check_lengths
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Origin, Row
 from toolhone.schema import Conversation, Message
@@ -37,7 +37,7 @@ class PairRows:
 
 
 def pair_rows(
-    pairs: Iterable[Pair],
+    pairs: Iterable[PreferencePair],
     dialect: Dialect,
     tokenizer: TextTokenizer,
     max_length: int,
@@ -45,7 +45,7 @@ def pair_rows(
 ) -> PairRows:
     """The rows of all pairs. Of a made pair whose rejected side the dialect cannot write none; of a pair from a file, an error."""
     rows: list[Row] = []
-    kinds: list[Kind] = []
+    kinds: list[PairKind] = []
     identical = unwritable = 0
     for number, pair in enumerate(pairs):
         chosen, rejected = _sides(pair, dialect, tokenizer)
@@ -62,7 +62,9 @@ def pair_rows(
         )
     lengths = check_lengths(rows, max_length, too_long)
     left = {row.group for row in lengths.rows}
-    kept = Counter(kind.value for kind, row in zip(kinds, rows[::2], strict=True) if row.group in left)
+    kept = Counter(
+        kind.value for kind, row in zip(kinds, rows[::2], strict=True) if row.group in left
+    )
     report = {
         "pairs": len(lengths.rows) // 2,
         "identical": identical,
@@ -74,7 +76,9 @@ def pair_rows(
     return PairRows(lengths.rows, report)
 
 
-def _sides(pair: Pair, dialect: Dialect, tokenizer: TextTokenizer) -> tuple[Row, Row | None]:
+def _sides(
+    pair: PreferencePair, dialect: Dialect, tokenizer: TextTokenizer
+) -> tuple[Row, Row | None]:
     """The chosen row, and the rejected one; None where a rejected side that was made cannot be written."""
     preference = pair.preference
     try:
@@ -89,17 +93,23 @@ def _sides(pair: Pair, dialect: Dialect, tokenizer: TextTokenizer) -> tuple[Row,
             return chosen, _raw_row(prompt, preference, chosen, dialect, tokenizer)
         rejected = _row_of(preference, preference.rejected, dialect, tokenizer)
     except DialectError as error:
-        if pair.kind is not Kind.FILE:
+        if pair.kind is not PairKind.FILE:
             return chosen, None
         raise DialectError(f"pair {preference.id!r}, rejected: {error}") from None
     if rejected.tokens[: _begin(rejected)].tolist() != prompt:
-        raise DialectError(f"pair {preference.id!r}: the template writes the prompt in two ways, depending on what follows it")
+        raise DialectError(
+            f"pair {preference.id!r}: the template writes the prompt in two ways, depending on what follows it"
+        )
     return chosen, rejected
 
 
-def _row_of(preference: Preference, side: Sequence[Message], dialect: Dialect, tokenizer: TextTokenizer) -> Row:
+def _row_of(
+    preference: Preference, side: Sequence[Message], dialect: Dialect, tokenizer: TextTokenizer
+) -> Row:
     """The row of the prompt and a side, trained on the side alone, up to its last trained token."""
-    lists = dialect.render(Conversation((*preference.prompt, *side), preference.tools, preference.id))
+    lists = dialect.render(
+        Conversation((*preference.prompt, *side), preference.tools, preference.id)
+    )
     turns = sum(message.role == "assistant" for message in side)
     if len(lists) > 1 and turns > 1:
         raise DialectError(
@@ -109,7 +119,9 @@ def _row_of(preference: Preference, side: Sequence[Message], dialect: Dialect, t
     row = tokenizer.encode_spans(lists[-1])
     starts = np.flatnonzero(np.diff(row.mask.astype(np.int8), prepend=0) == 1)
     if len(starts) < turns:
-        raise DialectError(f"it has {turns} turns of the assistant, of which the rendered text shows {len(starts)}")
+        raise DialectError(
+            f"it has {turns} turns of the assistant, of which the rendered text shows {len(starts)}"
+        )
     mask = row.mask.copy()
     mask[: starts[len(starts) - turns]] = False
     end = int(np.flatnonzero(mask)[-1]) + 1
@@ -128,12 +140,20 @@ def _continued(prompt: Sequence[int], said: Sequence[int]) -> Row:
     return Row.of([*prompt, *said], [False] * len(prompt) + [True] * len(said), origins)
 
 
-def _raw_row(prompt: Sequence[int], preference: Preference, chosen: Row, dialect: Dialect, tokenizer: TextTokenizer) -> Row:
+def _raw_row(
+    prompt: Sequence[int],
+    preference: Preference,
+    chosen: Row,
+    dialect: Dialect,
+    tokenizer: TextTokenizer,
+) -> Row:
     """A raw text as the turn: its marks are marks, and the stop mark is the chosen side's."""
     stops = tokenizer.stop_ids(dialect.stop)
     text = Span(preference.rejected[0].content or "", Origin.SAMPLED, trained=True)
     said = tokenizer.encode_spans([Span("", Origin.SAMPLED), text]).tokens.tolist()
     if any(token in stops for token in said):
-        raise DialectError(f"its raw text holds the stop mark ({' or '.join(dialect.stop)}), behind which nothing is said")
+        raise DialectError(
+            f"its raw text holds the stop mark ({' or '.join(dialect.stop)}), behind which nothing is said"
+        )
     last = int(chosen.tokens[-1])
     return _continued(prompt, [*said, last if last in stops else stops[0]])

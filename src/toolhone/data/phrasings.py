@@ -32,7 +32,9 @@ _REAL = 0.5
 """Share of words that are taken from a pool; the others are made up."""
 _NAMES = ("city", "first", "last")
 """Pools of words that begin with a capital."""
-_MADE_UP = re.compile(r"(?=[a-z]{4,9}$)[^aeiou]{0,2}([aeiou]{1,2}[^aeiou]{1,2}){1,3}([aeiou]{1,2})?")
+_MADE_UP = re.compile(
+    r"(?=[a-z]{4,9}$)[^aeiou]{0,2}([aeiou]{1,2}[^aeiou]{1,2}){1,3}([aeiou]{1,2})?"
+)
 """What a made-up word looks like: four to nine letters that can be spoken."""
 Slots = dict[str, str]
 
@@ -56,13 +58,19 @@ class Intent:
     def fill(self, slots: Slots) -> tuple[ToolCall, ...]:
         """The calls with values in their slots."""
         return tuple(
-            ToolCall(call["name"], {name: _value(name, text.format_map(slots)) for name, text in call["arguments"].items()})
+            ToolCall(
+                call["name"],
+                {
+                    name: _value(name, text.format_map(slots))
+                    for name, text in call["arguments"].items()
+                },
+            )
             for call in self.calls
         )
 
 
 @dataclass(frozen=True)
-class Request:
+class PhrasedRequest:
     """An intent put into words: the question, the calls that it asks for, and how an answer is worded."""
 
     intent: Intent
@@ -75,7 +83,10 @@ class Request:
     def answer(self, values: Sequence[Json]) -> str:
         """The final answer, given what each call returned."""
         results = [value.strip() if isinstance(value, str) else value for value in values]
-        named = {f"result{number}" if number > 1 else "result": value for number, value in enumerate(results, 1)}
+        named = {
+            f"result{number}" if number > 1 else "result": value
+            for number, value in enumerate(results, 1)
+        }
         return self.wording.format_map({**self.slots, **named})
 
 
@@ -98,12 +109,17 @@ def intents() -> tuple[Intent, ...]:
 
 
 def _preset(name: str) -> Json:
-    return json.loads((resources.files("toolhone.config.presets") / name).read_text(encoding="utf-8"))
+    return json.loads(
+        (resources.files("toolhone.config.presets") / name).read_text(encoding="utf-8")
+    )
 
 
 def _intent(name: str, entry: Mapping[str, Any]) -> Intent:
     group = name.partition(".")[0]
-    cores = {s: tuple((form, text) for form, texts in entry.get(s, {}).items() for text in texts) for s in PHRASING_SETS}
+    cores = {
+        s: tuple((form, text) for form, texts in entry.get(s, {}).items() for text in texts)
+        for s in PHRASING_SETS
+    }
     calls, slots, after = entry.get("calls", ()), entry.get("slots", {}), entry.get("after", ())
     return Intent(name, _GROUPS.get(group, group), cores, calls, slots, after, entry["answers"])
 
@@ -117,7 +133,11 @@ def skeletons(phrasing_set: str) -> Iterator[str]:
     for intent in intents():
         for form, core in intent.cores[phrasing_set]:
             frame = phrasings()["frames"][phrasing_set][form]
-            yield from (opening + core + ending for opening in frame["openings"] for ending in frame["endings"])
+            yield from (
+                opening + core + ending
+                for opening in frame["openings"]
+                for ending in frame["endings"]
+            )
 
 
 class Fillers:
@@ -150,7 +170,9 @@ class Fillers:
             "query": self._query,
             "number": lambda: self._number(2, 10 ** self._rng.choice((2, 2, 3, 3, 4)) - 1),
             "two_digits": lambda: self._number(10, 99),
-            "numbers": lambda: ", ".join(self._number(2, 99) for _ in range(self._rng.choice((3, 3, 4)))),
+            "numbers": lambda: ", ".join(
+                self._number(2, 99) for _ in range(self._rng.choice((3, 3, 4)))
+            ),
             "count": lambda: str(self._rng.randint(2, 9)),
             "few": lambda: str(self._rng.randint(2, 4)),
             "unit": lambda: self._rng.choice(("celsius", "fahrenheit")),
@@ -185,9 +207,16 @@ class Fillers:
         words = _single_words(self._held_out)
         while True:
             first, second = self._rng.choice(words), self._rng.choice(words)
-            word = first[: self._rng.randint(2, len(first) - 2)] + second[self._rng.randint(2, len(second) - 2) :]
+            word = (
+                first[: self._rng.randint(2, len(first) - 2)]
+                + second[self._rng.randint(2, len(second) - 2) :]
+            )
             is_held_out = zlib.crc32(word.encode()) % 7 == 3
-            if is_held_out == self._held_out and _MADE_UP.fullmatch(word) and word not in _real_words():
+            if (
+                is_held_out == self._held_out
+                and _MADE_UP.fullmatch(word)
+                and word not in _real_words()
+            ):
                 return word
 
 
@@ -195,13 +224,24 @@ class Fillers:
 def _single_words(held_out: bool) -> list[str]:
     """The words of all pools of a set, in small letters, that are long enough to be cut."""
     pools = fillers()["held_out" if held_out else "train"]
-    return sorted({word.lower() for pool in pools.values() for word in pool if len(word) >= 4 and word.isalpha()})
+    return sorted(
+        {
+            word.lower()
+            for pool in pools.values()
+            for word in pool
+            if len(word) >= 4 and word.isalpha()
+        }
+    )
 
 
 @cache
 def _real_words() -> frozenset[str]:
-    cores = " ".join(text for intent in intents() for cores in intent.cores.values() for _, text in cores)
-    pools = " ".join(word for pools in fillers().values() for pool in pools.values() for word in pool)
+    cores = " ".join(
+        text for intent in intents() for cores in intent.cores.values() for _, text in cores
+    )
+    pools = " ".join(
+        word for pools in fillers().values() for pool in pools.values() for word in pool
+    )
     return frozenset(f"{cores} {pools}".lower().split())
 
 
@@ -218,13 +258,22 @@ class Wording:
         """One of the intents that this set has a phrasing for (in the form, if one is asked for)."""
         return self._rng.choice([intent for intent in choices if self._cores(intent, form)])
 
-    def request(self, intent: Intent, known: Slots | None = None, form: str | None = None) -> Request:
+    def request(
+        self, intent: Intent, known: Slots | None = None, form: str | None = None
+    ) -> PhrasedRequest:
         """An intent in words, not framed yet; `known` are values of the turn before, which a follow-up may use."""
         slots = {**(known or {}), **self._fillers.draw(intent.slots)}
         found, core = self._rng.choice(self._cores(intent, form))
-        return Request(intent, found, core.format_map(slots), slots, intent.fill(slots), self._rng.choice(intent.answers))
+        return PhrasedRequest(
+            intent,
+            found,
+            core.format_map(slots),
+            slots,
+            intent.fill(slots),
+            self._rng.choice(intent.answers),
+        )
 
-    def question(self, requests: Sequence[Request]) -> str:
+    def question(self, requests: Sequence[PhrasedRequest]) -> str:
         """One question for all the requests: joined, between an opening and an ending."""
         frame = self._frames[requests[0].form]
         text = requests[0].text

@@ -30,7 +30,7 @@ from toolhone.schema import Conversation, Json, Message, Task, Tool
 SIDES = ("prompt", "chosen", "rejected")
 
 
-class Kind(StrEnum):
+class PairKind(StrEnum):
     """What a rejected side is: something from a file, a sample of the model, or gold with one mistake put in."""
 
     FILE = "file"
@@ -64,7 +64,10 @@ class Preference:
         raw = source.get("raw", False)
         if not isinstance(raw, bool):
             raise DataError(f"'raw' must be true or false, got {raw!r:.60}")
-        better, worse = (Conversation.from_dict({**source, "messages": [*source["prompt"], *source[side]]}) for side in SIDES[1:])
+        better, worse = (
+            Conversation.from_dict({**source, "messages": [*source["prompt"], *source[side]]})
+            for side in SIDES[1:]
+        )
         start = len(source["prompt"])
         made = Preference(
             better.messages[:start],
@@ -81,15 +84,27 @@ class Preference:
     def _check(self) -> None:
         for side, messages in (("chosen", self.chosen), ("rejected", self.rejected)):
             if messages[0].role != "assistant":
-                raise DataError(f"'{side}' must begin with an assistant message, it begins with one of role {messages[0].role!r}")
+                raise DataError(
+                    f"'{side}' must begin with an assistant message, it begins with one of role {messages[0].role!r}"
+                )
         first = self.rejected[0]
-        if self.raw and (len(self.rejected) > 1 or first.tool_calls or first.reasoning or not first.content):
-            raise DataError("with 'raw', 'rejected' must be one assistant message that has content and nothing else")
+        if self.raw and (
+            len(self.rejected) > 1 or first.tool_calls or first.reasoning or not first.content
+        ):
+            raise DataError(
+                "with 'raw', 'rejected' must be one assistant message that has content and nothing else"
+            )
 
     def to_dict(self) -> dict[str, Json]:
         sides = {side: [message.to_dict() for message in getattr(self, side)] for side in SIDES}
         tools = [tool.to_dict() for tool in self.tools]
-        return {"id": self.id, **sides, "tools": tools, "source": self.source, **({"raw": True} if self.raw else {})}
+        return {
+            "id": self.id,
+            **sides,
+            "tools": tools,
+            "source": self.source,
+            **({"raw": True} if self.raw else {}),
+        }
 
     def talk(self) -> Conversation:
         """Prompt and chosen side as a conversation: what a validation's tasks are made from."""
@@ -97,11 +112,11 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreferencePair:
     """A preference with what its rejected side is; `tokens` are the ids of a sampled one, exactly as sampled."""
 
     preference: Preference
-    kind: Kind = Kind.FILE
+    kind: PairKind = PairKind.FILE
     tokens: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
@@ -109,32 +124,46 @@ class Pair:
         return {**self.preference.to_dict(), "kind": self.kind.value, "tokens": list(self.tokens)}
 
     @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Pair:
-        return Pair(Preference.from_dict(source), Kind(source["kind"]), tuple(source["tokens"]))
+    def from_dict(source: Mapping[str, Json]) -> PreferencePair:
+        return PreferencePair(
+            Preference.from_dict(source), PairKind(source["kind"]), tuple(source["tokens"])
+        )
 
 
 @dataclass(frozen=True)
-class Made:
+class PairBatch:
     """Pairs that were made, and the account of it."""
 
-    pairs: list[Pair]
+    pairs: list[PreferencePair]
     report: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Decision:
+class AssistantTurn:
     """A place where the assistant had to decide: the task that asks for it, and what the data says there."""
 
     task: Task
     gold: Message
 
-    def against(self, kind: Kind, rejected: Sequence[Message], tokens: Sequence[int] = (), raw: bool = False) -> Pair:
+    def against(
+        self,
+        kind: PairKind,
+        rejected: Sequence[Message],
+        tokens: Sequence[int] = (),
+        raw: bool = False,
+    ) -> PreferencePair:
         """The pair of gold with this."""
         task = self.task
         preference = Preference(
-            task.messages, (self.gold,), tuple(rejected), task.tools, f"{task.id}/{kind.value}", task.source, raw
+            task.messages,
+            (self.gold,),
+            tuple(rejected),
+            task.tools,
+            f"{task.id}/{kind.value}",
+            task.source,
+            raw,
         )
-        return Pair(preference, kind, tuple(tokens))
+        return PreferencePair(preference, kind, tuple(tokens))
 
 
 @dataclass(frozen=True)
@@ -147,48 +176,62 @@ class Sampled:
     message: Message
 
 
-def decisions_of(conversations: Iterable[Conversation]) -> list[Decision]:
+def assistant_turns(conversations: Iterable[Conversation]) -> list[AssistantTurn]:
     """Each call, and each plain reply right after a user turn (`data.tasks`): one turn of the assistant each."""
     return [
-        Decision(task, conversation.messages[len(task.messages)])
+        AssistantTurn(task, conversation.messages[len(task.messages)])
         for conversation in conversations
         for task in tasks_of(conversation)
     ]
 
 
-def pairs_of(preferences: Iterable[Preference]) -> list[Pair]:
+def pairs_of(preferences: Iterable[Preference]) -> list[PreferencePair]:
     """Pairs as they came from a file."""
-    return [Pair(preference) for preference in preferences]
+    return [PreferencePair(preference) for preference in preferences]
 
 
-def against_samples(decisions: Sequence[Decision], samples: Sequence[Sequence[Sampled]], each: int = 1) -> Made:
+def against_samples(
+    decisions: Sequence[AssistantTurn], samples: Sequence[Sequence[Sampled]], each: int = 1
+) -> PairBatch:
     """Gold against at most `each` different wrong samples of a decision, the most frequent first."""
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for decision, said in zip(decisions, samples, strict=True):
         wrong = _wrong(said, each)
         if not wrong:
-            without["every sample is right" if any(sample.right for sample in said) else "no sample has any text"] += 1
+            without[
+                "every sample is right"
+                if any(sample.right for sample in said)
+                else "no sample has any text"
+            ] += 1
         pairs += [_over(decision, sample) for sample in wrong]
-    return Made(pairs, _account(samples, without))
+    return PairBatch(pairs, _account(samples, without))
 
 
-def among_samples(tasks: Sequence[Task], samples: Sequence[Sequence[Sampled]], each: int = 1) -> Made:
+def among_samples(
+    tasks: Sequence[Task], samples: Sequence[Sequence[Sampled]], each: int = 1
+) -> PairBatch:
     """The most frequent right sample of a task against at most `each` different wrong ones: the model learns from itself alone."""
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for task, said in zip(tasks, samples, strict=True):
         right, wrong = _often([sample for sample in said if sample.right], 1), _wrong(said, each)
-        pairs += [_over(Decision(task, best.message), sample) for best in right for sample in wrong]
+        pairs += [
+            _over(AssistantTurn(task, best.message), sample) for best in right for sample in wrong
+        ]
         if not said or not right or not wrong:
             without[_why_none(said, right)] += 1
-    return Made(pairs, _account(samples, without))
+    return PairBatch(pairs, _account(samples, without))
 
 
 def _why_none(said: Sequence[Sampled], right: Sequence[Sampled]) -> str:
     if not said or not right:
         return "no sample is right" if said else "the prompt leaves no room"
-    return "every sample is right" if all(sample.right for sample in said) else "no wrong sample has any text"
+    return (
+        "every sample is right"
+        if all(sample.right for sample in said)
+        else "no wrong sample has any text"
+    )
 
 
 def _wrong(said: Sequence[Sampled], most: int) -> list[Sampled]:
@@ -199,12 +242,17 @@ def _wrong(said: Sequence[Sampled], most: int) -> list[Sampled]:
 def _often(said: Sequence[Sampled], most: int) -> list[Sampled]:
     """At most so many different samples, the most frequent first."""
     by_tokens = {sample.tokens: sample for sample in said}
-    return [by_tokens[tokens] for tokens, _ in Counter(sample.tokens for sample in said).most_common(most)]
+    return [
+        by_tokens[tokens]
+        for tokens, _ in Counter(sample.tokens for sample in said).most_common(most)
+    ]
 
 
-def _over(decision: Decision, sample: Sampled) -> Pair:
+def _over(decision: AssistantTurn, sample: Sampled) -> PreferencePair:
     """What is right in the place of a wrong sample, which keeps its ids."""
-    return decision.against(Kind.OWN_SAMPLE, [Message("assistant", sample.text)], sample.tokens, raw=True)
+    return decision.against(
+        PairKind.OWN_SAMPLE, [Message("assistant", sample.text)], sample.tokens, raw=True
+    )
 
 
 def _account(samples: Sequence[Sequence[Sampled]], without: Counter[str]) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from toolhone.doctor.row_checks import Lengths, check_lengths
+from toolhone.config.sections import TrainingSection
 from toolhone.dialects.base import Dialect, Spans
 from toolhone.dialects.chat_template.history import assemble
+from toolhone.doctor.row_checks import Lengths, check_lengths
 from toolhone.errors import DataError, DialectError
-from toolhone.runs.progress import Progress, Silent, track
 from toolhone.rows import Row
+from toolhone.runs.progress import Progress, SilentProgress, track
 from toolhone.schema import Conversation
-from toolhone.config.sections import TrainingSection
 from toolhone.tokenizer import TextTokenizer
 
 
@@ -34,7 +34,9 @@ def render_rows(
 ) -> Lengths:
     """Render, encode and check the lengths. With `loss_on="all"` every token but the first is trained."""
     rows: list[Row] = []
-    for conversation in track(conversations, progress or Silent(), "rendering", len(conversations)):
+    for conversation in track(
+        conversations, progress or SilentProgress(), "rendering", len(conversations)
+    ):
         rows += _rows_of(conversation, dialect, tokenizer)
     if training.loss_on == "all":
         rows = [Row.of(row.tokens.tolist(), np.ones(len(row), bool)) for row in rows]

@@ -23,18 +23,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from toolhone.sources.word_problems import compose, unexplained
-from toolhone.sources.files import Record
-from toolhone.data.phrasings import Request, Wording, intents
-from toolhone.sources import open_source
-from toolhone.sources.base import Loaded
-from toolhone.sources.gsm8k import Calculator
-from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
+from toolhone.data.phrasings import PhrasedRequest, Wording, intents
 from toolhone.data.templates import SPLITS
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.runs.run import write_text
 from toolhone.schema import Conversation
-from toolhone.tools.registry import Outcome, Registry
+from toolhone.sources import open_source
+from toolhone.sources.base import Loaded
+from toolhone.sources.files import Record
+from toolhone.sources.gsm8k import Calculator
+from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
+from toolhone.sources.word_problems import compose, unexplained
+from toolhone.tools.registry import Registry, ToolStatus
 
 _ANSWERS: Mapping[str, Record] = {
     "calculator": {"answer_type": "numeric", "tolerance": TOLERANCE},
@@ -50,7 +50,7 @@ NO_MARK = "a solution without a calculator mark"
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenArray:
     """The rows, and how many rows of the GSM8K file that were looked at could not be used, by reason."""
 
     rows: list[Record]
@@ -79,7 +79,9 @@ def read_shares(text: str) -> dict[str, float]:
             raise DataError(f"--shares needs one number between 0 and 1 for {name!r}, got {part!r}")
         shares[name] = share
     if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-        raise DataError(f"--shares must add up to 1, got {text!r}, which makes {sum(shares.values()):g}")
+        raise DataError(
+            f"--shares must add up to 1, got {text!r}, which makes {sum(shares.values()):g}"
+        )
     return shares
 
 
@@ -101,7 +103,9 @@ class SftRows:
         self._prompts: set[str] = set()
         self._skipped: Counter[str] = Counter()
 
-    def rows(self, count: int, shares: Mapping[str, float], gsm8k: Path | None = None) -> Made:
+    def rows(
+        self, count: int, shares: Mapping[str, float], gsm8k: Path | None = None
+    ) -> WrittenArray:
         """`count` rows in these shares, shuffled."""
         counts = apportioned(count, shares)
         self._prompts, self._skipped = set(), Counter()
@@ -110,26 +114,37 @@ class SftRows:
             if category != "calculator" or gsm8k is None:
                 rows += self._from_phrasings(category, counts[category])
         self._rng("order").shuffle(rows)
-        return Made(rows, self._skipped)
+        return WrittenArray(rows, self._skipped)
 
     def _rng(self, purpose: str) -> random.Random:
         return random.Random(f"sft_array {self._seed} {purpose}")
 
     def _from_phrasings(self, category: str, count: int) -> list[Record]:
         requests = [self._request(category, index) for index in range(count)]
-        results = iter(Registry(TOOLS).run_all(call for _, request in requests for call in request.calls))
+        results = iter(
+            Registry(TOOLS).run_all(call for _, request in requests for call in request.calls)
+        )
         rows = []
         for index, (prompt, request) in enumerate(requests):
             arguments, answer = None, ""
             for call in request.calls:  # one, or none where no tool is needed
                 result = next(results)
-                assert result.outcome is Outcome.OK, f"a generated call failed: {call} {result}"
+                assert result.outcome is ToolStatus.OK, f"a generated call failed: {call} {result}"
                 arguments, answer = dict(call.arguments), result.content.strip()
             answer = answer if request.calls else request.answer([])
-            rows.append(row(f"{category}-{self._seed}-{index:05d}", "templates", category, prompt, arguments, answer))
+            rows.append(
+                row(
+                    f"{category}-{self._seed}-{index:05d}",
+                    "templates",
+                    category,
+                    prompt,
+                    arguments,
+                    answer,
+                )
+            )
         return rows
 
-    def _request(self, category: str, index: int) -> tuple[str, Request]:
+    def _request(self, category: str, index: int) -> tuple[str, PhrasedRequest]:
         """A prompt that was not made before, and what it asks for: both from one draw."""
         rng = self._rng(f"{category} {index}")
         wording = Wording(*SPLITS["train"], rng)
@@ -141,14 +156,18 @@ class SftRows:
             if prompt not in self._prompts:
                 self._prompts.add(prompt)
                 return prompt, request
-        raise DataError(f"the phrasings give no more than about {index} different questions of the category {category!r}")
+        raise DataError(
+            f"the phrasings give no more than about {index} different questions of the category {category!r}"
+        )
 
     def _from_gsm8k(self, path: Path, count: int) -> list[Record]:
         """The first `count` usable rows of the file in an order that the seed decides."""
         if count == 0:
             return []
         loaded = open_source(path, "gsm8k", style="short")
-        self._skipped.update({**loaded.skipped, **({NO_MARK: loaded.only_tasks} if loaded.only_tasks else {})})
+        self._skipped.update(
+            {**loaded.skipped, **({NO_MARK: loaded.only_tasks} if loaded.only_tasks else {})}
+        )
         rows: list[Record] = []
         candidates = list(_answered(loaded))
         self._rng("gsm8k").shuffle(candidates)
@@ -157,11 +176,15 @@ class SftRows:
                 rows.append(made)
                 if len(rows) == count:
                     return rows
-        raise DataError(f"{path}: {len(rows)} rows can be used as calculator rows, but {count} are wanted; ask for fewer --rows")
+        raise DataError(
+            f"{path}: {len(rows)} rows can be used as calculator rows, but {count} are wanted; ask for fewer --rows"
+        )
 
     def _composed(self, candidates: Sequence[tuple[Conversation, str]]) -> Iterator[Record]:
         calculator = Calculator()
-        expressions = [compose(steps_of(talk), str(talk.messages[0].content)) for talk, _ in candidates]
+        expressions = [
+            compose(steps_of(talk), str(talk.messages[0].content)) for talk, _ in candidates
+        ]
         calculator.learn(expressions)
         for (talk, answer), expression in zip(candidates, expressions, strict=True):
             prompt, found = str(talk.messages[0].content), calculator.run(expression)
@@ -173,18 +196,29 @@ class SftRows:
                 self._skipped[REPEATED] += 1
             else:
                 self._prompts.add(prompt)
-                yield row(f"gsm8k-{talk.id}", "gsm8k", "calculator", prompt, {"expression": expression}, answer)
+                yield row(
+                    f"gsm8k-{talk.id}",
+                    "gsm8k",
+                    "calculator",
+                    prompt,
+                    {"expression": expression},
+                    answer,
+                )
 
 
 def _answered(loaded: Loaded) -> Iterator[tuple[Conversation, str]]:
     """Each conversation with the answer of its task; tasks of rows without a conversation stand among them."""
     tasks = iter(loaded.tasks)
     for talk in loaded.conversations:
-        task = next(task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1]))
+        task = next(
+            task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1])
+        )
         yield talk, str(task.expect.answer)
 
 
-def row(identity: str, source: str, category: str, prompt: str, arguments: Record | None, answer: str) -> Record:
+def row(
+    identity: str, source: str, category: str, prompt: str, arguments: Record | None, answer: str
+) -> Record:
     """One row; the fields that follow from the category are filled in."""
     tool, _ = CATEGORIES[category]
     return {
@@ -202,7 +236,9 @@ def row(identity: str, source: str, category: str, prompt: str, arguments: Recor
 
 def steps_of(talk: Conversation) -> list[tuple[str, str]]:
     """The calculator's expressions and results, in order."""
-    calls = [call.arguments["expression"] for message in talk.messages for call in message.tool_calls]
+    calls = [
+        call.arguments["expression"] for message in talk.messages for call in message.tool_calls
+    ]
     results = [str(message.content) for message in talk.messages if message.role == "tool"]
     return list(zip(calls, results, strict=True))
 

@@ -51,7 +51,9 @@ def split_rows(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R]:
         if len(chosen) == len(places):
             chosen.remove(max(places, key=places.__getitem__))
     train = [row for row, opening in zip(rows, openings, strict=True) if opening not in chosen]
-    return Split(train, [row for row, opening in zip(rows, openings, strict=True) if opening in chosen])
+    return Split(
+        train, [row for row, opening in zip(rows, openings, strict=True) if opening in chosen]
+    )
 
 
 def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R]:
@@ -123,14 +125,20 @@ def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]
 def _least_entangled(labels: Sequence[Labels], cluster: Sequence[int], count: int) -> list[int]:
     """The `count` rows of a cluster whose labels occur least often in other rows; the order of the cluster breaks ties."""
     often = Counter(label for index in cluster for label in labels[index])
-    return sorted(cluster, key=lambda index: sum(often[label] - 1 for label in labels[index]))[:count]
+    return sorted(cluster, key=lambda index: sum(often[label] - 1 for label in labels[index]))[
+        :count
+    ]
 
 
 def _check(rows: Sequence[R], fraction: float) -> None:
     if not 0 <= fraction <= 1:
         raise DataError(f"the validation fraction must be between 0 and 1, got {fraction}")
     if 0 < fraction < 1 and len({opening(row) for row in rows}) < 2:
-        reason = "they open with the same messages and stay together" if len(rows) > 1 else "a split needs two"
+        reason = (
+            "they open with the same messages and stay together"
+            if len(rows) > 1
+            else "a split needs two"
+        )
         raise DataError(f"{len(rows)} rows cannot be split: {reason}; name a validation file")
 
 

@@ -44,7 +44,9 @@ def _expectation(messages: tuple[Message, ...], index: int) -> Expect | None:
     if message.role != "assistant" or before not in ("user", "tool"):
         return None
     if message.tool_calls:
-        return Expect(calls=tuple(ExpectedCall(call.name, call.arguments) for call in message.tool_calls))
+        return Expect(
+            calls=tuple(ExpectedCall(call.name, call.arguments) for call in message.tool_calls)
+        )
     return Expect(no_call=True) if before == "user" else None
 
 

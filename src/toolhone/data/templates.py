@@ -23,11 +23,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolhone.data.phrasings import Intent, Request, Wording, intents
+from toolhone.data.phrasings import Intent, PhrasedRequest, Wording, intents
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.tools.builtin import BUILTIN
-from toolhone.tools.registry import Outcome, Registry, ToolResult
+from toolhone.tools.registry import Registry, ToolResult, ToolStatus
 
 CATEGORIES = ("calculator", "python", "weather", "search", "parallel", "multi_turn", "no_tool")
 SPLITS = {
@@ -38,24 +38,34 @@ SPLITS = {
     "rl_held_out": ("rl", "held_out"),
 }
 """Split -> (set of phrasings, set of fillers)."""
-SHARES = {"calculator": 2.5, "python": 3, "weather": 1.5, "search": 2.5, "parallel": 4, "multi_turn": 3, "no_tool": 1.5}
+SHARES = {
+    "calculator": 2.5,
+    "python": 3,
+    "weather": 1.5,
+    "search": 2.5,
+    "parallel": 4,
+    "multi_turn": 3,
+    "no_tool": 1.5,
+}
 """How often a category occurs among conversations, in eighteenths. Tasks take the categories in turn."""
 ANSWERED = {"calculator": 0.5, "python": 0.5, "weather": 0.25, "search": 0.06}
 """Share of conversations that go on to the final answer, by tool; with several tools the smallest counts."""
 
 
 @dataclass(frozen=True)
-class Turn:
+class TemplateTurn:
     """A user's question and what it asks for; `results` is empty until the calls were made."""
 
     question: str
-    requests: tuple[Request, ...]
+    requests: tuple[PhrasedRequest, ...]
     results: tuple[ToolResult, ...] = ()
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         calls = [call for request in self.requests for call in request.calls]
-        return tuple(ToolCall(call.name, call.arguments, f"call{index}") for index, call in enumerate(calls))
+        return tuple(
+            ToolCall(call.name, call.arguments, f"call{index}") for index, call in enumerate(calls)
+        )
 
     def messages(self) -> list[Message]:
         """Question and calls; with results, also those and the final answer. Without calls: question and answer."""
@@ -66,7 +76,10 @@ class Turn:
         if not self.results:
             return called
         pairs = zip(self.calls, self.results, strict=True)
-        results = [Message("tool", result.content, tool_call_id=call.id, name=call.name) for call, result in pairs]
+        results = [
+            Message("tool", result.content, tool_call_id=call.id, name=call.name)
+            for call, result in pairs
+        ]
         return [*called, *results, Message("assistant", self._answer())]
 
     def _answer(self) -> str:
@@ -86,7 +99,9 @@ class Templates:
         self._registry = Registry([name for name in BUILTIN if name in tools])
         self.tools = self._registry.tools
         if not self.tools:
-            raise DataError(f"templates ask for built-in tools, and none of them is offered; they are {', '.join(BUILTIN)}")
+            raise DataError(
+                f"templates ask for built-in tools, and none of them is offered; they are {', '.join(BUILTIN)}"
+            )
         self._intents = _within([tool.name for tool in self.tools])
         self._singles = [intent for intent in self._intents if intent.category in BUILTIN]
         self._categories = [name for name in CATEGORIES if name in tools or name not in BUILTIN]
@@ -119,22 +134,32 @@ class Templates:
         messages = tuple(message for turn in (*history, last) for message in turn.messages())
         return Conversation(messages, self.tools, f"{split}-{self._seed}-{index:06d}", "templates")
 
-    def _task(self, turns: Sequence[Turn], name: str, category: str) -> Task:
+    def _task(self, turns: Sequence[TemplateTurn], name: str, category: str) -> Task:
         *history, last = turns
-        messages = [message for turn in history for message in turn.messages()] + [Message("user", last.question)]
+        messages = [message for turn in history for message in turn.messages()] + [
+            Message("user", last.question)
+        ]
         expect = Expect(no_call=True)
         if last.calls:
             calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
-            answer = _key_fact(last.calls[0].name, self._made(last.calls[0]).content) if len(calls) == 1 else None
+            answer = (
+                _key_fact(last.calls[0].name, self._made(last.calls[0]).content)
+                if len(calls) == 1
+                else None
+            )
             expect = Expect(calls, answer=answer)
-        return Task(name, tuple(messages), self.tools, expect, category=category, source="templates")
+        return Task(
+            name, tuple(messages), self.tools, expect, category=category, source="templates"
+        )
 
     def _rng(self, kind: str, split: str, index: int) -> random.Random:
         if split not in SPLITS:
-            raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+            raise DataError(
+                f"there is no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}"
+            )
         return random.Random(f"{kind} {self._seed} {split} {index}")
 
-    def _turns(self, category: str, split: str, rng: random.Random) -> list[Turn]:
+    def _turns(self, category: str, split: str, rng: random.Random) -> list[TemplateTurn]:
         """The turns of a row; all but the last are played to their answer."""
         wording = Wording(*SPLITS[split], rng)
         if category == "multi_turn":
@@ -143,26 +168,34 @@ class Templates:
             first = wording.request(wording.pick(self._singles))
             second = wording.request(wording.pick(self._singles, first.form), form=first.form)
             return [_turn(wording, first, second)]
-        fitting = [intent for intent in self._intents if intent.category == category] or self._singles
+        fitting = [
+            intent for intent in self._intents if intent.category == category
+        ] or self._singles
         return [_turn(wording, wording.request(wording.pick(fitting)))]
 
-    def _two_turns(self, wording: Wording, rng: random.Random) -> list[Turn]:
+    def _two_turns(self, wording: Wording, rng: random.Random) -> list[TemplateTurn]:
         if rng.random() < 0.2:
-            brief = [intent for intent in self._singles if intent.category != "search"] or self._singles
+            brief = [
+                intent for intent in self._singles if intent.category != "search"
+            ] or self._singles
             first = self._played(_turn(wording, wording.request(wording.pick(brief))))
             return [first, _turn(wording, wording.request(wording.pick(self._singles)))]
-        follow_up = wording.pick([intent for intent in self._intents if intent.category == "multi_turn"])
+        follow_up = wording.pick(
+            [intent for intent in self._intents if intent.category == "multi_turn"]
+        )
         possible = [intent for intent in self._intents if intent.name in follow_up.after]
         first = self._played(_turn(wording, wording.request(wording.pick(possible))))
         known = {**first.requests[0].slots, "before": first.results[0].content.strip()}
         return [first, _turn(wording, wording.request(follow_up, known))]
 
-    def _played(self, turn: Turn) -> Turn:
-        return Turn(turn.question, turn.requests, tuple(self._made(call) for call in turn.calls))
+    def _played(self, turn: TemplateTurn) -> TemplateTurn:
+        return TemplateTurn(
+            turn.question, turn.requests, tuple(self._made(call) for call in turn.calls)
+        )
 
     def _made(self, call: ToolCall) -> ToolResult:
         result = self._registry.run(call)
-        assert result.outcome is Outcome.OK, f"a generated call failed: {call} {result}"
+        assert result.outcome is ToolStatus.OK, f"a generated call failed: {call} {result}"
         return result
 
 
@@ -173,8 +206,8 @@ def _within(tools: Sequence[str]) -> list[Intent]:
     return [intent for intent in met if not intent.after or names & set(intent.after)]
 
 
-def _turn(wording: Wording, *requests: Request) -> Turn:
-    return Turn(wording.question(requests), requests)
+def _turn(wording: Wording, *requests: PhrasedRequest) -> TemplateTurn:
+    return TemplateTurn(wording.question(requests), requests)
 
 
 def _key_fact(tool: str, content: str) -> str:

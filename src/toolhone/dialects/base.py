@@ -1,7 +1,7 @@
 """What a dialect is: how one format writes tools, calls and results as text, and how that text is read back.
 
 A dialect renders a conversation into `Span`s (text, where it comes from, whether it is trained) and parses an assistant's
-text into a `Reply`. `tokenizer.py` turns spans into ids. A dialect never sees token ids, and never guesses from a model's name.
+text into a `ParsedReply`. `tokenizer.py` turns spans into ids. A dialect never sees token ids, and never guesses from a model's name.
 
     render(conversation)       the whole conversation, as the lists of spans to train on
     prompt(messages, tools)    everything up to where the assistant starts to write
@@ -23,7 +23,7 @@ from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 
 
-class Problem(StrEnum):
+class ParseProblem(StrEnum):
     """How reading an assistant's text ended."""
 
     NONE = "none"
@@ -72,13 +72,13 @@ class History(StrEnum):
 
 
 @dataclass(frozen=True)
-class Reply:
+class ParsedReply:
     """An assistant's text, read. `calls` holds those that could be read, also when there was a problem with another."""
 
     content: str | None
     calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
-    problem: Problem = Problem.NONE
+    problem: ParseProblem = ParseProblem.NONE
 
     def to_message(self) -> Message:
         return Message("assistant", self.content, self.reasoning, self.calls)
@@ -94,7 +94,7 @@ class Syntax(Protocol):
         """The assistant's text for this content and these calls."""
         ...
 
-    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """The inverse of `write`; never raises, whatever the text. `tools` say the types where the form leaves them open."""
         ...
 
@@ -125,13 +125,15 @@ class Dialect(Protocol):
         """Everything before the assistant's next turn, the generation prompt included."""
         ...
 
-    def suffix(self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]) -> Spans:
+    def suffix(
+        self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
+    ) -> Spans:
         """What follows the assistant's last stop mark: the rest of its turn, the results, the next generation prompt.
 
         `messages` ends with the assistant's turn that made the calls; `results` are the tool (or user) messages that answer it.
         """
         ...
 
-    def parse(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+    def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read an assistant's text (with or without its stop mark). `tools` say the types where the form leaves them open."""
         ...

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.base import Dialect, Syntax
+from toolhone.dialects.chat_template.markup import ChatML, PlainMarkup, TemplateMarkup
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.probe.prove import prove_template
+from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.dialects.syntax.json_object import JsonObject
-from toolhone.dialects.chat_template.markup import ChatML, Plain, TemplateMarkup
-from toolhone.dialects.chat_template.render import NativeDialect
-from toolhone.dialects.probe.prove import prove_native
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.dialects.syntax.tool_call_tags import ToolCallTags
-from toolhone.dialects.prompted import WrittenDialect
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
@@ -36,10 +36,10 @@ SYNTAXES: Mapping[str, Callable[[], Syntax]] = {
     "tool_call_tags": ToolCallTags,
     "bare_json": BareJson,
 }
-MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | ChatML | Plain]] = {
+MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | ChatML | PlainMarkup]] = {
     "template": TemplateMarkup,
     "chatml": ChatML,
-    "plain": Plain,
+    "plain": PlainMarkup,
 }
 WRITTEN = ("json", "calls", "tagged")
 DIALECTS = ("auto", "native", *WRITTEN)
@@ -65,7 +65,7 @@ def open_dialect(
         raise DialectError(
             f"the native dialect is the model's own template; model.markup={markup} goes with model.dialect=json, calls or tagged"
         )
-    return prove_native(tokenizer, switches, kept)
+    return prove_template(tokenizer, switches, kept)
 
 
 def open_syntax(name: str) -> Syntax:
@@ -77,31 +77,45 @@ def open_syntax(name: str) -> Syntax:
 def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
     """What a run record says about its dialect: enough to notice that another run had another one."""
     result: dict[str, Json] = {"name": dialect.name, "stop": list(dialect.stop)}
-    if isinstance(dialect, NativeDialect | WrittenDialect):
+    if isinstance(dialect, ChatTemplateDialect | PromptedDialect):
         result |= {"markup": dialect.markup.name, "syntax": dialect.syntax.name}
         if isinstance(dialect.markup, TemplateMarkup):
             result |= {"template_sha256": dialect.markup.hash, "switches": dialect.markup.switches}
-    if isinstance(dialect, NativeDialect):
+    if isinstance(dialect, ChatTemplateDialect):
         manner = dialect.manner
-        result |= {"arguments": manner.arguments, "empty_content": manner.empty, "reasoning_field": manner.reasoning is not None}
+        result |= {
+            "arguments": manner.arguments,
+            "empty_content": manner.empty,
+            "reasoning_field": manner.reasoning is not None,
+        }
     return result
 
 
-def _written(tokenizer: TextTokenizer, syntax: Syntax, markup: str, kept: bool, switches: Mapping[str, Json] | None) -> Dialect:
+def _written(
+    tokenizer: TextTokenizer,
+    syntax: Syntax,
+    markup: str,
+    kept: bool,
+    switches: Mapping[str, Json] | None,
+) -> Dialect:
     if markup in ("chatml", "plain"):
-        return WrittenDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, kept)
+        return PromptedDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, kept)
     if markup == "auto" and not tokenizer.wrapped.chat_template:
         own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
-        return WrittenDialect(syntax, MARKUPS[own](tokenizer), tokenizer, kept)
+        return PromptedDialect(syntax, MARKUPS[own](tokenizer), tokenizer, kept)
     reasons = []
     for wanted in [switches] if switches is not None else [{}, {"enable_thinking": False}]:
         try:
-            return WrittenDialect(syntax, TemplateMarkup(tokenizer, wanted), tokenizer, kept)
+            return PromptedDialect(syntax, TemplateMarkup(tokenizer, wanted), tokenizer, kept)
         except DialectError as error:
             reasons.append(str(error))
-    raise DialectError(f"the model's own template cannot be used: {reasons[0]}; pass model.markup=chatml or plain")
+    raise DialectError(
+        f"the model's own template cannot be used: {reasons[0]}; pass model.markup=chatml or plain"
+    )
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        raise DialectError(f"there is no {what} {name!r}{nearest(name, names)}; known: {', '.join(names)}")
+        raise DialectError(
+            f"there is no {what} {name!r}{nearest(name, names)}; known: {', '.join(names)}"
+        )

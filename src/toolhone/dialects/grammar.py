@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.probe.derive import common_start
-from toolhone.dialects.syntax.delimited import NAME_SLOT
-from toolhone.dialects.grammar_calls import WAY_OUT, Form, call_of, form_of
+from toolhone.dialects.chat_template.render import PROBE_TOOLS, ChatTemplateDialect
+from toolhone.dialects.grammar_calls import WAY_OUT, CallForm, call_of, form_of
 from toolhone.dialects.grammar_styles import JsonStyle, text_until
 from toolhone.dialects.grammar_text import FreeText
 from toolhone.dialects.grammar_values import Values
+from toolhone.dialects.lark import GrammarRules, exactly, in_turn, one_of
+from toolhone.dialects.probe.derive import common_start
+from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.syntax.delimited import NAME_SLOT
 from toolhone.dialects.syntax.json_object import JsonObject
-from toolhone.dialects.lark import Rules, exactly, in_turn, one_of
-from toolhone.dialects.chat_template.render import PROBE_TOOLS, NativeDialect
-from toolhone.dialects.prompted import WrittenDialect
 from toolhone.errors import DialectError
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer
@@ -34,26 +34,45 @@ from toolhone.tokenizer import TextTokenizer
 
 def grammar_of(dialect: Dialect, tools: Sequence[Tool], tokenizer: TextTokenizer) -> str:
     """The grammar of an assistant's turn in this dialect with these tools. `DialectError` when there is none."""
-    if not isinstance(dialect, NativeDialect | WrittenDialect):
+    if not isinstance(dialect, ChatTemplateDialect | PromptedDialect):
         raise DialectError(f"the dialect {dialect.name!r} has no grammar; {WAY_OUT}")
-    control = {text: index for text in tokenizer.control_texts if (index := tokenizer.control_id(text)) is not None}
-    return _Turn(Rules(control), dialect, form_of(dialect, control)).grammar(tools)
+    control = {
+        text: index
+        for text in tokenizer.control_texts
+        if (index := tokenizer.control_id(text)) is not None
+    }
+    return _TurnGrammar(GrammarRules(control), dialect, form_of(dialect, control)).grammar(tools)
 
 
-class _Turn:
+class _TurnGrammar:
     """Puts the grammar of one dialect together."""
 
-    def __init__(self, rules: Rules, dialect: NativeDialect | WrittenDialect, form: Form) -> None:
-        self.rules, self.form, self.syntax, self.habits = rules, form, dialect.syntax, dialect.habits
+    def __init__(
+        self, rules: GrammarRules, dialect: ChatTemplateDialect | PromptedDialect, form: CallForm
+    ) -> None:
+        self.rules, self.form, self.syntax, self.habits = (
+            rules,
+            form,
+            dialect.syntax,
+            dialect.habits,
+        )
         self.free = FreeText(rules, form, dialect.syntax, dialect.habits)
 
     def grammar(self, tools: Sequence[Tool]) -> str:
         rules, habits = self.rules, self.habits
-        stop = rules.rule(one_of([f"<[{index}]>" for text in habits.stop if (index := rules.token(text)) is not None]))
+        stop = rules.rule(
+            one_of(
+                [f"<[{index}]>" for text in habits.stop if (index := rules.token(text)) is not None]
+            )
+        )
         trail = f"({in_turn(*rules.terms(habits.trail))})?" if habits.trail else ""
         turns = [in_turn(self._answer(), trail, stop)]
         if tools:
-            turns.append(in_turn(self._calls(tools), self.free.text if self.form.text_behind else "", trail, stop))
+            turns.append(
+                in_turn(
+                    self._calls(tools), self.free.text if self.form.text_behind else "", trail, stop
+                )
+            )
         return rules.grammar(in_turn(self._thought(), f"({one_of(turns)})"))
 
     def _thought(self) -> str:
@@ -84,21 +103,35 @@ class _Turn:
         left, right = _split(frame.after, frame.between or "")
         calls = [call_of(self.form, rules, tool) for tool in tools]
         runs = [rules.reserve() for _ in tools]
-        begun = one_of([in_turn(run, *rules.terms(_named(left, tool))) for run, tool in zip(runs, tools, strict=True)])
+        begun = one_of(
+            [
+                in_turn(run, *rules.terms(_named(left, tool)))
+                for run, tool in zip(runs, tools, strict=True)
+            ]
+        )
         goes_on = rules.rule(begun) if frame.between is not None else ""
         for run, tool, call in zip(runs, tools, calls, strict=True):
             ways = [in_turn(self._opening(tool, call.begins), call.rest)]
             if goes_on:
-                ways.append(in_turn(goes_on, *rules.terms(_named(right, tool) + call.begins), call.rest))
+                ways.append(
+                    in_turn(goes_on, *rules.terms(_named(right, tool) + call.begins), call.rest)
+                )
             rules.define(run, one_of(ways))
         return rules.rule(
-            one_of([in_turn(run, *rules.terms(_named(frame.after, tool))) for run, tool in zip(runs, tools, strict=True)])
+            one_of(
+                [
+                    in_turn(run, *rules.terms(_named(frame.after, tool)))
+                    for run, tool in zip(runs, tools, strict=True)
+                ]
+            )
         )
 
     def _list(self, tools: Sequence[Tool]) -> str:
         """All calls in one list."""
         if NAME_SLOT in self.form.frame.before + self.form.frame.after:
-            raise DialectError(f"a list of calls whose marks repeat a tool's name has no grammar; {WAY_OUT}")
+            raise DialectError(
+                f"a list of calls whose marks repeat a tool's name has no grammar; {WAY_OUT}"
+            )
         rules = self.rules
         values = Values(rules, JsonStyle(), tools[0])
         item = rules.rule(one_of([call_of(self.form, rules, tool).rest for tool in tools]))

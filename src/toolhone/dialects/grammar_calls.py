@@ -15,25 +15,25 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from toolhone.dialects.base import Problem, Reply
-from toolhone.dialects.syntax.calls import Calls
-from toolhone.dialects.probe.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
-from toolhone.dialects.syntax.delimited import Body, Frame, Framed, is_name
+from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.chat_template.render import PROBE_TOOLS, ChatTemplateDialect
 from toolhone.dialects.grammar_styles import JsonStyle, LooseStyle, PythonStyle, Style, text_until
 from toolhone.dialects.grammar_values import Field, Values, members
+from toolhone.dialects.lark import GrammarRules, in_turn, loosely, one_of, quoted
+from toolhone.dialects.probe.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
+from toolhone.dialects.probe.roundtrip import without_stop
+from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax, is_name
 from toolhone.dialects.syntax.json_calls import JsonCalls
-from toolhone.dialects.lark import Rules, in_turn, loosely, one_of, quoted
 from toolhone.dialects.syntax.literals import read_value
 from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.name_as_key import NameAsKey
 from toolhone.dialects.syntax.named_json import NamedJson
-from toolhone.dialects.chat_template.render import PROBE_TOOLS, NativeDialect
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
-from toolhone.dialects.probe.roundtrip import without_stop
 from toolhone.dialects.syntax.reasoning import read_after_reasoning
 from toolhone.dialects.syntax.untyped_values import typed_value
-from toolhone.dialects.prompted import WrittenDialect
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
@@ -50,14 +50,14 @@ WAY_OUT = "evaluate without evaluation.constrained"
 
 
 @dataclass(frozen=True)
-class Form:
+class CallForm:
     """How a dialect writes calls.
 
     `lines`: each stands on a line of its own, without marks. `ordered`: arguments are sorted by name. `text_behind`: the text of a
     turn stands behind its calls. `example`: the JSON (or Python) value that stands for one call; None where the form has none.
     """
 
-    frame: Frame
+    frame: DelimitedFormat
     body: Body
     lines: bool
     ordered: bool
@@ -78,30 +78,57 @@ class Call:
     rest: str
 
 
-def form_of(dialect: NativeDialect | WrittenDialect, control: Collection[str]) -> Form:
+def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[str]) -> CallForm:
     """The form of calls in this dialect. `DialectError` where it has none that a grammar can say."""
     one = _written(dialect, [_ONE])
-    if isinstance(dialect.syntax, Framed):
-        found: Framed | None = dialect.syntax
+    if isinstance(dialect.syntax, DelimitedSyntax):
+        found: DelimitedSyntax | None = dialect.syntax
     else:
         proposed = derive(lambda calls: _written(dialect, calls), dialect.habits.lead)
-        found = next((framed for framed in proposed if one is not None and framed.read(one, _TOOLS).calls == (_ONE,)), None)
+        found = next(
+            (
+                framed
+                for framed in proposed
+                if one is not None and framed.read(one, _TOOLS).calls == (_ONE,)
+            ),
+            None,
+        )
     if found is None or one is None:
-        raise DialectError(f"no grammar was found for the calls of the dialect {dialect.name!r}; {WAY_OUT}")
+        raise DialectError(
+            f"no grammar was found for the calls of the dialect {dialect.name!r}; {WAY_OUT}"
+        )
     if f'\\"{FIRST}' in one:
-        raise DialectError(f"calls that hold their arguments as text inside JSON have no grammar; {WAY_OUT}")
+        raise DialectError(
+            f"calls that hold their arguments as text inside JSON have no grammar; {WAY_OUT}"
+        )
     literal = getattr(found.body, "literal", False)
     example = None
     if isinstance(found.body, JsonCalls | NameAsKey):
-        example = next((value for value in _values(one, literal) if TOOL in str(value) and VALUE in str(value)), None)
+        example = next(
+            (
+                value
+                for value in _values(one, literal)
+                if TOOL in str(value) and VALUE in str(value)
+            ),
+            None,
+        )
     frame, body = _whole_marks(found.frame, found.body, control)
     both = _written(dialect, [_BOTH]) or ""
     ordered = 0 <= both.find(VALUE_2) < both.find(VALUE)
     beside = _written(dialect, [_ONE], VALUE_2) or ""
-    return Form(frame, body, isinstance(dialect.syntax, Calls), ordered, beside.find(VALUE_2) > beside.find(VALUE), example)
+    return CallForm(
+        frame,
+        body,
+        isinstance(dialect.syntax, Calls),
+        ordered,
+        beside.find(VALUE_2) > beside.find(VALUE),
+        example,
+    )
 
 
-def _whole_marks(frame: Frame, body: Body, control: Collection[str]) -> tuple[Frame, Body]:
+def _whole_marks(
+    frame: DelimitedFormat, body: Body, control: Collection[str]
+) -> tuple[DelimitedFormat, Body]:
     """The same marks, cut in other places: where no control token is cut in two by what ends a value and what follows it."""
     if not isinstance(body, Parameters) or body.joins:
         return frame, body
@@ -111,7 +138,9 @@ def _whole_marks(frame: Frame, body: Body, control: Collection[str]) -> tuple[Fr
         if body.closes.endswith(begin) and all(mark.startswith(end) for mark in follow):
             k = len(end)
             between = None if frame.between is None else frame.between[k:]
-            moved = replace(frame, middle=frame.middle + end, after=frame.after[k:], between=between)
+            moved = replace(
+                frame, middle=frame.middle + end, after=frame.after[k:], between=between
+            )
             return moved, replace(body, opens=body.opens[k:], closes=body.closes + end)
     return frame, body
 
@@ -119,13 +148,19 @@ def _whole_marks(frame: Frame, body: Body, control: Collection[str]) -> tuple[Fr
 def _values(text: str, literal: bool) -> Iterator[Json]:
     for start in (found.start() for found in re.finditer(r"[{\[]", text)):
         found = read_value(text, start, literal)
-        if found.problem is Problem.NONE:
+        if found.problem is ParseProblem.NONE:
             yield found.value
 
 
-def _written(dialect: NativeDialect | WrittenDialect, calls: Sequence[ToolCall], content: str | None = None) -> str | None:
+def _written(
+    dialect: ChatTemplateDialect | PromptedDialect,
+    calls: Sequence[ToolCall],
+    content: str | None = None,
+) -> str | None:
     """The text of a turn with these calls, without stop mark and reasoning; None where the dialect refuses it."""
-    asked = Conversation((Message("user", "question"), Message("assistant", content, None, tuple(calls))), _TOOLS)
+    asked = Conversation(
+        (Message("user", "question"), Message("assistant", content, None, tuple(calls))), _TOOLS
+    )
     try:
         spans = dialect.render(asked)[-1]
     except DialectError:
@@ -134,13 +169,17 @@ def _written(dialect: NativeDialect | WrittenDialect, calls: Sequence[ToolCall],
     text = without_stop("".join(span.text for span in spans if span.trained), habits.stop)
     if habits.opens_thought and not text.lstrip().startswith(habits.thought.open):
         text = habits.thought.open + text
-    text = read_after_reasoning(text, Reply, habits.thought).content or ""
-    if habits.trail and text.rstrip().endswith(habits.trail) and not isinstance(dialect.syntax, Framed):
+    text = read_after_reasoning(text, ParsedReply, habits.thought).content or ""
+    if (
+        habits.trail
+        and text.rstrip().endswith(habits.trail)
+        and not isinstance(dialect.syntax, DelimitedSyntax)
+    ):
         text = text.rstrip().removesuffix(habits.trail)
     return text
 
 
-def call_of(form: Form, rules: Rules, tool: Tool) -> Call:
+def call_of(form: CallForm, rules: GrammarRules, tool: Tool) -> Call:
     """The call of this tool in this form."""
     _check_name(form, tool)
     tool = replace(tool, parameters=_sorted(tool.parameters)) if form.ordered else tool
@@ -157,15 +196,20 @@ def call_of(form: Form, rules: Rules, tool: Tool) -> Call:
                 return Call(name + form.frame.middle, arguments)
             return Call("", in_turn(arguments, *rules.terms(form.frame.middle + name)))
         case PythonCalls():
-            return Call(f"{name}(", in_turn(_python_arguments(body, Values(rules, PythonStyle(), tool)), '")"'))
+            return Call(
+                f"{name}(",
+                in_turn(_python_arguments(body, Values(rules, PythonStyle(), tool)), '")"'),
+            )
         case LooseObject():
-            return Call(name, Values(rules, LooseStyle(body.opening, body.closing), tool).arguments())
+            return Call(
+                name, Values(rules, LooseStyle(body.opening, body.closing), tool).arguments()
+            )
         case Parameters():
             return Call(name + form.frame.middle, _parameters(body, rules, tool))
     raise DialectError(f"calls of the form {body.kind!r} have no grammar; {WAY_OUT}")
 
 
-def _check_name(form: Form, tool: Tool) -> None:
+def _check_name(form: CallForm, tool: Tool) -> None:
     """Refuse a name that would not be read back; JSON has room for any."""
     if isinstance(form.body, JsonCalls | NameAsKey):
         return
@@ -184,14 +228,18 @@ def _sorted(schema: Json) -> Json:
         return schema
     inner = {key: _sorted(value) for key, value in schema.items()}
     properties = inner.get("properties")
-    return {**inner, "properties": dict(sorted(properties.items()))} if isinstance(properties, dict) else inner
+    return (
+        {**inner, "properties": dict(sorted(properties.items()))}
+        if isinstance(properties, dict)
+        else inner
+    )
 
 
 def _json_style(literal: bool) -> Style:
     return PythonStyle() if literal else JsonStyle()
 
 
-def _json_call(form: Form, body: JsonCalls, values: Values) -> str:
+def _json_call(form: CallForm, body: JsonCalls, values: Values) -> str:
     """The object that the dialect writes for a call, with this tool's name and arguments in their places."""
     example = form.example[0] if isinstance(form.example, list) else form.example
     return _filled(example, (), body, values)
@@ -203,7 +251,9 @@ def _filled(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values)
     if path == body.arguments:
         return values.arguments()
     if isinstance(value, Mapping):
-        return values.object_of([(key, _filled(inner, (*path, key), body, values)) for key, inner in value.items()])
+        return values.object_of(
+            [(key, _filled(inner, (*path, key), body, values)) for key, inner in value.items()]
+        )
     if isinstance(value, str) and _ID.fullmatch(value):
         return in_turn(r'"\""', _ANY_ID, r'"\""')
     if isinstance(value, str) and value.isdigit():
@@ -219,11 +269,21 @@ def _python_arguments(body: PythonCalls, values: Values) -> str:
         value = values.of(field.schema)
         if body.raw:
             value = values.rules.rule(
-                one_of([way for case in values.cases(field.schema) for way in _raw_ways(body.raw, values, case)])
+                one_of(
+                    [
+                        way
+                        for case in values.cases(field.schema)
+                        for way in _raw_ways(body.raw, values, case)
+                    ]
+                )
             )
         plain = _IDENTIFIER.fullmatch(field.name) and not keyword.iskeyword(field.name)
         key = f"{field.name}=" if plain else ""
-        term = in_turn(quoted(key), value) if key else in_turn('"**{"', values.style.key(field.name), values.gap, value, '"}"')
+        term = (
+            in_turn(quoted(key), value)
+            if key
+            else in_turn('"**{"', values.style.key(field.name), values.gap, value, '"}"')
+        )
         items.append((term, field.required))
     return members(values.rules, items, values.rules.terminal(_COMMA))
 
@@ -232,12 +292,16 @@ def _raw_ways(quote: str, values: Values, case: Mapping[str, Json]) -> list[str]
     """The ways to write a value where texts stand between quotes without escapes."""
     if case.get("type") == "string":
         return [in_turn(quoted(quote), text_until(values.rules, quote, values.size(case)))]
-    raw = [value for value in case.get("enum", ()) if isinstance(value, str) and not re.search(rf"{quote}\s*[,)]", value)]
+    raw = [
+        value
+        for value in case.get("enum", ())
+        if isinstance(value, str) and not re.search(rf"{quote}\s*[,)]", value)
+    ]
     others = [] if "enum" in case and len(raw) == len(case["enum"]) else [values.of(case)]
     return [*(quoted(f"{quote}{value}{quote}") for value in raw), *others]
 
 
-def _parameters(body: Parameters, rules: Rules, tool: Tool) -> str:
+def _parameters(body: Parameters, rules: GrammarRules, tool: Tool) -> str:
     """Each argument between its marks, the end mark of its value included."""
     avoid = "" if body.literal else loosely(body.closes)
     values = Values(rules, JsonStyle(avoid, " {1,2}"), tool)
@@ -245,7 +309,11 @@ def _parameters(body: Parameters, rules: Rules, tool: Tool) -> str:
     items: list[tuple[str, bool]] = []
     for field in values.fields():
         opens = rules.terms(f"{body.opens}{field.name}{body.separates}")
-        value = in_turn(values.of(field.schema), closes) if body.literal else _raw_value(body, values, field)
+        value = (
+            in_turn(values.of(field.schema), closes)
+            if body.literal
+            else _raw_value(body, values, field)
+        )
         items.append((in_turn(*opens, value), field.required))
     return members(rules, items, in_turn(*rules.terms(body.joins)) if body.joins else "")
 
@@ -259,13 +327,24 @@ def _raw_value(body: Parameters, values: Values, field: Field) -> str:
         if not isinstance(case, Mapping) or not case:
             ways.append(text_until(rules, body.closes))
         elif "enum" in case:
-            texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in case["enum"]]
-            read = [text for text, value in zip(texts, case["enum"], strict=True) if typed_value(text, case) == value]
+            texts = [
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                for value in case["enum"]
+            ]
+            read = [
+                text
+                for text, value in zip(texts, case["enum"], strict=True)
+                if typed_value(text, case) == value
+            ]
             ways += [in_turn(*rules.terms(text), closes) for text in read]
         elif case["type"] == "string":
             ways.append(text_until(rules, body.closes, values.size(case)))
         elif case["type"] in ("boolean", "null"):
-            words = ("true", "True", "false", "False") if case["type"] == "boolean" else ("null", "None")
+            words = (
+                ("true", "True", "false", "False")
+                if case["type"] == "boolean"
+                else ("null", "None")
+            )
             ways.append(in_turn(f"({one_of(list(map(quoted, words)))})", closes))
         else:
             ways.append(in_turn(values.of(case), closes))

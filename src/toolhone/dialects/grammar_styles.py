@@ -13,7 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from toolhone.dialects.lark import Rules, exactly, found_in, in_turn, loosely, plain, quoted, up_to
+from toolhone.dialects.lark import (
+    GrammarRules,
+    exactly,
+    found_in,
+    in_turn,
+    loosely,
+    plain,
+    quoted,
+    up_to,
+)
 from toolhone.dialects.syntax.literals import write_literal
 from toolhone.schema import Json
 
@@ -51,7 +60,7 @@ class Style(Protocol):
         """The words for true, for false and for null."""
         ...
 
-    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
+    def string(self, rules: GrammarRules, size: Size = ANY_SIZE) -> str:
         """Any string of this size."""
         ...
 
@@ -59,11 +68,11 @@ class Style(Protocol):
         """A declared key, with what stands between it and its value."""
         ...
 
-    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+    def other_key(self, rules: GrammarRules, declared: Sequence[str]) -> str:
         """Any key but the declared ones."""
         ...
 
-    def literal(self, rules: Rules, value: Json) -> list[str]:
+    def literal(self, rules: GrammarRules, value: Json) -> list[str]:
         """The ways to write exactly this value, which is no list and no object."""
         ...
 
@@ -80,17 +89,24 @@ class JsonStyle:
     def embeds(self) -> bool:
         return not self.avoid
 
-    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
+    def string(self, rules: GrammarRules, size: Size = ANY_SIZE) -> str:
         limit = f" & ~/{found_in(self.avoid)}/" if self.avoid else ""
         return rules.terminal(f'/"{_IN_QUOTES}{_times(size)}"/{limit}')
 
     def key(self, name: str) -> str:
         return quoted(f"{json.dumps(name, ensure_ascii=False)}:")
 
-    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
-        return in_turn(_other(rules, f'/"{_IN_QUOTES}*"/', [json.dumps(name, ensure_ascii=False) for name in declared]), '":"')
+    def other_key(self, rules: GrammarRules, declared: Sequence[str]) -> str:
+        return in_turn(
+            _other(
+                rules,
+                f'/"{_IN_QUOTES}*"/',
+                [json.dumps(name, ensure_ascii=False) for name in declared],
+            ),
+            '":"',
+        )
 
-    def literal(self, rules: Rules, value: Json) -> list[str]:  # noqa: ARG002
+    def literal(self, rules: GrammarRules, value: Json) -> list[str]:  # noqa: ARG002
         return [quoted(json.dumps(value, ensure_ascii=False))]
 
 
@@ -102,17 +118,19 @@ class PythonStyle:
     embeds: bool = True
     words: Words = _BOTH_WORDS
 
-    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
-        return rules.terminal(f"/\"{_IN_QUOTES}{_times(size)}\"|'{_IN_SINGLE_QUOTES}{_times(size)}'/")
+    def string(self, rules: GrammarRules, size: Size = ANY_SIZE) -> str:
+        return rules.terminal(
+            f"/\"{_IN_QUOTES}{_times(size)}\"|'{_IN_SINGLE_QUOTES}{_times(size)}'/"
+        )
 
     def key(self, name: str) -> str:
         return "(" + " | ".join(quoted(f"{text}:") for text in _texts(name)) + ")"
 
-    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+    def other_key(self, rules: GrammarRules, declared: Sequence[str]) -> str:
         texts = [text for name in declared for text in _texts(name)]
         return in_turn(_other(rules, f"/\"{_IN_QUOTES}*\"|'{_IN_SINGLE_QUOTES}*'/", texts), '":"')
 
-    def literal(self, rules: Rules, value: Json) -> list[str]:  # noqa: ARG002
+    def literal(self, rules: GrammarRules, value: Json) -> list[str]:  # noqa: ARG002
         return [quoted(text) for text in _texts(value)]
 
 
@@ -126,21 +144,25 @@ class LooseStyle:
     embeds: bool = False
     words: Words = _BOTH_WORDS
 
-    def string(self, rules: Rules, size: Size = ANY_SIZE) -> str:
-        return rules.rule(in_turn(*rules.terms(self.opening), text_until(rules, self.closing, size)))
+    def string(self, rules: GrammarRules, size: Size = ANY_SIZE) -> str:
+        return rules.rule(
+            in_turn(*rules.terms(self.opening), text_until(rules, self.closing, size))
+        )
 
     def key(self, name: str) -> str:
         return quoted(f"{name}:")
 
-    def other_key(self, rules: Rules, declared: Sequence[str]) -> str:
+    def other_key(self, rules: GrammarRules, declared: Sequence[str]) -> str:
         return in_turn(_other(rules, "/[A-Za-z_][A-Za-z0-9_.-]{0,80}/", declared), '":"')
 
-    def literal(self, rules: Rules, value: Json) -> list[str]:
-        text = f"{self.opening}{value}{self.closing}" if isinstance(value, str) else json.dumps(value)
+    def literal(self, rules: GrammarRules, value: Json) -> list[str]:
+        text = (
+            f"{self.opening}{value}{self.closing}" if isinstance(value, str) else json.dumps(value)
+        )
         return [in_turn(*rules.terms(text))]
 
 
-def text_until(rules: Rules, mark: str, size: Size = ANY_SIZE) -> str:
+def text_until(rules: GrammarRules, mark: str, size: Size = ANY_SIZE) -> str:
     """Any text of this size that does not hold the mark, and the mark behind it."""
     sign = loosely(mark)
     first = rules.parts(mark)[0]
@@ -169,5 +191,5 @@ def _texts(value: Json) -> list[str]:
     return [written, f"'{inner}'"]
 
 
-def _other(rules: Rules, keys: str, declared: Sequence[str]) -> str:
+def _other(rules: GrammarRules, keys: str, declared: Sequence[str]) -> str:
     return rules.terminal(keys + (f" & ~/{'|'.join(map(exactly, declared))}/" if declared else ""))

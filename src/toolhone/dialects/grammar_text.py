@@ -13,20 +13,28 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from toolhone.dialects.syntax import tagged
-
-from toolhone.dialects.syntax import tool_call_tags
-from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Framed
-from toolhone.dialects.grammar_calls import Form
-from toolhone.dialects.lark import ANY, Rules, exactly, found_in, in_turn, loosely, plain, up_to, up_to_line
+from toolhone.dialects.chat_template.turns import TemplateBehaviour
+from toolhone.dialects.grammar_calls import CallForm
+from toolhone.dialects.lark import (
+    ANY,
+    GrammarRules,
+    exactly,
+    found_in,
+    in_turn,
+    loosely,
+    plain,
+    up_to,
+    up_to_line,
+)
+from toolhone.dialects.syntax import tagged, tool_call_tags
+from toolhone.dialects.syntax.bare_json import BareJson
+from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
 from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.named_json import NamedJson
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.dialects.syntax.reasoning import USUAL
-from toolhone.dialects.chat_template.turns import Habits
 
 _GAP = r"/[ \n]{1,2}/"
 _WORD = r"A-Za-z0-9_.:\x2F\x{80}-\x{10FFFF}-"
@@ -43,10 +51,14 @@ _NAME_AND_BRACKET = r"[^\s()\[\]{},=\"']+\s*\("
 class FreeText:
     """What may stand beside the calls of one form."""
 
-    def __init__(self, rules: Rules, form: Form, syntax: Syntax, habits: Habits) -> None:
+    def __init__(
+        self, rules: GrammarRules, form: CallForm, syntax: Syntax, habits: TemplateBehaviour
+    ) -> None:
         self._rules, self._form, self._syntax, self._habits = rules, form, syntax, habits
         self.gap = f"{rules.terminal(_GAP)}?"
-        self.lead = (form.frame.lead if isinstance(syntax, Framed) else habits.lead).lstrip()
+        self.lead = (
+            form.frame.lead if isinstance(syntax, DelimitedSyntax) else habits.lead
+        ).lstrip()
         fixed = form.frame.before.lstrip()
         for slot in (NAME_SLOT, ID_SLOT, NUMBER_SLOT):
             fixed = fixed.partition(slot)[0]
@@ -75,13 +87,22 @@ class FreeText:
             return self._before_weak(whole, first, rest)
         betraying = next(iter(self._betraying), "")
         if rules.token(first) is not None and self._fixed.startswith(betraying or "\n"):
-            return in_turn(f"{rules.terminal(plain([*self._forbidden, *self._signs]))}?", *rules.terms(first), *rest)
+            return in_turn(
+                f"{rules.terminal(plain([*self._forbidden, *self._signs]))}?",
+                *rules.terms(first),
+                *rest,
+            )
         sign = betraying if betraying in first else first if betraying.startswith(first) else ""
         if not sign or rules.token(first) is not None:
             return alone
         others = [found_in(exactly(other)) for other in self._betraying[1:]]
         space = len(first) - first.find(sign) - len(sign)
-        return in_turn(rules.terminal(up_to(exactly(first), exactly(sign), [*self._forbidden, *others], behind=space)), *rest)
+        return in_turn(
+            rules.terminal(
+                up_to(exactly(first), exactly(sign), [*self._forbidden, *others], behind=space)
+            ),
+            *rest,
+        )
 
     def _before_weak(self, whole: str, first: str, rest: list[str]) -> str:
         """The same for a mark that plain text may hold; without text where text and call cannot be told apart.
@@ -93,10 +114,14 @@ class FreeText:
             return in_turn(self.gap, *rules.terms(whole))
         others = [found_in(exactly(other)) for other in self._betraying]
         if not self._form.body.begins:
-            return in_turn(rules.terminal(up_to_line(exactly(first), [*self._forbidden, *others])), *rest)
+            return in_turn(
+                rules.terminal(up_to_line(exactly(first), [*self._forbidden, *others])), *rest
+            )
         if isinstance(self._form.body, PythonCalls) and rules.parts(whole) == [whole]:
             overlap = f"{ANY}{exactly(whole[0])}{exactly(whole)}"
-            return rules.terminal(up_to(exactly(whole), self._weak_sign, [*self._forbidden, *others, overlap]))
+            return rules.terminal(
+                up_to(exactly(whole), self._weak_sign, [*self._forbidden, *others, overlap])
+            )
         return rules.terminal(rf"/[ \n]{{0,2}}{exactly(whole)}/")
 
     def _behind_answer(self, begins: str) -> str:
@@ -107,19 +132,22 @@ class FreeText:
         rules, first = self._rules, self._rules.parts(between)[0]
         rest = rules.terms(between[len(first) :] + begins)
         if rules.token(first) is not None:
-            text = in_turn(f"{rules.terminal(plain([*self._forbidden, found_in(loosely(first))]))}?", *rules.terms(first))
+            text = in_turn(
+                f"{rules.terminal(plain([*self._forbidden, found_in(loosely(first))]))}?",
+                *rules.terms(first),
+            )
         else:
             text = rules.terminal(up_to(exactly(first), loosely(first), self._forbidden))
         return in_turn(self.gap, *rules.terms(self.lead), text, *rest)
 
     @property
     def _weak(self) -> bool:
-        return isinstance(self._syntax, Framed) and self._form.frame.weak
+        return isinstance(self._syntax, DelimitedSyntax) and self._form.frame.weak
 
     @cached_property
     def _betraying(self) -> tuple[str, ...]:
         """Marks that are read as a sign of a call wherever they stand, the one that begins a call first."""
-        if isinstance(self._syntax, Framed):
+        if isinstance(self._syntax, DelimitedSyntax):
             return tuple(mark for mark, _ in self._form.frame.signs)
         known = {"tool_call_tags": tool_call_tags, "tagged": tagged}.get(self._syntax.name)
         return () if known is None else (known.OPEN, known.CLOSE)
@@ -127,7 +155,11 @@ class FreeText:
     @property
     def _weak_sign(self) -> str:
         """The pattern for a mark that plain text may hold, with the beginning of a call behind it."""
-        begins = _NAME_AND_BRACKET if isinstance(self._form.body, PythonCalls) else self._form.body.begins
+        begins = (
+            _NAME_AND_BRACKET
+            if isinstance(self._form.body, PythonCalls)
+            else self._form.body.begins
+        )
         return loosely(self._form.frame.before.strip()) + (rf"\s*{begins}" if begins else "")
 
     @cached_property
@@ -136,7 +168,7 @@ class FreeText:
         signs = [found_in("|".join(map(exactly, self._betraying)))] if self._betraying else []
         if self._weak and self._fixed:
             signs.append(found_in(self._weak_sign, at_line=not self._form.body.begins))
-        if isinstance(self._syntax, Framed) and not self._fixed:
+        if isinstance(self._syntax, DelimitedSyntax) and not self._fixed:
             between = self._form.frame.between or ""
             signs += [found_in(loosely(between))] if between.strip() else []
             signs += [] if self.lead else [self._beginning]

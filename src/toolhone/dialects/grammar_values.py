@@ -20,11 +20,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.dialects.grammar_styles import INTEGER, NUMBER, Style
-from toolhone.dialects.lark import Rules, in_turn, one_of, quoted
+from toolhone.dialects.lark import GrammarRules, in_turn, one_of, quoted
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Tool
 
-FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+FORMATS = (
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+)
 """The formats of strings that the grammar library knows."""
 _OF_TYPE: Mapping[str, frozenset[str]] = {
     kind: frozenset(words.split())
@@ -37,7 +48,22 @@ _OF_TYPE: Mapping[str, frozenset[str]] = {
     }.items()
 }
 """The keywords that speak of values of one type."""
-_OF_ANY = frozenset(("type", "enum", "const", "anyOf", "oneOf", "allOf", "not", "if", "then", "else", "$ref", "$dynamicRef"))
+_OF_ANY = frozenset(
+    (
+        "type",
+        "enum",
+        "const",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "$ref",
+        "$dynamicRef",
+    )
+)
 _ASSERTIONS = _OF_ANY.union(*_OF_TYPE.values())
 _HANDLED: Mapping[str, frozenset[str]] = {
     "number": _OF_TYPE["number"],
@@ -61,7 +87,7 @@ class Field:
 class Values:
     """Rules for the values of one tool in one style."""
 
-    def __init__(self, rules: Rules, style: Style, tool: Tool) -> None:
+    def __init__(self, rules: GrammarRules, style: Style, tool: Tool) -> None:
         self.rules, self.style, self.tool = rules, style, tool
         self._root: Mapping[str, Json] = dict(tool.parameters)
         self._referred: dict[str, str] = {}
@@ -93,7 +119,9 @@ class Values:
     def exactly(self, value: Json) -> str:
         """This value and no other."""
         if isinstance(value, Mapping):
-            return self.rules.rule(self.object_of([(key, self.exactly(inner)) for key, inner in value.items()]))
+            return self.rules.rule(
+                self.object_of([(key, self.exactly(inner)) for key, inner in value.items()])
+            )
         if isinstance(value, list):
             items = f" {self.comma} ".join(map(self.exactly, value))
             return self.rules.rule(in_turn('"["', self.gap, items, self.gap, '"]"'))
@@ -115,8 +143,14 @@ class Values:
                 return self.rules.rule(one_of([self.of(branch) for branch in schema[word]]))
         if asserted & (_OF_ANY - {"type"}):
             return self._embedded(schema)
-        types = [schema["type"]] if isinstance(schema.get("type"), str) else list(schema.get("type") or _inferred(asserted))
-        return self.rules.rule(one_of([self._of_type({**schema, "type": kind}, kind) for kind in types]))
+        types = (
+            [schema["type"]]
+            if isinstance(schema.get("type"), str)
+            else list(schema.get("type") or _inferred(asserted))
+        )
+        return self.rules.rule(
+            one_of([self._of_type({**schema, "type": kind}, kind) for kind in types])
+        )
 
     def cases(self, schema: Json) -> list[Mapping[str, Json]]:
         """The schema as alternatives that each list their values (`enum`), are of one `type`, or are open to all ({})."""
@@ -131,13 +165,20 @@ class Values:
             if asserted == {word} and (word == "anyOf" or _disjoint(schema[word])):
                 return [case for branch in schema[word] for case in self.cases(branch)]
         self._need(schema, _ASSERTIONS - (_OF_ANY - {"type"}))
-        types = [schema["type"]] if isinstance(schema.get("type"), str) else list(schema.get("type") or _inferred(asserted))
+        types = (
+            [schema["type"]]
+            if isinstance(schema.get("type"), str)
+            else list(schema.get("type") or _inferred(asserted))
+        )
         return [{**schema, "type": kind} for kind in types]
 
     def size(self, schema: Mapping[str, Json]) -> tuple[int, int | None]:
         """The least and the greatest length of a string, where nothing else is said about it."""
         self._need(
-            schema, frozenset(("type", "minLength", "maxLength", "format")).union(*(_OF_TYPE[k] for k in _OF_TYPE if k != "string"))
+            schema,
+            frozenset(("type", "minLength", "maxLength", "format")).union(
+                *(_OF_TYPE[k] for k in _OF_TYPE if k != "string")
+            ),
         )
         return int(schema.get("minLength", 0)), schema.get("maxLength")
 
@@ -148,14 +189,24 @@ class Values:
         if kind == "string":
             return self._string(schema, about)
         if about - _HANDLED.get(group, frozenset()):
-            return self._embedded({key: schema[key] for key in schema if key in about or key not in _ASSERTIONS or key == "type"})
+            return self._embedded(
+                {
+                    key: schema[key]
+                    for key in schema
+                    if key in about or key not in _ASSERTIONS or key == "type"
+                }
+            )
         match kind:
             case "integer" | "number" if about:
-                return self.rules.rule(f"%json {json.dumps({key: schema[key] for key in ('type', *sorted(about))})}")
+                return self.rules.rule(
+                    f"%json {json.dumps({key: schema[key] for key in ('type', *sorted(about))})}"
+                )
             case "integer" | "number":
                 return self.rules.terminal(INTEGER if kind == "integer" else NUMBER)
             case "boolean":
-                return self.rules.rule(one_of([quoted(word) for words in self.style.words[:2] for word in words]))
+                return self.rules.rule(
+                    one_of([quoted(word) for words in self.style.words[:2] for word in words])
+                )
             case "null":
                 return self.rules.rule(one_of(list(map(quoted, self.style.words[2]))))
             case "array":
@@ -174,7 +225,9 @@ class Values:
         item = self.of(schema.get("items", True))
         more = f"{{{max(low - 1, 0)},{'' if high is None else int(high) - 1}}}"
         items = f"{item} ({self.comma} {item}){'*' if more == '{0,}' else more}"
-        return self.rules.rule(in_turn('"["', self.gap, items if low else f"({items})?", self.gap, '"]"'))
+        return self.rules.rule(
+            in_turn('"["', self.gap, items if low else f"({items})?", self.gap, '"]"')
+        )
 
     def _object(self, schema: Mapping[str, Json], closed: bool) -> str:
         other = schema.get("additionalProperties", not closed)
@@ -183,16 +236,27 @@ class Values:
         if other is not False:
             key = self.style.other_key(self.rules, [field.name for field in fields])
             more = in_turn(key, self.gap, self.of(other))
-        pairs = [(in_turn(self.style.key(field.name), self.gap, self.of(field.schema)), field.required) for field in fields]
-        return self.rules.rule(in_turn('"{"', self.gap, members(self.rules, pairs, self.comma, more), self.gap, '"}"'))
+        pairs = [
+            (in_turn(self.style.key(field.name), self.gap, self.of(field.schema)), field.required)
+            for field in fields
+        ]
+        return self.rules.rule(
+            in_turn('"{"', self.gap, members(self.rules, pairs, self.comma, more), self.gap, '"}"')
+        )
 
     def _declared(self, schema: Mapping[str, Json], other: Json) -> list[Field]:
         """The declared properties; required ones that are not declared follow, where the schema allows others."""
         properties, required = schema.get("properties") or {}, list(schema.get("required") or ())
         unknown = [name for name in required if name not in properties]
         if unknown and other in (None, False):
-            raise self._refusal("required", f"it requires {unknown[0]!r}, which it does not declare")
-        declared = [Field(name, inner, name in required) for name, inner in properties.items() if inner is not False]
+            raise self._refusal(
+                "required", f"it requires {unknown[0]!r}, which it does not declare"
+            )
+        declared = [
+            Field(name, inner, name in required)
+            for name, inner in properties.items()
+            if inner is not False
+        ]
         return [*declared, *(Field(name, other, True) for name in unknown)]
 
     def _chosen(self, schema: Mapping[str, Json]) -> str:
@@ -240,34 +304,57 @@ class Values:
             pair = in_turn(key, self.gap, self._any)
             words = [quoted(word) for words in self.style.words for word in words]
             body = [self.style.string(self.rules), self.rules.terminal(NUMBER), *words]
-            body.append(in_turn('"["', self.gap, f"({self._any} ({self.comma} {self._any})*)?", self.gap, '"]"'))
-            body.append(in_turn('"{"', self.gap, f"({pair} ({self.comma} {pair})*)?", self.gap, '"}"'))
+            body.append(
+                in_turn(
+                    '"["', self.gap, f"({self._any} ({self.comma} {self._any})*)?", self.gap, '"]"'
+                )
+            )
+            body.append(
+                in_turn('"{"', self.gap, f"({pair} ({self.comma} {pair})*)?", self.gap, '"}"')
+            )
             self.rules.define(self._any, one_of(body))
         return self._any
 
     def _embedded(self, schema: Mapping[str, Json]) -> str:
         """The schema as the grammar library reads it; refused in forms that are not JSON."""
         if not self.style.embeds:
-            raise self._refusal(min(_asserted(schema) - {"type", *_HANDLED["object"], *_HANDLED["array"]}, default="type"))
-        whole = {"x-guidance": {"whitespace_pattern": self.style.space}, **self._definitions(), **tidied(schema)}
+            raise self._refusal(
+                min(
+                    _asserted(schema) - {"type", *_HANDLED["object"], *_HANDLED["array"]},
+                    default="type",
+                )
+            )
+        whole = {
+            "x-guidance": {"whitespace_pattern": self.style.space},
+            **self._definitions(),
+            **tidied(schema),
+        }
         return self.rules.rule(f"%json {json.dumps(whole)}")
 
     def _definitions(self) -> dict[str, Json]:
-        return {word: {k: tidied(v) for k, v in self._root[word].items()} for word in _DEFINITIONS if word in self._root}
+        return {
+            word: {k: tidied(v) for k, v in self._root[word].items()}
+            for word in _DEFINITIONS
+            if word in self._root
+        }
 
     def _need(self, schema: Mapping[str, Json], handled: frozenset[str]) -> None:
         beyond = _asserted(schema) - handled
         if beyond:
             raise self._refusal(min(beyond))
 
-    def _refusal(self, keyword: str, reason: str = "this form of calls has no rule for it") -> DialectError:
+    def _refusal(
+        self, keyword: str, reason: str = "this form of calls has no rule for it"
+    ) -> DialectError:
         return DialectError(
             f"tool {self.tool.name!r} cannot be constrained: {keyword!r} in its schema: {reason}; "
             "leave the keyword out, or evaluate without evaluation.constrained"
         )
 
 
-def members(rules: Rules, items: Sequence[tuple[str, bool]], joint: str, more: str = "") -> str:
+def members(
+    rules: GrammarRules, items: Sequence[tuple[str, bool]], joint: str, more: str = ""
+) -> str:
     """Items in their order with `joint` between, the required ones (True) always; then any number of `more`."""
     first, after = "", ""
     if more:
@@ -300,14 +387,22 @@ def tidied(schema: Json, closes: bool = True) -> Json:
         elif key != "format" or value in FORMATS:
             result[key] = value
     beside = json.dumps([schema[key] for key in _COMBINED if key in schema] + [schema.get("$ref")])
-    if closes and schema.get("properties") and '"properties"' not in beside and "$ref" not in beside and "$ref" not in schema:
+    if (
+        closes
+        and schema.get("properties")
+        and '"properties"' not in beside
+        and "$ref" not in beside
+        and "$ref" not in schema
+    ):
         result.setdefault("additionalProperties", False)
     return result
 
 
 def _asserted(schema: Mapping[str, Json]) -> frozenset[str]:
     """The keywords that say something about values."""
-    return frozenset(schema) & _ASSERTIONS - ({"format"} if schema.get("format") not in FORMATS else set())
+    return frozenset(schema) & _ASSERTIONS - (
+        {"format"} if schema.get("format") not in FORMATS else set()
+    )
 
 
 def _inferred(asserted: frozenset[str]) -> Sequence[str]:

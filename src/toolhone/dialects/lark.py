@@ -23,7 +23,7 @@ _SLOT_PATTERNS = {NAME_SLOT: "[^\\s<>|\"']+", ID_SLOT: "[^\\s<>|\"']*", NUMBER_S
 _SEAM = re.compile(r"\s+|(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
 
 
-class Rules:
+class GrammarRules:
     """Named rules and terminals, each body once. `control`: the control tokens' texts and ids."""
 
     def __init__(self, control: Mapping[str, int]) -> None:
@@ -91,7 +91,10 @@ def quoted(text: str) -> str:
 
 def exactly(text: str) -> str:
     """A pattern for this text; slots in it stand for what readers take in their place."""
-    return "".join(_SLOT_PATTERNS.get(c) or (c if c.isalnum() or ord(c) > 127 else f"\\x{ord(c):02X}") for c in text)
+    return "".join(
+        _SLOT_PATTERNS.get(c) or (c if c.isalnum() or ord(c) > 127 else f"\\x{ord(c):02X}")
+        for c in text
+    )
 
 
 def loosely(text: str) -> str:
@@ -113,19 +116,25 @@ def plain(forbidden: Sequence[str], least: int = 1, most: int | None = None) -> 
     return " & ".join([f"/(?s:.){size}/", *(f"~/{pattern}/" for pattern in forbidden)])
 
 
-def up_to(mark: str, sign: str, forbidden: Sequence[str] = (), size: str = "*", behind: int = 0) -> str:
+def up_to(
+    mark: str, sign: str, forbidden: Sequence[str] = (), size: str = "*", behind: int = 0
+) -> str:
     """The body of a terminal: any text (of this size) up to and including the first `mark`, of none of the patterns.
 
     mark: a pattern with `sign` in it, and `behind` characters behind the sign; the sign is found nowhere before.
     """
     earlier = f"{ANY}({sign})(?s:.){{{behind + 1},}}"
-    return " & ".join([f"/(?s:.){size}{mark}/", *(f"~/{pattern}/" for pattern in (earlier, *forbidden))])
+    return " & ".join(
+        [f"/(?s:.){size}{mark}/", *(f"~/{pattern}/" for pattern in (earlier, *forbidden))]
+    )
 
 
 def up_to_line(mark: str, forbidden: Sequence[str] = ()) -> str:
     """The same for a mark with which a line begins, and no line before."""
     twice = rf"({ANY}\n)?[ \t]*({mark}){ANY}\n[ \t]*({mark}){ANY}"
-    return " & ".join([rf"/({ANY}\n)?[ \t]*{mark}/", *(f"~/{pattern}/" for pattern in (twice, *forbidden))])
+    return " & ".join(
+        [rf"/({ANY}\n)?[ \t]*{mark}/", *(f"~/{pattern}/" for pattern in (twice, *forbidden))]
+    )
 
 
 def one_of(terms: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Our own call syntaxes inside a chat markup: `WrittenDialect`, for models whose template cannot write calls, or has none.
+"""Our own call syntaxes inside a chat markup: `PromptedDialect`, for models whose template cannot write calls, or has none.
 
 The syntax's instructions come before the conversation's own system text. Tool results go back in a user turn, several in one, and
 user messages in a row share one turn. Where a template refuses a system role or moves its text about, that text goes in front of
@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import History, Reply, Spans, Syntax
-from toolhone.dialects.chat_template.behaviour import find_habits, keeps_system
-from toolhone.dialects.chat_template.sanitise import Marks
-from toolhone.dialects.chat_template.markup import ChatML, Plain, TemplateMarkup
-from toolhone.dialects.probe.roundtrip import check_reading, link_results, without_stop
-from toolhone.dialects.syntax.reasoning import read_after_reasoning, split_reasoning, write_reasoning
+from toolhone.dialects.base import History, ParsedReply, Spans, Syntax
+from toolhone.dialects.chat_template.behaviour import find_behaviour, keeps_system
+from toolhone.dialects.chat_template.markup import ChatML, PlainMarkup, TemplateMarkup
+from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
 from toolhone.dialects.chat_template.turns import ChatMessage, Turns
+from toolhone.dialects.probe.roundtrip import check_reading, link_results, without_stop
+from toolhone.dialects.syntax.reasoning import (
+    read_after_reasoning,
+    split_reasoning,
+    write_reasoning,
+)
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
@@ -37,56 +41,81 @@ _PROBE = Conversation(
 _SYSTEM = ("system", "developer")
 
 
-class WrittenDialect:
+class PromptedDialect:
     """A call syntax in a chat markup. `DialectError` when the markup cannot be taken apart into turns with this tokenizer."""
 
     def __init__(
-        self, syntax: Syntax, markup: TemplateMarkup | ChatML | Plain, tokenizer: TextTokenizer, kept: bool = False
+        self,
+        syntax: Syntax,
+        markup: TemplateMarkup | ChatML | PlainMarkup,
+        tokenizer: TextTokenizer,
+        kept: bool = False,
     ) -> None:
         self.name = syntax.name
         self.syntax = syntax
         self.markup = markup
-        self.marks = Marks(tokenizer.control_texts, tokenizer.folds)
-        self._turns = Turns(markup, self.marks, find_habits(markup, tokenizer))
+        self.marks = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
+        self._turns = Turns(markup, self.marks, find_behaviour(markup, tokenizer))
         self.habits = self._turns.habits
         self.stop = self.habits.stop
         self.ends = self.habits.earlier_stop
         self._system_role = keeps_system(markup)
         rewrites = len(self.render(_PROBE)) > 1
-        self.history = History.APPENDED if not rewrites else History.KEPT if kept else History.TEMPLATE
+        self.history = (
+            History.APPENDED if not rewrites else History.KEPT if kept else History.TEMPLATE
+        )
         self._turns.kept = kept
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
-        said = [split_reasoning(message) for message in conversation.messages if message.role == "assistant"]
+        said = [
+            split_reasoning(message)
+            for message in conversation.messages
+            if message.role == "assistant"
+        ]
         for message in said:
             self.syntax.write(message.content, message.tool_calls)
         chat = self._chat(conversation.messages, conversation.tools)
-        return self._turns.render(chat, (), lambda k, text: check_reading(said[k], self.parse(text, conversation.tools), text))
+        return self._turns.render(
+            chat,
+            (),
+            lambda k, text: check_reading(said[k], self.parse(text, conversation.tools), text),
+        )
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
         return self._turns.prompt(self._chat(messages, tools), ())
 
-    def suffix(self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]) -> Spans:
+    def suffix(
+        self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
+    ) -> Spans:
         last = len(self._chat(messages, tools)) - 1
         return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
 
-    def parse(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+    def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         habits = self._turns.habits
         body = without_stop(text, self.stop)
         if habits.opens_thought:
-            body = body if body.lstrip().startswith(habits.thought.open) else habits.thought.open + body
+            body = (
+                body
+                if body.lstrip().startswith(habits.thought.open)
+                else habits.thought.open + body
+            )
         return read_after_reasoning(body, lambda rest: self._read(rest, tools), habits.thought)
 
-    def _read(self, text: str, tools: Sequence[Tool]) -> Reply:
+    def _read(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         """Text behind the reasoning, without what the markup writes around it."""
         habits = self._turns.habits
         bare = text.removeprefix(habits.lead)
-        return self.syntax.read(bare.rstrip().removesuffix(habits.trail) if habits.trail else bare, tools)
+        return self.syntax.read(
+            bare.rstrip().removesuffix(habits.trail) if habits.trail else bare, tools
+        )
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
         """The conversation as system, user and assistant messages, their texts marked."""
-        body = next((index for index, message in enumerate(messages) if message.role not in _SYSTEM), len(messages))
+        body = next(
+            (index for index, message in enumerate(messages) if message.role not in _SYSTEM),
+            len(messages),
+        )
         texts = [self.syntax.instructions(tools), *(message.content for message in messages[:body])]
         system = self.marks.data("\n\n".join(text for text in texts if text))
         chat: list[dict[str, Json]] = []
@@ -114,7 +143,11 @@ class WrittenDialect:
 
     def _said(self, message: Message) -> str:
         text = self.marks.data(self._written(message))
-        return write_reasoning(self.marks.data(message.reasoning.strip())) + text if message.reasoning else text
+        return (
+            write_reasoning(self.marks.data(message.reasoning.strip())) + text
+            if message.reasoning
+            else text
+        )
 
     def _written(self, message: Message) -> str:
         """The assistant's text. A model may have said what the syntax has no room for; then its text stands before its calls."""

@@ -12,14 +12,21 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 
-from toolhone.doctor.findings import Fault, Kind
+from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.errors import nearest
 from toolhone.schema import Json, Tool, ToolCall
 
 _SHOWN = 5
-_SAYS_NOTHING = frozenset({"description", "title", "default", "examples", "example", "$comment", "deprecated", "format"})
-_JUDGED = frozenset({"type", "properties", "required", "items", "enum", "additionalProperties"}) | _SAYS_NOTHING
-_OPENING = frozenset({"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"})
+_SAYS_NOTHING = frozenset(
+    {"description", "title", "default", "examples", "example", "$comment", "deprecated", "format"}
+)
+_JUDGED = (
+    frozenset({"type", "properties", "required", "items", "enum", "additionalProperties"})
+    | _SAYS_NOTHING
+)
+_OPENING = frozenset(
+    {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
+)
 _VALUE_KEYS = frozenset({"default", "const", "example", "examples"})
 """Words of JSON Schema whose value may well be null."""
 
@@ -28,28 +35,40 @@ def call_faults(field: str, call: ToolCall, tools: Mapping[str, Tool]) -> Iterat
     """What is wrong with a call; `tools` are those on offer, by name."""
     tool = tools.get(call.name)
     if not call.name.strip():
-        yield Kind.NO_NAME, f"{field}.name", "the call has no name", f"wanted {_one_of(tools)}"
+        yield (
+            FindingKind.NO_NAME,
+            f"{field}.name",
+            "the call has no name",
+            f"wanted {_one_of(tools)}",
+        )
     elif tool is None:
         what = f"calls the unknown tool {call.name!r}{nearest(call.name, tools)}"
-        yield Kind.UNKNOWN_TOOL, f"{field}.name", what, f"wanted {_one_of(tools)}"
+        yield FindingKind.UNKNOWN_TOOL, f"{field}.name", what, f"wanted {_one_of(tools)}"
     else:
         yield from _argument_faults(f"{field}.arguments", call, tool)
 
 
 def _argument_faults(field: str, call: ToolCall, tool: Tool) -> Iterator[Fault]:
-    padding = tuple(null_padding(call.arguments, tool.parameters)) if _has_null(call.arguments) else ()
+    padding = (
+        tuple(null_padding(call.arguments, tool.parameters)) if _has_null(call.arguments) else ()
+    )
     arguments = without_paths(call.arguments, padding) if padding else call.arguments
     if padding:
         what = f"{call.name} is given null for {', '.join(map(repr, padding[:_SHOWN]))}, which its schema does not allow"
-        yield Kind.NULL_PADDING, field, what, "wanted them left out"
+        yield FindingKind.NULL_PADDING, field, what, "wanted them left out"
     for problem in problems_of(tool, arguments):
-        yield Kind.BAD_ARGUMENTS, field, f"{call.name}, {problem[:200]}", _wanted(tool, problem)
+        yield (
+            FindingKind.BAD_ARGUMENTS,
+            field,
+            f"{call.name}, {problem[:200]}",
+            _wanted(tool, problem),
+        )
     properties = tool.parameters.get("properties") or {}
     for name in arguments if is_closed(tool) else ():
         if name not in properties:
             what = f"{call.name} declares no argument {name!r}{nearest(name, properties)}"
             right = f"wanted {_one_of(properties)}, or 'additionalProperties': true in its schema"
-            yield Kind.UNDECLARED_ARGUMENT, field, what, right
+            yield FindingKind.UNDECLARED_ARGUMENT, field, what, right
 
 
 def problems_of(tool: Tool, arguments: Mapping[str, Json]) -> list[str]:
@@ -74,13 +93,24 @@ def plainly_right(value: Json, schema: Json) -> bool:
 
 def _object_is_right(value: Mapping[str, Json], schema: Mapping[str, Json]) -> bool:
     properties, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(properties, Mapping) or not isinstance(required, list) or not all(isinstance(one, str) for one in required):
+    if (
+        not isinstance(properties, Mapping)
+        or not isinstance(required, list)
+        or not all(isinstance(one, str) for one in required)
+    ):
         return False
-    if schema.get("additionalProperties", True) is not True and not value.keys() <= properties.keys():
+    if (
+        schema.get("additionalProperties", True) is not True
+        and not value.keys() <= properties.keys()
+    ):
         return False
     if not all(name in value for name in required):
         return False
-    return all(plainly_right(inner, properties[name]) for name, inner in value.items() if name in properties)
+    return all(
+        plainly_right(inner, properties[name])
+        for name, inner in value.items()
+        if name in properties
+    )
 
 
 def _is_of_type(value: Json, kind: Json) -> bool:
@@ -135,7 +165,11 @@ def _is_padding(name: str, schema: Mapping[str, Json], properties: Mapping[str, 
 
 def _takes_null(schema: Json) -> bool:
     """Whether null may be a value here; a reference is given the benefit of the doubt."""
-    if not isinstance(schema, Mapping) or schema.keys() & {"$ref", "allOf", "not", "if"} or schema.get("nullable") is True:
+    if (
+        not isinstance(schema, Mapping)
+        or schema.keys() & {"$ref", "allOf", "not", "if"}
+        or schema.get("nullable") is True
+    ):
         return True
     for word in ("anyOf", "oneOf"):
         if isinstance(schema.get(word), list):
@@ -150,7 +184,11 @@ def without_paths(value: Json, paths: Collection[str], path: str = "") -> Json:
     """The value without the fields that `null_padding` names."""
     if isinstance(value, Mapping):
         inner = {name: (f"{path}.{name}" if path else name, one) for name, one in value.items()}
-        return {name: without_paths(one, paths, here) for name, (here, one) in inner.items() if here not in paths}
+        return {
+            name: without_paths(one, paths, here)
+            for name, (here, one) in inner.items()
+            if here not in paths
+        }
     if isinstance(value, list):
         return [without_paths(one, paths, f"{path}[{index}]") for index, one in enumerate(value)]
     return value
@@ -171,7 +209,9 @@ def without_schema_nulls(schema: Json) -> Json:
     kept = {}
     for key, value in schema.items():
         if key == "properties" and isinstance(value, dict):
-            kept[key] = {name: without_schema_nulls(one) for name, one in value.items() if one is not None}
+            kept[key] = {
+                name: without_schema_nulls(one) for name, one in value.items() if one is not None
+            }
         elif key in _VALUE_KEYS or (key == "enum" and value is not None):
             kept[key] = value
         elif value is not None:
@@ -194,7 +234,14 @@ def _one_of(names: Collection[str]) -> str:
 
 def _wanted(tool: Tool, problem: str) -> str:
     """The schema of the argument that the problem names, or the names that are required."""
-    schema = (tool.parameters.get("properties") or {}).get(problem.partition(":")[0].partition(".")[0])
+    schema = (tool.parameters.get("properties") or {}).get(
+        problem.partition(":")[0].partition(".")[0]
+    )
     if isinstance(schema, dict):
-        return "wanted " + json.dumps({key: value for key, value in schema.items() if key != "description"})[:200]
+        return (
+            "wanted "
+            + json.dumps({key: value for key, value in schema.items() if key != "description"})[
+                :200
+            ]
+        )
     return f"required are {', '.join(map(repr, tool.parameters.get('required') or [])) or 'none'}"

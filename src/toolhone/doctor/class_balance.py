@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from toolhone.doctor.findings import Fault, Kind
+from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Conversation
 
 _FEWEST = 20
@@ -49,24 +49,38 @@ class Balance:
             return
         decisions = self.decisions_to_call + self.decisions_to_answer
         if not self.calls_anywhere:
-            yield Kind.NO_CALLS, "", f"none of {self.rows} rows calls a tool", "wanted rows that do"
+            yield (
+                FindingKind.NO_CALLS,
+                "",
+                f"none of {self.rows} rows calls a tool",
+                "wanted rows that do",
+            )
         elif self.rows >= _FEWEST and self.decisions_to_answer < _LOPSIDED * decisions:
             what = f"{self.decisions_to_answer} of {decisions} answers to a user do without a call"
-            yield Kind.ONLY_CALLS, "", what, "wanted some questions that need no tool"
+            yield FindingKind.ONLY_CALLS, "", what, "wanted some questions that need no tool"
         elif self.rows >= _FEWEST and self.decisions_to_call < _LOPSIDED * decisions:
             what = f"{self.decisions_to_call} of {decisions} answers to a user call a tool"
-            yield Kind.FEW_CALLS, "", what, "wanted more questions that need one"
+            yield FindingKind.FEW_CALLS, "", what, "wanted more questions that need one"
         if self.rows >= _FEWEST and self.offer_one_tool == self.rows:
-            yield Kind.ONE_TOOL, "", f"all {self.rows} rows offer exactly one tool", "wanted other tools beside the right one"
+            yield (
+                FindingKind.ONE_TOOL,
+                "",
+                f"all {self.rows} rows offer exactly one tool",
+                "wanted other tools beside the right one",
+            )
 
 
-def balance_of(conversations: Iterable[Conversation]) -> Balance:
+def class_balance(conversations: Iterable[Conversation]) -> Balance:
     """Count."""
     rows = ends = anywhere = calling = answering = single = 0
     for conversation in conversations:
         messages = conversation.messages
         turns = [message for message in messages if message.role == "assistant"]
-        decisions = [message for before, message in pairwise(messages) if before.role == "user" and message.role == "assistant"]
+        decisions = [
+            message
+            for before, message in pairwise(messages)
+            if before.role == "user" and message.role == "assistant"
+        ]
         called = sum(bool(message.tool_calls) for message in decisions)
         rows += 1
         ends += bool(turns and turns[-1].tool_calls)

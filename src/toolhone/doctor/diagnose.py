@@ -15,20 +15,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from toolhone.doctor.class_balance import Balance, balance_of
-from toolhone.doctor.findings import REMARKS, WHOLE_FILE, Fault, Finding, Findings, Kind
+from toolhone.doctor.class_balance import Balance, class_balance
+from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Fault, FindingKind, Findings
 from toolhone.doctor.leaks import benchmark_faults, leak_fault, prompts_of
 from toolhone.doctor.lengths import Yardstick
+from toolhone.doctor.quick_checks import (
+    FindingGroup,
+    cross_faults,
+    finding_dict,
+    groups_of,
+    row_faults,
+)
 from toolhone.doctor.reading import Case, DataFile
-from toolhone.doctor.quick_checks import Group, cross_faults, finding_dict, groups_of, row_faults
 from toolhone.doctor.text_checks import COMMON_MARKS, pattern_of
-from toolhone.runs.progress import Progress, Silent
+from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Json, Task
 
 _STEP = 100
 
 
-class Verdict(StrEnum):
+class DataVerdict(StrEnum):
     """How it ended."""
 
     SOUND = "sound"
@@ -46,18 +52,18 @@ class Diagnosis:
     balance: Balance
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> DataVerdict:
         if any(kind not in REMARKS for kind in self.findings.counts):
-            return Verdict.STOP
-        return Verdict.REMARKS if self.findings.findings else Verdict.SOUND
+            return DataVerdict.STOP
+        return DataVerdict.REMARKS if self.findings.findings else DataVerdict.SOUND
 
     @property
     def exit_code(self) -> int:
         """1 when training should not go on."""
-        return int(self.verdict is Verdict.STOP)
+        return int(self.verdict is DataVerdict.STOP)
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[FindingGroup]:
         return groups_of(self.findings)
 
     def to_dict(self) -> dict[str, Json]:
@@ -72,18 +78,25 @@ class Diagnosis:
 
 
 def diagnose(
-    files: Sequence[DataFile], yardstick: Yardstick | None = None, progress: Progress | None = None, only_first: bool = False
+    files: Sequence[DataFile],
+    yardstick: Yardstick | None = None,
+    progress: Progress | None = None,
+    only_first: bool = False,
 ) -> Diagnosis:
     """Look at all rows of all files; the first is trained on. With `only_first` the others are no more than held-out prompts."""
-    yardstick, progress = yardstick or Yardstick(), progress or Silent()
+    yardstick, progress = yardstick or Yardstick(), progress or SilentProgress()
     train, *others = files
     held_out = prompts_of(pair for file in others for pair in _placed(file))
     probes = _Probes(yardstick, held_out, _control(yardstick))
     looked_at = [train] if only_first else list(files)
     own = _of_file(train, probes, progress)
-    findings = own + [one for file in looked_at[1:] for one in _of_file(file, probes.without_leaks(), progress)]
-    balance = balance_of(train.conversations)
-    findings += [_about(train, fault) for fault in (*balance.faults(), *_of_training(train, own, yardstick))]
+    findings = own + [
+        one for file in looked_at[1:] for one in _of_file(file, probes.without_leaks(), progress)
+    ]
+    balance = class_balance(train.conversations)
+    findings += [
+        _about(train, fault) for fault in (*balance.faults(), *_of_training(train, own, yardstick))
+    ]
     rows = {str(file.path): file.read for file in looked_at}
     return Diagnosis(rows, Findings(sum(rows.values()), findings), balance)
 
@@ -107,54 +120,79 @@ class _Probes:
 
 
 def _control(yardstick: Yardstick) -> re.Pattern[str] | None:
-    return COMMON_MARKS if yardstick.parts is None else pattern_of(yardstick.parts.tokenizer.control_texts)
+    return (
+        COMMON_MARKS
+        if yardstick.parts is None
+        else pattern_of(yardstick.parts.tokenizer.control_texts)
+    )
 
 
 def _placed(file: DataFile) -> Iterator[tuple[str, Conversation | Task]]:
     yield from ((f"{file.path}, task {task.id!r}", task) for task in file.tasks)
-    yield from ((str(case.place), case.conversation) for case in file.cases if case.conversation is not None)
+    yield from (
+        (str(case.place), case.conversation) for case in file.cases if case.conversation is not None
+    )
 
 
-def _of_file(file: DataFile, probes: _Probes, progress: Progress) -> list[Finding]:
+def _of_file(file: DataFile, probes: _Probes, progress: Progress) -> list[DataFinding]:
     """The findings about a file, those about single rows first."""
     rows = [row for row, case in enumerate(file.cases) if case.conversation is not None]
     places = [str(file.cases[row].place) for row in rows]
     crossed = cross_faults(file.conversations, places)
     crossed = {rows[index]: faults for index, faults in crossed.items()}
     probes.yardstick.measure(file.conversations, progress)
-    findings: list[Finding] = []
+    findings: list[DataFinding] = []
     progress.start(f"looking at {file.path.name}", total=len(file.cases))
     for row, case in enumerate(file.cases):
         own = probes.faults(case.conversation) if case.conversation is not None else ()
-        findings += [_in_row(row, case, fault) for fault in (*case.faults, *own, *crossed.get(row, ()))]
+        findings += [
+            _in_row(row, case, fault) for fault in (*case.faults, *own, *crossed.get(row, ()))
+        ]
         if row % _STEP == _STEP - 1:
             progress.advance(_STEP)
     progress.advance(len(file.cases) % _STEP)
-    counted = [(Kind.MENDED, file.repaired), (Kind.UNCHECKED, file.noted)]
+    counted = [(FindingKind.MENDED, file.repaired), (FindingKind.UNCHECKED, file.noted)]
     return findings + [
-        Finding(kind, WHOLE_FILE, str(file.path), "", "", reason, "", count)
+        DataFinding(kind, WHOLE_FILE, str(file.path), "", "", reason, "", count)
         for kind, counts in counted
         for reason, count in counts.items()
     ]
 
 
-def _in_row(row: int, case: Case, fault: Fault) -> Finding:
+def _in_row(row: int, case: Case, fault: Fault) -> DataFinding:
     identity = "" if case.conversation is None else case.conversation.id
-    return Finding(fault[0], row, str(case.place), identity, *fault[1:])
+    return DataFinding(fault[0], row, str(case.place), identity, *fault[1:])
 
 
-def _about(file: DataFile, fault: Fault) -> Finding:
-    return Finding(fault[0], WHOLE_FILE, str(file.path), "", *fault[1:])
+def _about(file: DataFile, fault: Fault) -> DataFinding:
+    return DataFinding(fault[0], WHOLE_FILE, str(file.path), "", *fault[1:])
 
 
-def _of_training(train: DataFile, own: Sequence[Finding], yardstick: Yardstick) -> Iterator[Fault]:
+def _of_training(
+    train: DataFile, own: Sequence[DataFinding], yardstick: Yardstick
+) -> Iterator[Fault]:
     """What is to be said of the file that is trained on, as a whole."""
     usable = len(train.conversations)
-    long = sum(finding.kind is Kind.TOO_LONG for finding in own)
+    long = sum(finding.kind is FindingKind.TOO_LONG for finding in own)
     if not usable:
         told = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
-        yield Kind.NOTHING_TO_LEARN, "", f"none of {train.read} rows gives a conversation{told}", "wanted conversations"
+        yield (
+            FindingKind.NOTHING_TO_LEARN,
+            "",
+            f"none of {train.read} rows gives a conversation{told}",
+            "wanted conversations",
+        )
     elif long == usable:
-        yield Kind.NOTHING_TO_LEARN, "", f"all {usable} rows are too long", "wanted rows that fit"
+        yield (
+            FindingKind.NOTHING_TO_LEARN,
+            "",
+            f"all {usable} rows are too long",
+            "wanted rows that fit",
+        )
     if yardstick.parts is not None and yardstick.limit is None:
-        yield Kind.NO_LIMIT, "", "neither the model nor --max-length says how many tokens fit", ""
+        yield (
+            FindingKind.NO_LIMIT,
+            "",
+            "neither the model nor --max-length says how many tokens fit",
+            "",
+        )

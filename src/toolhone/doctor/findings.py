@@ -17,13 +17,13 @@ from functools import cached_property
 
 from toolhone.errors import DataError
 
-Fault = tuple["Kind", str, str, str]
+Fault = tuple["FindingKind", str, str, str]
 """Kind, field, what is wrong, what would be right."""
 WHOLE_FILE = -1
 """The `row` of a finding that speaks of a file."""
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What can be wrong."""
 
     UNREADABLE = "a row that cannot be read"
@@ -84,98 +84,148 @@ class Remedy:
 _DROPS = "drops the row"
 _LEFT = "leaves it as it is"
 
-REMEDIES: dict[Kind, Remedy] = {
-    Kind.UNREADABLE: Remedy("nobody knows what the row should teach, and training stops there", _DROPS),
-    Kind.REFUSED: Remedy("training skips and counts it", _DROPS, grave=False),
-    Kind.MENDED: Remedy("the row is used in its mended form", "writes the mended form", grave=False, drops=False),
-    Kind.UNCHECKED: Remedy("what could not be checked may be wrong", _LEFT, grave=False, drops=False),
-    Kind.NOTHING_TO_LEARN: Remedy("a training needs assistant turns", "writes no such row"),
-    Kind.NO_ASSISTANT: Remedy("there is nothing to learn from", _DROPS),
-    Kind.EMPTY_TURN: Remedy("the model learns to answer with nothing", _DROPS),
-    Kind.NO_NAME: Remedy("no tool can be run from it", _DROPS),
-    Kind.UNKNOWN_TOOL: Remedy(
-        "the model learns to invent tools", "takes the tool whose name differs in case and separators only, else drops the row"
+REMEDIES: dict[FindingKind, Remedy] = {
+    FindingKind.UNREADABLE: Remedy(
+        "nobody knows what the row should teach, and training stops there", _DROPS
     ),
-    Kind.BAD_ARGUMENTS: Remedy(
-        "the model learns calls that the tool refuses", "converts values where only one can be meant, else drops the row"
+    FindingKind.REFUSED: Remedy("training skips and counts it", _DROPS, grave=False),
+    FindingKind.MENDED: Remedy(
+        "the row is used in its mended form", "writes the mended form", grave=False, drops=False
     ),
-    Kind.UNDECLARED_ARGUMENT: Remedy("the model learns to invent arguments", _DROPS),
-    Kind.NULL_PADDING: Remedy(
+    FindingKind.UNCHECKED: Remedy(
+        "what could not be checked may be wrong", _LEFT, grave=False, drops=False
+    ),
+    FindingKind.NOTHING_TO_LEARN: Remedy("a training needs assistant turns", "writes no such row"),
+    FindingKind.NO_ASSISTANT: Remedy("there is nothing to learn from", _DROPS),
+    FindingKind.EMPTY_TURN: Remedy("the model learns to answer with nothing", _DROPS),
+    FindingKind.NO_NAME: Remedy("no tool can be run from it", _DROPS),
+    FindingKind.UNKNOWN_TOOL: Remedy(
+        "the model learns to invent tools",
+        "takes the tool whose name differs in case and separators only, else drops the row",
+    ),
+    FindingKind.BAD_ARGUMENTS: Remedy(
+        "the model learns calls that the tool refuses",
+        "converts values where only one can be meant, else drops the row",
+    ),
+    FindingKind.UNDECLARED_ARGUMENT: Remedy("the model learns to invent arguments", _DROPS),
+    FindingKind.NULL_PADDING: Remedy(
         "a table that merged all tools put the fields of the others in as null; the model learns to write them",
         "takes the nulls out",
     ),
-    Kind.TOOL_TWICE: Remedy("nobody knows which of them is called", _DROPS),
-    Kind.RESULT_WITHOUT_CALL: Remedy("the result speaks of a call that the model never sees", _DROPS),
-    Kind.CALL_WITHOUT_RESULT: Remedy("the model learns to go on without waiting for a result", _DROPS),
-    Kind.REORDERED_RESULTS: Remedy(
+    FindingKind.TOOL_TWICE: Remedy("nobody knows which of them is called", _DROPS),
+    FindingKind.RESULT_WITHOUT_CALL: Remedy(
+        "the result speaks of a call that the model never sees", _DROPS
+    ),
+    FindingKind.CALL_WITHOUT_RESULT: Remedy(
+        "the model learns to go on without waiting for a result", _DROPS
+    ),
+    FindingKind.REORDERED_RESULTS: Remedy(
         "templates that drop ids show the results in the wrong order",
         "puts them in the order of the calls",
         grave=False,
         drops=False,
     ),
-    Kind.ARGUMENTS_AS_TEXT: Remedy(
+    FindingKind.ARGUMENTS_AS_TEXT: Remedy(
         "read as an object here; other programs hand the text to the template, and many templates encode it a second time",
         "writes them as an object",
         grave=False,
         drops=False,
     ),
-    Kind.ENCODED_TWICE: Remedy("what is inside is text, not arguments", "decodes them, else drops the row"),
-    Kind.ARGUMENTS_NOT_JSON: Remedy("they cannot be read as JSON", "reads Python literals, else drops the row"),
-    Kind.TYPED_CALL: Remedy(
+    FindingKind.ENCODED_TWICE: Remedy(
+        "what is inside is text, not arguments", "decodes them, else drops the row"
+    ),
+    FindingKind.ARGUMENTS_NOT_JSON: Remedy(
+        "they cannot be read as JSON", "reads Python literals, else drops the row"
+    ),
+    FindingKind.TYPED_CALL: Remedy(
         "the chat template never sees it: the model learns these characters in place of the template's own, and its calls break",
         "makes it a call where it can be read, else drops the row",
     ),
-    Kind.STRAY_MARK: Remedy("the model learns marks that break its own calls", _DROPS),
-    Kind.TYPED_RESULT: Remedy(
+    FindingKind.STRAY_MARK: Remedy("the model learns marks that break its own calls", _DROPS),
+    FindingKind.TYPED_RESULT: Remedy(
         "the chat template writes results in its own form; a model trained on this one never sees it in use",
         "makes it a tool message",
     ),
-    Kind.CONTROL_TEXT: Remedy(
+    FindingKind.CONTROL_TEXT: Remedy(
         "kept as plain text here, but other programs make it the control token itself, which can end a turn or forge one",
         _LEFT,
         grave=False,
         drops=False,
     ),
-    Kind.DUPLICATE_ROW: Remedy("it weighs twice, and may stand on both sides of a split", "keeps the first one", grave=False),
-    Kind.NEAR_DUPLICATE: Remedy("it adds little, and may stand on both sides of a split", _LEFT, grave=False, drops=False),
-    Kind.CONFLICT: Remedy(
+    FindingKind.DUPLICATE_ROW: Remedy(
+        "it weighs twice, and may stand on both sides of a split",
+        "keeps the first one",
+        grave=False,
+    ),
+    FindingKind.NEAR_DUPLICATE: Remedy(
+        "it adds little, and may stand on both sides of a split", _LEFT, grave=False, drops=False
+    ),
+    FindingKind.CONFLICT: Remedy(
         "the model cannot learn both; at best it learns a coin toss",
         "keeps the rows with the answer of the majority of sound rows; without one, drops them all",
         grave=False,
     ),
-    Kind.LEAK: Remedy("what the evaluation finds has been learnt by heart", "drops the row from the first file"),
-    Kind.BENCHMARK: Remedy("a score on BFCL would then measure memory", _DROPS, grave=False),
-    Kind.CANNOT_RENDER: Remedy("training stops there", _DROPS),
-    Kind.NO_SUPERVISED: Remedy("training stops there", _DROPS),
-    Kind.TOO_LONG: Remedy("training drops it whole, and counts it", _DROPS, grave=False),
-    Kind.MAYBE_TOO_LONG: Remedy(
-        "training would drop it; with --model the tokens are counted exactly", _LEFT, grave=False, drops=False
+    FindingKind.LEAK: Remedy(
+        "what the evaluation finds has been learnt by heart", "drops the row from the first file"
     ),
-    Kind.NO_LIMIT: Remedy("rows of any length pass; name a limit with --max-length", "does nothing", grave=False, drops=False),
-    Kind.NO_CALLS: Remedy("the model is not taught to call anything", "does nothing: add such rows", grave=False, drops=False),
-    Kind.ONLY_CALLS: Remedy(
-        "a model that always saw a call learns to call always", "does nothing: add such rows", grave=False, drops=False
+    FindingKind.BENCHMARK: Remedy("a score on BFCL would then measure memory", _DROPS, grave=False),
+    FindingKind.CANNOT_RENDER: Remedy("training stops there", _DROPS),
+    FindingKind.NO_SUPERVISED: Remedy("training stops there", _DROPS),
+    FindingKind.TOO_LONG: Remedy("training drops it whole, and counts it", _DROPS, grave=False),
+    FindingKind.MAYBE_TOO_LONG: Remedy(
+        "training would drop it; with --model the tokens are counted exactly",
+        _LEFT,
+        grave=False,
+        drops=False,
     ),
-    Kind.FEW_CALLS: Remedy(
-        "a model that hardly saw a call learns to call never", "does nothing: add such rows", grave=False, drops=False
+    FindingKind.NO_LIMIT: Remedy(
+        "rows of any length pass; name a limit with --max-length",
+        "does nothing",
+        grave=False,
+        drops=False,
     ),
-    Kind.ONE_TOOL: Remedy("nothing teaches to choose between tools", "does nothing: add other tools", grave=False, drops=False),
+    FindingKind.NO_CALLS: Remedy(
+        "the model is not taught to call anything",
+        "does nothing: add such rows",
+        grave=False,
+        drops=False,
+    ),
+    FindingKind.ONLY_CALLS: Remedy(
+        "a model that always saw a call learns to call always",
+        "does nothing: add such rows",
+        grave=False,
+        drops=False,
+    ),
+    FindingKind.FEW_CALLS: Remedy(
+        "a model that hardly saw a call learns to call never",
+        "does nothing: add such rows",
+        grave=False,
+        drops=False,
+    ),
+    FindingKind.ONE_TOOL: Remedy(
+        "nothing teaches to choose between tools",
+        "does nothing: add other tools",
+        grave=False,
+        drops=False,
+    ),
 }
 REMARKS = frozenset(kind for kind, remedy in REMEDIES.items() if not remedy.grave)
 """Kinds that do not stop a training."""
-BESIDE_OTHERS = frozenset({Kind.DUPLICATE_ROW, Kind.NEAR_DUPLICATE, Kind.CONFLICT})
+BESIDE_OTHERS = frozenset(
+    {FindingKind.DUPLICATE_ROW, FindingKind.NEAR_DUPLICATE, FindingKind.CONFLICT}
+)
 """Kinds that a row has only because of other rows of its file."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFinding:
     """One thing that is wrong.
 
     `row` counts from 0 (`WHOLE_FILE`: it speaks of a file); `place` is the file and line; `field` is a path inside the row;
     `times`: how many rows a finding about a file stands for.
     """
 
-    kind: Kind
+    kind: FindingKind
     row: int
     place: str
     id: str
@@ -196,17 +246,17 @@ class Findings:
     """All findings, in the order of the rows; `rows` were checked."""
 
     rows: int
-    findings: Sequence[Finding]
+    findings: Sequence[DataFinding]
 
     @cached_property
-    def counts(self) -> Counter[Kind]:
+    def counts(self) -> Counter[FindingKind]:
         """Findings by kind."""
-        counts: Counter[Kind] = Counter()
+        counts: Counter[FindingKind] = Counter()
         for finding in self.findings:
             counts[finding.kind] += finding.times
         return counts
 
-    def raise_if_any(self, allow: Collection[Kind] = REMARKS) -> None:
+    def raise_if_any(self, allow: Collection[FindingKind] = REMARKS) -> None:
         """Raise one `DataError` about the first finding whose kind is not allowed, with the number of the others."""
         first = next((finding for finding in self.findings if finding.kind not in allow), None)
         if first is None:

@@ -19,19 +19,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.doctor.diagnose import Diagnosis, diagnose
-from toolhone.doctor.findings import BESIDE_OTHERS, REMEDIES, WHOLE_FILE, Kind
+from toolhone.doctor.findings import BESIDE_OTHERS, REMEDIES, WHOLE_FILE, FindingKind
 from toolhone.doctor.lengths import Yardstick
-from toolhone.doctor.repair import Mender
-from toolhone.doctor.reading import Case, DataFile
 from toolhone.doctor.quick_checks import cross_faults
-from toolhone.sources.files import write_jsonl
+from toolhone.doctor.reading import Case, DataFile
+from toolhone.doctor.repair import Mender
 from toolhone.errors import DataError, RunError
-from toolhone.runs.progress import Progress, Silent
+from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.runs.run import write_json, writing
 from toolhone.schema import Conversation, Json
+from toolhone.sources.files import write_jsonl
 
 
-class Outcome(StrEnum):
+class RowOutcome(StrEnum):
     """What became of a row that was not kept as it is."""
 
     REPAIRED = "repaired"
@@ -45,15 +45,21 @@ class Change:
     row: int
     place: str
     id: str
-    outcome: Outcome
+    outcome: RowOutcome
     reasons: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Json]:
-        return {"row": self.row, "place": self.place, "id": self.id, "outcome": self.outcome.value, "reasons": list(self.reasons)}
+        return {
+            "row": self.row,
+            "place": self.place,
+            "id": self.id,
+            "outcome": self.outcome.value,
+            "reasons": list(self.reasons),
+        }
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanResult:
     """The rows that are left, what was changed, and the diagnosis of what is left.
 
     mended_in_reading: what the source of the format mended, by reason; such rows count as kept, since a training reads them so
@@ -69,11 +75,13 @@ class Cleaned:
     after: Diagnosis
 
     def __post_init__(self) -> None:
-        assert self.kept + self.repaired + self.dropped == self.read, "a row was lost without a count"
+        assert self.kept + self.repaired + self.dropped == self.read, (
+            "a row was lost without a count"
+        )
 
     @property
     def repaired(self) -> int:
-        return sum(change.outcome is Outcome.REPAIRED for change in self.changes)
+        return sum(change.outcome is RowOutcome.REPAIRED for change in self.changes)
 
     @property
     def kept(self) -> int:
@@ -84,11 +92,16 @@ class Cleaned:
     def dropped(self) -> int:
         return len(self.changes) - self.repaired + self.only_tasks
 
-    def reasons(self, outcome: Outcome) -> Counter[str]:
+    def reasons(self, outcome: RowOutcome) -> Counter[str]:
         """How many rows have each reason; a row may have several."""
-        counts = Counter(reason for change in self.changes if change.outcome is outcome for reason in change.reasons)
-        if outcome is Outcome.DROPPED and self.only_tasks:
-            counts[Kind.NOTHING_TO_LEARN.value] += self.only_tasks
+        counts = Counter(
+            reason
+            for change in self.changes
+            if change.outcome is outcome
+            for reason in change.reasons
+        )
+        if outcome is RowOutcome.DROPPED and self.only_tasks:
+            counts[FindingKind.NOTHING_TO_LEARN.value] += self.only_tasks
         return counts
 
     def to_dict(self) -> dict[str, Json]:
@@ -98,33 +111,58 @@ class Cleaned:
             "kept": self.kept,
             "repaired": self.repaired,
             "dropped": self.dropped,
-            "reasons": {outcome.value: dict(self.reasons(outcome).most_common()) for outcome in Outcome},
+            "reasons": {
+                outcome.value: dict(self.reasons(outcome).most_common()) for outcome in RowOutcome
+            },
             "mended_while_reading": dict(self.mended_in_reading),
             "verdict": self.after.verdict.value,
             "rows": [change.to_dict() for change in self.changes],
         }
 
 
-def clean(files: Sequence[DataFile], yardstick: Yardstick | None = None, progress: Progress | None = None) -> Cleaned:
+def clean(
+    files: Sequence[DataFile], yardstick: Yardstick | None = None, progress: Progress | None = None
+) -> CleanResult:
     """Mend and sift the first file; the others are what it must not leak into."""
-    yardstick, progress = yardstick or Yardstick(), progress or Silent()
+    yardstick, progress = yardstick or Yardstick(), progress or SilentProgress()
     train, *others = files
     mender = Mender()
     mended = [_mended(case, mender) for case in train.cases]
-    bare = replace(train, cases=[replace(case, faults=()) if case.conversation else case for case in mended])
+    bare = replace(
+        train, cases=[replace(case, faults=()) if case.conversation else case for case in mended]
+    )
     doomed = _doomed(diagnose([bare, *others], yardstick, progress, only_first=True))
-    doomed = {**doomed, **_doomed_beside_others([(row, case) for row, case in enumerate(mended) if row not in doomed])}
+    doomed = {
+        **doomed,
+        **_doomed_beside_others(
+            [(row, case) for row, case in enumerate(mended) if row not in doomed]
+        ),
+    }
     changes = []
     for row, case in enumerate(mended):
         name = case.conversation.id if case.conversation else ""
         if row in doomed:
-            changes.append(Change(row, str(case.place), name, Outcome.DROPPED, doomed[row]))
+            changes.append(Change(row, str(case.place), name, RowOutcome.DROPPED, doomed[row]))
         elif case.repairs:
-            changes.append(Change(row, str(case.place), name, Outcome.REPAIRED, tuple(sorted(case.repairs))))
-    left = [Case(case.place, case.conversation) for row, case in enumerate(mended) if row not in doomed]
-    after = diagnose([DataFile(train.path, train.format, left), *others], yardstick, progress, only_first=True)
+            changes.append(
+                Change(row, str(case.place), name, RowOutcome.REPAIRED, tuple(sorted(case.repairs)))
+            )
+    left = [
+        Case(case.place, case.conversation) for row, case in enumerate(mended) if row not in doomed
+    ]
+    after = diagnose(
+        [DataFile(train.path, train.format, left), *others], yardstick, progress, only_first=True
+    )
     conversations = [case.conversation for case in left if case.conversation is not None]
-    return Cleaned(train.path, train.read, conversations, changes, train.only_tasks, dict(train.repaired), after)
+    return CleanResult(
+        train.path,
+        train.read,
+        conversations,
+        changes,
+        train.only_tasks,
+        dict(train.repaired),
+        after,
+    )
 
 
 def _mended(case: Case, mender: Mender) -> Case:
@@ -138,17 +176,28 @@ def _doomed(diagnosis: Diagnosis) -> Mapping[int, tuple[str, ...]]:
     """Row -> the reasons of its own for which it is dropped, each once."""
     reasons: dict[int, dict[str, None]] = defaultdict(dict)
     for finding in diagnosis.findings.findings:
-        if finding.row != WHOLE_FILE and REMEDIES[finding.kind].drops and finding.kind not in BESIDE_OTHERS:
+        if (
+            finding.row != WHOLE_FILE
+            and REMEDIES[finding.kind].drops
+            and finding.kind not in BESIDE_OTHERS
+        ):
             reasons[finding.row][finding.kind.value] = None
     return {row: tuple(found) for row, found in reasons.items()}
 
 
 def _doomed_beside_others(left: Sequence[tuple[int, Case]]) -> Mapping[int, tuple[str, ...]]:
     """The same for rows that repeat or contradict other ones among those that are left."""
-    talks = [(row, case.conversation, str(case.place)) for row, case in left if case.conversation is not None]
+    talks = [
+        (row, case.conversation, str(case.place))
+        for row, case in left
+        if case.conversation is not None
+    ]
     crossed = cross_faults([talk for _, talk, _ in talks], [place for _, _, place in talks])
     reasons = {talks[index][0]: [fault[0] for fault in faults] for index, faults in crossed.items()}
-    dropped = {row: tuple(kind.value for kind in kinds if REMEDIES[kind].drops) for row, kinds in reasons.items()}
+    dropped = {
+        row: tuple(kind.value for kind in kinds if REMEDIES[kind].drops)
+        for row, kinds in reasons.items()
+    }
     return {row: kinds for row, kinds in dropped.items() if kinds}
 
 
@@ -158,7 +207,7 @@ def report_path(out: Path) -> Path:
     return out.with_name(f"{name}.report.json")
 
 
-def write_cleaned(cleaned: Cleaned, out: str | Path, originals: Sequence[str | Path]) -> Path:
+def write_cleaned(cleaned: CleanResult, out: str | Path, originals: Sequence[str | Path]) -> Path:
     """Write the rows and the report beside them, and return the path of that; what the doctor did not write is left alone."""
     out = Path(out)
     check_target(out, originals)
@@ -176,7 +225,9 @@ def write_cleaned(cleaned: Cleaned, out: str | Path, originals: Sequence[str | P
 def check_target(out: Path, originals: Sequence[str | Path]) -> None:
     """Refuse to write over the data, or over any file that is not an earlier copy of the doctor's."""
     if any(out.resolve() == Path(original).resolve() for original in originals):
-        raise RunError(f"--fix {out}: this is the data itself, which is never changed; name another file")
+        raise RunError(
+            f"--fix {out}: this is the data itself, which is never changed; name another file"
+        )
     if out.exists() and not report_path(out).exists():
         raise RunError(
             f"--fix {out}: the file exists, and no {report_path(out).name} says that the doctor wrote it; name another file"

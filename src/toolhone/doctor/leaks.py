@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from toolhone.doctor.bfcl_hashes import bfcl_question
-from toolhone.doctor.findings import Fault, Kind
+from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Conversation, Message, Task
 
 
 def prompt_of(row: Conversation | Task) -> str:
     """What the user says first; empty when the user says nothing."""
-    messages: Iterable[Message] = row.turns[0] if isinstance(row, Task) and row.turns else row.messages
+    messages: Iterable[Message] = (
+        row.turns[0] if isinstance(row, Task) and row.turns else row.messages
+    )
     said = []
     for message in messages:
         if message.role == "assistant":
@@ -42,7 +44,12 @@ def leak_fault(conversation: Conversation, held_out: Mapping[str, str]) -> Itera
     """The fault of a training row whose prompt is held out."""
     place = held_out.get(prompt_of(conversation)) if held_out else None
     if place is not None:
-        yield Kind.LEAK, "messages", f"opens with the prompt of {place}, which is held out", "wanted each prompt on one side"
+        yield (
+            FindingKind.LEAK,
+            "messages",
+            f"opens with the prompt of {place}, which is held out",
+            "wanted each prompt on one side",
+        )
 
 
 def benchmark_faults(conversation: Conversation) -> Iterator[Fault]:
@@ -50,4 +57,9 @@ def benchmark_faults(conversation: Conversation) -> Iterator[Fault]:
     for index, message in enumerate(conversation.messages):
         if message.role == "user" and message.content and bfcl_question(message.content):
             what = f"BFCL asks this: {message.content[:60]!r}"
-            yield Kind.BENCHMARK, f"messages[{index}].content", what, "wanted questions of your own"
+            yield (
+                FindingKind.BENCHMARK,
+                f"messages[{index}].content",
+                what,
+                "wanted questions of your own",
+            )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolhone.doctor.findings import Fault, Kind
+from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.doctor.model_parts import Measured, ModelParts, measure
 from toolhone.doctor.repeats import ToolTexts
 from toolhone.doctor.workers import measure_all
@@ -29,7 +29,9 @@ class Yardstick:
     `limit`: max_length where it is given, else what the model takes; None: nothing is too long. workers: processes for rendering.
     """
 
-    def __init__(self, parts: ModelParts | None = None, max_length: int | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, parts: ModelParts | None = None, max_length: int | None = None, workers: int = 1
+    ) -> None:
         self.parts = parts
         self.limit = max_length or (parts.context if parts is not None else None)
         self._workers = workers
@@ -40,7 +42,9 @@ class Yardstick:
         """Render those that were not rendered before."""
         if self.parts is None:
             return
-        new = [conversation for conversation in conversations if id(conversation) not in self._known]
+        new = [
+            conversation for conversation in conversations if id(conversation) not in self._known
+        ]
         measured = measure_all(new, self.parts, self._workers, progress) if new else []
         self._known |= {id(one): (one, result) for one, result in zip(new, measured, strict=True)}
 
@@ -53,11 +57,26 @@ class Yardstick:
 
     def _faults(self, measured: Measured) -> Iterator[Fault]:
         if measured.problem:
-            yield Kind.CANNOT_RENDER, "messages", measured.problem, "wanted a row that the format of this model can write"
+            yield (
+                FindingKind.CANNOT_RENDER,
+                "messages",
+                measured.problem,
+                "wanted a row that the format of this model can write",
+            )
         elif not measured.supervised:
-            yield Kind.NO_SUPERVISED, "messages", f"none of its {measured.tokens} tokens is learnt from", "wanted an assistant turn"
+            yield (
+                FindingKind.NO_SUPERVISED,
+                "messages",
+                f"none of its {measured.tokens} tokens is learnt from",
+                "wanted an assistant turn",
+            )
         elif self.limit and measured.tokens > self.limit:
-            yield Kind.TOO_LONG, "messages", f"it has {measured.tokens} tokens", f"at most {self.limit} fit"
+            yield (
+                FindingKind.TOO_LONG,
+                "messages",
+                f"it has {measured.tokens} tokens",
+                f"at most {self.limit} fit",
+            )
 
     def _measured(self, conversation: Conversation, parts: ModelParts) -> Measured:
         if id(conversation) not in self._known:
@@ -65,10 +84,12 @@ class Yardstick:
         return self._known[id(conversation)][1]
 
     def _estimated(self, conversation: Conversation, limit: int) -> Iterator[Fault]:
-        characters = len(self._texts.of(conversation.tools)) + sum(map(_length, conversation.messages))
+        characters = len(self._texts.of(conversation.tools)) + sum(
+            map(_length, conversation.messages)
+        )
         if characters > CHARACTERS * limit:
             what = f"it has {characters} characters, probably more than {characters // CHARACTERS} tokens"
-            yield Kind.MAYBE_TOO_LONG, "messages", what, f"at most {limit} tokens fit"
+            yield FindingKind.MAYBE_TOO_LONG, "messages", what, f"at most {limit} tokens fit"
 
 
 def _length(message: Message) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from toolhone.doctor.findings import Fault, Kind
+from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Message, ToolCall
 
 
@@ -32,15 +32,30 @@ def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
         if message.role == "tool":
             position = answered(message, [one.call for one in waiting])
             if position is None:
-                yield Kind.RESULT_WITHOUT_CALL, field, _stray(message), f"open calls: {_named(waiting)}"
+                yield (
+                    FindingKind.RESULT_WITHOUT_CALL,
+                    field,
+                    _stray(message),
+                    f"open calls: {_named(waiting)}",
+                )
             else:
                 waiting.pop(position)
         elif message.role == "user" or (message.role == "assistant" and not message.tool_calls):
             for one in waiting:
-                what = f"the call of {one.call.name!r} has no result before {field} ({message.role})"
-                yield Kind.CALL_WITHOUT_RESULT, one.place, what, "wanted a tool message for it"
+                what = (
+                    f"the call of {one.call.name!r} has no result before {field} ({message.role})"
+                )
+                yield (
+                    FindingKind.CALL_WITHOUT_RESULT,
+                    one.place,
+                    what,
+                    "wanted a tool message for it",
+                )
             waiting = []
-        waiting += [OpenCall(f"{field}.tool_calls[{number}]", call) for number, call in enumerate(message.tool_calls)]
+        waiting += [
+            OpenCall(f"{field}.tool_calls[{number}]", call)
+            for number, call in enumerate(message.tool_calls)
+        ]
 
 
 def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
@@ -49,7 +64,7 @@ def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
         if order != sorted(order):
             told = ", ".join(str(place + 1) for place in order)
             yield (
-                Kind.REORDERED_RESULTS,
+                FindingKind.REORDERED_RESULTS,
                 f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]",
                 f"the results answer the calls in the order {told}",
                 "wanted the order of the calls",
@@ -61,7 +76,10 @@ def in_order(messages: Sequence[Message]) -> tuple[Message, ...]:
     result = list(messages)
     for start, end, order in _runs(messages):
         result[start:end] = [
-            message for _, message in sorted(zip(order, messages[start:end], strict=True), key=lambda pair: pair[0])
+            message
+            for _, message in sorted(
+                zip(order, messages[start:end], strict=True), key=lambda pair: pair[0]
+            )
         ]
     return tuple(result)
 
@@ -93,7 +111,11 @@ def answered(message: Message, calls: Sequence[ToolCall]) -> int | None:
     """Which of the open calls a result answers; None for a stray one."""
     for position, call in enumerate(calls):
         linked = message.tool_call_id is not None and call.id is not None
-        if str(message.tool_call_id) == call.id if linked else message.name in (None, "", call.name):
+        if (
+            str(message.tool_call_id) == call.id
+            if linked
+            else message.name in (None, "", call.name)
+        ):
             return position
     return None
 
@@ -101,9 +123,18 @@ def answered(message: Message, calls: Sequence[ToolCall]) -> int | None:
 def _stray(message: Message) -> str:
     told = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
     told += [f"name {message.name!r}"] if message.name else []
-    return f"the tool result with {' and '.join(told)} answers no open call" if told else "the tool result answers no open call"
+    return (
+        f"the tool result with {' and '.join(told)} answers no open call"
+        if told
+        else "the tool result answers no open call"
+    )
 
 
 def _named(waiting: Sequence[OpenCall]) -> str:
     calls = [one.call for one in waiting]
-    return ", ".join(call.name if call.id is None else f"{call.name} (id {call.id!r})" for call in calls) or "none"
+    return (
+        ", ".join(
+            call.name if call.id is None else f"{call.name} (id {call.id!r})" for call in calls
+        )
+        or "none"
+    )

@@ -14,30 +14,36 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.doctor.row_checks import conversation_faults, place_names
-from toolhone.doctor.findings import REMEDIES, WHOLE_FILE, Fault, Finding, Findings, Kind
+from toolhone.doctor.findings import REMEDIES, WHOLE_FILE, DataFinding, Fault, FindingKind, Findings
 from toolhone.doctor.links import order_faults
 from toolhone.doctor.repeats import ToolTexts, conflicts, duplicates, near_duplicates, print_of
+from toolhone.doctor.row_checks import conversation_faults, place_names
 from toolhone.doctor.text_checks import COMMON_MARKS, control_faults, text_faults
-from toolhone.sources.files import Line
 from toolhone.schema import Conversation, Json
+from toolhone.sources.files import FileLine
 
 SHOWN = 5
 """Examples of a kind that are shown."""
 
 
-def survey(conversations: Sequence[Conversation], where: str | Sequence[Line]) -> Findings:
+def quick_checks(
+    conversations: Sequence[Conversation], where: str | Sequence[FileLine]
+) -> Findings:
     """All findings about these rows; `where` is the file's name, or the place of each row."""
     places = place_names(where, len(conversations))
     crossed = cross_faults(conversations, places)
-    findings: list[Finding] = []
+    findings: list[DataFinding] = []
     for row, conversation in enumerate(conversations):
         faults = [*row_faults(conversation), *crossed.get(row, ())]
-        findings += [Finding(fault[0], row, places[row], conversation.id, *fault[1:]) for fault in faults]
+        findings += [
+            DataFinding(fault[0], row, places[row], conversation.id, *fault[1:]) for fault in faults
+        ]
     return Findings(len(conversations), findings)
 
 
-def row_faults(conversation: Conversation, control: re.Pattern[str] | None = COMMON_MARKS) -> Iterator[Fault]:
+def row_faults(
+    conversation: Conversation, control: re.Pattern[str] | None = COMMON_MARKS
+) -> Iterator[Fault]:
     """What is wrong with one row by itself. `control`: finds texts that are control tokens."""
     yield from conversation_faults(conversation)
     yield from order_faults(conversation.messages)
@@ -46,30 +52,48 @@ def row_faults(conversation: Conversation, control: re.Pattern[str] | None = COM
         yield from control_faults(conversation, control)
 
 
-def cross_faults(conversations: Sequence[Conversation], places: Sequence[str]) -> Mapping[int, Sequence[Fault]]:
+def cross_faults(
+    conversations: Sequence[Conversation], places: Sequence[str]
+) -> Mapping[int, Sequence[Fault]]:
     """What is wrong with rows beside others of the same file, by row."""
     texts = ToolTexts()
     prints = [print_of(conversation, texts) for conversation in conversations]
     found: dict[int, list[Fault]] = defaultdict(list)
     for row, first in duplicates(prints).items():
-        found[row].append((Kind.DUPLICATE_ROW, "messages", f"says the same as {places[first]}", "wanted each row once"))
+        found[row].append(
+            (
+                FindingKind.DUPLICATE_ROW,
+                "messages",
+                f"says the same as {places[first]}",
+                "wanted each row once",
+            )
+        )
     for row, first in near_duplicates(prints).items():
         what = f"says the same as {places[first]}, in other spelling or with other tools"
-        found[row].append((Kind.NEAR_DUPLICATE, "messages", what, "wanted rows that add something"))
+        found[row].append(
+            (FindingKind.NEAR_DUPLICATE, "messages", what, "wanted rows that add something")
+        )
     for row, conflict in conflicts(prints).items():
         what = f"answers with {conflict.own} what {places[conflict.other]} answers with {conflict.others}"
-        found[row].append((Kind.CONFLICT, f"messages[{conflict.message}]", what, "wanted one answer for one prompt"))
+        found[row].append(
+            (
+                FindingKind.CONFLICT,
+                f"messages[{conflict.message}]",
+                what,
+                "wanted one answer for one prompt",
+            )
+        )
     return found
 
 
 @dataclass(frozen=True)
-class Group:
+class FindingGroup:
     """The findings of one kind: how many, in how many rows, and the first few."""
 
-    kind: Kind
+    kind: FindingKind
     count: int
     rows: int
-    examples: Sequence[Finding]
+    examples: Sequence[DataFinding]
 
     def to_dict(self) -> dict[str, Json]:
         remedy = REMEDIES[self.kind]
@@ -84,7 +108,7 @@ class Group:
         }
 
 
-def finding_dict(finding: Finding) -> dict[str, Json]:
+def finding_dict(finding: DataFinding) -> dict[str, Json]:
     """A finding for JSON; its row counts from 0 and is null where it speaks of a file."""
     return {
         "kind": finding.kind.value,
@@ -98,16 +122,20 @@ def finding_dict(finding: Finding) -> dict[str, Json]:
     }
 
 
-def groups_of(findings: Findings) -> list[Group]:
+def groups_of(findings: Findings) -> list[FindingGroup]:
     """Findings by kind: the grave ones first, then by number."""
-    members: dict[Kind, list[Finding]] = defaultdict(list)
+    members: dict[FindingKind, list[DataFinding]] = defaultdict(list)
     for finding in findings.findings:
         members[finding.kind].append(finding)
     groups = [
-        Group(kind, findings.counts[kind], len({(one.place, one.row) for one in found}), found[:SHOWN])
+        FindingGroup(
+            kind, findings.counts[kind], len({(one.place, one.row) for one in found}), found[:SHOWN]
+        )
         for kind, found in members.items()
     ]
-    return sorted(groups, key=lambda group: (not REMEDIES[group.kind].grave, -group.count, group.kind.value))
+    return sorted(
+        groups, key=lambda group: (not REMEDIES[group.kind].grave, -group.count, group.kind.value)
+    )
 
 
 def account_of(findings: Findings) -> list[dict[str, Json]]:

@@ -13,13 +13,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from toolhone.doctor.arguments import without_schema_nulls
-from toolhone.doctor.findings import Fault, Kind
-from toolhone.sources.files import Record
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.doctor.arguments import without_schema_nulls
+from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Json
+from toolhone.sources.files import Record
 
 _DEEPEST = 4
 """Encodings inside each other that are taken off, at most."""
@@ -49,18 +49,34 @@ def raw_faults(record: Record, nulls: NullTools) -> Iterator[Fault]:
     """What is wrong with a row as it stands in the file."""
     tools = _from_json(record.get("tools"))
     if isinstance(tools, list) and nulls.has_nulls([_from_json(tool) for tool in tools]):
-        yield Kind.NULL_PADDING, "tools", "tools have null parameters or null words of JSON Schema", "wanted them left out"
+        yield (
+            FindingKind.NULL_PADDING,
+            "tools",
+            "tools have null parameters or null words of JSON Schema",
+            "wanted them left out",
+        )
     messages = _from_json(record.get("messages"))
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        if isinstance(message, dict) and (message.get("tool_calls") or message.get("function_call")):
+        if isinstance(message, dict) and (
+            message.get("tool_calls") or message.get("function_call")
+        ):
             yield from _call_faults(f"messages[{index}]", message)
 
 
 def _call_faults(field: str, message: Record) -> Iterator[Fault]:
     for place, call in _calls(message):
         body = call.get("function", call) if isinstance(call, dict) else call
-        if not isinstance(body, dict) or not isinstance(body.get("name"), str) or not body["name"].strip():
-            yield Kind.NO_NAME, f"{field}.{place}", f"an empty call: {json.dumps(call)[:80]}", "wanted a name and arguments"
+        if (
+            not isinstance(body, dict)
+            or not isinstance(body.get("name"), str)
+            or not body["name"].strip()
+        ):
+            yield (
+                FindingKind.NO_NAME,
+                f"{field}.{place}",
+                f"an empty call: {json.dumps(call)[:80]}",
+                "wanted a name and arguments",
+            )
             continue
         arguments = body.get("arguments", body.get("parameters"))
         if isinstance(arguments, str) and arguments.strip():
@@ -71,10 +87,20 @@ def _text_fault(field: str, name: str, text: str) -> Fault:
     value, depth = _decoded(text)
     told = f"{name}: {text[:60]!r}"
     if not isinstance(value, dict) or depth < 0:
-        return Kind.ARGUMENTS_NOT_JSON, field, f"{told} is text that holds no JSON object", "wanted an object"
+        return (
+            FindingKind.ARGUMENTS_NOT_JSON,
+            field,
+            f"{told} is text that holds no JSON object",
+            "wanted an object",
+        )
     if depth > 1:
-        return Kind.ENCODED_TWICE, field, f"{told} is text inside text, encoded {depth} times", "wanted an object"
-    return Kind.ARGUMENTS_AS_TEXT, field, f"{told} is JSON text", "wanted an object"
+        return (
+            FindingKind.ENCODED_TWICE,
+            field,
+            f"{told} is text inside text, encoded {depth} times",
+            "wanted an object",
+        )
+    return FindingKind.ARGUMENTS_AS_TEXT, field, f"{told} is JSON text", "wanted an object"
 
 
 def _decoded(text: str) -> tuple[Json, int]:
@@ -84,7 +110,7 @@ def _decoded(text: str) -> tuple[Json, int]:
         if not isinstance(value, str):
             return value, depth
         found = decode(value, 0)
-        if found.problem is not Problem.NONE or value[found.end :].strip():
+        if found.problem is not ParseProblem.NONE or value[found.end :].strip():
             return _literal(value), -1
         value = found.value
     return value, _DEEPEST
@@ -103,7 +129,11 @@ def _literal(text: str) -> Json:
 def _calls(message: Record) -> list[tuple[str, Json]]:
     """The calls of a message with their fields, in any of the spellings."""
     calls = _from_json(message.get("tool_calls"))
-    found = [(f"tool_calls[{index}]", call) for index, call in enumerate(calls)] if isinstance(calls, list) else []
+    found = (
+        [(f"tool_calls[{index}]", call) for index, call in enumerate(calls)]
+        if isinstance(calls, list)
+        else []
+    )
     old = _from_json(message.get("function_call"))
     return [*found, ("function_call", old)] if old else found
 
@@ -113,7 +143,11 @@ def _from_json(value: Json) -> Json:
     if not isinstance(value, str):
         return value
     found = decode(value, 0)
-    return value if found.problem is not Problem.NONE or value[found.end :].strip() else found.value
+    return (
+        value
+        if found.problem is not ParseProblem.NONE or value[found.end :].strip()
+        else found.value
+    )
 
 
 def mended_record(record: Record) -> Record:
@@ -133,7 +167,10 @@ def _plain_tool(tool: Json) -> Json:
         return tool
     if isinstance(tool.get("function"), dict):
         return {**tool, "function": _plain_tool(tool["function"])}
-    return {key: without_schema_nulls(value) if key == "parameters" else value for key, value in tool.items()}
+    return {
+        key: without_schema_nulls(value) if key == "parameters" else value
+        for key, value in tool.items()
+    }
 
 
 def _mended_message(message: Json) -> Json:

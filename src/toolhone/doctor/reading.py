@@ -25,19 +25,19 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.doctor.findings import REMARKS, Fault, Kind
-from toolhone.doctor.raw import NullTools, is_chat, mended_record, raw_faults
-from toolhone.sources.files import Line, Record, read_jsonl, write_jsonl
-from toolhone.sources.bad_lines import Broken, passing_over
-from toolhone.sources import format_of, open_source
-from toolhone.sources.base import Asked, Loaded
-from toolhone.sources.messages import NAME as CHAT
-from toolhone.sources.csv_rows import is_table
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
+from toolhone.doctor.findings import REMARKS, Fault, FindingKind
+from toolhone.doctor.raw import NullTools, is_chat, mended_record, raw_faults
 from toolhone.errors import DataError
-from toolhone.runs.progress import Progress, Silent
+from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Task
+from toolhone.sources import format_of, open_source
+from toolhone.sources.bad_lines import BadLine, passing_over
+from toolhone.sources.base import Loaded, SourceRequest
+from toolhone.sources.csv_rows import is_table
+from toolhone.sources.files import FileLine, Record, read_jsonl, write_jsonl
+from toolhone.sources.messages import NAME as CHAT
 
 _GZIP = b"\x1f\x8b"
 _SNIFFED = 10
@@ -48,7 +48,7 @@ _STEP = 1000
 class Case:
     """A row: where it stands, its conversation (None: there is none), what was found on the way, and what was mended."""
 
-    place: Line
+    place: FileLine
     conversation: Conversation | None
     faults: tuple[Fault, ...] = ()
     repairs: frozenset[str] = frozenset()
@@ -89,7 +89,7 @@ class _Look:
 
 def read_file(path: str | Path, format: str = "auto", progress: Progress | None = None) -> DataFile:
     """Read a file of any format that `open_source` knows; a file that is none, or no data at all, is a `DataError`."""
-    path, progress = Path(path), progress or Silent()
+    path, progress = Path(path), progress or SilentProgress()
     first = list(islice(_rows(path), _SNIFFED)) if path.is_file() and not is_table(path) else []
     if any("expect" in row for _, row in first if not isinstance(row, str)):
         tasks = tasks_from_any(path, tell=progress.report)
@@ -97,16 +97,20 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     has_rows = bool(first) and 2 * sum(not isinstance(row, str) for _, row in first) >= len(first)
     look = _first_look(path, progress) if has_rows else _Look()
     progress.start(f"reading {path.name}: conversations", total=1)
-    asked_for = passing_over(path) if look.broken else nullcontext(dict[Line, Broken]())
+    asked_for = passing_over(path) if look.broken else nullcontext(dict[FileLine, BadLine]())
     with TemporaryDirectory() as folder, asked_for as broken:
         name = format_of(path) if format == "auto" else format
-        asked: Asked = {"skip_bad": True} if name == CHAT else {}
+        asked: SourceRequest = {"skip_bad": True} if name == CHAT else {}
         loaded = open_source(path, name, **asked)
-        again = _read_mended(loaded, look, Path(folder) / "mended" / path.name) if name == CHAT else {}
+        again = (
+            _read_mended(loaded, look, Path(folder) / "mended" / path.name) if name == CHAT else {}
+        )
     progress.advance()
-    cases = _kept(loaded, look) + _refused(loaded, look, again, Kind.UNREADABLE if name == CHAT else Kind.REFUSED)
+    cases = _kept(loaded, look) + _refused(
+        loaded, look, again, FindingKind.UNREADABLE if name == CHAT else FindingKind.REFUSED
+    )
     told = ((line, look.broken.get(line.number, found.why)) for line, found in broken.items())
-    cases += [Case(line, None, ((Kind.UNREADABLE, "", what, ""),)) for line, what in told]
+    cases += [Case(line, None, ((FindingKind.UNREADABLE, "", what, ""),)) for line, what in told]
     cases.sort(key=lambda case: (str(case.place.path), case.place.number))
     return DataFile(path, name, cases, loaded.only_tasks, [], loaded.repaired, loaded.noted)
 
@@ -116,22 +120,35 @@ def _kept(loaded: Loaded, look: _Look) -> list[Case]:
     return [Case(place, talk, tuple(look.faults.get(place.number, ()))) for place, talk in pairs]
 
 
-def _refused(loaded: Loaded, look: _Look, again: Mapping[int, Conversation], kind: Kind) -> list[Case]:
+def _refused(
+    loaded: Loaded, look: _Look, again: Mapping[int, Conversation], kind: FindingKind
+) -> list[Case]:
     """Refused rows, under the kind that says why if the first look knows it."""
     cases = []
     for refused in loaded.refused:
-        faults = tuple(fault for fault in look.faults.get(refused.line.number, ()) if fault[0] not in REMARKS)
+        faults = tuple(
+            fault for fault in look.faults.get(refused.line.number, ()) if fault[0] not in REMARKS
+        )
         mended = again.get(refused.line.number) if faults else None
         if mended is None:
             what = refused.reason + (f": {refused.detail}" if refused.detail else "")
             faults = faults or ((kind, "", what, ""),)
-        cases.append(Case(refused.line, mended, faults, frozenset(fault[0].value for fault in faults if mended is not None)))
+        cases.append(
+            Case(
+                refused.line,
+                mended,
+                faults,
+                frozenset(fault[0].value for fault in faults if mended is not None),
+            )
+        )
     return cases
 
 
 def _read_mended(loaded: Loaded, look: _Look, path: Path) -> dict[int, Conversation]:
     """Conversations of refused rows that can be mended, by the number of their line."""
-    numbers = [refused.line.number for refused in loaded.refused if refused.line.number in look.mendable]
+    numbers = [
+        refused.line.number for refused in loaded.refused if refused.line.number in look.mendable
+    ]
     if not numbers:
         return {}
     write_jsonl(path, [look.mendable[number] for number in numbers])
@@ -182,7 +199,9 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
             with gzip.GzipFile(fileobj=stream) as packed:
                 yield io.BufferedReader(cast(io.RawIOBase, packed))
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: the file cannot be read, or its gzip data is damaged: {error}") from None
+        raise DataError(
+            f"{path}: the file cannot be read, or its gzip data is damaged: {error}"
+        ) from None
 
 
 def _row(raw: bytes) -> Record | str:
@@ -192,8 +211,12 @@ def _row(raw: bytes) -> Record | str:
     except UnicodeDecodeError as error:
         return f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}"
     found = decode(text, 0)
-    if found.problem is Problem.NONE and not text[found.end :].strip():
-        return found.value if isinstance(found.value, dict) else f"a row must be a JSON object, got {text[:60]!r}"
+    if found.problem is ParseProblem.NONE and not text[found.end :].strip():
+        return (
+            found.value
+            if isinstance(found.value, dict)
+            else f"a row must be a JSON object, got {text[:60]!r}"
+        )
     return f"not JSON: {_reason(text)}: {text[:60]!r}"
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.json_reading import decode
 from toolhone.doctor.arguments import null_padding, problems_of, without_paths, without_schema_nulls
-from toolhone.doctor.findings import Kind
+from toolhone.doctor.findings import FindingKind
 from toolhone.doctor.links import in_order
 from toolhone.doctor.text_checks import typed_results
 from toolhone.doctor.typed_calls import read_typed
-from toolhone.sources.offered import fitted
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.json_reading import decode
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.offered import fitted
 
 
 class Mender:
@@ -32,25 +32,30 @@ class Mender:
         repairs: set[str] = set()
         tools = tuple(self._tool(tool) for tool in conversation.tools)
         if any(new is not old for new, old in zip(tools, conversation.tools, strict=True)):
-            repairs.add(Kind.NULL_PADDING.value)
+            repairs.add(FindingKind.NULL_PADDING.value)
         named = {tool.name: tool for tool in tools}
-        messages = [one for message in conversation.messages for one in _message(message, named, repairs)]
+        messages = [
+            one for message in conversation.messages for one in _message(message, named, repairs)
+        ]
         ordered = in_order(messages)
         if any(new is not old for new, old in zip(ordered, messages, strict=True)):
-            repairs.add(Kind.REORDERED_RESULTS.value)
+            repairs.add(FindingKind.REORDERED_RESULTS.value)
         mended = replace(conversation, messages=ordered, tools=tools) if repairs else conversation
         return mended, frozenset(repairs)
 
     def _tool(self, tool: Tool) -> Tool:
         if id(tool) not in self._tools:
             plain = without_schema_nulls(dict(tool.parameters))
-            self._tools[id(tool)] = (tool, tool if plain == tool.parameters else replace(tool, parameters=plain))
+            self._tools[id(tool)] = (
+                tool,
+                tool if plain == tool.parameters else replace(tool, parameters=plain),
+            )
         return self._tools[id(tool)][1]
 
 
 def _message(message: Message, tools: Mapping[str, Tool], repairs: set[str]) -> Iterator[Message]:
     if message.role == "user" and (results := typed_results(message.content or "")):
-        repairs.add(Kind.TYPED_RESULT.value)
+        repairs.add(FindingKind.TYPED_RESULT.value)
         yield from (Message("tool", result) for result in results)
         return
     if message.role != "assistant":
@@ -67,7 +72,7 @@ def _untyped(message: Message, tools: Mapping[str, Tool], repairs: set[str]) -> 
     found = read_typed(message.content or "", tools)
     if found is None or (message.tool_calls and list(found.calls) != list(message.tool_calls)):
         return message
-    repairs.add(Kind.TYPED_CALL.value)
+    repairs.add(FindingKind.TYPED_CALL.value)
     return replace(message, content=found.content, tool_calls=message.tool_calls or found.calls)
 
 
@@ -80,15 +85,15 @@ def _call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -> ToolC
     padding = tuple(null_padding(arguments, tool.parameters))
     if padding:
         arguments = without_paths(arguments, padding)
-        repairs.add(Kind.NULL_PADDING.value)
+        repairs.add(FindingKind.NULL_PADDING.value)
     if problems_of(tool, arguments):
         decoded = {name: _decoded(value, tool, name) for name, value in arguments.items()}
         fitting, _ = fitted(ToolCall(tool.name, decoded), [tool])
         if not problems_of(tool, fitting.arguments):
             arguments = fitting.arguments
-            repairs.add(Kind.BAD_ARGUMENTS.value)
+            repairs.add(FindingKind.BAD_ARGUMENTS.value)
     if tool.name != call.name:
-        repairs.add(Kind.UNKNOWN_TOOL.value)
+        repairs.add(FindingKind.UNKNOWN_TOOL.value)
     same = arguments is call.arguments and tool.name == call.name
     return call if same else ToolCall(tool.name, dict(arguments), call.id)
 
@@ -100,13 +105,21 @@ def _decoded(value: Json, tool: Tool, name: str) -> Json:
     if not isinstance(value, str) or wanted not in ("object", "array"):
         return value
     found = decode(value, 0)
-    whole = found.problem is Problem.NONE and not value[found.end :].strip()
-    return found.value if whole and isinstance(found.value, dict if wanted == "object" else list) else value
+    whole = found.problem is ParseProblem.NONE and not value[found.end :].strip()
+    return (
+        found.value
+        if whole and isinstance(found.value, dict if wanted == "object" else list)
+        else value
+    )
 
 
 def _same_letters(name: str, tools: Mapping[str, Tool]) -> Tool | None:
     """The only tool whose name differs in case and separators alone."""
-    alike = [tool for known, tool in tools.items() if _letters(known) == _letters(name) and _letters(name)]
+    alike = [
+        tool
+        for known, tool in tools.items()
+        if _letters(known) == _letters(name) and _letters(name)
+    ]
     return alike[0] if len(alike) == 1 else None
 
 

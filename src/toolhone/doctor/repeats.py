@@ -58,14 +58,22 @@ class Print:
 
 def print_of(conversation: Conversation, texts: ToolTexts) -> Print:
     """The hashes of a conversation."""
-    running = blake2b(texts.of(conversation.tools).encode("utf-8", "surrogatepass"), digest_size=_SIZE)
+    running = blake2b(
+        texts.of(conversation.tools).encode("utf-8", "surrogatepass"), digest_size=_SIZE
+    )
     said = blake2b(digest_size=_SIZE)
     decisions = []
     for index, message in enumerate(conversation.messages):
-        calls = [json.dumps([call.name, call.arguments], sort_keys=True) for call in message.tool_calls]
+        calls = [
+            json.dumps([call.name, call.arguments], sort_keys=True) for call in message.tool_calls
+        ]
         if message.role == "assistant":
-            decisions.append(Decision(index, running.digest(), _hash("\n".join(sorted(calls))), _told(calls)))
-        running.update(json.dumps([message.role, message.content, message.reasoning, calls]).encode())
+            decisions.append(
+                Decision(index, running.digest(), _hash("\n".join(sorted(calls))), _told(calls))
+            )
+        running.update(
+            json.dumps([message.role, message.content, message.reasoning, calls]).encode()
+        )
         if message.role != "system":
             plain = " ".join((message.content or "").split()).casefold()
             said.update(json.dumps([message.role, plain, calls]).encode())
@@ -88,7 +96,11 @@ def duplicates(prints: Sequence[Print]) -> dict[int, int]:
 def near_duplicates(prints: Sequence[Print]) -> dict[int, int]:
     """Row -> the first row that says the same in other spelling or with other tools; exact duplicates are left out."""
     exact = duplicates(prints)
-    return {row: first for row, first in _repeated([one.said for one in prints]).items() if row not in exact}
+    return {
+        row: first
+        for row, first in _repeated([one.said for one in prints]).items()
+        if row not in exact
+    }
 
 
 def _repeated(digests: Sequence[bytes]) -> dict[int, int]:

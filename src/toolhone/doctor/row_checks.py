@@ -13,39 +13,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from toolhone.doctor.arguments import call_faults
-from toolhone.doctor.findings import Fault, Finding, Findings, Kind
+from toolhone.doctor.findings import DataFinding, Fault, FindingKind, Findings
 from toolhone.doctor.links import link_faults
 from toolhone.doctor.repeats import ToolTexts, duplicates, print_of
-from toolhone.sources.files import Line
 from toolhone.errors import DataError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message, Tool
 
-__all__ = ["Finding", "Findings", "Kind", "Lengths", "check", "check_lengths", "conversation_faults", "place_names"]
+if TYPE_CHECKING:
+    from toolhone.sources.files import FileLine
+
+__all__ = [
+    "DataFinding",
+    "FindingKind",
+    "Findings",
+    "Lengths",
+    "check",
+    "check_lengths",
+    "conversation_faults",
+    "place_names",
+]
 _REMEDY = "raise the maximum length or shorten the rows"
 
 
-def check(conversations: Sequence[Conversation], where: str | Sequence[Line]) -> Findings:
+def check(conversations: Sequence[Conversation], where: str | Sequence[FileLine]) -> Findings:
     """Check each conversation; `where` is the file's name, or the place of each row as a source gives it."""
     places, texts = place_names(where, len(conversations)), ToolTexts()
     repeated = duplicates([print_of(conversation, texts) for conversation in conversations])
-    findings: list[Finding] = []
+    findings: list[DataFinding] = []
     for row, conversation in enumerate(conversations):
         faults = list(conversation_faults(conversation))
         if row in repeated:
             what = f"says the same as {places[repeated[row]]}"
-            faults.append((Kind.DUPLICATE_ROW, "messages", what, "wanted each row once"))
+            faults.append((FindingKind.DUPLICATE_ROW, "messages", what, "wanted each row once"))
         for kind, field, what, right in faults:
-            findings.append(Finding(kind, row, places[row], conversation.id, field, what, right))
+            findings.append(
+                DataFinding(kind, row, places[row], conversation.id, field, what, right)
+            )
     return Findings(len(conversations), findings)
 
 
-def place_names(where: str | Sequence[Line], count: int) -> list[str]:
+def place_names(where: str | Sequence[FileLine], count: int) -> list[str]:
     """The place of each of so many rows, as a text."""
-    return [f"{where}, row {row + 1}" for row in range(count)] if isinstance(where, str) else list(map(str, where[:count]))
+    return (
+        [f"{where}, row {row + 1}" for row in range(count)]
+        if isinstance(where, str)
+        else list(map(str, where[:count]))
+    )
 
 
 def conversation_faults(conversation: Conversation) -> Iterator[Fault]:
@@ -55,13 +72,18 @@ def conversation_faults(conversation: Conversation) -> Iterator[Fault]:
         known = tools.setdefault(tool.name, tool)
         if known is not tool and known != tool:
             yield (
-                Kind.TOOL_TWICE,
+                FindingKind.TOOL_TWICE,
                 f"tools[{index}]",
                 f"a second, different tool is named {tool.name!r}",
                 "wanted one tool for each name",
             )
     if all(message.role != "assistant" for message in conversation.messages):
-        yield Kind.NO_ASSISTANT, "messages", "there is no assistant message", "wanted one to learn from"
+        yield (
+            FindingKind.NO_ASSISTANT,
+            "messages",
+            "there is no assistant message",
+            "wanted one to learn from",
+        )
     for index, message in enumerate(conversation.messages):
         if message.role == "assistant":
             yield from _turn_faults(f"messages[{index}]", message, tools)
@@ -70,7 +92,12 @@ def conversation_faults(conversation: Conversation) -> Iterator[Fault]:
 
 def _turn_faults(field: str, message: Message, tools: Mapping[str, Tool]) -> Iterator[Fault]:
     if not message.tool_calls and not (message.content or "").strip():
-        yield Kind.EMPTY_TURN, field, "the assistant says nothing and calls nothing", "wanted content or tool_calls"
+        yield (
+            FindingKind.EMPTY_TURN,
+            field,
+            "the assistant says nothing and calls nothing",
+            "wanted content or tool_calls",
+        )
     for index, call in enumerate(message.tool_calls):
         yield from call_faults(f"{field}.tool_calls[{index}]", call, tools)
 
@@ -84,14 +111,18 @@ class Lengths:
     longest: int
 
 
-def check_lengths(rows: Sequence[Row], max_length: int, policy: Literal["drop", "error"] = "drop") -> Lengths:
+def check_lengths(
+    rows: Sequence[Row], max_length: int, policy: Literal["drop", "error"] = "drop"
+) -> Lengths:
     """Keep the rows of at most `max_length` tokens (0: any length), whole; a row with nothing to learn is an error.
 
     A longer row is dropped and counted, or, with policy `error`, is an error. Rows of one group stand or fall together.
     """
     for number, row in enumerate(rows, start=1):
         if not row.mask.any():
-            raise DataError(f"row {number} of {len(rows)} has {len(row)} tokens and none to learn from; wanted an assistant turn")
+            raise DataError(
+                f"row {number} of {len(rows)} has {len(row)} tokens and none to learn from; wanted an assistant turn"
+            )
     longest = max(map(len, rows), default=0)
     too_long = [row for row in rows if 0 < max_length < len(row)]
     if too_long and policy == "error":

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from toolhone.doctor.findings import Fault, Kind
-from toolhone.doctor.typed_calls import MARK, is_closing, marks_in, read_typed
 from toolhone.dialects.syntax.reasoning import split_reasoning
+from toolhone.doctor.findings import Fault, FindingKind
+from toolhone.doctor.typed_calls import MARK, is_closing, marks_in, read_typed
 from toolhone.schema import Conversation, Json, Message, Tool
 
 COMMON_MARKS = re.compile(
@@ -21,7 +21,8 @@ COMMON_MARKS = re.compile(
 )
 """What many tokenizers hold as control tokens."""
 _RESULT = re.compile(
-    r"\s*<(tool_response|tool_result|function_response|function_results?|functionresponse)>(.*?)</\1>\s*", re.DOTALL | re.IGNORECASE
+    r"\s*<(tool_response|tool_result|function_response|function_results?|functionresponse)>(.*?)</\1>\s*",
+    re.DOTALL | re.IGNORECASE,
 )
 _RESULT_BRACKETS = re.compile(r"\s*\[(RESULT|TOOL_RESULTS?)\](.*?)\[/\1\]\s*", re.DOTALL)
 _SIGNS = ("<", "[")
@@ -36,7 +37,7 @@ def text_faults(conversation: Conversation) -> Iterator[Fault]:
             yield from _assistant_faults(f"messages[{index}].content", text, tools)
         elif text and message.role == "user" and typed_results(text):
             yield (
-                Kind.TYPED_RESULT,
+                FindingKind.TYPED_RESULT,
                 f"messages[{index}].content",
                 f"the user's message is a tool result between marks: {text.strip()[:60]!r}",
                 "wanted a tool message",
@@ -48,7 +49,7 @@ def _assistant_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Itera
     if found is not None:
         names = ", ".join(repr(call.name) for call in found.calls[:3])
         what = f"a call of {names} stands in the text, {found.form}: {text.strip()[:60]!r}"
-        yield Kind.TYPED_CALL, field, what, "wanted it in tool_calls"
+        yield FindingKind.TYPED_CALL, field, what, "wanted it in tool_calls"
         return
     marks = marks_in(text)
     if not marks:
@@ -56,10 +57,15 @@ def _assistant_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Itera
     closing = sum(map(is_closing, marks))
     if closing and 2 * closing == len(marks) and not is_closing(marks[0]):
         what = f"a call stands in the text between {marks[0]} and {marks[1]}, and cannot be read: {text.strip()[:60]!r}"
-        yield Kind.TYPED_CALL, field, what, "wanted it in tool_calls"
+        yield FindingKind.TYPED_CALL, field, what, "wanted it in tool_calls"
     else:
         what = f"{len(marks) - closing} marks open and {closing} close, the first is {marks[0]!r}: {text.strip()[:60]!r}"
-        yield Kind.STRAY_MARK, field, what, "wanted no marks in text; calls belong in tool_calls"
+        yield (
+            FindingKind.STRAY_MARK,
+            field,
+            what,
+            "wanted no marks in text; calls belong in tool_calls",
+        )
 
 
 def typed_results(text: str) -> tuple[str, ...]:
@@ -87,11 +93,21 @@ def control_faults(conversation: Conversation, pattern: re.Pattern[str]) -> Iter
     for index, message in enumerate(conversation.messages):
         for field, text in _texts(f"messages[{index}]", message):
             found = pattern.search(text)
-            while found and field.endswith("content") and message.role == "assistant" and MARK.match(found[0]):
+            while (
+                found
+                and field.endswith("content")
+                and message.role == "assistant"
+                and MARK.match(found[0])
+            ):
                 found = pattern.search(text, found.end())
             if found:
                 what = f"the {message.role}'s text holds {found[0]!r}: {text[max(found.start() - 30, 0) : found.end() + 20]!r}"
-                yield Kind.CONTROL_TEXT, field, what, "wanted text that no tokenizer takes for a control token"
+                yield (
+                    FindingKind.CONTROL_TEXT,
+                    field,
+                    what,
+                    "wanted text that no tokenizer takes for a control token",
+                )
                 break
 
 

@@ -15,9 +15,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
-from toolhone.dialects.syntax.delimited import Frame, Framed
+from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
 from toolhone.dialects.syntax.json_reading import as_call, decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.parameters import Parameters
@@ -33,24 +33,43 @@ MARK = re.compile(
 """Marks with which models and their templates begin and end calls."""
 _QUICK = ("<", "[TOOL_CALL", "[/TOOL_CALL")
 _CLOSING = re.compile(r"<\|?/|\[/|<end_|<[^=]*[_▁]end[|｜]?>")
-_NAMED = re.compile(r"\s{0,8}([\w.:/-]{1,80})\s{0,8}(?:\[ARGS\]|<[|｜]tool[_▁]sep[|｜]>)?\s{0,8}(?=\{)")
+_NAMED = re.compile(
+    r"\s{0,8}([\w.:/-]{1,80})\s{0,8}(?:\[ARGS\]|<[|｜]tool[_▁]sep[|｜]>)?\s{0,8}(?=\{)"
+)
 _FUNCTION = re.compile(r"<function=[\"']?([^<>\"'\n]{1,80})[\"']?>")
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n")
 _INLINE = re.compile(r"`[^`\n]+`")
-_ACTION = re.compile(r"^[ \t]*Action[ \t]*:([^\n]*)\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE)
-_KEYS = (("name", ("arguments", "parameters", "args", "input")), ("tool", ("args", "arguments", "parameters")))
+_ACTION = re.compile(
+    r"^[ \t]*Action[ \t]*:([^\n]*)\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE
+)
+_KEYS = (
+    ("name", ("arguments", "parameters", "args", "input")),
+    ("tool", ("args", "arguments", "parameters")),
+)
 _XML = Parameters("<parameter=", ">\n", "\n</parameter>\n")
 _NAMED_XML = Parameters('<parameter name="', '">\n', "\n</parameter>\n")
 _FRAMED = (
-    Framed(Frame("<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"), _XML),
-    Framed(Frame("<function=", "\n</function>", ">\n"), _XML),
-    Framed(Frame("<tool_call>", "\n</tool_call>", "\n"), Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n")),
-    Framed(
-        Frame('<function_calls>\n<invoke name="', "\n</invoke>\n</function_calls>", '">\n', '\n</invoke>\n<invoke name="'),
+    DelimitedSyntax(
+        DelimitedFormat("<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"), _XML
+    ),
+    DelimitedSyntax(DelimitedFormat("<function=", "\n</function>", ">\n"), _XML),
+    DelimitedSyntax(
+        DelimitedFormat("<tool_call>", "\n</tool_call>", "\n"),
+        Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
+    ),
+    DelimitedSyntax(
+        DelimitedFormat(
+            '<function_calls>\n<invoke name="',
+            "\n</invoke>\n</function_calls>",
+            '">\n',
+            '\n</invoke>\n<invoke name="',
+        ),
         _NAMED_XML,
     ),
-    Framed(Frame('<invoke name="', "\n</invoke>", '">\n'), _NAMED_XML),
-    Framed(Frame("<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "), PythonCalls()),
+    DelimitedSyntax(DelimitedFormat('<invoke name="', "\n</invoke>", '">\n'), _NAMED_XML),
+    DelimitedSyntax(
+        DelimitedFormat("<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "), PythonCalls()
+    ),
 )
 """Forms that are not JSON, as people copy them from templates."""
 _BARE = ("bare_json", "json", "calls")
@@ -59,7 +78,7 @@ _SAMPLE = re.compile(r"[\w.:/-]+\(|\{|\[")
 
 
 @dataclass(frozen=True)
-class Typed:
+class TypedCalls:
     """Calls found in a text, and the text that is left; `form` says how they were typed."""
 
     calls: tuple[ToolCall, ...]
@@ -91,7 +110,11 @@ def _fences(text: str) -> Iterator[tuple[int, int, str]]:
         close = text.find("```", opening.end())
         if close < 0:
             return
-        yield opening.start(), close + 3, text[opening.end() : close].rstrip(" \t").removesuffix("\n")
+        yield (
+            opening.start(),
+            close + 3,
+            text[opening.end() : close].rstrip(" \t").removesuffix("\n"),
+        )
         position = close + 3
 
 
@@ -100,7 +123,7 @@ def is_closing(mark: str) -> bool:
     return _CLOSING.match(mark) is not None
 
 
-def read_typed(text: str, tools: Mapping[str, Tool]) -> Typed | None:
+def read_typed(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
     """The calls that were typed into a text; None where there are none, or none that can be read whole."""
     marks = marks_in(text)
     if marks:
@@ -111,26 +134,26 @@ def read_typed(text: str, tools: Mapping[str, Tool]) -> Typed | None:
     return _fenced(text, offered) or _bare(text, offered) or _action(text, offered)
 
 
-def _by_syntax(text: str) -> Typed | None:
+def _by_syntax(text: str) -> TypedCalls | None:
     """What a call syntax with marks reads without a problem, and without a mark left over."""
     for name, make in SYNTAXES.items():
-        reply = make().read(text) if name not in _BARE else Reply(text)
-        if reply.calls and reply.problem is Problem.NONE and not marks_in(reply.content or ""):
-            return Typed(reply.calls, reply.content, f"between the marks of {name}")
+        reply = make().read(text) if name not in _BARE else ParsedReply(text)
+        if reply.calls and reply.problem is ParseProblem.NONE and not marks_in(reply.content or ""):
+            return TypedCalls(reply.calls, reply.content, f"between the marks of {name}")
     return None
 
 
-def _by_frame(text: str, tools: Mapping[str, Tool]) -> Typed | None:
+def _by_frame(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
     """Calls of tools on offer in a form that is not JSON, without a mark left over."""
     for form in _FRAMED:
         reply = form.read(text, tuple(tools.values()))
         known = bool(reply.calls) and all(call.name in tools for call in reply.calls)
-        if known and reply.problem is Problem.NONE and not marks_in(reply.content or ""):
-            return Typed(reply.calls, reply.content, f"in the form {form.name}")
+        if known and reply.problem is ParseProblem.NONE and not marks_in(reply.content or ""):
+            return TypedCalls(reply.calls, reply.content, f"in the form {form.name}")
     return None
 
 
-def _behind_marks(text: str) -> Typed | None:
+def _behind_marks(text: str) -> TypedCalls | None:
     """JSON, or Python literals, behind an opening mark; the closing mark may be missing."""
     pieces: list[str] = []
     calls: list[ToolCall] = []
@@ -149,10 +172,10 @@ def _behind_marks(text: str) -> Typed | None:
         closing = MARK.match(text, _skip(text, read[1]))
         position = closing.end() if closing is not None and is_closing(closing[0]) else read[1]
     pieces.append(text[position:])
-    return Typed(tuple(calls), _joined(pieces), f"behind {first}") if calls else None
+    return TypedCalls(tuple(calls), _joined(pieces), f"behind {first}") if calls else None
 
 
-def _fenced(text: str, offered: Collection[str]) -> Typed | None:
+def _fenced(text: str, offered: Collection[str]) -> TypedCalls | None:
     """Code fences that hold calls of tools on offer and nothing else; other fences are text."""
     if "```" not in text:
         return None
@@ -164,26 +187,34 @@ def _fenced(text: str, offered: Collection[str]) -> Typed | None:
             calls += inside.calls
             pieces.append(text[position:start])
             position = end
-    return Typed(tuple(calls), _joined([*pieces, text[position:]]), "in a code fence") if calls else None
+    return (
+        TypedCalls(tuple(calls), _joined([*pieces, text[position:]]), "in a code fence")
+        if calls
+        else None
+    )
 
 
-def _bare(text: str, offered: Collection[str]) -> Typed | None:
+def _bare(text: str, offered: Collection[str]) -> TypedCalls | None:
     """A text that is calls of tools on offer, as JSON or as Python, and nothing else."""
     if not _SAMPLE.match(text, _skip(text, 0)) or not any(name in text for name in offered):
         return None
     read = _value_at(text, 0)
     if read is not None and not text[read[1] :].strip():
         calls = tuple(_calls(read[0], None))
-        return Typed(calls, None, "as bare JSON") if calls and all(call.name in offered for call in calls) else None
+        return (
+            TypedCalls(calls, None, "as bare JSON")
+            if calls and all(call.name in offered for call in calls)
+            else None
+        )
     for name in _BARE:
         reply = SYNTAXES[name]().read(text)
         known = reply.calls and all(call.name in offered for call in reply.calls)
-        if known and reply.problem is Problem.NONE and not reply.content:
-            return Typed(reply.calls, None, f"in the form {name}")
+        if known and reply.problem is ParseProblem.NONE and not reply.content:
+            return TypedCalls(reply.calls, None, f"in the form {name}")
     return None
 
 
-def _action(text: str, offered: Collection[str]) -> Typed | None:
+def _action(text: str, offered: Collection[str]) -> TypedCalls | None:
     """`Action:` and `Action Input:`, as in prompts that ask for reasoning and acting in turns."""
     pieces, calls, position = list[str](), list[ToolCall](), 0
     while found := _ACTION.search(text, position):
@@ -194,7 +225,11 @@ def _action(text: str, offered: Collection[str]) -> Typed | None:
         pieces.append(text[position : found.start()])
         calls.append(ToolCall(name, read[0]))
         position = read[1]
-    return Typed(tuple(calls), _joined([*pieces, text[position:]]), "as an action") if calls else None
+    return (
+        TypedCalls(tuple(calls), _joined([*pieces, text[position:]]), "as an action")
+        if calls
+        else None
+    )
 
 
 def _value_at(text: str, start: int) -> tuple[Json, int] | None:
@@ -203,7 +238,7 @@ def _value_at(text: str, start: int) -> tuple[Json, int] | None:
     if text[start : start + 1] not in ("{", "["):
         return None
     found = decode(text, start)
-    if found.problem is Problem.NONE:
+    if found.problem is ParseProblem.NONE:
         return found.value, found.end
     reader = LiteralReader(text, start)
     try:
@@ -219,13 +254,21 @@ def _calls(value: Json, name: str | None) -> Iterator[ToolCall]:
         yield ToolCall(name, value)
         return
     calls = [_call(entry) for entry in entries]
-    yield from [call for call in calls if call is not None] if all(call is not None for call in calls) else []
+    yield from (
+        [call for call in calls if call is not None]
+        if all(call is not None for call in calls)
+        else []
+    )
 
 
 def _call(entry: Json) -> ToolCall | None:
     body = entry.get("function", entry) if isinstance(entry, dict) else entry
     for name_key, argument_keys in _KEYS:
-        if isinstance(body, dict) and isinstance(body.get(name_key), str) and any(key in body for key in argument_keys):
+        if (
+            isinstance(body, dict)
+            and isinstance(body.get(name_key), str)
+            and any(key in body for key in argument_keys)
+        ):
             return as_call(body, name_key, argument_keys).call
     return None
 

@@ -26,7 +26,9 @@ _opened: list[ModelParts] = []
 """The parts of a worker process; empty in every other."""
 
 
-def measure_all(conversations: Sequence[Conversation], parts: ModelParts, workers: int, progress: Progress) -> list[Measured]:
+def measure_all(
+    conversations: Sequence[Conversation], parts: ModelParts, workers: int, progress: Progress
+) -> list[Measured]:
     """The measures of the conversations, in their order."""
     progress.start("rendering", total=len(conversations))
     copy = _packed(parts, progress) if workers > 1 and len(conversations) >= FEWEST else None
@@ -39,7 +41,9 @@ def measure_all(conversations: Sequence[Conversation], parts: ModelParts, worker
         return list(chain.from_iterable(_counted(pool.map(_measure_chunk, chunks), progress)))
 
 
-def _here(conversations: Sequence[Conversation], parts: ModelParts, progress: Progress) -> Iterator[Measured]:
+def _here(
+    conversations: Sequence[Conversation], parts: ModelParts, progress: Progress
+) -> Iterator[Measured]:
     for conversation in conversations:
         yield measure(conversation, parts)
         progress.advance()
@@ -55,7 +59,9 @@ def _bare(conversations: Sequence[Conversation]) -> list[Conversation]:
     """The conversations with tools that have no validator and no implementation: neither can be copied to another process."""
     tools = {id(tool): tool for conversation in conversations for tool in conversation.tools}
     known = {key: Tool(tool.name, tool.description, tool.parameters) for key, tool in tools.items()}
-    return [replace(one, tools=tuple(known[id(tool)] for tool in one.tools)) for one in conversations]
+    return [
+        replace(one, tools=tuple(known[id(tool)] for tool in one.tools)) for one in conversations
+    ]
 
 
 def _packed(parts: ModelParts, progress: Progress) -> bytes | None:
@@ -63,7 +69,9 @@ def _packed(parts: ModelParts, progress: Progress) -> bytes | None:
     try:
         return pickle.dumps(parts)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        progress.report(f"rendering on one core: the dialect or tokenizer cannot be copied to another process ({error})")
+        progress.report(
+            f"rendering on one core: the dialect or tokenizer cannot be copied to another process ({error})"
+        )
         return None
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.policy import Policy, Prompt, Turn, speak
 from toolhone.errors import DataError
 from toolhone.schema import Message, ToolCall
@@ -27,7 +27,7 @@ from toolhone.tools.registry import Registry, ToolResult
 Event = Turn | tuple[ToolCall, ToolResult]
 
 
-class Ended(StrEnum):
+class ChatEnd(StrEnum):
     """How an exchange ended."""
 
     ANSWERED = "answered"
@@ -42,7 +42,7 @@ class Ended(StrEnum):
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """Where the talk stood: enough to go on from there with the ids as they were."""
 
     messages: int = 0
@@ -56,16 +56,16 @@ class _Place:
 class Exchange:
     """What the user said and all that followed; its messages begin at index `start` of the talk's."""
 
-    place: _Place
+    place: _Position
     turns: list[Turn] = field(default_factory=list)
-    ended: Ended = Ended.STOPPED
+    ended: ChatEnd = ChatEnd.STOPPED
 
     @property
     def start(self) -> int:
         return self.place.messages
 
 
-class Dialogue:
+class ChatSession:
     """A talk in progress.
 
     `messages` is all of it, in the form a conversation has on disk, and `exchanges` says which of them belong together; the first
@@ -79,7 +79,12 @@ class Dialogue:
         max_turns: int = 8,
         thinking: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self._policy, self._registry, self._max_turns, self._thinking = policy, registry, max_turns, thinking
+        self._policy, self._registry, self._max_turns, self._thinking = (
+            policy,
+            registry,
+            max_turns,
+            thinking,
+        )
         self._prompt: Prompt | None = None
         self._last: Turn | None = None
         self._new: list[Message] = []
@@ -93,9 +98,11 @@ class Dialogue:
 
         An exchange before this that was not followed to its end is taken back.
         """
-        if self.exchanges and self.exchanges[-1].ended is Ended.STOPPED:
+        if self.exchanges and self.exchanges[-1].ended is ChatEnd.STOPPED:
             self.undo()
-        place = _Place(len(self.messages), self.whole, self._prompt, self._last, tuple(self._new))
+        place = _Position(
+            len(self.messages), self.whole, self._prompt, self._last, tuple(self._new)
+        )
         exchange = Exchange(place)
         self.exchanges.append(exchange)
         self._tell(Message("user", text))
@@ -107,19 +114,30 @@ class Dialogue:
             yield turn
             if ended is not None:
                 return
-            for call, result in zip(turn.message.tool_calls, self._registry.run_all(turn.message.tool_calls), strict=True):
+            for call, result in zip(
+                turn.message.tool_calls,
+                self._registry.run_all(turn.message.tool_calls),
+                strict=True,
+            ):
                 self._tell(Message("tool", result.content, tool_call_id=call.id, name=call.name))
                 yield call, result
-        exchange.ended = Ended.TOO_MANY_TURNS
+        exchange.ended = ChatEnd.TOO_MANY_TURNS
 
     def undo(self) -> str | None:
         """Take the last exchange back and return what the user had said; None when nothing was said yet."""
         if not self.exchanges:
             return None
         place = self.exchanges.pop().place
-        said = self.messages[place.messages].content if len(self.messages) > place.messages else None
+        said = (
+            self.messages[place.messages].content if len(self.messages) > place.messages else None
+        )
         del self.messages[place.messages :]
-        self.whole, self._prompt, self._last, self._new = place.whole, place.prompt, place.last, list(place.new)
+        self.whole, self._prompt, self._last, self._new = (
+            place.whole,
+            place.prompt,
+            place.last,
+            list(place.new),
+        )
         return said or ""
 
     def _tell(self, message: Message) -> None:
@@ -128,28 +146,37 @@ class Dialogue:
         self.messages.append(message)
 
     def _answer(self) -> Turn:
-        if self._prompt is None or self._last is None or self._last.stop_reason is StopReason.LENGTH:
+        if (
+            self._prompt is None
+            or self._last is None
+            or self._last.stop_reason is StopReason.LENGTH
+        ):
             prompt = self._policy.open(self.messages, self._registry.tools)
         else:
             prompt = self._policy.extend(self._prompt, self._last, self._new)
         if not self._policy.fits(prompt):
-            raise DataError(f"the talk fills the model's context ({len(prompt.tokens)} tokens); start a new one")
+            raise DataError(
+                f"the talk fills the model's context ({len(prompt.tokens)} tokens); start a new one"
+            )
         with self._thinking():
             turn = speak(self._policy, prompt, self._said)
-        calls = [replace(call, id=call.id or f"call{self._said:03d}{i:02d}") for i, call in enumerate(turn.message.tool_calls)]
+        calls = [
+            replace(call, id=call.id or f"call{self._said:03d}{i:02d}")
+            for i, call in enumerate(turn.message.tool_calls)
+        ]
         self._said += 1
         self._prompt, self._new = prompt, []
         self._last = replace(turn, message=replace(turn.message, tool_calls=tuple(calls)))
         self.messages.append(self._last.message)
-        if turn.problem is Problem.NONE and turn.stop_reason is StopReason.STOP:
+        if turn.problem is ParseProblem.NONE and turn.stop_reason is StopReason.STOP:
             self.whole = len(self.messages)
         return self._last
 
 
-def _ending(turn: Turn) -> Ended | None:
+def _ending(turn: Turn) -> ChatEnd | None:
     """How this turn ends the exchange, or None when it has calls to run."""
     if turn.stop_reason is StopReason.LENGTH:
-        return Ended.CUT_OFF
-    if turn.problem is not Problem.NONE:
-        return Ended.UNREADABLE
-    return None if turn.message.tool_calls else Ended.ANSWERED
+        return ChatEnd.CUT_OFF
+    if turn.problem is not ParseProblem.NONE:
+        return ChatEnd.UNREADABLE
+    return None if turn.message.tool_calls else ChatEnd.ANSWERED

@@ -21,8 +21,8 @@ from functools import partial
 from itertools import islice
 
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.episode import Episode, Play, Say, Wish, episode, refuse_unplayable
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.episode import Episode, Play, SampleRequest, Wish, episode, refuse_unplayable
+from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import UserError
 from toolhone.schema import Task, ToolCall
@@ -35,7 +35,7 @@ TOOL_THREADS = 64
 """Calls that are made at the same time. Most of them only wait; a tool that computes has a bound of its own (`limits.at_once`)."""
 GRACE, GRACE_SHARE = 0.02, 0.1
 """How long running tools are waited for before sampling goes on: seconds, or this share of the last sampling where that is more."""
-TO_THE_END = Rules()
+TO_THE_END = EpisodeRules()
 NO_TOOLS = Registry([])
 
 OnEpisode = Callable[[int, Episode], None]
@@ -47,11 +47,11 @@ def sample_key(index: int, turn: int) -> int:
     return index * TURNS_PER_KEY + turn
 
 
-def play(
+def run_episodes(
     policy: Policy,
     tasks: Sequence[Task],
     registry: Registry,
-    rules: Rules | Sequence[Rules] = TO_THE_END,
+    rules: EpisodeRules | Sequence[EpisodeRules] = TO_THE_END,
     on_episode: OnEpisode | None = None,
     at_once: int = AT_ONCE,
     first: int = 0,
@@ -65,11 +65,13 @@ def play(
     """
     assert at_once >= 1, f"at_once must be at least 1, got {at_once}"
     refuse_unplayable(tasks)
-    each = [rules] * len(tasks) if isinstance(rules, Rules) else list(rules)
+    each = [rules] * len(tasks) if isinstance(rules, EpisodeRules) else list(rules)
     assert len(each) == len(tasks), f"{len(each)} rules for {len(tasks)} tasks"
     threads = ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="tool")
     try:
-        return _Stage(policy, tasks, each, registry, on_episode, first).run(threads, at_once, clock or Clock())
+        return _Driver(policy, tasks, each, registry, on_episode, first).run(
+            threads, at_once, clock or Clock()
+        )
     finally:
         threads.shutdown(cancel_futures=True)
 
@@ -80,19 +82,25 @@ def run_call(registry: Registry, task: Task, call: ToolCall) -> ToolResult:
     return (registry if offered else NO_TOOLS).run(call)
 
 
-class _Stage:
+class _Driver:
     """The episodes that are alive. `speaking` maps the keys of queued prompts to tasks, `working` tasks to their running calls."""
 
     def __init__(
         self,
         policy: Policy,
         tasks: Sequence[Task],
-        rules: Sequence[Rules],
+        rules: Sequence[EpisodeRules],
         registry: Registry,
         on_episode: OnEpisode | None,
         first: int,
     ) -> None:
-        self.policy, self.tasks, self.rules, self.registry, self.on_episode = policy, tasks, rules, registry, on_episode
+        self.policy, self.tasks, self.rules, self.registry, self.on_episode = (
+            policy,
+            tasks,
+            rules,
+            registry,
+            on_episode,
+        )
         self.first = first
         self.stream = policy.stream()
         self.plays: dict[int, Play] = {}
@@ -130,7 +138,11 @@ class _Stage:
 
     def _answered(self) -> list[int]:
         """The episodes whose calls have all ended."""
-        return [index for index, futures in self.working.items() if all(future.done() for future in futures)]
+        return [
+            index
+            for index, futures in self.working.items()
+            if all(future.done() for future in futures)
+        ]
 
     def _collect(self) -> None:
         """Hand finished tool results to their episodes."""
@@ -139,8 +151,12 @@ class _Stage:
             errors = [error for future in futures if (error := future.exception())]
             if errors and isinstance(errors[0], UserError):
                 raise errors[0]
-            play = self.plays[index]
-            answer = partial(play.throw, errors[0]) if errors else partial(play.send, [future.result() for future in futures])
+            run_episodes = self.plays[index]
+            answer = (
+                partial(run_episodes.throw, errors[0])
+                if errors
+                else partial(run_episodes.send, [future.result() for future in futures])
+            )
             self._go_on(index, answer)
 
     def _sample(self) -> None:
@@ -164,10 +180,12 @@ class _Stage:
             if self.on_episode:
                 self.on_episode(index, stop.value)
             return
-        if isinstance(wish, Say):
+        if isinstance(wish, SampleRequest):
             key = sample_key(self.first + index, wish.turn)
             self.speaking[key] = index
             self.stream.submit(key, wish.prompt)
         else:
             task = self.tasks[index]
-            self.working[index] = [self.threads.submit(run_call, self.registry, task, call) for call in wish.calls]
+            self.working[index] = [
+                self.threads.submit(run_call, self.registry, task, call) for call in wish.calls
+            ]

@@ -17,14 +17,22 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
 
-from toolhone.episodes.outcome import FAULTS, Outcome, Rules, Then, complaint, final_answer, outcome_of
+from toolhone.episodes.outcome import (
+    FAULTS,
+    EpisodeRules,
+    OnFault,
+    TurnOutcome,
+    complaint,
+    final_answer,
+    outcome_of,
+)
 from toolhone.episodes.policy import Policy, Prompt, Turn
 from toolhone.errors import DataError
 from toolhone.schema import Message, Task, ToolCall
 from toolhone.tools.registry import ToolResult
 
 
-class Ending(StrEnum):
+class EpisodeStatus(StrEnum):
     """How an episode ended."""
 
     ANSWERED = "answered"
@@ -56,9 +64,9 @@ class Episode:
     task_id: str
     turns: tuple[Turn, ...]
     results: tuple[tuple[ToolResult, ...], ...]
-    ending: Ending
+    ending: EpisodeStatus
     reason: str = ""
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[TurnOutcome, ...] = ()
     penalties: int = 0
     said_by_call: str | None = None
 
@@ -72,11 +80,13 @@ class Episode:
         """The final text, when the episode ended with one."""
         if self.said_by_call is not None:
             return self.said_by_call
-        return self.turns[-1].message.content or "" if self.ending is Ending.ANSWERED else None
+        return (
+            self.turns[-1].message.content or "" if self.ending is EpisodeStatus.ANSWERED else None
+        )
 
 
 @dataclass(frozen=True)
-class Say:
+class SampleRequest:
     """The wish to have a prompt continued; the answer is a `Turn`."""
 
     prompt: Prompt
@@ -84,18 +94,18 @@ class Say:
 
 
 @dataclass(frozen=True)
-class Run:
+class ToolRequest:
     """The wish to have calls run; the answer is one `ToolResult` for each, in their order."""
 
     calls: tuple[ToolCall, ...]
 
 
-Wish = Say | Run
+Wish = SampleRequest | ToolRequest
 Answer = Turn | Sequence[ToolResult]
 Play = Generator[Wish, Answer, Episode]
 
 
-def episode(task: Task, policy: Policy, rules: Rules) -> Play:
+def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
     """Play one task; the return value of the generator is the `Episode`. `policy` is asked to write prompts, never to sample.
 
     What the program gets wrong once the task is under way (and what the driver throws in) ends the episode as `FAILED`; only a
@@ -107,11 +117,28 @@ def episode(task: Task, policy: Policy, rules: Rules) -> Play:
     try:
         ending, reason = (yield from _turns(prompt, policy, rules, told)), ""
     except Exception as error:
-        ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
-    said = final_answer(told.turns[-1], rules.stop_tools) if told.outcomes[-1:] == [Outcome.FINAL_CALL] else None
-    penalties = sum(rules.after(outcome) is Then.PENALISE for outcome in told.outcomes if outcome in (*FAULTS, Outcome.TRUNCATED))
-    penalties += ending is Ending.TOO_MANY_TURNS and rules.too_many_turns is Then.PENALISE
-    return Episode(task.id, tuple(told.turns), tuple(told.results), ending, reason, tuple(told.outcomes), penalties, said)
+        ending, reason = EpisodeStatus.FAILED, f"{type(error).__name__}: {error}"
+    said = (
+        final_answer(told.turns[-1], rules.stop_tools)
+        if told.outcomes[-1:] == [TurnOutcome.FINAL_CALL]
+        else None
+    )
+    penalties = sum(
+        rules.after(outcome) is OnFault.PENALISE
+        for outcome in told.outcomes
+        if outcome in (*FAULTS, TurnOutcome.TRUNCATED)
+    )
+    penalties += ending is EpisodeStatus.TOO_MANY_TURNS and rules.too_many_turns is OnFault.PENALISE
+    return Episode(
+        task.id,
+        tuple(told.turns),
+        tuple(told.results),
+        ending,
+        reason,
+        tuple(told.outcomes),
+        penalties,
+        said,
+    )
 
 
 @dataclass
@@ -120,7 +147,7 @@ class _Told:
 
     turns: list[Turn] = field(default_factory=list)
     results: list[tuple[ToolResult, ...]] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[TurnOutcome] = field(default_factory=list)
 
     def add(self, turn: Turn) -> Turn:
         """Note a turn, with an id on each call, so that results can name their call: what the model wrote, if no call had it yet,
@@ -128,54 +155,67 @@ class _Told:
         taken = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
         calls: list[ToolCall] = []
         for call in turn.message.tool_calls:
-            counted = (name for number in count(len(taken)) if (name := f"call{number:05d}") not in taken)
-            calls.append(call if call.id is not None and call.id not in taken else replace(call, id=next(counted)))
+            counted = (
+                name for number in count(len(taken)) if (name := f"call{number:05d}") not in taken
+            )
+            calls.append(
+                call
+                if call.id is not None and call.id not in taken
+                else replace(call, id=next(counted))
+            )
             taken.append(calls[-1].id)
         self.turns.append(replace(turn, message=replace(turn.message, tool_calls=tuple(calls))))
         self.results.append(())
         return self.turns[-1]
 
 
-def _turns(prompt: Prompt, policy: Policy, rules: Rules, told: _Told) -> Generator[Wish, Answer, Ending]:
+def _turns(
+    prompt: Prompt, policy: Policy, rules: EpisodeRules, told: _Told
+) -> Generator[Wish, Answer, EpisodeStatus]:
     while policy.fits(prompt):
-        answer = yield Say(prompt, len(told.turns))
+        answer = yield SampleRequest(prompt, len(told.turns))
         assert isinstance(answer, Turn), f"Say is answered with a Turn, got {type(answer).__name__}"
         turn = told.add(answer)
         outcome = outcome_of(turn, prompt.tools, rules.stop_tools)
         told.outcomes.append(outcome)
         if (ending := _ending(outcome, rules)) is not None:
             return ending
-        if outcome is Outcome.MALFORMED:
+        if outcome is TurnOutcome.MALFORMED:
             messages = [complaint(turn)]
         else:
             calls = turn.message.tool_calls
-            answer = yield Run(calls)
+            answer = yield ToolRequest(calls)
             assert not isinstance(answer, Turn), "Run is answered with results"
-            assert len(answer) == len(calls), f"{len(calls)} calls need as many results, got {len(answer)}"
+            assert len(answer) == len(calls), (
+                f"{len(calls)} calls need as many results, got {len(answer)}"
+            )
             told.results[-1] = tuple(answer)
             messages = _messages(calls, answer)
             if rules.first_call_only:
-                return Ending.CALLED
+                return EpisodeStatus.CALLED
         if len(told.turns) == rules.max_turns:
-            return Ending.TOO_MANY_TURNS
+            return EpisodeStatus.TOO_MANY_TURNS
         prompt = policy.extend(prompt, turn, messages)
-    return Ending.NO_ROOM
+    return EpisodeStatus.NO_ROOM
 
 
-def _ending(outcome: Outcome, rules: Rules) -> Ending | None:
+def _ending(outcome: TurnOutcome, rules: EpisodeRules) -> EpisodeStatus | None:
     """How a turn with this outcome ends the episode, or None when it goes on."""
-    if outcome is Outcome.TRUNCATED:
-        return Ending.TRUNCATED
-    if outcome in (Outcome.ANSWER, Outcome.FINAL_CALL):
-        return Ending.ANSWERED
-    if outcome is Outcome.VALID_CALLS or rules.after(outcome) is Then.FEED_BACK:
+    if outcome is TurnOutcome.TRUNCATED:
+        return EpisodeStatus.TRUNCATED
+    if outcome in (TurnOutcome.ANSWER, TurnOutcome.FINAL_CALL):
+        return EpisodeStatus.ANSWERED
+    if outcome is TurnOutcome.VALID_CALLS or rules.after(outcome) is OnFault.FEED_BACK:
         return None
-    return Ending.MALFORMED if outcome is Outcome.MALFORMED else Ending.BAD_CALL
+    return EpisodeStatus.MALFORMED if outcome is TurnOutcome.MALFORMED else EpisodeStatus.BAD_CALL
 
 
 def _messages(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
     pairs = zip(calls, results, strict=True)
-    return [Message("tool", result.content, tool_call_id=call.id, name=call.name) for call, result in pairs]
+    return [
+        Message("tool", result.content, tool_call_id=call.id, name=call.name)
+        for call, result in pairs
+    ]
 
 
 def refuse_unplayable(tasks: Sequence[Task]) -> None:
@@ -184,7 +224,11 @@ def refuse_unplayable(tasks: Sequence[Task]) -> None:
     states = [task for task in tasks if not task.turns and task.expect.state is not None]
     for found, what, wanted in (
         (turns, "several user turns ('turns')", "tasks with 'messages'"),
-        (states, "a final state as the right answer ('expect.state')", "'calls', 'no_call' or 'answer'"),
+        (
+            states,
+            "a final state as the right answer ('expect.state')",
+            "'calls', 'no_call' or 'answer'",
+        ),
     ):
         if found:
             raise DataError(

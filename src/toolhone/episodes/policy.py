@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from toolhone.backends.base import Constraint, Sample, Sampler, SamplingParams, StopReason, Stream
-from toolhone.dialects.base import Dialect, History, Problem
+from toolhone.dialects.base import Dialect, History, ParseProblem
 from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message, Tool
@@ -51,7 +51,7 @@ class Turn:
 
     message: Message
     text: str
-    problem: Problem = Problem.NONE
+    problem: ParseProblem = ParseProblem.NONE
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STOP
@@ -112,12 +112,25 @@ class TokenPolicy:
         constrain: Callable[[Sequence[Tool]], Constraint] | None = None,
         opening: tuple[int, ...] = (),
     ) -> None:
-        assert params.num_samples == 1, f"a turn is one sample, got num_samples={params.num_samples}"
-        assert constrain is None or not opening, "a grammar speaks of whole turns, so that none may begin with what is given"
-        self.sampler, self.dialect, self.tokenizer, self.max_context = sampler, dialect, tokenizer, max_context
+        assert params.num_samples == 1, (
+            f"a turn is one sample, got num_samples={params.num_samples}"
+        )
+        assert constrain is None or not opening, (
+            "a grammar speaks of whole turns, so that none may begin with what is given"
+        )
+        self.sampler, self.dialect, self.tokenizer, self.max_context = (
+            sampler,
+            dialect,
+            tokenizer,
+            max_context,
+        )
         self.constrain, self.opening = constrain, opening
         self._opened: Prompt | None = None
-        self.params = params if params.stop_ids else replace(params, stop_ids=tokenizer.stop_ids(dialect.stop))
+        self.params = (
+            params
+            if params.stop_ids
+            else replace(params, stop_ids=tokenizer.stop_ids(dialect.stop))
+        )
 
     @property
     def seed(self) -> int:
@@ -141,7 +154,9 @@ class TokenPolicy:
         if self.dialect.history is History.TEMPLATE:
             spans = self.dialect.prompt([*messages, *results], prompt.tools)
             row = assemble(spans, said, self.tokenizer, self.tokenizer.stop_ids(self.dialect.ends))
-            return Prompt((*messages, *results), prompt.tools, tuple(row.tokens.tolist()), said, self.opening)
+            return Prompt(
+                (*messages, *results), prompt.tools, tuple(row.tokens.tolist()), said, self.opening
+            )
         suffix = self.tokenizer.encode_spans(self.dialect.suffix(messages, prompt.tools, results))
         tokens = (*prompt.tokens, *said[number], *suffix.tokens.tolist())
         return Prompt((*messages, *results), prompt.tools, tokens, said, self.opening)
@@ -154,7 +169,9 @@ class TokenPolicy:
         spans = self.dialect.render(Conversation((*prompt.messages, message), prompt.tools))[-1]
         row, start = self.tokenizer.encode_spans(spans), len(prompt.tokens)
         if tuple(row.tokens[:start].tolist()) != prompt.tokens:
-            raise DialectError("the template writes the prompt in two ways, depending on what follows it")
+            raise DialectError(
+                "the template writes the prompt in two ways, depending on what follows it"
+            )
         return tuple(row.tokens[start:][row.mask[start:]].tolist())
 
     def fits(self, prompt: Prompt) -> bool:
@@ -175,17 +192,25 @@ class TokenPolicy:
         text = self.tokenizer.decode([*prompt.given, *sample.tokens], self.params.stop_ids)
         read = self.dialect.parse(text, prompt.tools)
         message, before = read.to_message(), (prompt.tokens, prompt.given)
-        return Turn(message, text, read.problem, sample.tokens, sample.logprobs, sample.stop_reason, *before)
+        return Turn(
+            message, text, read.problem, sample.tokens, sample.logprobs, sample.stop_reason, *before
+        )
 
 
 class _TokenStream:
     def __init__(self, policy: TokenPolicy, stream: Stream) -> None:
         self._policy, self._stream = policy, stream
         self._prompts: dict[int, Prompt] = {}
-        self._params = policy.params if policy.constrain is None else replace(policy.params, constrain=self._constraint)
+        self._params = (
+            policy.params
+            if policy.constrain is None
+            else replace(policy.params, constrain=self._constraint)
+        )
 
     def submit(self, key: int, prompt: Prompt) -> None:
-        assert not prompt.given or self._policy.constrain is None, "a grammar speaks of whole turns, not of the rest of one"
+        assert not prompt.given or self._policy.constrain is None, (
+            "a grammar speaks of whole turns, not of the rest of one"
+        )
         self._prompts[key] = prompt
         self._stream.submit(key, (*prompt.tokens, *prompt.given), self._params)
 
@@ -195,10 +220,15 @@ class _TokenStream:
         return self._policy.constrain(self._prompts[key].tools)
 
     def poll(self) -> list[tuple[int, Turn]]:
-        return [(key, self._policy.read(self._prompts.pop(key), samples[0])) for key, samples in self._stream.poll()]
+        return [
+            (key, self._policy.read(self._prompts.pop(key), samples[0]))
+            for key, samples in self._stream.poll()
+        ]
 
 
-def reply(policy: Policy, messages: Sequence[Message], tools: Sequence[Tool] = (), key: int = 0) -> Turn:
+def reply(
+    policy: Policy, messages: Sequence[Message], tools: Sequence[Tool] = (), key: int = 0
+) -> Turn:
     """One turn of a policy after these messages, waited for."""
     return speak(policy, policy.open(messages, tools), key)
 

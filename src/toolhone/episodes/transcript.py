@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from toolhone.doctor.row_checks import check
-from toolhone.episodes.chat_session import Dialogue, Ended
+from toolhone.episodes.chat_session import ChatEnd, ChatSession
 from toolhone.schema import Conversation, Message, Tool
 
 SOURCE = "chat"
 REASONS = {
-    Ended.UNREADABLE: "their turn was cut off or could not be read",
-    Ended.CUT_OFF: "their turn was cut off or could not be read",
-    Ended.TOO_MANY_TURNS: "the model went on calling and did not answer",
-    Ended.STOPPED: "their answer was stopped",
+    ChatEnd.UNREADABLE: "their turn was cut off or could not be read",
+    ChatEnd.CUT_OFF: "their turn was cut off or could not be read",
+    ChatEnd.TOO_MANY_TURNS: "the model went on calling and did not answer",
+    ChatEnd.STOPPED: "their answer was stopped",
 }
 BAD_CALL = "a call in them does not fit its tool"
 
@@ -41,10 +41,13 @@ class Transcript:
     def sentences(self) -> list[str]:
         """What was left out, a sentence for each reason."""
         where = " at the end" if self.at_end else ""
-        return [f"{count} messages{where} are not saved: {reason}" for reason, count in self.left_out.items()]
+        return [
+            f"{count} messages{where} are not saved: {reason}"
+            for reason, count in self.left_out.items()
+        ]
 
 
-def transcript_of(dialogue: Dialogue, tools: Sequence[Tool], name: str) -> Transcript:
+def transcript_of(dialogue: ChatSession, tools: Sequence[Tool], name: str) -> Transcript:
     """The good exchanges of a talk as one conversation with the id `name`."""
     kept: list[Message] = []
     left_out: Counter[str] = Counter()

@@ -32,7 +32,7 @@ class Sameness(StrEnum):
 
 
 @dataclass(frozen=True)
-class Formats:
+class CertificateDiff:
     """Two certificates; None where the evaluation has none."""
 
     base: Certificate | None
@@ -43,7 +43,9 @@ class Formats:
         """Which hashes differ, where both are known."""
         if self.base is None or self.tuned is None:
             return ()
-        return tuple(name for name in HASHES if self.base.hashes.get(name) != self.tuned.hashes.get(name))
+        return tuple(
+            name for name in HASHES if self.base.hashes.get(name) != self.tuned.hashes.get(name)
+        )
 
     @property
     def sameness(self) -> Sameness:
@@ -59,7 +61,11 @@ class Formats:
         if self.sameness is Sameness.DIFFERENT:
             verb = "differs" if len(self.different) == 1 else "differ"
             return f"the two were evaluated in different formats: {' and '.join(self.different)} {verb}"
-        without = [name for name, found in (("base", self.base), ("tuned", self.tuned)) if not (found and found.hashes)]
+        without = [
+            name
+            for name, found in (("base", self.base), ("tuned", self.tuned))
+            if not (found and found.hashes)
+        ]
         has = "have" if len(without) == 2 else "has"
         return f"it is not known whether the two were evaluated in the same format: {' and '.join(without)} {has} no certificate"
 
@@ -72,8 +78,15 @@ class Formats:
 
     def to_dict(self) -> dict[str, Json]:
         certificates = {"base": self.base, "tuned": self.tuned}
-        whole = {name: None if found is None else found.to_dict() for name, found in certificates.items()}
-        return {"formats": self.sameness.value, "different": list(self.different), "sentence": self.sentence, **whole}
+        whole = {
+            name: None if found is None else found.to_dict() for name, found in certificates.items()
+        }
+        return {
+            "formats": self.sameness.value,
+            "different": list(self.different),
+            "sentence": self.sentence,
+            **whole,
+        }
 
 
 def _said(certificate: Certificate | None) -> dict[str, str]:
@@ -91,8 +104,18 @@ def _said(certificate: Certificate | None) -> dict[str, str]:
         "a turn ends with": " or ".join(map(str, dialect.get("stop") or ())) or NONE,
     }
     hashes = {f"{name} hash": certificate.hashes.get(name, "")[:SHORT] or NONE for name in HASHES}
-    return {**said, **hashes, **{f"with {name}": version for name, version in certificate.versions.items()}}
+    return {
+        **said,
+        **hashes,
+        **{f"with {name}": version for name, version in certificate.versions.items()},
+    }
 
 
 def _text(value: Json) -> str:
-    return NONE if value is None or value == "" else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return (
+        NONE
+        if value is None or value == ""
+        else value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False)
+    )

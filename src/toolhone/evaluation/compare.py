@@ -25,7 +25,7 @@ from itertools import zip_longest
 
 from toolhone.errors import ConfigError, DataError, nearest
 from toolhone.evaluation.legacy_metrics import METRIC_ALIASES
-from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, Judged
+from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, JudgedEpisode
 from toolhone.evaluation.paired import chance, holm, spread
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.schema import Json
@@ -37,7 +37,7 @@ LEADING = ("exact_match", "answer_quality", "valid_format")
 _ROUNDING = 1e-9
 
 
-class Verdict(StrEnum):
+class GuardVerdict(StrEnum):
     """What the pairs have shown."""
 
     BETTER = "better"
@@ -48,13 +48,13 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Pair:
+class TaskPair:
     """One task in both evaluations; each side has a sample for every seed, in the same order."""
 
     id: str
     category: str
-    base: tuple[Judged, ...]
-    tuned: tuple[Judged, ...]
+    base: tuple[JudgedEpisode, ...]
+    tuned: tuple[JudgedEpisode, ...]
 
     @cached_property
     def _scores(self) -> dict[str, tuple[float, float]]:
@@ -63,7 +63,10 @@ class Pair:
             before, after = _all_scores(base), _all_scores(tuned)
             for name in before.keys() & after.keys():
                 found.setdefault(name, []).append((before[name], after[name]))
-        return {name: (_mean([b for b, _ in both]), _mean([a for _, a in both])) for name, both in found.items()}
+        return {
+            name: (_mean([b for b, _ in both]), _mean([a for _, a in both]))
+            for name, both in found.items()
+        }
 
     def scores(self, metric: str) -> tuple[float, float] | None:
         """What base and tuned score, as means over the seeds where both were measured; None where there are none."""
@@ -79,7 +82,7 @@ class Pair:
 class Join:
     """Which samples found each other. The names of the others are ids, with the seed where ids alone do not tell them apart."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TaskPair, ...]
     paired: int
     only_base: tuple[str, ...] = ()
     only_tuned: tuple[str, ...] = ()
@@ -90,7 +93,11 @@ class Join:
 
     def to_dict(self) -> dict[str, Json]:
         names = ("only_base", "only_tuned", "different", "recategorised")
-        return {"tasks": len(self.pairs), "samples": self.paired, **{name: list(getattr(self, name)) for name in names}}
+        return {
+            "tasks": len(self.pairs),
+            "samples": self.paired,
+            **{name: list(getattr(self, name)) for name in names},
+        }
 
 
 @dataclass(frozen=True)
@@ -122,17 +129,26 @@ class Cell:
         return self.n - self.gained - self.lost
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> GuardVerdict:
         if self.corrected is None or self.difference.value is None:
-            return Verdict.NOT_MEASURED
+            return GuardVerdict.NOT_MEASURED
         if self.corrected >= LEVEL or not self.difference.value:
-            return Verdict.NO_DIFFERENCE
-        return Verdict.BETTER if self.difference.value > 0 else Verdict.WORSE
+            return GuardVerdict.NO_DIFFERENCE
+        return GuardVerdict.BETTER if self.difference.value > 0 else GuardVerdict.WORSE
 
     def to_dict(self) -> dict[str, Json]:
         scores = {name: getattr(self, name).to_dict() for name in ("base", "tuned", "difference")}
-        counts = {name: getattr(self, name) for name in ("n", "gained", "lost", "same", "only_base", "only_tuned")}
-        return {**scores, **counts, "p": self.p, "p_corrected": self.corrected, "verdict": self.verdict.value}
+        counts = {
+            name: getattr(self, name)
+            for name in ("n", "gained", "lost", "same", "only_base", "only_tuned")
+        }
+        return {
+            **scores,
+            **counts,
+            "p": self.p,
+            "p_corrected": self.corrected,
+            "verdict": self.verdict.value,
+        }
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,10 @@ class Comparison:
 
     @cached_property
     def totals(self) -> dict[str, Cell]:
-        return {metric: _read_together([_cell(metric, None, self.join.pairs)])[0] for metric in self.metrics}
+        return {
+            metric: _read_together([_cell(metric, None, self.join.pairs)])[0]
+            for metric in self.metrics
+        }
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, Cell]]:
@@ -152,13 +171,17 @@ class Comparison:
         return {metric: self._categories(metric) for metric in self.metrics}
 
     def _categories(self, metric: str) -> dict[str, Cell]:
-        found = _read_together([_cell(metric, name, pairs) for name, pairs in self._by_name.items()])
+        found = _read_together(
+            [_cell(metric, name, pairs) for name, pairs in self._by_name.items()]
+        )
         return dict(zip(self._by_name, found, strict=True))
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Pair]]:
+    def _by_name(self) -> dict[str, list[TaskPair]]:
         """The pairs of each category, by its name in order."""
-        found: dict[str, list[Pair]] = {name: [] for name in sorted({pair.category for pair in self.join.pairs})}
+        found: dict[str, list[TaskPair]] = {
+            name: [] for name in sorted({pair.category for pair in self.join.pairs})
+        }
         for pair in self.join.pairs:
             found[pair.category].append(pair)
         return found
@@ -172,7 +195,9 @@ class Comparison:
     def leading(self) -> str:
         """The metric whose changed tasks are the most telling."""
         measured = [name for name in self.metrics if self.totals[name].n]
-        return next((name for name in LEADING if name in measured), (measured or list(self.metrics))[0])
+        return next(
+            (name for name in LEADING if name in measured), (measured or list(self.metrics))[0]
+        )
 
     @property
     def cells(self) -> Iterator[Cell]:
@@ -184,10 +209,10 @@ class Comparison:
 
     def worse(self, tolerance: float = 0.0) -> list[Cell]:
         """What got worse by the verdict and lost more than `tolerance` (a share: 0.02 is 2 points)."""
-        lost = [cell for cell in self.cells if cell.verdict is Verdict.WORSE]
+        lost = [cell for cell in self.cells if cell.verdict is GuardVerdict.WORSE]
         return [cell for cell in lost if -(cell.difference.value or 0.0) > tolerance + _ROUNDING]
 
-    def changed(self, metric: str, gained: bool) -> list[Pair]:
+    def changed(self, metric: str, gained: bool) -> list[TaskPair]:
         """Tasks that gained (or lost), the most telling first: each category's clearest change, categories that moved most first.
 
         Within a category the largest change comes first, then the one that moved most other metrics the same way.
@@ -195,7 +220,7 @@ class Comparison:
         sign = 1 if gained else -1
         moved = [pair for pair in self.join.pairs if sign * pair.difference(metric) > 0]
         moved.sort(key=lambda pair: (-sign * pair.difference(metric), -_moved_along(pair, sign)))
-        by_category: dict[str, list[Pair]] = {}
+        by_category: dict[str, list[TaskPair]] = {}
         for pair in moved:
             by_category.setdefault(pair.category, []).append(pair)
         queues = sorted(by_category.values(), key=len, reverse=True)
@@ -205,7 +230,9 @@ class Comparison:
         metrics = {
             name: {
                 "all": self.totals[name].to_dict(),
-                "categories": {category: cell.to_dict() for category, cell in self.by_category[name].items()},
+                "categories": {
+                    category: cell.to_dict() for category, cell in self.by_category[name].items()
+                },
                 "gained": [pair.id for pair in self.changed(name, gained=True)],
                 "lost": [pair.id for pair in self.changed(name, gained=False)],
             }
@@ -216,23 +243,30 @@ class Comparison:
 
 def compare(base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = ()) -> Comparison:
     """Join and compare; `metrics` chooses among those that either side measured (another system's as "group.name")."""
-    return Comparison(_join(base.samples, tuned.samples), _chosen(metrics, [*base.samples, *tuned.samples]))
+    return Comparison(
+        _join(base.samples, tuned.samples), _chosen(metrics, [*base.samples, *tuned.samples])
+    )
 
 
-def _chosen(names: Sequence[str], samples: Sequence[Judged]) -> tuple[str, ...]:
+def _chosen(names: Sequence[str], samples: Sequence[JudgedEpisode]) -> tuple[str, ...]:
     """The metrics named, without repeats; where none is, ours, the rates and the user's own, as far as they were measured."""
     scored = {name for sample in samples for name in sample.scores}
-    known = [*(name for name in (*METRICS, *RATES) if name in scored), *sorted(scored - {*METRICS, *RATES})]
+    known = [
+        *(name for name in (*METRICS, *RATES) if name in scored),
+        *sorted(scored - {*METRICS, *RATES}),
+    ]
     theirs = sorted({name for sample in samples for name in sample.familiar})
     found = [name if name in known else METRIC_ALIASES.get(name, name) for name in names]
     for given, name in zip(names, found):
         if name not in known and name not in theirs:
             near = nearest(given, [*known, *theirs])
-            raise ConfigError(f"neither evaluation measured {given!r}{near}; measured: {', '.join([*known, *theirs])}")
+            raise ConfigError(
+                f"neither evaluation measured {given!r}{near}; measured: {', '.join([*known, *theirs])}"
+            )
     return tuple(dict.fromkeys(found)) or tuple(known)
 
 
-def _join(base: Sequence[Judged], tuned: Sequence[Judged]) -> Join:
+def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Join:
     seeded = any(len({sample.id for sample in side}) < len(side) for side in (base, tuned))
     left, right = _by_key(base, seeded, "base"), _by_key(tuned, seeded, "tuned")
     shared = [key for key in left if key in right]
@@ -243,7 +277,10 @@ def _join(base: Sequence[Judged], tuned: Sequence[Judged]) -> Join:
     for key in same:
         by_task.setdefault(left[key].id, []).append(key)
     return Join(
-        tuple(_pair([left[key] for key in keys], [right[key] for key in keys]) for keys in by_task.values()),
+        tuple(
+            _pair([left[key] for key in keys], [right[key] for key in keys])
+            for keys in by_task.values()
+        ),
         len(same),
         tuple(key for key in left if key not in right),
         tuple(key for key in right if key not in left),
@@ -252,34 +289,36 @@ def _join(base: Sequence[Judged], tuned: Sequence[Judged]) -> Join:
     )
 
 
-def _by_key(samples: Sequence[Judged], seeded: bool, side: str) -> dict[str, Judged]:
-    found: dict[str, Judged] = {}
+def _by_key(samples: Sequence[JudgedEpisode], seeded: bool, side: str) -> dict[str, JudgedEpisode]:
+    found: dict[str, JudgedEpisode] = {}
     for sample in samples:
         key = f"{sample.id} (seed {sample.seed})" if seeded else sample.id
         if key in found:
-            raise DataError(f"{side}: the task {key} occurs more than once; samples are joined on id and seed, which must differ")
+            raise DataError(
+                f"{side}: the task {key} occurs more than once; samples are joined on id and seed, which must differ"
+            )
         found[key] = sample
     return found
 
 
-def _same_task(one: Judged, other: Judged) -> bool:
+def _same_task(one: JudgedEpisode, other: JudgedEpisode) -> bool:
     return (one.query, one.expected) == (other.query, other.expected)
 
 
-def _pair(base: Sequence[Judged], tuned: Sequence[Judged]) -> Pair:
-    return Pair(base[0].id, base[0].category, tuple(base), tuple(tuned))
+def _pair(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> TaskPair:
+    return TaskPair(base[0].id, base[0].category, tuple(base), tuple(tuned))
 
 
-def _nothing_shared(left: Mapping[str, Judged], right: Mapping[str, Judged], shared: int) -> str:
+def _nothing_shared(
+    left: Mapping[str, JudgedEpisode], right: Mapping[str, JudgedEpisode], shared: int
+) -> str:
     if shared:
-        return (
-            f"all {shared} task ids that both evaluations have stand for other tasks in each; compare evaluations of one task file"
-        )
+        return f"all {shared} task ids that both evaluations have stand for other tasks in each; compare evaluations of one task file"
     base, tuned = (f"{len(side)}, such as {next(iter(side), 'none')!r}" for side in (left, right))
     return f"the two evaluations have no task in common (base has {base}, tuned {tuned}); compare evaluations of one task file"
 
 
-def _all_scores(sample: Judged) -> dict[str, float]:
+def _all_scores(sample: JudgedEpisode) -> dict[str, float]:
     return {**sample.familiar, **sample.scores}
 
 
@@ -287,11 +326,11 @@ def _mean(values: Sequence[float]) -> float:
     return values[0] if len(values) == 1 else math.fsum(values) / len(values)
 
 
-def _moved_along(pair: Pair, sign: int) -> int:
+def _moved_along(pair: TaskPair, sign: int) -> int:
     return sum(sign * pair.difference(name) > 0 for name in METRICS)
 
 
-def _cell(metric: str, category: str | None, pairs: Sequence[Pair]) -> Cell:
+def _cell(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Cell:
     """What the pairs come to; its p-value is not corrected yet."""
     scores = [(pair, pair.scores(metric)) for pair in pairs]
     base, tuned = [both[0] for _, both in scores if both], [both[1] for _, both in scores if both]
@@ -301,10 +340,21 @@ def _cell(metric: str, category: str | None, pairs: Sequence[Pair]) -> Cell:
     moves = [pair.difference(metric) for pair, both in scores if both]
     gained, lost = sum(move > 0 for move in moves), sum(move < 0 for move in moves)
     p = chance(moves) if moves else None
-    return Cell(metric, category, interval(base), interval(tuned), spread(moves), gained, lost, only_base, only_tuned, p)
+    return Cell(
+        metric,
+        category,
+        interval(base),
+        interval(tuned),
+        spread(moves),
+        gained,
+        lost,
+        only_base,
+        only_tuned,
+        p,
+    )
 
 
-def _measured(samples: Sequence[Judged], metric: str) -> bool:
+def _measured(samples: Sequence[JudgedEpisode], metric: str) -> bool:
     return any(metric in _all_scores(sample) for sample in samples)
 
 

@@ -33,11 +33,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.tool_call_tags import CLOSE, ToolCallTags
 from toolhone.errors import DataError, nearest
-from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
 from toolhone.evaluation.folder import write_text
+from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
 from toolhone.evaluation.lenient_reader import calls_anywhere, readings
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import Expect, ExpectedCall, Json, ToolCall
@@ -120,7 +120,11 @@ class CallRow:
     @cached_property
     def tags_right(self) -> bool:
         reply = ToolCallTags().read(self.text)
-        return reply.problem is Problem.NONE and (bool(reply.calls) or not self.expected) and bool(self.text.strip())
+        return (
+            reply.problem is ParseProblem.NONE
+            and (bool(reply.calls) or not self.expected)
+            and bool(self.text.strip())
+        )
 
     @property
     def both_right(self) -> bool:
@@ -197,7 +201,11 @@ def read_results_csv(path: str | Path) -> CallTable:
         header = [name.strip().lower() for name in next(records, [])]
         _check_header(path, header)
         for number, record in enumerate(records, start=1):
-            row = _row(number, dict(zip(header, record, strict=True))) if len(record) == len(header) else Skipped.FIELDS
+            row = (
+                _row(number, dict(zip(header, record, strict=True)))
+                if len(record) == len(header)
+                else Skipped.FIELDS
+            )
             if isinstance(row, Skipped):
                 skipped[row.value] += 1
             else:
@@ -244,7 +252,9 @@ def _records(path: Path, stream: TextIO) -> Iterator[list[str]]:
     try:
         yield from filter(None, reader)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text after line {reader.line_num}: {error.reason}") from None
+        raise DataError(
+            f"{path}: not UTF-8 text after line {reader.line_num}: {error.reason}"
+        ) from None
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not a CSV record: {error}") from None
     finally:
@@ -255,7 +265,9 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     missing = [name for name in NEEDED if name not in header]
     if missing:
         found = ", ".join(map(repr, header[:20])) or "nothing, the file is empty"
-        raise DataError(f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; found {found}")
+        raise DataError(
+            f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; found {found}"
+        )
     twice = [name for name in (*NEEDED, "extracted_calls", "match") if header.count(name) > 1]
     if twice:
         raise DataError(f"{path}: the header has the column {twice[0]!r} twice")
@@ -271,9 +283,14 @@ def _row(number: int, cells: Mapping[str, str]) -> CallRow | Skipped:
         expected = tuple(ToolCall.from_dict(call) for call in wanted)
     except DataError:
         return Skipped.EXPECTED
-    extracted, said = _extracted(cells.get("extracted_calls", "")), cells.get("match", "").strip().lower()
+    extracted, said = (
+        _extracted(cells.get("extracted_calls", "")),
+        cells.get("match", "").strip().lower(),
+    )
     verdict = True if said in _TRUE else False if said in _FALSE else None
-    return CallRow(number, cells["query"], cells["predicted_text"], wanted, expected, extracted, verdict)
+    return CallRow(
+        number, cells["query"], cells["predicted_text"], wanted, expected, extracted, verdict
+    )
 
 
 def _extracted(cell: str) -> Json:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolhone.evaluation.csv_results import CallTable
-from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, Judged
+from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.matching import show_call
 from toolhone.schema import Expect
@@ -33,7 +33,12 @@ _SHORT = {
     "execution_success": "runs",
     "answer_quality": "answer",
 }
-GROUP_OF = {"json": "json_answers", "tagged": "playground", "calls": "python_calls", "tool_call_tags": "tool_call_tags"}
+GROUP_OF = {
+    "json": "json_answers",
+    "tagged": "playground",
+    "calls": "python_calls",
+    "tool_call_tags": "tool_call_tags",
+}
 """The group of `FAMILIAR` that was made for a call syntax."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -54,8 +59,15 @@ def table(evaluation: Evaluation, names: Sequence[str] = ()) -> RenderableType:
         total.add_section()
     for name, value in evaluation.rewards.items():
         total.add_row(Text(clean(name)), f"{value:.3f}", "", "")
-    endings = Text("ended: " + ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items()))
-    return Group(total, _categories(evaluation), endings) if len(evaluation.by_category) > 1 else Group(total, endings)
+    endings = Text(
+        "ended: "
+        + ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items())
+    )
+    return (
+        Group(total, _categories(evaluation), endings)
+        if len(evaluation.by_category) > 1
+        else Group(total, endings)
+    )
 
 
 def familiar_table(evaluation: Evaluation, groups: Sequence[str] = tuple(FAMILIAR)) -> Table:
@@ -74,7 +86,16 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
     """One row for each file of answers made elsewhere: how many rows, what is right in them, and what is odd about them."""
     table = Table(title="answers made elsewhere", title_justify="left")
     table.add_column("file", overflow="fold")
-    for heading in ("rows", "skipped", "match", "recovered", "tags right", "stray tag", "nothing extracted", "file disagrees"):
+    for heading in (
+        "rows",
+        "skipped",
+        "match",
+        "recovered",
+        "tags right",
+        "stray tag",
+        "nothing extracted",
+        "file disagrees",
+    ):
         table.add_column(heading, justify="right")
     for name, found in tables.items():
         rows = len(found.rows)
@@ -99,7 +120,12 @@ def _add(total: Table, name: str, score: Score) -> None:
     if score.value is None or score.low is None or score.high is None:
         total.add_row(Text(name), "-", "-", "0", style="dim")
     else:
-        total.add_row(Text(name), percent(score), f"{100 * score.low:.1f} to {100 * score.high:.1f}", str(score.n))
+        total.add_row(
+            Text(name),
+            percent(score),
+            f"{100 * score.low:.1f} to {100 * score.high:.1f}",
+            str(score.n),
+        )
 
 
 def percent(score: Score) -> str:
@@ -115,7 +141,9 @@ def _categories(evaluation: Evaluation) -> Table:
     categories.add_column("n", justify="right")
     for category, metrics in evaluation.by_category.items():
         count = metrics["valid_format"].n
-        categories.add_row(Text(clean(category)), *(percent(metrics[name]) for name in METRICS), str(count))
+        categories.add_row(
+            Text(clean(category)), *(percent(metrics[name]) for name in METRICS), str(count)
+        )
     return categories
 
 
@@ -123,13 +151,21 @@ def mismatches(evaluation: Evaluation, k: int = 5) -> Text:
     """The first `k` tasks that were not wholly right: what was expected, what came, the scores, and why."""
     wrong = [sample for sample in evaluation.samples if _wrong(sample.scores)]
     blocks = [_block(sample, why=True) for sample in wrong[:k]]
-    return Text("\n\n".join([f"{len(wrong)} of {len(evaluation.samples)} tasks were not wholly right", *blocks]))
+    return Text(
+        "\n\n".join(
+            [f"{len(wrong)} of {len(evaluation.samples)} tasks were not wholly right", *blocks]
+        )
+    )
 
 
 def predictions(evaluation: Evaluation, k: int = 5) -> Text:
     """`k` predictions spread evenly over the tasks, right or wrong."""
     count = len(evaluation.samples)
-    chosen = [evaluation.samples[i * count // k] for i in range(k)] if 0 < k < count else evaluation.samples[: max(k, 0)]
+    chosen = (
+        [evaluation.samples[i * count // k] for i in range(k)]
+        if 0 < k < count
+        else evaluation.samples[: max(k, 0)]
+    )
     return Text("\n\n".join(_block(sample, why=False) for sample in chosen))
 
 
@@ -138,17 +174,20 @@ def _wrong(scores: Mapping[str, float]) -> bool:
     return any(scores.get(name, 1.0) < 1.0 for name in METRICS)
 
 
-def _block(sample: Judged, why: bool) -> str:
+def _block(sample: JudgedEpisode, why: bool) -> str:
     lines = [f"{sample.id}  [{sample.category}]  {sample.outcome}", *_lines(sample)]
     lines.append(
-        "  scores:   " + ", ".join(f"{_SHORT[name]} {sample.scores[name]:.2f}" for name in METRICS if name in sample.scores)
+        "  scores:   "
+        + ", ".join(
+            f"{_SHORT[name]} {sample.scores[name]:.2f}" for name in METRICS if name in sample.scores
+        )
     )
     if why:
         lines += [f"  because:  {reason}" for reason in sample.reasons[:5]]
     return "\n".join(shortened(line) for line in lines)
 
 
-def _lines(sample: Judged) -> Iterator[str]:
+def _lines(sample: JudgedEpisode) -> Iterator[str]:
     yield f"  query:    {sample.query}"
     yield f"  expected: {expectation(sample.expected)}"
     yield f"  got:      {'; '.join(map(show_call, sample.calls)) or 'no call'}"
@@ -161,8 +200,16 @@ def expectation(expect: Expect) -> str:
 
 
 def _one_expectation(expect: Expect) -> str:
-    said = ["; ".join(map(show_call, expect.wanted))] if expect.wanted else ["no call"] if expect.no_call else []
-    return " and ".join([*said, *([f"the answer {expect.answer!r}"] if expect.answer is not None else [])])
+    said = (
+        ["; ".join(map(show_call, expect.wanted))]
+        if expect.wanted
+        else ["no call"]
+        if expect.no_call
+        else []
+    )
+    return " and ".join(
+        [*said, *([f"the answer {expect.answer!r}"] if expect.answer is not None else [])]
+    )
 
 
 def shortened(text: str) -> str:

@@ -18,16 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 
-from toolhone.episodes.driver import play
+from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, refuse_unplayable
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.legacy_metrics import OURS, familiar_scores
-from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged, can_run, judge
-from toolhone.runs.progress import Progress, Silent
+from toolhone.evaluation.metrics import Circumstances, Evaluation, JudgedEpisode, can_run, judge
 from toolhone.rewards.matching import show
-from toolhone.rewards.user_rewards import Reward, pay
+from toolhone.rewards.user_rewards import Reward, compute_reward
+from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 
@@ -53,27 +53,52 @@ def evaluate(
     own = _unclaimed(own or {})
     known = Circumstances(policy.seed, runnable_names(registry))
     live = [task.expect.answer is not None and can_run(task, known.runnable) for task in tasks]
-    rules = [Rules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
-    progress = progress or Silent()
+    rules = [EpisodeRules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
+    progress = progress or SilentProgress()
     progress.start("evaluating", len(tasks))
 
     def ended(index: int, episode: Episode) -> None:  # noqa: ARG001 (the driver's callback)
         progress.advance()
 
-    episodes = play(policy, tasks, registry or Registry([]), rules, ended)
+    episodes = run_episodes(policy, tasks, registry or Registry([]), rules, ended)
     played = zip(tasks, episodes, live, strict=True)
-    return Evaluation(tuple(judged(task, episode, replace(known, live=whole), own, rewards) for task, episode, whole in played))
+    return Evaluation(
+        tuple(
+            judged(task, episode, replace(known, live=whole), own, rewards)
+            for task, episode, whole in played
+        )
+    )
 
 
 def judged(
-    task: Task, episode: Episode, known: Circumstances, own: Mapping[str, Metric] | None = None, rewards: Sequence[Reward] = ()
-) -> Judged:
+    task: Task,
+    episode: Episode,
+    known: Circumstances,
+    own: Mapping[str, Metric] | None = None,
+    rewards: Sequence[Reward] = (),
+) -> JudgedEpisode:
     """One episode by every definition: ours, those of other systems, and the user's own; and what it earns."""
     sample = judge(task, episode, known)
-    mine = {name: value for name, metric in (own or {}).items() if (value := _measured(name, metric, task, episode)) is not None}
-    paid = pay(rewards, task, episode) if rewards else None
-    earned = {} if paid is None else {"reward": paid.total, **{f"reward/{name}": value for name, value in paid.parts.items()}}
-    return replace(sample, scores={**sample.scores, **mine}, familiar=familiar_scores(task, episode, known), rewards=earned)
+    mine = {
+        name: value
+        for name, metric in (own or {}).items()
+        if (value := _measured(name, metric, task, episode)) is not None
+    }
+    paid = compute_reward(rewards, task, episode) if rewards else None
+    earned = (
+        {}
+        if paid is None
+        else {
+            "reward": paid.total,
+            **{f"reward/{name}": value for name, value in paid.parts.items()},
+        }
+    )
+    return replace(
+        sample,
+        scores={**sample.scores, **mine},
+        familiar=familiar_scores(task, episode, known),
+        rewards=earned,
+    )
 
 
 def _measured(name: str, metric: Metric, task: Task, episode: Episode) -> float | None:
@@ -81,7 +106,9 @@ def _measured(name: str, metric: Metric, task: Task, episode: Episode) -> float 
     try:
         value: object = metric(task, episode)
     except Exception as error:
-        raise ConfigError(f"the metric {name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"the metric {name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}"
+        ) from error
     if value is None:
         return None
     if not isinstance(value, Real) or value < 0 or not value <= 1:
@@ -95,7 +122,9 @@ def _unclaimed(own: Mapping[str, Metric]) -> Mapping[str, Metric]:
     """The metrics of the user's own; a name that is one of ours is refused."""
     for name in own:
         if name in OURS:
-            raise ConfigError(f"a metric of your own cannot be named {name!r}, which is one of ours; rename the function")
+            raise ConfigError(
+                f"a metric of your own cannot be named {name!r}, which is one of ours; rename the function"
+            )
     return own
 
 
@@ -117,5 +146,7 @@ def check_ids(tasks: Sequence[Task]) -> None:
     seen: set[str] = set()
     for task in tasks:
         if task.id in seen:
-            raise DataError(f"the task id {task.id!r} occurs more than once; ids must differ, since answers are joined on them")
+            raise DataError(
+                f"the task id {task.id!r} occurs more than once; ids must differ, since answers are joined on them"
+            )
         seen.add(task.id)

@@ -21,20 +21,28 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolhone.sources.files import read_records, write_jsonl
 from toolhone.errors import DataError, RunError
-from toolhone.evaluation.metrics import Evaluation, Judged
+from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.rewards.matching import judges_calls
 from toolhone.schema import Expect, Json, ToolCall
+from toolhone.sources.files import read_records, write_jsonl
 
-METRICS, SAMPLES, TABLE, CERTIFICATE = "metrics.json", "samples.jsonl", "samples.csv", "certificate.json"
+METRICS, SAMPLES, TABLE, CERTIFICATE = (
+    "metrics.json",
+    "samples.jsonl",
+    "samples.csv",
+    "certificate.json",
+)
 COLUMNS = ("query", "predicted_text", "extracted_calls", "expected_calls", "match")
 MAX_DEPTH = 50
 """Values nested deeper are written as text."""
 
 
 def write_folder(
-    evaluation: Evaluation, folder: str | Path, certificate: Mapping[str, Json] | None = None, overwrite: bool = False
+    evaluation: Evaluation,
+    folder: str | Path,
+    certificate: Mapping[str, Json] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write an evaluation; a folder that holds one already is refused unless `overwrite` is set. Returns the folder."""
     folder = Path(folder)
@@ -67,7 +75,9 @@ def read_folder(folder: str | Path) -> Evaluation:
     """Read what `write_folder` wrote; the metrics are measured again from the samples."""
     folder = Path(folder)
     if not (folder / METRICS).is_file() or not (folder / SAMPLES).is_file():
-        raise RunError(f"{folder}: this is not an evaluation folder; wanted {METRICS} and {SAMPLES} in it")
+        raise RunError(
+            f"{folder}: this is not an evaluation folder; wanted {METRICS} and {SAMPLES} in it"
+        )
     samples = []
     for line, record in read_records(folder / SAMPLES):
         try:
@@ -92,7 +102,7 @@ def read_certificate(folder: str | Path) -> dict[str, Json] | None:
     return value
 
 
-def _to_dict(sample: Judged) -> dict[str, Json]:
+def _to_dict(sample: JudgedEpisode) -> dict[str, Json]:
     return {
         "id": sample.id,
         "category": sample.category,
@@ -110,8 +120,8 @@ def _to_dict(sample: Judged) -> dict[str, Json]:
     }
 
 
-def _from_dict(record: Mapping[str, Json]) -> Judged:
-    return Judged(
+def _from_dict(record: Mapping[str, Json]) -> JudgedEpisode:
+    return JudgedEpisode(
         id=str(record["id"]),
         category=str(record["category"]),
         seed=int(record["seed"]),
@@ -154,9 +164,16 @@ def _csv(evaluation: Evaluation) -> str:
 
 def _expected_calls(expect: Expect) -> str:
     wanted = expect.wanted
-    if not judges_calls(expect) or expect.alternatives or any(call.any_arguments for call in wanted):
+    if (
+        not judges_calls(expect)
+        or expect.alternatives
+        or any(call.any_arguments for call in wanted)
+    ):
         return ""
-    return json.dumps(plain([{"name": call.name, "arguments": dict(call.arguments)} for call in wanted]), ensure_ascii=False)
+    return json.dumps(
+        plain([{"name": call.name, "arguments": dict(call.arguments)} for call in wanted]),
+        ensure_ascii=False,
+    )
 
 
 def plain(value: Json, depth: int = 0) -> Json:
@@ -166,7 +183,11 @@ def plain(value: Json, depth: int = 0) -> Json:
             return {_text(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
         return "(nested too deeply)"
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(inner, depth + 1) for inner in value] if depth < MAX_DEPTH else "(nested too deeply)"
+        return (
+            [plain(inner, depth + 1) for inner in value]
+            if depth < MAX_DEPTH
+            else "(nested too deeply)"
+        )
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, bool):
@@ -192,7 +213,9 @@ def _remove(paths: Sequence[Path]) -> None:
         for path in paths:
             path.unlink()
     except OSError as error:
-        raise RunError(f"{error.filename}: the file cannot be replaced: {error.strerror or error}") from None
+        raise RunError(
+            f"{error.filename}: the file cannot be replaced: {error.strerror or error}"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -33,12 +33,20 @@ from typing import Final
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, DialectError, nearest
-from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Circumstances, Evaluation, Judged, can_run
-from toolhone.rewards.select_reference import settled
-from toolhone.rewards.legacy_texts import is_known
+from toolhone.evaluation.metrics import (
+    FAMILIAR,
+    METRICS,
+    RATES,
+    Circumstances,
+    Evaluation,
+    JudgedEpisode,
+    can_run,
+)
 from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
+from toolhone.rewards.legacy_texts import is_known
+from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Expect, ExpectedCall, Json, Task, ToolCall
-from toolhone.tools.registry import Outcome, ToolResult
+from toolhone.tools.registry import ToolResult, ToolStatus
 
 NOT_JSON: Final = object()
 """Stands for a text that is not JSON."""
@@ -83,7 +91,7 @@ def plain_calls(expect: Expect) -> list[Json]:
 
 
 @dataclass(frozen=True)
-class Said:
+class LegacyReply:
     """The first reply to a task. `ran` are its calls with their results; `runs` says whether the tools have implementations."""
 
     text: str
@@ -104,7 +112,11 @@ class Said:
         value = read_json(self.text[first : last + 1]) if 0 <= first < last else NOT_JSON
         if not isinstance(value, Mapping):
             return None
-        return value if "final" in value or (value.get("tool") in self.offered and "args" in value) else None
+        return (
+            value
+            if "final" in value or (value.get("tool") in self.offered and "args" in value)
+            else None
+        )
 
     @cached_property
     def block(self) -> Json:
@@ -114,7 +126,9 @@ class Said:
     @cached_property
     def compared(self) -> dict[str, float]:
         """The four scores of `python_calls`."""
-        return compare_function_calls(extract_function_calls(self.text), _python_calls(self.expect.calls or ()))
+        return compare_function_calls(
+            extract_function_calls(self.text), _python_calls(self.expect.calls or ())
+        )
 
 
 def tagged_block(text: str) -> Json:
@@ -141,47 +155,59 @@ def _python_calls(wanted: tuple[ExpectedCall, ...] | tuple[()]) -> list[dict[str
         return [{"name": call.name, "parameters": dict(call.arguments)} for call in calls]
 
 
-def _valid_json(said: Said) -> float:
+def _valid_json(said: LegacyReply) -> float:
     return float(said.answer is not None)
 
 
-def _correct_format(said: Said) -> float:
-    return float(said.answer is not None and ("tool" if said.expect.calls else "final") in said.answer)
+def _correct_format(said: LegacyReply) -> float:
+    return float(
+        said.answer is not None and ("tool" if said.expect.calls else "final") in said.answer
+    )
 
 
-def _correct_tool(said: Said) -> float:
-    return float(said.answer is not None and bool(said.expect.calls) and said.answer.get("tool") == said.wanted_tool)
+def _correct_tool(said: LegacyReply) -> float:
+    return float(
+        said.answer is not None
+        and bool(said.expect.calls)
+        and said.answer.get("tool") == said.wanted_tool
+    )
 
 
-def _tool_accuracy(said: Said) -> float:
+def _tool_accuracy(said: LegacyReply) -> float:
     return float(predicted_tool(said.text, said.offered) == said.wanted_tool)
 
 
-def _format_correctness(said: Said) -> float:
+def _format_correctness(said: LegacyReply) -> float:
     block = said.block
-    return float(isinstance(block, Mapping) and "parameters" in block and block.get("name") in said.offered)
+    return float(
+        isinstance(block, Mapping) and "parameters" in block and block.get("name") in said.offered
+    )
 
 
-def _execution_success(said: Said) -> float | None:
+def _execution_success(said: LegacyReply) -> float | None:
     if not said.runs:
         return None
     if not _format_correctness(said) or not said.ran:
         return 0.0
     call, result = said.ran[0]
-    is_block = call.name == said.block["name"] and same_json(dict(call.arguments), said.block["parameters"])
-    failed = result.outcome is not Outcome.OK or (isinstance(result.value, Mapping) and "error" in result.value)
+    is_block = call.name == said.block["name"] and same_json(
+        dict(call.arguments), said.block["parameters"]
+    )
+    failed = result.outcome is not ToolStatus.OK or (
+        isinstance(result.value, Mapping) and "error" in result.value
+    )
     return float(is_block and not failed)
 
 
-def _response_quality(said: Said) -> float:
+def _response_quality(said: LegacyReply) -> float:
     return (_tool_accuracy(said) + _format_correctness(said)) / 2
 
 
-def _match(said: Said) -> float:
+def _match(said: LegacyReply) -> float:
     return float(same_json(calls_between_tags(said.text), plain_calls(said.expect)))
 
 
-DEFINITIONS: Mapping[str, Callable[[Said], float | None]] = {
+DEFINITIONS: Mapping[str, Callable[[LegacyReply], float | None]] = {
     "json_answers.valid_json": _valid_json,
     "json_answers.correct_format": _correct_format,
     "json_answers.correct_tool": _correct_tool,
@@ -206,10 +232,10 @@ def familiar_scores(task: Task, episode: Episode, known: Circumstances) -> dict[
     if not known.raw_text or not is_known(task):
         return {}
     turn = episode.turns[0] if episode.turns else None
-    said = Said(
+    said = LegacyReply(
         text="" if turn is None else turn.text,
         offered=tuple(tool.name for tool in task.tools),
-        expect=settled(task, episode).expect,
+        expect=select_reference(task, episode).expect,
         ran=() if turn is None else tuple(zip(turn.message.tool_calls, episode.results[0])),
         runs=can_run(task, known.runnable),
     )
@@ -219,7 +245,12 @@ def familiar_scores(task: Task, episode: Episode, known: Circumstances) -> dict[
 
 OURS = (*METRICS, *RATES)
 METRIC_ALIASES: Mapping[str, str] = {
-    **{name: f"{group}.{name}" for group, names in FAMILIAR.items() for name in names if name not in OURS},
+    **{
+        name: f"{group}.{name}"
+        for group, names in FAMILIAR.items()
+        for name in names
+        if name not in OURS
+    },
     "valid_json_rate": "json_answers.valid_json",
     "correct_format_rate": "json_answers.correct_format",
     "correct_tool_rate": "json_answers.correct_tool",
@@ -241,7 +272,9 @@ def known_metric(name: str) -> str:
     found = METRIC_ALIASES.get(name, name)
     if found not in names:
         near = nearest(name, (*names, *METRIC_ALIASES))
-        raise ConfigError(f"there is no metric {name!r}{near}; known: {', '.join(names)}, and your own as 'file.py:function'")
+        raise ConfigError(
+            f"there is no metric {name!r}{near}; known: {', '.join(names)}, and your own as 'file.py:function'"
+        )
     return found
 
 
@@ -249,7 +282,10 @@ def known_metrics(names: Sequence[str]) -> list[str]:
     """The full names of a list. Beside a metric that only the playground has, a name that both have means the playground's."""
     found = [known_metric(name) for name in names]
     theirs = any(name.startswith("playground.") for name in found)
-    return [f"playground.{name}" if theirs and name in FAMILIAR["playground"] else name for name in found]
+    return [
+        f"playground.{name}" if theirs and name in FAMILIAR["playground"] else name
+        for name in found
+    ]
 
 
 def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
@@ -258,7 +294,11 @@ def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
     `params_accuracy` is the share of cases whose arguments are all right by `rewards.matching`. `not_measured` counts the samples
     that are no cases, because their raw text is not known or nothing is said about their calls.
     """
-    details = [_case(sample) for sample in evaluation.samples if "playground.tool_accuracy" in sample.familiar]
+    details = [
+        _case(sample)
+        for sample in evaluation.samples
+        if "playground.tool_accuracy" in sample.familiar
+    ]
     return {
         "total_cases": len(details),
         "not_measured": len(evaluation.samples) - len(details),
@@ -270,7 +310,7 @@ def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
     }
 
 
-def _case(sample: Judged) -> dict[str, Json]:
+def _case(sample: JudgedEpisode) -> dict[str, Json]:
     scores, block = sample.familiar, tagged_block(sample.text)
     wanted = sample.expected.calls or ()
     return {
@@ -280,10 +320,15 @@ def _case(sample: Judged) -> dict[str, Json]:
         "predicted_tool": predicted_tool(sample.text, sample.offered),
         "tool_correct": scores["playground.tool_accuracy"] == 1.0,
         "format_correct": scores["playground.format_correctness"] == 1.0,
-        "execution_success": None if (ran := scores.get("playground.execution_success")) is None else ran == 1.0,
+        "execution_success": None
+        if (ran := scores.get("playground.execution_success")) is None
+        else ran == 1.0,
         "expected_params": dict(wanted[0].arguments) if wanted else {},
         "predicted_params": block.get("parameters") if isinstance(block, Mapping) else None,
-        "params_correct": sample.scores.get("argument_accuracy", sample.scores.get("no_call_accuracy")) == 1.0,
+        "params_correct": sample.scores.get(
+            "argument_accuracy", sample.scores.get("no_call_accuracy")
+        )
+        == 1.0,
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.json_reading import as_call, decode
 from toolhone.dialects.syntax.reasoning import read_after_reasoning
@@ -28,7 +28,11 @@ def readings(texts: Sequence[str], offered: Collection[str] | None = None) -> li
     """
     readers = [*(make().read for make in SYNTAXES.values()), _read_anywhere]
     found = [[call for text in texts for call in read(text).calls] for read in readers]
-    return found if offered is None else [[call for call in calls if call.name in offered] for calls in found]
+    return (
+        found
+        if offered is None
+        else [[call for call in calls if call.name in offered] for calls in found]
+    )
 
 
 def calls_anywhere(text: str) -> list[ToolCall]:
@@ -36,8 +40,8 @@ def calls_anywhere(text: str) -> list[ToolCall]:
     return list(_read_anywhere(text).calls)
 
 
-def _read_anywhere(text: str) -> Reply:
-    return read_after_reasoning(text, lambda body: Reply(None, tuple(_objects(body))))
+def _read_anywhere(text: str) -> ParsedReply:
+    return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(_objects(body))))
 
 
 def _objects(text: str) -> Iterator[ToolCall]:
@@ -47,7 +51,7 @@ def _objects(text: str) -> Iterator[ToolCall]:
         if start < 0:
             return
         found = decode(text, start)
-        call = _call(found.value) if found.problem is Problem.NONE else None
+        call = _call(found.value) if found.problem is ParseProblem.NONE else None
         if call is not None:
             yield call
         start = text.find("{", found.end if call is not None else start + 1)
@@ -55,4 +59,11 @@ def _objects(text: str) -> Iterator[ToolCall]:
 
 def _call(value: Json) -> ToolCall | None:
     forms = (("name", ("arguments", "parameters")), ("tool", ("args", "arguments", "parameters")))
-    return next((judged.call for key, inner in forms if (judged := as_call(value, key, inner)).call is not None), None)
+    return next(
+        (
+            judged.call
+            for key, inner in forms
+            if (judged := as_call(value, key, inner)).call is not None
+        ),
+        None,
+    )

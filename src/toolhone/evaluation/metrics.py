@@ -44,15 +44,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from toolhone.dialects.base import Problem
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.lenient_reader import readings
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.answers import carries
-from toolhone.rewards.select_reference import settled
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
+from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Expect, Task, Tool, ToolCall
-from toolhone.tools.registry import Outcome, clipped
+from toolhone.tools.registry import ToolStatus, clipped
 
 METRICS = (
     "valid_format",
@@ -89,7 +89,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedEpisode:
     """One task with what was said to it.
 
     `scores` holds the scores that were measured, `familiar` those of `FAMILIAR` (as "group.name"); `reasons` say what was not
@@ -115,7 +115,7 @@ class Judged:
 class Evaluation:
     """All judged tasks, and what they come to."""
 
-    samples: tuple[Judged, ...]
+    samples: tuple[JudgedEpisode, ...]
 
     @cached_property
     def metrics(self) -> dict[str, Score]:
@@ -124,22 +124,33 @@ class Evaluation:
     @cached_property
     def by_category(self) -> dict[str, dict[str, Score]]:
         names = dict.fromkeys(sample.category for sample in self.samples)
-        return {name: aggregate([sample for sample in self.samples if sample.category == name]) for name in sorted(names)}
+        return {
+            name: aggregate([sample for sample in self.samples if sample.category == name])
+            for name in sorted(names)
+        }
 
     @cached_property
     def familiar(self) -> dict[str, dict[str, Score]]:
         """The metrics of other systems, by their groups."""
-        return {group: {name: self._familiar(f"{group}.{name}") for name in names} for group, names in FAMILIAR.items()}
+        return {
+            group: {name: self._familiar(f"{group}.{name}") for name in names}
+            for group, names in FAMILIAR.items()
+        }
 
     @cached_property
     def rewards(self) -> dict[str, float]:
         """The mean of the total reward and of each part over the tasks that have it; empty where no reward was asked for."""
         names = dict.fromkeys(name for sample in self.samples for name in sample.rewards)
-        paid = {name: [sample.rewards[name] for sample in self.samples if name in sample.rewards] for name in names}
+        paid = {
+            name: [sample.rewards[name] for sample in self.samples if name in sample.rewards]
+            for name in names
+        }
         return {name: sum(values) / len(values) for name, values in paid.items()}
 
     def _familiar(self, name: str) -> Score:
-        return interval([sample.familiar[name] for sample in self.samples if name in sample.familiar])
+        return interval(
+            [sample.familiar[name] for sample in self.samples if name in sample.familiar]
+        )
 
     @cached_property
     def outcomes(self) -> dict[str, int]:
@@ -151,7 +162,9 @@ class Evaluation:
         return {
             "n": len(self.samples),
             "metrics": _plain(self.metrics),
-            "by_category": {category: _plain(metrics) for category, metrics in self.by_category.items()},
+            "by_category": {
+                category: _plain(metrics) for category, metrics in self.by_category.items()
+            },
             "familiar": {group: _plain(metrics) for group, metrics in self.familiar.items()},
             "outcomes": self.outcomes,
             **({"rewards": self.rewards} if self.rewards else {}),
@@ -170,18 +183,23 @@ def can_run(task: Task, runnable: Collection[str]) -> bool:
     return all(call.name in runnable for choice in choices for call in choice.wanted)
 
 
-def aggregate(samples: Sequence[Judged]) -> dict[str, Score]:
+def aggregate(samples: Sequence[JudgedEpisode]) -> dict[str, Score]:
     """Mean and interval of every score over the samples on which it was measured: `METRICS`, `RATES`, then any others by name."""
     others = sorted({name for sample in samples for name in sample.scores} - {*METRICS, *RATES})
     names = (*METRICS, *RATES, *others)
-    return {name: interval([sample.scores[name] for sample in samples if name in sample.scores]) for name in names}
+    return {
+        name: interval([sample.scores[name] for sample in samples if name in sample.scores])
+        for name in names
+    }
 
 
-def judge(task: Task, episode: Episode, known: Circumstances = Circumstances()) -> Judged:
+def judge(task: Task, episode: Episode, known: Circumstances = Circumstances()) -> JudgedEpisode:
     """Score one episode of a task."""
     judging = _Judging(task, episode, known)
-    query = next((message.content for message in reversed(task.messages) if message.role == "user"), None)
-    return Judged(
+    query = next(
+        (message.content for message in reversed(task.messages) if message.role == "user"), None
+    )
+    return JudgedEpisode(
         id=task.id,
         category=task.category or NO_CATEGORY,
         seed=known.seed,
@@ -209,10 +227,15 @@ class _Judging:
     @cached_property
     def scores(self) -> dict[str, float]:
         expect, choices = self.expect, self.task.expect.choices
-        form = self._readable and not self.invalid and (bool(self.episode.calls) or not expect.wanted)
+        form = (
+            self._readable and not self.invalid and (bool(self.episode.calls) or not expect.wanted)
+        )
         scores = {"valid_format": float(form)}
         if all(choice.wanted for choice in choices):
-            scores |= {"tool_accuracy": self.match.tool_score, "argument_accuracy": self.match.argument_score}
+            scores |= {
+                "tool_accuracy": self.match.tool_score,
+                "argument_accuracy": self.match.argument_score,
+            }
             if can_run(self.task, self.known.runnable):
                 scores["execution_success"] = float(self._executed())
         if all(choice.no_call for choice in choices):
@@ -227,7 +250,7 @@ class _Judging:
     @cached_property
     def expect(self) -> Expect:
         """The right answer that the episode is judged by."""
-        return settled(self.task, self.episode).expect
+        return select_reference(self.task, self.episode).expect
 
     @cached_property
     def match(self) -> Match:
@@ -237,7 +260,7 @@ class _Judging:
     def _readable(self) -> bool:
         """Whether something was said, and all of it was read without a problem."""
         turns = self.episode.turns
-        return bool(turns) and all(turn.problem is Problem.NONE for turn in turns)
+        return bool(turns) and all(turn.problem is ParseProblem.NONE for turn in turns)
 
     @cached_property
     def _exact(self) -> bool:
@@ -246,13 +269,15 @@ class _Judging:
     @property
     def _cut_off(self) -> bool:
         """Whether a reply without a call was cut off: nobody knows what it would have come to."""
-        return self.expect.no_call and self.episode.ending is Ending.TRUNCATED
+        return self.expect.no_call and self.episode.ending is EpisodeStatus.TRUNCATED
 
     @property
     def _blank(self) -> bool:
         """Whether the reply says nothing at all (which is known only with the raw text)."""
         message = self.episode.turns[-1].message if self.episode.turns else None
-        return self.known.raw_text and (message is None or not (message.tool_calls or (message.content or "").strip()))
+        return self.known.raw_text and (
+            message is None or not (message.tool_calls or (message.content or "").strip())
+        )
 
     @cached_property
     def invalid(self) -> list[str]:
@@ -262,36 +287,66 @@ class _Judging:
             if call.name not in self.tools:
                 faults.append(f"{show(call.name)} is not a tool on offer")
             else:
-                faults += [f"{call.name}: {clipped(fault, 300)}" for fault in self.tools[call.name].problems(call.arguments)]
+                faults += [
+                    f"{call.name}: {clipped(fault, 300)}"
+                    for fault in self.tools[call.name].problems(call.arguments)
+                ]
         return faults
 
     def _executed(self) -> bool:
         results = [result for turn in self.episode.results for result in turn]
-        return bool(results) and len(results) == len(self.episode.calls) and all(r.outcome is Outcome.OK for r in results)
+        return (
+            bool(results)
+            and len(results) == len(self.episode.calls)
+            and all(r.outcome is ToolStatus.OK for r in results)
+        )
 
     def _rates(self) -> dict[str, float]:
         form = self._readable and (self.expect.no_call or bool(self.episode.calls))
         content = self._content_right()
-        return {"content_right": float(content), "format_right": float(form), "both_right": float(content and form)}
+        return {
+            "content_right": float(content),
+            "format_right": float(form),
+            "both_right": float(content and form),
+        }
 
     def _content_right(self) -> bool:
         found = readings([turn.text for turn in self.episode.turns], self.tools)
-        return any(self._is_right(choice, [self.episode.calls, *found]) for choice in self.task.expect.choices)
+        return any(
+            self._is_right(choice, [self.episode.calls, *found])
+            for choice in self.task.expect.choices
+        )
 
     def _is_right(self, choice: Expect, found: Sequence[Sequence[ToolCall]]) -> bool:
         """Whether one of several readings is this right answer; where no call is right, whether none of them has a call."""
         if choice.no_call:
-            return not self._blank and self.episode.ending is not Ending.TRUNCATED and not any(found)
+            return (
+                not self._blank
+                and self.episode.ending is not EpisodeStatus.TRUNCATED
+                and not any(found)
+            )
         return any(match_calls(calls, choice, self.task.tools).exact for calls in found)
 
     def reasons(self) -> list[str]:
         """What was not right, in words: the form, the calls, their execution, the answer."""
         turns, expect = self.episode.turns, self.expect
-        reasons = [f"a turn cannot be read: {turn.problem}" for turn in turns if turn.problem is not Problem.NONE]
+        reasons = [
+            f"a turn cannot be read: {turn.problem}"
+            for turn in turns
+            if turn.problem is not ParseProblem.NONE
+        ]
         reasons += self.match.reasons if judges_calls(expect) else ()
         reasons += self.invalid
-        ran = [pair for turn, given in zip(turns, self.episode.results) for pair in zip(turn.message.tool_calls, given)]
-        failed = [(call, result) for call, result in ran if call.name in self.known.runnable and result.outcome is not Outcome.OK]
+        ran = [
+            pair
+            for turn, given in zip(turns, self.episode.results)
+            for pair in zip(turn.message.tool_calls, given)
+        ]
+        failed = [
+            (call, result)
+            for call, result in ran
+            if call.name in self.known.runnable and result.outcome is not ToolStatus.OK
+        ]
         reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in failed]
         reasons += ["the reply is blank"] if self._blank and self._readable else []
         reasons += ["the reply was cut off"] if self._cut_off else []

@@ -33,7 +33,10 @@ def spread(differences: Sequence[float]) -> Score:
         return UNMEASURED
     n = len(differences)
     if set(differences) <= {-1, 0, 1} or len(set(differences)) == 1:
-        gained, lost = math.fsum(d for d in differences if d > 0), -math.fsum(d for d in differences if d < 0)
+        gained, lost = (
+            math.fsum(d for d in differences if d > 0),
+            -math.fsum(d for d in differences if d < 0),
+        )
         low, high = tango(gained, lost, n)
         return Score((gained - lost) / n, low, high, n)
     return bootstrap(differences)

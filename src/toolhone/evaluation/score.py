@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem, Syntax
+from toolhone.dialects.base import ParseProblem, Syntax
 from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.episodes.driver import run_call
-from toolhone.episodes.episode import Ending, Episode, refuse_unplayable
+from toolhone.episodes.episode import Episode, EpisodeStatus, refuse_unplayable
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import check_ids, judged, runnable_names
-from toolhone.evaluation.metrics import Circumstances, Evaluation, Judged
+from toolhone.evaluation.metrics import Circumstances, Evaluation, JudgedEpisode
 from toolhone.rewards.matching import show
 from toolhone.rewards.user_rewards import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
@@ -43,16 +43,28 @@ def score(
     found = _by_id(predictions)
     _check_complete([task.id for task in tasks], list(found))
     syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
-    return Evaluation(tuple(_judged(task, found[task.id], syntax, registry, rewards) for task in tasks))
+    return Evaluation(
+        tuple(_judged(task, found[task.id], syntax, registry, rewards) for task in tasks)
+    )
 
 
 def _judged(
-    task: Task, prediction: Prediction, syntax: Syntax | None, registry: Registry | None, rewards: Sequence[Reward]
-) -> Judged:
+    task: Task,
+    prediction: Prediction,
+    syntax: Syntax | None,
+    registry: Registry | None,
+    rewards: Sequence[Reward],
+) -> JudgedEpisode:
     turn = _turn(prediction, syntax)
-    calls = turn.message.tool_calls if turn.problem is Problem.NONE else ()
+    calls = turn.message.tool_calls if turn.problem is ParseProblem.NONE else ()
     results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
-    ending = Ending.MALFORMED if turn.problem is not Problem.NONE else Ending.CALLED if calls else Ending.ANSWERED
+    ending = (
+        EpisodeStatus.MALFORMED
+        if turn.problem is not ParseProblem.NONE
+        else EpisodeStatus.CALLED
+        if calls
+        else EpisodeStatus.ANSWERED
+    )
     has_text = "text" in prediction
     known = Circumstances(0, runnable_names(registry), live=has_text, raw_text=has_text)
     return judged(task, Episode(task.id, (turn,), (results,), ending), known, rewards=rewards)
@@ -84,7 +96,9 @@ def _by_id(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
         _check(number, prediction)
         identity = str(prediction["id"])
         if identity in found:
-            raise DataError(f"prediction {number}: the id {identity!r} occurs already; each task needs one prediction")
+            raise DataError(
+                f"prediction {number}: the id {identity!r} occurs already; each task needs one prediction"
+            )
         found[identity] = prediction
     return found
 
@@ -92,28 +106,47 @@ def _by_id(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
 def _check(number: int, prediction: Prediction) -> None:
     """Refuse a prediction of another shape than `{"id", "text"}` or `{"id", "calls"}`."""
     where = f"prediction {number}"
-    if not isinstance(prediction, Mapping) or not isinstance(prediction.get("id"), str | int) or not str(prediction["id"]):
+    if (
+        not isinstance(prediction, Mapping)
+        or not isinstance(prediction.get("id"), str | int)
+        or not str(prediction["id"])
+    ):
         raise DataError(f"{where}: a prediction needs an 'id'; got {show(prediction)}")
     given = [key for key in ("text", "calls") if key in prediction]
     if len(given) != 1:
-        raise DataError(f"{where} ({prediction['id']!r}): wanted either 'text' or 'calls', got {' and '.join(given) or 'neither'}")
+        raise DataError(
+            f"{where} ({prediction['id']!r}): wanted either 'text' or 'calls', got {' and '.join(given) or 'neither'}"
+        )
     value = prediction[given[0]]
     if given == ["text"] and not isinstance(value, str):
-        raise DataError(f"{where} ({prediction['id']!r}): 'text' must be a string, got {show(value)}")
+        raise DataError(
+            f"{where} ({prediction['id']!r}): 'text' must be a string, got {show(value)}"
+        )
     if given == ["calls"] and not isinstance(value, list | tuple):
-        raise DataError(f"{where} ({prediction['id']!r}): 'calls' must be a list of {{'name', 'arguments'}}, got {show(value)}")
+        raise DataError(
+            f"{where} ({prediction['id']!r}): 'calls' must be a list of {{'name', 'arguments'}}, got {show(value)}"
+        )
 
 
 def _check_complete(tasks: Sequence[str], predictions: Sequence[str]) -> None:
     wanted, given = set(tasks), set(predictions)
-    missing, unknown = [task for task in tasks if task not in given], [name for name in predictions if name not in wanted]
+    missing, unknown = (
+        [task for task in tasks if task not in given],
+        [name for name in predictions if name not in wanted],
+    )
     faults = []
     if missing:
-        faults.append(f"{len(missing)} of {len(tasks)} tasks have no prediction ({_first(missing)})")
+        faults.append(
+            f"{len(missing)} of {len(tasks)} tasks have no prediction ({_first(missing)})"
+        )
     if unknown:
-        faults.append(f"{len(unknown)} of {len(predictions)} predictions have no task ({_first(unknown)})")
+        faults.append(
+            f"{len(unknown)} of {len(predictions)} predictions have no task ({_first(unknown)})"
+        )
     if faults:
-        raise DataError(f"tasks and predictions do not fit together: {' and '.join(faults)}; their ids must be the same")
+        raise DataError(
+            f"tasks and predictions do not fit together: {' and '.join(faults)}; their ids must be the same"
+        )
 
 
 def _first(ids: Sequence[str]) -> str:

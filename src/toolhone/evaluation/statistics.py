@@ -67,7 +67,9 @@ def bootstrap(scores: Sequence[float], resamples: int = RESAMPLES) -> Score:
 
     A resample is a multinomial draw over the distinct scores (to a thousandth), from a random stream that depends on `n` alone.
     """
-    values, counts = np.unique(np.round(np.asarray(scores, dtype=np.float64), 3), return_counts=True)
+    values, counts = np.unique(
+        np.round(np.asarray(scores, dtype=np.float64), 3), return_counts=True
+    )
     n = int(counts.sum())
     stream = np.random.Generator(np.random.Philox(n))
     means = np.sort(stream.multinomial(n, counts / n, size=resamples) @ values / n)

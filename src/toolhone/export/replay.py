@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 
 from toolhone.api import Model
 from toolhone.config.experiment import make_experiment
+from toolhone.config.sections import Experiment
 from toolhone.data.dataset import held_out_tasks
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DataError, UserError
 from toolhone.schema import Json, Message, Task
-from toolhone.config.sections import Experiment
 
 REPLAYED = 16
 """Prompts that are replayed."""
@@ -47,7 +47,9 @@ class Replay:
 
     @property
     def whole(self) -> bool:
-        return LEAST <= self.read == self.equal and (self.tolerance is None or self.largest_gap <= self.tolerance)
+        return LEAST <= self.read == self.equal and (
+            self.tolerance is None or self.largest_gap <= self.tolerance
+        )
 
     def sentence(self) -> str:
         words = f"replayed {self.equal} of {self.read} equal; log-probabilities differ by at most {self.largest_gap:.1e}"
@@ -72,10 +74,14 @@ def replay_tasks(plan: Experiment, tell: Callable[[str], None]) -> list[Task]:
     try:
         tasks = held_out_tasks(plan)
     except UserError as error:
-        tell(f"the run's own held-out prompts cannot be read ({error}); prompts from templates are used")
+        tell(
+            f"the run's own held-out prompts cannot be read ({error}); prompts from templates are used"
+        )
         tasks = []
     if len(tasks) < LEAST:
-        built_in = held_out_tasks(make_experiment({"data": {"samples": 200}}, "the built-in templates"))
+        built_in = held_out_tasks(
+            make_experiment({"data": {"samples": 200}}, "the built-in templates")
+        )
         tasks = [*tasks, *built_in[: REPLAYED - len(tasks)]]
     return tasks[:REPLAYED]
 
@@ -91,7 +97,10 @@ def replay(model: Model, other: Model, tasks: Sequence[Task]) -> Replay:
             if policies[0].fits(first):
                 ready[task.id] = (first, second)
                 break
-    turns = [_turns(policy, [pair[side] for pair in ready.values()]) for side, policy in enumerate(policies)]
+    turns = [
+        _turns(policy, [pair[side] for pair in ready.values()])
+        for side, policy in enumerate(policies)
+    ]
     different, gaps = [], [0.0]
     for (name, pair), one, two in zip(ready.items(), *turns, strict=True):
         if pair[0].tokens != pair[1].tokens or one.tokens != two.tokens:
@@ -100,7 +109,14 @@ def replay(model: Model, other: Model, tasks: Sequence[Task]) -> Replay:
             gaps += [abs(a - b) for a, b in zip(one.logprobs, two.logprobs, strict=True)]
     exact = model.experiment.model.torch_dtype == "float32"
     equal, tolerance = len(ready) - len(different), TOLERANCE if exact else None
-    return Replay(len(ready), equal, max(gaps), tolerance, len(tasks) - len(ready), different[0] if different else "")
+    return Replay(
+        len(ready),
+        equal,
+        max(gaps),
+        tolerance,
+        len(tasks) - len(ready),
+        different[0] if different else "",
+    )
 
 
 def _greedy(model: Model, most: int) -> TokenPolicy:

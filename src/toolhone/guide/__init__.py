@@ -6,19 +6,19 @@ One file for each lesson, in the order of `LESSONS`; what they have in common is
 tour of `toolhone demo --all` uses their experiments.
 """
 
-from toolhone.guide import calculator
-
+from toolhone.guide import calculator, own_tool, scoring
 from toolhone.guide import call_format as format
-
-from toolhone.guide import own_tool
-
 from toolhone.guide import row_view as rows
-
-from toolhone.guide import scoring
-
 from toolhone.guide import several_tools as several
 from toolhone.guide.lesson import Desk, Lesson
 
-LESSONS = (calculator.LESSON, rows.LESSON, several.LESSON, format.LESSON, own_tool.LESSON, scoring.LESSON)
+LESSONS = (
+    calculator.LESSON,
+    rows.LESSON,
+    several.LESSON,
+    format.LESSON,
+    own_tool.LESSON,
+    scoring.LESSON,
+)
 
 __all__ = ["LESSONS", "Desk", "Lesson"]

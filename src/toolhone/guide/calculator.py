@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from toolhone.guide.lesson import Desk, Lesson, Shown, Typed, finished, model_of, scores_of, talks, trained, write_experiment
+from toolhone.guide.lesson import (
+    Desk,
+    Lesson,
+    Shown,
+    Typed,
+    finished,
+    model_of,
+    scores_of,
+    talks,
+    trained,
+    write_experiment,
+)
 from toolhone.runs.run import Run
 
 NAME = "calculator"

@@ -47,12 +47,20 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(file.read_text(encoding="utf-8"), "json", str(file))
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
-    yield scores_of(run, "Questions with numbers that training never saw, calls written as JSON objects", mistakes=2)
+    yield scores_of(
+        run,
+        "Questions with numbers that training never saw, calls written as JSON objects",
+        mistakes=2,
+    )
     model = model_of(run)
     for talk in talks(model, ("What is 48 * 17?",)):
         yield talk
         said = [event.text for event in talk.events if not isinstance(event, tuple)]
-        yield Table("The same, as the model wrote it", ["turn", "text"], [[str(n), text] for n, text in enumerate(said, 1)])
+        yield Table(
+            "The same, as the model wrote it",
+            ["turn", "text"],
+            [[str(n), text] for n, text in enumerate(said, 1)],
+        )
 
 
 def _four_ways() -> Iterator[Shown]:
@@ -64,10 +72,18 @@ def _four_ways() -> Iterator[Shown]:
         row = row_of(model, call)
         shown = coloured(model, f"model.dialect={dialect}", row)
         rows.append(
-            [f"{dialect} ({model.dialect.name})" if dialect == "auto" else dialect, str(len(row)), str(int(row.mask.sum()))]
+            [
+                f"{dialect} ({model.dialect.name})" if dialect == "auto" else dialect,
+                str(len(row)),
+                str(int(row.mask.sum())),
+            ]
         )
         yield shown if dialect in ("auto", "json") else _without_system(shown)
-    yield Table("The same conversation in four dialects", ["model.dialect", "tokens", "of them trained"], rows)
+    yield Table(
+        "The same conversation in four dialects",
+        ["model.dialect", "tokens", "of them trained"],
+        rows,
+    )
 
 
 def _without_system(shown: Coloured) -> Coloured:

@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.api import Model, evaluate, format_of_run, open_model
+from toolhone.config.presets import read_preset
 from toolhone.data.dataset import tools_of
 from toolhone.data.templates import Templates
-from toolhone.episodes.chat_session import Dialogue, Event
-from toolhone.evaluation.compare import Cell, Pair, compare
+from toolhone.episodes.chat_session import ChatSession, Event
+from toolhone.evaluation.compare import Cell, TaskPair, compare
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
-from toolhone.guide import calculator
+from toolhone.guide import calculator, own_tool
 from toolhone.guide import call_format as format
-from toolhone.guide import own_tool
 from toolhone.guide import several_tools as several
 from toolhone.guide.lesson import Desk, Talk, model_of, talks, trained, write_rows
-from toolhone.config.presets import read_preset
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
 
@@ -43,7 +42,11 @@ TASKS = 400
 """Tasks of each split."""
 WATCHED = 140
 """Tasks in new phrasings that GRPO is measured on while it learns."""
-QUESTIONS = ("What is 48 * 17?", "How is the weather in Lisbon?", "Search the web for green volcanoes")
+QUESTIONS = (
+    "What is 48 * 17?",
+    "How is the weather in Lisbon?",
+    "Search the web for green volcanoes",
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,19 @@ class Story:
         """Before and after on the same tasks, with the interval of their difference."""
         return compare(self.before[split], self.after[split], (metric,)).totals[metric]
 
-    def learned(self, most: int) -> list[Pair]:
+    def learned(self, most: int) -> list[TaskPair]:
         """Tasks in new phrasings that only the model after GRPO gets right, of different categories first."""
-        return compare(self.before["rl_held_out"], self.after["rl_held_out"], ("exact_match",)).changed("exact_match", True)[:most]
+        return compare(
+            self.before["rl_held_out"], self.after["rl_held_out"], ("exact_match",)
+        ).changed("exact_match", True)[:most]
 
     def to_dict(self) -> dict[str, object]:
         """`{"seconds", "exact_match": {split: {"sft", "grpo"}}, "out"}`."""
         changes = {split: self.change(split) for split in self.before}
-        exact = {split: {"sft": cell.base.value, "grpo": cell.tuned.value} for split, cell in changes.items()}
+        exact = {
+            split: {"sft": cell.base.value, "grpo": cell.tuned.value}
+            for split, cell in changes.items()
+        }
         return {"seconds": round(self.seconds, 1), "exact_match": exact, "out": str(self.folder)}
 
 
@@ -77,11 +85,21 @@ def tell(seed: int, desk: Desk) -> Story:
     started, made = time.monotonic(), Templates(seed)
     sft = trained(desk, "sft", {**read_preset("demo"), "seed": seed})
     before = _measured(desk, sft, made)
-    watched = write_rows(desk, "grpo", "new_phrasings.jsonl", [task.to_dict() for task in made.tasks(WATCHED, "rl_held_out")])
+    watched = write_rows(
+        desk,
+        "grpo",
+        "new_phrasings.jsonl",
+        [task.to_dict() for task in made.tasks(WATCHED, "rl_held_out")],
+    )
     grpo = trained(desk, "grpo", _from(read_preset("demo-grpo"), sft, watched, seed))
     after = _measured(desk, grpo, made)
-    plots = plot_runs([sft.folder], desk.folder("sft") / "curves.png"), plot_runs([grpo.folder], desk.folder("grpo") / "curves.png")
-    story = Story(time.monotonic() - started, desk.root, open_model(grpo.folder), before, after, plots)
+    plots = (
+        plot_runs([sft.folder], desk.folder("sft") / "curves.png"),
+        plot_runs([grpo.folder], desk.folder("grpo") / "curves.png"),
+    )
+    story = Story(
+        time.monotonic() - started, desk.root, open_model(grpo.folder), before, after, plots
+    )
     write_json(desk.root / "demo.json", story.to_dict())
     return story
 
@@ -100,15 +118,19 @@ def _measured(desk: Desk, run: Run, made: Templates) -> dict[str, Evaluation]:
         folder = run.folder / "evaluation" / split
         if not (folder / METRICS).is_file():
             with desk.watch() as progress:
-                result = evaluate(model := open_model(run.folder), made.tasks(TASKS, split), progress=progress)
-            write_folder(result, folder, format_of_run(model.certificate, model.experiment), overwrite=True)
+                result = evaluate(
+                    model := open_model(run.folder), made.tasks(TASKS, split), progress=progress
+                )
+            write_folder(
+                result, folder, format_of_run(model.certificate, model.experiment), overwrite=True
+            )
         found[split] = read_folder(folder)
     return found
 
 
 def transcript(model: Model, question: str) -> list[Event]:
     """One question, and everything that happens until the answer."""
-    return list(Dialogue(model.policy(), model.registry).say(question))
+    return list(ChatSession(model.policy(), model.registry).say(question))
 
 
 @dataclass(frozen=True)
@@ -130,7 +152,13 @@ class Stage:
             "high": self.exact_match.high,
             "n": self.exact_match.n,
         }
-        told = {"name": self.name, "method": self.method, "dialect": self.dialect, "tools": self.tools, "exact_match": score}
+        told = {
+            "name": self.name,
+            "method": self.method,
+            "dialect": self.dialect,
+            "tools": self.tools,
+            "exact_match": score,
+        }
         return {**told, "seconds": round(self.seconds, 1), "out": str(self.run.folder)}
 
 

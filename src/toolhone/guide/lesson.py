@@ -17,16 +17,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from toolhone.training.sft import Ending
 from toolhone.api import Model, experiment, open_model, train
-from toolhone.sources.files import write_jsonl
-from toolhone.episodes.chat_session import Dialogue, Event
+from toolhone.config.sections import Experiment
+from toolhone.episodes.chat_session import ChatSession, Event
 from toolhone.errors import UserError
 from toolhone.evaluation.folder import read_folder
 from toolhone.evaluation.metrics import Evaluation
-from toolhone.runs.progress import Progress, Silent
+from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.runs.run import FINAL, Run, write_text, writing
-from toolhone.config.sections import Experiment
+from toolhone.sources.files import write_jsonl
+from toolhone.training.sft import TrainStatus
 
 WIDTH = 100
 """Longest line of an experiment file that a lesson writes, where a line can be broken."""
@@ -91,7 +91,7 @@ class Desk:
 
     root: Path
     overrides: tuple[str, ...] = ()
-    watch: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(Silent())
+    watch: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(SilentProgress())
     tell: Callable[[str], None] = lambda _: None
 
     def folder(self, name: str) -> Path:
@@ -139,11 +139,13 @@ def trained(desk: Desk, name: str, values: Mapping[str, Any]) -> Run:
     plan = experiment(write_experiment(desk, name, values), desk.overrides)
     folder, there = place_for(desk.folder(name), plan)
     if there is not None and FINAL in there.checkpoints():
-        desk.tell(f"{folder} is trained already and is used as it is; remove the folder to train again")
+        desk.tell(
+            f"{folder} is trained already and is used as it is; remove the folder to train again"
+        )
         return there
     with desk.watch() as progress:
         run, ending = train(plan, folder, resume=there is not None, progress=progress)
-    if ending is Ending.INTERRUPTED:
+    if ending is TrainStatus.INTERRUPTED:
         raise KeyboardInterrupt
     return run
 
@@ -182,7 +184,9 @@ def scores_of(run: Run, title: str, mistakes: int = 0) -> Scores:
 def talks(model: Model, *several: Sequence[str]) -> Iterator[Talk]:
     """Ask the questions of each talk, one after the other."""
     for questions in several:
-        dialogue = Dialogue(model.policy(), model.registry, model.experiment.evaluation.max_turns)
+        dialogue = ChatSession(
+            model.policy(), model.registry, model.experiment.evaluation.max_turns
+        )
         for question in questions:
             yield Talk(question, list(dialogue.say(question)))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolhone.api import Model
 from toolhone.config.experiment import load_experiment
-from toolhone.data.dataset import gather, tools_of
+from toolhone.data.dataset import load_data, tools_of
 from toolhone.guide.calculator import RECIPE
 from toolhone.guide.lesson import (
     Desk,
@@ -64,10 +64,30 @@ def _example(query: str, kind: str, guest: str, city: str, nights: int) -> dict[
 
 
 EXAMPLES = [
-    _example("Book a double room in Lisbon for 3 nights for Anna Berg", "double", "Anna Berg", "Lisbon", 3),
-    _example("I need a single room for Omar Haddad in Oslo, 2 nights", "single", "Omar Haddad", "Oslo", 2),
-    _example("Find Maria Costa a family room in Quebec and keep it for 5 nights", "family", "Maria Costa", "Quebec", 5),
-    _example("Please reserve 4 nights in Kyoto for Ken Mori: a double room", "double", "Ken Mori", "Kyoto", 4),
+    _example(
+        "Book a double room in Lisbon for 3 nights for Anna Berg",
+        "double",
+        "Anna Berg",
+        "Lisbon",
+        3,
+    ),
+    _example(
+        "I need a single room for Omar Haddad in Oslo, 2 nights", "single", "Omar Haddad", "Oslo", 2
+    ),
+    _example(
+        "Find Maria Costa a family room in Quebec and keep it for 5 nights",
+        "family",
+        "Maria Costa",
+        "Quebec",
+        5,
+    ),
+    _example(
+        "Please reserve 4 nights in Kyoto for Ken Mori: a double room",
+        "double",
+        "Ken Mori",
+        "Kyoto",
+        4,
+    ),
 ]
 
 
@@ -82,7 +102,12 @@ def experiment_from(start: Run, folder: str = "..") -> dict[str, Any]:
     return {
         "model": {"name": name},
         "tools": [f"{FILE}:book_room"],
-        "data": {"strategy": "manual_templates", "samples": 6000, "answered": 0.3, "examples": EXAMPLES},
+        "data": {
+            "strategy": "manual_templates",
+            "samples": 6000,
+            "answered": 0.3,
+            "examples": EXAMPLES,
+        },
         "training": {"steps": 200, **LORA},
         "evaluation": {"max_new_tokens": 160, "num_samples": 100},
     }
@@ -106,7 +131,10 @@ def _play(desk: Desk) -> Iterator[Shown]:
         "The experiment holds four questions as people would ask them, with the right call for each. Rows are made from these:"
     )
     yield Typed(file.read_text(encoding="utf-8"), "json", str(file))
-    rows = [[row.messages[0].content or "", _called(row.messages[1])] for row in gather(plan).train[:6]]
+    rows = [
+        [row.messages[0].content or "", _called(row.messages[1])]
+        for row in load_data(plan).train[:6]
+    ]
     yield Table("Some of the rows made from them", ["question", "the assistant's turn"], rows)
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
@@ -115,7 +143,9 @@ def _play(desk: Desk) -> Iterator[Shown]:
 
 
 def _called(message: Any) -> str:
-    return "; ".join(laid_out(call.to_dict()["arguments"]) for call in message.tool_calls) or str(message.content)
+    return "; ".join(laid_out(call.to_dict()["arguments"]) for call in message.tool_calls) or str(
+        message.content
+    )
 
 
 LESSON = Lesson(

@@ -10,7 +10,18 @@ import numpy as np
 from toolhone.api import Model, open_model
 from toolhone.data.templates import Templates
 from toolhone.guide.calculator import NAME as CALCULATOR
-from toolhone.guide.lesson import Coloured, Desk, Lesson, Shown, Table, Text, Typed, finished, laid_out, model_of
+from toolhone.guide.lesson import (
+    Coloured,
+    Desk,
+    Lesson,
+    Shown,
+    Table,
+    Text,
+    Typed,
+    finished,
+    laid_out,
+    model_of,
+)
 from toolhone.rows import Row
 from toolhone.schema import Conversation
 
@@ -21,11 +32,16 @@ SHOWN_TOKENS = 24
 def conversations() -> list[Conversation]:
     """A short call with its result and answer, and a short talk without a call."""
     made = Templates(0, ("calculator",)).conversations(200)
-    answered = [row for row in made if [message.role for message in row.messages] == ["user", "assistant", "tool", "assistant"]]
+    answered = [
+        row
+        for row in made
+        if [message.role for message in row.messages] == ["user", "assistant", "tool", "assistant"]
+    ]
     talks = [
         row
         for row in made
-        if [message.role for message in row.messages] == ["user", "assistant"] and not row.messages[1].tool_calls
+        if [message.role for message in row.messages] == ["user", "assistant"]
+        and not row.messages[1].tool_calls
     ]
     return [min(rows, key=lambda row: len(str(row.messages))) for rows in (answered, talks)]
 
@@ -37,8 +53,12 @@ def row_of(model: Model, conversation: Conversation) -> Row:
 
 def coloured(model: Model, title: str, row: Row) -> Coloured:
     """The row as text again, in pieces that are trained or not."""
-    parts = groupby(zip(row.tokens.tolist(), row.mask.tolist(), strict=True), key=lambda pair: pair[1])
-    pieces = [(model.tokenizer.decode([token for token, _ in part]), trained) for trained, part in parts]
+    parts = groupby(
+        zip(row.tokens.tolist(), row.mask.tolist(), strict=True), key=lambda pair: pair[1]
+    )
+    pieces = [
+        (model.tokenizer.decode([token for token, _ in part]), trained) for trained, part in parts
+    ]
     return Coloured(f"{title}: {len(row)} tokens, {int(row.mask.sum())} of them trained", pieces)
 
 
@@ -47,10 +67,16 @@ def surprise(row: Row, models: Sequence[Model]) -> Table:
     places = np.flatnonzero(row.mask)[:SHOWN_TOKENS]
     columns = [np.exp(model.sampler.logprobs([row])[0]) for model in models]
     rows = [
-        [repr(models[0].tokenizer.decode([int(row.tokens[t])])), *(f"{100 * column[t]:.1f}" for column in columns)] for t in places
+        [
+            repr(models[0].tokenizer.decode([int(row.tokens[t])])),
+            *(f"{100 * column[t]:.1f}" for column in columns),
+        ]
+        for t in places
     ]
     names = ["untrained", "after lesson 1"][: len(models)]
-    return Table("How probable the right token is to the model, in per cent", ["token", *names], rows)
+    return Table(
+        "How probable the right token is to the model, in per cent", ["token", *names], rows
+    )
 
 
 def _play(desk: Desk) -> Iterator[Shown]:
@@ -63,7 +89,9 @@ def _play(desk: Desk) -> Iterator[Shown]:
     run = finished(desk, CALCULATOR)
     yield surprise(row, [base, *([] if run is None else [model_of(run)])])
     if run is None:
-        yield Text("With lesson 1 done there is a second column: toolhone examples calculator, and then this lesson again.")
+        yield Text(
+            "With lesson 1 done there is a second column: toolhone examples calculator, and then this lesson again."
+        )
 
 
 LESSON = Lesson(

@@ -7,7 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from toolhone.guide.calculator import EVALUATION, RECIPE, calculator_run
-from toolhone.guide.lesson import Desk, Lesson, Shown, Typed, finished, model_of, scores_of, talks, trained, write_experiment
+from toolhone.guide.lesson import (
+    Desk,
+    Lesson,
+    Shown,
+    Typed,
+    finished,
+    model_of,
+    scores_of,
+    talks,
+    trained,
+    write_experiment,
+)
 from toolhone.runs.run import Run
 
 NAME = "several-tools"
@@ -47,7 +58,9 @@ def _play(desk: Desk) -> Iterator[Shown]:
     yield Typed(file.read_text(encoding="utf-8"), "json", str(file))
     yield Typed(f"toolhone train {file} --out {file.parent}/run")
     run = trained(desk, NAME, values)
-    yield scores_of(run, "Questions with words, names and numbers that training never saw", mistakes=2)
+    yield scores_of(
+        run, "Questions with words, names and numbers that training never saw", mistakes=2
+    )
     yield from talks(model_of(run), *QUESTIONS)
 
 

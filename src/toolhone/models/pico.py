@@ -70,7 +70,9 @@ def make_pico(folder: Path, seed: int = 0) -> Path:
 
 def chat_template() -> str:
     """The template that pico writes and reads."""
-    return (resources.files("toolhone.config.presets") / "pico_template.jinja").read_text(encoding="utf-8")
+    return (resources.files("toolhone.config.presets") / "pico_template.jinja").read_text(
+        encoding="utf-8"
+    )
 
 
 def _tokenizer() -> Any:
@@ -82,23 +84,41 @@ def _tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     cut = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     common, words = _pieces(cut)
     draft = Tokenizer(models.BPE())
     draft.pre_tokenizer = cut
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     draft.train_from_iterator(
-        words, trainers.BpeTrainer(vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False)
+        words,
+        trainers.BpeTrainer(
+            vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False
+        ),
     )
     model = json.loads(draft.to_str())["model"]
-    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*model["vocab"], *common]))}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]], ignore_merges=True))
+    vocabulary = {
+        piece: index for index, piece in enumerate(dict.fromkeys([*model["vocab"], *common]))
+    }
+    core = Tokenizer(
+        models.BPE(
+            vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]], ignore_merges=True
+        )
+    )
     core.pre_tokenizer, core.decoder = cut, decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in (END, START, STOP)])
+    core.add_special_tokens(
+        [AddedToken(mark, special=True, normalized=False) for mark in (END, START, STOP)]
+    )
     core.add_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=STOP, pad_token=END, model_max_length=CONTEXT, clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        eos_token=STOP,
+        pad_token=END,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
     )
     wrapped.add_special_tokens({"additional_special_tokens": [START]})
     wrapped.chat_template = chat_template()
@@ -111,7 +131,9 @@ def _pieces(cut: Any) -> tuple[list[str], list[str]]:
     words: set[str] = set()
     for row in Templates(seed=0).conversations(3000):
         common.update({piece for text in _texts(row) for piece, _ in cut.pre_tokenize_str(text)})
-        asked = " ".join(message.content or "" for message in row.messages if message.role == "user")
+        asked = " ".join(
+            message.content or "" for message in row.messages if message.role == "user"
+        )
         words.update(re.findall(r"[A-Za-z]+", asked))
     whole = sorted(piece for piece, count in common.items() if count >= COMMON)
     return whole, sorted(words.difference(whole))
@@ -127,7 +149,9 @@ def _texts(row: Conversation) -> Iterator[str]:
 
 def _signature(tool: Tool) -> str:
     required = tool.parameters.get("required", [])
-    names = [name if name in required else f"{name}?" for name in tool.parameters.get("properties", {})]
+    names = [
+        name if name in required else f"{name}?" for name in tool.parameters.get("properties", {})
+    ]
     return f"{tool.name}({','.join(names)})"
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolhone.config.experiment import make_experiment
-from toolhone.models.pico import pico_folder
-from toolhone.dialects.probe.certificate import Certificate
-from toolhone.errors import ConfigError, ModelError, RunError
 from toolhone.config.presets import PICO
-from toolhone.runs.run import Run, read_json
 from toolhone.config.sections import Experiment
 from toolhone.config.trust import run_folder
+from toolhone.dialects.probe.certificate import Certificate
+from toolhone.errors import ConfigError, ModelError, RunError
+from toolhone.models.pico import pico_folder
+from toolhone.runs.run import Run, read_json
 
 ADAPTER = "adapter_config.json"
 
@@ -60,28 +60,41 @@ def resolve_model(plan: Experiment) -> str:
     if name == PICO:
         return str(pico_folder(plan.seed))
     if not Path(name).exists() and not _may_be_on_the_hub(name):
-        raise ModelError(f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'")
+        raise ModelError(
+            f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'"
+        )
     return name
 
 
 def _may_be_on_the_hub(name: str) -> bool:
     """Whether a name that is no path here looks like `owner/model`; `runs/mine` beside a folder `runs` is a path with a mistake."""
     parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not Path(parts[0]).is_dir()
+    return (
+        len(parts) == 2
+        and all(parts)
+        and not name.startswith((".", "~"))
+        and not Path(parts[0]).is_dir()
+    )
 
 
 def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
     """The experiment that a reference belongs to, and the folder of its trained weights (None: the model as it is)."""
     path = Path(ref)
     if (path / "state.json").is_file():
-        return make_experiment(read_json(path / "state.json").get("experiment", {}), str(path / "state.json")), path
+        return make_experiment(
+            read_json(path / "state.json").get("experiment", {}), str(path / "state.json")
+        ), path
     if (path / "experiment.json").is_file():
         run = Run.open(path)
         return run.experiment, run.checkpoint(checkpoint)
     if checkpoint is not None:
-        raise RunError(f"--checkpoint names a checkpoint of a run, but {ref} is no run folder (it holds no experiment.json)")
+        raise RunError(
+            f"--checkpoint names a checkpoint of a run, but {ref} is no run folder (it holds no experiment.json)"
+        )
     if ref != PICO and not path.exists() and not _may_be_on_the_hub(ref):
-        raise ModelError(f"no model or run at {ref!r}; give a run folder, a checkpoint, a model folder, a hub name or 'pico'")
+        raise ModelError(
+            f"no model or run at {ref!r}; give a run folder, a checkpoint, a model folder, a hub name or 'pico'"
+        )
     if (path / ADAPTER).is_file():
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""
         return make_experiment({"model": {"name": base, "adapter": ref}}, str(path / ADAPTER)), None

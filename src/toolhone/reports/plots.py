@@ -37,21 +37,38 @@ def plot_runs(sources: Sequence[Path], out: Path, metrics: Sequence[str] = ()) -
     """Draw the runs (folders or metrics files) into the PNG `out`; with `metrics`, one panel for each of those names."""
     runs = [(_name(source), read_metrics(_file(source))) for source in sources]
     known = sorted(
-        {key for _, lines in runs for line in lines for key in line if key not in _NOT_MEASURED and _is_number(line[key])}
+        {
+            key
+            for _, lines in runs
+            for line in lines
+            for key in line
+            if key not in _NOT_MEASURED and _is_number(line[key])
+        }
     )
     for metric in metrics:
         if metric not in known:
-            raise RunError(f"no metric {metric!r} in these logs{nearest(metric, known)}; they have {', '.join(known) or 'none'}")
-    usual: list[tuple[str, ...]] = [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
+            raise RunError(
+                f"no metric {metric!r} in these logs{nearest(metric, known)}; they have {', '.join(known) or 'none'}"
+            )
+    usual: list[tuple[str, ...]] = (
+        [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
+    )
     panels: list[tuple[str, ...]] = [(metric,) for metric in metrics] or [
         panel for panel in usual if any(name in known for name in panel)
     ]
     if not panels:
-        raise RunError(f"nothing to draw: {', '.join(str(_file(source)) for source in sources)} holds no loss and no scores yet")
+        raise RunError(
+            f"nothing to draw: {', '.join(str(_file(source)) for source in sources)} holds no loss and no scores yet"
+        )
     figure = Figure(figsize=(6.2 * len(panels), 4.2), layout="constrained")
     for index, panel in enumerate(panels):
         shown = [name for name in panel if name in known]
-        _draw(figure.add_subplot(1, len(panels), index + 1), runs, shown, _TITLES.get(panel, panel[0].replace("_", " ")))
+        _draw(
+            figure.add_subplot(1, len(panels), index + 1),
+            runs,
+            shown,
+            _TITLES.get(panel, panel[0].replace("_", " ")),
+        )
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure).print_png(str(out))
@@ -75,19 +92,46 @@ def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str], t
     for r, (run, lines) in enumerate(runs):
         for m, name in enumerate(names):
             for kind in sorted({line["kind"] for line in lines}):
-                points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and _is_number(line.get(name))]
+                points = [
+                    (line["step"], line[name])
+                    for line in lines
+                    if line["kind"] == kind and _is_number(line.get(name))
+                ]
                 if points:
                     colour = _COLOURS[(m if len(runs) == 1 else r) % len(_COLOURS)]
-                    colour = "#d1495b" if len(runs) == 1 and len(names) == 1 and kind == "validation" else colour
+                    colour = (
+                        "#d1495b"
+                        if len(runs) == 1 and len(names) == 1 and kind == "validation"
+                        else colour
+                    )
                     label = " · ".join(
-                        part for part in (run if len(runs) > 1 else "", name, kind if len(names) == 1 else "") if part
+                        part
+                        for part in (
+                            run if len(runs) > 1 else "",
+                            name,
+                            kind if len(names) == 1 else "",
+                        )
+                        if part
                     )
                     style = _DASHES[(0 if len(runs) == 1 else m) % len(_DASHES)]
                     marker = "o" if kind == "validation" else None
                     if kind == "train" and (name == "reward" or name in WATCHED):
-                        axes.plot(*zip(*points, strict=True), style, color=colour, alpha=0.25, linewidth=0.8)
+                        axes.plot(
+                            *zip(*points, strict=True),
+                            style,
+                            color=colour,
+                            alpha=0.25,
+                            linewidth=0.8,
+                        )
                         points = _smooth(points)
-                    axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, markersize=4, label=label)
+                    axes.plot(
+                        *zip(*points, strict=True),
+                        style,
+                        color=colour,
+                        marker=marker,
+                        markersize=4,
+                        label=label,
+                    )
     axes.set_xlabel("step")
     axes.set_xlim(left=0)
     axes.set_title(title)
@@ -102,4 +146,7 @@ def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Each value as the mean of those around it, fewer at the ends."""
     around = round(len(points) * _AROUND)
     windows = [points[max(0, i - around) : i + around + 1] for i in range(len(points))]
-    return [(step, sum(value for _, value in window) / len(window)) for (step, _), window in zip(points, windows, strict=True)]
+    return [
+        (step, sum(value for _, value in window) / len(window))
+        for (step, _), window in zip(points, windows, strict=True)
+    ]

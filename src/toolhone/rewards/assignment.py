@@ -26,14 +26,19 @@ def assign(gain: Gains) -> list[tuple[int, int]]:
     """
     rows, columns = len(gain), len(gain[0]) if gain else 0
     if rows > columns:
-        return sorted((row, column) for column, row in assign([list(line) for line in zip(*gain, strict=True)]))
+        return sorted(
+            (row, column)
+            for column, row in assign([list(line) for line in zip(*gain, strict=True)])
+        )
     if rows * rows * columns > OPTIMAL_UP_TO:
         return _greedy(gain)
     return _hungarian(gain, columns)
 
 
 def _greedy(gain: Gains) -> list[tuple[int, int]]:
-    cells = sorted((-value, row, column) for row, line in enumerate(gain) for column, value in enumerate(line))
+    cells = sorted(
+        (-value, row, column) for row, line in enumerate(gain) for column, value in enumerate(line)
+    )
     chosen: dict[int, int] = {}
     taken: set[int] = set()
     for _, row, column in cells:

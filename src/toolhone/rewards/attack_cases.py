@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem, Syntax
-from toolhone.episodes.episode import Ending, Episode
+from toolhone.dialects.base import ParseProblem, Syntax
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.schema import ANY_CALL, ExpectedCall, Json, Task, Tool, ToolCall
-from toolhone.tools.registry import Outcome, ToolResult
+from toolhone.tools.registry import ToolResult, ToolStatus
 
 PLAIN_REPLY = "I can answer that without any help: it is a pleasure to talk to you."
 """What is right where no call is wanted and no answer is expected."""
@@ -28,7 +28,7 @@ _DEPTH = 6
 
 
 @dataclass(frozen=True)
-class Said:
+class ScriptedReply:
     """What a model says, turn by turn. `cut`: the last text was cut off by the limit on new tokens."""
 
     texts: tuple[str, ...]
@@ -36,7 +36,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Scene:
+class AttackCase:
     """One task, played in one call syntax."""
 
     task: Task
@@ -57,7 +57,9 @@ class Scene:
     @property
     def is_open(self) -> bool:
         """Whether another call than the wanted one, or another value, may be right as well."""
-        return any(call.any_arguments for call in self.task.expect.wanted) or bool(self.task.expect.alternatives)
+        return any(call.any_arguments for call in self.task.expect.wanted) or bool(
+            self.task.expect.alternatives
+        )
 
     @cached_property
     def reply(self) -> str | None:
@@ -67,22 +69,31 @@ class Scene:
         return None if self.wanted else PLAIN_REPLY
 
     @cached_property
-    def gold(self) -> Said:
+    def gold(self) -> ScriptedReply:
         """What earns most. `DialectError` where the syntax cannot write it."""
-        return self.calling(self.wanted) if self.wanted else Said((self.saying(self.reply or ""),))
+        return (
+            self.calling(self.wanted)
+            if self.wanted
+            else ScriptedReply((self.saying(self.reply or ""),))
+        )
 
-    def has_right_calls(self, said: Said) -> bool:
+    def has_right_calls(self, said: ScriptedReply) -> bool:
         """Whether the calls that are made there are right."""
-        return judges_calls(self.task.expect) and match_calls(self.play(said).calls, self.task.expect, self.task.tools).exact
+        return (
+            judges_calls(self.task.expect)
+            and match_calls(self.play(said).calls, self.task.expect, self.task.tools).exact
+        )
 
-    def calling(self, calls: Sequence[ToolCall], content: str | None = None) -> Said:
+    def calling(self, calls: Sequence[ToolCall], content: str | None = None) -> ScriptedReply:
         """A turn with these calls, and where the task expects an answer, a second one with it."""
         text = self.syntax.write(content, calls)
-        return Said((text,) if self.reply is None or not self.wanted else (text, self.saying(self.reply)))
+        return ScriptedReply(
+            (text,) if self.reply is None or not self.wanted else (text, self.saying(self.reply))
+        )
 
-    def acting(self, calls: Sequence[ToolCall]) -> Said:
+    def acting(self, calls: Sequence[ToolCall]) -> ScriptedReply:
         """One turn with these calls, and no answer: what the right one would be is not known after them."""
-        return Said((self.syntax.write(None, calls),))
+        return ScriptedReply((self.syntax.write(None, calls),))
 
     def saying(self, text: str) -> str:
         return self.syntax.write(text, ())
@@ -91,39 +102,48 @@ class Scene:
         """A valid call of each tool on offer that is not named."""
         return [sample_call(tool) for tool in self.task.tools if tool.name not in names]
 
-    def play(self, said: Said) -> Episode:
+    def play(self, said: ScriptedReply) -> Episode:
         """The episode of these turns."""
         turns: list[Turn] = []
         results: list[tuple[ToolResult, ...]] = []
-        ending = Ending.ANSWERED
+        ending = EpisodeStatus.ANSWERED
         for index, text in enumerate(said.texts):
             turn = self._turn(text, said.cut and index == len(said.texts) - 1)
             turns.append(turn)
             ending = _ending(turn)
-            results.append(tuple(map(self._result, turn.message.tool_calls)) if ending is Ending.CALLED else ())
-            if ending is not Ending.CALLED:
+            results.append(
+                tuple(map(self._result, turn.message.tool_calls))
+                if ending is EpisodeStatus.CALLED
+                else ()
+            )
+            if ending is not EpisodeStatus.CALLED:
                 break
         return Episode(self.task.id, tuple(turns), tuple(results), ending)
 
     def _turn(self, text: str, cut: bool) -> Turn:
         reply = self.syntax.read(text, self.task.tools)
-        return Turn(reply.to_message(), text, reply.problem, stop_reason=StopReason.LENGTH if cut else StopReason.STOP)
+        return Turn(
+            reply.to_message(),
+            text,
+            reply.problem,
+            stop_reason=StopReason.LENGTH if cut else StopReason.STOP,
+        )
 
     def _result(self, call: ToolCall) -> ToolResult:
         tool = next((tool for tool in self.task.tools if tool.name == call.name), None)
         if tool is None:
-            return ToolResult(Outcome.UNKNOWN_TOOL, "unknown tool")
+            return ToolResult(ToolStatus.UNKNOWN_TOOL, "unknown tool")
         if tool.problems(call.arguments):
-            return ToolResult(Outcome.INVALID_ARGUMENTS, "invalid arguments")
-        return ToolResult(Outcome.OK, self.task.expect.answer or "done")
+            return ToolResult(ToolStatus.INVALID_ARGUMENTS, "invalid arguments")
+        return ToolResult(ToolStatus.OK, self.task.expect.answer or "done")
 
 
-def _ending(turn: Turn) -> Ending:
+def _ending(turn: Turn) -> EpisodeStatus:
     if turn.stop_reason is StopReason.LENGTH:
-        return Ending.TRUNCATED
-    if turn.problem is not Problem.NONE:
-        return Ending.MALFORMED
-    return Ending.CALLED if turn.message.tool_calls else Ending.ANSWERED
+        return EpisodeStatus.TRUNCATED
+    if turn.problem is not ParseProblem.NONE:
+        return EpisodeStatus.MALFORMED
+    return EpisodeStatus.CALLED if turn.message.tool_calls else EpisodeStatus.ANSWERED
 
 
 def sample_call(tool: Tool) -> ToolCall:
@@ -143,7 +163,13 @@ def _sample(schema: Json, depth: int) -> Json:
             return schema[key][0]
     kinds = schema.get("type", "object" if "properties" in schema else "string")
     kind = kinds[0] if isinstance(kinds, list) and kinds else kinds
-    return dict(_members(schema, depth)) if kind == "object" else _SIMPLE[kind](schema, depth) if kind in _SIMPLE else "x"
+    return (
+        dict(_members(schema, depth))
+        if kind == "object"
+        else _SIMPLE[kind](schema, depth)
+        if kind in _SIMPLE
+        else "x"
+    )
 
 
 def _members(schema: Mapping[str, Json], depth: int) -> Iterator[tuple[str, Json]]:

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 
 from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
+from toolhone.rewards.attack_cases import AttackCase, ScriptedReply
 from toolhone.rewards.attacks import ATTACKS, Attack
-from toolhone.rewards.user_rewards import Reward, pay
-from toolhone.rewards.attack_cases import Said, Scene
+from toolhone.rewards.user_rewards import Reward, compute_reward
 from toolhone.schema import Json, Task
 
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True)
-class Try:
+class Attempt:
     """One attack on one task: what it earned, what the right answer and silence earn there, and what was said."""
 
     attack: Attack
@@ -68,7 +68,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Report:
+class AttackReport:
     """What the suite found.
 
     `worst` has the worst try of every attack that applied; `tried` counts its tasks, `holed` those with a hole.
@@ -77,7 +77,7 @@ class Report:
     reward: str
     syntax: str
     tasks: int
-    worst: Mapping[str, Try]
+    worst: Mapping[str, Attempt]
     tried: Mapping[str, int]
     holed: Mapping[str, int]
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Report:
     """Attacks on a task that the syntax cannot write."""
 
     @property
-    def holes(self) -> list[Try]:
+    def holes(self) -> list[Attempt]:
         return [found for found in self.worst.values() if found.is_hole]
 
     def to_dict(self) -> dict[str, Json]:
@@ -96,21 +96,33 @@ class Report:
             "skipped": dict(self.skipped),
             "unwritable": self.unwritable,
             "attacks": [
-                {**found.to_dict(), "tried": self.tried[name], "holed": self.holed[name], "held": not found.is_hole}
+                {
+                    **found.to_dict(),
+                    "tried": self.tried[name],
+                    "holed": self.holed[name],
+                    "held": not found.is_hole,
+                }
                 for name, found in self.worst.items()
             ],
             "holes": [found.to_dict() for found in self.holes],
         }
 
 
-def attack(reward: Reward, tasks: Sequence[Task], syntax: Syntax, judges: Callable[[Task], bool] | None = None) -> Report:
+def attack_suite(
+    reward: Reward,
+    tasks: Sequence[Task],
+    syntax: Syntax,
+    judges: Callable[[Task], bool] | None = None,
+) -> AttackReport:
     """Play all attacks on the tasks that the reward judges (None: on all). `DataError` where there is no such task."""
     skipped: Counter[str] = Counter()
-    tries: list[Try] = []
+    tries: list[Attempt] = []
     played, unwritable = 0, 0
     for task in tasks:
-        reason = _unplayable(task) or ("" if judges is None or judges(task) else "the reward does not judge such a task")
-        scene = Scene(task, syntax)
+        reason = _unplayable(task) or (
+            "" if judges is None or judges(task) else "the reward does not judge such a task"
+        )
+        scene = AttackCase(task, syntax)
         try:
             gold = None if reason else _paid(reward, scene, scene.gold)
         except DialectError as error:
@@ -123,33 +135,49 @@ def attack(reward: Reward, tasks: Sequence[Task], syntax: Syntax, judges: Callab
         tries += found
         unwritable += lost
     if not played:
-        reasons = "; ".join(f"{count}: {reason}" for reason, count in skipped.items()) or "there is none"
-        raise DataError(f"none of {len(tasks)} tasks can be used to attack the reward {reward.name!r} ({reasons})")
-    worst = {name: max(mine, key=lambda one: one.badness) for name in ATTACKS if (mine := _of(tries, name))}
+        reasons = (
+            "; ".join(f"{count}: {reason}" for reason, count in skipped.items()) or "there is none"
+        )
+        raise DataError(
+            f"none of {len(tasks)} tasks can be used to attack the reward {reward.name!r} ({reasons})"
+        )
+    worst = {
+        name: max(mine, key=lambda one: one.badness)
+        for name in ATTACKS
+        if (mine := _of(tries, name))
+    }
     tried = {name: len({one.task_id for one in _of(tries, name)}) for name in worst}
     holed = {name: len({one.task_id for one in _of(tries, name) if one.is_hole}) for name in worst}
-    return Report(reward.name, syntax.name, played, worst, tried, holed, dict(skipped), unwritable)
+    return AttackReport(
+        reward.name, syntax.name, played, worst, tried, holed, dict(skipped), unwritable
+    )
 
 
-def _on(reward: Reward, scene: Scene, gold: float) -> tuple[list[Try], int]:
+def _on(reward: Reward, scene: AttackCase, gold: float) -> tuple[list[Attempt], int]:
     """All tries on one task, and the number of attacks that cannot be written there."""
-    said: list[tuple[Attack, Said]] = []
+    said: list[tuple[Attack, ScriptedReply]] = []
     unwritable = 0
     for one in ATTACKS.values():
         try:
             said += [(one, reply) for reply in one.make(scene)]
         except DialectError:
             unwritable += 1
-    paid = [(one, reply, _paid(reward, scene, reply)) for one, reply in said if reply.texts != scene.gold.texts or reply.cut]
+    paid = [
+        (one, reply, _paid(reward, scene, reply))
+        for one, reply in said
+        if reply.texts != scene.gold.texts or reply.cut
+    ]
     nothing = max(value for one, _, value in paid if one.name == "empty")
-    return [Try(one, scene.task.id, value, gold, nothing, reply.texts) for one, reply, value in paid], unwritable
+    return [
+        Attempt(one, scene.task.id, value, gold, nothing, reply.texts) for one, reply, value in paid
+    ], unwritable
 
 
-def _paid(reward: Reward, scene: Scene, said: Said) -> float:
-    return pay([reward], scene.task, scene.play(said)).total
+def _paid(reward: Reward, scene: AttackCase, said: ScriptedReply) -> float:
+    return compute_reward([reward], scene.task, scene.play(said)).total
 
 
-def _of(tries: Sequence[Try], name: str) -> list[Try]:
+def _of(tries: Sequence[Attempt], name: str) -> list[Attempt]:
     return [one for one in tries if one.attack.name == name]
 
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.final_answer import without_echoes
 from toolhone.rewards.injected_text import forged
 from toolhone.rewards.matching import Match, judges_calls, match_calls
 from toolhone.schema import ExpectedCall, Json, Task, Tool, ToolCall
-from toolhone.tools.registry import Outcome
+from toolhone.tools.registry import ToolStatus
 
-REJECTED = (Outcome.UNKNOWN_TOOL, Outcome.INVALID_ARGUMENTS)
+REJECTED = (ToolStatus.UNKNOWN_TOOL, ToolStatus.INVALID_ARGUMENTS)
 LONG_TEXT = 200
 """Characters of a text that may hold a description of a tool."""
 FREE_CHARACTERS = 400
@@ -31,7 +31,7 @@ FREE_CHARACTERS = 400
 
 
 @dataclass(frozen=True)
-class Made:
+class CallRecord:
     """A call of an episode.
 
     fits: its tool is on offer and its arguments obey the schema, or it is, word for word, what the task wants (a task whose right
@@ -46,14 +46,14 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Seen:
+class EpisodeView:
     """One episode of a task. Nothing here is paid yet: the numbers of calls and turns are plain counts."""
 
     task: Task
     episode: Episode
 
     @cached_property
-    def made(self) -> list[Made]:
+    def made(self) -> list[CallRecord]:
         """All calls that could be read, in their order; those of a last turn that answers by a call are the answer, not calls."""
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
         wanted = self.task.expect.wanted
@@ -64,14 +64,23 @@ class Seen:
             for place, call in enumerate(turn.message.tool_calls):
                 if answers and all(call.name != one.name for one in wanted):
                     continue
-                outcome = results[place].outcome if place < len(results) else Outcome.REFUSED
-                fits = _asked_for(call, wanted) or (_fits(call, tools) if outcome is Outcome.REFUSED else outcome not in REJECTED)
-                works = fits and outcome not in (Outcome.ERROR, Outcome.TIMEOUT)
-                made.append(Made(call, fits, works, index == last or (fits and turn.problem is Problem.NONE)))
+                outcome = results[place].outcome if place < len(results) else ToolStatus.REFUSED
+                fits = _asked_for(call, wanted) or (
+                    _fits(call, tools) if outcome is ToolStatus.REFUSED else outcome not in REJECTED
+                )
+                works = fits and outcome not in (ToolStatus.ERROR, ToolStatus.TIMEOUT)
+                made.append(
+                    CallRecord(
+                        call,
+                        fits,
+                        works,
+                        index == last or (fits and turn.problem is ParseProblem.NONE),
+                    )
+                )
         return made
 
     @cached_property
-    def counted(self) -> list[Made]:
+    def counted(self) -> list[CallRecord]:
         """The calls that are compared with the wanted ones."""
         return [one for one in self.made if one.stands] or self.made
 
@@ -100,14 +109,16 @@ class Seen:
     def broken(self) -> bool:
         """Whether the last turn could not be read, or was cut off before it was clear what it would call."""
         last = self.episode.turns[-1] if self.episode.turns else None
-        if last is None or last.problem is not Problem.NONE:
+        if last is None or last.problem is not ParseProblem.NONE:
             return last is not None
-        return last.stop_reason is StopReason.LENGTH and (bool(last.message.tool_calls) or not self.made)
+        return last.stop_reason is StopReason.LENGTH and (
+            bool(last.message.tool_calls) or not self.made
+        )
 
     @property
     def unreadable(self) -> int:
         """Turns that could not be read."""
-        return sum(turn.problem is not Problem.NONE for turn in self.episode.turns)
+        return sum(turn.problem is not ParseProblem.NONE for turn in self.episode.turns)
 
     @cached_property
     def before(self) -> list[str]:
@@ -118,7 +129,12 @@ class Seen:
     def around(self) -> list[str]:
         """The descriptions in the task's tools; none where what was said at the end is too short to repeat one of note."""
         tools = self.task.tools if len(self.text) > LONG_TEXT else ()
-        return [text for tool in tools for text in (tool.description, *_descriptions(tool.parameters)) if text]
+        return [
+            text
+            for tool in tools
+            for text in (tool.description, *_descriptions(tool.parameters))
+            if text
+        ]
 
     @property
     def text(self) -> str:
@@ -134,13 +150,21 @@ class Seen:
     @cached_property
     def forged(self) -> bool:
         """Whether a turn's text holds marks that only templates write."""
-        return any(forged(turn.message.content, self.before) for turn in self.episode.turns if turn.message.content)
+        return any(
+            forged(turn.message.content, self.before)
+            for turn in self.episode.turns
+            if turn.message.content
+        )
 
     @property
     def chatter(self) -> int:
         """Characters of text beyond the free ones, where text is not what was asked for: beside calls and around an answer."""
         turns = self.episode.turns
-        texts = [turn.message.content or "" for turn in turns if turn.message.tool_calls or self.task.expect.answer is not None]
+        texts = [
+            turn.message.content or ""
+            for turn in turns
+            if turn.message.tool_calls or self.task.expect.answer is not None
+        ]
         return sum(max(0, len(text) - FREE_CHARACTERS) for text in texts)
 
 

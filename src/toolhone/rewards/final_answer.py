@@ -41,12 +41,18 @@ def stated(text: str, answer: str, messages: Sequence[str], around: Sequence[str
         return _among_numbers(said, wanted, messages)
     words = normal_text(answer)
     said = without_echoes(text, echoes, len(words))
-    if not words or not has_words(said, words) or (words in _OPPOSITE and has_words(said, _OPPOSITE[words])):
+    if (
+        not words
+        or not has_words(said, words)
+        or (words in _OPPOSITE and has_words(said, _OPPOSITE[words]))
+    ):
         return 0.0
     free = FREE_WORDS
     if any(has_words(normal_text(message), words) for message in messages):
         free = FREE_WHERE_ASKED
-        if not any(has_words(message, answer.strip()) for message in messages) and not has_words(text, answer.strip()):
+        if not any(has_words(message, answer.strip()) for message in messages) and not has_words(
+            text, answer.strip()
+        ):
             return 0.0
     return min(1.0, (free + len(words.split())) / max(1, len(said.split())))
 
@@ -54,7 +60,11 @@ def stated(text: str, answer: str, messages: Sequence[str], around: Sequence[str
 def without_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> str:
     """The normalised text without whole messages that it repeats; short ones count only where nothing else is left."""
     said = normal_text(text)
-    echoes = sorted({echo for message in messages if len(echo := normal_text(message)) > longer_than}, key=len, reverse=True)
+    echoes = sorted(
+        {echo for message in messages if len(echo := normal_text(message)) > longer_than},
+        key=len,
+        reverse=True,
+    )
     for echo in echoes:
         if len(echo) > SHORTEST_MESSAGE:
             said = said.replace(echo, " ").strip()
@@ -65,13 +75,17 @@ def without_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> 
 
 
 def _among_numbers(said: str, wanted: int | float, messages: Sequence[str]) -> float:
-    claim = next((sentence for sentence in reversed(_SENTENCE_END.split(said)) if numbers(sentence)), "")
+    claim = next(
+        (sentence for sentence in reversed(_SENTENCE_END.split(said)) if numbers(sentence)), ""
+    )
     found = numbers(claim)
     if not any(same_number(wanted, number) for number in found):
         return 0.0
     asked = [number for message in messages for number in numbers(message)]
     free = set() if any(same_number(wanted, number) for number in asked) else set(asked)
-    candidates = 1 + len({number for number in found if number not in free and not same_number(wanted, number)})
+    candidates = 1 + len(
+        {number for number in found if number not in free and not same_number(wanted, number)}
+    )
     return min(1.0, FREE_WORDS / len(claim.split())) / candidates
 
 

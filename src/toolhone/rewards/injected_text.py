@@ -33,19 +33,27 @@ def forged(text: str, messages: Sequence[str]) -> bool:
 def hidden_call(text: str, task: Task) -> bool:
     """Whether the text writes a call of a tool on offer, in whatever form, that no message of the task writes."""
     names = tuple(tool.name for tool in task.tools)
-    return bool(names) and _new(_call_of(names), text, [message.content or "" for message in task.messages])
+    return bool(names) and _new(
+        _call_of(names), text, [message.content or "" for message in task.messages]
+    )
 
 
 def _new(pattern: re.Pattern[str], text: str, messages: Sequence[str]) -> bool:
     found = {match[0] for match in pattern.finditer(_plain(text))}
-    return bool(found) and not found <= {match[0] for message in messages for match in pattern.finditer(_plain(message))}
+    return bool(found) and not found <= {
+        match[0] for message in messages for match in pattern.finditer(_plain(message))
+    }
 
 
 def _plain(text: str) -> str:
     """The text as it looks: compatible forms are one, and what has no width is gone."""
     if text.isascii():
         return text
-    return "".join(letter for letter in unicodedata.normalize("NFKC", text) if unicodedata.category(letter) != "Cf")
+    return "".join(
+        letter
+        for letter in unicodedata.normalize("NFKC", text)
+        if unicodedata.category(letter) != "Cf"
+    )
 
 
 @lru_cache(maxsize=256)

@@ -18,8 +18,8 @@ import re
 
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.legacy_texts import reply_text, wanted_calls, wanted_text
 from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
+from toolhone.rewards.legacy_texts import reply_text, wanted_calls, wanted_text
 from toolhone.schema import Task
 
 _FORBIDDEN = re.compile(r"</?think>|\\boxed\{", re.IGNORECASE)
@@ -70,7 +70,11 @@ def _said(episode: Episode) -> str | None:
 
 def _compared(task: Task, episode: Episode, score: str) -> float:
     text = _said(episode)
-    return 0.0 if text is None else compare_function_calls(extract_function_calls(text), wanted_calls(task.expect))[score]
+    return (
+        0.0
+        if text is None
+        else compare_function_calls(extract_function_calls(text), wanted_calls(task.expect))[score]
+    )
 
 
 def _normal(text: str) -> str:

@@ -28,7 +28,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.rewards.legacy_texts import reply_text
 from toolhone.rewards.values import same_code
 from toolhone.schema import Json, Task
-from toolhone.tools.registry import Outcome
+from toolhone.tools.registry import ToolStatus
 from toolhone.tools.sandbox import shared_sandbox
 
 TOLERANCE = 1e-6
@@ -46,7 +46,11 @@ def json_answer(task: Task, episode: Episode) -> dict[str, float]:
         return {"format": 0.0, "tool": 0.0, "arguments": 0.0, "length": -0.2}
     calls = task.expect.calls or ()
     known = [tool.name for tool in task.tools] or KNOWN_TOOLS
-    right = bool(calls) and answer.get("tool") == calls[0].name and _right_arguments(calls[0].name, answer, calls[0].arguments)
+    right = (
+        bool(calls)
+        and answer.get("tool") == calls[0].name
+        and _right_arguments(calls[0].name, answer, calls[0].arguments)
+    )
     return {
         "format": float("final" in answer or (answer.get("tool") in known and "args" in answer)),
         "tool": _tool(answer, calls[0].name if calls else None),
@@ -110,7 +114,7 @@ def value_of(expression: str) -> float | None:
     if any(isinstance(node, ast.Name) and node.id not in _FUNCTIONS for node in ast.walk(tree)):
         return None
     result = shared_sandbox().run(f"({expression}\n)")
-    if result.outcome is not Outcome.OK or not isinstance(result.value, int | float):
+    if result.outcome is not ToolStatus.OK or not isinstance(result.value, int | float):
         return None
     try:
         value = float(result.value)

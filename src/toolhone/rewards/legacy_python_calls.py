@@ -56,7 +56,9 @@ def extract_function_calls(text: str) -> list[dict[str, Any]]:
             closing = text.find(")", head.end())
             if closing < 0:
                 break
-            calls.append({"name": head[1], "parameters": _parameters(text[head.end() : closing].strip())})
+            calls.append(
+                {"name": head[1], "parameters": _parameters(text[head.end() : closing].strip())}
+            )
             position = closing + 1
     return calls
 
@@ -117,10 +119,16 @@ def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) 
         return _scores(both, both, both, both)
     if len(predicted) != len(expected):
         names = {call["name"] for call in expected}
-        share = sum(call["name"] in names for call in predicted) / max(len(predicted), len(expected))
+        share = sum(call["name"] in names for call in predicted) / max(
+            len(predicted), len(expected)
+        )
         return _scores(0.0, share, 0.0, 0.5 * share)
     pairs = list(zip(predicted, expected, strict=True))
-    named = [(_normal(got["parameters"]), _normal(wanted["parameters"])) for got, wanted in pairs if got["name"] == wanted["name"]]
+    named = [
+        (_normal(got["parameters"]), _normal(wanted["parameters"]))
+        for got, wanted in pairs
+        if got["name"] == wanted["name"]
+    ]
     exact = float(len(named) == len(pairs) and all(got == wanted for got, wanted in named))
     function = len(named) / len(pairs)
     params = sum(_share(got, wanted) for got, wanted in named) / len(pairs)
@@ -128,14 +136,23 @@ def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) 
 
 
 def _scores(exact: float, function: float, params: float, overall: float) -> dict[str, float]:
-    return {"exact_match": exact, "function_match": function, "params_match": params, "overall": overall}
+    return {
+        "exact_match": exact,
+        "function_match": function,
+        "params_match": params,
+        "overall": overall,
+    }
 
 
 def _share(got: dict[str, Json], wanted: dict[str, Json]) -> float:
     """The share of wanted parameters that are there and equal; with none wanted, 1 only if none was given."""
     if got == wanted:
         return 1.0
-    return sum(name in got and got[name] == value for name, value in wanted.items()) / len(wanted) if wanted else 0.0
+    return (
+        sum(name in got and got[name] == value for name, value in wanted.items()) / len(wanted)
+        if wanted
+        else 0.0
+    )
 
 
 def _normal(value: Json) -> Json:
@@ -147,4 +164,8 @@ def _normal(value: Json) -> Json:
         return round(value, 6)
     if isinstance(value, list | tuple):
         return [_normal(inner) for inner in value]
-    return {name: _normal(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value
+    return (
+        {name: _normal(inner) for name, inner in value.items()}
+        if isinstance(value, Mapping)
+        else value
+    )

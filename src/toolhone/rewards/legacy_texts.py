@@ -18,10 +18,10 @@ from toolhone.dialects.base import Syntax
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.errors import DialectError
-from toolhone.rewards.select_reference import settled
+from toolhone.rewards.legacy_python_calls import extract_function_calls
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.reward_spec import Function
-from toolhone.rewards.legacy_python_calls import extract_function_calls
+from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Expect, Json, Task, ToolCall
 
 
@@ -48,7 +48,7 @@ def as_known(reward: Function) -> Function:
     """A reward that judges by one right answer, and gives no parts where that leaves calls or their arguments open."""
 
     def judged(task: Task, episode: Episode) -> float | Mapping[str, float]:
-        return {} if _is_open(task) else reward(settled(task, episode), episode)
+        return {} if _is_open(task) else reward(select_reference(task, episode), episode)
 
     return judged
 
@@ -72,5 +72,7 @@ def wanted_calls(expect: Expect) -> list[dict[str, Json]]:
     """The calls in the right answer as it is written, read back; those that cannot be written so are taken as they are."""
     text = wanted_text(expect)
     if text is None:
-        return [{"name": call.name, "parameters": dict(call.arguments)} for call in expect.calls or ()]
+        return [
+            {"name": call.name, "parameters": dict(call.arguments)} for call in expect.calls or ()
+        ]
     return extract_function_calls(text)

@@ -34,7 +34,16 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from toolhone.rewards.assignment import Gains, assign, in_order
-from toolhone.rewards.values import ANYTHING, MISSING, Comparator, Shape, number, same_code, same_number, same_value
+from toolhone.rewards.values import (
+    ANYTHING,
+    MISSING,
+    Comparator,
+    ValueShape,
+    number,
+    same_code,
+    same_number,
+    same_value,
+)
 from toolhone.schema import ANY_CALL, Expect, ExpectedCall, Json, Tool, ToolCall
 from toolhone.tools.builtin import evaluate
 from toolhone.tools.registry import clipped
@@ -46,7 +55,7 @@ _SCALE = 1_000_000
 
 
 @dataclass(frozen=True)
-class Pair:
+class CallPair:
     """A wanted call and the given call that stands for it, as indices; one is None for a missing or superfluous call."""
 
     wanted: int | None
@@ -69,7 +78,7 @@ class Match:
     exact: bool
     tool_score: float
     argument_score: float
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[CallPair, ...] = ()
     reasons: tuple[str, ...] = ()
 
 
@@ -98,7 +107,10 @@ def _value_of(expression: str) -> int | float | None:
         return None
 
 
-COMPARATORS: Final[Comparators] = {("calculator", "expression"): same_expression, ("python", "code"): same_code}
+COMPARATORS: Final[Comparators] = {
+    ("calculator", "expression"): same_expression,
+    ("python", "code"): same_code,
+}
 
 
 def judges_calls(expect: Expect) -> bool:
@@ -106,7 +118,12 @@ def judges_calls(expect: Expect) -> bool:
     return "calls" in expect.speaks_of
 
 
-def match_calls(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators = COMPARATORS) -> Match:
+def match_calls(
+    calls: Sequence[ToolCall],
+    expect: Expect,
+    tools: Sequence[Tool],
+    comparators: Comparators = COMPARATORS,
+) -> Match:
     """Compare calls with what a task expects. `tools` supply the schemas (types and defaults); an unknown tool has none.
 
     The indices in `pairs` are those of the alternative that fits best.
@@ -116,7 +133,9 @@ def match_calls(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool]
     return max(matches, key=lambda match: (match.exact, match.tool_score + match.argument_score))
 
 
-def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators) -> Match:
+def _match(
+    calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators
+) -> Match:
     """Compare calls with one right answer."""
     wanted = expect.wanted
     if not wanted or not calls:
@@ -128,14 +147,20 @@ def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], com
     named = [pair for pair in pairs if pair.wanted is not None and pair.got is not None]
     exact = len(named) == size and all(pair.right == pair.counted for pair in named)
     reasons = _shortened(list(judge.reasons(pairs, strict)))
-    return Match(exact, len(named) / size, sum(pair.share for pair in named) / size, tuple(pairs), reasons)
+    return Match(
+        exact, len(named) / size, sum(pair.share for pair in named) / size, tuple(pairs), reasons
+    )
 
 
 def _one_sided(calls: Sequence[ToolCall], wanted: Sequence[ExpectedCall]) -> Match:
     """No call wanted, or none given."""
     right = not calls and not wanted
-    pairs = [Pair(index, None) for index in range(len(wanted))] + [Pair(None, index) for index in range(len(calls))]
-    reasons = [f"no call, wanted {show_call(call)}" for call in wanted] + [f"no call was wanted, got {show_call(c)}" for c in calls]
+    pairs = [CallPair(index, None) for index in range(len(wanted))] + [
+        CallPair(None, index) for index in range(len(calls))
+    ]
+    reasons = [f"no call, wanted {show_call(call)}" for call in wanted] + [
+        f"no call was wanted, got {show_call(c)}" for c in calls
+    ]
     return Match(right, float(right), float(right), tuple(pairs), _shortened(reasons))
 
 
@@ -160,7 +185,7 @@ class _Judge:
     tools: Mapping[str, Tool]
     comparators: Comparators
 
-    def pairs(self, strict: bool) -> list[Pair]:
+    def pairs(self, strict: bool) -> list[CallPair]:
         """All calls in pairs: those that stand for each other in the order of the wanted ones, then the missing, then the rest."""
         if strict:
             pairs = self._best(range(len(self.wanted)), range(len(self.calls)), in_order)
@@ -168,19 +193,29 @@ class _Judge:
             pairs = []
             for name in dict.fromkeys(call.name for call in self.wanted):
                 rows = [i for i, call in enumerate(self.wanted) if call.name == name]
-                pairs += self._best(rows, [j for j, call in enumerate(self.calls) if self._is_of(call, name)], assign)
+                pairs += self._best(
+                    rows,
+                    [j for j, call in enumerate(self.calls) if self._is_of(call, name)],
+                    assign,
+                )
         wanted, got = {pair.wanted for pair in pairs}, {pair.got for pair in pairs}
-        missing = [Pair(i, None) for i in range(len(self.wanted)) if i not in wanted]
+        missing = [CallPair(i, None) for i in range(len(self.wanted)) if i not in wanted]
         return [
             *sorted(pairs, key=lambda p: p.wanted or 0),
             *missing,
-            *(Pair(None, j) for j in range(len(self.calls)) if j not in got),
+            *(CallPair(None, j) for j in range(len(self.calls)) if j not in got),
         ]
 
-    def _best(self, rows: Sequence[int], columns: Sequence[int], choose: Choose) -> list[Pair]:
+    def _best(self, rows: Sequence[int], columns: Sequence[int], choose: Choose) -> list[CallPair]:
         """The best pairs among these wanted and given calls: first as many as possible, then as right as possible."""
         table = [[self._pair(i, j) for j in columns] for i in rows]
-        gain = [[0 if pair is None else _SCALE * len(rows) + round(pair.share * _SCALE) for pair in line] for line in table]
+        gain = [
+            [
+                0 if pair is None else _SCALE * len(rows) + round(pair.share * _SCALE)
+                for pair in line
+            ]
+            for line in table
+        ]
         chosen = [table[row][column] for row, column in choose(gain)]
         return [pair for pair in chosen if pair is not None]
 
@@ -188,14 +223,14 @@ class _Judge:
         """Whether a call is of the tool of this name; that of `ANY_CALL` is the name of every tool on offer."""
         return call.name in self.tools if name == ANY_CALL.name else call.name == name
 
-    def _pair(self, i: int, j: int) -> Pair | None:
+    def _pair(self, i: int, j: int) -> CallPair | None:
         """Wanted call i with given call j, or None where their names differ."""
         call, wanted = self.calls[j], self.wanted[i]
         if not self._is_of(call, wanted.name):
             return None
         faults = self._faults(call, wanted)
         counted = len(wanted.arguments) + sum(fault.wanted is MISSING for fault in faults)
-        return Pair(i, j, counted - len(faults), counted)
+        return CallPair(i, j, counted - len(faults), counted)
 
     def _faults(self, call: ToolCall, wanted: ExpectedCall) -> list[_Fault]:
         if wanted.any_arguments:
@@ -221,22 +256,27 @@ class _Judge:
             return []
         return [
             *tool.problems(call.arguments),
-            *(f"there is no argument {name}" for name in _undeclared(tool.parameters, call.arguments)),
+            *(
+                f"there is no argument {name}"
+                for name in _undeclared(tool.parameters, call.arguments)
+            ),
         ]
 
     def _accepted(self, tool: str, name: str, got: Json, values: Sequence[Json]) -> bool:
         compare = self.comparators.get((tool, name))
         shape = self._shape(tool).property(name)
-        return any(compare(got, value) if compare else same_value(got, value, shape) for value in values)
+        return any(
+            compare(got, value) if compare else same_value(got, value, shape) for value in values
+        )
 
     def _is_default(self, tool: str, name: str, value: Json) -> bool:
         default = self._shape(tool).property(name).default()
         return default is not MISSING and self._accepted(tool, name, value, [default])
 
-    def _shape(self, tool: str) -> Shape:
-        return Shape.of(self.tools[tool].parameters) if tool in self.tools else ANYTHING
+    def _shape(self, tool: str) -> ValueShape:
+        return ValueShape.of(self.tools[tool].parameters) if tool in self.tools else ANYTHING
 
-    def reasons(self, pairs: Sequence[Pair], strict: bool) -> Iterator[str]:
+    def reasons(self, pairs: Sequence[CallPair], strict: bool) -> Iterator[str]:
         for pair in pairs:
             if pair.wanted is None and pair.got is not None:
                 yield f"not wanted: {show_call(self.calls[pair.got])}"
@@ -244,7 +284,8 @@ class _Judge:
                 yield f"missing{' at its place' if strict else ''}: {show_call(self.wanted[pair.wanted])}"
             elif pair.got is not None and pair.wanted is not None:
                 yield from (
-                    _sentence(pair, fault, self.calls) for fault in self._faults(self.calls[pair.got], self.wanted[pair.wanted])
+                    _sentence(pair, fault, self.calls)
+                    for fault in self._faults(self.calls[pair.got], self.wanted[pair.wanted])
                 )
 
 
@@ -257,9 +298,13 @@ def _undeclared(schema: Json, value: Json, within: str = "") -> Iterator[str]:
                 yield from _undeclared(part.get("items"), one, within)
     if not isinstance(value, Mapping) or not parts:
         return
-    declared = {name: inner for part in parts for name, inner in (part.get("properties") or {}).items()}
+    declared = {
+        name: inner for part in parts for name, inner in (part.get("properties") or {}).items()
+    }
     patterns = [pattern for part in parts for pattern in part.get("patternProperties") or ()]
-    if any(part.get("additionalProperties") or "$ref" in part for part in parts) or (within and not declared and not patterns):
+    if any(part.get("additionalProperties") or "$ref" in part for part in parts) or (
+        within and not declared and not patterns
+    ):
         return
     for name, inner in value.items():
         if name in declared:
@@ -272,10 +317,18 @@ def _parts(schema: Json) -> list[Mapping[str, Json]]:
     """A schema and those that it is put together from."""
     if not isinstance(schema, Mapping):
         return []
-    return [schema, *(part for key in ("allOf", "anyOf", "oneOf") for inner in schema.get(key) or () for part in _parts(inner))]
+    return [
+        schema,
+        *(
+            part
+            for key in ("allOf", "anyOf", "oneOf")
+            for inner in schema.get(key) or ()
+            for part in _parts(inner)
+        ),
+    ]
 
 
-def _sentence(pair: Pair, fault: _Fault, calls: Sequence[ToolCall]) -> str:
+def _sentence(pair: CallPair, fault: _Fault, calls: Sequence[ToolCall]) -> str:
     name = calls[pair.got or 0].name
     if fault.problem:
         return f"{name}: {clipped(fault.problem, _LONGEST_PROBLEM)}"

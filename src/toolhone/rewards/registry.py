@@ -12,36 +12,80 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from toolhone.config.user_code import is_user_code
 from toolhone.errors import ConfigError, nearest
-from toolhone.config.user_code import is_own_code
-from toolhone.rewards import tool_use
-from toolhone.rewards import legacy_guided as guided
 from toolhone.rewards import known_exploits as holes
-from toolhone.rewards.legacy_texts import as_known, is_known
+from toolhone.rewards import legacy_guided as guided
+from toolhone.rewards import tool_use
 from toolhone.rewards.legacy_json_answer import json_answer
-from toolhone.rewards.reward_spec import Function, Kind, Named
 from toolhone.rewards.legacy_playground import legacy_playground_format
+from toolhone.rewards.legacy_texts import as_known, is_known
+from toolhone.rewards.reward_spec import Function, RewardOrigin, RewardSpec
 from toolhone.schema import Json, Task
 
 _LEAST = -2.85
 """All fines together, and a call where none is wanted."""
 
 
-def _own(name: str, function: Function, formula: str, judges: Callable[[Task], bool] = tool_use.wants_calls_or_none) -> Named:
-    return Named(name, function, Kind.OWN, f"{formula}; less fines", "Toolhone", (_LEAST, 1.0), judges)
+def _own(
+    name: str,
+    function: Function,
+    formula: str,
+    judges: Callable[[Task], bool] = tool_use.wants_calls_or_none,
+) -> RewardSpec:
+    return RewardSpec(
+        name,
+        function,
+        RewardOrigin.OWN,
+        f"{formula}; less fines",
+        "Toolhone",
+        (_LEAST, 1.0),
+        judges,
+    )
 
 
-def _guided(name: str, function: Function, formula: str, holes: Mapping[str, str]) -> Named:
+def _guided(name: str, function: Function, formula: str, holes: Mapping[str, str]) -> RewardSpec:
     source = "mlx-guided-grpo (MIT), examples/tool_calling_training.md"
-    return Named(name, as_known(function), Kind.COMPATIBLE, formula, source, (0.0, 1.0), is_known, "calls", holes)
+    return RewardSpec(
+        name,
+        as_known(function),
+        RewardOrigin.COMPATIBLE,
+        formula,
+        source,
+        (0.0, 1.0),
+        is_known,
+        "calls",
+        holes,
+    )
 
 
 OWN = (
-    _own("tool_use", tool_use.tool_use, "right_calls and right_answer, each half where a task asks for both", tool_use.judges),
-    _own("right_calls", tool_use.right_calls, "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted"),
-    _own("right_tools", tool_use.right_tools, "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted"),
-    _own("exact_calls", tool_use.exact_calls, "1 for exactly the wanted calls, or for no call where none is wanted"),
-    _own("working_calls", tool_use.working_calls, "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are"),
+    _own(
+        "tool_use",
+        tool_use.tool_use,
+        "right_calls and right_answer, each half where a task asks for both",
+        tool_use.judges,
+    ),
+    _own(
+        "right_calls",
+        tool_use.right_calls,
+        "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted",
+    ),
+    _own(
+        "right_tools",
+        tool_use.right_tools,
+        "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted",
+    ),
+    _own(
+        "exact_calls",
+        tool_use.exact_calls,
+        "1 for exactly the wanted calls, or for no call where none is wanted",
+    ),
+    _own(
+        "working_calls",
+        tool_use.working_calls,
+        "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are",
+    ),
     _own(
         "right_answer",
         tool_use.right_answer,
@@ -62,18 +106,28 @@ COMPATIBLE = (
         "wanted names that occur among the called / wanted names",
         holes.TOOL_CALL_FUNCTION,
     ),
-    _guided("tool_call_params", guided.tool_call_params, "share of wanted parameters, place by place", holes.TOOL_CALL_PARAMS),
+    _guided(
+        "tool_call_params",
+        guided.tool_call_params,
+        "share of wanted parameters, place by place",
+        holes.TOOL_CALL_PARAMS,
+    ),
     _guided(
         "tool_call_overall",
         guided.tool_call_overall,
         "0.4 names + 0.4 parameters + 0.2 all the same, place by place",
         holes.TOOL_CALL_OVERALL,
     ),
-    _guided("tool_call_parseable", guided.tool_call_parseable, "1 if there is anything like a call", holes.TOOL_CALL_PARSEABLE),
-    Named(
+    _guided(
+        "tool_call_parseable",
+        guided.tool_call_parseable,
+        "1 if there is anything like a call",
+        holes.TOOL_CALL_PARSEABLE,
+    ),
+    RewardSpec(
         "json_answer",
         as_known(json_answer),
-        Kind.COMPATIBLE,
+        RewardOrigin.COMPATIBLE,
         "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
         "llm-tool-calling (Apache-2.0), README.md",
         (-0.7, 2.5),
@@ -81,10 +135,10 @@ COMPATIBLE = (
         "json",
         holes.JSON_ANSWER,
     ),
-    Named(
+    RewardSpec(
         "legacy_playground_format",
         as_known(legacy_playground_format),
-        Kind.COMPATIBLE,
+        RewardOrigin.COMPATIBLE,
         "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5",
         "bagel-RL (MIT), the PPO reward of June 2025",
         (-0.5, 1.5),
@@ -94,13 +148,15 @@ COMPATIBLE = (
     ),
 )
 
-LIBRARY: Mapping[str, Named] = {named.name: named for named in (*OWN, *COMPATIBLE)}
+LIBRARY: Mapping[str, RewardSpec] = {named.name: named for named in (*OWN, *COMPATIBLE)}
 
 
 def describe(name: str) -> dict[str, Json]:
     """All about a reward of the library."""
     if name not in LIBRARY:
-        raise ConfigError(f"there is no reward {name!r} in the library{nearest(name, LIBRARY)}; known: {', '.join(LIBRARY)}")
+        raise ConfigError(
+            f"there is no reward {name!r} in the library{nearest(name, LIBRARY)}; known: {', '.join(LIBRARY)}"
+        )
     return LIBRARY[name].to_dict()
 
 
@@ -110,7 +166,9 @@ def warnings_for(names: Sequence[str]) -> list[str]:
     Another reward is one of ours or of the user's own.
     """
     found = [LIBRARY[name] for name in names if name in LIBRARY]
-    if any(is_own_code(name) for name in names) or any(named.kind is Kind.OWN for named in found):
+    if any(is_user_code(name) for name in names) or any(
+        named.kind is RewardOrigin.OWN for named in found
+    ):
         return []
     beside = "used alone" if len(found) == 1 else "used without a reward that has none"
     return [

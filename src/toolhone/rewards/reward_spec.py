@@ -13,7 +13,7 @@ Function = Callable[[Task, Episode], float | Mapping[str, float]]
 """A reward: a number, or named parts whose sum it is."""
 
 
-class Kind(StrEnum):
+class RewardOrigin(StrEnum):
     """Where a reward stands."""
 
     OWN = "own"
@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Named:
+class RewardSpec:
     """A reward of the library.
 
     `bounds` are the least and the most it pays; `judges` says on which tasks it means something; `syntax` is the call syntax that
@@ -32,7 +32,7 @@ class Named:
 
     name: str
     function: Function
-    kind: Kind
+    kind: RewardOrigin
     formula: str
     source: str
     bounds: tuple[float, float]

@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.select_reference import settled
+from toolhone.rewards.episode_view import EpisodeView
 from toolhone.rewards.final_answer import stated
 from toolhone.rewards.injected_text import hidden_call
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.episode_view import Seen
+from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Task
 
 Parts = dict[str, float]
@@ -89,7 +89,7 @@ def tool_use(task: Task, episode: Episode) -> Parts:
     """Everything the task asks for."""
     if not judges(task):
         return {}
-    seen = Seen(settled(task, episode), episode)
+    seen = EpisodeView(select_reference(task, episode), episode)
     calls = _calls(seen, GRADED) if judges_calls(task.expect) else {}
     answer = {"answer": _answer(seen)} if judges_answers(task) else {}
     share = 0.5 if calls and answer else 1.0
@@ -115,49 +115,61 @@ def working_calls(task: Task, episode: Episode) -> Parts:
     """The wanted calls that worked, and those of them that are right."""
     if not judges_calls(task.expect):
         return {}
-    seen = Seen(settled(task, episode), episode)
+    seen = EpisodeView(select_reference(task, episode), episode)
     if seen.task.expect.no_call:
         return {"no_call": _no_call(seen), **_fines(seen)}
     size = max(len(seen.calls), len(seen.task.expect.wanted))
     working = [
-        pair for pair in seen.match.pairs if pair.wanted is not None and pair.got is not None and seen.counted[pair.got].works
+        pair
+        for pair in seen.match.pairs
+        if pair.wanted is not None and pair.got is not None and seen.counted[pair.got].works
     ]
     whole = 0.5 if seen.broken else 1.0
     ran, right = len(working) / size, sum(pair.share == 1.0 for pair in working) / size
-    return {"ran": 0.3 * whole * ran, "right": 0.4 * whole * right, "exact": 0.3 * (right == whole == 1.0), **_fines(seen)}
+    return {
+        "ran": 0.3 * whole * ran,
+        "right": 0.4 * whole * right,
+        "exact": 0.3 * (right == whole == 1.0),
+        **_fines(seen),
+    }
 
 
 def right_answer(task: Task, episode: Episode) -> Parts:
     """The final answer."""
     if not judges_answers(task):
         return {}
-    seen = Seen(settled(task, episode), episode)
+    seen = EpisodeView(select_reference(task, episode), episode)
     return {"answer": _answer(seen), **_fines(seen)}
 
 
 def _judged(task: Task, episode: Episode, shares: Shares) -> Parts:
     if not judges_calls(task.expect):
         return {}
-    seen = Seen(settled(task, episode), episode)
+    seen = EpisodeView(select_reference(task, episode), episode)
     return {**_calls(seen, shares), **_fines(seen)}
 
 
-def _calls(seen: Seen, shares: Shares) -> Parts:
+def _calls(seen: EpisodeView, shares: Shares) -> Parts:
     """What the calls are worth, fines apart; where none is wanted, what their absence is worth."""
     if seen.task.expect.no_call:
         return {"no_call": _no_call(seen)}
     match, whole = seen.match, 0.5 if seen.broken else 1.0
     size = max(len(seen.calls), len(seen.task.expect.wanted))
-    fitting = sum(pair.share * (1.0 if seen.counted[pair.got].fits else 0.5) for pair in match.pairs if pair.got is not None)
+    fitting = sum(
+        pair.share * (1.0 if seen.counted[pair.got].fits else 0.5)
+        for pair in match.pairs
+        if pair.got is not None
+    )
     parts = {
         "tools": shares.tools * match.tool_score * whole,
         "arguments": shares.arguments * fitting / size * whole,
-        "exact": shares.exact * (match.exact and not seen.broken and all(one.fits for one in seen.counted)),
+        "exact": shares.exact
+        * (match.exact and not seen.broken and all(one.fits for one in seen.counted)),
     }
     return {name: value for name, value in parts.items() if getattr(shares, name)}
 
 
-def _no_call(seen: Seen) -> float:
+def _no_call(seen: EpisodeView) -> float:
     if seen.made:
         return -1.0
     if seen.unreadable:
@@ -165,11 +177,13 @@ def _no_call(seen: Seen) -> float:
     return float(not seen.blank and not seen.broken and not hidden_call(seen.text, seen.task))
 
 
-def _answer(seen: Seen) -> float:
-    return stated(seen.episode.answer or "", seen.task.expect.answer or "", seen.before, seen.around)
+def _answer(seen: EpisodeView) -> float:
+    return stated(
+        seen.episode.answer or "", seen.task.expect.answer or "", seen.before, seen.around
+    )
 
 
-def _fines(seen: Seen) -> Parts:
+def _fines(seen: EpisodeView) -> Parts:
     calls_wanted = bool(seen.task.expect.wanted)
     counts = {
         "silence": float(calls_wanted and not seen.made and not seen.unreadable),

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from toolhone.config.user_code import import_callable, is_user_code
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, nearest
-from toolhone.config.user_code import is_own_code, load_named
 from toolhone.rewards.registry import LIBRARY
 from toolhone.rewards.reward_spec import Function
 from toolhone.schema import Task
@@ -40,7 +40,7 @@ class Reward:
 
 
 @dataclass(frozen=True)
-class Paid:
+class RewardResult:
     """What an episode earned: the weighted total, and every part as it was given, unweighted."""
 
     total: float
@@ -49,25 +49,34 @@ class Paid:
 
 def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:
     """The rewards of these names (of the library, `file.py:function`, `package.module:function`); no weights: 1 each."""
-    rewards = [_load(spec, weight) for spec, weight in zip(specs, weights or [1.0] * len(specs), strict=True)]
+    rewards = [
+        _load(spec, weight)
+        for spec, weight in zip(specs, weights or [1.0] * len(specs), strict=True)
+    ]
     names = [reward.name for reward in rewards]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two rewards are named {name!r}; their parts are told apart by name, so rename one function")
+            raise ConfigError(
+                f"two rewards are named {name!r}; their parts are told apart by name, so rename one function"
+            )
     return rewards
 
 
 def _load(spec: str, weight: float) -> Reward:
     if spec in LIBRARY:
         return Reward(spec, LIBRARY[spec].function, weight)
-    if is_own_code(spec):
-        return Reward(spec.rpartition(":")[2], load_named(spec, Path.cwd(), "a reward"), weight)
+    if is_user_code(spec):
+        return Reward(
+            spec.rpartition(":")[2], import_callable(spec, Path.cwd(), "a reward"), weight
+        )
     raise ConfigError(
         f"there is no reward {spec!r}{nearest(spec, LIBRARY)}; known: {', '.join(LIBRARY)}, and your own as 'file.py:function'"
     )
 
 
-def pay(rewards: Sequence[Reward], task: Task, episode: Episode, penalty: float = PENALTY) -> Paid:
+def compute_reward(
+    rewards: Sequence[Reward], task: Task, episode: Episode, penalty: float = PENALTY
+) -> RewardResult:
     """The total and the parts of one episode. Turns that its rules penalise cost `penalty` each, as the part of that name."""
     total, parts = 0.0, dict[str, float]()
     if episode.penalties:
@@ -75,15 +84,20 @@ def pay(rewards: Sequence[Reward], task: Task, episode: Episode, penalty: float 
     for reward in rewards:
         given = _given(reward, task, episode)
         total += reward.weight * sum(given.values())
-        parts |= {reward.name if not name else f"{reward.name}.{name}": value for name, value in given.items()}
-    return Paid(total, parts)
+        parts |= {
+            reward.name if not name else f"{reward.name}.{name}": value
+            for name, value in given.items()
+        }
+    return RewardResult(total, parts)
 
 
 def _given(reward: Reward, task: Task, episode: Episode) -> dict[str, float]:
     try:
         value: object = reward.function(task, episode)
     except Exception as error:
-        raise ConfigError(f"the reward {reward.name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"the reward {reward.name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}"
+        ) from error
     parts: Mapping[object, object] = value if isinstance(value, Mapping) else {"": value}
     return {str(name): _number(reward, str(name), part, task) for name, part in parts.items()}
 
@@ -92,5 +106,7 @@ def _number(reward: Reward, name: str, part: object, task: Task) -> float:
     number = float(part) if isinstance(part, int | float | np.number) else math.nan
     if not math.isfinite(number):
         where = f"part {name!r} of " if name else ""
-        raise ConfigError(f"{where}the reward {reward.name!r} must be a finite number; on the task {task.id!r} it is {part!r:.80}")
+        raise ConfigError(
+            f"{where}the reward {reward.name!r} must be a finite number; on the task {task.id!r} it is {part!r:.80}"
+        )
     return number

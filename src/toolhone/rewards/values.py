@@ -50,38 +50,46 @@ _MAX_BRANCHES = 32
 
 
 @dataclass(frozen=True)
-class Shape:
+class ValueShape:
     """A place inside a JSON Schema: what it says about one value. `root` is where local `$ref`s start."""
 
     schema: Json
     root: Json
 
     @staticmethod
-    def of(schema: Json) -> Shape:
-        return Shape(schema, schema)
+    def of(schema: Json) -> ValueShape:
+        return ValueShape(schema, schema)
 
     def says_number(self) -> bool:
-        return any({"number", "integer"} & set(_listed(branch.get("type"))) for branch in self._branches())
+        return any(
+            {"number", "integer"} & set(_listed(branch.get("type"))) for branch in self._branches()
+        )
 
     def fixes_spelling(self) -> bool:
-        return any(key in branch for branch in self._branches() for key in ("enum", "const", "pattern", "format"))
+        return any(
+            key in branch
+            for branch in self._branches()
+            for key in ("enum", "const", "pattern", "format")
+        )
 
-    def property(self, name: str) -> Shape:
+    def property(self, name: str) -> ValueShape:
         for branch in self._branches():
             properties = branch.get("properties")
             if isinstance(properties, Mapping) and name in properties:
-                return Shape(properties[name], self.root)
+                return ValueShape(properties[name], self.root)
         return ANYTHING
 
-    def items(self) -> Shape:
+    def items(self) -> ValueShape:
         for branch in self._branches():
             if isinstance(branch.get("items"), Mapping):
-                return Shape(branch["items"], self.root)
+                return ValueShape(branch["items"], self.root)
         return ANYTHING
 
     def default(self) -> Json:
         """The schema's default, or `MISSING`."""
-        return next((branch["default"] for branch in self._branches() if "default" in branch), MISSING)
+        return next(
+            (branch["default"] for branch in self._branches() if "default" in branch), MISSING
+        )
 
     def _branches(self) -> Iterator[Mapping[str, Json]]:
         """This schema and what it refers to or is composed of, at most `_MAX_BRANCHES` (a `$ref` may go in a circle)."""
@@ -94,7 +102,9 @@ class Shape:
                 continue
             yield branch
             queue.append(self._follow(branch.get("$ref")))
-            queue.extend(part for key in ("anyOf", "oneOf", "allOf") for part in _listed(branch.get(key)))
+            queue.extend(
+                part for key in ("anyOf", "oneOf", "allOf") for part in _listed(branch.get(key))
+            )
 
     def _follow(self, reference: Json) -> Json:
         if not isinstance(reference, str) or not reference.startswith("#/"):
@@ -105,7 +115,7 @@ class Shape:
         return place
 
 
-ANYTHING: Final = Shape.of({})
+ANYTHING: Final = ValueShape.of({})
 
 
 def _listed(value: Json) -> list[Json]:
@@ -114,7 +124,7 @@ def _listed(value: Json) -> list[Json]:
     return [] if value is None else [value]
 
 
-def same_value(got: Json, wanted: Json, shape: Shape = ANYTHING, depth: int = 0) -> bool:
+def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int = 0) -> bool:
     """Whether two values mean the same (the rules are in the module's docstring); symmetric."""
     if depth > MAX_DEPTH:
         return False
@@ -122,10 +132,16 @@ def same_value(got: Json, wanted: Json, shape: Shape = ANYTHING, depth: int = 0)
         return _same_mapping(got, wanted, shape, depth + 1)
     if isinstance(got, list | tuple) and isinstance(wanted, list | tuple):
         inner = shape.items()
-        return len(got) == len(wanted) and all(same_value(a, b, inner, depth + 1) for a, b in zip(got, wanted, strict=True))
+        return len(got) == len(wanted) and all(
+            same_value(a, b, inner, depth + 1) for a, b in zip(got, wanted, strict=True)
+        )
     if isinstance(got, bool) or isinstance(wanted, bool):
         return isinstance(got, bool) and isinstance(wanted, bool) and got == wanted
-    if isinstance(got, str) and isinstance(wanted, str) and same_text(got, wanted, shape.fixes_spelling()):
+    if (
+        isinstance(got, str)
+        and isinstance(wanted, str)
+        and same_text(got, wanted, shape.fixes_spelling())
+    ):
         return True
     read = spelled_number if shape.says_number() else number
     first, second = read(got), read(wanted)
@@ -134,7 +150,9 @@ def same_value(got: Json, wanted: Json, shape: Shape = ANYTHING, depth: int = 0)
     return same_number(first, second)
 
 
-def _same_mapping(got: Mapping[str, Json], wanted: Mapping[str, Json], shape: Shape, depth: int) -> bool:
+def _same_mapping(
+    got: Mapping[str, Json], wanted: Mapping[str, Json], shape: ValueShape, depth: int
+) -> bool:
     for key in {**wanted, **got}:
         inner = shape.property(key)
         first, second = got.get(key, MISSING), wanted.get(key, MISSING)

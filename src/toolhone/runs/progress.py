@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichBar
 
 T = TypeVar("T")
@@ -37,7 +43,7 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class SilentProgress:
     def start(self, what: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, count: int = 1, note: str = "") -> None: ...
@@ -45,7 +51,7 @@ class Silent:
     def report(self, line: str) -> None: ...
 
 
-class Plain:
+class PlainProgress:
     """One line for each report, and one when a piece of work begins that turned out to take seconds."""
 
     def __init__(self) -> None:
@@ -66,7 +72,7 @@ class Plain:
         self._next = max(self._next, time.monotonic() + 10)
 
 
-class Live:
+class LiveProgress:
     """A rich progress bar with elapsed time, time left and a note; reports scroll above it."""
 
     def __init__(self, bar: RichBar) -> None:
@@ -93,7 +99,7 @@ def open_progress(kind: str = "auto") -> Iterator[Progress]:
     if kind == "auto":
         kind = "rich" if sys.stderr.isatty() else "plain"
     if kind != "rich":
-        yield Plain() if kind == "plain" else Silent()
+        yield PlainProgress() if kind == "plain" else SilentProgress()
         return
     columns = (
         TextColumn("[bold]{task.description}"),
@@ -105,7 +111,7 @@ def open_progress(kind: str = "auto") -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
     )
     with RichBar(*columns, console=Console(stderr=True)) as bar:
-        yield Live(bar)
+        yield LiveProgress(bar)
 
 
 def track(items: Iterable[T], progress: Progress, what: str, total: int) -> Iterator[T]:

@@ -28,11 +28,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toolhone.config.experiment import make_experiment
-from toolhone.errors import RunError, nearest
 from toolhone.config.sections import Experiment
+from toolhone.errors import RunError, nearest
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
-PACKAGES = ("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic", "pydantic-monty", "jsonschema")
+PACKAGES = (
+    "toolhone",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "safetensors",
+    "pydantic",
+    "pydantic-monty",
+    "jsonschema",
+)
 
 
 class Listener(Protocol):
@@ -52,7 +62,9 @@ class Run:
     def create(folder: Path, experiment: Experiment) -> Run:
         """A new run folder; one that holds a run already is refused."""
         if (folder / "experiment.json").exists():
-            raise RunError(f"{folder} holds a run already; continue it with --resume, or give another folder with --out")
+            raise RunError(
+                f"{folder} holds a run already; continue it with --resume, or give another folder with --out"
+            )
         with writing(folder):
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             write_json(folder / "experiment.json", experiment.model_dump())
@@ -85,12 +97,16 @@ class Run:
         """All lines of `metrics.jsonl`, oldest first."""
         return read_metrics(self.folder / "metrics.jsonl")
 
-    def save_checkpoint(self, name: str, state: Mapping[str, Any], save: Callable[[Path], None]) -> Path:
+    def save_checkpoint(
+        self, name: str, state: Mapping[str, Any], save: Callable[[Path], None]
+    ) -> Path:
         """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder."""
         folder = self.folder / "checkpoints" / name
         with writing(folder), whole_folder(folder) as partial:
             save(partial)
-            write_json(partial / "state.json", {**state, "experiment": self.experiment.model_dump()})
+            write_json(
+                partial / "state.json", {**state, "experiment": self.experiment.model_dump()}
+            )
         return folder
 
     def checkpoints(self) -> list[str]:
@@ -102,10 +118,14 @@ class Run:
         """The folder of a checkpoint by name; by default the final one, else the best, else the latest."""
         names = self.checkpoints()
         if name is None:
-            name = next((wanted for wanted in (FINAL, BEST, *reversed(names)) if wanted in names), "")
+            name = next(
+                (wanted for wanted in (FINAL, BEST, *reversed(names)) if wanted in names), ""
+            )
         if name not in names:
             known = ", ".join(names) or "none: it was never saved"
-            raise RunError(f"{self.folder} has no checkpoint {name!r}{nearest(name, names)}; it has {known}")
+            raise RunError(
+                f"{self.folder} has no checkpoint {name!r}{nearest(name, names)}; it has {known}"
+            )
         return self.folder / "checkpoints" / name
 
     def latest(self) -> Path | None:
@@ -122,7 +142,11 @@ class Run:
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.folder / name
             if path.exists():
-                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _logged_until(line, step)]
+                kept = [
+                    line
+                    for line in path.read_text(encoding="utf-8").splitlines()
+                    if _logged_until(line, step)
+                ]
                 with writing(path):
                     write_text(path, "".join(line + "\n" for line in kept))
 
@@ -155,13 +179,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise RunError(f"there is no {path}; give a run folder or a metrics.jsonl file")
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+    ):
         try:
             value = json.loads(line)
         except ValueError as error:
             raise RunError(f"{path}, line {number}: not JSON: {error}") from None
-        if not isinstance(value, dict) or not isinstance(value.get("step"), int) or "kind" not in value:
-            raise RunError(f"{path}, line {number}: wanted an object with 'step' and 'kind', got {line:.60}")
+        if (
+            not isinstance(value, dict)
+            or not isinstance(value.get("step"), int)
+            or "kind" not in value
+        ):
+            raise RunError(
+                f"{path}, line {number}: wanted an object with 'step' and 'kind', got {line:.60}"
+            )
         lines.append(value)
     return lines
 
@@ -184,7 +216,9 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into that takes the place of `folder` when all went well; else `folder` stays what it was."""
-    partial, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
+    partial, old = (
+        folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old")
+    )
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -207,12 +241,20 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{place} could not be written: {error.strerror or error}; what was saved before is whole") from None
-    except Exception as error:  # torch and safetensors have error types of their own for a failed write
+        raise RunError(
+            f"{place} could not be written: {error.strerror or error}; what was saved before is whole"
+        ) from None
+    except (
+        Exception
+    ) as error:  # torch and safetensors have error types of their own for a failed write
         text = str(error)
-        if not re.search(r"No space left|File too large|I/O error|failed writing|unexpected pos", text):
+        if not re.search(
+            r"No space left|File too large|I/O error|failed writing|unexpected pos", text
+        ):
             raise
-        raise RunError(f"{place} could not be written: {text.splitlines()[0]:.120}; what was saved before is whole") from None
+        raise RunError(
+            f"{place} could not be written: {text.splitlines()[0]:.120}; what was saved before is whole"
+        ) from None
 
 
 def environment() -> dict[str, Any]:
@@ -235,8 +277,12 @@ def environment() -> dict[str, Any]:
 def _git_state() -> dict[str, Any] | None:
     """Commit and whether the tree was changed; None outside a repository."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(status.strip())}

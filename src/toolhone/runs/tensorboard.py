@@ -41,7 +41,9 @@ def open_tensorboard(section: TensorboardSection, opening: Opening) -> Opened:
     check(section)
     from torch.utils.tensorboard import SummaryWriter
 
-    place = Path(section.log_dir).expanduser() if section.log_dir else opening.folder / "tensorboard"
+    place = (
+        Path(section.log_dir).expanduser() if section.log_dir else opening.folder / "tensorboard"
+    )
     purge = None if opening.resumed_at is None else opening.resumed_at + 1
     writer = SummaryWriter(str(place), purge_step=purge)
     return Opened(TensorboardTracker(writer), f"tensorboard --logdir {place}", {})

@@ -55,7 +55,11 @@ def named(kind: str, values: Mapping[str, float]) -> dict[str, float]:
 
 def numbers(values: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
     """What can be a point of a curve, and the names of what cannot: text, lists, nothing at all, and yes or no."""
-    kept = {name: float(value) for name, value in values.items() if isinstance(value, Real) and not isinstance(value, bool)}
+    kept = {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, Real) and not isinstance(value, bool)
+    }
     return kept, [name for name in values if name not in kept]
 
 

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolhone.runs.run import read_json, write_json, writing
 from toolhone.config.sections import TrackingSection
-from toolhone.runs import tensorboard
-from toolhone.runs import trackio
-from toolhone.runs import wandb
+from toolhone.runs import tensorboard, trackio, wandb
+from toolhone.runs.run import read_json, write_json, writing
 from toolhone.runs.tracker_base import Opened, Opening, Tracker, first_line, numbers
 
 Report = Callable[[str], None]
@@ -62,9 +60,13 @@ class Trackers:
                 continue
             try:
                 tracker.log(step, kind, kept)
-            except Exception as error:  # whatever a service raises: the training is worth more than its curves
+            except (
+                Exception
+            ) as error:  # whatever a service raises: the training is worth more than its curves
                 self.missed[name] = 1
-                self._report(f"tracking.{name} failed at step {step} and is switched off: {first_line(error)}")
+                self._report(
+                    f"tracking.{name} failed at step {step} and is switched off: {first_line(error)}"
+                )
 
     def close(self, failed: bool = False) -> None:
         """Close every service, and say what those that were switched off lack."""
@@ -74,7 +76,9 @@ class Trackers:
             except Exception as error:  # as above
                 self._report(f"tracking.{name} could not be closed: {first_line(error)}")
             if name in self.missed:
-                self._report(f"tracking.{name} lacks {self.missed[name]} of {self._lines} lines; metrics.jsonl has them all")
+                self._report(
+                    f"tracking.{name} lacks {self.missed[name]} of {self._lines} lines; metrics.jsonl has them all"
+                )
 
     def _tell_left_out(self, kind: str, names: list[str]) -> None:
         new = [name for name in (f"{kind}/{name}" for name in names) if name not in self._left_out]
@@ -91,14 +95,25 @@ def check_trackers(section: TrackingSection) -> None:
 
 @contextmanager
 def open_trackers(
-    section: TrackingSection, folder: Path, experiment: Mapping[str, Any], resumed_at: int | None, report: Report
+    section: TrackingSection,
+    folder: Path,
+    experiment: Mapping[str, Any],
+    resumed_at: int | None,
+    report: Report,
 ) -> Iterator[Trackers]:
     """The services that `section` names, open. `resumed_at` is the step that the run goes on from, or None for a new run."""
-    before = read_json(folder / KEPT) if resumed_at is not None and (folder / KEPT).is_file() else {}
+    before = (
+        read_json(folder / KEPT) if resumed_at is not None and (folder / KEPT).is_file() else {}
+    )
     opened: dict[str, Opened] = {}
     try:
         for service in _wanted(section):
-            opening = Opening(folder, without_secrets(experiment), before.get(service.name, {}).get("identity", {}), resumed_at)
+            opening = Opening(
+                folder,
+                without_secrets(experiment),
+                before.get(service.name, {}).get("identity", {}),
+                resumed_at,
+            )
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 opened[service.name] = service.open(getattr(section, service.name), opening)
@@ -119,7 +134,10 @@ def open_trackers(
 
 def without_secrets(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """The experiment as it may leave the machine: tools by name only, for an address or a header may carry a key."""
-    tools = [tool if isinstance(tool, str) else str(tool.get("name")) for tool in experiment.get("tools", [])]
+    tools = [
+        tool if isinstance(tool, str) else str(tool.get("name"))
+        for tool in experiment.get("tools", [])
+    ]
     return {**experiment, "tools": tools}
 
 
@@ -132,10 +150,20 @@ def _trackers(opened: Mapping[str, Opened], report: Report) -> Trackers:
     return Trackers({name: one.tracker for name, one in opened.items()}, report)
 
 
-def _keep(folder: Path, opened: Mapping[str, Opened], before: Mapping[str, Any], missed: Mapping[str, int]) -> None:
+def _keep(
+    folder: Path, opened: Mapping[str, Opened], before: Mapping[str, Any], missed: Mapping[str, int]
+) -> None:
     """Write RUN/tracking.json; lines missed before a run went on stay counted."""
     if not opened:
         return
-    lost = {name: before.get(name, {}).get("missed_lines", 0) + missed.get(name, 0) for name in opened}
+    lost = {
+        name: before.get(name, {}).get("missed_lines", 0) + missed.get(name, 0) for name in opened
+    }
     with writing(folder):
-        write_json(folder / KEPT, {name: {"identity": one.identity, "missed_lines": lost[name]} for name, one in opened.items()})
+        write_json(
+            folder / KEPT,
+            {
+                name: {"identity": one.identity, "missed_lines": lost[name]}
+                for name, one in opened.items()
+            },
+        )

@@ -17,16 +17,27 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
-from toolhone.errors import ConfigError
 from toolhone.config.sections import TrackioSection
+from toolhone.errors import ConfigError
 from toolhone.runs.tracker_base import Opened, Opening, first_line, named, package
 
 SERVICE = "trackio"
 
 
 class TrackioTracker:
-    def __init__(self, store: Any, section: TrackioSection, identity: Mapping[str, str], config: Mapping[str, Any]) -> None:
-        self._store, self._project, self._identity, self._config = store, section.project, identity, config
+    def __init__(
+        self,
+        store: Any,
+        section: TrackioSection,
+        identity: Mapping[str, str],
+        config: Mapping[str, Any],
+    ) -> None:
+        self._store, self._project, self._identity, self._config = (
+            store,
+            section.project,
+            identity,
+            config,
+        )
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         self._store.bulk_log(
@@ -43,7 +54,10 @@ class TrackioTracker:
         path = self._store.get_project_db_path(self._project)
         if path.exists():
             with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
-                connection.execute("DELETE FROM metrics WHERE run_id = ? AND step > ?", (self._identity["id"], step))
+                connection.execute(
+                    "DELETE FROM metrics WHERE run_id = ? AND step > ?",
+                    (self._identity["id"], step),
+                )
 
     def close(self, failed: bool) -> None: ...
 
@@ -58,12 +72,19 @@ def open_trackio(section: TrackioSection, opening: Opening) -> Opened:
     store = package("trackio.sqlite_storage", SERVICE).SQLiteStorage
     name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
     identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
-    config = {**opening.experiment, "_Created": datetime.now(UTC).isoformat(), "_Username": None, "_Group": None}
+    config = {
+        **opening.experiment,
+        "_Created": datetime.now(UTC).isoformat(),
+        "_Username": None,
+        "_Group": None,
+    }
     tracker = TrackioTracker(store, section, identity, config)
     try:
         store.init_db(section.project)
         if opening.resumed_at is not None:
             tracker.forget_after(opening.resumed_at)
     except Exception as error:
-        raise ConfigError(f"tracking.trackio could not open its store ({first_line(error)}); TRACKIO_DIR names its place") from None
+        raise ConfigError(
+            f"tracking.trackio could not open its store ({first_line(error)}); TRACKIO_DIR names its place"
+        ) from None
     return Opened(tracker, f"trackio show --project {section.project}", identity)

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolhone.errors import ConfigError
 from toolhone.config.sections import WandbSection
+from toolhone.errors import ConfigError
 from toolhone.runs.tracker_base import Opened, Opening, first_line, named, package
 
 SERVICE = "wandb"
@@ -51,7 +51,9 @@ def check(section: WandbSection) -> None:
     try:
         known = wandb.login(prompt=False, verify=False)
     except Exception as error:
-        raise ConfigError(f"tracking.wandb: the key is not usable ({first_line(error)}); {REMEDY}") from None
+        raise ConfigError(
+            f"tracking.wandb: the key is not usable ({first_line(error)}); {REMEDY}"
+        ) from None
     if not known:
         raise ConfigError(f"tracking.wandb: there is no key for Weights & Biases; {REMEDY}")
 
@@ -72,10 +74,14 @@ def open_wandb(section: WandbSection, opening: Opening) -> Opened:
             dir=str(opening.folder),
             config=dict(opening.experiment),
             reinit="create_new",
-            settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True),
+            settings=wandb.Settings(
+                console="off", silent=True, disable_git=True, disable_code=True
+            ),
         )
     except Exception as error:
-        raise ConfigError(f"tracking.wandb could not start ({first_line(error)}); {REMEDY}") from None
+        raise ConfigError(
+            f"tracking.wandb could not start ({first_line(error)}); {REMEDY}"
+        ) from None
     run.define_metric("*", step_metric="step")
     place = f"wandb sync {Path(run.dir).parent}" if run.offline else str(run.url)
     return Opened(WandbTracker(run), place, identity)

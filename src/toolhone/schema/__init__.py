@@ -20,7 +20,18 @@ from typing import Any, Literal
 from toolhone.errors import DataError, nearest
 from toolhone.schema.tool import Json, Tool
 
-__all__ = ["ANY_CALL", "ROLES", "Conversation", "Expect", "ExpectedCall", "Json", "Message", "Task", "Tool", "ToolCall"]
+__all__ = [
+    "ANY_CALL",
+    "ROLES",
+    "Conversation",
+    "Expect",
+    "ExpectedCall",
+    "Json",
+    "Message",
+    "Task",
+    "Tool",
+    "ToolCall",
+]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -37,7 +48,11 @@ class ToolCall:
     def from_dict(source: Mapping[str, Json]) -> ToolCall:
         """Read `{"name", "arguments"}` or the OpenAI form `{"id", "type", "function": {...}}`; arguments may be a JSON string."""
         body = source.get("function", source) if isinstance(source, Mapping) else source
-        if not isinstance(body, Mapping) or not isinstance(body.get("name"), str) or not body["name"]:
+        if (
+            not isinstance(body, Mapping)
+            or not isinstance(body.get("name"), str)
+            or not body["name"]
+        ):
             raise DataError(f"a tool call needs a 'name' (a string); got {source!r:.80}")
         identity = source.get("id")
         return ToolCall(body["name"], _arguments(body), None if identity is None else str(identity))
@@ -57,11 +72,15 @@ def _arguments(body: Mapping[str, Json]) -> dict[str, Json]:
         try:
             value = json.loads(value) if value.strip() else {}
         except ValueError:
-            raise DataError(f"call of {body['name']!r}: 'arguments' is a string but not JSON: {value!r:.80}") from None
+            raise DataError(
+                f"call of {body['name']!r}: 'arguments' is a string but not JSON: {value!r:.80}"
+            ) from None
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise DataError(f"call of {body['name']!r}: 'arguments' must be an object, got {value!r:.80}")
+        raise DataError(
+            f"call of {body['name']!r}: 'arguments' must be an object, got {value!r:.80}"
+        )
     return dict(value)
 
 
@@ -80,7 +99,9 @@ class Message:
     def from_dict(source: Mapping[str, Json]) -> Message:
         if not isinstance(source, Mapping) or source.get("role") not in ROLES:
             role = source.get("role") if isinstance(source, Mapping) else source
-            raise DataError(f"a message needs a 'role' out of {', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}")
+            raise DataError(
+                f"a message needs a 'role' out of {', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
+            )
         calls = source.get("tool_calls") or []
         _need(calls, list | tuple, "'tool_calls' must be a list")
         reasoning = source.get("reasoning", source.get("reasoning_content"))
@@ -99,7 +120,10 @@ class Message:
             result["reasoning"] = self.reasoning
         if self.tool_calls:
             ids = [{} if call.id is None else {"id": call.id} for call in self.tool_calls]
-            result["tool_calls"] = [{**call.to_dict(), **extra} for call, extra in zip(self.tool_calls, ids, strict=True)]
+            result["tool_calls"] = [
+                {**call.to_dict(), **extra}
+                for call, extra in zip(self.tool_calls, ids, strict=True)
+            ]
         if self.tool_call_id is not None:
             result["tool_call_id"] = self.tool_call_id
         if self.name is not None:
@@ -110,7 +134,9 @@ class Message:
 def _text(content: Json) -> str | None:
     if content is None or isinstance(content, str):
         return content
-    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+    if isinstance(content, Sequence) and all(
+        isinstance(part, Mapping) and part.get("type") == "text" for part in content
+    ):
         return "".join(str(part.get("text", part.get("value", ""))) for part in content)
     raise DataError(f"'content' must be text, null or a list of text parts; got {content!r:.60}")
 
@@ -128,7 +154,10 @@ class Conversation:
     def from_dict(source: Mapping[str, Json]) -> Conversation:
         messages = _messages(source, "messages")
         if not any(message.role == "assistant" for message in messages):
-            raise DataError("a conversation needs an assistant message; found roles " + ", ".join(m.role for m in messages))
+            raise DataError(
+                "a conversation needs an assistant message; found roles "
+                + ", ".join(m.role for m in messages)
+            )
         return Conversation(messages, _tools(source), _word(source, "id"), _word(source, "source"))
 
     def to_dict(self) -> dict[str, Json]:
@@ -165,7 +194,9 @@ class ExpectedCall:
         free = source.get("any_arguments", False)
         _need(free, bool, "'any_arguments' must be true or false")
         if free and (call.arguments or accept or optional):
-            raise DataError(f"the expected call of {call.name!r} has 'any_arguments' and says which ones; leave one out")
+            raise DataError(
+                f"the expected call of {call.name!r} has 'any_arguments' and says which ones; leave one out"
+            )
         return ExpectedCall(call.name, call.arguments, dict(accept), tuple(optional), free)
 
     def to_dict(self) -> dict[str, Json]:
@@ -202,7 +233,9 @@ class Expect:
     @property
     def choices(self) -> tuple[Expect, ...]:
         """Every right answer by itself, this one first."""
-        return (replace(self, alternatives=()), *self.alternatives) if self.alternatives else (self,)
+        return (
+            (replace(self, alternatives=()), *self.alternatives) if self.alternatives else (self,)
+        )
 
     @property
     def wanted(self) -> tuple[ExpectedCall, ...]:
@@ -212,8 +245,13 @@ class Expect:
     @property
     def speaks_of(self) -> tuple[str, ...]:
         """Of which of "calls" (or none, or any), "answer" and "state" it says something."""
-        said = {"calls": self.calls is not None or self.any_call or self.no_call, "answer": self.answer is not None}
-        return tuple(name for name, holds in {**said, "state": self.state is not None}.items() if holds)
+        said = {
+            "calls": self.calls is not None or self.any_call or self.no_call,
+            "answer": self.answer is not None,
+        }
+        return tuple(
+            name for name, holds in {**said, "state": self.state is not None}.items() if holds
+        )
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
@@ -221,12 +259,16 @@ class Expect:
         _need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
         for key in source:
             if key not in known:
-                raise DataError(f"'expect' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+                raise DataError(
+                    f"'expect' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}"
+                )
         calls = source.get("calls")
         _need(calls, list | tuple | None, "'expect.calls' must be a list")
         _need(source.get("state"), Mapping | None, "'expect.state' must be an object")
         if calls is not None and not calls:
-            raise DataError("'expect.calls' is empty; a task that wants no call says {\"no_call\": true}")
+            raise DataError(
+                "'expect.calls' is empty; a task that wants no call says {\"no_call\": true}"
+            )
         for key in ("no_call", "any_call"):
             _need(source.get(key, False), bool, f"'expect.{key}' must be true or false")
         said = [repr(key) for key in ("calls", "no_call", "any_call") if source.get(key)]
@@ -245,8 +287,12 @@ class Expect:
             bool(source.get("any_call", False)),
         )
         if not first.speaks_of:
-            raise DataError("'expect' says nothing; it needs 'calls', 'no_call', 'any_call', 'answer' or 'state'")
-        return replace(first, alternatives=_alternatives(source.get("alternatives") or (), first.speaks_of))
+            raise DataError(
+                "'expect' says nothing; it needs 'calls', 'no_call', 'any_call', 'answer' or 'state'"
+            )
+        return replace(
+            first, alternatives=_alternatives(source.get("alternatives") or (), first.speaks_of)
+        )
 
     def to_dict(self) -> dict[str, Json]:
         result: dict[str, Json] = {}
@@ -271,10 +317,14 @@ def _alternatives(source: Json, speaks_of: tuple[str, ...]) -> tuple[Expect, ...
     others = tuple(Expect.from_dict(other) for other in source)
     for other in others:
         if other.alternatives:
-            raise DataError("one of 'expect.alternatives' has 'alternatives' itself; write them into one list")
+            raise DataError(
+                "one of 'expect.alternatives' has 'alternatives' itself; write them into one list"
+            )
         if other.speaks_of != speaks_of:
             said = [" and ".join(names) or "nothing" for names in (speaks_of, other.speaks_of)]
-            raise DataError(f"'expect' speaks of {said[0]}, one of its 'alternatives' of {said[1]}; all must speak of the same")
+            raise DataError(
+                f"'expect' speaks of {said[0]}, one of its 'alternatives' of {said[1]}; all must speak of the same"
+            )
     return others
 
 
@@ -309,13 +359,23 @@ class Task:
             "source": _word(source, "source"),
         }
         if "turns" not in source:
-            return Task(messages=_messages(source, "messages"), expect=Expect.from_dict(source["expect"]), **common)
+            return Task(
+                messages=_messages(source, "messages"),
+                expect=Expect.from_dict(source["expect"]),
+                **common,
+            )
         _need(source["turns"], list | tuple, "'turns' must be a list of lists of messages")
-        _need(source["expect"], list | tuple, "with 'turns', 'expect' must be a list with one entry for each turn")
+        _need(
+            source["expect"],
+            list | tuple,
+            "with 'turns', 'expect' must be a list with one entry for each turn",
+        )
         turns = tuple(_messages({"messages": turn}, "messages") for turn in source["turns"])
         expects = tuple(Expect.from_dict(expect) for expect in source["expect"])
         if len(turns) != len(expects):
-            raise DataError(f"a task with {len(turns)} 'turns' needs as many 'expect' entries, got {len(expects)}")
+            raise DataError(
+                f"a task with {len(turns)} 'turns' needs as many 'expect' entries, got {len(expects)}"
+            )
         return Task(turns=turns, expects=expects, **common)
 
     def to_dict(self) -> dict[str, Json]:
@@ -325,7 +385,9 @@ class Task:
         else:
             result["messages"] = [message.to_dict() for message in self.messages]
         result["tools"] = [tool.to_dict() for tool in self.tools]
-        result["expect"] = [expect.to_dict() for expect in self.expects] if self.turns else self.expect.to_dict()
+        result["expect"] = (
+            [expect.to_dict() for expect in self.expects] if self.turns else self.expect.to_dict()
+        )
         if self.world is not None:
             result["world"] = dict(self.world)
         return {**result, "category": self.category, "source": self.source}

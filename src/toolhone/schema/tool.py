@@ -46,11 +46,17 @@ class Tool:
         if callable(source):
             name, description, parameters = schema_of_callable(source)
             return Tool(name, description, parameters, source)
-        raise DataError(f"a tool must be an object with a 'name', or a Python function; got {type(source).__name__}")
+        raise DataError(
+            f"a tool must be an object with a 'name', or a Python function; got {type(source).__name__}"
+        )
 
     def to_dict(self) -> dict[str, Json]:
         """The OpenAI tool object: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
-        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        function = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": dict(self.parameters),
+        }
         return {"type": "function", "function": function}
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
@@ -59,10 +65,15 @@ class Tool:
         Never raises and never fetches anything: a reference that leads out of the schema is a problem too.
         """
         try:
-            errors = sorted(self._validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.path)))
+            errors = sorted(
+                self._validator.iter_errors(dict(arguments)),
+                key=lambda error: list(map(str, error.path)),
+            )
         except (OverflowError, ValueError, RecursionError, Unresolvable, re.error) as error:
             return [f"arguments: cannot be checked: {error}"]
-        return [f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors]
+        return [
+            f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors
+        ]
 
     @cached_property
     def _validator(self) -> jsonschema.protocols.Validator:
@@ -75,10 +86,14 @@ def _tool_from_mapping(source: Mapping[str, Json]) -> Tool:
         raise DataError(f"a tool needs a 'name' (a string); got keys {sorted(map(str, source))}")
     parameters = body.get("parameters") or NO_PARAMETERS
     if not isinstance(parameters, Mapping):
-        raise DataError(f"tool {body['name']!r}: 'parameters' must be a JSON Schema object, got {parameters!r:.60}")
+        raise DataError(
+            f"tool {body['name']!r}: 'parameters' must be a JSON Schema object, got {parameters!r:.60}"
+        )
     try:
         jsonschema.Draft202012Validator.check_schema(dict(parameters))
     except jsonschema.SchemaError as error:
         where = ".".join(map(str, error.path)) or "parameters"
-        raise DataError(f"tool {body['name']!r}: not a JSON Schema at {where}: {error.message}") from None
+        raise DataError(
+            f"tool {body['name']!r}: not a JSON Schema at {where}: {error.message}"
+        ) from None
     return Tool(body["name"], str(body.get("description") or ""), dict(parameters))

@@ -27,8 +27,8 @@ from toolhone.api import Model
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.schema import Json
-from toolhone.serve.responses import Answer, Head, answer_of, chunks, completion
 from toolhone.serve.requests import read_request
+from toolhone.serve.responses import Answer, ResponseHead, answer_of, chunks, completion
 from toolhone.serve.worker import Worker
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunError(f"cannot listen on {host} port {port}: {reason}; name another --port or --host") from None
+        raise RunError(
+            f"cannot listen on {host} port {port}: {reason}; name another --port or --host"
+        ) from None
 
 
 def address_of(sock: socket.socket) -> str:
@@ -77,7 +79,9 @@ def serve(model: Model, sock: socket.socket) -> None:
 
     host = sock.getsockname()[0]
     app = open_app(model, open_to_all=host not in LOOPBACK)
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=SECONDS_TO_END)
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=SECONDS_TO_END
+    )
     with sock:
         uvicorn.Server(config).run(sockets=[sock])
 
@@ -90,7 +94,7 @@ def open_app(model: Model, open_to_all: bool = False) -> Starlette:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    service = Service(model)
+    service = ModelService(model)
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 (the library's signature)
@@ -103,13 +107,26 @@ def open_app(model: Model, open_to_all: bool = False) -> Starlette:
         Route("/v1/models/{name:path}", service.one_model),
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
     ]
-    guard = [] if open_to_all else [Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "["])]
-    app = Starlette(routes=routes, middleware=guard, lifespan=life, exception_handlers={HTTPException: _http_error})
+    guard = (
+        []
+        if open_to_all
+        else [
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "["]
+            )
+        ]
+    )
+    app = Starlette(
+        routes=routes,
+        middleware=guard,
+        lifespan=life,
+        exception_handlers={HTTPException: _http_error},
+    )
     app.state.service = service
     return app
 
 
-class Service:
+class ModelService:
     """What the addresses do, for one model."""
 
     def __init__(self, model: Model) -> None:
@@ -140,8 +157,17 @@ class Service:
         except Exception:
             traceback.print_exc(file=sys.stderr)
             return error_response("the server failed at this request; its log says where", 500)
-        head = Head(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), self.model.name, self._fingerprint())
-        return _events(answer, head, asked.with_usage) if asked.stream else _json(completion(answer, head))
+        head = ResponseHead(
+            f"chatcmpl-{secrets.token_hex(12)}",
+            int(time.time()),
+            self.model.name,
+            self._fingerprint(),
+        )
+        return (
+            _events(answer, head, asked.with_usage)
+            if asked.stream
+            else _json(completion(answer, head))
+        )
 
     def _described(self) -> dict[str, Json]:
         certificate = self.model.certificate
@@ -152,13 +178,23 @@ class Service:
             "context": self.model.max_context,
             "constrained": self.model.experiment.evaluation.constrained,
         }
-        return {"id": self.model.name, "object": "model", "created": self.started, "owned_by": "toolhone", "toolhone": about}
+        return {
+            "id": self.model.name,
+            "object": "model",
+            "created": self.started,
+            "owned_by": "toolhone",
+            "toolhone": about,
+        }
 
     def _fingerprint(self) -> str:
         return "format_" + self.model.certificate.hashes.get("dialect", "")[:12]
 
     def _unknown(self, name: str) -> Response:
-        return error_response(f"there is no model {name!r} here; this server has {self.model.name!r}", 404, "model_not_found")
+        return error_response(
+            f"there is no model {name!r} here; this server has {self.model.name!r}",
+            404,
+            "model_not_found",
+        )
 
 
 async def _waited_for(request: Request, future: Future[Turn]) -> Turn | None:
@@ -175,7 +211,9 @@ async def _body(request: Request) -> Json:
     """The JSON of a request. `UserError` for anything else."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise CapabilityError(f"the request must be application/json, it is {kind or 'of no named type'}")
+        raise CapabilityError(
+            f"the request must be application/json, it is {kind or 'of no named type'}"
+        )
     parts, size = [], 0
     async for part in request.stream():
         parts.append(part)
@@ -188,7 +226,7 @@ async def _body(request: Request) -> Json:
         raise CapabilityError(f"the request is not JSON: {error!s:.120}") from None
 
 
-def _events(answer: Answer, head: Head, with_usage: bool) -> Response:
+def _events(answer: Answer, head: ResponseHead, with_usage: bool) -> Response:
     from starlette.responses import StreamingResponse
 
     def lines() -> Iterator[str]:
@@ -196,7 +234,9 @@ def _events(answer: Answer, head: Head, with_usage: bool) -> Response:
             yield f"data: {json.dumps(chunk)}\n\n"
         yield "data: [DONE]\n\n"
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return StreamingResponse(
+        lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+    )
 
 
 def _json(value: Json, status: int = 200) -> Response:
@@ -209,11 +249,16 @@ def _json(value: Json, status: int = 200) -> Response:
 def error_response(sentence: str, status: int, code: str | None = None) -> Response:
     """A mistake as OpenAI writes it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return _json({"error": {"message": sentence, "type": kind, "param": None, "code": code}}, status)
+    return _json(
+        {"error": {"message": sentence, "type": kind, "param": None, "code": code}}, status
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Addresses that do not exist, and methods that they do not have."""
     status = int(getattr(error, "status_code", 500))
     there = "GET /v1/models, POST /v1/chat/completions, GET /health"
-    return error_response(f"{request.method} {request.url.path}: {getattr(error, 'detail', error)}; there are {there}", status)
+    return error_response(
+        f"{request.method} {request.url.path}: {getattr(error, 'detail', error)}; there are {there}",
+        status,
+    )

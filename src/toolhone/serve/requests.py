@@ -1,4 +1,4 @@
-"""A request in OpenAI's chat form, read: `read_request` gives an `Asked`, or a `DataError` whose sentence says what is wrong.
+"""A request in OpenAI's chat form, read: `read_request` gives an `ChatRequest`, or a `DataError` whose sentence says what is wrong.
 
     asked = read_request({"messages": [{"role": "user", "content": "2 + 2?"}], "tools": [...]}, Defaults(256, 0.0, 1.0))
 
@@ -17,10 +17,29 @@ from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Message, Tool
 
 USED = (
-    *("model", "messages", "tools", "tool_choice", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed"),
+    *(
+        "model",
+        "messages",
+        "tools",
+        "tool_choice",
+        "temperature",
+        "top_p",
+        "top_k",
+        "max_tokens",
+        "max_completion_tokens",
+        "seed",
+    ),
     *("stream", "stream_options"),
 )
-WITHOUT_EFFECT = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
+WITHOUT_EFFECT = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+)
 """Keys that say nothing about the reply."""
 ONLY: Mapping[str, tuple[Json, ...]] = {
     "n": (1,),
@@ -57,7 +76,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChatRequest:
     """One request. `offered` are the tools that the reply may call: none with tool_choice "none". `seed` None: any."""
 
     messages: tuple[Message, ...]
@@ -72,14 +91,14 @@ class Asked:
     with_usage: bool = False
 
 
-def read_request(body: Json, defaults: Defaults) -> Asked:
+def read_request(body: Json, defaults: Defaults) -> ChatRequest:
     """The request in this JSON value."""
     if not isinstance(body, dict):
         raise DataError(f"the request must be a JSON object, it is {type(body).__name__}")
     _refuse(body)
     messages, tools = _messages(body), _tools(body)
     stream = _truth(body, "stream")
-    return Asked(
+    return ChatRequest(
         messages,
         () if _choice(body) == "none" else tools,
         _max_tokens(body, defaults.max_tokens),
@@ -102,16 +121,22 @@ def _refuse(body: Mapping[str, Json]) -> None:
         if (
             key in ONLY
             and value is not None
-            and not any((value == only and type(value) is not bool) or value is only for only in ONLY[key])
+            and not any(
+                (value == only and type(value) is not bool) or value is only for only in ONLY[key]
+            )
         ):
             way = INSTEAD.get(key, "leave it out")
-            raise DataError(f"{key}={value!r:.60} is not supported here, only {ONLY[key][0]!r}; {way}")
+            raise DataError(
+                f"{key}={value!r:.60} is not supported here, only {ONLY[key][0]!r}; {way}"
+            )
 
 
 def _messages(body: Mapping[str, Json]) -> tuple[Message, ...]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"'messages' must be a list with at least one message, got {messages!r:.60}")
+        raise DataError(
+            f"'messages' must be a list with at least one message, got {messages!r:.60}"
+        )
     read = []
     for index, message in enumerate(messages):
         try:
@@ -121,7 +146,9 @@ def _messages(body: Mapping[str, Json]) -> tuple[Message, ...]:
         except DataError as error:
             raise DataError(f"messages[{index}]: {error}") from None
     if read[-1].role == "assistant":
-        raise DataError("the last message is the assistant's; there is nothing to answer (a reply cannot be given a beginning)")
+        raise DataError(
+            "the last message is the assistant's; there is nothing to answer (a reply cannot be given a beginning)"
+        )
     return tuple(read)
 
 
@@ -135,7 +162,9 @@ def _tools(body: Mapping[str, Json]) -> tuple[Tool, ...]:
     for index, source in enumerate(sources):
         kind = source.get("type", "function") if isinstance(source, dict) else None
         if kind != "function":
-            raise DataError(f"tools[{index}] must be an object of type 'function', got {source!r:.60}")
+            raise DataError(
+                f"tools[{index}] must be an object of type 'function', got {source!r:.60}"
+            )
         try:
             tools.append(Tool.of(source))
         except DataError as error:
@@ -143,21 +172,31 @@ def _tools(body: Mapping[str, Json]) -> tuple[Tool, ...]:
     names = [tool.name for tool in tools]
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"'tools' holds {name!r} {names.count(name)} times; a name stands for one tool")
+            raise DataError(
+                f"'tools' holds {name!r} {names.count(name)} times; a name stands for one tool"
+            )
     return tuple(tools)
 
 
 def _choice(body: Mapping[str, Json]) -> str:
     choice = body.get("tool_choice") or "auto"
     if choice not in ("auto", "none"):
-        raise DataError(f"tool_choice is 'auto' or 'none', got {choice!r:.80}; that a call must be made cannot be asked for")
+        raise DataError(
+            f"tool_choice is 'auto' or 'none', got {choice!r:.80}; that a call must be made cannot be asked for"
+        )
     return str(choice)
 
 
 def _max_tokens(body: Mapping[str, Json], default: int) -> int:
-    given = [found for key in ("max_completion_tokens", "max_tokens") if (found := _whole(body, key, 1, MOST)) is not None]
+    given = [
+        found
+        for key in ("max_completion_tokens", "max_tokens")
+        if (found := _whole(body, key, 1, MOST)) is not None
+    ]
     if len(set(given)) > 1:
-        raise DataError(f"max_completion_tokens is {given[0]} and max_tokens {given[1]}; they are one setting, give one")
+        raise DataError(
+            f"max_completion_tokens is {given[0]} and max_tokens {given[1]}; they are one setting, give one"
+        )
     return given[0] if given else default
 
 
@@ -174,7 +213,12 @@ def _number(body: Mapping[str, Json], key: str, default: float, low: float, high
     value = body.get(key)
     if value is None:
         return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
         raise DataError(f"{key} must be a number from {low:g} to {high:g}, got {value!r:.40}")
     return float(value)
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.policy import Turn
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.serve.requests import Asked
+from toolhone.serve.requests import ChatRequest
 
 NOT_ON_OFFER = "not_on_offer"
 """The problem of a reply that calls where no tool was on offer."""
@@ -48,7 +48,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Head:
+class ResponseHead:
     """What all parts of one reply share."""
 
     id: str
@@ -66,12 +66,12 @@ class Head:
         }
 
 
-def answer_of(turn: Turn, asked: Asked) -> Answer:
+def answer_of(turn: Turn, asked: ChatRequest) -> Answer:
     """The turn that answers a request, nothing lost."""
     read, cut = turn.message, turn.stop_reason is StopReason.LENGTH
     prompt, said = len(turn.prompt) + len(turn.given), len(turn.tokens)
     usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
-    problem = turn.problem.value if turn.problem is not Problem.NONE else ""
+    problem = turn.problem.value if turn.problem is not ParseProblem.NONE else ""
     if not problem and read.tool_calls and not asked.offered:
         problem = NOT_ON_OFFER
     if problem:
@@ -80,16 +80,23 @@ def answer_of(turn: Turn, asked: Asked) -> Answer:
     findings = [sentence for call in read.tool_calls for sentence in _findings(call, asked.offered)]
     finish = "length" if cut else "tool_calls" if calls else "stop"
     content = read.content if calls else read.content or ""
-    return Answer(content, read.reasoning, calls, finish, usage, {"calls": findings} if findings else {})
+    return Answer(
+        content, read.reasoning, calls, finish, usage, {"calls": findings} if findings else {}
+    )
 
 
-def completion(answer: Answer, head: Head) -> dict[str, Json]:
+def completion(answer: Answer, head: ResponseHead) -> dict[str, Json]:
     """The whole reply as one object."""
-    choice = {"index": 0, "message": answer.message(), "logprobs": None, "finish_reason": answer.finish_reason}
+    choice = {
+        "index": 0,
+        "message": answer.message(),
+        "logprobs": None,
+        "finish_reason": answer.finish_reason,
+    }
     return {**head.to_dict("chat.completion"), "choices": [choice], "usage": answer.usage}
 
 
-def chunks(answer: Answer, head: Head, with_usage: bool) -> Iterator[dict[str, Json]]:
+def chunks(answer: Answer, head: ResponseHead, with_usage: bool) -> Iterator[dict[str, Json]]:
     """The same reply in pieces: role, reasoning, text, calls, how it ended, and the token counts where they are asked for."""
     for delta in _deltas(answer):
         yield _chunk(head, delta, None, with_usage)
@@ -106,7 +113,11 @@ def _deltas(answer: Answer) -> Iterator[dict[str, Json]]:
         yield {"content": piece}
     for index, call in enumerate(answer.calls):
         function = call["function"]
-        yield {"tool_calls": [{"index": index, **call, "function": {"name": function["name"], "arguments": ""}}]}
+        yield {
+            "tool_calls": [
+                {"index": index, **call, "function": {"name": function["name"], "arguments": ""}}
+            ]
+        }
         yield {"tool_calls": [{"index": index, "function": {"arguments": function["arguments"]}}]}
     if answer.toolhone:
         yield {"toolhone": answer.toolhone}
@@ -117,9 +128,15 @@ def _pieces(text: str | None) -> list[str]:
     return re.findall(r"\s+|\S+\s*", text or "")
 
 
-def _chunk(head: Head, delta: dict[str, Json], finish: str | None, with_usage: bool) -> dict[str, Json]:
+def _chunk(
+    head: ResponseHead, delta: dict[str, Json], finish: str | None, with_usage: bool
+) -> dict[str, Json]:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return {**head.to_dict("chat.completion.chunk"), "choices": [choice], **({"usage": None} if with_usage else {})}
+    return {
+        **head.to_dict("chat.completion.chunk"),
+        "choices": [choice],
+        **({"usage": None} if with_usage else {}),
+    }
 
 
 def _written(calls: Sequence[ToolCall]) -> Iterator[dict[str, Json]]:
@@ -128,7 +145,11 @@ def _written(calls: Sequence[ToolCall]) -> Iterator[dict[str, Json]]:
         name = call.id if call.id and call.id not in used else f"call_{secrets.token_hex(12)}"
         used.add(name)
         arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-        yield {"id": name, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+        yield {
+            "id": name,
+            "type": "function",
+            "function": {"name": call.name, "arguments": arguments},
+        }
 
 
 def _findings(call: ToolCall, offered: Sequence[Tool]) -> list[str]:

@@ -23,7 +23,7 @@ from toolhone.api import Model
 from toolhone.backends.base import SamplingParams
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import CapabilityError
-from toolhone.serve.requests import Asked, Defaults
+from toolhone.serve.requests import ChatRequest, Defaults
 
 MOST_WAITING = 1024
 
@@ -43,13 +43,20 @@ class Worker:
         policy = model.policy()
         self._base = policy
         self._model, self._params, self._constrain = model, policy.params, policy.constrain
-        self.defaults = Defaults(policy.params.max_tokens, policy.params.temperature, policy.params.top_p, policy.params.top_k)
-        self._waiting: queue.SimpleQueue[tuple[Asked, Future[Turn]] | None] = queue.SimpleQueue()
+        self.defaults = Defaults(
+            policy.params.max_tokens,
+            policy.params.temperature,
+            policy.params.top_p,
+            policy.params.top_k,
+        )
+        self._waiting: queue.SimpleQueue[tuple[ChatRequest, Future[Turn]] | None] = (
+            queue.SimpleQueue()
+        )
         self._keys = count(1)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, asked: Asked) -> Future[Turn]:
+    def submit(self, asked: ChatRequest) -> Future[Turn]:
         """Queue a request."""
         if self._waiting.qsize() >= MOST_WAITING:
             raise CapabilityError(f"{MOST_WAITING} requests are waiting already; try again later")
@@ -74,11 +81,16 @@ class Worker:
                 for _, future in arrived:
                     future.cancel()
                 return
-            jobs = [job for asked, future in arrived if future.set_running_or_notify_cancel() for job in self._made(asked, future)]
+            jobs = [
+                job
+                for asked, future in arrived
+                if future.set_running_or_notify_cancel()
+                for job in self._made(asked, future)
+            ]
             for batch in batches_of(jobs):
                 self._answer(batch)
 
-    def _made(self, asked: Asked, future: Future[Turn]) -> list[_Job]:
+    def _made(self, asked: ChatRequest, future: Future[Turn]) -> list[_Job]:
         """The request as a job; none when it cannot be answered, which its future is told."""
         try:
             prompt = self._base.open(asked.messages, asked.offered)
@@ -105,7 +117,14 @@ class Worker:
 
     def _answer(self, batch: Sequence[_Job]) -> None:
         model = self._model
-        policy = TokenPolicy(model.sampler, model.dialect, model.tokenizer, batch[0].params, model.max_context, self._constrain)
+        policy = TokenPolicy(
+            model.sampler,
+            model.dialect,
+            model.tokenizer,
+            batch[0].params,
+            model.max_context,
+            self._constrain,
+        )
         waiting = {job.key: job.future for job in batch}
         try:
             stream = policy.stream()
@@ -123,7 +142,11 @@ def batches_of(jobs: Sequence[_Job]) -> list[list[_Job]]:
     """Jobs that may be sampled together, in the order they came; no two with one key in one batch."""
     batches: list[list[_Job]] = []
     for job in jobs:
-        fitting = (batch for batch in batches if batch[0].params == job.params and all(job.key != other.key for other in batch))
+        fitting = (
+            batch
+            for batch in batches
+            if batch[0].params == job.params and all(job.key != other.key for other in batch)
+        )
         batch = next(fitting, None)
         if batch is None:
             batches.append([job])

@@ -18,42 +18,44 @@ from itertools import islice
 from pathlib import Path
 from typing import Unpack
 
-from toolhone.sources.files import Line, Record
-from toolhone.sources import acebench
-from toolhone.sources import api_bank
-from toolhone.sources import apibench
-from toolhone.sources import bamboogle
-from toolhone.sources import bfcl
-from toolhone.sources import glaive
-from toolhone.sources import gsm8k
-from toolhone.sources import hammer
-from toolhone.sources import hermes
-from toolhone.sources import messages
-from toolhone.sources import metatool
-from toolhone.sources import nestful
-from toolhone.sources import openfunctions
-from toolhone.sources import parts
-from toolhone.sources import prompt_rows
-from toolhone.sources import rotbench
-from toolhone.sources import seal_tools
-from toolhone.sources import seal_tools_sft
-from toolhone.sources import sft_array
-from toolhone.sources import sharegpt
-from toolhone.sources import svamp
-from toolhone.sources import tau2_bench
-from toolhone.sources import tau_bench
-from toolhone.sources import test_cases
-from toolhone.sources import toolace
-from toolhone.sources import toolalpaca
-from toolhone.sources import toolbench
-from toolhone.sources import toolrl
-from toolhone.sources import toolrl_api_bank
-from toolhone.sources import when2call
-from toolhone.sources import xlam
-from toolhone.sources.base import Asked, Loaded, Options, Skip, Source, Tally
-from toolhone.sources.folders import data_files, joined
-from toolhone.sources.csv_rows import is_table, read_rows
 from toolhone.errors import DataError, nearest
+from toolhone.sources import (
+    acebench,
+    api_bank,
+    apibench,
+    bamboogle,
+    bfcl,
+    glaive,
+    gsm8k,
+    hammer,
+    hermes,
+    messages,
+    metatool,
+    nestful,
+    openfunctions,
+    parts,
+    prompt_rows,
+    rotbench,
+    seal_tools,
+    seal_tools_sft,
+    sft_array,
+    sharegpt,
+    svamp,
+    tau2_bench,
+    tau_bench,
+    test_cases,
+    toolace,
+    toolalpaca,
+    toolbench,
+    toolrl,
+    toolrl_api_bank,
+    when2call,
+    xlam,
+)
+from toolhone.sources.base import Loaded, Options, ReadStats, Skip, Source, SourceRequest
+from toolhone.sources.csv_rows import is_table, read_rows
+from toolhone.sources.files import FileLine, Record
+from toolhone.sources.folders import data_files, joined
 
 _ALL: tuple[Source, ...] = (
     gsm8k,
@@ -98,7 +100,7 @@ _SNIFFED = 10
 __all__ = ["SOURCES", "Loaded", "Options", "format_of", "open_source"]
 
 
-def open_source(path: str | Path, format: str = "auto", **asked: Unpack[Asked]) -> Loaded:
+def open_source(path: str | Path, format: str = "auto", **asked: Unpack[SourceRequest]) -> Loaded:
     """Read a file of a published format; what may be asked is described at `Options`, and what the format lacks is refused."""
     path = Path(path)
     source = SOURCES[format_of(path)] if format == "auto" else _named(format)
@@ -108,12 +110,16 @@ def open_source(path: str | Path, format: str = "auto", **asked: Unpack[Asked]) 
         if name not in source.USES:
             has = f"it has: {', '.join(sorted(source.USES))}" if source.USES else "it has none"
             raise DataError(f"{path}: the format {source.NAME!r} has no option {name!r}; {has}")
-    return _read_folder(path, source, options) if path.is_dir() and source.NAME not in FOLDERS else source.read(path, options)
+    return (
+        _read_folder(path, source, options)
+        if path.is_dir() and source.NAME not in FOLDERS
+        else source.read(path, options)
+    )
 
 
 def _read_folder(folder: Path, source: Source, options: Options) -> Loaded:
     """The files of a folder that are of one format, as one; each other file counts as a row that could not be used."""
-    parts, others = [], Tally()
+    parts, others = [], ReadStats()
     for file in data_files(folder):
         try:
             found = format_of(file)
@@ -124,7 +130,10 @@ def _read_folder(folder: Path, source: Source, options: Options) -> Loaded:
         if found == source.NAME:
             parts.append(source.read(file, options))
         else:
-            others.skip(Line(file, 1, "file"), Skip(f"a file that is not of the format {source.NAME!r}", why))
+            others.skip(
+                FileLine(file, 1, "file"),
+                Skip(f"a file that is not of the format {source.NAME!r}", why),
+            )
     return joined([*parts, others.loaded()])
 
 
@@ -140,10 +149,14 @@ def format_of(path: str | Path) -> str:
         records: list[Record] = [record for _, record in islice(rows, _SNIFFED)]
     fitting = {name: sum(SOURCES[name].sniff([record]) for record in records) for name in known}
     best = max(fitting, key=fitting.__getitem__)
-    if fitting[best] and 2 * fitting[best] >= len(records):  # a broken row among the first is counted later, when they are read
+    if fitting[best] and 2 * fitting[best] >= len(
+        records
+    ):  # a broken row among the first is counted later, when they are read
         return best
     keys = ", ".join(map(repr, sorted(records[0])))
-    raise DataError(f"{path}: the format was not recognised; its first row has the keys {keys}; known formats: {', '.join(known)}")
+    raise DataError(
+        f"{path}: the format was not recognised; its first row has the keys {keys}; known formats: {', '.join(known)}"
+    )
 
 
 def _format_of_folder(folder: Path) -> str:
@@ -157,11 +170,13 @@ def _format_of_folder(folder: Path) -> str:
         if found.total() == _SNIFFED:
             break
     if not found:
-        raise DataError(f"{folder}: the folder holds no file of a known format; known formats: {', '.join(SOURCES)}")
+        raise DataError(
+            f"{folder}: the folder holds no file of a known format; known formats: {', '.join(SOURCES)}"
+        )
     return found.most_common(1)[0][0]
 
 
-def _options(asked: Asked) -> Options:
+def _options(asked: SourceRequest) -> Options:
     catalogue = asked.get("catalogue")
     return Options(
         style=asked.get("style"),
@@ -177,5 +192,7 @@ def _options(asked: Asked) -> Options:
 
 def _named(name: str) -> Source:
     if name not in SOURCES:
-        raise DataError(f"unknown data format {name!r}{nearest(name, SOURCES)}; known: auto, {', '.join(SOURCES)}")
+        raise DataError(
+            f"unknown data format {name!r}{nearest(name, SOURCES)}; known: auto, {', '.join(SOURCES)}"
+        )
     return SOURCES[name]

@@ -24,15 +24,15 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
+from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
 from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import fitted
 from toolhone.sources.possible_answers import MISFIT, Answers, is_allowed
 from toolhone.sources.prompt_rows import read_python_calls
 from toolhone.sources.scenarios import PLAYED, world_of
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "acebench"
 ABOUT = About(
@@ -70,12 +70,16 @@ def sniff(records: Sequence[Record]) -> bool:
 
 def _is_row(record: Record) -> bool:
     texts = isinstance(record.get("question"), str) and isinstance(record.get("id"), str)
-    return texts and isinstance(record.get("function"), list) and any(key in record for key in _OWN_KEYS)
+    return (
+        texts
+        and isinstance(record.get("function"), list)
+        and any(key in record for key in _OWN_KEYS)
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose answer a task can say, as that task."""
-    tally, answers, offered = Tally(), Answers(path), LooseTools()
+    tally, answers, offered = ReadStats(), Answers(path), LooseTools()
     for line, record in read_records(path):
         try:
             task, repairs = _task(record, answers, offered)
@@ -96,7 +100,14 @@ def _task(record: Record, answers: Answers, offered: LooseTools) -> tuple[Task, 
     identity = record["id"]
     category = re.split(r"_\d", identity, maxsplit=1)[0]
     tools, repairs = offered.read(record["function"])
-    task = Task(identity, _system(record), tools, category=category, source=NAME, world=world_of(record, "initial_config"))
+    task = Task(
+        identity,
+        _system(record),
+        tools,
+        category=category,
+        source=NAME,
+        world=world_of(record, "initial_config"),
+    )
     if category.startswith("agent"):
         asked = (*task.messages, Message("user", record["question"].strip()))
         repairs |= {PLAYED} if category == "agent_multi_turn" else set()
@@ -112,9 +123,14 @@ def _task(record: Record, answers: Answers, offered: LooseTools) -> tuple[Task, 
 
 def _notes(task: Task) -> list[str]:
     """What to count of a task that is kept."""
-    unread = any((message.content or "").startswith("[") and message.role == "assistant" for message in task.messages)
+    unread = any(
+        (message.content or "").startswith("[") and message.role == "assistant"
+        for message in task.messages
+    )
     gold = [ToolCall(call.name, call.arguments) for call in task.expect.calls or ()]
-    return ([BRACKETS] if unread else []) + ([MISFIT] if gold and not is_allowed(gold, task.tools) else [])
+    return ([BRACKETS] if unread else []) + (
+        [MISFIT] if gold and not is_allowed(gold, task.tools) else []
+    )
 
 
 def _system(record: Record) -> tuple[Message, ...]:
@@ -131,7 +147,9 @@ def dialogue(text: str, tools: Sequence[Tool]) -> tuple[tuple[Message, ...], boo
     if not marks or text[: marks[0].start()].strip():
         raise Skip(Reason.BAD_QUESTION, f"wanted 'user:' at the beginning, got {text!r:.60}")
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    turns = [(mark[1], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
+    turns = [
+        (mark[1], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)
+    ]
     if turns[-1][0] != "user" or not all(said for _, said in turns):
         raise Skip(Reason.BAD_QUESTION, f"wanted the user to speak last, got {text[-60:]!r}")
     messages = tuple(_messages(turns, tools))
@@ -144,11 +162,18 @@ def _messages(turns: Sequence[tuple[str, str]], tools: Sequence[Tool]) -> Iterat
         if not calls:
             yield Message("user" if role == "user" else "assistant", said)
             continue
-        calls = tuple(replace(call, id=f"call{index}_{number}") for number, call in enumerate(calls))
+        calls = tuple(
+            replace(call, id=f"call{index}_{number}") for number, call in enumerate(calls)
+        )
         yield Message("assistant", tool_calls=calls)
         next_role, next_said = turns[index + 1]
         for call in calls:
-            yield Message("tool", next_said if next_role == "system" else "", tool_call_id=call.id, name=call.name)
+            yield Message(
+                "tool",
+                next_said if next_role == "system" else "",
+                tool_call_id=call.id,
+                name=call.name,
+            )
 
 
 def _bracketed(said: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...] | None:
@@ -176,10 +201,19 @@ def _expect_calls(truth: Json, tools: Sequence[Tool]) -> tuple[Expect, set[str]]
 
 
 def _calls(answer: Json, tools: Sequence[Tool]) -> tuple[list[ToolCall], set[str]]:
-    if not isinstance(answer, dict) or not answer or not all(isinstance(arguments, dict) for arguments in answer.values()):
-        raise Skip(ToolReason.BAD_ANSWER, f"wanted arguments by the name of the tool, got {answer!r:.80}")
+    if (
+        not isinstance(answer, dict)
+        or not answer
+        or not all(isinstance(arguments, dict) for arguments in answer.values())
+    ):
+        raise Skip(
+            ToolReason.BAD_ANSWER, f"wanted arguments by the name of the tool, got {answer!r:.80}"
+        )
     names = {tool.name for tool in tools}
-    pairs = [fitted(ToolCall(_plain_name(name, names), arguments), tools) for name, arguments in answer.items()]
+    pairs = [
+        fitted(ToolCall(_plain_name(name, names), arguments), tools)
+        for name, arguments in answer.items()
+    ]
     return [call for call, _ in pairs], {repair for _, mended in pairs for repair in mended}
 
 
@@ -192,18 +226,29 @@ def _plain_name(name: str, names: set[str]) -> str:
 def _accepting(expected: Sequence[ExpectedCall], others: Sequence[ToolCall]) -> list[ExpectedCall]:
     """The expected calls, which accept also what another right answer says; `Skip` where that would accept more."""
     if [call.name for call in expected] != [call.name for call in others]:
-        raise Skip(Reason.ALTERNATIVES, f"{[call.name for call in expected]} and {[call.name for call in others]}")
+        raise Skip(
+            Reason.ALTERNATIVES,
+            f"{[call.name for call in expected]} and {[call.name for call in others]}",
+        )
     differing = [
         (index, name)
         for index, (wanted, other) in enumerate(zip(expected, others, strict=True))
         for name in {**wanted.arguments, **other.arguments}
-        if name not in wanted.arguments or name not in other.arguments or wanted.arguments[name] != other.arguments[name]
+        if name not in wanted.arguments
+        or name not in other.arguments
+        or wanted.arguments[name] != other.arguments[name]
     ]
     if len(differing) > 1 or any(name not in others[index].arguments for index, name in differing):
-        raise Skip(Reason.ALTERNATIVES, f"{[f'{expected[index].name}.{name}' for index, name in differing]}")
+        raise Skip(
+            Reason.ALTERNATIVES,
+            f"{[f'{expected[index].name}.{name}' for index, name in differing]}",
+        )
     made = list(expected)
     for index, name in differing:
-        accept = {**made[index].accept, name: [*made[index].accept.get(name, ()), others[index].arguments[name]]}
+        accept = {
+            **made[index].accept,
+            name: [*made[index].accept.get(name, ()), others[index].arguments[name]],
+        }
         made[index] = replace(made[index], accept=accept)
     return made
 

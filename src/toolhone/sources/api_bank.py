@@ -26,16 +26,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.api_bank_tools import SEARCHER, Api, Called, read_table, searched, tool_of
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.catalogue import beside
-from toolhone.sources.folders import data_files
-from toolhone.sources.offered import Repair as ToolRepair
-from toolhone.sources.offered import fitted, refuse_faults
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.api_bank_tools import SEARCHER, Api, Called, read_table, searched, tool_of
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.catalogue import beside
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.folders import data_files
+from toolhone.sources.offered import Repair as ToolRepair
+from toolhone.sources.offered import fitted, refuse_faults
 
 NAME = "api_bank"
 ABOUT = About(
@@ -70,7 +70,7 @@ class Repair(StrEnum):
 class Dialogue:
     """A file that is read: its place, its turns, and its calls as they were received."""
 
-    line: Line
+    line: FileLine
     turns: Sequence[Record]
     calls: Sequence[Called]
 
@@ -88,12 +88,16 @@ def _is_turn(record: Record) -> bool:
 def read(path: Path, options: Options) -> Loaded:
     """Every dialogue that can be followed, with the tasks of its turns."""
     table = beside(path, (_TABLE,), options.catalogue)
-    files = [file for file in data_files(path) if file.suffix != ".csv"] if path.is_dir() else [path]
+    files = (
+        [file for file in data_files(path) if file.suffix != ".csv"] if path.is_dir() else [path]
+    )
     if not files:
         raise DataError(f"{path}: the folder holds no API-Bank file; wanted files named *.jsonl")
     dialogues = [_dialogue(file) for file in files]
-    tools, described = _tools([each for each in dialogues if isinstance(each, Dialogue)], read_table(table))
-    tally = Tally()
+    tools, described = _tools(
+        [each for each in dialogues if isinstance(each, Dialogue)], read_table(table)
+    )
+    tally = ReadStats()
     for file, each in zip(files, dialogues, strict=True):
         try:
             if isinstance(each, Skip):
@@ -103,9 +107,11 @@ def read(path: Path, options: Options) -> Loaded:
             if not tasks:
                 raise Skip(Reason.NO_TASK)
         except Skip as skip:
-            tally.skip(Line(file, 1), skip)
+            tally.skip(FileLine(file, 1), skip)
         else:
-            tally.keep_tasks(tasks, repairs | ({Repair.DESCRIBED} if _names(each) & described else set()))
+            tally.keep_tasks(
+                tasks, repairs | ({Repair.DESCRIBED} if _names(each) & described else set())
+            )
     return tally.loaded()
 
 
@@ -127,7 +133,9 @@ def _dialogue(file: Path) -> Dialogue | Skip:
     return Dialogue(records[0][0], [record for _, record in records], calls)
 
 
-def _tools(dialogues: Sequence[Dialogue], table: dict[str, Api]) -> tuple[dict[str, Tool], set[str]]:
+def _tools(
+    dialogues: Sequence[Dialogue], table: dict[str, Api]
+) -> tuple[dict[str, Tool], set[str]]:
     """The tools of all APIs that are called and described, and the names of those that their calls had to describe."""
     known = {**table, **searched(called for each in dialogues for called in each.calls)}
     calls: dict[str, list[Called]] = {}
@@ -136,10 +144,14 @@ def _tools(dialogues: Sequence[Dialogue], table: dict[str, Api]) -> tuple[dict[s
             calls.setdefault(called.name, []).append(called)
     made = {name: tool_of(known[name], given) for name, given in calls.items() if name in known}
     tools = {name: tool for name, (tool, _) in made.items()}
-    return {**tools, SEARCHER.name: SEARCHER}, {name for name, (_, by_calls) in made.items() if by_calls}
+    return {**tools, SEARCHER.name: SEARCHER}, {
+        name for name, (_, by_calls) in made.items() if by_calls
+    }
 
 
-def _conversation(dialogue: Dialogue, known: dict[str, Tool], identity: str) -> tuple[Conversation, set[str]]:
+def _conversation(
+    dialogue: Dialogue, known: dict[str, Tool], identity: str
+) -> tuple[Conversation, set[str]]:
     names = sorted({called.name for called in dialogue.calls})
     for name in names:
         if name not in known:
@@ -169,8 +181,13 @@ def _messages(dialogue: Dialogue, tools: Sequence[Tool]) -> tuple[list[Message],
         elif turn["role"] == "API" and last:
             call, mended = _call(next(calls), tools, f"call{number}")
             repairs |= mended
-            messages = [*(messages[:-1] if last == "assistant" else messages), Message("assistant", said, tool_calls=(call,))]
-            messages.append(Message("tool", _result(turn["result"]), tool_call_id=call.id, name=call.name))
+            messages = [
+                *(messages[:-1] if last == "assistant" else messages),
+                Message("assistant", said, tool_calls=(call,)),
+            ]
+            messages.append(
+                Message("tool", _result(turn["result"]), tool_call_id=call.id, name=call.name)
+            )
         else:
             raise Skip(Reason.BAD_TURN, f"turn {number + 1} of {turn['role']!r}")
     return messages, repairs
@@ -184,5 +201,9 @@ def _call(called: Called, tools: Sequence[Tool], identity: str) -> tuple[ToolCal
 def _result(result: Json) -> str:
     """What the API gave back: its output, or its exception."""
     body = result if isinstance(result, dict) else {"output": result}
-    value = {"exception": body["exception"]} if body.get("exception") is not None else body.get("output")
+    value = (
+        {"exception": body["exception"]}
+        if body.get("exception") is not None
+        else body.get("output")
+    )
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

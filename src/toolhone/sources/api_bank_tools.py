@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record
-from toolhone.sources.offered import typed
-from toolhone.sources.python_types import UnknownType, read_type
-from toolhone.sources.csv_rows import read_rows
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
+from toolhone.sources.csv_rows import read_rows
+from toolhone.sources.files import FileLine, Record
+from toolhone.sources.offered import typed
+from toolhone.sources.python_types import UnknownType, read_type
 
 SEARCHER = Tool(
     "ToolSearcher",
@@ -33,7 +33,14 @@ SEARCHER = Tool(
 )
 _CLASS, _SIGNATURE, _INFO = "类名", "input_parameters", "api_info"
 _PARAMETER = re.compile(r"(\w+)\s*:\s*(\w+(?:\[[^\]]*\])?)")
-_KINDS = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
+_KINDS = (
+    (bool, "boolean"),
+    (int, "integer"),
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,10 @@ class Called:
         result = turn["result"] if isinstance(turn["result"], dict) else {}
         given = result.get("input")
         got: Record = given if isinstance(given, dict) else {}
-        received = {name: got[name] if name in got and str(got[name]) == value else value for name, value in written.items()}
+        received = {
+            name: got[name] if name in got and str(got[name]) == value else value
+            for name, value in written.items()
+        }
         return Called(str(turn["api_name"]), written, received, result.get("output"))
 
 
@@ -70,12 +80,16 @@ def read_table(path: Path) -> dict[str, Api]:
     known = {}
     for line, row in read_rows(path):
         if not row.keys() >= {_CLASS, _SIGNATURE, _INFO}:
-            raise DataError(f"{line}: not the table of API-Bank; wanted the columns {_CLASS}, {_SIGNATURE} and {_INFO}")
+            raise DataError(
+                f"{line}: not the table of API-Bank; wanted the columns {_CLASS}, {_SIGNATURE} and {_INFO}"
+            )
         described = {name: {"type": kind} for name, kind in _PARAMETER.findall(row[_SIGNATURE])}
         for name, told in _literal(row[_INFO], "input_parameters", {}).items():
             described[name] = told if isinstance(told, dict) else {}
         parameters = {name: _schema(line, name, told) for name, told in described.items()}
-        known[row[_CLASS]] = Api(row[_CLASS], str(_literal(row[_INFO], "description", "")), parameters)
+        known[row[_CLASS]] = Api(
+            row[_CLASS], str(_literal(row[_INFO], "description", "")), parameters
+        )
     return known
 
 
@@ -91,12 +105,16 @@ def _literal(text: str, name: str, otherwise: Json) -> Json:
     return value if isinstance(value, type(otherwise)) else otherwise
 
 
-def _schema(line: Line | str, name: str, told: Mapping[str, Json]) -> Record:
+def _schema(line: FileLine | str, name: str, told: Mapping[str, Json]) -> Record:
     try:
         schema: Record = dict(read_type(str(told.get("type", "any"))).schema)
     except UnknownType:
-        raise DataError(f"{line}: parameter {name!r} has the unknown type {told.get('type')!r:.40}") from None
-    return {**schema, "description": str(told["description"])} if told.get("description") else schema
+        raise DataError(
+            f"{line}: parameter {name!r} has the unknown type {told.get('type')!r:.40}"
+        ) from None
+    return (
+        {**schema, "description": str(told["description"])} if told.get("description") else schema
+    )
 
 
 def searched(calls: Iterable[Called]) -> dict[str, Api]:
@@ -107,8 +125,13 @@ def searched(calls: Iterable[Called]) -> dict[str, Api]:
         for found in given if isinstance(given, list) else [given]:
             if isinstance(found, dict) and isinstance(found.get("name"), str):
                 told = found.get("input_parameters") or {}
-                parameters = {name: _schema(f"ToolSearcher on {found['name']}", name, each) for name, each in told.items()}
-                known[found["name"]] = Api(found["name"], str(found.get("description") or ""), parameters)
+                parameters = {
+                    name: _schema(f"ToolSearcher on {found['name']}", name, each)
+                    for name, each in told.items()
+                }
+                known[found["name"]] = Api(
+                    found["name"], str(found.get("description") or ""), parameters
+                )
     return known
 
 
@@ -131,12 +154,21 @@ def _fitting(name: str, described: Record | None, calls: Sequence[Called]) -> Re
     tool = Tool("", "", {"type": "object", "properties": {name: described}})
     values = [called.received[name] for called in calls if name in called.received]
     fits = not any(tool.problems({name: typed(value, described.get("type"))}) for value in values)
-    return described if fits else {**_seen(name, calls), **{key: described[key] for key in ("description",) if key in described}}
+    return (
+        described
+        if fits
+        else {
+            **_seen(name, calls),
+            **{key: described[key] for key in ("description",) if key in described},
+        }
+    )
 
 
 def _seen(name: str, calls: Sequence[Called]) -> Record:
     """The types that the values of a parameter have."""
-    kinds = dict.fromkeys(_kind(called.received[name]) for called in calls if name in called.received)
+    kinds = dict.fromkeys(
+        _kind(called.received[name]) for called in calls if name in called.received
+    )
     return {"type": list(kinds) if len(kinds) > 1 else next(iter(kinds))}
 
 

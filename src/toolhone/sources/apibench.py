@@ -20,11 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
+from toolhone.sources.files import Record, read_records
 
 NAME = "apibench"
 ABOUT = About(
@@ -35,7 +35,10 @@ ABOUT = About(
     teaches="to write the one library call that loads the model a wish asks for; the names of models are learned by heart",
 )
 USES: frozenset[str] = frozenset()
-_WISH = re.compile(r"\s*(?:\{'Instruction':|#{2,}\s?Instruction:)(.*?)(?:,\s*'Output':|#{2,}\s?Output:|\Z)", re.DOTALL)
+_WISH = re.compile(
+    r"\s*(?:\{'Instruction':|#{2,}\s?Instruction:)(.*?)(?:,\s*'Output':|#{2,}\s?Output:|\Z)",
+    re.DOTALL,
+)
 _PLACES: Mapping[str, Sequence[str]] = {
     "torch.hub.load": ("repo_or_dir", "model"),
     "hub.load": ("handle",),
@@ -44,7 +47,14 @@ _PLACES: Mapping[str, Sequence[str]] = {
 }
 _LOADERS = ("pretrained_model_name_or_path",)
 """The first parameter of every `from_pretrained`."""
-_KINDS = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
+_KINDS = (
+    (bool, "boolean"),
+    (int, "integer"),
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+)
 
 
 class Reason(StrEnum):
@@ -63,7 +73,7 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     """Every row whose target is a call, with its task. The file is read whole, for the parameters of its functions."""
     rows = [(line, record, _row_or_skip(record)) for line, record in read_records(path)]
     tools = _tools((record, found[1]) for _, record, found in rows if not isinstance(found, Skip))
-    tally = Tally()
+    tally = ReadStats()
     for line, record, found in rows:
         if isinstance(found, Skip):
             tally.skip(line, found)
@@ -109,10 +119,14 @@ def _places(function: str) -> Sequence[str]:
     return _LOADERS if function.endswith(".from_pretrained") else _PLACES.get(function, ())
 
 
-def _conversation(identity: str, wish: str, calls: tuple[ToolCall, ...], known: Mapping[str, Tool]) -> Conversation:
+def _conversation(
+    identity: str, wish: str, calls: tuple[ToolCall, ...], known: Mapping[str, Tool]
+) -> Conversation:
     """The wish and its calls, which fit their tools by the way these are made."""
     tools = tuple(known[name] for name in dict.fromkeys(call.name for call in calls))
-    return Conversation((Message("user", wish), Message("assistant", tool_calls=calls)), tools, identity, NAME)
+    return Conversation(
+        (Message("user", wish), Message("assistant", tool_calls=calls)), tools, identity, NAME
+    )
 
 
 def _tools(rows: Iterable[tuple[Record, Sequence[ToolCall]]]) -> dict[str, Tool]:
@@ -132,7 +146,9 @@ def _tool(name: str, providers: Sequence[str], calls: Sequence[ToolCall]) -> Too
         for key, value in call.arguments.items():
             known = kinds.setdefault(key, [])
             known += [] if _kind(value) in known else [_kind(value)]
-    properties = {key: {"type": found[0] if len(found) == 1 else found} for key, found in kinds.items()}
+    properties = {
+        key: {"type": found[0] if len(found) == 1 else found} for key, found in kinds.items()
+    }
     required = [key for key in kinds if all(key in call.arguments for call in calls)]
     library = ", ".join(filter(None, providers))
     described = f"A Python function of {library}." if library else "A Python function."

@@ -20,24 +20,24 @@ from typing import TYPE_CHECKING
 from toolhone.errors import DataError
 
 if TYPE_CHECKING:
-    from toolhone.sources.files import Line
+    from toolhone.sources.files import FileLine
 
 
 @dataclass(frozen=True)
-class Broken:
+class BadLine:
     """A line that is no row: what is wrong with it, and its text."""
 
     why: str
     text: str
 
 
-_asked: ContextVar[tuple[Path, dict[Line, Broken]] | None] = ContextVar("asked", default=None)
+_asked: ContextVar[tuple[Path, dict[FileLine, BadLine]] | None] = ContextVar("asked", default=None)
 
 
 @contextmanager
-def passing_over(path: Path) -> Iterator[dict[Line, Broken]]:
+def passing_over(path: Path) -> Iterator[dict[FileLine, BadLine]]:
     """Within the block, broken lines of this file, or of files in this folder, are collected, each once."""
-    found: dict[Line, Broken] = {}
+    found: dict[FileLine, BadLine] = {}
     token = _asked.set((path, found))
     try:
         yield found
@@ -45,15 +45,15 @@ def passing_over(path: Path) -> Iterator[dict[Line, Broken]]:
         _asked.reset(token)
 
 
-def pass_over(line: Line, error: DataError, text: str) -> None:
+def pass_over(line: FileLine, error: DataError, text: str) -> None:
     """Collect a broken line where that is asked for; anywhere else raise the error."""
     wanted = _asked.get()
     if wanted is None or wanted[0] not in (line.path, *line.path.parents):
         raise error
-    wanted[1][line] = Broken(str(error).removeprefix(f"{line}: "), text)
+    wanted[1][line] = BadLine(str(error).removeprefix(f"{line}: "), text)
 
 
-def passed_over() -> Mapping[Line, Broken]:
+def passed_over() -> Mapping[FileLine, BadLine]:
     """What was collected so far."""
     wanted = _asked.get()
     return {} if wanted is None else wanted[1]

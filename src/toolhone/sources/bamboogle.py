@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.schema import Expect, Message, Task
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.files import Record, read_records
 
 NAME = "bamboogle"
 ABOUT = About(
@@ -29,12 +29,14 @@ REASON = "a row without a question and an answer"
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= {"Question", "Answer"} and "Body" not in record for record in records)
+    return all(
+        record.keys() >= {"Question", "Answer"} and "Body" not in record for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:
     """Every row with a question and an answer, as a task."""
-    tally = Tally()
+    tally = ReadStats()
     for line, record in read_records(path):
         question, answer = record.get("Question"), record.get("Answer")
         if (
@@ -47,5 +49,16 @@ def read(path: Path, options: Options) -> Loaded:
             continue
         user, expect = Message("user", question.strip()), Expect(answer=str(answer).strip())
         tools = tuple(options.tools or ())
-        tally.keep_tasks([Task(identity_of(line, record), (user,), tools, expect, category="two_steps", source=NAME)])
+        tally.keep_tasks(
+            [
+                Task(
+                    identity_of(line, record),
+                    (user,),
+                    tools,
+                    expect,
+                    category="two_steps",
+                    source=NAME,
+                )
+            ]
+        )
     return tally.loaded()

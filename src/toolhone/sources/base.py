@@ -1,4 +1,4 @@
-"""What every source gives back (`Loaded`), what may be asked of it (`Options`), and the counting in between (`Tally`).
+"""What every source gives back (`Loaded`), what may be asked of it (`Options`), and the counting in between (`ReadStats`).
 
 A source is a module with five names:
 
@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypedDict
 
-from toolhone.sources.files import Line, Record
 from toolhone.data.preferences import Preference
 from toolhone.schema import Conversation, Task, Tool
+from toolhone.sources.files import FileLine, Record
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class About:
 class Refused:
     """A row that could not be used: where it stands, the reason that is counted, and what was seen."""
 
-    line: Line
+    line: FileLine
     reason: str
     detail: str = ""
 
@@ -71,7 +71,7 @@ class Options:
     raw_prompt: bool | None = None
 
 
-class Asked(TypedDict, total=False):
+class SourceRequest(TypedDict, total=False):
     """`Options` as keywords of `open_source`."""
 
     style: str | None
@@ -96,7 +96,7 @@ class Loaded:
     """
 
     conversations: Sequence[Conversation]
-    places: Sequence[Line]
+    places: Sequence[FileLine]
     tasks: Sequence[Task]
     skipped: Counter[str]
     read: int
@@ -120,7 +120,11 @@ class Loaded:
         parts = [f"kept {self.kept} of {self.read} rows"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"
-        for word, counts in (("skipped", self.skipped), ("mended", self.repaired), ("kept unchecked", self.noted)):
+        for word, counts in (
+            ("skipped", self.skipped),
+            ("mended", self.repaired),
+            ("kept unchecked", self.noted),
+        ):
             if counts:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
                 parts.append(f"{word} {counts.total()}: {reasons}")
@@ -151,18 +155,22 @@ class Skip(Exception):  # noqa: N818  (a decision about one row, never shown as 
         self.detail = detail
 
 
-def identity_of(line: Line, record: Record) -> str:
+def identity_of(line: FileLine, record: Record) -> str:
     """The row's own id, or the file's name and the row's number."""
     identity = record.get("id")
-    return f"{line.path.name.partition('.')[0]}-{line.number}" if identity in (None, "") else str(identity)
+    return (
+        f"{line.path.name.partition('.')[0]}-{line.number}"
+        if identity in (None, "")
+        else str(identity)
+    )
 
 
-class Tally:
+class ReadStats:
     """Collects what a source keeps and counts what it does not."""
 
     def __init__(self) -> None:
         self._conversations: list[Conversation] = []
-        self._places: list[Line] = []
+        self._places: list[FileLine] = []
         self._tasks: list[Task] = []
         self._skipped: Counter[str] = Counter()
         self._repaired: Counter[str] = Counter()
@@ -171,7 +179,13 @@ class Tally:
         self._examples: dict[str, str] = {}
         self._refused: list[Refused] = []
 
-    def keep(self, line: Line, conversation: Conversation, tasks: Iterable[Task], repairs: Iterable[str] = ()) -> None:
+    def keep(
+        self,
+        line: FileLine,
+        conversation: Conversation,
+        tasks: Iterable[Task],
+        repairs: Iterable[str] = (),
+    ) -> None:
         self._conversations.append(conversation)
         self._places.append(line)
         self._tasks.extend(tasks)
@@ -187,10 +201,12 @@ class Tally:
         """Count a kept row of which something could not be checked."""
         self._noted[what] += 1
 
-    def skip(self, line: Line, skip: Skip) -> None:
+    def skip(self, line: FileLine, skip: Skip) -> None:
         self._skipped[skip.reason] += 1
         self._refused.append(Refused(line, skip.reason, skip.detail))
-        self._examples.setdefault(skip.reason, f"{line}: {skip.reason}" + (f": {skip.detail}" if skip.detail else ""))
+        self._examples.setdefault(
+            skip.reason, f"{line}: {skip.reason}" + (f": {skip.detail}" if skip.detail else "")
+        )
 
     def loaded(self) -> Loaded:
         return Loaded(

@@ -28,14 +28,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
+from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
 from toolhone.sources.bfcl_answers import Reason as AnswerReason
 from toolhone.sources.bfcl_answers import expected_call
 from toolhone.sources.bfcl_turns import Documents, messages_of, turns_task
+from toolhone.sources.files import Record, read_records
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.possible_answers import MISFIT, Answers, is_allowed
-from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
 
 NAME = "bfcl"
 ABOUT = About(
@@ -83,13 +83,21 @@ def sniff(records: Sequence[Record]) -> bool:
 
 def _is_row(record: Record) -> bool:
     question = record.get("question")
-    is_turns = isinstance(question, list) and bool(question) and all(isinstance(turn, list) for turn in question)
-    return is_turns and isinstance(record.get("id"), str) and ("function" in record or "involved_classes" in record)
+    is_turns = (
+        isinstance(question, list)
+        and bool(question)
+        and all(isinstance(turn, list) for turn in question)
+    )
+    return (
+        is_turns
+        and isinstance(record.get("id"), str)
+        and ("function" in record or "involved_classes" in record)
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose answer a task can say, as that task."""
-    tally, beside = Tally(), _Beside(Answers(path), Documents(path), LooseTools())
+    tally, beside = ReadStats(), _Beside(Answers(path), Documents(path), LooseTools())
     for line, record in read_records(path):
         try:
             tasks, repairs = _tasks(record, beside)
@@ -110,7 +118,9 @@ def _tasks(record: Record, beside: _Beside) -> tuple[list[Task], set[str]]:
         raise Skip(Reason.NOT_THIS_FORMAT, f"id {record.get('id')!r:.40}, keys {sorted(record)}")
     category, identity = found[1], record["id"]
     if category.startswith("multi_turn"):
-        task, repairs, cut = turns_task(identity, record, beside.answers.of(identity), beside.documents)
+        task, repairs, cut = turns_task(
+            identity, record, beside.answers.of(identity), beside.documents
+        )
         repairs |= {Repair.CUT} if cut else set()
     elif category == "memory_prereq":
         raise Skip(Reason.PREREQUISITE)
@@ -138,7 +148,9 @@ def _memory_tasks(record: Record, beside: _Beside) -> tuple[list[Task], set[str]
         category = f"{_MEMORY}_{kind}"
         identity = record["id"].replace(_MEMORY, category, 1)
         world = {"scenario": record.get("scenario")}
-        tasks.append(Task(identity, messages, tools, expect, world=world, category=category, source=NAME))
+        tasks.append(
+            Task(identity, messages, tools, expect, world=world, category=category, source=NAME)
+        )
         repairs |= mended
     return tasks, repairs
 
@@ -172,5 +184,7 @@ def _notes(task: Task) -> list[str]:
     notes = [LONG_CONTEXT] if task.category == "multi_turn_long_context" else []
     notes += [EMPTY_MEMORY] if task.category.startswith(_MEMORY) else []
     expects = task.expects or (task.expect,)
-    gold = [ToolCall(call.name, call.arguments) for expect in expects for call in expect.calls or ()]
+    gold = [
+        ToolCall(call.name, call.arguments) for expect in expects for call in expect.calls or ()
+    ]
     return [*notes, MISFIT] if gold and not is_allowed(gold, task.tools) else notes

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from toolhone.sources.base import Skip
 from toolhone.schema import ExpectedCall, Json, Tool
+from toolhone.sources.base import Skip
 
 MAX_VARIANTS = 1000
 """Values that one parameter may be multiplied out to."""
@@ -48,7 +48,11 @@ class Choices:
 
 def expected_call(answer: Json, tools: Sequence[Tool]) -> ExpectedCall:
     """The one call that `answer` describes, `{name: {parameter: [values]}}`."""
-    if not isinstance(answer, dict) or len(answer) != 1 or not all(isinstance(inner, dict) for inner in answer.values()):
+    if (
+        not isinstance(answer, dict)
+        or len(answer) != 1
+        or not all(isinstance(inner, dict) for inner in answer.values())
+    ):
         raise Skip(Reason.BAD_ANSWER, f"wanted one call with its parameters, got {answer!r:.80}")
     ((name, parameters),) = answer.items()
     schema = next((tool.parameters for tool in tools if tool.name == name), {})
@@ -71,7 +75,9 @@ def expected_call(answer: Json, tools: Sequence[Tool]) -> ExpectedCall:
 
 def _choices(where: str, listed: Json, schema: Json, required: bool) -> Choices:
     if not isinstance(listed, list):
-        raise Skip(Reason.BAD_ANSWER, f"{where}: wanted a list of accepted values, got {listed!r:.60}")
+        raise Skip(
+            Reason.BAD_ANSWER, f"{where}: wanted a list of accepted values, got {listed!r:.60}"
+        )
     if not listed:
         raise Skip(Reason.NOTHING_RIGHT, where)
     values: list[Json] = []
@@ -87,7 +93,9 @@ def _variants(where: str, choice: Json) -> list[Json]:
     """The values that an accepted value stands for."""
     found = _some(_multiplied(choice))
     if len(found) > MAX_VARIANTS:
-        raise Skip(Reason.BAD_ANSWER, f"{where}: more than {MAX_VARIANTS} combinations are accepted")
+        raise Skip(
+            Reason.BAD_ANSWER, f"{where}: more than {MAX_VARIANTS} combinations are accepted"
+        )
     return found
 
 
@@ -95,7 +103,10 @@ def _multiplied(choice: Json) -> Iterator[Json]:
     if _is_described(choice):
         yield from _objects(choice)
     elif isinstance(choice, list) and choice and all(map(_is_described, choice)):
-        yield from (list(values) for values in itertools.product(*(_some(_objects(entry)) for entry in choice)))
+        yield from (
+            list(values)
+            for values in itertools.product(*(_some(_objects(entry)) for entry in choice))
+        )
     else:
         yield choice
 
@@ -107,12 +118,18 @@ def _some(values: Iterator[Json]) -> list[Json]:
 
 def _is_described(value: Json) -> bool:
     """Whether this is an object with a list of accepted values for each key."""
-    return isinstance(value, dict) and all(isinstance(inner, list) and inner for inner in value.values())
+    return isinstance(value, dict) and all(
+        isinstance(inner, list) and inner for inner in value.values()
+    )
 
 
 def _objects(described: Mapping[str, Sequence[Json]]) -> Iterator[Json]:
     for combination in itertools.product(*described.values()):
-        yield {key: value for key, value in zip(described, combination, strict=True) if value != MAY_BE_LEFT_OUT}
+        yield {
+            key: value
+            for key, value in zip(described, combination, strict=True)
+            if value != MAY_BE_LEFT_OUT
+        }
 
 
 def _best(choices: Choices, schema: Json) -> Json:

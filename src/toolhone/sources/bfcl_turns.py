@@ -18,14 +18,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
+from toolhone.errors import DataError
+from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Skip
 from toolhone.sources.bfcl_answers import Reason
+from toolhone.sources.files import Record, read_records
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.prompt_rows import read_python_calls
 from toolhone.sources.scenarios import world_of
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 FOLDER = "multi_turn_func_doc"
 FILES: Mapping[str, str] = {
@@ -65,19 +65,28 @@ class Documents:
 
     def _class(self, name: Json) -> tuple[tuple[Tool, ...], set[str]]:
         if not isinstance(name, str) or name not in FILES:
-            raise Skip(Reason.BAD_ANSWER, f"the class {name!r:.40} has no document; known: {', '.join(FILES)}")
+            raise Skip(
+                Reason.BAD_ANSWER,
+                f"the class {name!r:.40} has no document; known: {', '.join(FILES)}",
+            )
         if name not in self._known:
-            self._known[name] = self._reader.read([record for _, record in read_records(self._path(FILES[name]))])
+            self._known[name] = self._reader.read(
+                [record for _, record in read_records(self._path(FILES[name]))]
+            )
         return self._known[name]
 
     def _path(self, stem: str) -> Path:
         for file in (self._folder / f"{stem}.json", self._folder / f"{stem}.json.gz"):
             if file.is_file():
                 return file
-        raise DataError(f"the tools of these questions are not beside them; wanted them in {str(self._folder / stem) + '.json'!r}")
+        raise DataError(
+            f"the tools of these questions are not beside them; wanted them in {str(self._folder / stem) + '.json'!r}"
+        )
 
 
-def turns_task(identity: str, record: Record, truth: Json, documents: Documents) -> tuple[Task, set[str], bool]:
+def turns_task(
+    identity: str, record: Record, truth: Json, documents: Documents
+) -> tuple[Task, set[str], bool]:
     """The task of a row, how its tools were mended, and whether turns were left out."""
     tools, repairs = documents.of(record.get("involved_classes"))
     missed, excluded = _missed(record), _names(record.get("excluded_function"))
@@ -85,12 +94,23 @@ def turns_task(identity: str, record: Record, truth: Json, documents: Documents)
     tools = tuple(tool for tool in tools if tool.name not in absent)
     turns = [messages_of(turn) for turn in record["question"]]
     if not isinstance(truth, list) or len(truth) != len(turns):
-        raise Skip(Reason.BAD_ANSWER, f"wanted a list of calls for each of {len(turns)} turns, got {truth!r:.60}")
+        raise Skip(
+            Reason.BAD_ANSWER,
+            f"wanted a list of calls for each of {len(turns)} turns, got {truth!r:.60}",
+        )
     count = min(missed, default=len(turns))
     if not all(turns[:count]):
-        raise Skip(Reason.BAD_QUESTION, "a turn in which nobody says anything, and no function is added")
+        raise Skip(
+            Reason.BAD_QUESTION, "a turn in which nobody says anything, and no function is added"
+        )
     expects = tuple(_expect(answer, tools) for answer in truth[:count])
-    task = Task(id=identity, tools=tools, turns=tuple(turns[:count]), expects=expects, world=world_of(record, "initial_config"))
+    task = Task(
+        id=identity,
+        tools=tools,
+        turns=tuple(turns[:count]),
+        expects=expects,
+        world=world_of(record, "initial_config"),
+    )
     return task, repairs, count < len(turns)
 
 
@@ -98,12 +118,17 @@ def _missed(record: Record) -> dict[int, list[str]]:
     """The functions that are added, by the number of the turn."""
     missed = record.get("missed_function") or {}
     if not isinstance(missed, dict) or not all(re.fullmatch(r"[1-9]\d?", turn) for turn in missed):
-        raise Skip(Reason.BAD_QUESTION, f"wanted functions by the number of the turn in 'missed_function', got {missed!r:.60}")
+        raise Skip(
+            Reason.BAD_QUESTION,
+            f"wanted functions by the number of the turn in 'missed_function', got {missed!r:.60}",
+        )
     return {int(turn): _names(names) for turn, names in missed.items()}
 
 
 def _names(value: Json) -> list[str]:
-    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+    if value is not None and not (
+        isinstance(value, list) and all(isinstance(name, str) for name in value)
+    ):
         raise Skip(Reason.BAD_QUESTION, f"wanted a list of functions, got {value!r:.60}")
     return value or []
 

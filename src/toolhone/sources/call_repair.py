@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
+from toolhone.schema import Json, Tool, ToolCall
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.offered import fitted
-from toolhone.schema import Json, Tool, ToolCall
 
 
 class Repair(StrEnum):
@@ -34,7 +34,10 @@ def mended(
         return call, set()
     declared = tool.parameters.get("properties") or {}
     spelled = _spelled(call.arguments, declared)
-    listed = {name: value if _refers(value, reference) else _listed(value, declared.get(name)) for name, value in spelled.items()}
+    listed = {
+        name: value if _refers(value, reference) else _listed(value, declared.get(name))
+        for name, value in spelled.items()
+    }
     made, found = fitted(ToolCall(call.name, listed, call.id), tools)
     repairs: set[Repair | ToolRepair] = set(found)
     repairs |= {Repair.SPELLING} if spelled.keys() != call.arguments.keys() else set()
@@ -45,7 +48,11 @@ def _spelled(arguments: Mapping[str, Json], declared: Mapping[str, Json]) -> dic
     """The arguments under their declared names, where a name is another spelling of exactly one that is not given."""
     result: dict[str, Json] = {}
     for name, value in arguments.items():
-        meant = [] if name in declared else [other for other in declared if _letters(other) == _letters(name)]
+        meant = (
+            []
+            if name in declared
+            else [other for other in declared if _letters(other) == _letters(name)]
+        )
         result[meant[0] if len(meant) == 1 and meant[0] not in arguments else name] = value
     return result
 
@@ -59,5 +66,9 @@ def _refers(value: Json, reference: re.Pattern[str] | None) -> bool:
 
 
 def _listed(value: Json, schema: Json) -> Json:
-    single = isinstance(schema, Mapping) and schema.get("type") == "array" and isinstance(value, str | int | float)
+    single = (
+        isinstance(schema, Mapping)
+        and schema.get("type") == "array"
+        and isinstance(value, str | int | float)
+    )
     return [value] if single else value

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from toolhone.doctor.row_checks import Kind
-from toolhone.sources.base import Skip
-from toolhone.sources.offered import fitted
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.sources.base import Skip
+from toolhone.sources.offered import fitted
 
 _TAG = re.compile(r"\s*<(/?)tool_call>")
 _BETWEEN = re.compile(r"[\s,]*")
@@ -58,13 +58,15 @@ class Said:
 def read_value(text: str, start: int = 0) -> tuple[Json, int, bool]:
     """The JSON value or Python literal at `start`, where it ends, and whether it was a literal; `Skip` for anything else."""
     found = decode(text, start)
-    if found.problem is Problem.NONE:
+    if found.problem is ParseProblem.NONE:
         return found.value, found.end, False
     reader = LiteralReader(text, start)
     try:
         return reader.value(), reader.position, True
     except LiteralError:
-        raise Skip(Reason.BAD_CALL, f"neither JSON nor a literal: {text[start : start + 80]!r}") from None
+        raise Skip(
+            Reason.BAD_CALL, f"neither JSON nor a literal: {text[start : start + 80]!r}"
+        ) from None
 
 
 def as_call(value: Json) -> ToolCall:
@@ -102,7 +104,10 @@ def _blocks(text: str) -> Iterator[str]:
         opening = _TAG.match(text, position)
         closing = opening and not opening[1] and _TAG.search(text, opening.end())
         if not opening or not closing or not closing[1]:
-            raise Skip(Reason.BAD_CALL, f"tags that do not enclose a call: {text[position : position + 80]!r}")
+            raise Skip(
+                Reason.BAD_CALL,
+                f"tags that do not enclose a call: {text[position : position + 80]!r}",
+            )
         yield text[opening.end() : closing.start()]
         position = closing.end()
 
@@ -138,7 +143,9 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
     """`[name(key=value), ...]` as calls; any other text as words. Only names of `tools` may hold brackets or quotes."""
     plain = text.strip()
     names = sorted((tool.name for tool in tools), key=len, reverse=True)
-    looks_like_calls = any(plain.startswith(f"[{name}(") for name in names) or _LOOKS_LIKE_CALLS.match(plain)
+    looks_like_calls = any(
+        plain.startswith(f"[{name}(") for name in names
+    ) or _LOOKS_LIKE_CALLS.match(plain)
     if not looks_like_calls or not plain.endswith("]"):
         return Said(plain or None)
     reader, calls = LiteralReader(plain, 1), list[ToolCall]()
@@ -149,7 +156,9 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
                 reader.expect("]")
                 break
     except LiteralError:
-        raise Skip(Reason.BAD_CALL, f"{plain[max(0, reader.position - 20) : reader.position + 60]!r}") from None
+        raise Skip(
+            Reason.BAD_CALL, f"{plain[max(0, reader.position - 20) : reader.position + 60]!r}"
+        ) from None
     if not reader.at_end() or not calls:
         raise Skip(Reason.BAD_CALL, f"text behind the calls: {plain[reader.position :]!r:.60}")
     return Said(None, tuple(calls))
@@ -157,7 +166,9 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
 
 def _bracketed_call(reader: LiteralReader, names: Sequence[str]) -> ToolCall:
     reader.skip_space()
-    name = next((name for name in names if reader.text.startswith(f"{name}(", reader.position)), None)
+    name = next(
+        (name for name in names if reader.text.startswith(f"{name}(", reader.position)), None
+    )
     if name is None:
         found = _UNKNOWN_NAME.match(reader.text, reader.position)
         if found is None:
@@ -180,22 +191,34 @@ def _bracketed_call(reader: LiteralReader, names: Sequence[str]) -> ToolCall:
 
 def numbered(calls: Sequence[ToolCall], before: int) -> tuple[ToolCall, ...]:
     """The calls with ids, `before` being the number of calls that came earlier."""
-    return tuple(ToolCall(call.name, call.arguments, f"call{before + index}") for index, call in enumerate(calls))
+    return tuple(
+        ToolCall(call.name, call.arguments, f"call{before + index}")
+        for index, call in enumerate(calls)
+    )
 
 
 def answered(calls: Sequence[ToolCall], text: str) -> tuple[list[Message], set[str]]:
     """The results of open calls that one text holds: taken apart where it lists as many as there are calls, else of the first."""
     found = decode(text, 0) if text.lstrip().startswith("[") else None
-    if found is not None and found.problem is Problem.NONE and not text[found.end :].strip():
+    if found is not None and found.problem is ParseProblem.NONE and not text[found.end :].strip():
         values = found.value
-        labelled = all(isinstance(value, Mapping) and value.keys() >= {"tool_call_id", "content"} for value in values)
+        labelled = all(
+            isinstance(value, Mapping) and value.keys() >= {"tool_call_id", "content"}
+            for value in values
+        )
         if len(values) == len(calls) and (len(calls) > 1 or labelled):
-            return [_result(call, _content(value)) for call, value in zip(calls, values, strict=True)], {Repair.TAKEN_APART}
+            return [
+                _result(call, _content(value)) for call, value in zip(calls, values, strict=True)
+            ], {Repair.TAKEN_APART}
     return [_result(calls[0], text)], set()
 
 
 def _content(value: Json) -> str:
-    inner = value["content"] if isinstance(value, Mapping) and value.keys() >= {"name", "content"} else value
+    inner = (
+        value["content"]
+        if isinstance(value, Mapping) and value.keys() >= {"name", "content"}
+        else value
+    )
     return inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
 
 
@@ -238,7 +261,7 @@ class Talk:
     def result(self, text: str) -> None:
         """What one message of results says; `Skip` where no call is open."""
         if not self._open:
-            raise Skip(Kind.RESULT_WITHOUT_CALL, f"{text!r:.80}")
+            raise Skip(FindingKind.RESULT_WITHOUT_CALL, f"{text!r:.80}")
         results, repairs = answered(self._open, text)
         self.messages += results
         self.repairs |= repairs

@@ -16,9 +16,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolhone.sources.base import Options
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
+from toolhone.sources.base import Options
 
 _GZIP = b"\x1f\x8b"
 
@@ -34,7 +34,9 @@ def beside(path: Path, names: Sequence[str], given: Path | None) -> Path:
                 if file.is_file():
                     return file
     wanted = " or ".join(map(repr, names))
-    raise DataError(f"{path}: the tools are described in {wanted}, which is not beside this file; name it with 'catalogue'")
+    raise DataError(
+        f"{path}: the tools are described in {wanted}, which is not beside this file; name it with 'catalogue'"
+    )
 
 
 def read_json(path: Path) -> Json:
@@ -56,11 +58,15 @@ def distractors(path: Path, options: Options, usual: int, known: Mapping[str, To
     if count is None:
         return min(usual, len(known) - 1)
     if not 0 <= count < len(known):
-        raise DataError(f"{path}: 'distractors' must be between 0 and {len(known) - 1} for this catalogue, got {count}")
+        raise DataError(
+            f"{path}: 'distractors' must be between 0 and {len(known) - 1} for this catalogue, got {count}"
+        )
     return count
 
 
-def offer(called: Sequence[str], known: Mapping[str, Tool], count: int, seed: str) -> tuple[Tool, ...]:
+def offer(
+    called: Sequence[str], known: Mapping[str, Tool], count: int, seed: str
+) -> tuple[Tool, ...]:
     """The called tools and `count` others (fewer where there are no more), shuffled; the same for the same seed."""
     rng = random.Random(seed)
     names = list(dict.fromkeys(called))

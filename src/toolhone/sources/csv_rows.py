@@ -17,9 +17,9 @@ import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records, row_read
-from toolhone.sources.bad_lines import pass_over
 from toolhone.errors import DataError
+from toolhone.sources.bad_lines import pass_over
+from toolhone.sources.files import FileLine, Record, read_records, row_read
 
 
 def is_table(path: Path) -> bool:
@@ -27,16 +27,18 @@ def is_table(path: Path) -> bool:
     return path.name.lower().endswith((".csv", ".csv.gz"))
 
 
-def read_rows(path: Path) -> Generator[tuple[Line, Record], None, None]:
+def read_rows(path: Path) -> Generator[tuple[FileLine, Record], None, None]:
     """Yield (place, record) of a CSV file by its name, of any other file as `read_records` does."""
     if not is_table(path):
         yield from read_records(path)
         return
     header, *rows = _fields(path)
     for number, fields in enumerate(rows, start=1):
-        line = Line(path, number, "row")
+        line = FileLine(path, number, "row")
         if len(fields) != len(header):
-            error = DataError(f"{line}: {len(fields)} fields, but the first line names {len(header)} columns")
+            error = DataError(
+                f"{line}: {len(fields)} fields, but the first line names {len(header)} columns"
+            )
             pass_over(line, error, ",".join(fields))
             continue
         yield line, dict(zip(header, fields, strict=True))
@@ -69,4 +71,6 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         return io.StringIO(raw.decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}") from None
+        raise DataError(
+            f"{path}: not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+        ) from None

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from toolhone.sources import parquet
-from toolhone.sources.bad_lines import pass_over, passed_over
 from toolhone.data.preferences import Preference
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool
+from toolhone.sources import parquet
+from toolhone.sources.bad_lines import pass_over, passed_over
 
 Record = dict[str, Json]
 T = TypeVar("T")
@@ -48,7 +48,7 @@ _watcher: ContextVar[Callable[[], None] | None] = ContextVar("watcher", default=
 
 
 @dataclass(frozen=True)
-class Line:
+class FileLine:
     """Where a record stands: line 17 of a file, or entry 17 of a file that is one JSON list. Both count from 1."""
 
     path: Path
@@ -74,14 +74,17 @@ def read_conversations(path: str | Path) -> list[Conversation]:
 def read_preferences(path: str | Path) -> list[Preference]:
     """Read a file of preference pairs in the form of `data.preferences`; other forms are read by `sources.pairs`."""
     cache = ToolCache()
-    return [_at(line, cache.fill(line, record), Preference.from_dict) for line, record in read_records(path)]
+    return [
+        _at(line, cache.fill(line, record), Preference.from_dict)
+        for line, record in read_records(path)
+    ]
 
 
 def read_tasks(path: str | Path) -> list[Task]:
     """Read a file in the task form of `schema`. Two tasks with one id are refused, since predictions are joined on it."""
     cache = ToolCache()
     tasks: list[Task] = []
-    seen: dict[str, Line] = {}
+    seen: dict[str, FileLine] = {}
     for line, record in read_records(path):
         task = _at(line, cache.fill(line, record), Task.from_dict)
         if task.id in seen:
@@ -93,7 +96,7 @@ def read_tasks(path: str | Path) -> list[Task]:
     return tasks
 
 
-def conversation_at(line: Line, record: Record, cache: ToolCache) -> Conversation:
+def conversation_at(line: FileLine, record: Record, cache: ToolCache) -> Conversation:
     """The conversation of one record; a `DataError` names its place."""
     return _at(line, cache.fill(line, record), Conversation.from_dict)
 
@@ -104,7 +107,7 @@ class ToolCache:
     def __init__(self) -> None:
         self._tools: dict[str, Tool] = {}
 
-    def fill(self, line: Line, record: Record) -> Record:
+    def fill(self, line: FileLine, record: Record) -> Record:
         """The record with its tool objects made into `Tool`s; other shapes of `tools` are left to `schema`."""
         tools = record.get("tools")
         if not isinstance(tools, list):
@@ -120,7 +123,7 @@ class ToolCache:
         return self._tools[key]
 
 
-def _at(line: Line, value: Json, make: Callable[[Json], T]) -> T:
+def _at(line: FileLine, value: Json, make: Callable[[Json], T]) -> T:
     try:
         return make(value)
     except DataError as error:
@@ -138,7 +141,7 @@ def _message_number(record: Json) -> str:
     return ""
 
 
-def read_records(path: str | Path) -> Generator[tuple[Line, Record], None, None]:
+def read_records(path: str | Path) -> Generator[tuple[FileLine, Record], None, None]:
     """Yield (place, object) for each line, for each entry of a JSON list or each row of a Parquet file. None at all is an error."""
     path = Path(path)
     empty = True
@@ -148,8 +151,12 @@ def read_records(path: str | Path) -> Generator[tuple[Line, Record], None, None]
             yield line, record
             row_read()
     if empty:
-        found = [f"{line}: {broken.why}" for line, broken in passed_over().items() if line.path == path]
-        raise DataError(found[0] if found else f"{path}: the file is empty; wanted one JSON object per line")
+        found = [
+            f"{line}: {broken.why}" for line, broken in passed_over().items() if line.path == path
+        ]
+        raise DataError(
+            found[0] if found else f"{path}: the file is empty; wanted one JSON object per line"
+        )
 
 
 @contextmanager
@@ -190,10 +197,12 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
 
 def _pass_marks(path: Path, stream: io.BufferedReader) -> None:
     """Refuse what is not text by its first bytes; step over a UTF-8 byte order mark."""
-    start = _guarded(Line(path, 1), lambda: stream.peek(4)[:4])
+    start = _guarded(FileLine(path, 1), lambda: stream.peek(4)[:4])
     for mark, kind in _FOREIGN.items():
         if start.startswith(mark):
-            raise DataError(f"{path}: this is {kind}; wanted UTF-8 text with one JSON object per line")
+            raise DataError(
+                f"{path}: this is {kind}; wanted UTF-8 text with one JSON object per line"
+            )
     if start.startswith(codecs.BOM_UTF8):
         stream.read(len(codecs.BOM_UTF8))
 
@@ -204,7 +213,7 @@ def _no_such_file(path: Path) -> str:
     return f"{path}: no such file{nearest(path.name, os.listdir(path.parent))}"
 
 
-def _guarded(line: Line, read: Callable[[], T]) -> T:
+def _guarded(line: FileLine, read: Callable[[], T]) -> T:
     try:
         return read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -213,9 +222,12 @@ def _guarded(line: Line, read: Callable[[], T]) -> T:
         raise DataError(f"{line}: the file cannot be read: {error.strerror or error}") from None
 
 
-def _rows(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record]]:
+def _rows(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record]]:
     if stream.peek(4)[:4] == parquet.MAGIC:
-        return ((Line(path, number, "row"), row) for number, row in enumerate(parquet.read_parquet(path), start=1))
+        return (
+            (FileLine(path, number, "row"), row)
+            for number, row in enumerate(parquet.read_parquet(path), start=1)
+        )
     return _entries(path, stream) if _starts_list(stream) else _lines(path, stream)
 
 
@@ -223,10 +235,10 @@ def _starts_list(stream: io.BufferedReader) -> bool:
     return stream.peek(64).lstrip()[:1] == b"["
 
 
-def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record]]:
+def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record]]:
     number = 0
     while True:
-        line = Line(path, number := number + 1)
+        line = FileLine(path, number := number + 1)
         raw = _guarded(line, stream.readline)
         if not raw:
             return
@@ -240,11 +252,11 @@ def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record
             yield line, record
 
 
-def _entries(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Record]]:
-    raw = _guarded(Line(path, 1), stream.read)
-    entries = _parse_list(path, _decode(Line(path, 1), raw))
+def _entries(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record]]:
+    raw = _guarded(FileLine(path, 1), stream.read)
+    entries = _parse_list(path, _decode(FileLine(path, 1), raw))
     for number, entry in enumerate(entries, start=1):
-        line = Line(path, number, "entry")
+        line = FileLine(path, number, "entry")
         try:
             record = _object(line, entry)
         except DataError as error:
@@ -254,40 +266,52 @@ def _entries(path: Path, stream: io.BufferedReader) -> Iterator[tuple[Line, Reco
 
 
 def _parse_list(path: Path, text: str) -> list[Json]:
-    value = _parse(Line(path, 1), text)
+    value = _parse(FileLine(path, 1), text)
     assert isinstance(value, list), "the text began with a bracket"
     return value
 
 
-def _decode(line: Line, raw: bytes) -> str:
+def _decode(line: FileLine, raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        at = Line(line.path, line.number + raw.count(b"\n", 0, error.start))
+        at = FileLine(line.path, line.number + raw.count(b"\n", 0, error.start))
         position = error.start - raw.rfind(b"\n", 0, error.start)
-        raise DataError(f"{at}: not UTF-8: byte 0x{raw[error.start]:02x} at position {position}; save the file as UTF-8") from None
+        raise DataError(
+            f"{at}: not UTF-8: byte 0x{raw[error.start]:02x} at position {position}; save the file as UTF-8"
+        ) from None
 
 
-def _object(line: Line, value: Json) -> Record:
+def _object(line: FileLine, value: Json) -> Record:
     if not isinstance(value, dict):
-        raise DataError(f"{line}: a row must be a JSON object, got {_kind(value)}: {json.dumps(value)[:60]}")
+        raise DataError(
+            f"{line}: a row must be a JSON object, got {_kind(value)}: {json.dumps(value)[:60]}"
+        )
     return value
 
 
 def _kind(value: Json) -> str:
-    return {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
+    return {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}.get(
+        type(value), "a number"
+    )
 
 
-def _parse(line: Line, text: str) -> Json:
+def _parse(line: FileLine, text: str) -> Json:
     """The JSON value of `text`, strictly; an error names the line within the text."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        at = Line(line.path, line.number + error.lineno - 1)
-        hint = "; an object must stand on one line" if error.pos >= len(text) and text[:1] == "{" else ""
-        raise DataError(f"{at}: not JSON: {error.msg} at column {error.colno}{hint}: {_around(text, error.pos)!r}") from None
+        at = FileLine(line.path, line.number + error.lineno - 1)
+        hint = (
+            "; an object must stand on one line"
+            if error.pos >= len(text) and text[:1] == "{"
+            else ""
+        )
+        raise DataError(
+            f"{at}: not JSON: {error.msg} at column {error.colno}{hint}: {_around(text, error.pos)!r}"
+        ) from None
     except UnicodeEncodeError:
         raise DataError(f"{line}: not text: a \\u escape holds half of a surrogate pair") from None
     except RecursionError:
@@ -333,7 +357,11 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
         return _replace(target, part, rows)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full; free some space and write again" if full else error.strerror or str(error)
+        reason = (
+            "the disk is full; free some space and write again"
+            if full
+            else error.strerror or str(error)
+        )
         raise RunError(f"{path}: the file was not written: {reason}") from None
     finally:
         if not in_place:
@@ -358,7 +386,9 @@ def _write(path: Path, stream: BinaryIO, rows: Iterable[Mapping[str, Json]]) -> 
     with ExitStack() as stack:
         out = stream
         if path.suffix == ".gz":
-            out = cast(BinaryIO, stack.enter_context(gzip.GzipFile("", "wb", fileobj=stream, mtime=0)))
+            out = cast(
+                BinaryIO, stack.enter_context(gzip.GzipFile("", "wb", fileobj=stream, mtime=0))
+            )
         for count, row in enumerate(rows, start=1):
             out.write(_encode(path, count, row))
     stream.flush()

@@ -19,11 +19,15 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 def data_files(folder: Path) -> list[Path]:
     """The files below a folder whose names say that they hold rows, gzip-compressed or not; hidden ones are passed over."""
-    return sorted(file for file in folder.rglob("*") if _is_data(file.relative_to(folder)) and file.is_file())
+    return sorted(
+        file for file in folder.rglob("*") if _is_data(file.relative_to(folder)) and file.is_file()
+    )
 
 
 def _is_data(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(SUFFIXES) and not any(part.startswith(".") for part in path.parts)
+    return path.name.lower().removesuffix(".gz").endswith(SUFFIXES) and not any(
+        part.startswith(".") for part in path.parts
+    )
 
 
 def joined(parts: Sequence[Loaded]) -> Loaded:

@@ -23,16 +23,16 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.tasks import tasks_of
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.json_reading import decode
+from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Said, Talk, fitting
+from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.glaive_calls import FunctionCall, read_function_calls
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
-from toolhone.data.tasks import tasks_of
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.json_reading import decode
-from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
 NAME = "glaive"
 ABOUT = About(
@@ -45,7 +45,10 @@ ABOUT = About(
 USES: frozenset[str] = frozenset()
 END = "<|endoftext|>"
 _WIDE = re.compile(r"\n\n\n+[ \t]*(?:USER|ASSISTANT|FUNCTION RESPONSE):")
-_MARKERS = {gap: re.compile(rf"(?:\A\s*|{gap}[ \t]*)(USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*") for gap in (r"\n\n\n+", r"\n\n+")}
+_MARKERS = {
+    gap: re.compile(rf"(?:\A\s*|{gap}[ \t]*)(USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*")
+    for gap in (r"\n\n\n+", r"\n\n+")
+}
 _INNER = re.compile(r"(?:USER|ASSISTANT|FUNCTION RESPONSE):")
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -73,12 +76,15 @@ class Note(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(isinstance(record.get("chat"), str) and isinstance(record.get("system"), str) for record in records)
+    return all(
+        isinstance(record.get("chat"), str) and isinstance(record.get("system"), str)
+        for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls can be read and fit its tools, with the tasks of its turns."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             talk, repairs = _conversation(line, record, offered)
@@ -92,10 +98,14 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[str]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[str]]:
     system, chat = record.get("system"), record.get("chat")
     if not isinstance(system, str) or not isinstance(chat, str):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted texts in 'system' and 'chat'; keys {sorted(record)}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT, f"wanted texts in 'system' and 'chat'; keys {sorted(record)}"
+        )
     words, listed = _split_system(system)
     tools, repairs = offered.read(listed)
     talk = Talk()
@@ -118,7 +128,7 @@ def _split_system(text: str) -> tuple[str, list[Json]]:
     position = start
     while position < len(text):
         found = decode(text, position)
-        if found.problem is not Problem.NONE:
+        if found.problem is not ParseProblem.NONE:
             raise Skip(ToolReason.BAD_TOOLS, f"not JSON: {text[position : position + 80]!r}")
         listed += found.value if isinstance(found.value, list) else [found.value]
         gap = _BETWEEN.match(text, found.end)
@@ -189,9 +199,15 @@ def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> 
     for name in dict.fromkeys(tool.name for tool in tools):
         definitions = [tool for tool in tools if tool.name == name]
         made = [call for call in calls if call.name == name]
-        kept[name] = next((tool for tool in definitions if all(_fits(call, tool) for call in made)), definitions[0])
+        kept[name] = next(
+            (tool for tool in definitions if all(_fits(call, tool) for call in made)),
+            definitions[0],
+        )
     return tuple(kept.values())
 
 
 def _fits(call: ToolCall, tool: Tool) -> bool:
-    return not tool.problems(call.arguments) and call.arguments.keys() <= (tool.parameters.get("properties") or {}).keys()
+    return (
+        not tool.problems(call.arguments)
+        and call.arguments.keys() <= (tool.parameters.get("properties") or {}).keys()
+    )

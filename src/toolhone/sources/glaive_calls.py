@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from toolhone.sources.base import Skip
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode, open_at_end, skip_space
 from toolhone.schema import Json
+from toolhone.sources.base import Skip
 
 OPEN = "<functioncall>"
 _MARK = re.compile(r"<\s*/?\s*function[_ ]?call\s*>", re.IGNORECASE)
@@ -122,7 +122,10 @@ class _Reader:
         while self._take("}"):
             self.repairs.add(Repair.BRACE)
         if not self._take("'"):
-            raise Skip(Reason.CUT_OFF if self.position == len(self.text) else Reason.UNREADABLE, self._seen(self.position))
+            raise Skip(
+                Reason.CUT_OFF if self.position == len(self.text) else Reason.UNREADABLE,
+                self._seen(self.position),
+            )
         return value
 
     def _unquoted(self, key: str) -> Json:
@@ -132,14 +135,26 @@ class _Reader:
         return value
 
     def _call_of(self, fields: Mapping[str, Json]) -> FunctionCall:
-        name, keys = fields.get("name"), [key for key in ("arguments", "parameters") if key in fields]
-        if not isinstance(name, str) or not name or len(keys) > 1 or fields.keys() - {"name", *keys}:
+        name, keys = (
+            fields.get("name"),
+            [key for key in ("arguments", "parameters") if key in fields],
+        )
+        if (
+            not isinstance(name, str)
+            or not name
+            or len(keys) > 1
+            or fields.keys() - {"name", *keys}
+        ):
             raise Skip(Reason.UNREADABLE, f"wanted 'name' and 'arguments', got {sorted(fields)}")
         arguments = fields[keys[0]] if keys else {}
         self.repairs |= {Repair.PARAMETERS} if keys == ["parameters"] else set()
         if isinstance(arguments, str):
             found = decode(arguments or "{}", 0)
-            arguments = found.value if found.problem is Problem.NONE and not arguments[found.end :].strip() else arguments
+            arguments = (
+                found.value
+                if found.problem is ParseProblem.NONE and not arguments[found.end :].strip()
+                else arguments
+            )
         if arguments is None:
             self.repairs.add(Repair.NULL)
             arguments = {}
@@ -149,7 +164,7 @@ class _Reader:
 
     def _json(self) -> Json:
         found = decode(self.text, self.position)
-        if found.problem is not Problem.NONE:
+        if found.problem is not ParseProblem.NONE:
             raise Skip(self._why(), self._seen(self.position))
         self.position = found.end
         return found.value
@@ -158,7 +173,9 @@ class _Reader:
         if _NO_JSON_WORD.search(self.text, self.position):
             return Reason.NO_JSON_WORD
         at_end = not self.text[self.position :].strip()
-        return Reason.CUT_OFF if at_end or open_at_end(self.text, self.position) else Reason.UNREADABLE
+        return (
+            Reason.CUT_OFF if at_end or open_at_end(self.text, self.position) else Reason.UNREADABLE
+        )
 
     def _take(self, token: str) -> bool:
         start = skip_space(self.text, self.position)
@@ -170,7 +187,10 @@ class _Reader:
 
     def _expect(self, token: str) -> None:
         if not self._take(token):
-            raise Skip(Reason.CUT_OFF if self.position >= len(self.text) else Reason.UNREADABLE, self._seen(0))
+            raise Skip(
+                Reason.CUT_OFF if self.position >= len(self.text) else Reason.UNREADABLE,
+                self._seen(0),
+            )
 
     def _seen(self, start: int) -> str:
         return f"{self.text[start : start + 80]!r}"

@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
-from toolhone.tools.registry import Outcome, Registry, ToolResult
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import Record, read_records
+from toolhone.tools.registry import Registry, ToolResult, ToolStatus
 
 NAME = "gsm8k"
 ABOUT = About(
@@ -94,21 +94,28 @@ class Calculator:
         """The value and the text of the result, or None for what the calculator cannot compute."""
         self.learn([expression])
         result = self._results[expression]
-        return (result.value, result.content) if result.outcome is Outcome.OK else None
+        return (result.value, result.content) if result.outcome is ToolStatus.OK else None
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(isinstance(record.get("question"), str) and "####" in str(record.get("answer")) for record in records)
+    return all(
+        isinstance(record.get("question"), str) and "####" in str(record.get("answer"))
+        for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:
     """Every row whose marks hold, as a conversation with calls and one task for its final answer; without a mark as this task."""
     style = options.style or "calls"
     if style not in STYLES:
-        raise DataError(f"{path}: unknown style {style!r}{nearest(style, STYLES)}; known: {', '.join(STYLES)}")
-    tally, calculator = Tally(), Calculator()
+        raise DataError(
+            f"{path}: unknown style {style!r}{nearest(style, STYLES)}; known: {', '.join(STYLES)}"
+        )
+    tally, calculator = ReadStats(), Calculator()
     records = list(read_records(path))
-    calculator.learn(left for _, record in records for left in _left_sides(str(record.get("answer"))))
+    calculator.learn(
+        left for _, record in records for left in _left_sides(str(record.get("answer")))
+    )
     for line, record in records:
         try:
             question, solution, answer = _parts(record)
@@ -133,8 +140,18 @@ def _left_sides(text: str) -> Iterator[str]:
 
 def _task(conversation: Conversation, answer: str, first_call: bool) -> Task:
     first = conversation.messages[1].tool_calls[:1] if first_call else ()
-    expect = Expect(calls=tuple(ExpectedCall(call.name, call.arguments) for call in first) or None, answer=answer)
-    return Task(conversation.id, conversation.messages[:1], conversation.tools, expect, category="arithmetic", source=NAME)
+    expect = Expect(
+        calls=tuple(ExpectedCall(call.name, call.arguments) for call in first) or None,
+        answer=answer,
+    )
+    return Task(
+        conversation.id,
+        conversation.messages[:1],
+        conversation.tools,
+        expect,
+        category="arithmetic",
+        source=NAME,
+    )
 
 
 def _parts(record: Record) -> tuple[str, str, str]:
@@ -183,7 +200,11 @@ def checked_mark(mark: str, calculator: Calculator) -> tuple[Step | None, Repair
         return Step("", left.strip(), found[1]), None
     for mended in _spellings(left):
         found = calculator.run(mended)
-        if found and stated is not None and math.isclose(found[0], stated, rel_tol=1e-9, abs_tol=1e-9):
+        if (
+            found
+            and stated is not None
+            and math.isclose(found[0], stated, rel_tol=1e-9, abs_tol=1e-9)
+        ):
             return Step("", mended, found[1]), Repair.REWRITTEN
     raise Skip(Reason.UNREADABLE, repr(mark))
 
@@ -202,7 +223,10 @@ def _gives(found: float, stated: float, text: str) -> bool:
         return True
     decimals = _DECIMALS.search(text.strip())
     scale = 10.0 ** len(decimals[1]) if decimals else math.inf
-    return scale < math.inf and round(stated * scale) in (math.trunc(found * scale), math.floor(found * scale + 0.5))
+    return scale < math.inf and round(stated * scale) in (
+        math.trunc(found * scale),
+        math.floor(found * scale + 0.5),
+    )
 
 
 def _spellings(text: str) -> Iterator[str]:
@@ -215,7 +239,9 @@ def _spellings(text: str) -> Iterator[str]:
     yield re.sub(r"\s+", " ", re.sub(r"[A-Za-z]+", "", plain)).strip()
 
 
-def _turns(steps: Sequence[Step], answer: str, style: str, calculator: Calculator) -> Iterator[Message]:
+def _turns(
+    steps: Sequence[Step], answer: str, style: str, calculator: Calculator
+) -> Iterator[Message]:
     for index, step in enumerate(steps[:-1]):
         call = replace(calculator.call(step.expression), id=f"call{index:05d}")
         beside = step.text.strip() if style == "calls" else ""

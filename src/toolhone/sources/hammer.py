@@ -23,15 +23,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.tasks import tasks_of
+from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Said, Talk, as_call, read_listed
+from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import fitted, from_text, refuse_faults
 from toolhone.sources.possible_answers import MISFIT, is_allowed
-from toolhone.data.tasks import tasks_of
-from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "hammer"
 ABOUT = About(
@@ -76,7 +76,10 @@ class _Row:
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_prompt(record) or is_dialogue(record) or record.keys() == {"label", "predict"} for record in records)
+    return all(
+        _is_prompt(record) or is_dialogue(record) or record.keys() == {"label", "predict"}
+        for record in records
+    )
 
 
 def _is_prompt(record: Record) -> bool:
@@ -89,12 +92,14 @@ def is_dialogue(record: Record) -> bool:
     answers = record.get("answers")
     if "query" not in record or "tools" not in record or not isinstance(answers, list):
         return False
-    return isinstance(record["query"], list) or any(isinstance(answer, dict) and "tool" in answer for answer in answers)
+    return isinstance(record["query"], list) or any(
+        isinstance(answer, dict) and "tool" in answer for answer in answers
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every training row with its task, and every test as a task."""
-    tally, offered = Tally(), LooseTools()
+    tally, offered = ReadStats(), LooseTools()
     for line, record in read_records(path):
         try:
             _keep(tally, line, record, _row(record, offered))
@@ -103,10 +108,12 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _keep(tally: Tally, line: Line, record: Record, row: _Row) -> None:
+def _keep(tally: ReadStats, line: FileLine, record: Record, row: _Row) -> None:
     identity = identity_of(line, record)
     if row.teaches and row.calls:
-        talk = Conversation((*row.messages, Message("assistant", tool_calls=row.calls)), row.tools, identity, NAME)
+        talk = Conversation(
+            (*row.messages, Message("assistant", tool_calls=row.calls)), row.tools, identity, NAME
+        )
         refuse_faults(talk)
         tally.keep(line, talk, tasks_of(talk), row.repairs)
         return
@@ -114,7 +121,10 @@ def _keep(tally: Tally, line: Line, record: Record, row: _Row) -> None:
     expected = tuple(ExpectedCall(call.name, call.arguments) for call in row.calls)
     expect = Expect(expected) if expected else Expect(no_call=True)
     category = "several_calls" if len(expected) > 1 else "one_call" if expected else "no_call"
-    tally.keep_tasks([Task(identity, row.messages, row.tools, expect, category=category, source=NAME)], row.repairs)
+    tally.keep_tasks(
+        [Task(identity, row.messages, row.tools, expect, category=category, source=NAME)],
+        row.repairs,
+    )
     if misfit:
         tally.note(MISFIT)
 
@@ -137,7 +147,10 @@ def _prompt(record: Record, offered: LooseTools) -> _Row:
     text, output = record["instruction"], _FENCED.fullmatch(record["output"])
     listed, query = _TOOLS.search(text), _QUERY.search(text)
     if listed is None or output is None:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"no tools between their marks, or no code fence in the output {record['output']!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"no tools between their marks, or no code fence in the output {record['output']!r:.60}",
+        )
     tools, repairs = offered.read(listed[1].strip())
     calls = _answers(output[1].strip())
     if query is not None:
@@ -148,7 +161,11 @@ def _prompt(record: Record, offered: LooseTools) -> _Row:
 
 
 def _fitted(
-    messages: tuple[Message, ...], tools: tuple[Tool, ...], calls: Sequence[ToolCall], teaches: bool, repairs: set[str]
+    messages: tuple[Message, ...],
+    tools: tuple[Tool, ...],
+    calls: Sequence[ToolCall],
+    teaches: bool,
+    repairs: set[str],
 ) -> _Row:
     pairs = [fitted(call, tools) for call in calls]
     mended = {repair for _, made in pairs for repair in made}
@@ -160,7 +177,10 @@ def _answers(value: Json) -> list[ToolCall]:
     answers = from_text(value, ToolReason.BAD_ANSWER, "answers")
     if not isinstance(answers, list):
         raise Skip(ToolReason.BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
-    return [as_call({"name": answer["tool"], **answer} if _says_tool(answer) else answer) for answer in answers]
+    return [
+        as_call({"name": answer["tool"], **answer} if _says_tool(answer) else answer)
+        for answer in answers
+    ]
 
 
 def _says_tool(answer: Json) -> bool:

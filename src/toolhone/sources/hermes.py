@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.call_texts import Talk, fitting, read_tagged, read_values
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Tool
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_texts import Talk, fitting, read_tagged, read_values
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import OfferedTools, refuse_faults
+from toolhone.sources.offered import Reason as ToolReason
 
 NAME = "hermes"
 ABOUT = About(
@@ -69,12 +69,16 @@ def _is_row(record: Record) -> bool:
         return bool(_BLOCK.search(record["example"]))
     turns = record.get("conversations")
     first = turns[0] if isinstance(turns, list) and turns else None
-    return isinstance(first, dict) and first.get("from") == "system" and "<tools>" in str(first.get("value"))
+    return (
+        isinstance(first, dict)
+        and first.get("from") == "system"
+        and "<tools>" in str(first.get("value"))
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit its tools, with the tasks of its turns."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             talk, repairs = _conversation(line, record, offered)
@@ -86,7 +90,9 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[str]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[str]]:
     tools: tuple[Tool, ...] = ()
     talk = Talk()
     for index, (role, text) in enumerate(_turns(record)):
@@ -109,15 +115,22 @@ def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Co
 def _turns(record: Record) -> Iterator[tuple[str, str]]:
     """Role and text of each turn, whichever way the row writes them."""
     if isinstance(record.get("example"), str):
-        parts = _MARKER.split(record["example"].strip().removeprefix("```").removesuffix("```").strip())
+        parts = _MARKER.split(
+            record["example"].strip().removeprefix("```").removesuffix("```").strip()
+        )
         pairs: list[tuple[Json, Json]] = list(zip(parts[1::2], parts[2::2], strict=True))
     else:
         turns = record.get("conversations")
         if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-            raise Skip(Reason.NOT_THIS_FORMAT, f"wanted 'conversations' or 'example'; keys {sorted(record)}")
+            raise Skip(
+                Reason.NOT_THIS_FORMAT,
+                f"wanted 'conversations' or 'example'; keys {sorted(record)}",
+            )
         pairs = [(turn.get("from"), turn.get("value")) for turn in turns]
     if not pairs or pairs[0][0] not in ("system", "SYSTEM"):
-        raise Skip(Reason.NO_TOOLS, f"the first turn is that of {pairs[0][0]!r}" if pairs else "no turns")
+        raise Skip(
+            Reason.NO_TOOLS, f"the first turn is that of {pairs[0][0]!r}" if pairs else "no turns"
+        )
     for role, text in pairs:
         if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
             raise Skip(Reason.NOT_THIS_FORMAT, f"a turn of {role!r:.40} with {text!r:.40}")
@@ -135,4 +148,6 @@ def split_system(text: str) -> tuple[str, Json]:
         raise Skip(ToolReason.BAD_TOOLS, skip.detail) from None
     before = text[: text.index("<tools>")]
     ends = [found.end() for found in _SENTENCE_END.finditer(before)]
-    return before[: ends[-1]].strip() if ends else "", values[0] if len(values) == 1 and isinstance(values[0], list) else values
+    return before[: ends[-1]].strip() if ends else "", values[0] if len(values) == 1 and isinstance(
+        values[0], list
+    ) else values

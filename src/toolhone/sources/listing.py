@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from toolhone.schema import Json
 from toolhone.sources import SOURCES
-
 from toolhone.sources import pair_files as pairs
 from toolhone.sources.base import About
-from toolhone.schema import Json
 
 COLUMNS = ("format", "data set", "licence", "rows", "teaches", "gives", "options")
 
@@ -37,7 +36,15 @@ class Listed:
     def cells(self) -> tuple[str, ...]:
         """One text for each of `COLUMNS`."""
         about = self.about
-        return self.name, about.title, about.licence, about.rows, about.teaches, self.gives, ", ".join(self.options)
+        return (
+            self.name,
+            about.title,
+            about.licence,
+            about.rows,
+            about.teaches,
+            self.gives,
+            ", ".join(self.options),
+        )
 
     def to_dict(self) -> dict[str, Json]:
         return {"format": self.name, **asdict(self.about), "options": list(self.options)}
@@ -45,7 +52,9 @@ class Listed:
 
 def listed() -> list[Listed]:
     """All formats, by name."""
-    found = [Listed(name, source.ABOUT, tuple(sorted(source.USES))) for name, source in SOURCES.items()]
+    found = [
+        Listed(name, source.ABOUT, tuple(sorted(source.USES))) for name, source in SOURCES.items()
+    ]
     return sorted([*found, Listed(pairs.NAME, pairs.ABOUT, ())], key=lambda each: each.name)
 
 
@@ -54,5 +63,7 @@ def as_markdown(formats: Sequence[Listed]) -> str:
     rows = [COLUMNS, ("---",) * len(COLUMNS)]
     for each in formats:
         name, title, *others = (cell.replace("|", "\\|") for cell in each.cells())
-        rows.append((f"`{name}`", f"[{title}]({each.about.link})" if each.about.link else title, *others))
+        rows.append(
+            (f"`{name}`", f"[{title}]({each.about.link})" if each.about.link else title, *others)
+        )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -14,10 +14,10 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
+from toolhone.schema import Json, Tool
 from toolhone.sources.base import Skip
 from toolhone.sources.offered import OfferedTools, Reason, from_text, typed
 from toolhone.sources.python_types import UnknownType, read_type
-from toolhone.schema import Json, Tool
 
 _ONE = ("items", "additionalProperties")
 _SEVERAL = ("anyOf", "oneOf", "allOf")
@@ -64,7 +64,11 @@ def _tool(entry: Json, repairs: set[str]) -> Json:
     if "parameters" not in made and isinstance(made.get("arguments"), dict):
         repairs.add(Repair.ARGUMENTS)
         made["parameters"] = made.pop("arguments")
-    return {**made, "parameters": _schema(made["parameters"], repairs)} if isinstance(made.get("parameters"), dict) else made
+    return (
+        {**made, "parameters": _schema(made["parameters"], repairs)}
+        if isinstance(made.get("parameters"), dict)
+        else made
+    )
 
 
 def _schema(schema: Mapping[str, Json], repairs: set[str]) -> dict[str, Json]:
@@ -74,9 +78,15 @@ def _schema(schema: Mapping[str, Json], repairs: set[str]) -> dict[str, Json]:
             plain[key] = _schema(plain[key], repairs)
     for key in _SEVERAL:
         if isinstance(plain.get(key), list):
-            plain[key] = [_schema(inner, repairs) if isinstance(inner, dict) else inner for inner in plain[key]]
+            plain[key] = [
+                _schema(inner, repairs) if isinstance(inner, dict) else inner
+                for inner in plain[key]
+            ]
     if isinstance(plain.get("properties"), dict):
-        made = {name: _schema(inner, repairs) if isinstance(inner, dict) else inner for name, inner in plain["properties"].items()}
+        made = {
+            name: _schema(inner, repairs) if isinstance(inner, dict) else inner
+            for name, inner in plain["properties"].items()
+        }
         plain["properties"] = made
         _lift_marks(plain, repairs)
     return plain
@@ -109,7 +119,10 @@ def _lift_marks(schema: dict[str, Json], repairs: set[str]) -> None:
         repairs.add(Repair.REQUIRED)
         given = schema.get("required")
         listed = given if isinstance(given, list) else []
-        schema["required"] = [*listed, *(name for name, needs in marks.items() if needs and name not in listed)]
+        schema["required"] = [
+            *listed,
+            *(name for name, needs in marks.items() if needs and name not in listed),
+        ]
 
 
 def _is_marked(schema: Json) -> bool:

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, ToolCache, conversation_at, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.parts import is_row as is_in_parts
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import FileLine, Record, ToolCache, conversation_at, read_records
+from toolhone.sources.parts import is_row as is_in_parts
 
 NAME = "messages"
 ABOUT = About(
@@ -37,12 +37,16 @@ def sniff(records: Sequence[Record]) -> bool:
 
 
 def _is_row(record: Record) -> bool:
-    return "messages" in record and not record.keys() >= {"query", "tools", "answers"} and not is_in_parts(record)
+    return (
+        "messages" in record
+        and not record.keys() >= {"query", "tools", "answers"}
+        and not is_in_parts(record)
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:
     """Every row as a conversation; its tasks are those of `tasks_of`."""
-    tally, cache = Tally(), ToolCache()
+    tally, cache = ReadStats(), ToolCache()
     for line, record in read_records(path):
         try:
             conversation = _conversation(line, record, cache)
@@ -55,7 +59,7 @@ def read(path: Path, options: Options) -> Loaded:
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, cache: ToolCache) -> Conversation:
+def _conversation(line: FileLine, record: Record, cache: ToolCache) -> Conversation:
     try:
         plain = _in_house_form(record)
     except DataError as error:
@@ -68,9 +72,13 @@ def _in_house_form(record: Record) -> Record:
     """The same row with the older spellings replaced; what is wrong in other ways is left for `schema` to name."""
     result = {**record, "messages": _from_text(record.get("messages"), "messages")}
     tools = _from_text(record.get("tools") or record.get("functions"), "tools")
-    result["tools"] = [_from_text(tool, "tools") for tool in tools] if isinstance(tools, list) else tools
+    result["tools"] = (
+        [_from_text(tool, "tools") for tool in tools] if isinstance(tools, list) else tools
+    )
     if isinstance(result["messages"], list):
-        result["messages"] = [_message(index, message) for index, message in enumerate(result["messages"])]
+        result["messages"] = [
+            _message(index, message) for index, message in enumerate(result["messages"])
+        ]
     return result
 
 
@@ -78,7 +86,9 @@ def _message(index: int, message: Json) -> Json:
     if not isinstance(message, dict):
         return message
     if message.get("weight") == 0:
-        raise DataError(f"messages[{index}]: 'weight' 0 (a turn not to learn) has no place here; remove the row or the weight")
+        raise DataError(
+            f"messages[{index}]: 'weight' 0 (a turn not to learn) has no place here; remove the row or the weight"
+        )
     result = dict(message)
     if result.get("role") == "function":
         result["role"] = "tool"
@@ -86,8 +96,12 @@ def _message(index: int, message: Json) -> Json:
         result["tool_calls"] = _from_text(result["tool_calls"], f"messages[{index}].tool_calls")
     if result.get("function_call"):
         if result.get("tool_calls"):
-            raise DataError(f"messages[{index}]: both 'tool_calls' and 'function_call'; wanted one of them")
-        result["tool_calls"] = [_from_text(result["function_call"], f"messages[{index}].function_call")]
+            raise DataError(
+                f"messages[{index}]: both 'tool_calls' and 'function_call'; wanted one of them"
+            )
+        result["tool_calls"] = [
+            _from_text(result["function_call"], f"messages[{index}].function_call")
+        ]
     return result
 
 

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.catalogue import beside, distractors, offer, read_json
-from toolhone.sources.csv_rows import read_rows
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.catalogue import beside, distractors, offer, read_json
+from toolhone.sources.csv_rows import read_rows
+from toolhone.sources.files import FileLine, Record
 
 NAME = "metatool"
 ABOUT = About(
@@ -52,21 +52,36 @@ def read(path: Path, options: Options) -> Loaded:
     """Every row whose tools are described, as a task."""
     known = _catalogue(beside(path, ("plugin_des.json",), options.catalogue))
     count = distractors(path, options, DISTRACTORS, known)
-    tally = Tally()
+    tally = ReadStats()
     for line, record in read_rows(path):
         try:
             query, names = _row(record, known)
         except Skip as skip:
             tally.skip(line, skip)
         else:
-            tally.keep_tasks([_task(line, query, names, offer(names, known, count, f"{options.seed or 0}/{line.number}"))])
+            tally.keep_tasks(
+                [
+                    _task(
+                        line,
+                        query,
+                        names,
+                        offer(names, known, count, f"{options.seed or 0}/{line.number}"),
+                    )
+                ]
+            )
     return tally.loaded()
 
 
 def _catalogue(path: Path) -> dict[str, Tool]:
     described = read_json(path)
-    if not isinstance(described, dict) or not described or not all(isinstance(text, str) for text in described.values()):
-        raise DataError(f"{path}: wanted one object from the name of each tool to its description, got {described!r:.60}")
+    if (
+        not isinstance(described, dict)
+        or not described
+        or not all(isinstance(text, str) for text in described.values())
+    ):
+        raise DataError(
+            f"{path}: wanted one object from the name of each tool to its description, got {described!r:.60}"
+        )
     return {name: Tool(name, text) for name, text in described.items()}
 
 
@@ -81,7 +96,7 @@ def _row(record: Record, known: dict[str, Tool]) -> tuple[str, list[str]]:
     return query.strip(), names
 
 
-def _task(line: Line, query: str, names: Sequence[str], tools: tuple[Tool, ...]) -> Task:
+def _task(line: FileLine, query: str, names: Sequence[str], tools: tuple[Tool, ...]) -> Task:
     identity = f"{line.path.name.partition('.')[0]}-{line.number}"
     expect = Expect(tuple(ExpectedCall(name, {}) for name in names))
     category = "one_call" if len(names) == 1 else "several_calls"

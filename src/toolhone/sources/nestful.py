@@ -23,14 +23,14 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.catalogue import beside, distractors, offer
-from toolhone.sources.call_repair import mended
-from toolhone.sources.offered import OfferedTools, refuse_misfits
-from toolhone.sources.references import taking_references, texts_of
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_repair import mended
+from toolhone.sources.catalogue import beside, distractors, offer
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import OfferedTools, refuse_misfits
+from toolhone.sources.references import taking_references, texts_of
 
 NAME = "nestful"
 ABOUT = About(
@@ -68,11 +68,16 @@ class Repair(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(isinstance(record.get("input"), str) and _are_calls(record.get("output")) for record in records)
+    return all(
+        isinstance(record.get("input"), str) and _are_calls(record.get("output"))
+        for record in records
+    )
 
 
 def _are_calls(output: Json) -> bool:
-    return isinstance(output, list) and all(isinstance(call, dict) and call.keys() >= {"name", "arguments"} for call in output)
+    return isinstance(output, list) and all(
+        isinstance(call, dict) and call.keys() >= {"name", "arguments"} for call in output
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:
@@ -80,7 +85,7 @@ def read(path: Path, options: Options) -> Loaded:
     known = _specification(beside(path, _spec_names(path), options.catalogue))
     taking = {name: taking_references(tool, _REFERRED) for name, tool in known.items()}
     count = distractors(path, options, DISTRACTORS, known)
-    tally = Tally()
+    tally = ReadStats()
     for line, record in read_records(path):
         try:
             request, calls, repairs = _row(record, known)
@@ -89,26 +94,46 @@ def read(path: Path, options: Options) -> Loaded:
             tally.skip(line, skip)
             continue
         identity = identity_of(line, record)
-        tools = offer([call.name for call in calls], taking, count, f"{options.seed or 0}/{identity}")
+        tools = offer(
+            [call.name for call in calls], taking, count, f"{options.seed or 0}/{identity}"
+        )
         tally.keep_tasks([_task(identity, request, calls, tools)], repairs)
     return tally.loaded()
 
 
 def _spec_names(path: Path) -> tuple[str, ...]:
     stem = path.name.removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
-    return (f"{stem.removesuffix('data')}spec.json", "spec.json") if stem.endswith("data") else (f"{stem}-spec.json", "spec.json")
+    return (
+        (f"{stem.removesuffix('data')}spec.json", "spec.json")
+        if stem.endswith("data")
+        else (f"{stem}-spec.json", "spec.json")
+    )
 
 
 def _task(identity: str, request: str, calls: Sequence[ToolCall], tools: tuple[Tool, ...]) -> Task:
     nested = any(_REFERENCE.search(text) for call in calls for text in texts_of(call.arguments))
     category = "nested" if nested else "several_calls" if len(calls) > 1 else "one_call"
-    expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls), order="strict")
-    return Task(identity, (Message("system", SYSTEM), Message("user", request)), tools, expect, category=category, source=NAME)
+    expect = Expect(
+        tuple(ExpectedCall(call.name, call.arguments) for call in calls), order="strict"
+    )
+    return Task(
+        identity,
+        (Message("system", SYSTEM), Message("user", request)),
+        tools,
+        expect,
+        category=category,
+        source=NAME,
+    )
 
 
 def _row(record: Record, known: Mapping[str, Tool]) -> tuple[str, tuple[ToolCall, ...], set[str]]:
     request, output = record.get("input"), record.get("output")
-    if not isinstance(request, str) or not request.strip() or not isinstance(output, list) or not _are_calls(output):
+    if (
+        not isinstance(request, str)
+        or not request.strip()
+        or not isinstance(output, list)
+        or not _are_calls(output)
+    ):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     entries = [entry for entry in output if entry["name"] != _RESULT]
     repairs: set[str] = {Repair.RESULT} if len(entries) < len(output) else set()
@@ -119,7 +144,9 @@ def _row(record: Record, known: Mapping[str, Tool]) -> tuple[str, tuple[ToolCall
     for index, entry in enumerate(entries):
         _check_references(entry, labels, index)
         written = ToolCall(str(entry["name"]), entry["arguments"])
-        call, how = mended(written, [known[written.name]] if written.name in known else [], _REFERENCE)
+        call, how = mended(
+            written, [known[written.name]] if written.name in known else [], _REFERENCE
+        )
         repairs |= how
         calls.append(call)
     return request.strip(), tuple(calls), repairs
@@ -131,7 +158,10 @@ def _check_references(entry: Record, labels: Sequence[str], index: int) -> None:
         for label in _REFERENCE.findall(text):
             meant = [place for place, known in enumerate(labels) if known == label]
             if len(meant) != 1 or meant[0] >= index or label != f"var{meant[0] + 1}":
-                raise Skip(Reason.REFERENCE, f"{text!r:.60} in call {index + 1}; labels {', '.join(labels)}")
+                raise Skip(
+                    Reason.REFERENCE,
+                    f"{text!r:.60} in call {index + 1}; labels {', '.join(labels)}",
+                )
 
 
 def _specification(path: Path) -> dict[str, Tool]:
@@ -142,19 +172,31 @@ def _specification(path: Path) -> dict[str, Tool]:
         try:
             ((tool,), _) = offered.read([_plain(line, record)])
         except Skip as skip:
-            raise DataError(f"{line}: not a tool of NESTFUL: {skip.detail or skip.reason}") from None
+            raise DataError(
+                f"{line}: not a tool of NESTFUL: {skip.detail or skip.reason}"
+            ) from None
         if known.setdefault(tool.name, tool) != tool:
-            raise DataError(f"{line}: the tool {tool.name!r} is described twice, in different ways; names must differ")
+            raise DataError(
+                f"{line}: the tool {tool.name!r} is described twice, in different ways; names must differ"
+            )
     return known
 
 
-def _plain(line: Line, record: Record) -> Record:
+def _plain(line: FileLine, record: Record) -> Record:
     """A described function in the flat form that `offered` reads, what it gives told in its description."""
     given = {key: record[key] for key in _PARAMETERS if isinstance(record.get(key), dict)}
     if not isinstance(record.get("name"), str) or not given:
-        raise DataError(f"{line}: not a tool of NESTFUL; wanted 'name' and one of {', '.join(_PARAMETERS)}, got {sorted(record)}")
-    described = {name: parameter for parameters in given.values() for name, parameter in parameters.items()}
-    required = [name for name, parameter in described.items() if isinstance(parameter, dict) and parameter.get("required") is True]
+        raise DataError(
+            f"{line}: not a tool of NESTFUL; wanted 'name' and one of {', '.join(_PARAMETERS)}, got {sorted(record)}"
+        )
+    described = {
+        name: parameter for parameters in given.values() for name, parameter in parameters.items()
+    }
+    required = [
+        name
+        for name, parameter in described.items()
+        if isinstance(parameter, dict) and parameter.get("required") is True
+    ]
     return {
         "name": record["name"],
         "description": _told(record),
@@ -168,7 +210,11 @@ def _parameter(parameter: Json) -> Json:
     if not isinstance(parameter, dict):
         return parameter
     kind = str(parameter.get("type") or "string").partition("(")[0].strip()
-    plain = {key: value for key, value in parameter.items() if key not in ("required", "allowed_values", "possible_values")}
+    plain = {
+        key: value
+        for key, value in parameter.items()
+        if key not in ("required", "allowed_values", "possible_values")
+    }
     allowed = parameter.get("allowed_values") or parameter.get("possible_values")
     if isinstance(allowed, list):
         plain["enum"] = allowed
@@ -183,9 +229,16 @@ def _told(record: Record) -> str:
     gives = record.get("output_parameters")
     if not isinstance(gives, dict) or not gives:
         return told
-    fields = [f"{name} ({about['description']})" if _is_told(about) else str(name) for name, about in gives.items()]
+    fields = [
+        f"{name} ({about['description']})" if _is_told(about) else str(name)
+        for name, about in gives.items()
+    ]
     return f"{told}\nIts result has the fields: {'; '.join(fields)}"
 
 
 def _is_told(about: Json) -> bool:
-    return isinstance(about, dict) and isinstance(about.get("description"), str) and bool(about["description"])
+    return (
+        isinstance(about, dict)
+        and isinstance(about.get("description"), str)
+        and bool(about["description"])
+    )

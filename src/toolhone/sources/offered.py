@@ -25,17 +25,28 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from toolhone.doctor.row_checks import conversation_faults
-from toolhone.sources.files import Record
-from toolhone.sources.base import Skip
-from toolhone.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.doctor.row_checks import conversation_faults
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.base import Skip
+from toolhone.sources.files import Record
+from toolhone.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
 
-_KEPT = ("enum", "items", "properties", "additionalProperties", "minimum", "maximum", "minItems", "maxItems", "pattern", "format")
+_KEPT = (
+    "enum",
+    "items",
+    "properties",
+    "additionalProperties",
+    "minimum",
+    "maximum",
+    "minItems",
+    "maxItems",
+    "pattern",
+    "format",
+)
 """What a flat parameter may say in the words of JSON Schema."""
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,400})")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
@@ -64,7 +75,7 @@ def from_text(value: Json, reason: str, what: str) -> Json:
     if not isinstance(value, str):
         return value
     found = decode(value, 0)
-    if found.problem is not Problem.NONE or value[found.end :].strip():
+    if found.problem is not ParseProblem.NONE or value[found.end :].strip():
         raise Skip(reason, f"'{what}' is a string but not JSON: {value!r:.60}")
     return found.value
 
@@ -104,7 +115,10 @@ def _tool(source: Json) -> tuple[Tool, frozenset[Repair]]:
         raise Skip(Reason.BAD_TOOLS, f"a tool needs a 'name', got {source!r:.80}")
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise Skip(Reason.BAD_TOOLS, f"{body['name']}: 'parameters' must be an object, got {parameters!r:.60}")
+        raise Skip(
+            Reason.BAD_TOOLS,
+            f"{body['name']}: 'parameters' must be an object, got {parameters!r:.60}",
+        )
     plain = without_nulls(parameters)
     repairs = {Repair.NULLS} if plain != parameters else set()
     if _is_schema(plain):
@@ -112,7 +126,9 @@ def _tool(source: Json) -> tuple[Tool, frozenset[Repair]]:
         repairs |= mended
     else:
         schema = _schema_of(body["name"], plain, body.get("required"))
-    tool = Tool.of({"name": body["name"], "description": body.get("description"), "parameters": schema})
+    tool = Tool.of(
+        {"name": body["name"], "description": body.get("description"), "parameters": schema}
+    )
     tool, left_out = _with_fitting_defaults(tool)
     return tool, frozenset(repairs | ({Repair.DEFAULT} if left_out else set()))
 
@@ -122,10 +138,18 @@ def _mended(body: Mapping[str, Json], parameters: Record) -> tuple[Record, set[R
     try:
         schema = json_types(parameters)
     except UnknownType as error:
-        raise Skip(Reason.BAD_TOOLS, f"{body['name']}: not a JSON Schema: the unknown type {str(error)!r:.60}") from None
+        raise Skip(
+            Reason.BAD_TOOLS,
+            f"{body['name']}: not a JSON Schema: the unknown type {str(error)!r:.60}",
+        ) from None
     repairs = {Repair.TYPES} if schema != parameters else set()
     beside, properties = body.get("required"), schema.get("properties")
-    if isinstance(beside, list) and beside and "required" not in schema and isinstance(properties, Mapping):
+    if (
+        isinstance(beside, list)
+        and beside
+        and "required" not in schema
+        and isinstance(properties, Mapping)
+    ):
         schema = {**schema, "required": [name for name in beside if name in properties]}
         repairs |= {Repair.REQUIRED}
     return schema, repairs
@@ -141,8 +165,14 @@ def without_nulls(value: Json) -> Json:
 def _is_schema(parameters: Mapping[str, Json]) -> bool:
     """Whether this is a JSON Schema: flat parameters are objects or names of types, so none is a `type` of "object"."""
     properties = parameters.get("properties")
-    listed = isinstance(properties, dict) and all(isinstance(inner, dict) for inner in properties.values())
-    return parameters.get("type") == "object" or "$ref" in parameters or (listed and not isinstance(parameters.get("type"), dict))
+    listed = isinstance(properties, dict) and all(
+        isinstance(inner, dict) for inner in properties.values()
+    )
+    return (
+        parameters.get("type") == "object"
+        or "$ref" in parameters
+        or (listed and not isinstance(parameters.get("type"), dict))
+    )
 
 
 def _schema_of(tool: str, parameters: Mapping[str, Json], required: Json) -> Record:
@@ -152,7 +182,10 @@ def _schema_of(tool: str, parameters: Mapping[str, Json], required: Json) -> Rec
     for name, given in parameters.items():
         described = {"type": given} if isinstance(given, str) else given
         if not isinstance(described, dict):
-            raise Skip(Reason.BAD_TOOLS, f"{tool}: the parameter {name!r} must be an object, got {given!r:.60}")
+            raise Skip(
+                Reason.BAD_TOOLS,
+                f"{tool}: the parameter {name!r} must be an object, got {given!r:.60}",
+            )
         properties[name], optional = _property(f"{tool}: the parameter {name!r}", described)
         needed += [] if optional else [name]
     if isinstance(required, list):
@@ -164,7 +197,11 @@ def _property(where: str, described: Mapping[str, Json]) -> tuple[Record, bool]:
     """The schema of a flat parameter, and whether it may be left out."""
     kind = described.get("type", "any")
     try:
-        read = ReadType(json_types({"type": kind})) if isinstance(kind, list) else read_type(kind if isinstance(kind, str) else "")
+        read = (
+            ReadType(json_types({"type": kind}))
+            if isinstance(kind, list)
+            else read_type(kind if isinstance(kind, str) else "")
+        )
     except UnknownType:
         raise Skip(Reason.BAD_TOOLS, f"{where} has the unknown type {kind!r:.60}") from None
     schema: Record = {**read.schema, **{key: described[key] for key in _KEPT if key in described}}
@@ -181,13 +218,19 @@ def _with_fitting_defaults(tool: Tool) -> tuple[Tool, bool]:
         for name, schema in properties.items()
         if isinstance(schema, dict)
         and "default" in schema
-        and Tool(tool.name, "", {**tool.parameters, "properties": {name: schema}, "required": []}).problems(
-            {name: schema["default"]}
-        )
+        and Tool(
+            tool.name, "", {**tool.parameters, "properties": {name: schema}, "required": []}
+        ).problems({name: schema["default"]})
     ]
     for name in bad:
-        properties[name] = {key: value for key, value in properties[name].items() if key != "default"}
-    return (Tool(tool.name, tool.description, {**tool.parameters, "properties": properties}) if bad else tool), bool(bad)
+        properties[name] = {
+            key: value for key, value in properties[name].items() if key != "default"
+        }
+    return (
+        Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
+        if bad
+        else tool
+    ), bool(bad)
 
 
 def fitted(call: ToolCall, tools: Sequence[Tool]) -> tuple[ToolCall, set[Repair]]:
@@ -204,7 +247,11 @@ def _fit(value: Json, schema: Json, repairs: set[Repair]) -> Json:
         return value
     properties, items = schema.get("properties"), schema.get("items")
     if isinstance(value, dict) and isinstance(properties, Mapping):
-        kept = {name: inner for name, inner in value.items() if not (inner is None and _is_padding(name, schema, properties))}
+        kept = {
+            name: inner
+            for name, inner in value.items()
+            if not (inner is None and _is_padding(name, schema, properties))
+        }
         repairs |= {Repair.NULLS} if len(kept) < len(value) else set()
         return {name: _fit(inner, properties.get(name), repairs) for name, inner in kept.items()}
     if isinstance(value, list) and isinstance(items, Mapping):
@@ -239,8 +286,12 @@ def typed(value: Json, kind: Json) -> Json:
 def _nested(text: str, wanted: type) -> Json:
     """The list or object that a text writes as JSON or as a Python literal; the text itself where it is none."""
     found = decode(text, 0)
-    if found.problem is Problem.NONE:
-        return found.value if isinstance(found.value, wanted) and not text[found.end :].strip() else text
+    if found.problem is ParseProblem.NONE:
+        return (
+            found.value
+            if isinstance(found.value, wanted) and not text[found.end :].strip()
+            else text
+        )
     reader = LiteralReader(text)
     try:
         value = reader.value()
@@ -257,4 +308,8 @@ def refuse_faults(conversation: Conversation) -> None:
 
 def refuse_misfits(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> None:
     """`refuse_faults` for calls that no conversation holds, as those that a task expects."""
-    refuse_faults(Conversation((Message("assistant", tool_calls=tuple(calls)),), tuple(tools), source="a task"))
+    refuse_faults(
+        Conversation(
+            (Message("assistant", tool_calls=tuple(calls)),), tuple(tools), source="a task"
+        )
+    )

@@ -20,7 +20,10 @@ _DEEPEST = 20
 
 def tools_of(document: Json) -> list[Tool]:
     """One tool for each operation; `DataError` for one whose schema is none."""
-    return [Tool.of(_tool(document, path, method, operation)) for path, method, operation in _operations(document)]
+    return [
+        Tool.of(_tool(document, path, method, operation))
+        for path, method, operation in _operations(document)
+    ]
 
 
 def _operations(document: Json) -> Iterator[tuple[str, str, Mapping[str, Json]]]:
@@ -29,7 +32,11 @@ def _operations(document: Json) -> Iterator[tuple[str, str, Mapping[str, Json]]]
         for method, operation in (item if isinstance(item, Mapping) else {}).items():
             if method in _METHODS and isinstance(operation, Mapping):
                 shared = item.get("parameters") or []
-                yield path, method, {**operation, "parameters": [*shared, *(operation.get("parameters") or [])]}
+                yield (
+                    path,
+                    method,
+                    {**operation, "parameters": [*shared, *(operation.get("parameters") or [])]},
+                )
 
 
 def _tool(document: Json, path: str, method: str, operation: Mapping[str, Json]) -> dict[str, Json]:
@@ -39,11 +46,15 @@ def _tool(document: Json, path: str, method: str, operation: Mapping[str, Json])
         parameter = resolved(document, entry)
         if not isinstance(parameter, Mapping) or not isinstance(parameter.get("name"), str):
             continue
-        properties[parameter["name"]] = _described(parameter.get("schema"), parameter.get("description"))
+        properties[parameter["name"]] = _described(
+            parameter.get("schema"), parameter.get("description")
+        )
         required += [parameter["name"]] if parameter.get("required") is True else []
     body = _body(resolved(document, operation.get("requestBody")))
     properties |= body.get("properties") or {}
-    required += [name for name in body.get("required") or [] if name in properties and name not in required]
+    required += [
+        name for name in body.get("required") or [] if name in properties and name not in required
+    ]
     return {
         "name": operation.get("operationId") or f"{method}_{path}",
         "description": operation.get("description") or operation.get("summary"),
@@ -53,7 +64,11 @@ def _tool(document: Json, path: str, method: str, operation: Mapping[str, Json])
 
 def _described(schema: Json, told: Json) -> dict[str, Json]:
     plain = dict(schema) if isinstance(schema, Mapping) else {}
-    return {**plain, "description": told} if isinstance(told, str) and told and "description" not in plain else plain
+    return (
+        {**plain, "description": told}
+        if isinstance(told, str) and told and "description" not in plain
+        else plain
+    )
 
 
 def _body(body: Json) -> Mapping[str, Json]:
@@ -72,12 +87,18 @@ def resolved(document: Json, value: Json, depth: int = 0) -> Json:
         return value
     reference = value.get("$ref")
     if isinstance(reference, str):
-        return resolved(document, _target(document, reference), depth + 1) if depth < _DEEPEST else {}
+        return (
+            resolved(document, _target(document, reference), depth + 1) if depth < _DEEPEST else {}
+        )
     return {key: resolved(document, inner, depth) for key, inner in value.items()}
 
 
 def _target(document: Json, reference: str) -> Json:
     place = document
     for step in reference.removeprefix("#/").split("/"):
-        place = place.get(step.replace("~1", "/").replace("~0", "~"), {}) if isinstance(place, Mapping) else {}
+        place = (
+            place.get(step.replace("~1", "/").replace("~0", "~"), {})
+            if isinstance(place, Mapping)
+            else {}
+        )
     return place

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.code_calls import NoCode, read_code
+from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_repair import mended
+from toolhone.sources.code_calls import NoCode, read_code
+from toolhone.sources.files import Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_misfits
 from toolhone.sources.offered import Reason as ToolReason
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 
 NAME = "openfunctions"
 ABOUT = About(
@@ -42,12 +42,15 @@ class Reason(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all({"question", "function"} <= record.keys() and isinstance(record.get("model_answer"), str) for record in records)
+    return all(
+        {"question", "function"} <= record.keys() and isinstance(record.get("model_answer"), str)
+        for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose call fits its function, as a task."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             tools, repairs = _tools(record, offered)
@@ -56,9 +59,14 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
         except Skip as skip:
             tally.skip(line, skip)
             continue
-        user, category = Message("user", record["question"]), "one_call" if len(calls) == 1 else "several_calls"
+        user, category = (
+            Message("user", record["question"]),
+            "one_call" if len(calls) == 1 else "several_calls",
+        )
         expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls))
-        task = Task(identity_of(line, record), (user,), tools, expect, category=category, source=NAME)
+        task = Task(
+            identity_of(line, record), (user,), tools, expect, category=category, source=NAME
+        )
         tally.keep_tasks([task], repairs | how)
     return tally.loaded()
 
@@ -77,7 +85,11 @@ def _described(function: Json) -> Json:
     if not isinstance(function, dict) or not function.get("api_call"):
         return function
     title, told = function.get("name"), str(function.get("description") or "")
-    return {**function, "name": function["api_call"], "description": f"{title}: {told}" if title and told else title or told}
+    return {
+        **function,
+        "name": function["api_call"],
+        "description": f"{title}: {told}" if title and told else title or told,
+    }
 
 
 def _calls(record: Record, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], set[str]]:
@@ -91,7 +103,9 @@ def _calls(record: Record, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...],
     repairs: set[str] = set(found)
     for one in written:
         tool = next((tool for tool in tools if tool.name == one.name), None)
-        call, how = mended(one.call(list(tool.parameters.get("properties") or {}) if tool else ()), tools)
+        call, how = mended(
+            one.call(list(tool.parameters.get("properties") or {}) if tool else ()), tools
+        )
         calls.append(call)
         repairs |= how
     return tuple(calls), repairs

@@ -21,14 +21,14 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, ToolCache, read_records
 from toolhone.data.preferences import Preference
-from toolhone.sources.base import About, Loaded, Refused, Skip, identity_of
-from toolhone.sources.call_texts import Talk
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.sharegpt import ROLES, add_turns, turns_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.sources.base import About, Loaded, Refused, Skip, identity_of
+from toolhone.sources.call_texts import Talk
+from toolhone.sources.files import FileLine, Record, ToolCache, read_records
+from toolhone.sources.offered import OfferedTools, refuse_faults
+from toolhone.sources.sharegpt import ROLES, add_turns, turns_of
 
 NAME = "pairs"
 ABOUT = About(
@@ -59,14 +59,16 @@ class LoadedPairs:
     """
 
     preferences: Sequence[Preference]
-    places: Sequence[Line]
+    places: Sequence[FileLine]
     read: int
     skipped: Counter[str]
     examples: dict[str, str]
     refused: Sequence[Refused]
 
     def __post_init__(self) -> None:
-        assert len(self.preferences) + self.skipped.total() == self.read, "a row was neither kept nor counted"
+        assert len(self.preferences) + self.skipped.total() == self.read, (
+            "a row was neither kept nor counted"
+        )
 
     @property
     def kept(self) -> int:
@@ -77,7 +79,9 @@ class LoadedPairs:
         told = f"kept {self.kept} of {self.read} rows"
         if not self.skipped:
             return told
-        return f"{told}; skipped {self.skipped.total()}: " + ", ".join(f"{n} {why}" for why, n in self.skipped.most_common())
+        return f"{told}; skipped {self.skipped.total()}: " + ", ".join(
+            f"{n} {why}" for why, n in self.skipped.most_common()
+        )
 
 
 def holds_pairs(path: str | Path) -> bool:
@@ -85,7 +89,9 @@ def holds_pairs(path: str | Path) -> bool:
     if Path(path).is_dir():
         return False
     records = [record for _, record in islice(read_records(path), _SNIFFED)]
-    return 2 * sum("chosen" in record and "rejected" in record for record in records) >= len(records)
+    return 2 * sum("chosen" in record and "rejected" in record for record in records) >= len(
+        records
+    )
 
 
 def read(path: Path) -> Loaded:
@@ -109,7 +115,7 @@ def read_pairs(path: str | Path, skip_bad: bool = False) -> LoadedPairs:
     skip_bad: count such a row instead.
     """
     kept: list[Preference] = []
-    places: list[Line] = []
+    places: list[FileLine] = []
     refused: list[Refused] = []
     cache, offered = ToolCache(), OfferedTools()
     for line, record in read_records(path):
@@ -124,11 +130,21 @@ def read_pairs(path: str | Path, skip_bad: bool = False) -> LoadedPairs:
         else:
             kept.append(pair)
             places.append(line)
-    told = {each.reason: f"{each.line}: {each.reason}" + (f": {each.detail}" if each.detail else "") for each in reversed(refused)}
-    return LoadedPairs(kept, places, len(kept) + len(refused), Counter(each.reason for each in refused), told, refused)
+    told = {
+        each.reason: f"{each.line}: {each.reason}" + (f": {each.detail}" if each.detail else "")
+        for each in reversed(refused)
+    }
+    return LoadedPairs(
+        kept,
+        places,
+        len(kept) + len(refused),
+        Counter(each.reason for each in refused),
+        told,
+        refused,
+    )
 
 
-def _pair(line: Line, record: Record, cache: ToolCache, offered: OfferedTools) -> Preference:
+def _pair(line: FileLine, record: Record, cache: ToolCache, offered: OfferedTools) -> Preference:
     if "chosen" not in record or "rejected" not in record:
         raise Skip(Reason.NO_PAIR, f"keys {sorted(record)}")
     if "conversations" in record:
@@ -146,7 +162,7 @@ def _pair(line: Line, record: Record, cache: ToolCache, offered: OfferedTools) -
     return pair
 
 
-def _sharegpt(line: Line, record: Record, offered: OfferedTools) -> Preference:
+def _sharegpt(line: FileLine, record: Record, offered: OfferedTools) -> Preference:
     tools, _ = offered.read(record.get("tools") or [])
     prompt = Talk()
     if isinstance(record.get("system"), str) and record["system"].strip():
@@ -161,7 +177,15 @@ def _sharegpt(line: Line, record: Record, offered: OfferedTools) -> Preference:
         rejected, raw = _side(record, "rejected", tools), False
     except Skip:
         rejected, raw = [Message("assistant", _text(record, "rejected"))], True
-    return Preference(tuple(prompt.messages), tuple(chosen), tuple(rejected), tools, identity, "sharegpt pairs", raw)
+    return Preference(
+        tuple(prompt.messages),
+        tuple(chosen),
+        tuple(rejected),
+        tools,
+        identity,
+        "sharegpt pairs",
+        raw,
+    )
 
 
 def _side(record: Record, side: str, tools: Sequence[Tool]) -> list[Message]:

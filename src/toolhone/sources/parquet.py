@@ -26,14 +26,18 @@ def read_parquet(path: Path) -> Iterator[dict[str, Json]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DataError(f"{path}: this is a Parquet file; to read it: pip install 'toolhone[hub]'") from None
+        raise DataError(
+            f"{path}: this is a Parquet file; to read it: pip install 'toolhone[hub]'"
+        ) from None
     try:
         file = pyarrow.parquet.ParquetFile(path)
         for batch in file.iter_batches(BATCH):
             for row in batch.to_pylist():
                 yield {name: _json(path, name, value) for name, value in row.items()}
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: this is a Parquet file that cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(
+            f"{path}: this is a Parquet file that cannot be read: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _json(path: Path, column: str, value: Any) -> Json:
@@ -46,5 +50,7 @@ def _json(path: Path, column: str, value: Any) -> Json:
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, bytes):
-        raise DataError(f"{path}: the column {column!r} holds bytes, which no format here has; write the file without it")
+        raise DataError(
+            f"{path}: the column {column!r} holds bytes, which no format here has; write the file without it"
+        )
     return str(value)

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.call_texts import Said, Talk, fitting, read_listed
-from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Tool
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_texts import Said, Talk, fitting, read_listed
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import OfferedTools, refuse_faults
 
 NAME = "parts"
 ABOUT = About(
@@ -54,7 +54,9 @@ def is_row(record: Record) -> bool:
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         return False
-    contents = [message.get("content") if isinstance(message, dict) else None for message in messages]
+    contents = [
+        message.get("content") if isinstance(message, dict) else None for message in messages
+    ]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return all(isinstance(content, list) for content in contents) and any(
         isinstance(part, dict) and "value" in part for part in parts
@@ -63,7 +65,7 @@ def is_row(record: Record) -> bool:
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit its tools, with the tasks of its turns."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             talk, repairs = _conversation(line, record, offered)
@@ -75,7 +77,9 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[str]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[str]]:
     if not is_row(record):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     tools, repairs = offered.read(record.get("tools") or [])
@@ -98,7 +102,10 @@ def _add(talk: Talk, message: Record, tools: Sequence[Tool]) -> None:
         said = [read_listed(value) for value in by_type["tool_call"]]
         calls = tuple(call for each in said for call in each.calls)
         repairs = frozenset(repair for each in said for repair in each.repairs)
-        talk.assistant(fitting(Said(text.strip() or None, calls, repairs), tools), "\n".join(by_type["reasoning"]).strip() or None)
+        talk.assistant(
+            fitting(Said(text.strip() or None, calls, repairs), tools),
+            "\n".join(by_type["reasoning"]).strip() or None,
+        )
     elif by_type["reasoning"] or by_type["tool_call"]:
         raise Skip(Reason.OTHER_PART, f"a turn of {role} with reasoning or a call")
     elif role == "tool":
@@ -111,7 +118,9 @@ def _parts(content: Sequence[Json]) -> dict[str, list[str]]:
     """The texts of the parts, by type."""
     found: dict[str, list[str]] = {kind: [] for kind in _TYPES}
     for part in content:
-        kind, value = (part.get("type"), part.get("value")) if isinstance(part, dict) else (None, None)
+        kind, value = (
+            (part.get("type"), part.get("value")) if isinstance(part, dict) else (None, None)
+        )
         if not isinstance(kind, str) or kind not in found or not isinstance(value, str):
             raise Skip(Reason.OTHER_PART, f"{part!r:.80}")
         found[kind].append(value)

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from toolhone.doctor.row_checks import Kind
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import Skip
-from toolhone.sources.offered import refuse_misfits
+from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.sources.base import Skip
+from toolhone.sources.files import Record, read_records
+from toolhone.sources.offered import refuse_misfits
 
 FOLDER = "possible_answer"
 MISFIT = "a right answer that its own tool does not allow"
@@ -49,7 +49,9 @@ class Answers:
         for name in (plain, f"{plain}.gz"):
             if (folder / name).is_file():
                 return folder / name
-        raise DataError(f"{self._questions}: the answers are not beside this file; wanted them in {str(folder / plain)!r}")
+        raise DataError(
+            f"{self._questions}: the answers are not beside this file; wanted them in {str(folder / plain)!r}"
+        )
 
     @cached_property
     def _records(self) -> Mapping[str, Record]:
@@ -61,11 +63,11 @@ def is_allowed(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> bool:
     names = {tool.name for tool in tools}
     for call in calls:
         if call.name not in names:
-            raise Skip(Kind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, names)}")
+            raise Skip(FindingKind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, names)}")
     try:
         refuse_misfits(calls, tools)
     except Skip as skip:
-        if skip.reason in (Kind.BAD_ARGUMENTS, Kind.UNDECLARED_ARGUMENT):
+        if skip.reason in (FindingKind.BAD_ARGUMENTS, FindingKind.UNDECLARED_ARGUMENT):
             return False
         raise
     return True

@@ -25,17 +25,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.offered import OfferedTools, Repair, fitted, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
 from toolhone.data.tasks import tasks_of
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.tool_call_tags import ToolCallTags
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import OfferedTools, Repair, fitted, refuse_faults
+from toolhone.sources.offered import Reason as ToolReason
 
 NAME = "prompt_rows"
 ABOUT = About(
@@ -70,12 +70,16 @@ def sniff(records: Sequence[Record]) -> bool:
 
 def _is_row(record: Record) -> bool:
     texts = isinstance(record.get("prompt"), str) and isinstance(record.get("answer"), str)
-    return texts and record.get("type") in (None, "tool_call") and any(key in record for key in _OWN_KEYS)
+    return (
+        texts
+        and record.get("type") in (None, "tool_call")
+        and any(key in record for key in _OWN_KEYS)
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:
     """Every row that agrees with itself, with its task."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             _check_fields(record)
@@ -96,29 +100,43 @@ def read(path: Path, options: Options) -> Loaded:
 def _check_fields(record: Record) -> None:
     for key in ("prompt", "answer"):
         if not isinstance(record.get(key), str) or not record[key].strip():
-            raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a text in {key!r}, got {record.get(key)!r:.40}; keys {sorted(record)}")
+            raise Skip(
+                Reason.NOT_THIS_FORMAT,
+                f"wanted a text in {key!r}, got {record.get(key)!r:.40}; keys {sorted(record)}",
+            )
     if record.get("type") not in (None, "tool_call"):
         raise Skip(Reason.OTHER_TYPE, f"{record['type']!r:.40}, wanted 'tool_call'")
 
 
-def _raw(line: Line, record: Record) -> tuple[Conversation, Task]:
+def _raw(line: FileLine, record: Record) -> tuple[Conversation, Task]:
     """The strings as they are."""
     user, assistant = Message("user", record["prompt"]), Message("assistant", record["answer"])
     talk = Conversation((user, assistant), (), identity_of(line, record), _source(record))
-    return talk, Task(talk.id, (user,), (), Expect(answer=record["answer"]), category="raw_prompt", source=talk.source)
+    return talk, Task(
+        talk.id,
+        (user,),
+        (),
+        Expect(answer=record["answer"]),
+        category="raw_prompt",
+        source=talk.source,
+    )
 
 
 def _source(record: Record) -> str:
     return str(record.get("source") or NAME)
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[Repair]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[Repair]]:
     prompt = _split(record)
     tools, repairs = offered.read(prompt.tools)
     content, calls, mended = _answer(record["answer"], tools)
     messages = (Message("user", prompt.question), Message("assistant", content, tool_calls=calls))
     system = (Message("system", prompt.system),) if prompt.system else ()
-    return Conversation((*system, *messages), tools, identity_of(line, record), _source(record)), repairs | mended
+    return Conversation(
+        (*system, *messages), tools, identity_of(line, record), _source(record)
+    ), repairs | mended
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,7 @@ def split_prompt(text: str) -> Prompt | None:
         if start < 0:
             return None
         found = decode(text, start)
-        if found.problem is Problem.NONE and _are_tools(found.value):
+        if found.problem is ParseProblem.NONE and _are_tools(found.value):
             return Prompt(text[:start].strip(), found.value, text[found.end :].strip())
         start = text.find("[", start + 1)
     return None
@@ -156,20 +174,34 @@ def split_prompt(text: str) -> Prompt | None:
 
 def _are_tools(value: Json) -> bool:
     """Whether this is a list of objects that have names, at least one."""
-    bodies = [entry.get("function", entry) for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-    return bool(bodies) and len(bodies) == len(value) and all(isinstance(body, dict) and "name" in body for body in bodies)
+    bodies = (
+        [entry.get("function", entry) for entry in value if isinstance(entry, dict)]
+        if isinstance(value, list)
+        else []
+    )
+    return (
+        bool(bodies)
+        and len(bodies) == len(value)
+        and all(isinstance(body, dict) and "name" in body for body in bodies)
+    )
 
 
-def _answer(text: str, tools: Sequence[Tool]) -> tuple[str | None, tuple[ToolCall, ...], set[Repair]]:
+def _answer(
+    text: str, tools: Sequence[Tool]
+) -> tuple[str | None, tuple[ToolCall, ...], set[Repair]]:
     """What the assistant says, its calls, and how they were mended."""
     content, calls = None, read_python_calls(text, tools)
     if calls is None:
         reply = (ToolCallTags() if "<tool_call>" in text else Calls()).read(text)
-        if reply.problem is not Problem.NONE:
+        if reply.problem is not ParseProblem.NONE:
             raise Skip(ToolReason.BAD_ANSWER, f"{reply.problem}: {text!r:.80}")
         content, calls = reply.content, reply.calls
     pairs = [fitted(call, tools) for call in calls]
-    return content, tuple(call for call, _ in pairs), {repair for _, repairs in pairs for repair in repairs}
+    return (
+        content,
+        tuple(call for call, _ in pairs),
+        {repair for _, repairs in pairs for repair in repairs},
+    )
 
 
 def read_python_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...] | None:
@@ -199,7 +231,10 @@ def _read_call(reader: LiteralReader, name: str, tools: Sequence[Tool]) -> ToolC
             if tool is None:  # perhaps no call but prose
                 raise LiteralError
             if not free:
-                raise Skip(ToolReason.BAD_ANSWER, f"{name} takes fewer values without a name: {reader.text!r:.80}")
+                raise Skip(
+                    ToolReason.BAD_ANSWER,
+                    f"{name} takes fewer values without a name: {reader.text!r:.80}",
+                )
             key = free[0]
         if key in arguments:
             raise Skip(ToolReason.BAD_ANSWER, f"{name} is given {key!r} twice: {reader.text!r:.80}")
@@ -215,8 +250,14 @@ def _check_truth(record: Record, talk: Conversation) -> None:
     """The other fields against the calls and the tools."""
     called = sorted({call.name for call in talk.messages[-1].tool_calls})
     names = sorted(tool.name for tool in talk.tools)
-    truth, boxed = record.get("ground_truth") or record["answer"], record.get("possible_boxed_answers") or names
+    truth, boxed = (
+        record.get("ground_truth") or record["answer"],
+        record.get("possible_boxed_answers") or names,
+    )
     if truth != record["answer"] and (truth not in called if called else truth in names):
-        raise Skip(Reason.GROUND_TRUTH, f"{truth!r:.40} is not called; called: {', '.join(called) or 'none'}")
+        raise Skip(
+            Reason.GROUND_TRUTH,
+            f"{truth!r:.40} is not called; called: {', '.join(called) or 'none'}",
+        )
     if not isinstance(boxed, list) or sorted(map(str, boxed)) != names:
         raise Skip(Reason.OFFERED, f"{boxed!r:.60}; on offer: {', '.join(names)}")

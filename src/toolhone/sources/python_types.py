@@ -42,7 +42,9 @@ _SCHEMA = ("items", "additionalProperties", "not")
 _SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SUFFIX = re.compile(r"\s*[,(]\s*(?:(optional)\s*\)?\s*$|default\b.*$)", re.IGNORECASE | re.DOTALL)
 _ROUND = re.compile(r"\s*([A-Za-z_][\w.]*)\s*\((.+)\)\s*", re.DOTALL)
-_TOKEN = re.compile(r"""\s*(?:([A-Za-z_][\w.]*|\.\.\.|-?\d+(?:\.\d+)?)|('[^']*'|"[^"]*")|([\[\],|]))""")
+_TOKEN = re.compile(
+    r"""\s*(?:([A-Za-z_][\w.]*|\.\.\.|-?\d+(?:\.\d+)?)|('[^']*'|"[^"]*")|([\[\],|]))"""
+)
 
 
 class UnknownType(Exception):  # noqa: N818  (a decision about one row, never shown as an error)
@@ -105,7 +107,11 @@ def json_types(schema: Json) -> Json:
 
 
 def _known_type(value: Json) -> bool:
-    return value in _JSON_TYPES if isinstance(value, str) else isinstance(value, list) and all(map(_known_type, value))
+    return (
+        value in _JSON_TYPES
+        if isinstance(value, str)
+        else isinstance(value, list) and all(map(_known_type, value))
+    )
 
 
 def _named_type(value: Json) -> dict[str, Json]:
@@ -207,7 +213,9 @@ def _value(token: str, text: str) -> Json:
     return named[token]
 
 
-def _of(schema: dict[str, Json], given: Sequence[dict[str, Json]], name: str, text: str) -> dict[str, Json]:
+def _of(
+    schema: dict[str, Json], given: Sequence[dict[str, Json]], name: str, text: str
+) -> dict[str, Json]:
     """A container of any size with the types of what it holds."""
     if name in ("callable", "any"):
         return schema
@@ -233,7 +241,9 @@ def _union(members: Sequence[dict[str, Json]]) -> dict[str, Json]:
     distinct = [member for index, member in enumerate(members) if member not in members[:index]]
     if len(distinct) == 1:
         return distinct[0]
-    if not all(member.keys() == {"type"} and isinstance(member["type"], str) for member in distinct):
+    if not all(
+        member.keys() == {"type"} and isinstance(member["type"], str) for member in distinct
+    ):
         return {"anyOf": distinct}
     kinds = [member["type"] for member in distinct]
     kinds = [kind for kind in kinds if not (kind == "integer" and "number" in kinds)]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from toolhone.sources.files import Record
 from toolhone.schema import Json, Tool
+from toolhone.sources.files import Record
 
 
 def texts_of(value: Json) -> Iterator[str]:
@@ -25,7 +25,10 @@ def texts_of(value: Json) -> Iterator[str]:
 
 def taking_references(tool: Tool, pattern: str) -> Tool:
     """The tool with a reference as a further value of every parameter that is not any text already."""
-    properties = {name: _or_reference(schema, pattern) for name, schema in tool.parameters["properties"].items()}
+    properties = {
+        name: _or_reference(schema, pattern)
+        for name, schema in tool.parameters["properties"].items()
+    }
     return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
 
 

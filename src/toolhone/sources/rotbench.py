@@ -23,14 +23,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.call_repair import mended
-from toolhone.sources.offered import OfferedTools, refuse_misfits
-from toolhone.sources.prompt_rows import split_prompt
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_repair import mended
+from toolhone.sources.files import Record, read_records
+from toolhone.sources.offered import OfferedTools, refuse_misfits
+from toolhone.sources.prompt_rows import split_prompt
 
 NAME = "rotbench"
 ABOUT = About(
@@ -44,7 +44,9 @@ ABOUT = About(
 USES: frozenset[str] = frozenset()
 _FINISH, _ASK = "finish", "ask_to_user"
 _NOTHING = "None"
-_STEP = re.compile(r"\s*(?:Thought:(.*?))?(?<!\S)Action:[ \t]*([^\n]*)\n\s*Action Input:(.*)", re.DOTALL)
+_STEP = re.compile(
+    r"\s*(?:Thought:(.*?))?(?<!\S)Action:[ \t]*([^\n]*)\n\s*Action Input:(.*)", re.DOTALL
+)
 
 
 class Reason(StrEnum):
@@ -84,12 +86,16 @@ def sniff(records: Sequence[Record]) -> bool:
 def _is_row(record: Record) -> bool:
     turns = record.get("conversations")
     first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
-    return "scenario" in record and first.get("from") == "system" and "Action Input" in str(first.get("value"))
+    return (
+        "scenario" in record
+        and first.get("from") == "system"
+        and "Action Input" in str(first.get("value"))
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose right actions fit the tools, as a task."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             tools, turns, repairs = _parts(record, offered)
@@ -98,17 +104,35 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
         except Skip as skip:
             tally.skip(line, skip)
             continue
-        task = Task(identity_of(line, record), messages, tools, expect, category=str(record["scenario"]), source=NAME)
+        task = Task(
+            identity_of(line, record),
+            messages,
+            tools,
+            expect,
+            category=str(record["scenario"]),
+            source=NAME,
+        )
         tally.keep_tasks([task], repairs)
-        if any(_NOTHING in call.arguments.values() for choice in expect.choices for call in choice.wanted):
+        if any(
+            _NOTHING in call.arguments.values()
+            for choice in expect.choices
+            for call in choice.wanted
+        ):
             tally.note(OPEN)
     return tally.loaded()
 
 
-def _parts(record: Record, offered: OfferedTools) -> tuple[tuple[Tool, ...], list[Record], set[str]]:
+def _parts(
+    record: Record, offered: OfferedTools
+) -> tuple[tuple[Tool, ...], list[Record], set[str]]:
     """The tools without the two that are none, the turns after the system prompt, and the repairs so far."""
     turns = record.get("conversations")
-    if not _is_row(record) or not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns) or len(turns) < 3:
+    if (
+        not _is_row(record)
+        or not isinstance(turns, list)
+        or not all(isinstance(turn, dict) for turn in turns)
+        or len(turns) < 3
+    ):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     prompt = split_prompt(str(turns[0].get("value")))
     if prompt is None:
@@ -117,7 +141,11 @@ def _parts(record: Record, offered: OfferedTools) -> tuple[tuple[Tool, ...], lis
     tools = [tool for tool in listed if tool.name not in (_FINISH, _ASK)]
     by_name = {tool.name: tool for tool in reversed(tools)}
     twice = {Repair.TWICE} if len(by_name) < len(tools) else set()
-    return tuple(tool for tool in tools if by_name[tool.name] is tool), turns[1:], {Repair.STYLE, *found, *twice}
+    return (
+        tuple(tool for tool in tools if by_name[tool.name] is tool),
+        turns[1:],
+        {Repair.STYLE, *found, *twice},
+    )
 
 
 def _messages(turns: Sequence[Record], repairs: set[str]) -> tuple[Message, ...]:
@@ -143,7 +171,10 @@ def _turn(step: Step, identity: str, repairs: set[str]) -> Message:
     reasoning, call = step.thought or None, step.call
     if call.name in (_FINISH, _ASK):
         repairs.add(Repair.WORDS)
-        said = next((text for text in call.arguments.values() if isinstance(text, str) and text.strip()), None)
+        said = next(
+            (text for text in call.arguments.values() if isinstance(text, str) and text.strip()),
+            None,
+        )
         if said is None:
             raise Skip(Reason.NO_STEP, f"{call.name} says nothing")
         return Message("assistant", said, reasoning)
@@ -156,8 +187,15 @@ def step_of(text: str) -> Step:
     if found is None:
         raise Skip(Reason.NO_STEP, repr(text[:80]))
     given = decode(found[3], 0)
-    if given.problem is not Problem.NONE or found[3][given.end :].strip() or not isinstance(given.value, dict):
-        raise Skip(Reason.NO_STEP, f"the input of {found[2].strip()!r:.40} is no JSON object: {found[3]!r:.60}")
+    if (
+        given.problem is not ParseProblem.NONE
+        or found[3][given.end :].strip()
+        or not isinstance(given.value, dict)
+    ):
+        raise Skip(
+            Reason.NO_STEP,
+            f"the input of {found[2].strip()!r:.40} is no JSON object: {found[3]!r:.60}",
+        )
     return Step((found[1] or "").strip(), ToolCall(found[2].strip(), given.value))
 
 
@@ -165,7 +203,10 @@ def _right(turn: Record) -> list[ToolCall]:
     """All actions that are right next."""
     listed = turn.get("value")
     if turn.get("from") != "assistant" or not isinstance(listed, list) or not listed:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a list of right actions in the last turn, got {listed!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted a list of right actions in the last turn, got {listed!r:.60}",
+        )
     return [step_of(str(text)).call for text in listed]
 
 

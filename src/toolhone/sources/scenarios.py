@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from toolhone.sources.files import Record
-from toolhone.sources.base import Skip
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.sources.base import Skip
+from toolhone.sources.files import Record
 
 FROM_CALLS = "tools put together from the calls of the file"
 BAD_WORLD = "a world that is no object"
@@ -65,8 +65,14 @@ def schema_of(values: Sequence[Json]) -> dict[str, Json]:
 
 def _object(values: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     names = list(dict.fromkeys(name for value in values for name in value))
-    properties = {name: schema_of([value[name] for value in values if name in value]) for name in names}
-    return {"type": "object", "properties": properties, "required": [n for n in names if all(n in value for value in values)]}
+    properties = {
+        name: schema_of([value[name] for value in values if name in value]) for name in names
+    }
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [n for n in names if all(n in value for value in values)],
+    }
 
 
 def _kind(value: Json) -> str:

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.offered import typed
-from toolhone.sources.references import taking_references, texts_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import typed
+from toolhone.sources.references import taking_references, texts_of
 
 NAME = "seal_tools"
 ABOUT = About(
@@ -64,8 +64,10 @@ def read(path: Path, options: Options) -> Loaded:
     catalogue = Catalogue.read(options.catalogue or _beside(path))
     count = DISTRACTORS if options.distractors is None else options.distractors
     if not 0 <= count < len(catalogue.tools):
-        raise DataError(f"{path}: 'distractors' must be between 0 and {len(catalogue.tools) - 1} for this catalogue, got {count}")
-    tally = Tally()
+        raise DataError(
+            f"{path}: 'distractors' must be between 0 and {len(catalogue.tools) - 1} for this catalogue, got {count}"
+        )
+    tally = ReadStats()
     for line, record in read_records(path):
         try:
             query, calls, mended = read_calls(record, catalogue)
@@ -73,25 +75,55 @@ def read(path: Path, options: Options) -> Loaded:
             tally.skip(line, skip)
             continue
         identity = str(record.get("id") or f"{path.name}-{line.number}")
-        tools = catalogue.offer([call.name for call in calls], count, random.Random(f"{options.seed or 0}/{identity}"))
-        conversation = Conversation((Message("user", query), Message("assistant", tool_calls=calls)), tools, identity, NAME)
+        tools = catalogue.offer(
+            [call.name for call in calls], count, random.Random(f"{options.seed or 0}/{identity}")
+        )
+        conversation = Conversation(
+            (Message("user", query), Message("assistant", tool_calls=calls)), tools, identity, NAME
+        )
         keep(tally, line, conversation, catalogue, ["arguments of another type"] if mended else [])
     return tally.loaded()
 
 
-def keep(tally: Tally, line: Line, conversation: Conversation, catalogue: Catalogue, repairs: Sequence[str]) -> None:
+def keep(
+    tally: ReadStats,
+    line: FileLine,
+    conversation: Conversation,
+    catalogue: Catalogue,
+    repairs: Sequence[str],
+) -> None:
     """Keep a row with its task; one whose calls use each other's results for its task alone."""
     user, assistant = conversation.messages
     expected = tuple(ExpectedCall(call.name, call.arguments) for call in assistant.tool_calls)
     category = "one_call" if len(expected) == 1 else "several_calls"
-    task = Task(conversation.id, (user,), conversation.tools, Expect(expected), category=category, source=conversation.source)
-    if not any(_REFERENCE.search(text) for call in assistant.tool_calls for text in texts_of(call.arguments)):
+    task = Task(
+        conversation.id,
+        (user,),
+        conversation.tools,
+        Expect(expected),
+        category=category,
+        source=conversation.source,
+    )
+    if not any(
+        _REFERENCE.search(text)
+        for call in assistant.tool_calls
+        for text in texts_of(call.arguments)
+    ):
         tally.keep(line, conversation, [task], repairs)
         return
     tools = tuple(catalogue.telling(tool) for tool in conversation.tools)
     expect = Expect(expected, order="strict")
     tally.keep_tasks(
-        [replace(task, messages=(Message("system", SYSTEM), user), tools=tools, expect=expect, category="nested")], repairs
+        [
+            replace(
+                task,
+                messages=(Message("system", SYSTEM), user),
+                tools=tools,
+                expect=expect,
+                category="nested",
+            )
+        ],
+        repairs,
     )
 
 
@@ -99,13 +131,20 @@ def _beside(path: Path) -> Path:
     for name in ("tool.jsonl.gz", "tool.jsonl"):
         if (path.parent / name).exists():
             return path.parent / name
-    raise DataError(f"{path}: the catalogue 'tool.jsonl' (or 'tool.jsonl.gz') is not beside this file; name it with 'catalogue'")
+    raise DataError(
+        f"{path}: the catalogue 'tool.jsonl' (or 'tool.jsonl.gz') is not beside this file; name it with 'catalogue'"
+    )
 
 
 def read_calls(record: Record, catalogue: Catalogue) -> tuple[str, tuple[ToolCall, ...], bool]:
     """The query, the calls, and whether an argument was mended."""
     query, calling = record.get("query"), record.get("calling")
-    if not isinstance(query, str) or not query.strip() or not isinstance(calling, list) or not calling:
+    if (
+        not isinstance(query, str)
+        or not query.strip()
+        or not isinstance(calling, list)
+        or not calling
+    ):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     calls, mended, count, results = [], False, 0, set[str]()
     for call in calling:
@@ -116,7 +155,10 @@ def read_calls(record: Record, catalogue: Catalogue) -> tuple[str, tuple[ToolCal
             raise Skip(Reason.UNKNOWN_TOOL, f"{name!r}{nearest(name, catalogue.tools)}")
         used = [label for text in texts_of(given) for label in _REFERENCE.findall(text)]
         if not results.issuperset(used):
-            raise Skip(Reason.REFERENCE, f"{name}({given!r:.80}) after {', '.join(sorted(results)) or 'no result'}")
+            raise Skip(
+                Reason.REFERENCE,
+                f"{name}({given!r:.80}) after {', '.join(sorted(results)) or 'no result'}",
+            )
         labels = [f"API_call_{count + index}" for index in range(len(catalogue.results[name]))]
         count += len(labels)
         results.update(labels if call.get("responses") == labels else ())
@@ -134,9 +176,14 @@ def _mend(tool: Tool, given: Record, refers: bool) -> Record:
     properties = tool.parameters["properties"]
     for name in given:
         if name not in properties:
-            raise Skip(Reason.BAD_ARGUMENTS, f"{tool.name} has no parameter {name!r}{nearest(name, properties)}")
+            raise Skip(
+                Reason.BAD_ARGUMENTS,
+                f"{tool.name} has no parameter {name!r}{nearest(name, properties)}",
+            )
     arguments = {name: typed(value, properties[name]["type"]) for name, value in given.items()}
-    if problems := (taking_references(tool, _REFERENCE.pattern) if refers else tool).problems(arguments):
+    if problems := (taking_references(tool, _REFERENCE.pattern) if refers else tool).problems(
+        arguments
+    ):
         raise Skip(Reason.BAD_ARGUMENTS, f"{tool.name}, {problems[0]}")
     return arguments
 
@@ -157,7 +204,7 @@ class Catalogue:
             catalogue.add(line, record)
         return catalogue
 
-    def add(self, line: Line, record: Record) -> None:
+    def add(self, line: FileLine, record: Record) -> None:
         """Take a tool in; `DataError` for what is none, or for a name that occurs already."""
         tool = read_tool(line, record)
         if tool.name in self.tools:
@@ -178,7 +225,11 @@ class Catalogue:
         chosen = set(names)
         target = len(chosen) + count
         own = [self.fields[name] for name in names]
-        near = [self._members(own), self._members([_branch(name) for name in own]), list(self.tools)]
+        near = [
+            self._members(own),
+            self._members([_branch(name) for name in own]),
+            list(self.tools),
+        ]
         for candidates in near:
             rest = [name for name in candidates if name not in chosen]
             picked = rng.sample(rest, min(target - len(chosen), len(rest)))
@@ -194,7 +245,10 @@ class Catalogue:
 def _results(responses: Json) -> list[str]:
     """What a call gives, each result by its name and what is said of it."""
     described = responses.items() if isinstance(responses, dict) else ()
-    about = ((name, what.get("description") if isinstance(what, dict) else "") for name, what in described)
+    about = (
+        (name, what.get("description") if isinstance(what, dict) else "")
+        for name, what in described
+    )
     return [f"{name} ({what})" if what else str(name) for name, what in about]
 
 
@@ -202,25 +256,45 @@ def _branch(field_name: str) -> str:
     return field_name.partition("/")[0]
 
 
-def read_tool(line: Line, record: Record) -> Tool:
+def read_tool(line: FileLine, record: Record) -> Tool:
     """A tool of the catalogue; its schema is right by the way it is made, so 4,076 of them need no slow check."""
-    name, described, required = record.get("api_name"), record.get("parameters"), record.get("required") or []
-    if not isinstance(name, str) or not name or not isinstance(described, dict) or not isinstance(required, list):
-        raise DataError(f"{line}: not a tool of Seal-Tools; wanted 'api_name', 'parameters' and a list 'required'")
+    name, described, required = (
+        record.get("api_name"),
+        record.get("parameters"),
+        record.get("required") or [],
+    )
+    if (
+        not isinstance(name, str)
+        or not name
+        or not isinstance(described, dict)
+        or not isinstance(required, list)
+    ):
+        raise DataError(
+            f"{line}: not a tool of Seal-Tools; wanted 'api_name', 'parameters' and a list 'required'"
+        )
     for parameter in required:
         if parameter not in described:
-            raise DataError(f"{line}: tool {name!r} requires {parameter!r}, which is not among its parameters")
-    properties = {parameter: _property(line, parameter, text) for parameter, text in described.items()}
+            raise DataError(
+                f"{line}: tool {name!r} requires {parameter!r}, which is not among its parameters"
+            )
+    properties = {
+        parameter: _property(line, parameter, text) for parameter, text in described.items()
+    }
     parameters = {"type": "object", "properties": properties, "required": required}
     return Tool(name, str(record.get("api_description") or ""), parameters)
 
 
-def _property(line: Line, name: str, described: Json) -> Record:
+def _property(line: FileLine, name: str, described: Json) -> Record:
     kind = described.get("type") if isinstance(described, dict) else described
     if kind not in _TYPES:
-        raise DataError(f"{line}: parameter {name!r} has the unknown type {kind!r}; known: {', '.join(_TYPES)}")
+        raise DataError(
+            f"{line}: parameter {name!r} has the unknown type {kind!r}; known: {', '.join(_TYPES)}"
+        )
     unit = f" (in {described['unit']})" if described.get("unit") else ""
-    result: Record = {"type": _TYPES[kind], "description": str(described.get("description") or "") + unit}
+    result: Record = {
+        "type": _TYPES[kind],
+        "description": str(described.get("description") or "") + unit,
+    }
     if isinstance(described.get("choices"), list):
         result["enum"] = described["choices"]
     if "default" in described:

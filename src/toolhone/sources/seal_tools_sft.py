@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.call_texts import read_value
-from toolhone.sources.offered import Repair as ToolRepair
-from toolhone.sources.seal_tools import Catalogue, keep, read_calls
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_texts import read_value
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import Repair as ToolRepair
+from toolhone.sources.seal_tools import Catalogue, keep, read_calls
 
 NAME = "seal_tools_sft"
 ABOUT = About(
@@ -53,28 +53,43 @@ def sniff(records: Sequence[Record]) -> bool:
 def _texts(record: Record) -> tuple[str, str] | None:
     """The prompt and the answer of a row; None for another kind of row."""
     turns = record.get("conversations")
-    if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, dict) for turn in turns):
+    if (
+        not isinstance(turns, list)
+        or len(turns) != 2
+        or not all(isinstance(turn, dict) for turn in turns)
+    ):
         return None
     prompt, answer = turns[0].get("value"), turns[1].get("value")
-    if not isinstance(prompt, str) or not isinstance(answer, str) or _LIST not in prompt or _QUERY not in prompt:
+    if (
+        not isinstance(prompt, str)
+        or not isinstance(answer, str)
+        or _LIST not in prompt
+        or _QUERY not in prompt
+    ):
         return None
     return prompt, answer
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit, with one task that expects them."""
-    tally = Tally()
+    tally = ReadStats()
     for line, record in read_records(path):
         try:
             talk, catalogue, mended = _conversation(line, record)
         except Skip as skip:
             tally.skip(line, skip)
         else:
-            keep(tally, line, talk, catalogue, [Repair.FORMAT, *([ToolRepair.TYPED] if mended else [])])
+            keep(
+                tally,
+                line,
+                talk,
+                catalogue,
+                [Repair.FORMAT, *([ToolRepair.TYPED] if mended else [])],
+            )
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record) -> tuple[Conversation, Catalogue, bool]:
+def _conversation(line: FileLine, record: Record) -> tuple[Conversation, Catalogue, bool]:
     texts = _texts(record)
     if texts is None:
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
@@ -94,7 +109,12 @@ def _conversation(line: Line, record: Record) -> tuple[Conversation, Catalogue, 
     if answer[behind:].strip():
         raise Skip(Reason.NOT_THIS_FORMAT, f"{answer[behind : behind + 60]!r} behind the calls")
     query, calls, mended = read_calls(
-        {"query": said.strip().removeprefix('"').removesuffix('"').strip(), "calling": calling}, catalogue
+        {"query": said.strip().removeprefix('"').removesuffix('"').strip(), "calling": calling},
+        catalogue,
     )
     messages = (Message("user", query), Message("assistant", tool_calls=calls))
-    return Conversation(messages, tuple(catalogue.tools.values()), identity_of(line, record), NAME), catalogue, mended
+    return (
+        Conversation(messages, tuple(catalogue.tools.values()), identity_of(line, record), NAME),
+        catalogue,
+        mended,
+    )

@@ -30,11 +30,11 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
-from toolhone.tools.registry import Outcome, Registry, ToolResult
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.tools.registry import Registry, ToolResult, ToolStatus
 
 NAME = "sft_array"
 ABOUT = About(
@@ -46,7 +46,11 @@ ABOUT = About(
 )
 USES: frozenset[str] = frozenset()
 TOLERANCE = 1e-6
-CATEGORIES = {"calculator": ("calculator", "expression"), "python_exec": ("python", "code"), "no_tool": (None, None)}
+CATEGORIES = {
+    "calculator": ("calculator", "expression"),
+    "python_exec": ("python", "code"),
+    "no_tool": (None, None),
+}
 """Category -> the tool and the key of its argument."""
 TOOLS = ("calculator", "python")
 _LONGEST_OUTPUT = 1000
@@ -83,14 +87,18 @@ class Example:
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= {"prompt", "category", "tool_needed", "tool_args"} for record in records)
+    return all(
+        record.keys() >= {"prompt", "category", "tool_needed", "tool_args"} for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row that agrees with itself, with its task. The calls are run, many at the same time."""
-    tally, registry = Tally(), Registry(TOOLS)
+    tally, registry = ReadStats(), Registry(TOOLS)
     rows = [(line, record, _example_or_skip(record)) for line, record in read_records(path)]
-    calls = [found.call for _, _, found in rows if isinstance(found, Example) and found.call is not None]
+    calls = [
+        found.call for _, _, found in rows if isinstance(found, Example) and found.call is not None
+    ]
     results = iter(registry.run_all(calls))
     for line, record, found in rows:
         if isinstance(found, Skip):
@@ -108,15 +116,28 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _keep(tally: Tally, line: Line, record: Record, found: Example, registry: Registry) -> None:
+def _keep(
+    tally: ReadStats, line: FileLine, record: Record, found: Example, registry: Registry
+) -> None:
     """The row as a conversation; one without anything to say as a task."""
     identity, source = identity_of(line, record), str(record.get("source") or NAME)
     user = Message("user", found.prompt)
     if found.call is None and not found.answer:
-        task = Task(identity, (user,), registry.tools, Expect(no_call=True), category=found.category, source=source)
+        task = Task(
+            identity,
+            (user,),
+            registry.tools,
+            Expect(no_call=True),
+            category=found.category,
+            source=source,
+        )
         tally.keep_tasks([task])
         return
-    said = Message("assistant", found.answer) if found.call is None else Message("assistant", tool_calls=(found.call,))
+    said = (
+        Message("assistant", found.answer)
+        if found.call is None
+        else Message("assistant", tool_calls=(found.call,))
+    )
     talk = Conversation((user, said), registry.tools, identity, source)
     tally.keep(line, talk, tasks_of(talk, found.category))
 
@@ -132,13 +153,21 @@ def example_of(record: Record) -> Example:
     """The fields of a row, checked against each other as far as that is possible without running anything."""
     prompt, category = record.get("prompt"), record.get("category")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a text in 'prompt', got {prompt!r:.60}; keys {sorted(record)}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted a text in 'prompt', got {prompt!r:.60}; keys {sorted(record)}",
+        )
     if not isinstance(category, str) or category not in CATEGORIES:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"category {category!r:.40}; known: {', '.join(CATEGORIES)}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT, f"category {category!r:.40}; known: {', '.join(CATEGORIES)}"
+        )
     tool, key = CATEGORIES[category]
     needed, given = record.get("tool_needed"), record.get("tool")
     if needed is not (tool is not None) or (given or None) != tool:
-        raise Skip(Reason.CATEGORY, f"category {category!r}, tool_needed {needed!r:.20}, tool {given!r:.40}")
+        raise Skip(
+            Reason.CATEGORY,
+            f"category {category!r}, tool_needed {needed!r:.20}, tool {given!r:.40}",
+        )
     call = None if tool is None or key is None else ToolCall(tool, {key: _argument(record, key)})
     if call is None and record.get("tool_args"):
         raise Skip(Reason.ARGUMENTS, f"no tool, but tool_args {record['tool_args']!r:.60}")
@@ -149,7 +178,12 @@ def example_of(record: Record) -> Example:
 
 def _argument(record: Record, key: str) -> str:
     given = record.get("tool_args")
-    if not isinstance(given, dict) or list(given) != [key] or not isinstance(given[key], str) or not given[key].strip():
+    if (
+        not isinstance(given, dict)
+        or list(given) != [key]
+        or not isinstance(given[key], str)
+        or not given[key].strip()
+    ):
         raise Skip(Reason.ARGUMENTS, f"wanted {{{key!r}: a text}}, got {given!r:.60}")
     return str(given[key])
 
@@ -165,7 +199,10 @@ def _check_syntax(code: str) -> None:
 
 def _text(answer: Json) -> str:
     if answer is not None and not isinstance(answer, str | int | float):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"expected_answer must be a text or a number, got {answer!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"expected_answer must be a text or a number, got {answer!r:.60}",
+        )
     return "" if answer is None else str(answer).strip()
 
 
@@ -175,7 +212,10 @@ def _tolerance(record: Record) -> float:
     if stated is None:
         return TOLERANCE
     if isinstance(stated, bool) or not isinstance(stated, int | float) or stated < 0:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"metadata.tolerance must be a number of at least 0, got {stated!r:.40}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"metadata.tolerance must be a number of at least 0, got {stated!r:.40}",
+        )
     return float(stated)
 
 
@@ -184,15 +224,23 @@ def check_result(found: Example, result: ToolResult) -> Note | None:
     assert found.call is not None
     shown = f"{str(*found.call.arguments.values())!r:.60}"
     if found.call.name == "calculator":
-        if result.outcome is not Outcome.OK:
+        if result.outcome is not ToolStatus.OK:
             raise Skip(Reason.NO_VALUE, f"{shown}: {result.content:.120}")
-        if as_number(found.answer) is not None and not same_answer(result.content, found.answer, found.tolerance):
-            raise Skip(Reason.WRONG_VALUE, f"{shown} gives {result.content:.40}, expected is {found.answer:.40}")
+        if as_number(found.answer) is not None and not same_answer(
+            result.content, found.answer, found.tolerance
+        ):
+            raise Skip(
+                Reason.WRONG_VALUE,
+                f"{shown} gives {result.content:.40}, expected is {found.answer:.40}",
+            )
         return None
-    if not 0 < len(found.answer) <= _LONGEST_OUTPUT or result.outcome is not Outcome.OK:
+    if not 0 < len(found.answer) <= _LONGEST_OUTPUT or result.outcome is not ToolStatus.OK:
         return Note.NOT_RUN
     if not same_answer(result.content, found.answer, found.tolerance):
-        raise Skip(Reason.WRONG_OUTPUT, f"{shown} gives {result.content!r:.40}, expected is {found.answer!r:.40}")
+        raise Skip(
+            Reason.WRONG_OUTPUT,
+            f"{shown} gives {result.content!r:.40}, expected is {found.answer!r:.40}",
+        )
     return None
 
 

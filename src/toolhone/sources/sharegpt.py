@@ -18,12 +18,19 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.call_texts import Said, Talk, fitting, read_bracketed, read_listed, read_tagged
-from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Tool
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_texts import (
+    Said,
+    Talk,
+    fitting,
+    read_bracketed,
+    read_listed,
+    read_tagged,
+)
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import OfferedTools, refuse_faults
 
 NAME = "sharegpt"
 ABOUT = About(
@@ -39,7 +46,9 @@ ROLES = {
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot"), "assistant"),
     **dict.fromkeys(("system",), "system"),
     **dict.fromkeys(("function_call", "tool_call", "tool_calls"), "call"),
-    **dict.fromkeys(("observation", "tool", "function", "function_response", "tool_response"), "tool"),
+    **dict.fromkeys(
+        ("observation", "tool", "function", "function_response", "tool_response"), "tool"
+    ),
 }
 
 
@@ -79,7 +88,7 @@ def _text_of(turn: Record) -> Json:
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit its tools, with the tasks of its turns."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             talk, repairs = _conversation(line, record, offered)
@@ -91,7 +100,9 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[str]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[str]]:
     if "chosen" in record or "rejected" in record:
         raise Skip(Reason.PAIRS, f"keys {sorted(record)}")
     tools, repairs = offered.read(record.get("tools") or [])
@@ -100,7 +111,9 @@ def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Co
     if isinstance(record.get("system"), str) and record["system"].strip():
         talk.say("system", record["system"].strip())
     add_turns(talk, turns_of(record), tools)
-    if not tools and (made := next((call.name for message in talk.messages for call in message.tool_calls), None)):
+    if not tools and (
+        made := next((call.name for message in talk.messages for call in message.tool_calls), None)
+    ):
         raise Skip(Reason.NO_TOOLS, f"a call of {made!r}")
     return Conversation(tuple(talk.messages), tools, identity_of(line, record), NAME), talk.repairs
 
@@ -109,10 +122,14 @@ def turns_of(record: Record) -> Iterator[tuple[str, str]]:
     """Role and text of each turn."""
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted turns in 'conversations'; keys {sorted(record)}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT, f"wanted turns in 'conversations'; keys {sorted(record)}"
+        )
     for turn in turns:
         if not _is_turn(turn):
-            raise Skip(Reason.NOT_THIS_FORMAT, f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}")
+            raise Skip(
+                Reason.NOT_THIS_FORMAT, f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}"
+            )
         yield ROLES[_role_of(turn)], _text_of(turn)
 
 

@@ -18,10 +18,10 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.gsm8k import Calculator
 from toolhone.schema import Conversation, Expect, Message, Task
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import Record, read_records
+from toolhone.sources.gsm8k import Calculator
 
 NAME = "svamp"
 ABOUT = About(
@@ -50,7 +50,7 @@ def sniff(records: Sequence[Record]) -> bool:
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose equation gives its answer, as a conversation and one task."""
-    tally, calculator = Tally(), Calculator()
+    tally, calculator = ReadStats(), Calculator()
     records = list(read_records(path))
     calculator.learn(expression_of(str(record.get("Equation"))) for _, record in records)
     for line, record in records:
@@ -62,11 +62,17 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
         identity = str(record.get("ID") or f"{line.path.name.partition('.')[0]}-{line.number}")
         talk = _conversation(identity, question, expression, answer, calculator)
         expect, category = Expect(answer=answer), str(record.get("Type") or "arithmetic").lower()
-        tally.keep(line, talk, [Task(identity, talk.messages[:1], talk.tools, expect, category=category, source=NAME)])
+        tally.keep(
+            line,
+            talk,
+            [Task(identity, talk.messages[:1], talk.tools, expect, category=category, source=NAME)],
+        )
     return tally.loaded()
 
 
-def _conversation(identity: str, question: str, expression: str, answer: str, calculator: Calculator) -> Conversation:
+def _conversation(
+    identity: str, question: str, expression: str, answer: str, calculator: Calculator
+) -> Conversation:
     call = replace(calculator.call(expression), id="call00000")
     found = calculator.run(expression)
     assert found is not None, "the parts were checked"
@@ -82,7 +88,12 @@ def _conversation(identity: str, question: str, expression: str, answer: str, ca
 def _parts(record: Record, calculator: Calculator) -> tuple[str, str, str]:
     """The question in one text, the expression, and the answer as the calculator would write it."""
     body, question, equation = (record.get(key) for key in ("Body", "Question", "Equation"))
-    texts = isinstance(body, str) and isinstance(question, str) and isinstance(equation, str) and question.strip()
+    texts = (
+        isinstance(body, str)
+        and isinstance(question, str)
+        and isinstance(equation, str)
+        and question.strip()
+    )
     answer = str(record.get("Answer")).strip()
     if not texts or not _NUMBER.fullmatch(answer):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}, answer {answer:.40}")

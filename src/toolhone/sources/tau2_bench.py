@@ -22,11 +22,11 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls, world_of
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import Record, read_records
+from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls, world_of
 
 NAME = "tau2_bench"
 ABOUT = About(
@@ -47,7 +47,9 @@ class Reason(StrEnum):
 
     NOT_THIS_FORMAT = "not a tau2-bench row"
     NO_REQUEST = "a task without a request"
-    NOTHING_EXPECTED = "a task that expects nothing but that all stays as it is, or words that a model judges"
+    NOTHING_EXPECTED = (
+        "a task that expects nothing but that all stays as it is, or words that a model judges"
+    )
     BAD_ACTION = "an action that cannot be read"
     BAD_TURN = "a turn before the task that cannot be read"
 
@@ -75,7 +77,10 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     """Every row with expected actions, as a task. The file is read whole, for its tools."""
     rows = list(read_records(path))
     system = _policy(path)
-    tally, tools = Tally(), tools_of_calls(call for _, record in rows for call in _known_calls(record))
+    tally, tools = (
+        ReadStats(),
+        tools_of_calls(call for _, record in rows for call in _known_calls(record)),
+    )
     for line, record in rows:
         try:
             task, repairs, notes = _task(record, tools, system)
@@ -108,7 +113,9 @@ def _known_calls(record: Record) -> Iterator[ToolCall]:
         return
 
 
-def _task(record: Record, tools: tuple[Tool, ...], system: tuple[Message, ...]) -> tuple[Task, list[str], list[Note]]:
+def _task(
+    record: Record, tools: tuple[Tool, ...], system: tuple[Message, ...]
+) -> tuple[Task, list[str], list[Note]]:
     """The task of a row, how it was mended, and what is to be noted."""
     actions = _actions(record)
     own = [action for action in actions if not _is_users(action)]
@@ -127,14 +134,24 @@ def _task(record: Record, tools: tuple[Tool, ...], system: tuple[Message, ...]) 
         source=NAME,
     )
     counted = {FROM_CALLS: True, PLAYED: played, Repair.OF_USER: len(own) < len(actions)}
-    counted |= {Repair.OUTPUTS: len(told) > 1 and bool(own), Repair.FIRST_OUTPUT: len(told) > 1 and not own}
-    return task, [repair for repair, holds in counted.items() if holds], [Note.STRICTER] if any(map(_is_loose, own)) else []
+    counted |= {
+        Repair.OUTPUTS: len(told) > 1 and bool(own),
+        Repair.FIRST_OUTPUT: len(told) > 1 and not own,
+    }
+    return (
+        task,
+        [repair for repair, holds in counted.items() if holds],
+        [Note.STRICTER] if any(map(_is_loose, own)) else [],
+    )
 
 
 def _criteria(record: Record) -> Record:
     criteria = record.get("evaluation_criteria")
     if not isinstance(criteria, dict):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted an object in 'evaluation_criteria', got {criteria!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted an object in 'evaluation_criteria', got {criteria!r:.60}",
+        )
     return criteria
 
 
@@ -152,7 +169,11 @@ def _is_users(action: Record) -> bool:
 def _is_loose(action: Record) -> bool:
     """Whether some arguments are compared, but not all."""
     compared = action.get("compare_args")
-    return isinstance(compared, list) and bool(compared) and any(name not in compared for name in action["arguments"])
+    return (
+        isinstance(compared, list)
+        and bool(compared)
+        and any(name not in compared for name in action["arguments"])
+    )
 
 
 def _expected(action: Record) -> ExpectedCall:

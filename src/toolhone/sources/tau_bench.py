@@ -21,13 +21,13 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.offered import refuse_faults
-from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import refuse_faults
+from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls
 
 NAME = "tau_bench"
 ABOUT = About(
@@ -45,7 +45,9 @@ class Reason(StrEnum):
     """Why a row is skipped; besides these, the kinds of `data.check`."""
 
     NOT_THIS_FORMAT = "not a tau-bench row"
-    NOTHING_EXPECTED = "a failed dialogue about a task that expects nothing but that all stays as it is"
+    NOTHING_EXPECTED = (
+        "a failed dialogue about a task that expects nothing but that all stays as it is"
+    )
     LOST_CALLS = "a flat text that does not say what was called"
     BAD_TURN = "a turn that cannot be read"
 
@@ -58,13 +60,19 @@ class Repair(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() == {"messages_display"} or {"traj", "reward"} <= record.keys() for record in records)
+    return all(
+        record.keys() == {"messages_display"} or {"traj", "reward"} <= record.keys()
+        for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every dialogue that reached its goal, and a task for every other one. The file is read whole, for its tools."""
     rows = list(read_records(path))
-    tally, tools = Tally(), tools_of_calls(call for _, record in rows for call in _known_calls(record))
+    tally, tools = (
+        ReadStats(),
+        tools_of_calls(call for _, record in rows for call in _known_calls(record)),
+    )
     for line, record in rows:
         try:
             if "messages_display" in record:
@@ -89,17 +97,21 @@ def _known_calls(record: Record) -> Iterator[ToolCall]:
         return
 
 
-def _keep_dialogue(tally: Tally, line: Line, record: Record, tools: tuple[Tool, ...]) -> None:
+def _keep_dialogue(
+    tally: ReadStats, line: FileLine, record: Record, tools: tuple[Tool, ...]
+) -> None:
     messages, repairs = _without_last_words(_messages(record))
     talk = Conversation(messages, tools, _identity(line, record), NAME)
     refuse_faults(talk)
     tally.keep(line, talk, tasks_of(talk), [*repairs, FROM_CALLS])
 
 
-def _keep_flat(tally: Tally, line: Line, record: Record) -> None:
+def _keep_flat(tally: ReadStats, line: FileLine, record: Record) -> None:
     parts = _FLAT_TURN.split(str(record["messages_display"]))
     turns = list(zip(parts[1::2], parts[2::2], strict=True))
-    if any(role == "tool" or (role == "assistant" and said.strip() == "None") for role, said in turns):
+    if any(
+        role == "tool" or (role == "assistant" and said.strip() == "None") for role, said in turns
+    ):
         raise Skip(Reason.LOST_CALLS)
     if parts[0].strip() or not turns:
         raise Skip(Reason.BAD_TURN, f"{parts[0]!r:.60}")
@@ -111,7 +123,10 @@ def _keep_flat(tally: Tally, line: Line, record: Record) -> None:
 
 def _messages(record: Record) -> tuple[Message, ...]:
     if not isinstance(record.get("traj"), list) or not record["traj"]:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a list of messages in 'traj', got {record.get('traj')!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted a list of messages in 'traj', got {record.get('traj')!r:.60}",
+        )
     try:
         return tuple(map(Message.from_dict, record["traj"]))
     except DataError as error:
@@ -125,12 +140,18 @@ def _without_last_words(messages: Sequence[Message]) -> tuple[tuple[Message, ...
     return tuple(kept), [Repair.LAST_WORDS] if len(kept) < len(messages) else []
 
 
-def _task(line: Line, record: Record, tools: tuple[Tool, ...]) -> tuple[Task, list[str]]:
+def _task(line: FileLine, record: Record, tools: tuple[Tool, ...]) -> tuple[Task, list[str]]:
     """What was to be done in a dialogue that failed."""
     told = _told(record)
-    request, outputs, calls = told.get("instruction"), listed(told, "outputs", "info.task"), list(_actions(record))
+    request, outputs, calls = (
+        told.get("instruction"),
+        listed(told, "outputs", "info.task"),
+        list(_actions(record)),
+    )
     if not isinstance(request, str) or not request.strip():
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a text in 'info.task.instruction', got {request!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT, f"wanted a text in 'info.task.instruction', got {request!r:.60}"
+        )
     answer = str(outputs[0]) if len(outputs) == 1 else None
     if not calls and answer is None:
         raise Skip(Reason.NOTHING_EXPECTED)
@@ -139,7 +160,9 @@ def _task(line: Line, record: Record, tools: tuple[Tool, ...]) -> tuple[Task, li
         id=_identity(line, record),
         messages=(*system, Message("user", request.strip())),
         tools=tools,
-        expect=Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls) or None, answer=answer),
+        expect=Expect(
+            tuple(ExpectedCall(call.name, call.arguments) for call in calls) or None, answer=answer
+        ),
         category="played_user",
         source=NAME,
     )
@@ -159,13 +182,17 @@ def _actions(record: Record) -> Iterator[ToolCall]:
 
 
 def _action(action: Json) -> ToolCall:
-    name, arguments = (action.get("name"), action.get("kwargs")) if isinstance(action, dict) else (None, None)
+    name, arguments = (
+        (action.get("name"), action.get("kwargs")) if isinstance(action, dict) else (None, None)
+    )
     if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted an action with 'name' and 'kwargs', got {action!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT, f"wanted an action with 'name' and 'kwargs', got {action!r:.60}"
+        )
     return ToolCall(name, arguments)
 
 
-def _identity(line: Line, record: Record) -> str:
+def _identity(line: FileLine, record: Record) -> str:
     if "task_id" not in record:
         return identity_of(line, record)
     return f"{NAME}-{record['task_id']}-{record.get('trial', line.number)}"

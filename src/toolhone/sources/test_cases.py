@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.offered import fitted, from_text, refuse_faults
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.files import Record, read_records
+from toolhone.sources.offered import fitted, from_text, refuse_faults
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
 
@@ -47,17 +47,21 @@ def sniff(records: Sequence[Record]) -> bool:
 def read(path: Path, options: Options) -> Loaded:
     """Every case that can be passed with the tools on offer."""
     tools = Registry(BUILTIN).tools if options.tools is None else tuple(options.tools)
-    tally = Tally()
+    tally = ReadStats()
     for line, record in read_records(path):
         identity = identity_of(line, record)
         try:
             user, call = Message("user", _question(record)), _call(record)
             if call is None:
                 expect = Expect(no_call=True)
-                tally.keep_tasks([Task(identity, (user,), tools, expect, category="no_call", source=NAME)])
+                tally.keep_tasks(
+                    [Task(identity, (user,), tools, expect, category="no_call", source=NAME)]
+                )
                 continue
             call, repairs = fitted(call, tools)
-            talk = Conversation((user, Message("assistant", tool_calls=(call,))), tools, identity, NAME)
+            talk = Conversation(
+                (user, Message("assistant", tool_calls=(call,))), tools, identity, NAME
+            )
             refuse_faults(talk)
         except Skip as skip:
             tally.skip(line, skip)
@@ -78,9 +82,13 @@ def _question(record: Record) -> str:
 
 def _call(record: Record) -> ToolCall | None:
     name = record["expected_tool"]
-    given = from_text(record.get("expected_params") or {}, Reason.NOT_THIS_FORMAT, "expected_params")
+    given = from_text(
+        record.get("expected_params") or {}, Reason.NOT_THIS_FORMAT, "expected_params"
+    )
     if not isinstance(name, str | None) or not isinstance(given, dict):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"expected_tool {name!r:.40}, expected_params {given!r:.60}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT, f"expected_tool {name!r:.40}, expected_params {given!r:.60}"
+        )
     if not name and given:
         raise Skip(Reason.NO_TOOL, f"{given!r:.60}")
     return ToolCall(name, given) if name else None

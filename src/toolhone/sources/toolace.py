@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
+from toolhone.data.tasks import tasks_of
+from toolhone.schema import Conversation
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Talk
+from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import add_turns, turns_of
-from toolhone.data.tasks import tasks_of
-from toolhone.schema import Conversation
 
 NAME = "toolace"
 ABOUT = About(
@@ -54,12 +54,17 @@ def sniff(records: Sequence[Record]) -> bool:
 
 def _is_row(record: Record) -> bool:
     system = record.get("system")
-    return isinstance(record.get("conversations"), list) and "tools" not in record and isinstance(system, str) and "[{" in system
+    return (
+        isinstance(record.get("conversations"), list)
+        and "tools" not in record
+        and isinstance(system, str)
+        and "[{" in system
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit its tools, with the tasks of its turns."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             talk, repairs = _conversation(line, record, offered)
@@ -71,7 +76,9 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[str]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[str]]:
     system = record.get("system")
     prompt = split_prompt(system) if isinstance(system, str) else None
     if prompt is None:

@@ -20,15 +20,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import fitted, from_text, refuse_misfits
-from toolhone.sources.openapi import tools_of
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.offered import fitted, from_text, refuse_misfits
+from toolhone.sources.openapi import tools_of
 
 NAME = "toolalpaca"
 ABOUT = About(
@@ -70,12 +70,14 @@ class Repair(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= {"Instructions", "Golden_Answers", "Documentation"} for record in records)
+    return all(
+        record.keys() >= {"Instructions", "Golden_Answers", "Documentation"} for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every record with a task for each of its usable instructions."""
-    tally = Tally()
+    tally = ReadStats()
     for line, record in read_records(path):
         try:
             tools, pairs = _parts(record)
@@ -95,9 +97,14 @@ def _parts(record: Record) -> tuple[tuple[Tool, ...], list[tuple[Json, Json]]]:
     """The tools, and each instruction with its answer."""
     wishes, answers = record.get("Instructions"), record.get("Golden_Answers")
     if not isinstance(wishes, list) or not isinstance(answers, list) or len(wishes) != len(answers):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted as many Instructions as Golden_Answers; keys {sorted(record)[:8]}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted as many Instructions as Golden_Answers; keys {sorted(record)[:8]}",
+        )
     try:
-        tools = tools_of(from_text(record.get("Documentation"), ToolReason.BAD_TOOLS, "Documentation"))
+        tools = tools_of(
+            from_text(record.get("Documentation"), ToolReason.BAD_TOOLS, "Documentation")
+        )
     except DataError as error:
         raise Skip(ToolReason.BAD_TOOLS, str(error)) from None
     if not tools:
@@ -106,7 +113,7 @@ def _parts(record: Record) -> tuple[tuple[Tool, ...], list[tuple[Json, Json]]]:
 
 
 def _tasks(
-    line: Line, api: str, tools: tuple[Tool, ...], pairs: Sequence[tuple[Json, Json]]
+    line: FileLine, api: str, tools: tuple[Tool, ...], pairs: Sequence[tuple[Json, Json]]
 ) -> tuple[list[Task], set[str], list[str]]:
     """The tasks of a record, how it was mended, and why instructions were left out."""
     tasks: list[Task] = []
@@ -119,7 +126,16 @@ def _tasks(
             notes.append(skip.reason)
             continue
         identity = f"{api or line.path.name.partition('.')[0]}-{line.number}-{number}"
-        tasks.append(Task(identity, (Message("user", str(wish).strip()),), tools, expect, category=_shape(expect), source=NAME))
+        tasks.append(
+            Task(
+                identity,
+                (Message("user", str(wish).strip()),),
+                tools,
+                expect,
+                category=_shape(expect),
+                source=NAME,
+            )
+        )
         repairs |= mended
     return tasks, repairs, notes
 
@@ -137,7 +153,11 @@ def _expectation(wish: Json, answer: Json, tools: Sequence[Tool]) -> tuple[Expec
     expected: list[ExpectedCall] = []
     repairs: set[str] = set()
     for step in answer:
-        name, given = (step.get("Action"), step.get("Action_Input")) if isinstance(step, dict) else (None, None)
+        name, given = (
+            (step.get("Action"), step.get("Action_Input"))
+            if isinstance(step, dict)
+            else (None, None)
+        )
         if not isinstance(name, str) or not isinstance(given, str):
             raise Skip(Why.UNREADABLE)
         if name.startswith(_OPTIONAL):
@@ -161,7 +181,11 @@ def _call(name: str, given: str, tools: Sequence[Tool], repairs: set[str]) -> Ex
     if any(True for _ in holes(given)):
         raise Skip(Why.DESCRIBED)
     found = decode(given, 0)
-    if found.problem is not Problem.NONE or given[found.end :].strip() or not isinstance(found.value, dict):
+    if (
+        found.problem is not ParseProblem.NONE
+        or given[found.end :].strip()
+        or not isinstance(found.value, dict)
+    ):
         raise Skip(Why.UNREADABLE)
     tool = next((tool for tool in tools if tool.name == name), None)
     required = tool.parameters.get("required", ()) if tool else ()

@@ -27,12 +27,12 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally
-from toolhone.sources.toolbench_apis import ONCE, is_query, query_task, tool_of_api
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.toolbench_apis import ONCE, is_query, query_task, tool_of_api
 
 NAME = "toolbench"
 ABOUT = About(
@@ -69,7 +69,10 @@ class Repair(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all("answer_generation" in record or {"query", "query_id"} <= record.keys() for record in records)
+    return all(
+        "answer_generation" in record or {"query", "query_id"} <= record.keys()
+        for record in records
+    )
 
 
 def is_whole(path: Path) -> bool:
@@ -87,7 +90,7 @@ def holds_queries(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001  (every source takes them)
     """Every search that found an answer, as a conversation with the tasks of its turns; every query, as a task."""
-    tally = Tally()
+    tally = ReadStats()
     for line, record in _records(path):
         identity = _identity(path, line)
         try:
@@ -103,21 +106,25 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001  (every source
     return tally.loaded()
 
 
-def _records(path: Path) -> Generator[tuple[Line, Record]]:
+def _records(path: Path) -> Generator[tuple[FileLine, Record]]:
     if not path.is_dir():
         yield from _rows(path)
         return
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(_SUFFIXES))
+    files = sorted(
+        file for file in path.rglob("*") if file.is_file() and file.name.endswith(_SUFFIXES)
+    )
     if not files:
-        raise DataError(f"{path}: the folder holds no ToolBench file; wanted files named *.json (or *.json.gz)")
+        raise DataError(
+            f"{path}: the folder holds no ToolBench file; wanted files named *.json (or *.json.gz)"
+        )
     for file in files:
         yield from _rows(file)
 
 
-def _rows(path: Path) -> Iterator[tuple[Line, Record]]:
+def _rows(path: Path) -> Iterator[tuple[FileLine, Record]]:
     """The records of a file: one that is a single object over many lines, or rows as everywhere."""
     if path.is_file() and _fills_file(path):
-        yield Line(path, 1), _single(path)
+        yield FileLine(path, 1), _single(path)
     else:
         yield from read_records(path)
 
@@ -152,11 +159,15 @@ def _unpacked(path: Path) -> bytes:
         raise DataError(f"{path}: the file cannot be read: {error}") from None
 
 
-def _identity(root: Path, line: Line) -> str:
+def _identity(root: Path, line: FileLine) -> str:
     """Unlike for each row of a folder: the way to the file, and the row's number in a file with several."""
     name = line.path.relative_to(root) if root.is_dir() else Path(line.path.name)
     stem = str(name).removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
-    return f"{NAME}-{stem}" if line.unit == "line" and line.number == 1 else f"{NAME}-{stem}-{line.number}"
+    return (
+        f"{NAME}-{stem}"
+        if line.unit == "line" and line.number == 1
+        else f"{NAME}-{stem}-{line.number}"
+    )
 
 
 def _conversation(record: Record, identity: str) -> tuple[Conversation, list[Repair]]:
@@ -166,19 +177,31 @@ def _conversation(record: Record, identity: str) -> tuple[Conversation, list[Rep
     if generation.get("finish_type") == "give_up":
         raise Skip(Reason.GAVE_UP)
     paths = generation.get("train_messages")
-    if not record.get("win") or not isinstance(paths, list) or not all(isinstance(path, list) for path in paths) or not paths:
-        raise Skip(Reason.NO_PATH, f"win {record.get('win')!r}, valid_data {generation.get('valid_data')!r}")
+    if (
+        not record.get("win")
+        or not isinstance(paths, list)
+        or not all(isinstance(path, list) for path in paths)
+        or not paths
+    ):
+        raise Skip(
+            Reason.NO_PATH,
+            f"win {record.get('win')!r}, valid_data {generation.get('valid_data')!r}",
+        )
     tools = _tools(record, generation)
     messages, repairs = _messages(max(paths, key=len), {tool.name: tool for tool in tools})
     return Conversation(tuple(messages), tools, identity, NAME), repairs
 
 
-def _messages(path: Sequence[Json], tools: Mapping[str, Tool]) -> tuple[list[Message], list[Repair]]:
+def _messages(
+    path: Sequence[Json], tools: Mapping[str, Tool]
+) -> tuple[list[Message], list[Repair]]:
     """The user's query, calls and results in turn, and the answer."""
     messages: list[Message] = []
     repairs: list[Repair] = []
     for said in path:
-        role, content = (said.get("role"), said.get("content")) if isinstance(said, dict) else (None, None)
+        role, content = (
+            (said.get("role"), said.get("content")) if isinstance(said, dict) else (None, None)
+        )
         waiting = bool(messages and messages[-1].tool_calls)
         if role == "system":
             repairs.append(Repair.SYSTEM)
@@ -187,16 +210,36 @@ def _messages(path: Sequence[Json], tools: Mapping[str, Tool]) -> tuple[list[Mes
         elif role == "user":
             messages.append(Message("user", str(content).strip().removesuffix("Begin!").strip()))
         elif role == "function" and waiting:
-            messages.append(Message("tool", str(content), tool_call_id=f"call{len(messages) - 1}", name=str(said.get("name"))))
-        elif role == "assistant" and messages and not waiting and isinstance(said.get("function_call"), dict):
+            messages.append(
+                Message(
+                    "tool",
+                    str(content),
+                    tool_call_id=f"call{len(messages) - 1}",
+                    name=str(said.get("name")),
+                )
+            )
+        elif (
+            role == "assistant"
+            and messages
+            and not waiting
+            and isinstance(said.get("function_call"), dict)
+        ):
             call = _call(said["function_call"])
             repairs += [Repair.THOUGHT] if content else []
             if call.name == _FINISH:
                 return [*messages, _answer(call)], repairs
             _check(call, tools)
-            messages.append(Message("assistant", None, tool_calls=(ToolCall(call.name, call.arguments, f"call{len(messages)}"),)))
+            messages.append(
+                Message(
+                    "assistant",
+                    None,
+                    tool_calls=(ToolCall(call.name, call.arguments, f"call{len(messages)}"),),
+                )
+            )
         else:
-            raise Skip(Reason.NO_PATH, f"a turn of {role!r} that does not go on from the one before")
+            raise Skip(
+                Reason.NO_PATH, f"a turn of {role!r} that does not go on from the one before"
+            )
     raise Skip(Reason.NO_PATH, "the path does not end with a call of Finish")
 
 
@@ -209,7 +252,11 @@ def _call(written: Mapping[str, Json]) -> ToolCall:
 
 def _answer(finish: ToolCall) -> Message:
     answer = finish.arguments.get("final_answer")
-    if finish.arguments.get("return_type") != "give_answer" or not isinstance(answer, str) or not answer.strip():
+    if (
+        finish.arguments.get("return_type") != "give_answer"
+        or not isinstance(answer, str)
+        or not answer.strip()
+    ):
         raise Skip(Reason.GAVE_UP, f"{finish.arguments!r:.80}")
     return Message("assistant", answer.strip())
 
@@ -219,7 +266,9 @@ def _check(call: ToolCall, tools: Mapping[str, Tool]) -> None:
         raise Skip(Reason.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, tools)}")
     declared = tools[call.name].parameters.get("properties") or {}
     undeclared = [name for name in call.arguments if name not in declared]
-    problems = [f"no parameter {name!r}" for name in undeclared] or tools[call.name].problems(call.arguments)
+    problems = [f"no parameter {name!r}" for name in undeclared] or tools[call.name].problems(
+        call.arguments
+    )
     if problems:
         raise Skip(Reason.BAD_ARGUMENTS, f"{call.name}, {problems[0]:.120}")
 
@@ -241,7 +290,9 @@ def _tool(function: Json) -> Tool:
         tool = Tool.of(function)
     except DataError as error:
         raise Skip(Reason.NOT_THIS_FORMAT, str(error)) from None
-    properties = {name: _plain(schema) for name, schema in (tool.parameters.get("properties") or {}).items()}
+    properties = {
+        name: _plain(schema) for name, schema in (tool.parameters.get("properties") or {}).items()
+    }
     kept = {key: value for key, value in tool.parameters.items() if key != "optional"}
     return Tool(tool.name, tool.description, {**kept, "properties": properties})
 
@@ -251,4 +302,8 @@ def _plain(schema: Json) -> Json:
         return schema
     shown = schema["example_value"]
     kept = {key: value for key, value in schema.items() if key != "example_value"}
-    return {**kept, "examples": [shown]} if shown not in ("", None) and schema.get("type") == "string" else kept
+    return (
+        {**kept, "examples": [shown]}
+        if shown not in ("", None) and schema.get("type") == "string"
+        else kept
+    )

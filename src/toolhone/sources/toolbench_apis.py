@@ -15,17 +15,23 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from toolhone.sources.files import Record
-from toolhone.sources.base import Skip
 from toolhone.errors import nearest
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool
+from toolhone.sources.base import Skip
+from toolhone.sources.files import Record
 
 ONCE = "one call of each right API is taken to be right, since the query does not say how often"
 CATEGORY = "right_apis"
 _LONGEST_NAME = 64
 _RESERVED = ("from", "class", "return", "false", "true", "id", "and")
 """Names that ToolBench puts `is_` before, since they mean something in Python."""
-_TYPES = {"STRING": "string", "NUMBER": "number", "BOOLEAN": "boolean", "ARRAY": "array", "OBJECT": "object"}
+_TYPES = {
+    "STRING": "string",
+    "NUMBER": "number",
+    "BOOLEAN": "boolean",
+    "ARRAY": "array",
+    "OBJECT": "object",
+}
 """Of the types in an `api_list`; others (ENUM, DATE, TIME, BINARY, ...) are texts."""
 
 
@@ -42,7 +48,11 @@ class Reason(StrEnum):
 def is_query(record: Record) -> bool:
     """Whether a row is of an instruction file."""
     is_search = record.get("answer_generation") is not None
-    return not is_search and "query" in record and bool(record.keys() & {"query_id", "api_list", "relevant APIs"})
+    return (
+        not is_search
+        and "query" in record
+        and bool(record.keys() & {"query_id", "api_list", "relevant APIs"})
+    )
 
 
 def query_task(record: Record, identity: str, source: str) -> Task:
@@ -50,7 +60,11 @@ def query_task(record: Record, identity: str, source: str) -> Task:
     query, relevant = record.get("query"), record.get("relevant APIs")
     if not isinstance(relevant, list) or not relevant:
         raise Skip(Reason.NOTHING_RIGHT, f"'relevant APIs' is {relevant!r:.60}")
-    if not isinstance(query, str) or not query.strip() or not isinstance(record.get("api_list"), list):
+    if (
+        not isinstance(query, str)
+        or not query.strip()
+        or not isinstance(record.get("api_list"), list)
+    ):
         raise Skip(Reason.NOT_A_QUERY, f"the query {query!r:.60}")
     tools: dict[str, Tool] = {}
     for api in record["api_list"]:
@@ -62,13 +76,26 @@ def query_task(record: Record, identity: str, source: str) -> Task:
         if name not in tools:
             raise Skip(Reason.NOT_OFFERED, f"{name!r}{nearest(name, tools)}")
     expect = Expect(tuple(ExpectedCall(name, any_arguments=True) for name in names))
-    return Task(identity, (Message("user", query.strip()),), tuple(tools.values()), expect, category=CATEGORY, source=source)
+    return Task(
+        identity,
+        (Message("user", query.strip()),),
+        tuple(tools.values()),
+        expect,
+        category=CATEGORY,
+        source=source,
+    )
 
 
 def _relevant_name(named: Json) -> str:
     """The name of the tool that `["suivi-colis", "Health"]` means."""
-    if not isinstance(named, list) or len(named) != 2 or not all(isinstance(part, str) for part in named):
-        raise Skip(Reason.NOT_AN_API, f"wanted a tool and its API in 'relevant APIs', got {named!r:.60}")
+    if (
+        not isinstance(named, list)
+        or len(named) != 2
+        or not all(isinstance(part, str) for part in named)
+    ):
+        raise Skip(
+            Reason.NOT_AN_API, f"wanted a tool and its API in 'relevant APIs', got {named!r:.60}"
+        )
     return _tool_name(*named)
 
 
@@ -78,8 +105,12 @@ def tool_of_api(api: Mapping[str, Any]) -> Tool:
         raise Skip(Reason.NOT_AN_API, f"the API {api!r:.60}")
     required = list(api.get("required_parameters") or [])
     described = [*required, *(api.get("optional_parameters") or [])]
-    if not all(isinstance(entry, Mapping) and isinstance(entry.get("name"), str) for entry in described):
-        raise Skip(Reason.NOT_AN_API, f"a parameter without a name in the API {api['api_name']!r:.60}")
+    if not all(
+        isinstance(entry, Mapping) and isinstance(entry.get("name"), str) for entry in described
+    ):
+        raise Skip(
+            Reason.NOT_AN_API, f"a parameter without a name in the API {api['api_name']!r:.60}"
+        )
     properties = {parameter_name(entry["name"]): _property(entry) for entry in described}
     name = _tool_name(str(api["tool_name"]), str(api["api_name"]))
     needed = [parameter_name(entry["name"]) for entry in required]
@@ -93,7 +124,10 @@ def _tool_name(tool: str, api: str) -> str:
 
 def _property(entry: Mapping[str, Any]) -> Record:
     kind = str(entry.get("type")).upper()
-    result: Record = {"type": _TYPES.get(kind, "string"), "description": str(entry.get("description") or "").strip()}
+    result: Record = {
+        "type": _TYPES.get(kind, "string"),
+        "description": str(entry.get("description") or "").strip(),
+    }
     if kind.startswith("DATE (YYYY-MM-DD)"):
         result["format"] = "date"
     if result["type"] == "string" and entry.get("default") not in ("", None):

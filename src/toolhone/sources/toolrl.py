@@ -20,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.call_texts import Reason as CallReason
-from toolhone.sources.call_texts import Said, Talk, as_call, fitting, read_value, read_values
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
 from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.call_texts import Reason as CallReason
+from toolhone.sources.call_texts import Said, Talk, as_call, fitting, read_value, read_values
+from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.offered import OfferedTools, refuse_faults
+from toolhone.sources.offered import Reason as ToolReason
 
 NAME = "toolrl"
 ABOUT = About(
@@ -42,7 +42,8 @@ _TOOLS, _STEPS = "**Available Tools**", "**Steps for Each Turn**"
 _HISTORY = re.compile(r"\s*\*+Dialogue Records History\*\*\s*")
 _NUMBERED = re.compile(r"^\d+\. ", re.MULTILINE)
 _TOOL = re.compile(
-    r"(?:Name: (?P<name>.*?)\n\s*Description:|(?P<short>[^\n:]+):)(?P<description>.*?)\nParameters:(?P<parameters>.*)", re.DOTALL
+    r"(?:Name: (?P<name>.*?)\n\s*Description:|(?P<short>[^\n:]+):)(?P<description>.*?)\nParameters:(?P<parameters>.*)",
+    re.DOTALL,
 )
 _BLOCK = re.compile(r"\s*<(think|user|response|tool_call|obs)>(.*?)</\1>\s*", re.DOTALL)
 _PARTS = ("think", "tool_call", "response")
@@ -78,7 +79,7 @@ def _fields(record: Record) -> tuple[Json, Json, Json]:
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit its tools, with the task of its last turn."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             talk, repairs = _conversation(line, record, offered)
@@ -87,13 +88,21 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
             tally.skip(line, skip)
         else:
             last = f"#{len(talk.messages) - 1}"
-            tally.keep(line, talk, [task for task in tasks_of(talk) if task.id.endswith(last)], repairs)
+            tally.keep(
+                line, talk, [task for task in tasks_of(talk) if task.id.endswith(last)], repairs
+            )
     return tally.loaded()
 
 
-def _conversation(line: Line, record: Record, offered: OfferedTools) -> tuple[Conversation, set[str]]:
+def _conversation(
+    line: FileLine, record: Record, offered: OfferedTools
+) -> tuple[Conversation, set[str]]:
     instruction, dialogue, target = _fields(record)
-    if not isinstance(instruction, str) or not isinstance(dialogue, str) or not isinstance(target, str):
+    if (
+        not isinstance(instruction, str)
+        or not isinstance(dialogue, str)
+        or not isinstance(target, str)
+    ):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     talk, tools = open_talk(instruction, offered)
     add_dialogue(talk, dialogue, tools)
@@ -181,4 +190,6 @@ def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> Too
         return call
     repairs.add(Repair.CUT_NAME)
     rest = whole[0].removeprefix(f"{call.name.rstrip()} (") + "("
-    return ToolCall(whole[0], {name.removeprefix(rest): value for name, value in call.arguments.items()})
+    return ToolCall(
+        whole[0], {name.removeprefix(rest): value for name, value in call.arguments.items()}
+    )

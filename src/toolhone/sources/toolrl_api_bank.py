@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Line, Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
+from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Said, as_call, fitting
+from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.toolrl import add_dialogue, open_talk
-from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall
 
 NAME = "toolrl_api_bank"
 ABOUT = About(
@@ -50,12 +50,15 @@ class Repair(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= set(_KEYS) and "**Available Tools**" in str(record["system"]) for record in records)
+    return all(
+        record.keys() >= set(_KEYS) and "**Available Tools**" in str(record["system"])
+        for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row as a task."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_records(path):
         try:
             task, repairs = _task(line, record, offered)
@@ -66,9 +69,13 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
     return tally.loaded()
 
 
-def _task(line: Line, record: Record, offered: OfferedTools) -> tuple[Task, set[str]]:
+def _task(line: FileLine, record: Record, offered: OfferedTools) -> tuple[Task, set[str]]:
     system, user, answer = (record.get(key) for key in _KEYS)
-    if not isinstance(system, str) or not isinstance(user, str) or not isinstance(answer, list | dict):
+    if (
+        not isinstance(system, str)
+        or not isinstance(user, str)
+        or not isinstance(answer, list | dict)
+    ):
         raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
     talk, tools = open_talk(system, offered)
     add_dialogue(talk, user, tools)
@@ -79,10 +86,14 @@ def _task(line: Line, record: Record, offered: OfferedTools) -> tuple[Task, set[
     right = said.calls
     tools, loosened = _loosened(tools, right)
     asked, identity = Message("user", "?"), identity_of(line, record)
-    refuse_faults(Conversation((asked, Message("assistant", tool_calls=right)), tools, identity, NAME))
+    refuse_faults(
+        Conversation((asked, Message("assistant", tool_calls=right)), tools, identity, NAME)
+    )
     expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in right))
     repairs = talk.repairs | said.repairs | ({Repair.OPTIONAL} if loosened else set())
-    return Task(identity, tuple(talk.messages), tools, expect, category=_category(record), source=NAME), repairs
+    return Task(
+        identity, tuple(talk.messages), tools, expect, category=_category(record), source=NAME
+    ), repairs
 
 
 def _loosened(tools: Sequence[Tool], right: Sequence[ToolCall]) -> tuple[tuple[Tool, ...], bool]:
@@ -92,7 +103,11 @@ def _loosened(tools: Sequence[Tool], right: Sequence[ToolCall]) -> tuple[tuple[T
         given = [call.arguments.keys() for call in right if call.name == tool.name]
         needed = list(tool.parameters.get("required") or [])
         kept = [name for name in needed if all(name in keys for keys in given)]
-        made.append(tool if kept == needed else Tool(tool.name, tool.description, {**tool.parameters, "required": kept}))
+        made.append(
+            tool
+            if kept == needed
+            else Tool(tool.name, tool.description, {**tool.parameters, "required": kept})
+        )
     return tuple(made), made != list(tools)
 
 

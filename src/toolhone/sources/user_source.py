@@ -13,22 +13,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolhone.sources.files import Line
-from toolhone.sources.base import Loaded, Tally
+from toolhone.config.user_code import import_callable
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
-from toolhone.config.user_code import load_named
 from toolhone.schema import Conversation
+from toolhone.sources.base import Loaded, ReadStats
+from toolhone.sources.files import FileLine
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:
     """All rows that the function `file.py:name` yields for `path`."""
-    rows = load_named(spec, Path.cwd(), "data.format")(path)
+    rows = import_callable(spec, Path.cwd(), "data.format")(path)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-        raise DataError(f"{spec}: wanted rows (conversations, or mappings with 'messages'), got a {type(rows).__name__}")
-    tally = Tally()
+        raise DataError(
+            f"{spec}: wanted rows (conversations, or mappings with 'messages'), got a {type(rows).__name__}"
+        )
+    tally = ReadStats()
     for number, row in enumerate(rows, start=1):
-        line = Line(Path(spec), number, "row")
+        line = FileLine(Path(spec), number, "row")
         conversation = _conversation(line, row)
         tally.keep(line, conversation, tasks_of(conversation))
     loaded = tally.loaded()
@@ -37,11 +39,13 @@ def read_own(spec: str, path: Path | None) -> Loaded:
     return loaded
 
 
-def _conversation(line: Line, row: Any) -> Conversation:
+def _conversation(line: FileLine, row: Any) -> Conversation:
     if isinstance(row, Conversation):
         return row
     if not isinstance(row, Mapping):
-        raise DataError(f"{line}: wanted a Conversation or a mapping with 'messages', got a {type(row).__name__}")
+        raise DataError(
+            f"{line}: wanted a Conversation or a mapping with 'messages', got a {type(row).__name__}"
+        )
     try:
         return Conversation.from_dict(row)
     except DataError as error:

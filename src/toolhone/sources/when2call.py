@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from toolhone.errors import DataError
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.files import Record, read_records
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import fitted, from_text
 from toolhone.sources.possible_answers import MISFIT, is_allowed
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 
 NAME = "when2call"
 ABOUT = About(
@@ -46,12 +46,14 @@ class Reason(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= {"question", "tools", "correct_answer", "answers"} for record in records)
+    return all(
+        record.keys() >= {"question", "tools", "correct_answer", "answers"} for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row as a task."""
-    tally, offered = Tally(), LooseTools()
+    tally, offered = ReadStats(), LooseTools()
     for line, record in read_records(path):
         try:
             task, repairs = _task(identity_of(line, {"id": record.get("uuid")}), record, offered)
@@ -70,7 +72,10 @@ def _task(identity: str, record: Record, offered: LooseTools) -> tuple[Task, set
     """The task of a row and how it was mended."""
     question, decision = record.get("question"), record.get("correct_answer")
     if not isinstance(question, str) or not question.strip():
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a text in 'question', got {question!r:.60}; keys {sorted(record)}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted a text in 'question', got {question!r:.60}; keys {sorted(record)}",
+        )
     tools, repairs = offered.read(record.get("tools"))
     if decision == CALL:
         expect, mended = _expect_call(record, tools)
@@ -79,7 +84,9 @@ def _task(identity: str, record: Record, offered: LooseTools) -> tuple[Task, set
         expect = Expect(no_call=True)
     else:
         raise Skip(Reason.DECISION, f"{decision!r:.40}; known: {CALL}, {', '.join(NO_CALL)}")
-    return Task(identity, (Message("user", question),), tools, expect, category=decision, source=NAME), repairs
+    return Task(
+        identity, (Message("user", question),), tools, expect, category=decision, source=NAME
+    ), repairs
 
 
 def _expect_call(record: Record, tools: Sequence[Tool]) -> tuple[Expect, set[str]]:
@@ -87,7 +94,9 @@ def _expect_call(record: Record, tools: Sequence[Tool]) -> tuple[Expect, set[str
     if not isinstance(answers, dict) or not answers.get(CALL):
         raise Skip(ToolReason.BAD_ANSWER, f"'answers' has no {CALL!r}: {answers!r:.60}")
     try:
-        call, repairs = fitted(ToolCall.from_dict(from_text(answers[CALL], ToolReason.BAD_ANSWER, CALL)), tools)
+        call, repairs = fitted(
+            ToolCall.from_dict(from_text(answers[CALL], ToolReason.BAD_ANSWER, CALL)), tools
+        )
     except DataError as error:
         raise Skip(ToolReason.BAD_ANSWER, str(error)) from None
     return Expect((ExpectedCall(call.name, call.arguments),)), set(repairs)

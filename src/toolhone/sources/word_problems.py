@@ -16,11 +16,20 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import cache
 
-_NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w,]|\.\d)|(?<![\w.])\.\d+(?!\w)", re.ASCII)
+_NUMBER = re.compile(
+    r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w,]|\.\d)|(?<![\w.])\.\d+(?!\w)", re.ASCII
+)
 _STATED = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+", re.ASCII)
 _FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)", re.ASCII)
 _WORDS_OF: dict[str, str] = {
-    **{"0": "zero", "0.01": "cent penny pennies", "0.25": "quarter", "0.5": "half halves", "0.75": "quarter", "1.5": "half"},
+    **{
+        "0": "zero",
+        "0.01": "cent penny pennies",
+        "0.25": "quarter",
+        "0.5": "half halves",
+        "0.75": "quarter",
+        "1.5": "half",
+    },
     **{
         "3": "three third triple tripled thrice feet yard triangle",
         "4": "four fourth quarter week month quart gallon square quadruple",
@@ -38,9 +47,30 @@ _WORDS_OF: dict[str, str] = {
         "12": "twelve dozen month monthly year annual yearly foot feet inch",
         "13": "thirteen",
     },
-    **{"14": "fourteen", "15": "fifteen", "16": "sixteen pound ounce", "17": "seventeen", "18": "eighteen", "19": "nineteen"},
-    **{"20": "twenty", "24": "day hour", "30": "thirty month", "40": "forty", "50": "fifty", "52": "week weekly year"},
-    **{"60": "sixty second minute hour", "70": "seventy", "80": "eighty", "90": "ninety", "100": "hundred", "365": "year"},
+    **{
+        "14": "fourteen",
+        "15": "fifteen",
+        "16": "sixteen pound ounce",
+        "17": "seventeen",
+        "18": "eighteen",
+        "19": "nineteen",
+    },
+    **{
+        "20": "twenty",
+        "24": "day hour",
+        "30": "thirty month",
+        "40": "forty",
+        "50": "fifty",
+        "52": "week weekly year",
+    },
+    **{
+        "60": "sixty second minute hour",
+        "70": "seventy",
+        "80": "eighty",
+        "90": "ninety",
+        "100": "hundred",
+        "365": "year",
+    },
     **{"1000": "thousand kilogram kilometer", "1000000": "million"},
 }
 """The words of a problem that give a number."""
@@ -55,7 +85,9 @@ def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
 
     def replaced(number: re.Match[str]) -> str:
         value = _value(number[0])
-        source = next((index for index in reversed(range(len(made))) if _gives(made[index][1], value)), None)
+        source = next(
+            (index for index in reversed(range(len(made))) if _gives(made[index][1], value)), None
+        )
         if source is None or (value in stated and source in used) or _is_per_cent(number, question):
             return number[0]
         used.add(source)
@@ -69,7 +101,11 @@ def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
 def unexplained(expression: str, question: str) -> list[Decimal]:
     """The numbers of an expression that the problem does not give."""
     given = set(_given(question))
-    return [value for number in _NUMBER.finditer(expression) if (value := _value(number[0])) not in given]
+    return [
+        value
+        for number in _NUMBER.finditer(expression)
+        if (value := _value(number[0])) not in given
+    ]
 
 
 def _given(question: str) -> Iterator[Decimal]:
@@ -110,4 +146,8 @@ def _gives(result: Decimal, value: Decimal) -> bool:
 
 def _is_per_cent(number: re.Match[str], question: str) -> bool:
     """Whether this is the 100 of a percentage."""
-    return number[0] == "100" and number.string[: number.start()].rstrip().endswith("/") and "%" in question
+    return (
+        number[0] == "100"
+        and number.string[: number.start()].rstrip().endswith("/")
+        and "%" in question
+    )

@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.sources.files import Record
-from toolhone.sources import hammer
-from toolhone.sources.base import About, Loaded, Options, Skip, Tally, identity_of
-from toolhone.sources.offered import OfferedTools, Repair, fitted, from_text, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.csv_rows import read_rows
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
+from toolhone.sources import hammer
+from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.csv_rows import read_rows
+from toolhone.sources.files import Record
+from toolhone.sources.offered import OfferedTools, Repair, fitted, from_text, refuse_faults
+from toolhone.sources.offered import Reason as ToolReason
 
 NAME = "xlam"
 ABOUT = About(
@@ -44,12 +44,15 @@ class Reason(StrEnum):
 
 
 def sniff(records: Sequence[Record]) -> bool:
-    return all(record.keys() >= {"query", "tools", "answers"} and not hammer.is_dialogue(record) for record in records)
+    return all(
+        record.keys() >= {"query", "tools", "answers"} and not hammer.is_dialogue(record)
+        for record in records
+    )
 
 
 def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
     """Every row whose calls fit its tools, with its task."""
-    tally, offered = Tally(), OfferedTools()
+    tally, offered = ReadStats(), OfferedTools()
     for line, record in read_rows(path):
         try:
             query = _query(record)
@@ -59,7 +62,12 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
             if not calls:
                 tally.keep_tasks([_no_call(identity, query, tools)], repairs)
                 continue
-            talk = Conversation((Message("user", query), Message("assistant", tool_calls=calls)), tools, identity, NAME)
+            talk = Conversation(
+                (Message("user", query), Message("assistant", tool_calls=calls)),
+                tools,
+                identity,
+                NAME,
+            )
             refuse_faults(talk)
         except Skip as skip:
             tally.skip(line, skip)
@@ -71,7 +79,10 @@ def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no opt
 def _query(record: Record) -> str:
     query = record.get("query")
     if not isinstance(query, str) or not query.strip():
-        raise Skip(Reason.NOT_THIS_FORMAT, f"wanted a text in 'query', got {query!r:.60}; keys {sorted(record)}")
+        raise Skip(
+            Reason.NOT_THIS_FORMAT,
+            f"wanted a text in 'query', got {query!r:.60}; keys {sorted(record)}",
+        )
     return query
 
 
@@ -82,7 +93,9 @@ def _calls(record: Record, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...],
     calls, repairs = [], set()
     for answer in answers:
         try:
-            call, mended = fitted(ToolCall.from_dict(from_text(answer, ToolReason.BAD_ANSWER, "answers")), tools)
+            call, mended = fitted(
+                ToolCall.from_dict(from_text(answer, ToolReason.BAD_ANSWER, "answers")), tools
+            )
         except DataError as error:
             raise Skip(ToolReason.BAD_ANSWER, str(error)) from None
         calls.append(call)
@@ -91,4 +104,11 @@ def _calls(record: Record, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...],
 
 
 def _no_call(identity: str, query: str, tools: tuple[Tool, ...]) -> Task:
-    return Task(identity, (Message("user", query),), tools, Expect(no_call=True), category="no_call", source=NAME)
+    return Task(
+        identity,
+        (Message("user", query),),
+        tools,
+        Expect(no_call=True),
+        category="no_call",
+        source=NAME,
+    )

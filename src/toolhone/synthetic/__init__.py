@@ -12,7 +12,7 @@ into words, `shipped` knows the built-in tools and talk without calls, `paraphra
 are not run and no model is asked.
 """
 
-from toolhone.synthetic.examples import Example, read_examples
+from toolhone.synthetic.examples import CanonicalExample, read_examples
 from toolhone.synthetic.generate import ManualTemplates
 
-__all__ = ["Example", "ManualTemplates", "read_examples"]
+__all__ = ["CanonicalExample", "ManualTemplates", "read_examples"]

@@ -14,12 +14,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.synthetic.slots import Piece
-from toolhone.synthetic.paraphrase import Form, Frames
-from toolhone.synthetic.phrases import Draw
-from toolhone.synthetic.text_kinds import material, words_of
 from toolhone.data.phrasings import Fillers, Intent, Wording, intents
 from toolhone.schema import Tool, ToolCall
+from toolhone.synthetic.paraphrase import Form, Frames
+from toolhone.synthetic.phrases import Draw
+from toolhone.synthetic.slots import SlotPiece
+from toolhone.synthetic.text_kinds import material, words_of
 
 _KNOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "calculator": (r"calc|arithmetic|math|comput|evaluat", ("expression",)),
@@ -47,8 +47,14 @@ class IntentPhrase:
     def draw(self, rng: random.Random, held: bool) -> Draw:
         name = "held_out" if held else "train"
         request = Wording(name, name, rng).request(self.intent)
-        given = {self.renamed.get(key, key): value for call in request.calls for key, value in call.arguments.items()}
-        return Draw(Form(request.form), (Piece(request.text),), (ToolCall(self.tool.name, given),))
+        given = {
+            self.renamed.get(key, key): value
+            for call in request.calls
+            for key, value in call.arguments.items()
+        }
+        return Draw(
+            Form(request.form), (SlotPiece(request.text),), (ToolCall(self.tool.name, given),)
+        )
 
 
 def phrases_for(tool: Tool) -> list[IntentPhrase]:
@@ -59,7 +65,11 @@ def phrases_for(tool: Tool) -> list[IntentPhrase]:
         main = next((name for name in names if name in properties), None)
         if main is None or not re.search(pattern, said, re.IGNORECASE):
             continue
-        possible = [IntentPhrase(tool, intent, {names[0]: main}) for intent in intents() if intent.category == kind]
+        possible = [
+            IntentPhrase(tool, intent, {names[0]: main})
+            for intent in intents()
+            if intent.category == kind
+        ]
         return [phrase for phrase in possible if _has_both_sets(phrase.intent) and _suits(phrase)]
     return []
 
@@ -78,10 +88,12 @@ def _suits(phrase: IntentPhrase) -> bool:
     return True
 
 
-class Talk:
+class SmallTalk:
     """Questions that need no tool, and their answers."""
 
-    def __init__(self, tools: Sequence[Tool], examples: Iterable[tuple[Form, str, str]] = ()) -> None:
+    def __init__(
+        self, tools: Sequence[Tool], examples: Iterable[tuple[Form, str, str]] = ()
+    ) -> None:
         self._examples = list(examples)
         offered = _vocabulary(tools)
         self._beyond = {
@@ -89,22 +101,28 @@ class Talk:
             for name, entries in material()["beyond"].items()
         }
 
-    def draw(self, rng: random.Random, held: bool) -> tuple[list[Piece], str]:
+    def draw(self, rng: random.Random, held: bool) -> tuple[list[SlotPiece], str]:
         """A whole question, framed, and what the assistant answers."""
         name = "held_out" if held else "train"
         if self._examples and rng.random() < 0.5:
             form, text, answer = rng.choice(self._examples)
-            return Frames(name).question([(form, [Piece(text)])], rng), answer or rng.choice(material()["replies"])
+            return Frames(name).question([(form, [SlotPiece(text)])], rng), answer or rng.choice(
+                material()["replies"]
+            )
         if self._beyond[name] and rng.random() < _BEYOND:
             entry = rng.choice(self._beyond[name])
             slots = {kind: kind for kind in re.findall(r"{(\w+)}", entry["text"])}
             text = entry["text"].format_map(Fillers(name, rng).draw(slots))
-            return Frames(name).question([(Form(entry["form"]), [Piece(text)])], rng), rng.choice(material()["refusals"])
+            return Frames(name).question(
+                [(Form(entry["form"]), [SlotPiece(text)])], rng
+            ), rng.choice(material()["refusals"])
         wording = Wording(name, name, rng)
         request = wording.request(
-            wording.pick([intent for intent in intents() if intent.category == "no_tool" and _modest(intent)])
+            wording.pick(
+                [intent for intent in intents() if intent.category == "no_tool" and _modest(intent)]
+            )
         )
-        return [Piece(wording.question([request]))], request.answer([])
+        return [SlotPiece(wording.question([request]))], request.answer([])
 
 
 def _modest(intent: Intent) -> bool:
@@ -114,7 +132,12 @@ def _modest(intent: Intent) -> bool:
 
 def _vocabulary(tools: Sequence[Tool]) -> set[str]:
     """All words that the tools use of themselves, and their beginnings, so that `rental` covers `rent`."""
-    words = {word for tool in tools for text in (tool.name, tool.description, *_parameters(tool)) for word in words_of(text)}
+    words = {
+        word
+        for tool in tools
+        for text in (tool.name, tool.description, *_parameters(tool))
+        for word in words_of(text)
+    }
     return {word[:end] for word in words for end in range(3, len(word) + 1)} | words
 
 

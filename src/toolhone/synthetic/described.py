@@ -15,16 +15,27 @@ import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from toolhone.synthetic.slots import Piece
+from toolhone.schema import Json, Tool, ToolCall
 from toolhone.synthetic.paraphrase import Form
 from toolhone.synthetic.phrases import Draw
+from toolhone.synthetic.schema_sampler import Drawer
 from toolhone.synthetic.schemas import Leaf, Steps
+from toolhone.synthetic.slots import SlotPiece
 from toolhone.synthetic.spelling import EXACT, is_date, is_time, spellings
 from toolhone.synthetic.text_kinds import material, words_of
-from toolhone.synthetic.schema_sampler import Drawer
-from toolhone.schema import Json, Tool, ToolCall
 
-_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_ORDINALS = [
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+]
 _LONGEST = 12
 """A description with more words than this in its first sentence is no command."""
 
@@ -49,7 +60,7 @@ class DescribedPhrase:
         if not said:
             before = re.sub(r"(:|, where|,| with| using| given| on) $", "", before)
         before = before.replace("{what}", self._command).replace("{tool}", self._called)
-        pieces = [Piece(before), *said] + ([Piece(after)] if after else [])
+        pieces = [SlotPiece(before), *said] + ([SlotPiece(after)] if after else [])
         return Draw(Form.DO, tuple(pieces), (ToolCall(self._tool.name, arguments),))
 
     @cached_property
@@ -60,16 +71,26 @@ class DescribedPhrase:
     def _command(self) -> str:
         return command_of(self._tool.description, material()["verbs"]) or f"use {self._called}"
 
-    def _said(self, arguments: dict[str, Json], pair: str, rng: random.Random) -> list[Piece]:
-        leaves = [leaf for leaf in self._drawer.schemas.leaves(arguments) if leaf.value not in (None, [], {}, "")]
+    def _said(self, arguments: dict[str, Json], pair: str, rng: random.Random) -> list[SlotPiece]:
+        leaves = [
+            leaf
+            for leaf in self._drawer.schemas.leaves(arguments)
+            if leaf.value not in (None, [], {}, "")
+        ]
         spoken = rng.random() < 0.5
-        pieces: list[Piece] = []
+        pieces: list[SlotPiece] = []
         before, _, after = pair.partition("{value}")
         for index, leaf in enumerate(leaves):
-            comma = "" if not index else " and " if index == len(leaves) - 1 and rng.random() < 0.5 else ", "
-            pieces.append(Piece(comma + before.replace("{name}", spoken_name(leaf.path))))
+            comma = (
+                ""
+                if not index
+                else " and "
+                if index == len(leaves) - 1 and rng.random() < 0.5
+                else ", "
+            )
+            pieces.append(SlotPiece(comma + before.replace("{name}", spoken_name(leaf.path))))
             pieces += _written(leaf, spoken, rng)
-            pieces += [Piece(after)] if after else []
+            pieces += [SlotPiece(after)] if after else []
         return pieces
 
 
@@ -78,7 +99,9 @@ def command_of(description: str, verbs: Collection[str]) -> str:
     sentence = re.split(r"[.:;\n(]", description.strip(), maxsplit=1)[0].strip()
     first, _, rest = sentence.partition(" ")
     verb = first.lower()
-    verb = next((way for way in (verb, verb.removesuffix("s"), verb.removesuffix("es")) if way in verbs), "")
+    verb = next(
+        (way for way in (verb, verb.removesuffix("s"), verb.removesuffix("es")) if way in verbs), ""
+    )
     return f"{verb} {rest}".strip() if verb and len(sentence.split()) <= _LONGEST else ""
 
 
@@ -91,23 +114,27 @@ def spoken_name(path: Steps) -> str:
         own = words_of(step) or [step]
         if isinstance(following, int):
             nth = _ORDINALS[following] if following < len(_ORDINALS) else "next"
-            own = [nth, *own[:-1], own[-1][:-1] if own[-1].endswith("s") and len(own[-1]) > 3 else own[-1]]
+            own = [
+                nth,
+                *own[:-1],
+                own[-1][:-1] if own[-1].endswith("s") and len(own[-1]) > 3 else own[-1],
+            ]
         words += own
     return " ".join(words)
 
 
-def _written(leaf: Leaf, spoken: bool, rng: random.Random) -> Sequence[Piece]:
+def _written(leaf: Leaf, spoken: bool, rng: random.Random) -> Sequence[SlotPiece]:
     if not isinstance(leaf.value, list):
         return [_one(leaf.value, spoken, "enum" in leaf.schema, rng)]
-    pieces: list[Piece] = []
+    pieces: list[SlotPiece] = []
     for index, item in enumerate(leaf.value):
         if index:
-            pieces.append(Piece(" and " if index == len(leaf.value) - 1 else ", "))
+            pieces.append(SlotPiece(" and " if index == len(leaf.value) - 1 else ", "))
         pieces.append(_one(item, spoken, False, rng))
     return pieces
 
 
-def _one(value: Json, spoken: bool, choice: bool, rng: random.Random) -> Piece:
+def _one(value: Json, spoken: bool, choice: bool, rng: random.Random) -> SlotPiece:
     """A value as it is, or as spoken: dates and times in words, a choice `window_seat` as "window seat"; long texts in quotes."""
     known = spellings(value)
     text = known[EXACT]
@@ -117,4 +144,4 @@ def _one(value: Json, spoken: bool, choice: bool, rng: random.Random) -> Piece:
         text = rng.choice(list(known.values()))
     if isinstance(value, str) and len(value.split()) > 2 and '"' not in value:
         text = f'"{value}"'
-    return Piece(text, True, value)
+    return SlotPiece(text, True, value)

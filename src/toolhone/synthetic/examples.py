@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolhone.doctor.row_checks import check
-from toolhone.sources.files import read_records
-from toolhone.synthetic.schemas import Steps
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.sources.files import read_records
+from toolhone.synthetic.schemas import Steps
 
 _SHAPES = "{'query', 'calls'}, {'prompt', 'expected_tool', 'expected_params'} or {'messages'}"
 
 
 @dataclass(frozen=True)
-class Example:
+class CanonicalExample:
     """A question and its calls; without calls, what the assistant answers ("": any of the shipped replies)."""
 
     query: str
@@ -32,45 +32,61 @@ class Example:
     answer: str = ""
 
 
-def read_examples(source: str | Path | Sequence[Mapping[str, Json]], tools: Sequence[Tool]) -> list[Example]:
+def read_examples(
+    source: str | Path | Sequence[Mapping[str, Json]], tools: Sequence[Tool]
+) -> list[CanonicalExample]:
     """Read examples from a file (JSON Lines or a JSON list) or a list of rows, and check every call."""
     return [_checked(place, row, tools) for place, row in _rows(source)]
 
 
-def _rows(source: str | Path | Sequence[Mapping[str, Json]]) -> Iterable[tuple[str, Mapping[str, Json]]]:
+def _rows(
+    source: str | Path | Sequence[Mapping[str, Json]],
+) -> Iterable[tuple[str, Mapping[str, Json]]]:
     if isinstance(source, str | Path):
         return ((str(line), record) for line, record in read_records(source))
     return ((f"example {number}", row) for number, row in enumerate(source, start=1))
 
 
-def _checked(place: str, row: Mapping[str, Json], tools: Sequence[Tool]) -> Example:
+def _checked(place: str, row: Mapping[str, Json], tools: Sequence[Tool]) -> CanonicalExample:
     try:
         example = _example(row)
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
     assistant = Message("assistant", example.answer or "-", tool_calls=example.calls)
-    found = check([Conversation((Message("user", example.query), assistant), tuple(tools))], place).findings
+    found = check(
+        [Conversation((Message("user", example.query), assistant), tuple(tools))], place
+    ).findings
     if found:
         raise DataError(f"{place}: {found[0].what}; {found[0].right}")
     return example
 
 
-def _example(row: Mapping[str, Json]) -> Example:
+def _example(row: Mapping[str, Json]) -> CanonicalExample:
     if not isinstance(row, Mapping):
         raise DataError(f"an example must be an object, got {row!r:.60}; wanted {_SHAPES}")
     if "messages" in row:
         return _from_conversation(row)
     if "expected_tool" in row:
         name = row["expected_tool"]
-        expected = (ToolCall.from_dict({"name": name, "arguments": row.get("expected_params")}),) if name else ()
+        expected = (
+            (ToolCall.from_dict({"name": name, "arguments": row.get("expected_params")}),)
+            if name
+            else ()
+        )
         prompt = _text(row, "prompt").removeprefix("Human:").removesuffix("Assistant:")
-        return Example(_said(prompt, "prompt"), expected)
+        return CanonicalExample(_said(prompt, "prompt"), expected)
     if "calls" not in row:
-        raise DataError(f"an example has the keys {', '.join(map(repr, row)) or 'none'}; wanted {_SHAPES}")
+        raise DataError(
+            f"an example has the keys {', '.join(map(repr, row)) or 'none'}; wanted {_SHAPES}"
+        )
     if not isinstance(row["calls"], list | tuple):
         raise DataError(f"'calls' must be a list of calls, got {row['calls']!r:.60}")
-    calls = tuple(call if isinstance(call, ToolCall) else ToolCall.from_dict(call) for call in row["calls"])
-    return Example(_said(_text(row, "query"), "query"), calls, str(row.get("answer") or ""))
+    calls = tuple(
+        call if isinstance(call, ToolCall) else ToolCall.from_dict(call) for call in row["calls"]
+    )
+    return CanonicalExample(
+        _said(_text(row, "query"), "query"), calls, str(row.get("answer") or "")
+    )
 
 
 def _text(row: Mapping[str, Json], key: str) -> str:
@@ -85,7 +101,7 @@ def _said(text: str, key: str) -> str:
     return text.strip()
 
 
-def _from_conversation(row: Mapping[str, Json]) -> Example:
+def _from_conversation(row: Mapping[str, Json]) -> CanonicalExample:
     """The user's turn and the assistant's first one; what follows its calls (results, an answer) is not needed."""
     messages = Conversation.from_dict({**row, "tools": []}).messages
     users = [index for index, message in enumerate(messages) if message.role == "user"]
@@ -93,12 +109,18 @@ def _from_conversation(row: Mapping[str, Json]) -> Example:
         raise DataError(f"the conversation has {len(users)} user turns; an example has one")
     first = next((message for message in messages[users[0] :] if message.role == "assistant"), None)
     if first is None:
-        raise DataError("the conversation has no assistant turn after the user's; wanted the calls, or an answer")
+        raise DataError(
+            "the conversation has no assistant turn after the user's; wanted the calls, or an answer"
+        )
     calls = tuple(replace(call, id=None) for call in first.tool_calls)
-    return Example(_said(messages[users[0]].content or "", "content"), calls, "" if calls else (first.content or ""))
+    return CanonicalExample(
+        _said(messages[users[0]].content or "", "content"),
+        calls,
+        "" if calls else (first.content or ""),
+    )
 
 
-def _arguments_at(examples: Sequence[Example]) -> Iterator[tuple[str, Steps, Json]]:
+def _arguments_at(examples: Sequence[CanonicalExample]) -> Iterator[tuple[str, Steps, Json]]:
     for example in examples:
         for call in example.calls:
             for path, value in _paths(dict(call.arguments), ()):
@@ -116,15 +138,19 @@ def _paths(value: Json, path: Steps) -> Iterator[tuple[Steps, Json]]:
         yield path, value
 
 
-def agreed(examples: Sequence[Example]) -> set[tuple[str, Steps]]:
+def agreed(examples: Sequence[CanonicalExample]) -> set[tuple[str, Steps]]:
     """Arguments that have the same value in all examples that give them, of which there are at least two."""
     seen: dict[tuple[str, Steps], list[Json]] = {}
     for name, path, value in _arguments_at(examples):
         seen.setdefault((name, path), []).append(value)
-    return {key for key, values in seen.items() if len(values) > 1 and all(value == values[0] for value in values)}
+    return {
+        key
+        for key, values in seen.items()
+        if len(values) > 1 and all(value == values[0] for value in values)
+    }
 
 
-def shown(tool: str, examples: Sequence[Example]) -> dict[Steps, list[Json]]:
+def shown(tool: str, examples: Sequence[CanonicalExample]) -> dict[Steps, list[Json]]:
     """The values that examples show for a tool, by path."""
     shown: dict[Steps, list[Json]] = {}
     for name, path, value in _arguments_at(examples):

@@ -23,17 +23,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from toolhone.synthetic.described import DescribedPhrase
-from toolhone.synthetic.examples import Example, agreed, shown
-from toolhone.synthetic.paraphrase import Frames, core_of
-from toolhone.synthetic.phrases import ExamplePhrase, Phrase, ambiguous, phrases_of
-from toolhone.synthetic.builtin_phrases import Talk, phrases_for
-from toolhone.synthetic.spelling import folded
-from toolhone.synthetic.text_kinds import material, words_of
-from toolhone.synthetic.schema_sampler import Drawer, Undrawable
 from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
+from toolhone.synthetic.builtin_phrases import SmallTalk, phrases_for
+from toolhone.synthetic.described import DescribedPhrase
+from toolhone.synthetic.examples import CanonicalExample, agreed, shown
+from toolhone.synthetic.paraphrase import Frames, core_of
+from toolhone.synthetic.phrases import ExamplePhrase, Phrase, ambiguous, phrases_of
+from toolhone.synthetic.schema_sampler import Drawer, Undrawable
+from toolhone.synthetic.spelling import folded
+from toolhone.synthetic.text_kinds import material, words_of
 
 SPLITS = ("train", "held_out")
 SHARES = {"one_call": 0.7, "two_calls": 0.1, "no_call": 0.2}
@@ -72,36 +72,59 @@ class ManualTemplates:
     def __init__(
         self,
         tools: Sequence[Tool],
-        examples: Sequence[Example] = (),
+        examples: Sequence[CanonicalExample] = (),
         seed: int = 0,
         shares: Mapping[str, float] = SHARES,
     ) -> None:
         self.tools = tuple(tools)
         self._by_name = {tool.name: tool for tool in self.tools}
         if not self.tools or len(self._by_name) < len(self.tools):
-            twice = [name for name, count in Counter(tool.name for tool in self.tools).items() if count > 1]
+            twice = [
+                name
+                for name, count in Counter(tool.name for tool in self.tools).items()
+                if count > 1
+            ]
             raise DataError(
-                f"two tools are named {twice[0]!r}; give one of them another name" if twice else "wanted a tool, got none"
+                f"two tools are named {twice[0]!r}; give one of them another name"
+                if twice
+                else "wanted a tool, got none"
             )
         self._seed, self._shares = seed, _checked_shares(shares)
         self._undrawable: dict[str, str] = {}
         self._examples = list(examples)
-        for name in {call.name for example in self._examples for call in example.calls} - self._by_name.keys():
+        for name in {
+            call.name for example in self._examples for call in example.calls
+        } - self._by_name.keys():
             raise DataError(
                 f"an example calls the unknown tool {name!r}{nearest(name, self._by_name)}; read it with `read_examples`"
             )
         self._single, self._several = self._phrases()
-        self._frames = {name: Frames(name, _protected(self.tools, self._examples)) for name in SPLITS}
-        talk = [(*core_of(example.query, _verbs(self.tools)), example.answer) for example in self._examples if not example.calls]
-        self._talk = Talk(self.tools, talk)
+        self._frames = {
+            name: Frames(name, _protected(self.tools, self._examples)) for name in SPLITS
+        }
+        talk = [
+            (*core_of(example.query, _verbs(self.tools)), example.answer)
+            for example in self._examples
+            if not example.calls
+        ]
+        self._talk = SmallTalk(self.tools, talk)
         self._counts = {name: _Counts() for name in SPLITS}
-        if not self._single and not self._several and (self._shares["one_call"] or self._shares["two_calls"]):
+        if (
+            not self._single
+            and not self._several
+            and (self._shares["one_call"] or self._shares["two_calls"])
+        ):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._undrawable.items())
-            raise DataError(f"no arguments can be drawn for any tool ({reasons}); give an example for one of them")
+            raise DataError(
+                f"no arguments can be drawn for any tool ({reasons}); give an example for one of them"
+            )
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """The first n rows of a split, as conversations."""
-        return [self._conversation(self._rng("conversation", split, index), index, split) for index in range(n)]
+        return [
+            self._conversation(self._rng("conversation", split, index), index, split)
+            for index in range(n)
+        ]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
         """The first n tasks of a split, with questions that all differ; fewer where no further one was found in many draws."""
@@ -129,22 +152,35 @@ class ManualTemplates:
                 "by_kind": dict(counts.kinds),
                 "by_tool": dict(counts.tools),
                 "distinct_questions": len(counts.questions),
-                "rejected_draws": {reason.value: count for reason, count in counts.rejected.items()},
+                "rejected_draws": {
+                    reason.value: count for reason, count in counts.rejected.items()
+                },
             }
             for name, counts in self._counts.items()
             if counts.rows
         }
         phrasings = Counter(
-            name for phrases in (*self._single.values(), self._several) for phrase in phrases for name in phrase.tools
+            name
+            for phrases in (*self._single.values(), self._several)
+            for phrase in phrases
+            for name in phrase.tools
         )
         fixed = {example.query: reason for example, reason in self._fixed()}
-        return {"splits": made, "phrasings": dict(phrasings), "word_for_word": fixed, "without_rows": dict(self._undrawable)}
+        return {
+            "splits": made,
+            "phrasings": dict(phrasings),
+            "word_for_word": fixed,
+            "without_rows": dict(self._undrawable),
+        }
 
-    def _fixed(self) -> Iterator[tuple[Example, str]]:
+    def _fixed(self) -> Iterator[tuple[CanonicalExample, str]]:
         for phrases in (*self._single.values(), self._several):
             for phrase in phrases:
                 if isinstance(phrase, ExamplePhrase) and phrase.located.stuck:
-                    yield Example(phrase.text, phrase.calls), f"{phrase.located.stuck} is not in the question"
+                    yield (
+                        CanonicalExample(phrase.text, phrase.calls),
+                        f"{phrase.located.stuck} is not in the question",
+                    )
 
     def _phrases(self) -> tuple[dict[str, list[Phrase]], list[Phrase]]:
         """The phrases with one call, by tool, and those with several."""
@@ -155,9 +191,15 @@ class ManualTemplates:
         for example in self._examples:
             if example.calls:
                 found = phrases_of(example, drawers, kept, _verbs(self.tools))
-                (single[example.calls[0].name] if len(example.calls) == 1 else several).extend(found)
+                (single[example.calls[0].name] if len(example.calls) == 1 else several).extend(
+                    found
+                )
         for tool in self.tools:
-            single[tool.name] = single[tool.name] or [*phrases_for(tool)] or self._described(tool, drawers[tool.name])
+            single[tool.name] = (
+                single[tool.name]
+                or [*phrases_for(tool)]
+                or self._described(tool, drawers[tool.name])
+            )
         return {name: phrases for name, phrases in single.items() if phrases}, several
 
     def _described(self, tool: Tool, drawer: Drawer) -> list[Phrase]:
@@ -176,14 +218,20 @@ class ManualTemplates:
 
     def _rng(self, kind: str, split: str, index: int) -> random.Random:
         if split not in SPLITS:
-            raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+            raise DataError(
+                f"there is no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}"
+            )
         return random.Random(f"manual {kind} {self._seed} {split} {index}")
 
     def _conversation(self, rng: random.Random, index: int, split: str) -> Conversation:
         kind = rng.choices(list(self._shares), list(self._shares.values()))[0]
         counts = self._counts[split]
         for _ in range(_TRIES):
-            made = self._talk_row(split, rng) if kind == "no_call" else self._call_row(kind, split, rng)
+            made = (
+                self._talk_row(split, rng)
+                if kind == "no_call"
+                else self._call_row(kind, split, rng)
+            )
             if isinstance(made, Reject):
                 counts.rejected[made] += 1
                 continue
@@ -192,8 +240,15 @@ class ManualTemplates:
             counts.kinds[kind] += 1
             counts.tools.update(call.name for call in assistant.tool_calls)
             counts.questions.add(question)
-            return Conversation((Message("user", question), assistant), self.tools, f"{split}-{self._seed}-{index:06d}", SOURCE)
-        reasons = ", ".join(f"{reason.value} ({count})" for reason, count in counts.rejected.most_common(3))
+            return Conversation(
+                (Message("user", question), assistant),
+                self.tools,
+                f"{split}-{self._seed}-{index:06d}",
+                SOURCE,
+            )
+        reasons = ", ".join(
+            f"{reason.value} ({count})" for reason, count in counts.rejected.most_common(3)
+        )
         raise DataError(
             f"row {index} of {split!r} could not be made in {_TRIES} draws: {reasons}; give more examples or wider schemas"
         )
@@ -201,7 +256,11 @@ class ManualTemplates:
     def _talk_row(self, split: str, rng: random.Random) -> tuple[str, Message] | Reject:
         pieces, answer = self._talk.draw(rng, split == "held_out")
         question = "".join(piece.text for piece in pieces)
-        return (question, Message("assistant", answer)) if side(question) == split else Reject.OTHER_SPLIT
+        return (
+            (question, Message("assistant", answer))
+            if side(question) == split
+            else Reject.OTHER_SPLIT
+        )
 
     def _call_row(self, kind: str, split: str, rng: random.Random) -> tuple[str, Message] | Reject:
         draws = [phrase.draw(rng, split == "held_out") for phrase in self._picked(kind, rng)]
@@ -218,7 +277,10 @@ class ManualTemplates:
                 continue
             if ambiguous(pieces):
                 return Reject.AMBIGUOUS
-            numbered = tuple(ToolCall(call.name, call.arguments, f"call{index}") for index, call in enumerate(calls))
+            numbered = tuple(
+                ToolCall(call.name, call.arguments, f"call{index}")
+                for index, call in enumerate(calls)
+            )
             return question, Message("assistant", None, tool_calls=numbered)
         return Reject.OTHER_SPLIT
 
@@ -227,7 +289,10 @@ class ManualTemplates:
         if self._several and ((kind == "two_calls" and rng.random() < 0.5) or not self._single):
             return [rng.choice(self._several)]
         names = sorted(self._single)
-        return [rng.choice(self._single[rng.choice(names)]) for _ in range(2 if kind == "two_calls" else 1)]
+        return [
+            rng.choice(self._single[rng.choice(names)])
+            for _ in range(2 if kind == "two_calls" else 1)
+        ]
 
 
 def side(question: str) -> str:
@@ -239,7 +304,9 @@ def side(question: str) -> str:
 def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
     for name, share in shares.items():
         if name not in SHARES:
-            raise DataError(f"there is no kind of row {name!r}{nearest(name, SHARES)}; known: {', '.join(SHARES)}")
+            raise DataError(
+                f"there is no kind of row {name!r}{nearest(name, SHARES)}; known: {', '.join(SHARES)}"
+            )
         if not share >= 0:
             raise DataError(f"the share of {name!r} must be 0 or more, got {share}")
     if not sum(shares.values()):
@@ -249,14 +316,24 @@ def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
 
 def _verbs(tools: Sequence[Tool]) -> set[str]:
     """Words that begin a command: the common ones and those that tools' names and descriptions begin with."""
-    own = {words[0] for tool in tools for text in (tool.name,) if (words := words_of(text)) and len(words) > 1}
+    own = {
+        words[0]
+        for tool in tools
+        for text in (tool.name,)
+        if (words := words_of(text)) and len(words) > 1
+    }
     return {*material()["verbs"], *own}
 
 
-def _protected(tools: Sequence[Tool], examples: Sequence[Example]) -> set[str]:
+def _protected(tools: Sequence[Tool], examples: Sequence[CanonicalExample]) -> set[str]:
     """Words that tell tools or values apart and must not be replaced by others."""
     names = {word for tool in tools for word in words_of(tool.name)} if len(tools) > 1 else set()
-    return names | {word for example in examples for call in example.calls for word in _value_words(dict(call.arguments))}
+    return names | {
+        word
+        for example in examples
+        for call in example.calls
+        for word in _value_words(dict(call.arguments))
+    }
 
 
 def _value_words(value: Json) -> Iterator[str]:

@@ -15,9 +15,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
-from toolhone.synthetic.slots import Piece
-from toolhone.synthetic.text_kinds import material
 from toolhone.data.phrasings import phrasings
+from toolhone.synthetic.slots import SlotPiece
+from toolhone.synthetic.text_kinds import material
 
 _COURTESY = re.compile(
     r"(?:(?:please|kindly|hey|hi|hello|ok|so|now)\b[,!]? |"
@@ -106,9 +106,15 @@ class Frames:
         self._links: list[str] = material()["links"][name]
         swaps: Mapping[str, list[str]] = material()["swaps"][name]
         kept = set(protected)
-        self._swaps = {word: ways for word, ways in swaps.items() if not kept & set(" ".join((word, *ways)).split())}
+        self._swaps = {
+            word: ways
+            for word, ways in swaps.items()
+            if not kept & set(" ".join((word, *ways)).split())
+        }
 
-    def question(self, parts: Sequence[tuple[Form, Sequence[Piece]]], rng: random.Random) -> list[Piece]:
+    def question(
+        self, parts: Sequence[tuple[Form, Sequence[SlotPiece]]], rng: random.Random
+    ) -> list[SlotPiece]:
         """One question that asks for all the parts, between an opening and an ending."""
         form = parts[0][0]
         swapped = [(other, self._swapped(pieces, rng)) for other, pieces in parts]
@@ -117,19 +123,21 @@ class Frames:
         else:
             pieces = list(swapped[0][1])
             for _, more in swapped[1:]:
-                pieces += [Piece(rng.choice(self._joins)), *lowered(more)]
+                pieces += [SlotPiece(rng.choice(self._joins)), *lowered(more)]
         opening, ending = rng.choice(self._openings[form]), rng.choice(self._endings[form])
-        return [Piece(opening), *(lowered(pieces) if opening else pieces), Piece(ending)]
+        return [SlotPiece(opening), *(lowered(pieces) if opening else pieces), SlotPiece(ending)]
 
-    def _linked(self, parts: Sequence[tuple[Form, Sequence[Piece]]], rng: random.Random) -> list[Piece]:
+    def _linked(
+        self, parts: Sequence[tuple[Form, Sequence[SlotPiece]]], rng: random.Random
+    ) -> list[SlotPiece]:
         """Sentences one after the other, each with its own end."""
-        pieces: list[Piece] = []
+        pieces: list[SlotPiece] = []
         for index, (form, own) in enumerate(parts):
-            link = [Piece(" " + rng.choice(self._links))] if index else []
-            pieces += [*link, *(lowered(own) if index else own), Piece(_end(form, own))]
+            link = [SlotPiece(" " + rng.choice(self._links))] if index else []
+            pieces += [*link, *(lowered(own) if index else own), SlotPiece(_end(form, own))]
         return pieces
 
-    def _swapped(self, pieces: Sequence[Piece], rng: random.Random) -> list[Piece]:
+    def _swapped(self, pieces: Sequence[SlotPiece], rng: random.Random) -> list[SlotPiece]:
         """The pieces with another verb at the beginning, if there is one."""
         if not pieces or pieces[0].filled or rng.random() >= _SWAPPED:
             return list(pieces)
@@ -138,7 +146,7 @@ class Frames:
             if first.lower().startswith(words + " "):
                 way = rng.choice(ways)
                 way = way.capitalize() if first[0].isupper() else way
-                return [Piece(way + first[len(words) :]), *pieces[1:]]
+                return [SlotPiece(way + first[len(words) :]), *pieces[1:]]
         return list(pieces)
 
 
@@ -147,16 +155,16 @@ def _nameless(choices: Sequence[str]) -> list[str]:
     return [choice for choice in choices if "{" not in choice]
 
 
-def _end(form: Form, pieces: Sequence[Piece]) -> str:
+def _end(form: Form, pieces: Sequence[SlotPiece]) -> str:
     if pieces and pieces[-1].text.rstrip()[-1:] in (".", "?", "!"):
         return ""
     return "?" if form is Form.ASK else "."
 
 
-def lowered(pieces: Sequence[Piece]) -> list[Piece]:
+def lowered(pieces: Sequence[SlotPiece]) -> list[SlotPiece]:
     """The pieces with a small letter first, unless a value, a name in capitals or "I" is there."""
     first = pieces[0]
     word = re.match(r"[A-Z][a-z']*(?![A-Z\d_])", first.text)
     if first.filled or word is None or word[0] in ("I", "I'm", "I'd", "I've", "I'll"):
         return list(pieces)
-    return [Piece(first.text[0].lower() + first.text[1:]), *pieces[1:]]
+    return [SlotPiece(first.text[0].lower() + first.text[1:]), *pieces[1:]]

@@ -86,7 +86,15 @@ class _Reader:
             return self._group()
         if sign in "*+?{":
             raise _NotSimple
-        letters = self._class() if sign == "[" else self._escape() if sign == "\\" else _ANY if sign == "." else sign
+        letters = (
+            self._class()
+            if sign == "["
+            else self._escape()
+            if sign == "\\"
+            else _ANY
+            if sign == "."
+            else sign
+        )
         return lambda rng: rng.choice(letters)
 
     def _group(self) -> Make:
@@ -113,7 +121,11 @@ class _Reader:
         letters = ""
         while (sign := self._next()) != "]":
             found = self._escape() if sign == "\\" else sign
-            if self._peek() == "-" and self._text[self._at + 1 : self._at + 2] not in ("]", "") and len(found) == 1:
+            if (
+                self._peek() == "-"
+                and self._text[self._at + 1 : self._at + 2] not in ("]", "")
+                and len(found) == 1
+            ):
                 self._next()
                 found = "".join(map(chr, range(ord(found), ord(self._next()) + 1)))
             letters += found

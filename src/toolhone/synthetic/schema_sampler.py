@@ -19,11 +19,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from toolhone.schema import Json, Tool
 from toolhone.synthetic.patterns import matching
 from toolhone.synthetic.schemas import Schema, Schemas, Steps, of_type
-from toolhone.synthetic.text_kinds import FORMATS, Make, kind_of, material, quoted_examples, words_of
+from toolhone.synthetic.text_kinds import (
+    FORMATS,
+    Make,
+    kind_of,
+    material,
+    quoted_examples,
+    words_of,
+)
 from toolhone.synthetic.text_kinds import maker as text_maker
-from toolhone.schema import Json, Tool
 
 Maker = Callable[[random.Random, bool], Json]
 """A value from a source of chance; True asks for a held-out one where there is choice enough."""
@@ -58,7 +65,9 @@ class Drawer:
         """A maker for the value at `path`; `value` is an example's: the draws are of its alternative, its kind and its size."""
         if value is not None:
             return self._maker(self.schemas.fitting(schema, value), path, value)
-        ways = [way for way in self.schemas.alternatives(schema) if way.get("type") != "null"] or self.schemas.alternatives(schema)
+        ways = [
+            way for way in self.schemas.alternatives(schema) if way.get("type") != "null"
+        ] or self.schemas.alternatives(schema)
         makers, reasons = [], []
         for way in ways:
             try:
@@ -73,7 +82,11 @@ class Drawer:
         if "const" in schema:
             return _constant(schema["const"])
         if "enum" in schema:
-            choices = [choice for choice in schema["enum"] if choice is not None and of_type(choice, schema.get("type"))]
+            choices = [
+                choice
+                for choice in schema["enum"]
+                if choice is not None and of_type(choice, schema.get("type"))
+            ]
             return _one_of(choices or schema["enum"])
         match _kind(schema, value):
             case "null":
@@ -93,13 +106,20 @@ class Drawer:
         high = min(int(schema.get("maxItems", max(low, 3))), max(low, 4))
         if high < 1 or len(path) > _MAX_DEPTH:
             return _constant([])
-        fixed = [self.maker(part, (*path, index)) for index, part in enumerate(schema.get("prefixItems") or ())]
-        item = self.maker(self.schemas.item(schema, len(fixed)), (*path, 0), value[0] if value else None)
+        fixed = [
+            self.maker(part, (*path, index))
+            for index, part in enumerate(schema.get("prefixItems") or ())
+        ]
+        item = self.maker(
+            self.schemas.item(schema, len(fixed)), (*path, 0), value[0] if value else None
+        )
         apart = bool(schema.get("uniqueItems"))
 
         def made(rng: random.Random, held: bool) -> list[Json]:
             wanted = max(rng.randint(low, high), len(fixed))
-            return distinct((make(rng, held) for make in fixed), lambda: item(rng, held), wanted, apart)
+            return distinct(
+                (make(rng, held) for make in fixed), lambda: item(rng, held), wanted, apart
+            )
 
         return made
 
@@ -134,10 +154,21 @@ class Drawer:
         if isinstance(value, str) and not value.isascii():
             return _one_of(sorted({value, *known}))
         about = str(schema.get("description") or "")
-        shown = [example for example in schema.get("examples") or () if isinstance(example, str)] or list(quoted_examples(about))
-        like = value if isinstance(value, str) else shown[0] if shown and shown[0].isascii() else None
-        kind = FORMATS.get(str(schema.get("format")), "") or kind_of(self._about + _names(path), about, like, self._described)
-        return _sized(text_maker(kind, like if kind in ("like", "id", "digits", "phone", "time", "moment") else value), schema)
+        shown = [
+            example for example in schema.get("examples") or () if isinstance(example, str)
+        ] or list(quoted_examples(about))
+        like = (
+            value if isinstance(value, str) else shown[0] if shown and shown[0].isascii() else None
+        )
+        kind = FORMATS.get(str(schema.get("format")), "") or kind_of(
+            self._about + _names(path), about, like, self._described
+        )
+        return _sized(
+            text_maker(
+                kind, like if kind in ("like", "id", "digits", "phone", "time", "moment") else value
+            ),
+            schema,
+        )
 
 
 def _names(path: Steps) -> list[str]:
@@ -172,7 +203,9 @@ def _one_of(choices: Sequence[Json]) -> Maker:
     return lambda rng, _: rng.choice(choices)
 
 
-def distinct(first: Iterable[Json], more: Callable[[], Json], wanted: int, apart: bool) -> list[Json]:
+def distinct(
+    first: Iterable[Json], more: Callable[[], Json], wanted: int, apart: bool
+) -> list[Json]:
     """`wanted` items that differ from each other as far as there is choice; `apart` rather leaves items out than repeats one."""
     items = list(first)
     seen = {json.dumps(item, sort_keys=True) for item in items}
@@ -202,7 +235,9 @@ def _sized(make: Make, schema: Schema) -> Maker:
             text = make(rng, held)
         if "pattern" in schema:
             return text
-        return (text.strip() + "".join(rng.choice("aeioulmnrst") for _ in range(low)))[: max(low, min(high, len(text)))].strip()
+        return (text.strip() + "".join(rng.choice("aeioulmnrst") for _ in range(low)))[
+            : max(low, min(high, len(text)))
+        ].strip()
 
     return made
 
@@ -249,7 +284,9 @@ def _bounds(schema: Schema, names: Sequence[str], value: Json) -> tuple[float, f
         low, high = asked_low, asked_low + (high - low)
     if asked_high is not None and not (low <= asked_high <= high):
         low, high = min(asked_high, max(low, asked_high - (high - low))), asked_high
-    return max(low, low if asked_low is None else asked_low), min(high, high if asked_high is None else asked_high)
+    return max(low, low if asked_low is None else asked_low), min(
+        high, high if asked_high is None else asked_high
+    )
 
 
 def _usual(names: Sequence[str], value: Json) -> tuple[float, float]:

@@ -19,7 +19,13 @@ from toolhone.schema import Json
 Steps = tuple[str | int, ...]
 Schema = dict[str, Any]
 _MAX_FOLLOWED = 20
-_KINDS: dict[str, type | tuple[type, ...]] = {"object": Mapping, "array": list, "string": str, "boolean": bool, "null": type(None)}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "object": Mapping,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "null": type(None),
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,20 @@ class Schemas:
         for key in ("anyOf", "oneOf"):
             if key in own:
                 branches = own.pop(key)
-                return [found for branch in branches for found in self.alternatives(_merged(own, branch), followed + 1)]
+                return [
+                    found
+                    for branch in branches
+                    for found in self.alternatives(_merged(own, branch), followed + 1)
+                ]
         kinds = own.get("type")
         return [{**own, "type": kind} for kind in kinds] if isinstance(kinds, list) else [own]
 
     def fitting(self, schema: Json, value: Json) -> Schema:
         """The first alternative that the value belongs to; the first of all when it belongs to none."""
         found = self.alternatives(schema)
-        return next((alternative for alternative in found if self._fits(alternative, value)), found[0])
+        return next(
+            (alternative for alternative in found if self._fits(alternative, value)), found[0]
+        )
 
     def leaves(self, value: Json, schema: Json = None, path: Steps = ()) -> Iterator[Leaf]:
         """All values inside `value`, in its own order; objects and lists of objects are taken apart."""
@@ -94,22 +106,33 @@ class Schemas:
         return place if reference.startswith("#") else {}
 
     def _fits(self, schema: Schema, value: Json) -> bool:
-        if ("const" in schema and schema["const"] != value) or ("enum" in schema and value not in schema["enum"]):
+        if ("const" in schema and schema["const"] != value) or (
+            "enum" in schema and value not in schema["enum"]
+        ):
             return False
         if not of_type(value, schema.get("type")):
             return False
         if not isinstance(value, Mapping):
             return True
         declared = schema.get("properties") or {}
-        if not set(schema.get("required") or ()) <= value.keys() or (declared and not value.keys() <= declared.keys()):
+        if not set(schema.get("required") or ()) <= value.keys() or (
+            declared and not value.keys() <= declared.keys()
+        ):
             return False
-        return all(any(self._fits(way, item) for way in self.alternatives(declared.get(name))) for name, item in value.items())
+        return all(
+            any(self._fits(way, item) for way in self.alternatives(declared.get(name)))
+            for name, item in value.items()
+        )
 
 
 def of_type(value: Json, kind: Json) -> bool:
     """Whether a JSON value is of this JSON Schema type; no type means any."""
     if kind in ("integer", "number"):
-        return isinstance(value, int | float) and not isinstance(value, bool) and (kind == "number" or float(value).is_integer())
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and (kind == "number" or float(value).is_integer())
+        )
     return kind is None or isinstance(value, _KINDS.get(str(kind), object))
 
 
@@ -120,11 +143,16 @@ def _or_empty(schema: Json) -> Json:
 def _merged(first: Json, second: Json) -> Schema:
     """Both schemas in one; where they speak of the same thing the second counts, except that properties are united."""
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
-        return dict(first if isinstance(first, Mapping) else second if isinstance(second, Mapping) else {})
+        return dict(
+            first if isinstance(first, Mapping) else second if isinstance(second, Mapping) else {}
+        )
     result = {**first, **second}
     for key in ("properties", "$defs"):
         if key in first and key in second:
             result[key] = {**first[key], **second[key]}
     if "required" in first and "required" in second:
-        result["required"] = [*first["required"], *(name for name in second["required"] if name not in first["required"])]
+        result["required"] = [
+            *first["required"],
+            *(name for name in second["required"] if name not in first["required"]),
+        ]
     return result

@@ -42,16 +42,50 @@ _SMALL = [
     "nineteen",
 ]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?(Z|[+-]\d\d:\d\d)?")
-_UNITS = frozenset(["km", "kg", "g", "cm", "mm", "m", "mi", "lb", "c", "f", "mb", "gb", "h", "min", "s", "ms", "usd", "eur"])
+_UNITS = frozenset(
+    [
+        "km",
+        "kg",
+        "g",
+        "cm",
+        "mm",
+        "m",
+        "mi",
+        "lb",
+        "c",
+        "f",
+        "mb",
+        "gb",
+        "h",
+        "min",
+        "s",
+        "ms",
+        "usd",
+        "eur",
+    ]
+)
 _CASELESS = "\u2e80"
 """Scripts from here on (Chinese, Japanese, Korean, ...) write words without spaces between them."""
 
 
 @dataclass(frozen=True)
-class Place:
+class SpelledPlace:
     """Where a value stands in a text, [start, end), and in which spelling. `case` is "", "lower" or "upper"."""
 
     start: int
@@ -75,7 +109,12 @@ def is_time(value: Json) -> bool:
 
 def is_moment(value: Json) -> bool:
     """Whether the value is a date and a time, as in `2025-03-01T19:00:00Z`."""
-    return isinstance(value, str) and value[10:11] in ("T", " ") and is_date(value[:10]) and is_time(value[11:])
+    return (
+        isinstance(value, str)
+        and value[10:11] in ("T", " ")
+        and is_date(value[:10])
+        and is_time(value[11:])
+    )
 
 
 def spellings(value: Json) -> dict[str, str]:
@@ -91,9 +130,15 @@ def spellings(value: Json) -> dict[str, str]:
     if is_time(value):
         return {EXACT: value, **_of_time(value)}
     if is_moment(value):
-        days, hours = {EXACT: value[:10], **_of_date(value[:10])}, {"24": value[11:16], **_of_time(value[11:])}
+        days, hours = (
+            {EXACT: value[:10], **_of_date(value[:10])},
+            {"24": value[11:16], **_of_time(value[11:])},
+        )
         joined = {
-            f"{day} {word} {hour}": f"{days[day]} {word} {hours[hour]}" for day in days for hour in hours for word in ("at", ",")
+            f"{day} {word} {hour}": f"{days[day]} {word} {hours[hour]}"
+            for day in days
+            for hour in hours
+            for word in ("at", ",")
         }
         return {EXACT: value, **{name: text.replace(" ,", ",") for name, text in joined.items()}}
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"(?<=\w)[_-](?=\w)", " ", value))
@@ -107,15 +152,17 @@ def written(value: Json, spelling: str, case: str = "") -> str:
     return text.lower() if case == "lower" else text.upper() if case == "upper" else text
 
 
-def places(text: str, value: Json) -> list[Place]:
+def places(text: str, value: Json) -> list[SpelledPlace]:
     """Where the value stands in the text, from left to right; of two that overlap, the longer."""
     small = folded(text)
     found = [
-        Place(start, start + len(spelled), name, _case(text[start : start + len(spelled)], spelled))
+        SpelledPlace(
+            start, start + len(spelled), name, _case(text[start : start + len(spelled)], spelled)
+        )
         for name, spelled in spellings(value).items()
         for start in _found(small, folded(spelled))
     ]
-    result: list[Place] = []
+    result: list[SpelledPlace] = []
     for place in sorted(found, key=lambda place: place.start - place.end):
         if all(place.end <= other.start or other.end <= place.start for other in result):
             result.append(place)
@@ -141,7 +188,9 @@ def _begins(text: str, start: int) -> bool:
     before, first = text[start - 1 : start], text[start]
     if not before or not first.isalnum() or max(before, first) >= _CASELESS:
         return True
-    if first.isdigit() and (before in "-−." or (before in ",:/" and text[start - 2 : start - 1].isdigit())):
+    if first.isdigit() and (
+        before in "-−." or (before in ",:/" and text[start - 2 : start - 1].isdigit())
+    ):
         return False
     return not before.isalnum() and before != "_"
 
@@ -172,7 +221,10 @@ def _of_number(value: int | float) -> dict[str, str]:
     if isinstance(value, float) and round(value, 2) == value:
         result["cents"] = f"{value:.2f}"
     if isinstance(value, float) and 0 < value < 1 and round(value, 4) == value:
-        result |= {"%": f"{round(value * 100, 2):g}%", "percent": f"{round(value * 100, 2):g} percent"}
+        result |= {
+            "%": f"{round(value * 100, 2):g}%",
+            "percent": f"{round(value * 100, 2):g} percent",
+        }
     return result
 
 
@@ -212,5 +264,9 @@ def _of_time(text: str) -> dict[str, str]:
     hour, minute = int(text[:2]), text[3:5]
     half, twelve = ("am" if hour < 12 else "pm"), hour % 12 or 12
     short = str(twelve) if minute == "00" else f"{twelve}:{minute}"
-    result = {"12": f"{short} {half}", "12 tight": f"{short}{half}", "12 full": f"{twelve}:{minute} {half}"}
+    result = {
+        "12": f"{short} {half}",
+        "12 tight": f"{short}{half}",
+        "12 full": f"{twelve}:{minute} {half}",
+    }
     return {**result, "24": text[:5]} if len(text) == 8 else result

@@ -21,8 +21,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, cast
 
-from toolhone.synthetic.spelling import is_date, is_moment, is_time
 from toolhone.data.phrasings import Fillers
+from toolhone.synthetic.spelling import is_date, is_moment, is_time
 
 Make = Callable[[random.Random, bool], str]
 """A value from a source of chance; True asks for one of the held-out values."""
@@ -48,7 +48,12 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 @cache
 def material() -> dict[str, Any]:
     """The shipped tables of `presets/manual.json`: pools, names, frames, forms, and requests beyond any tool."""
-    return cast(dict[str, Any], json.loads((resources.files("toolhone.config.presets") / "manual.json").read_text(encoding="utf-8")))
+    return cast(
+        dict[str, Any],
+        json.loads(
+            (resources.files("toolhone.config.presets") / "manual.json").read_text(encoding="utf-8")
+        ),
+    )
 
 
 def words_of(name: str) -> list[str]:
@@ -64,7 +69,9 @@ def kind_of(names: Sequence[str], about: str, value: str | None, tool: Collectio
     topics = {*names, *words_of(about), *tool}
     named = _named(names) or _named([word for word in words_of(about) if len(word) > 2])
     if value is None:
-        return named or ((_code(topics, "") or "thing") if names and names[-1] in _ENDS else "thing")
+        return named or (
+            (_code(topics, "") or "thing") if names and names[-1] in _ENDS else "thing"
+        )
     for kind, tell in (("date", is_date), ("time", is_time), ("moment", is_moment)):
         if tell(value):
             return kind
@@ -78,7 +85,9 @@ def kind_of(names: Sequence[str], about: str, value: str | None, tool: Collectio
 
 def _named(words: Sequence[str]) -> str:
     """The kind that the last telling word stands for. A bare `name` is a person's where a person is spoken of."""
-    table: dict[str, str] = {word: kind for kind, known in material()["names"].items() for word in known}
+    table: dict[str, str] = {
+        word: kind for kind, known in material()["names"].items() for word in known
+    }
     if "name" in words and set(words) & set(material()["people"]):
         return "person"
     return next((table[word] for word in reversed(words) if word in table), "")
@@ -211,7 +220,11 @@ def near(number: str, rng: random.Random) -> str:
     """Another number with as many digits before the point (one or two of them: up to two) and as many behind it; never 0 or 1."""
     whole, point, rest = number.partition(".")
     drawn = str(rng.randint(2, 10 ** max(2, len(whole)) - 1))
-    return f"{drawn}.{rng.randint(1, 10 ** len(rest) - 1):0{len(rest)}d}".rstrip("0") if point else drawn
+    return (
+        f"{drawn}.{rng.randint(1, 10 ** len(rest) - 1):0{len(rest)}d}".rstrip("0")
+        if point
+        else drawn
+    )
 
 
 def _a_date(rng: random.Random, _: str | None) -> str:
@@ -233,7 +246,9 @@ def _a_phone(rng: random.Random, value: str | None) -> str:
 
 
 def _a_uuid(rng: random.Random, _: str | None) -> str:
-    return re.sub("x", lambda _match: rng.choice("0123456789abcdef"), "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx")
+    return re.sub(
+        "x", lambda _match: rng.choice("0123456789abcdef"), "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx"
+    )
 
 
 def _an_address(rng: random.Random, _: str | None) -> str:
@@ -264,4 +279,9 @@ FORMATS = {
 
 def quoted_examples(about: str) -> Iterable[str]:
     """Values that a description shows: `e.g. "Oslo"`, `such as 'large'`."""
-    return (match[2] for match in re.finditer(r"(?:e\.g\.,?|for example|such as|like|example:)\s*(['\"`])([^'\"`]{1,60})\1", about))
+    return (
+        match[2]
+        for match in re.finditer(
+            r"(?:e\.g\.,?|for example|such as|like|example:)\s*(['\"`])([^'\"`]{1,60})\1", about
+        )
+    )

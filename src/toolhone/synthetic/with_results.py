@@ -18,16 +18,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from toolhone.synthetic.examples import Example
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message
-from toolhone.tools.registry import Outcome, Registry
+from toolhone.synthetic.examples import CanonicalExample
+from toolhone.tools.registry import Registry, ToolStatus
 
 Wordings = Mapping[str, Sequence[str]]
 """How an answer after a call may be worded, by tool."""
 
 
-def answers_of(examples: Sequence[Example]) -> dict[str, list[str]]:
+def answers_of(examples: Sequence[CanonicalExample]) -> dict[str, list[str]]:
     """The wordings that examples give: each with one call and an answer gives one for its tool."""
     wordings: dict[str, list[str]] = {}
     for example in examples:
@@ -37,7 +37,11 @@ def answers_of(examples: Sequence[Example]) -> dict[str, list[str]]:
 
 
 def with_answers(
-    conversations: Sequence[Conversation], registry: Registry, answers: Wordings, share: float, seed: int
+    conversations: Sequence[Conversation],
+    registry: Registry,
+    answers: Wordings,
+    share: float,
+    seed: int,
 ) -> tuple[list[Conversation], Counter[str]]:
     """The conversations, a share of those that end with calls carried on to the answer; which ones depends on seed and id alone."""
     left: Counter[str] = Counter()
@@ -45,40 +49,62 @@ def with_answers(
     for conversation in conversations:
         rng = random.Random(f"answered {seed} {conversation.id}")
         chosen = conversation.messages[-1].tool_calls and rng.random() < share
-        result.append(_carried_on(conversation, registry, answers, rng, left) if chosen else conversation)
+        result.append(
+            _carried_on(conversation, registry, answers, rng, left) if chosen else conversation
+        )
     return result, left
 
 
 def _carried_on(
-    conversation: Conversation, registry: Registry, answers: Wordings, rng: random.Random, left: Counter[str]
+    conversation: Conversation,
+    registry: Registry,
+    answers: Wordings,
+    rng: random.Random,
+    left: Counter[str],
 ) -> Conversation:
     calls = conversation.messages[-1].tool_calls
     results = registry.run_all(calls)
-    failed = next((result for result in results if result.outcome is not Outcome.OK), None)
+    failed = next((result for result in results if result.outcome is not ToolStatus.OK), None)
     if failed is not None:
         left[f"a call ended as {failed.outcome}: {failed.content:.80}"] += 1
         return conversation
-    said = [Message("tool", result.content, tool_call_id=call.id, name=call.name) for call, result in zip(calls, results)]
+    said = [
+        Message("tool", result.content, tool_call_id=call.id, name=call.name)
+        for call, result in zip(calls, results)
+    ]
     wordings = [rng.choice(answers.get(call.name) or [""]) for call in calls]
-    parts = [worded(wording, result.value, result.content) for wording, result in zip(wordings, results)]
-    return replace(conversation, messages=(*conversation.messages, *said, Message("assistant", " ".join(parts))))
+    parts = [
+        worded(wording, result.value, result.content) for wording, result in zip(wordings, results)
+    ]
+    return replace(
+        conversation,
+        messages=(*conversation.messages, *said, Message("assistant", " ".join(parts))),
+    )
 
 
 def worded(wording: str, value: Json, content: str) -> str:
     """The answer to one result. A field that the result lacks is a `DataError`."""
     if not wording:
         return _pairs(value) if isinstance(value, Mapping) and value else content
-    fields = {name: _plain(field) for name, field in value.items()} if isinstance(value, Mapping) else {}
+    fields = (
+        {name: _plain(field) for name, field in value.items()} if isinstance(value, Mapping) else {}
+    )
     try:
         places = list(string.Formatter().parse(wording))
     except ValueError as error:
-        raise DataError(f"the answer {wording!r} of an example: {error}; write a brace that is no place as {{{{ or }}}}") from None
+        raise DataError(
+            f"the answer {wording!r} of an example: {error}; write a brace that is no place as {{{{ or }}}}"
+        ) from None
     for _, name, form, conversion in places:
         if form or conversion:
-            raise DataError(f"the answer {wording!r} of an example has a format in {{{name}}}; a place holds a name alone")
+            raise DataError(
+                f"the answer {wording!r} of an example has a format in {{{name}}}; a place holds a name alone"
+            )
         if name not in (None, "result") and name not in fields:
             has = ", ".join(fields) or "no fields"
-            raise DataError(f"the answer {wording!r} of an example asks for {{{name}}}, but the tool's result has {has}")
+            raise DataError(
+                f"the answer {wording!r} of an example asks for {{{name}}}, but the tool's result has {has}"
+            )
     return wording.format_map({**fields, "result": content})
 
 

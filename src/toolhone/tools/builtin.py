@@ -23,14 +23,43 @@ from pydantic import Field
 
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
-from toolhone.tools.registry import AT_ONCE_MARK, Outcome
-from toolhone.tools.sandbox import shared_sandbox, usual_workers
 from toolhone.tools.fake_services import MAX_RESULTS, SearchWorld, Unit, WeatherWorld
+from toolhone.tools.registry import AT_ONCE_MARK, ToolStatus
+from toolhone.tools.sandbox import shared_sandbox, usual_workers
 
 F = TypeVar("F", bound=Callable[..., Json])
 FUNCTIONS = (
-    *("abs", "round", "min", "max", "pow", "sqrt", "cbrt", "exp", "log", "ln", "log2", "log10", "floor", "ceil"),
-    *("sin", "cos", "tan", "asin", "acos", "atan", "degrees", "radians", "hypot", "factorial", "gcd", "lcm", "comb"),
+    *(
+        "abs",
+        "round",
+        "min",
+        "max",
+        "pow",
+        "sqrt",
+        "cbrt",
+        "exp",
+        "log",
+        "ln",
+        "log2",
+        "log10",
+        "floor",
+        "ceil",
+    ),
+    *(
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "degrees",
+        "radians",
+        "hypot",
+        "factorial",
+        "gcd",
+        "lcm",
+        "comb",
+    ),
 )
 CONSTANTS = ("pi", "e", "tau")
 BUILTIN = ("calculator", "python", "weather", "search")
@@ -40,20 +69,32 @@ _MAX_NESTING = 40
 _MAX_DIGITS = 1000
 _NOT_FROM_MATH = ("abs", "round", "min", "max", "pow", "ln")
 _PRELUDE = f"from math import {', '.join(name for name in (*FUNCTIONS, *CONSTANTS) if name not in _NOT_FROM_MATH)}\nln = log\n"
-_SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "π": "pi", "\u00a0": " ", "\u202f": " "})
+_SPELLINGS = str.maketrans(
+    {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "π": "pi", "\u00a0": " ", "\u202f": " "}
+)
 _PLAIN = r"(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])"
 _GROUPED = r"\d{1,3}(?:,\d{3})+(?:\.\d*)?(?![\w.,])"
 _OTHER = r"[A-Za-z]\w*|\*\*|//|[-+*/%^(),]"
 _TOKEN = re.compile(rf"({_PLAIN}|{_OTHER})\s*", re.ASCII)
 _TOKEN_OR_GROUPED = re.compile(rf"({_GROUPED}|{_PLAIN}|{_OTHER})\s*", re.ASCII)
-_NODES = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Call, ast.Name, ast.Load, ast.operator, ast.unaryop)
+_NODES = (
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Constant,
+    ast.Call,
+    ast.Name,
+    ast.Load,
+    ast.operator,
+    ast.unaryop,
+)
 
 
 def evaluate(expression: str) -> float | int:
     """The value of an arithmetic expression, computed in the sandbox. `ValueError` says what is wrong with it, in one sentence."""
     result = shared_sandbox().run(_PRELUDE + _checked(expression))
     shown = repr(expression[:60])
-    if result.outcome is Outcome.TIMEOUT:
+    if result.outcome is ToolStatus.TIMEOUT:
         raise ValueError(f"{shown} takes too long to compute")
     if (
         "digits" in result.error
@@ -62,7 +103,7 @@ def evaluate(expression: str) -> float | int:
         or len(result.text) > _MAX_DIGITS
     ):
         raise ValueError(f"{shown} has no value: the numbers get too large")
-    if result.outcome is not Outcome.OK:
+    if result.outcome is not ToolStatus.OK:
         raise ValueError(f"{shown} has no value: {_reason(result.error)}")
     if isinstance(result.value, bool) or not isinstance(result.value, int | float):
         raise ValueError(f"{shown} has no value among the real numbers")
@@ -98,9 +139,9 @@ def python(code: str) -> str:
     """
     result = shared_sandbox().run(code)
     before = f"; printed before: {result.stdout}" if result.stdout else ""
-    if result.outcome is Outcome.TIMEOUT:
+    if result.outcome is ToolStatus.TIMEOUT:
         raise TimeoutError(_reason(result.error) + before)
-    if result.outcome is not Outcome.OK:
+    if result.outcome is not ToolStatus.OK:
         raise ValueError(result.error + before)
     shown = result.value if isinstance(result.value, str) else result.text
     return result.stdout or shown or "The program printed nothing and does not end with a value."
@@ -118,7 +159,9 @@ def builtin(name: str, seed: int = 0) -> Tool:
         case "search":
             return Tool.of(_search(SearchWorld(seed)))
     own = "a tool of your own is named 'file.py:function'"
-    raise ConfigError(f"there is no built-in tool {name!r}{nearest(name, BUILTIN)}; built in: {', '.join(BUILTIN)}; {own}")
+    raise ConfigError(
+        f"there is no built-in tool {name!r}{nearest(name, BUILTIN)}; built in: {', '.join(BUILTIN)}; {own}"
+    )
 
 
 def _weather(world: WeatherWorld) -> Callable[[str, Unit], dict[str, Json]]:
@@ -135,7 +178,9 @@ def _weather(world: WeatherWorld) -> Callable[[str, Unit], dict[str, Json]]:
 
 
 def _search(world: SearchWorld) -> Callable[[str, int], list[dict[str, Json]]]:
-    def search(query: str, limit: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = 3) -> list[dict[str, Json]]:
+    def search(
+        query: str, limit: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = 3
+    ) -> list[dict[str, Json]]:
         """Search the web and return pages as a list of title, url and snippet.
 
         Args:
@@ -150,7 +195,9 @@ def _search(world: SearchWorld) -> Callable[[str, int], list[dict[str, Json]]]:
 def _checked(expression: str) -> str:
     """The expression as Python source that holds nothing but arithmetic, on one line."""
     if len(expression) > MAX_EXPRESSION:
-        raise ValueError(f"the expression has {len(expression):,} characters; at most {MAX_EXPRESSION} are evaluated")
+        raise ValueError(
+            f"the expression has {len(expression):,} characters; at most {MAX_EXPRESSION} are evaluated"
+        )
     source = " ".join(_tokens(expression))
     if not source:
         raise ValueError("the expression is empty")
@@ -181,12 +228,16 @@ def _check(node: ast.AST, called: bool) -> None:
 def _tokens(expression: str) -> Iterator[str]:
     text = expression.translate(_SPELLINGS).strip()
     position, previous = 0, ""
-    open_calls: list[bool] = []  # one for each open parenthesis: does it hold a function's arguments?
+    open_calls: list[
+        bool
+    ] = []  # one for each open parenthesis: does it hold a function's arguments?
     while position < len(text):
         pattern = _TOKEN if open_calls and open_calls[-1] else _TOKEN_OR_GROUPED
         match = pattern.match(text, position)
         if match is None:
-            raise ValueError(f"cannot read {text[position : position + 20]!r} at character {position + 1} as arithmetic")
+            raise ValueError(
+                f"cannot read {text[position : position + 20]!r} at character {position + 1} as arithmetic"
+            )
         token, position = match[1], match.end()
         if token == "(":
             open_calls.append(previous in FUNCTIONS)
@@ -194,9 +245,13 @@ def _tokens(expression: str) -> Iterator[str]:
             open_calls.pop()
         elif token[0].isalpha() and token not in FUNCTIONS + CONSTANTS:
             known = ", ".join(FUNCTIONS + CONSTANTS)
-            raise ValueError(f"unknown name {token!r}{nearest(token, FUNCTIONS + CONSTANTS)}; known: {known}")
+            raise ValueError(
+                f"unknown name {token!r}{nearest(token, FUNCTIONS + CONSTANTS)}; known: {known}"
+            )
         elif token == "," and not (open_calls and open_calls[-1]):
-            raise ValueError("a comma is only for a function's arguments and for groups of three digits, as in 1,234,567")
+            raise ValueError(
+                "a comma is only for a function's arguments and for groups of three digits, as in 1,234,567"
+            )
         if len(open_calls) > _MAX_NESTING:
             raise ValueError(f"more than {_MAX_NESTING} parentheses inside each other")
         previous = token

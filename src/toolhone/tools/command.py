@@ -33,9 +33,17 @@ from pathlib import Path
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.schema import Json, Tool
 from toolhone.tools.environment import FromEnvironment, hidden, hidden_when_cut
-from toolhone.tools.placeholders import Place, Template, as_text, check_places, defaults_of, properties_of, texts_of
+from toolhone.tools.placeholders import (
+    Placeholder,
+    Template,
+    as_text,
+    check_places,
+    defaults_of,
+    properties_of,
+    texts_of,
+)
 from toolhone.tools.process import FLOOD, Finished, Output, Stopped, run_program
-from toolhone.tools.registry import CallError, Outcome, clipped
+from toolhone.tools.registry import CallError, ToolStatus, clipped
 
 TIMEOUT, MAX_BYTES = 30.0, 65_536
 KEPT = ("PATH", "HOME", "LANG")
@@ -67,14 +75,20 @@ class CommandTool:
     max_bytes: int = MAX_BYTES
 
     @staticmethod
-    def of(tool: Tool, spec: Mapping[str, Json], base: Path, dashes: frozenset[str] = frozenset()) -> CommandTool:
+    def of(
+        tool: Tool, spec: Mapping[str, Json], base: Path, dashes: frozenset[str] = frozenset()
+    ) -> CommandTool:
         """From the tool and its object in an experiment file; a mistake is a `ConfigError`."""
         words = _words(tool, spec.get("command"))
         templates = [Template.of(word) for word in words]
         if templates[0].names:
-            raise ConfigError(f"tool {tool.name!r}: the program {words[0]!r} is a place; the model may not choose what runs")
+            raise ConfigError(
+                f"tool {tool.name!r}: the program {words[0]!r} is a place; the model may not choose what runs"
+            )
         for template in templates[1:]:
-            check_places(tool, template.names, "command", may_be_absent=template.prefix.startswith("-"))
+            check_places(
+                tool, template.names, "command", may_be_absent=template.prefix.startswith("-")
+            )
         _check_options(tool, words, templates, dashes)
         _check_programs(tool, words, templates)
         cwd = spec.get("cwd", ".")
@@ -94,7 +108,9 @@ class CommandTool:
     def check(self) -> None:
         """Stop where a call could never succeed: no such program or folder, or a variable of the environment is missing."""
         if sys.platform == "win32":
-            raise CapabilityError(f"tool {self.tool.name!r} runs a command, which needs Linux, macOS or another POSIX system")
+            raise CapabilityError(
+                f"tool {self.tool.name!r} runs a command, which needs Linux, macOS or another POSIX system"
+            )
         self._filled_environment()
         if not self.base.is_dir():
             raise ConfigError(f"tool {self.tool.name!r}: there is no folder {self.base} (cwd)")
@@ -106,7 +122,7 @@ class CommandTool:
         try:
             argv, stdin = [self._found(), *self._arguments(arguments)], self._stdin(arguments)
         except ValueError as error:
-            raise CallError(Outcome.INVALID_ARGUMENTS, f"{self.tool.name}: {error}") from None
+            raise CallError(ToolStatus.INVALID_ARGUMENTS, f"{self.tool.name}: {error}") from None
         finished = run_program(argv, stdin, environment, self.base, self.timeout, self.max_bytes)
         return _value(finished, self.timeout, secrets)
 
@@ -123,16 +139,24 @@ class CommandTool:
             if not protected:
                 self._refuse_option(element, texts, given)
             filled.append(element.filled(texts))
-            protected = element.parts == ("--",) or (protected and bool(element.names) and not element.prefix)
+            protected = element.parts == ("--",) or (
+                protected and bool(element.names) and not element.prefix
+            )
         return filled
 
-    def _refuse_option(self, element: Template, texts: Mapping[str, str], given: Mapping[str, Json]) -> None:
+    def _refuse_option(
+        self, element: Template, texts: Mapping[str, str], given: Mapping[str, Json]
+    ) -> None:
         """Stop where the model, and not the command, says the `-` with which an element begins."""
         for part in element.parts:
-            if not isinstance(part, Place):
+            if not isinstance(part, Placeholder):
                 return
             if texts[part.name]:
-                if texts[part.name].startswith("-") and part.name in given and part.name not in self.dashes:
+                if (
+                    texts[part.name].startswith("-")
+                    and part.name in given
+                    and part.name not in self.dashes
+                ):
                     raise ValueError(f"{part.name}: a value here cannot begin with '-'")
                 return
 
@@ -154,7 +178,11 @@ class CommandTool:
     def _found(self) -> str:
         """The path of the program: as given, where it has a slash, else looked up in PATH."""
         path = self._filled_environment().get("PATH", os.defpath)
-        program = str((self.base / Path(self.program).expanduser()).absolute()) if os.sep in self.program else self.program
+        program = (
+            str((self.base / Path(self.program).expanduser()).absolute())
+            if os.sep in self.program
+            else self.program
+        )
         found = shutil.which(program, path=path)
         if found is None:
             where = "" if os.sep in self.program else f" in PATH ({path})"
@@ -168,7 +196,9 @@ def _words(tool: Tool, command: Json) -> list[str]:
         try:
             words = shlex.split(command)
         except ValueError as error:
-            raise ConfigError(f"{where} cannot be split into words: {str(error).lower()} in {command!r:.80}") from None
+            raise ConfigError(
+                f"{where} cannot be split into words: {str(error).lower()} in {command!r:.80}"
+            ) from None
     elif isinstance(command, list | tuple) and all(isinstance(word, str) for word in command):
         words = list(command)
     else:
@@ -180,13 +210,19 @@ def _words(tool: Tool, command: Json) -> list[str]:
     return words
 
 
-def _check_options(tool: Tool, words: Sequence[str], templates: Sequence[Template], dashes: frozenset[str]) -> None:
+def _check_options(
+    tool: Tool, words: Sequence[str], templates: Sequence[Template], dashes: frozenset[str]
+) -> None:
     """Stop at `-{x}` and `--{x}`, where a value would be the name of an option."""
     for word, template in zip(words, templates, strict=True):
         if template.prefix not in ("-", "--") or not template.names:
             continue
         schema = properties_of(tool)[template.names[0]]
-        if "enum" not in schema and schema.get("type") not in ("integer", "number") and template.names[0] not in dashes:
+        if (
+            "enum" not in schema
+            and schema.get("type") not in ("integer", "number")
+            and template.names[0] not in dashes
+        ):
             raise ConfigError(
                 f"tool {tool.name!r}: {word!r} lets the model choose the option; "
                 f"write the option out (--name={{{template.names[0]}}}), or give the parameter an 'enum'"
@@ -217,7 +253,8 @@ def _is_settled(words: Sequence[str]) -> bool:
         return any(_stands_alone(before, word) for before, word in pairwise(words))
     if _INTERPRETERS.fullmatch(name):
         return any(
-            _stands_alone(before, word) or (not _NO_SCRIPT.fullmatch(word) and re.search(r"^-\w*[cemE]$", before))
+            _stands_alone(before, word)
+            or (not _NO_SCRIPT.fullmatch(word) and re.search(r"^-\w*[cemE]$", before))
             for before, word in pairwise(words)
         )
     return True
@@ -234,10 +271,14 @@ def _environment(tool: Tool, env: Json) -> tuple[tuple[str, FromEnvironment], ..
     if isinstance(env, list | tuple) and all(isinstance(name, str) for name in env):
         env = {name: f"${{{name}}}" for name in env}
     if not isinstance(env, Mapping) or not all(isinstance(value, str) for value in env.values()):
-        raise ConfigError(f"tool {tool.name!r}: 'env' must be a list of names or an object of texts, got {env!r:.80}")
+        raise ConfigError(
+            f"tool {tool.name!r}: 'env' must be a list of names or an object of texts, got {env!r:.80}"
+        )
     for name in env:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ConfigError(f"tool {tool.name!r}: {name!r} is not the name of an environment variable")
+            raise ConfigError(
+                f"tool {tool.name!r}: {name!r} is not the name of an environment variable"
+            )
     return tuple((name, FromEnvironment(value)) for name, value in env.items())
 
 
@@ -247,13 +288,23 @@ def _value(finished: Finished, timeout: float, secrets: Sequence[str]) -> Json:
     told = f"; it wrote: {wrote}" if wrote else ""
     match finished.stopped:
         case Stopped.LATE:
-            raise CallError(Outcome.TIMEOUT, f"the command did not end within {timeout:g} s and was killed{told}")
+            raise CallError(
+                ToolStatus.TIMEOUT,
+                f"the command did not end within {timeout:g} s and was killed{told}",
+            )
         case Stopped.FLOOD:
-            raise CallError(Outcome.ERROR, f"the command wrote more than {FLOOD:,} bytes and was killed{told}")
+            raise CallError(
+                ToolStatus.ERROR,
+                f"the command wrote more than {FLOOD:,} bytes and was killed{told}",
+            )
         case Stopped.TOO_LONG:
-            raise CallError(Outcome.INVALID_ARGUMENTS, "the arguments are too long for a command")
+            raise CallError(
+                ToolStatus.INVALID_ARGUMENTS, "the arguments are too long for a command"
+            )
         case Stopped.NOT_STARTED:
-            raise CallError(Outcome.ERROR, f"the command could not be started: {finished.reason}")
+            raise CallError(
+                ToolStatus.ERROR, f"the command could not be started: {finished.reason}"
+            )
     return {"returncode": finished.returncode, "stdout": stdout, "stderr": stderr}
 
 

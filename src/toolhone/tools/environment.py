@@ -40,7 +40,9 @@ class FromEnvironment:
         """Stop where a variable is not set."""
         for name in self.names:
             if not os.environ.get(name):
-                raise ConfigError(f"{where} needs the environment variable {name}, which is not set (or is empty)")
+                raise ConfigError(
+                    f"{where} needs the environment variable {name}, which is not set (or is empty)"
+                )
 
     def filled(self) -> str:
         self.check("a tool")
@@ -59,8 +61,14 @@ def hidden(value: Json, secrets: Iterable[str]) -> Json:
 
 def _spellings(secrets: Iterable[str]) -> set[str]:
     long = [secret for secret in secrets if len(secret) >= SHORTEST]
-    quoted = [way(secret) for secret in long for way in (quote, quote_plus)] + [quote(secret, safe="") for secret in long]
-    in_json = [json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for secret in long for ascii_only in (True, False)]
+    quoted = [way(secret) for secret in long for way in (quote, quote_plus)] + [
+        quote(secret, safe="") for secret in long
+    ]
+    in_json = [
+        json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+        for secret in long
+        for ascii_only in (True, False)
+    ]
     return {*long, *quoted, *in_json}
 
 

@@ -39,19 +39,51 @@ _PAGES = (
         "overview",
         "An overview of {topic}: the main terms, how the parts fit together, and where to read on.",
     ),
-    ("A beginner's guide to {topic}", "guide", "New to {topic}? This guide takes about {n} minutes and starts with the basics."),
-    ("{Topic} - questions and answers", "faq", "{n} common questions about {topic}, each with a short answer and a source."),
-    ("A short history of {topic}", "history", "How {topic} changed over time, with a timeline from {year} until now."),
-    ("{Topic} in numbers", "numbers", "Figures on {topic}, compiled in {year}: {n} tables, with notes on how they were collected."),
-    ("What experts disagree on: {topic}", "debate", "{n} open questions about {topic}, with the arguments on each side."),
+    (
+        "A beginner's guide to {topic}",
+        "guide",
+        "New to {topic}? This guide takes about {n} minutes and starts with the basics.",
+    ),
+    (
+        "{Topic} - questions and answers",
+        "faq",
+        "{n} common questions about {topic}, each with a short answer and a source.",
+    ),
+    (
+        "A short history of {topic}",
+        "history",
+        "How {topic} changed over time, with a timeline from {year} until now.",
+    ),
+    (
+        "{Topic} in numbers",
+        "numbers",
+        "Figures on {topic}, compiled in {year}: {n} tables, with notes on how they were collected.",
+    ),
+    (
+        "What experts disagree on: {topic}",
+        "debate",
+        "{n} open questions about {topic}, with the arguments on each side.",
+    ),
     (
         "{Topic}: a practical checklist",
         "checklist",
         "{n} steps to take before you decide anything about {topic}. Updated in {year}.",
     ),
-    ("News about {topic}", "news", "The latest on {topic}: {n} articles since {year}, newest first."),
-    ("Common mistakes with {topic}", "mistakes", "{n} mistakes that people make with {topic}, and how to avoid each of them."),
-    ("Further reading on {topic}", "reading", "{n} books and articles on {topic}, from introductions to specialist works."),
+    (
+        "News about {topic}",
+        "news",
+        "The latest on {topic}: {n} articles since {year}, newest first.",
+    ),
+    (
+        "Common mistakes with {topic}",
+        "mistakes",
+        "{n} mistakes that people make with {topic}, and how to avoid each of them.",
+    ),
+    (
+        "Further reading on {topic}",
+        "reading",
+        "{n} books and articles on {topic}, from introductions to specialist works.",
+    ),
 )
 MAX_RESULTS = len(_PAGES)
 
@@ -70,10 +102,14 @@ class WeatherWorld:
         name = " ".join(city.split())
         key = name.split(",")[0].strip().casefold()
         if not any(character.isalpha() for character in key):
-            raise ValueError(f"there is no city named {city!r}; give its name, as in 'Oslo' or 'Paris, France'")
+            raise ValueError(
+                f"there is no city named {city!r}; give its name, as in 'Oslo' or 'Paris, France'"
+            )
         chance = _chance(self.seed, "weather", key)
         celsius = chance.randint(-120, 360) / 10
-        condition, low, high = chance.choice(_SKY + (_COLD if celsius <= 2 else _WET) + (_MIST if celsius < 15 else ()))
+        condition, low, high = chance.choice(
+            _SKY + (_COLD if celsius <= 2 else _WET) + (_MIST if celsius < 15 else ())
+        )
         return {
             "city": name,
             "temperature": celsius if unit == "celsius" else round(celsius * 9 / 5 + 32, 1),
@@ -100,10 +136,14 @@ class SearchWorld:
         words = re.findall(r"[^\W_]+(?:['’.-][^\W_]+)*", query)
         if not words:
             raise ValueError(f"the query {query!r} has no word to search for")
-        topic = " ".join([word for word in words if not _FILLERS.fullmatch(word)] or words)[:80].strip()
+        topic = " ".join([word for word in words if not _FILLERS.fullmatch(word)] or words)[
+            :80
+        ].strip()
         chance = _chance(self.seed, "search", topic.casefold())
         pages = chance.sample(_PAGES, k=len(_PAGES))
-        return [_page(*page, topic, chance.randint(4, 30), chance.randint(1950, 2024)) for page in pages][:limit]
+        return [
+            _page(*page, topic, chance.randint(4, 30), chance.randint(1950, 2024)) for page in pages
+        ][:limit]
 
 
 def _page(title: str, kind: str, snippet: str, topic: str, n: int, year: int) -> dict[str, Json]:
@@ -118,5 +158,7 @@ def _page(title: str, kind: str, snippet: str, topic: str, n: int, year: int) ->
 
 def _chance(seed: int, world: str, key: str) -> random.Random:
     """A random stream that depends on these three alone, in every process and on every machine."""
-    digest = hashlib.blake2b(f"{seed}|{world}|{key}".encode("utf-8", "replace"), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        f"{seed}|{world}|{key}".encode("utf-8", "replace"), digest_size=8
+    ).digest()
     return random.Random(int.from_bytes(digest, "big"))

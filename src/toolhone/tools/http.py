@@ -25,17 +25,45 @@ from urllib.parse import quote, unquote, urlencode
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.tools.environment import FromEnvironment, hidden, hidden_when_cut
-from toolhone.tools.http_client import Address, Reply, Request, Together, exchange
-from toolhone.tools.placeholders import Template, as_text, check_places, defaults_of, properties_of, texts_of
-from toolhone.tools.registry import CallError, Outcome, clipped
+from toolhone.tools.http_client import Address, HttpReply, HttpRequest, Together, exchange
+from toolhone.tools.placeholders import (
+    Template,
+    as_text,
+    check_places,
+    defaults_of,
+    properties_of,
+    texts_of,
+)
+from toolhone.tools.registry import CallError, ToolStatus, clipped
 
 METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE", "HEAD")
 TIMEOUT, MAX_BYTES = 10.0, 65_536
 _WITH_BODY = ("POST", "PUT", "PATCH")
-_OURS = ("host", "content-length", "transfer-encoding", "connection", "accept-encoding", "expect", "upgrade", "te", "trailer")
+_OURS = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+    "expect",
+    "upgrade",
+    "te",
+    "trailer",
+)
 _SHOWN = 500
 _DECODINGS = 8
-_CHARSETS = ("utf-8", "ascii", "us-ascii", "iso-8859-1", "latin-1", "latin1", "iso-8859-15", "windows-1252", "cp1252", "utf-16")
+_CHARSETS = (
+    "utf-8",
+    "ascii",
+    "us-ascii",
+    "iso-8859-1",
+    "latin-1",
+    "latin1",
+    "iso-8859-15",
+    "windows-1252",
+    "cp1252",
+    "utf-16",
+)
 """Those with which a text cannot be made to take long to decode; others are read as UTF-8."""
 
 
@@ -58,9 +86,20 @@ class HttpTool:
         address, path, query = _address(tool, spec.get("url"))
         method = str(spec.get("method", METHODS[0])).upper()
         if method not in METHODS:
-            raise ConfigError(f"tool {tool.name!r}: no method {method!r}{nearest(method, METHODS)}; methods: {', '.join(METHODS)}")
+            raise ConfigError(
+                f"tool {tool.name!r}: no method {method!r}{nearest(method, METHODS)}; methods: {', '.join(METHODS)}"
+            )
         headers = _headers(tool, spec.get("headers", {}))
-        return HttpTool(tool, method, address, path, query, headers, spec.get("timeout", TIMEOUT), spec.get("max_bytes", MAX_BYTES))
+        return HttpTool(
+            tool,
+            method,
+            address,
+            path,
+            query,
+            headers,
+            spec.get("timeout", TIMEOUT),
+            spec.get("max_bytes", MAX_BYTES),
+        )
 
     def check(self) -> None:
         """Stop where a call could never succeed: a variable of the environment is missing or cannot stand in a header."""
@@ -72,9 +111,14 @@ class HttpTool:
         try:
             request = self._request(arguments, headers)
         except ValueError as error:
-            raise CallError(Outcome.INVALID_ARGUMENTS, f"{self.tool.name}: {error}") from None
+            raise CallError(ToolStatus.INVALID_ARGUMENTS, f"{self.tool.name}: {error}") from None
         try:
-            return hidden(_value(exchange(self.address, request, Together(self.timeout, self.max_bytes)), secrets), secrets)
+            return hidden(
+                _value(
+                    exchange(self.address, request, Together(self.timeout, self.max_bytes)), secrets
+                ),
+                secrets,
+            )
         except CallError as error:
             raise CallError(error.outcome, str(hidden(str(error), secrets))) from None
 
@@ -90,10 +134,12 @@ class HttpTool:
                 )
         return filled
 
-    def _request(self, arguments: Mapping[str, Json], headers: Mapping[str, str]) -> Request:
+    def _request(self, arguments: Mapping[str, Json], headers: Mapping[str, str]) -> HttpRequest:
         """What to send. `ValueError` says what is wrong with an argument."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        placed = texts_of({**defaults_of(self.tool), **given}, (*self.path.names, *self.query.names))
+        placed = texts_of(
+            {**defaults_of(self.tool), **given}, (*self.path.names, *self.query.names)
+        )
         rest = {name: value for name, value in arguments.items() if name not in placed}
         for name in self.path.names:
             if not placed[name]:
@@ -101,7 +147,9 @@ class HttpTool:
         quoted = {name: quote(text, safe="") for name, text in placed.items()}
         path = self.path.filled(quoted, _quoted_literal)
         if _climbs(path):
-            raise ValueError(f"{', '.join(self.path.names)}: '.' and '..' cannot stand in the address as steps of a path")
+            raise ValueError(
+                f"{', '.join(self.path.names)}: '.' and '..' cannot stand in the address as steps of a path"
+            )
         query, body = self.query.filled(quoted, _quoted_literal), None
         sent = {"Accept": "application/json, */*;q=0.5", "User-Agent": "toolhone"}
         if self.method in _WITH_BODY:
@@ -110,27 +158,35 @@ class HttpTool:
             query = "&".join(filter(None, (query, urlencode(list(_pairs(rest)), quote_via=quote))))
         ours = {name.lower() for name, _ in self.headers}
         sent = {name: value for name, value in sent.items() if name.lower() not in ours}
-        return Request(self.method, path + (f"?{query}" if query else ""), {**sent, **headers}, body)
+        return HttpRequest(
+            self.method, path + (f"?{query}" if query else ""), {**sent, **headers}, body
+        )
 
 
 def _address(tool: Tool, url: Json) -> tuple[Address, Template, Template]:
     where = f"tool {tool.name!r}: url"
     if not isinstance(url, str) or not url:
-        raise ConfigError(f"{where} must be an address such as 'https://example.org/search', got {url!r:.80}")
+        raise ConfigError(
+            f"{where} must be an address such as 'https://example.org/search', got {url!r:.80}"
+        )
     if "${" in url:
         raise ConfigError(
             f"{where} holds '${{...}}', which is filled from the environment in headers only; send the key in a header"
         )
     match = re.fullmatch(r"(?i:(https?))://([^/?#\s]*)([^?#\s]*)(?:\?([^#\s]*))?", url)
     if match is None:
-        raise ConfigError(f"{where} must be http:// or https:// with a host, without spaces and without '#', got {url!r:.80}")
+        raise ConfigError(
+            f"{where} must be http:// or https:// with a host, without spaces and without '#', got {url!r:.80}"
+        )
     scheme, authority, path, query = match.groups(default="")
     if Template.of(authority).names or "{" in authority:
         raise ConfigError(
             f"{where}: a place stands in the host {authority!r}; the model may not choose the host, only parts of the path"
         )
     if "@" in authority:
-        raise ConfigError(f"{where} holds a user or password; send them in a header, for example Authorization: 'Basic ${{NAME}}'")
+        raise ConfigError(
+            f"{where} holds a user or password; send them in a header, for example Authorization: 'Basic ${{NAME}}'"
+        )
     paths, queries = Template.of(path or "/"), Template.of(query)
     check_places(tool, (*paths.names, *queries.names), "url")
     if _climbs(paths.filled(dict.fromkeys(paths.names, "x"))):
@@ -140,18 +196,28 @@ def _address(tool: Tool, url: Json) -> tuple[Address, Template, Template]:
 
 def _headers(tool: Tool, headers: Json) -> tuple[tuple[str, FromEnvironment], ...]:
     where = f"tool {tool.name!r}"
-    if not isinstance(headers, Mapping) or not all(isinstance(value, str) for value in headers.values()):
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(value, str) for value in headers.values()
+    ):
         raise ConfigError(f"{where}: 'headers' must be an object of texts, got {headers!r:.80}")
     for name, value in headers.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
             raise ConfigError(f"{where}: {name!r} is not the name of a header")
         if name.lower() in _OURS:
             raise ConfigError(f"{where}: the header {name!r} is set by the program; leave it out")
-        chosen = [place for place in Template.of(re.sub(r"\$\{\w+\}", "", value)).names if place in properties_of(tool)]
+        chosen = [
+            place
+            for place in Template.of(re.sub(r"\$\{\w+\}", "", value)).names
+            if place in properties_of(tool)
+        ]
         if chosen:
-            raise ConfigError(f"{where}: header {name!r} holds {{{chosen[0]}}}; arguments go into the path, the query or the body")
+            raise ConfigError(
+                f"{where}: header {name!r} holds {{{chosen[0]}}}; arguments go into the path, the query or the body"
+            )
     if len({name.lower() for name in headers}) < len(headers):
-        raise ConfigError(f"{where}: a header is given twice, in different spelling; headers: {', '.join(headers)}")
+        raise ConfigError(
+            f"{where}: a header is given twice, in different spelling; headers: {', '.join(headers)}"
+        )
     return tuple((name, FromEnvironment(value)) for name, value in headers.items())
 
 
@@ -184,18 +250,23 @@ def _json_body(arguments: Mapping[str, Json]) -> bytes:
     return as_text(dict(arguments)).encode("utf-8")
 
 
-def _value(reply: Reply, secrets: Sequence[str]) -> Json:
+def _value(reply: HttpReply, secrets: Sequence[str]) -> Json:
     """The value of a whole, successful answer; what it is otherwise is raised."""
     status = f"HTTP {reply.status} {clipped(reply.reason, 60)}".strip()
     text = _text(reply)
     shown = str(hidden(text, secrets)) if reply.whole else hidden_when_cut(text, secrets)
     if not 200 <= reply.status < 300:
-        raise CallError(Outcome.ERROR, f"{status}: {clipped(shown, _SHOWN)}" if shown.strip() else status)
+        raise CallError(
+            ToolStatus.ERROR, f"{status}: {clipped(shown, _SHOWN)}" if shown.strip() else status
+        )
     if reply.encoding not in ("", "identity"):
-        raise CallError(Outcome.ERROR, f"{status}, but the answer is compressed ({clipped(reply.encoding, 40)}), which is not read")
+        raise CallError(
+            ToolStatus.ERROR,
+            f"{status}, but the answer is compressed ({clipped(reply.encoding, 40)}), which is not read",
+        )
     if not reply.whole:
         raise CallError(
-            Outcome.ERROR,
+            ToolStatus.ERROR,
             f"{status}, but the answer is larger than max_bytes={len(reply.body)} allows; it begins: {clipped(shown, _SHOWN)}",
         )
     if not reply.body:
@@ -208,6 +279,6 @@ def _value(reply: Reply, secrets: Sequence[str]) -> Json:
     return text
 
 
-def _text(reply: Reply) -> str:
+def _text(reply: HttpReply) -> str:
     charset = reply.charset if reply.charset in _CHARSETS else "utf-8"
     return reply.body.decode(charset, "replace")

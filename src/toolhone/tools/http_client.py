@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
 from toolhone.errors import ConfigError
-from toolhone.tools.registry import CallError, Outcome, clipped
+from toolhone.tools.registry import CallError, ToolStatus, clipped
 
 MAX_REDIRECTS = 5
 _CHUNK = 65_536
@@ -47,10 +47,17 @@ class Address:
         try:
             parts = urlsplit(f"{scheme}://{authority}")
             host, port = parts.hostname, parts.port
-            if not host or not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host) or port == 0 or authority.endswith(":"):
+            if (
+                not host
+                or not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host)
+                or port == 0
+                or authority.endswith(":")
+            ):
                 raise ValueError
         except ValueError:
-            raise ConfigError(f"{where}: {authority!r} is not a host, or a host and a port, in ASCII letters") from None
+            raise ConfigError(
+                f"{where}: {authority!r} is not a host, or a host and a port, in ASCII letters"
+            ) from None
         return Address(scheme, host, _PORTS[scheme] if port is None else port)
 
     @property
@@ -61,7 +68,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """`target` is the path and the query, quoted."""
 
     method: str
@@ -71,7 +78,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpReply:
     """`whole` is False where the body has more bytes than were read."""
 
     status: int
@@ -92,22 +99,26 @@ class Together:
     bytes: int
 
 
-def exchange(address: Address, request: Request, limits: Together) -> Reply:
+def exchange(address: Address, request: HttpRequest, limits: Together) -> HttpReply:
     """Ask, and follow redirects within the same place."""
     deadline = time.monotonic() + limits.seconds
-    late = CallError(Outcome.TIMEOUT, f"{address.host} did not answer in full within {limits.seconds:g} s")
+    late = CallError(
+        ToolStatus.TIMEOUT, f"{address.host} did not answer in full within {limits.seconds:g} s"
+    )
     for _ in range(MAX_REDIRECTS + 1):
         reply = _once(address, request, deadline, limits.bytes, late)
         if reply.status not in _REDIRECTS or not reply.location:
             return reply
         request = _redirected(address, request, reply)
-    raise CallError(Outcome.ERROR, f"{address.host} redirects more than {MAX_REDIRECTS} times")
+    raise CallError(ToolStatus.ERROR, f"{address.host} redirects more than {MAX_REDIRECTS} times")
 
 
-def _redirected(address: Address, request: Request, reply: Reply) -> Request:
+def _redirected(address: Address, request: HttpRequest, reply: HttpReply) -> HttpRequest:
     """The request for where the answer points to, which must be the same place."""
     try:
-        parts = urlsplit(urljoin(f"{address.scheme}://{address.authority}{request.target}", reply.location))
+        parts = urlsplit(
+            urljoin(f"{address.scheme}://{address.authority}{request.target}", reply.location)
+        )
         same = (parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)) == (
             address.scheme,
             address.host,
@@ -117,19 +128,25 @@ def _redirected(address: Address, request: Request, reply: Reply) -> Request:
         same = False
     if not same:
         told = f"redirects to another place ({clipped(reply.location, 200)}), which is not followed"
-        raise CallError(Outcome.ERROR, f"HTTP {reply.status}: {address.host} {told}")
+        raise CallError(ToolStatus.ERROR, f"HTTP {reply.status}: {address.host} {told}")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if reply.status in _AS_GET and request.method not in ("GET", "HEAD"):
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "content-type"}
-        return Request("GET", target, headers, None)
+        headers = {
+            name: value for name, value in request.headers.items() if name.lower() != "content-type"
+        }
+        return HttpRequest("GET", target, headers, None)
     return replace(request, target=target)
 
 
-def _once(address: Address, request: Request, deadline: float, limit: int, late: CallError) -> Reply:
+def _once(
+    address: Address, request: HttpRequest, deadline: float, limit: int, late: CallError
+) -> HttpReply:
     passed = threading.Event()
     try:
         with _connected(address, deadline, passed) as connection:
-            connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(
+                request.method, request.target, skip_host=True, skip_accept_encoding=True
+            )
             body = {} if request.body is None else {"Content-Length": str(len(request.body))}
             own = {"Host": address.authority, "Connection": "close", "Accept-Encoding": "identity"}
             for name, value in {**own, **request.headers, **body}.items():
@@ -140,25 +157,33 @@ def _once(address: Address, request: Request, deadline: float, limit: int, late:
     except (OSError, http.client.HTTPException, ValueError) as error:
         if passed.is_set() or isinstance(error, TimeoutError):
             raise late from None
-        raise CallError(Outcome.ERROR, f"{address.host} could not be asked: {_told(error)}") from None
+        raise CallError(
+            ToolStatus.ERROR, f"{address.host} could not be asked: {_told(error)}"
+        ) from None
     if passed.is_set():
         raise late
     return reply
 
 
 def _told(error: Exception) -> str:
-    text = " ".join((error.strerror if isinstance(error, OSError) and error.strerror else str(error)).split())
+    text = " ".join(
+        (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).split()
+    )
     return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__, 200)
 
 
 @contextlib.contextmanager
-def _connected(address: Address, deadline: float, passed: threading.Event) -> Iterator[http.client.HTTPConnection]:
+def _connected(
+    address: Address, deadline: float, passed: threading.Event
+) -> Iterator[http.client.HTTPConnection]:
     """A connection that is cut at the deadline; `passed` is set then."""
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(contextlib.closing(_reached(address, deadline)))
         secured = None
         if address.scheme == "https":
-            secured = _certificates().wrap_socket(line, server_hostname=address.host, do_handshake_on_connect=False)
+            secured = _certificates().wrap_socket(
+                line, server_hostname=address.host, do_handshake_on_connect=False
+            )
             line = stack.enter_context(contextlib.closing(secured))
         timer = threading.Timer(_left(deadline), _cut, (line, passed))
         timer.daemon = True
@@ -182,7 +207,9 @@ def _left(deadline: float) -> float:
 def _reached(address: Address, deadline: float) -> socket.socket:
     """A socket connected to one of the host's addresses; they share the time that is left."""
     problem: OSError = OSError(f"no address for {address.host}")
-    for family, kind, protocol, _, place in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, place in socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM
+    ):
         line = socket.socket(family, kind, protocol)
         try:
             line.settimeout(_left(deadline))
@@ -206,7 +233,7 @@ def _certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _read(response: http.client.HTTPResponse, limit: int) -> Reply:
+def _read(response: http.client.HTTPResponse, limit: int) -> HttpReply:
     """Read one byte more than the limit at most."""
     chunks, size = [], 0
     while size <= limit and (chunk := response.read(min(_CHUNK, limit + 1 - size))):
@@ -215,7 +242,7 @@ def _read(response: http.client.HTTPResponse, limit: int) -> Reply:
     whole = size <= limit
     if whole and response.length:
         raise http.client.IncompleteRead(b"".join(chunks), response.length)
-    return Reply(
+    return HttpReply(
         status=response.status,
         reason=response.reason or "",
         media=response.headers.get_content_type(),

@@ -25,16 +25,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from toolhone.errors import ConfigError, nearest
-from toolhone.config.user_code import file_of, is_own_code, load_named, module_in_file
-from toolhone.schema import Json, Tool
 from toolhone.config.sections import Experiment
+from toolhone.config.user_code import file_of, import_callable, is_user_code, module_in_file
+from toolhone.errors import ConfigError, nearest
+from toolhone.schema import Json, Tool
 from toolhone.tools.command import CommandTool
-from toolhone.tools.signature_adapter import COMPOSED, fitted
 from toolhone.tools.http import HttpTool
-from toolhone.tools.tool_cache import Cache, CallLog, Replay, source_of
 from toolhone.tools.placeholders import properties_of
-from toolhone.tools.registry import TOOL_MARK, Implementation, Journal, Limits, Registry
+from toolhone.tools.registry import TOOL_MARK, Implementation, Journal, Registry, ToolLimits
+from toolhone.tools.signature_adapter import COMPOSED, fitted
+from toolhone.tools.tool_cache import Cache, CallLog, ReplayCache, source_of
 
 Spec = str | Mapping[str, Json]
 """One entry of `tools` in an experiment file."""
@@ -52,7 +52,9 @@ _GRACE = 5.0
 def open_registry(plan: Experiment) -> Registry:
     """The tools that may run, by an experiment's `tools`, `allowed_tools` and `tool_results`."""
     kept = plan.tool_results
-    log, cache, replay = (None if path is None else Path(path) for path in (kept.log, kept.cache, kept.replay))
+    log, cache, replay = (
+        None if path is None else Path(path) for path in (kept.log, kept.cache, kept.replay)
+    )
     return make_registry(plan.tools, Path.cwd(), plan.allowed_tools, log, cache, replay)
 
 
@@ -72,19 +74,25 @@ def make_registry(
     """
     specs = list(specs)
     if replay is not None and cache is not None:
-        raise ConfigError("tool_results has both 'cache' and 'replay'; a replay answers every call, so leave 'cache' out")
+        raise ConfigError(
+            "tool_results has both 'cache' and 'replay'; a replay answers every call, so leave 'cache' out"
+        )
     if replay is not None and log is not None and log.resolve() == replay.resolve():
-        raise ConfigError(f"tool_results.log and tool_results.replay are the same file {log}; write the log to another")
+        raise ConfigError(
+            f"tool_results.log and tool_results.replay are the same file {log}; write the log to another"
+        )
     tools = [tool for spec in specs for tool in load_tools(spec, base, () if replay else allowed)]
     check_allowed(tools, allowed)
     if (
         cache is not None
         and not cache_all
-        and not any(isinstance(tool.function, Implementation) and tool.function.cache for tool in tools)
+        and not any(
+            isinstance(tool.function, Implementation) and tool.function.cache for tool in tools
+        )
     ):
         raise ConfigError('tool_results.cache names a file, but no tool says "cache": true')
     journals: list[Journal] = []
-    journals += [Replay(replay)] if replay else []
+    journals += [ReplayCache(replay)] if replay else []
     journals += [Cache(cache, cache_all)] if cache else []
     journals += [CallLog(log)] if log else []
     return Registry(tools, journals=journals)
@@ -94,17 +102,25 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
     """The tools that one entry names; those that ask an address or run a program can be called if `allowed` has their name."""
     if isinstance(spec, Mapping):
         return [_from_object(spec, base, allowed)]
-    if not is_own_code(spec):
-        from toolhone.tools.builtin import builtin  # here, so that a process without built-in tools starts no sandbox
+    if not is_user_code(spec):
+        from toolhone.tools.builtin import (
+            builtin,  # here, so that a process without built-in tools starts no sandbox
+        )
 
         return [builtin(spec)]
     file = file_of(spec)
     if file is None or not spec.endswith(".py"):
-        return [Tool.of(load_named(spec, base, "a tool"))]
+        return [Tool.of(import_callable(spec, base, "a tool"))]
     path = base / file.expanduser()
-    marked = [value for value in vars(module_in_file(path, "a tool")).values() if getattr(value, TOOL_MARK, False)]
+    marked = [
+        value
+        for value in vars(module_in_file(path, "a tool")).values()
+        if getattr(value, TOOL_MARK, False)
+    ]
     if not marked:
-        raise ConfigError(f"{path} has no function marked with @tool; mark one, or name one as '{file}:function'")
+        raise ConfigError(
+            f"{path} has no function marked with @tool; mark one, or name one as '{file}:function'"
+        )
     return [Tool.of(value) for value in marked]
 
 
@@ -114,7 +130,9 @@ def check_allowed(tools: Sequence[Tool], allowed: Collection[str]) -> None:
     for name in allowed:
         if name not in names:
             known = ", ".join(names) or "none"
-            raise ConfigError(f"allowed_tools names {name!r}, but there is no such tool{nearest(name, names)}; tools: {known}")
+            raise ConfigError(
+                f"allowed_tools names {name!r}, but there is no such tool{nearest(name, names)}; tools: {known}"
+            )
 
 
 def reaches_outside(spec: Spec) -> str:
@@ -124,7 +142,13 @@ def reaches_outside(spec: Spec) -> str:
     match spec.get("type"):
         case "command":
             command = spec.get("command")
-            words = command if isinstance(command, str) else " ".join(map(str, command)) if isinstance(command, list) else command
+            words = (
+                command
+                if isinstance(command, str)
+                else " ".join(map(str, command))
+                if isinstance(command, list)
+                else command
+            )
             return f"runs a command ({words!s:.120})"
         case "api":
             return f"asks an address ({spec.get('url')!s:.120})"
@@ -134,17 +158,23 @@ def reaches_outside(spec: Spec) -> str:
 def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str]) -> Tool:
     kind = spec.get("type", "function")
     if kind not in _KEYS:
-        raise ConfigError(f"tool {spec.get('name')!r}: no type {kind!r}{nearest(str(kind), _KEYS)}; types: {', '.join(_KEYS)}")
+        raise ConfigError(
+            f"tool {spec.get('name')!r}: no type {kind!r}{nearest(str(kind), _KEYS)}; types: {', '.join(_KEYS)}"
+        )
     if kind == "function":
         return _function_tool(spec, base)
     _check_keys(spec, kind)
-    tool, dashes = _without_dashes(Tool.of({key: spec[key] for key in ("name", "description", "parameters") if key in spec}))
+    tool, dashes = _without_dashes(
+        Tool.of({key: spec[key] for key in ("name", "description", "parameters") if key in spec})
+    )
     for key in ("timeout", "max_bytes"):
         _check_number(tool.name, key, spec.get(key, 1), whole=key == "max_bytes")
     made = HttpTool.of(tool, spec) if kind == "api" else CommandTool.of(tool, spec, base, dashes)
     limits = _limits(tool.name, spec)
     if limits.timeout is not None:
-        raise ConfigError(f"tool {tool.name!r}: the time of a tool of type {kind!r} is limited by 'timeout', not by limits.timeout")
+        raise ConfigError(
+            f"tool {tool.name!r}: the time of a tool of type {kind!r} is limited by 'timeout', not by limits.timeout"
+        )
     refusal = ""
     if tool.name in allowed:
         made.check()
@@ -155,7 +185,12 @@ def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str])
     accepts = None if open_ended else tuple(properties_of(tool))
     definition = json.dumps(dict(spec), sort_keys=True, default=str)
     limits = replace(limits, timeout=made.timeout + _GRACE)
-    return replace(tool, function=Implementation(made, limits, _cache(tool.name, spec), refusal, definition, accepts))
+    return replace(
+        tool,
+        function=Implementation(
+            made, limits, _cache(tool.name, spec), refusal, definition, accepts
+        ),
+    )
 
 
 def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
@@ -167,23 +202,37 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
         tool = Tool.of(schema)
         for key in ("url", "command", "limits", "cache", "implementation"):
             if key in spec:
-                right = {"url": '"type": "api"', "command": '"type": "command"'}.get(key, "an 'implementation'")
-                raise ConfigError(f"tool {tool.name!r} has {key!r}, but nothing that runs; it needs {right}")
+                right = {"url": '"type": "api"', "command": '"type": "command"'}.get(
+                    key, "an 'implementation'"
+                )
+                raise ConfigError(
+                    f"tool {tool.name!r} has {key!r}, but nothing that runs; it needs {right}"
+                )
         return tool
     _check_keys(spec, "function")
     if len(named) > 1:
-        raise ConfigError(f"tool {schema.get('name')!r} has both 'implementation' and 'function'; give one of them")
+        raise ConfigError(
+            f"tool {schema.get('name')!r} has both 'implementation' and 'function'; give one of them"
+        )
     found = load_tools(spec[named[0]], base)
     if len(found) != 1:
         names = ", ".join(other.name for other in found)
-        raise ConfigError(f"tool {schema.get('name')!r} needs one {named[0]!r}, but {spec[named[0]]!r} holds {len(found)}: {names}")
-    own = {"name": found[0].name, "description": found[0].description, "parameters": found[0].parameters}
+        raise ConfigError(
+            f"tool {schema.get('name')!r} needs one {named[0]!r}, but {spec[named[0]]!r} holds {len(found)}: {names}"
+        )
+    own = {
+        "name": found[0].name,
+        "description": found[0].description,
+        "parameters": found[0].parameters,
+    }
     tool = Tool.of({**own, **schema})
     assert found[0].function is not None, spec
     function = fitted(tool, found[0].function)
     limits, cache = _limits(tool.name, spec), _cache(tool.name, spec)
-    if limits != Limits() or cache:
-        function = Implementation(function, limits, cache, definition=f"{spec[named[0]]}\n{source_of(found[0].function)}")
+    if limits != ToolLimits() or cache:
+        function = Implementation(
+            function, limits, cache, definition=f"{spec[named[0]]}\n{source_of(found[0].function)}"
+        )
     return replace(tool, function=function)
 
 
@@ -191,28 +240,39 @@ def _check_keys(spec: Mapping[str, Json], kind: str) -> None:
     for key in spec:
         if key not in _KEYS[kind]:
             known = ", ".join(_KEYS[kind])
-            raise ConfigError(f"tool {spec.get('name')!r} has an unknown key {key!r}{nearest(key, _KEYS[kind])}; known: {known}")
+            raise ConfigError(
+                f"tool {spec.get('name')!r} has an unknown key {key!r}{nearest(key, _KEYS[kind])}; known: {known}"
+            )
 
 
 def _without_dashes(tool: Tool) -> tuple[Tool, frozenset[str]]:
     """The tool without our own mark `allow_dash` in its schema, and the names of the parameters that had it."""
-    marked = frozenset(name for name, schema in properties_of(tool).items() if schema.get("allow_dash") is True)
+    marked = frozenset(
+        name for name, schema in properties_of(tool).items() if schema.get("allow_dash") is True
+    )
     properties = {
-        name: {key: value for key, value in schema.items() if key != "allow_dash"} for name, schema in properties_of(tool).items()
+        name: {key: value for key, value in schema.items() if key != "allow_dash"}
+        for name, schema in properties_of(tool).items()
     }
-    return replace(tool, parameters={**tool.parameters, "properties": properties}) if marked else tool, marked
+    return replace(
+        tool, parameters={**tool.parameters, "properties": properties}
+    ) if marked else tool, marked
 
 
-def _limits(name: str, spec: Mapping[str, Json]) -> Limits:
+def _limits(name: str, spec: Mapping[str, Json]) -> ToolLimits:
     limits = spec.get("limits", {})
-    known = tuple(Limits.__dataclass_fields__)
+    known = tuple(ToolLimits.__dataclass_fields__)
     if not isinstance(limits, Mapping):
-        raise ConfigError(f"tool {name!r}: 'limits' must be an object with {', '.join(known)}, got {limits!r:.60}")
+        raise ConfigError(
+            f"tool {name!r}: 'limits' must be an object with {', '.join(known)}, got {limits!r:.60}"
+        )
     for key, value in limits.items():
         if key not in known:
-            raise ConfigError(f"tool {name!r}: 'limits' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+            raise ConfigError(
+                f"tool {name!r}: 'limits' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}"
+            )
         _check_number(name, f"limits.{key}", value, whole=key != "timeout")
-    return Limits(**cast(Mapping[str, Any], limits))
+    return ToolLimits(**cast(Mapping[str, Any], limits))
 
 
 def _cache(name: str, spec: Mapping[str, Json]) -> bool:
@@ -223,6 +283,12 @@ def _cache(name: str, spec: Mapping[str, Json]) -> bool:
 
 
 def _check_number(name: str, key: str, value: Json, whole: bool) -> None:
-    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and 0 < value < 1e9
+    right = (
+        isinstance(value, int if whole else int | float)
+        and not isinstance(value, bool)
+        and 0 < value < 1e9
+    )
     if not right:
-        raise ConfigError(f"tool {name!r}: {key!r} must be a {'whole ' if whole else ''}number above 0, got {value!r:.40}")
+        raise ConfigError(
+            f"tool {name!r}: {key!r} must be a {'whole ' if whole else ''}number above 0, got {value!r:.40}"
+        )

@@ -22,7 +22,7 @@ _PLACE = re.compile(r"\{\{(?P<text>[\w.-]+)\}\}|\{(?P<name>[\w.-]+)\}")
 
 
 @dataclass(frozen=True)
-class Place:
+class Placeholder:
     """A `{name}`."""
 
     name: str
@@ -32,20 +32,23 @@ class Place:
 class Template:
     """Literal texts and places, in their order."""
 
-    parts: tuple[str | Place, ...]
+    parts: tuple[str | Placeholder, ...]
 
     @staticmethod
     def of(text: str) -> Template:
-        parts: list[str | Place] = []
+        parts: list[str | Placeholder] = []
         end = 0
         for match in _PLACE.finditer(text):
-            parts += [text[end : match.start()], Place(match["name"]) if match["name"] else f"{{{match['text']}}}"]
+            parts += [
+                text[end : match.start()],
+                Placeholder(match["name"]) if match["name"] else f"{{{match['text']}}}",
+            ]
             end = match.end()
         return Template(tuple(part for part in (*parts, text[end:]) if part != ""))
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(part.name for part in self.parts if isinstance(part, Place))
+        return tuple(part.name for part in self.parts if isinstance(part, Placeholder))
 
     @property
     def prefix(self) -> str:
@@ -54,18 +57,27 @@ class Template:
 
     def filled(self, values: Mapping[str, str], literal: Callable[[str], str] = str) -> str:
         """The text with a value in each place; `literal` is applied to the texts between them."""
-        return "".join(values[part.name] if isinstance(part, Place) else literal(part) for part in self.parts)
+        return "".join(
+            values[part.name] if isinstance(part, Placeholder) else literal(part)
+            for part in self.parts
+        )
 
 
 def properties_of(tool: Tool) -> dict[str, Mapping[str, Json]]:
     """The declared parameters of a tool and their schemas."""
     properties = tool.parameters.get("properties", {})
-    return {name: schema if isinstance(schema, Mapping) else {} for name, schema in properties.items()}
+    return {
+        name: schema if isinstance(schema, Mapping) else {} for name, schema in properties.items()
+    }
 
 
 def defaults_of(tool: Tool) -> dict[str, Json]:
     """The defaults that the tool's schema states."""
-    return {name: schema["default"] for name, schema in properties_of(tool).items() if schema.get("default") is not None}
+    return {
+        name: schema["default"]
+        for name, schema in properties_of(tool).items()
+        if schema.get("default") is not None
+    }
 
 
 def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bool = False) -> None:
@@ -87,7 +99,11 @@ def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bo
 
 def as_text(value: Json) -> str:
     """A value as it is put in a place: a text as it is, other values as JSON. `ValueError` for what cannot be said in UTF-8."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    )
     text.encode("utf-8")
     if "\0" in text:
         raise ValueError("a NUL character cannot be passed on")
@@ -103,7 +119,9 @@ def texts_of(values: Mapping[str, Json], names: Iterable[str]) -> dict[str, str]
         except KeyError:
             raise ValueError(f"{name}: a value is needed") from None
         except UnicodeEncodeError:
-            raise ValueError(f"{name}: half a character (a lone surrogate) cannot be passed on") from None
+            raise ValueError(
+                f"{name}: half a character (a lone surrogate) cannot be passed on"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: {error}") from None
     return texts

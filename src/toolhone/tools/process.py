@@ -67,7 +67,12 @@ class Finished:
 
 
 def run_program(
-    argv: Sequence[str], stdin: bytes | None, environment: Mapping[str, str], folder: Path, timeout: float, max_bytes: int
+    argv: Sequence[str],
+    stdin: bytes | None,
+    environment: Mapping[str, str],
+    folder: Path,
+    timeout: float,
+    max_bytes: int,
 ) -> Finished:
     """Run a program to its end. `argv[0]` is its path; stdin is empty where none is given."""
     stdout, stderr = Output(max_bytes), Output(max_bytes)
@@ -98,7 +103,9 @@ def run_program(
     return Finished(stopped, process.returncode, stdout, stderr)
 
 
-def _watch(process: subprocess.Popen[bytes], outputs: Mapping[IO[bytes], Output], deadline: float) -> Stopped:
+def _watch(
+    process: subprocess.Popen[bytes], outputs: Mapping[IO[bytes], Output], deadline: float
+) -> Stopped:
     """Read what it writes until it ends or must be stopped."""
     with selectors.DefaultSelector() as selector:
         for stream, output in outputs.items():
@@ -106,7 +113,9 @@ def _watch(process: subprocess.Popen[bytes], outputs: Mapping[IO[bytes], Output]
             selector.register(stream, selectors.EVENT_READ, output)
         while (left := deadline - time.monotonic()) > 0:
             ended = _has_ended(process)
-            ready = selector.select(0 if ended else min(left, _TICK if selector.get_map() else _SHORT_TICK))
+            ready = selector.select(
+                0 if ended else min(left, _TICK if selector.get_map() else _SHORT_TICK)
+            )
             for key, _ in ready:
                 if not _took(key):
                     selector.unregister(key.fileobj)
@@ -131,7 +140,9 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     """Whether the program has ended. On Linux it stays unreaped, so that its number belongs to no other process until `_kill`."""
     if sys.platform == "linux":
         try:
-            return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            return (
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            )
         except ChildProcessError:  # the calling program lets the system reap its children
             return True
     return process.poll() is not None
@@ -139,6 +150,8 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End everything in the program's group, and reap it."""
-    with suppress(ProcessLookupError, PermissionError):  # the group is empty, or only has the ended program (macOS)
+    with suppress(
+        ProcessLookupError, PermissionError
+    ):  # the group is empty, or only has the ended program (macOS)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

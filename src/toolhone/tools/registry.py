@@ -46,11 +46,11 @@ Source = Tool | Mapping[str, Json] | Callable[..., Json] | str
 
 TOOL_MARK = "__toolhone_tool__"
 AT_ONCE_MARK = "__toolhone_at_once__"
-"""On a function: `Limits.at_once` where nothing else is said."""
+"""On a function: `ToolLimits.at_once` where nothing else is said."""
 _THREADS = 16
 
 
-class Outcome(StrEnum):
+class ToolStatus(StrEnum):
     """How a call or a program ended."""
 
     OK = "ok"
@@ -67,8 +67,8 @@ class Outcome(StrEnum):
 class CallError(Exception):
     """Raised by a tool's function to say how its call ended, and the line that the model reads."""
 
-    def __init__(self, outcome: Outcome, content: str) -> None:
-        assert outcome is not Outcome.OK, content
+    def __init__(self, outcome: ToolStatus, content: str) -> None:
+        assert outcome is not ToolStatus.OK, content
         super().__init__(content)
         self.outcome = outcome
 
@@ -78,14 +78,14 @@ class ToolResult:
     """What a call came to. `content` is what the model reads: a text the tool returned, other values as JSON, or one line that
     says what was wrong. `value` is the whole value, also where `content` was cut; None unless OK. `seconds` is wall-clock time."""
 
-    outcome: Outcome
+    outcome: ToolStatus
     content: str
     value: Json = None
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class ToolLimits:
     """Limits of one tool. None: those of the registry, and any number of calls. `max_calls` counts the calls in one registry.
 
     at_once: how many calls run at the same time in one registry; the others wait, and their waiting is no part of `timeout`.
@@ -106,7 +106,7 @@ class Implementation:
     """
 
     function: Callable[..., Json]
-    limits: Limits = Limits()
+    limits: ToolLimits = ToolLimits()
     cache: bool = False
     refusal: str = ""
     definition: str = ""
@@ -114,12 +114,12 @@ class Implementation:
 
     def __call__(self, /, **arguments: Json) -> Json:
         if self.refusal:
-            raise CallError(Outcome.REFUSED, self.refusal)
+            raise CallError(ToolStatus.REFUSED, self.refusal)
         return self.function(**arguments)
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedCall:
     """A call that has ended. `recalled`: a journal knew the result. `implementation`: what runs for the tool, if anything does."""
 
     call: ToolCall
@@ -133,9 +133,11 @@ class Journal(Protocol):
 
     answers_all: bool
 
-    def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None: ...
+    def recall(
+        self, call: ToolCall, implementation: Implementation | None
+    ) -> ToolResult | None: ...
 
-    def note(self, made: Made) -> None: ...
+    def note(self, made: FinishedCall) -> None: ...
 
 
 class Registry:
@@ -162,7 +164,9 @@ class Registry:
         for source in sources:
             tool = _builtin(source, seed) if isinstance(source, str) else Tool.of(source)
             if tool.name in self._entries:
-                raise ConfigError(f"two tools are named {tool.name!r}; give one of them another name")
+                raise ConfigError(
+                    f"two tools are named {tool.name!r}; give one of them another name"
+                )
             self._entries[tool.name] = _Entry.of(tool)
 
     @property
@@ -178,11 +182,17 @@ class Registry:
         """Check the call and make it."""
         started = time.perf_counter()
         entry = self._entries.get(call.name)
-        (outcome, content, value), recalled = (self._unknown(call), False) if entry is None else self._answer(entry, call)
+        (outcome, content, value), recalled = (
+            (self._unknown(call), False) if entry is None else self._answer(entry, call)
+        )
         content = clipped(_readable(content), (entry and entry.limits.max_chars) or self._max_chars)
         result = ToolResult(outcome, content, value, time.perf_counter() - started)
         for journal in self._journals:
-            journal.note(Made(call, result, recalled, None if entry is None else entry.implementation))
+            journal.note(
+                FinishedCall(
+                    call, result, recalled, None if entry is None else entry.implementation
+                )
+            )
         return result
 
     def run_all(self, calls: Iterable[ToolCall]) -> list[ToolResult]:
@@ -195,18 +205,22 @@ class Registry:
 
     def _unknown(self, call: ToolCall) -> _Ended:
         known = ", ".join(self._entries) or "none"
-        return Outcome.UNKNOWN_TOOL, f"there is no tool {call.name!r}{nearest(call.name, self._entries)}; tools: {known}", None
+        return (
+            ToolStatus.UNKNOWN_TOOL,
+            f"there is no tool {call.name!r}{nearest(call.name, self._entries)}; tools: {known}",
+            None,
+        )
 
     def _answer(self, entry: _Entry, call: ToolCall) -> tuple[_Ended, bool]:
         """How the call ended, and whether a journal knew it."""
         if refusal := self._refusal(entry):
-            return (Outcome.REFUSED, refusal, None), False
+            return (ToolStatus.REFUSED, refusal, None), False
         if problems := entry.problems(call.arguments):
             told = "; ".join(clipped(problem, 300) for problem in problems[:3])
-            return (Outcome.INVALID_ARGUMENTS, f"{call.name}: {told}", None), False
+            return (ToolStatus.INVALID_ARGUMENTS, f"{call.name}: {told}", None), False
         if self._too_often(entry):
             told = f"tool {call.name!r} may be called {entry.limits.max_calls} times here, and has been"
-            return (Outcome.REFUSED, told, None), False
+            return (ToolStatus.REFUSED, told, None), False
         for journal in self._journals:
             if found := journal.recall(call, entry.implementation):
                 return (found.outcome, found.content, found.value), True
@@ -230,7 +244,7 @@ class Registry:
             return self._calls[entry.tool.name] > entry.limits.max_calls
 
 
-_Ended = tuple[Outcome, str, Json]
+_Ended = tuple[ToolStatus, str, Json]
 """Outcome, content, value."""
 
 
@@ -250,14 +264,22 @@ class _Entry:
     def of(tool: Tool) -> _Entry:
         if tool.function is None:
             return _Entry(tool, None, None)
-        made = tool.function if isinstance(tool.function, Implementation) else Implementation(tool.function)
-        accepts = adapters_of(made.function) if made.accepts is None else dict.fromkeys(made.accepts)
+        made = (
+            tool.function
+            if isinstance(tool.function, Implementation)
+            else Implementation(tool.function)
+        )
+        accepts = (
+            adapters_of(made.function) if made.accepts is None else dict.fromkeys(made.accepts)
+        )
         at_once = made.limits.at_once or getattr(made.function, AT_ONCE_MARK, None)
-        return _Entry(tool, made, accepts, threading.Semaphore(at_once) if at_once else nullcontext())
+        return _Entry(
+            tool, made, accepts, threading.Semaphore(at_once) if at_once else nullcontext()
+        )
 
     @property
-    def limits(self) -> Limits:
-        return Limits() if self.implementation is None else self.implementation.limits
+    def limits(self) -> ToolLimits:
+        return ToolLimits() if self.implementation is None else self.implementation.limits
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
         """What is wrong with these arguments: against the schema, and against what the function takes."""
@@ -266,7 +288,10 @@ class _Entry:
             return problems
         unknown = [name for name in arguments if name not in self.accepts]
         known = ", ".join(self.accepts) or "none"
-        return [f"unknown argument {name!r}{nearest(name, self.accepts)}; arguments: {known}" for name in unknown]
+        return [
+            f"unknown argument {name!r}{nearest(name, self.accepts)}; arguments: {known}"
+            for name in unknown
+        ]
 
     def called(self, arguments: Mapping[str, Json]) -> _Ended:
         """Call the function with arguments converted to its types."""
@@ -276,7 +301,7 @@ class _Entry:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "arguments"
-            return Outcome.INVALID_ARGUMENTS, f"{self.tool.name}: {where}: {first['msg']}", None
+            return ToolStatus.INVALID_ARGUMENTS, f"{self.tool.name}: {where}: {first['msg']}", None
         return _result_of(functools.partial(self.implementation, **converted))
 
 
@@ -284,11 +309,13 @@ def _in_thread(work: Callable[[], _Ended], timeout: float) -> _Ended:
     """Work in a daemon thread; a thread that is late is left alone and its result is dropped."""
     ended: list[_Ended | UserError] = []
     context = contextvars.copy_context()
-    thread = threading.Thread(target=lambda: ended.append(context.run(_guarded, work)), daemon=True, name="tool")
+    thread = threading.Thread(
+        target=lambda: ended.append(context.run(_guarded, work)), daemon=True, name="tool"
+    )
     thread.start()
     thread.join(timeout)
     if not ended:
-        return Outcome.TIMEOUT, f"the tool did not answer within {timeout:g} s", None
+        return ToolStatus.TIMEOUT, f"the tool did not answer within {timeout:g} s", None
     if isinstance(ended[0], UserError):
         raise ended[0]
     return ended[0]
@@ -302,9 +329,9 @@ def _guarded(work: Callable[[], _Ended]) -> _Ended | UserError:
     except CallError as error:
         return error.outcome, str(error), None
     except TimeoutError as error:
-        return Outcome.TIMEOUT, str(error) or "the tool ran out of time", None
+        return ToolStatus.TIMEOUT, str(error) or "the tool ran out of time", None
     except BaseException as error:  # SystemExit from a tool is that tool's error, not our end
-        return Outcome.ERROR, _one_line(error), None
+        return ToolStatus.ERROR, _one_line(error), None
 
 
 def _result_of(function: Callable[[], Json]) -> _Ended:
@@ -312,7 +339,7 @@ def _result_of(function: Callable[[], Json]) -> _Ended:
     if inspect.iscoroutine(value):
         value = asyncio.run(value)
     value = to_jsonable_python(value, inf_nan_mode="constants", fallback=_plain)
-    return Outcome.OK, text_of(value), value
+    return ToolStatus.OK, text_of(value), value
 
 
 def text_of(value: Json) -> str:
@@ -332,7 +359,11 @@ def _one_line(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # an exception class of the tool's own, whose __str__ is broken
         text = ""
-    return text if text and isinstance(error, ValueError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    return (
+        text
+        if text and isinstance(error, ValueError)
+        else f"{type(error).__name__}: {text}".rstrip(": ")
+    )
 
 
 def _readable(text: str) -> str:
@@ -357,7 +388,9 @@ def tool(function: F) -> F: ...
 def tool(*, name: str = "", description: str = "") -> Callable[[F], F]: ...
 
 
-def tool(function: F | None = None, *, name: str = "", description: str = "") -> F | Callable[[F], F]:
+def tool(
+    function: F | None = None, *, name: str = "", description: str = ""
+) -> F | Callable[[F], F]:
     """Mark a function as a tool, so that `load_tools("file.py")` finds it; give it another name or description if wanted.
 
     Used as `@tool` or `@tool(name=..., description=...)`. The result is called as before. Nothing is registered anywhere.
@@ -381,8 +414,12 @@ def _marked(function: F, name: str, description: str) -> F:
 
 
 def _builtin(name: str, seed: int) -> Tool:
-    from toolhone.tools.builtin import builtin  # here, because that module needs this one, and the sandbox with it
+    from toolhone.tools.builtin import (
+        builtin,  # here, because that module needs this one, and the sandbox with it
+    )
 
     made = builtin(name, seed)
     assert made.function is not None, name
-    return replace(made, function=Implementation(made.function, definition=f"built in: {name}, seed {seed}"))
+    return replace(
+        made, function=Implementation(made.function, definition=f"built in: {name}, seed {seed}")
+    )

@@ -39,7 +39,7 @@ import pydantic_monty as monty
 
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.schema import Json
-from toolhone.tools.registry import Outcome, clipped
+from toolhone.tools.registry import ToolStatus, clipped
 
 if sys.platform == "linux":
     import resource
@@ -106,7 +106,9 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("seconds", "memory_mb", "recursion", "output_chars"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"a sandbox needs a {name!r} above 0, got {getattr(self, name)!r}")
+                raise ConfigError(
+                    f"a sandbox needs a {name!r} above 0, got {getattr(self, name)!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class SandboxResult:
     either stream, cut with a visible mark. `error` is one line. `seconds` is wall-clock time, waiting for a free worker included.
     """
 
-    outcome: Outcome
+    outcome: ToolStatus
     value: Json = None
     text: str = ""
     stdout: str = ""
@@ -144,7 +146,7 @@ class Sandbox:
         started = time.perf_counter()
         if len(code) > MAX_SOURCE:
             error = f"SyntaxError: the program has {len(code):,} characters; at most {MAX_SOURCE:,} are run"
-            return SandboxResult(Outcome.ERROR, error=error)
+            return SandboxResult(ToolStatus.ERROR, error=error)
         pool = self._started()
         code = code.rstrip().rstrip(";")
         return self._run(pool, code, self._last_expression(pool, code), started)
@@ -176,22 +178,36 @@ class Sandbox:
     def _last_expression(self, pool: monty.Monty, code: str) -> int:
         try:
             with pool.checkout(limits=self._resources(_SPLIT_SECONDS)) as session:
-                return int(session.feed_run(_SPLIT, inputs={"source": code}, print_callback=_Printed(0)))
+                return int(
+                    session.feed_run(_SPLIT, inputs={"source": code}, print_callback=_Printed(0))
+                )
         except monty.MontyError:
             return -1
 
     def _run(self, pool: monty.Monty, code: str, split: int, started: float) -> SandboxResult:
-        printed, sent, name = _Printed(self.limits.output_chars), _Sent(), f"_{secrets.token_hex(8)}"
-        outcome, error = Outcome.OK, ""
+        printed, sent, name = (
+            _Printed(self.limits.output_chars),
+            _Sent(),
+            f"_{secrets.token_hex(8)}",
+        )
+        outcome, error = ToolStatus.OK, ""
         try:
-            with pool.checkout(limits=self._resources(self.limits.seconds), os_policy=_POLICY) as session:
+            with pool.checkout(
+                limits=self._resources(self.limits.seconds), os_policy=_POLICY
+            ) as session:
                 _bound_cpu(session.worker_pid, self.limits.seconds)
                 program = _with_value_sent(code, split, name, self.limits.output_chars + 1)
-                session.feed_run(program, external_lookup={f"{name}_send": sent}, print_callback=printed)
+                session.feed_run(
+                    program, external_lookup={f"{name}_send": sent}, print_callback=printed
+                )
         except monty.MontyError as caught:
             outcome, error = _how_it_ended(caught, code.count("\n") + 1, self.limits)
-        value, text = sent.value(self.limits.output_chars) if outcome is Outcome.OK else (None, "")
-        return SandboxResult(outcome, value, text, printed.text(), error, time.perf_counter() - started)
+        value, text = (
+            sent.value(self.limits.output_chars) if outcome is ToolStatus.OK else (None, "")
+        )
+        return SandboxResult(
+            outcome, value, text, printed.text(), error, time.perf_counter() - started
+        )
 
     def _resources(self, seconds: float) -> dict[str, float]:
         return {
@@ -231,7 +247,9 @@ def _open_pool(deadline: float, workers: int) -> monty.Monty:
     try:
         return pool.__enter__()
     except (RuntimeError, OSError, monty.MontyError) as error:
-        raise CapabilityError(f"the sandbox's worker cannot be started: {error}; install `pydantic-monty` again") from None
+        raise CapabilityError(
+            f"the sandbox's worker cannot be started: {error}; install `pydantic-monty` again"
+        ) from None
 
 
 def _end_pool(pool: monty.Monty) -> None:
@@ -291,16 +309,21 @@ def _with_value_sent(code: str, split: int, name: str, limit: int) -> str:
     return f"{code[:split]}{name} = ({code[split:].lstrip()}\n)\n{show}"
 
 
-def _how_it_ended(error: monty.MontyError, lines: int, limits: Limits) -> tuple[Outcome, str]:
+def _how_it_ended(error: monty.MontyError, lines: int, limits: Limits) -> tuple[ToolStatus, str]:
     if isinstance(error, monty.MontyCrashedError):
         if error.timed_out:
-            return Outcome.TIMEOUT, f"TimeoutError: the program ran longer than {limits.seconds:g} s"
-        return Outcome.ERROR, f"RuntimeError: the program broke the interpreter ({error})"
+            return (
+                ToolStatus.TIMEOUT,
+                f"TimeoutError: the program ran longer than {limits.seconds:g} s",
+            )
+        return ToolStatus.ERROR, f"RuntimeError: the program broke the interpreter ({error})"
     text = " ".join(error.display("type-msg").split())
     if text.startswith("TimeoutError: feed time limit exceeded"):
-        return Outcome.TIMEOUT, f"TimeoutError: the program ran longer than {limits.seconds:g} s"
+        return ToolStatus.TIMEOUT, f"TimeoutError: the program ran longer than {limits.seconds:g} s"
     if text.startswith("MemoryError: "):
         text = f"MemoryError: the program needed more than {limits.memory_mb} MB"
-    frames = [frame.line for frame in error.traceback() if frame.filename.startswith("<python-input")]
+    frames = [
+        frame.line for frame in error.traceback() if frame.filename.startswith("<python-input")
+    ]
     where = f" (line {frames[-1]})" if frames and frames[-1] <= lines else ""
-    return Outcome.ERROR, clipped(text, 500) + where
+    return ToolStatus.ERROR, clipped(text, 500) + where

@@ -32,8 +32,14 @@ def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str
     required: list[str] = []
     definitions: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise DataError(f"tool {name!r}: parameter {parameter.name!r} has no name a model could use; give it one")
+        if parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+            parameter.POSITIONAL_ONLY,
+        ):
+            raise DataError(
+                f"tool {name!r}: parameter {parameter.name!r} has no name a model could use; give it one"
+            )
         schema = _schema_of_hint(name, parameter, hints.get(parameter.name, Any))
         definitions.update(schema.pop("$defs", {}))
         if parameter.name in notes:
@@ -48,11 +54,17 @@ def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str
 
 
 def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[str, Any]:
-    text = next((note for note in get_args(hint)[1:] if isinstance(note, str)), None) if get_origin(hint) is Annotated else None
+    text = (
+        next((note for note in get_args(hint)[1:] if isinstance(note, str)), None)
+        if get_origin(hint) is Annotated
+        else None
+    )
     try:
         schema = TypeAdapter(hint).json_schema()
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
-        raise DataError(f"tool {tool!r}: no JSON Schema for parameter {parameter.name!r} of type {hint!r}: {error}") from None
+        raise DataError(
+            f"tool {tool!r}: no JSON Schema for parameter {parameter.name!r} of type {hint!r}: {error}"
+        ) from None
     schema.pop("title", None)
     if text:
         schema["description"] = text

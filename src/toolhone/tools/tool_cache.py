@@ -30,11 +30,11 @@ from pathlib import Path
 
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Json, ToolCall
-from toolhone.tools.registry import Implementation, Made, Outcome, ToolResult, text_of
+from toolhone.tools.registry import FinishedCall, Implementation, ToolResult, ToolStatus, text_of
 
 MAX_DEPTH = 50
 """Values nested deeper are not kept."""
-_REPLAYED = (Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT, Outcome.INVALID_ARGUMENTS)
+_REPLAYED = (ToolStatus.OK, ToolStatus.ERROR, ToolStatus.TIMEOUT, ToolStatus.INVALID_ARGUMENTS)
 
 
 class CallLog:
@@ -48,7 +48,7 @@ class CallLog:
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
         """Nothing: a log is only written."""
 
-    def note(self, made: Made) -> None:
+    def note(self, made: FinishedCall) -> None:
         self._lines.append(_record(made) | ({"replayed": True} if made.recalled else {}))
 
 
@@ -62,21 +62,27 @@ class Cache:
         self._known: dict[str, str] = {}
         self.account = Account()
         for record in _read(path, self.account):
-            if record.definition is None or record.result.outcome is not Outcome.OK:
+            if record.definition is None or record.result.outcome is not ToolStatus.OK:
                 self.account.skipped["not from a cache"] += 1
             else:
-                self._known[_key(record.tool, record.arguments, record.definition)] = json.dumps(record.result.value)
+                self._known[_key(record.tool, record.arguments, record.definition)] = json.dumps(
+                    record.result.value
+                )
 
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
         key = self._key_of(call, implementation)
         if key not in self._known:
             return None
         value = json.loads(self._known[key])
-        return ToolResult(Outcome.OK, text_of(value), value)
+        return ToolResult(ToolStatus.OK, text_of(value), value)
 
-    def note(self, made: Made) -> None:
+    def note(self, made: FinishedCall) -> None:
         key = self._key_of(made.call, made.implementation)
-        if key is None or made.result.outcome is not Outcome.OK or not _is_exact(made.result.value):
+        if (
+            key is None
+            or made.result.outcome is not ToolStatus.OK
+            or not _is_exact(made.result.value)
+        ):
             return
         with self._lock:
             if key in self._known:
@@ -92,14 +98,16 @@ class Cache:
         return None if arguments is None else _key(call.name, arguments, _digest(implementation))
 
 
-class Replay:
+class ReplayCache:
     """Answers every call from a log or a cache. `account` says what was found in the file."""
 
     answers_all = True
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise DataError(f"{path}: there is no such file to replay tool results from; a run with tool_results.log writes one")
+            raise DataError(
+                f"{path}: there is no such file to replay tool results from; a run with tool_results.log writes one"
+            )
         self.account = Account()
         self._known: dict[tuple[str, str], ToolResult] = {}
         for record in _read(path, self.account):
@@ -110,15 +118,19 @@ class Replay:
                 self.account.skipped["recorded again later"] += 1
             self._known[record.tool, record.arguments] = record.result
         if self.account.read and not self._known:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.account.skipped.items())
+            reasons = ", ".join(
+                f"{reason}: {count}" for reason, count in self.account.skipped.items()
+            )
             raise DataError(f"{path}: no line is a tool result that can be replayed ({reasons})")
 
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:  # noqa: ARG002
         arguments = _canonical(call.arguments)
         found = None if arguments is None else self._known.get((call.name, arguments))
-        return found or ToolResult(Outcome.ERROR, f"no recorded result for this call of {call.name!r}")
+        return found or ToolResult(
+            ToolStatus.ERROR, f"no recorded result for this call of {call.name!r}"
+        )
 
-    def note(self, made: Made) -> None:
+    def note(self, made: FinishedCall) -> None:
         """Nothing: a replay is only read."""
 
 
@@ -154,20 +166,29 @@ class _Lines:
                 if file.read(1) not in (b"", b"\n"):
                     file.write(b"\n")  # the last line was cut off
         except OSError as error:
-            raise RunError(f"{path}: tool results cannot be written there: {error.strerror or error}") from None
+            raise RunError(
+                f"{path}: tool results cannot be written there: {error.strerror or error}"
+            ) from None
 
     def append(self, record: Mapping[str, Json]) -> None:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+        line = (
+            json.dumps(record, ensure_ascii=False, allow_nan=False).encode(
+                "utf-8", "backslashreplace"
+            )
+            + b"\n"
+        )
         try:
             with self._lock, self._path.open("ab", buffering=0) as file:
                 written = file.write(line)
         except OSError as error:
-            raise RunError(f"{self._path}: a tool result was not written: {error.strerror or error}") from None
+            raise RunError(
+                f"{self._path}: a tool result was not written: {error.strerror or error}"
+            ) from None
         if written != len(line):
             raise RunError(f"{self._path}: a tool result was not written whole; is the disk full?")
 
 
-def _record(made: Made) -> dict[str, Json]:
+def _record(made: FinishedCall) -> dict[str, Json]:
     call, result = made.call, made.result
     arguments = {name: _or_words(value) for name, value in call.arguments.items()}
     record: dict[str, Json] = {
@@ -178,7 +199,7 @@ def _record(made: Made) -> dict[str, Json]:
         "content": result.content,
         "seconds": round(result.seconds, 6),
     }
-    if result.outcome is Outcome.OK and result.value != result.content:
+    if result.outcome is ToolStatus.OK and result.value != result.content:
         record["value"] = _or_words(result.value)
     if _canonical(call.arguments) is None or not _is_exact(result.value):
         record["exact"] = False
@@ -195,12 +216,22 @@ def _is_exact(value: Json) -> bool:
 
 
 def _is_shallow(value: Json, left: int) -> bool:
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    inner = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, list | tuple)
+        else ()
+    )
     return left > 0 and all(_is_shallow(each, left - 1) for each in inner)
 
 
 def _or_words(value: Json) -> Json:
-    return value if _is_exact(value) else f"(a value of type {type(value).__name__} that is not written as JSON)"
+    return (
+        value
+        if _is_exact(value)
+        else f"(a value of type {type(value).__name__} that is not written as JSON)"
+    )
 
 
 def _canonical(arguments: Mapping[str, Json]) -> str | None:
@@ -242,7 +273,9 @@ def _read(path: Path, account: Account) -> Iterator[_Record]:
                 else:
                     account.skipped[record] += 1
     except OSError as error:
-        raise DataError(f"{path}: the tool results cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path}: the tool results cannot be read: {error.strerror or error}"
+        ) from None
 
 
 def _parsed(line: bytes) -> _Record | str:
@@ -252,13 +285,26 @@ def _parsed(line: bytes) -> _Record | str:
     except (ValueError, RecursionError):
         return "not JSON"
     try:
-        outcome, content, definition = Outcome(record["outcome"]), record["content"], record.get("definition")
+        outcome, content, definition = (
+            ToolStatus(record["outcome"]),
+            record["content"],
+            record.get("definition"),
+        )
         tool, arguments = record["tool"], _canonical(record["arguments"])
-        value = record.get("value", content) if outcome is Outcome.OK else None
+        value = record.get("value", content) if outcome is ToolStatus.OK else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return "not a tool result"
-    if not isinstance(tool, str) or not isinstance(content, str) or not isinstance(definition, str | None):
+    if (
+        not isinstance(tool, str)
+        or not isinstance(content, str)
+        or not isinstance(definition, str | None)
+    ):
         return "not a tool result"
     if arguments is None or record.get("exact") is False:
         return "not exact"
-    return _Record(tool, arguments, ToolResult(outcome, text_of(value) if outcome is Outcome.OK else content, value), definition)
+    return _Record(
+        tool,
+        arguments,
+        ToolResult(outcome, text_of(value) if outcome is ToolStatus.OK else content, value),
+        definition,
+    )

@@ -23,7 +23,9 @@ def has_signal(rewards: Sequence[float]) -> bool:
     return len(rewards) > 1 and max(rewards) - min(rewards) > LEAST_SPREAD
 
 
-def group_advantages(rewards: Sequence[float], scale: Scale = "deviation", firsts: int | None = None) -> list[float]:
+def group_relative_advantages(
+    rewards: Sequence[float], scale: Scale = "deviation", firsts: int | None = None
+) -> list[float]:
     """Rewards of one group less their mean (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, section 4.1.2).
 
     scale: `deviation` divides by the sample's standard deviation (n - 1) plus 1e-4, `none` leaves them (Liu et al. 2025, Dr. GRPO,
@@ -34,11 +36,17 @@ def group_advantages(rewards: Sequence[float], scale: Scale = "deviation", first
     if not has_signal(rewards):
         return [0.0] * len(rewards)
     values = np.asarray(rewards, dtype=np.float64)
-    centred, spread = values - values[:firsts].mean(), values[:firsts] if has_signal(rewards[:firsts]) else values
-    return [float(value) for value in (centred / (spread.std(ddof=1) + 1e-4) if scale == "deviation" else centred)]
+    centred, spread = (
+        values - values[:firsts].mean(),
+        values[:firsts] if has_signal(rewards[:firsts]) else values,
+    )
+    return [
+        float(value)
+        for value in (centred / (spread.std(ddof=1) + 1e-4) if scale == "deviation" else centred)
+    ]
 
 
-def generalised(
+def compute_gae(
     rewards: Sequence[float], values: Sequence[float], discount: float, trace: float
 ) -> tuple[list[float], list[float]]:
     """Generalised advantage estimation over the turns of one episode (Schulman et al. 2016, arXiv:1506.02438).
@@ -53,10 +61,12 @@ def generalised(
         following = values[i + 1] if i + 1 < len(values) else 0.0
         running = rewards[i] + discount * following - values[i] + discount * trace * running
         advantages[i] = running
-    return advantages, [advantage + value for advantage, value in zip(advantages, values, strict=True)]
+    return advantages, [
+        advantage + value for advantage, value in zip(advantages, values, strict=True)
+    ]
 
 
-def whitened(advantages: Sequence[float], middle: float | None = None) -> list[float]:
+def whiten(advantages: Sequence[float], middle: float | None = None) -> list[float]:
     """Advantages of a whole batch with mean 0 and deviation 1; a batch of one, or without spread, is only centred.
 
     middle: what is subtracted in place of the mean of all.
@@ -66,4 +76,6 @@ def whitened(advantages: Sequence[float], middle: float | None = None) -> list[f
         return []
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
     centred = values - (values.mean() if middle is None else middle)
-    return [float(value) for value in (centred / (spread + 1e-8) if spread > LEAST_SPREAD else centred)]
+    return [
+        float(value) for value in (centred / (spread + 1e-8) if spread > LEAST_SPREAD else centred)
+    ]

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolhone.training.rollout import Played
 from toolhone.backends.base import Metrics
-from toolhone.rewards.select_reference import settled
+from toolhone.rewards.episode_view import EpisodeView
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.episode_view import Seen
+from toolhone.rewards.select_reference import select_reference
+from toolhone.training.rollout import RolloutGroup
 
 LONG = 100
 """Steps after which a reward that has not risen is named."""
@@ -27,16 +27,23 @@ GOOD, RISE = 0.6, 0.02
 """A reward that is good is not named, nor one that rose by so much from one half of those steps to the other."""
 
 
-def call_scores(groups: Sequence[Played]) -> Metrics:
+def call_scores(groups: Sequence[RolloutGroup]) -> Metrics:
     """How far tools were right, what share of episodes made the right calls as a whole, and how many calls were wanted.
 
     That does not depend on the rewards. Tools are counted as `tool_accuracy` counts them: wanted ones that were called, by the
     larger number of calls.
     """
-    judged = [(group.task, episode) for group in groups if judges_calls(group.task.expect) for episode in group.episodes]
+    judged = [
+        (group.task, episode)
+        for group in groups
+        if judges_calls(group.task.expect)
+        for episode in group.episodes
+    ]
     if not judged:
         return {}
-    matches = [Seen(settled(task, episode), episode).match for task, episode in judged]
+    matches = [
+        EpisodeView(select_reference(task, episode), episode).match for task, episode in judged
+    ]
     return {
         "right_tools": float(np.mean([match.tool_score for match in matches])),
         "right_calls": float(np.mean([match.exact for match in matches])),
@@ -58,7 +65,9 @@ class Trend:
         malformed, tools = metrics.get("outcome/malformed", 0.0), metrics.get("right_tools", 0.0)
         if malformed > 0.5:
             return f"{malformed:.0%} of the turns cannot be read: train the format first (SFT)"
-        if metrics["calls"] < 0.05 and (metrics.get("calls_wanted", 0.0) > 0.5 or metrics["reward"] < 0.1):
+        if metrics["calls"] < 0.05 and (
+            metrics.get("calls_wanted", 0.0) > 0.5 or metrics["reward"] < 0.1
+        ):
             return "almost no episode calls a tool: begin with SFT, or check the format with toolhone doctor --model"
         if metrics.get("ending/truncated", 0.0) > 0.3:
             return "many replies are cut off: raise training.rl.max_completion_length"

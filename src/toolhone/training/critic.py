@@ -5,7 +5,7 @@
     metrics = critic.fit(moments, returns, values)       # learn what was earned after all
     state = critic.state(); critic.load_state(state)     # JSON, for resuming
 
-A `Moment` is where a turn begins, and holds only what is known then. Both critics are linear, and solved exactly at each fit:
+A `TurnState` is where a turn begins, and holds only what is known then. Both critics are linear, and solved exactly at each fit:
 `regression` on plain features of the moment, which needs no backend; `value_head` on the policy's own hidden state after the prompt
 (`trainer.critic("value_head")`, where `Capabilities.value_head` is set). How far a guess moves in one fit is clipped, as in PPO's
 value loss: without bound in the first, when there is no guess yet.
@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolhone.backends.base import HeadTrainer, Metrics, Trainer
+from toolhone.config.rl import PpoSection
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError
 from toolhone.schema import Task
-from toolhone.config.rl import PpoSection
-from toolhone.tools.registry import Outcome, ToolResult
+from toolhone.tools.registry import ToolResult, ToolStatus
 
 Values = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ LEAST_SPREAD = 1e-4
 
 
 @dataclass(frozen=True)
-class Moment:
+class TurnState:
     """Where a turn begins: the task, the turns before with the results of their calls, and the ids that sampling went on from."""
 
     task: Task
@@ -55,16 +55,18 @@ class Moment:
     prompt: tuple[int, ...]
 
 
-Inputs = Callable[[Sequence[Moment]], Values]
+Inputs = Callable[[Sequence[TurnState]], Values]
 
 
 class Critic(Protocol):
     """Guesses what will be earned from a moment to the end of its episode."""
 
-    def predict(self, moments: Sequence[Moment]) -> list[float]: ...
+    def predict(self, moments: Sequence[TurnState]) -> list[float]: ...
 
-    def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
-        """Learn the returns; `old_values` are what it said of these moments before. Metrics: `judged`'s."""
+    def fit(
+        self, moments: Sequence[TurnState], returns: Sequence[float], old_values: Sequence[float]
+    ) -> Metrics:
+        """Learn the returns; `old_values` are what it said of these moments before. Metrics: `value_metrics`'s."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -86,16 +88,17 @@ def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
         )
     head = cast(HeadTrainer, trainer).critic("value_head")
 
-    def states(moments: Sequence[Moment]) -> Values:
+    def states(moments: Sequence[TurnState]) -> Values:
         return head.inputs([moment.prompt for moment in moments]).astype(np.float64)
 
     return Regression("value_head", states, head.width, plan.value_clip)
 
 
-def moments_of(task: Task, episode: Episode) -> list[Moment]:
+def turn_states(task: Task, episode: Episode) -> list[TurnState]:
     """Where each turn of an episode begins."""
     return [
-        Moment(task, episode.turns[:i], episode.results[:i], (*turn.prompt, *turn.given)) for i, turn in enumerate(episode.turns)
+        TurnState(task, episode.turns[:i], episode.results[:i], (*turn.prompt, *turn.given))
+        for i, turn in enumerate(episode.turns)
     ]
 
 
@@ -116,16 +119,25 @@ def clipped_value_loss(values: Values, returns: Values, old: Values, clip: float
     return float(np.maximum(free, (old + np.clip(values - old, -clip, clip) - returns) ** 2).mean())
 
 
-def judged(returns: Values, old: Values, new: Values, clip: float | None) -> Metrics:
+def value_metrics(returns: Values, old: Values, new: Values, clip: float | None) -> Metrics:
     """How good the guesses were, and are.
 
     `explained_variance`: 1 - var(returns - old) / var(returns), of the guesses that the advantages were made with; absent where the
     returns do not vary. `value_loss`: the clipped loss after the fit. `value`, `return`: means.
     """
     spread = float(returns.var())
-    explained = {"explained_variance": 1 - float((returns - old).var()) / spread} if spread > LEAST_SPREAD else {}
+    explained = (
+        {"explained_variance": 1 - float((returns - old).var()) / spread}
+        if spread > LEAST_SPREAD
+        else {}
+    )
     loss = clipped_value_loss(new, returns, old, clip)
-    return {"value": float(old.mean()), "return": float(returns.mean()), "value_loss": loss, **explained}
+    return {
+        "value": float(old.mean()),
+        "return": float(returns.mean()),
+        "value_loss": loss,
+        **explained,
+    }
 
 
 class Regression:
@@ -139,15 +151,23 @@ class Regression:
         self._name, self._inputs, self._clip, self._fits = name, inputs, clip, 0
         self._weights: Values = np.zeros(width)
 
-    def predict(self, moments: Sequence[Moment]) -> list[float]:
+    def predict(self, moments: Sequence[TurnState]) -> list[float]:
         return [float(value) for value in self._inputs(moments) @ self._weights]
 
-    def fit(self, moments: Sequence[Moment], returns: Sequence[float], old_values: Sequence[float]) -> Metrics:
-        wanted, old, clip = np.asarray(returns, np.float64), np.asarray(old_values, np.float64), self._clip if self._fits else None
+    def fit(
+        self, moments: Sequence[TurnState], returns: Sequence[float], old_values: Sequence[float]
+    ) -> Metrics:
+        wanted, old, clip = (
+            np.asarray(returns, np.float64),
+            np.asarray(old_values, np.float64),
+            self._clip if self._fits else None,
+        )
         inputs = self._inputs(moments)
-        self._weights = self._weights + _ridge(inputs, clipped_targets(wanted, old, clip) - inputs @ self._weights)
+        self._weights = self._weights + _ridge(
+            inputs, clipped_targets(wanted, old, clip) - inputs @ self._weights
+        )
         self._fits += 1
-        return judged(wanted, old, inputs @ self._weights, clip)
+        return value_metrics(wanted, old, inputs @ self._weights, clip)
 
     def state(self) -> dict[str, Any]:
         return {"kind": self._name, "fits": self._fits, "weights": self._weights.tolist()}
@@ -166,26 +186,30 @@ def _ridge(inputs: Values, missing: Values) -> Values:
     """float64 [width]: the change of the weights that brings `missing` [moments] nearest, each unit of it paid with `PRIOR`."""
     count, width = inputs.shape
     if count < width:
-        return np.asarray(inputs.T @ np.linalg.solve(inputs @ inputs.T + PRIOR * np.eye(count), missing))
-    return np.asarray(np.linalg.solve(inputs.T @ inputs + PRIOR * np.eye(width), inputs.T @ missing))
+        return np.asarray(
+            inputs.T @ np.linalg.solve(inputs @ inputs.T + PRIOR * np.eye(count), missing)
+        )
+    return np.asarray(
+        np.linalg.solve(inputs.T @ inputs + PRIOR * np.eye(width), inputs.T @ missing)
+    )
 
 
 PLAIN = 6
 FEATURES = PLAIN + KNOWN_TURNS + WORDS + TOOLS
 
 
-def features(moments: Sequence[Moment]) -> Values:
+def features(moments: Sequence[TurnState]) -> Values:
     """float64 [moments, FEATURES]: bias, lengths and counts so far, which turn it is, words of the user, tools on offer."""
     rows = np.zeros((len(moments), FEATURES))
     for row, moment in zip(rows, moments, strict=True):
         results = [result for turn in moment.results for result in turn]
-        failed = sum(result.outcome is not Outcome.OK for result in results)
+        failed = sum(result.outcome is not ToolStatus.OK for result in results)
         row[:PLAIN] = (
             1.0,
             math.log1p(len(moment.prompt)) / 8,
             math.log1p(len(results)),
             math.log1p(failed),
-            float(bool(results) and results[-1].outcome is not Outcome.OK),
+            float(bool(results) and results[-1].outcome is not ToolStatus.OK),
             math.log1p(len(moment.task.tools)) / 4,
         )
         row[PLAIN + min(len(moment.turns), KNOWN_TURNS - 1)] = 1.0
@@ -207,7 +231,9 @@ def _spread(places: Values, words: Sequence[str]) -> None:
 
 def _asked(task: Task) -> list[str]:
     """The words of the last user message, numbers as one word, and the category of the task."""
-    said = next((message.content or "" for message in reversed(task.messages) if message.role == "user"), "")
+    said = next(
+        (message.content or "" for message in reversed(task.messages) if message.role == "user"), ""
+    )
     return [*_words(said), *([f"category {task.category}"] if task.category else [])]
 
 

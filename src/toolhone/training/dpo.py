@@ -24,12 +24,17 @@ from pathlib import Path
 
 import numpy as np
 
+from toolhone.backends.base import Loss, Metrics, Sampler, Trainer, random_stream
+from toolhone.config.sections import TrainingSection
+from toolhone.errors import CapabilityError, ConfigError, RunError
+from toolhone.rows import Array, Row
+from toolhone.runs.run import FINAL, Run, writing
 from toolhone.training.policy_losses import Preference, preference_loss, reply_shares
 from toolhone.training.sft import (
     MOST_SKIPPED,
-    Ending,
     Hooks,
-    State,
+    TrainState,
+    TrainStatus,
     Validation,
     due,
     optimizer_at,
@@ -39,36 +44,48 @@ from toolhone.training.sft import (
     stop_requested,
     validate,
 )
-from toolhone.backends.base import Loss, Metrics, Sampler, Trainer, random_stream
-from toolhone.errors import CapabilityError, ConfigError, RunError
-from toolhone.rows import Array, Row
-from toolhone.runs.run import FINAL, Run, writing
-from toolhone.config.sections import TrainingSection
 
 Pair = tuple[Row, Row]
 """The chosen row and the rejected one."""
 REFERENCE = "reference.npz"
-PER_PAIR = ("margin", "accuracy", "chosen_reward", "rejected_reward", "chosen_logp", "rejected_logp")
+PER_PAIR = (
+    "margin",
+    "accuracy",
+    "chosen_reward",
+    "rejected_reward",
+    "chosen_logp",
+    "rejected_logp",
+)
 """Metrics of the loss that are sums over pairs, and are logged as means."""
 
 
 def dpo(
-    trainer: Trainer, rows: Sequence[Row], held_out: Sequence[Row], run: Run, hooks: Hooks, resume_from: Path | None = None
-) -> Ending:
+    trainer: Trainer,
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    run: Run,
+    hooks: Hooks,
+    resume_from: Path | None = None,
+) -> TrainStatus:
     """Train on the pairs in `rows`; those in `held_out` are validated. The plan is `run.experiment.training`."""
     plan, seed = run.experiment.training, run.experiment.seed
     check_plan(plan, trainer)
     loss = loss_of(plan)
-    known = references(trainer, [*rows, *held_out], run, fresh=resume_from is None)
-    pairs, others = paired(known[: len(rows)]), known[len(rows) :]
+    known = with_pair_references(trainer, [*rows, *held_out], run, fresh=resume_from is None)
+    pairs, others = group_pairs(known[: len(rows)]), known[len(rows) :]
     watched = replace(hooks, validate=lambda sampler: _validated(hooks, sampler, others, loss))
     total = planned_steps(plan, len(pairs))
     state = resume(trainer, run, resume_from)
-    started, tally, scores, saved = time.monotonic() - state.seconds, Tally(), "", state.step
+    started, tally, scores, saved = (
+        time.monotonic() - state.seconds,
+        PairAccumulator(),
+        "",
+        state.step,
+    )
     hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
         while state.step < total and not stopping():
-            batch = weighed(next_pairs(pairs, plan, seed, state.step))
+            batch = with_pair_weights(next_pairs(pairs, plan, seed, state.step))
             metrics = trainer.forward_backward(batch, loss).result()
             metrics |= trainer.optim_step(optimizer_at(plan, state.step, total)).result()
             state.step += 1
@@ -87,9 +104,9 @@ def dpo(
     if stopped and state.step < total:
         if saved != state.step:
             save(f"checkpoint_step_{state.step}", state, run, hooks)
-        return Ending.INTERRUPTED
+        return TrainStatus.INTERRUPTED
     save(FINAL, state, run, hooks, optimizer=False)
-    return Ending.FINISHED_ON_REQUEST if stopped else Ending.FINISHED
+    return TrainStatus.FINISHED_ON_REQUEST if stopped else TrainStatus.FINISHED
 
 
 def check_plan(plan: TrainingSection, trainer: Trainer) -> None:
@@ -98,7 +115,9 @@ def check_plan(plan: TrainingSection, trainer: Trainer) -> None:
     if plan.optimizer == "muon" and not trainer.can.muon:
         raise CapabilityError("training.optimizer: this backend has no muon; use adamw")
     if plan.loss_on == "all":
-        raise ConfigError("training.loss_on is 'all', but DPO compares what the assistant says after one prompt; leave it out")
+        raise ConfigError(
+            "training.loss_on is 'all', but DPO compares what the assistant says after one prompt; leave it out"
+        )
     if dpo.loss_type == "ipo" and dpo.label_smoothing:
         raise ConfigError(
             "training.rl.dpo.label_smoothing has no meaning for the loss of IPO; leave it out, or use loss_type sigmoid"
@@ -111,14 +130,18 @@ def loss_of(plan: TrainingSection) -> Loss:
     """The loss that the plan asks for."""
     dpo = plan.rl.dpo
     kind: Preference = "ipo" if dpo.loss_type == "ipo" else "dpo"
-    return preference_loss(kind, plan.rl.beta, dpo.label_smoothing, dpo.length_normalised, dpo.rpo_alpha)
+    return preference_loss(
+        kind, plan.rl.beta, dpo.label_smoothing, dpo.length_normalised, dpo.rpo_alpha
+    )
 
 
-def paired(rows: Sequence[Row]) -> list[Pair]:
+def group_pairs(rows: Sequence[Row]) -> list[Pair]:
     """Rows as pairs; neighbours of one group, the same up to where the first of them is trained."""
     assert len(rows) % 2 == 0, f"rows of pairs come in twos, got {len(rows)}"
     pairs = list(zip(rows[0::2], rows[1::2], strict=True))
-    assert all(a.group is not None and a.group == b.group for a, b in pairs), "rows of a pair stand together and share a group"
+    assert all(a.group is not None and a.group == b.group for a, b in pairs), (
+        "rows of a pair stand together and share a group"
+    )
     return pairs
 
 
@@ -126,18 +149,24 @@ def next_pairs(pairs: Sequence[Pair], plan: TrainingSection, seed: int, step: in
     """The rows of one step's pairs: a new seeded permutation in every epoch, a pure function of (seed, step)."""
     size = plan.batch_size * plan.gradient_accumulation_steps
     places = range(step * size, (step + 1) * size)
-    orders = {epoch: random_stream(seed, epoch).permutation(len(pairs)) for epoch in {place // len(pairs) for place in places}}
+    orders = {
+        epoch: random_stream(seed, epoch).permutation(len(pairs))
+        for epoch in {place // len(pairs) for place in places}
+    }
     chosen = [pairs[orders[place // len(pairs)][place % len(pairs)]] for place in places]
     return [row for pair in chosen for row in pair]
 
 
-def weighed(rows: Sequence[Row]) -> list[Row]:
+def with_pair_weights(rows: Sequence[Row]) -> list[Row]:
     """The rows with `share`, and `weights` float32 [T] that add up to 1 / (pairs of the step) over each row."""
     shares, each = reply_shares(rows), np.float32(2 / max(1, len(rows)))
-    return [row.with_arrays(share=share, weights=share * each) for row, share in zip(rows, shares, strict=True)]
+    return [
+        row.with_arrays(share=share, weights=share * each)
+        for row, share in zip(rows, shares, strict=True)
+    ]
 
 
-def references(trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool) -> list[Row]:
+def with_pair_references(trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool) -> list[Row]:
     """The rows with `reference`: computed with the policy as it is now where the run is fresh, else as the run began with it."""
     path, digest = run.folder / REFERENCE, _digest(rows)
     if fresh:
@@ -176,7 +205,9 @@ def _read(path: Path, rows: Sequence[Row], digest: str) -> list[Array]:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} is damaged ({error}); train into another folder") from None
     if found != digest:
-        raise RunError(f"{path}: the pairs are not what they were when the run began; train into another folder")
+        raise RunError(
+            f"{path}: the pairs are not what they were when the run began; train into another folder"
+        )
     return np.split(whole, np.cumsum([len(row) for row in rows])[:-1])
 
 
@@ -197,9 +228,14 @@ def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
     means = bool(loss.config["length_normalised"]) or loss.name == "ipo"
     shares = reply_shares(rows) if means else [row.mask.astype(np.float32) for row in rows]
     now = sampler.logprobs(rows)
-    gains = [float(((logp - row.arrays["reference"]) * share).sum()) for logp, row, share in zip(now, rows, shares, strict=True)]
+    gains = [
+        float(((logp - row.arrays["reference"]) * share).sum())
+        for logp, row, share in zip(now, rows, shares, strict=True)
+    ]
     margins = np.array(gains[0::2]) - np.array(gains[1::2])
-    chosen = sum(float(logp.sum()) for logp in now[0::2]) / sum(int(row.mask.sum()) for row in rows[0::2])
+    chosen = sum(float(logp.sum()) for logp in now[0::2]) / sum(
+        int(row.mask.sum()) for row in rows[0::2]
+    )
     return {
         "pair_accuracy": float((margins > 0).mean()),
         "pair_margin": loss.config["beta"] * float(margins.mean()),
@@ -208,7 +244,7 @@ def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
 
 
 @dataclass
-class Tally:
+class PairAccumulator:
     """Sums since the last report. A step whose gradient is not finite was skipped by the backend; many in a row stop the run."""
 
     started: float = field(default_factory=time.monotonic)
@@ -242,7 +278,8 @@ class Tally:
     def means(self) -> Metrics:
         """Per step the loss and the gradient's norm, per pair what the loss counts in pairs, per chosen token the KL."""
         steps, pairs, tokens = (
-            max(1.0, float(n)) for n in (self.steps, self.sums.get("pairs", 0), self.sums.get("chosen_tokens", 0))
+            max(1.0, float(n))
+            for n in (self.steps, self.sums.get("pairs", 0), self.sums.get("chosen_tokens", 0))
         )
         return {
             "loss": self.sums.get("loss", 0.0) / steps,
@@ -266,7 +303,14 @@ def advice(means: Metrics, done: float) -> str | None:
     return None
 
 
-def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: Run, hooks: Hooks) -> Tally:
+def _report(
+    tally: PairAccumulator,
+    state: TrainState,
+    total: int,
+    plan: TrainingSection,
+    run: Run,
+    hooks: Hooks,
+) -> PairAccumulator:
     """Log the means since the last report and begin a new tally."""
     means = tally.means()
     rest = {
@@ -283,4 +327,4 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
     )
     if tally.steps and (sentence := advice(means, state.step / total)) is not None:
         hooks.progress.report(f"  note: {sentence}")
-    return Tally(skipped_in_a_row=tally.skipped_in_a_row)
+    return PairAccumulator(skipped_in_a_row=tally.skipped_in_a_row)

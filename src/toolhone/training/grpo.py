@@ -17,14 +17,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolhone.training.advantages import group_advantages, has_signal
-from toolhone.training.prefill import given_metrics, play_step
+from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
+from toolhone.config.rl import RlSection
+from toolhone.errors import ConfigError
+from toolhone.rows import Row
+from toolhone.runs.run import FINAL, Run
+from toolhone.training.advantages import group_relative_advantages, has_signal
 from toolhone.training.policy_losses import policy_loss, reply_shares, token_weights
+from toolhone.training.prefill import prefill_metrics, rollout_step
 from toolhone.training.ptx import ptx_pass
-from toolhone.training.rollout import Played
-from toolhone.training.sft import Ending, due, optimizer_at, resume, save, stop_requested, validate
 from toolhone.training.rl_metrics import (
-    Stage,
+    RLEnv,
+    count_skipped_steps,
     mini_batches,
     next_tasks,
     report,
@@ -32,20 +36,27 @@ from toolhone.training.rl_metrics import (
     sampler_gap,
     timed,
     update_means,
-    wasted,
-    with_reference,
+    with_ref_logprobs,
 )
-from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
-from toolhone.errors import ConfigError
-from toolhone.rows import Row
-from toolhone.runs.run import FINAL, Run
-from toolhone.config.rl import RlSection
+from toolhone.training.rollout import RolloutGroup
+from toolhone.training.sft import (
+    TrainStatus,
+    due,
+    optimizer_at,
+    resume,
+    save,
+    stop_requested,
+    validate,
+)
 
 
-def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = None) -> Ending:
+def grpo(trainer: Trainer, stage: RLEnv, run: Run, resume_from: Path | None = None) -> TrainStatus:
     """Train on `stage.tasks`. The plan is `run.experiment.training`."""
     plan, seed = run.experiment.training, run.experiment.seed
-    rl, total = plan.rl, plan.steps or max(1, round(plan.epochs * len(stage.tasks) / plan.batch_size))
+    rl, total = (
+        plan.rl,
+        plan.steps or max(1, round(plan.epochs * len(stage.tasks) / plan.batch_size)),
+    )
     if rl.group_size < 2:
         raise ConfigError(
             "training.method grpo compares the episodes of a task, and training.rl.group_size is 1; "
@@ -64,18 +75,30 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
             with clock.on("sample"):
                 tasks = next_tasks(stage.tasks, plan.batch_size, seed, step)
                 policy = stage.policy(sampler, seed * 1_000_003 + step)
-                groups = play_step(stage, policy, tasks, rl, step)
-            metrics = rollout_metrics(groups) | given_metrics(groups, rl, step) | {"staleness": float(step - taken)}
+                groups = rollout_step(stage, policy, tasks, rl, step)
+            metrics = (
+                rollout_metrics(groups)
+                | prefill_metrics(groups, rl, step)
+                | {"staleness": float(step - taken)}
+            )
             whole = [group.whole() for group in groups]
-            metrics["left_out"] = float(sum(len(a.episodes) - len(b.episodes) for a, b in zip(groups, whole, strict=True)))
-            learned = [group for group in whole if has_signal(group.rewards) or (rl.beta and group.episodes)]
+            metrics["left_out"] = float(
+                sum(len(a.episodes) - len(b.episodes) for a, b in zip(groups, whole, strict=True))
+            )
+            learned = [
+                group
+                for group in whole
+                if has_signal(group.rewards) or (rl.beta and group.episodes)
+            ]
             with clock.on("reference"):
                 rows = _rows(learned, rl, stage.reference)
             if step == 0 and rows:
-                metrics["sampler_gap"] = sampler_gap(sampler, [row for group in rows for row in group], rl.temperature)
+                metrics["sampler_gap"] = sampler_gap(
+                    sampler, [row for group in rows for row in group], rl.temperature
+                )
             with clock.on("train"):
                 metrics |= _learn(trainer, rows, stage, run, step, total)
-            in_vain = wasted(metrics, in_vain)
+            in_vain = count_skipped_steps(metrics, in_vain)
             state.step += 1
             stage.observe(state.step, metrics)
             stage.remember(state)
@@ -84,27 +107,35 @@ def grpo(trainer: Trainer, stage: Stage, run: Run, resume_from: Path | None = No
             report(timed(metrics, clock), groups, state, total, run, stage)
             if due(state.step, plan.save_every, total):
                 save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
-                taken = -rl.sampler_refresh_every  # a run that goes on from here takes a fresh snapshot; so does this one
+                taken = (
+                    -rl.sampler_refresh_every
+                )  # a run that goes on from here takes a fresh snapshot; so does this one
             if due(state.step, plan.validate_every, total):
                 scores = validate(trainer, (), state, run, stage.hooks)
         stopped = stopping()
     if stopped and state.step < total:
         save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
-        return Ending.INTERRUPTED
+        return TrainStatus.INTERRUPTED
     save(FINAL, state, run, stage.hooks, optimizer=False)
-    return Ending.FINISHED_ON_REQUEST if stopped else Ending.FINISHED
+    return TrainStatus.FINISHED_ON_REQUEST if stopped else TrainStatus.FINISHED
 
 
-def _rows(groups: Sequence[Played], rl: RlSection, reference: Sampler | None) -> list[list[Row]]:
+def _rows(
+    groups: Sequence[RolloutGroup], rl: RlSection, reference: Sampler | None
+) -> list[list[Row]]:
     """The rows of each group, with advantages and, where the KL counts, the reference's log-probabilities."""
     rows = []
     for group in groups:
-        advantages = group_advantages(group.rewards, "none" if rl.loss == "dr_grpo" else rl.scale_rewards, group.firsts)
-        rows.append(with_reference(group.rows(advantages), reference, rl.temperature))
+        advantages = group_relative_advantages(
+            group.rewards, "none" if rl.loss == "dr_grpo" else rl.scale_rewards, group.firsts
+        )
+        rows.append(with_ref_logprobs(group.rows(advantages), reference, rl.temperature))
     return rows
 
 
-def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], stage: Stage, run: Run, step: int, total: int) -> Metrics:
+def _learn(
+    trainer: Trainer, groups: Sequence[Sequence[Row]], stage: RLEnv, run: Run, step: int, total: int
+) -> Metrics:
     """All passes over the rows of a step; means per token, and the last gradient norm."""
     plan = run.experiment.training
     rl, sums, updates = plan.rl, Metrics(), 0
@@ -112,8 +143,14 @@ def _learn(trainer: Trainer, groups: Sequence[Sequence[Row]], stage: Stage, run:
     for epoch in range(rl.inner_epochs):
         order = random_stream(run.experiment.seed, 11, step, epoch)
         for rows in mini_batches(groups, rl.mini_batch_size, order):
-            weights, shares = token_weights(rl.loss, rows, rl.max_completion_length), reply_shares(rows)
-            batch = [row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)]
+            weights, shares = (
+                token_weights(rl.loss, rows, rl.max_completion_length),
+                reply_shares(rows),
+            )
+            batch = [
+                row.with_arrays(weights=w, share=s)
+                for row, w, s in zip(rows, weights, shares, strict=True)
+            ]
             got = trainer.forward_backward(batch, loss).result()
             got |= ptx_pass(trainer, stage.labelled, rl.ptx, run.experiment.seed, step, updates)
             got |= trainer.optim_step(optimizer_at(plan, step, total)).result()

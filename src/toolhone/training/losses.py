@@ -41,5 +41,8 @@ def cross_entropy() -> Loss:
 
 def _cross_entropy(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
     nll = ops.where(batch.mask, -logp, 0.0)
-    metrics = {"nll": ops.sum(ops.stop_gradient(nll)), "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0))}
+    metrics = {
+        "nll": ops.sum(ops.stop_gradient(nll)),
+        "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)),
+    }
     return ops.sum(batch["weights"] * nll), metrics

@@ -33,7 +33,9 @@ MOST = 20.0
 """Bound on log-ratios before exp: beyond it float32 overflows, and the clip decides anyway."""
 
 
-def policy_loss(variant: Variant, epsilon: float, epsilon_high: float, beta: float, temperature: float = 1.0) -> Loss:
+def policy_loss(
+    variant: Variant, epsilon: float, epsilon_high: float, beta: float, temperature: float = 1.0
+) -> Loss:
     """The loss of one variant. Wants `advantages`, `logprobs`, `weights`, and `reference` where beta > 0.
 
     Metrics, all sums over trained tokens: `tokens`; `clipped`, tokens whose ratio lies beyond the side that its advantage pushes
@@ -52,11 +54,15 @@ def policy_loss(variant: Variant, epsilon: float, epsilon_high: float, beta: flo
         else:
             gain = ops.minimum(ratio * advantages, clipped * advantages)
         loss = -gain
-        far = ops.where(advantages > 0, ratio > 1 + epsilon_high, (advantages < 0) & (ratio < 1 - epsilon))
+        far = ops.where(
+            advantages > 0, ratio > 1 + epsilon_high, (advantages < 0) & (ratio < 1 - epsilon)
+        )
         metrics = {
             "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)),
             "clipped": ops.sum(ops.where(batch.mask & far, 1.0, 0.0)),
-            "kl_sampled": -ops.sum(ops.stop_gradient(ops.where(batch.mask, logp - batch["logprobs"], 0.0))),
+            "kl_sampled": -ops.sum(
+                ops.stop_gradient(ops.where(batch.mask, logp - batch["logprobs"], 0.0))
+            ),
             "entropy": -ops.sum(ops.stop_gradient(ops.where(batch.mask, logp, 0.0))),
         }
         if beta > 0:
@@ -95,7 +101,10 @@ def token_weights(variant: Variant, rows: Sequence[Row], longest: int) -> list[A
         "grpo": [1 / (count * length) for length in lengths],
         "gspo": [1 / (count * length) for length in lengths],
     }[variant]
-    return [row.mask.astype(np.float32) * np.float32(weight) for row, weight in zip(rows, each, strict=True)]
+    return [
+        row.mask.astype(np.float32) * np.float32(weight)
+        for row, weight in zip(rows, each, strict=True)
+    ]
 
 
 def reply_shares(rows: Sequence[Row]) -> list[Array]:
@@ -123,7 +132,11 @@ def preference_loss(
     `rejected_reward`, `chosen_logp`, `rejected_logp` (sums over a side's tokens); `tokens` counts the trained ones,
     `chosen_tokens` those of the chosen sides, over which `kl_reference` is the sum of k3.
     """
-    config = {"beta": beta, "label_smoothing": label_smoothing, "length_normalised": float(length_normalised)}
+    config = {
+        "beta": beta,
+        "label_smoothing": label_smoothing,
+        "length_normalised": float(length_normalised),
+    }
     config["rpo_alpha"] = rpo_alpha
 
     def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
@@ -139,7 +152,10 @@ def preference_loss(
             wrong, right = ops.logaddexp(beta * margin, 0.0), ops.logaddexp(-beta * margin, 0.0)
             losses = (1 - label_smoothing) * right + label_smoothing * wrong
         if rpo_alpha > 0:
-            losses = losses - rpo_alpha * ops.sum(ops.where(batch.mask, logp, 0.0) * batch["share"], 1)[0::2]
+            losses = (
+                losses
+                - rpo_alpha * ops.sum(ops.where(batch.mask, logp, 0.0) * batch["share"], 1)[0::2]
+            )
         held = ops.stop_gradient(margin)
         said = ops.stop_gradient(ops.sum(ops.where(batch.mask, logp, 0.0), 1))
         metrics = {

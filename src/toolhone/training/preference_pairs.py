@@ -20,20 +20,28 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.backends.base import Sampler, SamplingParams, StopReason
-from toolhone.data.negatives import corrupted
-from toolhone.sources.files import read_jsonl
-from toolhone.data.dataset import Materials
+from toolhone.config.sections import Experiment
+from toolhone.data.dataset import Dataset
+from toolhone.data.negatives import corrupt
 from toolhone.data.pair_rows import PairRows, pair_rows
-from toolhone.data.preferences import Made, Pair, Sampled, against_samples, among_samples, decisions_of, pairs_of
-from toolhone.dialects.base import Dialect, Problem
+from toolhone.data.preferences import (
+    PairBatch,
+    PreferencePair,
+    Sampled,
+    against_samples,
+    among_samples,
+    assistant_turns,
+    pairs_of,
+)
+from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, RunError
-from toolhone.runs.progress import Progress
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.rows import Row
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import write_json, write_text, writing
 from toolhone.schema import Conversation, Task
-from toolhone.config.sections import Experiment
+from toolhone.sources.files import read_jsonl
 from toolhone.tokenizer import TextTokenizer
 
 PAIRS, ACCOUNT = "pairs.jsonl", "pairs.json"
@@ -42,26 +50,35 @@ AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedPairs:
     """Pairs to train on and held-out ones, and their rows, the chosen one of each pair first."""
 
-    pairs: Sequence[Pair]
-    held_out_pairs: Sequence[Pair]
+    pairs: Sequence[PreferencePair]
+    held_out_pairs: Sequence[PreferencePair]
     rows: list[Row]
     held_out: list[Row]
     report: dict[str, Any]
 
     def summary(self) -> str:
         """`pairs: 812 to train on (412 malformed, ...), 40 held out; refused 3 identical, 1 too_long`."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.report["train"]["kinds"].items())
+        kinds = ", ".join(
+            f"{count} {kind}" for kind, count in self.report["train"]["kinds"].items()
+        )
         told = f"pairs: {len(self.rows) // 2} to train on ({kinds}), {len(self.held_out) // 2} held out"
-        lost = [f"{n} {why}" for why in ("identical", "unwritable", "too_long") if (n := self.report["train"][why])]
-        lost += [f"{n} decisions without a pair: {why}" for why, n in self.report["train"].get("without_pair", {}).items()]
+        lost = [
+            f"{n} {why}"
+            for why in ("identical", "unwritable", "too_long")
+            if (n := self.report["train"][why])
+        ]
+        lost += [
+            f"{n} decisions without a pair: {why}"
+            for why, n in self.report["train"].get("without_pair", {}).items()
+        ]
         return told + (f"; {', '.join(lost)}" if lost else "")
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairSource:
     """Makes the pairs of one experiment."""
 
     plan: Experiment
@@ -76,58 +93,99 @@ class Pairing:
         """Whether the model itself is asked, so that the pairs are made once, when the run begins."""
         return self.plan.data.preferences in ("own_samples", "own_ranked")
 
-    def made(self, materials: Materials, sampler: Sampler, play: Sequence[Task] = ()) -> Ready:
+    def made(
+        self, materials: Dataset, sampler: Sampler, play: Sequence[Task] = ()
+    ) -> PreparedPairs:
         """The pairs, made or as they were read. `play`: the tasks of `own_ranked`."""
         if play:
-            parts = [self._ranked(tasks, sampler, number) for number, tasks in enumerate((play, materials.tasks))]
+            parts = [
+                self._ranked(tasks, sampler, number)
+                for number, tasks in enumerate((play, materials.tasks))
+            ]
         elif materials.pairs:
-            parts = [Made(pairs_of(pairs)) for pairs in (materials.pairs, materials.held_out_pairs)]
+            parts = [
+                PairBatch(pairs_of(pairs)) for pairs in (materials.pairs, materials.held_out_pairs)
+            ]
         else:
-            parts = [self._of(talks, sampler, number) for number, talks in enumerate((materials.train, materials.held_out))]
+            parts = [
+                self._of(talks, sampler, number)
+                for number, talks in enumerate((materials.train, materials.held_out))
+            ]
         return self._ready([part.pairs for part in parts], [part.report for part in parts])
 
-    def keep(self, ready: Ready, folder: Path) -> None:
+    def keep(self, ready: PreparedPairs, folder: Path) -> None:
         """Write the pairs, a line each, and their account."""
         parts = (("train", ready.pairs), ("held_out", ready.held_out_pairs))
-        lines = (json.dumps({**pair.to_dict(), "part": part}, ensure_ascii=False) for part, pairs in parts for pair in pairs)
+        lines = (
+            json.dumps({**pair.to_dict(), "part": part}, ensure_ascii=False)
+            for part, pairs in parts
+            for pair in pairs
+        )
         with writing(folder):
             write_text(folder / PAIRS, "".join(line + "\n" for line in lines))
             write_json(folder / ACCOUNT, ready.report)
 
-    def kept(self, folder: Path) -> Ready:
+    def kept(self, folder: Path) -> PreparedPairs:
         """The pairs that a run began with."""
         path = folder / PAIRS
         if not path.is_file():
-            raise RunError(f"{path} is missing, and with it the pairs that this run began with; train into another folder")
-        parts: dict[str, list[Pair]] = {"train": [], "held_out": []}
+            raise RunError(
+                f"{path} is missing, and with it the pairs that this run began with; train into another folder"
+            )
+        parts: dict[str, list[PreferencePair]] = {"train": [], "held_out": []}
         for _, line in read_jsonl(path):
-            parts[line["part"]].append(Pair.from_dict(line))
+            parts[line["part"]].append(PreferencePair.from_dict(line))
         return self._ready([parts["train"], parts["held_out"]], [{}, {}])
 
-    def _ready(self, pairs: Sequence[Sequence[Pair]], reports: Sequence[dict[str, Any]]) -> Ready:
+    def _ready(
+        self, pairs: Sequence[Sequence[PreferencePair]], reports: Sequence[dict[str, Any]]
+    ) -> PreparedPairs:
         train, held_out = (self._rows(part) for part in pairs)
         if not train.rows:
-            raise DataError(f"there is no pair to train on: {json.dumps({**reports[0], **train.report}, ensure_ascii=False):.300}")
-        account = {"train": {**reports[0], **train.report}, "held_out": {**reports[1], **held_out.report}}
-        return Ready(pairs[0], pairs[1], train.rows, held_out.rows, account)
+            raise DataError(
+                f"there is no pair to train on: {json.dumps({**reports[0], **train.report}, ensure_ascii=False):.300}"
+            )
+        account = {
+            "train": {**reports[0], **train.report},
+            "held_out": {**reports[1], **held_out.report},
+        }
+        return PreparedPairs(pairs[0], pairs[1], train.rows, held_out.rows, account)
 
-    def _rows(self, pairs: Iterable[Pair]) -> PairRows:
-        return pair_rows(pairs, self.dialect, self.tokenizer, self.max_length, self.plan.data.too_long)
+    def _rows(self, pairs: Iterable[PreferencePair]) -> PairRows:
+        return pair_rows(
+            pairs, self.dialect, self.tokenizer, self.max_length, self.plan.data.too_long
+        )
 
-    def _of(self, talks: Sequence[Conversation], sampler: Sampler, number: int) -> Made:
+    def _of(self, talks: Sequence[Conversation], sampler: Sampler, number: int) -> PairBatch:
         """Pairs from conversations; `number` tells the parts apart where something is drawn."""
-        decisions, each, seed = decisions_of(talks), self.plan.data.pairs, self.plan.seed * 2 + number
+        decisions, each, seed = (
+            assistant_turns(talks),
+            self.plan.data.pairs,
+            self.plan.seed * 2 + number,
+        )
         if not self.samples:
-            return corrupted(decisions, self.dialect, seed, each)
-        return against_samples(decisions, list(self._sampled([decision.task for decision in decisions], sampler, seed)), each)
+            return corrupt(decisions, self.dialect, seed, each)
+        return against_samples(
+            decisions,
+            list(self._sampled([decision.task for decision in decisions], sampler, seed)),
+            each,
+        )
 
-    def _ranked(self, tasks: Sequence[Task], sampler: Sampler, number: int) -> Made:
+    def _ranked(self, tasks: Sequence[Task], sampler: Sampler, number: int) -> PairBatch:
         """Pairs from tasks: what the model got right against what it got wrong."""
         judged = [task for task in tasks if judges_calls(task.expect)]
-        made = among_samples(judged, list(self._sampled(judged, sampler, self.plan.seed * 2 + number)), self.plan.data.pairs)
-        return Made(made.pairs, {**made.report, "tasks_without_calls_to_judge": len(tasks) - len(judged)})
+        made = among_samples(
+            judged,
+            list(self._sampled(judged, sampler, self.plan.seed * 2 + number)),
+            self.plan.data.pairs,
+        )
+        return PairBatch(
+            made.pairs, {**made.report, "tasks_without_calls_to_judge": len(tasks) - len(judged)}
+        )
 
-    def _sampled(self, tasks: Sequence[Task], sampler: Sampler, seed: int) -> Iterable[list[Sampled]]:
+    def _sampled(
+        self, tasks: Sequence[Task], sampler: Sampler, seed: int
+    ) -> Iterable[list[Sampled]]:
         """Samples of each task; none where its prompt leaves no room."""
         rl = self.plan.training.rl
         policy = TokenPolicy(
@@ -144,7 +202,9 @@ class Pairing:
             self.progress.advance(len(part))
 
 
-def _replies(policy: TokenPolicy, tasks: Sequence[Task], first: int, count: int) -> Iterable[list[Sampled]]:
+def _replies(
+    policy: TokenPolicy, tasks: Sequence[Task], first: int, count: int
+) -> Iterable[list[Sampled]]:
     """`count` replies to each task; its place names its random stream, so that the batch does not matter."""
     prompts = [policy.open(task.messages, task.tools) for task in tasks]
     fitting = [place for place, prompt in enumerate(prompts) if policy.fits(prompt)]
@@ -155,16 +215,21 @@ def _replies(policy: TokenPolicy, tasks: Sequence[Task], first: int, count: int)
         num_samples=count,
         seed=policy.params.seed,
     )
-    drawn = policy.sampler.sample([prompts[place].tokens for place in fitting], params, [first + place for place in fitting])
+    drawn = policy.sampler.sample(
+        [prompts[place].tokens for place in fitting], params, [first + place for place in fitting]
+    )
     samples = dict(zip(fitting, drawn, strict=True))
     for place, (task, prompt) in enumerate(zip(tasks, prompts, strict=True)):
         turns = [policy.read(prompt, sample) for sample in samples.get(place, ())]
-        yield [Sampled(tuple(turn.tokens), turn.text, is_right(turn, task), turn.message) for turn in turns]
+        yield [
+            Sampled(tuple(turn.tokens), turn.text, is_right(turn, task), turn.message)
+            for turn in turns
+        ]
 
 
 def is_right(turn: Turn, task: Task) -> bool:
     """Whether a turn is what its task asks for: read without a problem, ended, and exactly the wanted calls, or words for none."""
-    if turn.problem is not Problem.NONE or turn.stop_reason is not StopReason.STOP:
+    if turn.problem is not ParseProblem.NONE or turn.stop_reason is not StopReason.STOP:
         return False
     calls = turn.message.tool_calls
     if not calls and not (turn.message.content or "").strip():

@@ -16,22 +16,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolhone.training.losses import cross_entropy
-from toolhone.training.sft import normalised
 from toolhone.backends.base import Metrics, Trainer, random_stream
-from toolhone.rows import Row
 from toolhone.config.rl import PtxSection
+from toolhone.rows import Row
+from toolhone.training.losses import cross_entropy
+from toolhone.training.sft import with_token_weights
 
 
-def ptx_pass(trainer: Trainer, labelled: Sequence[Row], section: PtxSection, seed: int, step: int, update: int) -> Metrics:
+def ptx_pass(
+    trainer: Trainer,
+    labelled: Sequence[Row],
+    section: PtxSection,
+    seed: int,
+    step: int,
+    update: int,
+) -> Metrics:
     """Add the gradient; `ptx_nll` in nats and `ptx_tokens` are sums over the conversations. Nothing where the coefficient is 0."""
     if not section.coef:
         return {}
     size = min(section.batch_size, len(labelled))
-    places = random_stream(seed, 13, step, update).choice(len(labelled), size, replace=False).tolist()
+    places = (
+        random_stream(seed, 13, step, update).choice(len(labelled), size, replace=False).tolist()
+    )
     batch = [
         row.with_arrays(weights=row.arrays["weights"] * np.float32(section.coef))
-        for row in normalised([labelled[place] for place in places])
+        for row in with_token_weights([labelled[place] for place in places])
     ]
     got = trainer.forward_backward(batch, cross_entropy()).result()
     return {"ptx_nll": got["nll"], "ptx_tokens": got["tokens"]}

@@ -18,48 +18,61 @@ from typing import Any
 import numpy as np
 
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.driver import play
-from toolhone.episodes.episode import Ending, Episode
-from toolhone.episodes.outcome import Rules
+from toolhone.episodes.driver import run_episodes
+from toolhone.episodes.episode import Episode, EpisodeStatus
+from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy, Turn
-from toolhone.rewards.user_rewards import Paid, Reward, pay
+from toolhone.rewards.user_rewards import Reward, RewardResult, compute_reward
 from toolhone.rows import Origin, Row
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 
 
 @dataclass(frozen=True)
-class Played:
+class RolloutGroup:
     """A task with the episodes that were played of it, and what each earned. The last `again` of them are second tries."""
 
     task: Task
     episodes: tuple[Episode, ...]
-    paid: tuple[Paid, ...]
+    paid: tuple[RewardResult, ...]
     again: int = 0
 
     @property
     def rewards(self) -> list[float]:
         return [one.total for one in self.paid]
 
-    def whole(self) -> Played:
+    def whole(self) -> RolloutGroup:
         """Without episodes that the program broke off, or that hold no turn: what they earn says nothing about the policy."""
-        kept = [i for i, episode in enumerate(self.episodes) if episode.turns and episode.ending is not Ending.FAILED]
+        kept = [
+            i
+            for i, episode in enumerate(self.episodes)
+            if episode.turns and episode.ending is not EpisodeStatus.FAILED
+        ]
         again = sum(i >= self.firsts for i in kept)
-        return Played(self.task, tuple(self.episodes[i] for i in kept), tuple(self.paid[i] for i in kept), again)
+        return RolloutGroup(
+            self.task,
+            tuple(self.episodes[i] for i in kept),
+            tuple(self.paid[i] for i in kept),
+            again,
+        )
 
     @property
     def firsts(self) -> int:
         """How many of the episodes, from the front, are first tries."""
         return len(self.episodes) - self.again
 
-    def first_tries(self) -> Played:
+    def first_tries(self) -> RolloutGroup:
         """The group without second tries."""
-        return Played(self.task, self.episodes[: self.firsts], self.paid[: self.firsts])
+        return RolloutGroup(self.task, self.episodes[: self.firsts], self.paid[: self.firsts])
 
-    def joined_by(self, again: Sequence[Episode], score: Callable[[Task, Episode], Paid]) -> Played:
+    def joined_by(
+        self, again: Sequence[Episode], score: Callable[[Task, Episode], RewardResult]
+    ) -> RolloutGroup:
         """The group with these second tries."""
         paid = tuple(score(self.task, episode) for episode in again)
-        return Played(self.task, (*self.episodes, *again), (*self.paid, *paid), self.again + len(again))
+        return RolloutGroup(
+            self.task, (*self.episodes, *again), (*self.paid, *paid), self.again + len(again)
+        )
 
     def rows(self, advantages: Sequence[float]) -> list[Row]:
         """The rows of all episodes, each with its advantage at every sampled token."""
@@ -70,33 +83,35 @@ class Played:
         ]
 
 
-def play_groups(
+def rollout(
     policy: TokenPolicy,
     tasks: Sequence[Task],
     size: int,
     registry: Registry,
-    score: Callable[[Task, Episode], Paid],
-    rules: Callable[[Task], Rules],
+    score: Callable[[Task, Episode], RewardResult],
+    rules: Callable[[Task], EpisodeRules],
     clock: Clock | None = None,
-) -> list[Played]:
+) -> list[RolloutGroup]:
     """Play each task `size` times at once, by the same rules; groups come in the order of the tasks.
 
     `clock` is told of the time that only tools took (`tools`) and that scoring took (`reward`).
     """
     clock = clock or Clock()
     many = [task for task in tasks for _ in range(size)]
-    episodes = play(policy, many, registry, [own for own in map(rules, tasks) for _ in range(size)], clock=clock)
+    episodes = run_episodes(
+        policy, many, registry, [own for own in map(rules, tasks) for _ in range(size)], clock=clock
+    )
     groups = []
     with clock.on("reward"):
         for number, task in enumerate(tasks):
             own = tuple(episodes[number * size : (number + 1) * size])
-            groups.append(Played(task, own, tuple(score(task, episode) for episode in own)))
+            groups.append(RolloutGroup(task, own, tuple(score(task, episode) for episode in own)))
     return groups
 
 
-def scorer(rewards: Sequence[Reward]) -> Callable[[Task, Episode], Paid]:
+def scorer(rewards: Sequence[Reward]) -> Callable[[Task, Episode], RewardResult]:
     """What an episode earns by these rewards."""
-    return lambda task, episode: pay(rewards, task, episode)
+    return lambda task, episode: compute_reward(rewards, task, episode)
 
 
 def rows_of(episode: Episode) -> list[Row]:
@@ -127,7 +142,9 @@ class _Growing:
     @staticmethod
     def begin(turn: Turn) -> _Growing:
         count = len(turn.prompt)
-        row = _Growing(list(turn.prompt), [False] * count, [0.0] * count, [int(Origin.PROMPT)] * count)
+        row = _Growing(
+            list(turn.prompt), [False] * count, [0.0] * count, [int(Origin.PROMPT)] * count
+        )
         row._say(turn)
         return row
 
@@ -140,14 +157,18 @@ class _Growing:
         self._add(turn.given, [0.0] * len(turn.given), False, Origin.GIVEN)
         self._add(turn.tokens, turn.logprobs, True, Origin.SAMPLED)
 
-    def _add(self, tokens: Sequence[int], logprobs: Sequence[float], trained: bool, origin: Origin) -> None:
+    def _add(
+        self, tokens: Sequence[int], logprobs: Sequence[float], trained: bool, origin: Origin
+    ) -> None:
         self.tokens += tokens
         self.mask += [trained] * len(tokens)
         self.logprobs += logprobs
         self.origins += [int(origin)] * len(tokens)
 
     def done(self) -> Row:
-        return Row.of(self.tokens, self.mask, self.origins).with_arrays(logprobs=np.asarray(self.logprobs, dtype=np.float32))
+        return Row.of(self.tokens, self.mask, self.origins).with_arrays(
+            logprobs=np.asarray(self.logprobs, dtype=np.float32)
+        )
 
 
 def provenance(episode: Episode, decode: Callable[[Sequence[int]], str]) -> list[dict[str, Any]]:
@@ -158,5 +179,11 @@ def provenance(episode: Episode, decode: Callable[[Sequence[int]], str]) -> list
         edges = [0, *(np.flatnonzero(np.diff(origin)) + 1).tolist(), len(row)]
         for start, end in pairwise(edges):
             text = decode(row.tokens[start:end].tolist())
-            pieces.append({"origin": Origin(int(origin[start])).name.lower(), "tokens": end - start, "text": text})
+            pieces.append(
+                {
+                    "origin": Origin(int(origin[start])).name.lower(),
+                    "tokens": end - start,
+                    "text": text,
+                }
+            )
     return pieces

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from toolhone.training.losses import cross_entropy
 from toolhone.backends.base import Adam, Metrics, Muon, Optimizer, Sampler, Trainer, random_stream
-from toolhone.errors import CapabilityError, RunError
-from toolhone.runs.progress import Progress
-from toolhone.rows import Row
-from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.config.sections import ScheduleSection, TrainingSection
+from toolhone.errors import CapabilityError, RunError
+from toolhone.rows import Row
+from toolhone.runs.progress import Progress
+from toolhone.runs.run import BEST, FINAL, Run
+from toolhone.training.losses import cross_entropy
 
 Validation = tuple[Metrics, list[dict[str, Any]]]
 """Scores of generated replies by name, and the replies themselves."""
@@ -37,7 +37,7 @@ SHOWN = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format")
 """Scores that stand beside the progress bar after a validation."""
 
 
-class Ending(StrEnum):
+class TrainStatus(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     """Stopped by Ctrl-C after the step in hand; the state was saved."""
@@ -55,7 +55,7 @@ class Hooks:
 
 
 @dataclass
-class State:
+class TrainState:
     """What a checkpoint must remember beside weights and optimiser."""
 
     step: int = 0
@@ -66,7 +66,7 @@ class State:
 
 
 @dataclass
-class Tally:
+class MetricsAccumulator:
     """Sums since the last report."""
 
     started: float = field(default_factory=time.monotonic)
@@ -91,8 +91,13 @@ class Tally:
 
 
 def sft(
-    trainer: Trainer, rows: Sequence[Row], held_out: Sequence[Row], run: Run, hooks: Hooks, resume_from: Path | None = None
-) -> Ending:
+    trainer: Trainer,
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    run: Run,
+    hooks: Hooks,
+    resume_from: Path | None = None,
+) -> TrainStatus:
     """Train on `rows`; `held_out` rows give the validation loss. The plan is `run.experiment.training`."""
     plan = run.experiment.training
     if plan.optimizer == "muon" and not trainer.can.muon:
@@ -100,17 +105,19 @@ def sft(
     total = planned_steps(plan, len(rows))
     state = resume(trainer, run, resume_from)
     started = time.monotonic() - state.seconds
-    tally, scores, saved = Tally(), "", state.step
+    tally, scores, saved = MetricsAccumulator(), "", state.step
     hooks.progress.start("training", total, state.step)
     with stop_requested() as stopping:
         while state.step < total and not stopping():
-            batch = normalised(next_rows(rows, plan, run.experiment.seed, state.step))
+            batch = with_token_weights(next_rows(rows, plan, run.experiment.seed, state.step))
             metrics = trainer.forward_backward(batch, cross_entropy()).result()
             metrics |= trainer.optim_step(optimizer_at(plan, state.step, total)).result()
             state.step += 1
             state.seconds = time.monotonic() - started
             _count(tally, metrics, batch)
-            hooks.progress.advance(1, f"loss {metrics['loss']:.3f}  {tally.speed():,.0f} tokens/s  {scores}")
+            hooks.progress.advance(
+                1, f"loss {metrics['loss']:.3f}  {tally.speed():,.0f} tokens/s  {scores}"
+            )
             if due(state.step, plan.log_every, total):
                 tally = _report(tally, state, total, plan, run, hooks)
             if due(state.step, plan.save_every, total):
@@ -123,9 +130,9 @@ def sft(
     if stopped and state.step < total:
         if saved != state.step:
             save(f"checkpoint_step_{state.step}", state, run, hooks)
-        return Ending.INTERRUPTED
+        return TrainStatus.INTERRUPTED
     save(FINAL, state, run, hooks, optimizer=False)
-    return Ending.FINISHED_ON_REQUEST if stopped else Ending.FINISHED
+    return TrainStatus.FINISHED_ON_REQUEST if stopped else TrainStatus.FINISHED
 
 
 def planned_steps(plan: TrainingSection, rows: int) -> int:
@@ -143,11 +150,14 @@ def next_rows(rows: Sequence[Row], plan: TrainingSection, seed: int, step: int) 
     """The rows of one optimiser step: a new seeded permutation in every epoch, a pure function of (seed, step)."""
     size = plan.batch_size * plan.gradient_accumulation_steps
     places = range(step * size, (step + 1) * size)
-    orders = {epoch: random_stream(seed, epoch).permutation(len(rows)) for epoch in {place // len(rows) for place in places}}
+    orders = {
+        epoch: random_stream(seed, epoch).permutation(len(rows))
+        for epoch in {place // len(rows) for place in places}
+    }
     return [rows[orders[place // len(rows)][place % len(rows)]] for place in places]
 
 
-def normalised(batch: Sequence[Row]) -> list[Row]:
+def with_token_weights(batch: Sequence[Row]) -> list[Row]:
     """The rows with `weights` float32 [T]: 1 / (trained tokens of the whole batch) where trained, so that the loss is a mean."""
     total = sum(int(row.mask.sum()) for row in batch)
     weight = np.float32(1 / max(1, total))
@@ -173,25 +183,33 @@ def optimizer_at(plan: TrainingSection, step: int, total: int) -> Optimizer:
     if plan.optimizer == "adamw":
         return adam
     muon = plan.muon
-    return Muon(muon.learning_rate * share, adam, muon.momentum, muon.weight_decay, plan.max_grad_norm)
+    return Muon(
+        muon.learning_rate * share, adam, muon.momentum, muon.weight_decay, plan.max_grad_norm
+    )
 
 
-def resume(trainer: Trainer, run: Run, folder: Path | None) -> State:
+def resume(trainer: Trainer, run: Run, folder: Path | None) -> TrainState:
     """The state that a checkpoint noted, its weights and optimiser taken; a new one without a folder."""
     if folder is None:
         run.cut_back(0)
-        return State()
+        return TrainState()
     saved = run.state(folder)
     missing = [name for name in ("step", "seconds", "best_score") if name not in saved]
     if missing:
-        raise RunError(f"{folder}/state.json lacks {', '.join(missing)}; it is no checkpoint of a training")
+        raise RunError(
+            f"{folder}/state.json lacks {', '.join(missing)}; it is no checkpoint of a training"
+        )
     trainer.load(folder)
     run.cut_back(saved["step"])
-    best = run.state(run.checkpoint(BEST))["best_score"] if BEST in run.checkpoints() else saved["best_score"]
-    return State(saved["step"], saved["seconds"], best)
+    best = (
+        run.state(run.checkpoint(BEST))["best_score"]
+        if BEST in run.checkpoints()
+        else saved["best_score"]
+    )
+    return TrainState(saved["step"], saved["seconds"], best)
 
 
-def _count(tally: Tally, metrics: Metrics, batch: Sequence[Row]) -> None:
+def _count(tally: MetricsAccumulator, metrics: Metrics, batch: Sequence[Row]) -> None:
     """Add a step to the tally. A step whose gradient is not finite was skipped by the backend; many in a row stop the run."""
     tally.steps += 1
     tally.tokens += sum(map(len, batch))
@@ -199,7 +217,9 @@ def _count(tally: Tally, metrics: Metrics, batch: Sequence[Row]) -> None:
         tally.skipped += 1
         tally.skipped_in_a_row += 1
         if tally.skipped_in_a_row >= MOST_SKIPPED:
-            raise RunError(f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; lower training.learning_rate")
+            raise RunError(
+                f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite; lower training.learning_rate"
+            )
         return
     tally.skipped_in_a_row = 0
     tally.nll += metrics["nll"]
@@ -207,7 +227,14 @@ def _count(tally: Tally, metrics: Metrics, batch: Sequence[Row]) -> None:
     tally.grad_norm += metrics["grad_norm"]
 
 
-def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: Run, hooks: Hooks) -> Tally:
+def _report(
+    tally: MetricsAccumulator,
+    state: TrainState,
+    total: int,
+    plan: TrainingSection,
+    run: Run,
+    hooks: Hooks,
+) -> MetricsAccumulator:
     """Log the means since the last report and begin a new tally."""
     values = {
         "loss": tally.nll / max(1.0, tally.trained),
@@ -224,10 +251,12 @@ def _report(tally: Tally, state: State, total: int, plan: TrainingSection, run: 
         f"Iteration {state.step}/{total} | Loss {values['loss']:.4f} | {values['tokens_per_second']:,.0f} tokens/s | "
         f"lr {values['learning_rate']:.2e} | {left:.0f} s left"
     )
-    return Tally(skipped_in_a_row=tally.skipped_in_a_row)
+    return MetricsAccumulator(skipped_in_a_row=tally.skipped_in_a_row)
 
 
-def validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, hooks: Hooks) -> str:
+def validate(
+    trainer: Trainer, held_out: Sequence[Row], state: TrainState, run: Run, hooks: Hooks
+) -> str:
     """Loss on held-out rows and scores of generated replies, given back as a line; keeps the best checkpoint by exact match."""
     sampler = trainer.snapshot()
     scores, samples = hooks.validate(sampler)
@@ -247,10 +276,14 @@ def validate(trainer: Trainer, held_out: Sequence[Row], state: State, run: Run, 
 def mean_nll(sampler: Sampler, rows: Sequence[Row]) -> float | None:
     """Mean negative log-likelihood per trained token, in nats; None without rows."""
     trained = sum(int(row.mask.sum()) for row in rows)
-    return -float(sum(values.sum() for values in sampler.logprobs(rows))) / trained if trained else None
+    return (
+        -float(sum(values.sum() for values in sampler.logprobs(rows))) / trained
+        if trained
+        else None
+    )
 
 
-def save(name: str, state: State, run: Run, hooks: Hooks, optimizer: bool = True) -> None:
+def save(name: str, state: TrainState, run: Run, hooks: Hooks, optimizer: bool = True) -> None:
     """Write a checkpoint with its state."""
     run.save_checkpoint(name, vars(state), lambda folder: hooks.save(folder, optimizer))
 

@@ -57,21 +57,35 @@ class EngineOptions:
 class Engine:
     """The model, its head, its device and precision."""
 
-    def __init__(self, model: Any, name: str, options: EngineOptions, lora: Lora | None, layers: list[str]) -> None:
-        self.model, self.name, self.options, self.lora, self.lora_layers = model, name, options, lora, layers
+    def __init__(
+        self, model: Any, name: str, options: EngineOptions, lora: Lora | None, layers: list[str]
+    ) -> None:
+        self.model, self.name, self.options, self.lora, self.lora_layers = (
+            model,
+            name,
+            options,
+            lora,
+            layers,
+        )
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self.compute_dtype = DTYPES[options.torch_dtype]
-        self.max_context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+        self.max_context = int(
+            getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0
+        )
         width = int(getattr(model.config.get_text_config(), "hidden_size", SMALL + 1))
         self.small = self.device.type == "cpu" and width <= SMALL
         self._drops = False
         self.head = _find_head(self)
-        self.shares_prefixes = self.head.split and not options.gradient_checkpointing and _sharing_is_exact(self)
+        self.shares_prefixes = (
+            self.head.split and not options.gradient_checkpointing and _sharing_is_exact(self)
+        )
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """Name and value of each weight that learns."""
-        return [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        return [
+            (name, value) for name, value in self.model.named_parameters() if value.requires_grad
+        ]
 
     def learning(self, on: bool) -> None:
         """Switch LoRA's dropout. The model itself is in training mode only where activation checkpointing asks for it."""
@@ -119,7 +133,9 @@ class Engine:
 
     def check_length(self, longest: int) -> None:
         if self.max_context and longest > self.max_context:
-            raise CapabilityError(f"a sequence of {longest} tokens does not fit the model's context of {self.max_context}")
+            raise CapabilityError(
+                f"a sequence of {longest} tokens does not fit the model's context of {self.max_context}"
+            )
 
     def logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         """float32 [rows, longest row]: log p(token t | tokens < t) at masked positions, 0 elsewhere.
@@ -127,7 +143,10 @@ class Engine:
         Rows that are the same run once: the episodes of a group often say the same. Under dropout each runs by itself.
         """
         places: dict[tuple[bytes, bytes], int] = {}
-        lines = [places.setdefault((row.tokens.tobytes(), row.mask.tobytes()), len(places)) for row in rows]
+        lines = [
+            places.setdefault((row.tokens.tobytes(), row.mask.tobytes()), len(places))
+            for row in rows
+        ]
         if len(places) == len(rows) or self._drops or self.model.training:
             return self._logprobs(rows, temperature)
         different = [rows[lines.index(place)] for place in range(len(places))]
@@ -159,11 +178,15 @@ class Engine:
         self.model.base_model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(ids))
         positions = torch.arange(shared, ids.shape[1], device=self.device)[None]
-        result = self.model.base_model(input_ids=ids[:, shared:], position_ids=positions, past_key_values=cache, use_cache=True)
+        result = self.model.base_model(
+            input_ids=ids[:, shared:], position_ids=positions, past_key_values=cache, use_cache=True
+        )
         hidden: torch.Tensor = result.last_hidden_state
         return hidden
 
-    def _target_logprobs(self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+    def _target_logprobs(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
         logits = self.logits(hidden) if temperature == 1.0 else self.logits(hidden) / temperature
         return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
 
@@ -174,7 +197,11 @@ class Engine:
 
 
 def _chunked(
-    project: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, temperature: float, size: int
+    project: Callable[..., torch.Tensor],
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    size: int,
 ) -> torch.Tensor:
     """Apply `project` to `size` positions at a time; with several chunks each is recomputed in the backward pass, not kept."""
     if len(hidden) <= size:
@@ -182,12 +209,16 @@ def _chunked(
     parts = []
     for start in range(0, len(hidden), size):
         inputs = (hidden[start : start + size], targets[start : start + size], temperature)
-        parts.append(checkpoint(project, *inputs, use_reentrant=False) if torch.is_grad_enabled() else project(*inputs))
+        parts.append(
+            checkpoint(project, *inputs, use_reentrant=False)
+            if torch.is_grad_enabled()
+            else project(*inputs)
+        )
     return torch.cat(parts)
 
 
 @dataclass(frozen=True)
-class Head:
+class SequenceHead:
     """A model cut in two: `trunk(ids [b, t]) -> [b, t, width]` and `project([n, width]) -> logits [n, vocabulary]`.
 
     `split` is False where the cut could not be proven equal to the model: the trunk gives logits, `project` is the identity.
@@ -199,7 +230,7 @@ class Head:
     split: bool
 
 
-def _find_head(engine: Engine) -> Head:
+def _find_head(engine: Engine) -> SequenceHead:
     """Cut the model before its head, and believe the cut only when it gives the model's own logits.
 
     A model whose class is not one of transformers' own is not cut: what its `forward` adds may do nothing yet, and learn later.
@@ -207,7 +238,10 @@ def _find_head(engine: Engine) -> Head:
     model = engine.model
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
-    cap, scale = getattr(config, "final_logit_softcapping", None), getattr(config, "logit_scale", None)
+    cap, scale = (
+        getattr(config, "final_logit_softcapping", None),
+        getattr(config, "logit_scale", None),
+    )
     divide = getattr(config, "logits_scaling", None)
 
     def trunk(ids: torch.Tensor) -> torch.Tensor:
@@ -215,7 +249,11 @@ def _find_head(engine: Engine) -> Head:
         return hidden
 
     def project(hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = head(hidden.to(head.weight.dtype) if not torch.is_autocast_enabled(hidden.device.type) else hidden)
+        logits: torch.Tensor = head(
+            hidden.to(head.weight.dtype)
+            if not torch.is_autocast_enabled(hidden.device.type)
+            else hidden
+        )
         logits = logits * scale if scale else logits / divide if divide else logits
         return torch.tanh(logits / cap) * cap if cap else logits
 
@@ -233,7 +271,11 @@ def _find_head(engine: Engine) -> Head:
         except (AttributeError, TypeError, RuntimeError):
             same = False
     vocabulary = expected.shape[-1]
-    return Head(trunk, project, vocabulary, True) if same else Head(whole, lambda logits: logits, vocabulary, False)
+    return (
+        SequenceHead(trunk, project, vocabulary, True)
+        if same
+        else SequenceHead(whole, lambda logits: logits, vocabulary, False)
+    )
 
 
 SHORTEST_PREFIX = 8
@@ -255,16 +297,28 @@ def _sharing_is_exact(engine: Engine) -> bool:
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if getattr(config, "sliding_window", None) or rope in ("dynamic", "longrope"):
         return False
-    rows = torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=engine.device) % engine.model.config.get_text_config().vocab_size
+    rows = (
+        torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=engine.device)
+        % engine.model.config.get_text_config().vocab_size
+    )
     try:
         with torch.no_grad(), engine.autocast():
-            return torch.allclose(engine._hidden(rows, 3).float(), engine.head.trunk(rows)[:, 3:].float(), rtol=1e-3, atol=1e-3)
+            return torch.allclose(
+                engine._hidden(rows, 3).float(),
+                engine.head.trunk(rows)[:, 3:].float(),
+                rtol=1e-3,
+                atol=1e-3,
+            )
     except (AttributeError, TypeError, RuntimeError, ValueError):
         return False
 
 
 def open_engine(
-    name: str | Path, options: EngineOptions, lora: Lora | None = None, adapter: Path | None = None, learns: bool = True
+    name: str | Path,
+    options: EngineOptions,
+    lora: Lora | None = None,
+    adapter: Path | None = None,
+    learns: bool = True,
 ) -> Engine:
     """Load a causal model from a folder (or the hub), with fresh adapters, those of a PEFT folder, or none (full training).
 
@@ -275,7 +329,9 @@ def open_engine(
         adapter, name = path, read_lora_config(path)[1]
     if adapter is not None:
         if not (adapter / CONFIG).is_file():
-            raise ModelError(f"model.adapter: {adapter} holds no {CONFIG}; give a PEFT folder (a LoRA checkpoint of a run is one)")
+            raise ModelError(
+                f"model.adapter: {adapter} holds no {CONFIG}; give a PEFT folder (a LoRA checkpoint of a run is one)"
+            )
         lora = read_lora_config(adapter)[0]
     dtype = DTYPES[options.torch_dtype] if lora or not learns else torch.float32
     model = load_causal_model(str(name), options, dtype)
@@ -293,14 +349,19 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
     from transformers import AutoModelForCausalLM
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"model.name: the folder {name} holds no config.json; a model folder has config.json and *.safetensors")
+        raise ModelError(
+            f"model.name: the folder {name} holds no config.json; a model folder has config.json and *.safetensors"
+        )
     device, mapped = _device(options.device_map)
     if options.loader is not None:
         return _own_model(options.loader, name, dtype).to(device)
     try:
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, trust_remote_code=options.trust_remote_code, device_map=options.device_map if mapped else None
+                name,
+                dtype=dtype,
+                trust_remote_code=options.trust_remote_code,
+                device_map=options.device_map if mapped else None,
             )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -317,7 +378,9 @@ def _own_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: torc
     missing = [part for part in wanted if not hasattr(model, part)]
     if not isinstance(model, nn.Module) or missing:
         lacks = f" without {', '.join(missing)}" if isinstance(model, nn.Module) else ""
-        raise ModelError(f"model.model_class must give a transformers causal model, it gave a {type(model).__name__}{lacks}")
+        raise ModelError(
+            f"model.model_class must give a transformers causal model, it gave a {type(model).__name__}{lacks}"
+        )
     return model.to(dtype)
 
 
@@ -340,14 +403,22 @@ def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
     if isinstance(device_map, dict) or device_map in ("balanced", "balanced_low_0", "sequential"):
         return torch.device("cpu"), True
     if device_map == "auto":
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        best = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
         return torch.device(best), False
     try:
         device = torch.device(device_map)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise ModelError(f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); use 'auto' or 'cpu'") from None
+        raise ModelError(
+            f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); use 'auto' or 'cpu'"
+        ) from None
     return device, False
 
 
@@ -365,5 +436,7 @@ def _switch_off_dropout(model: nn.Module) -> None:
         if isinstance(part, nn.Dropout):
             part.p = 0.0
         for key, value in list(vars(part).items()):
-            if isinstance(value, float) and ("dropout" in key or key.endswith("_pdrop") or key == "jitter_noise"):
+            if isinstance(value, float) and (
+                "dropout" in key or key.endswith("_pdrop") or key == "jitter_noise"
+            ):
                 setattr(part, key, 0.0)

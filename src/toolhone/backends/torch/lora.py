@@ -67,7 +67,11 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> list[str]:
 
 def _wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
     head = model.get_output_embeddings()  # type: ignore[operator]
-    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D) and part is not head]
+    linear = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear | Conv1D) and part is not head
+    ]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
     for target in lora.target_modules:
         if target not in kinds:
@@ -75,27 +79,47 @@ def _wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
             raise ConfigError(
                 f"training.lora.target_modules: no linear layer is named {target!r}{nearest(target, kinds)}; this model has {known}"
             )
-    wanted = [name for name in linear if not lora.target_modules or name.rpartition(".")[2] in lora.target_modules]
+    wanted = [
+        name
+        for name in linear
+        if not lora.target_modules or name.rpartition(".")[2] in lora.target_modules
+    ]
     if lora.last_layers:
         pattern, indices = last_layers(model, lora.last_layers)
-        wanted = [name for name in wanted if (found := re.search(rf"\b{pattern}\.(\d+)\.", name)) and int(found[1]) in indices]
+        wanted = [
+            name
+            for name in wanted
+            if (found := re.search(rf"\b{pattern}\.(\d+)\.", name)) and int(found[1]) in indices
+        ]
     if not wanted:
-        raise ConfigError("training.lora: no layer of this model gets an adapter with these target_modules and last_layers")
+        raise ConfigError(
+            "training.lora: no layer of this model gets an adapter with these target_modules and last_layers"
+        )
     return wanted
 
 
 def last_layers(model: nn.Module, count: int) -> tuple[str, list[int]]:
     """The name of the list of decoder layers (`layers`, `h`) and the indices of its last `count`."""
     depth = int(getattr(model.config, "num_hidden_layers"))  # noqa: B009 (a PreTrainedModel's config is untyped)
-    lists = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == depth]
+    lists = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.ModuleList) and len(part) == depth
+    ]
     if not lists:
-        raise ModelError(f"training.lora.last_layers: no list of {depth} layers was found in this model; leave it at 0")
+        raise ModelError(
+            f"training.lora.last_layers: no list of {depth} layers was found in this model; leave it at 0"
+        )
     return lists[0].rpartition(".")[2], list(range(max(0, depth - count), depth))
 
 
 def lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The adapters by their PEFT names, e.g. `base_model.model.model.layers.0.mlp.up_proj.lora_A.weight`."""
-    return {_PREFIX + name: value for name, value in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
+    return {
+        _PREFIX + name: value
+        for name, value in model.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
 
 
 def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folder: Path) -> None:
@@ -117,7 +141,9 @@ def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folde
         "modules_to_save": None,
     }
     if lora.last_layers:
-        config["layers_pattern"], config["layers_to_transform"] = last_layers(model, lora.last_layers)
+        config["layers_pattern"], config["layers_to_transform"] = last_layers(
+            model, lora.last_layers
+        )
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     state = {name: value.detach().cpu().contiguous() for name, value in lora_state(model).items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
@@ -130,16 +156,24 @@ def read_lora_config(folder: Path) -> tuple[Lora, str]:
         if key not in config:
             raise ModelError(f"{folder}/{CONFIG} lacks {key!r}; it is no LoRA adapter")
     if config.get("peft_type") != "LORA":
-        raise ModelError(f"{folder}: the adapter is of type {config.get('peft_type')!r}; only LORA can be loaded")
+        raise ModelError(
+            f"{folder}: the adapter is of type {config.get('peft_type')!r}; only LORA can be loaded"
+        )
     for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"):
         if config.get(key):
-            raise ModelError(f"{folder}/{CONFIG}: {key}={config[key]!r} is not supported; only plain LoRA can be loaded")
+            raise ModelError(
+                f"{folder}/{CONFIG}: {key}={config[key]!r} is not supported; only plain LoRA can be loaded"
+            )
     targets = config["target_modules"]
     if isinstance(targets, str):
-        raise ModelError(f"{folder}/{CONFIG}: target_modules is a pattern ({targets!r}); a list of module names can be loaded")
+        raise ModelError(
+            f"{folder}/{CONFIG}: target_modules is a pattern ({targets!r}); a list of module names can be loaded"
+        )
     layers = config.get("layers_to_transform") or []
     last = 1 if isinstance(layers, int) else len(layers)
-    lora = Lora(config["r"], config["lora_alpha"], config.get("lora_dropout", 0.0), last, tuple(targets))
+    lora = Lora(
+        config["r"], config["lora_alpha"], config.get("lora_dropout", 0.0), last, tuple(targets)
+    )
     return lora, config.get("base_model_name_or_path") or ""
 
 
@@ -150,13 +184,19 @@ def read_peft(model: nn.Module, folder: Path) -> None:
     try:
         stored = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise ModelError(f"{folder}/{WEIGHTS} is damaged ({error}); use another checkpoint") from None
+        raise ModelError(
+            f"{folder}/{WEIGHTS} is damaged ({error}); use another checkpoint"
+        ) from None
     own = lora_state(model)
     if stored.keys() != own.keys():
         odd = sorted(stored.keys() ^ own.keys())
-        raise ModelError(f"{folder}/{WEIGHTS}: its layers are not those of this model; {len(odd)} differ, first {odd[0]}")
+        raise ModelError(
+            f"{folder}/{WEIGHTS}: its layers are not those of this model; {len(odd)} differ, first {odd[0]}"
+        )
     with torch.no_grad():
         for name, value in own.items():
             if value.shape != stored[name].shape:
-                raise ModelError(f"{folder}: {name} has shape {tuple(stored[name].shape)}, this model wants {tuple(value.shape)}")
+                raise ModelError(
+                    f"{folder}: {name} has shape {tuple(stored[name].shape)}, this model wants {tuple(value.shape)}"
+                )
             value.copy_(stored[name])

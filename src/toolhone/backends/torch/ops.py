@@ -35,4 +35,6 @@ class TorchOps:
 
 def _same(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
     like = x if isinstance(x, torch.Tensor) else y
-    return torch.as_tensor(x, dtype=like.dtype, device=like.device), torch.as_tensor(y, dtype=like.dtype, device=like.device)
+    return torch.as_tensor(x, dtype=like.dtype, device=like.device), torch.as_tensor(
+        y, dtype=like.dtype, device=like.device
+    )

@@ -1,6 +1,6 @@
 """One optimiser step with every number given by the caller: AdamW, or Muon on the matrices with AdamW on the rest.
 
-Both come from torch. `Stepper` owns their state (moments, the float16 loss scale), clips by global norm, and skips a step whose
+Both come from torch. `OptimizerState` owns their state (moments, the float16 loss scale), clips by global norm, and skips a step whose
 gradient is not finite (a float16 overflow; or a learning rate that is far too high).
 """
 
@@ -19,7 +19,7 @@ _GROW_EVERY = 2000
 """Steps without overflow after which the float16 loss scale is doubled (Micikevicius et al. 2018, arXiv:1710.03740)."""
 
 
-class Stepper:
+class OptimizerState:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._kind: type[Optimizer] | None = None
@@ -38,7 +38,11 @@ class Stepper:
             assert value.grad is not None
             value.grad.div_(self.loss_scale)
         device = self._engine.device
-        norms = [torch.linalg.vector_norm(value.grad.float()).to(device) for value in weights if value.grad is not None]
+        norms = [
+            torch.linalg.vector_norm(value.grad.float()).to(device)
+            for value in weights
+            if value.grad is not None
+        ]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         finite = bool(torch.isfinite(norm))
         if finite:
@@ -79,22 +83,34 @@ class Stepper:
         if isinstance(optimizer, Adam):
             return [torch.optim.AdamW([value for _, value in trained], lr=0.0)]
         if not hasattr(torch.optim, "Muon"):
-            raise CapabilityError(f"training.optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}; use 'adamw'")
+            raise CapabilityError(
+                f"training.optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}; use 'adamw'"
+            )
         outer = {
             id(part.weight)
-            for part in (self._engine.model.get_input_embeddings(), self._engine.model.get_output_embeddings())
+            for part in (
+                self._engine.model.get_input_embeddings(),
+                self._engine.model.get_output_embeddings(),
+            )
             if part
         }
         matrices = [value for _, value in trained if value.ndim == 2 and id(value) not in outer]
         rest = [value for _, value in trained if value.ndim != 2 or id(value) in outer]
-        parts: list[torch.optim.Optimizer] = [torch.optim.Muon(matrices, lr=0.0)] if matrices else []
+        parts: list[torch.optim.Optimizer] = (
+            [torch.optim.Muon(matrices, lr=0.0)] if matrices else []
+        )
         return parts + ([torch.optim.AdamW(rest, lr=0.0)] if rest else [])
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values."""
         kind = None if self._kind is None else self._kind.__name__
         states = [part.state_dict() for part in self._parts]
-        return {"kind": kind, "parts": states, "loss_scale": self.loss_scale, "clean_steps": self._clean_steps}
+        return {
+            "kind": kind,
+            "parts": states,
+            "loss_scale": self.loss_scale,
+            "clean_steps": self._clean_steps,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.loss_scale, self._clean_steps = state["loss_scale"], state["clean_steps"]
@@ -111,7 +127,16 @@ class Stepper:
 def _set_numbers(group: dict[str, Any], optimizer: Optimizer, is_adam: bool) -> None:
     if is_adam:
         adam = optimizer.adam if isinstance(optimizer, Muon) else optimizer
-        group.update(lr=adam.learning_rate, betas=(adam.beta1, adam.beta2), eps=adam.eps, weight_decay=adam.weight_decay)
+        group.update(
+            lr=adam.learning_rate,
+            betas=(adam.beta1, adam.beta2),
+            eps=adam.eps,
+            weight_decay=adam.weight_decay,
+        )
     else:
         assert isinstance(optimizer, Muon)
-        group.update(lr=optimizer.learning_rate, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay)
+        group.update(
+            lr=optimizer.learning_rate,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+        )

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolhone.backends.base import BatchStream, Constraint, Sample, SamplingParams, StopReason, Stream, allowed_ids, random_stream
+from toolhone.backends.base import (
+    BatchStream,
+    Constraint,
+    Sample,
+    SamplingParams,
+    StopReason,
+    Stream,
+    allowed_ids,
+    random_stream,
+)
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
 from toolhone.backends.torch.merged_weights import write_merged
@@ -58,7 +67,9 @@ class TorchSampler:
         """Write the adapters into an existing folder, as PEFT has them."""
         engine = self._engine
         if engine.lora is None:
-            raise CapabilityError("this model has no adapter: all its weights were trained; write it merged")
+            raise CapabilityError(
+                "this model has no adapter: all its weights were trained; write it merged"
+            )
         with engine.using(self.weights):
             write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
 
@@ -76,17 +87,23 @@ class TorchSampler:
                     results[i] = values[line, : len(rows[i])]
         return results
 
-    def sample(self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         keys = range(len(prompts)) if keys is None else keys
         results: list[list[Sample]] = [[] for _ in prompts]
         for prompt in prompts:
             if not prompt:
-                raise CapabilityError("an empty prompt cannot be sampled from; it needs at least one token")
+                raise CapabilityError(
+                    "an empty prompt cannot be sampled from; it needs at least one token"
+                )
             self._engine.check_length(len(prompt) + 1)
         self._engine.learning(False)
         with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
             for batch in _prompt_batches(prompts, params):
-                decode = _Decode(self._engine, [prompts[i] for i in batch], [keys[i] for i in batch], params)
+                decode = _Decode(
+                    self._engine, [prompts[i] for i in batch], [keys[i] for i in batch], params
+                )
                 for i, samples in zip(batch, decode.run(), strict=True):
                     results[i] = samples
         return results
@@ -108,7 +125,9 @@ def _prompt_batches(prompts: Sequence[Tokens], params: SamplingParams) -> Iterat
 class _Decode:
     """One batch of prompts on its way. Row r belongs to prompt r // num_samples; `alive` lists the rows still in the cache."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[Tokens], keys: Sequence[int], params: SamplingParams) -> None:
+    def __init__(
+        self, engine: Engine, prompts: Sequence[Tokens], keys: Sequence[int], params: SamplingParams
+    ) -> None:
         self.engine, self.prompts, self.params = engine, prompts, params
         self.copies = params.num_samples
         self.rows = len(prompts) * self.copies
@@ -121,14 +140,21 @@ class _Decode:
         self.ragged = len({len(prompt) for prompt in prompts}) > 1
         self.constraints: list[Constraint | None] = [None] * self.rows
         if params.constrain is not None:
-            self.constraints = [params.constrain(keys[row // self.copies]) for row in range(self.rows)]
+            self.constraints = [
+                params.constrain(keys[row // self.copies]) for row in range(self.rows)
+            ]
         self.uniforms = None
         if params.temperature > 0:
-            streams = (random_stream(params.seed, keys[row // self.copies], row % self.copies) for row in range(self.rows))
+            streams = (
+                random_stream(params.seed, keys[row // self.copies], row % self.copies)
+                for row in range(self.rows)
+            )
             self.uniforms = np.stack([stream.random(params.max_tokens) for stream in streams])
 
     def _limit(self, prompt: int) -> int:
-        room = self.engine.max_context - prompt if self.engine.max_context else self.params.max_tokens
+        room = (
+            self.engine.max_context - prompt if self.engine.max_context else self.params.max_tokens
+        )
         return min(self.params.max_tokens, room)
 
     def run(self) -> list[list[Sample]]:
@@ -145,7 +171,9 @@ class _Decode:
                 cache.batch_select_indices(index)
                 chosen, mask = chosen[index], mask[index]
             logits, mask = self._forward(chosen[:, None], cache, mask)
-        samples = [Sample(*row) for row in zip(self.tokens, self.logprobs, self.reasons, strict=True)]
+        samples = [
+            Sample(*row) for row in zip(self.tokens, self.logprobs, self.reasons, strict=True)
+        ]
         return [samples[start : start + self.copies] for start in range(0, self.rows, self.copies)]
 
     def _prefill(self) -> tuple[torch.Tensor, Any, torch.Tensor]:
@@ -163,19 +191,30 @@ class _Decode:
         device = self.engine.device
         logits, mask = self._run_model(ids.to(device), cache, mask.to(device))
         if self.rows > len(places):
-            index = torch.tensor([line for line in lines for _ in range(self.copies)], device=device)
+            index = torch.tensor(
+                [line for line in lines for _ in range(self.copies)], device=device
+            )
             cache.batch_select_indices(index)
             logits, mask = logits[index], mask[index]
         return logits, cache, mask
 
-    def _forward(self, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(
+        self, ids: torch.Tensor, cache: Any, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return self._run_model(ids, cache, torch.cat([mask, mask.new_ones((len(mask), 1))], dim=1))
 
-    def _run_model(self, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run_model(
+        self, ids: torch.Tensor, cache: Any, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """float32 logits [rows, vocabulary] after the last of these ids, and the mask [rows, cached tokens] that was used."""
         last_place = self.engine.max_context - 1 if self.engine.max_context else None
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0, max=last_place)[:, -ids.shape[1] :]
-        inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+        inputs = {
+            "input_ids": ids,
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
         if self.ragged:
             inputs["attention_mask"] = mask
         with self.engine.autocast():
@@ -194,7 +233,9 @@ class _Decode:
         if self.uniforms is None:
             chosen = (logits if self.params.constrain is None else bound).argmax(dim=-1)
         else:
-            uniform = torch.from_numpy(self.uniforms[self.alive, step]).to(logits.device, torch.float32)
+            uniform = torch.from_numpy(self.uniforms[self.alive, step]).to(
+                logits.device, torch.float32
+            )
             chosen = _draw(_truncate(bound.exp(), self.params), uniform)
         return chosen, logprobs.gather(1, chosen[:, None])[:, 0]
 
@@ -210,7 +251,9 @@ class _Decode:
     def _record(self, chosen: torch.Tensor, logprobs: torch.Tensor) -> set[int]:
         """Note the new tokens; returns the lines (indices into `alive`) that are finished, now or earlier."""
         finished = set()
-        for line, (row, token, logprob) in enumerate(zip(self.alive, chosen.tolist(), logprobs.tolist(), strict=True)):
+        for line, (row, token, logprob) in enumerate(
+            zip(self.alive, chosen.tolist(), logprobs.tolist(), strict=True)
+        ):
             if self._is_finished(row):
                 finished.add(line)
                 continue

@@ -36,7 +36,13 @@ PICO_TOOLS = 2
 def preset_names() -> tuple[str, ...]:
     """The names of all presets, sorted."""
     folder = resources.files("toolhone.config.presets") / "experiments"
-    return tuple(sorted(path.name.removesuffix(".json") for path in folder.iterdir() if path.name.endswith(".json")))
+    return tuple(
+        sorted(
+            path.name.removesuffix(".json")
+            for path in folder.iterdir()
+            if path.name.endswith(".json")
+        )
+    )
 
 
 def preset_comment(name: str) -> str:
@@ -50,7 +56,9 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def _parsed(name: str) -> dict[str, Any]:
-    text = (resources.files("toolhone.config.presets") / "experiments" / f"{name}.json").read_text(encoding="utf-8")
+    text = (resources.files("toolhone.config.presets") / "experiments" / f"{name}.json").read_text(
+        encoding="utf-8"
+    )
     values: dict[str, Any] = json.loads(text)
     return values
 
@@ -69,14 +77,13 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
             training[name] = _fewer(training[name], share)
     if steps is None:
         training["steps"] = PICO_STEPS
-    training |= {
-        "lora": None,
-        "gradient_checkpointing": False,
-        "max_length": PICO_TOKENS,
-    }
+    training |= {"lora": None, "gradient_checkpointing": False, "max_length": PICO_TOKENS}
     if training.get("method", "sft") == "sft":
         demo = read_preset("demo")["training"]
-        training |= {name: demo[name] for name in ("batch_size", "optimizer", "learning_rate", "muon", "schedule")}
+        training |= {
+            name: demo[name]
+            for name in ("batch_size", "optimizer", "learning_rate", "muon", "schedule")
+        }
     if training.get("method") == "dpo":
         training |= PICO_DPO
     if "rl" in training:
@@ -97,10 +104,16 @@ def _scaled(rl: Mapping[str, Any], share: float) -> dict[str, Any]:
     """The lengths of phases and of a curriculum in proportion."""
     result = dict(rl)
     if "curriculum" in rl:
-        result["curriculum"] = {**rl["curriculum"], "steps": _fewer(rl["curriculum"]["steps"], share)}
+        result["curriculum"] = {
+            **rl["curriculum"],
+            "steps": _fewer(rl["curriculum"]["steps"], share),
+        }
     phases = rl.get("reward", {}).get("phases", [])
     if phases:
-        result["reward"] = {**rl["reward"], "phases": [{**phase, "steps": _fewer(phase["steps"], share)} for phase in phases]}
+        result["reward"] = {
+            **rl["reward"],
+            "phases": [{**phase, "steps": _fewer(phase["steps"], share)} for phase in phases],
+        }
     return result
 
 

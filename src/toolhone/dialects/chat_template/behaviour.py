@@ -1,4 +1,4 @@
-"""What a chat markup does around an assistant's turn, found out by rendering short chats: `find_habits`.
+"""What a chat markup does around an assistant's turn, found out by rendering short chats: `find_behaviour`.
 
 No model is known by name; what is looked for is where a sentinel text comes out, and what stands around it.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from toolhone.dialects.syntax.reasoning import USUAL, Thought
-from toolhone.dialects.chat_template.turns import ChatMessage, Habits, Markup
+from toolhone.dialects.chat_template.turns import ChatMessage, Markup, TemplateBehaviour
+from toolhone.dialects.syntax.reasoning import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
@@ -23,7 +23,12 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _ANOTHER: ChatMessage = {"role": "user", "content": "another"}
 
 
-def find_habits(markup: Markup, tokenizer: TextTokenizer, called: Sequence[ChatMessage] = (), tools: Sequence[Json] = ()) -> Habits:
+def find_behaviour(
+    markup: Markup,
+    tokenizer: TextTokenizer,
+    called: Sequence[ChatMessage] = (),
+    tools: Sequence[Json] = (),
+) -> TemplateBehaviour:
     """The habits of a markup with these tools. `called`: a chat that ends in a call which holds `SENTINEL`, where calls are native.
 
     `DialectError` when nothing that is a control token of this tokenizer ends an assistant's turn.
@@ -33,23 +38,33 @@ def find_habits(markup: Markup, tokenizer: TextTokenizer, called: Sequence[ChatM
     thought = find_thought(markup, tools, header, called)
     controls = tokenizer.control_texts
     borrowed = None if _tail(last).strip() else _borrowed(markup, tools, called, controls)
-    stop = list(borrowed) if borrowed else [_end_mark(_tail(last), header, controls, tokenizer.eos_text)]
+    stop = (
+        list(borrowed)
+        if borrowed
+        else [_end_mark(_tail(last), header, controls, tokenizer.eos_text)]
+    )
     if called and not borrowed:
         full = markup.write(called, tools, False)
         tail = _tail(full)
-        stop.append(stop[0] if stop[0] in tail else _last_mark(full, markup.write(called[:-1], tools, True), controls))
+        stop.append(
+            stop[0]
+            if stop[0] in tail
+            else _last_mark(full, markup.write(called[:-1], tools, True), controls)
+        )
     eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
     missing = _missing(header, last, controls)
     try:
         later = markup.write([*ANSWERED, _ANOTHER], tools, False)
         between = _tail(later).partition("another")[0]
-        earlier = list(borrowed or [stop[0] if stop[0] in between else _first_mark(between, controls)])
+        earlier = list(
+            borrowed or [stop[0] if stop[0] in between else _first_mark(between, controls)]
+        )
     except DialectError:
         later, earlier = last, []
     start = header if last.startswith(header) else header.removesuffix(missing)
     lead = last[len(start) : last.rfind(SENTINEL)] if last.startswith(start) else ""
     ending = _tail(last)
-    return Habits(
+    return TemplateBehaviour(
         stop=tuple(dict.fromkeys([*stop, *eos])),
         earlier_stop=tuple(dict.fromkeys([*earlier, *stop, *eos])),
         no_thought="" if missing.rstrip().endswith(thought.open) else missing,
@@ -59,16 +74,26 @@ def find_habits(markup: Markup, tokenizer: TextTokenizer, called: Sequence[ChatM
         trail="" if borrowed else ending[: ending.find(stop[0])].strip(),
         thought=thought,
         borrowed=borrowed,
-        header=header[len(asked) :] if (asked := markup.write([QUESTION], tools, False)) and header.startswith(asked) else "",
+        header=header[len(asked) :]
+        if (asked := markup.write([QUESTION], tools, False)) and header.startswith(asked)
+        else "",
     )
 
 
-def find_thought(markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage] = ()) -> Thought:
+def find_thought(
+    markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage] = ()
+) -> ReasoningBlock:
     """The marks around reasoning, where the template writes reasoning that it is given; else the usual ones."""
-    return _thought_before_answer(markup, tools, header) or _thought_before_call(markup, tools, header, called) or USUAL
+    return (
+        _thought_before_answer(markup, tools, header)
+        or _thought_before_call(markup, tools, header, called)
+        or USUAL
+    )
 
 
-def _thought_before_call(markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage]) -> Thought | None:
+def _thought_before_call(
+    markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage]
+) -> ReasoningBlock | None:
     """For templates that write reasoning beside calls only: it stands between the header and the call."""
     for field in REASONING_FIELDS if called else ():
         try:
@@ -78,17 +103,21 @@ def _thought_before_call(markup: Markup, tools: Sequence[Json], header: str, cal
             continue
         start = full.rfind(REASON)
         if start < len(header) or not (
-            plain.startswith(header) and full.startswith(header) and full.endswith(plain[len(header) :])
+            plain.startswith(header)
+            and full.startswith(header)
+            and full.endswith(plain[len(header) :])
         ):
             continue
         end = len(full) - len(plain) + len(header)
         opening, close = full[len(header) : start].strip(), full[start + len(REASON) : end].strip()
         if opening and close:
-            return Thought(opening, close)
+            return ReasoningBlock(opening, close)
     return None
 
 
-def _thought_before_answer(markup: Markup, tools: Sequence[Json], header: str) -> Thought | None:
+def _thought_before_answer(
+    markup: Markup, tools: Sequence[Json], header: str
+) -> ReasoningBlock | None:
     """The marks between which the reasoning of an answer stands."""
     for field in REASONING_FIELDS:
         try:
@@ -102,12 +131,15 @@ def _thought_before_answer(markup: Markup, tools: Sequence[Json], header: str) -
         if full.startswith(header) and start > len(header):
             opening = full[len(header) : start].strip()
         else:
-            ends = (re.search(pattern, full[:start]) for pattern in (r"<[^<>]*>\s*$", r"\[[^\[\]]*\]\s*$", r"\S+\s*$"))
+            ends = (
+                re.search(pattern, full[:start])
+                for pattern in (r"<[^<>]*>\s*$", r"\[[^\[\]]*\]\s*$", r"\S+\s*$")
+            )
             opening = next((found[0].strip() for found in ends if found is not None), "")
         lead = _lead(markup, tools, header)
         close = close.removesuffix(lead).strip() if lead else close
         if opening and close:
-            return Thought(opening, close)
+            return ReasoningBlock(opening, close)
     return None
 
 
@@ -129,7 +161,7 @@ def _lead(markup: Markup, tools: Sequence[Json], header: str) -> str:
     return "" if lead.startswith(USUAL.open) else lead
 
 
-def _without_thought(lead: str, thought: Thought) -> str:
+def _without_thought(lead: str, thought: ReasoningBlock) -> str:
     """The lead without a thought that has no text, and without the white space that stood beside it."""
     bare = re.sub(rf"\s*(?:{re.escape(thought.open)})?\s*{re.escape(thought.close)}\s*", "", lead)
     return bare if bare.strip() or bare == lead else ""
@@ -150,14 +182,18 @@ def _end_mark(tail: str, header: str, controls: Sequence[str], eos: str | None) 
     """What ends an answer: the mark that ends the user's turn, or the end-of-text token, where one stands there; else the first."""
     asked = header[header.rfind("question") + len("question") :]
     same = _first_mark(asked, controls) if _marks_in(asked, controls) else None
-    return next((mark for mark in (same, eos) if mark is not None and mark in tail), "") or _first_mark(tail, controls)
+    return next(
+        (mark for mark in (same, eos) if mark is not None and mark in tail), ""
+    ) or _first_mark(tail, controls)
 
 
 def _first_mark(tail: str, controls: Sequence[str]) -> str:
     """The first control token behind a plain answer."""
     found = [(tail.find(text), -len(text), text) for text in controls if text in tail]
     if not found:
-        raise DialectError(f"the chat template ends a turn with {tail[-20:]!r}, which holds no control token of this tokenizer")
+        raise DialectError(
+            f"the chat template ends a turn with {tail[-20:]!r}, which holds no control token of this tokenizer"
+        )
     return min(found)[2]
 
 
@@ -166,7 +202,9 @@ def _last_mark(full: str, header: str, controls: Sequence[str]) -> str:
     tail = _tail(full)
     found = [(tail.rfind(text) + len(text), len(text), text) for text in controls if text in tail]
     if not found or tail[max(found)[0] :].strip() or header.rstrip().endswith(max(found)[2]):
-        raise DialectError(f"the chat template ends a call with {tail[-20:]!r}, which is no control token of this tokenizer")
+        raise DialectError(
+            f"the chat template ends a call with {tail[-20:]!r}, which is no control token of this tokenizer"
+        )
     return max(found)[2]
 
 
@@ -179,7 +217,10 @@ def _borrowed(
     if not called:
         return answer, answer
     full = markup.write(called, tools, False)
-    answered = [*called, {"role": "tool", "content": "result", "tool_call_id": "call00000", "name": "look_up7"}]
+    answered = [
+        *called,
+        {"role": "tool", "content": "result", "tool_call_id": "call00000", "name": "look_up7"},
+    ]
     result = markup.write(answered, tools, False)
     if not result.startswith(full.rstrip()):
         return None
@@ -191,12 +232,17 @@ def _missing(header: str, full: str, controls: Sequence[str]) -> str:
     start, asked = full.rfind(SENTINEL), header.rfind("question") + len("question")
     if full.startswith(header) or start < 0:
         return ""
-    shared = next((k for k, (x, y) in enumerate(zip(header, full[:start], strict=False)) if x != y), min(len(header), start))
+    shared = next(
+        (k for k, (x, y) in enumerate(zip(header, full[:start], strict=False)) if x != y),
+        min(len(header), start),
+    )
     if shared < asked:
         return ""
     if shared == start:
         return header[start:]
     begins = [
-        place for text in controls if (place := header.rfind(text, 0, shared + len(text))) >= 0 and place + len(text) > shared
+        place
+        for text in controls
+        if (place := header.rfind(text, 0, shared + len(text))) >= 0 and place + len(text) > shared
     ]
     return header[min(begins) :] if begins and full.startswith(header[: min(begins)]) else ""

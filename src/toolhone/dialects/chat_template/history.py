@@ -20,7 +20,9 @@ from toolhone.rows import Origin, Row, Tokens
 from toolhone.tokenizer import TextTokenizer
 
 
-def assemble(spans: Spans, kept: Mapping[int, Tokens], tokenizer: TextTokenizer, stop_ids: Sequence[int]) -> Row:
+def assemble(
+    spans: Spans, kept: Mapping[int, Tokens], tokenizer: TextTokenizer, stop_ids: Sequence[int]
+) -> Row:
     """The row of these spans, with the ids of `kept` (by turn) where a span belongs to one of those turns."""
     tokens: list[int] = []
     mask: list[bool] = []
@@ -40,13 +42,18 @@ def assemble(spans: Spans, kept: Mapping[int, Tokens], tokenizer: TextTokenizer,
     return Row.of(tokens, np.array(mask, bool), origins)
 
 
-def kept_ids(written: str, said: Tokens, tokenizer: TextTokenizer, stop_ids: Sequence[int]) -> list[int]:
+def kept_ids(
+    written: str, said: Tokens, tokenizer: TextTokenizer, stop_ids: Sequence[int]
+) -> list[int]:
     """The ids of a turn that was said, as far as the template's text for it keeps it."""
     body, ending = list(said), []
     if body and body[-1] in stop_ids:
         body, ending = body[:-1], body[-1:]
     wanted = written
-    for text, index in sorted({tokenizer.decode([index]): index for index in stop_ids}.items(), key=lambda item: -len(item[0])):
+    for text, index in sorted(
+        {tokenizer.decode([index]): index for index in stop_ids}.items(),
+        key=lambda item: -len(item[0]),
+    ):
         if written.endswith(text):
             wanted, ending = written.removesuffix(text), [index]
             break

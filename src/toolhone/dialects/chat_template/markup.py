@@ -17,13 +17,21 @@ from typing import Any
 
 import jinja2
 
-from toolhone.dialects.chat_template.sanitise import Marks, restored
+from toolhone.dialects.chat_template.sanitise import ControlTokenGuard, restored
 from toolhone.dialects.chat_template.turns import ChatMessage
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
 
-TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What a chat template may raise when it is given something it was not written for."""
 
 
@@ -32,7 +40,9 @@ class TemplateMarkup:
 
     name = "template"
 
-    def __init__(self, tokenizer: TextTokenizer, switches: Mapping[str, Json] | None = None) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, switches: Mapping[str, Json] | None = None
+    ) -> None:
         self._wrapped: Any = tokenizer.wrapped
         self.switches = dict(switches or {})
         template = self._wrapped.chat_template
@@ -51,9 +61,21 @@ class TemplateMarkup:
                 return self._apply(messages, [], header)
         raise DialectError(f"the chat template refuses the conversation: {reason:.200}")
 
-    def _apply(self, messages: Sequence[ChatMessage], tools: list[Json] | None, header: bool) -> str:
+    def _apply(
+        self, messages: Sequence[ChatMessage], tools: list[Json] | None, header: bool
+    ) -> str:
         apply = self._wrapped.apply_chat_template
-        return restored(str(apply(list(messages), tools, add_generation_prompt=header, tokenize=False, **self.switches)))
+        return restored(
+            str(
+                apply(
+                    list(messages),
+                    tools,
+                    add_generation_prompt=header,
+                    tokenize=False,
+                    **self.switches,
+                )
+            )
+        )
 
 
 class CheckedMarkup:
@@ -64,15 +86,19 @@ class CheckedMarkup:
 
     name = "template"
 
-    def __init__(self, markup: TemplateMarkup, marks: Marks) -> None:
+    def __init__(self, markup: TemplateMarkup, marks: ControlTokenGuard) -> None:
         self.template = markup
         self._marks = marks
 
     def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
         text = self.template.write(messages, tools, header)
         plain = self._marks.plain_value
-        if self.template.write([plain(message) for message in messages], plain(list(tools)), header) != self._marks.plain(text):
-            raise DialectError("the chat template writes <, > or & in this text in another way (it escapes them)")
+        if self.template.write(
+            [plain(message) for message in messages], plain(list(tools)), header
+        ) != self._marks.plain(text):
+            raise DialectError(
+                "the chat template writes <, > or & in this text in another way (it escapes them)"
+            )
         return text
 
 
@@ -84,23 +110,30 @@ class ChatML:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         end = "<|im_end|>" if tokenizer.control_id("<|im_end|>") is not None else tokenizer.eos_text
         if end is None:
-            raise DialectError("ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has neither")
+            raise DialectError(
+                "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has neither"
+            )
         self.end = end
         self._begin = tokenizer.bos_text
 
     def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
-        turns = [f"<|im_start|>{message['role']}\n{message['content']}{self.end}\n" for message in messages]
+        turns = [
+            f"<|im_start|>{message['role']}\n{message['content']}{self.end}\n"
+            for message in messages
+        ]
         return self._begin + "".join(turns) + ("<|im_start|>assistant\n" if header else "")
 
 
-class Plain:
+class PlainMarkup:
     """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token, an empty line. System text stands in front."""
 
     name = "plain"
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         if tokenizer.eos_text is None:
-            raise DialectError("the plain markup needs an end-of-text token that is one token; this tokenizer has none")
+            raise DialectError(
+                "the plain markup needs an end-of-text token that is one token; this tokenizer has none"
+            )
         self.end = tokenizer.eos_text
         self._begin = tokenizer.bos_text
 
@@ -110,4 +143,8 @@ class Plain:
     def _turn(self, message: ChatMessage) -> str:
         if message["role"] == "assistant":
             return f"Assistant: {message['content']}{self.end}\n\n"
-        return f"{message['content']}\n\n" if message["role"] == "system" else f"Human: {message['content']}\n\n"
+        return (
+            f"{message['content']}\n\n"
+            if message["role"] == "system"
+            else f"Human: {message['content']}\n\n"
+        )

@@ -32,24 +32,35 @@ _BASE = 0x10F000
 _BEGIN, _END, _BEGIN_TOOL, _END_TOOL, _ESCAPE = (chr(_BASE + i) for i in range(5))
 _FIRST_STAND_IN = 5
 _RESERVED = re.compile(f"[{chr(_BASE)}-{chr(_BASE + 255)}]")
-_SPELLED = re.compile(rf"\\U00{_BASE >> 8:x}([0-9a-f]{{2}})|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})")
+_SPELLED = re.compile(
+    rf"\\U00{_BASE >> 8:x}([0-9a-f]{{2}})|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})"
+)
 """A reserved character as Python's `repr` writes it, or JSON in ASCII."""
 _HEXES = "0123456789abcdef"
 _ESCAPED = re.compile(f"{_ESCAPE}([{_HEXES}])([{_HEXES}])")
 
 
-class Marks:
+class ControlTokenGuard:
     """Disguise for one set of control tokens. `folding`: the tokenizer changes characters before it looks for control tokens."""
 
     def __init__(self, control: Iterable[str], folding: bool = False) -> None:
-        edges = {edge for text in control for edge in (text[0], text[-1]) if not edge.isalnum() and not edge.isspace()}
+        edges = {
+            edge
+            for text in control
+            for edge in (text[0], text[-1])
+            if not edge.isalnum() and not edge.isspace()
+        }
         edges |= set(_look_alikes(frozenset(edges))) if folding else set()
         edges = set(sorted(edges, key=ord)[: 255 - _FIRST_STAND_IN])
-        stand_ins = {edge: chr(_BASE + _FIRST_STAND_IN + i) for i, edge in enumerate(sorted(edges, key=ord))}
+        stand_ins = {
+            edge: chr(_BASE + _FIRST_STAND_IN + i) for i, edge in enumerate(sorted(edges, key=ord))
+        }
         escapes = {chr(_BASE + i): f"{_ESCAPE}{i:02x}" for i in range(256)}
         self._disguise = str.maketrans({**stand_ins, **escapes})
         self._true = {stand_in: edge for edge, stand_in in stand_ins.items()}
-        self._reveal = str.maketrans({**self._true, **dict.fromkeys((_BEGIN, _END, _BEGIN_TOOL, _END_TOOL), "")})
+        self._reveal = str.maketrans(
+            {**self._true, **dict.fromkeys((_BEGIN, _END, _BEGIN_TOOL, _END_TOOL), "")}
+        )
 
     def data(self, text: str, tool: bool = False) -> str:
         """A message's text between marks; white space at its ends stays outside, so that a template may trim it."""
@@ -59,7 +70,9 @@ class Marks:
             return text
         start = len(text) - len(text.lstrip())
         begin, end = (_BEGIN_TOOL, _END_TOOL) if tool else (_BEGIN, _END)
-        return f"{text[:start]}{begin}{body.translate(self._disguise)}{end}{text[start + len(body) :]}"
+        return (
+            f"{text[:start]}{begin}{body.translate(self._disguise)}{end}{text[start + len(body) :]}"
+        )
 
     def inner(self, value: Json) -> Json:
         """The value with stand-ins in all its strings and keys."""
@@ -67,7 +80,9 @@ class Marks:
             _check(value)
             return value.translate(self._disguise)
         if isinstance(value, Mapping):
-            return {str(key).translate(self._disguise): self.inner(item) for key, item in value.items()}
+            return {
+                str(key).translate(self._disguise): self.inner(item) for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.inner(item) for item in value]
         return value
@@ -91,7 +106,13 @@ class Marks:
             return {self.plain(key): self.plain_value(item) for key, item in value.items()}
         return [self.plain_value(item) for item in value] if isinstance(value, list) else value
 
-    def spans(self, marked: str, origin: Origin = Origin.PROMPT, trained: bool = False, turn: int | None = None) -> Spans:
+    def spans(
+        self,
+        marked: str,
+        origin: Origin = Origin.PROMPT,
+        trained: bool = False,
+        turn: int | None = None,
+    ) -> Spans:
         """The text as spans; text of tools has `Origin.TOOL`, all else the given origin."""
         spans: Spans = []
         inside = ""
@@ -118,14 +139,20 @@ class Marks:
                 true = self._true.get(mark, "")
             _add(spans, Span(true, kind, trained, False, turn))
         if inside:
-            raise DialectError("the chat template cuts off a message's text, so that text from outside cannot be told apart")
+            raise DialectError(
+                "the chat template cuts off a message's text, so that text from outside cannot be told apart"
+            )
         _add(spans, Span(marked[position:], origin, trained, True, turn))
         return spans
 
 
 def restored(text: str) -> str:
     """What a template wrote, with the reserved characters that it spelled as escapes (a list through `repr`, for instance)."""
-    return _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text) if "\\" in text else text
+    return (
+        _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text)
+        if "\\" in text
+        else text
+    )
 
 
 def _check(text: str) -> None:
@@ -147,5 +174,11 @@ def _add(spans: Spans, span: Span) -> None:
 @lru_cache(maxsize=8)
 def _look_alikes(edges: frozenset[str]) -> tuple[str, ...]:
     """Characters that some Unicode normal form turns into one of `edges` (a full-width `＜`, for instance)."""
-    compatible = (chr(code) for block in ((0xA0, 0xD800), (0xF900, 0x20000)) for code in range(*block))
-    return tuple(character for character in compatible if unicodedata.normalize("NFKD", character)[:1] in edges)
+    compatible = (
+        chr(code) for block in ((0xA0, 0xD800), (0xF900, 0x20000)) for code in range(*block)
+    )
+    return tuple(
+        character
+        for character in compatible
+        if unicodedata.normalize("NFKD", character)[:1] in edges
+    )

@@ -23,8 +23,8 @@ from itertools import pairwise
 from typing import Protocol
 
 from toolhone.dialects.base import Span, Spans
-from toolhone.dialects.chat_template.sanitise import Marks
-from toolhone.dialects.syntax.reasoning import USUAL, Thought
+from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
+from toolhone.dialects.syntax.reasoning import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json
@@ -46,7 +46,7 @@ class Markup(Protocol):
 
 
 @dataclass(frozen=True)
-class Turn:
+class RenderedTurn:
     """One assistant turn, all texts marked: what stands before it, what the assistant writes, what follows its stop mark."""
 
     prompt: str
@@ -55,7 +55,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Habits:
+class TemplateBehaviour:
     """What a markup does around an assistant's turn (found by `habits.find_habits`).
 
     `stop` are the texts that end the last turn, `earlier_stop` those that end earlier ones. `no_thought` is what a turn's header
@@ -73,7 +73,7 @@ class Habits:
     opens_thought: bool = False
     lead: str = ""
     trail: str = ""
-    thought: Thought = USUAL
+    thought: ReasoningBlock = USUAL
     borrowed: tuple[str, str] | None = None
     header: str = ""
 
@@ -81,14 +81,22 @@ class Habits:
 class Turns:
     """Takes rendered chats apart."""
 
-    def __init__(self, markup: Markup, marks: Marks, habits: Habits, kept: bool = False) -> None:
+    def __init__(
+        self,
+        markup: Markup,
+        marks: ControlTokenGuard,
+        habits: TemplateBehaviour,
+        kept: bool = False,
+    ) -> None:
         """kept: earlier turns stay as they were said, also where the markup would rewrite them."""
         self.markup = markup
         self.marks = marks
         self.habits = habits
         self.kept = kept
 
-    def turn(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> Turn:
+    def turn(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int
+    ) -> RenderedTurn:
         """The turn of the assistant message at `index`, as it is when it is the last message."""
         prompt = self.markup.write(messages[:index], tools, True)
         full = self.markup.write(messages[: index + 1], tools, False)
@@ -99,16 +107,22 @@ class Turns:
             raise DialectError(_parting(self.marks.plain(prompt), self.marks.plain(full)))
         start = self._behind_header(full, start)
         if self.habits.no_thought and full.startswith(self.habits.thought.open, start):
-            raise DialectError("the chat template asks for a turn without reasoning, and the message has some")
+            raise DialectError(
+                "the chat template asks for a turn without reasoning, and the message has some"
+            )
         end = _end(full, self._behind_thought(full, start), self.habits.stop)
         if end is None and self.habits.borrowed is not None:
             mark = self.habits.borrowed[bool(messages[index].get("tool_calls"))]
-            return Turn(prompt, full[start:].rstrip() + mark, "")
+            return RenderedTurn(prompt, full[start:].rstrip() + mark, "")
         if end is None:
-            raise DialectError(f"the chat template writes a turn without its end mark {' or '.join(self.habits.stop)}")
-        return Turn(prompt, full[start:end], full[end:])
+            raise DialectError(
+                f"the chat template writes a turn without its end mark {' or '.join(self.habits.stop)}"
+            )
+        return RenderedTurn(prompt, full[start:end], full[end:])
 
-    def _start_by_stand_in(self, message: ChatMessage, tools: Sequence[Json], full: str) -> int | None:
+    def _start_by_stand_in(
+        self, message: ChatMessage, tools: Sequence[Json], full: str
+    ) -> int | None:
         """Where `full` ends in the same turn as a short chat with this message does; None when it does not.
 
         For templates that change something before the turn (white space behind a tool's result, for instance) once it is there.
@@ -116,9 +130,18 @@ class Turns:
         prompt = self.markup.write([STAND_IN], tools, True)
         short = self.markup.write([STAND_IN, message], tools, False)
         start = _start(prompt, short, self.habits.no_thought)
-        return len(full) - len(short) + start if start is not None and full.endswith(short[start:]) else None
+        return (
+            len(full) - len(short) + start
+            if start is not None and full.endswith(short[start:])
+            else None
+        )
 
-    def render(self, messages: Sequence[ChatMessage], tools: Sequence[Json], check: Callable[[int, str], None]) -> list[Spans]:
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Json],
+        check: Callable[[int, str], None],
+    ) -> list[Spans]:
         """All assistant turns as training text. `check(k, text)` may refuse the k-th turn as the model would write it."""
         turns = [self.turn(messages, tools, index) for index in _assistants(messages)]
         for k, turn in enumerate(turns):
@@ -126,12 +149,18 @@ class Turns:
         if not turns:
             return []
         need_shown(messages[: _assistants(messages)[-1]], tools, turns[-1].prompt)
-        if all(after.prompt.startswith(before.prompt + before.text) for before, after in pairwise(turns)):
+        if all(
+            after.prompt.startswith(before.prompt + before.text)
+            for before, after in pairwise(turns)
+        ):
             return [self._one_list(turns)]
         if self.kept:
             return [self._kept_list(turns, messages, tools)]
         said = [(turn.prompt, partial(str, turn.text)) for turn in turns]
-        return [[*self._history(turn.prompt, said[:k]), *self._trained(turn)] for k, turn in enumerate(turns)]
+        return [
+            [*self._history(turn.prompt, said[:k]), *self._trained(turn)]
+            for k, turn in enumerate(turns)
+        ]
 
     def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
         """Everything up to where the assistant starts to write."""
@@ -141,14 +170,22 @@ class Turns:
         if self.kept and places:
             return self._kept_prompt(messages, tools, places)
         earlier = [
-            (self.markup.write(messages[:index], tools, True), partial(self._said, messages, tools, index)) for index in places
+            (
+                self.markup.write(messages[:index], tools, True),
+                partial(self._said, messages, tools, index),
+            )
+            for index in places
         ]
         return self._history(text, earlier)
 
-    def _kept_prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json], places: Sequence[int]) -> Spans:
+    def _kept_prompt(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Json], places: Sequence[int]
+    ) -> Spans:
         """The first prompt, then every turn as it was said with what follows it, up to where the assistant starts to write."""
         spans = self.marks.spans(self.markup.write(messages[: places[0]], tools, True))
-        for turn, (index, following) in enumerate(zip(places, [*places[1:], len(messages)], strict=True)):
+        for turn, (index, following) in enumerate(
+            zip(places, [*places[1:], len(messages)], strict=True)
+        ):
             spans += self.marks.spans(self._said(messages, tools, index), Origin.SAMPLED, turn=turn)
             spans += [span for span in self.suffix(messages[:following], index, tools) if span.text]
         return spans
@@ -168,7 +205,10 @@ class Turns:
         """
         said, later = messages[last], messages[last + 1 :]
         reason = "the chat template changes earlier turns when a result is added"
-        chats = [(messages, last), *(([STAND_IN, turn, *later], 1) for turn in (said, *_plainer(said)))]
+        chats = [
+            (messages, last),
+            *(([STAND_IN, turn, *later], 1) for turn in (said, *_plainer(said))),
+        ]
         for rewritten, (chat, index) in [*((False, one) for one in chats), (True, chats[0])]:
             try:
                 spans = self._suffix(chat, index, tools, rewritten)
@@ -179,7 +219,9 @@ class Turns:
                 return spans
         raise DialectError(f"nothing can be put behind what the assistant said: {reason}")
 
-    def _suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json], rewritten: bool) -> Spans | None:
+    def _suffix(
+        self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json], rewritten: bool
+    ) -> Spans | None:
         """What follows the turn at `last`. `rewritten`: the turn is looked for where what stands before it was changed."""
         full = self.markup.write(messages, tools, True)
         if rewritten:
@@ -187,13 +229,21 @@ class Turns:
             place = self._find(full, full.rfind(self._body(said)), said) if said else None
         else:
             place = self._earlier(self.markup.write(messages[:last], tools, True), full)
-        return None if place is None else [Span("", Origin.SAMPLED), *self.marks.spans(full[place[1] :])]
+        return (
+            None
+            if place is None
+            else [Span("", Origin.SAMPLED), *self.marks.spans(full[place[1] :])]
+        )
 
     def _earlier(self, prompt: str, full: str) -> tuple[int, int] | None:
         """Where the turn that `prompt` asks for stands in a chat that goes on after it; None when the chat begins differently."""
         start = _start(prompt, full, self.habits.earlier_no_thought)
         start = None if start is None else self._behind_header(full, start)
-        end = None if start is None else _end(full, self._behind_thought(full, start), self.habits.earlier_stop)
+        end = (
+            None
+            if start is None
+            else _end(full, self._behind_thought(full, start), self.habits.earlier_stop)
+        )
         return None if start is None or end is None else (start, end)
 
     def _behind_header(self, full: str, start: int) -> int:
@@ -209,26 +259,36 @@ class Turns:
         end = full.find(thought.close, begin) if opens else -1
         return end + len(thought.close) if end >= 0 else start
 
-    def _one_list(self, turns: Sequence[Turn]) -> Spans:
+    def _one_list(self, turns: Sequence[RenderedTurn]) -> Spans:
         spans: Spans = []
         done = 0
         for turn in turns:
-            spans += [*self.marks.spans(turn.prompt[done:]), *self.marks.spans(turn.text, Origin.SAMPLED, trained=True)]
+            spans += [
+                *self.marks.spans(turn.prompt[done:]),
+                *self.marks.spans(turn.text, Origin.SAMPLED, trained=True),
+            ]
             done = len(turn.prompt) + len(turn.text)
         return [*spans, *self.marks.spans(turns[-1].rest)]
 
-    def _kept_list(self, turns: Sequence[Turn], messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
+    def _kept_list(
+        self, turns: Sequence[RenderedTurn], messages: Sequence[ChatMessage], tools: Sequence[Json]
+    ) -> Spans:
         """The first prompt, and then every turn as it was said with what follows it until the next one."""
         spans = self.marks.spans(turns[0].prompt)
         places = _assistants(messages)
         for turn, index, following in zip(turns, places, [*places[1:], None], strict=True):
             spans += self.marks.spans(turn.text, Origin.SAMPLED, trained=True)
             if following is not None:
-                spans += [span for span in self.suffix(messages[:following], index, tools) if span.text]
+                spans += [
+                    span for span in self.suffix(messages[:following], index, tools) if span.text
+                ]
         return [*spans, *self.marks.spans(turns[-1].rest)]
 
-    def _trained(self, turn: Turn) -> Spans:
-        return [*self.marks.spans(turn.text, Origin.SAMPLED, trained=True), *self.marks.spans(turn.rest)]
+    def _trained(self, turn: RenderedTurn) -> Spans:
+        return [
+            *self.marks.spans(turn.text, Origin.SAMPLED, trained=True),
+            *self.marks.spans(turn.rest),
+        ]
 
     def _history(self, text: str, earlier: Sequence[tuple[str, Callable[[], str]]]) -> Spans:
         """A prompt's spans. `earlier`: of each assistant turn the prompt and the text; one that is not found stays unmarked."""
@@ -240,13 +300,18 @@ class Turns:
                 place = self._find(text, done, said())
             if place is not None and place[0] >= done:
                 start, end = place
-                spans += [*self.marks.spans(text[done:start]), *self.marks.spans(text[start:end], Origin.SAMPLED, turn=turn)]
+                spans += [
+                    *self.marks.spans(text[done:start]),
+                    *self.marks.spans(text[start:end], Origin.SAMPLED, turn=turn),
+                ]
                 done = end
         return [*spans, *self.marks.spans(text[done:])]
 
     def _body(self, said: str) -> str:
         """A turn's text without its end mark."""
-        return next((said[: -len(mark)] for mark in self.habits.stop if mark and said.endswith(mark)), said)
+        return next(
+            (said[: -len(mark)] for mark in self.habits.stop if mark and said.endswith(mark)), said
+        )
 
     def _find(self, text: str, done: int, said: str) -> tuple[int, int] | None:
         """Where a turn stands whose prompt was rewritten: as it was said, else without its thought. A turn ends in its mark."""
@@ -254,7 +319,14 @@ class Turns:
         for wanted in (body, body.partition(thought.close)[2].lstrip("\n")):
             start = text.find(wanted, max(done, 0)) if wanted.strip() else -1
             end = -1 if start < 0 else start + len(wanted)
-            mark = next((mark for mark in self.habits.earlier_stop if start >= 0 and text.startswith(mark, end)), None)
+            mark = next(
+                (
+                    mark
+                    for mark in self.habits.earlier_stop
+                    if start >= 0 and text.startswith(mark, end)
+                ),
+                None,
+            )
             if mark is not None:
                 return start, end + len(mark)
         return None
@@ -267,8 +339,14 @@ def need_shown(messages: Sequence[ChatMessage], tools: Sequence[Json], text: str
     """
     for index, message in enumerate(messages):
         content = (message.get("content") or "").strip() if message["role"] != "assistant" else ""
-        if content and content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-            raise DialectError(f"the chat template drops or changes the text of message {index + 1} ({message['role']})")
+        if (
+            content
+            and content not in text
+            and json.dumps(content, ensure_ascii=False)[1:-1] not in text
+        ):
+            raise DialectError(
+                f"the chat template drops or changes the text of message {index + 1} ({message['role']})"
+            )
     for tool in tools:
         if tool["function"]["name"] not in text:
             raise DialectError("the chat template does not show every tool that is on offer")
@@ -277,7 +355,10 @@ def need_shown(messages: Sequence[ChatMessage], tools: Sequence[Json], text: str
 def _plainer(message: ChatMessage) -> list[ChatMessage]:
     """The assistant message with one call only, and with a plain text."""
     calls = message.get("tool_calls") or []
-    return [*([{**message, "tool_calls": calls[:1]}] if len(calls) > 1 else []), {"role": "assistant", "content": "answer"}]
+    return [
+        *([{**message, "tool_calls": calls[:1]}] if len(calls) > 1 else []),
+        {"role": "assistant", "content": "answer"},
+    ]
 
 
 def _assistants(messages: Sequence[ChatMessage]) -> list[int]:
@@ -300,7 +381,10 @@ def _end(text: str, start: int, stops: Sequence[str]) -> int | None:
 
 def _parting(prompt: str, full: str) -> str:
     """A sentence that names the place where a prompt and the same chat with its answer differ."""
-    at = next((i for i, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b), min(len(prompt), len(full)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b),
+        min(len(prompt), len(full)),
+    )
     was, then = prompt[at : at + 40], full[at : at + 40]
     return (
         "the chat template writes a turn differently from the prompt that asks for it, so that training and use would differ: "

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.dialects.base import Dialect, History
-from toolhone.dialects.choose import dialect_fingerprint, open_dialect
-from toolhone.dialects.probe.facts import Finding, cures, examine
-from toolhone.dialects.syntax.delimited import Framed
 from toolhone.dialects.chat_template.markup import CheckedMarkup, TemplateMarkup
-from toolhone.dialects.chat_template.render import NativeDialect
-from toolhone.dialects.probe.capability_checks import parts_of_tools, trials
-from toolhone.dialects.prompted import WrittenDialect
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.choose import dialect_fingerprint, open_dialect
+from toolhone.dialects.probe.capability_checks import capability_checks, parts_of_tools
+from toolhone.dialects.probe.facts import TemplateFact, cures, examine
+from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError
 from toolhone.runs.run import read_json, write_json
 from toolhone.schema import Json
@@ -38,7 +38,7 @@ FILE = "certificate.json"
 LIBRARIES = ("toolhone", "transformers", "tokenizers", "jinja2")
 
 
-class Verdict(StrEnum):
+class CertificateVerdict(StrEnum):
     """How the examination ended."""
 
     CERTIFIED = "certified"
@@ -50,7 +50,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FormatRequest:
     """Which format is asked for: the keys of the same names in `model`."""
 
     dialect: str = "auto"
@@ -63,13 +63,13 @@ class Wanted:
 class Certificate:
     """What was asked, found and proved. `reason` says why a format was refused."""
 
-    verdict: Verdict
+    verdict: CertificateVerdict
     limits: tuple[str, ...] = ()
     reason: str = ""
     dialect: Mapping[str, Json] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[TemplateFact, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
         return {
@@ -86,13 +86,18 @@ class Certificate:
     def from_dict(source: Mapping[str, Json]) -> Certificate:
         """The certificate that `to_dict` wrote; `KeyError` or `ValueError` for anything else."""
         found = tuple(
-            Finding(str(one["probe"]), str(one["found"]), bool(one.get("fault")), str(one.get("why", "")))
+            TemplateFact(
+                str(one["probe"]),
+                str(one["found"]),
+                bool(one.get("fault")),
+                str(one.get("why", "")),
+            )
             for one in _entries(source, "findings", dict)
         )
         dialect = _object(source, "dialect")
         _entries(dialect, "stop", str)
         return Certificate(
-            Verdict(source["verdict"]),
+            CertificateVerdict(source["verdict"]),
             _entries(source, "limits", str),
             str(source.get("reason", "")),
             dialect,
@@ -120,7 +125,9 @@ def _entries(source: Mapping[str, Json], key: str, kind: type) -> tuple[Any, ...
     """The list under a key, nothing where there is none; all its entries are of this kind."""
     value = source.get(key, [])
     if not isinstance(value, list) or not all(isinstance(one, kind) for one in value):
-        raise ValueError(f"{key!r} is {value!r:.60}, wanted a list with entries of type {kind.__name__}")
+        raise ValueError(
+            f"{key!r} is {value!r:.60}, wanted a list with entries of type {kind.__name__}"
+        )
     return tuple(value)
 
 
@@ -129,30 +136,35 @@ def _object(source: Mapping[str, Json], key: str, kind: type = object) -> dict[s
     value = source.get(key, {})
     if not isinstance(value, dict) or not all(isinstance(one, kind) for one in value.values()):
         raise ValueError(
-            f"{key!r} is {value!r:.60}, wanted an object" + (f" with values of type {kind.__name__}" if kind is not object else "")
+            f"{key!r} is {value!r:.60}, wanted an object"
+            + (f" with values of type {kind.__name__}" if kind is not object else "")
         )
     return dict(value)
 
 
-def certify(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect | None, Certificate]:
+def certify(tokenizer: TextTokenizer, wanted: FormatRequest) -> tuple[Dialect | None, Certificate]:
     """Examine the template and prove the dialect that is wanted; the dialect is None when the verdict is `refused`."""
     findings, versions = tuple(_examined(tokenizer, wanted)), _versions()
     hashes = {"template": _template_hash(tokenizer), "tokenizer": tokenizer_hash(tokenizer)}
     try:
-        dialect = open_dialect(tokenizer, wanted.dialect, wanted.markup, wanted.kept, wanted.switches)
+        dialect = open_dialect(
+            tokenizer, wanted.dialect, wanted.markup, wanted.kept, wanted.switches
+        )
     except DialectError as error:
-        return None, Certificate(Verdict.REFUSED, (), str(error), {}, hashes, versions, findings)
+        return None, Certificate(
+            CertificateVerdict.REFUSED, (), str(error), {}, hashes, versions, findings
+        )
     described = describe(dialect)
     findings = (*findings, *_proved(dialect))
     hashes["dialect"] = _hash(json.dumps(described, sort_keys=True))
     if described.get("markup") != "template":
         hashes["template"] = ""
     limits = tuple(_limits(dialect))
-    verdict = Verdict.LIMITED if limits else Verdict.CERTIFIED
+    verdict = CertificateVerdict.LIMITED if limits else CertificateVerdict.CERTIFIED
     return dialect, Certificate(verdict, limits, "", described, hashes, versions, findings)
 
 
-def open_certified(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect, Certificate]:
+def open_certified(tokenizer: TextTokenizer, wanted: FormatRequest) -> tuple[Dialect, Certificate]:
     """The dialect with its certificate; `DialectError` when it is refused."""
     dialect, certificate = certify(tokenizer, wanted)
     if dialect is None:
@@ -160,18 +172,29 @@ def open_certified(tokenizer: TextTokenizer, wanted: Wanted) -> tuple[Dialect, C
     return dialect, certificate
 
 
-def check_same(trained: Certificate, now: Certificate, where: str, on_purpose: bool = False) -> None:
+def check_same(
+    trained: Certificate, now: Certificate, where: str, on_purpose: bool = False
+) -> None:
     """`DialectError` when a model that was trained in one format would be used in another; it says what differs.
 
     on_purpose: another dialect was asked for by name. That excuses the dialect, but no other tokenizer, and no other template.
     """
-    different = [name for name in ("template", "tokenizer", "dialect") if trained.hashes.get(name) != now.hashes.get(name)]
+    different = [
+        name
+        for name in ("template", "tokenizer", "dialect")
+        if trained.hashes.get(name) != now.hashes.get(name)
+    ]
     if on_purpose:
         both = all(certificate.hashes.get("template") for certificate in (trained, now))
-        different = [name for name in different if name == "tokenizer" or (name == "template" and both)]
+        different = [
+            name for name in different if name == "tokenizer" or (name == "template" and both)
+        ]
     if not different:
         return
-    keys = [f"{key} {_short(trained.dialect.get(key))} -> {_short(now.dialect.get(key))}" for key in _changed(trained, now)]
+    keys = [
+        f"{key} {_short(trained.dialect.get(key))} -> {_short(now.dialect.get(key))}"
+        for key in _changed(trained, now)
+    ]
     detail = f" ({'; '.join(keys[:4])})" if keys else ""
     raise DialectError(
         f"{where} was trained in another format than it would be used in: {' and '.join(different)} differ{detail}; use the model "
@@ -183,10 +206,14 @@ def describe(dialect: Dialect) -> dict[str, Json]:
     """All that decides how this dialect writes and reads, as JSON."""
     result = dialect_fingerprint(dialect)
     result["history"] = dialect.history.value
-    if isinstance(dialect, NativeDialect | WrittenDialect):
+    if isinstance(dialect, ChatTemplateDialect | PromptedDialect):
         result["habits"] = _plain(asdict(dialect.habits))
-    if isinstance(dialect, NativeDialect):
-        result["form"] = _plain(asdict(dialect.syntax)) if isinstance(dialect.syntax, Framed) else dialect.syntax.name
+    if isinstance(dialect, ChatTemplateDialect):
+        result["form"] = (
+            _plain(asdict(dialect.syntax))
+            if isinstance(dialect.syntax, DelimitedSyntax)
+            else dialect.syntax.name
+        )
     return result
 
 
@@ -195,43 +222,61 @@ def tokenizer_hash(tokenizer: TextTokenizer) -> str:
     return _hash(tokenizer.identity())
 
 
-def _examined(tokenizer: TextTokenizer, wanted: Wanted) -> Sequence[Finding]:
+def _examined(tokenizer: TextTokenizer, wanted: FormatRequest) -> Sequence[TemplateFact]:
     if not tokenizer.wrapped.chat_template:
-        return [Finding("template", "none", wanted.dialect in ("auto", "native"), "the tokenizer has no chat template")]
+        return [
+            TemplateFact(
+                "template",
+                "none",
+                wanted.dialect in ("auto", "native"),
+                "the tokenizer has no chat template",
+            )
+        ]
     markup = TemplateMarkup(tokenizer, wanted.switches)
     return [*examine(markup), *cures(tokenizer, markup)]
 
 
-def _proved(dialect: Dialect) -> list[Finding]:
+def _proved(dialect: Dialect) -> list[TemplateFact]:
     """What the proof of the dialect has shown."""
-    form = dialect.syntax.name if isinstance(dialect, NativeDialect | WrittenDialect) else dialect.name
+    form = (
+        dialect.syntax.name
+        if isinstance(dialect, ChatTemplateDialect | PromptedDialect)
+        else dialect.name
+    )
     return [
-        Finding("calls are read back", "yes", False, f"written as {form}"),
-        Finding("what ends a turn", " or ".join(dialect.stop)),
-        Finding("history", dialect.history.value),
+        TemplateFact("calls are read back", "yes", False, f"written as {form}"),
+        TemplateFact("what ends a turn", " or ".join(dialect.stop)),
+        TemplateFact("history", dialect.history.value),
     ]
 
 
 def _limits(dialect: Dialect) -> list[str]:
     """What this dialect cannot do, in words."""
-    limits = [*trials(dialect), *parts_of_tools(dialect)]
+    limits = [*capability_checks(dialect), *parts_of_tools(dialect)]
     if dialect.history is History.TEMPLATE:
         limits.insert(0, "the template rewrites earlier turns: each turn is a row of its own")
     elif dialect.history is History.KEPT:
         limits.insert(
-            0, "the template would rewrite earlier turns and is not asked: a server that uses it shows the model other ones"
+            0,
+            "the template would rewrite earlier turns and is not asked: a server that uses it shows the model other ones",
         )
-    if not isinstance(dialect, NativeDialect):
+    if not isinstance(dialect, ChatTemplateDialect):
         return limits
     habits = dialect.habits
     if habits.borrowed:
-        limits.append(f"the template ends no turn: {' or '.join(dict.fromkeys(habits.borrowed))} of the next message ends it")
+        limits.append(
+            f"the template ends no turn: {' or '.join(dict.fromkeys(habits.borrowed))} of the next message ends it"
+        )
     if getattr(dialect.markup, "switches", None):
         limits.append(f"the template is used with {json.dumps(dialect.markup.switches)}")  # type: ignore[attr-defined]
     if isinstance(dialect.markup, CheckedMarkup):
-        limits.append("the template escapes <, > and & in texts of tools: training stops at rows with such texts")
-    if isinstance(dialect.syntax, Framed) and hasattr(dialect.syntax.body, "typed"):
-        limits.append("arguments are written without their types: the tool's schema says what they are")
+        limits.append(
+            "the template escapes <, > and & in texts of tools: training stops at rows with such texts"
+        )
+    if isinstance(dialect.syntax, DelimitedSyntax) and hasattr(dialect.syntax.body, "typed"):
+        limits.append(
+            "arguments are written without their types: the tool's schema says what they are"
+        )
     return limits
 
 
@@ -245,12 +290,18 @@ def _short(value: Json) -> str:
 
 
 def _plain(value: Any) -> Json:
-    return json.loads(json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value))
+    return json.loads(
+        json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
+    )
 
 
 def _template_hash(tokenizer: TextTokenizer) -> str:
     template = tokenizer.wrapped.chat_template
-    return _hash(template if isinstance(template, str) else json.dumps(template, sort_keys=True)) if template else ""
+    return (
+        _hash(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
+        if template
+        else ""
+    )
 
 
 def _hash(text: str) -> str:

@@ -12,9 +12,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.calls import read_arguments
-from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, Body, Frame, Framed
+from toolhone.dialects.syntax.delimited import (
+    ID_SLOT,
+    NAME_SLOT,
+    NUMBER_SLOT,
+    Body,
+    DelimitedFormat,
+    DelimitedSyntax,
+)
 from toolhone.dialects.syntax.json_calls import JsonCalls
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_value
@@ -44,7 +51,7 @@ _ID = re.compile(r"call\d{5}")
 
 
 @dataclass(frozen=True)
-class _Texts:
+class _CallTexts:
     """What the template writes for the probes; `twice` is None where it refuses two calls, `quoted` holds a text with quotes."""
 
     none: str
@@ -55,12 +62,14 @@ class _Texts:
     quoted: str
 
 
-def derive(written: Written, lead: str = "") -> Iterator[Framed]:
+def derive(written: Written, lead: str = "") -> Iterator[DelimitedSyntax]:
     """The syntaxes that may have made these texts, the likeliest first. `lead`: what stands in front of an answer's text."""
     none, one, both = written([_NONE]), written([_ONE]), written([_BOTH])
     if one is None or TOOL not in one or VALUE not in one:
         return
-    texts = _Texts(none or "", one, both or "", written([_ONE, _NEXT]), lead, written([_QUOTED]) or "")
+    texts = _CallTexts(
+        none or "", one, both or "", written([_ONE, _NEXT]), lead, written([_QUOTED]) or ""
+    )
     for literal in (False, True):
         yield from _json(texts, literal)
         yield from _named_json(texts, literal)
@@ -69,13 +78,15 @@ def derive(written: Written, lead: str = "") -> Iterator[Framed]:
         yield from propose(texts)
 
 
-def _frame(texts: _Texts, start: int, end: int, middle: str, between: str | None) -> Frame:
+def _frame(
+    texts: _CallTexts, start: int, end: int, middle: str, between: str | None
+) -> DelimitedFormat:
     """The frame of the call that stands in `texts.one` from `start` (its name or its JSON) to `end` (behind its arguments)."""
     before, after = _slots(texts.one[:start]), _slots(texts.one[end:])
     joint = None if between is None else _slots(between)
     if joint is not None:
         before, joint = _numbered(before, joint)
-    return Frame(before, after, _slots(middle), joint, texts.lead)
+    return DelimitedFormat(before, after, _slots(middle), joint, texts.lead)
 
 
 def _slots(mark: str) -> str:
@@ -95,7 +106,9 @@ def _numbered(before: str, between: str) -> tuple[str, str]:
     return before, between
 
 
-def _between(texts: _Texts, end: int, start_of_next: Callable[[str, int], int | None]) -> str | None:
+def _between(
+    texts: _CallTexts, end: int, start_of_next: Callable[[str, int], int | None]
+) -> str | None:
     """What stands between two calls: from `end` in the text of two calls to where the next one begins."""
     if texts.twice is None or texts.twice[:end] != texts.one[:end]:
         return None
@@ -107,11 +120,11 @@ def _values(text: str, begins: str, literal: bool) -> Iterator[tuple[int, int, J
     """The first values in the text that begin with one of these characters: start, end, value."""
     for start in [found.start() for found in re.finditer(f"[{re.escape(begins)}]", text)][:40]:
         found = read_value(text, start, literal)
-        if found.problem is Problem.NONE:
+        if found.problem is ParseProblem.NONE:
             yield start, found.end, found.value
 
 
-def _json(texts: _Texts, literal: bool) -> Iterator[Framed]:
+def _json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     """One JSON value that holds name and arguments."""
     for start, end, value in _values(texts.one, "{[", literal):
         body = _json_body(value, literal)
@@ -120,13 +133,16 @@ def _json(texts: _Texts, literal: bool) -> Iterator[Framed]:
         between = None
         if isinstance(value, Mapping) and texts.twice is not None:
             between = _between(texts, end, _next_bracket)
-        yield Framed(_frame(texts, start, end, "", between), body)
+        yield DelimitedSyntax(_frame(texts, start, end, "", between), body)
         return
 
 
 def _next_bracket(text: str, end: int) -> int | None:
     """Where the next object that holds the other tool's name begins."""
-    return next((end + start for start, _, value in _values(text[end:], "{", True) if OTHER in str(value)), None)
+    return next(
+        (end + start for start, _, value in _values(text[end:], "{", True) if OTHER in str(value)),
+        None,
+    )
 
 
 def _json_body(value: Json, literal: bool) -> Body | None:
@@ -168,29 +184,43 @@ def _name_place(text: str, name: str, before: int) -> int:
 
 def _objects(text: str, literal: bool) -> Iterator[tuple[int, int]]:
     """Where an object with the arguments of the first probe stands, or a JSON string that holds it."""
-    return ((start, end) for start, end, value in _values(text, '{"', literal) if _is_arguments(value))
+    return (
+        (start, end) for start, end, value in _values(text, '{"', literal) if _is_arguments(value)
+    )
 
 
-def _named_json(texts: _Texts, literal: bool) -> Iterator[Framed]:
+def _named_json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     """The name as text, then a JSON object."""
     for place, end in _objects(texts.one, literal):
         start = _name_place(texts.one, TOOL, place)
         if start < 0:
             return
         between = _between(texts, end, _before_object)
-        yield Framed(_frame(texts, start, end, texts.one[start + len(TOOL) : place], between), NamedJson(literal=literal))
+        yield DelimitedSyntax(
+            _frame(texts, start, end, texts.one[start + len(TOOL) : place], between),
+            NamedJson(literal=literal),
+        )
         return
 
 
-def _object_first(texts: _Texts, literal: bool) -> Iterator[Framed]:
+def _object_first(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     """A JSON object, then the name as text."""
     for start, place in _objects(texts.one, literal):
         name = texts.one.find(TOOL, place)
         if name < 0:
             continue
         end = name + len(TOOL)
-        between = _between(texts, end, lambda text, behind: next((behind + a for a, _ in _objects(text[behind:], literal)), None))
-        yield Framed(_frame(texts, start, end, texts.one[place:name], between), NamedJson(name_first=False, literal=literal))
+        between = _between(
+            texts,
+            end,
+            lambda text, behind: next(
+                (behind + a for a, _ in _objects(text[behind:], literal)), None
+            ),
+        )
+        yield DelimitedSyntax(
+            _frame(texts, start, end, texts.one[place:name], between),
+            NamedJson(name_first=False, literal=literal),
+        )
         return
 
 
@@ -200,7 +230,7 @@ def _before_object(text: str, end: int) -> int | None:
     return place if place >= end else None
 
 
-def _python(texts: _Texts) -> Iterator[Framed]:
+def _python(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     """`name(key=value)`; first as texts between quotes that are not escaped, where the template writes them so."""
     for found in re.finditer(rf"{TOOL}\s*\(", texts.one):
         reader = LiteralReader(texts.one, found.end())
@@ -210,11 +240,13 @@ def _python(texts: _Texts) -> Iterator[Framed]:
             continue
         if arguments != {FIRST: VALUE}:
             continue
-        between = _between(texts, reader.position, lambda text, end: _place_or_none(text.find(f"{OTHER}(", end)))
+        between = _between(
+            texts, reader.position, lambda text, end: _place_or_none(text.find(f"{OTHER}(", end))
+        )
         frame = _frame(texts, found.start(), reader.position, "", between)
         quote = next((mark for mark in "'\"" if f"{mark}{HARD}{mark}" in texts.quoted), "")
-        yield from [Framed(frame, PythonCalls(quote))] if quote else []
-        yield Framed(frame, PythonCalls())
+        yield from [DelimitedSyntax(frame, PythonCalls(quote))] if quote else []
+        yield DelimitedSyntax(frame, PythonCalls())
         return
 
 
@@ -222,17 +254,21 @@ def _place_or_none(place: int) -> int | None:
     return place if place >= 0 else None
 
 
-def _loose(texts: _Texts) -> Iterator[Framed]:
+def _loose(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     """`name{key:<mark>text<mark>}` with strings in marks of their own."""
-    found = re.search(rf"{TOOL}\s*\{{\s*(\S*?){FIRST}(\S*?)\s*:\s*(\S+?){VALUE}(.+?)\s*\}}", texts.one, re.DOTALL)
+    found = re.search(
+        rf"{TOOL}\s*\{{\s*(\S*?){FIRST}(\S*?)\s*:\s*(\S+?){VALUE}(.+?)\s*\}}", texts.one, re.DOTALL
+    )
     if found is None or found[1] != "" or found[2] != "":
         return
     end = found.end()
     between = _between(texts, end, lambda text, place: _before_object(text, place))
-    yield Framed(_frame(texts, found.start(), end, "", between), LooseObject(found[3], found[4]))
+    yield DelimitedSyntax(
+        _frame(texts, found.start(), end, "", between), LooseObject(found[3], found[4])
+    )
 
 
-def _parameters(texts: _Texts) -> Iterator[Framed]:
+def _parameters(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     """Each argument between marks of its own, its value as text or, where the template puts texts in quotes, as a literal."""
     places = _places(texts.both, (TOOL, FIRST, VALUE, SECOND, VALUE_2))
     places = places or _places(texts.both, (TOOL, SECOND, VALUE_2, FIRST, VALUE))
@@ -240,19 +276,26 @@ def _parameters(texts: _Texts) -> Iterator[Framed]:
     if places is None or single is None:
         return
     if all(
-        text[start - 1 : start] == text[end : end + 1] in ("'", '"') for text, (start, end) in _value_places(texts, places, single)
+        text[start - 1 : start] == text[end : end + 1] in ("'", '"')
+        for text, (start, end) in _value_places(texts, places, single)
     ):
         wider = [(start - 1, end + 1) for start, end in (places[2], places[4])]
         quoted = [places[0], places[1], wider[0], places[3], wider[1]]
-        yield from _marks(texts, quoted, [*single[:2], (single[2][0] - 1, single[2][1] + 1)], literal=True)
+        yield from _marks(
+            texts, quoted, [*single[:2], (single[2][0] - 1, single[2][1] + 1)], literal=True
+        )
     yield from _marks(texts, places, single, literal=False)
 
 
-def _value_places(texts: _Texts, places: _Places, single: _Places) -> list[tuple[str, tuple[int, int]]]:
+def _value_places(
+    texts: _CallTexts, places: _Places, single: _Places
+) -> list[tuple[str, tuple[int, int]]]:
     return [(texts.both, places[2]), (texts.both, places[4]), (texts.one, single[2])]
 
 
-def _marks(texts: _Texts, places: _Places, single: _Places, literal: bool) -> Iterator[Framed]:
+def _marks(
+    texts: _CallTexts, places: _Places, single: _Places, literal: bool
+) -> Iterator[DelimitedSyntax]:
     """The marks around arguments: what the probes have in common between the places of name, argument names and values."""
     (_, a), (b, c), (d, e), (f, _), _ = places
     opening, separates, gap = texts.both[a:b], texts.both[c:d], texts.both[e:f]
@@ -269,13 +312,18 @@ def _marks(texts: _Texts, places: _Places, single: _Places, literal: bool) -> It
     if not separates or not (closes or literal):
         return
     between = _between(texts, end, _last_name)
-    yield Framed(_frame(texts, start, end, middle, between), Parameters(opens, separates, closes, joins, literal))
+    yield DelimitedSyntax(
+        _frame(texts, start, end, middle, between),
+        Parameters(opens, separates, closes, joins, literal),
+    )
 
 
 def _split_middle(opens: str, empty: str, tail: str) -> tuple[str, str]:
     """The part of an argument's opening mark that belongs to the name: it also stands behind the name of a call without any."""
     shared = common_start(opens, empty)
-    shared = shared[: max(shared.rfind(" "), shared.rfind("\n"), -1) + 1] or (shared if shared[-1:] in ">]})" else "")
+    shared = shared[: max(shared.rfind(" "), shared.rfind("\n"), -1) + 1] or (
+        shared if shared[-1:] in ">]})" else ""
+    )
     cut = len(shared) if shared and tail.endswith(empty[len(shared) :]) else 0
     return opens[:cut], opens[cut:]
 
@@ -307,7 +355,9 @@ def _places(text: str, words: Sequence[str]) -> _Places | None:
 
 def common_start(a: str, b: str) -> str:
     """The longest text that both begin with."""
-    length = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    length = next(
+        (k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
     return a[:length]
 
 

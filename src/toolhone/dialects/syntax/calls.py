@@ -22,8 +22,8 @@ import keyword
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.base import Problem, Reply
-from toolhone.dialects.syntax.json_reading import Judged, list_tools
+from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.syntax.json_reading import CallCheck, list_tools
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, write_literal
 from toolhone.dialects.syntax.reasoning import read_after_reasoning
 from toolhone.errors import DialectError
@@ -55,13 +55,15 @@ class Calls:
         said = content or ""
         for line in said.split("\n"):
             if _read_line(line, last=True) is not None:
-                raise DialectError(f"the syntax calls would read a line of the assistant's text as a call: {line!r:.80}")
+                raise DialectError(
+                    f"the syntax calls would read a line of the assistant's text as a call: {line!r:.80}"
+                )
         if not calls:
             return said
         parts = [said] if said.strip() else []
         return "\n".join([*parts, *map(_write_call, calls)])
 
-    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         return read_after_reasoning(text, _read)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
@@ -76,28 +78,44 @@ def _write_call(call: ToolCall) -> str:
         raise DialectError(
             f"the syntax calls cannot write the tool name {call.name!r}: it must be of letters, digits and _ . - : /"
         )
-    odd = {name: value for name, value in call.arguments.items() if not _NAME.fullmatch(name) or keyword.iskeyword(name)}
-    parts = [f"{name}={write_literal(value)}" for name, value in call.arguments.items() if name not in odd]
+    odd = {
+        name: value
+        for name, value in call.arguments.items()
+        if not _NAME.fullmatch(name) or keyword.iskeyword(name)
+    }
+    parts = [
+        f"{name}={write_literal(value)}"
+        for name, value in call.arguments.items()
+        if name not in odd
+    ]
     return f"{call.name}({', '.join([*parts, *([f'**{write_literal(odd)}'] if odd else [])])})"
 
 
-def _read(text: str) -> Reply:
+def _read(text: str) -> ParsedReply:
     lines = text.split("\n")
     last = max((index for index, line in enumerate(lines) if line.strip()), default=0)
     judged = [_read_line(line, last=index == last) for index, line in enumerate(lines)]
     seen = [one for one in judged if one is not None]
     if not seen:
-        return Reply(text)
-    problem = next((one.problem for one in seen if one.problem is not Problem.NONE), Problem.NONE)
+        return ParsedReply(text)
+    problem = next(
+        (one.problem for one in seen if one.problem is not ParseProblem.NONE), ParseProblem.NONE
+    )
     first = next(index for index, one in enumerate(judged) if one is not None)
-    behind = any(line.strip() for line, one in zip(lines[first:], judged[first:], strict=True) if one is None)
-    if behind and problem is Problem.NONE:
-        problem = Problem.STRAY_TEXT
-    content = "\n".join(line for line, one in zip(lines, judged, strict=True) if one is None).strip()
-    return Reply(content or None, tuple(one.call for one in seen if one.call is not None), None, problem)
+    behind = any(
+        line.strip() for line, one in zip(lines[first:], judged[first:], strict=True) if one is None
+    )
+    if behind and problem is ParseProblem.NONE:
+        problem = ParseProblem.STRAY_TEXT
+    content = "\n".join(
+        line for line, one in zip(lines, judged, strict=True) if one is None
+    ).strip()
+    return ParsedReply(
+        content or None, tuple(one.call for one in seen if one.call is not None), None, problem
+    )
 
 
-def _read_line(line: str, last: bool) -> Judged | None:
+def _read_line(line: str, last: bool) -> CallCheck | None:
     """The call on this line, or what is wrong with it; None when the line is text."""
     head = _HEAD.match(line)
     if head is None or not _SIGN.match(line, head.end()):
@@ -107,11 +125,21 @@ def _read_line(line: str, last: bool) -> Judged | None:
         arguments = read_arguments(reader)
     except LiteralError as error:
         if error.repeated:
-            return Judged(None, Problem.BAD_ARGUMENTS)
-        return Judged(None, Problem.UNCLOSED if error.unclosed and last else Problem.NOT_JSON)
+            return CallCheck(None, ParseProblem.BAD_ARGUMENTS)
+        return CallCheck(
+            None, ParseProblem.UNCLOSED if error.unclosed and last else ParseProblem.NOT_JSON
+        )
     if not reader.at_end():
-        return Judged(None, Problem.NOT_JSON) if _NO_WORD.fullmatch(line, reader.position) else None
-    return Judged(None, Problem.BAD_ARGUMENTS) if arguments is None else Judged(ToolCall(head[1], arguments))
+        return (
+            CallCheck(None, ParseProblem.NOT_JSON)
+            if _NO_WORD.fullmatch(line, reader.position)
+            else None
+        )
+    return (
+        CallCheck(None, ParseProblem.BAD_ARGUMENTS)
+        if arguments is None
+        else CallCheck(ToolCall(head[1], arguments))
+    )
 
 
 def read_arguments(reader: LiteralReader) -> dict[str, Json] | None:

@@ -1,4 +1,4 @@
-"""Calls between marks that nobody wrote down: reading with a `Frame`, the literal text that probing found around calls.
+"""Calls between marks that nobody wrote down: reading with a `DelimitedFormat`, the literal text that probing found around calls.
 
     P name M arguments (J name M arguments)* S
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
 
-from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.syntax.json_reading import list_tools, open_at_end
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
@@ -32,11 +32,17 @@ NAME_SLOT, ID_SLOT, NUMBER_SLOT = "\x01", "\x02", "\x03"
 MAX_NAME = 256
 SPACE = r"(?:(?<!\s)\s*+|)"
 """White space of any length in front of a mark that is searched for, in time in proportion to it."""
-_SLOTS = {NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?", ID_SLOT: r"[\w.:-]{0,80}", NUMBER_SLOT: r"\d{1,6}"}
+_SLOTS = {
+    NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?",
+    ID_SLOT: r"[\w.:-]{0,80}",
+    NUMBER_SLOT: r"\d{1,6}",
+}
 _ANY_SLOT = "".join(_SLOTS)
 _LINE = r"(?:\A|(?<=\n))[ \t]*+"
 _NAME_ONLY = re.compile(rf"[^\s{{}}]{{0,{MAX_NAME}}}\Z")
-_TAG = re.compile(rf"<[^<>\s{_ANY_SLOT}]*>?|\[[^\[\]\s{_ANY_SLOT}]*\]?|[^<>\[\]\s{_ANY_SLOT}]+[>\]]?|[>\]]+")
+_TAG = re.compile(
+    rf"<[^<>\s{_ANY_SLOT}]*>?|\[[^\[\]\s{_ANY_SLOT}]*\]?|[^<>\[\]\s{_ANY_SLOT}]+[>\]]?|[>\]]+"
+)
 _ORDINARY = re.compile(r"[\w().,:;!?'\"-]*")
 _SOLID = re.compile(r"\S")
 _SEAM = re.compile(r"(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
@@ -49,16 +55,19 @@ def loose(mark: str) -> str:
 
 
 def _loose_piece(mark: str) -> str:
-    return "".join(r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece) for piece in _PIECE.findall(mark))
+    return "".join(
+        r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece)
+        for piece in _PIECE.findall(mark)
+    )
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCalls:
     """What a body read: the calls, where it ended, and what was wrong (then `end` is where the trouble began)."""
 
     end: int
     calls: tuple[ToolCall, ...] = ()
-    problem: Problem = Problem.NONE
+    problem: ParseProblem = ParseProblem.NONE
 
 
 class Body(Protocol):
@@ -74,13 +83,13 @@ class Body(Protocol):
         """The pattern that all its calls begin with; empty where there is none."""
         ...
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         """The call (or list of calls) that begins at `start`; never raises."""
         ...
 
 
 @dataclass(frozen=True)
-class Frame:
+class DelimitedFormat:
     """The marks around calls. `between` is None when the template cannot write two calls, or writes them as one list.
 
     `lead` is what the template writes in front of an answer. An empty `before` means that a call is looked for only where the
@@ -102,7 +111,11 @@ class Frame:
     def opening(self) -> re.Pattern[str] | None:
         """The mark before a call; behind the first call also the one between two, where a call begins without any mark."""
         if not self.before.strip():
-            return re.compile(loose(self.between.strip()) + r"\s*+") if (self.between or "").strip() and self.between else None
+            return (
+                re.compile(loose(self.between.strip()) + r"\s*+")
+                if (self.between or "").strip() and self.between
+                else None
+            )
         return re.compile((_LINE if self.weak else "") + loose(self.before.strip()) + r"\s*+")
 
     def opening_of(self, begins: str) -> re.Pattern[str] | None:
@@ -122,7 +135,9 @@ class Frame:
 
     @cached_property
     def joint(self) -> re.Pattern[str] | None:
-        return None if self.between is None else re.compile(rf"\s*+{loose(self.between.strip())}\s*+")
+        return (
+            None if self.between is None else re.compile(rf"\s*+{loose(self.between.strip())}\s*+")
+        )
 
     @cached_property
     def follows(self) -> str:
@@ -141,10 +156,17 @@ class Frame:
         return re.compile(rf"{SPACE}{loose(self.middle.strip())}\s*+")
 
     @cached_property
-    def signs(self) -> tuple[tuple[str, Problem], ...]:
+    def signs(self) -> tuple[tuple[str, ParseProblem], ...]:
         """Texts that betray a call that could not be read, where they are left over in the text."""
-        firsts = [(mark, Problem.NOT_A_CALL) for mark in _telling(self.before)[:1]]
-        return (*firsts, *((mark, Problem.STRAY_MARK) for mark in _telling(self.after)[-1:] if mark not in self.before))
+        firsts = [(mark, ParseProblem.NOT_A_CALL) for mark in _telling(self.before)[:1]]
+        return (
+            *firsts,
+            *(
+                (mark, ParseProblem.STRAY_MARK)
+                for mark in _telling(self.after)[-1:]
+                if mark not in self.before
+            ),
+        )
 
 
 @lru_cache(maxsize=256)
@@ -153,24 +175,29 @@ def _opening_of(before: str, begins: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True)
-class Framed:
+class DelimitedSyntax:
     """A derived syntax: reads; the model's own template does the writing."""
 
-    frame: Frame
+    frame: DelimitedFormat
     body: Body
 
     @property
     def name(self) -> str:
         return self.body.kind
 
-    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """All calls in the text, with arguments typed by the tools' schemas where the form leaves types open."""
-        reply = read_framed(text, self.frame, self.body)
+        reply = read_delimited(text, self.frame, self.body)
         typed = getattr(self.body, "typed", None)
         if typed is None or not reply.calls:
             return reply
         known = {tool.name: tool for tool in tools}
-        return Reply(reply.content, tuple(typed(call, known.get(call.name)) for call in reply.calls), None, reply.problem)
+        return ParsedReply(
+            reply.content,
+            tuple(typed(call, known.get(call.name)) for call in reply.calls),
+            None,
+            reply.problem,
+        )
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:  # noqa: ARG002
         raise DialectError("a derived call syntax is written by the model's own template")
@@ -202,7 +229,7 @@ class _Reading:
     """One text on its way through one frame."""
 
     text: str
-    frame: Frame
+    frame: DelimitedFormat
     body: Body
     openings: _Ahead
     closings: _Ahead
@@ -218,30 +245,37 @@ class _Reading:
         found = self.openings.at(position)
         return None if found is None else (found.start(), found.end())
 
-    def run(self, start: int) -> Found:
+    def run(self, start: int) -> FoundCalls:
         """Calls joined by `between`, up to `after`."""
         calls: list[ToolCall] = []
-        found, text, frame = Found(start), self.text, self.frame
+        found, text, frame = FoundCalls(start), self.text, self.frame
         while True:
             before, found = found, self.body.read(text, start, frame)
-            if calls and found.problem is Problem.NOT_A_CALL and not (frame.between or "").strip():
+            if (
+                calls
+                and found.problem is ParseProblem.NOT_A_CALL
+                and not (frame.between or "").strip()
+            ):
                 return self._closed(before, calls)
             calls += found.calls
-            if found.problem is not Problem.NONE:
+            if found.problem is not ParseProblem.NONE:
                 return self._broken(found, tuple(calls))
             joint = frame.joint.match(text, found.end) if frame.joint is not None else None
             if joint is None or not found.end < joint.end() < len(text):
                 return self._closed(found, calls)
             start = joint.end()
 
-    def _closed(self, last: Found, calls: list[ToolCall]) -> Found:
+    def _closed(self, last: FoundCalls, calls: list[ToolCall]) -> FoundCalls:
         """The run of calls with its end mark, or what is wrong behind the last call."""
         closing = self.frame.closing.match(self.text, last.end)
         if closing is not None:
-            return Found(closing.end(), tuple(calls), self._behind(closing.end()))
+            return FoundCalls(closing.end(), tuple(calls), self._behind(closing.end()))
         if self._may_end(last.end):
-            return Found(self._resume(last.end), tuple(calls), Problem.UNCLOSED)
-        return self._broken(Found(last.end, (), Problem.NOT_JSON), tuple(calls[: len(calls) - len(last.calls)]))
+            return FoundCalls(self._resume(last.end), tuple(calls), ParseProblem.UNCLOSED)
+        return self._broken(
+            FoundCalls(last.end, (), ParseProblem.NOT_JSON),
+            tuple(calls[: len(calls) - len(last.calls)]),
+        )
 
     def _may_end(self, end: int) -> bool:
         """Whether a call without its end mark is over here: at the end of the text, at the next call, at a part of the mark."""
@@ -250,28 +284,38 @@ class _Reading:
         if solid is None or (opening is not None and opening.start() <= solid.start()):
             return True
         rest = self.text[solid.start() : solid.start() + 2 * len(self.frame.after)]
-        begun = solid.start() + len(rest) == len(self.text) and _packed(self.frame.after).startswith(_packed(rest))
+        begun = solid.start() + len(rest) == len(self.text) and _packed(
+            self.frame.after
+        ).startswith(_packed(rest))
         return begun or any(rest.startswith(part) for part in _telling(self.frame.after))
 
-    def _behind(self, end: int) -> Problem:
+    def _behind(self, end: int) -> ParseProblem:
         """Text behind a call that nothing ends is stray, unless the next call follows."""
-        if self.frame.after.strip() or _SOLID.search(self.text, end) is None or self.next_call(end) is not None:
-            return Problem.NONE
-        return Problem.STRAY_TEXT
+        if (
+            self.frame.after.strip()
+            or _SOLID.search(self.text, end) is None
+            or self.next_call(end) is not None
+        ):
+            return ParseProblem.NONE
+        return ParseProblem.STRAY_TEXT
 
-    def _broken(self, found: Found, calls: tuple[ToolCall, ...]) -> Found:
+    def _broken(self, found: FoundCalls, calls: tuple[ToolCall, ...]) -> FoundCalls:
         """A call that could not be read; `UNCLOSED` where its end never comes, or comes behind another call's beginning."""
         closing, opening = self.closings.at(found.end), self.openings.at(found.end)
         problem = found.problem
-        if problem is Problem.NOT_JSON or (problem is Problem.NOT_A_CALL and not self.frame.weak):
+        if problem is ParseProblem.NOT_JSON or (
+            problem is ParseProblem.NOT_A_CALL and not self.frame.weak
+        ):
             late = closing is None or (opening is not None and opening.start() < closing.start())
-            unclosed = late if self.frame.after.strip() else opening is None and self._cut_off(found)
-            problem = Problem.UNCLOSED if unclosed else problem
-        return Found(self._resume(found.end), calls, problem)
+            unclosed = (
+                late if self.frame.after.strip() else opening is None and self._cut_off(found)
+            )
+            problem = ParseProblem.UNCLOSED if unclosed else problem
+        return FoundCalls(self._resume(found.end), calls, problem)
 
-    def _cut_off(self, found: Found) -> bool:
+    def _cut_off(self, found: FoundCalls) -> bool:
         """Whether the text ends in the middle of a name, or of an object."""
-        if found.problem is Problem.NOT_A_CALL:
+        if found.problem is ParseProblem.NOT_A_CALL:
             return _NAME_ONLY.match(self.text, found.end) is not None
         return open_at_end(self.text, found.end)
 
@@ -287,33 +331,46 @@ def _packed(text: str) -> str:
     return "".join(text.split())
 
 
-def read_framed(text: str, frame: Frame, body: Body) -> Reply:
+def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply:
     """Read the text; never raises."""
-    reading = _Reading(text, frame, body, _Ahead(frame.opening_of(body.begins), text), _Ahead(frame.next_closing, text))
+    reading = _Reading(
+        text,
+        frame,
+        body,
+        _Ahead(frame.opening_of(body.begins), text),
+        _Ahead(frame.next_closing, text),
+    )
     pieces: list[str] = []
     calls: list[ToolCall] = []
-    problem = Problem.NONE
+    problem = ParseProblem.NONE
     begun = position = _skip_lead(text, frame)
     mark = reading.first_call(position)
     while mark is not None:
         found = reading.run(mark[1])
         position = mark[1]
-        if not frame.weak or frame.lead or found.calls or found.problem is not Problem.NOT_A_CALL:
+        if (
+            not frame.weak
+            or frame.lead
+            or found.calls
+            or found.problem is not ParseProblem.NOT_A_CALL
+        ):
             pieces.append(text[begun : mark[0]])
             calls += found.calls
-            problem = problem if problem is not Problem.NONE else found.problem
+            problem = problem if problem is not ParseProblem.NONE else found.problem
             begun = position = max(found.end, mark[1])
         mark = reading.next_call(position)
     pieces.append(text[begun:])
     for sign, betrayed in frame.signs:
-        if problem is Problem.NONE and any(sign in piece for piece in pieces):
+        if problem is ParseProblem.NONE and any(sign in piece for piece in pieces):
             problem = betrayed
-    if not calls and problem is Problem.NONE:
-        return Reply(text[_skip_lead(text, frame) :])
-    return Reply("\n".join(filter(None, map(str.strip, pieces))) or None, tuple(calls), None, problem)
+    if not calls and problem is ParseProblem.NONE:
+        return ParsedReply(text[_skip_lead(text, frame) :])
+    return ParsedReply(
+        "\n".join(filter(None, map(str.strip, pieces))) or None, tuple(calls), None, problem
+    )
 
 
-def _skip_lead(text: str, frame: Frame) -> int:
+def _skip_lead(text: str, frame: DelimitedFormat) -> int:
     """Where the text begins behind the lead of an answer; 0 where it does not begin with one."""
     lead = frame.lead.strip()
     start = len(text) - len(text.lstrip())
@@ -329,7 +386,9 @@ def _telling(mark: str) -> list[str]:
     return [part for part in parts if not _ORDINARY.fullmatch(part)]
 
 
-def read_name(text: str, start: int, frame: Frame, ends: re.Pattern[str] | None = None) -> tuple[str, int] | None:
+def read_name(
+    text: str, start: int, frame: DelimitedFormat, ends: re.Pattern[str] | None = None
+) -> tuple[str, int] | None:
     """The tool's name that begins at `start`, and where what follows its end mark begins. None when there is none."""
     pattern = ends or frame.name_end
     found = pattern.search(text, start, start + MAX_NAME + 64 + len(frame.middle))
@@ -339,14 +398,18 @@ def read_name(text: str, start: int, frame: Frame, ends: re.Pattern[str] | None 
     return (name, found.end()) if is_name(name, frame) else None
 
 
-def is_name(name: str, frame: Frame) -> bool:
+def is_name(name: str, frame: DelimitedFormat) -> bool:
     """Whether this may be a tool's name: one line, not too long, without the mark that begins a call."""
     mark = next(iter(_telling(frame.before or frame.between or "")), "\n")
     return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name
 
 
 def followed(
-    mark: re.Pattern[str], follow: re.Pattern[str], text: str, start: int, opening: re.Pattern[str] | None
+    mark: re.Pattern[str],
+    follow: re.Pattern[str],
+    text: str,
+    start: int,
+    opening: re.Pattern[str] | None,
 ) -> re.Match[str] | None:
     """The first mark behind which `follow` stands. Marks that something else follows are passed over, up to the next `opening`."""
     stop: int | None = None

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import Found, Frame
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import DelimitedFormat, FoundCalls
 from toolhone.dialects.syntax.json_reading import as_call
 from toolhone.dialects.syntax.literals import read_value
 from toolhone.schema import Json, ToolCall
@@ -29,19 +29,19 @@ class JsonCalls:
     kind: str = field(default="json_calls", init=False)
     begins: str = field(default=r"[{\[]", init=False)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         if frame.weak and text[start : start + 1] not in ("{", "["):
-            return Found(start, (), Problem.NOT_A_CALL)
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
         found = read_value(text, start, self.literal)
-        if found.problem is not Problem.NONE:
-            return Found(found.end, (), found.problem)
+        if found.problem is not ParseProblem.NONE:
+            return FoundCalls(found.end, (), found.problem)
         calls: list[ToolCall] = []
-        problem = Problem.NONE if found.value != [] else Problem.NOT_A_CALL
+        problem = ParseProblem.NONE if found.value != [] else ParseProblem.NOT_A_CALL
         for value in found.value if isinstance(found.value, list) else [found.value]:
             judged = as_call(_descend(value, self.name[:-1]), self.name[-1], (self.arguments[-1],))
             calls.extend([] if judged.call is None else [judged.call])
-            problem = problem if problem is not Problem.NONE else judged.problem
-        return Found(found.end, tuple(calls), problem)
+            problem = problem if problem is not ParseProblem.NONE else judged.problem
+        return FoundCalls(found.end, tuple(calls), problem)
 
 
 def _descend(value: Json, path: Sequence[str]) -> Json:

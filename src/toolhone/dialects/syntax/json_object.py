@@ -10,8 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.base import Problem, Reply
-from toolhone.dialects.syntax.json_reading import as_call, decode_sequence, list_tools, open_at_end, result_value, write_json
+from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.syntax.json_reading import (
+    as_call,
+    decode_sequence,
+    list_tools,
+    open_at_end,
+    result_value,
+    write_json,
+)
 from toolhone.dialects.syntax.reasoning import read_after_reasoning
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
@@ -38,10 +45,14 @@ class JsonObject:
         if not calls:
             return write_json({"final": content or ""})
         if (content or "").strip():
-            raise DialectError(f"the syntax json has no place for text beside a call; the message says {content!r:.60}")
-        return "\n".join(write_json({"tool": call.name, "args": dict(call.arguments)}) for call in calls)
+            raise DialectError(
+                f"the syntax json has no place for text beside a call; the message says {content!r:.60}"
+            )
+        return "\n".join(
+            write_json({"tool": call.name, "args": dict(call.arguments)}) for call in calls
+        )
 
-    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         return read_after_reasoning(text, _read)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
@@ -52,22 +63,24 @@ class JsonObject:
         return f'{{{name}"result": {result_value(message)}}}'
 
 
-def _read(text: str) -> Reply:
+def _read(text: str) -> ParsedReply:
     start = len(text) - len(text.lstrip())
     if not text.startswith("{", start):
         found = _BEHIND_TEXT.search(text)
         if found is None:
-            return Reply(text.strip() or None, problem=Problem.STRAY_TEXT)
+            return ParsedReply(text.strip() or None, problem=ParseProblem.STRAY_TEXT)
         start = found.start(1)
     calls: list[ToolCall] = []
     texts = [text[:start].strip()]
-    problems: list[Problem] = []
+    problems: list[ParseProblem] = []
     finals = 0
     end = start
     for found_object in decode_sequence(text, start, ""):
         end = found_object.end
-        if found_object.problem is not Problem.NONE:
-            problems.append(Problem.UNCLOSED if open_at_end(text, end) else Problem.NOT_JSON)
+        if found_object.problem is not ParseProblem.NONE:
+            problems.append(
+                ParseProblem.UNCLOSED if open_at_end(text, end) else ParseProblem.NOT_JSON
+            )
             end = len(text)
         elif isinstance(found_object.value, Mapping) and set(found_object.value) == {"final"}:
             finals += 1
@@ -78,17 +91,21 @@ def _read(text: str) -> Reply:
             problems.extend(problem)
     rest = text[end:].strip()
     if texts[0] or rest or finals + bool(calls) > 1:
-        problems.append(Problem.STRAY_TEXT)
-    content = texts[1] if finals == 1 and not texts[0] and not rest else "\n".join(filter(None, [*texts, rest])) or None
-    return Reply(content, tuple(calls), None, problems[0] if problems else Problem.NONE)
+        problems.append(ParseProblem.STRAY_TEXT)
+    content = (
+        texts[1]
+        if finals == 1 and not texts[0] and not rest
+        else "\n".join(filter(None, [*texts, rest])) or None
+    )
+    return ParsedReply(content, tuple(calls), None, problems[0] if problems else ParseProblem.NONE)
 
 
 def _final(value: Json) -> str:
     return value if isinstance(value, str) else write_json(value)
 
 
-def _call(value: Json) -> tuple[list[ToolCall], list[Problem]]:
+def _call(value: Json) -> tuple[list[ToolCall], list[ParseProblem]]:
     if not isinstance(value, Mapping) or not set(value) <= {"tool", "args"}:
-        return [], [Problem.NOT_A_CALL]
+        return [], [ParseProblem.NOT_A_CALL]
     judged = as_call(value, "tool", ("args",))
     return ([judged.call], []) if judged.call is not None else ([], [judged.problem])

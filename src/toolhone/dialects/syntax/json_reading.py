@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
 
@@ -36,7 +36,7 @@ class Decoded:
 
     value: Json
     end: int
-    problem: Problem = Problem.NONE
+    problem: ParseProblem = ParseProblem.NONE
 
 
 def skip_space(text: str, start: int) -> int:
@@ -51,11 +51,11 @@ def decode(text: str, start: int) -> Decoded:
     try:
         value, end = _decode(text, start)
     except (ValueError, RecursionError):
-        return Decoded(None, start, Problem.NOT_JSON)
+        return Decoded(None, start, ParseProblem.NOT_JSON)
     if _too_deep(value, text.count("{", start, end) + text.count("[", start, end)):
-        return Decoded(None, start, Problem.NOT_JSON)
+        return Decoded(None, start, ParseProblem.NOT_JSON)
     if _HALF_SURROGATE.search(text, start, end) and not _is_unicode(value):
-        return Decoded(None, start, Problem.NOT_JSON)
+        return Decoded(None, start, ParseProblem.NOT_JSON)
     return Decoded(value, end)
 
 
@@ -70,7 +70,9 @@ def _decode(text: str, start: int) -> tuple[Json, int]:
             if whole or end < size:
                 return value, start + end
         except json.JSONDecodeError as error:
-            if whole or (error.pos < size - _LONGEST_WORD and not error.msg.startswith("Unterminated")):
+            if whole or (
+                error.pos < size - _LONGEST_WORD and not error.msg.startswith("Unterminated")
+            ):
                 raise
         size *= 4
     return _DECODER.raw_decode(text, start)
@@ -97,40 +99,44 @@ def decode_sequence(text: str, start: int, separators: str) -> Iterator[Decoded]
     while start < len(text) and text[start] in "{[":
         found = decode(text, start)
         yield found
-        if found.problem is not Problem.NONE:
+        if found.problem is not ParseProblem.NONE:
             return
         gap = between.match(text, found.end)
         start = found.end if gap is None else gap.end()
 
 
 @dataclass(frozen=True)
-class Judged:
+class CallCheck:
     """A decoded value as a call, or why it is none."""
 
     call: ToolCall | None
-    problem: Problem = Problem.NONE
+    problem: ParseProblem = ParseProblem.NONE
 
 
-def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> Judged:
+def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> CallCheck:
     """Read a call out of a decoded object. Arguments may be left out (none), or be a JSON string that holds an object.
 
     An id that stands beside them is kept where it has the form that templates ask for (`CALL_ID`); any other would be refused
     by the template that writes the result.
     """
-    if not isinstance(value, Mapping) or not isinstance(value.get(name_key), str) or not value[name_key]:
-        return Judged(None, Problem.NOT_A_CALL)
+    if (
+        not isinstance(value, Mapping)
+        or not isinstance(value.get(name_key), str)
+        or not value[name_key]
+    ):
+        return CallCheck(None, ParseProblem.NOT_A_CALL)
     present = [key for key in argument_keys if key in value]
     if len(present) > 1:
-        return Judged(None, Problem.NOT_A_CALL)
+        return CallCheck(None, ParseProblem.NOT_A_CALL)
     arguments = value[present[0]] if present else {}
     if isinstance(arguments, str):
         inner = decode(arguments or "{}", 0)
         arguments = inner.value if not arguments[inner.end :].strip() else None
     if not isinstance(arguments, Mapping):
-        return Judged(None, Problem.BAD_ARGUMENTS)
+        return CallCheck(None, ParseProblem.BAD_ARGUMENTS)
     identity = value.get("id")
     kept = identity if isinstance(identity, str) and CALL_ID.fullmatch(identity) else None
-    return Judged(ToolCall(value[name_key], dict(arguments), kept))
+    return CallCheck(ToolCall(value[name_key], dict(arguments), kept))
 
 
 def write_json(value: Json) -> str:
@@ -138,12 +144,17 @@ def write_json(value: Json) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        raise DialectError(f"a call cannot be written as JSON: {error}; got {value!r:.80}") from None
+        raise DialectError(
+            f"a call cannot be written as JSON: {error}; got {value!r:.80}"
+        ) from None
 
 
 def list_tools(tools: Sequence[Tool]) -> str:
     """The tools as JSON objects with name, description and parameters, one per line."""
-    bodies = [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools]
+    bodies = [
+        {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+        for tool in tools
+    ]
     return "\n".join(write_json(body) for body in bodies)
 
 
@@ -151,7 +162,11 @@ def result_value(message: Message) -> str:
     """A tool's result as JSON text: as it is when it is JSON in one line already, else as a JSON string."""
     content = message.content or ""
     found = decode(content, 0)
-    is_json = found.problem is Problem.NONE and not content[found.end :].strip() and "\n" not in content.strip()
+    is_json = (
+        found.problem is ParseProblem.NONE
+        and not content[found.end :].strip()
+        and "\n" not in content.strip()
+    )
     return content.strip() if is_json else write_json(content)
 
 
@@ -181,7 +196,9 @@ def _too_deep(value: Json, brackets: int) -> bool:
         return False
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _children(outer)]
+        level = [
+            inner for outer in level if isinstance(outer, dict | list) for inner in _children(outer)
+        ]
         if not level:
             return False
     return True

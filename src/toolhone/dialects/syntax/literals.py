@@ -12,12 +12,19 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import MAX_DEPTH, Decoded, decode, skip_space, write_json
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 
-CONSTANTS: Mapping[str, Json] = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
+CONSTANTS: Mapping[str, Json] = {
+    "True": True,
+    "False": False,
+    "None": None,
+    "true": True,
+    "false": False,
+    "null": None,
+}
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[^\W\d]\w*")
 NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)(?!\w)")
@@ -107,7 +114,9 @@ class LiteralReader:
         """The string in single or double quotes that stands here."""
         found = _STRING.match(self.text, self.position)
         if found is None:
-            raise LiteralError(unclosed=self.text[self.position : self.position + 1] in ("", '"', "'"))
+            raise LiteralError(
+                unclosed=self.text[self.position : self.position + 1] in ("", '"', "'")
+            )
         self.position = found.end()
         return _unescape(found[1] if found[1] is not None else found[2])
 
@@ -148,13 +157,15 @@ def read_value(text: str, start: int, literal: bool) -> Decoded:
     Where there is none, `end` is where it would have begun.
     """
     found = decode(text, start)
-    if found.problem is Problem.NONE or not literal:
+    if found.problem is ParseProblem.NONE or not literal:
         return found
     reader = LiteralReader(text, skip_space(text, start))
     try:
         return Decoded(reader.value(), reader.position)
     except LiteralError as error:
-        return Decoded(None, found.end, Problem.UNCLOSED if error.unclosed else Problem.NOT_JSON)
+        return Decoded(
+            None, found.end, ParseProblem.UNCLOSED if error.unclosed else ParseProblem.NOT_JSON
+        )
 
 
 def write_literal(value: Json, depth: int = 0) -> str:
@@ -166,7 +177,14 @@ def write_literal(value: Json, depth: int = 0) -> str:
     if isinstance(value, str | int | float):
         return write_json(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{write_json(str(key))}: {write_literal(inner, depth + 1)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(
+                f"{write_json(str(key))}: {write_literal(inner, depth + 1)}"
+                for key, inner in value.items()
+            )
+            + "}"
+        )
     if isinstance(value, Sequence):
         return "[" + ", ".join(write_literal(inner, depth + 1) for inner in value) + "]"
     raise DialectError(f"a call cannot hold a {type(value).__name__}: {value!r:.60}")
@@ -186,7 +204,9 @@ def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
     joined = _ESCAPE.sub(_character, text)
-    joined = _SURROGATES.sub(lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"), joined)
+    joined = _SURROGATES.sub(
+        lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"), joined
+    )
     if any("\ud800" <= character <= "\udfff" for character in joined):
         raise LiteralError
     return joined

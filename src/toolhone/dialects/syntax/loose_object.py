@@ -12,8 +12,14 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import SPACE, Found, Frame, followed, read_name
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import (
+    SPACE,
+    DelimitedFormat,
+    FoundCalls,
+    followed,
+    read_name,
+)
 from toolhone.dialects.syntax.json_reading import MAX_DEPTH
 from toolhone.dialects.syntax.literals import CONSTANTS, NUMBER, LiteralError, number_of
 from toolhone.schema import Json, ToolCall
@@ -46,20 +52,28 @@ class LooseObject:
         quoted = re.compile(rf"{opening}(.{{1,{_MAX_KEY}}}?){closing}{value}", re.DOTALL)
         return quoted, re.compile(rf"([^\n{{}}\[\],]{{1,{_MAX_KEY}}}?){value}")
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         named = read_name(text, start, frame, _NAME_END)
         if named is None:
-            return Found(start, (), Problem.NOT_A_CALL)
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
         try:
             value, end = self._value(text, named[1], frame)
         except LiteralError as error:
-            problem = Problem.BAD_ARGUMENTS if error.repeated else Problem.UNCLOSED if error.unclosed else Problem.NOT_JSON
-            return Found(named[1], (), problem)
+            problem = (
+                ParseProblem.BAD_ARGUMENTS
+                if error.repeated
+                else ParseProblem.UNCLOSED
+                if error.unclosed
+                else ParseProblem.NOT_JSON
+            )
+            return FoundCalls(named[1], (), problem)
         if not isinstance(value, dict):
-            return Found(end, (), Problem.BAD_ARGUMENTS)
-        return Found(end, (ToolCall(named[0], value),))
+            return FoundCalls(end, (), ParseProblem.BAD_ARGUMENTS)
+        return FoundCalls(end, (ToolCall(named[0], value),))
 
-    def _value(self, text: str, position: int, frame: Frame, depth: int = 0) -> tuple[Json, int]:
+    def _value(
+        self, text: str, position: int, frame: DelimitedFormat, depth: int = 0
+    ) -> tuple[Json, int]:
         position = _skip(text, position)
         if depth > MAX_DEPTH or position >= len(text):
             raise LiteralError(unclosed=position >= len(text))
@@ -75,13 +89,17 @@ class LooseObject:
             raise LiteralError(unclosed=word is not None and word.end() == len(text))
         return CONSTANTS[word[0]], word.end()
 
-    def _string(self, text: str, start: int, frame: Frame) -> tuple[Json, int]:
-        end = followed(self._end, _GOES_ON, text, start, frame.opening) or self._end.search(text, start)
+    def _string(self, text: str, start: int, frame: DelimitedFormat) -> tuple[Json, int]:
+        end = followed(self._end, _GOES_ON, text, start, frame.opening) or self._end.search(
+            text, start
+        )
         if end is None:
             raise LiteralError(unclosed=True)
         return text[start : end.start()], end.end()
 
-    def _items(self, text: str, position: int, frame: Frame, depth: int) -> tuple[Json, int]:
+    def _items(
+        self, text: str, position: int, frame: DelimitedFormat, depth: int
+    ) -> tuple[Json, int]:
         """An object or a list."""
         closing = "}" if text[position] == "{" else "]"
         pairs: dict[str, Json] = {}
@@ -108,7 +126,9 @@ class LooseObject:
         quoted, bare = self._keys
         found = quoted.match(text, position) or bare.match(text, position)
         if found is None:
-            raise LiteralError(unclosed=len(text) - position <= _MAX_KEY and ":" not in text[position:])
+            raise LiteralError(
+                unclosed=len(text) - position <= _MAX_KEY and ":" not in text[position:]
+            )
         return found[1].strip(), found.end()
 
 

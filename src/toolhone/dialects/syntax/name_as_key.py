@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import Found, Frame
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import DelimitedFormat, FoundCalls
 from toolhone.dialects.syntax.literals import read_value
 from toolhone.schema import ToolCall
 
@@ -22,18 +22,20 @@ class NameAsKey:
     kind: str = field(default="name_as_key", init=False)
     begins: str = field(default=r"[{\[]", init=False)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         if frame.weak and text[start : start + 1] not in ("{", "["):
-            return Found(start, (), Problem.NOT_A_CALL)
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
         found = read_value(text, start, self.literal)
-        if found.problem is not Problem.NONE:
-            return Found(found.end, (), found.problem)
+        if found.problem is not ParseProblem.NONE:
+            return FoundCalls(found.end, (), found.problem)
         calls: list[ToolCall] = []
         for value in found.value if isinstance(found.value, list) else [found.value]:
             if not isinstance(value, Mapping) or not value:
-                return Found(found.end, tuple(calls), Problem.NOT_A_CALL)
+                return FoundCalls(found.end, tuple(calls), ParseProblem.NOT_A_CALL)
             for name, arguments in value.items():
                 if not isinstance(arguments, Mapping) or not name:
-                    return Found(found.end, tuple(calls), Problem.BAD_ARGUMENTS)
+                    return FoundCalls(found.end, tuple(calls), ParseProblem.BAD_ARGUMENTS)
                 calls.append(ToolCall(name, dict(arguments)))
-        return Found(found.end, tuple(calls), Problem.NONE if calls else Problem.NOT_A_CALL)
+        return FoundCalls(
+            found.end, tuple(calls), ParseProblem.NONE if calls else ParseProblem.NOT_A_CALL
+        )

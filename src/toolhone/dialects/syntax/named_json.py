@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import SPACE, Found, Frame, read_name
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import SPACE, DelimitedFormat, FoundCalls, read_name
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import read_value
 from toolhone.schema import Json, ToolCall
@@ -36,17 +36,21 @@ class NamedJson:
     def begins(self) -> str:
         return "" if self.name_first else r"[{\"]"
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         if not self.name_first:
             return self._object_first(text, start, frame)
-        named = read_name(text, start, frame) if frame.middle.strip() else _before_object(text, start, frame)
+        named = (
+            read_name(text, start, frame)
+            if frame.middle.strip()
+            else _before_object(text, start, frame)
+        )
         if named is None:
-            return Found(start, (), Problem.NOT_A_CALL)
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
         return _read_object(text, named[1], named[0], self.literal)
 
-    def _object_first(self, text: str, start: int, frame: Frame) -> Found:
+    def _object_first(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         if text[start : start + 1] not in ("{", '"'):
-            return Found(start, (), Problem.NOT_A_CALL)
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
         found = _read_object(text, start, "", self.literal)
         if not found.calls:
             return found
@@ -54,23 +58,25 @@ class NamedJson:
         name = None if middle is None else _last_name(frame).match(text, middle.end())
         if name is None:
             cut_off = _NAME_TO_END.match(text, found.end if middle is None else middle.end())
-            return Found(found.end, (), Problem.UNCLOSED if cut_off else Problem.NOT_A_CALL)
-        return Found(name.end(), (ToolCall(name[0], found.calls[0].arguments),))
+            return FoundCalls(
+                found.end, (), ParseProblem.UNCLOSED if cut_off else ParseProblem.NOT_A_CALL
+            )
+        return FoundCalls(name.end(), (ToolCall(name[0], found.calls[0].arguments),))
 
 
-def _read_object(text: str, start: int, name: str, literal: bool) -> Found:
+def _read_object(text: str, start: int, name: str, literal: bool) -> FoundCalls:
     """The call of this name with the object that begins at `start`."""
     found = read_value(text, start, literal)
     value = _unpacked(found.value)
-    if found.problem is not Problem.NONE:
-        return Found(found.end, (), found.problem)
+    if found.problem is not ParseProblem.NONE:
+        return FoundCalls(found.end, (), found.problem)
     if not isinstance(value, Mapping):
-        return Found(found.end, (), Problem.BAD_ARGUMENTS)
-    return Found(found.end, (ToolCall(name, dict(value)),))
+        return FoundCalls(found.end, (), ParseProblem.BAD_ARGUMENTS)
+    return FoundCalls(found.end, (ToolCall(name, dict(value)),))
 
 
 @lru_cache(maxsize=256)
-def _last_name(frame: Frame) -> re.Pattern[str]:
+def _last_name(frame: DelimitedFormat) -> re.Pattern[str]:
     """A name with nothing but what may stand behind a call after it."""
     return re.compile(rf"[\w.:/-]{{1,256}}?(?={frame.ends})")
 
@@ -83,7 +89,7 @@ def _unpacked(value: Json) -> Json:
     return inner.value if not value[inner.end :].strip() else value
 
 
-def _before_object(text: str, start: int, frame: Frame) -> tuple[str, int] | None:
+def _before_object(text: str, start: int, frame: DelimitedFormat) -> tuple[str, int] | None:
     """The name that ends where an object begins: on the same line, or with nothing but white space between."""
     named = read_name(text, start, frame, _NAME_END)
     return None if named is None or any(character.isspace() for character in named[0]) else named

@@ -17,8 +17,16 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import MAX_NAME, Found, Frame, followed, is_name, loose, read_name
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import (
+    MAX_NAME,
+    DelimitedFormat,
+    FoundCalls,
+    followed,
+    is_name,
+    loose,
+    read_name,
+)
 from toolhone.dialects.syntax.literals import read_value
 from toolhone.dialects.syntax.untyped_values import typed_call
 from toolhone.schema import Json, Tool, ToolCall
@@ -39,44 +47,60 @@ class Parameters:
     def typed(self, call: ToolCall, tool: Tool | None) -> ToolCall:
         return call if self.literal else typed_call(call, tool)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         named = self._name(text, start, frame)
         if named is None:
-            return Found(start, (), Problem.NOT_A_CALL)
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
         name, position = named
         arguments: dict[str, Json] = {}
         while (key := _key_pattern(self, frame).match(text, position)) is not None:
             value, position, problem = self._value(text, key.end(), frame)
-            problem = Problem.BAD_ARGUMENTS if key[1] in arguments and problem is Problem.NONE else problem
-            if problem is not Problem.NONE:
-                return Found(position, (), problem)
+            problem = (
+                ParseProblem.BAD_ARGUMENTS
+                if key[1] in arguments and problem is ParseProblem.NONE
+                else problem
+            )
+            if problem is not ParseProblem.NONE:
+                return FoundCalls(position, (), problem)
             arguments[key[1]] = value
             joint = self._joint.match(text, position)
-            if self.joins.strip() and (joint is None or _key_pattern(self, frame).match(text, joint.end()) is None):
+            if self.joins.strip() and (
+                joint is None or _key_pattern(self, frame).match(text, joint.end()) is None
+            ):
                 break
             position = position if joint is None else joint.end()
         if self._opening is not None and self._opening.match(text, position) is not None:
-            return Found(position, (), Problem.NOT_A_CALL)
+            return FoundCalls(position, (), ParseProblem.NOT_A_CALL)
         rest = text[position : position + MAX_NAME].strip()
         if frame.after.strip() and (self.joins.strip() + self.opens.strip()).startswith(rest):
-            return Found(position, (), Problem.UNCLOSED)
-        return Found(position, (ToolCall(name, arguments),))
+            return FoundCalls(position, (), ParseProblem.UNCLOSED)
+        return FoundCalls(position, (ToolCall(name, arguments),))
 
-    def _value(self, text: str, start: int, frame: Frame) -> tuple[Json, int, Problem]:
+    def _value(
+        self, text: str, start: int, frame: DelimitedFormat
+    ) -> tuple[Json, int, ParseProblem]:
         """The value that begins at `start`, and where reading goes on behind its closing mark; or what is wrong, and where."""
         if self.literal:
             found = read_value(text, start, literal=True)
-            end = self._closing.match(text, found.end) if found.problem is Problem.NONE else None
-            problem = found.problem if found.problem is not Problem.NONE else Problem.NONE if end is not None else Problem.NOT_JSON
+            end = (
+                self._closing.match(text, found.end) if found.problem is ParseProblem.NONE else None
+            )
+            problem = (
+                found.problem
+                if found.problem is not ParseProblem.NONE
+                else ParseProblem.NONE
+                if end is not None
+                else ParseProblem.NOT_JSON
+            )
             return found.value, found.end if end is None else end.end(), problem
-        closing = followed(self._closing, _behind_pattern(self, frame), text, start, frame.opening) or self._closing.search(
-            text, start
-        )
+        closing = followed(
+            self._closing, _behind_pattern(self, frame), text, start, frame.opening
+        ) or self._closing.search(text, start)
         if closing is None:
-            return None, len(text), Problem.UNCLOSED
-        return text[start : closing.start()], closing.end(), Problem.NONE
+            return None, len(text), ParseProblem.UNCLOSED
+        return text[start : closing.start()], closing.end(), ParseProblem.NONE
 
-    def _name(self, text: str, start: int, frame: Frame) -> tuple[str, int] | None:
+    def _name(self, text: str, start: int, frame: DelimitedFormat) -> tuple[str, int] | None:
         """The name ends at the mark in the middle; without one, where the first argument or the end of the call begins."""
         if frame.middle.strip():
             return read_name(text, start, frame)
@@ -94,7 +118,9 @@ class Parameters:
 
     @cached_property
     def _joint(self) -> re.Pattern[str]:
-        return re.compile(r"\s*+" + loose(self.joins.strip()) if self.joins.strip() else re.escape(self.joins))
+        return re.compile(
+            r"\s*+" + loose(self.joins.strip()) if self.joins.strip() else re.escape(self.joins)
+        )
 
     @cached_property
     def _closing(self) -> re.Pattern[str]:
@@ -115,29 +141,41 @@ def _opens(body: Parameters) -> str:
 
 
 @lru_cache(maxsize=256)
-def _key_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
+def _key_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
     """What begins an argument, its name, and what stands before its value.
 
     A name is one line without the mark that ends a value, and without white space where nothing else parts arguments.
     """
     mark = body.separates.strip()
     space = body.separates[len(body.separates.rstrip()) :]
-    behind = (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else "")) if mark else re.escape(body.separates)
+    behind = (
+        (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else ""))
+        if mark
+        else re.escape(body.separates)
+    )
     letter = rf"(?!{re.escape(body.closes.strip())})[^\n]" if body.closes.strip() else r"[^\n]"
     letter = r"\S" if set(body.closes + body.joins + body.opens) <= {" "} else letter
-    key = (r"\s*+" if (body.joins + body.opens).strip() else "") + rf"((?:{letter}){{1,{MAX_NAME}}}?)"
-    return re.compile(rf"{_opens(body)}(?!{frame.follows}){key}{behind}" + (r"\s*+" if body.literal else ""))
+    key = (
+        r"\s*+" if (body.joins + body.opens).strip() else ""
+    ) + rf"((?:{letter}){{1,{MAX_NAME}}}?)"
+    return re.compile(
+        rf"{_opens(body)}(?!{frame.follows}){key}{behind}" + (r"\s*+" if body.literal else "")
+    )
 
 
 @lru_cache(maxsize=256)
-def _behind_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
+def _behind_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
     """What may stand behind a value's closing mark: the next argument, or the end of the call."""
     joint = body._joint.pattern
     return re.compile(rf"{joint}(?:{_key_pattern(body, frame).pattern})|{frame.follows}")
 
 
 @lru_cache(maxsize=256)
-def _name_end_pattern(body: Parameters, frame: Frame) -> re.Pattern[str]:
+def _name_end_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
     """Where a name ends that no mark ends: at the first argument, at white space of the form, at the end of the call."""
-    ends = [frame.follows, *([re.escape(frame.middle)] if frame.middle else []), *([_opens(body)] if body.opens else [])]
+    ends = [
+        frame.follows,
+        *([re.escape(frame.middle)] if frame.middle else []),
+        *([_opens(body)] if body.opens else []),
+    ]
     return re.compile(rf"(?={'|'.join(f'(?:{end})' for end in ends)})")

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from toolhone.dialects.base import Problem
-from toolhone.dialects.syntax.delimited import Found, Frame, followed
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.delimited import DelimitedFormat, FoundCalls, followed
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.schema import Json, ToolCall
 
@@ -33,25 +33,40 @@ class PythonCalls:
     kind: str = field(default="python_calls", init=False)
     begins: str = field(default=rf"{_NAME}\s*+\(", init=False)
 
-    def read(self, text: str, start: int, frame: Frame) -> Found:
+    def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         head = _HEAD.match(text, start)
         if head is None:
-            return Found(start, (), Problem.NOT_A_CALL)
-        reader = _Arguments(text, head.end(), self.raw, _behind_raw(frame), frame.opening_of(self.begins))
+            return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
+        reader = _Arguments(
+            text, head.end(), self.raw, _behind_raw(frame), frame.opening_of(self.begins)
+        )
         try:
             arguments = reader.arguments()
         except LiteralError as error:
-            problem = Problem.BAD_ARGUMENTS if error.repeated else Problem.UNCLOSED if error.unclosed else Problem.NOT_JSON
-            return Found(reader.position, (), problem)
+            problem = (
+                ParseProblem.BAD_ARGUMENTS
+                if error.repeated
+                else ParseProblem.UNCLOSED
+                if error.unclosed
+                else ParseProblem.NOT_JSON
+            )
+            return FoundCalls(reader.position, (), problem)
         if arguments is None:
-            return Found(reader.position, (), Problem.BAD_ARGUMENTS)
-        return Found(reader.position, (ToolCall(head[1], arguments),))
+            return FoundCalls(reader.position, (), ParseProblem.BAD_ARGUMENTS)
+        return FoundCalls(reader.position, (ToolCall(head[1], arguments),))
 
 
 class _Arguments(LiteralReader):
     """Reads the arguments of one call."""
 
-    def __init__(self, text: str, position: int, raw: str, behind: re.Pattern[str], opening: re.Pattern[str] | None) -> None:
+    def __init__(
+        self,
+        text: str,
+        position: int,
+        raw: str,
+        behind: re.Pattern[str],
+        opening: re.Pattern[str] | None,
+    ) -> None:
         super().__init__(text, position)
         self._raw = raw
         self._behind = behind
@@ -105,6 +120,6 @@ def _quote(quote: str) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=256)
-def _behind_raw(frame: Frame) -> re.Pattern[str]:
+def _behind_raw(frame: DelimitedFormat) -> re.Pattern[str]:
     """The next argument, or the bracket that ends the call."""
     return re.compile(rf"\s*+,\s*+{_KEY_TEXT}\s*+=|\s*+\){frame.follows}")

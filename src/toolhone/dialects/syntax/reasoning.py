@@ -1,7 +1,7 @@
 """The block of reasoning in front of an assistant's text: `<think>`, the reasoning, `</think>`, an empty line, the text.
 
 Every call syntax reads it in the same way. Only a block at the very start counts; the same marks further on are plain text.
-Nothing here knows what follows the block. A template with other marks has its own `Thought`, found by probing.
+Nothing here knows what follows the block. A template with other marks has its own `ReasoningBlock`, found by probing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from toolhone.dialects.base import Problem, Reply
+from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.schema import Message
 
 OPEN = "<think>"
@@ -17,14 +17,14 @@ CLOSE = "</think>"
 
 
 @dataclass(frozen=True)
-class Thought:
+class ReasoningBlock:
     """The marks around reasoning, without white space."""
 
     open: str = OPEN
     close: str = CLOSE
 
 
-USUAL = Thought()
+USUAL = ReasoningBlock()
 
 
 def write_reasoning(reasoning: str) -> str:
@@ -32,19 +32,29 @@ def write_reasoning(reasoning: str) -> str:
     return f"{OPEN}\n{reasoning}\n{CLOSE}\n\n"
 
 
-def read_after_reasoning(text: str, read: Callable[[str], Reply], thought: Thought = USUAL) -> Reply:
+def read_after_reasoning(
+    text: str, read: Callable[[str], ParsedReply], thought: ReasoningBlock = USUAL
+) -> ParsedReply:
     """What `read` finds behind the block. A block without an end is `UNCLOSED`: nothing was said yet."""
     if not text.lstrip().startswith(thought.open):
         return read(text)
     reasoning, mark, rest = text.lstrip()[len(thought.open) :].partition(thought.close)
     if not mark:
-        return Reply(None, (), reasoning.strip(), Problem.UNCLOSED)
+        return ParsedReply(None, (), reasoning.strip(), ParseProblem.UNCLOSED)
     return replace(read(rest.lstrip("\n")), reasoning=reasoning.strip() or None)
 
 
 def split_reasoning(message: Message) -> Message:
     """The message with a block at the start of its content moved to `reasoning`, where it has none yet."""
-    if message.role != "assistant" or message.reasoning is not None or not (message.content or "").lstrip().startswith(OPEN):
+    if (
+        message.role != "assistant"
+        or message.reasoning is not None
+        or not (message.content or "").lstrip().startswith(OPEN)
+    ):
         return message
-    reply = read_after_reasoning(message.content or "", Reply)
-    return message if reply.problem is not Problem.NONE else replace(message, content=reply.content, reasoning=reply.reasoning)
+    reply = read_after_reasoning(message.content or "", ParsedReply)
+    return (
+        message
+        if reply.problem is not ParseProblem.NONE
+        else replace(message, content=reply.content, reasoning=reply.reasoning)
+    )

@@ -11,8 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from toolhone.dialects.base import Problem, Reply
-from toolhone.dialects.syntax.json_reading import as_call, decode, list_tools, skip_space, write_json
+from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.syntax.json_reading import (
+    as_call,
+    decode,
+    list_tools,
+    skip_space,
+    write_json,
+)
 from toolhone.dialects.syntax.reasoning import read_after_reasoning
 from toolhone.schema import Message, Tool, ToolCall
 
@@ -43,7 +49,7 @@ class Tagged:
         text = write_json({"name": call.name, "parameters": dict(call.arguments)})
         return _MARKS.sub(lambda found: "\\u005b" + found[0][1:], text)
 
-    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         return read_after_reasoning(text, lambda body: read_tags(body, OPEN, CLOSE))
 
     def instructions(self, tools: Sequence[Tool]) -> str:
@@ -53,39 +59,47 @@ class Tagged:
         return f"[TOOL_RESULT]{message.content or ''}[/TOOL_RESULT]"
 
 
-def read_tags(text: str, opening: str, closing: str) -> Reply:
+def read_tags(text: str, opening: str, closing: str) -> ParsedReply:
     """Read text with calls between marks; the JSON has `name` and `arguments` or `parameters`. Never raises."""
     marks = re.compile(f"{re.escape(opening)}|{re.escape(closing)}")
     pieces: list[str] = []
     calls: list[ToolCall] = []
-    problem = Problem.NONE
+    problem = ParseProblem.NONE
     position = 0
     while mark := marks.search(text, position):
         pieces.append(text[position : mark.start()])
         if mark[0] == closing:
-            position, seen, call = mark.end(), Problem.STRAY_MARK, None
+            position, seen, call = mark.end(), ParseProblem.STRAY_MARK, None
         else:
             position, seen, call = _read_body(text, mark.end(), marks, closing)
         calls.extend([] if call is None else [call])
-        problem = seen if problem is Problem.NONE else problem
+        problem = seen if problem is ParseProblem.NONE else problem
     pieces.append(text[position:])
-    if not calls and problem is Problem.NONE:
-        return Reply(text)
-    return Reply("\n".join(filter(None, map(str.strip, pieces))) or None, tuple(calls), None, problem)
+    if not calls and problem is ParseProblem.NONE:
+        return ParsedReply(text)
+    return ParsedReply(
+        "\n".join(filter(None, map(str.strip, pieces))) or None, tuple(calls), None, problem
+    )
 
 
-def _read_body(text: str, start: int, marks: re.Pattern[str], closing: str) -> tuple[int, Problem, ToolCall | None]:
+def _read_body(
+    text: str, start: int, marks: re.Pattern[str], closing: str
+) -> tuple[int, ParseProblem, ToolCall | None]:
     """Where to read on behind the body that begins at `start`, its problem, and its call."""
     found = decode(text, start)
     after = skip_space(text, found.end)
-    if found.problem is Problem.NONE:
+    if found.problem is ParseProblem.NONE:
         judged = as_call(found.value, "name", ("arguments", "parameters"))
         mark = marks.match(text, after)
         if mark is not None and mark[0] == closing:
             return mark.end(), judged.problem, judged.call
         if mark is not None or after == len(text):
-            return after, Problem.UNCLOSED, judged.call
+            return after, ParseProblem.UNCLOSED, judged.call
     mark = marks.search(text, after)
     if mark is None:
-        return len(text), Problem.UNCLOSED, None
-    return (mark.end(), Problem.NOT_JSON, None) if mark[0] == closing else (mark.start(), Problem.UNCLOSED, None)
+        return len(text), ParseProblem.UNCLOSED, None
+    return (
+        (mark.end(), ParseProblem.NOT_JSON, None)
+        if mark[0] == closing
+        else (mark.start(), ParseProblem.UNCLOSED, None)
+    )

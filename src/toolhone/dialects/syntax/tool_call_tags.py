@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from toolhone.dialects.base import Reply
+from toolhone.dialects.base import ParsedReply
 from toolhone.dialects.syntax.json_reading import list_tools, write_json
-from toolhone.dialects.syntax.tagged import read_tags
 from toolhone.dialects.syntax.reasoning import read_after_reasoning
+from toolhone.dialects.syntax.tagged import read_tags
 from toolhone.schema import Message, Tool, ToolCall
 
 OPEN = "<tool_call>"
@@ -47,7 +47,7 @@ class ToolCallTags:
         text = write_json({"name": call.name, "arguments": dict(call.arguments)})
         return _MARKS.sub(lambda found: "\\u003c" + found[0][1:], text)
 
-    def read(self, text: str, tools: Sequence[Tool] = ()) -> Reply:  # noqa: ARG002
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         return read_after_reasoning(text, lambda body: read_tags(body, OPEN, CLOSE))
 
     def instructions(self, tools: Sequence[Tool]) -> str:

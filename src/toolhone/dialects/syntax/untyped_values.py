@@ -19,17 +19,28 @@ import jsonschema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from toolhone.dialects.base import Problem
+from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.schema import Json, Tool, ToolCall
 
-_SAYS_NOTHING = {"description", "title", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
+_SAYS_NOTHING = {
+    "description",
+    "title",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "$comment",
+}
 _DEFINITIONS = ("$defs", "definitions")
 _DECIDES = {"anyOf", "oneOf", "allOf", "not", "if", "enum", "const", "$ref", "$dynamicRef"}
 _KINDS: Mapping[str, Callable[[Json], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1,
+    "integer": lambda value: (
+        isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    ),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "null": lambda value: value is None,
     "array": lambda value: isinstance(value, list),
@@ -41,7 +52,12 @@ def typed_call(call: ToolCall, tool: Tool | None) -> ToolCall:
     """The call with its text arguments read as the tool's schema asks."""
     parameters: Mapping[str, Json] = {} if tool is None else tool.parameters
     return ToolCall(
-        call.name, {key: typed_value(value, _schema_of(key, parameters)) for key, value in call.arguments.items()}, call.id
+        call.name,
+        {
+            key: typed_value(value, _schema_of(key, parameters))
+            for key, value in call.arguments.items()
+        },
+        call.id,
     )
 
 
@@ -77,7 +93,9 @@ def may_be_text(schema: Json, whole: Mapping[str, Json], depth: int = 0) -> bool
     if kinds is not None and "string" not in (kinds if isinstance(kinds, list) else [kinds]):
         return False
     choices = [schema[word] for word in ("anyOf", "oneOf") if isinstance(schema.get(word), list)]
-    return all(any(may_be_text(choice, whole, depth + 1) for choice in several) for several in choices)
+    return all(
+        any(may_be_text(choice, whole, depth + 1) for choice in several) for several in choices
+    )
 
 
 def _referred(reference: str, whole: Mapping[str, Json]) -> Json:
@@ -101,7 +119,11 @@ def _readings(text: str) -> Iterator[Json]:
     """JSON, Python literal, text; without readings that are strings themselves."""
     stripped = text.strip()
     found = decode(stripped, 0)
-    if found.problem is Problem.NONE and found.end == len(stripped) and not isinstance(found.value, str):
+    if (
+        found.problem is ParseProblem.NONE
+        and found.end == len(stripped)
+        and not isinstance(found.value, str)
+    ):
         yield found.value
     elif stripped:
         reader = LiteralReader(stripped)
@@ -122,7 +144,15 @@ def _validity(schema: str) -> Callable[[Json], bool]:
     def valid(value: Json) -> bool:
         try:
             return bool(validator.is_valid(value))
-        except (ArithmeticError, ValueError, TypeError, RecursionError, re.error, Unresolvable, jsonschema.exceptions.UnknownType):
+        except (
+            ArithmeticError,
+            ValueError,
+            TypeError,
+            RecursionError,
+            re.error,
+            Unresolvable,
+            jsonschema.exceptions.UnknownType,
+        ):
             return False
 
     return valid
