@@ -23,7 +23,6 @@ from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import (
     AssistantTurn,
     PairKind,
-    Preference,
     PreferencePair,
     Sampled,
     against_samples,
@@ -39,6 +38,7 @@ from toolhone.errors import DataError, DialectError, RunError
 from toolhone.rows import Origin, Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
+from toolhone.schema.preference import Preference
 from toolhone.sources.files import read_preferences, write_jsonl
 from toolhone.sources.pair_files import Reason, holds_pairs, read_pairs
 from toolhone.tokenizer import TextTokenizer

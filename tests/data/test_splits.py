@@ -1,4 +1,4 @@
-"""What `toolhone.data.splits` and `toolhone.data.tasks` promise."""
+"""What `toolhone.data.splits` and `toolhone.sources.tasks` promise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from toolhone.data.splits import split_by_tools, split_rows
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Tool, ToolCall
+from toolhone.sources.tasks import tasks_of
 
 
 def row(

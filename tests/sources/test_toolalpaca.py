@@ -12,8 +12,9 @@ import pytest
 from conftest import SHARED
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, Task, ToolCall
+from toolhone.schema.refs import resolve_refs
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
-from toolhone.sources.openapi import resolved, tools_of
+from toolhone.sources.openapi import tools_of
 from toolhone.sources.toolalpaca import Reason, Repair, Why, holes
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"
@@ -105,10 +106,10 @@ def test_parameters_of_a_path_hold_for_its_operations() -> None:
 
 
 def test_references_are_put_in_place_and_end_in_circles_and_nowhere() -> None:
-    assert resolved(DOCUMENT, {"$ref": "#/components/schemas/Cat"})["properties"]["kin"][
+    assert resolve_refs({"$ref": "#/components/schemas/Cat"}, DOCUMENT)["properties"]["kin"][
         "properties"
     ]["age"] == {"type": "integer"}
-    assert resolved(DOCUMENT, [{"$ref": "#/nowhere"}]) == [{}]
+    assert resolve_refs([{"$ref": "#/nowhere"}], DOCUMENT) == [{}]
     assert tools_of({"paths": []}) == tools_of(None) == []
 
 

@@ -27,7 +27,7 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
 from toolhone.config.experiment import make_experiment
 from toolhone.data.pair_rows import pair_rows
-from toolhone.data.preferences import PairKind, Preference, PreferencePair
+from toolhone.data.preferences import PairKind, PreferencePair
 from toolhone.dialects.base import Dialect, Span
 from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
@@ -41,6 +41,7 @@ from toolhone.rows import Origin, Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
+from toolhone.schema.preference import Preference
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
 from toolhone.training.dpo import dpo

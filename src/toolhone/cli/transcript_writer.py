@@ -16,12 +16,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolhone.data.tasks import fingerprint
 from toolhone.episodes.chat_session import ChatSession
 from toolhone.episodes.transcript import Transcript, transcript_of
 from toolhone.errors import RunError
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Tool
+from toolhone.sources.tasks import fingerprint
 
 
 class TranscriptWriter:

@@ -20,9 +20,7 @@ from typing import Any
 from toolhone.config.sections import DataSection, Experiment
 from toolhone.config.user_code import is_user_code
 from toolhone.data.any_tasks import distinct, tasks_from_any
-from toolhone.data.preferences import Preference
 from toolhone.data.splits import opening, split_by_tools, split_rows
-from toolhone.data.tasks import tasks_of
 from toolhone.data.templates import Templates
 from toolhone.doctor.class_balance import class_balance
 from toolhone.doctor.findings import REMARKS, FindingKind
@@ -31,10 +29,12 @@ from toolhone.doctor.quick_checks import account_of, quick_checks
 from toolhone.doctor.row_checks import check
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Task, Tool
+from toolhone.schema.preference import Preference
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.base import SourceRequest
 from toolhone.sources.files import FileLine
 from toolhone.sources.pair_files import holds_pairs, read_pairs
+from toolhone.sources.tasks import tasks_of
 from toolhone.sources.user_source import read_own
 from toolhone.synthetic import ManualTemplates, read_examples
 from toolhone.synthetic.with_results import answers_of, with_answers

@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toolhone.data.preferences import PairKind, Preference, PreferencePair
+from toolhone.data.preferences import PairKind, PreferencePair
 from toolhone.dialects.base import Dialect, Span
 from toolhone.doctor.row_checks import check_lengths
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Origin, Row
 from toolhone.schema import Conversation, Message
+from toolhone.schema.preference import Preference
 from toolhone.tokenizer import TextTokenizer
 
 

@@ -23,11 +23,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from toolhone.data.tasks import tasks_of
-from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json, Message, Task, Tool
-
-SIDES = ("prompt", "chosen", "rejected")
+from toolhone.schema import Conversation, Json, Message, Task
+from toolhone.schema.preference import Preference
+from toolhone.sources.tasks import tasks_of
 
 
 class PairKind(StrEnum):
@@ -41,74 +39,6 @@ class PairKind(StrEnum):
     MALFORMED = "malformed"
     NEEDLESS_CALL = "needless_call"
     MISSING_CALL = "missing_call"
-
-
-@dataclass(frozen=True)
-class Preference:
-    """After `prompt`, `chosen` is better than `rejected`. `raw`: see the module's text."""
-
-    prompt: tuple[Message, ...]
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
-    tools: tuple[Tool, ...] = ()
-    id: str = ""
-    source: str = ""
-    raw: bool = False
-
-    @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Preference:
-        for side in SIDES:
-            value = source.get(side)
-            if not isinstance(value, list | tuple) or not value:
-                raise DataError(f"'{side}' must be a non-empty list of messages; got {value!r:.60}")
-        raw = source.get("raw", False)
-        if not isinstance(raw, bool):
-            raise DataError(f"'raw' must be true or false, got {raw!r:.60}")
-        better, worse = (
-            Conversation.from_dict({**source, "messages": [*source["prompt"], *source[side]]})
-            for side in SIDES[1:]
-        )
-        start = len(source["prompt"])
-        made = Preference(
-            better.messages[:start],
-            better.messages[start:],
-            worse.messages[start:],
-            better.tools,
-            better.id,
-            better.source,
-            raw,
-        )
-        made._check()
-        return made
-
-    def _check(self) -> None:
-        for side, messages in (("chosen", self.chosen), ("rejected", self.rejected)):
-            if messages[0].role != "assistant":
-                raise DataError(
-                    f"'{side}' must begin with an assistant message, it begins with one of role {messages[0].role!r}"
-                )
-        first = self.rejected[0]
-        if self.raw and (
-            len(self.rejected) > 1 or first.tool_calls or first.reasoning or not first.content
-        ):
-            raise DataError(
-                "with 'raw', 'rejected' must be one assistant message that has content and nothing else"
-            )
-
-    def to_dict(self) -> dict[str, Json]:
-        sides = {side: [message.to_dict() for message in getattr(self, side)] for side in SIDES}
-        tools = [tool.to_dict() for tool in self.tools]
-        return {
-            "id": self.id,
-            **sides,
-            "tools": tools,
-            "source": self.source,
-            **({"raw": True} if self.raw else {}),
-        }
-
-    def talk(self) -> Conversation:
-        """Prompt and chosen side as a conversation: what a validation's tasks are made from."""
-        return Conversation((*self.prompt, *self.chosen), self.tools, self.id, self.source)
 
 
 @dataclass(frozen=True)
@@ -177,7 +107,7 @@ class Sampled:
 
 
 def assistant_turns(conversations: Iterable[Conversation]) -> list[AssistantTurn]:
-    """Each call, and each plain reply right after a user turn (`data.tasks`): one turn of the assistant each."""
+    """Each call, and each plain reply right after a user turn (`sources.tasks`): one turn of the assistant each."""
     return [
         AssistantTurn(task, conversation.messages[len(task.messages)])
         for conversation in conversations

@@ -17,10 +17,10 @@ from toolhone.config.sections import Experiment
 from toolhone.data.any_tasks import distinct, gives_only_tasks, tasks_from_any
 from toolhone.data.dataset import HELD_OUT, Dataset, asked_of, load_data, tools_of
 from toolhone.data.splits import split_rows
-from toolhone.data.tasks import tasks_of
 from toolhone.data.templates import Templates
 from toolhone.errors import DataError
 from toolhone.schema import Task
+from toolhone.sources.tasks import tasks_of
 
 
 def gather_tasks(experiment: Experiment) -> tuple[list[Task], Dataset]:

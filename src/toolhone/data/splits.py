@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from toolhone.data.tasks import fingerprint
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task
+from toolhone.sources.tasks import fingerprint
 
 R = TypeVar("R", Conversation, Task)
 Label = tuple[str, str]

@@ -6,7 +6,7 @@
     {"role": "AI", "text": "..."}
     {"role": "API", "api_name": "AddAlarm", "param_dict": {...}, "result": {"input": {...}, "output": ..., "exception": null}}
 
-Made for evaluation: a dialogue counts as one row and gives the tasks of its turns (`data.tasks`), no conversation. What the
+Made for evaluation: a dialogue counts as one row and gives the tasks of its turns (`sources.tasks`), no conversation. What the
 assistant says right before an API line stands beside the call. On offer are the APIs that the dialogue calls, among them
 `ToolSearcher`.
 
@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.api_bank_tools import SEARCHER, Api, Called, read_table, searched, tool_of
@@ -36,6 +35,7 @@ from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.folders import data_files
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.offered import fitted, refuse_faults
+from toolhone.sources.tasks import tasks_of
 
 NAME = "api_bank"
 ABOUT = About(

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
 from toolhone.sources.files import Record, read_records
+from toolhone.sources.tasks import tasks_of
 
 NAME = "apibench"
 ABOUT = About(

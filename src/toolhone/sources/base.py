@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypedDict
 
-from toolhone.data.preferences import Preference
 from toolhone.schema import Conversation, Task, Tool
+from toolhone.schema.preference import Preference
 from toolhone.sources.files import FileLine, Record
 
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from toolhone.data.preferences import Preference
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool
+from toolhone.schema.preference import Preference
 from toolhone.sources import parquet
 from toolhone.sources.bad_lines import pass_over, passed_over
 

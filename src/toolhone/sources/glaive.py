@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
@@ -33,6 +32,7 @@ from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.glaive_calls import FunctionCall, read_function_calls
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.tasks import tasks_of
 
 NAME = "glaive"
 ABOUT = About(

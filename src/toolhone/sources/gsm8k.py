@@ -13,7 +13,7 @@ skipped. A row without a mark has no call to learn from and is kept for its task
 
 A row gives one task, which is played to its end with a live calculator: `expect.answer` is the number after `####`. There is more
 than one right way to a result, so no calls are expected; with `first_call` the first step is expected as well. For the choice of
-every single call, given the steps before it, use `data.tasks.tasks_of` on the conversations. Source: Cobbe et al. 2021,
+every single call, given the steps before it, use `sources.tasks.tasks_of` on the conversations. Source: Cobbe et al. 2021,
 arXiv:2110.14168.
 """
 

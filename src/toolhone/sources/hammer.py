@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Said, Talk, as_call, read_listed
@@ -32,6 +31,7 @@ from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import fitted, from_text, refuse_faults
 from toolhone.sources.possible_answers import MISFIT, is_allowed
+from toolhone.sources.tasks import tasks_of
 
 NAME = "hammer"
 ABOUT = About(

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
 from toolhone.sources.files import FileLine, Record, ToolCache, conversation_at, read_records
 from toolhone.sources.parts import is_row as is_in_parts
+from toolhone.sources.tasks import tasks_of
 
 NAME = "messages"
 ABOUT = About(

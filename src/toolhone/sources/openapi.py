@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from toolhone.schema import Json, Tool
+from toolhone.schema.refs import resolve_refs
 
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
-_DEEPEST = 20
-"""References inside each other, at most; deeper ones stand for any value."""
 
 
 def tools_of(document: Json) -> list[Tool]:
@@ -43,14 +42,14 @@ def _tool(document: Json, path: str, method: str, operation: Mapping[str, Json])
     properties: dict[str, Json] = {}
     required: list[str] = []
     for entry in operation["parameters"]:
-        parameter = resolved(document, entry)
+        parameter = resolve_refs(entry, document)
         if not isinstance(parameter, Mapping) or not isinstance(parameter.get("name"), str):
             continue
         properties[parameter["name"]] = _described(
             parameter.get("schema"), parameter.get("description")
         )
         required += [parameter["name"]] if parameter.get("required") is True else []
-    body = _body(resolved(document, operation.get("requestBody")))
+    body = _body(resolve_refs(operation.get("requestBody"), document))
     properties |= body.get("properties") or {}
     required += [
         name for name in body.get("required") or [] if name in properties and name not in required
@@ -77,28 +76,3 @@ def _body(body: Json) -> Mapping[str, Json]:
     media = content.get("application/json") if isinstance(content, Mapping) else None
     schema = media.get("schema") if isinstance(media, Mapping) else None
     return schema if isinstance(schema, Mapping) else {}
-
-
-def resolved(document: Json, value: Json, depth: int = 0) -> Json:
-    """The value with local references (`#/components/...`) replaced by what they stand for."""
-    if isinstance(value, list):
-        return [resolved(document, inner, depth) for inner in value]
-    if not isinstance(value, Mapping):
-        return value
-    reference = value.get("$ref")
-    if isinstance(reference, str):
-        return (
-            resolved(document, _target(document, reference), depth + 1) if depth < _DEEPEST else {}
-        )
-    return {key: resolved(document, inner, depth) for key, inner in value.items()}
-
-
-def _target(document: Json, reference: str) -> Json:
-    place = document
-    for step in reference.removeprefix("#/").split("/"):
-        place = (
-            place.get(step.replace("~1", "/").replace("~0", "~"), {})
-            if isinstance(place, Mapping)
-            else {}
-        )
-    return place

@@ -21,9 +21,9 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from toolhone.data.preferences import Preference
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.schema.preference import Preference
 from toolhone.sources.base import About, Loaded, Refused, Skip, identity_of
 from toolhone.sources.call_texts import Talk
 from toolhone.sources.files import FileLine, Record, ToolCache, read_records

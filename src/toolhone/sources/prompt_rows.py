@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.calls import Calls
 from toolhone.dialects.syntax.json_reading import decode
@@ -36,6 +35,7 @@ from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, ident
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, Repair, fitted, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.tasks import tasks_of
 
 NAME = "prompt_rows"
 ABOUT = About(

@@ -30,10 +30,10 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.tasks import tasks_of
 from toolhone.tools.registry import Registry, ToolResult, ToolStatus
 
 NAME = "sft_array"

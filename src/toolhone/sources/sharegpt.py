@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import (
@@ -31,6 +30,7 @@ from toolhone.sources.call_texts import (
 )
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
+from toolhone.sources.tasks import tasks_of
 
 NAME = "sharegpt"
 ABOUT = About(

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import refuse_faults
 from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls
+from toolhone.sources.tasks import tasks_of
 
 NAME = "tau_bench"
 ABOUT = About(

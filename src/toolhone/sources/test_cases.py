@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.offered import fitted, from_text, refuse_faults
+from toolhone.sources.tasks import tasks_of
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
 

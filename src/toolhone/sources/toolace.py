@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Talk
@@ -24,6 +23,7 @@ from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import add_turns, turns_of
+from toolhone.sources.tasks import tasks_of
 
 NAME = "toolace"
 ABOUT = About(

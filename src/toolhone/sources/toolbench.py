@@ -27,11 +27,11 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
 from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.tasks import tasks_of
 from toolhone.sources.toolbench_apis import ONCE, is_query, query_task, tool_of_api
 
 NAME = "toolbench"

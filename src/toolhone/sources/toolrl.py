@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.schema import Conversation, Json, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Reason as CallReason
@@ -28,6 +27,7 @@ from toolhone.sources.call_texts import Said, Talk, as_call, fitting, read_value
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.tasks import tasks_of
 
 NAME = "toolrl"
 ABOUT = About(

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.config.user_code import import_callable
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation
 from toolhone.sources.base import Loaded, ReadStats
 from toolhone.sources.files import FileLine
+from toolhone.sources.tasks import tasks_of
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:

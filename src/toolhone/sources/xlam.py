@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 from toolhone.sources import hammer
@@ -25,6 +24,7 @@ from toolhone.sources.csv_rows import read_rows
 from toolhone.sources.files import Record
 from toolhone.sources.offered import OfferedTools, Repair, fitted, from_text, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.tasks import tasks_of
 
 NAME = "xlam"
 ABOUT = About(

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from toolhone.data.tasks import tasks_of
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
+from toolhone.sources.tasks import tasks_of
 from toolhone.synthetic.builtin_phrases import SmallTalk, phrases_for
 from toolhone.synthetic.described import DescribedPhrase
 from toolhone.synthetic.examples import CanonicalExample, agreed, shown
