@@ -54,7 +54,9 @@ def test_attacking_a_reward_of_ours_ends_well(monkeypatch, capsys, name):
 
 
 def test_attacking_a_compatible_reward_names_its_holes_and_exits_with_one(
-    folder, monkeypatch, capsys
+    folder,  # noqa: ARG001
+    monkeypatch,
+    capsys,
 ):
     assert (
         run_cli(monkeypatch, "rewards", "attack", "tool_call_function", "--tasks", "tasks.jsonl")
@@ -70,7 +72,9 @@ def test_attacking_a_compatible_reward_names_its_holes_and_exits_with_one(
 
 
 def test_a_reward_of_the_users_own_is_attacked_in_the_dialect_asked_for(
-    folder, monkeypatch, capsys
+    folder,  # noqa: ARG001
+    monkeypatch,
+    capsys,
 ):
     assert (
         run_cli(
@@ -162,7 +166,9 @@ def calls_of(index: int) -> list[dict]:
 
 
 def test_texts_are_read_in_the_syntax_of_a_compatible_reward_which_is_said(
-    folder, monkeypatch, capsys
+    folder,  # noqa: ARG001
+    monkeypatch,
+    capsys,
 ):
     texts = [
         'calculator(expression="48 * 17")',

@@ -165,7 +165,10 @@ class Speaker:
         self.family, self.said = family, dict[int, Sample]()
 
     def sample(
-        self, prompts: Sequence[Any], params: SamplingParams, keys: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Any],  # noqa: ARG002
+        params: SamplingParams,  # noqa: ARG002
+        keys: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         assert keys is not None
         return [[self.said.setdefault(key, self._one(*divmod(key, TURNS_PER_KEY)))] for key in keys]
