@@ -33,7 +33,7 @@ from toolhone.data.dataset import load_data
 from toolhone.data.templates import Templates
 from toolhone.doctor import bfcl_hashes
 from toolhone.doctor.diagnose import DataVerdict, diagnose
-from toolhone.doctor.findings import REMEDIES, FindingKind
+from toolhone.doctor.findings import REMEDIES
 from toolhone.doctor.lengths import Yardstick
 from toolhone.doctor.reading import read_file
 from toolhone.doctor.repeats import Decision, Print, conflicts
@@ -42,6 +42,7 @@ from toolhone.doctor.workers import measure_all
 from toolhone.errors import DataError
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Tool
+from toolhone.sources.rules import FindingKind
 
 
 @pytest.mark.parametrize("text", TYPED.values(), ids=TYPED.keys())

@@ -27,13 +27,13 @@ from support.doctor_rows import (
 from toolhone.cli.doctor_data import examine_data
 from toolhone.data.templates import Templates
 from toolhone.doctor.diagnose import DataVerdict
-from toolhone.doctor.findings import FindingKind
 from toolhone.doctor.fix import CleanResult, RowOutcome, clean
 from toolhone.doctor.lengths import Yardstick
 from toolhone.doctor.reading import read_file
 from toolhone.errors import ConfigError, DataError, RunError
 from toolhone.schema import Conversation, ToolCall
 from toolhone.sources.files import read_conversations
+from toolhone.sources.rules import FindingKind
 
 CALLS = (ToolCall("get_weather", {"city": "Oslo"}),)
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from toolhone.doctor.row_checks import FindingKind, Findings, check, check_lengths
+from toolhone.data.render import check_lengths
+from toolhone.doctor.findings import Findings
+from toolhone.doctor.row_checks import check
 from toolhone.errors import DataError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.sources.files import FileLine
+from toolhone.sources.rules import FindingKind
 
 WEATHER = Tool.of(
     {

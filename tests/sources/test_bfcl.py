@@ -10,7 +10,6 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources import SOURCES, format_of, open_source
@@ -22,6 +21,7 @@ from toolhone.sources.loose_tools import Repair as LooseRepair
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
+from toolhone.sources.rules import FindingKind
 
 BFCL = SHARED / "datasets" / "bfcl_v4"
 NAMED = "a tool whose types are named as JSON Schema names none"

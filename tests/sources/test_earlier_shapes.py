@@ -27,12 +27,12 @@ from support.shape_rows import (
     save,
 )
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Task, Tool
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair
+from toolhone.sources.rules import FindingKind
 from toolhone.sources.test_cases import Reason as CaseReason
 from toolhone.sources.xlam import Reason as XlamReason
 

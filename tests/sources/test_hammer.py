@@ -10,7 +10,6 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources import format_of, open_source
 from toolhone.sources.base import Loaded
@@ -19,6 +18,7 @@ from toolhone.sources.hammer import Reason, Repair
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT
+from toolhone.sources.rules import FindingKind
 
 HAMMER = SHARED / "datasets" / "hammer"
 JOINED = "two turns of the assistant in a row joined"

@@ -11,11 +11,11 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score
 from toolhone.data.importing import import_file
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError
 from toolhone.schema import Expect, Task
 from toolhone.sources import FOLDERS, format_of, open_source
 from toolhone.sources.folders import data_files
+from toolhone.sources.rules import FindingKind
 
 DATASETS = SHARED / "datasets"
 WELL_FORMED = 0.99

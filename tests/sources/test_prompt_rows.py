@@ -19,11 +19,11 @@ from support.shape_rows import (
     same_again,
     save,
 )
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.schema import Expect
 from toolhone.sources import open_source
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.prompt_rows import Prompt, Reason, read_python_calls, split_prompt
+from toolhone.sources.rules import FindingKind
 
 
 def test_a_prompt_is_split_into_system_tools_and_question(tmp_path: Path) -> None:

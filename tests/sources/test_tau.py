@@ -10,12 +10,12 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources import tau2_bench as tau2
 from toolhone.sources import tau_bench as tau
 from toolhone.sources.base import Loaded
+from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import FROM_CALLS, NO_LIST, PLAYED, schema_of, tools_of_calls
 
 TAU = SHARED / "datasets" / "tau_bench"

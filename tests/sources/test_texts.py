@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.row_checks import FindingKind, check
+from toolhone.doctor.row_checks import check
 from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.call_texts import Reason as CallReason
@@ -23,6 +23,7 @@ from toolhone.sources.hermes import Repair as HermesRepair
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.parts import Reason as PartsReason
+from toolhone.sources.rules import FindingKind
 from toolhone.sources.seal_tools import Reason as SealReason
 from toolhone.sources.seal_tools_sft import Reason as SftReason
 from toolhone.sources.seal_tools_sft import Repair as SealRepair

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.row_checks import FindingKind, check
+from toolhone.doctor.row_checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Tool
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
@@ -20,6 +20,7 @@ from toolhone.sources.call_texts import Reason as CallReason
 from toolhone.sources.files import read_records
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
+from toolhone.sources.rules import FindingKind
 from toolhone.sources.toolrl import Reason, Repair
 from toolhone.sources.toolrl_api_bank import Reason as BankReason
 from toolhone.sources.toolrl_api_bank import Repair as BankRepair

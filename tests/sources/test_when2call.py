@@ -11,7 +11,6 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message
 from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.base import Loaded
@@ -19,6 +18,7 @@ from toolhone.sources.loose_tools import Repair as LooseRepair
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT
+from toolhone.sources.rules import FindingKind
 from toolhone.sources.when2call import Reason
 
 WHEN2CALL = SHARED / "datasets" / "when2call" / "when2call_test_llm_judge.jsonl.gz"

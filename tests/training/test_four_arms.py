@@ -15,12 +15,13 @@ import pytest
 from toolhone.cli.main import main
 from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
-from toolhone.doctor.findings import WHOLE_FILE, FindingKind
+from toolhone.doctor.findings import WHOLE_FILE
 from toolhone.doctor.reading import read_file
 from toolhone.evaluation.folder import read_folder
 from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.sources.files import read_conversations, write_jsonl
+from toolhone.sources.rules import FindingKind
 from toolhone.tokenizer import TextTokenizer
 
 ROWS = 60

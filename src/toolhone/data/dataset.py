@@ -23,7 +23,7 @@ from toolhone.data.any_tasks import distinct, tasks_from_any
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.templates import Templates
 from toolhone.doctor.class_balance import class_balance
-from toolhone.doctor.findings import REMARKS, FindingKind
+from toolhone.doctor.findings import REMARKS
 from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.doctor.quick_checks import account_of, quick_checks
 from toolhone.doctor.row_checks import check
@@ -34,6 +34,7 @@ from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.base import SourceRequest
 from toolhone.sources.files import FileLine
 from toolhone.sources.pair_files import holds_pairs, read_pairs
+from toolhone.sources.rules import FindingKind
 from toolhone.sources.tasks import tasks_of
 from toolhone.sources.user_source import read_own
 from toolhone.synthetic import ManualTemplates, read_examples

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 
 from toolhone.data.preferences import PairKind, PreferencePair
+from toolhone.data.render import check_lengths
 from toolhone.dialects.base import Dialect, Span
-from toolhone.doctor.row_checks import check_lengths
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Origin, Row
 from toolhone.schema import Conversation, Message

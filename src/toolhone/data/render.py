@@ -2,13 +2,14 @@
 
     lengths = render_rows(conversations, dialect, tokenizer, training)
 
-Every conversation gives one row, or one for each assistant turn where its template rewrites history. Which rows fit, and what
-happens to those that do not, is said in `check.check_lengths`: a row is dropped whole and counted, or stops; it is never cut.
+Every conversation gives one row, or one for each assistant turn where its template rewrites
+history. A row that is too long is dropped whole and counted, or is an error; it is never cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,12 +17,13 @@ import numpy as np
 from toolhone.config.sections import TrainingSection
 from toolhone.dialects.base import Dialect, Spans
 from toolhone.dialects.chat_template.history import assemble
-from toolhone.doctor.row_checks import Lengths, check_lengths
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress, SilentProgress, track
 from toolhone.schema import Conversation
 from toolhone.tokenizer import TextTokenizer
+
+_TOO_LONG_FIX = "raise the maximum length or shorten the rows"
 
 
 def render_rows(
@@ -66,3 +68,40 @@ def _rows_of(conversation: Conversation, dialect: Dialect, tokenizer: TextTokeni
             f"conversation {conversation.id!r} has no supervised token: wanted an assistant message with text or a call"
         )
     return rows
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rows that fit; how many did not; and the longest row seen, in tokens."""
+
+    rows: list[Row]
+    dropped: int
+    longest: int
+
+
+def check_lengths(
+    rows: Sequence[Row], max_length: int, policy: Literal["drop", "error"] = "drop"
+) -> Lengths:
+    """Keep the rows of at most `max_length` tokens (0: any length), whole; a row with nothing to learn is an error.
+
+    A longer row is dropped and counted, or, with policy `error`, is an error. Rows of one group stand or fall together.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not row.mask.any():
+            raise DataError(
+                f"row {number} of {len(rows)} has {len(row)} tokens and none to learn from; wanted an assistant turn"
+            )
+    longest = max(map(len, rows), default=0)
+    too_long = [row for row in rows if 0 < max_length < len(row)]
+    if too_long and policy == "error":
+        raise DataError(
+            f"{len(too_long)} of {len(rows)} rows are longer than {max_length} tokens, the longest has {longest}; {_TOO_LONG_FIX}"
+        )
+    lost = {row.group for row in too_long if row.group is not None}
+    kept = [row for row in rows if not 0 < max_length < len(row) and row.group not in lost]
+    if rows and not kept:
+        shortest = min(map(len, rows))
+        raise DataError(
+            f"no row is left: all {len(rows)} are longer than {max_length} tokens, the shortest has {shortest}; {_TOO_LONG_FIX}"
+        )
+    return Lengths(kept, len(rows) - len(kept), longest)

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Conversation
+from toolhone.sources.rules import Fault, FindingKind
 
 _FEWEST = 20
 _LOPSIDED = 0.05
@@ -49,7 +49,7 @@ class Balance:
             return
         decisions = self.decisions_to_call + self.decisions_to_answer
         if not self.calls_anywhere:
-            yield (
+            yield Fault(
                 FindingKind.NO_CALLS,
                 "",
                 f"none of {self.rows} rows calls a tool",
@@ -57,12 +57,12 @@ class Balance:
             )
         elif self.rows >= _FEWEST and self.decisions_to_answer < _LOPSIDED * decisions:
             what = f"{self.decisions_to_answer} of {decisions} answers to a user do without a call"
-            yield FindingKind.ONLY_CALLS, "", what, "wanted some questions that need no tool"
+            yield Fault(FindingKind.ONLY_CALLS, "", what, "wanted some questions that need no tool")
         elif self.rows >= _FEWEST and self.decisions_to_call < _LOPSIDED * decisions:
             what = f"{self.decisions_to_call} of {decisions} answers to a user call a tool"
-            yield FindingKind.FEW_CALLS, "", what, "wanted more questions that need one"
+            yield Fault(FindingKind.FEW_CALLS, "", what, "wanted more questions that need one")
         if self.rows >= _FEWEST and self.offer_one_tool == self.rows:
-            yield (
+            yield Fault(
                 FindingKind.ONE_TOOL,
                 "",
                 f"all {self.rows} rows offer exactly one tool",

@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from toolhone.doctor.class_balance import Balance, class_balance
-from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Fault, FindingKind, Findings
+from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Findings
 from toolhone.doctor.leaks import benchmark_faults, leak_fault, prompts_of
 from toolhone.doctor.lengths import Yardstick
 from toolhone.doctor.quick_checks import (
@@ -30,6 +30,7 @@ from toolhone.doctor.reading import Case, DataFile
 from toolhone.doctor.text_checks import COMMON_MARKS, pattern_of
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Json, Task
+from toolhone.sources.rules import Fault, FindingKind
 
 _STEP = 100
 
@@ -176,21 +177,21 @@ def _of_training(
     long = sum(finding.kind is FindingKind.TOO_LONG for finding in own)
     if not usable:
         told = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
-        yield (
+        yield Fault(
             FindingKind.NOTHING_TO_LEARN,
             "",
             f"none of {train.read} rows gives a conversation{told}",
             "wanted conversations",
         )
     elif long == usable:
-        yield (
+        yield Fault(
             FindingKind.NOTHING_TO_LEARN,
             "",
             f"all {usable} rows are too long",
             "wanted rows that fit",
         )
     if yardstick.parts is not None and yardstick.limit is None:
-        yield (
+        yield Fault(
             FindingKind.NO_LIMIT,
             "",
             "neither the model nor --max-length says how many tokens fit",

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.doctor.diagnose import Diagnosis, diagnose
-from toolhone.doctor.findings import BESIDE_OTHERS, REMEDIES, WHOLE_FILE, FindingKind
+from toolhone.doctor.findings import BESIDE_OTHERS, REMEDIES, WHOLE_FILE
 from toolhone.doctor.lengths import Yardstick
 from toolhone.doctor.quick_checks import cross_faults
 from toolhone.doctor.reading import Case, DataFile
@@ -29,6 +29,7 @@ from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.runs.run import write_json, writing
 from toolhone.schema import Conversation, Json
 from toolhone.sources.files import write_jsonl
+from toolhone.sources.rules import FindingKind
 
 
 class RowOutcome(StrEnum):

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from toolhone.doctor.bfcl_hashes import bfcl_question
-from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Conversation, Message, Task
+from toolhone.sources.rules import Fault, FindingKind
 
 
 def prompt_of(row: Conversation | Task) -> str:
@@ -44,7 +44,7 @@ def leak_fault(conversation: Conversation, held_out: Mapping[str, str]) -> Itera
     """The fault of a training row whose prompt is held out."""
     place = held_out.get(prompt_of(conversation)) if held_out else None
     if place is not None:
-        yield (
+        yield Fault(
             FindingKind.LEAK,
             "messages",
             f"opens with the prompt of {place}, which is held out",
@@ -57,7 +57,7 @@ def benchmark_faults(conversation: Conversation) -> Iterator[Fault]:
     for index, message in enumerate(conversation.messages):
         if message.role == "user" and message.content and bfcl_question(message.content):
             what = f"BFCL asks this: {message.content[:60]!r}"
-            yield (
+            yield Fault(
                 FindingKind.BENCHMARK,
                 f"messages[{index}].content",
                 what,

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.doctor.model_parts import Measured, ModelParts, measure
 from toolhone.doctor.repeats import ToolTexts
 from toolhone.doctor.workers import measure_all
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Message
+from toolhone.sources.rules import Fault, FindingKind
 
 CHARACTERS = 5
 """Characters that a token stands for at most, on the average of a row."""
@@ -57,21 +57,21 @@ class Yardstick:
 
     def _faults(self, measured: Measured) -> Iterator[Fault]:
         if measured.problem:
-            yield (
+            yield Fault(
                 FindingKind.CANNOT_RENDER,
                 "messages",
                 measured.problem,
                 "wanted a row that the format of this model can write",
             )
         elif not measured.supervised:
-            yield (
+            yield Fault(
                 FindingKind.NO_SUPERVISED,
                 "messages",
                 f"none of its {measured.tokens} tokens is learnt from",
                 "wanted an assistant turn",
             )
         elif self.limit and measured.tokens > self.limit:
-            yield (
+            yield Fault(
                 FindingKind.TOO_LONG,
                 "messages",
                 f"it has {measured.tokens} tokens",
@@ -89,7 +89,7 @@ class Yardstick:
         )
         if characters > CHARACTERS * limit:
             what = f"it has {characters} characters, probably more than {characters // CHARACTERS} tokens"
-            yield FindingKind.MAYBE_TOO_LONG, "messages", what, f"at most {limit} tokens fit"
+            yield Fault(FindingKind.MAYBE_TOO_LONG, "messages", what, f"at most {limit} tokens fit")
 
 
 def _length(message: Message) -> int:

@@ -10,52 +10,9 @@ its name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Message, ToolCall
-
-
-@dataclass(frozen=True)
-class OpenCall:
-    """A call that waits for its result; `place` is its field."""
-
-    place: str
-    call: ToolCall
-
-
-def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
-    """Orphaned and missing results."""
-    waiting: list[OpenCall] = []
-    for index, message in enumerate(messages):
-        field = f"messages[{index}]"
-        if message.role == "tool":
-            position = answered(message, [one.call for one in waiting])
-            if position is None:
-                yield (
-                    FindingKind.RESULT_WITHOUT_CALL,
-                    field,
-                    _stray(message),
-                    f"open calls: {_named(waiting)}",
-                )
-            else:
-                waiting.pop(position)
-        elif message.role == "user" or (message.role == "assistant" and not message.tool_calls):
-            for one in waiting:
-                what = (
-                    f"the call of {one.call.name!r} has no result before {field} ({message.role})"
-                )
-                yield (
-                    FindingKind.CALL_WITHOUT_RESULT,
-                    one.place,
-                    what,
-                    "wanted a tool message for it",
-                )
-            waiting = []
-        waiting += [
-            OpenCall(f"{field}.tool_calls[{number}]", call)
-            for number, call in enumerate(message.tool_calls)
-        ]
+from toolhone.sources.rules import Fault, FindingKind, answered_call
 
 
 def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
@@ -63,7 +20,7 @@ def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
     for start, end, order in _runs(messages):
         if order != sorted(order):
             told = ", ".join(str(place + 1) for place in order)
-            yield (
+            yield Fault(
                 FindingKind.REORDERED_RESULTS,
                 f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]",
                 f"the results answer the calls in the order {told}",
@@ -100,41 +57,8 @@ def _runs(messages: Sequence[Message]) -> Iterator[tuple[int, int, list[int]]]:
 def _order(calls: Sequence[ToolCall], results: Sequence[Message]) -> list[int]:
     left, order = list(range(len(calls))), list[int]()
     for result in results:
-        position = answered(result, [calls[place] for place in left])
+        position = answered_call(result, [calls[place] for place in left])
         if position is None:
             return []
         order.append(left.pop(position))
     return order
-
-
-def answered(message: Message, calls: Sequence[ToolCall]) -> int | None:
-    """Which of the open calls a result answers; None for a stray one."""
-    for position, call in enumerate(calls):
-        linked = message.tool_call_id is not None and call.id is not None
-        if (
-            str(message.tool_call_id) == call.id
-            if linked
-            else message.name in (None, "", call.name)
-        ):
-            return position
-    return None
-
-
-def _stray(message: Message) -> str:
-    told = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
-    told += [f"name {message.name!r}"] if message.name else []
-    return (
-        f"the tool result with {' and '.join(told)} answers no open call"
-        if told
-        else "the tool result answers no open call"
-    )
-
-
-def _named(waiting: Sequence[OpenCall]) -> str:
-    calls = [one.call for one in waiting]
-    return (
-        ", ".join(
-            call.name if call.id is None else f"{call.name} (id {call.id!r})" for call in calls
-        )
-        or "none"
-    )

@@ -14,13 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.doctor.findings import REMEDIES, WHOLE_FILE, DataFinding, Fault, FindingKind, Findings
+from toolhone.doctor.findings import REMEDIES, WHOLE_FILE, DataFinding, Findings
 from toolhone.doctor.links import order_faults
 from toolhone.doctor.repeats import ToolTexts, conflicts, duplicates, near_duplicates, print_of
-from toolhone.doctor.row_checks import conversation_faults, place_names
+from toolhone.doctor.row_checks import place_names
 from toolhone.doctor.text_checks import COMMON_MARKS, control_faults, text_faults
 from toolhone.schema import Conversation, Json
 from toolhone.sources.files import FileLine
+from toolhone.sources.rules import Fault, FindingKind, conversation_faults
 
 SHOWN = 5
 """Examples of a kind that are shown."""
@@ -61,7 +62,7 @@ def cross_faults(
     found: dict[int, list[Fault]] = defaultdict(list)
     for row, first in duplicates(prints).items():
         found[row].append(
-            (
+            Fault(
                 FindingKind.DUPLICATE_ROW,
                 "messages",
                 f"says the same as {places[first]}",
@@ -71,12 +72,12 @@ def cross_faults(
     for row, first in near_duplicates(prints).items():
         what = f"says the same as {places[first]}, in other spelling or with other tools"
         found[row].append(
-            (FindingKind.NEAR_DUPLICATE, "messages", what, "wanted rows that add something")
+            Fault(FindingKind.NEAR_DUPLICATE, "messages", what, "wanted rows that add something")
         )
     for row, conflict in conflicts(prints).items():
         what = f"answers with {conflict.own} what {places[conflict.other]} answers with {conflict.others}"
         found[row].append(
-            (
+            Fault(
                 FindingKind.CONFLICT,
                 f"messages[{conflict.message}]",
                 what,

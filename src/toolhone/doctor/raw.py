@@ -16,11 +16,12 @@ from typing import cast
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
-from toolhone.doctor.arguments import without_schema_nulls
-from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.schema import Json
 from toolhone.sources.files import Record
+from toolhone.sources.rules import Fault, FindingKind
 
+_VALUE_KEYWORDS = frozenset({"default", "const", "example", "examples"})
+"""Keywords of JSON Schema whose value may be null."""
 _DEEPEST = 4
 """Encodings inside each other that are taken off, at most."""
 
@@ -49,7 +50,7 @@ def raw_faults(record: Record, nulls: NullTools) -> Iterator[Fault]:
     """What is wrong with a row as it stands in the file."""
     tools = _from_json(record.get("tools"))
     if isinstance(tools, list) and nulls.has_nulls([_from_json(tool) for tool in tools]):
-        yield (
+        yield Fault(
             FindingKind.NULL_PADDING,
             "tools",
             "tools have null parameters or null words of JSON Schema",
@@ -71,7 +72,7 @@ def _call_faults(field: str, message: Record) -> Iterator[Fault]:
             or not isinstance(body.get("name"), str)
             or not body["name"].strip()
         ):
-            yield (
+            yield Fault(
                 FindingKind.NO_NAME,
                 f"{field}.{place}",
                 f"an empty call: {json.dumps(call)[:80]}",
@@ -87,20 +88,20 @@ def _text_fault(field: str, name: str, text: str) -> Fault:
     value, depth = _decoded(text)
     told = f"{name}: {text[:60]!r}"
     if not isinstance(value, dict) or depth < 0:
-        return (
+        return Fault(
             FindingKind.ARGUMENTS_NOT_JSON,
             field,
             f"{told} is text that holds no JSON object",
             "wanted an object",
         )
     if depth > 1:
-        return (
+        return Fault(
             FindingKind.ENCODED_TWICE,
             field,
             f"{told} is text inside text, encoded {depth} times",
             "wanted an object",
         )
-    return FindingKind.ARGUMENTS_AS_TEXT, field, f"{told} is JSON text", "wanted an object"
+    return Fault(FindingKind.ARGUMENTS_AS_TEXT, field, f"{told} is JSON text", "wanted an object")
 
 
 def _decoded(text: str) -> tuple[Json, int]:
@@ -171,6 +172,25 @@ def _plain_tool(tool: Json) -> Json:
         key: without_schema_nulls(value) if key == "parameters" else value
         for key, value in tool.items()
     }
+
+
+def without_schema_nulls(schema: Json) -> Json:
+    """Return a schema without the nulls that a merged table left; a null default stays."""
+    if isinstance(schema, list):
+        return [without_schema_nulls(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key == "properties" and isinstance(value, dict):
+            kept[key] = {
+                name: without_schema_nulls(one) for name, one in value.items() if one is not None
+            }
+        elif key in _VALUE_KEYWORDS or (key == "enum" and value is not None):
+            kept[key] = value
+        elif value is not None:
+            kept[key] = without_schema_nulls(value)
+    return kept
 
 
 def _mended_message(message: Json) -> Json:

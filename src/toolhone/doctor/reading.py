@@ -27,7 +27,7 @@ from typing import cast
 from toolhone.data.any_tasks import tasks_from_any
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
-from toolhone.doctor.findings import REMARKS, Fault, FindingKind
+from toolhone.doctor.findings import REMARKS
 from toolhone.doctor.raw import NullTools, is_chat, mended_record, raw_faults
 from toolhone.errors import DataError
 from toolhone.runs.progress import Progress, SilentProgress
@@ -38,6 +38,7 @@ from toolhone.sources.base import Loaded, SourceRequest
 from toolhone.sources.csv_rows import is_table
 from toolhone.sources.files import FileLine, Record, read_jsonl, write_jsonl
 from toolhone.sources.messages import NAME as CHAT
+from toolhone.sources.rules import Fault, FindingKind
 
 _GZIP = b"\x1f\x8b"
 _SNIFFED = 10
@@ -110,7 +111,9 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
         loaded, look, again, FindingKind.UNREADABLE if name == CHAT else FindingKind.REFUSED
     )
     told = ((line, look.broken.get(line.number, found.why)) for line, found in broken.items())
-    cases += [Case(line, None, ((FindingKind.UNREADABLE, "", what, ""),)) for line, what in told]
+    cases += [
+        Case(line, None, (Fault(FindingKind.UNREADABLE, "", what, ""),)) for line, what in told
+    ]
     cases.sort(key=lambda case: (str(case.place.path), case.place.number))
     return DataFile(path, name, cases, loaded.only_tasks, [], loaded.repaired, loaded.noted)
 
@@ -132,7 +135,7 @@ def _refused(
         mended = again.get(refused.line.number) if faults else None
         if mended is None:
             what = refused.reason + (f": {refused.detail}" if refused.detail else "")
-            faults = faults or ((kind, "", what, ""),)
+            faults = faults or (Fault(kind, "", what, ""),)
         cases.append(
             Case(
                 refused.line,

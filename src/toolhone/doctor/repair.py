@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
-from toolhone.doctor.arguments import null_padding, problems_of, without_paths, without_schema_nulls
-from toolhone.doctor.findings import FindingKind
 from toolhone.doctor.links import in_order
+from toolhone.doctor.raw import without_schema_nulls
 from toolhone.doctor.text_checks import typed_results
 from toolhone.doctor.typed_calls import read_typed
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.offered import fitted
+from toolhone.sources.rules import FindingKind, null_padding, without_paths
 
 
 class Mender:
@@ -86,10 +86,10 @@ def _call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -> ToolC
     if padding:
         arguments = without_paths(arguments, padding)
         repairs.add(FindingKind.NULL_PADDING.value)
-    if problems_of(tool, arguments):
+    if tool.problems(arguments):
         decoded = {name: _decoded(value, tool, name) for name, value in arguments.items()}
         fitting, _ = fitted(ToolCall(tool.name, decoded), [tool])
-        if not problems_of(tool, fitting.arguments):
+        if not tool.problems(fitting.arguments):
             arguments = fitting.arguments
             repairs.add(FindingKind.BAD_ARGUMENTS.value)
     if tool.name != call.name:

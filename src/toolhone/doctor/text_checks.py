@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from toolhone.dialects.syntax.reasoning import split_reasoning
-from toolhone.doctor.findings import Fault, FindingKind
 from toolhone.doctor.typed_calls import MARK, is_closing, marks_in, read_typed
 from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.sources.rules import Fault, FindingKind
 
 COMMON_MARKS = re.compile(
     r"<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
@@ -36,7 +36,7 @@ def text_faults(conversation: Conversation) -> Iterator[Fault]:
         if text and message.role == "assistant":
             yield from _assistant_faults(f"messages[{index}].content", text, tools)
         elif text and message.role == "user" and typed_results(text):
-            yield (
+            yield Fault(
                 FindingKind.TYPED_RESULT,
                 f"messages[{index}].content",
                 f"the user's message is a tool result between marks: {text.strip()[:60]!r}",
@@ -49,7 +49,7 @@ def _assistant_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Itera
     if found is not None:
         names = ", ".join(repr(call.name) for call in found.calls[:3])
         what = f"a call of {names} stands in the text, {found.form}: {text.strip()[:60]!r}"
-        yield FindingKind.TYPED_CALL, field, what, "wanted it in tool_calls"
+        yield Fault(FindingKind.TYPED_CALL, field, what, "wanted it in tool_calls")
         return
     marks = marks_in(text)
     if not marks:
@@ -57,10 +57,10 @@ def _assistant_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Itera
     closing = sum(map(is_closing, marks))
     if closing and 2 * closing == len(marks) and not is_closing(marks[0]):
         what = f"a call stands in the text between {marks[0]} and {marks[1]}, and cannot be read: {text.strip()[:60]!r}"
-        yield FindingKind.TYPED_CALL, field, what, "wanted it in tool_calls"
+        yield Fault(FindingKind.TYPED_CALL, field, what, "wanted it in tool_calls")
     else:
         what = f"{len(marks) - closing} marks open and {closing} close, the first is {marks[0]!r}: {text.strip()[:60]!r}"
-        yield (
+        yield Fault(
             FindingKind.STRAY_MARK,
             field,
             what,
@@ -102,7 +102,7 @@ def control_faults(conversation: Conversation, pattern: re.Pattern[str]) -> Iter
                 found = pattern.search(text, found.end())
             if found:
                 what = f"the {message.role}'s text holds {found[0]!r}: {text[max(found.start() - 30, 0) : found.end() + 20]!r}"
-                yield (
+                yield Fault(
                     FindingKind.CONTROL_TEXT,
                     field,
                     what,

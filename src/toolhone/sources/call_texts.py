@@ -20,11 +20,11 @@ from enum import StrEnum
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.sources.base import Skip
 from toolhone.sources.offered import fitted
+from toolhone.sources.rules import FindingKind
 
 _TAG = re.compile(r"\s*<(/?)tool_call>")
 _BETWEEN = re.compile(r"[\s,]*")

@@ -28,12 +28,12 @@ from enum import StrEnum
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
-from toolhone.doctor.row_checks import conversation_faults
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Skip
 from toolhone.sources.files import Record
 from toolhone.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
+from toolhone.sources.rules import conversation_faults
 
 _KEPT = (
     "enum",

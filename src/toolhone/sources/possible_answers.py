@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from toolhone.doctor.row_checks import FindingKind
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.sources.base import Skip
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.offered import refuse_misfits
+from toolhone.sources.rules import FindingKind
 
 FOLDER = "possible_answer"
 MISFIT = "a right answer that its own tool does not allow"

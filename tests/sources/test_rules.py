@@ -1,0 +1,58 @@
+"""What the rules promise about nulls: only nulls that a merged table left count as padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from toolhone.doctor.raw import without_schema_nulls
+from toolhone.sources.rules import null_padding, without_paths
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "paths"),
+    [
+        ({"properties": {"a": {"type": "string"}}}, {"a": None}, ["a"]),
+        ({"properties": {"a": {"type": "string"}}}, {"a": "x", "b": None}, ["b"]),
+        ({"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"a": None}, []),
+        ({"properties": {"a": {"type": ["string", "null"]}}}, {"a": None}, []),
+        ({"properties": {"a": {}}}, {"a": None}, []),
+        ({"properties": {"a": {"enum": ["x", None]}}}, {"a": None}, []),
+        ({"properties": {"a": {"enum": ["x"]}}}, {"a": None}, ["a"]),
+        ({"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}, {"a": None}, []),
+        ({"properties": {"a": {"anyOf": [{"type": "string"}]}}}, {"a": None}, ["a"]),
+        ({"properties": {"a": {"$ref": "#/$defs/x"}}}, {"a": None}, []),
+        ({"properties": {}, "additionalProperties": True}, {"b": None}, []),
+        ({"properties": {}, "additionalProperties": False}, {"b": None}, ["b"]),
+        ({"type": "object"}, {"b": None}, []),
+        (
+            {"properties": {"o": {"type": "object", "properties": {"a": {"type": "string"}}}}},
+            {"o": {"a": None, "z": None}},
+            ["o.a", "o.z"],
+        ),
+        (
+            {
+                "properties": {
+                    "l": {"type": "array", "items": {"properties": {"a": {"type": "string"}}}}
+                }
+            },
+            {"l": [{}, {"a": None}]},
+            ["l[1].a"],
+        ),
+    ],
+)
+def test_a_null_is_padding_only_where_it_stands_for_nothing(
+    parameters: Any, arguments: Any, paths: list[str]
+) -> None:
+    assert list(null_padding(arguments, parameters)) == paths
+    assert list(null_padding(without_paths(arguments, paths), parameters)) == []
+
+
+def test_a_null_list_of_choices_is_padding_too() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"unit": {"type": "string", "enum": None}, "size": {"enum": [1, None]}},
+    }
+    mended = without_schema_nulls(schema)
+    assert mended["properties"] == {"unit": {"type": "string"}, "size": {"enum": [1, None]}}
