@@ -1,71 +1,64 @@
-# The project's chores. Each target makes .venv and installs what it needs when that is missing.
+# The project's chores. Each target installs what it needs into .venv first (setup.sh).
 #
 #   make demo     SFT and GRPO of the embedded model, before and after, curves (about 10 minutes on 2 cores)
 #   make test     run the tests
 #   make check    format, lint and types
-#   make fix      mend format and lint where that can be done by machine
+#   make wheel    build the package, install it in a clean environment, check it and train with it
+#   make fix      repair format and lint where a program can
 #   make bench    measure speed and memory (on purpose, never part of the tests)
 #   make test-slow, make test-all   the long tests; all tests
+#   make constraints                write the versions of .venv to constraints/
 #
-# PYTHON=python3.12 chooses the interpreter, ARGS="--seed 1" is passed on to the command.
+# PYTHON=python3.12 chooses the interpreter, ARGS="--seed 1" is passed to the command.
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+export PYTHON
 BIN := .venv/bin
-CORE := .venv/.installed-core
-DEV := .venv/.installed-dev
-BENCH := .venv/.installed-bench
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all check fix bench clean
+.PHONY: help core dev peers demo test test-slow test-all check wheel fix bench constraints clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
 
-demo: $(CORE)
+core:
+	@./setup.sh --no-check
+
+dev:
+	@./setup.sh --dev --no-check
+
+peers:
+	@./setup.sh --peers --no-check
+
+demo: core
 	$(BIN)/toolhone demo $(ARGS)
 
-test: $(DEV)
+test: dev
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(DEV)
+test-slow: dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-all: $(DEV)
+test-all: dev
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(DEV)
+check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fix: $(DEV)
+wheel: dev
+	$(BIN)/python -m pytest tests/contracts/test_wheel.py $(ARGS)
+
+fix: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(BENCH)
+bench: peers
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-$(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "Toolhone needs Python 3.11 or newer; none was found. Install one, or name it: make demo PYTHON=/path/to/python3.11"; exit 2; }
-	@$(PYTHON) -m venv .venv || { echo "The module venv is missing from $(PYTHON); on Debian and Ubuntu: apt install python3-venv"; rm -rf .venv; exit 2; }
-
-$(CORE): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing Toolhone into .venv (once; torch is large) ..."
-	@$(PIP) --editable .
-	@touch $@
-
-$(DEV): $(CORE)
-	@echo "Installing what the tests and checks need ..."
-	@$(PIP) --editable '.[dev]'
-	@touch $@
-
-$(BENCH): $(DEV)
-	@echo "Installing the peers that the benchmarks measure against ..."
-	@$(PIP) --editable '.[dev,bench]'
-	@touch $@
+constraints: peers
+	$(BIN)/python constraints/update.py
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

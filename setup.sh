@@ -1,26 +1,30 @@
 #!/bin/sh
-# Installs Toolhone into .venv beside this file, without make, and looks at what is there. Run it again as often as you like.
+# Installs Toolhone into .venv beside this file and checks the installation. Run it again at any time.
 #
 #   ./setup.sh                 Toolhone and what it needs (torch is large)
 #   ./setup.sh --dev           and what its tests and checks need
-#   PYTHON=/path/to/python3.11 ./setup.sh        with this Python instead of the first fitting one
+#   ./setup.sh --peers         and what the benchmarks measure against
+#   PYTHON=/path/to/python3.11 ./setup.sh        with this Python instead of the first suitable one
 #
-# Any folder may be the current one. Exit code: 0 all well, 1 something that is needed is broken, 2 it could not be installed.
+# It works from any folder. --no-check skips the check at the end (make uses it).
+# Exit code: 0 installed, 1 something that is needed is broken, 2 the installation failed.
 
 set -eu
 
-usage() { sed -n 's/^# \{0,1\}//; 2,8p' "$here/setup.sh"; }
+usage() { sed -n 's/^# \{0,1\}//; 2,10p' "$here/setup.sh"; }
 fail() { echo "setup: $1" >&2; exit 2; }
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 2
 cd "$here"
 
-what=. stamp=.venv/.installed-core
+what=. stamp=.venv/.installed-core check=yes
 for argument in "$@"; do
     case $argument in
         --dev) what='.[dev]' stamp=.venv/.installed-dev ;;
+        --peers) what='.[dev,peers]' stamp=.venv/.installed-peers ;;
+        --no-check) check=no ;;
         -h | --help) usage; exit 0 ;;
-        *) fail "unknown option '$argument'; there are --dev and --help" ;;
+        *) fail "unknown option '$argument'; options: --dev, --peers, --no-check, --help" ;;
     esac
 done
 
@@ -42,23 +46,26 @@ if [ -e .venv ] && ! fits .venv/bin/python; then
 fi
 if [ ! -e .venv ]; then
     find_python
-    echo "Making .venv with $("$PYTHON" --version 2>&1) ..."
+    echo "Creating .venv with $("$PYTHON" --version 2>&1) ..."
     if ! "$PYTHON" -m venv .venv; then
         rm -rf .venv
-        fail "$PYTHON cannot make .venv: its module venv is missing (on Debian and Ubuntu: apt install python3-venv), or the disk is full"
+        fail "$PYTHON cannot create .venv: its module venv is missing (on Debian and Ubuntu: apt install python3-venv), or the disk is full"
     fi
 fi
 
-if [ -e "$stamp" ] && [ -z "$(find pyproject.toml constraints.txt -newer "$stamp")" ] && .venv/bin/python -c 'import toolhone' 2>/dev/null
+if [ -e "$stamp" ] && [ -z "$(find pyproject.toml constraints -newer "$stamp")" ] && .venv/bin/python -c 'import toolhone' 2>/dev/null
 then
-    echo "Already installed in $here/.venv; remove that folder to begin anew."
+    [ "$check" = no ] || echo "Already installed in $here/.venv; remove that folder to start again."
 else
-    echo "Installing Toolhone into .venv (once; torch is large) ..."
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable "$what" ||
-        fail "the installation failed; the lines above say why (often the network or a full disk). What was fetched is kept: run setup.sh again"
+    echo "Installing Toolhone ($what) into .venv (torch is large) ..."
+    set --
+    for file in constraints/*.txt; do set -- "$@" --constraint "$file"; done
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" --editable "$what" ||
+        fail "the installation failed; the lines above say why (often the network or a full disk). Run setup.sh again to continue"
     touch .venv/.installed-core "$stamp"
 fi
 
+[ "$check" = yes ] || exit 0
 .venv/bin/toolhone check || { echo "setup: installed, but something that is needed is broken; see above" >&2; exit 1; }
 echo
 echo "Next:   $here/.venv/bin/toolhone demo          (or: . $here/.venv/bin/activate   and then: toolhone demo)"

@@ -10,8 +10,7 @@ import pytest
 from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams
 from toolhone.cli.chat_repl import COMMANDS, ChatREPL, Next
-from toolhone.cli.console import Terminal
-from toolhone.cli.show import event_lines
+from toolhone.cli.console import Terminal, event_lines
 from toolhone.cli.transcript_writer import TranscriptWriter
 from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.row_checks import check
@@ -47,7 +46,7 @@ class Paper:
 
     def __init__(self, at_event: Callable[[Event], None] = lambda _: None) -> None:
         self.events: list[Event] = []
-        self.told: list[str] = []
+        self.notes: list[str] = []
         self.shown: list[str] = []
         self.at_event = at_event
 
@@ -55,13 +54,13 @@ class Paper:
         self.events.append(event)
         self.at_event(event)
 
-    def tell(self, text: str) -> None:
-        self.told.append(text)
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def show(self, text: str) -> None:
         self.shown.append(text)
 
-    exact = show
+    raw = show
 
 
 class Bench:
@@ -132,13 +131,13 @@ def test_help_lists_every_command_and_each_of_them_is_known() -> None:
     bench.take("/help")
     assert all(command in bench.paper.shown[0] for command in COMMANDS)
     bench.take(*[command for command in COMMANDS if command != "/quit"])
-    assert not [text for text in bench.paper.told if "there is no command" in text]
+    assert not [text for text in bench.paper.notes if "there is no command" in text]
 
 
 def test_an_unknown_command_names_the_nearest_and_says_nothing_to_the_model() -> None:
     bench = Bench([])
     bench.take("/udno")
-    assert "did you mean '/undo'" in bench.paper.told[0]
+    assert "did you mean '/undo'" in bench.paper.notes[0]
     assert bench.sampler.asked == []
 
 
@@ -158,7 +157,7 @@ def test_undo_goes_on_with_the_token_ids_of_before() -> None:
     bench = Bench([HELLO, DONE, DONE])
     bench.sampler.spelled = True
     bench.take("hi", "wrong", "/undo", "right")
-    assert bench.paper.told == ["taken back: wrong"]
+    assert bench.paper.notes == ["taken back: wrong"]
     (_, first), (_, second), (_, third) = bench.sampler.asked
     text = bench.tokenizer.decode(third)
     kept = len(first) + len(HELLO)
@@ -171,7 +170,7 @@ def test_undo_goes_on_with_the_token_ids_of_before() -> None:
 def test_undo_with_nothing_said_says_so() -> None:
     bench = Bench([])
     bench.take("/undo")
-    assert bench.paper.told == ["nothing was said yet"]
+    assert bench.paper.notes == ["nothing was said yet"]
 
 
 def test_another_try_draws_from_another_random_stream() -> None:
@@ -201,7 +200,7 @@ def test_ctrl_c_while_the_model_writes_takes_the_question_back_and_the_talk_goes
     scripted = bench.sampler.script
     bench.sampler.script = interrupt
     assert bench.take("long story") is Next.GO_ON
-    assert "stopped" in bench.paper.told[0]
+    assert "stopped" in bench.paper.notes[0]
     assert bench.roles() == ["user", "assistant"]
     bench.sampler.script = lambda _: DONE
     bench.take("and now?")
@@ -249,8 +248,8 @@ def test_an_exchange_that_was_not_followed_is_taken_back_by_the_next() -> None:
 def test_a_full_context_is_a_sentence_and_the_talk_can_begin_anew() -> None:
     bench = Bench([HELLO, DONE])
     bench.take("hi", "x" * 5000)
-    assert "fills the model's context" in bench.paper.told[0]
-    assert "/reset" in bench.paper.told[0]
+    assert "fills the model's context" in bench.paper.notes[0]
+    assert "/reset" in bench.paper.notes[0]
     bench.take("/reset", "hi")
     assert bench.roles() == ["user", "assistant"]
 
@@ -258,7 +257,7 @@ def test_a_full_context_is_a_sentence_and_the_talk_can_begin_anew() -> None:
 def test_a_model_that_only_calls_is_told_of() -> None:
     bench = Bench([CALL, CALL], max_turns=2)
     bench.take("double 21")
-    assert bench.paper.told == [
+    assert bench.paper.notes == [
         "the model called tools 2 times and did not answer (evaluation.max_turns)"
     ]
 
@@ -354,7 +353,7 @@ def test_save_writes_now_and_again_in_place(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     bench = Bench([HELLO, DONE])
     bench.take("hi", f"/save {path}")
-    assert bench.paper.told == [f"2 messages saved to {path}"]
+    assert bench.paper.notes == [f"2 messages saved to {path}"]
     bench.take("how much?", f"/save {path}")
     assert saved(path) == [["user", "assistant"] * 2]
 
@@ -364,9 +363,9 @@ def test_save_without_a_name_and_into_a_list_is_a_sentence(tmp_path: Path) -> No
     path.write_text("[]")
     bench = Bench([HELLO])
     bench.take("hi", "/save", f"/save {path}", f"/save {tmp_path}")
-    assert "needs the name of a file" in bench.paper.told[0]
-    assert "JSON list" in bench.paper.told[1]
-    assert "no ordinary file" in bench.paper.told[2]
+    assert "needs the name of a file" in bench.paper.notes[0]
+    assert "JSON list" in bench.paper.notes[1]
+    assert "no ordinary file" in bench.paper.notes[2]
     assert path.read_text() == "[]"
 
 
@@ -387,7 +386,7 @@ def test_remarks_go_to_standard_error_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     screen = Terminal()
-    screen.tell("a remark\x1b")
+    screen.note("a remark\x1b")
     screen.show("a text\x1b")
     with screen.thinking():
         pass

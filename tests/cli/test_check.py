@@ -271,7 +271,8 @@ def test_setup_does_not_touch_a_venv_that_is_no_python(tmp_path: Path) -> None:
 
 def fake_venv(folder: Path, check: str = "exit 0") -> None:
     """A `.venv` whose Python and pip note how they are called."""
-    for name in ("pyproject.toml", "constraints.txt"):
+    (folder / "constraints").mkdir()
+    for name in ("pyproject.toml", "constraints/core.txt", "constraints/dev.txt"):
         (folder / name).write_text("")
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -283,7 +284,11 @@ def test_setup_installs_once_and_again_after_the_project_changed(tmp_path: Path)
     fake_venv(tmp_path)
     calls = tmp_path / "calls"
     assert setup(tmp_path).returncode == 0
-    assert calls.read_text().splitlines()[0].endswith("--constraint constraints.txt --editable .")
+    assert (
+        calls.read_text()
+        .splitlines()[0]
+        .endswith("--constraint constraints/core.txt --constraint constraints/dev.txt --editable .")
+    )
     assert "Already installed" in setup(tmp_path).stdout
     assert len(calls.read_text().splitlines()) == 1
     setup(tmp_path, "--dev")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolhone.api import experiment
-from toolhone.cli.dotenv import load_dotenv
-from toolhone.cli.main import main
+from toolhone.cli.main import load_dotenv, main
 from toolhone.runs.run import Run
 
 NAMES = ("TH_PLAIN", "TH_QUOTED", "TH_EXPORTED", "TH_DOLLAR", "TH_EMPTY", "TH_SET", "TH_KEY")

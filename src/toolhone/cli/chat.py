@@ -72,12 +72,12 @@ def chat(
     talk = open_talk(opened, screen, keeper)
     if not prompt and screen.types:
         names = ", ".join(tool.name for tool in opened.registry.tools) or "none"
-        screen.tell(
+        screen.note(
             f"{model} in dialect {opened.dialect.name}; tools: {names}. /help lists commands, Ctrl-D ends the talk."
         )
     try:
         for text in prompt or ():
-            screen.said(text)
+            screen.echo(text)
             talk.say(text)
         for line in () if prompt else screen.lines(tuple(COMMANDS)):
             if talk.take(line) is Next.END:

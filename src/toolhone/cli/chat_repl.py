@@ -45,7 +45,7 @@ class Screen(Protocol):
         """Something that the model or a tool did."""
         ...
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """A remark of the program's."""
         ...
 
@@ -53,7 +53,7 @@ class Screen(Protocol):
         """Lines that the person asked for."""
         ...
 
-    def exact(self, text: str) -> None:
+    def raw(self, text: str) -> None:
         """A text as it is, not broken into lines."""
         ...
 
@@ -110,17 +110,17 @@ class ChatREPL:
             self._screen.event(event)
         exchange = self.dialogue.exchanges[-1]
         if exchange.ended is ChatEnd.TOO_MANY_TURNS:
-            self._screen.tell(
+            self._screen.note(
                 f"the model called tools {len(exchange.turns)} times and did not answer (evaluation.max_turns)"
             )
         elif exchange.ended is not ChatEnd.ANSWERED and self._interactive:
-            self._screen.tell("/raw shows what it wrote, /undo takes the exchange back")
+            self._screen.note("/raw shows what it wrote, /undo takes the exchange back")
 
     def _take_back(self, before: int, why: str) -> None:
         """Take back what was begun since there were `before` exchanges: nothing, when the person was quicker than the program."""
         if len(self.dialogue.exchanges) > before:
             self.dialogue.undo()
-        self._screen.tell(why)
+        self._screen.note(why)
 
     def _keep(self) -> None:
         try:
@@ -128,7 +128,7 @@ class ChatREPL:
         except UserError as error:
             if not self._interactive:
                 raise
-            self._screen.tell(str(error))
+            self._screen.note(str(error))
 
     def _command(self, name: str, rest: str) -> None:
         match name:
@@ -142,36 +142,36 @@ class ChatREPL:
                 self._show_raw(whole=rest.strip() == "all")
             case "/undo":
                 said = self.dialogue.undo()
-                self._screen.tell("nothing was said yet" if said is None else f"taken back: {said}")
+                self._screen.note("nothing was said yet" if said is None else f"taken back: {said}")
                 self._keep()
             case "/reset":
                 self._keeper.next_talk()
                 self.dialogue = self._open()
-                self._screen.tell("a new talk; the model knows nothing of the one before")
+                self._screen.note("a new talk; the model knows nothing of the one before")
             case "/save":
                 self._save(rest.strip())
             case _:
                 known = ", ".join(COMMANDS)
-                self._screen.tell(
+                self._screen.note(
                     f"there is no command {name}{nearest(name, COMMANDS)}; commands: {known} (// to say a slash)"
                 )
 
     def _show_raw(self, whole: bool) -> None:
         turns = self.dialogue.exchanges[-1].turns if self.dialogue.exchanges else []
         if not turns:
-            self._screen.tell("the model has not written anything yet")
+            self._screen.note("the model has not written anything yet")
         for turn in turns[-1:] if whole else turns:
-            self._screen.exact(self._raw(turn, whole))
+            self._screen.raw(self._raw(turn, whole))
 
     def _save(self, name: str) -> None:
         """Write the talk to a file of the person's choice, now."""
         if not name:
-            self._screen.tell("/save needs the name of a file, for example /save talk.jsonl")
+            self._screen.note("/save needs the name of a file, for example /save talk.jsonl")
             return
         try:
             transcript = self._keeper.write(self.dialogue, Path(name).expanduser())
         except UserError as error:
-            self._screen.tell(str(error))
+            self._screen.note(str(error))
             return
         kept = transcript.conversation
         said = (
@@ -179,7 +179,7 @@ class ChatREPL:
             if kept
             else f"nothing to save; {name} was not written"
         )
-        self._screen.tell("; ".join([said, *transcript.sentences()]))
+        self._screen.note("; ".join([said, *transcript.sentences()]))
 
 
 def _described(tool: Tool) -> str:

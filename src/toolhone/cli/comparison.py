@@ -163,7 +163,7 @@ def show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
     """
     from rich.text import Text
 
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
     from toolhone.evaluation.compare_display import (
         account,
         categories,
@@ -194,7 +194,7 @@ def show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
 def _show_guard(worse: list[Cell], tolerance: float) -> None:
     from rich.text import Text
 
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
     from toolhone.evaluation.compare_display import guard_lines
 
     for line in guard_lines(worse, tolerance):

@@ -1,10 +1,6 @@
-"""What a person sees and types in `toolhone chat`: colours, a spinner while the model writes, a line editor with history.
+"""What a person sees: tables, evaluations, the events of a conversation, and a terminal to chat on.
 
-    screen = Terminal()
-    for line in screen.lines(): ...      # until Ctrl-D; Ctrl-C clears the line
-
-On a terminal remarks of the program stand between the turns, dimmed; elsewhere they go to standard error, without colours and
-spinner, so that standard output holds the talk alone. Line editing comes from `readline` and is plain where Python has none.
+Text that a model or a tool wrote never controls the terminal: `clean` replaces control characters.
 """
 
 from __future__ import annotations
@@ -12,19 +8,119 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import indent
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from toolhone.cli.show import show_event
+from toolhone.backends.base import StopReason
+from toolhone.config.user_code import is_user_code
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.chat_session import Event
-from toolhone.evaluation.display import clean
+from toolhone.episodes.policy import Turn
+from toolhone.evaluation.display import clean, mismatches, predictions, shortened
+from toolhone.evaluation.display import table as evaluation_table
+from toolhone.evaluation.legacy_metrics import known_metrics
+from toolhone.evaluation.metrics import Evaluation
+from toolhone.rewards.matching import show
+from toolhone.schema import ToolCall
+from toolhone.tools.registry import ToolStatus
 
-YOU = "you        "
+WIDTH = 200
+"""Columns when standard output is no terminal, so that tables are not cut."""
+YOU, ASSISTANT = "you        ", "assistant  "
+LONGEST_VALUE = 2000
+"""Characters of an argument that are shown."""
+
+
+def console() -> Console:
+    out = Console()
+    return out if out.is_terminal else Console(width=WIDTH)
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    title: str | None = None,
+    right: Sequence[str] = (),
+    lines: bool = False,
+) -> None:
+    """Print rows under headings; the columns in `right` are aligned to the right."""
+    table = Table(title=title, title_justify="left", pad_edge=False, show_lines=lines)
+    for heading in headings:
+        side = "right" if heading in right else "left"
+        table.add_column(heading, overflow="fold", justify=side)  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    console().print(table)
+
+
+def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] = ()) -> None:
+    """Print the metrics (all, or those that an experiment names), `count` predictions and `count` mismatches."""
+    out = console()
+    own = [name.rpartition(":")[2] for name in metrics if is_user_code(name)]
+    known = known_metrics([name for name in metrics if not is_user_code(name)])
+    out.print(evaluation_table(evaluation, [*known, *own]))
+    if count:
+        out.print(predictions(evaluation, count))
+        out.print(mismatches(evaluation, count))
+
+
+def show_event(event: Event) -> None:
+    """Print one event of a conversation; in colours on a terminal."""
+    out = Console(highlight=False, markup=False)
+    for line in event_lines(event):
+        if out.is_terminal:
+            out.print(line, soft_wrap=not line.plain.startswith(ASSISTANT))
+        else:
+            print(line.plain)
+
+
+def event_lines(event: Event) -> Iterator[Text]:
+    """Yield the lines that show a model's turn, or a call with its result."""
+    if not isinstance(event, Turn):
+        call, result = event
+        failed = result.outcome is not ToolStatus.OK
+        yield Text.assemble(
+            (f"  {clean(call.name)} -> ", "dim"),
+            (f"[{result.outcome.value}] ", "bold red") if failed else "",
+            (clean(result.content), "red" if failed else "green"),
+        )
+        return
+    for call in event.message.tool_calls:
+        yield Text.assemble(("  calls ", "dim"), (clean(_whole_call(call)), "cyan"))
+    if event.message.content:
+        yield Text.assemble((ASSISTANT, "bold magenta"), clean(event.message.content))
+    wrote = ""
+    if event.problem is not ParseProblem.NONE:
+        wrote = f"; the model wrote: {shortened(repr(event.text))}"
+    if event.stop_reason is StopReason.LENGTH:
+        yield Text(f"  (cut off: evaluation.max_new_tokens reached{wrote})", "yellow")
+    elif wrote:
+        yield Text(f"  (could not be read: {event.problem.value}{wrote})", "yellow")
+
+
+def _whole_call(call: ToolCall) -> str:
+    """Write a call as Python would, a program in it on lines of its own."""
+    values = {}
+    for name, value in call.arguments.items():
+        if isinstance(value, str) and "\n" in value.strip():
+            values[name] = "\n" + indent(value.strip("\n")[:LONGEST_VALUE], "    | ") + "\n  "
+        elif isinstance(value, str | list | dict):
+            values[name] = repr(value)[:LONGEST_VALUE]
+        else:
+            values[name] = show(value)
+    arguments = ", ".join(f"{name[:80]}={value}" for name, value in values.items())
+    return f"{call.name[:80]}({arguments})"
 
 
 class Terminal:
-    """Standard input and output, whether they are a terminal or not."""
+    """Standard input and output of a chat, whether they are a terminal or not.
+
+    Remarks of the program are dimmed on a terminal; elsewhere they go to standard error, so that standard output
+    holds the conversation alone. `readline` edits lines where Python has it.
+    """
 
     def __init__(self) -> None:
         self._out = Console(highlight=False, markup=False)
@@ -34,43 +130,48 @@ class Terminal:
     def event(self, event: Event) -> None:
         show_event(event)
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Print a remark of the program."""
         if self.live:
             self._out.print(Text(clean(text), "dim"))
         else:
             print(clean(text), file=sys.stderr)
 
     def show(self, text: str) -> None:
+        """Print lines that the person asked for."""
         if self.live:
             self._out.print(Text(clean(text)))
         else:
             print(clean(text))
 
-    def exact(self, text: str) -> None:
+    def raw(self, text: str) -> None:
+        """Print a text without line breaks of our own."""
         print(clean(text))
 
     @contextmanager
     def thinking(self) -> Iterator[None]:
-        """A spinner, where a person looks on."""
+        """Show a spinner, on a terminal."""
         if not self.live:
             yield
             return
-        with self._out.status(
-            "[dim]thinking (Ctrl-C stops the answer)[/]", spinner="dots", spinner_style="magenta"
-        ):
+        words = "[dim]thinking (Ctrl-C stops the answer)[/]"
+        with self._out.status(words, spinner="dots", spinner_style="magenta"):
             yield
 
-    def said(self, text: str) -> None:
-        """A line that was not typed here, shown as if it had been."""
+    def echo(self, text: str) -> None:
+        """Print a line that was not typed here as if it had been."""
         print(f"{YOU}{clean(text)}")
 
     def lines(self, completions: Sequence[str] = ()) -> Iterator[str]:
-        """What the person types, line by line, until the end of input."""
+        """Yield the lines that the person types, until the end of input; Ctrl-C clears the line."""
+        prompt = ""
         if self.types:
-            _edit_lines(completions)
+            edits = _edit_lines(completions)
+            # \x01 and \x02 keep the line editor from counting the colours
+            prompt = f"\x01\x1b[1;34m\x02{YOU}\x01\x1b[0m\x02" if self.live and edits else YOU
         while True:
             try:
-                text = input(self._prompt() if self.types else "")
+                text = input(prompt)
             except EOFError:
                 if self.types:
                     print()
@@ -79,34 +180,26 @@ class Terminal:
                 if not self.types:
                     raise
                 print()
-                self.tell("Ctrl-D or an empty line ends the talk")
+                self.note("Ctrl-D or an empty line ends the chat")
                 continue
             if not self.types and text.strip():
-                self.said(text)
+                self.echo(text)
             yield text
 
-    def _prompt(self) -> str:
-        """The prompt; colours are marked so that the line editor does not count them."""
-        return (
-            f"\x01\x1b[1;34m\x02{YOU}\x01\x1b[0m\x02"
-            if self.live and "readline" in sys.modules
-            else YOU
-        )
 
-
-def _edit_lines(completions: Sequence[str]) -> None:
-    """Arrow keys, history and Tab for commands, where Python has `readline`."""
+def _edit_lines(completions: Sequence[str]) -> bool:
+    """Switch on arrow keys, history and Tab completion; return whether Python has `readline`."""
     try:
         import readline
     except ImportError:
-        return
+        return False
 
     def complete(text: str, state: int) -> str | None:
-        return [word for word in (*completions, None) if word is None or word.startswith(text)][
-            state
-        ]
+        fitting = [word for word in completions if word.startswith(text)]
+        return fitting[state] if state < len(fitting) else None
 
     readline.set_completer(complete)
     readline.set_completer_delims(" ")
     libedit = "libedit" in (readline.__doc__ or "")
     readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+    return True

@@ -134,7 +134,7 @@ class Parts:
         from rich.table import Table
         from rich.text import Text
 
-        from toolhone.cli.show import console
+        from toolhone.cli.console import console
 
         table = Table(title=f"The format of {self.name}", title_justify="left", pad_edge=False)
         for heading in ("probe", "found", "why"):

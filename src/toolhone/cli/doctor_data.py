@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from toolhone.cli.show import console
+from toolhone.cli.console import console
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.findings import REMEDIES
 from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned

@@ -1,51 +1,52 @@
-"""What this machine offers to Toolhone: versions, devices, extras, folders, the sandbox; and what to do about what is missing.
+"""`toolhone check`: what is installed, what this machine offers, and what to do about what is missing.
 
-    for finding in look():
-        print(finding.what, finding.state, finding.found, finding.advice)
-
-Takes a few seconds, most of them torch's. Which packages are needed, and in which version, is read from the installed package. The
-network is not touched: whether the hub can be reached is not tried, only what the environment says of it. Of keys is said whether
-they are set, never what they are.
+Takes a few seconds, most of them torch's. It never opens a network connection, and never shows the value of a key.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
+import typer
 
-from toolhone.errors import UserError
-from toolhone.tools.sandbox import Sandbox
+from toolhone.cli.options import AsJson
 
+EXAMPLE = "Examples: toolhone check   |   toolhone check --json"
 GIB = 2**30
 LITTLE_SPACE, NO_SPACE = 5 * GIB, GIB // 10
 """Free bytes below which a checkpoint of a small open model may not fit, and below which not even one of pico."""
-FOR_DEVELOPERS = ("dev", "bench")
+FOR_DEVELOPERS = ("dev", "peers")
 OLDEST_PYTHON = (3, 11)
+_REQUIREMENT = re.compile(
+    r"(?P<name>[\w.-]+)(?:\[.*?\])?(?:>=(?P<least>[\d.]+))?(?:.*extra == .(?P<extra>[\w-]+))?"
+)
 
 
 class CheckState(StrEnum):
-    """How it stands."""
-
     OK = "ok"
     NOTE = "note"
-    """Not there, or worth knowing; `advice` says what for."""
+    """Missing, or worth knowing; `advice` says what for."""
     BROKEN = "broken"
     """Needed, and not usable."""
 
 
+STYLES = {CheckState.OK: "green", CheckState.NOTE: "yellow", CheckState.BROKEN: "bold red"}
+
+
 @dataclass(frozen=True)
 class EnvFinding:
-    """One thing that was looked at; `advice` says what to do where it is not OK."""
+    """One finding; `advice` says what to do where the state is not OK."""
 
     what: str
     state: CheckState
@@ -53,250 +54,217 @@ class EnvFinding:
     advice: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        return {
-            "what": self.what,
-            "state": self.state.value,
-            "found": self.found,
-            "advice": self.advice,
-        }
+        return asdict(self)
+
+
+def check(as_json: AsJson = False) -> None:
+    """Check versions, devices, extras, folders and the sandbox; exit code 1 when something that is needed is broken."""
+    findings = list(look())
+    broken = [finding.what for finding in findings if finding.state is CheckState.BROKEN]
+    if as_json:
+        found = [finding.to_dict() for finding in findings]
+        print(json.dumps({"ok": not broken, "findings": found}))
+    else:
+        _show(findings)
+        print(
+            f"broken: {', '.join(broken)}; the last column says what to do"
+            if broken
+            else "Everything that is needed is there. Next: toolhone demo   or   toolhone examples"
+        )
+    if broken:
+        raise typer.Exit(1)
+
+
+def _show(findings: Sequence[EnvFinding]) -> None:
+    from rich.text import Text
+
+    from toolhone.cli.console import print_table
+
+    rows = [
+        (each.what, Text(each.state.value, STYLES[each.state]), each.found, each.advice)
+        for each in findings
+    ]
+    print_table(("what", "", "found", "what to do"), rows)
 
 
 def look() -> Iterator[EnvFinding]:
-    """Look at everything, one after the other."""
-    yield _python()
-    requirements = _requirements()
-    if requirements is None:
-        yield EnvFinding(
-            "toolhone",
-            CheckState.BROKEN,
-            "not installed as a package",
-            "python -m pip install --editable . in its folder",
-        )
+    """Check everything, one thing after the other."""
+    python = f"{platform.python_version()} ({sys.executable})"
+    if sys.version_info >= OLDEST_PYTHON:
+        yield EnvFinding("python", CheckState.OK, python)
     else:
-        yield EnvFinding("toolhone", CheckState.OK, metadata.version("toolhone"))
-        yield from (
-            _package(requirement) for requirement in requirements if requirement.marker is None
-        )
+        advice = f"Toolhone needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
+        yield EnvFinding("python", CheckState.BROKEN, python, advice)
+    yield from _packages()
     yield _processor()
     yield from _accelerators()
-    yield from _extras(requirements or [])
+    yield from _extras()
     yield from _folders()
     yield _hub()
     yield _sandbox()
 
 
-def _python() -> EnvFinding:
-    found = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info >= OLDEST_PYTHON:
-        return EnvFinding("python", CheckState.OK, found)
-    return EnvFinding(
-        "python",
-        CheckState.BROKEN,
-        found,
-        f"Toolhone needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer",
-    )
+def _requirements() -> list[re.Match[str]]:
+    """Read the requirements of the installed package; raise PackageNotFoundError without one."""
+    return [
+        found for text in metadata.requires("toolhone") or [] if (found := _REQUIREMENT.match(text))
+    ]
 
 
-def _requirements() -> list[Requirement] | None:
-    """What the installed package says that it needs; None when it is not installed."""
+def _packages() -> Iterator[EnvFinding]:
+    """Check Toolhone itself, and every package that it needs."""
     try:
-        return [Requirement(text) for text in metadata.requires("toolhone") or []]
+        needed = [requirement for requirement in _requirements() if not requirement["extra"]]
+    except metadata.PackageNotFoundError:
+        advice = "python -m pip install --editable . in its folder"
+        yield EnvFinding("toolhone", CheckState.BROKEN, "not installed as a package", advice)
+        return
+    yield EnvFinding("toolhone", CheckState.OK, metadata.version("toolhone"))
+    for name, least in (requirement.group("name", "least") for requirement in needed):
+        version = _version(name)
+        advice = f"python -m pip install '{name}{f'>={least}' if least else ''}'"
+        if version is None:
+            yield EnvFinding(name, CheckState.BROKEN, "not installed", advice)
+        elif least and _numbers(version) < _numbers(least):
+            yield EnvFinding(name, CheckState.BROKEN, f"{version}, wanted >={least}", advice)
+        else:
+            yield EnvFinding(name, CheckState.OK, version)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _package(requirement: Requirement) -> EnvFinding:
-    try:
-        version = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        return EnvFinding(
-            requirement.name,
-            CheckState.BROKEN,
-            "not installed",
-            f"python -m pip install '{requirement.name}{requirement.specifier}'",
-        )
-    if requirement.specifier.contains(version, prereleases=True):
-        return EnvFinding(requirement.name, CheckState.OK, version)
-    advice = f"python -m pip install '{requirement.name}{requirement.specifier}'"
-    return EnvFinding(
-        requirement.name, CheckState.BROKEN, f"{version}, wanted {requirement.specifier}", advice
-    )
+def _numbers(version: str) -> list[int]:
+    """Return the numbers of a release: [2, 13, 0] of "2.13.0+cpu"."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return [int(number) for number in found[0].split(".")] if found else []
 
 
 def _processor() -> EnvFinding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = _memory()
-    threads = os.environ.get("OMP_NUM_THREADS")
-    parts = [
-        platform.machine(),
-        f"{cores} cores",
-        f"{memory / GIB:.0f} GiB of memory" if memory else "memory unknown",
-    ]
-    return EnvFinding(
-        "processor",
-        CheckState.OK,
-        ", ".join([*parts, *([f"OMP_NUM_THREADS={threads}"] if threads else [])]),
-    )
-
-
-def _memory() -> int:
-    """Bytes of memory; 0 where the system does not say."""
-    if not hasattr(os, "sysconf"):
-        return 0
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return 0
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 0
+    parts = [platform.machine(), f"{cores} cores"]
+    parts += [f"{memory / GIB:.0f} GiB of memory" if memory else "memory unknown"]
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        parts += [f"OMP_NUM_THREADS={threads}"]
+    return EnvFinding("processor", CheckState.OK, ", ".join(parts))
 
 
 def _accelerators() -> Iterator[EnvFinding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield EnvFinding(
-            "torch",
-            CheckState.BROKEN,
-            f"cannot be imported: {error}",
-            "install torch anew: python -m pip install --force-reinstall torch",
-        )
+        advice = "install torch again: python -m pip install --force-reinstall torch"
+        yield EnvFinding("torch", CheckState.BROKEN, f"cannot be imported: {error}", advice)
         return
     yield from _cuda(torch)
-    if platform.system() == "Darwin":
-        there = torch.backends.mps.is_available()
-        advice = (
-            ""
-            if there
-            else "needs Apple silicon and macOS 12.3 or newer; training runs on the processor"
-        )
-        yield EnvFinding(
-            "Apple GPU (MPS)",
-            CheckState.OK if there else CheckState.NOTE,
-            "usable" if there else "not usable",
-            advice,
-        )
+    if platform.system() == "Darwin" and torch.backends.mps.is_available():
+        yield EnvFinding("Apple GPU (MPS)", CheckState.OK, "usable")
+    elif platform.system() == "Darwin":
+        advice = "needs Apple silicon and macOS 12.3 or newer; training runs on the processor"
+        yield EnvFinding("Apple GPU (MPS)", CheckState.NOTE, "not usable", advice)
 
 
 def _cuda(torch: Any) -> Iterator[EnvFinding]:
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        card = torch.cuda.get_device_properties(index)
-        yield EnvFinding(
-            f"cuda:{index}",
-            CheckState.OK,
-            f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}",
-        )
     if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            card = torch.cuda.get_device_properties(index)
+            found = f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}"
+            yield EnvFinding(f"cuda:{index}", CheckState.OK, found)
         return
-    if torch.version.cuda is None and shutil.which("nvidia-smi"):
-        found, advice = (
-            "a driver is there, but torch is a build without CUDA",
-            "install torch's CUDA build for larger models",
-        )
-    elif torch.version.cuda is None:
-        found, advice = (
-            "no card (torch is a build without CUDA)",
-            "pico and small models train on the processor; larger ones want a card",
-        )
+    if torch.version.cuda is not None:
+        found = "no usable card"
+        advice = "look at nvidia-smi: driver and card; pico and small models train on the processor"
+    elif shutil.which("nvidia-smi"):
+        found = "a driver is there, but torch is a build without CUDA"
+        advice = "install torch's CUDA build for larger models"
     else:
-        found, advice = (
-            "no usable card",
-            "look at nvidia-smi: driver and card; pico and small models train on the processor",
-        )
+        found = "no card (torch is a build without CUDA)"
+        advice = "pico and small models train on the processor; larger ones need a card"
     yield EnvFinding("CUDA", CheckState.NOTE, found, advice)
 
 
-def _extras(requirements: Sequence[Requirement]) -> Iterator[EnvFinding]:
-    """Each extra of the package: what of it is installed, and how to get the rest."""
-    names = metadata.metadata("toolhone").get_all("Provides-Extra") or [] if requirements else []
-    for name in (name for name in names if name not in FOR_DEVELOPERS):
-        wanted = [r.name for r in requirements if r.marker and r.marker.evaluate({"extra": name})]
-        missing = [package for package in wanted if not _is_installed(package)]
-        there = [
-            f"{package} {metadata.version(package)}" for package in wanted if package not in missing
-        ]
-        found = "; ".join(
-            [
-                *([", ".join(there)] if there else []),
-                *([f"not installed: {', '.join(missing)}"] if missing else []),
-            ]
-        )
-        advice = f"if wanted: python -m pip install 'toolhone[{name}]'" if missing else ""
-        yield EnvFinding(
-            f"extra {name}", CheckState.NOTE if missing else CheckState.OK, found, advice
-        )
-
-
-def _is_installed(package: str) -> bool:
+def _extras() -> Iterator[EnvFinding]:
+    """Check for each extra which of its packages are installed."""
     try:
-        metadata.version(package)
+        requirements = _requirements()
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return
+    for extra in metadata.metadata("toolhone").get_all("Provides-Extra") or []:
+        if extra in FOR_DEVELOPERS:
+            continue
+        packages = {
+            each["name"]: _version(each["name"]) for each in requirements if each["extra"] == extra
+        }
+        missing = [name for name, version in packages.items() if version is None]
+        there = [f"{name} {version}" for name, version in packages.items() if version]
+        parts = [", ".join(there)] if there else []
+        parts += [f"not installed: {', '.join(missing)}"] if missing else []
+        advice = f"if wanted: python -m pip install 'toolhone[{extra}]'" if missing else ""
+        state = CheckState.NOTE if missing else CheckState.OK
+        yield EnvFinding(f"extra {extra}", state, "; ".join(parts), advice)
 
 
 def _folders() -> Iterator[EnvFinding]:
-    """Where things are written: runs, and the cache of the embedded model."""
+    """Check the folders that are written to: runs, and the cache of the embedded model."""
+    advice = "go to a folder of your own, or name one with --out"
+    yield _folder("folder for runs", Path.cwd() / "runs", "", advice)
     cache = Path(os.environ.get("TOOLHONE_CACHE") or Path.home() / ".cache" / "toolhone")
-    made = len(list(cache.glob("pico-*"))) if cache.is_dir() else 0
-    yield _folder(
-        "folder for runs",
-        Path.cwd() / "runs",
-        "",
-        "go to a folder of your own, or name one with --out",
-    )
-    note = ", pico is there" if made else ", pico is made at its first use (seconds)"
+    has_pico = cache.is_dir() and any(cache.glob("pico-*"))
+    note = ", pico is there" if has_pico else ", pico is created at its first use (seconds)"
     yield _folder("cache", cache, note, "name a folder in TOOLHONE_CACHE")
 
 
 def _folder(what: str, folder: Path, note: str, advice: str) -> EnvFinding:
-    """Whether a folder (which need not exist yet) can be written to, and how much room there is."""
+    """Check that a folder (which need not exist yet) is writable and has free space."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         return EnvFinding(what, CheckState.BROKEN, f"{folder} cannot be written", advice)
     free = shutil.disk_usage(place).free
     found = f"{folder}, {free / GIB:.1f} GiB free{note}"
     if free < NO_SPACE:
-        return EnvFinding(what, CheckState.BROKEN, found, f"make room, or {advice}")
+        return EnvFinding(what, CheckState.BROKEN, found, f"free some space, or {advice}")
     if free < LITTLE_SPACE:
-        return EnvFinding(
-            what,
-            CheckState.NOTE,
-            found,
-            "enough for pico; a checkpoint of a small open model takes some GiB",
-        )
+        advice = "enough for pico; a checkpoint of a small open model takes some GiB"
+        return EnvFinding(what, CheckState.NOTE, found, advice)
     return EnvFinding(what, CheckState.OK, found)
 
 
 def _hub() -> EnvFinding:
-    """What the environment says about the model hub; nothing is asked of it."""
+    """Report what the environment says about the model hub, without a request to it."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
     token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "no HF_TOKEN"
-    found = f"{'offline (HF_HUB_OFFLINE)' if offline else 'allowed, not tried'}; {token}; {models} models in {cache}"
+    found = f"{'offline (HF_HUB_OFFLINE)' if offline else 'allowed, not tried'}; {token}"
+    found += f"; {models} model{'' if models == 1 else 's'} in {cache}"
+    if not offline:
+        return EnvFinding("model hub", CheckState.OK, found)
     advice = (
-        "only models in that cache and in folders can be opened; unset HF_HUB_OFFLINE to fetch others"
-        if offline
-        else ""
+        "only models in that cache and in folders open; unset HF_HUB_OFFLINE to download others"
     )
-    return EnvFinding("model hub", CheckState.NOTE if offline else CheckState.OK, found, advice)
+    return EnvFinding("model hub", CheckState.NOTE, found, advice)
 
 
 def _sandbox() -> EnvFinding:
+    from toolhone.errors import UserError
+    from toolhone.tools.sandbox import Sandbox
+
+    advice = "install pydantic-monty again"
     try:
         with Sandbox(workers=1) as sandbox:
             result = sandbox.run("6 * 7")
     except UserError as error:
-        return EnvFinding(
-            "sandbox", CheckState.BROKEN, f"does not start: {error}", "install pydantic-monty anew"
-        )
-    if result.value == 42:
-        return EnvFinding(
-            "sandbox", CheckState.OK, f"runs programs ({1000 * result.seconds:.0f} ms)"
-        )
-    return EnvFinding(
-        "sandbox",
-        CheckState.BROKEN,
-        f"6 * 7 ended as {result.outcome}: {result.error}",
-        "install pydantic-monty anew",
-    )
+        return EnvFinding("sandbox", CheckState.BROKEN, f"does not start: {error}", advice)
+    if result.value != 42:
+        found = f"6 * 7 ended as {result.outcome}: {result.error}"
+        return EnvFinding("sandbox", CheckState.BROKEN, found, advice)
+    return EnvFinding("sandbox", CheckState.OK, f"runs programs ({1000 * result.seconds:.0f} ms)")

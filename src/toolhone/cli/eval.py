@@ -93,7 +93,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     """
     from toolhone.api import evaluate as run_evaluation
     from toolhone.api import open_model
-    from toolhone.cli.show import show_evaluation
+    from toolhone.cli.console import show_evaluation
     from toolhone.config.experiment import load_experiment, to_stderr
     from toolhone.data.any_tasks import tasks_from_any
     from toolhone.data.dataset import asked_of
@@ -196,7 +196,7 @@ def score(  # noqa: PLR0913 (the options of a command)
         raise ConfigError(
             "score needs --tasks FILE and --predictions FILE, or --csv FILE [FILE]...; see toolhone score --help"
         )
-    from toolhone.cli.show import show_evaluation
+    from toolhone.cli.console import show_evaluation
     from toolhone.data.any_tasks import tasks_from_any
     from toolhone.evaluation.folder import write_folder
     from toolhone.evaluation.score import score as judge_predictions
@@ -245,7 +245,7 @@ def score(  # noqa: PLR0913 (the options of a command)
 
 def _show_familiar(result: Evaluation, dialect: str | None) -> None:
     """The metrics that another system has for this way of writing calls."""
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
     from toolhone.evaluation.display import GROUP_OF, familiar_table
 
     if dialect in GROUP_OF:
@@ -288,7 +288,7 @@ def _refuse_mixing(options: dict[str, Path | str | None]) -> None:
 
 def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
     """Score tables of answers; a summary among the files is passed over with a word."""
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
     from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
     from toolhone.evaluation.display import csv_table
 

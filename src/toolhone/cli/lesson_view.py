@@ -9,7 +9,7 @@ from rich.syntax import Syntax
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from toolhone.cli.show import console, show_event
+from toolhone.cli.console import console, show_event
 from toolhone.evaluation.display import clean, mismatches, table
 from toolhone.guide.lesson import Coloured, Scores, Shown, Table, Talk, Text, Typed
 

@@ -6,19 +6,20 @@ gets one sentence, never a traceback. A verb imports what it needs when it is us
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, check, config, data, doctor, export, plot, rewards, serve, train
+from toolhone.cli import chat, config, data, doctor, env_report, export, plot, rewards, serve, train
 from toolhone.cli import comparison as compare
 from toolhone.cli import eval as evaluate
 from toolhone.cli import guide as examples
 from toolhone.cli import show_demo as demo
-from toolhone.cli.dotenv import load_dotenv
 from toolhone.cli.flags import FlagCommand
 from toolhone.errors import UserError
 
@@ -42,10 +43,51 @@ app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
 app.command("examples", epilog=examples.EXAMPLE)(examples.examples)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("export", epilog=export.EXAMPLE)(export.export)
-app.command("check", epilog=check.EXAMPLE)(check.check)
+app.command("check", epilog=env_report.EXAMPLE)(env_report.check)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(rewards.app, name="rewards")
+
+_DOTENV_LINE = re.compile(
+    r"""[ \t]*(?:\#[^\n]*)?\n
+    |[ \t]*(?:export[ \t]+)?'?(?P<name>[^=\#\s']+)'?[ \t]*=[ \t]*(?:
+        '(?P<single>(?:[^'\\]|\\.)*)'[ \t]*(?:\#[^\n]*)?
+        |"(?P<double>(?:[^"\\]|\\.)*)"[ \t]*(?:\#[^\n]*)?
+        |(?P<plain>(?:[^'"\s][^\n]*?)?)[ \t]*(?:(?<=\s)\#[^\n]*)?)\n
+    |(?P<wrong>[^\n]*)\n""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def load_dotenv(folder: Path) -> list[str]:
+    """Set the variables of `folder/.env` that the environment lacks; return a sentence for each line that has no variable.
+
+    Lines are `NAME=value`, also `export NAME=value`, with quotes and comments; `$` is a plain character, an empty value
+    sets nothing. The sentences hold no content. Only the command line reads this file; a run folder never gets its values.
+    """
+    path = folder / ".env"
+    try:
+        text = path.read_text(encoding="utf-8-sig") + "\n"
+    except (FileNotFoundError, IsADirectoryError):
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{path} was not read: {type(error).__name__}"]
+    problems = []
+    for line in _DOTENV_LINE.finditer(text):
+        value = line["single"] or line["plain"]
+        if line["single"]:
+            value = re.sub(r"\\([\\'])", r"\1", line["single"])
+        elif line["double"]:
+            escapes = r"\\[\\'\"abfnrtv]"
+            value = re.sub(
+                escapes, lambda found: codecs.decode(found[0], "unicode-escape"), line["double"]
+            )
+        if line["wrong"]:
+            number = text.count("\n", 0, line.start()) + 1
+            problems.append(f"{path}, line {number}: not NAME=value; the line was not used")
+        elif line["name"] and value:
+            os.environ.setdefault(line["name"], value)
+    return problems
 
 
 def main() -> None:

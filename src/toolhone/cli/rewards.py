@@ -37,7 +37,7 @@ _LONGEST = 300
 @app.command("list", epilog="Examples: toolhone rewards list   |   toolhone rewards list --json")
 def list_rewards(as_json: AsJson = False) -> None:
     """Show every reward that has a name, with its formula, its source and its known holes."""
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
     from toolhone.rewards.registry import LIBRARY, describe
 
     if as_json:
@@ -130,7 +130,7 @@ def _library(rewards: list[RewardSpec]) -> Table:
 def _show(report: AttackReport) -> None:
     from rich.table import Table
 
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
 
     out = console()
     table = Table(

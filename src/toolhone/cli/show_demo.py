@@ -90,7 +90,7 @@ def _free_folder(name: str) -> Path:
 
 def _show(story: Story) -> None:
     """Before and after, questions that only the tuned model gets right, live talks, and where everything lies."""
-    from toolhone.cli.show import console, show_event
+    from toolhone.cli.console import console, show_event
     from toolhone.guide.demo import QUESTIONS, transcript
 
     out = console()
@@ -197,7 +197,7 @@ def _show_stage(stage: Stage) -> None:
 def _show_tour(stages: Sequence[Stage], seconds: float) -> None:
     from rich.table import Table
 
-    from toolhone.cli.show import console
+    from toolhone.cli.console import console
 
     table = Table(
         title="Exact match in % on tasks it never saw (95 % interval)", title_justify="left"

@@ -66,7 +66,7 @@ def train(
 
 def _train(plan: Experiment, folder: Path, resume: bool) -> None:
     from toolhone.api import train as run_training
-    from toolhone.cli.show import show_evaluation
+    from toolhone.cli.console import show_evaluation
     from toolhone.evaluation.folder import read_folder
     from toolhone.runs.progress import open_progress
     from toolhone.training.sft import TrainStatus

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file as JSON objects; the hub publishes most data sets so. Needs `pyarrow` (the extra `hub`).
+"""Rows of a Parquet file as JSON objects; the hub publishes most data sets so. Needs `pyarrow` (the extra `parquet`).
 
     for row in read_parquet(Path("train.parquet")): ...      # `files.read_records` calls it for a file that begins with PAR1
 
@@ -27,7 +27,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Json]]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: this is a Parquet file; to read it: pip install 'toolhone[hub]'"
+            f"{path}: this is a Parquet file; to read it: pip install 'toolhone[parquet]'"
         ) from None
     try:
         file = pyarrow.parquet.ParquetFile(path)
