@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.backends.base import Sampler, Trainer
-from toolhone.backends.torch.trainer import open_sampler
+from toolhone.backends.open import open_sampler
 from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
@@ -53,7 +53,6 @@ from toolhone.training.rl_metrics import RLEnv
 from toolhone.training.setup import (
     TrainingSetup,
     UserMetrics,
-    engine_options,
     format_request,
     policy_of,
     same_vocabulary,
@@ -351,9 +350,9 @@ def open_model(
     else:
         base = resolve_model(plan)
         adapter = weights or adapter_of(plan)
-    sampler = open_sampler(base, engine_options(plan), adapter)
+    sampler = open_sampler(base, plan.model, adapter, plan.seed)
     tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
-    same_vocabulary(tokenizer, sampler.vocabulary, base)
+    same_vocabulary(tokenizer, sampler.info.vocab_size, base)
     dialect, certificate = open_certified(tokenizer, format_request(plan))
     trained = trained_format(plan, weights)
     if trained is not None:
@@ -369,7 +368,7 @@ def open_model(
         dialect,
         open_registry(plan),
         plan,
-        sampler.max_context,
+        sampler.info.max_context,
         certificate,
     )
 

@@ -34,9 +34,10 @@ class Origin(IntEnum):
 class Row:
     """One sequence.
 
-    tokens: int64 [T]. mask: bool [T], the positions whose log-probability the loss sees. arrays: float32 [T] each, by
-    name (`weights`, `advantages`, `logprobs`, ...). origin: uint8 [T] of `Origin`. group: rows with the same group (a DPO
-    pair) are never split between micro-batches.
+    tokens: int64 [T]. mask: bool [T], the positions whose log-probability the loss sees. arrays by name: float32 [T], or a
+    scalar for the whole row. `behavior_logprobs` are the sampler's, `old_logprobs` those of the policy before the update,
+    `ref_logprobs` those of the reference. origin: uint8 [T] of `Origin`. group: rows with the same group (a DPO pair, the
+    episodes of one task) are never split between micro-batches.
     """
 
     tokens: NDArray[np.int64]
@@ -50,7 +51,9 @@ class Row:
         assert len(self.mask) == length, f"mask has {len(self.mask)} entries for {length} tokens"
         assert length == 0 or not self.mask[0], "entry 0 is never trained"
         for name, values in self.arrays.items():
-            assert len(values) == length, f"{name} has {len(values)} entries for {length} tokens"
+            assert np.ndim(values) == 0 or len(values) == length, (
+                f"{name} has {len(values)} entries for {length} tokens"
+            )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -67,9 +70,10 @@ class Row:
         origins = None if origin is None else np.array(origin, dtype=np.uint8)
         return Row(np.array(tokens, dtype=np.int64), flags, {}, origins)
 
-    def with_arrays(self, **arrays: Array) -> Row:
-        """The same row with further per-token arrays."""
-        return Row(self.tokens, self.mask, {**self.arrays, **arrays}, self.origin, self.group)
+    def with_arrays(self, **arrays: Array | float) -> Row:
+        """The same row with further per-token arrays, or numbers for the whole row."""
+        added = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
+        return Row(self.tokens, self.mask, {**self.arrays, **added}, self.origin, self.group)
 
 
 def micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:

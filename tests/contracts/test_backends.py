@@ -30,6 +30,7 @@ from toolhone.backends.base import (
     SamplingParams,
     StopReason,
     Trainer,
+    train_step,
 )
 from toolhone.errors import CapabilityError, UserError
 from toolhone.rows import Array, Row, Tokens
@@ -243,6 +244,72 @@ def test_two_half_batches_equal_one(bench: Bench) -> None:
         halves.optim_step(rate).result()["grad_norm"], rel=1e-4
     )
     assert bench.same(logprobs(whole), logprobs(halves))
+
+
+def test_a_train_step_equals_its_half_steps_one_by_one(bench: Bench) -> None:
+    whole, halves = bench.trainer(), bench.trainer()
+    parts, rate = (ROWS[:2], ROWS[2:]), Adam(bench.backend.learning_rate)
+    metrics = train_step(whole, parts, cross_entropy(), rate)
+    alone = [halves.forward_backward(part, cross_entropy()).result() for part in parts]
+    step = halves.optim_step(rate).result()
+    assert metrics == {**{name: alone[0][name] + alone[1][name] for name in alone[0]}, **step}
+    assert bench.same(logprobs(whole), logprobs(halves))
+
+
+def test_a_train_step_submits_everything_before_it_waits() -> None:
+    events: list[str] = []
+
+    class Handle:
+        def __init__(self, name: str) -> None:
+            events.append(f"submit {name}")
+            self.name = name
+
+        def result(self) -> Metrics:
+            events.append(f"wait {self.name}")
+            return {"loss": 1.0} if self.name == "pass" else {"grad_norm": 2.0}
+
+    class Remote:
+        def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Handle:  # noqa: ARG002
+            return Handle("pass")
+
+        def optim_step(self, optimizer: Adam) -> Handle:  # noqa: ARG002
+            return Handle("step")
+
+    metrics = train_step(Remote(), [ROWS, ROWS], cross_entropy(), Adam(0.1))  # type: ignore[arg-type]
+    assert metrics == {"loss": 2.0, "grad_norm": 2.0}
+    assert events == [
+        *["submit pass", "submit pass", "submit step"],
+        *["wait pass", "wait pass", "wait step"],
+    ]
+
+
+def test_a_trainer_describes_its_model_and_gives_log_probabilities_of_now(bench: Bench) -> None:
+    trainer = bench.trainer()
+    assert (trainer.info.vocab_size, trainer.info.max_context) == (VOCAB, CONTEXT)
+    assert trainer.info.has_adapter == ("lora" in bench.folder.name)
+    assert trainer.snapshot().info == trainer.info
+    before = trainer.logprobs(ROWS, 0.7).result()
+    assert bench.same(before, trainer.snapshot().logprobs(ROWS, 0.7))
+    bench.step(trainer)
+    assert bench.same(trainer.logprobs(ROWS).result(), logprobs(trainer))
+    assert not bench.same(trainer.logprobs(ROWS, 0.7).result(), before)
+
+
+def test_a_scalar_of_a_row_is_broadcast_over_its_tokens(bench: Bench) -> None:
+    weights = [float(row.arrays["weights"][0]) for row in ROWS]
+    scalars = [row.with_arrays(weights=w) for row, w in zip(ROWS, weights, strict=True)]
+    left, right = bench.trainer(), bench.trainer()
+    assert bench.step(left, scalars) == bench.step(right, ROWS)
+    assert bench.same(logprobs(left), logprobs(right))
+
+
+def test_save_returns_the_reference_that_load_takes(bench: Bench, tmp_path: Path) -> None:
+    trainer, other = bench.trainer(), bench.trainer()
+    bench.step(trainer)
+    ref = trainer.save(tmp_path / "saved")
+    assert ref == str(tmp_path / "saved")
+    other.load(ref)
+    assert bench.same(logprobs(other), logprobs(trainer))
 
 
 def test_the_micro_batch_size_does_not_change_gradients(bench: Bench) -> None:

@@ -73,6 +73,15 @@ def test_checkpoints_are_ordered_by_step_and_named_when_missing(tmp_path: Path) 
         run.checkpoint("checkpoint_step_10")
 
 
+def test_a_checkpoint_remembers_a_reference_that_is_not_its_folder(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    local = run.save_checkpoint("checkpoint_step_1", {"step": 1}, lambda folder: str(folder))
+    remote = run.save_checkpoint("checkpoint_step_2", {"step": 2}, lambda _: "tinker://a/b")
+    assert run.weights(local) == str(local)
+    assert "weights" not in run.state(local)
+    assert run.weights(remote) == "tinker://a/b"
+
+
 def test_a_replaced_folder_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     for text in ("first", "second"):

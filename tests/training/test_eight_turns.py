@@ -238,7 +238,7 @@ def check_trained(rows: Sequence[Row], wanted: Sequence[Sequence[Sample]]) -> No
             token for sample in samples for token in sample.tokens
         ]
         logprobs = np.array([value for sample in samples for value in sample.logprobs], np.float32)
-        assert row.arrays["logprobs"][row.mask].tobytes() == logprobs.tobytes()
+        assert row.arrays["behavior_logprobs"][row.mask].tobytes() == logprobs.tobytes()
         assert row.origin is not None
         assert (row.mask == (row.origin == Origin.SAMPLED)).all()
         for name, values in row.arrays.items():
@@ -425,8 +425,8 @@ def test_the_loss_is_given_the_sampled_ids_bit_by_bit(
     trainer, speaker = learned(family, method, beta, watched(family), tmp_path / "run")
     wanted = turns_of(trainer.rows, speaker)
     check_trained(trainer.rows, wanted)
-    assert {"weights", "advantages", "logprobs"} <= set(trainer.rows[0].arrays)
-    assert ("reference" in trainer.rows[0].arrays) == bool(beta)
+    assert {"weights", "advantages", "behavior_logprobs"} <= set(trainer.rows[0].arrays)
+    assert ("ref_logprobs" in trainer.rows[0].arrays) == bool(beta)
     given = [[token for sample in samples for token in sample.tokens] for samples in wanted]
     assert sorted(trainer.targets) == sorted(given)
     logprobs = [
@@ -434,7 +434,7 @@ def test_the_loss_is_given_the_sampled_ids_bit_by_bit(
         for samples in wanted
     ]
     assert sorted(
-        arrays["logprobs"][arrays["mask"]].tobytes() for arrays in trainer.seen
+        arrays["behavior_logprobs"][arrays["mask"]].tobytes() for arrays in trainer.seen
     ) == sorted(logprobs)
     for arrays in trainer.seen:
         assert not any(values[~arrays["mask"]].any() for values in arrays.values())
@@ -476,7 +476,7 @@ def test_a_pair_of_dpo_trains_what_the_assistant_says_and_a_sample_with_its_own_
     for row in (better, worse):
         assert row.origin is not None
         assert not row.mask[row.origin == Origin.TOOL].any()
-        assert {"weights", "share", "reference"} <= set(row.arrays)
+        assert {"weights", "share", "ref_logprobs"} <= set(row.arrays)
         assert not any(values[~row.mask].any() for values in row.arrays.values())
         assert (row.arrays["weights"][row.mask] > 0).all()
     assert trainer.targets == [
@@ -497,7 +497,9 @@ def flipped(row: Row, name: str) -> Row:
     return row.with_arrays(**{name: values})
 
 
-@pytest.mark.parametrize("array", ["mask", "weights", "advantages", "logprobs", "reference"])
+@pytest.mark.parametrize(
+    "array", ["mask", "weights", "advantages", "behavior_logprobs", "ref_logprobs"]
+)
 def test_one_tool_token_that_is_trained_is_noticed(
     array: str, watched: Any, tmp_path: Path
 ) -> None:

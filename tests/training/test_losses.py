@@ -52,7 +52,7 @@ def a_batch(rows: int = 3, width: int = 6, seed: int = 0) -> tuple[Array, Batch]
     logp = np.where(mask, -rng.exponential(2.0, (rows, width)), 0.0).astype(np.float32)
     weights = rng.random((rows, width)).astype(np.float32)
     reference = np.where(mask, logp + rng.normal(0, 0.3, (rows, width)), 0.0).astype(np.float32)
-    return logp, Batch(mask, {"weights": weights, "reference": reference}, [None] * rows)
+    return logp, Batch(mask, {"weights": weights, "ref_logprobs": reference}, [None] * rows)
 
 
 def slope_by_differences(loss: Loss, logp: Array, batch: Batch, step: float = 1e-5) -> np.ndarray:
@@ -121,7 +121,7 @@ def test_the_loss_written_in_the_docstring_works_as_it_stands() -> None:
     loss = names["squared_distance"](2.0)
     logp, batch = a_batch()
     metrics, slope = loss_gradient(loss, logp, batch)
-    gap = np.where(batch.mask, logp - batch["reference"], 0.0)
+    gap = np.where(batch.mask, logp - batch["ref_logprobs"], 0.0)
     assert metrics["loss"] == pytest.approx(2.0 * (batch["weights"] * gap**2).sum(), rel=1e-5)
     assert metrics["gap"] == pytest.approx(gap.sum(), rel=1e-5)
     assert slope == pytest.approx(slope_by_differences(loss, logp, batch), abs=1e-4)
@@ -129,7 +129,7 @@ def test_the_loss_written_in_the_docstring_works_as_it_stands() -> None:
 
 def test_every_function_of_the_ops_table_has_the_slope_of_finite_differences() -> None:
     def everything(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        ratio = ops.exp(logp - batch["reference"])
+        ratio = ops.exp(logp - batch["ref_logprobs"])
         surrogate = ops.minimum(ratio * 1.5, ops.clip(ratio, 0.9, 1.1) * 1.5)
         soft = ops.logaddexp(0.0, logp) + ops.maximum(logp, -2.03)
         by_row = ops.sum(ops.where(batch.mask, surrogate + soft, 0.0), axis=1)

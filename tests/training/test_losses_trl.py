@@ -185,7 +185,7 @@ def pairs_of(models: tuple[Path, Path], lengths: Sequence[int] = (5, 8, 3)) -> l
         worse = replace(worse, tokens=np.concatenate([better.tokens[:begin], worse.tokens[begin:]]))
         rows += [replace(row, group=f"pair-{number}") for row in (better, worse)]
     known = open_sampler(models[1], EngineOptions(device_map="cpu")).logprobs(rows)
-    return [row.with_arrays(reference=values) for row, values in zip(rows, known, strict=True)]
+    return [row.with_arrays(ref_logprobs=values) for row, values in zip(rows, known, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_the_preference_loss_is_that_of_dpo_trainer(
     )
     inputs = {"input_ids": ids, "attention_mask": seen, "completion_mask": mask}
     if precomputed:
-        known = torch.tensor([float(row.arrays["reference"].sum()) for row in rows])
+        known = torch.tensor([float(row.arrays["ref_logprobs"].sum()) for row in rows])
         inputs |= {"ref_chosen_logps": known[0::2], "ref_rejected_logps": known[1::2]}
     value, gradient = theirs(trainer, inputs)
     if (
@@ -300,8 +300,8 @@ def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
         advantages = row.mask.astype(np.float32) * np.float32(worth)
         made.append(
             row.with_arrays(
-                logprobs=sampled.astype(np.float32),
-                reference=near.astype(np.float32),
+                behavior_logprobs=sampled.astype(np.float32),
+                ref_logprobs=near.astype(np.float32),
                 advantages=advantages,
             )
         )
@@ -337,8 +337,8 @@ def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         inputs["completion_mask"][line, :length] = 1
         inputs["tool_mask"][line, :length] = torch.from_numpy(row.mask[begin:].astype(np.int64))
         for name, own in (
-            ("old_per_token_logps", "logprobs"),
-            ("ref_per_token_logps", "reference"),
+            ("old_per_token_logps", "behavior_logprobs"),
+            ("ref_per_token_logps", "ref_logprobs"),
         ):
             arrays[name][line, :length] = torch.from_numpy(row.arrays[own][begin:])
     worth = torch.tensor([float(row.arrays["advantages"][row.mask][0]) for row in rows])
@@ -386,7 +386,7 @@ def beyond(folder: Path, rows: Sequence[Row], temperature: float, most: float) -
     """Tokens of good replies whose ratio lies above `most`."""
     now = open_sampler(folder, EngineOptions(device_map="cpu")).logprobs(rows, temperature)
     far = [
-        row.mask & (np.exp(own - row.arrays["logprobs"]) > most)
+        row.mask & (np.exp(own - row.arrays["behavior_logprobs"]) > most)
         for row, own in zip(rows, now, strict=True)
     ]
     return sum(

@@ -282,10 +282,10 @@ def test_how_far_the_policy_has_moved_is_its_divergence_from_the_one_that_sample
     trainer = toy()
     tokens = [Row.of([12, 14, token], [False, False, True]) for token in range(VOCAB)]
     before = trainer.snapshot().logprobs(tokens)
-    rows = [row.with_arrays(logprobs=own) for row, own in zip(tokens, before, strict=True)]
+    rows = [row.with_arrays(behavior_logprobs=own) for row, own in zip(tokens, before, strict=True)]
     assert approx_kl(trainer, [rows], 1.0) == pytest.approx(0, abs=1e-9)
     moved = [
-        row.with_arrays(logprobs=own + 0.1 * row.mask.astype(np.float32))
+        row.with_arrays(behavior_logprobs=own + 0.1 * row.mask.astype(np.float32))
         for row, own in zip(tokens, before, strict=True)
     ]
     assert approx_kl(trainer, [moved], 1.0) == pytest.approx(np.exp(-0.1) + 0.1 - 1, rel=1e-4)

@@ -189,8 +189,18 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class ModelInfo:
+    """The model behind a sampler or trainer. `max_context` in tokens is 0 when unbounded; `tokenizer` is a folder or hub name."""
+
+    vocab_size: int
+    max_context: int = 0
+    has_adapter: bool = False
+    tokenizer: str = ""
+
+
+@dataclass(frozen=True)
 class Capabilities:
-    """What a trainer can do. Algorithms ask here and refuse at the start, by name."""
+    """What a trainer can do; `open.check_plan` refuses the rest at the start."""
 
     full_training: bool = True
     lora: bool = True
@@ -238,6 +248,8 @@ class Stream(Protocol):
 class Sampler(Protocol):
     """One fixed policy."""
 
+    info: ModelInfo
+
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
     ) -> list[list[Sample]]:
@@ -257,11 +269,6 @@ class Sampler(Protocol):
 class WeightSampler(Sampler, Protocol):
     """A sampler whose weights can be written for other programs."""
 
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the policy is a base model with LoRA adapters."""
-        ...
-
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder."""
         ...
@@ -274,6 +281,7 @@ class WeightSampler(Sampler, Protocol):
 class Trainer(Protocol):
     """A policy that learns. Gradients accumulate over `forward_backward` calls until `optim_step`."""
 
+    info: ModelInfo
     can: Capabilities
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Pending[Metrics]:
@@ -287,17 +295,40 @@ class Trainer(Protocol):
         """
         ...
 
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Pending[list[Array]]:
+        """float32 [T] for each row, by the policy as it is now: as `Sampler.logprobs`."""
+        ...
+
     def snapshot(self) -> Sampler:
-        """The policy now. It does not move when training goes on."""
+        """The policy now. It does not move when training continues, and it never changes the trainer."""
         ...
 
-    def save(self, folder: Path, optimizer: bool = True) -> None:
-        """Write the weights (and, for resuming, the optimizer's state) into `folder`, all or nothing."""
+    def save(self, name: str | Path, optimizer: bool = True) -> str:
+        """Save the weights (and the optimizer's state) as `name`, all or nothing; returns the reference for `load`.
+
+        A local backend takes `name` as a folder and returns it; a service returns its own URI.
+        """
         ...
 
-    def load(self, folder: Path, optimizer: bool = True) -> None:
-        """Take weights (and the optimizer's state) from what `save` wrote."""
+    def load(self, ref: str | Path, optimizer: bool = True) -> None:
+        """Take the weights (and the optimizer's state) of a reference that `save` returned."""
         ...
+
+
+def train_step(
+    trainer: Trainer, batches: Sequence[Sequence[Row]], loss: Loss, optimizer: Optimizer
+) -> Metrics:
+    """Train on all batches in one optimizer step; nothing is waited for before everything is submitted.
+
+    Returns the sums over the batches and the metrics of the optimizer step.
+    """
+    passes = [trainer.forward_backward(rows, loss) for rows in batches]
+    step = trainer.optim_step(optimizer)
+    totals: Metrics = {}
+    for pending in passes:
+        for name, value in pending.result().items():
+            totals[name] = totals.get(name, 0.0) + value
+    return totals | step.result()
 
 
 class ValueHead(Protocol):
@@ -376,7 +407,10 @@ def random_stream(seed: int, *path: int) -> np.random.Generator:
 def padded(
     rows: Sequence[Row], width: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, Array]]:
-    """Rows as right-padded arrays [rows, width]: tokens, mask, and each named array (0 where a row lacks it)."""
+    """Rows as right-padded arrays [rows, width]: tokens, mask, and each named array (0 where a row lacks it).
+
+    A scalar of a row is broadcast over the row's tokens.
+    """
     width = width or max(len(row) for row in rows)
     tokens = np.zeros((len(rows), width), dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=bool)

@@ -56,7 +56,7 @@ class ToySampler:
     """One fixed toy policy (`backends.base.Sampler`)."""
 
     def __init__(self, policy: ToyPolicy) -> None:
-        self._policy = policy
+        self._policy, self.info = policy, policy.shape.info
 
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
@@ -222,7 +222,7 @@ class ToyTrainer:
 
     def __init__(self, policy: ToyPolicy) -> None:
         self.can = Capabilities(lora=False, muon=False, max_context=policy.shape.max_context)
-        self._policy = policy
+        self._policy, self.info = policy, policy.shape.info
         self._gradient: list[Real] | None = None
         self._moments = _Moments.zero(policy)
         self._readers: weakref.WeakSet[ToySampler] = weakref.WeakSet()
@@ -258,14 +258,17 @@ class ToyTrainer:
         self._moments.step(self._policy.tables, gradient, optimizer)
         return Done({"grad_norm": norm})
 
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Done[list[Array]]:
+        return Done(ToySampler(self._policy).logprobs(rows, temperature))
+
     def snapshot(self) -> ToySampler:
         """The policy now. The weights are copied at the next `optim_step`, and only if the snapshot is still alive then."""
         sampler = ToySampler(self._policy)
         self._readers.add(sampler)
         return sampler
 
-    def save(self, folder: Path, optimizer: bool = True) -> None:
-        """Write one file into `folder` (made where it is missing), all or nothing; an earlier save there is replaced."""
+    def save(self, name: str | Path, optimizer: bool = True) -> str:
+        """Write one file into the folder `name`, all or nothing; an earlier save there is replaced."""
         settings = {
             **asdict(self._policy.shape),
             "steps": self._moments.steps if optimizer else None,
@@ -275,10 +278,12 @@ class ToyTrainer:
         if optimizer:
             arrays |= {f"mean{i}": table for i, table in enumerate(self._moments.mean)}
             arrays |= {f"square{i}": table for i, table in enumerate(self._moments.square)}
-        _write(folder, arrays)
+        _write(Path(name), arrays)
+        return str(name)
 
-    def load(self, folder: Path, optimizer: bool = True) -> None:
+    def load(self, ref: str | Path, optimizer: bool = True) -> None:
         """Take the weights (and Adam's state) from what `save` wrote; accumulated gradients are dropped."""
+        folder = Path(ref)
         policy, moments = _read(folder, optimizer)
         if policy.shape != self._policy.shape:
             raise ModelError(

@@ -21,6 +21,10 @@ METHODS = ("sft", "dpo", "ppo", "grpo", "teacher_mode")
 class ModelSection(Section):
     """Which model, in which precision, writing calls in which dialect."""
 
+    backend: Literal["torch", "toy", "mlx", "tinker"] = Field(
+        "torch",
+        description="what runs the model: torch, or toy (a tiny table model for trying things out)",
+    )
     name: str = Field(
         "pico", description="'pico' (embedded, no network), a model folder, or a name on the hub"
     )

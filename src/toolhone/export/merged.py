@@ -90,7 +90,7 @@ def export(
         raise CapabilityError(
             f"{model.name}: the weights of a {type(sampler).__name__} cannot be written; the torch backend's can"
         )
-    if to is ExportFormat.PEFT and not sampler.has_adapter:
+    if to is ExportFormat.PEFT and not sampler.info.has_adapter:
         raise CapabilityError(
             f"{model.name} has no adapter: all its weights were trained; export it with --to merged"
         )

@@ -28,7 +28,7 @@ def adapter_of(plan: Experiment) -> Path | None:
     folder = _start(plan)
     if folder is None or _is_whole(folder):
         return None
-    if plan.training.lora is None:
+    if plan.training.lora is None and (folder / ADAPTER).is_file():
         raise ConfigError(
             f"model.adapter: {folder} is a LoRA folder, which brings its own settings, but training.lora is null; leave that out"
         )

@@ -98,15 +98,18 @@ class Run:
         return read_metrics(self.folder / "metrics.jsonl")
 
     def save_checkpoint(
-        self, name: str, state: Mapping[str, Any], save: Callable[[Path], None]
+        self, name: str, state: Mapping[str, Any], save: Callable[[Path], str | None]
     ) -> Path:
-        """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder."""
+        """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder.
+
+        Where `save` returns a reference that is not the folder (a service's URI), the state keeps it as `weights`.
+        """
         folder = self.folder / "checkpoints" / name
         with writing(folder), whole_folder(folder) as partial:
-            save(partial)
-            write_json(
-                partial / "state.json", {**state, "experiment": self.experiment.model_dump()}
-            )
+            ref = save(partial)
+            elsewhere = {} if ref in (None, str(partial)) else {"weights": ref}
+            noted = {**state, **elsewhere, "experiment": self.experiment.model_dump()}
+            write_json(partial / "state.json", noted)
         return folder
 
     def checkpoints(self) -> list[str]:
@@ -136,6 +139,10 @@ class Run:
     def state(self, checkpoint: Path) -> dict[str, Any]:
         """What was noted with a checkpoint: the step, and what the algorithm wanted to remember."""
         return read_json(checkpoint / "state.json")
+
+    def weights(self, checkpoint: Path) -> str:
+        """The trainer's reference to the weights of a checkpoint."""
+        return str(self.state(checkpoint).get("weights", checkpoint))
 
     def cut_back(self, step: int) -> None:
         """Forget what was logged after `step`, and a last line that was cut off."""

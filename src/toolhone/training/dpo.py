@@ -167,14 +167,14 @@ def with_pair_weights(rows: Sequence[Row]) -> list[Row]:
 
 
 def with_pair_references(trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool) -> list[Row]:
-    """The rows with `reference`: computed with the policy as it is now where the run is fresh, else as the run began with it."""
+    """The rows with `ref_logprobs`: computed with the policy as it is now where the run is fresh, else as the run began with it."""
     path, digest = run.folder / REFERENCE, _digest(rows)
     if fresh:
         values = trainer.snapshot().logprobs(rows)
         _write(path, values, digest)
     else:
         values = _read(path, rows, digest)
-    return [row.with_arrays(reference=known) for row, known in zip(rows, values, strict=True)]
+    return [row.with_arrays(ref_logprobs=known) for row, known in zip(rows, values, strict=True)]
 
 
 def _digest(rows: Sequence[Row]) -> str:
@@ -229,7 +229,7 @@ def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
     shares = reply_shares(rows) if means else [row.mask.astype(np.float32) for row in rows]
     now = sampler.logprobs(rows)
     gains = [
-        float(((logp - row.arrays["reference"]) * share).sum())
+        float(((logp - row.arrays["ref_logprobs"]) * share).sum())
         for logp, row, share in zip(now, rows, shares, strict=True)
     ]
     margins = np.array(gains[0::2]) - np.array(gains[1::2])

@@ -10,11 +10,11 @@ A loss never divides by the size of what it sees: a backend splits a batch as it
 and the numbers that normalise over the whole batch are in the rows' arrays before they come here. Rows of one group are always
 in one batch. A metric goes through `stop_gradient` first.
 
-A new loss takes ten lines. This one wants log-probabilities near those of a reference policy, in `batch["reference"]`:
+A new loss takes ten lines. This one wants log-probabilities near those of a reference policy, in `batch["ref_logprobs"]`:
 
     def squared_distance(strength: float) -> Loss:
         def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
-            gap = ops.where(batch.mask, logp - batch["reference"], 0.0)
+            gap = ops.where(batch.mask, logp - batch["ref_logprobs"], 0.0)
             total = strength * ops.sum(batch["weights"] * gap * gap)
             return total, {"gap": ops.sum(ops.stop_gradient(gap))}
 

@@ -4,7 +4,7 @@
     preference_loss("dpo", beta=0.1)
 
 As all losses they are sums (see `losses`): `weights` hold the normalisation, `advantages` what a token's episode was worth,
-`logprobs` the log-probabilities at which it was sampled, `reference` those of the reference policy where `beta` is not 0:
+`behavior_logprobs` those at which it was sampled, `ref_logprobs` those of the reference policy where `beta` is not 0:
 
     grpo     min(r A, clip(r) A), mean over each reply, then over replies   Shao et al. 2024, arXiv:2402.03300
     dapo     the same, mean over all tokens of the batch                     Yu et al. 2025, arXiv:2503.14476
@@ -36,7 +36,7 @@ MOST = 20.0
 def policy_loss(
     variant: Variant, epsilon: float, epsilon_high: float, beta: float, temperature: float = 1.0
 ) -> Loss:
-    """The loss of one variant. Wants `advantages`, `logprobs`, `weights`, and `reference` where beta > 0.
+    """The loss of one variant. Wants `advantages`, `behavior_logprobs`, `weights`, and `ref_logprobs` where beta > 0.
 
     Metrics, all sums over trained tokens: `tokens`; `clipped`, tokens whose ratio lies beyond the side that its advantage pushes
     to; `kl_sampled`, log p_sampled - log p (the drift since sampling); `kl_reference`, k3; `entropy`, -log p.
@@ -44,7 +44,9 @@ def policy_loss(
     names = {"epsilon": epsilon, "epsilon_high": epsilon_high, "beta": beta}
 
     def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        log_ratio = ops.clip(ops.where(batch.mask, logp - batch["logprobs"], 0.0), -MOST, MOST)
+        log_ratio = ops.clip(
+            ops.where(batch.mask, logp - batch["behavior_logprobs"], 0.0), -MOST, MOST
+        )
         if variant == "gspo":
             log_ratio = _of_replies(ops, log_ratio, batch)
         ratio, advantages = ops.exp(log_ratio), batch["advantages"]
@@ -61,7 +63,7 @@ def policy_loss(
             "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)),
             "clipped": ops.sum(ops.where(batch.mask & far, 1.0, 0.0)),
             "kl_sampled": -ops.sum(
-                ops.stop_gradient(ops.where(batch.mask, logp - batch["logprobs"], 0.0))
+                ops.stop_gradient(ops.where(batch.mask, logp - batch["behavior_logprobs"], 0.0))
             ),
             "entropy": -ops.sum(ops.stop_gradient(ops.where(batch.mask, logp, 0.0))),
         }
@@ -76,7 +78,7 @@ def policy_loss(
 
 def k3(ops: Ops, logp: Any, batch: Batch) -> Any:
     """The estimate k3 of the KL to the reference at each token; 0 where nothing is trained."""
-    gap = ops.clip(ops.where(batch.mask, batch["reference"] - logp, 0.0), -MOST, MOST)
+    gap = ops.clip(ops.where(batch.mask, batch["ref_logprobs"] - logp, 0.0), -MOST, MOST)
     return ops.exp(gap) - gap - 1.0
 
 
@@ -122,7 +124,7 @@ def preference_loss(
 ) -> Loss:
     """DPO (Rafailov et al. 2023, arXiv:2305.18290) or IPO (Azar et al. 2023, arXiv:2310.12036) on pairs of rows.
 
-    Rows come in pairs of one group, the chosen one first. Wants `reference` (log-probabilities of the reference) and `weights`, of
+    Rows come in pairs of one group, the chosen one first. Wants `ref_logprobs` (of the reference) and `weights`, of
     which the sum over the chosen row counts for the pair. label_smoothing: the chance that a label is wrong (Mitchell 2023,
     conservative DPO). length_normalised: means over tokens in place of sums (IPO always takes means, as TRL does). rpo_alpha: the
     weight of the chosen side's mean negative log-likelihood, added to either (Pang et al. 2024, arXiv:2404.19733). The last two
@@ -141,7 +143,7 @@ def preference_loss(
 
     def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
         _need_pairs(batch.groups)
-        gap = ops.where(batch.mask, logp - batch["reference"], 0.0)
+        gap = ops.where(batch.mask, logp - batch["ref_logprobs"], 0.0)
         scores = ops.sum(gap * batch["share"] if length_normalised or kind == "ipo" else gap, 1)
         chosen, rejected = scores[0::2], scores[1::2]
         margin = chosen - rejected

@@ -230,7 +230,7 @@ def turn_rewards(episode: Episode, reward: float, kl: Sequence[float], beta: flo
 def _by_turn(rows: Sequence[Row], lengths: Sequence[int]) -> list[float]:
     """The sum of log p - log p_reference over the tokens sampled in each turn, in nats."""
     gaps = np.concatenate(
-        [(row.arrays["logprobs"] - row.arrays["reference"])[row.mask] for row in rows]
+        [(row.arrays["behavior_logprobs"] - row.arrays["ref_logprobs"])[row.mask] for row in rows]
     ).astype(np.float64)
     ends = np.cumsum(lengths)
     return [
@@ -242,7 +242,7 @@ def _distance(lines: Sequence[Trajectory]) -> Metrics:
     """How far the sampling policy is from the reference: k3 per token, and the sum of log-ratios per episode."""
     kept = [row for line in lines for row in line.rows]
     gaps = np.concatenate(
-        [(row.arrays["reference"] - row.arrays["logprobs"])[row.mask] for row in kept]
+        [(row.arrays["ref_logprobs"] - row.arrays["behavior_logprobs"])[row.mask] for row in kept]
     )
     return {
         "kl_reference": _k3(gaps),
@@ -398,7 +398,8 @@ def approx_kl(trainer: Trainer, groups: Sequence[Sequence[Row]], temperature: fl
     rows = [row for group in groups for row in group]
     now = trainer.snapshot().logprobs(rows, temperature)
     gaps = [
-        (values - row.arrays["logprobs"])[row.mask] for row, values in zip(rows, now, strict=True)
+        (values - row.arrays["behavior_logprobs"])[row.mask]
+        for row, values in zip(rows, now, strict=True)
     ]
     return _k3(np.concatenate(gaps)) if gaps else 0.0
 

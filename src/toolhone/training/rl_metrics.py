@@ -97,11 +97,11 @@ def mini_batches(
 def with_ref_logprobs(
     rows: Sequence[Row], reference: Sampler | None, temperature: float
 ) -> list[Row]:
-    """The rows with `reference`, the reference policy's log-probabilities; as they are where there is none."""
+    """The rows with `ref_logprobs`, the reference policy's log-probabilities; as they are where there is none."""
     if reference is None:
         return list(rows)
     return [
-        row.with_arrays(reference=known)
+        row.with_arrays(ref_logprobs=known)
         for row, known in zip(rows, reference.logprobs(rows, temperature), strict=True)
     ]
 
@@ -110,7 +110,7 @@ def sampler_gap(sampler: Sampler, rows: Sequence[Row], temperature: float) -> fl
     """The largest difference between the log-probability that a token was sampled with and what the trainer computes, in nats."""
     computed = sampler.logprobs(rows, temperature)
     gaps = [
-        np.abs(np.where(row.mask, values - row.arrays["logprobs"], 0.0)).max()
+        np.abs(np.where(row.mask, values - row.arrays["behavior_logprobs"], 0.0)).max()
         for row, values in zip(rows, computed, strict=True)
     ]
     return float(max(gaps, default=0.0))

@@ -115,7 +115,7 @@ def scorer(rewards: Sequence[Reward]) -> Callable[[Task, Episode], RewardResult]
 
 
 def rows_of(episode: Episode) -> list[Row]:
-    """The rows of one episode: tokens as sampled, trained where the model spoke, with `logprobs` at those places.
+    """The rows of one episode: tokens as sampled, trained where the model spoke, with `behavior_logprobs` there.
 
     A turn joins the row before it when its prompt begins with all that stands in that row; else it begins a row of its own.
     """
@@ -167,7 +167,7 @@ class _Growing:
 
     def done(self) -> Row:
         return Row.of(self.tokens, self.mask, self.origins).with_arrays(
-            logprobs=np.asarray(self.logprobs, dtype=np.float32)
+            behavior_logprobs=np.asarray(self.logprobs, dtype=np.float32)
         )
 
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from toolhone.backends.base import Lora, Sampler, SamplingParams, check_unconstrained
+from toolhone.backends.base import Sampler, SamplingParams, check_unconstrained
 from toolhone.backends.constraint import Grammars
-from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.trainer import open_trainer
+from toolhone.backends.open import check_plan, open_trainer
 from toolhone.config.rl import EpisodeSection, RewardSection
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import import_callable, is_user_code
@@ -79,7 +78,7 @@ class TrainingSetup:
         self, plan: Experiment, registry: Registry, measures: UserMetrics, progress: Progress
     ) -> None:
         self.plan, self.registry, self.measures, self.progress = plan, registry, measures, progress
-        name, section = resolve_model(plan), plan.training.lora
+        name = resolve_model(plan)
         self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
         self.dialect, self.certificate = open_certified(self.tokenizer, format_request(plan))
         for limit in self.certificate.limits:
@@ -91,20 +90,9 @@ class TrainingSetup:
                 plan.model.adapter or name,
                 on_purpose=plan.model.dialect != "auto",
             )
-        adapter = adapter_of(plan)
-        lora = (
-            Lora(
-                section.rank,
-                section.alpha,
-                section.dropout,
-                section.last_layers,
-                tuple(section.target_modules),
-            )
-            if section
-            else None
-        )
-        self.trainer = open_trainer(name, lora, engine_options(plan), adapter)
-        same_vocabulary(self.tokenizer, self.trainer.engine.vocabulary, name)
+        self.trainer = open_trainer(plan.model, plan.training, name, adapter_of(plan), plan.seed)
+        check_plan(plan, self.trainer.can)
+        same_vocabulary(self.tokenizer, self.trainer.info.vocab_size, name)
 
     def rows(self, materials: Dataset) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Rows to train on, held-out rows, and the account of where every conversation went."""
@@ -150,14 +138,14 @@ class TrainingSetup:
 
     def pairing(self) -> PairSource:
         """What makes preference pairs and their rows."""
-        context = self.trainer.engine.max_context
+        context = self.trainer.info.max_context
         return PairSource(
             self.plan, self.dialect, self.tokenizer, self._longest_row(), context, self.progress
         )
 
     def _longest_row(self) -> int:
         """Tokens that a row may have: what is asked for, or what the model takes."""
-        asked, context = self.plan.training.max_length, self.trainer.engine.max_context
+        asked, context = self.plan.training.max_length, self.trainer.info.max_context
         if not context or asked <= context:
             return asked
         self.progress.report(
@@ -174,7 +162,7 @@ class TrainingSetup:
         def policy(sampler: Sampler, seed: int) -> TokenPolicy:
             params = SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32)
             check_unconstrained(params, self.plan.training.method)
-            context = self.trainer.engine.max_context
+            context = self.trainer.info.max_context
             return TokenPolicy(
                 sampler, self.dialect, self.tokenizer, params, context, opening=opening
             )
@@ -231,7 +219,7 @@ class TrainingSetup:
             self.dialect,
             self.tokenizer,
             self.plan,
-            self.trainer.engine.max_context,
+            self.trainer.info.max_context,
         )
 
     def check_given(self, tasks: Sequence[Task]) -> None:
@@ -263,7 +251,7 @@ class TrainingSetup:
         self, sampler: Sampler, tasks: Sequence[Task], progress: Progress | None = None
     ) -> Evaluation:
         policy = policy_of(
-            sampler, self.dialect, self.tokenizer, self.plan, self.trainer.engine.max_context
+            sampler, self.dialect, self.tokenizer, self.plan, self.trainer.info.max_context
         )
         measures, turns = self.measures, self.plan.evaluation.max_turns
         return play_and_judge(
@@ -278,11 +266,13 @@ class TrainingSetup:
         chosen = tasks[: self.plan.training.validation_samples]
         return scores_of(self.evaluate(sampler, chosen)) if chosen else ({}, [])
 
-    def save(self, folder: Path, optimizer: bool) -> None:
-        self.trainer.save(folder, optimizer)
+    def save(self, folder: Path, optimizer: bool) -> str:
+        """Write a checkpoint into `folder`; returns the trainer's reference to its weights."""
+        ref = self.trainer.save(folder, optimizer)
         self.certificate.save(folder)
-        if self.trainer.engine.lora is None:
+        if not self.trainer.info.has_adapter:
             self.tokenizer.save(folder)
+        return ref
 
 
 def validation_names(plan: Experiment, own: Collection[str]) -> list[str]:
@@ -328,21 +318,6 @@ def same_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
         raise ModelError(
             f"{name}: the tokenizer has {tokenizer.vocab_size} tokens but the model only {rows}; they do not belong together"
         )
-
-
-def engine_options(plan: Experiment) -> EngineOptions:
-    model = plan.model
-    return EngineOptions(
-        torch_dtype=model.torch_dtype,
-        device_map=model.device_map,
-        trust_remote_code=model.trust_remote_code,
-        gradient_checkpointing=plan.training.gradient_checkpointing,
-        micro_batch_tokens=model.micro_batch_tokens,
-        seed=plan.seed,
-        loader=import_callable(model.model_class, Path.cwd(), "model.model_class")
-        if model.model_class
-        else None,
-    )
 
 
 def policy_of(

@@ -50,7 +50,7 @@ class Hooks:
     """What training asks of its surroundings: scores of a policy, and a checkpoint written into a folder."""
 
     validate: Callable[[Sampler], Validation]
-    save: Callable[[Path, bool], None]
+    save: Callable[[Path, bool], str | None]
     progress: Progress
 
 
@@ -199,7 +199,7 @@ def resume(trainer: Trainer, run: Run, folder: Path | None) -> TrainState:
         raise RunError(
             f"{folder}/state.json lacks {', '.join(missing)}; it is no checkpoint of a training"
         )
-    trainer.load(folder)
+    trainer.load(run.weights(folder))
     run.cut_back(saved["step"])
     best = (
         run.state(run.checkpoint(BEST))["best_score"]

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from toolhone.backends.base import Lora, padded
+from toolhone.backends.base import Lora, ModelInfo, padded
 from toolhone.backends.torch.lora import CONFIG, LoraLayer, add_lora, read_lora_config, read_peft
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row
@@ -73,6 +73,7 @@ class Engine:
         self.max_context = int(
             getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0
         )
+        self.info = ModelInfo(self.vocabulary, self.max_context, lora is not None, name)
         width = int(getattr(model.config.get_text_config(), "hidden_size", SMALL + 1))
         self.small = self.device.type == "cpu" and width <= SMALL
         self._drops = False

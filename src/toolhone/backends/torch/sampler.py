@@ -39,24 +39,9 @@ COMPACT_BELOW = 0.85
 
 class TorchSampler:
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self.info = engine, engine.info
         self.weights: dict[str, torch.Tensor] | None = None
         """None: the engine's current weights. The trainer fills this in before it changes them."""
-
-    @property
-    def max_context(self) -> int:
-        """Longest sequence in tokens; 0 when unbounded."""
-        return self._engine.max_context
-
-    @property
-    def vocabulary(self) -> int:
-        """Rows of the model's embedding."""
-        return self._engine.vocabulary
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the policy is a base model with adapters beside its layers."""
-        return self._engine.lora is not None
 
     def write_merged(self, folder: Path) -> None:
         """Write the policy as a plain transformers model into an existing folder, adapters merged into the weights."""

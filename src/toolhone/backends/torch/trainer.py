@@ -35,7 +35,7 @@ from toolhone.backends.torch.optimizers import OptimizerState
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
 from toolhone.errors import CapabilityError, ModelError
-from toolhone.rows import Row, micro_batches
+from toolhone.rows import Array, Row, micro_batches
 from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
@@ -43,7 +43,7 @@ OPTIMIZER = "optimizer.pt"
 
 class TorchTrainer:
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        self.engine, self.info = engine, engine.info
         self.can = Capabilities(
             muon=True, value_head=engine.head.split, max_context=engine.max_context
         )
@@ -134,6 +134,9 @@ class TorchTrainer:
         with self.engine.one_thread_if_small():
             return Done(self._stepper.step(optimizer))
 
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Done[list[Array]]:
+        return Done(TorchSampler(self.engine).logprobs(rows, temperature))
+
     def snapshot(self) -> TorchSampler:
         sampler = TorchSampler(self.engine)
         self._snapshots.add(sampler)
@@ -160,14 +163,15 @@ class TorchTrainer:
             for sampler in live:
                 sampler.weights = copy
 
-    def save(self, folder: Path, optimizer: bool = True) -> None:
-        """Write into `folder`, all or nothing; an existing folder is replaced."""
-        with whole_folder(folder) as partial:
+    def save(self, name: str | Path, optimizer: bool = True) -> str:
+        """Write into the folder `name`, all or nothing; an existing folder is replaced."""
+        with whole_folder(Path(name)) as partial:
             self._write_weights(partial)
             if optimizer:
                 torch.save(
                     {"stepper": self._stepper.state(), "passes": self._passes}, partial / OPTIMIZER
                 )
+        return str(name)
 
     def _write_weights(self, folder: Path) -> None:
         engine = self.engine
@@ -177,8 +181,9 @@ class TorchTrainer:
             with quiet():
                 engine.model.save_pretrained(folder)
 
-    def load(self, folder: Path, optimizer: bool = True) -> None:
-        """Take the weights of `folder`; gradients that were accumulated before are forgotten."""
+    def load(self, ref: str | Path, optimizer: bool = True) -> None:
+        """Take the weights of the folder `ref`; gradients that were accumulated before are forgotten."""
+        folder = Path(ref)
         if optimizer and not (folder / OPTIMIZER).is_file():
             raise ModelError(
                 f"{folder} holds no {OPTIMIZER}; only a checkpoint saved with its optimizer can be resumed from"

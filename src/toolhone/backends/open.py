@@ -1,0 +1,118 @@
+"""Which backend runs a model: the only place that knows one by name.
+
+trainer = open_trainer(plan.model, plan.training, "path/to/model")
+check_plan(plan, trainer.can)                      # refuses what this backend cannot do
+sampler = open_sampler("path/to/model", plan.model, adapter=Path("runs/first/checkpoints/final_checkpoint"))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolhone.backends.base import Capabilities, Lora, Sampler, Trainer
+from toolhone.config.sections import Experiment, ModelSection, TrainingSection
+from toolhone.config.user_code import import_callable
+from toolhone.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from toolhone.backends.torch.engine import EngineOptions
+    from toolhone.backends.toy import ToyTrainer
+
+
+def open_trainer(
+    model: ModelSection,
+    training: TrainingSection,
+    name: str,
+    adapter: Path | None = None,
+    seed: int = 0,
+) -> Trainer:
+    """A trainer for the model folder or hub name `name`, in full or by LoRA, starting from the checkpoint `adapter`."""
+    _check_backend(model.backend)
+    if model.backend == "toy":
+        return _open_toy(model, name, adapter, seed)
+    from toolhone.backends.torch.trainer import open_trainer as open_torch
+
+    section = training.lora
+    lora = None
+    if section is not None:
+        targets = tuple(section.target_modules)
+        lora = Lora(section.rank, section.alpha, section.dropout, section.last_layers, targets)
+    options = _engine_options(model, seed, training.gradient_checkpointing)
+    return open_torch(name, lora, options, adapter)
+
+
+def open_sampler(
+    ref: str | Path, model: ModelSection, adapter: Path | None = None, seed: int = 0
+) -> Sampler:
+    """A sampler for a model folder or hub name, with the weights of the checkpoint `adapter`."""
+    _check_backend(model.backend)
+    if model.backend == "toy":
+        return _open_toy(model, str(ref), adapter, seed).snapshot()
+    from toolhone.backends.torch.trainer import open_sampler as open_torch
+
+    return open_torch(ref, _engine_options(model, seed), adapter)
+
+
+def check_plan(plan: Experiment, can: Capabilities) -> None:
+    """Refuse, in one sentence, the first setting of the plan that the backend cannot do."""
+    training, rl, backend = plan.training, plan.training.rl, plan.model.backend
+    learns_from_samples = training.method in ("ppo", "grpo")
+    built_in = training.method == "sft" or (training.method == "ppo" and rl.ppo.critic == "none")
+    longest = rl.max_completion_length if learns_from_samples else 0
+    refusals = {
+        "full fine-tuning (training.lora null); set training.lora": not can.full_training
+        and training.lora is None,
+        "LoRA; set training.lora to null": not can.lora and training.lora is not None,
+        "training.optimizer muon; use adamw": not can.muon and training.optimizer == "muon",
+        "a value head; use training.rl.ppo.critic 'regression'": not can.value_head
+        and training.method == "ppo"
+        and rl.ppo.critic == "value_head",
+        f"training.rl.temperature {rl.temperature}; use 1": not can.temperature
+        and learns_from_samples
+        and rl.temperature != 1,
+        f"the loss of training.method {training.method}; use sft": not can.custom_loss
+        and not built_in,
+        f"replies of training.rl.max_completion_length {longest} tokens, since its context holds "
+        f"{can.max_context}; use fewer": 0 < can.max_context <= longest,
+    }
+    for what, refused in refusals.items():
+        if refused:
+            raise CapabilityError(f"model.backend {backend} cannot do {what}, or another backend")
+
+
+def _check_backend(name: str) -> None:
+    if name not in ("torch", "toy"):
+        raise CapabilityError(f"model.backend: {name} is not available yet; use torch")
+
+
+def _engine_options(
+    model: ModelSection, seed: int, gradient_checkpointing: bool = False
+) -> EngineOptions:
+    from toolhone.backends.torch.engine import EngineOptions
+
+    loader = model.model_class and import_callable(
+        model.model_class, Path.cwd(), "model.model_class"
+    )
+    return EngineOptions(
+        torch_dtype=model.torch_dtype,
+        device_map=model.device_map,
+        trust_remote_code=model.trust_remote_code,
+        gradient_checkpointing=gradient_checkpointing,
+        micro_batch_tokens=model.micro_batch_tokens,
+        seed=seed,
+        loader=loader or None,
+    )
+
+
+def _open_toy(model: ModelSection, name: str, checkpoint: Path | None, seed: int) -> ToyTrainer:
+    """A toy with the vocabulary of the named model; its tables hold about 4 million numbers each."""
+    from toolhone.backends.toy import open_toy
+    from toolhone.tokenizer import TextTokenizer
+
+    vocab_size = TextTokenizer.load(name, model.trust_remote_code).vocab_size
+    buckets = max(16, min(1024, 2**22 // vocab_size))
+    trainer = open_toy(vocab_size, seed, buckets=buckets)
+    if checkpoint is not None:
+        trainer.load(checkpoint, optimizer=False)
+    return trainer
