@@ -43,7 +43,7 @@ from toolhone.data.dataset import load_data
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
 from toolhone.dialects.probe.certificate import open_certified
-from toolhone.doctor.quick_checks import quick_checks
+from toolhone.doctor.checks import quick_checks
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import evaluate

@@ -3,7 +3,7 @@
     pip download --no-deps bfcl-eval==2026.3.23 && unzip bfcl_eval-*.whl -d bfcl
     python benchmarks/make_bfcl_hashes.py bfcl/bfcl_eval/data --release "bfcl-eval 2026.3.23"
 
-Read are all `BFCL_v4_*.json` (also gzip-compressed) of the folders; what users say in them is hashed (`toolhone.doctor.bfcl_hashes`)
+Read are all `BFCL_v4_*.json` (also gzip-compressed) of the folders; what users say in them is hashed (`toolhone.doctor.leaks`)
 and not kept. The same questions give the same bytes. Prints how many texts there were and how many were hashed.
 """
 
@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolhone.doctor.bfcl_hashes import FILE, question_hash
+from toolhone.doctor.leaks import FILE, question_hash
 from toolhone.sources.files import read_records
 
 TARGET = Path(__file__).parents[1] / "src" / "toolhone" / "config" / "presets" / FILE

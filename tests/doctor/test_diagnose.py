@@ -31,14 +31,13 @@ from support.doctor_rows import (
 from toolhone.config.experiment import make_experiment
 from toolhone.data.dataset import load_data
 from toolhone.data.templates import Templates
-from toolhone.doctor import bfcl_hashes
+from toolhone.doctor import leaks
+from toolhone.doctor.checks import Decision, Fingerprint, conflicts
 from toolhone.doctor.diagnose import DataVerdict, diagnose
 from toolhone.doctor.findings import REMEDIES
-from toolhone.doctor.lengths import Yardstick
+from toolhone.doctor.lengths import LengthCheck, measure_all
 from toolhone.doctor.reading import read_file
-from toolhone.doctor.repeats import Decision, Print, conflicts
 from toolhone.doctor.typed_calls import read_typed
-from toolhone.doctor.workers import measure_all
 from toolhone.errors import DataError
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Tool
@@ -237,9 +236,7 @@ def test_a_held_out_prompt_in_training_stops_whatever_its_spelling(tmp_path: Pat
 
 def test_a_question_of_bfcl_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     question = "Which of these towns has the most rain in a year?"
-    monkeypatch.setattr(
-        bfcl_hashes, "_hashes", lambda: frozenset([bfcl_hashes.question_hash(question)])
-    )
+    monkeypatch.setattr(leaks, "_hashes", lambda: frozenset([leaks.question_hash(question)]))
     diagnosis = examine(tmp_path, row(calling(), question=question.upper()), row(calling()))
     assert diagnosis.findings.counts == {FindingKind.BENCHMARK: 1}
     assert diagnosis.verdict is DataVerdict.REMARKS
@@ -256,7 +253,7 @@ def test_what_another_format_mended_or_refused_is_shown(tmp_path: Path) -> None:
         for n, name in enumerate(("area", "era"))
     ]
     diagnosis = examine(tmp_path, *rows)
-    assert diagnosis.findings.counts == {FindingKind.REFUSED: 1, FindingKind.MENDED: 1}
+    assert diagnosis.findings.counts == {FindingKind.REFUSED: 1, FindingKind.REPAIRED: 1}
     assert diagnosis.exit_code == 0, "training reads the one and skips the other"
 
 
@@ -278,14 +275,14 @@ def test_with_a_model_lengths_are_counted_and_its_control_tokens_are_known(tmp_p
         ]
     )
     file = read_file(save(tmp_path / "rows.jsonl", *rows))
-    diagnosis = diagnose([file], Yardstick(parts, 300))
+    diagnosis = diagnose([file], LengthCheck(parts, 300))
     assert diagnosis.findings.counts == {FindingKind.TOO_LONG: 1, FindingKind.CONTROL_TEXT: 1}
     assert diagnosis.findings.findings[0].row == 1
-    assert diagnose([file], Yardstick(parts)).findings.counts == {
+    assert diagnose([file], LengthCheck(parts)).findings.counts == {
         FindingKind.CONTROL_TEXT: 1,
         FindingKind.NO_LIMIT: 1,
     }
-    all_long = diagnose([file], Yardstick(parts, 5))
+    all_long = diagnose([file], LengthCheck(parts, 5))
     assert all_long.findings.counts[FindingKind.NOTHING_TO_LEARN] == 1
     assert all_long.exit_code == 1
 
@@ -294,10 +291,10 @@ def test_without_a_model_a_limit_is_estimated_and_only_what_is_surely_longer_is_
     tmp_path: Path,
 ) -> None:
     file = read_file(save(tmp_path / "rows.jsonl", row(calling(), answer(), say("rain " * 2000))))
-    assert diagnose([file], Yardstick(None, 1000)).findings.counts == {
+    assert diagnose([file], LengthCheck(None, 1000)).findings.counts == {
         FindingKind.MAYBE_TOO_LONG: 1
     }
-    assert diagnose([file], Yardstick(None, 3000)).findings.counts == {}
+    assert diagnose([file], LengthCheck(None, 3000)).findings.counts == {}
 
 
 @pytest.mark.slow
@@ -464,7 +461,7 @@ def test_fences_are_found_as_a_reader_finds_them() -> None:
 
 def test_many_rows_with_one_prompt_are_compared_in_linear_time() -> None:
     rows = [
-        Print(b"", b"", (Decision(1, b"same", b"A" if n < 15_000 else b"B", "told"),))
+        Fingerprint(b"", b"", (Decision(1, b"same", b"A" if n < 15_000 else b"B", "told"),))
         for n in range(30_000)
     ]
     start = time.process_time()

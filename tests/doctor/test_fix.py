@@ -28,8 +28,9 @@ from toolhone.cli.doctor_data import examine_data
 from toolhone.data.templates import Templates
 from toolhone.doctor.diagnose import DataVerdict
 from toolhone.doctor.fix import CleanResult, RowOutcome, clean
-from toolhone.doctor.lengths import Yardstick
+from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import read_file
+from toolhone.doctor.repair import without_schema_nulls
 from toolhone.errors import ConfigError, DataError, RunError
 from toolhone.schema import Conversation, ToolCall
 from toolhone.sources.files import read_conversations
@@ -160,7 +161,7 @@ def test_repeated_contradicting_and_leaking_rows_are_dropped(tmp_path: Path) -> 
 
 def test_with_a_model_rows_that_do_not_fit_are_dropped_whole(tmp_path: Path) -> None:
     rows = numbered([row(calling()), row(calling(), answer(), say("rain " * 200))])
-    result = clean([read_file(save(tmp_path / "rows.jsonl", *rows))], Yardstick(pico(), 300))
+    result = clean([read_file(save(tmp_path / "rows.jsonl", *rows))], LengthCheck(pico(), 300))
     assert result.reasons(RowOutcome.DROPPED) == {FindingKind.TOO_LONG.value: 1}
     assert len(result.conversations) == 1
 
@@ -324,3 +325,12 @@ def test_a_row_that_repeats_one_that_is_thrown_away_is_judged_by_itself(tmp_path
         (0, (FindingKind.LEAK.value,)),
         (1, (FindingKind.LEAK.value,)),
     ]
+
+
+def test_a_null_list_of_choices_is_padding_too() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"unit": {"type": "string", "enum": None}, "size": {"enum": [1, None]}},
+    }
+    plain = without_schema_nulls(schema)
+    assert plain["properties"] == {"unit": {"type": "string"}, "size": {"enum": [1, None]}}

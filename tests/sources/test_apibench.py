@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.schema import ExpectedCall, Tool, ToolCall
 from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.call_repair import Repair, mended

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from toolhone.doctor.raw import without_schema_nulls
 from toolhone.sources.rules import null_padding, without_paths
 
 
@@ -47,12 +46,3 @@ def test_a_null_is_padding_only_where_it_stands_for_nothing(
 ) -> None:
     assert list(null_padding(arguments, parameters)) == paths
     assert list(null_padding(without_paths(arguments, paths), parameters)) == []
-
-
-def test_a_null_list_of_choices_is_padding_too() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"unit": {"type": "string", "enum": None}, "size": {"enum": [1, None]}},
-    }
-    mended = without_schema_nulls(schema)
-    assert mended["properties"] == {"unit": {"type": "string"}, "size": {"enum": [1, None]}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
 from toolhone.sources import SOURCES, Loaded, open_source

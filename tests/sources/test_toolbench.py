@@ -13,7 +13,7 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score, is_right
 from toolhone.data.any_tasks import gives_only_tasks, tasks_from_any
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources import open_source

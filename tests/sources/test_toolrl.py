@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Tool
 from toolhone.sources import SOURCES, Loaded, format_of, open_source

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.diagnose import Diagnosis, diagnose
-from toolhone.doctor.model_parts import ModelParts
+from toolhone.doctor.lengths import ModelParts
 from toolhone.doctor.reading import read_file
 from toolhone.models.pico import pico_folder
 from toolhone.sources.rules import FindingKind

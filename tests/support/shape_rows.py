@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, ExpectedCall
 from toolhone.sources import Loaded, open_source
 from toolhone.sources.files import read_tasks, write_jsonl

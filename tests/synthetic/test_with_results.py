@@ -7,7 +7,7 @@ import pytest
 
 from toolhone.config.experiment import load_experiment
 from toolhone.data.dataset import held_out_tasks, load_data
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.synthetic import CanonicalExample, ManualTemplates

@@ -20,11 +20,9 @@ from rich.text import Text
 
 from toolhone.cli.console import console
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
-from toolhone.doctor.findings import REMEDIES
+from toolhone.doctor.findings import REMEDIES, FindingGroup
 from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned
-from toolhone.doctor.lengths import Yardstick
-from toolhone.doctor.model_parts import ModelParts
-from toolhone.doctor.quick_checks import FindingGroup
+from toolhone.doctor.lengths import LengthCheck, ModelParts
 from toolhone.doctor.reading import read_file
 from toolhone.errors import ConfigError
 from toolhone.evaluation.display import clean as printable
@@ -92,11 +90,11 @@ def examine_data(
         with open_progress() as opened:
             return examine_data(paths, model, fix, max_length, show, opened)
     files = [read_file(path, progress=progress) for path in paths]
-    yardstick = Yardstick(
+    lengths = LengthCheck(
         None if model is None else ModelParts(*model), max_length, workers=os.cpu_count() or 1
     )
-    diagnosis = diagnose(files, yardstick, progress)
-    cleaned = None if fix is None else clean(files, yardstick, progress)
+    diagnosis = diagnose(files, lengths, progress)
+    cleaned = None if fix is None else clean(files, lengths, progress)
     report = None if cleaned is None or fix is None else write_cleaned(cleaned, fix, paths)
     if show:
         _show(diagnosis)
@@ -109,9 +107,9 @@ def _show(diagnosis: Diagnosis) -> None:
     out = console()
     for name, count in diagnosis.files.items():
         out.print(Text(f"{printable(name)}: {count} rows"))
-    if diagnosis.groups:
-        out.print(_table(diagnosis.groups))
-    for group in diagnosis.groups:
+    if diagnosis.findings.groups:
+        out.print(_table(diagnosis.findings.groups))
+    for group in diagnosis.findings.groups:
         out.print(_examples(group), soft_wrap=True)
     out.print(Text(str(diagnosis.balance)))
     out.print(Text.assemble("verdict: ", (diagnosis.verdict.value, STYLES[diagnosis.verdict])))

@@ -22,11 +22,9 @@ from toolhone.config.user_code import is_user_code
 from toolhone.data.any_tasks import distinct, tasks_from_any
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.templates import Templates
-from toolhone.doctor.class_balance import class_balance
-from toolhone.doctor.findings import REMARKS
+from toolhone.doctor.checks import check, class_balance, quick_checks
+from toolhone.doctor.findings import REMARKS, account_of
 from toolhone.doctor.leaks import prompt_of, prompts_of
-from toolhone.doctor.quick_checks import account_of, quick_checks
-from toolhone.doctor.row_checks import check
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.schema.preference import Preference

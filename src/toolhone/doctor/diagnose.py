@@ -1,33 +1,25 @@
-"""The diagnosis of data files: every probe over every row, a verdict, and whether training should go on.
+"""The diagnosis of data files: all checks over all rows, a verdict, and whether training may start.
 
-    diagnosis = diagnose([read_file("train.jsonl"), read_file("held_out.jsonl")], Yardstick(parts, max_length))
-    diagnosis.verdict, diagnosis.exit_code, diagnosis.groups, diagnosis.to_dict()
+    files = [read_file("train.jsonl"), read_file("held_out.jsonl")]
+    diagnosis = diagnose(files, LengthCheck(parts, max_length))
+    diagnosis.verdict, diagnosis.exit_code, diagnosis.findings.groups, diagnosis.to_dict()
 
-The first file is the one to train on; the others are held out: their rows are looked at as well, and must not open like rows of
-the first. Nothing is changed and nothing is written; see `cleaning`.
+The first file is the one to train on; the others are held out. Nothing is changed or written.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from toolhone.doctor.class_balance import Balance, class_balance
-from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Findings
-from toolhone.doctor.leaks import benchmark_faults, leak_fault, prompts_of
-from toolhone.doctor.lengths import Yardstick
-from toolhone.doctor.quick_checks import (
-    FindingGroup,
-    cross_faults,
-    finding_dict,
-    groups_of,
-    row_faults,
-)
-from toolhone.doctor.reading import Case, DataFile
-from toolhone.doctor.text_checks import COMMON_MARKS, pattern_of
+from toolhone.doctor.checks import COMMON_MARKS, Balance, class_balance, cross_faults, row_faults
+from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Findings, finding_at
+from toolhone.doctor.leaks import benchmark_faults, leak_faults, prompts_of
+from toolhone.doctor.lengths import LengthCheck
+from toolhone.doctor.reading import DataFile
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Json, Task
 from toolhone.sources.rules import Fault, FindingKind
@@ -36,7 +28,7 @@ _STEP = 100
 
 
 class DataVerdict(StrEnum):
-    """How it ended."""
+    """How a diagnosis ended."""
 
     SOUND = "sound"
     REMARKS = "sound with remarks"
@@ -45,10 +37,9 @@ class DataVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`findings` over all files, in the order of files and rows; `balance` is that of the first file."""
+    """`files` counts the rows by file; `balance` is that of the first file."""
 
     files: Mapping[str, int]
-    """Rows read, by file."""
     findings: Findings
     balance: Balance
 
@@ -60,12 +51,8 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """1 when training should not go on."""
+        """1 when training should not start."""
         return int(self.verdict is DataVerdict.STOP)
-
-    @cached_property
-    def groups(self) -> list[FindingGroup]:
-        return groups_of(self.findings)
 
     def to_dict(self) -> dict[str, Json]:
         return {
@@ -73,86 +60,83 @@ class Diagnosis:
             "files": dict(self.files),
             "counts": {kind.value: count for kind, count in self.findings.counts.items()},
             "balance": self.balance.to_dict(),
-            "kinds": [group.to_dict() for group in self.groups],
-            "findings": [finding_dict(finding) for finding in self.findings.findings],
+            "kinds": [group.to_dict() for group in self.findings.groups],
+            "findings": [finding.to_dict() for finding in self.findings.findings],
         }
 
 
 def diagnose(
     files: Sequence[DataFile],
-    yardstick: Yardstick | None = None,
+    lengths: LengthCheck | None = None,
     progress: Progress | None = None,
     only_first: bool = False,
 ) -> Diagnosis:
-    """Look at all rows of all files; the first is trained on. With `only_first` the others are no more than held-out prompts."""
-    yardstick, progress = yardstick or Yardstick(), progress or SilentProgress()
+    """Check all rows of all files; the first file is trained on.
+
+    only_first: the other files give their prompts, and their rows are not checked.
+    """
+    lengths, progress = lengths or LengthCheck(), progress or SilentProgress()
     train, *others = files
-    held_out = prompts_of(pair for file in others for pair in _placed(file))
-    probes = _Probes(yardstick, held_out, _control(yardstick))
-    looked_at = [train] if only_first else list(files)
-    own = _of_file(train, probes, progress)
-    findings = own + [
-        one for file in looked_at[1:] for one in _of_file(file, probes.without_leaks(), progress)
-    ]
+    held_out = prompts_of(pair for file in others for pair in _rows_with_places(file))
+    checks = _RowChecks(lengths, held_out)
+    own = _file_findings(train, checks, progress)
+    findings = list(own)
+    for file in () if only_first else others:
+        findings += _file_findings(file, replace(checks, held_out={}), progress)
     balance = class_balance(train.conversations)
-    findings += [
-        _about(train, fault) for fault in (*balance.faults(), *_of_training(train, own, yardstick))
-    ]
-    rows = {str(file.path): file.read for file in looked_at}
+    about = (*balance.faults(), *_training_faults(train, own, lengths))
+    findings += [finding_at(fault, WHOLE_FILE, str(train.path)) for fault in about]
+    rows = {str(file.path): file.read for file in (files[:1] if only_first else files)}
     return Diagnosis(rows, Findings(sum(rows.values()), findings), balance)
 
 
+def _rows_with_places(file: DataFile) -> Iterator[tuple[str, Conversation | Task]]:
+    for task in file.tasks:
+        yield f"{file.path}, task {task.id!r}", task
+    for case in file.cases:
+        if case.conversation is not None:
+            yield str(case.place), case.conversation
+
+
 @dataclass(frozen=True)
-class _Probes:
-    """What single rows are looked at with."""
+class _RowChecks:
+    """The checks of single rows."""
 
-    yardstick: Yardstick
+    lengths: LengthCheck
     held_out: Mapping[str, str]
-    control: re.Pattern[str] | None
 
-    def without_leaks(self) -> _Probes:
-        return _Probes(self.yardstick, {}, self.control)
+    @cached_property
+    def control(self) -> re.Pattern[str] | None:
+        """Finds the control tokens of the model; without one, those of many models."""
+        if self.lengths.parts is None:
+            return COMMON_MARKS
+        longest_first = sorted(self.lengths.parts.tokenizer.control_texts, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def faults(self, conversation: Conversation) -> Iterator[Fault]:
         yield from row_faults(conversation, self.control)
-        yield from leak_fault(conversation, self.held_out)
+        yield from leak_faults(conversation, self.held_out)
         yield from benchmark_faults(conversation)
-        yield from self.yardstick.faults(conversation)
+        yield from self.lengths.faults(conversation)
 
 
-def _control(yardstick: Yardstick) -> re.Pattern[str] | None:
-    return (
-        COMMON_MARKS
-        if yardstick.parts is None
-        else pattern_of(yardstick.parts.tokenizer.control_texts)
-    )
-
-
-def _placed(file: DataFile) -> Iterator[tuple[str, Conversation | Task]]:
-    yield from ((f"{file.path}, task {task.id!r}", task) for task in file.tasks)
-    yield from (
-        (str(case.place), case.conversation) for case in file.cases if case.conversation is not None
-    )
-
-
-def _of_file(file: DataFile, probes: _Probes, progress: Progress) -> list[DataFinding]:
-    """The findings about a file, those about single rows first."""
+def _file_findings(file: DataFile, checks: _RowChecks, progress: Progress) -> list[DataFinding]:
+    """Return the findings about a file, those about single rows first."""
     rows = [row for row, case in enumerate(file.cases) if case.conversation is not None]
-    places = [str(file.cases[row].place) for row in rows]
-    crossed = cross_faults(file.conversations, places)
-    crossed = {rows[index]: faults for index, faults in crossed.items()}
-    probes.yardstick.measure(file.conversations, progress)
+    crossed = cross_faults(file.conversations, [str(file.cases[row].place) for row in rows])
+    by_row = {rows[index]: faults for index, faults in crossed.items()}
+    checks.lengths.measure(file.conversations, progress)
     findings: list[DataFinding] = []
-    progress.start(f"looking at {file.path.name}", total=len(file.cases))
+    progress.start(f"checking {file.path.name}", total=len(file.cases))
     for row, case in enumerate(file.cases):
-        own = probes.faults(case.conversation) if case.conversation is not None else ()
-        findings += [
-            _in_row(row, case, fault) for fault in (*case.faults, *own, *crossed.get(row, ()))
-        ]
+        own = () if case.conversation is None else checks.faults(case.conversation)
+        name = "" if case.conversation is None else case.conversation.id
+        faults = (*case.faults, *own, *by_row.get(row, ()))
+        findings += [finding_at(fault, row, str(case.place), name) for fault in faults]
         if row % _STEP == _STEP - 1:
             progress.advance(_STEP)
     progress.advance(len(file.cases) % _STEP)
-    counted = [(FindingKind.MENDED, file.repaired), (FindingKind.UNCHECKED, file.noted)]
+    counted = [(FindingKind.REPAIRED, file.repaired), (FindingKind.UNCHECKED, file.noted)]
     return findings + [
         DataFinding(kind, WHOLE_FILE, str(file.path), "", "", reason, "", count)
         for kind, counts in counted
@@ -160,40 +144,19 @@ def _of_file(file: DataFile, probes: _Probes, progress: Progress) -> list[DataFi
     ]
 
 
-def _in_row(row: int, case: Case, fault: Fault) -> DataFinding:
-    identity = "" if case.conversation is None else case.conversation.id
-    return DataFinding(fault[0], row, str(case.place), identity, *fault[1:])
-
-
-def _about(file: DataFile, fault: Fault) -> DataFinding:
-    return DataFinding(fault[0], WHOLE_FILE, str(file.path), "", *fault[1:])
-
-
-def _of_training(
-    train: DataFile, own: Sequence[DataFinding], yardstick: Yardstick
+def _training_faults(
+    train: DataFile, own: Sequence[DataFinding], lengths: LengthCheck
 ) -> Iterator[Fault]:
-    """What is to be said of the file that is trained on, as a whole."""
+    """Yield the faults of the whole file that is trained on."""
     usable = len(train.conversations)
     long = sum(finding.kind is FindingKind.TOO_LONG for finding in own)
+    kind = FindingKind.NOTHING_TO_LEARN
     if not usable:
-        told = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
-        yield Fault(
-            FindingKind.NOTHING_TO_LEARN,
-            "",
-            f"none of {train.read} rows gives a conversation{told}",
-            "wanted conversations",
-        )
+        tasks = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
+        what = f"none of {train.read} rows gives a conversation{tasks}"
+        yield Fault(kind, "", what, "wanted conversations")
     elif long == usable:
-        yield Fault(
-            FindingKind.NOTHING_TO_LEARN,
-            "",
-            f"all {usable} rows are too long",
-            "wanted rows that fit",
-        )
-    if yardstick.parts is not None and yardstick.limit is None:
-        yield Fault(
-            FindingKind.NO_LIMIT,
-            "",
-            "neither the model nor --max-length says how many tokens fit",
-            "",
-        )
+        yield Fault(kind, "", f"all {usable} rows are too long", "wanted rows that fit")
+    if lengths.parts is not None and lengths.limit is None:
+        what = "neither the model nor --max-length says how many tokens fit"
+        yield Fault(FindingKind.NO_LIMIT, "", what, "")

@@ -1,178 +1,170 @@
-"""What can be wrong with training data: the kinds of findings, how grave each is, why it matters, and what `--fix` does about it.
+"""Findings about training data: where, what, why it matters, and what `--fix` does about it.
 
-    finding.kind, finding.place, finding.field, finding.what        # one thing that is wrong
-    REMEDIES[finding.kind].why, REMEDIES[finding.kind].fix
-    Findings(rows, findings).raise_if_any()                         # what stops a training, as one sentence
-
-A finding of grave kind says that training should not go on; the others are remarks. How things are found is not said here.
+finding.kind, finding.place, finding.field, finding.what
+REMEDIES[finding.kind].why, REMEDIES[finding.kind].fix
+findings.raise_if_any()             # the first grave finding, as one sentence
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from toolhone.errors import DataError
-from toolhone.sources.rules import FindingKind
+from toolhone.schema import Json
+from toolhone.sources.rules import Fault, FindingKind
 
 WHOLE_FILE = -1
-"""The `row` of a finding that speaks of a file."""
+"""The `row` of a finding about a whole file."""
+SHOWN = 5
+"""Examples of a kind that are shown."""
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Why a kind matters, what `--fix` does about it, and whether a row that still has it after mending is dropped."""
+    """What a kind leads to, why it matters, and what `--fix` does about it.
 
+    effect: `stop` ends a training, and `--fix` drops a row that it cannot repair; `drop` lets a
+    training go on, but `--fix` drops the row; `keep` is a remark.
+    """
+
+    effect: Literal["stop", "drop", "keep"]
     why: str
-    fix: str
-    grave: bool = True
-    drops: bool = True
+    fix: str = "drops the row"
+
+    @property
+    def grave(self) -> bool:
+        return self.effect == "stop"
+
+    @property
+    def drops(self) -> bool:
+        return self.effect != "keep"
 
 
-_DROPS = "drops the row"
 _LEFT = "leaves it as it is"
+_ADD = "does nothing: add such rows"
 
 REMEDIES: dict[FindingKind, Remedy] = {
-    FindingKind.UNREADABLE: Remedy(
-        "nobody knows what the row should teach, and training stops there", _DROPS
+    FindingKind.UNREADABLE: Remedy("stop", "nobody knows what the row teaches; training stops"),
+    FindingKind.REFUSED: Remedy("drop", "training skips and counts it"),
+    FindingKind.REPAIRED: Remedy(
+        "keep", "training uses the row in its repaired form", "writes the repaired form"
     ),
-    FindingKind.REFUSED: Remedy("training skips and counts it", _DROPS, grave=False),
-    FindingKind.MENDED: Remedy(
-        "the row is used in its mended form", "writes the mended form", grave=False, drops=False
+    FindingKind.UNCHECKED: Remedy("keep", "what was not checked may be wrong", _LEFT),
+    FindingKind.NOTHING_TO_LEARN: Remedy(
+        "stop", "a training needs assistant turns", "writes no such row"
     ),
-    FindingKind.UNCHECKED: Remedy(
-        "what could not be checked may be wrong", _LEFT, grave=False, drops=False
-    ),
-    FindingKind.NOTHING_TO_LEARN: Remedy("a training needs assistant turns", "writes no such row"),
-    FindingKind.NO_ASSISTANT: Remedy("there is nothing to learn from", _DROPS),
-    FindingKind.EMPTY_TURN: Remedy("the model learns to answer with nothing", _DROPS),
-    FindingKind.NO_NAME: Remedy("no tool can be run from it", _DROPS),
+    FindingKind.NO_ASSISTANT: Remedy("stop", "there is nothing to learn from"),
+    FindingKind.EMPTY_TURN: Remedy("stop", "the model learns to answer with nothing"),
+    FindingKind.NO_NAME: Remedy("stop", "no tool can be run from it"),
     FindingKind.UNKNOWN_TOOL: Remedy(
+        "stop",
         "the model learns to invent tools",
         "takes the tool whose name differs in case and separators only, else drops the row",
     ),
     FindingKind.BAD_ARGUMENTS: Remedy(
+        "stop",
         "the model learns calls that the tool refuses",
         "converts values where only one can be meant, else drops the row",
     ),
-    FindingKind.UNDECLARED_ARGUMENT: Remedy("the model learns to invent arguments", _DROPS),
+    FindingKind.UNDECLARED_ARGUMENT: Remedy("stop", "the model learns to invent arguments"),
     FindingKind.NULL_PADDING: Remedy(
-        "a table that merged all tools put the fields of the others in as null; the model learns to write them",
-        "takes the nulls out",
+        "stop",
+        "a table that merged all tools added the fields of the others as null; the model learns to "
+        "write them",
+        "removes the nulls",
     ),
-    FindingKind.TOOL_TWICE: Remedy("nobody knows which of them is called", _DROPS),
+    FindingKind.TOOL_TWICE: Remedy("stop", "nobody knows which of them is called"),
     FindingKind.RESULT_WITHOUT_CALL: Remedy(
-        "the result speaks of a call that the model never sees", _DROPS
+        "stop", "the result belongs to a call that the model never sees"
     ),
     FindingKind.CALL_WITHOUT_RESULT: Remedy(
-        "the model learns to go on without waiting for a result", _DROPS
+        "stop", "the model learns to continue without a result"
     ),
     FindingKind.REORDERED_RESULTS: Remedy(
+        "keep",
         "templates that drop ids show the results in the wrong order",
         "puts them in the order of the calls",
-        grave=False,
-        drops=False,
     ),
     FindingKind.ARGUMENTS_AS_TEXT: Remedy(
-        "read as an object here; other programs hand the text to the template, and many templates encode it a second time",
+        "keep",
+        "Toolhone reads it as an object; other programs hand the text to the template, and many "
+        "templates encode it a second time",
         "writes them as an object",
-        grave=False,
-        drops=False,
     ),
     FindingKind.ENCODED_TWICE: Remedy(
-        "what is inside is text, not arguments", "decodes them, else drops the row"
+        "stop", "what is inside is text, not arguments", "decodes them, else drops the row"
     ),
     FindingKind.ARGUMENTS_NOT_JSON: Remedy(
-        "they cannot be read as JSON", "reads Python literals, else drops the row"
+        "stop", "they cannot be read as JSON", "reads Python literals, else drops the row"
     ),
     FindingKind.TYPED_CALL: Remedy(
-        "the chat template never sees it: the model learns these characters in place of the template's own, and its calls break",
+        "stop",
+        "the chat template never sees it: the model learns these characters in place of the "
+        "template's own, and its calls break",
         "makes it a call where it can be read, else drops the row",
     ),
-    FindingKind.STRAY_MARK: Remedy("the model learns marks that break its own calls", _DROPS),
+    FindingKind.STRAY_MARK: Remedy("stop", "the model learns marks that break its own calls"),
     FindingKind.TYPED_RESULT: Remedy(
-        "the chat template writes results in its own form; a model trained on this one never sees it in use",
+        "stop",
+        "the chat template writes results in its own form; a model trained on this one never sees "
+        "it in use",
         "makes it a tool message",
     ),
     FindingKind.CONTROL_TEXT: Remedy(
-        "kept as plain text here, but other programs make it the control token itself, which can end a turn or forge one",
+        "keep",
+        "Toolhone encodes it as plain text; other programs make it the control token itself, which "
+        "can end a turn or forge one",
         _LEFT,
-        grave=False,
-        drops=False,
     ),
     FindingKind.DUPLICATE_ROW: Remedy(
-        "it weighs twice, and may stand on both sides of a split",
-        "keeps the first one",
-        grave=False,
+        "drop", "it counts twice, and may be on both sides of a split", "keeps the first one"
     ),
     FindingKind.NEAR_DUPLICATE: Remedy(
-        "it adds little, and may stand on both sides of a split", _LEFT, grave=False, drops=False
+        "keep", "it adds little, and may be on both sides of a split", _LEFT
     ),
     FindingKind.CONFLICT: Remedy(
+        "drop",
         "the model cannot learn both; at best it learns a coin toss",
         "keeps the rows with the answer of the majority of sound rows; without one, drops them all",
-        grave=False,
     ),
     FindingKind.LEAK: Remedy(
-        "what the evaluation finds has been learnt by heart", "drops the row from the first file"
+        "stop", "the evaluation measures what was memorized", "drops the row from the first file"
     ),
-    FindingKind.BENCHMARK: Remedy("a score on BFCL would then measure memory", _DROPS, grave=False),
-    FindingKind.CANNOT_RENDER: Remedy("training stops there", _DROPS),
-    FindingKind.NO_SUPERVISED: Remedy("training stops there", _DROPS),
-    FindingKind.TOO_LONG: Remedy("training drops it whole, and counts it", _DROPS, grave=False),
+    FindingKind.BENCHMARK: Remedy("drop", "a score on BFCL would then measure memory"),
+    FindingKind.CANNOT_RENDER: Remedy("stop", "training stops there"),
+    FindingKind.NO_SUPERVISED: Remedy("stop", "training stops there"),
+    FindingKind.TOO_LONG: Remedy("drop", "training drops it whole, and counts it"),
     FindingKind.MAYBE_TOO_LONG: Remedy(
-        "training would drop it; with --model the tokens are counted exactly",
-        _LEFT,
-        grave=False,
-        drops=False,
+        "keep", "training would drop it; with --model the tokens are counted exactly", _LEFT
     ),
     FindingKind.NO_LIMIT: Remedy(
-        "rows of any length pass; name a limit with --max-length",
-        "does nothing",
-        grave=False,
-        drops=False,
+        "keep", "rows of any length pass; name a limit with --max-length", "does nothing"
     ),
-    FindingKind.NO_CALLS: Remedy(
-        "the model is not taught to call anything",
-        "does nothing: add such rows",
-        grave=False,
-        drops=False,
-    ),
+    FindingKind.NO_CALLS: Remedy("keep", "the model is not taught to call anything", _ADD),
     FindingKind.ONLY_CALLS: Remedy(
-        "a model that always saw a call learns to call always",
-        "does nothing: add such rows",
-        grave=False,
-        drops=False,
+        "keep", "a model that always saw a call learns to call always", _ADD
     ),
     FindingKind.FEW_CALLS: Remedy(
-        "a model that hardly saw a call learns to call never",
-        "does nothing: add such rows",
-        grave=False,
-        drops=False,
+        "keep", "a model that hardly saw a call learns to call never", _ADD
     ),
     FindingKind.ONE_TOOL: Remedy(
-        "nothing teaches to choose between tools",
-        "does nothing: add other tools",
-        grave=False,
-        drops=False,
+        "keep", "nothing teaches to choose between tools", "does nothing: add other tools"
     ),
 }
 REMARKS = frozenset(kind for kind, remedy in REMEDIES.items() if not remedy.grave)
 """Kinds that do not stop a training."""
-BESIDE_OTHERS = frozenset(
-    {FindingKind.DUPLICATE_ROW, FindingKind.NEAR_DUPLICATE, FindingKind.CONFLICT}
-)
-"""Kinds that a row has only because of other rows of its file."""
 
 
 @dataclass(frozen=True)
 class DataFinding:
     """One thing that is wrong.
 
-    `row` counts from 0 (`WHOLE_FILE`: it speaks of a file); `place` is the file and line; `field` is a path inside the row;
-    `times`: how many rows a finding about a file stands for.
+    row: counts from 0, or is `WHOLE_FILE`. place: file and line. field: a path inside the row.
+    times: the rows that a finding about a file counts for.
     """
 
     kind: FindingKind
@@ -190,6 +182,38 @@ class DataFinding:
         right = f"; {self.right}" if self.right else ""
         return f"{self.place}{name}{field}: {self.what}{right}"
 
+    def to_dict(self) -> dict[str, Json]:
+        """Return the finding for JSON; `row` is null for a finding about a file."""
+        row = None if self.row == WHOLE_FILE else self.row
+        return {**vars(self), "kind": self.kind.value, "row": row}
+
+
+def finding_at(fault: Fault, row: int, place: str, identity: str = "") -> DataFinding:
+    """Return a fault with its place."""
+    return DataFinding(fault.kind, row, place, identity, fault.field, fault.what, fault.right)
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """The findings of one kind: how many, in how many rows, and the first few."""
+
+    kind: FindingKind
+    count: int
+    rows: int
+    examples: Sequence[DataFinding]
+
+    def to_dict(self) -> dict[str, Json]:
+        remedy = REMEDIES[self.kind]
+        return {
+            "kind": self.kind.value,
+            "grave": remedy.grave,
+            "count": self.count,
+            "rows": self.rows,
+            "why": remedy.why,
+            "fix": remedy.fix,
+            "examples": [finding.to_dict() for finding in self.examples],
+        }
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -206,8 +230,24 @@ class Findings:
             counts[finding.kind] += finding.times
         return counts
 
+    @cached_property
+    def groups(self) -> list[FindingGroup]:
+        """Findings by kind: the grave ones first, then by number."""
+        members: dict[FindingKind, list[DataFinding]] = defaultdict(list)
+        for finding in self.findings:
+            members[finding.kind].append(finding)
+        groups = [
+            FindingGroup(
+                kind, self.counts[kind], len({(one.place, one.row) for one in found}), found[:SHOWN]
+            )
+            for kind, found in members.items()
+        ]
+        return sorted(
+            groups, key=lambda group: (group.kind in REMARKS, -group.count, group.kind.value)
+        )
+
     def raise_if_any(self, allow: Collection[FindingKind] = REMARKS) -> None:
-        """Raise one `DataError` about the first finding whose kind is not allowed, with the number of the others."""
+        """Raise a `DataError` about the first finding that is not allowed, and count the others."""
         first = next((finding for finding in self.findings if finding.kind not in allow), None)
         if first is None:
             return
@@ -216,3 +256,8 @@ class Findings:
         counted = [(same, "more of this kind"), (others, "of other kinds")]
         more = " and ".join(f"{count} {text}" for count, text in counted if count)
         raise DataError(f"{first} (… and {more})" if more else str(first))
+
+
+def account_of(findings: Findings) -> list[dict[str, Json]]:
+    """Return the findings by kind, for a report."""
+    return [group.to_dict() for group in findings.groups]

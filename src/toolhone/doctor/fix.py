@@ -1,13 +1,11 @@
-"""A cleaned copy of a data file, and the account of every row that was mended or left out: what `--fix` does.
+"""A cleaned copy of a data file, and a report of every row that was repaired or dropped.
 
-    cleaned = clean([train, *held_out], yardstick)
+    cleaned = clean([train, *held_out], lengths)
     cleaned.kept + cleaned.repaired + cleaned.dropped == cleaned.read
     write_cleaned(cleaned, "clean.jsonl", originals=paths)     # and clean.report.json beside it
 
-Each row is mended as far as that is certain (`mending`). What is still wrong after that in a way that would stop a training, and
-rows that leak, are dropped with their reasons (`findings.REMEDIES` has them); then, among the rows that are left, those that repeat
-or contradict others: a row that is thrown away for a fault of its own has no say in what the right answer is. The result, read
-again, has nothing that stops, and cleaning it again changes nothing. The original is never touched.
+The copy has nothing that stops a training, and cleaning it again changes nothing. The original is
+never touched.
 """
 
 from __future__ import annotations
@@ -18,18 +16,22 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from toolhone.doctor.checks import cross_faults
 from toolhone.doctor.diagnose import Diagnosis, diagnose
-from toolhone.doctor.findings import BESIDE_OTHERS, REMEDIES, WHOLE_FILE
-from toolhone.doctor.lengths import Yardstick
-from toolhone.doctor.quick_checks import cross_faults
+from toolhone.doctor.findings import REMEDIES, WHOLE_FILE
+from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import Case, DataFile
-from toolhone.doctor.repair import Mender
+from toolhone.doctor.repair import repair_conversation
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.runs.run import write_json, writing
-from toolhone.schema import Conversation, Json
+from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.rules import FindingKind
+
+_CROSS_KINDS = {FindingKind.DUPLICATE_ROW, FindingKind.NEAR_DUPLICATE, FindingKind.CONFLICT}
+"""Kinds that a row has only because of other rows of its file."""
+Reasons = Mapping[int, tuple[str, ...]]
 
 
 class RowOutcome(StrEnum):
@@ -41,7 +43,7 @@ class RowOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """A row that was repaired or dropped, and why: kinds of findings."""
+    """A row that was repaired or dropped; `reasons` are kinds of findings."""
 
     row: int
     place: str
@@ -50,21 +52,15 @@ class Change:
     reasons: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Json]:
-        return {
-            "row": self.row,
-            "place": self.place,
-            "id": self.id,
-            "outcome": self.outcome.value,
-            "reasons": list(self.reasons),
-        }
+        return {**vars(self), "outcome": self.outcome.value, "reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True)
 class CleanResult:
     """The rows that are left, what was changed, and the diagnosis of what is left.
 
-    mended_in_reading: what the source of the format mended, by reason; such rows count as kept, since a training reads them so
-    as well.
+    repaired_in_reading: what the source repaired, by reason; such rows count as kept, since a
+    training reads them so as well.
     """
 
     source: Path
@@ -72,13 +68,12 @@ class CleanResult:
     conversations: Sequence[Conversation]
     changes: Sequence[Change]
     only_tasks: int
-    mended_in_reading: Mapping[str, int]
+    repaired_in_reading: Mapping[str, int]
     after: Diagnosis
 
     def __post_init__(self) -> None:
-        assert self.kept + self.repaired + self.dropped == self.read, (
-            "a row was lost without a count"
-        )
+        total = self.kept + self.repaired + self.dropped
+        assert total == self.read, "a row was lost without a count"
 
     @property
     def repaired(self) -> int:
@@ -94,13 +89,9 @@ class CleanResult:
         return len(self.changes) - self.repaired + self.only_tasks
 
     def reasons(self, outcome: RowOutcome) -> Counter[str]:
-        """How many rows have each reason; a row may have several."""
-        counts = Counter(
-            reason
-            for change in self.changes
-            if change.outcome is outcome
-            for reason in change.reasons
-        )
+        """Count the rows with each reason; a row may have several."""
+        changes = [change for change in self.changes if change.outcome is outcome]
+        counts = Counter(reason for change in changes for reason in change.reasons)
         if outcome is RowOutcome.DROPPED and self.only_tasks:
             counts[FindingKind.NOTHING_TO_LEARN.value] += self.only_tasks
         return counts
@@ -115,50 +106,45 @@ class CleanResult:
             "reasons": {
                 outcome.value: dict(self.reasons(outcome).most_common()) for outcome in RowOutcome
             },
-            "mended_while_reading": dict(self.mended_in_reading),
+            "mended_while_reading": dict(self.repaired_in_reading),
             "verdict": self.after.verdict.value,
             "rows": [change.to_dict() for change in self.changes],
         }
 
 
 def clean(
-    files: Sequence[DataFile], yardstick: Yardstick | None = None, progress: Progress | None = None
+    files: Sequence[DataFile], lengths: LengthCheck | None = None, progress: Progress | None = None
 ) -> CleanResult:
-    """Mend and sift the first file; the others are what it must not leak into."""
-    yardstick, progress = yardstick or Yardstick(), progress or SilentProgress()
+    """Repair and filter the first file; the other files hold the prompts it must not leak.
+
+    Rows are dropped for faults of their own first. Only the rows that are left count when rows
+    repeat or contradict each other.
+    """
+    lengths, progress = lengths or LengthCheck(), progress or SilentProgress()
     train, *others = files
-    mender = Mender()
-    mended = [_mended(case, mender) for case in train.cases]
-    bare = replace(
-        train, cases=[replace(case, faults=()) if case.conversation else case for case in mended]
-    )
-    doomed = _doomed(diagnose([bare, *others], yardstick, progress, only_first=True))
-    doomed = {
-        **doomed,
-        **_doomed_beside_others(
-            [(row, case) for row, case in enumerate(mended) if row not in doomed]
-        ),
-    }
+    plain_tools: dict[int, Tool] = {}
+    cases = [_repair_case(case, plain_tools) for case in train.cases]
+    bare = [replace(case, faults=()) if case.conversation else case for case in cases]
+    first = diagnose([replace(train, cases=bare), *others], lengths, progress, only_first=True)
+    dropped = dict(_own_reasons(first))
+    left = [(row, case) for row, case in enumerate(cases) if row not in dropped]
+    dropped |= _cross_reasons(left)
     changes = []
-    for row, case in enumerate(mended):
+    for row, case in enumerate(cases):
         name = case.conversation.id if case.conversation else ""
-        if row in doomed:
-            changes.append(Change(row, str(case.place), name, RowOutcome.DROPPED, doomed[row]))
-        elif case.repairs:
-            changes.append(
-                Change(row, str(case.place), name, RowOutcome.REPAIRED, tuple(sorted(case.repairs)))
-            )
-    left = [
-        Case(case.place, case.conversation) for row, case in enumerate(mended) if row not in doomed
-    ]
-    after = diagnose(
-        [DataFile(train.path, train.format, left), *others], yardstick, progress, only_first=True
-    )
-    conversations = [case.conversation for case in left if case.conversation is not None]
+        if row in dropped:
+            outcome, reasons = RowOutcome.DROPPED, dropped[row]
+        else:
+            outcome, reasons = RowOutcome.REPAIRED, tuple(sorted(case.repairs))
+        if reasons:
+            changes.append(Change(row, str(case.place), name, outcome, reasons))
+    kept = [replace(case, faults=()) for row, case in enumerate(cases) if row not in dropped]
+    copy = DataFile(train.path, train.format, kept)
+    after = diagnose([copy, *others], lengths, progress, only_first=True)
     return CleanResult(
         train.path,
         train.read,
-        conversations,
+        copy.conversations,
         changes,
         train.only_tasks,
         dict(train.repaired),
@@ -166,40 +152,33 @@ def clean(
     )
 
 
-def _mended(case: Case, mender: Mender) -> Case:
+def _repair_case(case: Case, plain_tools: dict[int, Tool]) -> Case:
     if case.conversation is None:
         return case
-    conversation, repairs = mender.mend(case.conversation)
+    conversation, repairs = repair_conversation(case.conversation, plain_tools)
     return replace(case, conversation=conversation, repairs=case.repairs | repairs)
 
 
-def _doomed(diagnosis: Diagnosis) -> Mapping[int, tuple[str, ...]]:
-    """Row -> the reasons of its own for which it is dropped, each once."""
+def _own_reasons(diagnosis: Diagnosis) -> Reasons:
+    """Return row -> the reasons of its own for which it is dropped, each once."""
     reasons: dict[int, dict[str, None]] = defaultdict(dict)
     for finding in diagnosis.findings.findings:
-        if (
-            finding.row != WHOLE_FILE
-            and REMEDIES[finding.kind].drops
-            and finding.kind not in BESIDE_OTHERS
-        ):
+        drops = REMEDIES[finding.kind].drops and finding.kind not in _CROSS_KINDS
+        if drops and finding.row != WHOLE_FILE:
             reasons[finding.row][finding.kind.value] = None
     return {row: tuple(found) for row, found in reasons.items()}
 
 
-def _doomed_beside_others(left: Sequence[tuple[int, Case]]) -> Mapping[int, tuple[str, ...]]:
-    """The same for rows that repeat or contradict other ones among those that are left."""
-    talks = [
-        (row, case.conversation, str(case.place))
-        for row, case in left
-        if case.conversation is not None
-    ]
-    crossed = cross_faults([talk for _, talk, _ in talks], [place for _, _, place in talks])
-    reasons = {talks[index][0]: [fault[0] for fault in faults] for index, faults in crossed.items()}
-    dropped = {
-        row: tuple(kind.value for kind in kinds if REMEDIES[kind].drops)
-        for row, kinds in reasons.items()
+def _cross_reasons(cases: Sequence[tuple[int, Case]]) -> Reasons:
+    """Return the same for rows that repeat or contradict others among these rows."""
+    used = [(row, case) for row, case in cases if case.conversation is not None]
+    conversations = [case.conversation for _, case in used if case.conversation is not None]
+    crossed = cross_faults(conversations, [str(case.place) for _, case in used])
+    reasons = {
+        used[index][0]: tuple(fault.kind.value for fault in faults if REMEDIES[fault.kind].drops)
+        for index, faults in crossed.items()
     }
-    return {row: kinds for row, kinds in dropped.items() if kinds}
+    return {row: found for row, found in reasons.items() if found}
 
 
 def report_path(out: Path) -> Path:
@@ -209,12 +188,13 @@ def report_path(out: Path) -> Path:
 
 
 def write_cleaned(cleaned: CleanResult, out: str | Path, originals: Sequence[str | Path]) -> Path:
-    """Write the rows and the report beside them, and return the path of that; what the doctor did not write is left alone."""
+    """Write the rows, and the report beside them; return the path of the report."""
     out = Path(out)
     check_target(out, originals)
     if not cleaned.conversations:
         raise DataError(
-            f"{cleaned.source}: no row is left after cleaning, so that {out} was not written; wanted at least one sound row"
+            f"{cleaned.source}: no row is left after cleaning, so that {out} was not written; "
+            "wanted at least one sound row"
         )
     report = report_path(out)
     write_jsonl(out, (conversation.to_dict() for conversation in cleaned.conversations))
@@ -224,12 +204,13 @@ def write_cleaned(cleaned: CleanResult, out: str | Path, originals: Sequence[str
 
 
 def check_target(out: Path, originals: Sequence[str | Path]) -> None:
-    """Refuse to write over the data, or over any file that is not an earlier copy of the doctor's."""
+    """Refuse to write over the data, or over a file that is no earlier copy by `--fix`."""
     if any(out.resolve() == Path(original).resolve() for original in originals):
         raise RunError(
             f"--fix {out}: this is the data itself, which is never changed; name another file"
         )
     if out.exists() and not report_path(out).exists():
         raise RunError(
-            f"--fix {out}: the file exists, and no {report_path(out).name} says that the doctor wrote it; name another file"
+            f"--fix {out}: the file exists, and no {report_path(out).name} says that the doctor "
+            "wrote it; name another file"
         )

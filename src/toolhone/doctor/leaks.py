@@ -1,38 +1,41 @@
-"""Files against files: held-out prompts that are also trained on, and questions of the public benchmark BFCL.
+"""Prompts that a training must not see: held-out ones, and questions of the public benchmark BFCL.
 
-    seen = prompts_of(held_out)                    # prompt -> where it stands
-    leak_fault(conversation, seen)
-    benchmark_faults(conversation)
+    seen = prompts_of(held_out)                    # prompt -> its place
+    leak_faults(conversation, seen); benchmark_faults(conversation)
 
-A prompt is what the user says before the assistant first speaks, without capitals and white space: system texts and tools may
-differ. Questions of BFCL are known by hash only. Paraphrases are not found.
+Questions of BFCL v4 are known by hash only (`presets/bfcl_hashes.json.gz`, made by
+`benchmarks/make_bfcl_hashes.py`). Paraphrases, answers and tools are not compared.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib import resources
+from itertools import takewhile
 
-from toolhone.doctor.bfcl_hashes import bfcl_question
-from toolhone.schema import Conversation, Message, Task
+from toolhone.schema import Conversation, Task
 from toolhone.sources.rules import Fault, FindingKind
+
+FILE = "bfcl_hashes.json.gz"
+MIN_BYTES = 32
+"""Shorter texts ("hi", "what can you do?") occur everywhere and have no hash."""
 
 
 def prompt_of(row: Conversation | Task) -> str:
-    """What the user says first; empty when the user says nothing."""
-    messages: Iterable[Message] = (
-        row.turns[0] if isinstance(row, Task) and row.turns else row.messages
-    )
-    said = []
-    for message in messages:
-        if message.role == "assistant":
-            break
-        if message.role == "user":
-            said.append(" ".join((message.content or "").split()).casefold())
-    return "\n".join(said)
+    """Return what the user says before the assistant speaks, without case and white space."""
+    messages = row.turns[0] if isinstance(row, Task) and row.turns else row.messages
+    opening = takewhile(lambda message: message.role != "assistant", messages)
+    texts = [message.content or "" for message in opening if message.role == "user"]
+    return "\n".join(" ".join(text.split()).casefold() for text in texts)
 
 
 def prompts_of(rows: Iterable[tuple[str, Conversation | Task]]) -> dict[str, str]:
-    """The prompts of rows, each with the place of its first one."""
+    """Return the prompts of rows, each with the place of its first row."""
     prompts: dict[str, str] = {}
     for place, row in rows:
         if prompt := prompt_of(row):
@@ -40,26 +43,40 @@ def prompts_of(rows: Iterable[tuple[str, Conversation | Task]]) -> dict[str, str
     return prompts
 
 
-def leak_fault(conversation: Conversation, held_out: Mapping[str, str]) -> Iterator[Fault]:
-    """The fault of a training row whose prompt is held out."""
+def leak_faults(conversation: Conversation, held_out: Mapping[str, str]) -> Iterator[Fault]:
+    """Yield the fault of a training row whose prompt is held out."""
     place = held_out.get(prompt_of(conversation)) if held_out else None
     if place is not None:
-        yield Fault(
-            FindingKind.LEAK,
-            "messages",
-            f"opens with the prompt of {place}, which is held out",
-            "wanted each prompt on one side",
-        )
+        what = f"opens with the prompt of {place}, which is held out"
+        yield Fault(FindingKind.LEAK, "messages", what, "wanted each prompt on one side")
 
 
 def benchmark_faults(conversation: Conversation) -> Iterator[Fault]:
-    """What a user says here and in BFCL."""
+    """Yield the texts of the user that are questions of BFCL."""
     for index, message in enumerate(conversation.messages):
         if message.role == "user" and message.content and bfcl_question(message.content):
             what = f"BFCL asks this: {message.content[:60]!r}"
-            yield Fault(
-                FindingKind.BENCHMARK,
-                f"messages[{index}].content",
-                what,
-                "wanted questions of your own",
-            )
+            field, right = f"messages[{index}].content", "wanted questions of your own"
+            yield Fault(FindingKind.BENCHMARK, field, what, right)
+
+
+def bfcl_question(text: str) -> bool:
+    """Return whether a user of BFCL says this text."""
+    digest = question_hash(text)
+    return digest is not None and digest in _hashes()
+
+
+def question_hash(text: str) -> str | None:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a text; None for a short one.
+
+    Unicode NFKC, case folding and joining of white space come first.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    plain = " ".join(folded.split()).encode("utf-8", "replace")
+    return hashlib.sha256(plain).hexdigest()[:16] if len(plain) >= MIN_BYTES else None
+
+
+@lru_cache(maxsize=1)
+def _hashes() -> frozenset[str]:
+    packed = (resources.files("toolhone.config.presets") / FILE).read_bytes()
+    return frozenset(json.loads(gzip.decompress(packed))["hashes"])

@@ -1,32 +1,60 @@
-"""Rows against a model: can its format write them, is there something to learn from, and do they fit?
+"""Rows against a model: does its format write them, is there something to learn, and do they fit?
 
-    yardstick = Yardstick(ModelParts(dialect, tokenizer, context), max_length, workers=2)
-    yardstick.measure(conversations, progress)         # all at once; not needed for few
-    yardstick.faults(conversation)
+    lengths = LengthCheck(ModelParts(dialect, tokenizer, context=32768), max_length, workers=2)
+    lengths.measure(conversations, progress)       # renders all rows at once, on several cores
+    lengths.faults(conversation)
 
-Without a model only an estimate is possible, where a limit is given: a token of everyday tokenizers stands for three to five
-characters, and only what is too long at five is remarked.
+Without a model, a limit in tokens is compared with an estimate from the characters of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import multiprocessing
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from toolhone.doctor.model_parts import Measured, ModelParts, measure
-from toolhone.doctor.repeats import ToolTexts
-from toolhone.doctor.workers import measure_all
+from toolhone.data.render import encode_rows
+from toolhone.dialects.base import Dialect
+from toolhone.errors import DataError, DialectError
 from toolhone.runs.progress import Progress
-from toolhone.schema import Conversation, Message
+from toolhone.schema import Conversation, Message, Tool
 from toolhone.sources.rules import Fault, FindingKind
+from toolhone.tokenizer import TextTokenizer
 
-CHARACTERS = 5
-"""Characters that a token stands for at most, on the average of a row."""
+_CHARACTERS = 5
+"""Characters of a token at most, on the average of a row."""
+_FEWEST = 2000
+"""Rows from which on a second process pays."""
+_CHUNK = 200
+_worker_parts: list[ModelParts] = []
+"""The parts of a worker process; empty in the main process."""
 
 
-class Yardstick:
-    """Measures rows against a model, or estimates them against a limit in tokens; what was rendered is remembered.
+@dataclass(frozen=True)
+class ModelParts:
+    """What rows are rendered with; `context` is the most tokens the model takes, if known."""
 
-    `limit`: max_length where it is given, else what the model takes; None: nothing is too long. workers: processes for rendering.
+    dialect: Dialect
+    tokenizer: TextTokenizer
+    context: int | None = None
+
+
+class Measured(NamedTuple):
+    """Tokens of the longest row of a conversation, tokens to learn from, or why it has no row."""
+
+    tokens: int
+    supervised: int
+    problem: str = ""
+
+
+class LengthCheck:
+    """Measures rows with a model, or estimates them; each conversation is rendered once.
+
+    limit: the most tokens of a row: `max_length`, else what the model takes; None for any length.
     """
 
     def __init__(
@@ -35,63 +63,109 @@ class Yardstick:
         self.parts = parts
         self.limit = max_length or (parts.context if parts is not None else None)
         self._workers = workers
-        self._known: dict[int, tuple[Conversation, Measured]] = {}
-        self._texts = ToolTexts()
+        self._cache: dict[int, tuple[Conversation, Measured]] = {}
 
     def measure(self, conversations: Sequence[Conversation], progress: Progress) -> None:
-        """Render those that were not rendered before."""
-        if self.parts is None:
-            return
-        new = [
-            conversation for conversation in conversations if id(conversation) not in self._known
-        ]
-        measured = measure_all(new, self.parts, self._workers, progress) if new else []
-        self._known |= {id(one): (one, result) for one, result in zip(new, measured, strict=True)}
+        """Render the conversations that were not rendered before."""
+        new = [one for one in conversations if id(one) not in self._cache]
+        if self.parts is not None and new:
+            measured = measure_all(new, self.parts, self._workers, progress)
+            self._cache |= {
+                id(one): (one, result) for one, result in zip(new, measured, strict=True)
+            }
 
     def faults(self, conversation: Conversation) -> Iterator[Fault]:
-        """What is wrong with the length of a conversation, or with what it becomes."""
-        if self.parts is not None:
-            yield from self._faults(self._measured(conversation, self.parts))
-        elif self.limit:
-            yield from self._estimated(conversation, self.limit)
-
-    def _faults(self, measured: Measured) -> Iterator[Fault]:
+        """Yield what is wrong with the rows of a conversation, or with its estimated length."""
+        if self.parts is None:
+            yield from self._estimate(conversation)
+            return
+        if id(conversation) not in self._cache:
+            self._cache[id(conversation)] = (conversation, measure(conversation, self.parts))
+        measured = self._cache[id(conversation)][1]
         if measured.problem:
-            yield Fault(
-                FindingKind.CANNOT_RENDER,
-                "messages",
-                measured.problem,
-                "wanted a row that the format of this model can write",
-            )
+            right = "wanted a row that the format of this model can write"
+            yield Fault(FindingKind.CANNOT_RENDER, "messages", measured.problem, right)
         elif not measured.supervised:
-            yield Fault(
-                FindingKind.NO_SUPERVISED,
-                "messages",
-                f"none of its {measured.tokens} tokens is learnt from",
-                "wanted an assistant turn",
-            )
+            what = f"none of its {measured.tokens} tokens is learnt from"
+            yield Fault(FindingKind.NO_SUPERVISED, "messages", what, "wanted an assistant turn")
         elif self.limit and measured.tokens > self.limit:
-            yield Fault(
-                FindingKind.TOO_LONG,
-                "messages",
-                f"it has {measured.tokens} tokens",
-                f"at most {self.limit} fit",
-            )
+            what = f"it has {measured.tokens} tokens"
+            yield Fault(FindingKind.TOO_LONG, "messages", what, f"at most {self.limit} fit")
 
-    def _measured(self, conversation: Conversation, parts: ModelParts) -> Measured:
-        if id(conversation) not in self._known:
-            self._known[id(conversation)] = (conversation, measure(conversation, parts))
-        return self._known[id(conversation)][1]
-
-    def _estimated(self, conversation: Conversation, limit: int) -> Iterator[Fault]:
-        characters = len(self._texts.of(conversation.tools)) + sum(
-            map(_length, conversation.messages)
-        )
-        if characters > CHARACTERS * limit:
-            what = f"it has {characters} characters, probably more than {characters // CHARACTERS} tokens"
-            yield Fault(FindingKind.MAYBE_TOO_LONG, "messages", what, f"at most {limit} tokens fit")
+    def _estimate(self, conversation: Conversation) -> Iterator[Fault]:
+        if not self.limit:
+            return
+        tools = "\n".join(json.dumps(tool.to_dict()) for tool in conversation.tools)
+        characters = len(tools) + sum(map(_length, conversation.messages))
+        if characters > _CHARACTERS * self.limit:
+            tokens = characters // _CHARACTERS
+            what = f"it has {characters} characters, probably more than {tokens} tokens"
+            right = f"at most {self.limit} tokens fit"
+            yield Fault(FindingKind.MAYBE_TOO_LONG, "messages", what, right)
 
 
 def _length(message: Message) -> int:
     calls = sum(len(call.name) + len(str(call.arguments)) for call in message.tool_calls)
     return len(message.content or "") + len(message.reasoning or "") + calls
+
+
+def measure(conversation: Conversation, parts: ModelParts) -> Measured:
+    """Render and encode a conversation, as a training does."""
+    try:
+        rows = encode_rows(parts.dialect.render(conversation), parts.dialect, parts.tokenizer)
+    except (DialectError, DataError) as error:
+        return Measured(0, 0, str(error))
+    return Measured(max(map(len, rows), default=0), sum(int(row.mask.sum()) for row in rows))
+
+
+def measure_all(
+    conversations: Sequence[Conversation], parts: ModelParts, workers: int, progress: Progress
+) -> list[Measured]:
+    """Measure the conversations in their order, in new processes where that pays.
+
+    A program that asks for workers needs its start behind `if __name__ == "__main__"`.
+    """
+    progress.start("rendering", total=len(conversations))
+    copy = _pickle(parts, progress) if workers > 1 and len(conversations) >= _FEWEST else None
+    if copy is None:
+        return _count((measure(one, parts) for one in conversations), progress)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _open_worker, (copy,)) as pool:
+        bare = _without_validators(conversations)
+        return _count(pool.map(_measure_in_worker, bare, chunksize=_CHUNK), progress)
+
+
+def _count(results: Iterable[Measured], progress: Progress) -> list[Measured]:
+    measured = []
+    for result in results:
+        measured.append(result)
+        progress.advance()
+    return measured
+
+
+def _without_validators(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Return the conversations with tools that can be pickled: no validator, no implementation."""
+    tools = {id(tool): tool for conversation in conversations for tool in conversation.tools}
+    bare = {key: Tool(tool.name, tool.description, tool.parameters) for key, tool in tools.items()}
+    return [
+        replace(one, tools=tuple(bare[id(tool)] for tool in one.tools)) for one in conversations
+    ]
+
+
+def _pickle(parts: ModelParts, progress: Progress) -> bytes | None:
+    try:
+        return pickle.dumps(parts)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        progress.report(
+            "rendering on one core: the dialect or tokenizer cannot be copied to another process "
+            f"({error})"
+        )
+        return None
+
+
+def _open_worker(copy: bytes) -> None:
+    _worker_parts.append(pickle.loads(copy))
+
+
+def _measure_in_worker(conversation: Conversation) -> Measured:
+    return measure(conversation, _worker_parts[0])

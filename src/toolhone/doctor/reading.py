@@ -28,7 +28,7 @@ from toolhone.data.any_tasks import tasks_from_any
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.json_reading import decode
 from toolhone.doctor.findings import REMARKS
-from toolhone.doctor.raw import NullTools, is_chat, mended_record, raw_faults
+from toolhone.doctor.repair import is_chat, record_faults, repair_record
 from toolhone.errors import DataError
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Task
@@ -162,7 +162,7 @@ def _read_mended(loaded: Loaded, look: _Look, path: Path) -> dict[int, Conversat
 
 def _first_look(path: Path, progress: Progress) -> _Look:
     """All rows of a file of JSON objects, one a line or in one list."""
-    look, nulls = _Look(), NullTools()
+    look = _Look()
     progress.start(f"reading {path.name}: rows", total=_count(path))
     for number, row in _rows(path):
         if number % _STEP == 0:
@@ -170,11 +170,11 @@ def _first_look(path: Path, progress: Progress) -> _Look:
         if isinstance(row, str):
             look.broken[number] = row
         elif is_chat(row):
-            faults = list(raw_faults(row, nulls))
+            faults = list(record_faults(row))
             if faults:
                 look.faults[number] = faults
             if any(fault[0] not in REMARKS for fault in faults):
-                look.mendable[number] = mended_record(row)
+                look.mendable[number] = repair_record(row)
     return look
 
 

@@ -1,19 +1,17 @@
-"""Calls that were typed by hand into an assistant's text, read back: by the call syntaxes of `dialects`, and a few looser habits.
+"""Calls typed by hand into an assistant's text: finds their marks, and reads them back.
 
-    found = read_typed('Let me look. <tool_call>{"name": "f", "arguments": {}}</tool_call>', {tool.name: tool})
+    text = 'Let me look. <tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    found = read_typed(text, {tool.name: tool})
     found.calls, found.content            # the calls, and the text that is left
 
-Read are marks of any call syntax, JSON behind a mark that is not closed by the book (`<functioncall> {...}`, `[TOOL_CALLS]
-[...]`), a code fence that holds a call, a text that is a call and nothing else (JSON or Python), and `Action:` / `Action
-Input:`. Forms without marks count only where the tool is on offer: a JSON object with a name may be an honest answer. Whether
-calls fit their tools is not looked at, and nothing is evaluated.
+Forms without marks count only for a tool on offer. Nothing is evaluated.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
@@ -25,7 +23,8 @@ from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.schema import Json, Tool, ToolCall
 
 MARK = re.compile(
-    r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)(?:[_▁][a-z_▁]{1,30})?\|?>)"
+    r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)"
+    r"(?:[_▁][a-z_▁]{1,30})?\|?>)"
     r"|<｜tool▁[a-z▁]{1,30}｜>"
     r"|<function=[^<>\n]{1,80}>|</function>|<invoke name=[^<>\n]{1,80}>|</invoke>"
     r"|\[/?TOOL_CALLS?\]|<\|python_tag\|>"
@@ -77,9 +76,8 @@ _BARE = ("bare_json", "json", "calls")
 _SAMPLE = re.compile(r"[\w.:/-]+\(|\{|\[")
 
 
-@dataclass(frozen=True)
-class TypedCalls:
-    """Calls found in a text, and the text that is left; `form` says how they were typed."""
+class TypedCalls(NamedTuple):
+    """Calls in a text, and the text that is left; `form` says how they are typed."""
 
     calls: tuple[ToolCall, ...]
     content: str | None
@@ -87,154 +85,132 @@ class TypedCalls:
 
 
 def marks_in(text: str) -> list[str]:
-    """The marks of calls in a text, in order; what stands in code (between backticks) only mentions them."""
+    """Return the marks of calls in a text, in order, without those in code between backticks."""
     if not any(sign in text for sign in _QUICK) or not MARK.search(text):
         return []
-    return MARK.findall(_without_code(text))
-
-
-def _without_code(text: str) -> str:
-    if "`" not in text:
-        return text
     pieces, position = list[str](), 0
     for start, end, _ in _fences(text):
         pieces.append(text[position:start])
         position = end
-    return _INLINE.sub("", "".join([*pieces, text[position:]]))
+    return MARK.findall(_INLINE.sub("", "".join([*pieces, text[position:]])))
 
 
 def _fences(text: str) -> Iterator[tuple[int, int, str]]:
-    """Code fences, each looked for behind the one before it: where it begins, where it ends, and what is inside."""
+    """Yield start, end and inside of each code fence, in linear time."""
     position = 0
     while opening := _FENCE.search(text, position):
         close = text.find("```", opening.end())
         if close < 0:
             return
-        yield (
-            opening.start(),
-            close + 3,
-            text[opening.end() : close].rstrip(" \t").removesuffix("\n"),
-        )
         position = close + 3
+        code = text[opening.end() : close].rstrip(" \t").removesuffix("\n")
+        yield opening.start(), position, code
 
 
 def is_closing(mark: str) -> bool:
-    """Whether a mark ends a call."""
+    """Return whether a mark ends a call."""
     return _CLOSING.match(mark) is not None
 
 
 def read_typed(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
-    """The calls that were typed into a text; None where there are none, or none that can be read whole."""
-    marks = marks_in(text)
-    if marks:
-        return _by_syntax(text) or _by_frame(text, tools) or _behind_marks(text)
+    """Return the calls typed into a text; None if there are none, or one cannot be read whole."""
+    if marks_in(text):
+        return _by_syntax(text, tools) or _behind_marks(text)
     if not text or not tools:
         return None
-    offered = tools.keys()
-    return _fenced(text, offered) or _bare(text, offered) or _action(text, offered)
+    return _fenced(text, tools) or _bare(text, tools) or _action(text, tools)
 
 
-def _by_syntax(text: str) -> TypedCalls | None:
-    """What a call syntax with marks reads without a problem, and without a mark left over."""
+def _by_syntax(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
+    """Read the marks of a call syntax; in forms that are not JSON only calls of tools on offer."""
     for name, make in SYNTAXES.items():
         reply = make().read(text) if name not in _BARE else ParsedReply(text)
-        if reply.calls and reply.problem is ParseProblem.NONE and not marks_in(reply.content or ""):
+        if _is_complete(reply):
             return TypedCalls(reply.calls, reply.content, f"between the marks of {name}")
-    return None
-
-
-def _by_frame(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
-    """Calls of tools on offer in a form that is not JSON, without a mark left over."""
     for form in _FRAMED:
         reply = form.read(text, tuple(tools.values()))
-        known = bool(reply.calls) and all(call.name in tools for call in reply.calls)
-        if known and reply.problem is ParseProblem.NONE and not marks_in(reply.content or ""):
+        if _is_complete(reply) and all(call.name in tools for call in reply.calls):
             return TypedCalls(reply.calls, reply.content, f"in the form {form.name}")
     return None
 
 
+def _is_complete(reply: ParsedReply) -> bool:
+    whole = bool(reply.calls) and reply.problem is ParseProblem.NONE
+    return whole and not marks_in(reply.content or "")
+
+
 def _behind_marks(text: str) -> TypedCalls | None:
-    """JSON, or Python literals, behind an opening mark; the closing mark may be missing."""
-    pieces: list[str] = []
-    calls: list[ToolCall] = []
-    position, first = 0, ""
+    """Read JSON or Python literals behind opening marks; the closing marks may be missing."""
+    pieces, calls, position, first = list[str](), list[ToolCall](), 0, ""
     while mark := MARK.search(text, position):
-        before = text[position : mark.start()]
         if is_closing(mark[0]):
             return None
         inside, behind = _FUNCTION.fullmatch(mark[0]), _NAMED.match(text, mark.end())
         named = inside or behind
         read = _value_at(text, mark.end() if behind is None or inside else behind.end())
-        found = [] if read is None else list(_calls(read[0], named[1] if named else None))
+        found = [] if read is None else _calls(read[0], named[1] if named else None)
         if read is None or not found:
             return None
-        pieces, calls, first = [*pieces, before], [*calls, *found], first or mark[0]
-        closing = MARK.match(text, _skip(text, read[1]))
+        pieces.append(text[position : mark.start()])
+        calls += found
+        first = first or mark[0]
+        closing = MARK.match(text, _skip_space(text, read[1]))
         position = closing.end() if closing is not None and is_closing(closing[0]) else read[1]
-    pieces.append(text[position:])
-    return TypedCalls(tuple(calls), _joined(pieces), f"behind {first}") if calls else None
+    return _typed(calls, [*pieces, text[position:]], f"behind {first}")
 
 
 def _fenced(text: str, offered: Collection[str]) -> TypedCalls | None:
-    """Code fences that hold calls of tools on offer and nothing else; other fences are text."""
-    if "```" not in text:
-        return None
-    calls: list[ToolCall] = []
-    pieces, position = list[str](), 0
+    """Read code fences that hold calls of tools on offer and nothing else."""
+    calls, pieces, position = list[ToolCall](), list[str](), 0
     for start, end, code in _fences(text):
         inside = _bare(code, offered)
         if inside is not None and inside.content is None:
             calls += inside.calls
             pieces.append(text[position:start])
             position = end
-    return (
-        TypedCalls(tuple(calls), _joined([*pieces, text[position:]]), "in a code fence")
-        if calls
-        else None
-    )
+    return _typed(calls, [*pieces, text[position:]], "in a code fence")
 
 
 def _bare(text: str, offered: Collection[str]) -> TypedCalls | None:
-    """A text that is calls of tools on offer, as JSON or as Python, and nothing else."""
-    if not _SAMPLE.match(text, _skip(text, 0)) or not any(name in text for name in offered):
+    """Read a text that is calls of tools on offer, as JSON or as Python, and nothing else."""
+    sample = _SAMPLE.match(text, _skip_space(text, 0))
+    if not sample or not any(name in text for name in offered):
         return None
     read = _value_at(text, 0)
     if read is not None and not text[read[1] :].strip():
-        calls = tuple(_calls(read[0], None))
-        return (
-            TypedCalls(calls, None, "as bare JSON")
-            if calls and all(call.name in offered for call in calls)
-            else None
-        )
+        found = _calls(read[0], None)
+        known = all(call.name in offered for call in found)
+        return _typed(found, (), "as bare JSON") if known else None
     for name in _BARE:
         reply = SYNTAXES[name]().read(text)
-        known = reply.calls and all(call.name in offered for call in reply.calls)
-        if known and reply.problem is ParseProblem.NONE and not reply.content:
-            return TypedCalls(reply.calls, None, f"in the form {name}")
+        known = all(call.name in offered for call in reply.calls)
+        if known and reply.calls and reply.problem is ParseProblem.NONE and not reply.content:
+            return _typed(reply.calls, (), f"in the form {name}")
     return None
 
 
 def _action(text: str, offered: Collection[str]) -> TypedCalls | None:
-    """`Action:` and `Action Input:`, as in prompts that ask for reasoning and acting in turns."""
+    """Read `Action:` and `Action Input:`, the form of ReAct prompts."""
     pieces, calls, position = list[str](), list[ToolCall](), 0
     while found := _ACTION.search(text, position):
-        read = _value_at(text, found.end())
-        name = found[1].strip()
+        read, name = _value_at(text, found.end()), found[1].strip()
         if name not in offered or read is None or not isinstance(read[0], dict):
             return None
         pieces.append(text[position : found.start()])
         calls.append(ToolCall(name, read[0]))
         position = read[1]
-    return (
-        TypedCalls(tuple(calls), _joined([*pieces, text[position:]]), "as an action")
-        if calls
-        else None
-    )
+    return _typed(calls, [*pieces, text[position:]], "as an action")
+
+
+def _typed(calls: Sequence[ToolCall], pieces: Sequence[str], form: str) -> TypedCalls | None:
+    """Return the calls with the text that is left in pieces; None without calls."""
+    content = "\n".join(filter(None, map(str.strip, pieces))) or None
+    return TypedCalls(tuple(calls), content, form) if calls else None
 
 
 def _value_at(text: str, start: int) -> tuple[Json, int] | None:
-    """The JSON value, or Python literal, that begins at `start` after white space, if it is an object or a list."""
-    start = _skip(text, start)
+    """Return the JSON or Python object or list that begins at `start`, and where it ends."""
+    start = _skip_space(text, start)
     if text[start : start + 1] not in ("{", "["):
         return None
     found = decode(text, start)
@@ -247,37 +223,29 @@ def _value_at(text: str, start: int) -> tuple[Json, int] | None:
         return None
 
 
-def _calls(value: Json, name: str | None) -> Iterator[ToolCall]:
-    """The calls of a decoded value, an object or a list of them; nothing when one of them is none. `name`: told by the mark."""
-    entries = value if isinstance(value, list) else [value]
+def _calls(value: Json, name: str | None) -> list[ToolCall]:
+    """Return the calls of an object or a list of objects; none if one of them is no call.
+
+    name: the tool that the mark names; the object is then its arguments.
+    """
     if name is not None and isinstance(value, dict):
-        yield ToolCall(name, value)
-        return
-    calls = [_call(entry) for entry in entries]
-    yield from (
-        [call for call in calls if call is not None]
-        if all(call is not None for call in calls)
-        else []
-    )
+        return [ToolCall(name, value)]
+    calls = [_call(entry) for entry in (value if isinstance(value, list) else [value])]
+    whole = [call for call in calls if call is not None]
+    return whole if len(whole) == len(calls) else []
 
 
 def _call(entry: Json) -> ToolCall | None:
     body = entry.get("function", entry) if isinstance(entry, dict) else entry
+    if not isinstance(body, dict):
+        return None
     for name_key, argument_keys in _KEYS:
-        if (
-            isinstance(body, dict)
-            and isinstance(body.get(name_key), str)
-            and any(key in body for key in argument_keys)
-        ):
+        if isinstance(body.get(name_key), str) and any(key in body for key in argument_keys):
             return as_call(body, name_key, argument_keys).call
     return None
 
 
-def _skip(text: str, start: int) -> int:
+def _skip_space(text: str, start: int) -> int:
     while start < len(text) and text[start].isspace():
         start += 1
     return start
-
-
-def _joined(pieces: Sequence[str]) -> str | None:
-    return "\n".join(filter(None, map(str.strip, pieces))) or None

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.episodes.chat_session import ChatEnd, ChatSession
 from toolhone.schema import Conversation, Message, Tool
 

@@ -1,4 +1,4 @@
-"""The rules that a row must obey: its tools, turns, calls and results. Sources and the doctor apply the same ones.
+"""The rules of a row: its tools, turns, calls and results. Sources and the doctor apply the same.
 
     for fault in conversation_faults(conversation):
         print(fault.kind, fault.field, fault.what, fault.right)
@@ -28,7 +28,7 @@ class FindingKind(StrEnum):
 
     UNREADABLE = "a row that cannot be read"
     REFUSED = "a row that its format cannot use"
-    MENDED = "mended while reading"
+    REPAIRED = "repaired while reading"
     UNCHECKED = "kept, though something could not be checked"
     NOTHING_TO_LEARN = "nothing to learn from"
 
@@ -266,3 +266,36 @@ def _stray_result(message: Message) -> str:
     labels += [f"name {message.name!r}"] if message.name else []
     with_labels = f" with {' and '.join(labels)}" if labels else ""
     return f"the tool result{with_labels} answers no open call"
+
+
+def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
+    """Yield runs of results in another order than the calls in front of them."""
+    for start, end, order in result_runs(messages):
+        if order != sorted(order):
+            field = f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]"
+            seen = ", ".join(str(place + 1) for place in order)
+            what = f"the results answer the calls in the order {seen}"
+            right = "wanted the order of the calls"
+            yield Fault(FindingKind.REORDERED_RESULTS, field, what, right)
+
+
+def result_runs(messages: Sequence[Message]) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield start and end of the results behind each turn with several calls, and their order.
+
+    The order has the number of the call that each result answers. Runs with a stray result are
+    left out.
+    """
+    for index, message in enumerate(messages):
+        if len(message.tool_calls) < 2:
+            continue
+        start = end = index + 1
+        while end < len(messages) and messages[end].role == "tool":
+            end += 1
+        left, order = list(range(len(message.tool_calls))), list[int]()
+        for result in messages[start:end]:
+            position = answered_call(result, [message.tool_calls[place] for place in left])
+            if position is None:
+                break
+            order.append(left.pop(position))
+        if order and len(order) == end - start:
+            yield start, end, order

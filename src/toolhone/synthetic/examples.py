@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from toolhone.doctor.row_checks import check
+from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.files import read_records

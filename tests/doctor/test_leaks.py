@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 from conftest import SHARED
-from toolhone.doctor.bfcl_hashes import FILE, MIN_BYTES, bfcl_question, question_hash
+from toolhone.doctor.leaks import FILE, MIN_BYTES, bfcl_question, question_hash
 from toolhone.sources.files import read_records
 
 BFCL = SHARED / "datasets" / "bfcl_v4"
