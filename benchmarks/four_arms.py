@@ -50,7 +50,7 @@ from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.evaluation.statistics import Score, interval
-from toolhone.guide.own_tool import LORA
+from toolhone.guide.lesson import lesson_named
 from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.runs.progress import SilentProgress
@@ -145,7 +145,9 @@ def setting(base: Path | None, rows: int | None, steps: int | None) -> Setting:
             None, rows or 6000, {**demo, "lora": None, "batch_size": 32, "steps": steps or 300}
         )
     rows = rows or 489
-    return Setting(base, rows, {**LORA, "batch_size": 8, "steps": steps or -(-3 * rows // 8)})
+    recipe = json.loads(lesson_named("own-tool").files()["experiment.json"])["training"]
+    recipe |= {"batch_size": 8, "steps": steps or -(-3 * rows // 8)}
+    return Setting(base, rows, recipe)
 
 
 def questions(seed: int) -> Iterator[Conversation]:

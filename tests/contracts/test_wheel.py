@@ -45,7 +45,10 @@ def run(*command: str, cwd: Path | None = None) -> str:
 
 
 def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """The tests' own, with the programs of its packages (the sandbox is one) and without its sources."""
+    programs = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**kept, "PATH": programs}
 
 
 @pytest.mark.slow
@@ -54,6 +57,6 @@ def test_the_installed_wheel_checks_itself_and_trains(command: Path, tmp_path: P
     assert where.startswith(str(command.parents[1]))
     assert json.loads(run(str(command), "check", "--json", cwd=tmp_path))["ok"]
     run(str(command), *TRAIN.split(), cwd=tmp_path)
-    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    steps = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert max(line["step"] for line in steps) == 20
     assert (tmp_path / "run" / "evaluation" / "metrics.json").is_file()

@@ -10,8 +10,8 @@ import pytest
 from toolhone.cli.main import main
 from toolhone.evaluation.folder import read_folder
 from toolhone.guide import demo
-from toolhone.guide.demo import SPLITS, Story, tell
-from toolhone.guide.lesson import Desk
+from toolhone.guide.demo import SPLITS, DemoResult, run_demo
+from toolhone.guide.lesson import Workspace
 from toolhone.runs.run import Run
 
 SMALL = (
@@ -30,8 +30,8 @@ SMALL = (
 )
 
 
-def small(folder: Path, said: list[str] | None = None) -> Desk:
-    return Desk(folder, SMALL, tell=[].append if said is None else said.append)
+def small(folder: Path, said: list[str] | None = None) -> Workspace:
+    return Workspace(folder, SMALL, note=[].append if said is None else said.append)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(
 ) -> None:
     """Also where the folder is named from where one stands."""
     monkeypatch.chdir(tmp_path)
-    story = tell(0, small(Path("here")))
+    story = run_demo(0, small(Path("here")))
     tmp_path = tmp_path / "here"
     sft, grpo = (Run.open(tmp_path / name / "run") for name in ("sft", "grpo"))
     assert (sft.experiment.training.method, grpo.experiment.training.method) == ("sft", "grpo")
@@ -74,17 +74,19 @@ def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(
 def test_a_demo_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = demo._measured
-    monkeypatch.setattr(demo, "_measured", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    measured = demo._evaluate_splits
+    monkeypatch.setattr(
+        demo, "_evaluate_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
-        tell(0, small(tmp_path))
-    monkeypatch.setattr(demo, "_measured", measured)
+        run_demo(0, small(tmp_path))
+    monkeypatch.setattr(demo, "_evaluate_splits", measured)
     said: list[str] = []
-    first = tell(0, small(tmp_path, said))
+    first = run_demo(0, small(tmp_path, said))
     assert [line.partition(" is trained already")[0] for line in said] == [
         str(tmp_path / "sft" / "run")
     ]
-    again = tell(0, small(tmp_path, said))
+    again = run_demo(0, small(tmp_path, said))
     assert len(said) == 3
     assert again.to_dict()["exact_match"] == first.to_dict()["exact_match"]
 
@@ -93,7 +95,7 @@ def test_a_demo_goes_on_where_it_was_stopped(
 def test_the_command_shows_before_and_after_and_what_to_do_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("toolhone.cli.show_demo._desk", lambda seed, folder, as_json: small(folder))  # noqa: ARG005
+    monkeypatch.setattr("toolhone.cli.guide._workspace", lambda _, folder, __: small(folder))
     monkeypatch.setattr("sys.argv", ["toolhone", "demo", "--out", str(tmp_path / "d")])
     assert run_main() == 0
     out = capsys.readouterr().out
@@ -107,12 +109,12 @@ def test_the_command_shows_before_and_after_and_what_to_do_next(
     assert found["exact_match"].keys() == SPLITS.keys()
     assert all(scores.keys() == {"sft", "grpo"} for scores in found["exact_match"].values())
 
-    def stopped(*_: object) -> Story:
+    def stopped(*_: object) -> DemoResult:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "tell", stopped)
+    monkeypatch.setattr(demo, "run_demo", stopped)
     assert run_main() == 130
-    assert f"Go on with: toolhone demo --seed 0 --out {tmp_path / 'd'}" in capsys.readouterr().err
+    assert f"Resume with: toolhone demo --seed 0 --out {tmp_path / 'd'}" in capsys.readouterr().err
 
 
 def run_main() -> int:

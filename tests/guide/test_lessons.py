@@ -15,25 +15,23 @@ import typer
 
 from toolhone.api import open_model
 from toolhone.cli import guide as verb
-from toolhone.cli.lesson_view import paragraphs, show
+from toolhone.cli.guide import paragraphs, show
 from toolhone.cli.main import app, main
 from toolhone.data import dataset as gather_module
-from toolhone.guide import LESSONS, Desk, calculator, own_tool, scoring
-from toolhone.guide import row_view as rows
+from toolhone.guide import runner
 from toolhone.guide.demo import tour
 from toolhone.guide.lesson import (
-    Coloured,
     Lesson,
-    Scores,
-    Shown,
-    Talk,
-    Text,
-    Typed,
+    Workspace,
     finished,
+    finished_or_trained,
     laid_out,
+    lesson_named,
+    lessons,
     place_for,
     trained,
 )
+from toolhone.guide.runner import Cells, Chat, Code, ColouredRow, Prose, Scores, Shown, play
 from toolhone.runs.run import Run
 from toolhone.sources.files import read_tasks
 
@@ -47,6 +45,7 @@ QUICK = (
     ),
     *("training.log_every=0", "evaluation.max_turns=1"),
 )
+CALCULATOR = json.loads(lesson_named("calculator").files()["experiment.json"])
 
 
 @pytest.fixture(autouse=True)
@@ -70,15 +69,15 @@ def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("lessons")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather_module, "HELD_OUT", 4)
-        trained(Desk(root, QUICK), calculator.NAME, calculator.EXPERIMENT)
+        trained(Workspace(root, QUICK), "calculator", CALCULATOR)
     return root
 
 
 @pytest.fixture
-def quick_desk(two_steps: Path, tmp_path: Path) -> Desk:
-    """A desk with a lesson 1 that was trained for two steps."""
+def space(two_steps: Path, tmp_path: Path) -> Workspace:
+    """A workspace in which lesson 1 was trained for two steps."""
     shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
-    return Desk(tmp_path, QUICK)
+    return Workspace(tmp_path, QUICK)
 
 
 def kinds(shown: Iterator[Shown]) -> set[type]:
@@ -92,7 +91,9 @@ def test_without_a_lesson_and_a_person_the_list_is_printed(
     for arguments in ((), ("--list",), ("--list", "--yes")):
         code, out, _ = run(capsys, monkeypatch, "examples", *arguments)
         assert code == 0
-        assert [line.split()[1] for line in out.splitlines()] == [lesson.name for lesson in LESSONS]
+        assert [line.split()[1] for line in out.splitlines()] == [
+            lesson.name for lesson in lessons()
+        ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,6 +118,7 @@ def test_lesson_1_runs_by_number_without_questions_and_is_not_trained_twice(
         "$ toolhone train runs/examples/calculator/experiment.json",
         "exact_match",
         "you  ",
+        "  $ toolhone chat runs/examples/calculator/run\n",
     ):
         assert part in out
     assert out.index("What to look at") < out.index("What to try next")
@@ -131,83 +133,79 @@ def test_lesson_1_runs_by_number_without_questions_and_is_not_trained_twice(
     assert "(its run is there)" in run(capsys, monkeypatch, "examples", "--list")[1].splitlines()[0]
 
 
-def test_the_experiment_file_of_a_lesson_is_what_was_trained(quick_desk: Desk) -> None:
-    written = json.loads((quick_desk.folder("calculator") / "experiment.json").read_text())
-    assert written == calculator.EXPERIMENT
-    plan = Run.open(quick_desk.folder("calculator") / "run").experiment
+def test_the_experiment_file_of_a_lesson_is_what_was_trained(space: Workspace) -> None:
+    written = json.loads((space.folder("calculator") / "experiment.json").read_text())
+    assert written == CALCULATOR
+    plan = Run.open(space.folder("calculator") / "run").experiment
     assert (plan.tools, plan.training.steps) == (["calculator"], 2)
 
 
-def test_other_settings_go_into_a_run_of_their_own(quick_desk: Desk) -> None:
+def test_other_settings_go_into_a_run_of_their_own(space: Workspace) -> None:
     other = trained(
-        replace(quick_desk, overrides=(*QUICK, "training.steps=1")),
-        calculator.NAME,
-        calculator.EXPERIMENT,
+        replace(space, overrides=(*QUICK, "training.steps=1")), "calculator", CALCULATOR
     )
     assert other.folder.name == "run-2"
-    assert trained(quick_desk, calculator.NAME, calculator.EXPERIMENT).folder.name == "run"
+    assert trained(space, "calculator", CALCULATOR).folder.name == "run"
 
 
 def test_a_lesson_that_was_stopped_goes_on_and_a_run_of_another_version_is_left_alone(
-    quick_desk: Desk,
+    space: Workspace,
 ) -> None:
-    folder = quick_desk.folder("calculator")
+    folder = space.folder("calculator")
     plan = Run.open(folder / "run").experiment
     (folder / "run" / "checkpoints" / "final_checkpoint" / "state.json").unlink()
-    assert finished(quick_desk, "calculator") is None
+    assert finished(space, "calculator") is None
     assert place_for(folder, plan)[1] is not None
     (folder / "run" / "experiment.json").write_text('{"model": {"nmae": 1}}')
     assert place_for(folder, plan) == (folder / "run-2", None)
 
 
-def test_lessons_build_on_any_finished_run_of_lesson_1(quick_desk: Desk) -> None:
-    told: list[str] = []
-    other = replace(quick_desk, overrides=(), tell=told.append)
-    assert calculator.calculator_run(other).folder == quick_desk.folder("calculator") / "run"
-    assert told == []
+def test_lessons_build_on_any_finished_run_of_lesson_1(space: Workspace) -> None:
+    notes: list[str] = []
+    other = replace(space, overrides=(), note=notes.append)
+    assert finished_or_trained(other, "calculator").folder == space.folder("calculator") / "run"
+    assert notes == []
 
 
 def test_trained_text_is_what_the_assistant_says_and_nothing_else() -> None:
     model = open_model("pico")
-    call, talk = rows.conversations()
-    row = rows.row_of(model, call)
-    shown = rows.coloured(model, "x", row)
+    call, talk = runner.conversations()
+    row = runner.row_of(model, call)
+    shown = runner.coloured(model, "x", row)
     assert "".join(text for text, _ in shown.pieces) == model.tokenizer.decode(row.tokens.tolist())
     said = [text for text, is_trained in shown.pieces if is_trained]
     assert said[0].startswith("<tool_call>")
     assert all(text.endswith("<|im_end|>") for text in said)
     assert len(said) == 2
     assert [
-        is_trained for _, is_trained in rows.coloured(model, "x", rows.row_of(model, talk)).pieces
+        is_trained
+        for _, is_trained in runner.coloured(model, "x", runner.row_of(model, talk)).pieces
     ][-2:] == [True, False]
-    table = rows.surprise(row, [model])
-    assert len(table.rows) == min(rows.SHOWN_TOKENS, int(row.mask.sum()))
+    table = runner.probabilities(row, [model])
+    assert len(table.rows) == min(runner.SHOWN_TOKENS, int(row.mask.sum()))
     first = np.exp(model.sampler.logprobs([row])[0])[np.flatnonzero(row.mask)[0]]
     assert table.rows[0][1] == f"{100 * first:.1f}"
 
 
-def test_lesson_2_shows_what_lesson_1_changed_once_it_was_done(quick_desk: Desk) -> None:
-    shown = list(rows.LESSON.play(Desk(quick_desk.root / "elsewhere")))
-    assert [text.text for text in shown if isinstance(text, Text)]
-    shown = list(rows.LESSON.play(quick_desk))
-    tables = [
-        each.headings
-        for each in shown
-        if not isinstance(each, Text | Typed | Coloured | Scores | Talk)
-    ]
+def test_lesson_2_shows_what_lesson_1_changed_once_it_was_done(space: Workspace) -> None:
+    lesson = lesson_named("rows")
+    hint = "After lesson 1 there is a second column"
+    shown = list(play(lesson, Workspace(space.root / "elsewhere")))
+    assert [each for each in shown if isinstance(each, Prose) and each.text.startswith(hint)]
+    shown = list(play(lesson, space))
+    assert not [each for each in shown if isinstance(each, Prose) and each.text.startswith(hint)]
+    tables = [each.headings for each in shown if isinstance(each, Cells)]
     assert tables == [["token", "untrained", "after lesson 1"]]
 
 
 def test_lesson_6_scores_what_its_text_says(tmp_path: Path) -> None:
-    shown = list(scoring.LESSON.play(Desk(tmp_path)))
+    lesson = lesson_named("scoring")
+    shown = list(play(lesson, Workspace(tmp_path)))
     (scores,) = [each for each in shown if isinstance(each, Scores)]
     wrong = {sample.id for sample in scores.evaluation.samples if sample.scores["exact_match"] < 1}
     assert len(scores.evaluation.samples) == 10
-    assert wrong == {case[0] for case in scoring.CASES} - {
-        "right",
-        "spelled-otherwise",
-        "rightly-none",
-    }
+    cases = {json.loads(line)["id"] for line in lesson.files()["tasks.jsonl"].splitlines()}
+    assert wrong == cases - {"right", "spelled-otherwise", "rightly-none"}
     unread = {
         sample.id for sample in scores.evaluation.samples if sample.scores["valid_format"] < 1
     }
@@ -217,7 +215,7 @@ def test_lesson_6_scores_what_its_text_says(tmp_path: Path) -> None:
 
 def test_an_experiment_is_laid_out_in_short_lines_and_stays_the_same_json() -> None:
     for values in (
-        calculator.EXPERIMENT,
+        CALCULATOR,
         {"a": [1, {"b": "x" * 90}, []], "c": {}},
         [],
         {"deep": [[["y" * 60, "z" * 60]]]},
@@ -229,14 +227,15 @@ def test_an_experiment_is_laid_out_in_short_lines_and_stays_the_same_json() -> N
 
 def commands(lesson: Lesson) -> list[list[str]]:
     lines = (
-        lesson.then.replace("{root}", "runs/examples")
+        lesson.text.partition("## What to try next")[2]
+        .replace("{root}", "runs/examples")
         .replace("COPY", "runs/examples/own-tool")
         .splitlines()
     )
     return [line.partition("#")[0].split() for line in lines if line.startswith("toolhone ")]
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.name)
 def test_a_lesson_names_only_commands_that_the_command_line_takes(lesson: Lesson) -> None:
     assert commands(lesson)
     group = typer.main.get_command(app)
@@ -268,7 +267,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[Lesson]:
 
     monkeypatch.setattr("builtins.input", typed)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr(verb, "_show", lambda lesson, _: shown.append(lesson))
+    monkeypatch.setattr(verb, "_play", lambda lesson, _: shown.append(lesson))
     return shown
 
 
@@ -280,7 +279,7 @@ def test_a_person_chooses_and_enter_takes_the_next(
     code, _, err = run(capsys, monkeypatch, "examples")
     assert code == 0
     assert [lesson.name for lesson in shown] == ["calculator", "rows", "scoring"]
-    assert "there is no lesson 'nine'" in err
+    assert "no such lesson: 'nine'" in err
 
 
 def test_all_asks_a_person_in_between_and_yes_does_not(
@@ -291,13 +290,13 @@ def test_all_asks_a_person_in_between_and_yes_does_not(
     assert len(shown) == 2
     shown = answering(monkeypatch)
     run(capsys, monkeypatch, "examples", "all", "--yes")
-    assert [lesson.name for lesson in shown] == [lesson.name for lesson in LESSONS]
+    assert [lesson.name for lesson in shown] == [lesson.name for lesson in lessons()]
 
 
 def test_trained_text_is_marked_where_there_are_no_colours(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show(Coloured("a row", [("user\nhi\x1b", False), ("hello", True)]))
+    show(ColouredRow("a row", [("user\nhi\x1b", False), ("hello", True)]))
     assert capsys.readouterr().out == "\na row\nuser\nhi\N{REPLACEMENT CHARACTER}»hello«\n"
 
 
@@ -306,29 +305,29 @@ def test_paragraphs_join_lines_and_keep_dashes_apart(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "one two\n- three four\n- five\n"
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
-def test_every_lesson_runs_to_its_end(lesson: Lesson, quick_desk: Desk) -> None:
-    if lesson is own_tool.LESSON:
-        shutil.copytree(quick_desk.folder("calculator"), quick_desk.folder("several-tools"))
-    seen = list(lesson.play(quick_desk))
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.name)
+def test_every_lesson_runs_to_its_end(lesson: Lesson, space: Workspace) -> None:
+    if lesson.name == "own-tool":
+        shutil.copytree(space.folder("calculator"), space.folder("several-tools"))
+    seen = list(play(lesson, space))
     for shown in seen:
         show(shown)
     expected = (
         {Scores}
-        if lesson is scoring.LESSON
-        else {Coloured}
-        if lesson is rows.LESSON
-        else {Typed, Scores, Talk}
+        if lesson.name == "scoring"
+        else {ColouredRow}
+        if lesson.name == "rows"
+        else {Code, Scores, Chat}
     )
     assert expected <= kinds(iter(seen))
 
 
 def test_the_tour_has_every_tool_every_dialect_and_both_ways_of_training(tmp_path: Path) -> None:
-    stages = list(tour(Desk(tmp_path, QUICK)))
+    stages = list(tour(Workspace(tmp_path, QUICK)))
     tools = {tool for stage in stages for tool in stage.tools.split(", ")}
     assert tools == {"calculator", "python", "weather", "search", "book_room"}
     assert {stage.dialect for stage in stages} == {"the model's own", "json", "calls", "tagged"}
     assert {"every weight" in stage.method for stage in stages} == {True, False}
     assert all(stage.exact_match.n for stage in stages)
-    again = list(tour(Desk(tmp_path, QUICK)))
+    again = list(tour(Workspace(tmp_path, QUICK)))
     assert [stage.run.folder for stage in again] == [stage.run.folder for stage in stages]

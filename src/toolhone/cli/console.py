@@ -47,7 +47,7 @@ def print_table(
     lines: bool = False,
 ) -> None:
     """Print rows under headings; the columns in `right` are aligned to the right."""
-    table = Table(title=title, title_justify="left", pad_edge=False, show_lines=lines)
+    table = Table(title=title, title_justify="left", show_lines=lines)
     for heading in headings:
         side = "right" if heading in right else "left"
         table.add_column(heading, overflow="fold", justify=side)  # type: ignore[arg-type]

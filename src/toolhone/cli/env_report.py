@@ -262,7 +262,7 @@ def _sandbox() -> EnvFinding:
     try:
         with Sandbox(workers=1) as sandbox:
             result = sandbox.run("6 * 7")
-    except UserError as error:
+    except (UserError, OSError) as error:
         return EnvFinding("sandbox", CheckState.BROKEN, f"does not start: {error}", advice)
     if result.value != 42:
         found = f"6 * 7 ended as {result.outcome}: {result.error}"

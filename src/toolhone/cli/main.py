@@ -15,11 +15,21 @@ from pathlib import Path
 
 import typer
 
-from toolhone.cli import chat, config, data, doctor, env_report, export, plot, rewards, serve, train
+from toolhone.cli import (
+    chat,
+    config,
+    data,
+    doctor,
+    env_report,
+    export,
+    guide,
+    plot,
+    rewards,
+    serve,
+    train,
+)
 from toolhone.cli import comparison as compare
 from toolhone.cli import eval as evaluate
-from toolhone.cli import guide as examples
-from toolhone.cli import show_demo as demo
 from toolhone.cli.flags import FlagCommand
 from toolhone.errors import UserError
 
@@ -32,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+app.command("demo", epilog=guide.DEMO_EXAMPLE)(guide.demo)
 app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("eval", epilog=evaluate.EVAL_EXAMPLE, cls=evaluate.EvalCommand)(evaluate.evaluate)
@@ -40,7 +50,7 @@ app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(e
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("plot", epilog=plot.EXAMPLE)(plot.plot)
 app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
-app.command("examples", epilog=examples.EXAMPLE)(examples.examples)
+app.command("examples", epilog=guide.EXAMPLE)(guide.examples)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("check", epilog=env_report.EXAMPLE)(env_report.check)

@@ -1,11 +1,9 @@
-"""The story of `toolhone demo`: make data, train the embedded model, teach it new phrasings by reward, compare, draw, talk.
+"""The story of `toolhone demo`: data, SFT of the embedded model, GRPO on new phrasings, a comparison, curves.
 
-    story = tell(seed=0, desk=Desk(Path("runs/demo")))
-    story.before, story.after    # {"held_out_fillers": Evaluation, ...}: after SFT, and after GRPO
-    stages = tour(desk)          # `--all`: every tool, every dialect, each in a short training
+    result = run_demo(0, Workspace(Path("runs/demo")))     # before and after: after SFT, and after GRPO
+    stages = tour(Workspace(Path("runs/demo-all")))        # `--all`: every tool and every dialect
 
-No network, no GPU, nothing to download; minutes on two cores. The experiments are the presets `demo` and `demo-grpo`, the same kind
-of files that a user writes. A demo that was stopped goes on where it was.
+The experiments are the presets `demo` and `demo-grpo`. A demo that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -20,38 +18,44 @@ from toolhone.api import Model, evaluate, format_of_run, open_model
 from toolhone.config.presets import read_preset
 from toolhone.data.dataset import tools_of
 from toolhone.data.templates import Templates
-from toolhone.episodes.chat_session import ChatSession, Event
 from toolhone.evaluation.compare import Cell, TaskPair, compare
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
-from toolhone.guide import calculator, own_tool
-from toolhone.guide import call_format as format
-from toolhone.guide import several_tools as several
-from toolhone.guide.lesson import Desk, Talk, model_of, talks, trained, write_rows
+from toolhone.guide.lesson import Workspace, lesson_named, trained
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
+from toolhone.sources.files import write_jsonl
 
 SPLITS = {
     "held_out_fillers": "old phrasings",
     "rl_held_out": "new phrasings",
     "held_out_phrasings": "phrasings in neither",
 }
-"""What is measured, and what it is called: SFT has seen the old phrasings, GRPO plays the new ones; names and numbers are fresh."""
+"""Task splits and their names: SFT trains on the old phrasings, GRPO on the new ones; names and numbers are fresh."""
 TASKS = 400
 """Tasks of each split."""
 WATCHED = 140
-"""Tasks in new phrasings that GRPO is measured on while it learns."""
+"""Tasks in new phrasings that GRPO is measured on while it trains."""
 QUESTIONS = (
     "What is 48 * 17?",
     "How is the weather in Lisbon?",
     "Search the web for green volcanoes",
 )
+TOUR_QUESTIONS = {
+    "several-tools": (
+        ("How is the weather in Oslo?", "and in Lisbon?"),
+        ("I want the word planet in upper case",),
+        ("Search the web for green volcanoes",),
+    ),
+    "own-tool": (("Book a double room in Lisbon for 3 nights for Anna Berg",),),
+}
+"""Conversations with stages of the tour that know more than the calculator, and call in the model's own way."""
 
 
 @dataclass(frozen=True)
-class Story:
-    """What the demo found. `before` (after SFT) and `after` (after GRPO) by split; `plots` are the PNGs with the curves."""
+class DemoResult:
+    """`before` (after SFT) and `after` (after GRPO) by split; `plots` are the PNGs with the curves."""
 
     seconds: float
     folder: Path
@@ -61,81 +65,66 @@ class Story:
     plots: tuple[Path, Path]
 
     def change(self, split: str, metric: str = "exact_match") -> Cell:
-        """Before and after on the same tasks, with the interval of their difference."""
+        """Compare before and after on the same tasks, with the interval of their difference."""
         return compare(self.before[split], self.after[split], (metric,)).totals[metric]
 
     def learned(self, most: int) -> list[TaskPair]:
-        """Tasks in new phrasings that only the model after GRPO gets right, of different categories first."""
-        return compare(
-            self.before["rl_held_out"], self.after["rl_held_out"], ("exact_match",)
-        ).changed("exact_match", True)[:most]
+        """Find tasks in new phrasings that only the model after GRPO gets right, of different categories first."""
+        before, after = self.before["rl_held_out"], self.after["rl_held_out"]
+        return compare(before, after, ("exact_match",)).changed("exact_match", True)[:most]
 
     def to_dict(self) -> dict[str, object]:
-        """`{"seconds", "exact_match": {split: {"sft", "grpo"}}, "out"}`."""
-        changes = {split: self.change(split) for split in self.before}
+        """Return `{"seconds", "exact_match": {split: {"sft", "grpo"}}, "out"}`."""
+        cells = {split: self.change(split) for split in self.before}
         exact = {
             split: {"sft": cell.base.value, "grpo": cell.tuned.value}
-            for split, cell in changes.items()
+            for split, cell in cells.items()
         }
         return {"seconds": round(self.seconds, 1), "exact_match": exact, "out": str(self.folder)}
 
 
-def tell(seed: int, desk: Desk) -> Story:
-    """SFT, evaluation, GRPO on phrasings that SFT never saw, evaluation, curves. Ctrl-C keeps what is there, and is raised."""
-    started, made = time.monotonic(), Templates(seed)
-    sft = trained(desk, "sft", {**read_preset("demo"), "seed": seed})
-    before = _measured(desk, sft, made)
-    watched = write_rows(
-        desk,
-        "grpo",
-        "new_phrasings.jsonl",
-        [task.to_dict() for task in made.tasks(WATCHED, "rl_held_out")],
-    )
-    grpo = trained(desk, "grpo", _from(read_preset("demo-grpo"), sft, watched, seed))
-    after = _measured(desk, grpo, made)
+def run_demo(seed: int, space: Workspace) -> DemoResult:
+    """Run SFT, evaluate, run GRPO on phrasings that SFT never saw, evaluate, plot. Ctrl-C keeps what is done, and is raised."""
+    started, templates = time.monotonic(), Templates(seed)
+    sft = trained(space, "sft", {**read_preset("demo"), "seed": seed})
+    before = _evaluate_splits(space, sft, templates)
+    tasks = [task.to_dict() for task in templates.tasks(WATCHED, "rl_held_out")]
+    watched = space.folder("grpo") / "new_phrasings.jsonl"
+    write_jsonl(watched, tasks)
+    preset = read_preset("demo-grpo")
+    preset["seed"] = seed
+    preset["model"]["adapter"] = str(sft.folder.resolve())
+    preset["evaluation"]["tasks"] = str(watched.resolve())
+    grpo = trained(space, "grpo", preset)
+    after = _evaluate_splits(space, grpo, templates)
     plots = (
-        plot_runs([sft.folder], desk.folder("sft") / "curves.png"),
-        plot_runs([grpo.folder], desk.folder("grpo") / "curves.png"),
+        plot_runs([sft.folder], space.folder("sft") / "curves.png"),
+        plot_runs([grpo.folder], space.folder("grpo") / "curves.png"),
     )
-    story = Story(
-        time.monotonic() - started, desk.root, open_model(grpo.folder), before, after, plots
-    )
-    write_json(desk.root / "demo.json", story.to_dict())
-    return story
+    seconds = time.monotonic() - started
+    result = DemoResult(seconds, space.root, open_model(grpo.folder), before, after, plots)
+    write_json(space.root / "demo.json", result.to_dict())
+    return result
 
 
-def _from(preset: Mapping[str, Any], sft: Run, watched: Path, seed: int) -> dict[str, Any]:
-    """The preset, starting from the weights of `sft` and measured on the watched tasks."""
-    model = {**preset["model"], "adapter": str(sft.folder.resolve())}
-    evaluation = {**preset["evaluation"], "tasks": str(watched.resolve())}
-    return {**preset, "seed": seed, "model": model, "evaluation": evaluation}
-
-
-def _measured(desk: Desk, run: Run, made: Templates) -> dict[str, Evaluation]:
-    """The scores of a run on every split, written beside it; those that are there are read."""
+def _evaluate_splits(space: Workspace, run: Run, templates: Templates) -> dict[str, Evaluation]:
+    """Evaluate a run on every split, into a folder in the run; existing evaluations are read."""
     found = {}
     for split in SPLITS:
         folder = run.folder / "evaluation" / split
         if not (folder / METRICS).is_file():
-            with desk.watch() as progress:
-                result = evaluate(
-                    model := open_model(run.folder), made.tasks(TASKS, split), progress=progress
-                )
-            write_folder(
-                result, folder, format_of_run(model.certificate, model.experiment), overwrite=True
-            )
+            model = open_model(run.folder)
+            with space.open_progress() as progress:
+                result = evaluate(model, templates.tasks(TASKS, split), progress=progress)
+            formats = format_of_run(model.certificate, model.experiment)
+            write_folder(result, folder, formats, overwrite=True)
         found[split] = read_folder(folder)
     return found
 
 
-def transcript(model: Model, question: str) -> list[Event]:
-    """One question, and everything that happens until the answer."""
-    return list(ChatSession(model.policy(), model.registry).say(question))
-
-
 @dataclass(frozen=True)
-class Stage:
-    """One training of the tour, and what came of it on tasks it never saw."""
+class TourStage:
+    """One training of the tour, and its score on tasks that it never saw."""
 
     name: str
     method: str
@@ -146,57 +135,39 @@ class Stage:
     seconds: float
 
     def to_dict(self) -> dict[str, object]:
-        score = {
-            "value": self.exact_match.value,
-            "low": self.exact_match.low,
-            "high": self.exact_match.high,
-            "n": self.exact_match.n,
-        }
-        told = {
-            "name": self.name,
-            "method": self.method,
-            "dialect": self.dialect,
-            "tools": self.tools,
-            "exact_match": score,
-        }
-        return {**told, "seconds": round(self.seconds, 1), "out": str(self.run.folder)}
+        score = {name: getattr(self.exact_match, name) for name in ("value", "low", "high", "n")}
+        texts = {name: getattr(self, name) for name in ("name", "method", "dialect", "tools")}
+        seconds = round(self.seconds, 1)
+        return {**texts, "exact_match": score, "seconds": seconds, "out": str(self.run.folder)}
 
 
-def tour(desk: Desk) -> Iterator[Stage]:
-    """Train the embedded model with every tool, in every dialect, by every method that stands; what is there is not trained again.
+def tour(space: Workspace) -> Iterator[TourStage]:
+    """Train the embedded model with every tool and in every dialect; finished stages are not trained again.
 
-    One model learns the calculator from random weights; from its weights go on: one with all four tools (and from that one, by
-    LoRA, one with a tool of the user's own), and one for each written dialect.
+    One model learns the calculator from random weights. From its weights continue one with all four tools (and from
+    that one, by LoRA, one with the user's own tool), and one for each prompted dialect.
     """
-    first = _stage(desk, calculator.NAME, calculator.EXPERIMENT)
-    yield first
-    several_tools = _stage(desk, several.NAME, several.experiment_from(first.run))
-    yield several_tools
-    own_tool.write_code(desk)
-    yield _stage(desk, own_tool.NAME, own_tool.experiment_from(several_tools.run))
-    for dialect in format.DIALECTS:
-        yield _stage(desk, dialect, format.experiment_in(dialect, first.run))
+    for name in ("calculator", "several-tools", "own-tool"):
+        lesson = lesson_named(name)
+        if name == "own-tool":
+            space.write(name, "own_tool.py", lesson.files()["own_tool.py"])
+        yield _stage(space, name, lesson.experiment(space))
+    values = lesson_named("format").experiment(space)
+    for dialect in ("json", "calls", "tagged"):
+        yield _stage(space, dialect, {**values, "model": {**values["model"], "dialect": dialect}})
 
 
-def talks_of(stage: Stage) -> Iterator[Talk]:
-    """Live talks with a stage that knows more than the calculator, and calls in the model's own way."""
-    if stage.name == several.NAME:
-        yield from talks(model_of(stage.run), *several.QUESTIONS)
-    elif stage.name == own_tool.NAME:
-        yield from talks(own_tool.model_with_tool(stage.run), *own_tool.QUESTIONS[:1])
-
-
-def _stage(desk: Desk, name: str, values: Mapping[str, Any]) -> Stage:
+def _stage(space: Workspace, name: str, values: Mapping[str, Any]) -> TourStage:
     started = time.monotonic()
-    run = trained(desk, name, values)
+    run = trained(space, name, values)
     training, model = run.experiment.training, run.experiment.model
-    scores = read_folder(run.folder / "evaluation")
-    return Stage(
+    weights = "every weight" if training.lora is None else f"LoRA of rank {training.lora.rank}"
+    return TourStage(
         name,
-        f"{training.method}, {'every weight' if training.lora is None else f'LoRA of rank {training.lora.rank}'}",
+        f"{training.method}, {weights}",
         "the model's own" if model.dialect == "auto" else model.dialect,
         ", ".join(tool.name for tool in tools_of(run.experiment)),
         run,
-        scores.metrics["exact_match"],
+        read_folder(run.folder / "evaluation").metrics["exact_match"],
         time.monotonic() - started,
     )
