@@ -15,7 +15,7 @@ from toolhone.data.dataset import load_data
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.runs.run import Run
-from toolhone.tools.signature import schema_of_callable
+from toolhone.schema.tool import schema_of_callable
 
 PROMPT = (
     "You may call these functions.\n\n"

@@ -233,9 +233,9 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
     ("expect", "said"),
     [
         ({"calls": []}, "'expect.calls' is empty"),
-        ({}, "says nothing"),
-        ({"any_call": False}, "says nothing"),
-        ({"no_call": False, "alternatives": [{"no_call": False}]}, "says nothing"),
+        ({}, "is empty; it needs"),
+        ({"any_call": False}, "is empty; it needs"),
+        ({"no_call": False, "alternatives": [{"no_call": False}]}, "is empty; it needs"),
         ({"any_call": "false"}, "'expect.any_call' must be true or false"),
         ({"calls": [{"name": "f"}], "no_call": True}, "both 'calls' and 'no_call'"),
         ({"cals": []}, "did you mean 'calls'"),
@@ -248,11 +248,11 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
         ),
         (
             {"calls": [{"name": "f", "any_arguments": True, "arguments": {"a": 1}}]},
-            "'any_arguments' and says which ones",
+            "has both 'any_arguments' and arguments",
         ),
         (
             {"calls": [{"name": "f", "any_arguments": True, "optional": ["a"]}]},
-            "'any_arguments' and says which ones",
+            "has both 'any_arguments' and arguments",
         ),
         (
             {"answer": "7", "alternatives": {"answer": "seven"}},
@@ -265,11 +265,11 @@ def test_a_task_on_disk_comes_back_equal(expect: dict[str, object]) -> None:
         ),
         (
             {"answer": "7", "alternatives": [{"no_call": True}]},
-            "speaks of answer, one of its 'alternatives' of calls",
+            "judges answer, one 'alternatives' entry calls",
         ),
         (
             {"any_call": True, "alternatives": [{"any_call": True, "answer": "7"}]},
-            "of calls and answer; all must speak of the same",
+            "judges calls, one 'alternatives' entry calls and answer",
         ),
     ],
 )
@@ -291,7 +291,7 @@ def test_an_expectation_says_what_it_wants_and_what_it_speaks_of() -> None:
 
 def test_a_task_with_turns_needs_as_many_expectations() -> None:
     turn = [{"role": "user", "content": "x"}]
-    with pytest.raises(DataError, match="needs as many 'expect' entries, got 1"):
+    with pytest.raises(DataError, match="needs as many 'expect' entries as 'turns', got 2 and 1"):
         Task.from_dict({"id": "1", "turns": [turn, turn], "expect": [{"no_call": True}]})
 
 

@@ -11,7 +11,8 @@ from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Task
 from toolhone.tools.builtin import BUILTIN
-from toolhone.tools.registry import Registry, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolStatus
 
 MADE = Templates(seed=3)
 

@@ -19,9 +19,9 @@ from toolhone.episodes.episode import EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.errors import ConfigError
 from toolhone.schema import Task, Tool, ToolCall
-from toolhone.tools.builtin import builtin
-from toolhone.tools.registry import AT_ONCE_MARK, Implementation, Registry, ToolLimits, ToolStatus
-from toolhone.tools.sandbox import usual_workers
+from toolhone.tools.registry import Implementation, Registry, ToolLimits, builtin_tool
+from toolhone.tools.result import ToolStatus
+from toolhone.tools.sandbox import WORKERS
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 FIRST_CALL = EpisodeRules(first_call_only=True)
@@ -160,11 +160,11 @@ def test_a_tool_may_bound_how_many_of_its_calls_run_at_once_and_waiting_is_no_pa
     ] * 32
 
 
-def test_no_more_programs_are_begun_than_the_sandbox_has_workers(monkeypatch):
-    assert all(
-        getattr(builtin(name).function, AT_ONCE_MARK) == usual_workers()
-        for name in ("calculator", "python")
-    )
+def test_no_more_programs_are_begun_than_the_sandbox_has_workers():
+    for name in ("calculator", "python"):
+        implementation = builtin_tool(name).function
+        assert isinstance(implementation, Implementation)
+        assert implementation.limits.at_once == WORKERS
     peak = Peak()
 
     def compute(n: int) -> int:
@@ -172,8 +172,7 @@ def test_no_more_programs_are_begun_than_the_sandbox_has_workers(monkeypatch):
             time.sleep(0.02)
         return n
 
-    monkeypatch.setattr(compute, AT_ONCE_MARK, 3, raising=False)
-    registry = Registry([tool_of(compute)])
+    registry = Registry([tool_of(compute, at_once=3)])
     registry.run_all([ToolCall("ask", {"n": n}) for n in range(12)])
     assert (peak.most, peak.all) == (3, 12)
 

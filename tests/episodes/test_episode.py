@@ -29,7 +29,8 @@ from toolhone.episodes.outcome import TurnOutcome as Came
 from toolhone.episodes.policy import TokenPolicy, reply
 from toolhone.errors import ConfigError, DataError, DialectError
 from toolhone.schema import Message, Task, Tool, ToolCall
-from toolhone.tools.registry import Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 
 NUMBERS = {
     "type": "object",

@@ -22,7 +22,7 @@ from toolhone.evaluation.csv_results import (
 from toolhone.evaluation.display import csv_table
 from toolhone.evaluation.folder import write_folder
 from toolhone.evaluation.score import score
-from toolhone.tools.builtin import builtin
+from toolhone.tools.registry import builtin_tool
 
 COLUMNS = ["", "query", "predicted_text", "extracted_calls", "expected_calls", "match"]
 ROME = {"name": "weather", "arguments": {"city": "Rome"}}
@@ -257,7 +257,7 @@ def test_a_folder_is_no_table(tmp_path):
 
 # Our own samples.csv.
 
-WEATHER = builtin("weather")
+WEATHER = builtin_tool("weather")
 TASKS = (
     task("rome", "Rome?", (WEATHER,), {"calls": [ROME]}),
     task("hi", "Hello!", (WEATHER,), {"no_call": True}),

@@ -22,10 +22,9 @@ from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.rewards.answers import carries, numbers
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Task, Tool, ToolCall
-from toolhone.tools.builtin import builtin
-from toolhone.tools.registry import Registry
+from toolhone.tools.registry import Registry, builtin_tool
 
-CALCULATOR, WEATHER = builtin("calculator"), builtin("weather")
+CALCULATOR, WEATHER = builtin_tool("calculator"), builtin_tool("weather")
 SEARCH = Tool(
     "find",
     "",

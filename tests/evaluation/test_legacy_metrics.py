@@ -26,10 +26,9 @@ from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, ag
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.schema import Expect, Tool
-from toolhone.tools.builtin import builtin
-from toolhone.tools.registry import Registry
+from toolhone.tools.registry import Registry, builtin_tool
 
-CALCULATOR, WEATHER = builtin("calculator"), builtin("weather")
+CALCULATOR, WEATHER = builtin_tool("calculator"), builtin_tool("weather")
 TOOLS = (CALCULATOR, WEATHER)
 SUM = {"calls": [{"name": "calculator", "arguments": {"expression": "2+2"}}]}
 TASKS = (

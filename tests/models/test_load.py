@@ -11,7 +11,8 @@ import pytest
 from toolhone.errors import ConfigError
 from toolhone.schema import Tool, ToolCall
 from toolhone.tools.loading import check_allowed, load_tools, make_registry, reaches_outside
-from toolhone.tools.registry import CallError, Implementation, Registry, ToolLimits, ToolStatus
+from toolhone.tools.registry import Implementation, Registry, ToolLimits
+from toolhone.tools.result import CallError, ToolStatus
 
 FILE = '''
 from datetime import date
@@ -251,7 +252,7 @@ def test_calls_are_counted_once_each_over_many_threads_and_wrong_ones_are_not():
     assert (sum(result.outcome is ToolStatus.OK for result in results), len(made)) == (20, 20)
     assert {result.content for result in results} == {
         "null",
-        "tool 'f' may be called 20 times here, and has been",
+        "tool 'f' has reached its limit of 20 calls",
     }
 
 

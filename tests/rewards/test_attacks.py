@@ -22,7 +22,7 @@ from toolhone.rewards.registry import COMPATIBLE, OWN
 from toolhone.rewards.reward_spec import RewardOrigin, RewardSpec
 from toolhone.rewards.user_rewards import Reward
 from toolhone.schema import Task, Tool
-from toolhone.tools.registry import ToolStatus
+from toolhone.tools.result import ToolStatus
 
 ASKED_FOR = {
     *(

@@ -21,7 +21,7 @@ from toolhone.rewards.legacy_json_answer import json_answer, value_of
 from toolhone.rewards.legacy_playground import legacy_playground_format
 from toolhone.rewards.user_rewards import compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
-from toolhone.tools.builtin import builtin
+from toolhone.tools.registry import builtin_tool
 
 FIVE = (
     tool_call_exact,
@@ -34,7 +34,7 @@ NO_CALL = {"no_call": True}
 
 
 def task(expect: dict, tools: Sequence[str] = ()) -> Task:
-    offered = [builtin(name).to_dict() for name in tools]
+    offered = [builtin_tool(name).to_dict() for name in tools]
     return Task.from_dict(
         {
             "id": "t",

@@ -25,7 +25,7 @@ from toolhone.rewards.select_reference import select_reference
 from toolhone.rewards.tool_use import right_answer, right_calls, tool_use, working_calls
 from toolhone.rewards.user_rewards import Reward, compute_reward
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
-from toolhone.tools.registry import ToolResult, ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 
 TEXT = {"type": "string"}
 TOOLS = [

@@ -24,7 +24,7 @@ from toolhone.rewards.tool_use import (
 )
 from toolhone.rewards.user_rewards import PENALTY, compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
-from toolhone.tools.registry import ToolResult, ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 
 PLACE = {
     "type": "object",

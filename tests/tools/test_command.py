@@ -15,7 +15,8 @@ from toolhone.errors import ConfigError
 from toolhone.schema import ToolCall
 from toolhone.tools.loading import load_tools, make_registry
 from toolhone.tools.process import Stopped, run_program
-from toolhone.tools.registry import Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="commands need a POSIX system")
 SHOW = "import json, sys; print(json.dumps(sys.argv[1:]))"

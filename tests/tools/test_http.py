@@ -17,7 +17,8 @@ import pytest
 from toolhone.errors import ConfigError
 from toolhone.schema import ToolCall
 from toolhone.tools.loading import load_tools, make_registry
-from toolhone.tools.registry import Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 
 ANY = {"type": "object", "properties": {}, "additionalProperties": True}
 BIG = 100 * 1024 * 1024

@@ -14,10 +14,11 @@ from pydantic import AfterValidator, BaseModel
 
 from toolhone.errors import ConfigError, DataError
 from toolhone.schema import Tool, ToolCall
-from toolhone.tools.builtin import BUILTIN, builtin, calculator, evaluate
+from toolhone.tools.builtin import BUILTIN, calculator, evaluate
 from toolhone.tools.fake_services import MAX_RESULTS, SearchWorld, WeatherWorld
 from toolhone.tools.loading import load_tools
-from toolhone.tools.registry import Registry, ToolStatus, clipped, tool
+from toolhone.tools.registry import Registry, builtin_tool, tool
+from toolhone.tools.result import ToolStatus, truncate
 
 
 class Person(BaseModel):
@@ -229,8 +230,8 @@ def test_long_content_is_cut_with_a_visible_mark_and_the_value_is_whole():
 
 
 def test_text_at_the_limit_is_not_cut():
-    assert clipped("x" * 50, 50) == "x" * 50
-    assert clipped("x" * 51, 50) == "x" * 21 + "… [cut: 51 characters in all]"
+    assert truncate("x" * 50, 50) == "x" * 50
+    assert truncate("x" * 51, 50) == "x" * 21 + "… [cut: 51 characters in all]"
 
 
 def test_lone_surrogates_never_reach_a_tokenizer():
@@ -545,7 +546,7 @@ def test_errors_of_a_python_program_are_told_with_what_it_printed():
 
 def test_every_built_in_tool_describes_itself_and_its_arguments():
     for name in BUILTIN:
-        made = builtin(name)
+        made = builtin_tool(name)
         assert made.name == name
         assert len(made.description) > 20
         assert made.function is not None
@@ -558,23 +559,23 @@ def test_an_unknown_built_in_tool_is_refused_with_the_nearest():
     with pytest.raises(
         ConfigError, match=r"no built-in tool 'wether' \(did you mean 'weather'\?\)"
     ):
-        builtin("wether")
+        builtin_tool("wether")
 
 
 def test_weather_is_the_same_for_a_seed_and_in_both_units():
     world = WeatherWorld(3)
-    report = world.report("Oslo")
-    assert report == WeatherWorld(3).report("Oslo")
-    assert {**world.report(" oslo , Norway"), "city": "Oslo"} == report
-    assert len({WeatherWorld(seed).report("Oslo")["temperature"] for seed in range(20)}) > 5
-    fahrenheit = world.report("Oslo", "fahrenheit")
+    report = world.weather("Oslo")
+    assert report == WeatherWorld(3).weather("Oslo")
+    assert {**world.weather(" oslo , Norway"), "city": "Oslo"} == report
+    assert len({WeatherWorld(seed).weather("Oslo")["temperature"] for seed in range(20)}) > 5
+    fahrenheit = world.weather("Oslo", "fahrenheit")
     assert fahrenheit["temperature"] == round(report["temperature"] * 9 / 5 + 32, 1)
     assert {**fahrenheit, "unit": "celsius", "temperature": report["temperature"]} == report
 
 
 def test_weather_agrees_with_itself():
     for seed in range(300):
-        report = WeatherWorld(seed).report("Quito")
+        report = WeatherWorld(seed).weather("Quito")
         assert 0 <= report["humidity"] <= 100
         assert "snow" not in report["condition"] or report["temperature"] <= 2
         assert (
@@ -585,10 +586,10 @@ def test_weather_agrees_with_itself():
 
 def test_search_is_the_same_for_a_seed_and_a_longer_list_begins_with_a_shorter_one():
     world = SearchWorld(1)
-    ten = world.results("tide tables", MAX_RESULTS)
-    assert ten[:2] == world.results("Find me the tide tables, please", 2)
+    ten = world.search("tide tables", MAX_RESULTS)
+    assert ten[:2] == world.search("Find me the tide tables, please", 2)
     assert len({page["url"] for page in ten}) == MAX_RESULTS
-    assert ten != SearchWorld(2).results("tide tables", MAX_RESULTS)
+    assert ten != SearchWorld(2).search("tide tables", MAX_RESULTS)
     for page in ten:
         assert set(page) == {"title", "url", "snippet"}
         assert page["url"].startswith("https://example.org/tide-tables/")
@@ -597,7 +598,7 @@ def test_search_is_the_same_for_a_seed_and_a_longer_list_begins_with_a_shorter_o
 
 def test_seeds_reach_the_worlds_through_the_registry():
     call = ToolCall("weather", {"city": "Oslo", "unit": "celsius"})
-    assert Registry(["weather"], seed=5).run(call).value == WeatherWorld(5).report("Oslo")
+    assert Registry(["weather"], seed=5).run(call).value == WeatherWorld(5).weather("Oslo")
     assert len(Registry(["search"]).run(ToolCall("search", {"query": "x"})).value) == 3
 
 

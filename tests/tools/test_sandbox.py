@@ -11,7 +11,7 @@ import time
 import pytest
 
 from toolhone.errors import CapabilityError, ConfigError
-from toolhone.tools.registry import ToolStatus
+from toolhone.tools.result import ToolStatus
 from toolhone.tools.sandbox import MAX_SOURCE, Limits, Sandbox
 
 OK, ERROR, TIMEOUT = ToolStatus.OK, ToolStatus.ERROR, ToolStatus.TIMEOUT

@@ -12,7 +12,8 @@ import pytest
 from toolhone.errors import ConfigError, DataError, RunError
 from toolhone.schema import Tool, ToolCall
 from toolhone.tools.loading import load_tools, make_registry
-from toolhone.tools.registry import Implementation, Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Implementation, Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 from toolhone.tools.tool_cache import Cache, CallLog, ReplayCache
 
 FILE = '''

@@ -27,7 +27,7 @@ from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError
 from toolhone.runs.run import FINAL, Run
 from toolhone.schema import Message, Task, Tool
-from toolhone.tools.registry import ToolResult, ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 from toolhone.training.critic import (
     FEATURES,
     Regression,

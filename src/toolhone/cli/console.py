@@ -25,7 +25,7 @@ from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.rewards.matching import show
 from toolhone.schema import ToolCall
-from toolhone.tools.registry import ToolStatus
+from toolhone.tools.result import ToolStatus
 
 WIDTH = 200
 """Columns when standard output is no terminal, so that tables are not cut."""

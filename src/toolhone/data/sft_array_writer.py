@@ -34,7 +34,8 @@ from toolhone.sources.files import Record
 from toolhone.sources.gsm8k import Calculator
 from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
 from toolhone.sources.word_problems import compose, unexplained
-from toolhone.tools.registry import Registry, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolStatus
 
 _ANSWERS: Mapping[str, Record] = {
     "calculator": {"answer_type": "numeric", "tolerance": TOLERANCE},

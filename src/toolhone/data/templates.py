@@ -27,7 +27,8 @@ from toolhone.data.phrasings import Intent, PhrasedRequest, Wording, intents
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.tools.builtin import BUILTIN
-from toolhone.tools.registry import Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 
 CATEGORIES = ("calculator", "python", "weather", "search", "parallel", "multi_turn", "no_tool")
 SPLITS = {

@@ -22,7 +22,8 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.policy import Policy, Prompt, Turn, speak
 from toolhone.errors import DataError
 from toolhone.schema import Message, ToolCall
-from toolhone.tools.registry import Registry, ToolResult
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult
 
 Event = Turn | tuple[ToolCall, ToolResult]
 

@@ -26,7 +26,8 @@ from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import UserError
 from toolhone.schema import Task, ToolCall
-from toolhone.tools.registry import Registry, ToolResult
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult
 
 TURNS_PER_KEY = 1024
 AT_ONCE = 1024

@@ -29,7 +29,7 @@ from toolhone.episodes.outcome import (
 from toolhone.episodes.policy import Policy, Prompt, Turn
 from toolhone.errors import DataError
 from toolhone.schema import Message, Task, ToolCall
-from toolhone.tools.registry import ToolResult
+from toolhone.tools.result import ToolResult
 
 
 class EpisodeStatus(StrEnum):

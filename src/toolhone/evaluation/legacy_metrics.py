@@ -46,7 +46,7 @@ from toolhone.rewards.legacy_python_calls import compare_function_calls, extract
 from toolhone.rewards.legacy_texts import is_known
 from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Expect, ExpectedCall, Json, Task, ToolCall
-from toolhone.tools.registry import ToolResult, ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 
 NOT_JSON: Final = object()
 """Stands for a text that is not JSON."""

@@ -52,7 +52,7 @@ from toolhone.rewards.answers import carries
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Expect, Task, Tool, ToolCall
-from toolhone.tools.registry import ToolStatus, clipped
+from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
     "valid_format",
@@ -288,7 +288,7 @@ class _Judging:
                 faults.append(f"{show(call.name)} is not a tool on offer")
             else:
                 faults += [
-                    f"{call.name}: {clipped(fault, 300)}"
+                    f"{call.name}: {truncate(fault, 300)}"
                     for fault in self.tools[call.name].problems(call.arguments)
                 ]
         return faults

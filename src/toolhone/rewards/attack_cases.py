@@ -20,7 +20,7 @@ from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.schema import ANY_CALL, ExpectedCall, Json, Task, Tool, ToolCall
-from toolhone.tools.registry import ToolResult, ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 
 PLAIN_REPLY = "I can answer that without any help: it is a pleasure to talk to you."
 """What is right where no call is wanted and no answer is expected."""

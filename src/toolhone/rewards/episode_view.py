@@ -21,7 +21,7 @@ from toolhone.rewards.final_answer import without_echoes
 from toolhone.rewards.injected_text import forged
 from toolhone.rewards.matching import Match, judges_calls, match_calls
 from toolhone.schema import ExpectedCall, Json, Task, Tool, ToolCall
-from toolhone.tools.registry import ToolStatus
+from toolhone.tools.result import ToolStatus
 
 REJECTED = (ToolStatus.UNKNOWN_TOOL, ToolStatus.INVALID_ARGUMENTS)
 LONG_TEXT = 200

@@ -28,7 +28,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.rewards.legacy_texts import reply_text
 from toolhone.rewards.values import same_code
 from toolhone.schema import Json, Task
-from toolhone.tools.registry import ToolStatus
+from toolhone.tools.result import ToolStatus
 from toolhone.tools.sandbox import shared_sandbox
 
 TOLERANCE = 1e-6

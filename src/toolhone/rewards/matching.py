@@ -46,7 +46,7 @@ from toolhone.rewards.values import (
 )
 from toolhone.schema import ANY_CALL, Expect, ExpectedCall, Json, Tool, ToolCall
 from toolhone.tools.builtin import evaluate
-from toolhone.tools.registry import clipped
+from toolhone.tools.result import truncate
 
 MAX_REASONS = 20
 _LONGEST_PROBLEM = 300
@@ -331,7 +331,7 @@ def _parts(schema: Json) -> list[Mapping[str, Json]]:
 def _sentence(pair: CallPair, fault: _Fault, calls: Sequence[ToolCall]) -> str:
     name = calls[pair.got or 0].name
     if fault.problem:
-        return f"{name}: {clipped(fault.problem, _LONGEST_PROBLEM)}"
+        return f"{name}: {truncate(fault.problem, _LONGEST_PROBLEM)}"
     if fault.got is MISSING:
         return f"{name}: {fault.name!r} is missing, wanted {show(fault.wanted)}"
     wanted = "not wanted" if fault.wanted is MISSING else f"wanted {show(fault.wanted)}"

@@ -1,13 +1,7 @@
-"""The words of the house: `Tool`, `ToolCall`, `Message`, `Conversation`, `Task`.
+"""The data types of every room: `Tool`, `ToolCall`, `Message`, `Conversation`, `Expect`, `Task`.
 
-Frozen values with `from_dict` (accepts what people already have) and `to_dict` (writes the one form on disk, one JSON object per
-line). Arguments of a call are always a mapping inside the program; a JSON string is converted on the way in. Nested
-schemas are kept whole. Nothing here reads files, renders text or runs a tool.
-
-    conversation  {"id", "messages", "tools", "source"}
-    task          {"id", "messages" | "turns": [[message]], "tools", "expect", "world"?, "category", "source"}
-
-Every problem found in the input is a `DataError` whose text names the field; callers add the file and the line.
+`from_dict` accepts the forms in use, `to_dict` writes the one form on disk; arguments of a call are
+always a mapping. A problem in the input is a `DataError` that names the field.
 """
 
 from __future__ import annotations
@@ -20,25 +14,18 @@ from typing import Any, Literal
 from toolhone.errors import DataError, nearest
 from toolhone.schema.tool import Json, Tool
 
+# fmt: off
 __all__ = [
-    "ANY_CALL",
-    "ROLES",
-    "Conversation",
-    "Expect",
-    "ExpectedCall",
-    "Json",
-    "Message",
-    "Task",
-    "Tool",
+    "ANY_CALL", "ROLES", "Conversation", "Expect", "ExpectedCall", "Json", "Message", "Task", "Tool",
     "ToolCall",
 ]
-
+# fmt: on
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call: name and arguments (always a mapping). `id` links a tool result to it where the data has one."""
+    """A call. `id` links a tool result to it where the data has one."""
 
     name: str
     arguments: Mapping[str, Json] = field(default_factory=dict)
@@ -46,47 +33,33 @@ class ToolCall:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> ToolCall:
-        """Read `{"name", "arguments"}` or the OpenAI form `{"id", "type", "function": {...}}`; arguments may be a JSON string."""
+        """Read `{"name", "arguments"}` or the OpenAI form; arguments may be a JSON string."""
         body = source.get("function", source) if isinstance(source, Mapping) else source
-        if (
-            not isinstance(body, Mapping)
-            or not isinstance(body.get("name"), str)
-            or not body["name"]
-        ):
+        name = body.get("name") if isinstance(body, Mapping) else None
+        if not isinstance(name, str) or not name:
             raise DataError(f"a tool call needs a 'name' (a string); got {source!r:.80}")
+        where = f"call of {name!r}: 'arguments'"
+        arguments = body.get("arguments", body.get("parameters"))
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments) if arguments.strip() else {}
+            except ValueError:
+                raise DataError(f"{where} is a string but not JSON: {arguments!r:.80}") from None
+        arguments = {} if arguments is None else arguments
+        _need(arguments, Mapping, f"{where} must be an object", 80)
         identity = source.get("id")
-        return ToolCall(body["name"], _arguments(body), None if identity is None else str(identity))
+        return ToolCall(name, dict(arguments), None if identity is None else str(identity))
 
     def to_dict(self) -> dict[str, Json]:
         return {"name": self.name, "arguments": dict(self.arguments)}
 
-    def to_openai(self, index: int = 0) -> dict[str, Json]:
-        """The OpenAI form, but with the arguments as a mapping (chat templates want it so; see `dialects.native`)."""
-        function = {"name": self.name, "arguments": dict(self.arguments)}
-        return {"id": self.id or f"call{index:05d}", "type": "function", "function": function}
-
-
-def _arguments(body: Mapping[str, Json]) -> dict[str, Json]:
-    value = body.get("arguments", body.get("parameters"))
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else {}
-        except ValueError:
-            raise DataError(
-                f"call of {body['name']!r}: 'arguments' is a string but not JSON: {value!r:.80}"
-            ) from None
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise DataError(
-            f"call of {body['name']!r}: 'arguments' must be an object, got {value!r:.80}"
-        )
-    return dict(value)
-
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `content` is text or None; `name` on a tool message is the tool that answered."""
+    """One message.
+
+    `content` is text or None; `name` on a tool message is the tool that answered.
+    """
 
     role: str
     content: str | None = None
@@ -97,17 +70,16 @@ class Message:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Message:
-        if not isinstance(source, Mapping) or source.get("role") not in ROLES:
-            role = source.get("role") if isinstance(source, Mapping) else source
-            raise DataError(
-                f"a message needs a 'role' out of {', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
-            )
+        role = source.get("role") if isinstance(source, Mapping) else source
+        if not isinstance(source, Mapping) or role not in ROLES:
+            known = f"{', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
+            raise DataError(f"a message needs a 'role' out of {known}")
         calls = source.get("tool_calls") or []
         _need(calls, list | tuple, "'tool_calls' must be a list")
         reasoning = source.get("reasoning", source.get("reasoning_content"))
         return Message(
-            role=source["role"],
-            content=_text(source.get("content")),
+            role=str(role),
+            content=_content(source.get("content")),
             reasoning=None if reasoning is None else str(reasoning),
             tool_calls=tuple(ToolCall.from_dict(call) for call in calls),
             tool_call_id=source.get("tool_call_id"),
@@ -115,23 +87,16 @@ class Message:
         )
 
     def to_dict(self) -> dict[str, Json]:
-        result: dict[str, Json] = {"role": self.role, "content": self.content}
-        if self.reasoning is not None:
-            result["reasoning"] = self.reasoning
-        if self.tool_calls:
-            ids = [{} if call.id is None else {"id": call.id} for call in self.tool_calls]
-            result["tool_calls"] = [
-                {**call.to_dict(), **extra}
-                for call, extra in zip(self.tool_calls, ids, strict=True)
-            ]
-        if self.tool_call_id is not None:
-            result["tool_call_id"] = self.tool_call_id
-        if self.name is not None:
-            result["name"] = self.name
-        return result
+        calls = [call.to_dict() | _without_none(id=call.id) for call in self.tool_calls]
+        return {"role": self.role, "content": self.content} | _without_none(
+            reasoning=self.reasoning,
+            tool_calls=calls or None,
+            tool_call_id=self.tool_call_id,
+            name=self.name,
+        )
 
 
-def _text(content: Json) -> str | None:
+def _content(content: Json) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, Sequence) and all(
@@ -143,7 +108,7 @@ def _text(content: Json) -> str | None:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages with the tools that were on offer. The unit of supervised training."""
+    """Messages with their own tools: the unit of supervised training."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -152,12 +117,11 @@ class Conversation:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Conversation:
-        messages = _messages(source, "messages")
-        if not any(message.role == "assistant" for message in messages):
-            raise DataError(
-                "a conversation needs an assistant message; found roles "
-                + ", ".join(m.role for m in messages)
-            )
+        messages = _messages(source.get("messages"))
+        roles = [message.role for message in messages]
+        if "assistant" not in roles:
+            found = ", ".join(roles)
+            raise DataError(f"a conversation needs an assistant message; found roles {found}")
         return Conversation(messages, _tools(source), _word(source, "id"), _word(source, "source"))
 
     def to_dict(self) -> dict[str, Json]:
@@ -171,10 +135,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class ExpectedCall:
-    """One call that counts as right.
+    """A correct call. `accept` lists further correct values per parameter; `optional` may be
+    absent.
 
-    `accept` lists, per parameter, further values that are right; `optional` names parameters that may be left out. With
-    `any_arguments` nothing is said of the arguments but that they must obey the tool's schema.
+    With `any_arguments`, all arguments that fit the tool's schema are correct.
     """
 
     name: str
@@ -187,16 +151,15 @@ class ExpectedCall:
     def from_dict(source: Mapping[str, Json]) -> ExpectedCall:
         call = ToolCall.from_dict(source)
         accept, optional = source.get("accept") or {}, source.get("optional") or ()
+        free = source.get("any_arguments", False)
         _need(accept, Mapping, "'accept' must be an object of lists")
         for values in accept.values():
             _need(values, list | tuple, "'accept' must hold a list for each parameter")
         _need(optional, list | tuple, "'optional' must be a list of parameters")
-        free = source.get("any_arguments", False)
         _need(free, bool, "'any_arguments' must be true or false")
         if free and (call.arguments or accept or optional):
-            raise DataError(
-                f"the expected call of {call.name!r} has 'any_arguments' and says which ones; leave one out"
-            )
+            both = "'any_arguments' and arguments"
+            raise DataError(f"the expected call of {call.name!r} has both {both}; leave one out")
         return ExpectedCall(call.name, call.arguments, dict(accept), tuple(optional), free)
 
     def to_dict(self) -> dict[str, Json]:
@@ -205,21 +168,28 @@ class ExpectedCall:
         result: dict[str, Json] = {"name": self.name, "arguments": dict(self.arguments)}
         if self.accept:
             result["accept"] = {name: list(values) for name, values in self.accept.items()}
-        if self.optional:
-            result["optional"] = list(self.optional)
-        return result
+        return {**result, "optional": list(self.optional)} if self.optional else result
 
 
 ANY_CALL = ExpectedCall("", any_arguments=True)
-"""The wanted call of `Expect.any_call`: the empty name stands for every tool on offer."""
+"""The expected call of `Expect.any_call`; the empty name means any tool of the task."""
+
+
+_EXPECT_TYPES: dict[str, tuple[Any, str]] = {
+    "calls": (list | tuple | None, "a list"),
+    "no_call": (bool, "true or false"),
+    "any_call": (bool, "true or false"),
+    "state": (Mapping | None, "an object"),
+    "alternatives": (list | tuple | None, "a list"),
+}
 
 
 @dataclass(frozen=True)
 class Expect:
-    """What counts as right: calls, one call no matter which, or no call; and, where known, the final answer or the final state.
+    """The correct result of a task: calls, any one call, or no call; the answer or state if known.
 
-    `calls` is None when nothing is said about calls; `()` never occurs on disk (that is `no_call`). `alternatives` are other
-    whole right answers, which have none themselves; they speak of an answer, of a state and of calls where this one does.
+    `calls` is None when calls are not judged; `()` never occurs on disk. `alternatives` are other
+    complete correct results: they have no alternatives of their own and judge the same aspects.
     """
 
     calls: tuple[ExpectedCall, ...] | None = None
@@ -232,108 +202,83 @@ class Expect:
 
     @property
     def choices(self) -> tuple[Expect, ...]:
-        """Every right answer by itself, this one first."""
+        """Each correct answer alone, this one first."""
         return (
             (replace(self, alternatives=()), *self.alternatives) if self.alternatives else (self,)
         )
 
     @property
     def wanted(self) -> tuple[ExpectedCall, ...]:
-        """The wanted calls; empty where none is wanted or nothing is said about calls."""
+        """The expected calls; empty where none is expected or calls are not judged."""
         return (ANY_CALL,) if self.any_call else self.calls or ()
 
     @property
     def speaks_of(self) -> tuple[str, ...]:
-        """Of which of "calls" (or none, or any), "answer" and "state" it says something."""
-        said = {
-            "calls": self.calls is not None or self.any_call or self.no_call,
+        """The aspects that it judges, out of "calls", "answer" and "state"."""
+        calls = self.calls is not None or self.any_call or self.no_call
+        judges = {
+            "calls": calls,
             "answer": self.answer is not None,
+            "state": self.state is not None,
         }
-        return tuple(
-            name for name, holds in {**said, "state": self.state is not None}.items() if holds
-        )
+        return tuple(name for name, holds in judges.items() if holds)
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
-        known = ("calls", "order", "no_call", "any_call", "answer", "state", "alternatives")
+        known = (*_EXPECT_TYPES, "order", "answer")
         _need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
-        for key in source:
+        for key, value in source.items():
             if key not in known:
-                raise DataError(
-                    f"'expect' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}"
-                )
-        calls = source.get("calls")
-        _need(calls, list | tuple | None, "'expect.calls' must be a list")
-        _need(source.get("state"), Mapping | None, "'expect.state' must be an object")
+                right = f"{nearest(key, known)}; known: {', '.join(known)}"
+                raise DataError(f"'expect' has an unknown key {key!r}{right}")
+            if key in _EXPECT_TYPES:
+                kind, right = _EXPECT_TYPES[key]
+                _need(value, kind, f"'expect.{key}' must be {right}")
+        calls, order, answer = source.get("calls"), source.get("order", "any"), source.get("answer")
         if calls is not None and not calls:
-            raise DataError(
-                "'expect.calls' is empty; a task that wants no call says {\"no_call\": true}"
-            )
-        for key in ("no_call", "any_call"):
-            _need(source.get(key, False), bool, f"'expect.{key}' must be true or false")
-        said = [repr(key) for key in ("calls", "no_call", "any_call") if source.get(key)]
-        if len(said) > 1:
-            raise DataError(f"'expect' has both {said[0]} and {said[1]}")
-        order = source.get("order", "any")
+            raise DataError("'expect.calls' is empty; for a task without a call, set 'no_call'")
+        present = [repr(key) for key in ("calls", "no_call", "any_call") if source.get(key)]
+        if len(present) > 1:
+            raise DataError(f"'expect' has both {present[0]} and {present[1]}")
         if order not in ("any", "strict"):
             raise DataError(f"'expect.order' must be 'any' or 'strict', got {order!r}")
-        answer = source.get("answer")
         first = Expect(
             None if calls is None else tuple(ExpectedCall.from_dict(call) for call in calls),
             order,
-            bool(source.get("no_call", False)),
+            bool(source.get("no_call")),
             None if answer is None else str(answer),
             source.get("state"),
-            bool(source.get("any_call", False)),
+            bool(source.get("any_call")),
         )
         if not first.speaks_of:
-            raise DataError(
-                "'expect' says nothing; it needs 'calls', 'no_call', 'any_call', 'answer' or 'state'"
-            )
-        return replace(
-            first, alternatives=_alternatives(source.get("alternatives") or (), first.speaks_of)
-        )
+            raise DataError(f"'expect' is empty; it needs one of {', '.join(known)}")
+        others = tuple(Expect.from_dict(other) for other in source.get("alternatives") or ())
+        for other in others:
+            if other.alternatives:
+                raise DataError("'expect.alternatives' cannot be nested; write them into one list")
+            if other.speaks_of != first.speaks_of:
+                aspects, others_aspects = (" and ".join(one.speaks_of) for one in (first, other))
+                raise DataError(
+                    f"'expect' judges {aspects}, one 'alternatives' entry {others_aspects}"
+                )
+        return replace(first, alternatives=others)
 
     def to_dict(self) -> dict[str, Json]:
-        result: dict[str, Json] = {}
-        if self.calls is not None:
-            result = {"calls": [call.to_dict() for call in self.calls], "order": self.order}
-        if self.no_call:
-            result["no_call"] = True
-        if self.any_call:
-            result["any_call"] = True
-        if self.answer is not None:
-            result["answer"] = self.answer
-        if self.state is not None:
-            result["state"] = dict(self.state)
-        if self.alternatives:
-            result["alternatives"] = [other.to_dict() for other in self.alternatives]
-        return result
-
-
-def _alternatives(source: Json, speaks_of: tuple[str, ...]) -> tuple[Expect, ...]:
-    """Other right answers, each judged by the same things as the first, so that a metric is measured on a task or is not."""
-    _need(source, list | tuple, "'expect.alternatives' must be a list")
-    others = tuple(Expect.from_dict(other) for other in source)
-    for other in others:
-        if other.alternatives:
-            raise DataError(
-                "one of 'expect.alternatives' has 'alternatives' itself; write them into one list"
-            )
-        if other.speaks_of != speaks_of:
-            said = [" and ".join(names) or "nothing" for names in (speaks_of, other.speaks_of)]
-            raise DataError(
-                f"'expect' speaks of {said[0]}, one of its 'alternatives' of {said[1]}; all must speak of the same"
-            )
-    return others
+        calls = None if self.calls is None else [call.to_dict() for call in self.calls]
+        return _without_none(
+            calls=calls,
+            order=None if calls is None else self.order,
+            no_call=self.no_call or None,
+            any_call=self.any_call or None,
+            answer=self.answer,
+            state=None if self.state is None else dict(self.state),
+            alternatives=[other.to_dict() for other in self.alternatives] or None,
+        )
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an evaluation or an episode starts from.
-
-    A task has `messages` with one `expect`, or `turns` (lists of messages, one per user turn) with as many `expects`.
-    """
+    """The start of an episode: `messages` and `expect`, or `turns` and `expects` per user turn."""
 
     id: str
     messages: tuple[Message, ...] = ()
@@ -349,48 +294,40 @@ class Task:
     def from_dict(source: Mapping[str, Json]) -> Task:
         if "expect" not in source:
             raise DataError(f"a task needs 'expect'; got keys {sorted(map(str, source))}")
-        if not _word(source, "id"):
+        identity, category, origin = (_word(source, key) for key in ("id", "category", "source"))
+        if not identity:
             raise DataError("a task needs an 'id' (predictions are joined on it)")
-        common: dict[str, Any] = {
-            "id": _word(source, "id"),
-            "tools": _tools(source),
-            "world": source.get("world"),
-            "category": _word(source, "category"),
-            "source": _word(source, "source"),
-        }
+        world = source.get("world")
+        task = Task(identity, (), _tools(source), world=world, category=category, source=origin)
+        expect, turns = source["expect"], source.get("turns", ())
         if "turns" not in source:
-            return Task(
-                messages=_messages(source, "messages"),
-                expect=Expect.from_dict(source["expect"]),
-                **common,
-            )
-        _need(source["turns"], list | tuple, "'turns' must be a list of lists of messages")
-        _need(
-            source["expect"],
-            list | tuple,
-            "with 'turns', 'expect' must be a list with one entry for each turn",
-        )
-        turns = tuple(_messages({"messages": turn}, "messages") for turn in source["turns"])
-        expects = tuple(Expect.from_dict(expect) for expect in source["expect"])
-        if len(turns) != len(expects):
-            raise DataError(
-                f"a task with {len(turns)} 'turns' needs as many 'expect' entries, got {len(expects)}"
-            )
-        return Task(turns=turns, expects=expects, **common)
+            messages = _messages(source.get("messages"))
+            return replace(task, messages=messages, expect=Expect.from_dict(expect))
+        _need(turns, list | tuple, "'turns' must be a list of lists of messages")
+        _need(expect, list | tuple, "with 'turns', 'expect' must be a list with one entry per turn")
+        if len(turns) != len(expect):
+            found = f"{len(turns)} and {len(expect)}"
+            raise DataError(f"a task needs as many 'expect' entries as 'turns', got {found}")
+        expects = tuple(Expect.from_dict(each) for each in expect)
+        return replace(task, turns=tuple(_messages(turn) for turn in turns), expects=expects)
 
     def to_dict(self) -> dict[str, Json]:
-        result: dict[str, Json] = {"id": self.id}
-        if self.turns:
-            result["turns"] = [[message.to_dict() for message in turn] for turn in self.turns]
-        else:
-            result["messages"] = [message.to_dict() for message in self.messages]
-        result["tools"] = [tool.to_dict() for tool in self.tools]
-        result["expect"] = (
-            [expect.to_dict() for expect in self.expects] if self.turns else self.expect.to_dict()
+        turns = [[message.to_dict() for message in turn] for turn in self.turns]
+        expects = [expect.to_dict() for expect in self.expects]
+        return _without_none(
+            id=self.id,
+            turns=turns or None,
+            messages=None if turns else [message.to_dict() for message in self.messages],
+            tools=[tool.to_dict() for tool in self.tools],
+            expect=expects if turns else self.expect.to_dict(),
+            world=None if self.world is None else dict(self.world),
+            category=self.category,
+            source=self.source,
         )
-        if self.world is not None:
-            result["world"] = dict(self.world)
-        return {**result, "category": self.category, "source": self.source}
+
+
+def _without_none(**values: Json) -> dict[str, Json]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _word(source: Mapping[str, Json], key: str) -> str:
@@ -398,15 +335,14 @@ def _word(source: Mapping[str, Json], key: str) -> str:
     return "" if value is None else str(value)
 
 
-def _need(value: Json, kind: Any, right: str) -> None:
+def _need(value: Json, kind: Any, expected: str, width: int = 60) -> None:
     if not isinstance(value, kind):
-        raise DataError(f"{right}, got {value!r:.60}")
+        raise DataError(f"{expected}, got {value!r:.{width}}")
 
 
-def _messages(source: Mapping[str, Json], key: str) -> tuple[Message, ...]:
-    messages = source.get(key)
+def _messages(messages: Json) -> tuple[Message, ...]:
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise DataError(f"'{key}' must be a non-empty list of messages; got {messages!r:.60}")
+        raise DataError(f"'messages' must be a non-empty list of messages; got {messages!r:.60}")
     return tuple(Message.from_dict(message) for message in messages)
 
 
@@ -417,6 +353,5 @@ def _tools(source: Mapping[str, Json]) -> tuple[Tool, ...]:
             tools = json.loads(tools)
         except ValueError:
             raise DataError(f"'tools' is a string but not JSON: {tools!r:.60}") from None
-    if not isinstance(tools, Sequence):
-        raise DataError(f"'tools' must be a list of tools, got {tools!r:.60}")
+    _need(tools, Sequence, "'tools' must be a list of tools")
     return tuple(Tool.of(tool) for tool in tools)

@@ -1,35 +1,38 @@
-"""A tool as the model sees it: made of what people have, written in one form, and the check of arguments against its schema.
+"""`Tool`: a tool as the model sees it, from an OpenAI tool object or from a Python function.
 
-    tool = Tool.of({"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}})
-    tool.problems({"city": 3})                 # ["city: 3 is not of type 'string'"]
+    Tool.of({"name": "weather", "parameters": {...}}).problems({"city": 3})
 
-Nothing here runs a tool: see `tools.registry`.
+A function's schema comes from its type hints by pydantic, and from its docstring: a Google-style `Args:`
+block or `Annotated[T, "text"]` describes the parameters.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import jsonschema
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from toolhone.errors import DataError
-from toolhone.tools.signature import schema_of_callable
 
 Json = Any
 """A value that JSON can write."""
-
+Schema = Mapping[str, Json]
 NO_PARAMETERS: dict[str, Json] = {"type": "object", "properties": {}}
+_ARGUMENT = re.compile(r"^\s+(\w+)\s*(?:\([^)]*\))?:\s*(.+)$")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool as the model sees it: name, description, JSON Schema of the arguments; the implementation is optional."""
+    """Name, description and JSON Schema of the arguments; the implementation is optional."""
 
     name: str
     description: str = ""
@@ -38,62 +41,107 @@ class Tool:
 
     @staticmethod
     def of(source: Tool | Mapping[str, Json] | Callable[..., Json]) -> Tool:
-        """Make a tool of an OpenAI tool object, a bare function object, a Python callable with type hints, or a tool."""
+        """Make a tool from an OpenAI tool object, a function object, or a function with hints."""
         if isinstance(source, Tool):
             return source
         if isinstance(source, Mapping):
-            return _tool_from_mapping(source)
-        if callable(source):
-            name, description, parameters = schema_of_callable(source)
-            return Tool(name, description, parameters, source)
-        raise DataError(
-            f"a tool must be an object with a 'name', or a Python function; got {type(source).__name__}"
-        )
+            return Tool(*_tool_object_parts(source))
+        if not callable(source):
+            right, kind = "an object with a 'name', or a Python function", type(source).__name__
+            raise DataError(f"a tool must be {right}; got {kind}")
+        return Tool(*schema_of_callable(source), source)
 
     def to_dict(self) -> dict[str, Json]:
-        """The OpenAI tool object: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
-        function = {
-            "name": self.name,
-            "description": self.description,
-            "parameters": dict(self.parameters),
-        }
-        return {"type": "function", "function": function}
+        """Return the OpenAI tool object."""
+        function = {"name": self.name, "description": self.description}
+        return {"type": "function", "function": {**function, "parameters": dict(self.parameters)}}
+
+    @property
+    def properties(self) -> dict[str, Schema]:
+        """The declared parameters and their schemas."""
+        properties = self.parameters.get("properties", {})
+        return {name: one if isinstance(one, Mapping) else {} for name, one in properties.items()}
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
-        """What is wrong with these arguments against the schema, one short sentence each; empty when they are right.
-
-        Never raises and never fetches anything: a reference that leads out of the schema is a problem too.
-        """
+        """Check arguments against the schema: one sentence per problem. Never raises or fetches."""
         try:
-            errors = sorted(
-                self._validator.iter_errors(dict(arguments)),
-                key=lambda error: list(map(str, error.path)),
-            )
+            errors = list(self._validator.iter_errors(dict(arguments)))
         except (OverflowError, ValueError, RecursionError, Unresolvable, re.error) as error:
             return [f"arguments: cannot be checked: {error}"]
-        return [
-            f"{'.'.join(map(str, error.path)) or 'arguments'}: {error.message}" for error in errors
-        ]
+        errors.sort(key=lambda error: list(map(str, error.path)))
+        return [f"{'.'.join(map(str, e.path)) or 'arguments'}: {e.message}" for e in errors]
 
     @cached_property
     def _validator(self) -> jsonschema.protocols.Validator:
         return jsonschema.Draft202012Validator(dict(self.parameters), registry=Registry())
 
 
-def _tool_from_mapping(source: Mapping[str, Json]) -> Tool:
+def _tool_object_parts(source: Schema) -> tuple[str, str, dict[str, Any]]:
+    """Return name, description and parameters of an OpenAI tool object or a bare function object."""
     body = source.get("function", source)
     if not isinstance(body, Mapping) or not isinstance(body.get("name"), str) or not body["name"]:
         raise DataError(f"a tool needs a 'name' (a string); got keys {sorted(map(str, source))}")
-    parameters = body.get("parameters") or NO_PARAMETERS
+    where, parameters = f"tool {body['name']!r}:", body.get("parameters") or NO_PARAMETERS
     if not isinstance(parameters, Mapping):
-        raise DataError(
-            f"tool {body['name']!r}: 'parameters' must be a JSON Schema object, got {parameters!r:.60}"
-        )
+        right = "must be a JSON Schema object"
+        raise DataError(f"{where} 'parameters' {right}, got {parameters!r:.60}")
     try:
         jsonschema.Draft202012Validator.check_schema(dict(parameters))
     except jsonschema.SchemaError as error:
-        where = ".".join(map(str, error.path)) or "parameters"
-        raise DataError(
-            f"tool {body['name']!r}: not a JSON Schema at {where}: {error.message}"
-        ) from None
-    return Tool(body["name"], str(body.get("description") or ""), dict(parameters))
+        path = ".".join(map(str, error.path)) or "parameters"
+        raise DataError(f"{where} not a JSON Schema at {path}: {error.message}") from None
+    return body["name"], str(body.get("description") or ""), dict(parameters)
+
+
+def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str, Any]]:
+    """Return name, description and JSON Schema of the arguments.
+
+    `*args` and `**kwargs` are refused.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    description, notes = _read_docstring(inspect.getdoc(function) or "")
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise DataError(f"tool {name!r}: a type hint cannot be resolved: {error}") from None
+    parameters: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
+    definitions: dict[str, Any] = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            wrong = f"parameter {key!r} has no name a model could use; give it one"
+            raise DataError(f"tool {name!r}: {wrong}")
+        schema = _schema_of_hint(name, parameter, hints.get(key, Any))
+        definitions.update(schema.pop("$defs", {}))
+        if key in notes:
+            schema.setdefault("description", notes[key])
+        if parameter.default is inspect.Parameter.empty:
+            parameters["required"].append(key)
+        parameters["properties"][key] = schema
+    return name, description, parameters | ({"$defs": definitions} if definitions else {})
+
+
+def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[str, Any]:
+    try:
+        schema = TypeAdapter(hint).json_schema()
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
+        what = f"parameter {parameter.name!r} of type {hint!r}"
+        raise DataError(f"tool {tool!r}: no JSON Schema for {what}: {error}") from None
+    schema.pop("title", None)
+    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    if text := next((extra for extra in extras if isinstance(extra, str)), None):
+        schema["description"] = text
+    if isinstance(parameter.default, str | int | float | bool):
+        schema["default"] = parameter.default
+    return schema
+
+
+def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Return the description before `Args:` and the text for each argument."""
+    head, _, rest = text.partition("Args:")
+    notes = {}
+    for line in rest.splitlines():
+        if re.match(r"^\S", line):
+            break
+        if match := _ARGUMENT.match(line):
+            notes[match[1]] = match[2].strip()
+    return " ".join(head.split()), notes

@@ -30,7 +30,8 @@ from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
 from toolhone.sources.files import Record, read_records
-from toolhone.tools.registry import Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 
 NAME = "gsm8k"
 ABOUT = About(

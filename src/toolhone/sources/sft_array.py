@@ -34,7 +34,8 @@ from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.tasks import tasks_of
-from toolhone.tools.registry import Registry, ToolResult, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
 
 NAME = "sft_array"
 ABOUT = About(

@@ -21,7 +21,8 @@ from dataclasses import replace
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message
 from toolhone.synthetic.examples import CanonicalExample
-from toolhone.tools.registry import Registry, ToolStatus
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolStatus
 
 Wordings = Mapping[str, Sequence[str]]
 """How an answer after a call may be worded, by tool."""

@@ -39,11 +39,10 @@ from toolhone.tools.placeholders import (
     as_text,
     check_places,
     defaults_of,
-    properties_of,
     texts_of,
 )
 from toolhone.tools.process import FLOOD, Finished, Output, Stopped, run_program
-from toolhone.tools.registry import CallError, ToolStatus, clipped
+from toolhone.tools.result import CallError, ToolStatus, truncate
 
 TIMEOUT, MAX_BYTES = 30.0, 65_536
 KEPT = ("PATH", "HOME", "LANG")
@@ -162,7 +161,7 @@ class CommandTool:
 
     def _stdin(self, arguments: Mapping[str, Json]) -> bytes | None:
         placed = {name for element in self.elements for name in element.names}
-        if all(name in placed for name in properties_of(self.tool)):
+        if all(name in placed for name in self.tool.properties):
             return None
         rest = {name: value for name, value in arguments.items() if name not in placed}
         texts_of(rest, rest)
@@ -217,7 +216,7 @@ def _check_options(
     for word, template in zip(words, templates, strict=True):
         if template.prefix not in ("-", "--") or not template.names:
             continue
-        schema = properties_of(tool)[template.names[0]]
+        schema = tool.properties[template.names[0]]
         if (
             "enum" not in schema
             and schema.get("type") not in ("integer", "number")
@@ -284,7 +283,7 @@ def _environment(tool: Tool, env: Json) -> tuple[tuple[str, FromEnvironment], ..
 
 def _value(finished: Finished, timeout: float, secrets: Sequence[str]) -> Json:
     stdout, stderr = (_shown(output, secrets) for output in (finished.stdout, finished.stderr))
-    wrote = clipped((stdout + stderr).strip(), 300)
+    wrote = truncate((stdout + stderr).strip(), 300)
     told = f"; it wrote: {wrote}" if wrote else ""
     match finished.stopped:
         case Stopped.LATE:

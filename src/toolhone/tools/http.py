@@ -26,15 +26,8 @@ from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.tools.environment import FromEnvironment, hidden, hidden_when_cut
 from toolhone.tools.http_client import Address, HttpReply, HttpRequest, Together, exchange
-from toolhone.tools.placeholders import (
-    Template,
-    as_text,
-    check_places,
-    defaults_of,
-    properties_of,
-    texts_of,
-)
-from toolhone.tools.registry import CallError, ToolStatus, clipped
+from toolhone.tools.placeholders import Template, as_text, check_places, defaults_of, texts_of
+from toolhone.tools.result import CallError, ToolStatus, truncate
 
 METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE", "HEAD")
 TIMEOUT, MAX_BYTES = 10.0, 65_536
@@ -208,7 +201,7 @@ def _headers(tool: Tool, headers: Json) -> tuple[tuple[str, FromEnvironment], ..
         chosen = [
             place
             for place in Template.of(re.sub(r"\$\{\w+\}", "", value)).names
-            if place in properties_of(tool)
+            if place in tool.properties
         ]
         if chosen:
             raise ConfigError(
@@ -252,22 +245,22 @@ def _json_body(arguments: Mapping[str, Json]) -> bytes:
 
 def _value(reply: HttpReply, secrets: Sequence[str]) -> Json:
     """The value of a whole, successful answer; what it is otherwise is raised."""
-    status = f"HTTP {reply.status} {clipped(reply.reason, 60)}".strip()
+    status = f"HTTP {reply.status} {truncate(reply.reason, 60)}".strip()
     text = _text(reply)
     shown = str(hidden(text, secrets)) if reply.whole else hidden_when_cut(text, secrets)
     if not 200 <= reply.status < 300:
         raise CallError(
-            ToolStatus.ERROR, f"{status}: {clipped(shown, _SHOWN)}" if shown.strip() else status
+            ToolStatus.ERROR, f"{status}: {truncate(shown, _SHOWN)}" if shown.strip() else status
         )
     if reply.encoding not in ("", "identity"):
         raise CallError(
             ToolStatus.ERROR,
-            f"{status}, but the answer is compressed ({clipped(reply.encoding, 40)}), which is not read",
+            f"{status}, but the answer is compressed ({truncate(reply.encoding, 40)}), which is not read",
         )
     if not reply.whole:
         raise CallError(
             ToolStatus.ERROR,
-            f"{status}, but the answer is larger than max_bytes={len(reply.body)} allows; it begins: {clipped(shown, _SHOWN)}",
+            f"{status}, but the answer is larger than max_bytes={len(reply.body)} allows; it begins: {truncate(shown, _SHOWN)}",
         )
     if not reply.body:
         return status

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
 from toolhone.errors import ConfigError
-from toolhone.tools.registry import CallError, ToolStatus, clipped
+from toolhone.tools.result import CallError, ToolStatus, truncate
 
 MAX_REDIRECTS = 5
 _CHUNK = 65_536
@@ -127,7 +127,9 @@ def _redirected(address: Address, request: HttpRequest, reply: HttpReply) -> Htt
     except ValueError:
         same = False
     if not same:
-        told = f"redirects to another place ({clipped(reply.location, 200)}), which is not followed"
+        told = (
+            f"redirects to another place ({truncate(reply.location, 200)}), which is not followed"
+        )
         raise CallError(ToolStatus.ERROR, f"HTTP {reply.status}: {address.host} {told}")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if reply.status in _AS_GET and request.method not in ("GET", "HEAD"):
@@ -169,7 +171,7 @@ def _told(error: Exception) -> str:
     text = " ".join(
         (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).split()
     )
-    return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__, 200)
+    return truncate(f"{type(error).__name__}: {text}" if text else type(error).__name__, 200)
 
 
 @contextlib.contextmanager

@@ -31,9 +31,15 @@ from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.tools.command import CommandTool
 from toolhone.tools.http import HttpTool
-from toolhone.tools.placeholders import properties_of
-from toolhone.tools.registry import TOOL_MARK, Implementation, Journal, Registry, ToolLimits
-from toolhone.tools.signature_adapter import COMPOSED, fitted
+from toolhone.tools.registry import (
+    TOOL_MARK,
+    Implementation,
+    Journal,
+    Registry,
+    ToolLimits,
+    builtin_tool,
+)
+from toolhone.tools.signature import COMPOSED, adapt_function
 from toolhone.tools.tool_cache import Cache, CallLog, ReplayCache, source_of
 
 Spec = str | Mapping[str, Json]
@@ -103,11 +109,7 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
     if isinstance(spec, Mapping):
         return [_from_object(spec, base, allowed)]
     if not is_user_code(spec):
-        from toolhone.tools.builtin import (
-            builtin,  # here, so that a process without built-in tools starts no sandbox
-        )
-
-        return [builtin(spec)]
+        return [builtin_tool(spec)]
     file = file_of(spec)
     if file is None or not spec.endswith(".py"):
         return [Tool.of(import_callable(spec, base, "a tool"))]
@@ -182,7 +184,7 @@ def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str])
         what = reaches_outside(spec).partition(" (")[0]
         refusal = f'tool {tool.name!r} {what} and is not allowed; allow it by name: allowed_tools=["{tool.name}"]'
     open_ended = any(key in tool.parameters for key in (*COMPOSED, "additionalProperties"))
-    accepts = None if open_ended else tuple(properties_of(tool))
+    accepts = None if open_ended else tuple(tool.properties)
     definition = json.dumps(dict(spec), sort_keys=True, default=str)
     limits = replace(limits, timeout=made.timeout + _GRACE)
     return replace(
@@ -226,14 +228,16 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
         "parameters": found[0].parameters,
     }
     tool = Tool.of({**own, **schema})
-    assert found[0].function is not None, spec
-    function = fitted(tool, found[0].function)
+    own = found[0].function
+    assert own is not None, spec
+    base = own if isinstance(own, Implementation) else Implementation(own)
+    function = adapt_function(tool, base.function)
     limits, cache = _limits(tool.name, spec), _cache(tool.name, spec)
-    if limits != ToolLimits() or cache:
-        function = Implementation(
-            function, limits, cache, definition=f"{spec[named[0]]}\n{source_of(found[0].function)}"
-        )
-    return replace(tool, function=function)
+    if limits == ToolLimits() and not cache and base is not own:
+        return replace(tool, function=function)
+    limits = replace(limits, at_once=limits.at_once or base.limits.at_once)
+    definition = f"{spec[named[0]]}\n{base.definition or source_of(base.function)}"
+    return replace(tool, function=Implementation(function, limits, cache, definition=definition))
 
 
 def _check_keys(spec: Mapping[str, Json], kind: str) -> None:
@@ -248,11 +252,11 @@ def _check_keys(spec: Mapping[str, Json], kind: str) -> None:
 def _without_dashes(tool: Tool) -> tuple[Tool, frozenset[str]]:
     """The tool without our own mark `allow_dash` in its schema, and the names of the parameters that had it."""
     marked = frozenset(
-        name for name, schema in properties_of(tool).items() if schema.get("allow_dash") is True
+        name for name, schema in tool.properties.items() if schema.get("allow_dash") is True
     )
     properties = {
         name: {key: value for key, value in schema.items() if key != "allow_dash"}
-        for name, schema in properties_of(tool).items()
+        for name, schema in tool.properties.items()
     }
     return replace(
         tool, parameters={**tool.parameters, "properties": properties}

@@ -63,26 +63,18 @@ class Template:
         )
 
 
-def properties_of(tool: Tool) -> dict[str, Mapping[str, Json]]:
-    """The declared parameters of a tool and their schemas."""
-    properties = tool.parameters.get("properties", {})
-    return {
-        name: schema if isinstance(schema, Mapping) else {} for name, schema in properties.items()
-    }
-
-
 def defaults_of(tool: Tool) -> dict[str, Json]:
     """The defaults that the tool's schema states."""
     return {
         name: schema["default"]
-        for name, schema in properties_of(tool).items()
+        for name, schema in tool.properties.items()
         if schema.get("default") is not None
     }
 
 
 def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bool = False) -> None:
     """Stop at a place that names no parameter, or (unless `may_be_absent`) one that a call may leave empty."""
-    declared, sure = properties_of(tool), {*tool.parameters.get("required", ()), *defaults_of(tool)}
+    declared, sure = (tool.properties, {*tool.parameters.get("required", ()), *defaults_of(tool)})
     for name in names:
         if name not in declared:
             known = ", ".join(declared) or "none"

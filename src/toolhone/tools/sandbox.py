@@ -39,13 +39,15 @@ import pydantic_monty as monty
 
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.schema import Json
-from toolhone.tools.registry import ToolStatus, clipped
+from toolhone.tools.result import ToolStatus, truncate
 
 if sys.platform == "linux":
     import resource
 
 GRACE = 0.25
 """Seconds between a worker's own time limit and its end by force."""
+WORKERS = max(4, os.cpu_count() or 1)
+"""Default number of workers."""
 MAX_SOURCE = 20_000
 """Longest program in characters."""
 _SPLIT_SECONDS = 0.25
@@ -217,11 +219,6 @@ class Sandbox:
         }
 
 
-def usual_workers() -> int:
-    """How many workers a sandbox has at most where nothing else is said."""
-    return max(4, os.cpu_count() or 1)
-
-
 @cache
 def shared_sandbox() -> Sandbox:
     """The sandbox with the default limits that the built-in tools share; its workers start at the first run."""
@@ -239,7 +236,7 @@ def _home() -> int:
 
 def _open_pool(deadline: float, workers: int) -> monty.Monty:
     pool = monty.Monty(
-        max_processes=workers or usual_workers(),
+        max_processes=workers or WORKERS,
         request_timeout=deadline,
         max_checkouts_per_worker=_CHECKOUTS_PER_WORKER,
         feed_duration_limit_grace=GRACE,
@@ -280,7 +277,7 @@ class _Printed:
         self._total += len(text)
 
     def text(self) -> str:
-        return clipped("".join(self._parts), self._keep, self._total)
+        return truncate("".join(self._parts), self._keep, self._total)
 
 
 class _Sent:
@@ -326,4 +323,4 @@ def _how_it_ended(error: monty.MontyError, lines: int, limits: Limits) -> tuple[
         frame.line for frame in error.traceback() if frame.filename.startswith("<python-input")
     ]
     where = f" (line {frames[-1]})" if frames and frames[-1] <= lines else ""
-    return ToolStatus.ERROR, clipped(text, 500) + where
+    return ToolStatus.ERROR, truncate(text, 500) + where

@@ -1,86 +1,101 @@
-"""A JSON Schema from a Python function's type hints and docstring.
-
-`schema_of_callable(f)` gives (name, description, parameters). The schema of each hint comes from pydantic, so nested models,
-dataclasses, TypedDicts, Literal, Optional, lists and dicts all work; descriptions come from a Google-style `Args:` block or
-from `Annotated[T, "text"]`. `*args` and `**kwargs` are refused: a model cannot fill them.
-"""
+"""The arguments of a call and the parameters of a function: conversion to its type hints, other names."""
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from toolhone.errors import DataError
+from toolhone.errors import ConfigError
+from toolhone.schema.tool import Json, Tool, schema_of_callable
+from toolhone.tools.result import CallError, ToolStatus
 
-_ARGUMENT = re.compile(r"^\s+(\w+)\s*(?:\([^)]*\))?:\s*(.+)$")
+Adapters = Mapping[str, TypeAdapter[Any] | None]
+"""The type of each parameter by name; None accepts any value."""
+COMPOSED = ("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties")
+"""Keys of a schema whose parameters cannot be read from `properties` alone."""
 
 
-def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str, Any]]:
-    """Name, description and JSON Schema of the arguments of a function with type hints."""
-    name = getattr(function, "__name__", type(function).__name__)
-    description, notes = _read_docstring(inspect.getdoc(function) or "")
+def adapters_of(function: Callable[..., Json]) -> Adapters | None:
+    """Return the type of each parameter, or None where the signature does not list the parameters."""
     try:
+        parameters = inspect.signature(function).parameters.values()
         hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise DataError(f"tool {name!r}: a type hint cannot be resolved: {error}") from None
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    definitions: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-            parameter.POSITIONAL_ONLY,
-        ):
-            raise DataError(
-                f"tool {name!r}: parameter {parameter.name!r} has no name a model could use; give it one"
-            )
-        schema = _schema_of_hint(name, parameter, hints.get(parameter.name, Any))
-        definitions.update(schema.pop("$defs", {}))
-        if parameter.name in notes:
-            schema.setdefault("description", notes[parameter.name])
-        if parameter.default is inspect.Parameter.empty:
-            required.append(parameter.name)
-        properties[parameter.name] = schema
-    parameters: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
-    if definitions:
-        parameters["$defs"] = definitions
-    return name, description, parameters
+    except (TypeError, ValueError, NameError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    adapters: dict[str, TypeAdapter[Any] | None] = {}
+    for parameter in parameters:
+        try:
+            adapters[parameter.name] = TypeAdapter(hints.get(parameter.name, Any))
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            adapters[parameter.name] = None
+    return adapters
 
 
-def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[str, Any]:
-    text = (
-        next((note for note in get_args(hint)[1:] if isinstance(note, str)), None)
-        if get_origin(hint) is Annotated
-        else None
+def convert(adapters: Adapters, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert arguments to their hinted types. Raises pydantic's `ValidationError`."""
+    found = {name: adapters.get(name) for name in arguments}
+    return {
+        name: value if (adapter := found[name]) is None else adapter.validate_python(value)
+        for name, value in arguments.items()
+    }
+
+
+def adapt_function(tool: Tool, function: Callable[..., Json]) -> Callable[..., Json]:
+    """Return the function with its parameters as the tool declares them.
+
+    The tool may leave out what the function does not need. One parameter that only the tool has and one
+    that only the function has are matched where their types allow it; else it is a `ConfigError`.
+    """
+    if any(key in tool.parameters for key in COMPOSED):
+        return function
+    declared, own = tool.properties, schema_of_callable(function)[2]
+    unknown = [name for name in declared if name not in own["properties"]]
+    missing = [name for name in own["required"] if name not in declared]
+    if not unknown and not missing:
+        return function
+    if len(unknown) == len(missing) == 1:
+        first = declared[unknown[0]].get("type")
+        second = own["properties"][missing[0]].get("type")
+        named = isinstance(first, str) and isinstance(second, str)
+        if not named or first == second or {first, second} == {"integer", "number"}:
+            return _rename_parameter(function, unknown[0], missing[0], tool.name)
+    wrong = []
+    if unknown:
+        wrong.append(f"declares {', '.join(map(repr, unknown))}, which its function does not take")
+    if missing:
+        wrong.append(f"lacks {', '.join(map(repr, missing))}, which its function needs")
+    known = ", ".join(own["properties"]) or "none"
+    raise ConfigError(
+        f"tool {tool.name!r} {' and '.join(wrong)}; parameters of the function: {known} "
+        "(one name may differ where all others agree)"
     )
-    try:
-        schema = TypeAdapter(hint).json_schema()
-    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
-        raise DataError(
-            f"tool {tool!r}: no JSON Schema for parameter {parameter.name!r} of type {hint!r}: {error}"
-        ) from None
-    schema.pop("title", None)
-    if text:
-        schema["description"] = text
-    default = parameter.default
-    if default is not inspect.Parameter.empty and isinstance(default, str | int | float | bool):
-        schema["default"] = default
-    return schema
 
 
-def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """The description (up to a blank line before `Args:`) and the text for each argument."""
-    head, _, rest = text.partition("Args:")
-    notes = {}
-    for line in rest.splitlines():
-        if re.match(r"^\S", line):
-            break
-        if match := _ARGUMENT.match(line):
-            notes[match[1]] = match[2].strip()
-    return " ".join(head.split()), notes
+def _rename_parameter(
+    function: Callable[..., Json], declared: str, own: str, tool: str
+) -> Callable[..., Json]:
+    """Return the function with its parameter `own` named `declared`, in its signature too."""
+
+    def renamed(**arguments: Json) -> Any:
+        if declared not in arguments:
+            wrong = f"{tool}: arguments: {declared!r} is a required property"
+            raise CallError(ToolStatus.INVALID_ARGUMENTS, wrong)
+        arguments[own] = arguments.pop(declared)
+        return function(**arguments)
+
+    signature, names = inspect.signature(function), {own: declared}
+    parameters = [
+        parameter.replace(name=names.get(key, key), kind=inspect.Parameter.KEYWORD_ONLY)
+        for key, parameter in signature.parameters.items()
+    ]
+    hints = get_type_hints(function, include_extras=True)
+    renamed.__annotations__ = {names.get(key, key): hint for key, hint in hints.items()}
+    renamed.__name__, renamed.__doc__ = function.__name__, function.__doc__
+    renamed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return renamed

@@ -30,7 +30,8 @@ from pathlib import Path
 
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Json, ToolCall
-from toolhone.tools.registry import FinishedCall, Implementation, ToolResult, ToolStatus, text_of
+from toolhone.tools.registry import FinishedCall, Implementation
+from toolhone.tools.result import ToolResult, ToolStatus, to_text
 
 MAX_DEPTH = 50
 """Values nested deeper are not kept."""
@@ -48,8 +49,10 @@ class CallLog:
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
         """Nothing: a log is only written."""
 
-    def note(self, made: FinishedCall) -> None:
-        self._lines.append(_record(made) | ({"replayed": True} if made.recalled else {}))
+    def record(self, finished: FinishedCall) -> None:
+        self._lines.append(
+            _record(finished) | ({"replayed": True} if finished.from_journal else {})
+        )
 
 
 class Cache:
@@ -74,22 +77,22 @@ class Cache:
         if key not in self._known:
             return None
         value = json.loads(self._known[key])
-        return ToolResult(ToolStatus.OK, text_of(value), value)
+        return ToolResult(ToolStatus.OK, to_text(value), value)
 
-    def note(self, made: FinishedCall) -> None:
-        key = self._key_of(made.call, made.implementation)
+    def record(self, finished: FinishedCall) -> None:
+        key = self._key_of(finished.call, finished.implementation)
         if (
             key is None
-            or made.result.outcome is not ToolStatus.OK
-            or not _is_exact(made.result.value)
+            or finished.result.outcome is not ToolStatus.OK
+            or not _is_exact(finished.result.value)
         ):
             return
         with self._lock:
             if key in self._known:
                 return
-            self._known[key] = json.dumps(made.result.value)
-        assert made.implementation is not None, made.call.name
-        self._lines.append(_record(made) | {"definition": _digest(made.implementation)})
+            self._known[key] = json.dumps(finished.result.value)
+        assert finished.implementation is not None, finished.call.name
+        self._lines.append(_record(finished) | {"definition": _digest(finished.implementation)})
 
     def _key_of(self, call: ToolCall, implementation: Implementation | None) -> str | None:
         if implementation is None or not (self._all or implementation.cache):
@@ -130,7 +133,7 @@ class ReplayCache:
             ToolStatus.ERROR, f"no recorded result for this call of {call.name!r}"
         )
 
-    def note(self, made: FinishedCall) -> None:
+    def record(self, finished: FinishedCall) -> None:
         """Nothing: a replay is only read."""
 
 
@@ -188,8 +191,8 @@ class _Lines:
             raise RunError(f"{self._path}: a tool result was not written whole; is the disk full?")
 
 
-def _record(made: FinishedCall) -> dict[str, Json]:
-    call, result = made.call, made.result
+def _record(finished: FinishedCall) -> dict[str, Json]:
+    call, result = finished.call, finished.result
     arguments = {name: _or_words(value) for name, value in call.arguments.items()}
     record: dict[str, Json] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -305,6 +308,6 @@ def _parsed(line: bytes) -> _Record | str:
     return _Record(
         tool,
         arguments,
-        ToolResult(outcome, text_of(value) if outcome is ToolStatus.OK else content, value),
+        ToolResult(outcome, to_text(value) if outcome is ToolStatus.OK else content, value),
         definition,
     )

@@ -31,7 +31,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError
 from toolhone.schema import Task
-from toolhone.tools.registry import ToolResult, ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 
 Values = NDArray[np.float64]
 

@@ -1,0 +1,62 @@
+"""How a call of a tool ends: `ToolStatus`, `ToolResult`, and `CallError` for a tool's function to
+raise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class ToolStatus(StrEnum):
+    """How a call or a program ended."""
+
+    OK = "ok"
+    UNKNOWN_TOOL = "unknown_tool"
+    INVALID_ARGUMENTS = "invalid_arguments"
+    """The arguments do not fit the schema; the function did not run."""
+    ERROR = "error"
+    """The tool raised, or its return value cannot be written as JSON."""
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    """The tool has no implementation here, is not allowed to run, or reached its limit of calls."""
+
+
+class CallError(Exception):
+    """A tool's function raises it to end its call with a status and a line for the model."""
+
+    def __init__(self, outcome: ToolStatus, content: str) -> None:
+        assert outcome is not ToolStatus.OK, content
+        super().__init__(content)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """The result of a call.
+
+    `content` is what the model reads: a text as it is, other values as JSON, or one line about the
+    error. `value` is the full value, also where `content` is cut; None unless OK. `seconds` is
+    wall-clock time.
+    """
+
+    outcome: ToolStatus
+    content: str
+    value: Any = None
+    seconds: float = 0.0
+
+
+def to_text(value: Any) -> str:
+    """Write a value as the model reads it: a text as it is, other values as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def truncate(text: str, limit: int, total: int | None = None) -> str:
+    """Cut a text to `limit` characters with a visible mark; `total` is its size if part is cut
+    already."""
+    size = len(text) if total is None else total
+    if size <= limit:
+        return text
+    mark = f"… [cut: {size:,} characters in all]"
+    return (text[: max(0, limit - len(mark))] + mark)[:limit]
