@@ -228,15 +228,15 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
         "parameters": found[0].parameters,
     }
     tool = Tool.of({**own, **schema})
-    own = found[0].function
-    assert own is not None, spec
-    base = own if isinstance(own, Implementation) else Implementation(own)
-    function = adapt_function(tool, base.function)
+    loaded = found[0].function
+    assert loaded is not None, spec
+    inner = loaded if isinstance(loaded, Implementation) else Implementation(loaded)
+    function = adapt_function(tool, inner.function)
     limits, cache = _limits(tool.name, spec), _cache(tool.name, spec)
-    if limits == ToolLimits() and not cache and base is not own:
+    if limits == ToolLimits() and not cache and inner is not loaded:
         return replace(tool, function=function)
-    limits = replace(limits, at_once=limits.at_once or base.limits.at_once)
-    definition = f"{spec[named[0]]}\n{base.definition or source_of(base.function)}"
+    limits = replace(limits, at_once=limits.at_once or inner.limits.at_once)
+    definition = f"{spec[named[0]]}\n{inner.definition or source_of(inner.function)}"
     return replace(tool, function=Implementation(function, limits, cache, definition=definition))
 
 
