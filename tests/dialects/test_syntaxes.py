@@ -27,7 +27,7 @@ from support.hostile_texts import random_text as hostile_text
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.probe.roundtrip import check_reading
-from toolhone.dialects.syntax import json_reading
+from toolhone.dialects.syntax import model_text
 from toolhone.dialects.syntax.untyped_values import typed_call
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
@@ -306,8 +306,8 @@ def test_values_are_read_alike_from_texts_of_any_length(monkeypatch: pytest.Monk
         for whole in (before + text + " tail", before + broken):
             read = []
             for window in (10**9, rng.choice((17, 64, 300))):
-                monkeypatch.setattr(json_reading, "_WINDOW", window)
-                read.append(json_reading.decode(whole, len(before)))
+                monkeypatch.setattr(model_text, "_WINDOW", window)
+                read.append(model_text.decode(whole, len(before)))
             assert read[0] == read[1], whole
 
 

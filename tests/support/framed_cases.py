@@ -17,10 +17,8 @@ from toolhone.dialects.syntax.delimited import (
     DelimitedFormat,
     DelimitedSyntax,
 )
-from toolhone.dialects.syntax.json_calls import JsonCalls
+from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
 from toolhone.dialects.syntax.loose_object import LooseObject
-from toolhone.dialects.syntax.name_as_key import NameAsKey
-from toolhone.dialects.syntax.named_json import NamedJson
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
 

@@ -21,10 +21,9 @@ from toolhone.dialects.chat_template.render import ChatTemplateDialect
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.prompted import PromptedDialect
 from toolhone.dialects.syntax.bare_json import BareJson
-from toolhone.dialects.syntax.calls import Calls
 from toolhone.dialects.syntax.json_object import JsonObject
-from toolhone.dialects.syntax.tagged import Tagged
-from toolhone.dialects.syntax.tool_call_tags import ToolCallTags
+from toolhone.dialects.syntax.python_calls import Calls
+from toolhone.dialects.syntax.tagged import Tagged, ToolCallTags
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer

@@ -23,16 +23,13 @@ from toolhone.dialects.lark import GrammarRules, in_turn, loosely, one_of, quote
 from toolhone.dialects.probe.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
 from toolhone.dialects.probe.roundtrip import without_stop
 from toolhone.dialects.prompted import PromptedDialect
-from toolhone.dialects.syntax.calls import Calls
 from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax, is_name
-from toolhone.dialects.syntax.json_calls import JsonCalls
+from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
 from toolhone.dialects.syntax.literals import read_value
 from toolhone.dialects.syntax.loose_object import LooseObject
-from toolhone.dialects.syntax.name_as_key import NameAsKey
-from toolhone.dialects.syntax.named_json import NamedJson
+from toolhone.dialects.syntax.model_text import read_after_reasoning
 from toolhone.dialects.syntax.parameters import Parameters
-from toolhone.dialects.syntax.python_calls import PythonCalls
-from toolhone.dialects.syntax.reasoning import read_after_reasoning
+from toolhone.dialects.syntax.python_calls import Calls, PythonCalls
 from toolhone.dialects.syntax.untyped_values import typed_value
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall

@@ -27,14 +27,14 @@ from toolhone.dialects.lark import (
     up_to,
     up_to_line,
 )
-from toolhone.dialects.syntax import tagged, tool_call_tags
 from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
+from toolhone.dialects.syntax.json_bodies import NamedJson
 from toolhone.dialects.syntax.loose_object import LooseObject
-from toolhone.dialects.syntax.named_json import NamedJson
+from toolhone.dialects.syntax.model_text import USUAL
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
-from toolhone.dialects.syntax.reasoning import USUAL
+from toolhone.dialects.syntax.tagged import Tagged
 
 _GAP = r"/[ \n]{1,2}/"
 _WORD = r"A-Za-z0-9_.:\x2F\x{80}-\x{10FFFF}-"
@@ -149,8 +149,7 @@ class FreeText:
         """Marks that are read as a sign of a call wherever they stand, the one that begins a call first."""
         if isinstance(self._syntax, DelimitedSyntax):
             return tuple(mark for mark, _ in self._form.frame.signs)
-        known = {"tool_call_tags": tool_call_tags, "tagged": tagged}.get(self._syntax.name)
-        return () if known is None else (known.OPEN, known.CLOSE)
+        return (self._syntax.open, self._syntax.close) if isinstance(self._syntax, Tagged) else ()
 
     @property
     def _weak_sign(self) -> str:

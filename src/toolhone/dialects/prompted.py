@@ -17,7 +17,7 @@ from toolhone.dialects.chat_template.markup import ChatML, PlainMarkup, Template
 from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
 from toolhone.dialects.chat_template.turns import ChatMessage, Turns
 from toolhone.dialects.probe.roundtrip import check_reading, link_results, without_stop
-from toolhone.dialects.syntax.reasoning import (
+from toolhone.dialects.syntax.model_text import (
     read_after_reasoning,
     split_reasoning,
     write_reasoning,

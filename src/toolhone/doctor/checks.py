@@ -17,7 +17,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import NamedTuple
 
-from toolhone.dialects.syntax.reasoning import split_reasoning
+from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.doctor.findings import Findings, finding_at
 from toolhone.doctor.typed_calls import MARK, is_closing, marks_in, read_typed
 from toolhone.schema import Conversation, Json, Message, Tool

@@ -26,7 +26,7 @@ from typing import cast
 
 from toolhone.data.any_tasks import tasks_from_any
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.doctor.findings import REMARKS
 from toolhone.doctor.repair import is_chat, record_faults, repair_record
 from toolhone.errors import DataError

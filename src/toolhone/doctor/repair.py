@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.doctor.checks import typed_results
 from toolhone.doctor.typed_calls import read_typed
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall

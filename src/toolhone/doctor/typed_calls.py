@@ -16,8 +16,8 @@ from typing import NamedTuple
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
-from toolhone.dialects.syntax.json_reading import as_call, decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import as_call, decode
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.schema import Json, Tool, ToolCall

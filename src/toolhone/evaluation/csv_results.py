@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TextIO
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.tool_call_tags import CLOSE, ToolCallTags
+from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.errors import DataError, nearest
 from toolhone.evaluation.folder import write_text
 from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
@@ -133,7 +133,7 @@ class CallRow:
     @property
     def stray_tag(self) -> bool:
         """Whether the text starts with a closing tag."""
-        return self.text.lstrip().startswith(CLOSE)
+        return self.text.lstrip().startswith(ToolCallTags.close)
 
     @property
     def nothing_extracted(self) -> bool:

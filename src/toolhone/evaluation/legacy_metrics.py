@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, DialectError, nearest
 from toolhone.evaluation.metrics import (

@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
-from toolhone.dialects.syntax.json_reading import as_call, decode
-from toolhone.dialects.syntax.reasoning import read_after_reasoning
+from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.schema import Json, ToolCall
 
 MAX_OBJECTS = 1000

@@ -15,8 +15,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from toolhone.dialects.syntax.calls import Calls
-from toolhone.dialects.syntax.json_reading import list_tools
+from toolhone.dialects.syntax.model_text import list_tools
+from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.rewards.attack_cases import AttackCase, ScriptedReply
 from toolhone.rewards.legacy_texts import written
 from toolhone.rewards.values import spelled_number

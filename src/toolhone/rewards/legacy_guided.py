@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
 from toolhone.rewards.legacy_texts import reply_text, wanted_calls, wanted_text

@@ -11,7 +11,7 @@ training.
 
 from __future__ import annotations
 
-from toolhone.dialects.syntax.tagged import CLOSE, OPEN, Tagged
+from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.legacy_texts import reply_text
 from toolhone.schema import Task
@@ -20,6 +20,6 @@ from toolhone.schema import Task
 def legacy_playground_format(task: Task, episode: Episode) -> dict[str, float]:  # noqa: ARG001 (a reward gets the task)
     """The two parts; their sum is -0.5, 1 or 1.5."""
     text = reply_text(episode, Tagged())
-    if OPEN not in text or CLOSE not in text:
+    if Tagged.open not in text or Tagged.close not in text:
         return {"tags": -0.5, "words": 0.0}
     return {"tags": 1.0, "words": 0.5 if "parameters" in text and "name" in text else 0.0}

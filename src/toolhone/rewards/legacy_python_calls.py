@@ -20,7 +20,7 @@ is half of that.
 Known holes, kept on purpose. Words are calls: "if (x)" calls `if`. Positional values are lost, and so is a qualifier (`mod.f`). A
 nested call, a tuple or a string with `)` in it is cut. `true` and `null` are strings. Order matters, one call too many costs all
 parameters, parameters that nobody asked for cost nothing in `params_match`. Reward a model with this and it will find them; the
-sane comparison is `toolhone.rewards.matching`, and the strict reader `toolhone.dialects.syntax.calls`.
+sane comparison is `toolhone.rewards.matching`, and the strict reader `toolhone.dialects.syntax.python_calls`.
 
 Two things differ: what would raise there (an unhashable key, text too deep for Python's parser) is a string or nothing here, and
 time grows with the length of the text, not with its square. Nothing is evaluated.

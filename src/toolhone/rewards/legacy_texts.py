@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.syntax.calls import Calls
+from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.episodes.episode import Episode
 from toolhone.errors import DialectError
 from toolhone.rewards.legacy_python_calls import extract_function_calls

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.sources.base import Skip

@@ -24,7 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.call_texts import Said, Talk, fitting

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode, open_at_end, skip_space
+from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
 from toolhone.schema import Json
 from toolhone.sources.base import Skip
 

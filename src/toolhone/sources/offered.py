@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Skip

@@ -26,10 +26,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.calls import Calls
-from toolhone.dialects.syntax.json_reading import decode
-from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
-from toolhone.dialects.syntax.tool_call_tags import ToolCallTags
+from toolhone.dialects.syntax.literals import KEYWORD, LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode
+from toolhone.dialects.syntax.python_calls import Calls
+from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
 from toolhone.sources.files import FileLine, Record, read_records
@@ -225,9 +225,9 @@ def _read_call(reader: LiteralReader, name: str, tools: Sequence[Tool]) -> ToolC
     free = list(tool.parameters.get("properties") or {}) if tool else []
     arguments: dict[str, Json] = {}
     while not reader.take(")"):
-        start, key = reader.position, reader.name()
-        if key is None or not reader.take("="):
-            reader.position = start
+        keyword = reader.match(KEYWORD)
+        key = "" if keyword is None else keyword[1]
+        if keyword is None:
             if tool is None:  # perhaps no call but prose
                 raise LiteralError
             if not free:

@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from toolhone.dialects.chat_template.turns import ChatMessage, Markup, TemplateBehaviour
-from toolhone.dialects.syntax.reasoning import USUAL, ReasoningBlock
+from toolhone.dialects.syntax.model_text import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer

@@ -29,7 +29,7 @@ from toolhone.dialects.probe.roundtrip import (
     without_stop,
 )
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
-from toolhone.dialects.syntax.reasoning import (
+from toolhone.dialects.syntax.model_text import (
     read_after_reasoning,
     split_reasoning,
     write_reasoning,

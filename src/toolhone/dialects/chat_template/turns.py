@@ -24,7 +24,7 @@ from typing import Protocol
 
 from toolhone.dialects.base import Span, Spans
 from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
-from toolhone.dialects.syntax.reasoning import USUAL, ReasoningBlock
+from toolhone.dialects.syntax.model_text import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.calls import read_arguments
 from toolhone.dialects.syntax.delimited import (
     ID_SLOT,
     NAME_SLOT,
@@ -22,12 +21,10 @@ from toolhone.dialects.syntax.delimited import (
     DelimitedFormat,
     DelimitedSyntax,
 )
-from toolhone.dialects.syntax.json_calls import JsonCalls
-from toolhone.dialects.syntax.json_reading import decode
+from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_value
 from toolhone.dialects.syntax.loose_object import LooseObject
-from toolhone.dialects.syntax.name_as_key import NameAsKey
-from toolhone.dialects.syntax.named_json import NamedJson
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.schema import Json, ToolCall
@@ -235,10 +232,10 @@ def _python(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     for found in re.finditer(rf"{TOOL}\s*\(", texts.one):
         reader = LiteralReader(texts.one, found.end())
         try:
-            arguments = read_arguments(reader)
+            named, placed = reader.arguments()
         except LiteralError:
             continue
-        if arguments != {FIRST: VALUE}:
+        if named != {FIRST: VALUE} or placed:
             continue
         between = _between(
             texts, reader.position, lambda text, end: _place_or_none(text.find(f"{OTHER}(", end))

@@ -30,8 +30,8 @@ from toolhone.dialects.chat_template.turns import Markup, TemplateBehaviour, Tur
 from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, derive
 from toolhone.dialects.probe.roundtrip import without_stop
 from toolhone.dialects.syntax.bare_json import BareJson
-from toolhone.dialects.syntax.reasoning import read_after_reasoning
-from toolhone.dialects.syntax.tool_call_tags import ToolCallTags
+from toolhone.dialects.syntax.model_text import read_after_reasoning
+from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer

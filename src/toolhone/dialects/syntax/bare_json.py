@@ -12,15 +12,15 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.syntax.json_reading import (
+from toolhone.dialects.syntax.model_text import (
     CallCheck,
     as_call,
     decode_sequence,
     list_tools,
     open_at_end,
+    read_after_reasoning,
     write_json,
 )
-from toolhone.dialects.syntax.reasoning import read_after_reasoning
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
 

@@ -23,7 +23,7 @@ from functools import cached_property, lru_cache
 from typing import Protocol
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.syntax.json_reading import list_tools, open_at_end
+from toolhone.dialects.syntax.model_text import list_tools, open_at_end
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
 

@@ -1,9 +1,8 @@
-"""Python literals as a model writes them in calls, read and written without Python's own parser.
+"""Python literals as models write them in calls, read and written without Python's own parser.
 
-`LiteralReader(text)` reads strings, numbers, `True`/`False`/`None` (and JSON's `true`/`false`/`null`), lists, tuples (as lists) and
-dicts with string keys. It is linear in time, bounded in depth, evaluates nothing and warns about nothing; what it cannot read
-raises `LiteralError`, which stays inside this package. `read_value` reads JSON, or such a literal where a form has them. f-strings,
-bytes, sets, sums and names of variables are not literals here.
+`LiteralReader` reads strings, numbers, `True`/`False`/`None` and JSON's `true`/`false`/`null`, lists, tuples (as lists), dicts with
+string keys, and the arguments of a call. It takes linear time, bounds the depth and evaluates nothing; what it cannot read raises
+`LiteralError`, which stays inside this package. f-strings, bytes, sets, sums and variables are not literals here.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import MAX_DEPTH, Decoded, decode, skip_space, write_json
+from toolhone.dialects.syntax.model_text import MAX_DEPTH, Decoded, decode, skip_space, write_json
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 
@@ -25,54 +24,46 @@ CONSTANTS: Mapping[str, Json] = {
     "false": False,
     "null": None,
 }
-_SPACE = re.compile(r"[ \t\r\n]*")
-_NAME = re.compile(r"[^\W\d]\w*")
 NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)(?!\w)")
+KEYWORD = re.compile(r"[ \t\r\n]*([^\W\d]\w*)[ \t\r\n]*=")
+"""The name of an argument, as Python writes it."""
+_NAME = re.compile(r"[^\W\d]\w*")
 _STRING = re.compile(r"""'((?:[^'\\]+|\\.)*+)'|"((?:[^"\\]+|\\.)*+)\"""", re.DOTALL)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
-_ESCAPES = {
-    "n": "\n",
-    "t": "\t",
-    "r": "\r",
-    "b": "\b",
-    "f": "\f",
-    "a": "\a",
-    "v": "\v",
-    "\n": "",
-    "\\": "\\",
-    "'": "'",
-    '"': '"',
-    "/": "/",
-}
+_ESCAPES = dict(zip("ntrbfav\\'\"/", "\n\t\r\b\f\a\v\\'\"/", strict=True)) | {"\n": ""}
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 class LiteralError(Exception):
-    """The text is no literal; `unclosed` says whether it only ends too early, `repeated` whether a name occurs twice."""
+    """The text is no literal. `unclosed`: it only ends too early. `repeated`: a name occurs twice."""
 
     def __init__(self, unclosed: bool = False, repeated: bool = False) -> None:
         super().__init__("not a literal")
-        self.unclosed = unclosed
-        self.repeated = repeated
+        self.unclosed, self.repeated = unclosed, repeated
+
+    @property
+    def problem(self) -> ParseProblem:
+        """The problem of a call with these arguments."""
+        if self.repeated:
+            return ParseProblem.BAD_ARGUMENTS
+        return ParseProblem.UNCLOSED if self.unclosed else ParseProblem.NOT_JSON
 
 
 class LiteralReader:
-    """A position in a text, and what can be read there."""
+    """A position in a text, with methods that read there and move it."""
 
     def __init__(self, text: str, position: int = 0) -> None:
-        self.text = text
-        self.position = position
+        self.text, self.position = text, position
 
     def skip_space(self) -> None:
-        found = _SPACE.match(self.text, self.position)
-        self.position = self.position if found is None else found.end()
+        self.position = skip_space(self.text, self.position)
 
     def at_end(self) -> bool:
         self.skip_space()
         return self.position >= len(self.text)
 
     def take(self, token: str) -> bool:
-        """Whether `token` stands here, after white space; it is read if so."""
+        """Skip white space, then read `token` if it is next. Return whether it was."""
         self.skip_space()
         if not self.text.startswith(token, self.position):
             return False
@@ -83,41 +74,38 @@ class LiteralReader:
         if not self.take(token):
             raise LiteralError(unclosed=self.at_end())
 
-    def name(self) -> str | None:
-        """The identifier that stands here, if any."""
-        self.skip_space()
-        return self._match(_NAME)
+    def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Read what the pattern matches here, if it does."""
+        found = pattern.match(self.text, self.position)
+        self.position = self.position if found is None else found.end()
+        return found
 
     def value(self, depth: int = 0) -> Json:
-        """The literal that stands here."""
+        """Read a literal."""
         self.skip_space()
         first = self.text[self.position : self.position + 1]
         if depth > MAX_DEPTH or not first:
             raise LiteralError(unclosed=not first)
         if first in "\"'":
-            return self.string()
-        if self.take("["):
-            return self._items("]", depth)
-        if self.take("("):
-            return self._items(")", depth)
+            return self._string()
+        if first in "[(":
+            self.position += 1
+            return self._items("]" if first == "[" else ")", depth)
         if self.take("{"):
             return self._pairs(depth)
-        number = self._match(NUMBER)
-        if number is not None:
-            return number_of(number)
-        name = self._match(_NAME) or ""
-        if name not in CONSTANTS:
+        if number := self.match(NUMBER):
+            return number_of(number[0])
+        name = self.match(_NAME)
+        if name is None or name[0] not in CONSTANTS:
             raise LiteralError(unclosed=self.at_end())
-        return CONSTANTS[name]
+        return CONSTANTS[name[0]]
 
-    def string(self) -> str:
-        """The string in single or double quotes that stands here."""
-        found = _STRING.match(self.text, self.position)
+    def _string(self) -> str:
+        self.skip_space()
+        found = self.match(_STRING)
         if found is None:
-            raise LiteralError(
-                unclosed=self.text[self.position : self.position + 1] in ("", '"', "'")
-            )
-        self.position = found.end()
+            first = self.text[self.position : self.position + 1]
+            raise LiteralError(unclosed=first in ("", '"', "'"))
         return _unescape(found[1] if found[1] is not None else found[2])
 
     def _items(self, closing: str, depth: int) -> list[Json]:
@@ -132,8 +120,7 @@ class LiteralReader:
     def _pairs(self, depth: int) -> dict[str, Json]:
         pairs: dict[str, Json] = {}
         while not self.take("}"):
-            self.skip_space()
-            key = self.string()
+            key = self._string()
             if key in pairs:
                 raise LiteralError(repeated=True)
             self.expect(":")
@@ -143,33 +130,58 @@ class LiteralReader:
                 break
         return pairs
 
-    def _match(self, pattern: re.Pattern[str]) -> str | None:
-        found = pattern.match(self.text, self.position)
-        if found is None:
-            return None
-        self.position = found.end()
-        return found[0]
+    def arguments(
+        self, keyword: re.Pattern[str] = KEYWORD
+    ) -> tuple[dict[str, Json], dict[int, Json]]:
+        """Read the arguments of a call up to its closing bracket: by name, and by place (from 1).
+
+        keyword: what a name and its `=` look like. `**{...}` counts as named arguments.
+        """
+        named: dict[str, Json] = {}
+        placed: dict[int, Json] = {}
+        place = 0
+        while not self.take(")"):
+            place += 1
+            pairs: Json = {}
+            if self.take("**"):
+                pairs = self.value()
+                if not isinstance(pairs, dict):
+                    raise LiteralError
+            elif key := self.match(keyword):
+                pairs = {key[1]: self.argument(key[1])}
+            else:
+                placed[place] = self.argument(None)
+            if pairs.keys() & named.keys():
+                raise LiteralError(repeated=True)
+            named |= pairs
+            if not self.take(","):
+                self.expect(")")
+                break
+        return named, placed
+
+    def argument(self, name: str | None) -> Json:  # noqa: ARG002  (subclasses read named ones in other ways)
+        """Read the value of the argument with this name, or of one without a name."""
+        return self.value()
 
 
 def read_value(text: str, start: int, literal: bool) -> Decoded:
-    """The value that begins at `start`, after white space: JSON, or else a Python literal where those are asked for.
+    """Read the JSON value at `start`, or a Python literal if `literal` is set and it is no JSON.
 
-    Where there is none, `end` is where it would have begun.
+    Without a value, `end` is where it would have begun.
     """
     found = decode(text, start)
     if found.problem is ParseProblem.NONE or not literal:
         return found
-    reader = LiteralReader(text, skip_space(text, start))
+    reader = LiteralReader(text, start)
     try:
         return Decoded(reader.value(), reader.position)
     except LiteralError as error:
-        return Decoded(
-            None, found.end, ParseProblem.UNCLOSED if error.unclosed else ParseProblem.NOT_JSON
-        )
+        problem = ParseProblem.UNCLOSED if error.unclosed else ParseProblem.NOT_JSON
+        return Decoded(None, found.end, problem)
 
 
 def write_literal(value: Json, depth: int = 0) -> str:
-    """A JSON value as a Python literal in one line, strings in double quotes. `DialectError` for what JSON cannot say."""
+    """Write a JSON value as a Python literal in one line. `DialectError` for what JSON cannot hold."""
     if depth > MAX_DEPTH:
         raise DialectError(f"a call is nested deeper than {MAX_DEPTH} brackets")
     if value is None or isinstance(value, bool):
@@ -177,20 +189,15 @@ def write_literal(value: Json, depth: int = 0) -> str:
     if isinstance(value, str | int | float):
         return write_json(value)
     if isinstance(value, Mapping):
-        return (
-            "{"
-            + ", ".join(
-                f"{write_json(str(key))}: {write_literal(inner, depth + 1)}"
-                for key, inner in value.items()
-            )
-            + "}"
-        )
+        pairs = (f"{write_json(str(k))}: {write_literal(v, depth + 1)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, Sequence):
         return "[" + ", ".join(write_literal(inner, depth + 1) for inner in value) + "]"
     raise DialectError(f"a call cannot hold a {type(value).__name__}: {value!r:.60}")
 
 
 def number_of(text: str) -> int | float:
+    """Convert what `NUMBER` matched. `LiteralError` for a number too large to hold."""
     try:
         value = float(text) if any(mark in text for mark in ".eE") else int(text)
     except ValueError:
@@ -203,9 +210,9 @@ def number_of(text: str) -> int | float:
 def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
-    joined = _ESCAPE.sub(_character, text)
     joined = _SURROGATES.sub(
-        lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"), joined
+        lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"),
+        _ESCAPE.sub(_character, text),
     )
     if any("\ud800" <= character <= "\udfff" for character in joined):
         raise LiteralError

@@ -20,8 +20,8 @@ from toolhone.dialects.syntax.delimited import (
     followed,
     read_name,
 )
-from toolhone.dialects.syntax.json_reading import MAX_DEPTH
 from toolhone.dialects.syntax.literals import CONSTANTS, NUMBER, LiteralError, number_of
+from toolhone.dialects.syntax.model_text import MAX_DEPTH
 from toolhone.schema import Json, ToolCall
 
 _WORD = re.compile(r"[A-Za-z]+")

@@ -20,8 +20,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.json_reading import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Json, Tool, ToolCall
 
 _SAYS_NOTHING = {
