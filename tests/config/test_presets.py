@@ -9,7 +9,7 @@ from toolhone.config.experiment import load_experiment
 from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
 from toolhone.config.sections import Experiment
 from toolhone.data.dataset import load_data
-from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.models.pico import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer

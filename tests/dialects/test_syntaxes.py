@@ -25,8 +25,8 @@ from support.framed_cases import FORMS, Calls
 from support.hostile_texts import adversarial, pieces_of
 from support.hostile_texts import random_text as hostile_text
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
-from toolhone.dialects.choose import open_syntax
-from toolhone.dialects.probe.roundtrip import check_reading
+from toolhone.dialects.chat_template.turns import check_reading
+from toolhone.dialects.prompted import open_syntax
 from toolhone.dialects.syntax import model_text
 from toolhone.dialects.syntax.untyped_values import typed_call
 from toolhone.errors import DialectError

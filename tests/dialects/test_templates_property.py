@@ -47,7 +47,7 @@ def imitations(tokenizer: TextTokenizer, dialect: ChatTemplateDialect) -> list[s
             frame.middle,
             frame.between or "",
             frame.lead,
-            dialect.habits.thought.open,
+            dialect.behaviour.thought.open,
         ]
         marks += [
             getattr(body, side, "")

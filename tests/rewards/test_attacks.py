@@ -9,7 +9,7 @@ from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.any_tasks import tasks_from_any
 from toolhone.data.dataset import load_data
-from toolhone.dialects.choose import SYNTAXES, open_syntax
+from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError

@@ -29,7 +29,7 @@ from toolhone.config.experiment import make_experiment
 from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import PairKind, PreferencePair
 from toolhone.dialects.base import Dialect, Span
-from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules

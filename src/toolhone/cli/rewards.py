@@ -76,7 +76,7 @@ def attack(
     as_json: AsJson = False,
 ) -> None:
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
-    from toolhone.dialects.choose import open_syntax
+    from toolhone.dialects.prompted import open_syntax
     from toolhone.rewards.attack_suite import attack_suite as play_attacks
     from toolhone.rewards.registry import LIBRARY, syntax_of
     from toolhone.rewards.user_rewards import load_rewards

@@ -50,16 +50,16 @@ class _TurnGrammar:
     def __init__(
         self, rules: GrammarRules, dialect: ChatTemplateDialect | PromptedDialect, form: CallForm
     ) -> None:
-        self.rules, self.form, self.syntax, self.habits = (
+        self.rules, self.form, self.syntax, self.behaviour = (
             rules,
             form,
             dialect.syntax,
-            dialect.habits,
+            dialect.behaviour,
         )
-        self.free = FreeText(rules, form, dialect.syntax, dialect.habits)
+        self.free = FreeText(rules, form, dialect.syntax, dialect.behaviour)
 
     def grammar(self, tools: Sequence[Tool]) -> str:
-        rules, habits = self.rules, self.habits
+        rules, habits = self.rules, self.behaviour
         stop = rules.rule(
             one_of(
                 [f"<[{index}]>" for text in habits.stop if (index := rules.token(text)) is not None]
@@ -77,11 +77,11 @@ class _TurnGrammar:
 
     def _thought(self) -> str:
         """Reasoning in front of all else."""
-        thought = self.habits.thought
-        if any(stop in thought.open + thought.close for stop in self.habits.stop):
+        thought = self.behaviour.thought
+        if any(stop in thought.open + thought.close for stop in self.behaviour.stop):
             return ""
         rules, closes = self.rules, text_until(self.rules, thought.close)
-        if self.habits.opens_thought:
+        if self.behaviour.opens_thought:
             return closes
         plain = rules.parts(thought.open) == [thought.open] and rules.token(thought.open) is None
         opens = rules.terminal(rf"/[ \n]{{0,2}}{exactly(thought.open)}/") if plain else ""

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.chat_template.render import PROBE_TOOLS, ChatTemplateDialect
+from toolhone.dialects.chat_template.turns import without_stop
 from toolhone.dialects.grammar_styles import JsonStyle, LooseStyle, PythonStyle, Style, text_until
 from toolhone.dialects.grammar_values import Field, Values, members
 from toolhone.dialects.lark import GrammarRules, in_turn, loosely, one_of, quoted
 from toolhone.dialects.probe.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
-from toolhone.dialects.probe.roundtrip import without_stop
 from toolhone.dialects.prompted import PromptedDialect
 from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax, is_name
 from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
@@ -81,7 +81,7 @@ def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[
     if isinstance(dialect.syntax, DelimitedSyntax):
         found: DelimitedSyntax | None = dialect.syntax
     else:
-        proposed = derive(lambda calls: _written(dialect, calls), dialect.habits.lead)
+        proposed = derive(lambda calls: _written(dialect, calls), dialect.behaviour.lead)
         found = next(
             (
                 framed
@@ -162,7 +162,7 @@ def _written(
         spans = dialect.render(asked)[-1]
     except DialectError:
         return None
-    habits = dialect.habits
+    habits = dialect.behaviour
     text = without_stop("".join(span.text for span in spans if span.trained), habits.stop)
     if habits.opens_thought and not text.lstrip().startswith(habits.thought.open):
         text = habits.thought.open + text

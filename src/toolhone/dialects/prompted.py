@@ -8,24 +8,94 @@ text (`thinking.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from toolhone.dialects.base import History, ParsedReply, Spans, Syntax
 from toolhone.dialects.chat_template.behaviour import find_behaviour, keeps_system
-from toolhone.dialects.chat_template.markup import ChatML, PlainMarkup, TemplateMarkup
+from toolhone.dialects.chat_template.markup import TemplateMarkup
 from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
-from toolhone.dialects.chat_template.turns import ChatMessage, Turns
-from toolhone.dialects.probe.roundtrip import check_reading, link_results, without_stop
+from toolhone.dialects.chat_template.turns import (
+    ChatMessage,
+    Turns,
+    check_reading,
+    link_results,
+    without_stop,
+)
+from toolhone.dialects.syntax.bare_json import BareJson
+from toolhone.dialects.syntax.json_object import JsonObject
 from toolhone.dialects.syntax.model_text import (
     read_after_reasoning,
     split_reasoning,
     write_reasoning,
 )
-from toolhone.errors import DialectError
+from toolhone.dialects.syntax.python_calls import Calls
+from toolhone.dialects.syntax.tagged import Tagged, ToolCallTags
+from toolhone.errors import DialectError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 
+
+class ChatML:
+    """`<|im_start|>role`, the text, an end mark: `<|im_end|>` where that is one token, else the end-of-text token."""
+
+    name = "chatml"
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        end = "<|im_end|>" if tokenizer.control_id("<|im_end|>") is not None else tokenizer.eos_text
+        if end is None:
+            raise DialectError(
+                "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has neither"
+            )
+        self.end = end
+        self._begin = tokenizer.bos_text
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
+        turns = [
+            f"<|im_start|>{message['role']}\n{message['content']}{self.end}\n"
+            for message in messages
+        ]
+        return self._begin + "".join(turns) + ("<|im_start|>assistant\n" if header else "")
+
+
+class PlainMarkup:
+    """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token, an empty line. System text stands in front."""
+
+    name = "plain"
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        if tokenizer.eos_text is None:
+            raise DialectError(
+                "the plain markup needs an end-of-text token that is one token; this tokenizer has none"
+            )
+        self.end = tokenizer.eos_text
+        self._begin = tokenizer.bos_text
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
+        return self._begin + "".join(map(self._turn, messages)) + ("Assistant:" if header else "")
+
+    def _turn(self, message: ChatMessage) -> str:
+        if message["role"] == "assistant":
+            return f"Assistant: {message['content']}{self.end}\n\n"
+        return (
+            f"{message['content']}\n\n"
+            if message["role"] == "system"
+            else f"Human: {message['content']}\n\n"
+        )
+
+
+SYNTAXES: Mapping[str, Callable[[], Syntax]] = {
+    "json": JsonObject,
+    "calls": Calls,
+    "tagged": Tagged,
+    "tool_call_tags": ToolCallTags,
+    "bare_json": BareJson,
+}
+MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | ChatML | PlainMarkup]] = {
+    "template": TemplateMarkup,
+    "chatml": ChatML,
+    "plain": PlainMarkup,
+}
 _PROBE = Conversation(
     (
         Message("system", "brief"),
@@ -56,9 +126,9 @@ class PromptedDialect:
         self.markup = markup
         self.marks = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
         self._turns = Turns(markup, self.marks, find_behaviour(markup, tokenizer))
-        self.habits = self._turns.habits
-        self.stop = self.habits.stop
-        self.ends = self.habits.earlier_stop
+        self.behaviour = self._turns.behaviour
+        self.stop = self.behaviour.stop
+        self.ends = self.behaviour.earlier_stop
         self._system_role = keeps_system(markup)
         rewrites = len(self.render(_PROBE)) > 1
         self.history = (
@@ -92,7 +162,7 @@ class PromptedDialect:
         return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
 
     def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        habits = self._turns.habits
+        habits = self._turns.behaviour
         body = without_stop(text, self.stop)
         if habits.opens_thought:
             body = (
@@ -104,7 +174,7 @@ class PromptedDialect:
 
     def _read(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         """Text behind the reasoning, without what the markup writes around it."""
-        habits = self._turns.habits
+        habits = self._turns.behaviour
         bare = text.removeprefix(habits.lead)
         return self.syntax.read(
             bare.rstrip().removesuffix(habits.trail) if habits.trail else bare, tools
@@ -164,3 +234,16 @@ def _add_user(chat: list[dict[str, Json]], text: str, between: str) -> None:
         chat[-1]["content"] += between + text
     else:
         chat.append({"role": "user", "content": text})
+
+
+def open_syntax(name: str) -> Syntax:
+    """The call syntax of this name, to read texts without a model."""
+    check_name("dialect", name, tuple(SYNTAXES))
+    return SYNTAXES[name]()
+
+
+def check_name(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise DialectError(
+            f"there is no {what} {name!r}{nearest(name, names)}; known: {', '.join(names)}"
+        )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.choose import SYNTAXES
+from toolhone.dialects.prompted import SYNTAXES
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.schema import Json, ToolCall
 

@@ -19,15 +19,18 @@ from typing import Literal
 from toolhone.dialects.base import History, ParsedReply, Spans, Syntax
 from toolhone.dialects.chat_template.behaviour import SENTINEL
 from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
-from toolhone.dialects.chat_template.turns import ChatMessage, Markup, TemplateBehaviour, Turns
-from toolhone.dialects.probe.derive import FIRST, OTHER, SECOND, TOOL
-from toolhone.dialects.probe.roundtrip import (
+from toolhone.dialects.chat_template.turns import (
+    ChatMessage,
     Link,
+    Markup,
+    TemplateBehaviour,
+    Turns,
     call_ids,
     check_reading,
     link_results,
     without_stop,
 )
+from toolhone.dialects.probe.derive import FIRST, OTHER, SECOND, TOOL
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.model_text import (
     read_after_reasoning,
@@ -150,17 +153,17 @@ class ChatTemplateDialect:
         self.manner = writer.manner
         self._writer = writer
         self._turns = Turns(markup, self.marks, habits, kept)
-        self.habits = habits
+        self.behaviour = habits
         self.stop = habits.stop
         self.ends = habits.earlier_stop
         self.history = History.KEPT if kept else History.TEMPLATE
 
     def with_history(self, kept: bool, talk: Conversation) -> ChatTemplateDialect:
         """The same dialect with this policy, once `talk` has shown whether the template rewrites history at all."""
-        other = ChatTemplateDialect(self.markup, self.habits, self.syntax, self._writer, kept)
+        other = ChatTemplateDialect(self.markup, self.behaviour, self.syntax, self._writer, kept)
         rewrites = (
             len(
-                ChatTemplateDialect(self.markup, self.habits, self.syntax, self._writer).render(
+                ChatTemplateDialect(self.markup, self.behaviour, self.syntax, self._writer).render(
                     talk
                 )
             )
@@ -196,7 +199,7 @@ class ChatTemplateDialect:
         return self._turns.suffix(chat, len(messages) - 1, self._writer.tools(tools))
 
     def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        habits = self.habits
+        habits = self.behaviour
         body = without_stop(text, self.stop)
         if habits.opens_thought and not body.lstrip().startswith(habits.thought.open):
             body = habits.thought.open + body
@@ -204,7 +207,7 @@ class ChatTemplateDialect:
 
     def _read(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         """Text behind the reasoning. A derived syntax knows the lead itself: it tells an answer from a call."""
-        habits = self.habits
+        habits = self.behaviour
         body = text if isinstance(self.syntax, DelimitedSyntax) else text.removeprefix(habits.lead)
         if habits.trail and body.rstrip().endswith(habits.trail):
             body = body.rstrip().removesuffix(habits.trail)

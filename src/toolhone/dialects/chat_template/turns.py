@@ -22,12 +22,12 @@ from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
-from toolhone.dialects.base import Span, Spans
+from toolhone.dialects.base import ParsedReply, ParseProblem, Span, Spans
 from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
 from toolhone.dialects.syntax.model_text import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
-from toolhone.schema import Json
+from toolhone.schema import Json, Message, ToolCall
 
 ChatMessage = Mapping[str, Json]
 """A message as chat templates take it, its texts marked."""
@@ -91,7 +91,7 @@ class Turns:
         """kept: earlier turns stay as they were said, also where the markup would rewrite them."""
         self.markup = markup
         self.marks = marks
-        self.habits = habits
+        self.behaviour = habits
         self.kept = kept
 
     def turn(
@@ -100,23 +100,23 @@ class Turns:
         """The turn of the assistant message at `index`, as it is when it is the last message."""
         prompt = self.markup.write(messages[:index], tools, True)
         full = self.markup.write(messages[: index + 1], tools, False)
-        start = _start(prompt, full, self.habits.no_thought)
+        start = _start(prompt, full, self.behaviour.no_thought)
         if start is None:
             start = self._start_by_stand_in(messages[index], tools, full)
         if start is None:
             raise DialectError(_parting(self.marks.plain(prompt), self.marks.plain(full)))
         start = self._behind_header(full, start)
-        if self.habits.no_thought and full.startswith(self.habits.thought.open, start):
+        if self.behaviour.no_thought and full.startswith(self.behaviour.thought.open, start):
             raise DialectError(
                 "the chat template asks for a turn without reasoning, and the message has some"
             )
-        end = _end(full, self._behind_thought(full, start), self.habits.stop)
-        if end is None and self.habits.borrowed is not None:
-            mark = self.habits.borrowed[bool(messages[index].get("tool_calls"))]
+        end = _end(full, self._behind_thought(full, start), self.behaviour.stop)
+        if end is None and self.behaviour.borrowed is not None:
+            mark = self.behaviour.borrowed[bool(messages[index].get("tool_calls"))]
             return RenderedTurn(prompt, full[start:].rstrip() + mark, "")
         if end is None:
             raise DialectError(
-                f"the chat template writes a turn without its end mark {' or '.join(self.habits.stop)}"
+                f"the chat template writes a turn without its end mark {' or '.join(self.behaviour.stop)}"
             )
         return RenderedTurn(prompt, full[start:end], full[end:])
 
@@ -129,7 +129,7 @@ class Turns:
         """
         prompt = self.markup.write([STAND_IN], tools, True)
         short = self.markup.write([STAND_IN, message], tools, False)
-        start = _start(prompt, short, self.habits.no_thought)
+        start = _start(prompt, short, self.behaviour.no_thought)
         return (
             len(full) - len(short) + start
             if start is not None and full.endswith(short[start:])
@@ -237,23 +237,23 @@ class Turns:
 
     def _earlier(self, prompt: str, full: str) -> tuple[int, int] | None:
         """Where the turn that `prompt` asks for stands in a chat that goes on after it; None when the chat begins differently."""
-        start = _start(prompt, full, self.habits.earlier_no_thought)
+        start = _start(prompt, full, self.behaviour.earlier_no_thought)
         start = None if start is None else self._behind_header(full, start)
         end = (
             None
             if start is None
-            else _end(full, self._behind_thought(full, start), self.habits.earlier_stop)
+            else _end(full, self._behind_thought(full, start), self.behaviour.earlier_stop)
         )
         return None if start is None or end is None else (start, end)
 
     def _behind_header(self, full: str, start: int) -> int:
         """Where the turn begins for a model that is asked without the header."""
-        header = self.habits.header
+        header = self.behaviour.header
         return start + len(header) if header and full.startswith(header, start) else start
 
     def _behind_thought(self, full: str, start: int) -> int:
         """Where a turn goes on behind its thought, whose end mark may be one that ends turns, too."""
-        thought = self.habits.thought
+        thought = self.behaviour.thought
         begin = start + len(full[start:]) - len(full[start:].lstrip())
         opens = full.startswith(thought.open, begin)
         end = full.find(thought.close, begin) if opens else -1
@@ -310,19 +310,20 @@ class Turns:
     def _body(self, said: str) -> str:
         """A turn's text without its end mark."""
         return next(
-            (said[: -len(mark)] for mark in self.habits.stop if mark and said.endswith(mark)), said
+            (said[: -len(mark)] for mark in self.behaviour.stop if mark and said.endswith(mark)),
+            said,
         )
 
     def _find(self, text: str, done: int, said: str) -> tuple[int, int] | None:
         """Where a turn stands whose prompt was rewritten: as it was said, else without its thought. A turn ends in its mark."""
-        body, thought = self._body(said), self.habits.thought
+        body, thought = self._body(said), self.behaviour.thought
         for wanted in (body, body.partition(thought.close)[2].lstrip("\n")):
             start = text.find(wanted, max(done, 0)) if wanted.strip() else -1
             end = -1 if start < 0 else start + len(wanted)
             mark = next(
                 (
                     mark
-                    for mark in self.habits.earlier_stop
+                    for mark in self.behaviour.earlier_stop
                     if start >= 0 and text.startswith(mark, end)
                 ),
                 None,
@@ -390,3 +391,84 @@ def _parting(prompt: str, full: str) -> str:
         "the chat template writes a turn differently from the prompt that asks for it, so that training and use would differ: "
         f"after {prompt[max(at - 30, 0) : at]!r} the prompt goes on with {was!r}, the turn with {then!r}"
     )
+
+
+def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
+    """`DialectError` when `reply`, read from the `text` written for `message`, says something else."""
+    wrote, read = message.tool_calls, reply.calls
+    same = wrote == read and _spelled(wrote) == _spelled(read)
+    if same and _said(message) == _said(reply) and reply.problem is ParseProblem.NONE:
+        return
+    if len(wrote) != len(read):
+        what = f"{len(wrote)} calls, {len(read)} read back"
+    elif not same:
+        pair = next(
+            (a, b)
+            for a, b in zip(wrote, read, strict=True)
+            if a != b or _spelled([a]) != _spelled([b])
+        )
+        what = f"the call {pair[0].to_dict()!r:.100}, read back as {pair[1].to_dict()!r:.100}"
+    elif _said(message) != _said(reply):
+        what = f"the text{' beside a call' if wrote else ''} {_said(message)!r:.100}, read back as {_said(reply)!r:.100}"
+    else:
+        what = f"a turn, read back as {reply.problem.value}"
+    raise DialectError(
+        f"a message cannot be kept in this dialect: {what}; written was {text!r:.200}"
+    )
+
+
+def _spelled(calls: Sequence[ToolCall]) -> str:
+    """The arguments as text, so that 1, 1.0 and true, which are equal in Python, are told apart."""
+    return json.dumps([call.arguments for call in calls], sort_keys=True, default=str)
+
+
+def _said(message: Message | ParsedReply) -> str:
+    """Reasoning and content without white space at their ends."""
+    reasoning = (message.reasoning or "").strip()
+    return "\n".join([*([f"({reasoning})"] if reasoning else []), (message.content or "").strip()])
+
+
+def without_stop(text: str, stop: Sequence[str]) -> str:
+    """The text without a stop mark at its end."""
+    return next((text[: -len(mark)] for mark in stop if text.endswith(mark)), text)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A tool's result: the id of the call it answers, and the tool's name (None when nothing tells)."""
+
+    id: str
+    name: str | None
+
+
+def call_ids(messages: Sequence[Message]) -> list[list[str]]:
+    """For each message the ids of its calls, numbered through the conversation: nine letters and digits each."""
+    ids: list[list[str]] = []
+    count = 0
+    for message in messages:
+        ids.append([f"call{count + k:05d}" for k in range(len(message.tool_calls))])
+        count += len(message.tool_calls)
+    return ids
+
+
+def link_results(messages: Sequence[Message]) -> list[Link | None]:
+    """For each tool message the call it answers: by its id among the last calls, else the first that is still unanswered."""
+    links: list[Link | None] = []
+    waiting: list[tuple[str | None, Link]] = []
+    for message, ids in zip(messages, call_ids(messages), strict=True):
+        if message.role == "assistant":
+            waiting = [
+                (call.id, Link(new, call.name))
+                for call, new in zip(message.tool_calls, ids, strict=True)
+            ]
+        if message.role != "tool":
+            links.append(None)
+            continue
+        by_id = [
+            k
+            for k, (old, _) in enumerate(waiting)
+            if old is not None and old == message.tool_call_id
+        ]
+        found = waiting.pop(by_id[0] if by_id else 0)[1] if waiting else Link("call00000", None)
+        links.append(Link(found.id, message.name or found.name))
+    return links

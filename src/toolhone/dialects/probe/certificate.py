@@ -21,13 +21,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from toolhone.dialects.base import Dialect, History
+from toolhone.dialects.base import Dialect, History, Syntax
 from toolhone.dialects.chat_template.markup import CheckedMarkup, TemplateMarkup
 from toolhone.dialects.chat_template.render import ChatTemplateDialect
-from toolhone.dialects.choose import dialect_fingerprint, open_dialect
 from toolhone.dialects.probe.capability_checks import capability_checks, parts_of_tools
 from toolhone.dialects.probe.facts import TemplateFact, cures, examine
-from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.probe.prove import prove_template
+from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, check_name
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError
 from toolhone.runs.run import read_json, write_json
@@ -35,6 +35,8 @@ from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
 
 FILE = "certificate.json"
+WRITTEN = ("json", "calls", "tagged")
+DIALECTS = ("auto", "native", *WRITTEN)
 LIBRARIES = ("toolhone", "transformers", "tokenizers", "jinja2")
 
 
@@ -142,6 +144,69 @@ def _object(source: Mapping[str, Json], key: str, kind: type = object) -> dict[s
     return dict(value)
 
 
+def open_dialect(
+    tokenizer: TextTokenizer,
+    dialect: str = "auto",
+    markup: str = "auto",
+    kept: bool = False,
+    switches: Mapping[str, Json] | None = None,
+) -> Dialect:
+    """The dialect of this name for this tokenizer. `DialectError` when it does not exist or cannot be used.
+
+    kept: earlier turns stay as they were said where the template would rewrite them. switches: keywords for the template; None:
+    what its proof finds.
+    """
+    check_name("dialect", dialect, DIALECTS)
+    check_name("markup", markup, ("auto", *MARKUPS))
+    if dialect not in ("auto", "native"):
+        return _written(tokenizer, SYNTAXES[dialect](), markup, kept, switches)
+    if markup not in ("auto", "template"):
+        raise DialectError(
+            f"the native dialect is the model's own template; model.markup={markup} goes with model.dialect=json, calls or tagged"
+        )
+    return prove_template(tokenizer, switches, kept)
+
+
+def _written(
+    tokenizer: TextTokenizer,
+    syntax: Syntax,
+    markup: str,
+    kept: bool,
+    switches: Mapping[str, Json] | None,
+) -> Dialect:
+    if markup in ("chatml", "plain"):
+        return PromptedDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, kept)
+    if markup == "auto" and not tokenizer.wrapped.chat_template:
+        own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
+        return PromptedDialect(syntax, MARKUPS[own](tokenizer), tokenizer, kept)
+    reasons = []
+    for wanted in [switches] if switches is not None else [{}, {"enable_thinking": False}]:
+        try:
+            return PromptedDialect(syntax, TemplateMarkup(tokenizer, wanted), tokenizer, kept)
+        except DialectError as error:
+            reasons.append(str(error))
+    raise DialectError(
+        f"the model's own template cannot be used: {reasons[0]}; pass model.markup=chatml or plain"
+    )
+
+
+def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
+    """What a run record says about its dialect: enough to notice that another run had another one."""
+    result: dict[str, Json] = {"name": dialect.name, "stop": list(dialect.stop)}
+    if isinstance(dialect, ChatTemplateDialect | PromptedDialect):
+        result |= {"markup": dialect.markup.name, "syntax": dialect.syntax.name}
+        if isinstance(dialect.markup, TemplateMarkup):
+            result |= {"template_sha256": dialect.markup.hash, "switches": dialect.markup.switches}
+    if isinstance(dialect, ChatTemplateDialect):
+        manner = dialect.manner
+        result |= {
+            "arguments": manner.arguments,
+            "empty_content": manner.empty,
+            "reasoning_field": manner.reasoning is not None,
+        }
+    return result
+
+
 def certify(tokenizer: TextTokenizer, wanted: FormatRequest) -> tuple[Dialect | None, Certificate]:
     """Examine the template and prove the dialect that is wanted; the dialect is None when the verdict is `refused`."""
     findings, versions = tuple(_examined(tokenizer, wanted)), _versions()
@@ -207,7 +272,7 @@ def describe(dialect: Dialect) -> dict[str, Json]:
     result = dialect_fingerprint(dialect)
     result["history"] = dialect.history.value
     if isinstance(dialect, ChatTemplateDialect | PromptedDialect):
-        result["habits"] = _plain(asdict(dialect.habits))
+        result["habits"] = _plain(asdict(dialect.behaviour))
     if isinstance(dialect, ChatTemplateDialect):
         result["form"] = (
             _plain(asdict(dialect.syntax))
@@ -262,7 +327,7 @@ def _limits(dialect: Dialect) -> list[str]:
         )
     if not isinstance(dialect, ChatTemplateDialect):
         return limits
-    habits = dialect.habits
+    habits = dialect.behaviour
     if habits.borrowed:
         limits.append(
             f"the template ends no turn: {' or '.join(dict.fromkeys(habits.borrowed))} of the next message ends it"

@@ -26,9 +26,8 @@ from toolhone.dialects.chat_template.render import (
 )
 from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
 from toolhone.dialects.chat_template.template_kwargs import template_kwargs
-from toolhone.dialects.chat_template.turns import Markup, TemplateBehaviour, Turns
+from toolhone.dialects.chat_template.turns import Markup, TemplateBehaviour, Turns, without_stop
 from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, derive
-from toolhone.dialects.probe.roundtrip import without_stop
 from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.syntax.model_text import read_after_reasoning
 from toolhone.dialects.syntax.tagged import ToolCallTags
@@ -245,7 +244,7 @@ def _with_reasoning(attempt: _Attempt, dialect: ChatTemplateDialect) -> ChatTemp
         writer = ChatWriter(
             dialect.marks, replace(dialect.manner, reasoning=field, beside_calls_only=only)
         )
-        other = ChatTemplateDialect(dialect.markup, dialect.habits, dialect.syntax, writer)
+        other = ChatTemplateDialect(dialect.markup, dialect.behaviour, dialect.syntax, writer)
         try:
             _render(other, [_ASK, replace(_ONE, reasoning=_THOUGHT.reasoning)], attempt.tools)
             if not only:
