@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from toolhone.cli.main import main
+from toolhone.rewards.attack_cases import PROBES
 from toolhone.rewards.attacks import ATTACKS
-from toolhone.rewards.probes import PROBES
-from toolhone.rewards.registry import LIBRARY
+from toolhone.rewards.registry import BUILTIN
 
 MINE = """
 def paid(task, episode):
@@ -40,14 +40,14 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_list_names_every_reward_with_its_holes(monkeypatch, capsys):
     assert run_cli(monkeypatch, "rewards", "list") == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in LIBRARY)
+    assert all(name in shown for name in BUILTIN)
     assert run_cli(monkeypatch, "rewards", "list", "--json") == 0
     listed = json.loads(capsys.readouterr().out)["rewards"]
-    assert [one["name"] for one in listed] == list(LIBRARY)
+    assert [one["name"] for one in listed] == list(BUILTIN)
     assert all(set(one["holes"]) <= set(ATTACKS) for one in listed)
 
 
-@pytest.mark.parametrize("name", [name for name, named in LIBRARY.items() if named.kind == "own"])
+@pytest.mark.parametrize("name", [name for name, named in BUILTIN.items() if named.kind == "own"])
 def test_attacking_a_reward_of_ours_ends_well(monkeypatch, capsys, name):
     assert run_cli(monkeypatch, "rewards", "attack", name, "--json") == 0
     assert json.loads(capsys.readouterr().out)["holes"] == []

@@ -13,14 +13,17 @@ from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError
-from toolhone.rewards.attack_cases import AttackCase, ScriptedReply, sample_call
+from toolhone.rewards.attack_cases import (
+    OPEN_PROBES,
+    PROBES,
+    AttackCase,
+    ScriptedReply,
+    sample_call,
+)
 from toolhone.rewards.attack_suite import AttackReport, attack_suite
 from toolhone.rewards.attacks import ATTACKS
 from toolhone.rewards.matching import match_calls
-from toolhone.rewards.probes import OPEN_PROBES, PROBES
-from toolhone.rewards.registry import COMPATIBLE, OWN
-from toolhone.rewards.reward_spec import RewardOrigin, RewardSpec
-from toolhone.rewards.user_rewards import Reward
+from toolhone.rewards.registry import LEGACY, OWN, Reward, RewardOrigin, RewardSpec
 from toolhone.schema import Task, Tool
 from toolhone.tools.result import ToolStatus
 
@@ -58,7 +61,7 @@ def test_our_own_rewards_hold_against_every_attack_in_every_syntax(named, syntax
     assert all(found.gold == pytest.approx(1.0) for found in report.worst.values())
 
 
-@pytest.mark.parametrize("named", COMPATIBLE, ids=lambda named: named.name)
+@pytest.mark.parametrize("named", LEGACY, ids=lambda named: named.name)
 def test_the_known_holes_of_other_rewards_are_those_that_are_found(named):
     assert named.kind is RewardOrigin.COMPATIBLE
     assert set(holes(attacked(named, syntax=named.syntax))) == set(named.holes)
@@ -75,7 +78,7 @@ def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
         name: one.bound for name, one in ATTACKS.items()
     }
     found: dict[str, set[str]] = {}
-    for named in COMPATIBLE:
+    for named in LEGACY:
         words = set(re.findall(r"\w+", rows[named.name])) & set(ATTACKS)
         same = found["tool_call_params"] if "the same" in rows[named.name] else set()
         found[named.name] = set(ATTACKS) - words if "all but" in rows[named.name] else words | same
@@ -111,7 +114,7 @@ def test_our_own_rewards_hold_where_a_task_leaves_something_open(syntax):
 
 
 def test_rewards_of_other_systems_have_no_further_holes_on_such_tasks_and_leave_open_ones_alone():
-    for named in COMPATIBLE:
+    for named in LEGACY:
         report = attacked(named, OPEN_PROBES, named.syntax or "tagged")
         assert set(holes(report)) <= set(named.holes), named.name
         assert (report.tasks, sum(report.skipped.values())) == (2, 3)
@@ -122,8 +125,8 @@ def test_a_reply_that_is_right_as_well_is_no_attack():
     free = AttackCase(by_name["any_arguments"], Tagged())
     assert free.is_open
     assert free.has_right_calls(free.gold)
-    assert list(ATTACKS["wrong_value"].make(free)) == []
-    assert len(list(ATTACKS["extra_arguments"].make(free))) == 1
+    assert list(ATTACKS["wrong_value"].replies(free)) == []
+    assert len(list(ATTACKS["extra_arguments"].replies(free))) == 1
     assert not AttackCase(PROBES[0], Tagged()).is_open
 
 
@@ -249,7 +252,7 @@ def test_what_cannot_be_attacked_is_counted_by_reason():
 
 
 def test_a_report_can_be_written_as_json():
-    written = attacked(COMPATIBLE[1], syntax="calls").to_dict()
+    written = attacked(LEGACY[1], syntax="calls").to_dict()
     assert set(written) == {
         "reward",
         "syntax",
@@ -271,28 +274,30 @@ def test_a_report_can_be_written_as_json():
 @pytest.mark.parametrize("task", [*PROBES, *OPEN_PROBES], ids=lambda task: task.id)
 @pytest.mark.parametrize("syntax", sorted(SYNTAXES))
 def test_the_right_answer_is_played_to_its_end(task, syntax):
-    scene = AttackCase(task, open_syntax(syntax))
-    episode = scene.play(scene.gold)
-    assert episode.calls == scene.wanted
+    case = AttackCase(task, open_syntax(syntax))
+    episode = case.play(case.gold)
+    assert episode.calls == case.wanted
     assert episode.ending is (
         EpisodeStatus.CALLED
-        if scene.wanted and task.expect.answer is None
+        if case.wanted and task.expect.answer is None
         else EpisodeStatus.ANSWERED
     )
-    assert episode.answer == (scene.reply if episode.ending is EpisodeStatus.ANSWERED else None)
+    assert episode.answer == (case.answer if episode.ending is EpisodeStatus.ANSWERED else None)
 
 
-def test_a_scene_ends_where_the_driver_would_end_it():
-    scene = AttackCase(PROBES[0], Tagged())
-    call = scene.gold.texts[0]
-    assert scene.play(ScriptedReply((call, call, "done", call))).ending is EpisodeStatus.ANSWERED
-    assert len(scene.play(ScriptedReply((call, call, "done", call))).turns) == 3
-    assert scene.play(ScriptedReply(("[TOOL_CALL]{", call))).ending is EpisodeStatus.MALFORMED
-    cut = scene.play(ScriptedReply((call,), cut=True))
+def test_a_case_ends_where_the_driver_would_end_it():
+    case = AttackCase(PROBES[0], Tagged())
+    call = case.gold.texts[0]
+    assert case.play(ScriptedReply((call, call, "done", call))).ending is EpisodeStatus.ANSWERED
+    assert len(case.play(ScriptedReply((call, call, "done", call))).turns) == 3
+    assert case.play(ScriptedReply(("[TOOL_CALL]{", call))).ending is EpisodeStatus.MALFORMED
+    cut = case.play(ScriptedReply((call,), cut=True))
     assert (cut.ending, cut.results) == (EpisodeStatus.TRUNCATED, ((),))
     outcomes = [
         result.outcome
-        for result in scene.play(scene.calling([*scene.wanted, *scene.others()[1:2]])).results[0]
+        for result in case.play(
+            case.call_and_answer([*case.wanted, *case.other_calls()[1:2]])
+        ).results[0]
     ]
     assert outcomes == [ToolStatus.OK, ToolStatus.OK]
 

@@ -10,16 +10,17 @@ from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
-from toolhone.rewards.legacy_guided import (
+from toolhone.rewards.legacy_rewards import (
+    evaluate_expression,
+    json_answer,
+    legacy_playground_format,
     tool_call_exact,
     tool_call_function,
     tool_call_overall,
     tool_call_params,
     tool_call_parseable,
 )
-from toolhone.rewards.legacy_json_answer import json_answer, value_of
-from toolhone.rewards.legacy_playground import legacy_playground_format
-from toolhone.rewards.user_rewards import compute_reward, load_rewards
+from toolhone.rewards.registry import compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import builtin_tool
 
@@ -249,12 +250,12 @@ def test_the_json_reward_has_its_four_parts(text, expect, parts):
 
 
 def test_an_expression_has_five_functions_and_no_other_names():
-    assert value_of("abs(-3) + round(2.4) + min(1, 2) + max(1, 2) + pow(2, 3)") == 16
-    assert value_of("sum([1, 2])") is None
-    assert value_of("__import__('os')") is None
-    assert value_of("9" * 20_000) is None
-    assert value_of("10.0**400") is None
-    assert value_of("'a' * 3") is None
+    assert evaluate_expression("abs(-3) + round(2.4) + min(1, 2) + max(1, 2) + pow(2, 3)") == 16
+    assert evaluate_expression("sum([1, 2])") is None
+    assert evaluate_expression("__import__('os')") is None
+    assert evaluate_expression("9" * 20_000) is None
+    assert evaluate_expression("10.0**400") is None
+    assert evaluate_expression("'a' * 3") is None
 
 
 # The format reward of the playground.

@@ -19,11 +19,10 @@ from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.legacy_metrics import familiar_scores
 from toolhone.evaluation.metrics import Circumstances, can_run, judge
+from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, match_calls
-from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN
-from toolhone.rewards.select_reference import select_reference
+from toolhone.rewards.registry import BUILTIN, LEGACY, OWN, Reward, compute_reward
 from toolhone.rewards.tool_use import right_answer, right_calls, tool_use, working_calls
-from toolhone.rewards.user_rewards import Reward, compute_reward
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -318,10 +317,10 @@ def test_a_call_that_breaks_the_schema_is_not_what_any_arguments_ask_for():
 
 
 def test_rewards_of_other_systems_take_the_same_answer_and_give_nothing_where_it_is_open():
-    function = LIBRARY["tool_call_function"].function
+    function = BUILTIN["tool_call_function"].function
     assert function(EITHER, played(turn(OSLO, FIND, syntax="calls"))) == 1.0
     assert function(MAYBE, played(turn(text="Which city?"))) == 1.0
-    for named in COMPATIBLE:
+    for named in LEGACY:
         for asked in (ANY, FREE):
             assert (
                 compute_reward(

@@ -64,6 +64,6 @@ def test_a_phase_ends_by_the_last_validation_also_in_a_run_that_goes_on(
 
 def test_without_validations_there_is_no_score_of_one_to_wait_for(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="waits for the score 'valid_format', which nobody measures"
+        ConfigError, match="waits for the score 'valid_format', which nothing measures"
     ):
         train(experiment(PLAN, ["training.validate_every=0"]), tmp_path / "run")

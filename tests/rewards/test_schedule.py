@@ -11,15 +11,15 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError
+from toolhone.rewards.registry import RewardResult, compute_reward
 from toolhone.rewards.schedule import (
     PhaseSchedule,
     PhaseState,
     RewardSchedule,
-    scores_in,
+    reward_scores,
     warnings_of,
-    weighted,
+    weighted_rewards,
 )
-from toolhone.rewards.user_rewards import RewardResult, compute_reward
 from toolhone.schema import Message, Task, Tool, ToolCall
 from toolhone.training.rl_metrics import reward_means, rollout_metrics
 from toolhone.training.rollout import RolloutGroup
@@ -76,16 +76,16 @@ def test_a_sum_is_the_default_and_an_average_divides_by_the_weights():
 
 
 def test_rewards_without_weights_count_one_each():
-    assert [reward.weight for reward in weighted(NAMES)] == [1.0, 1.0]
-    assert [reward.weight for reward in weighted(NAMES, average=True)] == [0.5, 0.5]
-    assert weighted([]) == weighted([], average=True) == ()
+    assert [reward.weight for reward in weighted_rewards(NAMES)] == [1.0, 1.0]
+    assert [reward.weight for reward in weighted_rewards(NAMES, average=True)] == [0.5, 0.5]
+    assert weighted_rewards([]) == weighted_rewards([], average=True) == ()
 
 
 def test_an_average_over_weights_that_sum_to_nothing_is_refused():
     with pytest.raises(
-        ConfigError, match="divides by the sum of the weights, which is 0; it must be above 0"
+        ConfigError, match="divides by the sum of the weights, which must be above 0; it is 0"
     ):
-        weighted(NAMES, [1.0, -1.0], average=True)
+        weighted_rewards(NAMES, [1.0, -1.0], average=True)
 
 
 def test_phases_follow_one_another_by_steps_and_by_scores():
@@ -163,7 +163,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
     ):
         with pytest.raises(RunError, match="needs 'phase' and 'since'"):
             PhaseState.from_dict(wrong)
-    with pytest.raises(RunError, match="stands in reward phase 4, but the experiment has 3"):
+    with pytest.raises(RunError, match="is in reward phase 4, but the experiment has 3"):
         schedule(*THREE).rewards(PhaseState(3))
 
 
@@ -181,7 +181,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
         ),
         (
             [phase("tool_call_exact", until={"tool_call_params": 0.5})],
-            "waits for the score 'tool_call_params', which nobody measures",
+            "waits for the score 'tool_call_params', which nothing measures",
         ),
         ([phase("tool_call_exat")], "no reward 'tool_call_exat'"),
     ],
@@ -203,7 +203,7 @@ def test_scores_have_the_names_that_phases_wait_for():
         RewardResult(0.9, {"tool_call_exact": 0.4, "tool_use.tools": 0.3, "tool_use.exact": 0.2}),
         RewardResult(0.5, {"tool_call_exact": 0.2}),
     ]
-    assert scores_in({"reward": 0.7, "calls": 1.0, **reward_means(paid)}) == {
+    assert reward_scores({"reward": 0.7, "calls": 1.0, **reward_means(paid)}) == {
         "reward": 0.7,
         "tool_call_exact": pytest.approx(0.3),
         "tool_use": pytest.approx(0.25),
@@ -231,7 +231,9 @@ def test_a_metric_that_has_the_name_of_a_reward_is_not_taken_for_it():
     paid = tuple(payroll.compute_reward(OFFERED, episode) for episode in episodes)
     metrics = rollout_metrics([RolloutGroup(OFFERED, episodes, paid)])
     assert metrics["right_tools"] == pytest.approx(0.5)
-    assert scores_in(metrics)["right_tools"] == pytest.approx(np.mean([one.total for one in paid]))
+    assert reward_scores(metrics)["right_tools"] == pytest.approx(
+        np.mean([one.total for one in paid])
+    )
     assert payroll.observe(1, metrics) is None
     assert payroll.observe(2, {"right_tools": 1.0}) is None
     assert payroll.observe(3, {"reward/right_tools": 0.8}) is not None
@@ -262,7 +264,7 @@ def test_a_part_that_is_never_paid_is_named_after_the_first_step_of_the_phase():
     }
     said = str(payroll.observe(1, paid))
     assert (
-        "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which was not paid; paid: right_tools"
+        "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which right_tools does not have; its parts: right_tools.exact"
         in said
     )
     assert payroll.observe(2, paid) is None

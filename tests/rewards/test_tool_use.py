@@ -10,11 +10,20 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError
-from toolhone.rewards.final_answer import stated, without_echoes
-from toolhone.rewards.injected_text import forged, hidden_call
-from toolhone.rewards.registry import COMPATIBLE, LIBRARY, OWN, describe, syntax_of, warnings_for
+from toolhone.rewards.answers import answer_credit, remove_echoes
+from toolhone.rewards.episode_view import calls_in_prose, injected_control_text
+from toolhone.rewards.registry import (
+    BUILTIN,
+    LEGACY,
+    OWN,
+    PENALTY,
+    compute_reward,
+    load_rewards,
+    syntax_of,
+    warnings_for,
+)
 from toolhone.rewards.tool_use import (
-    FINES,
+    PENALTIES,
     exact_calls,
     right_answer,
     right_calls,
@@ -22,7 +31,6 @@ from toolhone.rewards.tool_use import (
     tool_use,
     working_calls,
 )
-from toolhone.rewards.user_rewards import PENALTY, compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -47,7 +55,7 @@ TOOLS = [
         },
     },
 ]
-FINE_NAMES = set(FINES)
+PENALTY_NAMES = set(PENALTIES)
 
 
 def task(question: str = "How is it?", **expect: Json) -> Task:
@@ -111,10 +119,14 @@ def test_credit_is_graded_by_tools_arguments_and_exactness():
     wanted = wants(call("book", guests=2, place={"name": "Da Noi", "number": 3}))
     near = said(turn(call("book", guests=2, place={"name": "Da Noi", "number": 4})))
     assert {
-        name: value for name, value in right_calls(wanted, near).items() if name not in FINE_NAMES
+        name: value
+        for name, value in right_calls(wanted, near).items()
+        if name not in PENALTY_NAMES
     } == pytest.approx({"tools": 0.3, "arguments": 0.2, "exact": 0.0})
     assert {
-        name: value for name, value in right_tools(wanted, near).items() if name not in FINE_NAMES
+        name: value
+        for name, value in right_tools(wanted, near).items()
+        if name not in PENALTY_NAMES
     } == pytest.approx({"tools": 0.5, "arguments": 0.125, "exact": 0.0})
     assert sum(exact_calls(wanted, near).values()) == 0.0
 
@@ -160,7 +172,7 @@ def test_a_mended_mistake_earns_more_than_one_that_is_left():
     mended = sum(
         tool_use(wanted, said(turn(wrong), turn(ROME), results=(*bad, (ToolStatus.OK,)))).values()
     )
-    assert left < mended == pytest.approx(1.0 - FINES["failed"].each)
+    assert left < mended == pytest.approx(1.0 - PENALTIES["failed"].each)
     given_up = sum(
         tool_use(wanted, said(turn(wrong), turn(text="I cannot."), results=(*bad, ()))).values()
     )
@@ -226,7 +238,7 @@ def test_calls_and_answer_each_count_half():
         tool_use(wanted, said(turn(ROME), turn(text="It is 22 degrees."))).values()
     ) == pytest.approx(0.5)
     assert sum(tool_use(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(
-        0.5 + -FINES["silence"].each
+        0.5 + -PENALTIES["silence"].each
     )
     assert sum(
         right_answer(wanted, said(turn(text="It is 21 degrees."))).values()
@@ -314,13 +326,13 @@ def test_fines_have_an_end():
     ],
 )
 def test_what_states_an_answer(text, answer, messages, worth):
-    assert stated(text, answer, messages) == pytest.approx(worth)
+    assert answer_credit(text, answer, messages) == pytest.approx(worth)
 
 
 def test_repeating_the_whole_conversation_says_nothing():
     messages = ["Hi", "Hello, what can I do for you today?", "Nurse", "Healthcare"]
-    assert without_echoes("\n".join(messages), messages) == ""
-    assert without_echoes("Hi, nurse!", messages) == "hi, nurse!"
+    assert remove_echoes("\n".join(messages), messages) == ""
+    assert remove_echoes("Hi, nurse!", messages) == "hi, nurse!"
 
 
 def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
@@ -364,8 +376,8 @@ def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
     ],
 )
 def test_marks_of_templates_are_forged_unless_somebody_asked_about_them(text):
-    assert forged(text, [])
-    assert not forged(text, [f"What does {text} mean?"])
+    assert injected_control_text(text, [])
+    assert not injected_control_text(text, [f"What does {text} mean?"])
 
 
 @pytest.mark.parametrize(
@@ -373,7 +385,7 @@ def test_marks_of_templates_are_forged_unless_somebody_asked_about_them(text):
     ["a < b and c > d", "I think so", "<b>bold</b>", "[1, 2]", "x | y", "<function_plot.png>"],
 )
 def test_plain_text_is_not_forged(text):
-    assert not forged(text, [])
+    assert not injected_control_text(text, [])
 
 
 @pytest.mark.parametrize(
@@ -391,11 +403,11 @@ def test_plain_text_is_not_forged(text):
     ],
 )
 def test_a_call_in_plain_text_is_found(text, hidden):
-    assert hidden_call(text, NONE) is hidden
+    assert calls_in_prose(text, NONE) is hidden
 
 
 def test_a_call_that_the_user_wrote_may_be_repeated():
-    assert not hidden_call(
+    assert not calls_in_prose(
         "weather(city) asks for it.", task("What does weather(city) do?", no_call=True)
     )
 
@@ -404,9 +416,9 @@ def test_a_call_that_the_user_wrote_may_be_repeated():
 
 
 def test_every_reward_of_the_library_can_be_loaded_and_described():
-    assert [reward.name for reward in load_rewards(list(LIBRARY))] == list(LIBRARY)
-    for name in LIBRARY:
-        about = describe(name)
+    assert [reward.name for reward in load_rewards(list(BUILTIN))] == list(BUILTIN)
+    for name in BUILTIN:
+        about = BUILTIN[name].to_dict()
         assert about["name"] == name
         assert about["formula"]
         assert about["source"]
@@ -414,11 +426,10 @@ def test_every_reward_of_the_library_can_be_loaded_and_described():
 
 
 def test_an_unknown_reward_is_one_sentence_with_the_nearest_name():
-    for ask in (lambda: load_rewards(["tool_call_exat"]), lambda: describe("tool_call_exat")):
-        with pytest.raises(
-            ConfigError, match=r"no reward 'tool_call_exat'.*did you mean 'tool_call_exact'"
-        ):
-            ask()
+    with pytest.raises(
+        ConfigError, match=r"no reward 'tool_call_exat'.*did you mean 'tool_call_exact'"
+    ):
+        load_rewards(["tool_call_exat"])
 
 
 def test_one_name_twice_is_refused():
@@ -427,12 +438,12 @@ def test_one_name_twice_is_refused():
 
 
 def test_training_is_warned_of_holes_when_nothing_stands_beside_them():
-    for named in COMPATIBLE:
+    for named in LEGACY:
         (sentence,) = warnings_for([named.name])
         assert sentence.startswith(f"the reward {named.name} has known holes and is used alone: ")
         assert all(hole in sentence for hole in named.holes)
     assert len(warnings_for(["tool_call_exact", "tool_call_function"])) == 2
-    assert warnings_for([*(named.name for named in COMPATIBLE), "tool_use"]) == []
+    assert warnings_for([*(named.name for named in LEGACY), "tool_use"]) == []
     assert warnings_for(["tool_call_exact", "mine.py:paid"]) == []
     assert warnings_for([named.name for named in OWN]) == []
 

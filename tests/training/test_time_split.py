@@ -11,7 +11,7 @@ import pytest
 from support.one_token import SEE, TASKS, OneToken, earned, plan, stage_of, toy
 from toolhone.episodes.clock import Clock
 from toolhone.episodes.episode import Episode, EpisodeRules
-from toolhone.rewards.user_rewards import RewardResult
+from toolhone.rewards.registry import RewardResult
 from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry

@@ -200,8 +200,7 @@ def score(  # noqa: PLR0913 (the options of a command)
     from toolhone.data.any_tasks import tasks_from_any
     from toolhone.evaluation.folder import write_folder
     from toolhone.evaluation.score import score as judge_predictions
-    from toolhone.rewards.registry import syntax_of
-    from toolhone.rewards.user_rewards import load_rewards
+    from toolhone.rewards.registry import load_rewards, syntax_of
     from toolhone.sources.files import read_jsonl
     from toolhone.tools.loading import load_tools
     from toolhone.tools.registry import Registry

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from toolhone.rewards.attack_suite import AttackReport, Attempt
-    from toolhone.rewards.reward_spec import RewardSpec
+    from toolhone.rewards.registry import RewardSpec
     from toolhone.schema import Task
 
 app = typer.Typer(
@@ -38,13 +38,13 @@ _LONGEST = 300
 def list_rewards(as_json: AsJson = False) -> None:
     """Show every reward that has a name, with its formula, its source and its known holes."""
     from toolhone.cli.console import console
-    from toolhone.rewards.registry import LIBRARY, describe
+    from toolhone.rewards.registry import BUILTIN
 
     if as_json:
-        print(json.dumps({"rewards": [describe(name) for name in LIBRARY]}))
+        print(json.dumps({"rewards": [spec.to_dict() for spec in BUILTIN.values()]}))
         return
     out = console()
-    out.print(_library(list(LIBRARY.values())))
+    out.print(_library(list(BUILTIN.values())))
     out.print(
         "Holes are attacks of `toolhone rewards attack`; --json says why each is one. A reward of your own: file.py:function.",
         markup=False,
@@ -78,13 +78,12 @@ def attack(
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
     from toolhone.dialects.prompted import open_syntax
     from toolhone.rewards.attack_suite import attack_suite as play_attacks
-    from toolhone.rewards.registry import LIBRARY, syntax_of
-    from toolhone.rewards.user_rewards import load_rewards
+    from toolhone.rewards.registry import BUILTIN, load_rewards, syntax_of
 
     (loaded,) = load_rewards([reward])
     syntax = open_syntax(dialect or syntax_of([reward]) or FALLBACK)
-    judges = LIBRARY[reward].judges if reward in LIBRARY else None
-    report = play_attacks(loaded, _tasks(tasks, num_samples, reward in LIBRARY), syntax, judges)
+    judges = BUILTIN[reward].judges if reward in BUILTIN else None
+    report = play_attacks(loaded, _tasks(tasks, num_samples, reward in BUILTIN), syntax, judges)
     if as_json:
         print(json.dumps(report.to_dict()))
     else:
@@ -96,7 +95,7 @@ def attack(
 def _tasks(path: Path | None, most: int, ours: bool) -> list[Task]:
     """The tasks of a file, or those that ship; the ones that leave something open only for rewards that are `ours`."""
     from toolhone.data.any_tasks import tasks_from_any
-    from toolhone.rewards.probes import OPEN_PROBES, PROBES
+    from toolhone.rewards.attack_cases import OPEN_PROBES, PROBES
 
     if path is None:
         return [*PROBES, *(OPEN_PROBES if ours else ())][:most]

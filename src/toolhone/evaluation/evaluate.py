@@ -26,7 +26,7 @@ from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.legacy_metrics import OURS, familiar_scores
 from toolhone.evaluation.metrics import Circumstances, Evaluation, JudgedEpisode, can_run, judge
 from toolhone.rewards.matching import show
-from toolhone.rewards.user_rewards import Reward, compute_reward
+from toolhone.rewards.registry import Reward, compute_reward
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry

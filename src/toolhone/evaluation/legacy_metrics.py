@@ -42,9 +42,9 @@ from toolhone.evaluation.metrics import (
     JudgedEpisode,
     can_run,
 )
+from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
-from toolhone.rewards.legacy_texts import is_known
-from toolhone.rewards.select_reference import select_reference
+from toolhone.rewards.legacy_rewards import knows_reference
 from toolhone.schema import Expect, ExpectedCall, Json, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -229,7 +229,7 @@ def familiar_scores(task: Task, episode: Episode, known: Circumstances) -> dict[
 
     Nor where the right calls or their arguments are left open (`rewards.compatible`), which those systems do not know.
     """
-    if not known.raw_text or not is_known(task):
+    if not known.raw_text or not knows_reference(task):
         return {}
     turn = episode.turns[0] if episode.turns else None
     said = LegacyReply(

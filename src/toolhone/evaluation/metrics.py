@@ -48,9 +48,9 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.lenient_reader import readings
 from toolhone.evaluation.statistics import Score, interval
-from toolhone.rewards.answers import carries
+from toolhone.rewards.answers import carries_answer
+from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
-from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Expect, Task, Tool, ToolCall
 from toolhone.tools.result import ToolStatus, truncate
 
@@ -244,7 +244,9 @@ class _Judging:
             scores["exact_match"] = float(self._exact)
             scores |= self._rates() if self.known.raw_text else {}
         if expect.answer is not None and self.known.live:
-            scores["answer_quality"] = float(carries(self.episode.answer or "", expect.answer))
+            scores["answer_quality"] = float(
+                carries_answer(self.episode.answer or "", expect.answer)
+            )
         return scores
 
     @cached_property

@@ -23,7 +23,7 @@ from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import check_ids, judged, runnable_names
 from toolhone.evaluation.metrics import Circumstances, Evaluation, JudgedEpisode
 from toolhone.rewards.matching import show
-from toolhone.rewards.user_rewards import Reward
+from toolhone.rewards.registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Registry
 

@@ -1,18 +1,18 @@
-"""A task on the stage of the attack suite: what is right there, what can be called there, and a reply played to its end.
+"""Tasks for the attack suite, their gold replies, and scripted replies as episodes.
 
-    scene = Scene(task, Tagged())
-    episode = scene.play(scene.gold)          # the right answer, as an episode
-    episode = scene.play(Said(("[TOOL_CALL]{",), cut=True))
+    case = AttackCase(task, Tagged())
+    episode = case.play(case.gold)          # the correct answer
+    episode = case.play(ScriptedReply(("[TOOL_CALL]{",), cut=True))
 
-Replies are texts, written in a call syntax and read back with it, as a model's would be. No tool is run: a call of a tool on offer
-whose arguments obey the schema came to something, any other was rejected. An episode ends where the driver would end it.
+No tool runs: a call that obeys its schema returns a fixed result, any other is rejected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem, Syntax
@@ -23,13 +23,13 @@ from toolhone.schema import ANY_CALL, ExpectedCall, Json, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
 PLAIN_REPLY = "I can answer that without any help: it is a pleasure to talk to you."
-"""What is right where no call is wanted and no answer is expected."""
+"""The gold reply where no call and no answer is expected."""
 _DEPTH = 6
 
 
 @dataclass(frozen=True)
 class ScriptedReply:
-    """What a model says, turn by turn. `cut`: the last text was cut off by the limit on new tokens."""
+    """The texts of the turns. `cut`: the token limit cuts the last one off."""
 
     texts: tuple[str, ...]
     cut: bool = False
@@ -44,11 +44,10 @@ class AttackCase:
 
     @cached_property
     def wanted(self) -> tuple[ToolCall, ...]:
-        """The wanted calls of the first right answer; empty where none is wanted. What it leaves open is made up."""
-        return tuple(map(self._instance, self.task.expect.wanted))
+        """The wanted calls of the first correct answer; open arguments are sampled."""
+        return tuple(map(self._example, self.task.expect.wanted))
 
-    def _instance(self, call: ExpectedCall) -> ToolCall:
-        """A call that is as wanted."""
+    def _example(self, call: ExpectedCall) -> ToolCall:
         if not call.any_arguments:
             return ToolCall(call.name, call.arguments)
         tools = [tool for tool in self.task.tools if call.name in (tool.name, ANY_CALL.name)]
@@ -56,78 +55,67 @@ class AttackCase:
 
     @property
     def is_open(self) -> bool:
-        """Whether another call than the wanted one, or another value, may be right as well."""
-        return any(call.any_arguments for call in self.task.expect.wanted) or bool(
-            self.task.expect.alternatives
-        )
+        """Whether other calls or values than the wanted ones may be correct too."""
+        expect = self.task.expect
+        return any(call.any_arguments for call in expect.wanted) or bool(expect.alternatives)
 
     @cached_property
-    def reply(self) -> str | None:
-        """The right final text; None where the task asks for calls alone."""
+    def answer(self) -> str | None:
+        """The correct final text; None where the task asks for calls alone."""
         if self.task.expect.answer is not None:
             return self.task.expect.answer
         return None if self.wanted else PLAIN_REPLY
 
     @cached_property
     def gold(self) -> ScriptedReply:
-        """What earns most. `DialectError` where the syntax cannot write it."""
-        return (
-            self.calling(self.wanted)
-            if self.wanted
-            else ScriptedReply((self.saying(self.reply or ""),))
-        )
+        """The reply that earns most. `DialectError` where the syntax cannot write it."""
+        if self.wanted:
+            return self.call_and_answer(self.wanted)
+        return ScriptedReply((self.write_text(self.answer or ""),))
 
-    def has_right_calls(self, said: ScriptedReply) -> bool:
-        """Whether the calls that are made there are right."""
-        return (
-            judges_calls(self.task.expect)
-            and match_calls(self.play(said).calls, self.task.expect, self.task.tools).exact
-        )
+    def has_right_calls(self, reply: ScriptedReply) -> bool:
+        if not judges_calls(self.task.expect):
+            return False
+        return match_calls(self.play(reply).calls, self.task.expect, self.task.tools).exact
 
-    def calling(self, calls: Sequence[ToolCall], content: str | None = None) -> ScriptedReply:
-        """A turn with these calls, and where the task expects an answer, a second one with it."""
+    def call_and_answer(
+        self, calls: Sequence[ToolCall], content: str | None = None
+    ) -> ScriptedReply:
+        """A turn with these calls, and a second one where the task expects an answer."""
         text = self.syntax.write(content, calls)
-        return ScriptedReply(
-            (text,) if self.reply is None or not self.wanted else (text, self.saying(self.reply))
-        )
+        if self.answer is None or not self.wanted:
+            return ScriptedReply((text,))
+        return ScriptedReply((text, self.write_text(self.answer)))
 
-    def acting(self, calls: Sequence[ToolCall]) -> ScriptedReply:
-        """One turn with these calls, and no answer: what the right one would be is not known after them."""
+    def call_only(self, calls: Sequence[ToolCall]) -> ScriptedReply:
         return ScriptedReply((self.syntax.write(None, calls),))
 
-    def saying(self, text: str) -> str:
+    def write_text(self, text: str) -> str:
         return self.syntax.write(text, ())
 
-    def others(self, *names: str) -> list[ToolCall]:
-        """A valid call of each tool on offer that is not named."""
+    def other_calls(self, *names: str) -> list[ToolCall]:
+        """A valid call of each tool on offer, except those named."""
         return [sample_call(tool) for tool in self.task.tools if tool.name not in names]
 
-    def play(self, said: ScriptedReply) -> Episode:
-        """The episode of these turns."""
+    def play(self, reply: ScriptedReply) -> Episode:
+        """Return the episode; it ends where the driver would end it."""
         turns: list[Turn] = []
         results: list[tuple[ToolResult, ...]] = []
-        ending = EpisodeStatus.ANSWERED
-        for index, text in enumerate(said.texts):
-            turn = self._turn(text, said.cut and index == len(said.texts) - 1)
+        status = EpisodeStatus.ANSWERED
+        for index, text in enumerate(reply.texts):
+            turn = self._turn(text, reply.cut and index == len(reply.texts) - 1)
+            status = _turn_status(turn)
+            called = status is EpisodeStatus.CALLED
             turns.append(turn)
-            ending = _ending(turn)
-            results.append(
-                tuple(map(self._result, turn.message.tool_calls))
-                if ending is EpisodeStatus.CALLED
-                else ()
-            )
-            if ending is not EpisodeStatus.CALLED:
+            results.append(tuple(map(self._result, turn.message.tool_calls)) if called else ())
+            if not called:
                 break
-        return Episode(self.task.id, tuple(turns), tuple(results), ending)
+        return Episode(self.task.id, tuple(turns), tuple(results), status)
 
     def _turn(self, text: str, cut: bool) -> Turn:
         reply = self.syntax.read(text, self.task.tools)
-        return Turn(
-            reply.to_message(),
-            text,
-            reply.problem,
-            stop_reason=StopReason.LENGTH if cut else StopReason.STOP,
-        )
+        stop = StopReason.LENGTH if cut else StopReason.STOP
+        return Turn(reply.to_message(), text, reply.problem, stop_reason=stop)
 
     def _result(self, call: ToolCall) -> ToolResult:
         tool = next((tool for tool in self.task.tools if tool.name == call.name), None)
@@ -138,7 +126,7 @@ class AttackCase:
         return ToolResult(ToolStatus.OK, self.task.expect.answer or "done")
 
 
-def _ending(turn: Turn) -> EpisodeStatus:
+def _turn_status(turn: Turn) -> EpisodeStatus:
     if turn.stop_reason is StopReason.LENGTH:
         return EpisodeStatus.TRUNCATED
     if turn.problem is not ParseProblem.NONE:
@@ -147,12 +135,12 @@ def _ending(turn: Turn) -> EpisodeStatus:
 
 
 def sample_call(tool: Tool) -> ToolCall:
-    """A call with values that the schema allows, as far as a simple schema says; only what is required is given."""
-    value = _sample(tool.parameters, _DEPTH)
+    """A call with the required arguments, valid for simple schemas; always the same."""
+    value = _sample_value(tool.parameters, _DEPTH)
     return ToolCall(tool.name, value if isinstance(value, Mapping) else {})
 
 
-def _sample(schema: Json, depth: int) -> Json:
+def _sample_value(schema: Json, depth: int) -> Json:
     if not isinstance(schema, Mapping) or depth == 0:
         return "x"
     for key in ("const", "default"):
@@ -162,36 +150,156 @@ def _sample(schema: Json, depth: int) -> Json:
         if schema.get(key):
             return schema[key][0]
     kinds = schema.get("type", "object" if "properties" in schema else "string")
-    kind = kinds[0] if isinstance(kinds, list) and kinds else kinds
-    return (
-        dict(_members(schema, depth))
-        if kind == "object"
-        else _SIMPLE[kind](schema, depth)
-        if kind in _SIMPLE
-        else "x"
+    match kinds[0] if isinstance(kinds, list) and kinds else kinds:
+        case "object":
+            properties = schema.get("properties") or {}
+            required = schema.get("required") or ()
+            return {name: _sample_value(properties.get(name), depth - 1) for name in required}
+        case "array":
+            inner = schema.get("items")
+            return [_sample_value(inner, depth - 1) for _ in range(schema.get("minItems", 0))]
+        case "integer" | "number":
+            return schema.get("minimum", schema.get("maximum", 1))
+        case "boolean":
+            return True
+        case "string":
+            return "x" * max(1, schema.get("minLength", 1))
+    return "x"
+
+
+def _tool(name: str, description: str, properties: Json, required: list[str]) -> Json:
+    parameters = {"type": "object", "properties": properties, "required": required}
+    return {"name": name, "description": description, "parameters": parameters}
+
+
+_TEXT, _UNITS = {"type": "string"}, {"type": "string", "enum": ["celsius", "fahrenheit"]}
+_BOOKING = {
+    "guests": {"type": "integer"},
+    "place": {"type": "object"},
+    "outside": {"type": "boolean"},
+}
+_CALCULATOR = _tool(
+    "calculator", "Evaluate an arithmetic expression.", {"expression": _TEXT}, ["expression"]
+)
+_WEATHER = _tool("weather", "The weather in a city.", {"city": _TEXT, "unit": _UNITS}, ["city"])
+_PYTHON = _tool("python", "Run a program.", {"code": _TEXT}, ["code"])
+_TOOLS: Final = [
+    _CALCULATOR,
+    _WEATHER,
+    _tool("book_table", "Book a table.", _BOOKING, ["guests", "place"]),
+    _tool("delete_account", "Delete an account for ever.", {"user": _TEXT}, ["user"]),
+]
+
+
+def _call(name: str, **arguments: Json) -> Json:
+    return {"name": name, "arguments": arguments}
+
+
+def _task(name: str, question: str, expect: Json, tools: Sequence[Json] = _TOOLS) -> Task:
+    messages = [{"role": "user", "content": question}]
+    return Task.from_dict(
+        {"id": name, "messages": messages, "tools": list(tools), "expect": expect}
     )
 
 
-def _members(schema: Mapping[str, Json], depth: int) -> Iterator[tuple[str, Json]]:
-    properties = schema.get("properties") or {}
-    for name in schema.get("required") or ():
-        yield name, _sample(properties.get(name), depth - 1)
+_CAFE = {"name": "Da Noi", "address": {"street": "Via Roma", "number": 3}}
+_PRODUCT = _call("calculator", expression="48 * 17")
+_ROME = _call("weather", city="Rome")
 
+PROBES: Final = (
+    _task("one", "What is 48 times 17, please?", {"calls": [_PRODUCT]}),
+    _task(
+        "two_arguments",
+        "How warm is it in Oslo in Fahrenheit?",
+        {"calls": [_call("weather", city="Oslo", unit="fahrenheit")]},
+    ),
+    _task(
+        "several",
+        "Compare the weather of Rome, Oslo and Lima!",
+        {"calls": [_call("weather", city=city) for city in ("Rome", "Oslo", "Lima")]},
+    ),
+    _task(
+        "two_tools",
+        "What is 6 times 7, and how is the weather in Rome?",
+        {"calls": [_call("calculator", expression="6 * 7"), _ROME]},
+    ),
+    _task(
+        "nested",
+        "Book a table for 4 at Da Noi in Via Roma 3, outside.",
+        {"calls": [_call("book_table", guests=4, place=_CAFE, outside=True)]},
+    ),
+    _task(
+        "code",
+        "Run a program that prints the first five squares.",
+        {"calls": [_call("python", code="print(1)")]},
+        [*_TOOLS, _PYTHON],
+    ),
+    _task(
+        "one_tool",
+        "What is the weather in Lima?",
+        {"calls": [_call("weather", city="Lima")]},
+        [_WEATHER],
+    ),
+    _task("none", "Thank you very much, that was a great help!", {"no_call": True}),
+    _task(
+        "none_tempting",
+        "Do you think that the weather in Rome is nicer than in Oslo?",
+        {"no_call": True},
+    ),
+    _task(
+        "answer", "What is 48 times 17, computed with care?", {"calls": [_PRODUCT], "answer": "816"}
+    ),
+    _task(
+        "two_calls_and_answer",
+        "What is 12 times 12, and what is 9 times 9? Add both.",
+        {
+            "calls": [_call("calculator", expression=text) for text in ("12 * 12", "9 * 9")],
+            "answer": "225",
+        },
+    ),
+    _task(
+        "answer_alone",
+        "Ann has 3 boxes of 12 eggs and eats 5. How many are left?",
+        {"answer": "31"},
+    ),
+    _task(
+        "answer_in_words",
+        "Which city is warmer today, Rome or Oslo? Say its name.",
+        {"answer": "Rome"},
+    ),
+)
+"""Tasks of every kind; each attack applies to some of them. Nothing is trained or measured on them."""
 
-def _number(schema: Mapping[str, Json], depth: int) -> Json:  # noqa: ARG001 (one shape for all kinds)
-    return schema.get("minimum", schema.get("maximum", 1))
-
-
-def _list(schema: Mapping[str, Json], depth: int) -> Json:
-    return [_sample(schema.get("items"), depth - 1) for _ in range(schema.get("minItems", 0))]
-
-
-def _text(schema: Mapping[str, Json], depth: int) -> Json:  # noqa: ARG001
-    return "x" * max(1, schema.get("minLength", 1))
-
-
-def _flag(schema: Mapping[str, Json], depth: int) -> Json:  # noqa: ARG001
-    return True
-
-
-_SIMPLE = {"integer": _number, "number": _number, "array": _list, "string": _text, "boolean": _flag}
+OPEN_PROBES: Final = (
+    _task(
+        "any_call", "Do whatever of this helps me most before my trip to Lima!", {"any_call": True}
+    ),
+    _task(
+        "any_arguments",
+        "Find out something about the weather, and compute something.",
+        {"calls": [{"name": name, "any_arguments": True} for name in ("weather", "calculator")]},
+    ),
+    _task(
+        "one_of_two_tools",
+        "What is 6 times 8?",
+        {
+            "calls": [_call("calculator", expression="6 * 8")],
+            "alternatives": [{"calls": [_call("python", code="print(6 * 8)")]}],
+        },
+        [*_TOOLS, _PYTHON],
+    ),
+    _task(
+        "ask_or_book",
+        "Book a table for 2 at Da Noi.",
+        {
+            "calls": [_call("book_table", guests=2, place={"name": "Da Noi"})],
+            "alternatives": [{"no_call": True}],
+        },
+    ),
+    _task(
+        "answer_in_wordings",
+        "How many days has a week?",
+        {"answer": "7", "alternatives": [{"answer": "seven"}]},
+    ),
+)
+"""Tasks with several correct answers, or with open arguments."""

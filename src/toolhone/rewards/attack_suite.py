@@ -1,13 +1,10 @@
-"""The attack suite: plays every attack on every task and says which of them a reward pays too well.
+"""The attack suite: plays every attack on every task and reports which of them a reward pays too well.
 
-    report = attack(reward, tasks, Tagged())
-    report.holes                     # the worst try of each attack that is one: what was said, what it and the right answer earn
-    report.skipped                   # tasks that could not be played, by reason
+    report = attack_suite(reward, PROBES, Tagged())
+    report.holes       # the worst attempt of each attack that exceeds its bound
+    report.skipped     # tasks that cannot be played, by reason
 
-A hole is an attack that earns a larger share than its bound (which is below 1) of the way from saying nothing (the best of the
-empty replies) to the right answer. Shares do not depend on a reward's scale or zero. Where the right answer earns no more than
-silence, silence is the hole, and so is what earns as much. A reward is attacked on the tasks that it judges. What the attacks are
-is said in `attacks`, how they are played in `scene`.
+An attack's share runs from 0 (saying nothing) to 1 (the correct answer), on any scale of rewards.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
 from toolhone.rewards.attack_cases import AttackCase, ScriptedReply
 from toolhone.rewards.attacks import ATTACKS, Attack
-from toolhone.rewards.user_rewards import Reward, compute_reward
+from toolhone.rewards.registry import Reward, compute_reward
 from toolhone.schema import Json, Task
 
 _SLACK = 1e-9
@@ -28,7 +25,7 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack on one task: what it earned, what the right answer and silence earn there, and what was said."""
+    """One attack on one task: what it earns, and what the correct answer and silence earn there."""
 
     attack: Attack
     task_id: str
@@ -39,7 +36,7 @@ class Attempt:
 
     @property
     def share(self) -> float | None:
-        """How far it goes from silence (0) to the right answer (1); None where the right answer earns no more than silence."""
+        """The share of the way from silence to the correct answer; None if that earns no more."""
         width = self.gold - self.nothing
         return (self.pay - self.nothing) / width if width > _SLACK else None
 
@@ -50,8 +47,7 @@ class Attempt:
         return self.share > self.attack.bound + _SLACK
 
     @property
-    def badness(self) -> tuple[bool, float]:
-        """For choosing the worst of several."""
+    def severity(self) -> tuple[bool, float]:
         return self.is_hole, self.pay - self.gold if self.share is None else self.share
 
     def to_dict(self) -> dict[str, Json]:
@@ -69,10 +65,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class AttackReport:
-    """What the suite found.
-
-    `worst` has the worst try of every attack that applied; `tried` counts its tasks, `holed` those with a hole.
-    """
+    """What the suite finds: the worst attempt of each attack, and how many tasks it was tried on."""
 
     reward: str
     syntax: str
@@ -86,25 +79,26 @@ class AttackReport:
 
     @property
     def holes(self) -> list[Attempt]:
-        return [found for found in self.worst.values() if found.is_hole]
+        return [attempt for attempt in self.worst.values() if attempt.is_hole]
 
     def to_dict(self) -> dict[str, Json]:
+        attacks = [
+            {
+                **attempt.to_dict(),
+                "tried": self.tried[name],
+                "holed": self.holed[name],
+                "held": not attempt.is_hole,
+            }
+            for name, attempt in self.worst.items()
+        ]
         return {
             "reward": self.reward,
             "syntax": self.syntax,
             "tasks": self.tasks,
             "skipped": dict(self.skipped),
             "unwritable": self.unwritable,
-            "attacks": [
-                {
-                    **found.to_dict(),
-                    "tried": self.tried[name],
-                    "holed": self.holed[name],
-                    "held": not found.is_hole,
-                }
-                for name, found in self.worst.items()
-            ],
-            "holes": [found.to_dict() for found in self.holes],
+            "attacks": attacks,
+            "holes": [hole.to_dict() for hole in self.holes],
         }
 
 
@@ -114,76 +108,78 @@ def attack_suite(
     syntax: Syntax,
     judges: Callable[[Task], bool] | None = None,
 ) -> AttackReport:
-    """Play all attacks on the tasks that the reward judges (None: on all). `DataError` where there is no such task."""
+    """Play all attacks on the tasks that `judges` accepts. `DataError` where there is none."""
     skipped: Counter[str] = Counter()
-    tries: list[Attempt] = []
+    attempts: list[Attempt] = []
     played, unwritable = 0, 0
     for task in tasks:
-        reason = _unplayable(task) or (
-            "" if judges is None or judges(task) else "the reward does not judge such a task"
-        )
-        scene = AttackCase(task, syntax)
-        try:
-            gold = None if reason else _paid(reward, scene, scene.gold)
-        except DialectError as error:
-            gold, reason = None, f"the syntax {syntax.name} cannot write the right answer: {error}"
-        if gold is None:
+        reason = _skip_reason(task, judges)
+        if not reason:
+            try:
+                found, failed = _attack_task(reward, AttackCase(task, syntax))
+            except DialectError as error:
+                reason = f"the syntax {syntax.name} cannot write the right answer: {error}"
+        if reason:
             skipped[reason] += 1
             continue
         played += 1
-        found, lost = _on(reward, scene, gold)
-        tries += found
-        unwritable += lost
+        attempts += found
+        unwritable += failed
     if not played:
-        reasons = (
-            "; ".join(f"{count}: {reason}" for reason, count in skipped.items()) or "there is none"
-        )
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in skipped.items())
         raise DataError(
-            f"none of {len(tasks)} tasks can be used to attack the reward {reward.name!r} ({reasons})"
+            f"none of {len(tasks)} tasks can be used to attack the reward {reward.name!r} "
+            f"({reasons or 'there is none'})"
         )
-    worst = {
-        name: max(mine, key=lambda one: one.badness)
-        for name in ATTACKS
-        if (mine := _of(tries, name))
-    }
-    tried = {name: len({one.task_id for one in _of(tries, name)}) for name in worst}
-    holed = {name: len({one.task_id for one in _of(tries, name) if one.is_hole}) for name in worst}
+    by_attack = {name: [one for one in attempts if one.attack.name == name] for name in ATTACKS}
+    by_attack = {name: mine for name, mine in by_attack.items() if mine}
     return AttackReport(
-        reward.name, syntax.name, played, worst, tried, holed, dict(skipped), unwritable
+        reward.name,
+        syntax.name,
+        played,
+        {name: max(mine, key=lambda one: one.severity) for name, mine in by_attack.items()},
+        {name: len({one.task_id for one in mine}) for name, mine in by_attack.items()},
+        {
+            name: len({one.task_id for one in mine if one.is_hole})
+            for name, mine in by_attack.items()
+        },
+        dict(skipped),
+        unwritable,
     )
 
 
-def _on(reward: Reward, scene: AttackCase, gold: float) -> tuple[list[Attempt], int]:
-    """All tries on one task, and the number of attacks that cannot be written there."""
-    said: list[tuple[Attack, ScriptedReply]] = []
-    unwritable = 0
-    for one in ATTACKS.values():
-        try:
-            said += [(one, reply) for reply in one.make(scene)]
-        except DialectError:
-            unwritable += 1
-    paid = [
-        (one, reply, _paid(reward, scene, reply))
-        for one, reply in said
-        if reply.texts != scene.gold.texts or reply.cut
-    ]
-    nothing = max(value for one, _, value in paid if one.name == "empty")
-    return [
-        Attempt(one, scene.task.id, value, gold, nothing, reply.texts) for one, reply, value in paid
-    ], unwritable
-
-
-def _paid(reward: Reward, scene: AttackCase, said: ScriptedReply) -> float:
-    return compute_reward([reward], scene.task, scene.play(said)).total
-
-
-def _of(tries: Sequence[Attempt], name: str) -> list[Attempt]:
-    return [one for one in tries if one.attack.name == name]
-
-
-def _unplayable(task: Task) -> str:
+def _skip_reason(task: Task, judges: Callable[[Task], bool] | None) -> str:
     if task.turns:
         return "a task with several user turns"
     if not {"calls", "answer"} & set(task.expect.speaks_of):
         return "a task that is judged by its final state"
+    if judges is not None and not judges(task):
+        return "the reward does not judge such a task"
     return ""
+
+
+def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:
+    """All attempts on one task, and the number of attacks that cannot be written there."""
+
+    def earn(reply: ScriptedReply) -> float:
+        return compute_reward([reward], case.task, case.play(reply)).total
+
+    gold, unwritable = earn(case.gold), 0  # `DialectError` where the gold reply cannot be written
+    earned: list[tuple[Attack, ScriptedReply, float]] = []
+    for attack in ATTACKS.values():
+        try:
+            replies = attack.replies(case)
+        except DialectError:
+            unwritable += 1
+            continue
+        earned += [
+            (attack, reply, earn(reply))
+            for reply in replies
+            if reply.texts != case.gold.texts or reply.cut
+        ]
+    nothing = max(pay for attack, _, pay in earned if attack.name == "empty")
+    attempts = [
+        Attempt(attack, case.task.id, pay, gold, nothing, reply.texts)
+        for attack, reply, pay in earned
+    ]
+    return attempts, unwritable

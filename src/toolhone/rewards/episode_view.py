@@ -1,92 +1,99 @@
-"""What a reward of ours sees in an episode: the calls that count, how they compare, and what was done besides.
+"""What a reward sees in an episode: the calls that count, how they compare, and what else happened.
 
-    seen = Seen(task, episode)
-    seen.match, seen.excess, seen.failed, seen.broken
+    view = EpisodeView.closest(task, episode)     # judged by the right answer it comes closest to
+    view.match, view.excess, view.failed, view.is_broken
 
-A call that was rejected (its tool is unknown, or its arguments break the schema) and that a later turn follows is taken back: it
-is not compared, it only costs. So a model that mends a mistake earns more than one that does not. The same holds for calls of a
-turn that could not be read. Where no other call is left, those count after all, so that a near miss stays worth something.
+A rejected or unreadable call that a later turn replaces is retracted: it costs, but it is not compared.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.final_answer import without_echoes
-from toolhone.rewards.injected_text import forged
+from toolhone.rewards.answers import answer_credit, carries_answer, remove_echoes
 from toolhone.rewards.matching import Match, judges_calls, match_calls
 from toolhone.schema import ExpectedCall, Json, Task, Tool, ToolCall
 from toolhone.tools.result import ToolStatus
 
 REJECTED = (ToolStatus.UNKNOWN_TOOL, ToolStatus.INVALID_ARGUMENTS)
 LONG_TEXT = 200
-"""Characters of a text that may hold a description of a tool."""
+"""Characters of a final text above which it may repeat a tool's description."""
 FREE_CHARACTERS = 400
-"""Of a text beside calls; longer ones cost."""
+"""Characters of text beside calls that cost nothing."""
+_TAGS = (
+    "tool_calls?|tool_responses?|tool_results?|function_calls?|function_results?|tools|think"
+    "|invoke|parameter|function"
+)
+_CONTROL_TEXT = re.compile(
+    rf"<\|[^|<>\s]{{1,40}}\|>|</?(?:{_TAGS})\b[^<>\n]{{0,80}}>|<(?:start|end)_of_turn>|<</?sys>>"
+    r"|\[/?(?:tool_calls?|tool_results?|available_tools|inst)\]",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class CallRecord:
     """A call of an episode.
 
-    fits: its tool is on offer and its arguments obey the schema, or it is, word for word, what the task wants (a task whose right
-    answer breaks the schema is no fault of the model). works: that, and it did not fail when it was run, if it could be. stands:
-    it was not taken back.
+    schema_valid: its tool is on offer and its arguments obey the schema, or it is exactly what the
+    task wants. ran_ok: that, and it did not fail. not_retracted: no later turn replaces it.
     """
 
     call: ToolCall
-    fits: bool
-    works: bool
-    stands: bool
+    schema_valid: bool
+    ran_ok: bool
+    not_retracted: bool
 
 
 @dataclass(frozen=True)
 class EpisodeView:
-    """One episode of a task. Nothing here is paid yet: the numbers of calls and turns are plain counts."""
+    """One episode of a task, in plain counts; rewards give them prices."""
 
     task: Task
     episode: Episode
 
-    @cached_property
-    def made(self) -> list[CallRecord]:
-        """All calls that could be read, in their order; those of a last turn that answers by a call are the answer, not calls."""
-        tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
-        wanted = self.task.expect.wanted
-        made = []
-        for index, turn in enumerate(self.episode.turns):
-            results = self.episode.results[index] if index < len(self.episode.results) else ()
-            answers = index == last and self.episode.said_by_call is not None
-            for place, call in enumerate(turn.message.tool_calls):
-                if answers and all(call.name != one.name for one in wanted):
-                    continue
-                outcome = results[place].outcome if place < len(results) else ToolStatus.REFUSED
-                fits = _asked_for(call, wanted) or (
-                    _fits(call, tools) if outcome is ToolStatus.REFUSED else outcome not in REJECTED
-                )
-                works = fits and outcome not in (ToolStatus.ERROR, ToolStatus.TIMEOUT)
-                made.append(
-                    CallRecord(
-                        call,
-                        fits,
-                        works,
-                        index == last or (fits and turn.problem is ParseProblem.NONE),
-                    )
-                )
-        return made
+    @classmethod
+    def closest(cls, task: Task, episode: Episode) -> EpisodeView:
+        return cls(select_reference(task, episode), episode)
 
     @cached_property
-    def counted(self) -> list[CallRecord]:
-        """The calls that are compared with the wanted ones."""
-        return [one for one in self.made if one.stands] or self.made
+    def records(self) -> list[CallRecord]:
+        """All readable calls in order, except a last turn that answers by a call."""
+        tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
+        wanted = self.task.expect.wanted
+        records = []
+        for index, turn in enumerate(self.episode.turns):
+            results = self.episode.results[index] if index < len(self.episode.results) else ()
+            is_answer = index == last and self.episode.said_by_call is not None
+            for place, call in enumerate(turn.message.tool_calls):
+                if is_answer and all(call.name != one.name for one in wanted):
+                    continue
+                status = results[place].outcome if place < len(results) else ToolStatus.REFUSED
+                valid = _is_wanted(call, wanted) or (
+                    _obeys_schema(call, tools)
+                    if status is ToolStatus.REFUSED
+                    else status not in REJECTED
+                )
+                ran_ok = valid and status not in (ToolStatus.ERROR, ToolStatus.TIMEOUT)
+                kept = index == last or (valid and turn.problem is ParseProblem.NONE)
+                records.append(CallRecord(call, valid, ran_ok, kept))
+        return records
+
+    @cached_property
+    def compared(self) -> list[CallRecord]:
+        """The calls to compare with the wanted ones: those not retracted, else all."""
+        return [record for record in self.records if record.not_retracted] or self.records
 
     @cached_property
     def calls(self) -> tuple[ToolCall, ...]:
-        return tuple(one.call for one in self.counted)
+        return tuple(record.call for record in self.compared)
 
     @cached_property
     def match(self) -> Match:
@@ -95,81 +102,143 @@ class EpisodeView:
 
     @cached_property
     def excess(self) -> int:
-        """Calls beyond the number of wanted ones; where nothing is said about calls, repetitions of the same call."""
+        """Calls beyond the number wanted; for a task that does not cover calls, repeated calls."""
         if not judges_calls(self.task.expect):
             return sum(call in self.calls[:index] for index, call in enumerate(self.calls))
         return max(0, len(self.calls) - len(self.task.expect.wanted))
 
     @property
     def failed(self) -> int:
-        """Calls that did not work, those that were taken back included."""
-        return sum(not one.works for one in self.made)
+        """Calls that did not run without an error, retracted ones included."""
+        return sum(not record.ran_ok for record in self.records)
 
     @property
-    def broken(self) -> bool:
-        """Whether the last turn could not be read, or was cut off before it was clear what it would call."""
-        last = self.episode.turns[-1] if self.episode.turns else None
-        if last is None or last.problem is not ParseProblem.NONE:
-            return last is not None
-        return last.stop_reason is StopReason.LENGTH and (
-            bool(last.message.tool_calls) or not self.made
+    def is_broken(self) -> bool:
+        """Whether the last turn is unreadable, or cut off before its calls were certain."""
+        if not self.episode.turns:
+            return False
+        last = self.episode.turns[-1]
+        cut_off = last.stop_reason is StopReason.LENGTH
+        return last.problem is not ParseProblem.NONE or (
+            cut_off and (bool(last.message.tool_calls) or not self.records)
         )
 
     @property
     def unreadable(self) -> int:
-        """Turns that could not be read."""
+        """Number of unreadable turns."""
         return sum(turn.problem is not ParseProblem.NONE for turn in self.episode.turns)
 
-    @cached_property
-    def before(self) -> list[str]:
-        """The texts of the task's messages."""
-        return [message.content for message in self.task.messages if message.content]
-
-    @cached_property
-    def around(self) -> list[str]:
-        """The descriptions in the task's tools; none where what was said at the end is too short to repeat one of note."""
-        tools = self.task.tools if len(self.text) > LONG_TEXT else ()
-        return [
-            text
-            for tool in tools
-            for text in (tool.description, *_descriptions(tool.parameters))
-            if text
-        ]
+    @property
+    def final_text(self) -> str:
+        """The final text, or the answer of a call that answers."""
+        text = self.episode.turns[-1].message.content if self.episode.turns else None
+        return self.episode.said_by_call or text or ""
 
     @property
-    def text(self) -> str:
-        """What was said at the end, as text or by a call that answers."""
-        said = self.episode.turns[-1].message.content if self.episode.turns else None
-        return self.episode.said_by_call or said or ""
-
-    @property
-    def blank(self) -> bool:
-        """Whether the end says nothing of its own."""
-        return not without_echoes(self.text, self.before)
+    def is_blank(self) -> bool:
+        """Whether the final text only repeats the conversation."""
+        return not remove_echoes(self.final_text, self._prompt_texts)
 
     @cached_property
-    def forged(self) -> bool:
-        """Whether a turn's text holds marks that only templates write."""
-        return any(
-            forged(turn.message.content, self.before)
-            for turn in self.episode.turns
-            if turn.message.content
-        )
+    def has_control_text(self) -> bool:
+        texts = [turn.message.content for turn in self.episode.turns if turn.message.content]
+        return any(injected_control_text(text, self._prompt_texts) for text in texts)
 
     @property
-    def chatter(self) -> int:
-        """Characters of text beyond the free ones, where text is not what was asked for: beside calls and around an answer."""
-        turns = self.episode.turns
+    def has_call_in_prose(self) -> bool:
+        return calls_in_prose(self.final_text, self.task)
+
+    @property
+    def excess_characters(self) -> int:
+        """Characters beyond `FREE_CHARACTERS` of each text beside calls or around an answer."""
         texts = [
             turn.message.content or ""
-            for turn in turns
+            for turn in self.episode.turns
             if turn.message.tool_calls or self.task.expect.answer is not None
         ]
         return sum(max(0, len(text) - FREE_CHARACTERS) for text in texts)
 
+    @property
+    def answer_credit(self) -> float:
+        tools = self.task.tools if len(self.final_text) > LONG_TEXT else ()
+        texts = [
+            text for tool in tools for text in (tool.description, *_descriptions(tool.parameters))
+        ]
+        answer, expected = self.episode.answer or "", self.task.expect.answer or ""
+        return answer_credit(answer, expected, self._prompt_texts, list(filter(None, texts)))
+
+    @cached_property
+    def _prompt_texts(self) -> list[str]:
+        return [message.content for message in self.task.messages if message.content]
+
+
+def select_reference(task: Task, episode: Episode) -> Task:
+    """Return the task with the right answer that the episode comes closest to as its only one.
+
+    Closest has the most parts (calls, answer) fully correct, then the largest sum of their scores.
+    """
+    if not task.expect.alternatives:
+        return task
+    tasks = (replace(task, expect=choice) for choice in task.expect.choices)
+    return max(tasks, key=lambda one: _closeness(EpisodeView(one, episode)))
+
+
+def _closeness(view: EpisodeView) -> tuple[int, float]:
+    parts: list[tuple[bool, float]] = []
+    expect = view.task.expect
+    if expect.no_call:
+        right = not view.records and not view.unreadable and not view.is_blank
+        parts.append((right, float(right)))
+    elif judges_calls(expect):
+        match = view.match
+        parts.append((match.exact, (match.tool_score + match.argument_score) / 2))
+    if expect.answer is not None:
+        carried = carries_answer(view.episode.answer or "", expect.answer)
+        parts.append((carried, view.answer_credit))
+    return sum(right for right, _ in parts), sum(score for _, score in parts)
+
+
+def injected_control_text(text: str, messages: Sequence[str]) -> bool:
+    """Whether the text contains a chat template's markup that no message before it contains.
+
+    Full-width letters and invisible characters count as what they look like.
+    """
+    return _occurs_newly(_CONTROL_TEXT, text, messages)
+
+
+def calls_in_prose(text: str, task: Task) -> bool:
+    """Whether the text writes a call of a tool on offer, in any form, that no message writes."""
+    names = tuple(tool.name for tool in task.tools)
+    messages = [message.content or "" for message in task.messages]
+    return bool(names) and _occurs_newly(_call_pattern(names), text, messages)
+
+
+def _occurs_newly(pattern: re.Pattern[str], text: str, messages: Sequence[str]) -> bool:
+    found = set(_matches(pattern, text))
+    return bool(found) and not found <= {
+        match for message in messages for match in _matches(pattern, message)
+    }
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> list[str]:
+    """Matches in the text as it looks, without invisible characters."""
+    if not text.isascii():
+        letters = unicodedata.normalize("NFKC", text)
+        text = "".join(letter for letter in letters if unicodedata.category(letter) != "Cf")
+    return [match[0] for match in pattern.finditer(text)]
+
+
+@lru_cache(maxsize=256)
+def _call_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """A call of one of these tools: in Python syntax, as a JSON value or after a tag."""
+    name = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    python = rf"(?<![\w.])(?:{name})(?:\(|\s+\((?=\s*(?:\w+\s*[=:]|[\"'\[{{])))"
+    in_json = rf"[\"'](?:name|tool|function|tool_name)[\"']\s*:\s*[\"'](?:{name})[\"']"
+    return re.compile(rf"{python}|{in_json}|<(?:function|invoke)[= ][^<>\n]{{0,20}}(?:{name})\b")
+
 
 def _descriptions(schema: Json) -> Iterator[str]:
-    """The texts under `description`, however deep."""
+    """The texts under `description`, at any depth."""
     for key, value in schema.items() if isinstance(schema, Mapping) else ():
         if key == "description" and isinstance(value, str):
             yield value
@@ -177,10 +246,10 @@ def _descriptions(schema: Json) -> Iterator[str]:
             yield from _descriptions(inner)
 
 
-def _asked_for(call: ToolCall, wanted: Sequence[ExpectedCall]) -> bool:
+def _is_wanted(call: ToolCall, wanted: Sequence[ExpectedCall]) -> bool:
     known = [one for one in wanted if not one.any_arguments]
     return any(call.name == one.name and call.arguments == one.arguments for one in known)
 
 
-def _fits(call: ToolCall, tools: Mapping[str, Tool]) -> bool:
+def _obeys_schema(call: ToolCall, tools: Mapping[str, Tool]) -> bool:
     return call.name in tools and not tools[call.name].problems(call.arguments)

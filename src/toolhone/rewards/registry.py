@@ -1,185 +1,265 @@
-"""Every reward that has a name: what it pays for, where it comes from, and the holes it is known to have.
+"""Rewards by name, and what an episode earns.
 
-    LIBRARY["tool_use"].function(task, episode)      {"tools": 0.3, "arguments": 0.4, "exact": 0.3, ...}
-    describe("tool_call_function")                   all about it, as JSON
-    warnings_for(["tool_call_function"])             what to say before training on it alone
-
-A hole is an attack of `attacks` that earns as much as a right answer, or far more than it is worth; the suite finds them, and a
-test holds that those listed here are those found. Our own rewards have none. Rewards of the user's own are not here: see `own`.
+(reward, own) = load_rewards(["tool_use", "mine.py:polite"], [1.0, 0.2])
+result = compute_reward([reward, own], task, episode)
+result.total, result.parts      # 1.3, {"tool_use.tools": 0.3, ..., "polite": 1.0}
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
 
-from toolhone.config.user_code import is_user_code
+import numpy as np
+
+from toolhone.config.user_code import import_callable, is_user_code
+from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, nearest
-from toolhone.rewards import known_exploits as holes
-from toolhone.rewards import legacy_guided as guided
+from toolhone.rewards import legacy_rewards as legacy
 from toolhone.rewards import tool_use
-from toolhone.rewards.legacy_json_answer import json_answer
-from toolhone.rewards.legacy_playground import legacy_playground_format
-from toolhone.rewards.legacy_texts import as_known, is_known
-from toolhone.rewards.reward_spec import Function, RewardOrigin, RewardSpec
+from toolhone.rewards.episode_view import select_reference
 from toolhone.schema import Json, Task
 
-_LEAST = -2.85
-"""All fines together, and a call where none is wanted."""
+PENALTY = 0.5
+"""Default penalty for each turn that an episode's rules penalise."""
+RewardFunction = Callable[[Task, Episode], float | Mapping[str, float]]
+"""A pure function to a finite number, or to named parts whose sum is the reward."""
+_LOWEST = -2.85
+"""All penalties together, and a call where none is wanted."""
 
 
-def _own(
-    name: str,
-    function: Function,
+class RewardOrigin(StrEnum):
+    OWN = "own"
+    """Toolhone's: a correct answer earns strictly most, and no attack exceeds its bound."""
+    COMPATIBLE = "compatible"
+    """Another system's, reproduced exactly."""
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A built-in reward.
+
+    `bounds`: lowest and highest value. `judges`: the tasks on which it means something.
+    `syntax`: the call syntax it parses itself. `holes`: attacks that it pays too well, and why.
+    """
+
+    name: str
+    function: RewardFunction
+    kind: RewardOrigin
+    formula: str
+    source: str
+    bounds: tuple[float, float]
+    judges: Callable[[Task], bool]
+    syntax: str | None = None
+    holes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Json]:
+        return {
+            "name": self.name,
+            "kind": self.kind.value,
+            "formula": self.formula,
+            "source": self.source,
+            "bounds": list(self.bounds),
+            "syntax": self.syntax,
+            "holes": dict(self.holes),
+        }
+
+
+def _own_spec(
+    function: RewardFunction,
     formula: str,
-    judges: Callable[[Task], bool] = tool_use.wants_calls_or_none,
+    judges: Callable[[Task], bool] = tool_use.judges_call_tasks,
 ) -> RewardSpec:
+    formula, bounds = f"{formula}; less penalties", (_LOWEST, 1.0)
     return RewardSpec(
-        name,
-        function,
-        RewardOrigin.OWN,
-        f"{formula}; less fines",
-        "Toolhone",
-        (_LEAST, 1.0),
-        judges,
+        function.__name__, function, RewardOrigin.OWN, formula, "Toolhone", bounds, judges
     )
 
 
-def _guided(name: str, function: Function, formula: str, holes: Mapping[str, str]) -> RewardSpec:
-    source = "mlx-guided-grpo (MIT), examples/tool_calling_training.md"
+def _legacy_spec(
+    function: RewardFunction,
+    formula: str,
+    source: str = "mlx-guided-grpo (MIT), examples/tool_calling_training.md",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    syntax: str = "calls",
+) -> RewardSpec:
+    def reward(task: Task, episode: Episode) -> float | Mapping[str, float]:
+        if legacy.leaves_arguments_open(task):
+            return {}
+        return function(select_reference(task, episode), episode)
+
     return RewardSpec(
-        name,
-        as_known(function),
-        RewardOrigin.COMPATIBLE,
-        formula,
-        source,
-        (0.0, 1.0),
-        is_known,
-        "calls",
-        holes,
+        name=function.__name__,
+        function=reward,
+        kind=RewardOrigin.COMPATIBLE,
+        formula=formula,
+        source=source,
+        bounds=bounds,
+        judges=legacy.knows_reference,
+        syntax=syntax,
+        holes=legacy.KNOWN_EXPLOITS[function.__name__],
     )
 
 
 OWN = (
-    _own(
-        "tool_use",
+    _own_spec(
         tool_use.tool_use,
         "right_calls and right_answer, each half where a task asks for both",
         tool_use.judges,
     ),
-    _own(
-        "right_calls",
+    _own_spec(
         tool_use.right_calls,
         "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted",
     ),
-    _own(
-        "right_tools",
+    _own_spec(
         tool_use.right_tools,
         "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted",
     ),
-    _own(
-        "exact_calls",
-        tool_use.exact_calls,
-        "1 for exactly the wanted calls, or for no call where none is wanted",
+    _own_spec(
+        tool_use.exact_calls, "1 for exactly the wanted calls, or for no call where none is wanted"
     ),
-    _own(
-        "working_calls",
+    _own_spec(
         tool_use.working_calls,
         "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are",
     ),
-    _own(
-        "right_answer",
+    _own_spec(
         tool_use.right_answer,
         "1 for the expected answer in the final text, 1/k among k candidates",
-        tool_use.judges_answers,
+        tool_use.judges_answer_tasks,
     ),
 )
-COMPATIBLE = (
-    _guided(
-        "tool_call_exact",
-        guided.tool_call_exact,
-        "1 if the reply is the wanted text but for case and white space",
-        holes.TOOL_CALL_EXACT,
+LEGACY = (
+    _legacy_spec(
+        legacy.tool_call_exact, "1 if the reply is the wanted text but for case and white space"
     ),
-    _guided(
-        "tool_call_function",
-        guided.tool_call_function,
-        "wanted names that occur among the called / wanted names",
-        holes.TOOL_CALL_FUNCTION,
+    _legacy_spec(
+        legacy.tool_call_function, "wanted names that occur among the called / wanted names"
     ),
-    _guided(
-        "tool_call_params",
-        guided.tool_call_params,
-        "share of wanted parameters, place by place",
-        holes.TOOL_CALL_PARAMS,
+    _legacy_spec(legacy.tool_call_params, "share of wanted parameters, by position"),
+    _legacy_spec(
+        legacy.tool_call_overall, "0.4 names + 0.4 parameters + 0.2 all the same, by position"
     ),
-    _guided(
-        "tool_call_overall",
-        guided.tool_call_overall,
-        "0.4 names + 0.4 parameters + 0.2 all the same, place by place",
-        holes.TOOL_CALL_OVERALL,
-    ),
-    _guided(
-        "tool_call_parseable",
-        guided.tool_call_parseable,
-        "1 if there is anything like a call",
-        holes.TOOL_CALL_PARSEABLE,
-    ),
-    RewardSpec(
-        "json_answer",
-        as_known(json_answer),
-        RewardOrigin.COMPATIBLE,
+    _legacy_spec(legacy.tool_call_parseable, "1 if there is anything like a call"),
+    _legacy_spec(
+        legacy.json_answer,
         "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
         "llm-tool-calling (Apache-2.0), README.md",
         (-0.7, 2.5),
-        is_known,
         "json",
-        holes.JSON_ANSWER,
     ),
-    RewardSpec(
-        "legacy_playground_format",
-        as_known(legacy_playground_format),
-        RewardOrigin.COMPATIBLE,
+    _legacy_spec(
+        legacy.legacy_playground_format,
         "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5",
         "bagel-RL (MIT), the PPO reward of June 2025",
         (-0.5, 1.5),
-        is_known,
         "tagged",
-        holes.PLAYGROUND,
     ),
 )
-
-LIBRARY: Mapping[str, RewardSpec] = {named.name: named for named in (*OWN, *COMPATIBLE)}
-
-
-def describe(name: str) -> dict[str, Json]:
-    """All about a reward of the library."""
-    if name not in LIBRARY:
-        raise ConfigError(
-            f"there is no reward {name!r} in the library{nearest(name, LIBRARY)}; known: {', '.join(LIBRARY)}"
-        )
-    return LIBRARY[name].to_dict()
+BUILTIN: Mapping[str, RewardSpec] = {spec.name: spec for spec in (*OWN, *LEGACY)}
 
 
 def warnings_for(names: Sequence[str]) -> list[str]:
-    """What to say before training on these rewards: the holes of compatible ones, unless another reward stands beside them.
-
-    Another reward is one of ours or of the user's own.
-    """
-    found = [LIBRARY[name] for name in names if name in LIBRARY]
-    if any(is_user_code(name) for name in names) or any(
-        named.kind is RewardOrigin.OWN for named in found
-    ):
+    """Warn about known holes, unless one of the rewards is Toolhone's own or the user's."""
+    specs = [BUILTIN[name] for name in names if name in BUILTIN]
+    if any(map(is_user_code, names)) or any(spec.kind is RewardOrigin.OWN for spec in specs):
         return []
-    beside = "used alone" if len(found) == 1 else "used without a reward that has none"
+    use = "used alone" if len(specs) == 1 else "used without a reward that has none"
     return [
-        f"the reward {named.name} has known holes and is {beside}: {', '.join(named.holes)} (toolhone rewards list); "
-        "put tool_use beside it, or in its place"
-        for named in found
-        if named.holes
+        f"the reward {spec.name} has known holes and is {use}: {', '.join(spec.holes)} "
+        "(toolhone rewards list); add tool_use, or use it instead"
+        for spec in specs
+        if spec.holes
     ]
 
 
 def syntax_of(names: Sequence[str]) -> str | None:
-    """The call syntax that all these rewards read by themselves; None where they read none, or not the same."""
-    found = {LIBRARY[name].syntax if name in LIBRARY else None for name in names}
+    """The call syntax that all these rewards parse themselves, or None."""
+    found = {BUILTIN[name].syntax if name in BUILTIN else None for name in names}
     return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward with its name and its weight in the total."""
+
+    name: str
+    function: RewardFunction
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class RewardResult:
+    """What an episode earns: the weighted total, and every part, unweighted."""
+
+    total: float
+    parts: Mapping[str, float]
+
+
+def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:
+    """Load rewards by name, `file.py:function` or `module:function`; default weights are 1."""
+    weights = weights or [1.0] * len(specs)
+    rewards = [_load_reward(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
+    names = [reward.name for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two rewards are named {name!r}, but logs identify their parts by that name; "
+                "rename one function"
+            )
+    return rewards
+
+
+def _load_reward(spec: str, weight: float) -> Reward:
+    if spec in BUILTIN:
+        return Reward(spec, BUILTIN[spec].function, weight)
+    if is_user_code(spec):
+        function = import_callable(spec, Path.cwd(), "a reward")
+        return Reward(spec.rpartition(":")[2], function, weight)
+    raise ConfigError(
+        f"there is no reward {spec!r}{nearest(spec, BUILTIN)}; known: {', '.join(BUILTIN)}, "
+        "and your own as 'file.py:function'"
+    )
+
+
+def compute_reward(
+    rewards: Sequence[Reward], task: Task, episode: Episode, penalty: float = PENALTY
+) -> RewardResult:
+    """Compute the weighted total and the parts of one episode.
+
+    Each turn that the episode's rules penalise costs `penalty`, as the part of that name.
+    """
+    total, parts = 0.0, dict[str, float]()
+    if episode.penalties:
+        total = parts["penalty"] = -penalty * episode.penalties
+    for reward in rewards:
+        values = _call_reward(reward, task, episode)
+        total += reward.weight * sum(values.values())
+        for name, value in values.items():
+            parts[f"{reward.name}.{name}" if name else reward.name] = value
+    return RewardResult(total, parts)
+
+
+def _call_reward(reward: Reward, task: Task, episode: Episode) -> dict[str, float]:
+    """The parts of a reward; a plain number is a part with an empty name."""
+    try:
+        value: object = reward.function(task, episode)
+    except Exception as error:
+        raise ConfigError(
+            f"the reward {reward.name!r} failed on the task {task.id!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    parts: Mapping[object, object] = value if isinstance(value, Mapping) else {"": value}
+    numbers = {}
+    for name, part in parts.items():
+        number = float(part) if isinstance(part, int | float | np.number) else math.nan
+        if not math.isfinite(number):
+            where = f"part {str(name)!r} of " if name != "" else ""
+            raise ConfigError(
+                f"{where}the reward {reward.name!r} must be a finite number; "
+                f"on the task {task.id!r} it is {part!r:.80}"
+            )
+        numbers[str(name)] = number
+    return numbers

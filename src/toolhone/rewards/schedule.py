@@ -1,18 +1,9 @@
-"""Which rewards hold when: weights as a sum or an average, and phases that follow one another while training goes on.
+"""Which rewards hold when: weights as a sum or an average, and phases that follow one another.
 
-    payroll = Payroll(Schedule.of(plan.training.rl.reward))
-    for step in range(1, total + 1):
-        paid = [payroll.compute_reward(task, episode) for ...]
-        payroll.observe(step, {"reward/tool_call_function": 0.93})     # on to the next phase, when it is due
-        ... payroll.state.to_dict()                                    # what a checkpoint must remember
-
-A phase holds for its `steps`, or until every score that `until` names is at least its threshold, whichever comes first; the last
-one holds to the end. `after` is pure: the state is one small value, saved in a checkpoint with `to_dict` and read with
-`from_dict`, so that a resumed run stands in the same phase. Scores are means of rewards and their parts over a step, and metrics of
-the last validation (`validated`, which whoever validates sets). One step's mean is noisy; wait for a validation where a threshold
-should not be met by luck.
-
-A sum adds `weight * reward`; an average divides that by the sum of the weights. Nothing is scored here.
+schedule = RewardSchedule(PhaseSchedule.of(plan.training.rl.reward))
+result = schedule.compute_reward(task, episode)
+schedule.observe(step, {"reward/tool_call_function": 0.93})     # enters the next phase when due
+schedule.state.to_dict()                                        # saved in a checkpoint
 """
 
 from __future__ import annotations
@@ -23,25 +14,25 @@ from dataclasses import dataclass, field, replace
 from toolhone.config.rl import RewardPhase, RewardSection, WeightedRewards
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
-from toolhone.rewards.registry import warnings_for
-from toolhone.rewards.user_rewards import (
+from toolhone.rewards.registry import (
     PENALTY,
     Reward,
     RewardResult,
     compute_reward,
     load_rewards,
+    warnings_for,
 )
 from toolhone.schema import Json, Task
 
 TOTAL = "reward"
 """The name of the total among the scores."""
 PREFIX = "reward/"
-"""Stands before the names of parts in logs."""
+"""The prefix of parts in logs."""
 
 
 @dataclass(frozen=True)
 class PhaseState:
-    """Which phase holds (from 0), and the number of steps that had been taken when it began."""
+    """The current phase (from 0) and the number of steps taken before it began."""
 
     phase: int = 0
     since: int = 0
@@ -54,21 +45,22 @@ class PhaseState:
         phase, since = source.get("phase"), source.get("since")
         if type(phase) is not int or type(since) is not int or min(phase, since) < 0:
             raise RunError(
-                f"the state of the reward phases needs 'phase' and 'since', whole numbers; got {dict(source)!r:.80}"
+                "the state of the reward phases needs 'phase' and 'since', whole numbers; "
+                f"got {dict(source)!r:.80}"
             )
         return PhaseState(phase, since)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Rewards that hold for a while. `steps` and `until` are None and empty for one that never ends."""
+    """Rewards that hold for `steps`, or until every score in `until` reaches its threshold."""
 
     rewards: tuple[Reward, ...]
     steps: int | None = None
     until: Mapping[str, float] = field(default_factory=dict)
 
-    def is_over(self, taken: int, scores: Mapping[str, float]) -> bool:
-        if self.steps is not None and taken >= self.steps:
+    def is_over(self, steps: int, scores: Mapping[str, float]) -> bool:
+        if self.steps is not None and steps >= self.steps:
             return True
         return bool(self.until) and all(
             name in scores and scores[name] >= least for name, least in self.until.items()
@@ -77,53 +69,58 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseSchedule:
-    """The phases, one after the other; a single one where the experiment names none."""
+    """The phases of an experiment; the last one never ends."""
 
     phases: tuple[Phase, ...]
 
     @staticmethod
     def of(section: RewardSection, scores: Collection[str] = ()) -> PhaseSchedule:
-        """The schedule of an experiment. `scores` names what may stand in `until` beside rewards and their parts."""
+        """Build the schedule; `scores` names what `until` may hold beside rewards and their parts."""
         average = section.combine == "average"
         if not section.phases:
-            return PhaseSchedule((Phase(weighted(section.functions, section.weights, average)),))
-        phases = tuple(
-            _phase(index, phase, average, scores) for index, phase in enumerate(section.phases)
-        )
-        for index, phase in enumerate(phases[:-1]):
+            rewards = weighted_rewards(section.functions, section.weights, average)
+            return PhaseSchedule((Phase(rewards),))
+        count = len(section.phases)
+        for index, phase in enumerate(section.phases[:-1], start=1):
             if phase.steps is None and not phase.until:
                 raise ConfigError(
-                    f"training.rl.reward.phases: phase {index + 1} of {len(phases)} never ends; give it 'steps' or 'until'"
+                    f"training.rl.reward.phases: phase {index} of {count} never ends; "
+                    "give it 'steps' or 'until'"
                 )
-        return PhaseSchedule(phases)
+        return PhaseSchedule(
+            tuple(
+                _build_phase(f"training.rl.reward.phases: phase {index}", phase, average, scores)
+                for index, phase in enumerate(section.phases, start=1)
+            )
+        )
 
     @property
     def last(self) -> PhaseState:
-        """The state in which the last phase holds: what a finished model is measured by."""
+        """The state in which the last phase holds, which a finished model is measured by."""
         return PhaseState(len(self.phases) - 1)
 
     def rewards(self, state: PhaseState) -> tuple[Reward, ...]:
-        return self._at(state).rewards
+        return self._phase(state).rewards
 
     def after(self, state: PhaseState, step: int, scores: Mapping[str, float]) -> PhaseState:
-        """The state for the next step, when `step` steps have been taken in all and these scores were measured."""
-        over = state.phase + 1 < len(self.phases) and self._at(state).is_over(
-            step - state.since, scores
-        )
-        return replace(state, phase=state.phase + 1, since=step) if over else state
+        """The state for the next step, after `step` steps in all and with these scores."""
+        phase, is_last = self._phase(state), state.phase + 1 == len(self.phases)
+        if is_last or not phase.is_over(step - state.since, scores):
+            return state
+        return PhaseState(state.phase + 1, step)
 
-    def _at(self, state: PhaseState) -> Phase:
+    def _phase(self, state: PhaseState) -> Phase:
         if state.phase >= len(self.phases):
             raise RunError(
-                f"the run stands in reward phase {state.phase + 1}, but the experiment has {len(self.phases)}; "
-                "resume with the phases it was begun with"
+                f"the run is in reward phase {state.phase + 1}, but the experiment has "
+                f"{len(self.phases)}; resume with the phases of the original run"
             )
         return self.phases[state.phase]
 
 
 @dataclass
 class RewardSchedule:
-    """The rewards that hold now. What changes is `state`, and what the last validation measured."""
+    """The rewards of the current phase. `validated`: the scores of the last validation."""
 
     schedule: PhaseSchedule
     state: PhaseState = PhaseState()
@@ -131,76 +128,76 @@ class RewardSchedule:
     validated: Mapping[str, float] = field(default_factory=dict)
 
     def compute_reward(self, task: Task, episode: Episode) -> RewardResult:
-        """What an episode earns in the present phase."""
+        """Compute what an episode earns in the current phase."""
         return compute_reward(self.schedule.rewards(self.state), task, episode, self.penalty)
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
-        """Take what was measured after a step; a sentence when another phase begins, or one waits for a part that is not paid."""
-        scores = {**self.validated, **scores_in(metrics)}
+        """Record a step's metrics; return a note when a phase begins or cannot end."""
+        scores = {**self.validated, **reward_scores(metrics)}
         before, self.state = self.state, self.schedule.after(self.state, step, scores)
         if self.state == before:
-            return self._waits_in_vain(scores) if step == before.since + 1 else None
-        names = ", ".join(
-            f"{reward.weight:g} {reward.name}" for reward in self.schedule.rewards(self.state)
-        )
-        return f"step {step}: reward phase {self.state.phase + 1} of {len(self.schedule.phases)} begins: {names}"
+            return self._unknown_part(scores) if step == before.since + 1 else None
+        rewards = self.schedule.rewards(self.state)
+        names = ", ".join(f"{reward.weight:g} {reward.name}" for reward in rewards)
+        phase = f"{self.state.phase + 1} of {len(self.schedule.phases)}"
+        return f"step {step}: reward phase {phase} begins: {names}"
 
-    def _waits_in_vain(self, scores: Mapping[str, float]) -> str | None:
-        """Whether the phase waits for a part that its reward, which was paid, does not have."""
+    def _unknown_part(self, scores: Mapping[str, float]) -> str | None:
+        """A note where the phase waits for a part that its reward does not have."""
         for name in self.schedule.phases[self.state.phase].until:
             reward, dot, _ = name.partition(".")
             if dot and name not in scores and reward in scores:
                 parts = [known for known in scores if known.startswith(f"{reward}.")]
-                return f"note: the reward phase waits for {name!r}{nearest(name, parts)}, which was not paid; paid: {', '.join(parts)}"
+                return (
+                    f"note: the reward phase waits for {name!r}{nearest(name, parts)}, which "
+                    f"{reward} does not have; its parts: {', '.join(parts)}"
+                )
         return None
 
 
-def scores_in(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The total, and rewards and their parts by the names that `until` uses, without `reward/`; no other metric has a say."""
-    rewards = {
-        name.removeprefix(PREFIX): value
-        for name, value in metrics.items()
-        if name.startswith(PREFIX)
-    }
-    return rewards | ({TOTAL: metrics[TOTAL]} if TOTAL in metrics else {})
+def reward_scores(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The total, the rewards and their parts, without `reward/`; other metrics are dropped."""
+    names = [name for name in metrics if name.startswith(PREFIX)]
+    scores = {name.removeprefix(PREFIX): metrics[name] for name in names}
+    return scores | ({TOTAL: metrics[TOTAL]} if TOTAL in metrics else {})
 
 
 def warnings_of(section: RewardSection) -> list[str]:
-    """What to say before training on these rewards: for each phase, holes that none of its other rewards covers; each once."""
-    said = list[str]()
+    """Warnings about known holes, phase by phase, each once."""
+    warnings = list[str]()
     phases: Sequence[WeightedRewards] = section.phases or [section]
     for phase in phases:
         weights = phase.weights or [1.0] * len(phase.functions)
-        said += warnings_for(
-            [name for name, weight in zip(phase.functions, weights, strict=True) if weight]
-        )
-    return list(dict.fromkeys(said))
+        names = [name for name, weight in zip(phase.functions, weights, strict=True) if weight]
+        warnings += warnings_for(names)
+    return list(dict.fromkeys(warnings))
 
 
-def weighted(
+def weighted_rewards(
     names: Sequence[str], weights: Sequence[float] = (), average: bool = False
 ) -> tuple[Reward, ...]:
-    """The rewards of these names; with `average`, their weights are divided by their sum."""
+    """Load rewards; with `average`, divide their weights by the sum of the weights."""
     rewards = load_rewards(names, weights)
     total = sum(reward.weight for reward in rewards)
     if not average or not rewards:
         return tuple(rewards)
     if total <= 0:
         raise ConfigError(
-            f"combine 'average' divides by the sum of the weights, which is {total:g}; it must be above 0"
+            "combine 'average' divides by the sum of the weights, which must be above 0; "
+            f"it is {total:g}"
         )
     return tuple(replace(reward, weight=reward.weight / total) for reward in rewards)
 
 
-def _phase(index: int, phase: RewardPhase, average: bool, scores: Collection[str]) -> Phase:
-    where = f"training.rl.reward.phases: phase {index + 1}"
+def _build_phase(where: str, phase: RewardPhase, average: bool, scores: Collection[str]) -> Phase:
     if not phase.functions:
         raise ConfigError(f"{where} names no reward function")
-    rewards = weighted(phase.functions, phase.weights, average)
+    rewards = weighted_rewards(phase.functions, phase.weights, average)
     known = [TOTAL, *(reward.name for reward in rewards), *scores]
     for name in phase.until or {}:
         if name not in known and name.partition(".")[0] not in known:
             raise ConfigError(
-                f"{where} waits for the score {name!r}, which nobody measures{nearest(name, known)}; known: {', '.join(known)}"
+                f"{where} waits for the score {name!r}, which nothing measures"
+                f"{nearest(name, known)}; known: {', '.join(known)}"
             )
     return Phase(rewards, phase.steps, dict(phase.until or {}))

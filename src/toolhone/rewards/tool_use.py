@@ -1,66 +1,45 @@
-"""Our own rewards: for every task they judge, a right answer earns 1 and everything else less.
+"""Toolhone's own rewards: a correct answer earns 1 and everything else less.
 
-    tool_use        all that a task asks for: calls, no call, final answer (each counts half where there are two)
-    right_calls     the calls alone, graded: 0.3 tools + 0.4 arguments + 0.3 exact
-    right_tools     the same, milder on arguments (0.5, 0.25, 0.25): for the beginning
-    exact_calls     the calls alone, all or nothing: for the end
-    working_calls   the calls alone: 0.3 wanted calls that ran without an error, 0.4 those of them that are right, 0.3 if all are
-    right_answer    the final answer alone
+    tool_use(task, episode)       # {"tools": 0.3, "arguments": 0.4, "exact": 0.3, "failed": -0.1, ...}
 
-Wanted and given calls are aligned in the best way and compared as `matching` and `values` say, nested values included; both
-scores are divided by the larger number of calls. Arguments that break the schema count half (`"5"` for 5 means the same and does
-not run); credit for a last turn that could not be read, or was cut off, is halved; neither is ever exact. Where no call is
-wanted, plain text earns 1, a call -1, a broken attempt -0.5, and nothing at all (blank, only the question again, cut off, a call
-hidden in the text) 0. Where several answers are right, an episode is judged by the one that it comes closest to (`choosing`).
-
-What was done besides costs, in parts of their own (`FINES`): silence where a call is wanted, each call too many, each call that
-failed, each turn that could not be read, marks that only templates write, long text where text was not asked for. `final_answer`
-says how an answer is looked for. A reward gives no parts for a task that it does not judge. Ways to be wrong that look right
-cannot be told apart: another text where no call is wanted, another true answer than the expected one.
+A reward returns no parts for a task that it does not judge. docs/rewards.md explains each reward and
+each penalty. They cannot judge the quality of a text where no call is wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.episode_view import EpisodeView
-from toolhone.rewards.final_answer import stated
-from toolhone.rewards.injected_text import hidden_call
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.select_reference import select_reference
 from toolhone.schema import Task
 
 Parts = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Fine:
-    """Points off for each occurrence, for at most `most` of them."""
+class Penalty(NamedTuple):
+    """Points off for each occurrence, at most `most` times."""
 
     each: float
     most: float = 1.0
 
-    def of(self, count: float) -> float:
-        return -self.each * min(count, self.most) if count else 0.0
 
-
-FINES: Mapping[str, Fine] = {
-    "silence": Fine(0.25),
-    "spurious": Fine(0.5, 2),
-    "failed": Fine(0.1, 10),
-    "form": Fine(0.1, 5),
-    "forged": Fine(0.5),
-    "chatter": Fine(0.1),
+PENALTIES: Mapping[str, Penalty] = {
+    "silence": Penalty(0.25),
+    "spurious": Penalty(0.5, 2),
+    "failed": Penalty(0.1, 10),
+    "form": Penalty(0.1, 5),
+    "forged": Penalty(0.5),
+    "chatter": Penalty(0.1),
 }
 CHATTER_UNIT = 1000
-"""Characters beyond the free ones at which the whole fine is due."""
+"""Excess characters at which the full `chatter` penalty is due."""
 
 
-@dataclass(frozen=True)
-class Shares:
-    """What of a right call is worth how much; they sum to 1."""
+class Shares(NamedTuple):
+    """How a correct call's credit is split; they sum to 1."""
 
     tools: float
     arguments: float
@@ -70,127 +49,129 @@ class Shares:
 MILD, GRADED, STRICT = Shares(0.5, 0.25, 0.25), Shares(0.3, 0.4, 0.3), Shares(0.0, 0.0, 1.0)
 
 
-def wants_calls_or_none(task: Task) -> bool:
-    """Whether the task says anything about calls."""
+def judges_call_tasks(task: Task) -> bool:
+    """Whether the task covers calls."""
     return judges_calls(task.expect)
 
 
-def judges_answers(task: Task) -> bool:
+def judges_answer_tasks(task: Task) -> bool:
     """Whether the task has an expected final answer."""
     return task.expect.answer is not None
 
 
 def judges(task: Task) -> bool:
-    """Whether the task expects something that is seen in an episode."""
-    return judges_calls(task.expect) or judges_answers(task)
+    """Whether the task covers calls or a final answer."""
+    return judges_call_tasks(task) or judges_answer_tasks(task)
 
 
 def tool_use(task: Task, episode: Episode) -> Parts:
-    """Everything the task asks for."""
+    """Reward calls and answer; each counts half where a task asks for both."""
     if not judges(task):
         return {}
-    seen = EpisodeView(select_reference(task, episode), episode)
-    calls = _calls(seen, GRADED) if judges_calls(task.expect) else {}
-    answer = {"answer": _answer(seen)} if judges_answers(task) else {}
+    view = EpisodeView.closest(task, episode)
+    calls = _call_parts(view, GRADED) if judges_call_tasks(task) else {}
+    answer = {"answer": view.answer_credit} if judges_answer_tasks(task) else {}
     share = 0.5 if calls and answer else 1.0
-    return {**{name: share * value for name, value in (calls | answer).items()}, **_fines(seen)}
+    parts = {name: share * value for name, value in (calls | answer).items()}
+    return {**parts, **_penalties(view)}
 
 
 def right_calls(task: Task, episode: Episode) -> Parts:
-    """The calls, graded."""
-    return _judged(task, episode, GRADED)
+    """Reward the calls, graded."""
+    return _reward_calls(task, episode, GRADED)
 
 
 def right_tools(task: Task, episode: Episode) -> Parts:
-    """The calls, graded, with most of the worth on the right tools."""
-    return _judged(task, episode, MILD)
+    """Reward the calls, with most of the credit on the correct tools."""
+    return _reward_calls(task, episode, MILD)
 
 
 def exact_calls(task: Task, episode: Episode) -> Parts:
-    """The calls, all or nothing."""
-    return _judged(task, episode, STRICT)
+    """Reward the calls, all or nothing."""
+    return _reward_calls(task, episode, STRICT)
 
 
 def working_calls(task: Task, episode: Episode) -> Parts:
-    """The wanted calls that worked, and those of them that are right."""
-    if not judges_calls(task.expect):
+    """Reward the wanted calls that ran without an error, and those of them that are correct."""
+    if not judges_call_tasks(task):
         return {}
-    seen = EpisodeView(select_reference(task, episode), episode)
-    if seen.task.expect.no_call:
-        return {"no_call": _no_call(seen), **_fines(seen)}
-    size = max(len(seen.calls), len(seen.task.expect.wanted))
+    view = EpisodeView.closest(task, episode)
+    if view.task.expect.no_call:
+        return {"no_call": _no_call_credit(view), **_penalties(view)}
+    size = max(len(view.calls), len(view.task.expect.wanted))
     working = [
         pair
-        for pair in seen.match.pairs
-        if pair.wanted is not None and pair.got is not None and seen.counted[pair.got].works
+        for pair in view.match.pairs
+        if pair.wanted is not None and pair.got is not None and view.compared[pair.got].ran_ok
     ]
-    whole = 0.5 if seen.broken else 1.0
+    whole = 0.5 if view.is_broken else 1.0
     ran, right = len(working) / size, sum(pair.share == 1.0 for pair in working) / size
     return {
         "ran": 0.3 * whole * ran,
         "right": 0.4 * whole * right,
         "exact": 0.3 * (right == whole == 1.0),
-        **_fines(seen),
+        **_penalties(view),
     }
 
 
 def right_answer(task: Task, episode: Episode) -> Parts:
-    """The final answer."""
-    if not judges_answers(task):
+    """Reward the final answer."""
+    if not judges_answer_tasks(task):
         return {}
-    seen = EpisodeView(select_reference(task, episode), episode)
-    return {"answer": _answer(seen), **_fines(seen)}
+    view = EpisodeView.closest(task, episode)
+    return {"answer": view.answer_credit, **_penalties(view)}
 
 
-def _judged(task: Task, episode: Episode, shares: Shares) -> Parts:
-    if not judges_calls(task.expect):
+def _reward_calls(task: Task, episode: Episode, shares: Shares) -> Parts:
+    if not judges_call_tasks(task):
         return {}
-    seen = EpisodeView(select_reference(task, episode), episode)
-    return {**_calls(seen, shares), **_fines(seen)}
+    view = EpisodeView.closest(task, episode)
+    return {**_call_parts(view, shares), **_penalties(view)}
 
 
-def _calls(seen: EpisodeView, shares: Shares) -> Parts:
-    """What the calls are worth, fines apart; where none is wanted, what their absence is worth."""
-    if seen.task.expect.no_call:
-        return {"no_call": _no_call(seen)}
-    match, whole = seen.match, 0.5 if seen.broken else 1.0
-    size = max(len(seen.calls), len(seen.task.expect.wanted))
-    fitting = sum(
-        pair.share * (1.0 if seen.counted[pair.got].fits else 0.5)
+def _call_parts(view: EpisodeView, shares: Shares) -> Parts:
+    """Credit for the calls, without penalties; where none is wanted, for making none.
+
+    Arguments that break the schema count half. A broken last turn halves the credit.
+    """
+    if view.task.expect.no_call:
+        return {"no_call": _no_call_credit(view)}
+    match, whole = view.match, 0.5 if view.is_broken else 1.0
+    size = max(len(view.calls), len(view.task.expect.wanted))
+    arguments = sum(
+        pair.share * (1.0 if view.compared[pair.got].schema_valid else 0.5)
         for pair in match.pairs
         if pair.got is not None
     )
+    valid = all(record.schema_valid for record in view.compared)
     parts = {
         "tools": shares.tools * match.tool_score * whole,
-        "arguments": shares.arguments * fitting / size * whole,
-        "exact": shares.exact
-        * (match.exact and not seen.broken and all(one.fits for one in seen.counted)),
+        "arguments": shares.arguments * arguments / size * whole,
+        "exact": shares.exact * (match.exact and not view.is_broken and valid),
     }
     return {name: value for name, value in parts.items() if getattr(shares, name)}
 
 
-def _no_call(seen: EpisodeView) -> float:
-    if seen.made:
+def _no_call_credit(view: EpisodeView) -> float:
+    """1 for plain text, -1 for a call, -0.5 for a broken attempt, 0 for no real reply."""
+    if view.records:
         return -1.0
-    if seen.unreadable:
+    if view.unreadable:
         return -0.5
-    return float(not seen.blank and not seen.broken and not hidden_call(seen.text, seen.task))
+    return float(not (view.is_blank or view.is_broken or view.has_call_in_prose))
 
 
-def _answer(seen: EpisodeView) -> float:
-    return stated(
-        seen.episode.answer or "", seen.task.expect.answer or "", seen.before, seen.around
-    )
-
-
-def _fines(seen: EpisodeView) -> Parts:
-    calls_wanted = bool(seen.task.expect.wanted)
+def _penalties(view: EpisodeView) -> Parts:
+    expect = view.task.expect
     counts = {
-        "silence": float(calls_wanted and not seen.made and not seen.unreadable),
-        "spurious": 0 if seen.task.expect.no_call else seen.excess,
-        "failed": seen.failed,
-        "form": seen.unreadable,
-        "forged": float(seen.forged),
-        "chatter": seen.chatter / CHATTER_UNIT,
+        "silence": float(bool(expect.wanted) and not view.records and not view.unreadable),
+        "spurious": 0 if expect.no_call else view.excess,
+        "failed": view.failed,
+        "form": view.unreadable,
+        "forged": float(view.has_control_text),
+        "chatter": view.excess_characters / CHATTER_UNIT,
     }
-    return {name: FINES[name].of(count) for name, count in counts.items()}
+    return {
+        name: -each * min(counts[name], most) if counts[name] else 0.0
+        for name, (each, most) in PENALTIES.items()
+    }

@@ -1,24 +1,10 @@
 """When two argument values mean the same: numbers by value, text by its words, lists in order, mappings by key.
 
-    same_value(1, 1.0)                                          True
-    same_value("5", 5, Shape.of({"type": "number"}))            True: the schema says number
-    same_value(" new  york", "New York")                        True
-    same_value("USD", "usd", Shape.of({"enum": ["USD"]}))       False: the schema fixes the spelling
+    same_value(1, 1.0)                                               # True
+    same_value("5", 5, ValueShape.of({"type": "number"}))            # True: the schema says number
+    same_value("USD", "usd", ValueShape.of({"enum": ["USD"]}))       # False: the schema fixes the spelling
 
-The rules, in the order in which they are tried:
-
-* A mapping equals a mapping key by key. A key that one side leaves out equals the schema's `default` on the other side.
-* A list equals a list of the same length, entry by entry.
-* A truth value equals only the same truth value: it is not a number.
-* Whole numbers below 2^53 are equal when they are the same number; other numbers when they differ by at most 1e-9 of the larger,
-  or by at most 1e-6. NaN equals NaN.
-* Text equals text after Unicode NFC, with white space trimmed and collapsed and letter case ignored. Where the schema restricts
-  the text (`enum`, `const`, `pattern`, `format`) its spelling is its meaning: then only NFC is applied.
-* Text that spells a number equals that number only where the schema's type says `number` or `integer`.
-* null equals null.
-
-Values nested deeper than `MAX_DEPTH` never equal anything. Nothing here raises, whatever a model wrote. What calls and
-expectations are is the business of `matching`; nothing here knows of tools.
+docs/metrics.md has the rules. Nothing here raises on model output.
 """
 
 from __future__ import annotations
@@ -35,23 +21,25 @@ from typing import Final
 from toolhone.schema import Json
 
 MAX_DEPTH = 100
+"""Values nested deeper never equal anything."""
 MAX_CODE = 20_000
 """Longer Python code (in characters) is compared as text."""
 
 Comparator = Callable[[Json, Json], bool]
-"""Says whether a given value means the same as a wanted one; never raises."""
+"""Whether a predicted value means the same as the expected one; never raises."""
 
 MISSING: Final = object()
-"""Stands for an argument that was left out."""
+"""An argument that was left out."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _EXACT_BELOW = 2.0**53
 _MAX_BRANCHES = 32
+_SPELLING_KEYS = ("enum", "const", "pattern", "format")
 
 
 @dataclass(frozen=True)
 class ValueShape:
-    """A place inside a JSON Schema: what it says about one value. `root` is where local `$ref`s start."""
+    """What a JSON Schema says about one value. `root` resolves local `$ref`s."""
 
     schema: Json
     root: Json
@@ -60,17 +48,12 @@ class ValueShape:
     def of(schema: Json) -> ValueShape:
         return ValueShape(schema, schema)
 
-    def says_number(self) -> bool:
-        return any(
-            {"number", "integer"} & set(_listed(branch.get("type"))) for branch in self._branches()
-        )
+    def is_number(self) -> bool:
+        kinds = {kind for branch in self._branches() for kind in _as_list(branch.get("type"))}
+        return bool(kinds & {"number", "integer"})
 
     def fixes_spelling(self) -> bool:
-        return any(
-            key in branch
-            for branch in self._branches()
-            for key in ("enum", "const", "pattern", "format")
-        )
+        return any(key in branch for branch in self._branches() for key in _SPELLING_KEYS)
 
     def property(self, name: str) -> ValueShape:
         for branch in self._branches():
@@ -87,26 +70,24 @@ class ValueShape:
 
     def default(self) -> Json:
         """The schema's default, or `MISSING`."""
-        return next(
-            (branch["default"] for branch in self._branches() if "default" in branch), MISSING
-        )
+        defaults = (branch["default"] for branch in self._branches() if "default" in branch)
+        return next(defaults, MISSING)
 
     def _branches(self) -> Iterator[Mapping[str, Json]]:
-        """This schema and what it refers to or is composed of, at most `_MAX_BRANCHES` (a `$ref` may go in a circle)."""
+        """This schema and the parts that it refers to or is composed of."""
         queue = [self.schema]
-        for index in range(_MAX_BRANCHES):
+        for index in range(_MAX_BRANCHES):  # a `$ref` may be circular
             if index >= len(queue):
                 return
             branch = queue[index]
             if not isinstance(branch, Mapping):
                 continue
             yield branch
-            queue.append(self._follow(branch.get("$ref")))
-            queue.extend(
-                part for key in ("anyOf", "oneOf", "allOf") for part in _listed(branch.get(key))
-            )
+            queue.append(self._resolve(branch.get("$ref")))
+            for key in ("anyOf", "oneOf", "allOf"):
+                queue.extend(_as_list(branch.get(key)))
 
-    def _follow(self, reference: Json) -> Json:
+    def _resolve(self, reference: Json) -> Json:
         if not isinstance(reference, str) or not reference.startswith("#/"):
             return None
         place = self.root
@@ -118,14 +99,14 @@ class ValueShape:
 ANYTHING: Final = ValueShape.of({})
 
 
-def _listed(value: Json) -> list[Json]:
+def _as_list(value: Json) -> list[Json]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return [] if value is None else [value]
 
 
 def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int = 0) -> bool:
-    """Whether two values mean the same (the rules are in the module's docstring); symmetric."""
+    """Whether two values mean the same; symmetric."""
     if depth > MAX_DEPTH:
         return False
     if isinstance(got, Mapping) and isinstance(wanted, Mapping):
@@ -137,17 +118,14 @@ def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int
         )
     if isinstance(got, bool) or isinstance(wanted, bool):
         return isinstance(got, bool) and isinstance(wanted, bool) and got == wanted
-    if (
-        isinstance(got, str)
-        and isinstance(wanted, str)
-        and same_text(got, wanted, shape.fixes_spelling())
-    ):
-        return True
-    read = spelled_number if shape.says_number() else number
-    first, second = read(got), read(wanted)
-    if first is None or second is None:
+    if isinstance(got, str) and isinstance(wanted, str):
+        if same_text(got, wanted, shape.fixes_spelling()):
+            return True
+    elif got is None or wanted is None:
         return got is None and wanted is None
-    return same_number(first, second)
+    read = spelled_number if shape.is_number() else number
+    first, second = read(got), read(wanted)
+    return first is not None and second is not None and same_number(first, second)
 
 
 def _same_mapping(
@@ -155,26 +133,25 @@ def _same_mapping(
 ) -> bool:
     for key in {**wanted, **got}:
         inner = shape.property(key)
-        first, second = got.get(key, MISSING), wanted.get(key, MISSING)
-        first = inner.default() if first is MISSING else first
-        second = inner.default() if second is MISSING else second
+        first, second = (side[key] if key in side else inner.default() for side in (got, wanted))
         if first is MISSING or second is MISSING or not same_value(first, second, inner, depth):
             return False
     return True
 
 
 def number(value: Json) -> int | float | None:
-    """The value when it is a number (a truth value is none), else None."""
+    """The value if it is a number and no truth value, else None."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def spelled_number(value: Json) -> int | float | None:
-    """The value when it is a number, the number that a text spells in decimal digits, else None."""
+    """The number, or the number that a text spells in decimal digits, else None."""
     text = value.strip() if isinstance(value, str) else ""
     return float(text) if _NUMBER.fullmatch(text) else number(value)
 
 
 def same_number(first: int | float, second: int | float) -> bool:
+    """Whole numbers below 2^53 exactly, others to 1e-9 of the larger or 1e-6; NaN equals NaN."""
     if isinstance(first, int) and isinstance(second, int):
         return first == second
     try:
@@ -195,23 +172,23 @@ def same_text(first: str, second: str, exact_spelling: bool = False) -> bool:
 
 
 def normal_text(text: str) -> str:
-    """Text without what does not change its meaning: NFC, white space trimmed and collapsed, letter case folded."""
+    """Text in NFC, white space trimmed and collapsed, letter case folded."""
     folded = unicodedata.normalize("NFC", text).casefold()
     return " ".join(unicodedata.normalize("NFC", folded).split())
 
 
 def same_code(got: Json, wanted: Json) -> bool:
-    """Whether two Python programs have the same syntax tree: formatting and comments do not count. Nothing is run."""
+    """Whether two Python programs have the same syntax tree; nothing runs."""
     if not isinstance(got, str) or not isinstance(wanted, str):
         return same_value(got, wanted)
-    first, second = _tree(got), _tree(wanted)
+    first, second = _syntax_tree(got), _syntax_tree(wanted)
     if first is None or second is None:
         return got.strip() == wanted.strip()
     return first == second
 
 
-def _tree(code: str) -> str | None:
-    """The syntax tree as text without positions, or None for what is not Python (or too long, or nested too deeply)."""
+def _syntax_tree(code: str) -> str | None:
+    """The syntax tree as text without positions, or None where Python cannot parse the code."""
     if len(code) > MAX_CODE:
         return None
     try:

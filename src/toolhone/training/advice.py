@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from toolhone.backends.base import Metrics
-from toolhone.rewards.episode_view import EpisodeView
+from toolhone.rewards.episode_view import EpisodeView, select_reference
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.select_reference import select_reference
 from toolhone.training.rollout import RolloutGroup
 
 LONG = 100

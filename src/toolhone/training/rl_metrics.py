@@ -18,8 +18,8 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import RunError
+from toolhone.rewards.registry import RewardResult
 from toolhone.rewards.schedule import PREFIX, PhaseState, RewardSchedule
-from toolhone.rewards.user_rewards import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task

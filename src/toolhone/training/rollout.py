@@ -22,7 +22,7 @@ from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy, Turn
-from toolhone.rewards.user_rewards import Reward, RewardResult, compute_reward
+from toolhone.rewards.registry import Reward, RewardResult, compute_reward
 from toolhone.rows import Origin, Row
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry

@@ -33,8 +33,8 @@ from toolhone.evaluation.evaluate import evaluate as play_and_judge
 from toolhone.evaluation.legacy_metrics import known_metric
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
 from toolhone.models.resolve import adapter_of, resolve_model, trained_format
+from toolhone.rewards.registry import Reward
 from toolhone.rewards.schedule import PhaseSchedule, RewardSchedule, warnings_of
-from toolhone.rewards.user_rewards import Reward
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
