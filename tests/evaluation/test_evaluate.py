@@ -19,7 +19,7 @@ from toolhone.evaluation.lenient_reader import readings
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
-from toolhone.rewards.answers import carries, numbers
+from toolhone.rewards.answers import carries_answer, find_numbers
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.registry import Registry, builtin_tool
@@ -333,7 +333,7 @@ def test_tasks_that_cannot_be_joined_or_played_are_refused():
     ],
 )
 def test_a_text_carries_the_number_by_value_or_the_words(text, answer):
-    assert carries(text, answer)
+    assert carries_answer(text, answer)
 
 
 @pytest.mark.parametrize(
@@ -355,12 +355,12 @@ def test_a_text_carries_the_number_by_value_or_the_words(text, answer):
     ],
 )
 def test_a_text_does_not_carry_other_numbers_or_parts_of_words(text, answer):
-    assert not carries(text, answer)
+    assert not carries_answer(text, answer)
 
 
 def test_numbers_of_any_length_are_read_in_bounded_time():
-    assert numbers("9" * 500) == [math.inf]
-    assert len(numbers("1,222" * 20_000 + "-" * 50_000)) >= 1
+    assert find_numbers("9" * 500) == [math.inf]
+    assert len(find_numbers("1,222" * 20_000 + "-" * 50_000)) >= 1
 
 
 # The lenient reader.

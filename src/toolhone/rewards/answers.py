@@ -32,7 +32,7 @@ def carries_answer(text: str, answer: str) -> bool:
     """
     number = _number_alone(answer)
     if number is not None:
-        return any(same_number(number, found) for found in _numbers(text))
+        return any(same_number(number, found) for found in find_numbers(text))
     words = normal_text(answer)
     return bool(words) and _has_words(normal_text(text), words)
 
@@ -85,11 +85,11 @@ def remove_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> s
 
 def _number_credit(claim: str, answer: int | float, messages: Sequence[str]) -> float:
     sentences = reversed(_SENTENCE_END.split(claim))
-    last = next((sentence for sentence in sentences if _numbers(sentence)), "")
-    found = _numbers(last)
+    last = next((sentence for sentence in sentences if find_numbers(sentence)), "")
+    found = find_numbers(last)
     if not any(same_number(answer, number) for number in found):
         return 0.0
-    asked = [number for message in messages for number in _numbers(message)]
+    asked = [number for message in messages for number in find_numbers(message)]
     free = set() if any(same_number(answer, number) for number in asked) else set(asked)
     others = {number for number in found if number not in free and not same_number(answer, number)}
     return min(1.0, FREE_WORDS / len(last.split())) / (1 + len(others))
@@ -110,7 +110,7 @@ def _number_alone(answer: str) -> int | float | None:
     return None if found is None else _parse_number(found)
 
 
-def _numbers(text: str) -> list[int | float]:
+def find_numbers(text: str) -> list[int | float]:
     """The numbers in a text; a minus sign counts where it cannot be a dash."""
     return [_parse_number(match) for match in _IN_TEXT.finditer(text)]
 
