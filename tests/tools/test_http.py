@@ -323,7 +323,7 @@ def test_a_status_that_is_no_success_is_an_error_with_the_beginning_of_the_body(
 def test_an_answer_that_breaks_off_or_is_compressed_is_an_error(server):
     broken, packed = ask(server, "/short"), ask(server, "/gzip")
     assert (broken.outcome, packed.outcome) == (ToolStatus.ERROR, ToolStatus.ERROR)
-    assert "IncompleteRead" in broken.content
+    assert "peer closed connection without sending complete message body" in broken.content
     assert "compressed (gzip)" in packed.content
 
 
@@ -335,7 +335,7 @@ def test_a_place_where_nobody_answers_is_an_error():
     result = Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask"))
     assert (
         result.outcome,
-        "127.0.0.1 could not be asked: ConnectionRefusedError" in result.content,
+        "the request to 127.0.0.1 failed: ConnectError: [Errno 111]" in result.content,
     ) == (ToolStatus.ERROR, True)
 
 
@@ -386,6 +386,68 @@ def test_a_large_body_is_not_read_to_its_end(server):
 def test_a_body_of_exactly_the_limit_is_whole(server):
     assert ask(server, "/text", max_bytes=4).value == "grün"
     assert ask(server, "/text", max_bytes=3).outcome is ToolStatus.ERROR
+
+
+# Addresses.
+
+
+def resolve_to(monkeypatch, *places: str) -> list[str]:
+    """Let names lead to these addresses, one after the other; returns the names that were looked up."""
+    original, names, left = socket.getaddrinfo, list[str](), list(places)
+
+    def getaddrinfo(host, port, *rest, **more):
+        if not isinstance(host, str) or host[0].isdigit() or ":" in host:
+            return original(host, port, *rest, **more)
+        names.append(host)
+        return original(left.pop(0) if len(left) > 1 else left[0], port, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return names
+
+
+@pytest.mark.parametrize(
+    "place", ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1"]
+)
+def test_a_public_name_that_leads_to_this_machine_or_its_link_is_refused(
+    server, monkeypatch, place
+):
+    resolve_to(monkeypatch, place)
+    url = {"name": "ask", "type": "api", "url": f"http://api.example.org:{server.server_port}/echo"}
+    result = Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask"))
+    assert result.outcome is ToolStatus.ERROR
+    assert f"api.example.org leads to {place}, an address of this machine" in result.content
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "my.localhost", "machine"])
+def test_a_url_may_name_this_machine_itself(server, monkeypatch, host):
+    resolve_to(monkeypatch, "127.0.0.1")
+    url = {"name": "ask", "type": "api", "url": f"http://{host}:{server.server_port}/echo"}
+    result = Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask"))
+    assert result.value["headers"]["Host"] == f"{host}:{server.server_port}"
+
+
+def test_a_name_is_resolved_once_for_a_call_with_its_redirects(server, monkeypatch):
+    names = resolve_to(monkeypatch, "127.0.0.1", "192.0.2.1")
+    url = f"http://machine:{server.server_port}/to/307//echo/there"
+    tools = load_tools({"name": "ask", "type": "api", "url": url}, Path(), ["ask"])
+    assert Registry(tools).run(ToolCall("ask")).value["path"] == "/echo/there"
+    assert (names, len(server.asked)) == (["machine"], 2)
+
+
+def test_the_next_address_of_a_name_is_used_where_the_first_refuses(server, monkeypatch):
+    found = socket.getaddrinfo("127.0.0.1", server.server_port, type=socket.SOCK_STREAM)
+    refuses = [(*found[0][:4], ("127.0.0.2", server.server_port))]
+    original = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *rest, **more: (
+            [*refuses, *found] if host == "machine" else original(host, *rest, **more)
+        ),
+    )
+    url = {"name": "ask", "type": "api", "url": f"http://machine:{server.server_port}/echo"}
+    assert Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask")).outcome is ToolStatus.OK
 
 
 # Redirects.

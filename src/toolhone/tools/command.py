@@ -32,13 +32,15 @@ from pathlib import Path
 
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.schema import Json, Tool
-from toolhone.tools.environment import FromEnvironment, hidden, hidden_when_cut
 from toolhone.tools.placeholders import (
+    FromEnvironment,
     Placeholder,
     Template,
     as_text,
     check_places,
     defaults_of,
+    hide,
+    hide_in_part,
     texts_of,
 )
 from toolhone.tools.process import FLOOD, Finished, Output, Stopped, run_program
@@ -95,7 +97,7 @@ class CommandTool:
             raise ConfigError(f"tool {tool.name!r}: 'cwd' must be a folder, got {cwd!r:.80}")
         return CommandTool(
             tool=tool,
-            program=templates[0].filled({}),
+            program=templates[0].fill({}),
             elements=tuple(templates[1:]),
             base=base / Path(cwd).expanduser(),
             dashes=dashes,
@@ -137,7 +139,7 @@ class CommandTool:
             texts = texts_of(values, element.names)
             if not protected:
                 self._refuse_option(element, texts, given)
-            filled.append(element.filled(texts))
+            filled.append(element.fill(texts))
             protected = element.parts == ("--",) or (
                 protected and bool(element.names) and not element.prefix
             )
@@ -170,8 +172,7 @@ class CommandTool:
     def _filled_environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         for name, text in self.environment:
-            text.check(f"tool {self.tool.name!r}, env {name!r},")
-            kept[name] = text.filled()
+            kept[name] = text.fill(f"tool {self.tool.name!r}, env {name!r},")
         return kept
 
     def _found(self) -> str:
@@ -310,5 +311,5 @@ def _value(finished: Finished, timeout: float, secrets: Sequence[str]) -> Json:
 def _shown(output: Output, secrets: Sequence[str]) -> str:
     text = output.kept.decode("utf-8", "replace")
     if output.size == len(output.kept):
-        return str(hidden(text, secrets))
-    return f"{hidden_when_cut(text, secrets)}… [cut: {output.size:,} bytes in all]"
+        return str(hide(text, secrets))
+    return f"{hide_in_part(text, secrets)}… [cut: {output.size:,} bytes in all]"

@@ -1,35 +1,33 @@
-"""One question and one answer over HTTP, within limits that hold for the whole of it.
+"""One request and its answer over HTTP, within limits that hold for all of it, redirects included.
 
-    address = Address.of("https", "example.org", "url")
-    reply = exchange(address, Request("GET", "/page", {}, None), Together(seconds=10, bytes=65_536))
+    reply = exchange(Address.of("https", "example.org", "url"), request, seconds=10, max_bytes=65_536)
 
-`Together.seconds` is the time for connecting, sending, waiting, redirects and reading; when it is over the connection is cut,
-however slowly or busily the other side still writes: TIMEOUT. The body is read up to `Together.bytes`; the rest stays on the wire.
-Whatever else goes wrong is a `CallError` of one sentence. Every connection goes to `address`; a redirect changes the path at most.
-No proxy is used. Not covered: a name server that does not answer, which is waited for as long as the system does.
+Every connection goes to an address that was resolved and checked once. No proxy or cookie is used. A name
+server that does not answer is waited for as long as the system does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+import httpx
 
 from toolhone.errors import ConfigError
 from toolhone.tools.result import CallError, ToolStatus, truncate
 
 MAX_REDIRECTS = 5
-_CHUNK = 65_536
-_REDIRECTS = (301, 302, 303, 307, 308)
-_AS_GET = (301, 302, 303)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -43,28 +41,42 @@ class Address:
 
     @staticmethod
     def of(scheme: str, authority: str, where: str) -> Address:
-        """From `host`, `host:port` or `[IPv6]:port`; `where` names the place in the sentence that tells what is wrong."""
+        """Read `host`, `host:port` or `[IPv6]:port`; `where` names the place in the error."""
         try:
             parts = urlsplit(f"{scheme}://{authority}")
-            host, port = parts.hostname, parts.port
-            if (
-                not host
-                or not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host)
-                or port == 0
-                or authority.endswith(":")
-            ):
+            host, port = parts.hostname or "", parts.port
+            named = re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host)
+            if not named or port == 0 or authority.endswith(":"):
                 raise ValueError
         except ValueError:
-            raise ConfigError(
-                f"{where}: {authority!r} is not a host, or a host and a port, in ASCII letters"
-            ) from None
+            right = "a host, or a host and a port, in ASCII letters"
+            raise ConfigError(f"{where}: {authority!r} is not {right}") from None
         return Address(scheme, host, _PORTS[scheme] if port is None else port)
 
     @property
     def authority(self) -> str:
-        """As the header Host says it: the port where it is not the usual one."""
+        """Host and port as in the header Host."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def resolve(self) -> list[str]:
+        """Return the IP addresses of the host.
+
+        A public name that leads to this machine or its link is refused, so that whoever owns the
+        name cannot aim a call at a local service; a url that names such a place itself
+        (`localhost`, `127.0.0.1`) is the user's choice.
+        """
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        places = list(dict.fromkeys(str(place[0]) for *_, place in found))
+        if self.host in places or "." not in self.host or self.host.endswith(".localhost"):
+            return places
+        for place in places:
+            ip = ip_address(place)
+            ip = getattr(ip, "ipv4_mapped", None) or ip
+            if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
+                wrong = f"{self.host} leads to {place}, an address of this machine or its link"
+                raise CallError(ToolStatus.ERROR, f"{wrong}; write that address into the url")
+        return places
 
 
 @dataclass(frozen=True)
@@ -79,155 +91,107 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpReply:
-    """`whole` is False where the body has more bytes than were read."""
+    """`whole` is False where the body has more bytes than `body`."""
 
-    status: int
-    reason: str
-    media: str
-    charset: str
-    encoding: str
-    location: str
+    response: httpx.Response
     body: bytes
     whole: bool
 
 
-@dataclass(frozen=True)
-class Together:
-    """What one exchange, redirects included, may take."""
+def exchange(address: Address, request: HttpRequest, seconds: float, max_bytes: int) -> HttpReply:
+    """Send a request and follow redirects within the same scheme, host and port.
 
-    seconds: float
-    bytes: int
-
-
-def exchange(address: Address, request: HttpRequest, limits: Together) -> HttpReply:
-    """Ask, and follow redirects within the same place."""
-    deadline = time.monotonic() + limits.seconds
-    late = CallError(
-        ToolStatus.TIMEOUT, f"{address.host} did not answer in full within {limits.seconds:g} s"
-    )
-    for _ in range(MAX_REDIRECTS + 1):
-        reply = _once(address, request, deadline, limits.bytes, late)
-        if reply.status not in _REDIRECTS or not reply.location:
-            return reply
-        request = _redirected(address, request, reply)
-    raise CallError(ToolStatus.ERROR, f"{address.host} redirects more than {MAX_REDIRECTS} times")
-
-
-def _redirected(address: Address, request: HttpRequest, reply: HttpReply) -> HttpRequest:
-    """The request for where the answer points to, which must be the same place."""
+    `seconds` covers connections, redirects and bodies together. The body is read up to `max_bytes`.
+    """
+    deadline = time.monotonic() + seconds
+    late = f"{address.host} did not answer in full within {seconds:g} s"
     try:
-        parts = urlsplit(
-            urljoin(f"{address.scheme}://{address.authority}{request.target}", reply.location)
-        )
-        same = (parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)) == (
-            address.scheme,
-            address.host,
-            address.port,
-        )
-    except ValueError:
-        same = False
-    if not same:
-        told = (
-            f"redirects to another place ({truncate(reply.location, 200)}), which is not followed"
-        )
-        raise CallError(ToolStatus.ERROR, f"HTTP {reply.status}: {address.host} {told}")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if reply.status in _AS_GET and request.method not in ("GET", "HEAD"):
-        headers = {
-            name: value for name, value in request.headers.items() if name.lower() != "content-type"
-        }
-        return HttpRequest("GET", target, headers, None)
-    return replace(request, target=target)
+        places = address.resolve()
+        for _ in range(MAX_REDIRECTS + 1):
+            with _Deadline(deadline, late) as cut:
+                reply = _send(address, places, request, cut, max_bytes)
+            location = reply.response.headers.get("Location", "")
+            if reply.response.status_code not in (301, 302, 303, 307, 308) or not location:
+                return reply
+            request = _redirect(address, request, reply.response.status_code, location)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        text = truncate(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
+        failure = f"the request to {address.host} failed: {text.removesuffix(': ')}"
+        raise CallError(ToolStatus.ERROR, failure) from None
+    wrong = f"{address.host} redirects more than {MAX_REDIRECTS} times"
+    raise CallError(ToolStatus.ERROR, wrong)
 
 
-def _once(
-    address: Address, request: HttpRequest, deadline: float, limit: int, late: CallError
+class _Deadline:
+    """Cuts a connection at a time, however busily the other side still writes; the error is then
+    TIMEOUT."""
+
+    def __init__(self, deadline: float, late: str) -> None:
+        self.left = max(0.001, deadline - time.monotonic())
+        self._late, self._passed, self._socket = late, False, socket.socket()
+        self._timer = threading.Timer(self.left, self._cut)
+        self._timer.daemon = True
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keep a handle of each new connection; TLS replaces the socket object, not the connection."""
+        if event == "connection.connect_tcp.complete":
+            self._socket.close()
+            self._socket = info["return_value"].get_extra_info("socket").dup()
+            if self._passed:
+                self._cut()
+
+    def _cut(self) -> None:
+        self._passed = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self._socket.close()
+        if self._passed or isinstance(error, httpx.TimeoutException | TimeoutError):
+            raise CallError(ToolStatus.TIMEOUT, self._late) from None
+
+
+def _send(
+    address: Address, places: Sequence[str], request: HttpRequest, cut: _Deadline, max_bytes: int
 ) -> HttpReply:
-    passed = threading.Event()
-    try:
-        with _connected(address, deadline, passed) as connection:
-            connection.putrequest(
-                request.method, request.target, skip_host=True, skip_accept_encoding=True
+    """Send a request to the first of the places that can be connected to."""
+    own = {"Host": address.authority, "Connection": "close", "Accept-Encoding": "identity"}
+    headers = [
+        (name.encode(), text.strip().encode("latin-1"))
+        for name, text in {**own, **request.headers}.items()
+    ]
+    extensions = {
+        "timeout": dict.fromkeys(("connect", "read", "write", "pool"), cut.left),
+        "sni_hostname": address.host,
+        "target": request.target.encode("ascii"),
+        "trace": cut.trace,
+    }
+    with httpx.Client(verify=_certificates(), trust_env=False) as client:
+        for place in places:
+            url = httpx.URL(scheme=address.scheme, host=place, port=address.port, path="/")
+            sent = httpx.Request(
+                request.method, url, headers=headers, content=request.body, extensions=extensions
             )
-            body = {} if request.body is None else {"Content-Length": str(len(request.body))}
-            own = {"Host": address.authority, "Connection": "close", "Accept-Encoding": "identity"}
-            for name, value in {**own, **request.headers, **body}.items():
-                connection.putheader(name, value)
-            connection.endheaders(request.body)
-            with connection.getresponse() as response:
-                reply = _read(response, limit)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if passed.is_set() or isinstance(error, TimeoutError):
-            raise late from None
-        raise CallError(
-            ToolStatus.ERROR, f"{address.host} could not be asked: {_told(error)}"
-        ) from None
-    if passed.is_set():
-        raise late
-    return reply
-
-
-def _told(error: Exception) -> str:
-    text = " ".join(
-        (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).split()
-    )
-    return truncate(f"{type(error).__name__}: {text}" if text else type(error).__name__, 200)
-
-
-@contextlib.contextmanager
-def _connected(
-    address: Address, deadline: float, passed: threading.Event
-) -> Iterator[http.client.HTTPConnection]:
-    """A connection that is cut at the deadline; `passed` is set then."""
-    with contextlib.ExitStack() as stack:
-        line = stack.enter_context(contextlib.closing(_reached(address, deadline)))
-        secured = None
-        if address.scheme == "https":
-            secured = _certificates().wrap_socket(
-                line, server_hostname=address.host, do_handshake_on_connect=False
-            )
-            line = stack.enter_context(contextlib.closing(secured))
-        timer = threading.Timer(_left(deadline), _cut, (line, passed))
-        timer.daemon = True
-        timer.start()
-        stack.callback(timer.cancel)
-        if secured is not None:
-            secured.do_handshake()
-        connection = http.client.HTTPConnection(address.host, address.port)
-        connection.sock, connection.auto_open = line, 0
-        stack.callback(connection.close)
-        yield connection
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _reached(address: Address, deadline: float) -> socket.socket:
-    """A socket connected to one of the host's addresses; they share the time that is left."""
-    problem: OSError = OSError(f"no address for {address.host}")
-    for family, kind, protocol, _, place in socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    ):
-        line = socket.socket(family, kind, protocol)
-        try:
-            line.settimeout(_left(deadline))
-            line.connect(place)
-            return line
-        except OSError as error:
-            line.close()
-            problem = error
-    raise problem
-
-
-def _cut(line: socket.socket, passed: threading.Event) -> None:
-    """End the connection below any encryption, so that whoever waits for it wakes up."""
-    passed.set()
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(line, socket.SHUT_RDWR)
+            try:
+                response = client.send(sent, stream=True)
+                break
+            except httpx.ConnectError:
+                if place == places[-1]:
+                    raise
+        body = bytearray()
+        with contextlib.closing(response):
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > max_bytes:
+                    break
+    return HttpReply(response, bytes(body[:max_bytes]), len(body) <= max_bytes)
 
 
 @functools.cache
@@ -235,22 +199,20 @@ def _certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _read(response: http.client.HTTPResponse, limit: int) -> HttpReply:
-    """Read one byte more than the limit at most."""
-    chunks, size = [], 0
-    while size <= limit and (chunk := response.read(min(_CHUNK, limit + 1 - size))):
-        chunks.append(chunk)
-        size += len(chunk)
-    whole = size <= limit
-    if whole and response.length:
-        raise http.client.IncompleteRead(b"".join(chunks), response.length)
-    return HttpReply(
-        status=response.status,
-        reason=response.reason or "",
-        media=response.headers.get_content_type(),
-        charset=response.headers.get_content_charset("utf-8"),
-        encoding=response.headers.get("Content-Encoding", "").strip().lower(),
-        location=response.headers.get("Location", ""),
-        body=b"".join(chunks)[:limit],
-        whole=whole,
-    )
+def _redirect(address: Address, request: HttpRequest, status: int, location: str) -> HttpRequest:
+    """Return the request for the place that the answer points to, which must be the same one."""
+    try:
+        here = f"{address.scheme}://{address.authority}{request.target}"
+        parts = urlsplit(urljoin(here, location))
+        port = parts.port or _PORTS.get(parts.scheme)
+        same = Address(parts.scheme, parts.hostname or "", port or 0) == address
+    except ValueError:
+        same = False
+    if not same:
+        place = f"redirects to another place ({truncate(location, 200)}), which is not followed"
+        raise CallError(ToolStatus.ERROR, f"HTTP {status}: {address.host} {place}")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
+        kept = {k: v for k, v in request.headers.items() if k.lower() != "content-type"}
+        return HttpRequest("GET", target, kept, None)
+    return replace(request, target=target)

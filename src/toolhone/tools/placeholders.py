@@ -1,24 +1,29 @@
-"""Texts with `{param}` in them: the places of an address or a command where arguments of a call go.
+"""Texts with places in them: `{param}` for an argument of a call, `${NAME}` for an environment
+variable.
 
-    template = Template.of("--size={width}x{height}")
-    template.names                                      # ("width", "height")
-    template.filled({"width": "2", "height": "3"})      # "--size=2x3"
+    Template.of("--size={width}x{height}").fill({"width": "2", "height": "3"})      # "--size=2x3"
+    FromEnvironment("Bearer ${API_TOKEN}").fill("tool 'x'")
 
-A name is letters, digits, `_`, `-` and `.`; braces around anything else are text, and `{{name}}` is the text `{name}`. What a value
-may look like in its place (quoting, a leading dash) is the business of `http.py` and `command.py`.
+A parameter name is letters, digits, `_`, `-` and `.`; `{{name}}` is the text `{name}`. Values of
+variables are read when used, never kept, and `hide` removes them from what a service repeats.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
 
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 
+SHORTEST_SECRET = 4
+"""Shorter values are not hidden, since every text contains them."""
 _PLACE = re.compile(r"\{\{(?P<text>[\w.-]+)\}\}|\{(?P<name>[\w.-]+)\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,8 @@ class Template:
         parts: list[str | Placeholder] = []
         end = 0
         for match in _PLACE.finditer(text):
-            parts += [
-                text[end : match.start()],
-                Placeholder(match["name"]) if match["name"] else f"{{{match['text']}}}",
-            ]
+            place = Placeholder(match["name"]) if match["name"] else f"{{{match['text']}}}"
+            parts += [text[end : match.start()], place]
             end = match.end()
         return Template(tuple(part for part in (*parts, text[end:]) if part != ""))
 
@@ -55,8 +58,8 @@ class Template:
         """The literal text before the first place."""
         return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""
 
-    def filled(self, values: Mapping[str, str], literal: Callable[[str], str] = str) -> str:
-        """The text with a value in each place; `literal` is applied to the texts between them."""
+    def fill(self, values: Mapping[str, str], literal: Callable[[str], str] = str) -> str:
+        """Put a value in each place; apply `literal` to the texts between them."""
         return "".join(
             values[part.name] if isinstance(part, Placeholder) else literal(part)
             for part in self.parts
@@ -64,46 +67,32 @@ class Template:
 
 
 def defaults_of(tool: Tool) -> dict[str, Json]:
-    """The defaults that the tool's schema states."""
-    return {
-        name: schema["default"]
-        for name, schema in tool.properties.items()
-        if schema.get("default") is not None
-    }
+    """Return the defaults in the tool's schema."""
+    defaults = {name: schema.get("default") for name, schema in tool.properties.items()}
+    return {name: value for name, value in defaults.items() if value is not None}
 
 
 def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bool = False) -> None:
-    """Stop at a place that names no parameter, or (unless `may_be_absent`) one that a call may leave empty."""
-    declared, sure = (tool.properties, {*tool.parameters.get("required", ()), *defaults_of(tool)})
+    """Refuse a place without a parameter or (unless `may_be_absent`) one that a call may leave
+    empty."""
+    declared, sure = tool.properties, {*tool.parameters.get("required", ()), *defaults_of(tool)}
     for name in names:
+        place = f"tool {tool.name!r}: {where} has a place {{{name}}}, but"
         if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise ConfigError(
-                f"tool {tool.name!r}: {where} has a place {{{name}}}, but no parameter is named so{nearest(name, declared)}; "
-                f"parameters: {known}; the text itself is written {{{{{name}}}}}"
-            )
+            known = f"parameters: {', '.join(declared) or 'none'}"
+            text = f"the text itself is written {{{{{name}}}}}"
+            near = nearest(name, declared)
+            raise ConfigError(f"{place} no parameter is named so{near}; {known}; {text}")
         if name not in sure and not may_be_absent:
-            raise ConfigError(
-                f"tool {tool.name!r}: {where} has a place {{{name}}}, but a call may leave {name!r} out; "
-                "put it under 'required', or give it a 'default'"
-            )
-
-
-def as_text(value: Json) -> str:
-    """A value as it is put in a place: a text as it is, other values as JSON. `ValueError` for what cannot be said in UTF-8."""
-    text = (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    )
-    text.encode("utf-8")
-    if "\0" in text:
-        raise ValueError("a NUL character cannot be passed on")
-    return text
+            right = "put it under 'required', or give it a 'default'"
+            raise ConfigError(f"{place} a call may leave {name!r} out; {right}")
 
 
 def texts_of(values: Mapping[str, Json], names: Iterable[str]) -> dict[str, str]:
-    """The values of these names as texts. `ValueError`, of one sentence, names the one that cannot be written."""
+    """Write the values of these names as texts.
+
+    `ValueError` names the one that cannot be written.
+    """
     texts = {}
     for name in names:
         try:
@@ -111,9 +100,72 @@ def texts_of(values: Mapping[str, Json], names: Iterable[str]) -> dict[str, str]
         except KeyError:
             raise ValueError(f"{name}: a value is needed") from None
         except UnicodeEncodeError:
-            raise ValueError(
-                f"{name}: half a character (a lone surrogate) cannot be passed on"
-            ) from None
+            wrong = "half a character (a lone surrogate) cannot be passed on"
+            raise ValueError(f"{name}: {wrong}") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: {error}") from None
     return texts
+
+
+def as_text(value: Json) -> str:
+    """Write a value for its place: a text as it is, other values as JSON. `ValueError` if UTF-8
+    cannot hold it."""
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    value.encode("utf-8")
+    if "\0" in value:
+        raise ValueError("a NUL character cannot be passed on")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class FromEnvironment:
+    """A text with `${NAME}` in it; it holds the names, not the values."""
+
+    text: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(_VARIABLE.findall(self.text))
+
+    def fill(self, where: str) -> str:
+        """Put the values in. `ConfigError` at `where` if a variable is not set."""
+        for name in self.names:
+            if not os.environ.get(name):
+                wrong = f"the environment variable {name}, which is not set (or is empty)"
+                raise ConfigError(f"{where} needs {wrong}")
+        return _VARIABLE.sub(lambda match: os.environ[match[1]], self.text)
+
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(os.environ.get(name, "") for name in self.names)
+
+
+def hide(value: Json, secrets: Iterable[str]) -> Json:
+    """Replace every secret in the texts of a value."""
+    if isinstance(value, str):
+        for secret in sorted(_spellings(secrets), key=len, reverse=True):
+            value = value.replace(secret, "[hidden]")
+        return value
+    if isinstance(value, Mapping):
+        return {hide(key, secrets): hide(inner, secrets) for key, inner in value.items()}
+    return [hide(inner, secrets) for inner in value] if isinstance(value, list) else value
+
+
+def hide_in_part(text: str, secrets: Sequence[str]) -> str:
+    """Replace secrets in a text that is cut at its end, where the beginning of a secret may be."""
+    text = str(hide(text, secrets))
+    for secret in _spellings(secrets):
+        for length in range(len(secret) - 1, SHORTEST_SECRET - 1, -1):
+            if text.endswith(secret[:length]):
+                return text[:-length] + "[hidden]"
+    return text
+
+
+def _spellings(secrets: Iterable[str]) -> set[str]:
+    """Return the secrets as they are, in JSON, and quoted as in an address."""
+    found = set()
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            found |= {secret, quote(secret), quote_plus(secret), quote(secret, safe="")}
+            found |= {json.dumps(secret, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
+    return found
