@@ -22,7 +22,7 @@ from toolhone import api
 from toolhone.api import evaluate, open_model
 from toolhone.backends import constraint as constraint_module
 from toolhone.backends.base import SamplingParams, check_unconstrained
-from toolhone.backends.constraint import GrammarConstraint, Grammars
+from toolhone.backends.constraint import GrammarConstraint, Grammars, compile_grammar
 from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
 from toolhone.dialects.base import Dialect, ParseProblem
@@ -622,20 +622,35 @@ def test_a_policy_refuses_tools_without_a_grammar_before_anything_is_played() ->
     toy_policy("native", constrained=False).check_tools([(bad,)])
 
 
-def test_grammars_are_compiled_once_for_a_set_of_tools_and_forgotten_in_their_order(
+def test_grammars_are_written_and_compiled_once_for_a_set_of_tools(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(constraint_module, "KEPT", 2)
     tokenizer, dialect = opened("native")
     grammars = Grammars(dialect, tokenizer)
-    compiled = grammars._compile
-    asked: list[str] = []
+    written: list[str] = []
     monkeypatch.setattr(
-        grammars, "_compile", lambda tools: asked.append(tools[0].name) or compiled(tools)
+        constraint_module,
+        "grammar_of",
+        lambda dialect, tools, tokenizer: (
+            written.append(tools[0].name) or grammar_of(dialect, tools, tokenizer)
+        ),
     )
+    missed = constraint_module._compile.cache_info().misses
     for name in ("a", "b", "b", "c", "a"):
-        grammars([tool(name)])
-    assert asked == ["a", "b", "c", "a"]
+        grammars([tool(f"once_{name}")])
+    assert written == ["once_a", "once_b", "once_c", "once_a"]
+    assert constraint_module._compile.cache_info().misses == missed + 3
+
+
+def test_a_grammar_is_text_that_compiles_without_the_dialect() -> None:
+    tokenizer, dialect = opened("native")
+    text, stops = Grammars(dialect, tokenizer).text(TOOLS), tokenizer.stop_ids(dialect.stop)
+    assert text == grammar_of(dialect, TOOLS, tokenizer)
+    for ids in written(tokenizer, dialect):
+        follow(compile_grammar(text, tokenizer, stops), ids, tokenizer)
+    with pytest.raises(DialectError, match="nothing"):
+        compile_grammar("start: nothing", tokenizer, stops)
 
 
 def test_the_setting_binds_what_a_model_says_and_refuses_tools_before_it_plays() -> None:

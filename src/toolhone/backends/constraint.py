@@ -1,16 +1,11 @@
-"""Grammars that bind sampling: `Grammars` makes a `backends.base.Constraint` for each prompt from a dialect and the prompt's tools.
+"""Grammars that bind sampling: from a grammar's text to masks of allowed ids.
 
-    grammars = Grammars(dialect, tokenizer)
-    constraint = grammars(tools)            # fresh, for one sample
-    constraint.allowed()                    # bool [vocabulary]: which id may come next
+    text = Grammars(dialect, tokenizer).text(tools)             # checked; a plain string
+    constraint = compile_grammar(text, tokenizer, stop_ids)     # fresh, for one sample
+    constraint.allowed()                                        # bool [vocabulary]: which id may come next
     constraint.advance(token)
 
-A grammar is compiled once for each set of tools; what a sample gets is a copy at the beginning. The library is `llguidance`
-(`pip install 'toolhone[grammar]'`). Where it gives up in the middle of a turn (its limits on size), only a stop mark may follow,
-and the turn is read as any other that was broken off.
-
-What it does not do: log-probabilities stay those of the policy without the grammar, so a constrained sample is no sample of the
-policy; see `backends.base.check_unconstrained`.
+Log-probabilities stay those of the policy without the grammar: see `backends.base.check_unconstrained`.
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ from numpy.typing import NDArray
 
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.grammar import grammar_of
+from toolhone.dialects.grammar_values import WAY_OUT
 from toolhone.errors import CapabilityError, DialectError
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer
@@ -34,59 +30,61 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 KEPT = 512
-"""Grammars that are kept compiled."""
+"""Grammars that are kept, as text and compiled."""
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Grammars:
-    """Constraints for the turns of one dialect with one tokenizer. `CapabilityError` where the library is missing."""
+    """Grammars for the turns of one dialect. `CapabilityError` if the library is not installed."""
 
     def __init__(self, dialect: Dialect, tokenizer: TextTokenizer) -> None:
         self.dialect, self._tokenizer = dialect, tokenizer
-        self._library = _open_library(tokenizer)
         self._stop = tokenizer.stop_ids(dialect.stop)
-        self._compiled: dict[str, LLMatcher] = {}
+        self._texts: dict[str, str] = {}
+        _open_library(tokenizer)
 
     def __call__(self, tools: Sequence[Tool]) -> GrammarConstraint:
-        """A fresh constraint for a turn with these tools. `DialectError` when one of them cannot be constrained."""
+        """Return a fresh constraint for a turn with these tools."""
+        return compile_grammar(self.text(tools), self._tokenizer, self._stop)
+
+    def text(self, tools: Sequence[Tool]) -> str:
+        """Write the grammar of a turn with these tools. `DialectError` names a tool without one."""
         key = json.dumps([tool.to_dict() for tool in tools])
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(tools)
-            for old in list(self._compiled)[:-KEPT]:
-                del self._compiled[old]
-        return GrammarConstraint(
-            self._compiled[key].deep_copy(), self._tokenizer.vocab_size, self._stop
-        )
+        if key not in self._texts:
+            self._texts[key] = self._write(tools)
+            for old in list(self._texts)[:-KEPT]:
+                del self._texts[old]
+        return self._texts[key]
 
-    def _compile(self, tools: Sequence[Tool]) -> LLMatcher:
-        matcher = self._matcher(tools)
-        if not matcher.is_error():
-            return matcher
-        for tool in tools:
-            alone = self._matcher([tool])
-            if alone.is_error():
-                raise DialectError(
-                    f"tool {tool.name!r} cannot be constrained: {_reason(alone)}; evaluate without evaluation.constrained"
-                )
-        raise DialectError(
-            f"these {len(tools)} tools cannot be constrained: {_reason(matcher)}; offer fewer at once"
-        )
-
-    def _matcher(self, tools: Sequence[Tool]) -> LLMatcher:
-        from llguidance import LLMatcher
-
+    def _write(self, tools: Sequence[Tool]) -> str:
         text = grammar_of(self.dialect, tools, self._tokenizer)
-        return LLMatcher(self._library, LLMatcher.grammar_from_lark(text), log_level=0)
+        try:
+            _compile(text, self._tokenizer)
+        except DialectError as error:
+            for tool in tools:
+                try:
+                    _compile(grammar_of(self.dialect, [tool], self._tokenizer), self._tokenizer)
+                except DialectError as alone:
+                    raise DialectError(
+                        f"tool {tool.name!r} cannot be constrained: {alone}; {WAY_OUT}"
+                    ) from None
+            raise DialectError(
+                f"these {len(tools)} tools cannot be constrained: {error}; offer fewer at once"
+            ) from None
+        return text
 
 
 class GrammarConstraint:
-    """The grammar of one turn, as far as it has been sampled (`backends.base.Constraint`)."""
+    """A grammar, as far as one sample has followed it.
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int, stop: Sequence[int]) -> None:
-        self._matcher, self._vocabulary, self._stop = matcher, vocabulary, list(stop)
+    Where the library gives up (its limits on size), only a stop id may follow.
+    """
+
+    def __init__(self, matcher: LLMatcher, vocabulary: int, stop_ids: Sequence[int]) -> None:
+        self._matcher, self._vocabulary, self._stop = matcher, vocabulary, list(stop_ids)
 
     def allowed(self) -> NDArray[np.bool_]:
-        """bool [vocabulary]: the ids that may come next; never none."""
+        """bool [vocabulary]: the ids that may come next; at least one."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         mask = np.unpackbits(bits, bitorder="little", count=self._vocabulary).astype(bool)
         if self._matcher.is_error() or not mask.any():
@@ -95,13 +93,32 @@ class GrammarConstraint:
         return mask
 
     def advance(self, token: int) -> None:
-        """Note the id that was sampled."""
+        """Take the id that was sampled."""
         self._matcher.consume_token(token)
+
+
+def compile_grammar(
+    text: str, tokenizer: TextTokenizer, stop_ids: Sequence[int]
+) -> GrammarConstraint:
+    """Compile the grammar, once for each text. `DialectError` if the library refuses it."""
+    return GrammarConstraint(_compile(text, tokenizer).deep_copy(), tokenizer.vocab_size, stop_ids)
+
+
+@lru_cache(maxsize=KEPT)
+def _compile(text: str, tokenizer: TextTokenizer) -> LLMatcher:
+    library = _open_library(tokenizer)
+    from llguidance import LLMatcher
+
+    matcher = LLMatcher(library, LLMatcher.grammar_from_lark(text), log_level=0)
+    if matcher.is_error():
+        reason = matcher.get_error().strip().split("\n")[0]  # a listing of the grammar follows
+        raise DialectError(reason.partition(": ")[2] or reason)
+    return matcher
 
 
 @lru_cache(maxsize=4)
 def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
-    """The library's view of the tokenizer, in which control tokens stand for nothing but themselves."""
+    """The library's view of the tokenizer, in which a control token never matches text."""
     try:
         from llguidance import LLTokenizer, TokenizerWrapper
     except ImportError:
@@ -123,7 +140,7 @@ def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
 
 
 class _Texts:
-    """A tokenizer as a list of its ids' texts, for kinds that the library cannot read by itself."""
+    """A tokenizer as a list of its ids' texts, for kinds that the library cannot read."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         control = {tokenizer.control_id(text): text for text in tokenizer.control_texts}
@@ -139,14 +156,6 @@ class _Texts:
 
     def _bytes(self, index: int, name: str) -> bytes:
         byte = _BYTE.fullmatch(name)
-        return (
-            bytes([int(byte[1], 16)])
-            if byte is not None
-            else self._tokenizer.decode([index]).encode()
-        )
-
-
-def _reason(matcher: LLMatcher) -> str:
-    """The library's own sentence, without its listing of the grammar."""
-    lines = matcher.get_error().strip().split("\n")
-    return lines[0].partition(": ")[2] or lines[0]
+        if byte is not None:
+            return bytes([int(byte[1], 16)])
+        return self._tokenizer.decode([index]).encode()

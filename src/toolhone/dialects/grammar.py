@@ -1,153 +1,276 @@
 """From a dialect and the tools on offer to a grammar of the assistant's turn: `grammar_of`.
 
-    text = grammar_of(dialect, tools, tokenizer)        # for llguidance; `backends.constraint` runs it
+    text = grammar_of(dialect, tools, tokenizer)        # for llguidance; `backends.constraint` compiles it
 
-A turn is reasoning (where the dialect opens a thought, else if the model wants), then either free text that holds no mark of a
-call, or free text and one or several calls, then a stop mark. Every call is written as the dialect writes it, names one of the
-tools and has arguments that the tool's schema allows. Control tokens in marks are tokens, never spelt-out text; a text that would
-be read as a mark stands in no free text. Which form calls have is found out in `grammar_calls`, what text may hold is in
-`grammar_text`; nothing here knows a model.
-
-What it does not do: it does not say which tool is right, and it cannot finish a turn that the token limit cuts off. A form that
-has no grammar (arguments as text inside JSON) and a schema that has none are refused in one sentence.
+A turn is reasoning, then free text without a mark of a call, or free text and calls, then a stop mark. Each call names one of the tools
+and has arguments that its schema allows. A grammar does not choose the right tool, and cannot finish a turn that the token limit cuts
+off. A form or a schema without a grammar is refused in one sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.render import PROBE_TOOLS, ChatTemplateDialect
-from toolhone.dialects.grammar_calls import WAY_OUT, CallForm, call_of, form_of
-from toolhone.dialects.grammar_styles import JsonStyle, text_until
-from toolhone.dialects.grammar_text import FreeText
-from toolhone.dialects.grammar_values import Values
-from toolhone.dialects.lark import GrammarRules, exactly, in_turn, one_of
+from toolhone.dialects.grammar_calls import CallForm, call_of, form_of
+from toolhone.dialects.grammar_values import WAY_OUT, Values
+from toolhone.dialects.lark import (
+    ANY,
+    JSON_STYLE,
+    GrammarRules,
+    exactly,
+    found_in,
+    in_turn,
+    loosely,
+    one_of,
+    plain,
+    text_until,
+    up_to,
+    without,
+)
 from toolhone.dialects.probe.derive import common_start
 from toolhone.dialects.prompted import PromptedDialect
-from toolhone.dialects.syntax.delimited import NAME_SLOT
+from toolhone.dialects.syntax.bare_json import BareJson
+from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
+from toolhone.dialects.syntax.json_bodies import NamedJson
 from toolhone.dialects.syntax.json_object import JsonObject
+from toolhone.dialects.syntax.loose_object import LooseObject
+from toolhone.dialects.syntax.model_text import USUAL
+from toolhone.dialects.syntax.parameters import Parameters
+from toolhone.dialects.syntax.python_calls import PythonCalls
+from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.errors import DialectError
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer
 
+_WORD = r"A-Za-z0-9_.:\x2F\x{80}-\x{10FFFF}-"
+_LINE = rf"[ \t]*([{_WORD}]+([^{_WORD}(\n][^\n]*)?|([^{_WORD} \t\n][^\n]*)?)"
+"""A line that the syntax `calls` cannot take for a call: it does not begin with a name and a bracket."""
+_BARE_JSON = (
+    r"\s*(\[\s*)?\{\s*([\"'](?s:.*))?",
+    r'((?s:.*)\n)?[ \t]*(\[[ \t]*)?\{\s*"(name|type|parameters|arguments)"\s*:(?s:.*)',
+)
+"""Texts that the syntax `bare_json` takes for calls."""
+_NAME_AND_BRACKET = r"[^\s()\[\]{},=\"']+\s*\("
+
 
 def grammar_of(dialect: Dialect, tools: Sequence[Tool], tokenizer: TextTokenizer) -> str:
-    """The grammar of an assistant's turn in this dialect with these tools. `DialectError` when there is none."""
+    """Write the grammar of an assistant's turn in this dialect with these tools. `DialectError` if there is none."""
     if not isinstance(dialect, ChatTemplateDialect | PromptedDialect):
         raise DialectError(f"the dialect {dialect.name!r} has no grammar; {WAY_OUT}")
-    control = {
-        text: index
-        for text in tokenizer.control_texts
-        if (index := tokenizer.control_id(text)) is not None
-    }
-    return _TurnGrammar(GrammarRules(control), dialect, form_of(dialect, control)).grammar(tools)
+    ids = {text: tokenizer.control_id(text) for text in tokenizer.control_texts}
+    control = {text: index for text, index in ids.items() if index is not None}
+    return _TurnGrammar(GrammarRules(control), form_of(dialect, control), dialect).grammar(tools)
 
 
-class _TurnGrammar:
-    """Puts the grammar of one dialect together."""
+class _FreeText:
+    """What an assistant may write beside the calls of one form.
+
+    Forbidden is what the readers take for a call or a thought. A mark that plain text may hold (`[`, for instance) counts only where
+    the reader counts it: in front of a call's beginning, or at the beginning of a line. Where text in front of such a mark could
+    not be separated from the call, calls have no text in front.
+    """
 
     def __init__(
-        self, rules: GrammarRules, dialect: ChatTemplateDialect | PromptedDialect, form: CallForm
+        self, rules: GrammarRules, form: CallForm, dialect: ChatTemplateDialect | PromptedDialect
     ) -> None:
-        self.rules, self.form, self.syntax, self.behaviour = (
-            rules,
-            form,
-            dialect.syntax,
-            dialect.behaviour,
-        )
-        self.free = FreeText(rules, form, dialect.syntax, dialect.behaviour)
+        self.rules, self.form = rules, form
+        self.syntax, self.behaviour = dialect.syntax, dialect.behaviour
+        self.gap = rules.terminal("/[ \\n]{1,2}/") + "?"
+        self._delimited = isinstance(dialect.syntax, DelimitedSyntax)
+        self._lead = (form.frame.lead if self._delimited else dialect.behaviour.lead).lstrip()
+        fixed = form.frame.before.lstrip()
+        for slot in (NAME_SLOT, ID_SLOT, NUMBER_SLOT):
+            fixed = fixed.partition(slot)[0]
+        self._fixed = fixed.rstrip()
+        """What the mark in front of a call always begins with."""
+        self._weak = self._delimited and form.frame.weak
+
+    @cached_property
+    def text(self) -> str:
+        """Free text, or none, behind what the markup writes in front of it."""
+        lines = f"/{_LINE}(\\n{_LINE})*/ & " if self.form.lines else ""
+        text = f"{self.rules.terminal(lines + plain(self._no_call))}?"
+        return in_turn(self.gap, *self.rules.terms(self._lead), text) if self._lead else text
+
+    def before(self, mark: str, begins: str = "") -> str:
+        """Free text, then the mark with what the call begins with."""
+        rules, whole = self.rules, mark + begins
+        if self.form.lines:
+            return rules.terminal(without(rf"({_LINE}\n)*[ \t]*{exactly(whole)}", self._forbidden))
+        alone = in_turn(self.gap, *rules.terms(whole))
+        if self._lead or not self._fixed:
+            answer = self._behind_answer(begins)
+            return f"({alone} | {answer})" if answer else alone
+        first = rules.parts(self._fixed)[0]
+        rest = rules.terms(whole[len(first) :])
+        if self._weak:
+            return self._before_weak(whole, first, rest)
+        sure = next(iter(self._sure_marks), "")
+        if rules.token(first) is not None:
+            if not self._fixed.startswith(sure or "\n"):
+                return alone
+            text = f"{rules.terminal(plain(self._no_call))}?"
+            return in_turn(text, *rules.terms(first), *rest)
+        sign = sure if sure in first else first if sure.startswith(first) else ""
+        if not sign:
+            return alone
+        others = [found_in(exactly(other)) for other in self._sure_marks[1:]]
+        behind = len(first) - first.find(sign) - len(sign)
+        body = up_to(exactly(first), exactly(sign), [*self._forbidden, *others], behind=behind)
+        return in_turn(rules.terminal(body), *rest)
+
+    def _before_weak(self, whole: str, first: str, rest: list[str]) -> str:
+        """The same for a mark that plain text may hold. It is one terminal, so that text ends only at a call's beginning."""
+        rules, parts = self.rules, self.rules.parts(whole)
+        if any(rules.token(part) is not None for part in parts):
+            return in_turn(self.gap, *rules.terms(whole))
+        others = [*self._forbidden, *(found_in(exactly(other)) for other in self._sure_marks)]
+        if not self.form.body.begins:
+            mark = exactly(first)
+            twice = rf"({ANY}\n)?[ \t]*({mark}){ANY}\n[ \t]*({mark}){ANY}"
+            line = without(rf"({ANY}\n)?[ \t]*{mark}", (twice, *others))
+            return in_turn(rules.terminal(line), *rest)
+        if isinstance(self.form.body, PythonCalls) and parts == [whole]:
+            overlap = f"{ANY}{exactly(whole[0])}{exactly(whole)}"
+            return rules.terminal(up_to(exactly(whole), self._weak_sign, [*others, overlap]))
+        return rules.terminal(rf"/[ \n]{{0,2}}{exactly(whole)}/")
+
+    def _behind_answer(self, begins: str) -> str:
+        """A first call behind an answer with its lead, if the mark between two calls may follow an answer too."""
+        between = (self.form.frame.between or "").strip()
+        if self._fixed or not self._lead or not between or NAME_SLOT in between:
+            return ""
+        rules, first = self.rules, self.rules.parts(between)[0]
+        if rules.token(first) is not None:
+            text = plain([*self._forbidden, found_in(loosely(first))])
+            answer = in_turn(f"{rules.terminal(text)}?", *rules.terms(first))
+        else:
+            answer = rules.terminal(up_to(exactly(first), loosely(first), self._forbidden))
+        rest = rules.terms(between[len(first) :] + begins)
+        return in_turn(self.gap, *rules.terms(self._lead), answer, *rest)
+
+    @cached_property
+    def _sure_marks(self) -> tuple[str, ...]:
+        """Marks that are a sign of a call anywhere, the one that begins a call first."""
+        if self._delimited:
+            return tuple(mark for mark, _ in self.form.frame.signs)
+        return (self.syntax.open, self.syntax.close) if isinstance(self.syntax, Tagged) else ()
+
+    @property
+    def _weak_sign(self) -> str:
+        """The pattern for a mark that plain text may hold, with the beginning of a call behind it."""
+        body = self.form.body
+        begins = _NAME_AND_BRACKET if isinstance(body, PythonCalls) else body.begins
+        return loosely(self.form.frame.before.strip()) + (rf"\s*{begins}" if begins else "")
+
+    @cached_property
+    def _no_call(self) -> list[str]:
+        """The patterns of texts that hold a call, or a sign of one."""
+        signs = [found_in("|".join(map(exactly, self._sure_marks)))] if self._sure_marks else []
+        if self._weak and self._fixed:
+            signs.append(found_in(self._weak_sign, at_line=not self.form.body.begins))
+        if self._delimited and not self._fixed:
+            between = self.form.frame.between or ""
+            signs += [found_in(loosely(between))] if between.strip() else []
+            signs += [] if self._lead else [self._beginning]
+        return [*self._forbidden, *signs]
+
+    @cached_property
+    def _forbidden(self) -> list[str]:
+        """The patterns of texts that begin a thought, or that a syntax without marks takes for calls."""
+        opens = dict.fromkeys(thought.open for thought in (self.behaviour.thought, USUAL))
+        thoughts = rf"\s*({'|'.join(map(exactly, opens))}){ANY}"
+        return [thoughts, *(_BARE_JSON if isinstance(self.syntax, BareJson) else ())]
+
+    @property
+    def _beginning(self) -> str:
+        """The pattern of texts that begin as a call without any mark does."""
+        match self.form.body:
+            case NamedJson(name_first=True) | LooseObject():
+                return rf"\s*[^\n{{]*\s*\"?\{{{ANY}"
+            case PythonCalls():
+                return rf"\s*{_NAME_AND_BRACKET}{ANY}"
+            case Parameters() as body:
+                return found_in(loosely(body.separates))
+        return rf"\s*[{{\[\"]{ANY}"
+
+
+class _TurnGrammar(_FreeText):
+    """Puts the grammar of one dialect together."""
 
     def grammar(self, tools: Sequence[Tool]) -> str:
-        rules, habits = self.rules, self.behaviour
-        stop = rules.rule(
-            one_of(
-                [f"<[{index}]>" for text in habits.stop if (index := rules.token(text)) is not None]
-            )
-        )
-        trail = f"({in_turn(*rules.terms(habits.trail))})?" if habits.trail else ""
+        rules, behaviour = self.rules, self.behaviour
+        ids = [index for text in behaviour.stop if (index := rules.token(text)) is not None]
+        stop = rules.rule(one_of(f"<[{index}]>" for index in ids))
+        trail = f"({in_turn(*rules.terms(behaviour.trail))})?" if behaviour.trail else ""
         turns = [in_turn(self._answer(), trail, stop)]
         if tools:
-            turns.append(
-                in_turn(
-                    self._calls(tools), self.free.text if self.form.text_behind else "", trail, stop
-                )
-            )
+            behind = self.text if self.form.text_behind else ""
+            turns.append(in_turn(self._calls(tools), behind, trail, stop))
         return rules.grammar(in_turn(self._thought(), f"({one_of(turns)})"))
 
     def _thought(self) -> str:
-        """Reasoning in front of all else."""
-        thought = self.behaviour.thought
+        """Reasoning in front of everything else."""
+        rules, thought = self.rules, self.behaviour.thought
         if any(stop in thought.open + thought.close for stop in self.behaviour.stop):
             return ""
-        rules, closes = self.rules, text_until(self.rules, thought.close)
+        closes = text_until(rules, thought.close)
         if self.behaviour.opens_thought:
             return closes
-        plain = rules.parts(thought.open) == [thought.open] and rules.token(thought.open) is None
-        opens = rules.terminal(rf"/[ \n]{{0,2}}{exactly(thought.open)}/") if plain else ""
-        return f"({in_turn(opens, closes) if plain else in_turn(self.free.gap, *rules.terms(thought.open), closes)})?"
+        if rules.parts(thought.open) == [thought.open] and rules.token(thought.open) is None:
+            opens = rules.terminal(rf"/[ \n]{{0,2}}{exactly(thought.open)}/")
+            return f"({opens} {closes})?"
+        return f"({in_turn(self.gap, *rules.terms(thought.open), closes)})?"
 
     def _answer(self) -> str:
         """A turn without calls; the syntax `json` has a form for it."""
         if not isinstance(self.syntax, JsonObject):
-            return self.free.text
-        style = JsonStyle()
-        values = Values(self.rules, style, PROBE_TOOLS[0])
-        return in_turn(self.free.gap, values.object_of([("final", style.string(self.rules))]))
+            return self.text
+        values = Values(self.rules, JSON_STYLE, PROBE_TOOLS[0])
+        return in_turn(self.gap, values.object_of([("final", JSON_STYLE.string(self.rules))]))
 
     def _calls(self, tools: Sequence[Tool]) -> str:
-        """One or several calls. A run of calls is told apart by the tool it ends in, since marks behind it may repeat the name."""
-        if self.form.is_list:
+        """One or several calls. A run of calls is named by its last tool, because marks behind it may repeat that name."""
+        if isinstance(self.form.example, list):
             return self._list(tools)
         frame, rules = self.form.frame, self.rules
-        left, right = _split(frame.after, frame.between or "")
-        calls = [call_of(self.form, rules, tool) for tool in tools]
-        runs = [rules.reserve() for _ in tools]
-        begun = one_of(
-            [
-                in_turn(run, *rules.terms(_named(left, tool)))
-                for run, tool in zip(runs, tools, strict=True)
-            ]
-        )
-        goes_on = rules.rule(begun) if frame.between is not None else ""
-        for run, tool, call in zip(runs, tools, calls, strict=True):
-            ways = [in_turn(self._opening(tool, call.begins), call.rest)]
-            if goes_on:
-                ways.append(
-                    in_turn(goes_on, *rules.terms(_named(right, tool) + call.begins), call.rest)
+        between = frame.between or ""
+        cut = common_start(frame.after, between).rfind(NAME_SLOT) + 1
+        runs = [(rules.reserve(), tool, call_of(self.form, rules, tool)) for tool in tools]
+        resumed = ""
+        if frame.between is not None:
+            resumed = rules.rule(
+                one_of(
+                    in_turn(run, *rules.terms(_name(between[:cut], tool))) for run, tool, _ in runs
                 )
+            )
+        for run, tool, call in runs:
+            ways = [
+                in_turn(self.before(_name(frame.before.lstrip(), tool), call.begins), call.rest)
+            ]
+            if resumed:
+                mark = _name(between[cut:], tool) + call.begins
+                ways.append(in_turn(resumed, *rules.terms(mark), call.rest))
             rules.define(run, one_of(ways))
         return rules.rule(
-            one_of(
-                [
-                    in_turn(run, *rules.terms(_named(frame.after, tool)))
-                    for run, tool in zip(runs, tools, strict=True)
-                ]
-            )
+            one_of(in_turn(run, *rules.terms(_name(frame.after, tool))) for run, tool, _ in runs)
         )
 
     def _list(self, tools: Sequence[Tool]) -> str:
         """All calls in one list."""
-        if NAME_SLOT in self.form.frame.before + self.form.frame.after:
+        frame, rules = self.form.frame, self.rules
+        if NAME_SLOT in frame.before + frame.after:
             raise DialectError(
                 f"a list of calls whose marks repeat a tool's name has no grammar; {WAY_OUT}"
             )
-        rules = self.rules
-        values = Values(rules, JsonStyle(), tools[0])
-        item = rules.rule(one_of([call_of(self.form, rules, tool).rest for tool in tools]))
+        values = Values(rules, JSON_STYLE, tools[0])
+        item = rules.rule(one_of(call_of(self.form, rules, tool).rest for tool in tools))
         calls = in_turn('"["', values.gap, f"{item} ({values.comma} {item})*", values.gap, '"]"')
-        return in_turn(self._opening(tools[0]), calls, *rules.terms(self.form.frame.after))
-
-    def _opening(self, tool: Tool, begins: str = "") -> str:
-        """What stands in front of the first call: text where there may be some, the mark, and what the call begins with."""
-        return self.free.before(_named(self.form.frame.before.lstrip(), tool), begins)
+        return in_turn(self.before(frame.before.lstrip()), calls, *rules.terms(frame.after))
 
 
-def _named(mark: str, tool: Tool) -> str:
+def _name(mark: str, tool: Tool) -> str:
     return mark.replace(NAME_SLOT, tool.name)
-
-
-def _split(after: str, between: str) -> tuple[str, str]:
-    """What stands between two calls, cut where the mark that repeats the first call's name ends."""
-    end = common_start(after, between).rfind(NAME_SLOT) + 1
-    return between[:end], between[end:]
