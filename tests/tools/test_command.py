@@ -263,7 +263,7 @@ def test_a_program_with_a_path_is_found_from_the_folder_and_not_from_where_we_ar
         .value["stdout"]
         == "hello you\n"
     )
-    with pytest.raises(ConfigError, match=r"tool 'go': there is no program 'hello\.sh' in PATH"):
+    with pytest.raises(ConfigError, match=r"tool 'go': no such program: 'hello\.sh' in PATH"):
         load("hello.sh", None, tmp_path)
 
 
@@ -409,9 +409,9 @@ def test_a_command_that_names_its_program_is_taken(words):
         ("ls -{x}", {}, "'-{x}' lets the model choose the option; write the option out (--name={x}), or give"),
         ("ls --{x}=1", {}, "'--{x}=1' lets the model choose the option"),
         ("ls --{z}", {}, "command has a place {z}"),
-        ("no-such-program-at-all", {}, "there is no program 'no-such-program-at-all' in PATH"),
-        ("./no-such-program", {}, "there is no program '/no-such-program'"),
-        ("ls", {"cwd": "/no/such"}, "there is no folder /no/such (cwd)"),
+        ("no-such-program-at-all", {}, "no such program: 'no-such-program-at-all' in PATH"),
+        ("./no-such-program", {}, "no such program: '/no-such-program'"),
+        ("ls", {"cwd": "/no/such"}, "no such folder: /no/such (cwd)"),
         ("ls", {"cwd": 3}, "'cwd' must be a folder"),
         ("ls", {"env": ["TOOLHONE_NOT_SET"]}, "env 'TOOLHONE_NOT_SET', needs the environment variable TOOLHONE_NOT_SET"),
         ("ls", {"env": {"A=B": "x"}}, "'A=B' is not the name of an environment variable"),

@@ -151,7 +151,7 @@ def test_a_log_goes_on_after_a_line_that_was_cut_off(tmp_path):
 
 def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="tool results cannot be written there"):
+    with pytest.raises(RunError, match="cannot write tool results there"):
         CallLog(tmp_path / "file" / "calls.jsonl")
 
 
@@ -249,7 +249,7 @@ def test_a_replay_cuts_as_the_registry_says(tmp_path):
 
 
 def test_a_replay_without_a_file_or_beside_a_cache_is_refused(folder):
-    with pytest.raises(DataError, match="there is no such file to replay tool results from"):
+    with pytest.raises(DataError, match="no such file to replay tool results from"):
         ReplayCache(folder / "none.jsonl")
     with pytest.raises(ConfigError, match="both 'cache' and 'replay'"):
         make_registry([], folder, replay=folder / "a", cache=folder / "b")

@@ -66,8 +66,8 @@ def evaluate(expression: str) -> float | int:
 def calculator(
     expression: Annotated[
         str,
-        'Arithmetic such as "(12.5 + 3) * 4 ** 2": + - * / // % ** and functions such as sqrt, round, '
-        "min, max, log, sin.",
+        'Arithmetic such as "(12.5 + 3) * 4 ** 2": + - * / // % ** and functions such as sqrt, '
+        "round, min, max, log, sin.",
     ],
 ) -> float | int:
     """Evaluate an arithmetic expression and return the number."""
@@ -81,8 +81,8 @@ def calculator(
 def python(
     code: Annotated[
         str,
-        "Python source. math, re, json, datetime and the like can be imported; no files, no network, "
-        "no `yield`.",
+        "Python source. math, re, json, datetime and the like can be imported; no files, no "
+        "network, no `yield`.",
     ],
 ) -> str:
     """Run a Python program and return what it prints, or the value of its last expression if it

@@ -1,7 +1,7 @@
 """The built-in tools `weather` and `search`: invented worlds, offline, the same for the same seed.
 
-    WeatherWorld(seed=0).weather("Oslo", "celsius")   # {"city": "Oslo", "temperature": 4.1, "unit": "celsius", ...}
-    SearchWorld(seed=0).search("tide tables", 3)      # [{"title": ..., "url": ..., "snippet": ...}, ...]
+    WeatherWorld(seed=0).weather("Oslo")            # {"city": "Oslo", "temperature": 4.1, ...}
+    SearchWorld(seed=0).search("tide tables", 3)    # [{"title", "url", "snippet"}, ...]
 
 An answer is a pure function of (seed, arguments). It has the form of a live service, but says
 nothing about the world.
@@ -27,8 +27,9 @@ _COLD = (("light snow", 70, 95), ("snow", 80, 98))
 """Condition, lowest and highest humidity in per cent."""
 
 _FILLERS = re.compile(
-    r"a|an|and|are|about|at|by|can|did|do|does|find|for|from|give|how|i|in|is|it|latest|look|me|my|of|on|or|please|search|show|tell|that"
-    r"|the|this|to|up|was|web|were|what|when|where|which|who|why|with|you",
+    r"a|an|and|are|about|at|by|can|did|do|does|find|for|from|give|how|i|in|is|it|latest|look|me|my"
+    r"|of|on|or|please|search|show|tell|that|the|this|to|up|was|web|were|what|when|where|which|who"
+    r"|why|with|you",
     re.IGNORECASE,
 )
 """Words that do not name a topic."""

@@ -75,7 +75,7 @@ class HttpTool:
         return HttpTool(tool, method, address, path, query, headers, *limits)
 
     def check(self) -> None:
-        """Raise where a call could never succeed: a variable is missing or does not fit a header."""
+        """Raise if no call can succeed: a variable is missing or does not fit a header."""
         self._fill_headers()
 
     def __call__(self, /, **arguments: Json) -> Json:
@@ -183,7 +183,7 @@ def _quote_literal(text: str) -> str:
 
 
 def _climbs(path: str) -> bool:
-    """Whether a server that decodes the path, even several times, could find `.` or `..` as a step."""
+    """Whether a server that decodes the path, even repeatedly, could find `.` or `..` in it."""
     for _ in range(_DECODINGS):
         if any(step in (".", "..") for step in re.split(r"[/\\]", path)):
             return True

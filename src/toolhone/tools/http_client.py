@@ -1,9 +1,9 @@
 """One request and its answer over HTTP, within limits that hold for all of it, redirects included.
 
-    reply = exchange(Address.of("https", "example.org", "url"), request, seconds=10, max_bytes=65_536)
+    reply = exchange(Address.of("https", "example.org", "url"), request, 10, 65_536)
 
-Every connection goes to an address that was resolved and checked once. No proxy or cookie is used. A name
-server that does not answer is waited for as long as the system does.
+Every connection goes to an address that was resolved and checked once. No proxy or cookie is used.
+A name server that does not answer is waited for as long as the system does.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Deadline:
         self._timer.daemon = True
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keep a handle of each new connection; TLS replaces the socket object, not the connection."""
+        """Keep a handle of each new connection; TLS replaces only the socket object."""
         if event == "connection.connect_tcp.complete":
             self._socket.close()
             self._socket = info["return_value"].get_extra_info("socket").dup()

@@ -1,20 +1,10 @@
-"""The tools that an experiment file names, ready for a `Registry`.
+"""The tools that an experiment file names. A Python file or module is executed: it is user code.
 
-    "calculator"                       a built-in tool
-    "tools.py:area"                    a function in a Python file, relative to `base`
-    "tools.py"                         all functions in it that are marked with `@tool`
-    "package.module:area"              a function in a module that Python can import
-    {"name", "description", "parameters"}                         a schema, which the model is shown; nothing runs
-    {..., "implementation" or "function": one of the texts above} a schema and what runs for it
-    {..., "type": "api", "url": ...}                              asks an address (`http.py`)
-    {..., "type": "command", "command": ...}                      runs a program (`command.py`)
-
-    registry = make_registry(["calculator", "tools.py:area"], Path.cwd())
-
-An object with something to run may also hold `"limits": {"timeout", "max_chars", "max_calls", "at_once"}` and `"cache": true`
-(`journal.py`). Tools that ask an address or run a program are off until they are allowed by name: their calls end as REFUSED, and
-neither a variable of the environment nor the program is looked for. A Python file or module is executed: it is the user's own code,
-with all rights. Mistakes are a `ConfigError` or a `DataError`.
+    "calculator"                                 a built-in tool
+    "tools.py:area", "tools.py", "pkg.mod:area"  a function, those marked with `@tool`, a function
+    {"name", "description", "parameters"}        a schema, which the model sees; nothing runs
+    {..., "implementation" or "function": text}  a schema and what runs for it
+Objects with "type": "api" or "command" are in `http.py` and `command.py`.
 """
 
 from __future__ import annotations
@@ -44,23 +34,22 @@ from toolhone.tools.tool_cache import Cache, CallLog, ReplayCache, source_of
 
 Spec = str | Mapping[str, Json]
 """One entry of `tools` in an experiment file."""
-
-_COMMON = ("name", "description", "parameters", "type", "strict")
 _KEYS = {
-    "function": (*_COMMON, "function", "implementation", "limits", "cache"),
-    "api": (*_COMMON, "url", "method", "headers", "timeout", "max_bytes", "limits", "cache"),
-    "command": (*_COMMON, "command", "env", "cwd", "timeout", "max_bytes", "limits", "cache"),
+    kind: ("name", "description", "parameters", "type", "strict", *keys, "limits", "cache")
+    for kind, keys in {
+        "function": ("function", "implementation"),
+        "api": ("url", "method", "headers", "timeout", "max_bytes"),
+        "command": ("command", "env", "cwd", "timeout", "max_bytes"),
+    }.items()
 }
 _GRACE = 5.0
-"""Seconds that the registry waits longer than a tool that keeps its own time."""
+"""Seconds that the registry waits longer than a tool with its own time limit."""
 
 
 def open_registry(plan: Experiment) -> Registry:
-    """The tools that may run, by an experiment's `tools`, `allowed_tools` and `tool_results`."""
-    kept = plan.tool_results
-    log, cache, replay = (
-        None if path is None else Path(path) for path in (kept.log, kept.cache, kept.replay)
-    )
+    """Make the tools of an experiment's `tools`, `allowed_tools` and `tool_results`."""
+    files = (plan.tool_results.log, plan.tool_results.cache, plan.tool_results.replay)
+    log, cache, replay = (None if file is None else Path(file) for file in files)
     return make_registry(plan.tools, Path.cwd(), plan.allowed_tools, log, cache, replay)
 
 
@@ -73,29 +62,24 @@ def make_registry(
     replay: Path | None = None,
     cache_all: bool = False,
 ) -> Registry:
-    """The tools of an experiment.
+    """Make the tools of an experiment.
 
-    log: file to which every call and its result is appended. cache: file that keeps the results of tools with `"cache": true`, or
-    of all (`cache_all`). replay: log or cache from which every call is answered; nothing runs then, and nothing has to be allowed.
+    log: every call and its result is appended. cache: keeps the results of tools with `"cache":
+    true`, or of all (`cache_all`). replay: a log or cache that answers every call; nothing runs,
+    and nothing has to be allowed.
     """
-    specs = list(specs)
     if replay is not None and cache is not None:
-        raise ConfigError(
-            "tool_results has both 'cache' and 'replay'; a replay answers every call, so leave 'cache' out"
-        )
+        right = "a replay answers every call, so leave 'cache' out"
+        raise ConfigError(f"tool_results has both 'cache' and 'replay'; {right}")
     if replay is not None and log is not None and log.resolve() == replay.resolve():
-        raise ConfigError(
-            f"tool_results.log and tool_results.replay are the same file {log}; write the log to another"
-        )
-    tools = [tool for spec in specs for tool in load_tools(spec, base, () if replay else allowed)]
+        wrong = f"tool_results.log and tool_results.replay are the same file {log}"
+        raise ConfigError(f"{wrong}; write the log to another")
+    may_run = () if replay else allowed
+    tools = [tool for spec in list(specs) for tool in load_tools(spec, base, may_run)]
     check_allowed(tools, allowed)
-    if (
-        cache is not None
-        and not cache_all
-        and not any(
-            isinstance(tool.function, Implementation) and tool.function.cache for tool in tools
-        )
-    ):
+    functions = [tool.function for tool in tools]
+    caches = any(isinstance(one, Implementation) and one.cache for one in functions)
+    if cache is not None and not cache_all and not caches:
         raise ConfigError('tool_results.cache names a file, but no tool says "cache": true')
     journals: list[Journal] = []
     journals += [ReplayCache(replay)] if replay else []
@@ -105,7 +89,11 @@ def make_registry(
 
 
 def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[Tool]:
-    """The tools that one entry names; those that ask an address or run a program can be called if `allowed` has their name."""
+    """Load the tools of one entry. Those that ask an address or run a program need their name in
+    `allowed`.
+
+    A Python file or module is executed: it is the user's own code, with all rights.
+    """
     if isinstance(spec, Mapping):
         return [_from_object(spec, base, allowed)]
     if not is_user_code(spec):
@@ -114,167 +102,135 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
     if file is None or not spec.endswith(".py"):
         return [Tool.of(import_callable(spec, base, "a tool"))]
     path = base / file.expanduser()
-    marked = [
-        value
-        for value in vars(module_in_file(path, "a tool")).values()
-        if getattr(value, TOOL_MARK, False)
-    ]
+    values = vars(module_in_file(path, "a tool")).values()
+    marked = [value for value in values if getattr(value, TOOL_MARK, False)]
     if not marked:
-        raise ConfigError(
-            f"{path} has no function marked with @tool; mark one, or name one as '{file}:function'"
-        )
+        right = f"mark one, or name one as '{file}:function'"
+        raise ConfigError(f"{path} has no function marked with @tool; {right}")
     return [Tool.of(value) for value in marked]
 
 
 def check_allowed(tools: Sequence[Tool], allowed: Collection[str]) -> None:
-    """Stop at a name in `allowed_tools` that no tool has."""
+    """Refuse a name in `allowed_tools` that no tool has."""
     names = [tool.name for tool in tools]
     for name in allowed:
         if name not in names:
-            known = ", ".join(names) or "none"
-            raise ConfigError(
-                f"allowed_tools names {name!r}, but there is no such tool{nearest(name, names)}; tools: {known}"
+            known = (
+                f"there is no such tool{nearest(name, names)}; tools: {', '.join(names) or 'none'}"
             )
+            raise ConfigError(f"allowed_tools names {name!r}, but {known}")
 
 
 def reaches_outside(spec: Spec) -> str:
-    """What an entry would do beyond calling a function, as in "runs a command (rm {file})"; empty for functions and schemas."""
+    """Return what an entry does beyond calling a function, as in "runs a command (rm {file})", or
+    ""."""
     if isinstance(spec, str):
         return ""
-    match spec.get("type"):
-        case "command":
-            command = spec.get("command")
-            words = (
-                command
-                if isinstance(command, str)
-                else " ".join(map(str, command))
-                if isinstance(command, list)
-                else command
-            )
-            return f"runs a command ({words!s:.120})"
-        case "api":
-            return f"asks an address ({spec.get('url')!s:.120})"
+    if spec.get("type") == "api":
+        return f"asks an address ({spec.get('url')!s:.120})"
+    if spec.get("type") == "command":
+        command = spec.get("command")
+        words = " ".join(map(str, command)) if isinstance(command, list) else command
+        return f"runs a command ({words!s:.120})"
     return ""
 
 
 def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str]) -> Tool:
     kind = spec.get("type", "function")
     if kind not in _KEYS:
-        raise ConfigError(
-            f"tool {spec.get('name')!r}: no type {kind!r}{nearest(str(kind), _KEYS)}; types: {', '.join(_KEYS)}"
-        )
+        known = f"types: {', '.join(_KEYS)}"
+        near = nearest(str(kind), _KEYS)
+        raise ConfigError(f"tool {spec.get('name')!r}: no type {kind!r}{near}; {known}")
     if kind == "function":
         return _function_tool(spec, base)
-    _check_keys(spec, kind)
-    tool, dashes = _without_dashes(
-        Tool.of({key: spec[key] for key in ("name", "description", "parameters") if key in spec})
-    )
+    _check_keys(f"tool {spec.get('name')!r} has", spec, _KEYS[kind])
+    keys = ("name", "description", "parameters")
+    tool, dashes = _without_dashes(Tool.of({key: spec[key] for key in keys if key in spec}))
     for key in ("timeout", "max_bytes"):
         _check_number(tool.name, key, spec.get(key, 1), whole=key == "max_bytes")
-    made = HttpTool.of(tool, spec) if kind == "api" else CommandTool.of(tool, spec, base, dashes)
-    limits = _limits(tool.name, spec)
+    outside = HttpTool.of(tool, spec) if kind == "api" else CommandTool.of(tool, spec, base, dashes)
+    limits, where = _limits(tool.name, spec), f"tool {tool.name!r}"
     if limits.timeout is not None:
-        raise ConfigError(
-            f"tool {tool.name!r}: the time of a tool of type {kind!r} is limited by 'timeout', not by limits.timeout"
-        )
+        right = "'timeout', not by limits.timeout"
+        raise ConfigError(f"{where}: the time of a tool of type {kind!r} is limited by {right}")
     refusal = ""
     if tool.name in allowed:
-        made.check()
+        outside.check()
     else:
-        what = reaches_outside(spec).partition(" (")[0]
-        refusal = f'tool {tool.name!r} {what} and is not allowed; allow it by name: allowed_tools=["{tool.name}"]'
+        what = f"{reaches_outside(spec).partition(' (')[0]} and is not allowed"
+        refusal = f'{where} {what}; allow it by name: allowed_tools=["{tool.name}"]'
     open_ended = any(key in tool.parameters for key in (*COMPOSED, "additionalProperties"))
-    accepts = None if open_ended else tuple(tool.properties)
-    definition = json.dumps(dict(spec), sort_keys=True, default=str)
-    limits = replace(limits, timeout=made.timeout + _GRACE)
-    return replace(
-        tool,
-        function=Implementation(
-            made, limits, _cache(tool.name, spec), refusal, definition, accepts
-        ),
+    implementation = Implementation(
+        outside,
+        replace(limits, timeout=outside.timeout + _GRACE),
+        _cache(tool.name, spec),
+        refusal,
+        definition=json.dumps(dict(spec), sort_keys=True, default=str),
+        accepts=None if open_ended else tuple(tool.properties),
     )
+    return replace(tool, function=implementation)
 
 
 def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
-    """A tool object with the text of what runs for it, or a schema alone (also in OpenAI's form)."""
-    named = [key for key in ("implementation", "function") if isinstance(spec.get(key), str)]
+    """Load a tool object that names what runs for it, or a schema alone (also in OpenAI's form)."""
+    sources = [key for key in ("implementation", "function") if isinstance(spec.get(key), str)]
     body = spec["function"] if isinstance(spec.get("function"), Mapping) else spec
     schema = {key: body[key] for key in ("name", "description", "parameters") if body.get(key)}
-    if not named:
+    where = f"tool {schema.get('name')!r}"
+    if not sources:
         tool = Tool.of(schema)
+        remedies = {"url": '"type": "api"', "command": '"type": "command"'}
         for key in ("url", "command", "limits", "cache", "implementation"):
             if key in spec:
-                right = {"url": '"type": "api"', "command": '"type": "command"'}.get(
-                    key, "an 'implementation'"
-                )
-                raise ConfigError(
-                    f"tool {tool.name!r} has {key!r}, but nothing that runs; it needs {right}"
-                )
+                right = remedies.get(key, "an 'implementation'")
+                raise ConfigError(f"{where} has {key!r}, but nothing that runs; it needs {right}")
         return tool
-    _check_keys(spec, "function")
-    if len(named) > 1:
-        raise ConfigError(
-            f"tool {schema.get('name')!r} has both 'implementation' and 'function'; give one of them"
-        )
-    found = load_tools(spec[named[0]], base)
+    _check_keys(f"{where} has", spec, _KEYS["function"])
+    if len(sources) > 1:
+        raise ConfigError(f"{where} has both 'implementation' and 'function'; give one of them")
+    source = spec[sources[0]]
+    found = load_tools(source, base)
     if len(found) != 1:
-        names = ", ".join(other.name for other in found)
-        raise ConfigError(
-            f"tool {schema.get('name')!r} needs one {named[0]!r}, but {spec[named[0]]!r} holds {len(found)}: {names}"
-        )
-    own = {
-        "name": found[0].name,
-        "description": found[0].description,
-        "parameters": found[0].parameters,
-    }
+        names = f"{len(found)}: {', '.join(other.name for other in found)}"
+        raise ConfigError(f"{where} needs one {sources[0]!r}, but {source!r} holds {names}")
+    loaded, function = found[0], found[0].function
+    own = {key: getattr(loaded, key) for key in ("name", "description", "parameters")}
     tool = Tool.of({**own, **schema})
-    loaded = found[0].function
-    assert loaded is not None, spec
-    inner = loaded if isinstance(loaded, Implementation) else Implementation(loaded)
-    function = adapt_function(tool, inner.function)
+    assert function is not None, spec
+    inner = function if isinstance(function, Implementation) else Implementation(function)
+    adapted = adapt_function(tool, inner.function)
     limits, cache = _limits(tool.name, spec), _cache(tool.name, spec)
-    if limits == ToolLimits() and not cache and inner is not loaded:
-        return replace(tool, function=function)
+    if limits == ToolLimits() and not cache and inner is not function:
+        return replace(tool, function=adapted)
     limits = replace(limits, at_once=limits.at_once or inner.limits.at_once)
-    definition = f"{spec[named[0]]}\n{inner.definition or source_of(inner.function)}"
-    return replace(tool, function=Implementation(function, limits, cache, definition=definition))
+    definition = f"{source}\n{inner.definition or source_of(inner.function)}"
+    return replace(tool, function=Implementation(adapted, limits, cache, definition=definition))
 
 
-def _check_keys(spec: Mapping[str, Json], kind: str) -> None:
-    for key in spec:
-        if key not in _KEYS[kind]:
-            known = ", ".join(_KEYS[kind])
-            raise ConfigError(
-                f"tool {spec.get('name')!r} has an unknown key {key!r}{nearest(key, _KEYS[kind])}; known: {known}"
-            )
+def _check_keys(subject: str, keys: Iterable[str], known: Collection[str]) -> None:
+    for key in keys:
+        if key not in known:
+            right = f"{nearest(key, known)}; known: {', '.join(known)}"
+            raise ConfigError(f"{subject} an unknown key {key!r}{right}")
 
 
 def _without_dashes(tool: Tool) -> tuple[Tool, frozenset[str]]:
-    """The tool without our own mark `allow_dash` in its schema, and the names of the parameters that had it."""
-    marked = frozenset(
-        name for name, schema in tool.properties.items() if schema.get("allow_dash") is True
-    )
-    properties = {
-        name: {key: value for key, value in schema.items() if key != "allow_dash"}
-        for name, schema in tool.properties.items()
-    }
-    return replace(
-        tool, parameters={**tool.parameters, "properties": properties}
-    ) if marked else tool, marked
+    """Remove our own key `allow_dash` from the schema; return also the parameters that had it."""
+    properties = {name: dict(schema) for name, schema in tool.properties.items()}
+    allow = {name: schema.pop("allow_dash", None) is True for name, schema in properties.items()}
+    marked = frozenset(name for name in allow if allow[name])
+    if not marked:
+        return tool, marked
+    return replace(tool, parameters={**tool.parameters, "properties": properties}), marked
 
 
 def _limits(name: str, spec: Mapping[str, Json]) -> ToolLimits:
-    limits = spec.get("limits", {})
-    known = tuple(ToolLimits.__dataclass_fields__)
+    limits, known = spec.get("limits", {}), tuple(ToolLimits.__dataclass_fields__)
     if not isinstance(limits, Mapping):
-        raise ConfigError(
-            f"tool {name!r}: 'limits' must be an object with {', '.join(known)}, got {limits!r:.60}"
-        )
+        right = f"an object with {', '.join(known)}"
+        raise ConfigError(f"tool {name!r}: 'limits' must be {right}, got {limits!r:.60}")
+    _check_keys(f"tool {name!r}: 'limits' has", limits, known)
     for key, value in limits.items():
-        if key not in known:
-            raise ConfigError(
-                f"tool {name!r}: 'limits' has an unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}"
-            )
         _check_number(name, f"limits.{key}", value, whole=key != "timeout")
     return ToolLimits(**cast(Mapping[str, Any], limits))
 
@@ -287,12 +243,7 @@ def _cache(name: str, spec: Mapping[str, Json]) -> bool:
 
 
 def _check_number(name: str, key: str, value: Json, whole: bool) -> None:
-    right = (
-        isinstance(value, int if whole else int | float)
-        and not isinstance(value, bool)
-        and 0 < value < 1e9
-    )
-    if not right:
-        raise ConfigError(
-            f"tool {name!r}: {key!r} must be a {'whole ' if whole else ''}number above 0, got {value!r:.40}"
-        )
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < 1e9:
+        right = f"a {'whole ' if whole else ''}number above 0"
+        raise ConfigError(f"tool {name!r}: {key!r} must be {right}, got {value!r:.40}")

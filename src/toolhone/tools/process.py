@@ -1,10 +1,6 @@
-"""A program of its own process group, run within a time limit and with bounded memory for what it writes.
+"""A program in its own process group, with a time limit and bounded memory for its output.
 
-    finished = run_program(["/bin/ls", "-l"], None, {"PATH": "/usr/bin"}, Path("/"), timeout=5, max_bytes=65_536)
-    finished.stopped, finished.returncode, finished.stdout.kept
-
-When it ends, or is stopped, everything left in its group is killed: nothing goes on in the background, unless it left the group.
-Nothing here looks at what is run; `command.py` does.
+At its end everything left in the group is killed, so nothing runs on unless it left the group.
 """
 
 from __future__ import annotations
@@ -28,17 +24,17 @@ FLOOD = 64 * 1024 * 1024
 """Bytes of output after which a program is killed."""
 _CHUNK = 65_536
 _TICK, _SHORT_TICK = 0.05, 0.002
-"""Seconds between two looks at whether the program has ended: while it may still write, and after it has closed its output."""
+"""Seconds between two checks for the program's end: while it may write, and after it closed its
+output."""
 
 
 class Stopped(StrEnum):
-    """Why a program ran no longer."""
+    """Why a program stopped. TOO_LONG: the system refused its arguments, so it did not start."""
 
     ENDED = "ended"
     LATE = "late"
     FLOOD = "flood"
     TOO_LONG = "too_long"
-    """It was not started: the arguments are longer than the system takes."""
     NOT_STARTED = "not_started"
 
 
@@ -57,7 +53,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Finished:
-    """What came of a program. `returncode` is minus the signal where one ended it; None where it was never started."""
+    """How a program ended.
+
+    `returncode` is minus the signal that ended it; None if it never started.
+    """
 
     stopped: Stopped
     returncode: int | None
@@ -74,16 +73,16 @@ def run_program(
     timeout: float,
     max_bytes: int,
 ) -> Finished:
-    """Run a program to its end. `argv[0]` is its path; stdin is empty where none is given."""
+    """Run a program to its end. `argv[0]` is its path."""
     stdout, stderr = Output(max_bytes), Output(max_bytes)
     deadline = time.monotonic() + timeout
-    with tempfile.TemporaryFile() as given:
-        given.write(stdin or b"")
-        given.seek(0)
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin or b"")
+        file.seek(0)
         try:
             process = subprocess.Popen(
                 [word.encode("utf-8") for word in argv],
-                stdin=subprocess.DEVNULL if stdin is None else given,
+                stdin=subprocess.DEVNULL if stdin is None else file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=dict(environment),
@@ -106,19 +105,21 @@ def run_program(
 def _watch(
     process: subprocess.Popen[bytes], outputs: Mapping[IO[bytes], Output], deadline: float
 ) -> Stopped:
-    """Read what it writes until it ends or must be stopped."""
+    """Read the output until the program ends or must be stopped."""
     with selectors.DefaultSelector() as selector:
         for stream, output in outputs.items():
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, output)
         while (left := deadline - time.monotonic()) > 0:
             ended = _has_ended(process)
-            ready = selector.select(
-                0 if ended else min(left, _TICK if selector.get_map() else _SHORT_TICK)
-            )
+            tick = _TICK if selector.get_map() else _SHORT_TICK
+            ready = selector.select(0 if ended else min(left, tick))
             for key, _ in ready:
-                if not _took(key):
+                chunk = _read(key.fd)
+                if chunk == b"":
                     selector.unregister(key.fileobj)
+                elif chunk is not None:
+                    key.data.add(chunk)
             if sum(output.size for output in outputs.values()) > FLOOD:
                 return Stopped.FLOOD
             if ended and not ready:
@@ -126,32 +127,31 @@ def _watch(
     return Stopped.LATE
 
 
-def _took(key: selectors.SelectorKey) -> bool:
-    """Read what is there; False at the end of the stream."""
+def _read(descriptor: int) -> bytes | None:
+    """Read what is there: empty at the end of the stream, None where nothing is there yet."""
     try:
-        chunk = os.read(key.fd, _CHUNK)
+        return os.read(descriptor, _CHUNK)
     except BlockingIOError:
-        return True
-    key.data.add(chunk)
-    return bool(chunk)
+        return None
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the program has ended. On Linux it stays unreaped, so that its number belongs to no other process until `_kill`."""
+    """Whether the program has ended.
+
+    On Linux it stays unreaped, which keeps its number until `_kill`.
+    """
     if sys.platform == "linux":
         try:
-            return (
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-            )
+            state = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return state is not None
         except ChildProcessError:  # the calling program lets the system reap its children
             return True
     return process.poll() is not None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End everything in the program's group, and reap it."""
-    with suppress(
-        ProcessLookupError, PermissionError
-    ):  # the group is empty, or only has the ended program (macOS)
+    """End all processes of the program's group, and reap it."""
+    # The group is empty, or holds only the ended program (macOS).
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,8 +1,7 @@
-"""The tools of a task or a run: checks the arguments of a call, runs the function, returns how it
-ended.
+"""The tools of a task or a run: checks the arguments of a call and runs its function.
 
-    registry = Registry(["calculator", area])      # a built-in tool and a function marked with @tool
-    registry.run(ToolCall("area", {"width": 2, "height": 3}))    # ToolResult(outcome=OK, content="6.0", ...)
+    registry = Registry(["calculator", area])    # a built-in tool and a Python function
+    registry.run(ToolCall("area", {"width": 2, "height": 3}))    # ToolResult(OK, "6.0", ...)
 
 Functions of users run in threads of this process with all its rights; built-in tools run code in
 `sandbox.py`.
@@ -158,7 +157,7 @@ class Registry:
         return result
 
     def run_all(self, calls: Iterable[ToolCall]) -> list[ToolResult]:
-        """Make the calls at the same time, up to 16 at once; results are in the order of the calls."""
+        """Make the calls at the same time, up to 16 at once; results keep their order."""
         todo = list(calls)
         if len(todo) < 2:
             return [self.run(call) for call in todo]

@@ -1,24 +1,11 @@
-"""A place where Python written by a model may run: time, memory and recursion are limited, and nothing outside can be reached.
+"""Runs Python written by a model, with limits on time, memory and recursion and no access to files
+or network.
 
     with Sandbox() as sandbox:
         sandbox.run("x = 6\\nx * 7")    # SandboxResult(outcome=OK, value=42, text="42", ...)
 
-The interpreter is Monty (`pydantic-monty`), written in Rust, in worker processes. Each run has a fresh session; a worker that does
-not answer `GRACE` seconds after its limit is killed and replaced. Workers start at the first run, are used again, and end with
-`close()`, with the object or with the process.
-
-Covered: endless loops, memory and output floods, deep recursion, sources and patterns made to be slow, huge integers; files,
-network, environment, other processes (the interpreter has no code for them; sleeping takes no time). The calling process reads
-nothing of a program but text that is already cut to size: it neither parses the source nor builds the values. (A Python set of
-100,000 integers of equal hash, returned as an object, would stop it for a minute.)
-
-Not covered: the worker is an ordinary process of the same user with the same environment variables, so a bug in Monty that lets a
-program write into the worker's memory is not contained. This is made for the mistakes and tricks of a model in training, not for an
-attacker who studies the interpreter. When the calling process ends while a program runs, the worker ends at its own time limit or,
-in the middle of one long step (a huge division), after that step; on Linux a limit on its processor time ends it within minutes. A
-worker that dies for memory writes one line on stderr. The language is a subset of Python: no `yield`, no `del`, no inheritance, no
-third-party modules. The clock is the machine's; `random` is seeded with 0. A process forked after the first run is refused, because
-the threads that serve the workers do not survive a fork.
+The interpreter is Monty (`pydantic-monty`), a subset of Python in Rust, in worker processes. A bug
+in Monty that lets a program write into the worker's memory is not contained.
 """
 
 from __future__ import annotations
@@ -65,14 +52,16 @@ def parses(text):
 def last_simple(text):
     if parses("if 0: " + text):
         for j in range(len(text) - 1, -1, -1):
-            if text[j] == ";" and not parses(text[:j] + ")") and parses(text[:j]) and parses("if 0: " + text[j + 1:].lstrip()):
+            head, tail = text[:j], "if 0: " + text[j + 1:].lstrip()
+            if text[j] == ";" and not parses(head + ")") and parses(head) and parses(tail):
                 return j + 1
     return 0
 
 def last_expression(source):
     lines = source.split("\\n")
     for k in range(len(lines) - 1, -1, -1):
-        if not lines[k].strip() or lines[k][0] in " \\t#)]}" or (k and lines[k - 1].endswith("\\\\")):
+        continued = k and lines[k - 1].endswith("\\\\")
+        if not lines[k].strip() or lines[k][0] in " \\t#)]}" or continued:
             continue
         head, tail = "\\n".join(lines[:k]), "\\n".join(lines[k:])
         if parses(tail) and parses(head):
@@ -82,7 +71,10 @@ def last_expression(source):
 
 last_expression(source)
 """
-"""Runs in the sandbox: where the expression begins with which `source` ends, or -1. `exec` compiles before it raises."""
+"""Finds in the sandbox where the last expression of `source` begins, or -1.
+
+`exec` compiles first.
+"""
 
 _SHOW = """
 if NAME is not None:
@@ -93,12 +85,13 @@ if NAME is not None:
         NAME_text = ""
     NAME_send(NAME_text, f"{NAME!r}"[:LIMIT])
 """
-"""Follows the program in the sandbox. What is sent is short text: f-strings and slices cannot be redefined by the program."""
+"""Runs after the program. It sends short text: programs cannot redefine f-strings and slices."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use: wall-clock seconds, MiB of memory, depth of calls, characters kept of its output and of its value."""
+    """Limits of one run: wall-clock seconds, memory in MiB, depth of calls, characters of output
+    and of value."""
 
     seconds: float = 1.0
     memory_mb: int = 64
@@ -107,19 +100,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("seconds", "memory_mb", "recursion", "output_chars"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"a sandbox needs a {name!r} above 0, got {getattr(self, name)!r}"
-                )
+            value = getattr(self, name)
+            if not value > 0:
+                raise ConfigError(f"a sandbox needs a {name!r} above 0, got {value!r}")
 
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """How a program ended (OK, ERROR or TIMEOUT), and what it left.
+    """How a program ended (OK, ERROR or TIMEOUT), and its output.
 
-    `value` is the value of the expression with which the program ends: as JSON where that has at most `Limits.output_chars`
-    characters, otherwise its `repr`, cut; None when there is none. `text` is its `repr`, cut. `stdout` is what was printed to
-    either stream, cut with a visible mark. `error` is one line. `seconds` is wall-clock time, waiting for a free worker included.
+    value: of its last expression; as JSON up to `Limits.output_chars` characters, else its `repr`,
+    cut. text: its `repr`, cut. stdout: the text of both streams, cut with a visible mark. error:
+    one line. seconds: includes the wait for a worker.
     """
 
     outcome: ToolStatus
@@ -131,9 +123,12 @@ class SandboxResult:
 
 
 class Sandbox:
-    """Runs programs; any thread may call `run`. At most `workers` processes live at once, one program in each; further runs wait.
+    """Runs programs, at most one in each of `workers` processes; further runs wait. Threads may
+    share it.
 
-    workers: 0 is one per core and at least four (a program that hangs holds its worker until its time limit).
+    A worker that does not answer `GRACE` seconds after its limit is killed and replaced. A process
+    forked after the first run is refused, because the threads that serve the workers do not survive
+    a fork.
     """
 
     def __init__(self, limits: Limits | None = None, workers: int = 0) -> None:
@@ -144,12 +139,12 @@ class Sandbox:
         self._close: weakref.finalize[[monty.Monty], Sandbox] | None = None
 
     def run(self, code: str) -> SandboxResult:
-        """Run a program. Whatever it does is told by the result; `CapabilityError` means that no program can run here."""
+        """Run a program. A `CapabilityError` means that no program can run here."""
         started = time.perf_counter()
         if len(code) > MAX_SOURCE:
-            error = f"SyntaxError: the program has {len(code):,} characters; at most {MAX_SOURCE:,} are run"
-            return SandboxResult(ToolStatus.ERROR, error=error)
-        pool = self._started()
+            size = f"{len(code):,} characters; at most {MAX_SOURCE:,} are run"
+            return SandboxResult(ToolStatus.ERROR, error=f"SyntaxError: the program has {size}")
+        pool = self._open()
         code = code.rstrip().rstrip(";")
         return self._run(pool, code, self._last_expression(pool, code), started)
 
@@ -166,11 +161,10 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _started(self) -> monty.Monty:
+    def _open(self) -> monty.Monty:
         if _home() != os.getpid():
-            raise CapabilityError(
-                "the sandbox does not work in a process forked after its first use: start processes with the method 'spawn'"
-            )
+            wrong = "the sandbox does not work in a process forked after its first use"
+            raise CapabilityError(f"{wrong}: start processes with the method 'spawn'")
         with self._lock:
             if self._pool is None:
                 self._pool = _open_pool(self.limits.seconds + GRACE, self._workers)
@@ -180,36 +174,26 @@ class Sandbox:
     def _last_expression(self, pool: monty.Monty, code: str) -> int:
         try:
             with pool.checkout(limits=self._resources(_SPLIT_SECONDS)) as session:
-                return int(
-                    session.feed_run(_SPLIT, inputs={"source": code}, print_callback=_Printed(0))
-                )
+                inputs = {"source": code}
+                return int(session.feed_run(_SPLIT, inputs=inputs, print_callback=_Printed(0)))
         except monty.MontyError:
             return -1
 
     def _run(self, pool: monty.Monty, code: str, split: int, started: float) -> SandboxResult:
-        printed, sent, name = (
-            _Printed(self.limits.output_chars),
-            _Sent(),
-            f"_{secrets.token_hex(8)}",
-        )
-        outcome, error = ToolStatus.OK, ""
+        limit, name = self.limits.output_chars, f"_{secrets.token_hex(8)}"
+        printed, sent = _Printed(limit), _Sent()
+        program = _with_value_sent(code, split, name, limit + 1)
+        outcome, error, resources = ToolStatus.OK, "", self._resources(self.limits.seconds)
         try:
-            with pool.checkout(
-                limits=self._resources(self.limits.seconds), os_policy=_POLICY
-            ) as session:
+            with pool.checkout(limits=resources, os_policy=_POLICY) as session:
                 _bound_cpu(session.worker_pid, self.limits.seconds)
-                program = _with_value_sent(code, split, name, self.limits.output_chars + 1)
-                session.feed_run(
-                    program, external_lookup={f"{name}_send": sent}, print_callback=printed
-                )
+                lookup = {f"{name}_send": sent}
+                session.feed_run(program, external_lookup=lookup, print_callback=printed)
         except monty.MontyError as caught:
             outcome, error = _how_it_ended(caught, code.count("\n") + 1, self.limits)
-        value, text = (
-            sent.value(self.limits.output_chars) if outcome is ToolStatus.OK else (None, "")
-        )
-        return SandboxResult(
-            outcome, value, text, printed.text(), error, time.perf_counter() - started
-        )
+        value, text = sent.value(limit) if outcome is ToolStatus.OK else (None, "")
+        seconds = time.perf_counter() - started
+        return SandboxResult(outcome, value, text, printed.text(), error, seconds)
 
     def _resources(self, seconds: float) -> dict[str, float]:
         return {
@@ -221,7 +205,7 @@ class Sandbox:
 
 @cache
 def shared_sandbox() -> Sandbox:
-    """The sandbox with the default limits that the built-in tools share; its workers start at the first run."""
+    """Return the sandbox of the built-in tools, which starts its workers at the first run."""
     return Sandbox()
 
 
@@ -244,20 +228,19 @@ def _open_pool(deadline: float, workers: int) -> monty.Monty:
     try:
         return pool.__enter__()
     except (RuntimeError, OSError, monty.MontyError) as error:
-        raise CapabilityError(
-            f"the sandbox's worker cannot be started: {error}; install `pydantic-monty` again"
-        ) from None
+        wrong = f"the sandbox's worker cannot be started: {error}"
+        raise CapabilityError(f"{wrong}; install `pydantic-monty` again") from None
 
 
 def _end_pool(pool: monty.Monty) -> None:
     if _home() == os.getpid():
         pool.__exit__(None, None, None)
-    else:  # a forked copy: it must never be freed, for that would kill the workers of the process it was copied from
+    else:  # a forked copy: freeing it would kill the workers of the first process
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
 
 
 def _bound_cpu(worker: int | None, seconds: float) -> None:
-    """Bound the processor time of a worker by what all its runs may take together, so that none outlives its parent for long."""
+    """Bound the processor time of a worker, so that it does not outlive its parent for long."""
     if sys.platform == "linux" and worker is not None:
         total = int(_CHECKOUTS_PER_WORKER * (seconds + GRACE)) + 1
         with contextlib.suppress(OSError):
@@ -265,7 +248,7 @@ def _bound_cpu(worker: int | None, seconds: float) -> None:
 
 
 class _Printed:
-    """Keeps the first `keep` characters printed and counts the others."""
+    """Keeps the first `keep` characters of the output and counts the others."""
 
     def __init__(self, keep: int) -> None:
         self._keep, self._total = keep, 0
@@ -307,20 +290,16 @@ def _with_value_sent(code: str, split: int, name: str, limit: int) -> str:
 
 
 def _how_it_ended(error: monty.MontyError, lines: int, limits: Limits) -> tuple[ToolStatus, str]:
+    late = ToolStatus.TIMEOUT, f"TimeoutError: the program ran longer than {limits.seconds:g} s"
     if isinstance(error, monty.MontyCrashedError):
-        if error.timed_out:
-            return (
-                ToolStatus.TIMEOUT,
-                f"TimeoutError: the program ran longer than {limits.seconds:g} s",
-            )
-        return ToolStatus.ERROR, f"RuntimeError: the program broke the interpreter ({error})"
+        wrong = f"RuntimeError: the program broke the interpreter ({error})"
+        return late if error.timed_out else (ToolStatus.ERROR, wrong)
     text = " ".join(error.display("type-msg").split())
     if text.startswith("TimeoutError: feed time limit exceeded"):
-        return ToolStatus.TIMEOUT, f"TimeoutError: the program ran longer than {limits.seconds:g} s"
+        return late
     if text.startswith("MemoryError: "):
         text = f"MemoryError: the program needed more than {limits.memory_mb} MB"
-    frames = [
-        frame.line for frame in error.traceback() if frame.filename.startswith("<python-input")
-    ]
+    own = "<python-input"
+    frames = [frame.line for frame in error.traceback() if frame.filename.startswith(own)]
     where = f" (line {frames[-1]})" if frames and frames[-1] <= lines else ""
     return ToolStatus.ERROR, truncate(text, 500) + where

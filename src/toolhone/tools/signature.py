@@ -1,4 +1,4 @@
-"""The arguments of a call and the parameters of a function: conversion to its type hints, other names."""
+"""A function's parameters: conversion of arguments to its type hints, and other names for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPOSED = ("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties")
 
 
 def adapters_of(function: Callable[..., Json]) -> Adapters | None:
-    """Return the type of each parameter, or None where the signature does not list the parameters."""
+    """Return the type of each parameter; None if the signature does not list them."""
     try:
         parameters = inspect.signature(function).parameters.values()
         hints = get_type_hints(function, include_extras=True)
@@ -49,8 +49,9 @@ def convert(adapters: Adapters, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def adapt_function(tool: Tool, function: Callable[..., Json]) -> Callable[..., Json]:
     """Return the function with its parameters as the tool declares them.
 
-    The tool may leave out what the function does not need. One parameter that only the tool has and one
-    that only the function has are matched where their types allow it; else it is a `ConfigError`.
+    The tool may leave out what the function does not need. One parameter that only the tool has and
+    one that only the function has are matched where their types allow it; else it is a
+    `ConfigError`.
     """
     if any(key in tool.parameters for key in COMPOSED):
         return function

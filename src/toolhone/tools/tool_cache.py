@@ -1,19 +1,12 @@
-"""What calls of tools came to, on disk: a log of all, results kept for later, and a run on recorded results alone.
+"""Results of tool calls on disk: a log of all, a cache, and replay from recorded results.
 
-    Registry(tools, journals=[CallLog(path)])     # appends one line for each call
-    Registry(tools, journals=[Cache(path)])       # a call of a tool with "cache": true (or of any: all_tools) is made once
-    Registry(tools, journals=[Replay(path)])      # answers from a log or a cache; nothing runs
+    Registry(tools, journals=[CallLog(path)])       # appends one line per call
+    Registry(tools, journals=[Cache(path)])         # runs a call of a tool with "cache": true once
+    Registry(tools, journals=[ReplayCache(path)])   # answers from a log or a cache; nothing runs
 
-    {"time", "tool", "arguments", "outcome", "content", "seconds", "value"?, "replayed"?, "definition"?, "exact"?}
-
-One JSON object a line, written whole. `value` stands where `content` does not say it all; with it a recorded result is the one
-that the tool gave, to the last bit. What JSON cannot write (numbers that are not finite or too long, values nested too deeply) is
-replaced by a text, and the line says `"exact": false`: it is for reading, and never answers a call.
-
-A cache keeps results that are OK, by tool, arguments and definition (the address, the command, the source of the function): after a
-change of those the tool is asked again. Files and services behind a tool may change unseen; that is why `cache` is said by tool. A
-replay looks for tool and arguments, and the last record of a call counts. Its calls are checked as always, and end as ERROR where
-nothing was recorded. Two calls at the same time may both be made before one is kept.
+A line is {"time", "tool", "arguments", "outcome", "content", "seconds"}, with "value" where it
+differs from the content. A line with "exact": false holds a value that JSON cannot write as a text;
+it never answers a call.
 """
 
 from __future__ import annotations
@@ -39,24 +32,24 @@ _REPLAYED = (ToolStatus.OK, ToolStatus.ERROR, ToolStatus.TIMEOUT, ToolStatus.INV
 
 
 class CallLog:
-    """Appends every call to a file; several threads, and several processes, may write to one."""
+    """Appends every call to a file; threads and processes may share it."""
 
     answers_all = False
 
     def __init__(self, path: Path) -> None:
         self._lines = _Lines(path)
 
-    def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
-        """Nothing: a log is only written."""
+    def recall(self, call: ToolCall, implementation: Implementation | None) -> None:
+        """A log never answers."""
 
     def record(self, finished: FinishedCall) -> None:
-        self._lines.append(
-            _record(finished) | ({"replayed": True} if finished.from_journal else {})
-        )
+        replayed = {"replayed": True} if finished.from_journal else {}
+        self._lines.append(_to_dict(finished) | replayed)
 
 
 class Cache:
-    """Results by tool, arguments and definition, in memory and in a file. `account` says what was found in the file."""
+    """OK results by tool, arguments and definition (the address, the command, the source of the
+    function)."""
 
     answers_all = False
 
@@ -64,13 +57,12 @@ class Cache:
         self._lines, self._all, self._lock = _Lines(path), all_tools, threading.Lock()
         self._known: dict[str, str] = {}
         self.account = Account()
-        for record in _read(path, self.account):
-            if record.definition is None or record.result.outcome is not ToolStatus.OK:
+        for entry in _read(path, self.account):
+            if entry.definition is None or entry.result.outcome is not ToolStatus.OK:
                 self.account.skipped["not from a cache"] += 1
             else:
-                self._known[_key(record.tool, record.arguments, record.definition)] = json.dumps(
-                    record.result.value
-                )
+                key = _key(entry.tool, entry.arguments, entry.definition)
+                self._known[key] = json.dumps(entry.result.value)
 
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
         key = self._key_of(call, implementation)
@@ -80,19 +72,16 @@ class Cache:
         return ToolResult(ToolStatus.OK, to_text(value), value)
 
     def record(self, finished: FinishedCall) -> None:
-        key = self._key_of(finished.call, finished.implementation)
-        if (
-            key is None
-            or finished.result.outcome is not ToolStatus.OK
-            or not _is_exact(finished.result.value)
-        ):
+        result, implementation = finished.result, finished.implementation
+        key = self._key_of(finished.call, implementation)
+        if key is None or result.outcome is not ToolStatus.OK or not _is_exact(result.value):
             return
         with self._lock:
             if key in self._known:
                 return
-            self._known[key] = json.dumps(finished.result.value)
-        assert finished.implementation is not None, finished.call.name
-        self._lines.append(_record(finished) | {"definition": _digest(finished.implementation)})
+            self._known[key] = json.dumps(result.value)
+        assert implementation is not None, finished.call.name
+        self._lines.append(_to_dict(finished) | {"definition": _digest(implementation)})
 
     def _key_of(self, call: ToolCall, implementation: Implementation | None) -> str | None:
         if implementation is None or not (self._all or implementation.cache):
@@ -102,44 +91,42 @@ class Cache:
 
 
 class ReplayCache:
-    """Answers every call from a log or a cache. `account` says what was found in the file."""
+    """Answers every call from a log or a cache, by tool and arguments; the last record of a call
+    counts."""
 
     answers_all = True
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise DataError(
-                f"{path}: there is no such file to replay tool results from; a run with tool_results.log writes one"
-            )
+            right = "a run with tool_results.log writes one"
+            raise DataError(f"{path}: no such file to replay tool results from; {right}")
         self.account = Account()
         self._known: dict[tuple[str, str], ToolResult] = {}
-        for record in _read(path, self.account):
-            if record.result.outcome not in _REPLAYED:
-                self.account.skipped[f"the call was {record.result.outcome}"] += 1
+        skipped = self.account.skipped
+        for entry in _read(path, self.account):
+            if entry.result.outcome not in _REPLAYED:
+                skipped[f"the call was {entry.result.outcome}"] += 1
                 continue
-            if (record.tool, record.arguments) in self._known:
-                self.account.skipped["recorded again later"] += 1
-            self._known[record.tool, record.arguments] = record.result
+            if (entry.tool, entry.arguments) in self._known:
+                skipped["recorded again later"] += 1
+            self._known[entry.tool, entry.arguments] = entry.result
         if self.account.read and not self._known:
-            reasons = ", ".join(
-                f"{reason}: {count}" for reason, count in self.account.skipped.items()
-            )
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
             raise DataError(f"{path}: no line is a tool result that can be replayed ({reasons})")
 
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:  # noqa: ARG002
         arguments = _canonical(call.arguments)
         found = None if arguments is None else self._known.get((call.name, arguments))
-        return found or ToolResult(
-            ToolStatus.ERROR, f"no recorded result for this call of {call.name!r}"
-        )
+        missing = f"no recorded result for this call of {call.name!r}"
+        return found or ToolResult(ToolStatus.ERROR, missing)
 
     def record(self, finished: FinishedCall) -> None:
-        """Nothing: a replay is only read."""
+        """A replay only reads."""
 
 
 @dataclass
 class Account:
-    """Lines read, and those not used, by reason; what is left was kept."""
+    """Number of lines in a file, and of those not used, by reason."""
 
     read: int = 0
     skipped: Counter[str] = field(default_factory=Counter[str])
@@ -147,14 +134,6 @@ class Account:
     @property
     def kept(self) -> int:
         return self.read - self.skipped.total()
-
-
-@dataclass(frozen=True)
-class _Record:
-    tool: str
-    arguments: str
-    result: ToolResult
-    definition: str | None
 
 
 class _Lines:
@@ -169,44 +148,37 @@ class _Lines:
                 if file.read(1) not in (b"", b"\n"):
                     file.write(b"\n")  # the last line was cut off
         except OSError as error:
-            raise RunError(
-                f"{path}: tool results cannot be written there: {error.strerror or error}"
-            ) from None
+            reason = error.strerror or error
+            raise RunError(f"{path}: cannot write tool results there: {reason}") from None
 
-    def append(self, record: Mapping[str, Json]) -> None:
-        line = (
-            json.dumps(record, ensure_ascii=False, allow_nan=False).encode(
-                "utf-8", "backslashreplace"
-            )
-            + b"\n"
-        )
+    def append(self, line: Mapping[str, Json]) -> None:
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        data = text.encode("utf-8", "backslashreplace")
         try:
             with self._lock, self._path.open("ab", buffering=0) as file:
-                written = file.write(line)
+                size = file.write(data)
         except OSError as error:
-            raise RunError(
-                f"{self._path}: a tool result was not written: {error.strerror or error}"
-            ) from None
-        if written != len(line):
-            raise RunError(f"{self._path}: a tool result was not written whole; is the disk full?")
+            reason = error.strerror or error
+            raise RunError(f"{self._path}: cannot write a tool result: {reason}") from None
+        if size != len(data):
+            raise RunError(f"{self._path}: a tool result was cut off; is the disk full?")
 
 
-def _record(finished: FinishedCall) -> dict[str, Json]:
+def _to_dict(finished: FinishedCall) -> dict[str, Json]:
     call, result = finished.call, finished.result
-    arguments = {name: _or_words(value) for name, value in call.arguments.items()}
-    record: dict[str, Json] = {
+    line: dict[str, Json] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "tool": call.name,
-        "arguments": arguments,
+        "arguments": {name: _or_description(value) for name, value in call.arguments.items()},
         "outcome": result.outcome.value,
         "content": result.content,
         "seconds": round(result.seconds, 6),
     }
     if result.outcome is ToolStatus.OK and result.value != result.content:
-        record["value"] = _or_words(result.value)
+        line["value"] = _or_description(result.value)
     if _canonical(call.arguments) is None or not _is_exact(result.value):
-        record["exact"] = False
-    return record
+        line["exact"] = False
+    return line
 
 
 def _is_exact(value: Json) -> bool:
@@ -219,26 +191,19 @@ def _is_exact(value: Json) -> bool:
 
 
 def _is_shallow(value: Json, left: int) -> bool:
-    inner = (
-        value.values()
-        if isinstance(value, Mapping)
-        else value
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    return left > 0 and all(_is_shallow(each, left - 1) for each in inner)
+    parts = value.values() if isinstance(value, Mapping) else value
+    nested = isinstance(value, Mapping | list | tuple)
+    return left > 0 and (not nested or all(_is_shallow(part, left - 1) for part in parts))
 
 
-def _or_words(value: Json) -> Json:
-    return (
-        value
-        if _is_exact(value)
-        else f"(a value of type {type(value).__name__} that is not written as JSON)"
-    )
+def _or_description(value: Json) -> Json:
+    if _is_exact(value):
+        return value
+    return f"(a value of type {type(value).__name__} that is not written as JSON)"
 
 
 def _canonical(arguments: Mapping[str, Json]) -> str | None:
-    """One text for equal arguments, whatever their order; None where they cannot be written."""
+    """Return one text for equal arguments in any order; None where JSON cannot write them."""
     if not all(_is_exact(value) for value in arguments.values()):
         return None
     return json.dumps(dict(arguments), sort_keys=True, separators=(",", ":"))
@@ -254,60 +219,58 @@ def _digest(implementation: Implementation) -> str:
 
 
 def source_of(function: Callable[..., Json]) -> str:
-    """What tells one version of a function from another: its name and, where it can be had, its source."""
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    """Return what identifies a version of a function: its name and, where available, its source."""
+    qualified = getattr(function, "__qualname__", type(function).__qualname__)
+    name = f"{getattr(function, '__module__', '')}.{qualified}"
     try:
         return f"{name}\n{inspect.getsource(function)}"
     except (OSError, TypeError):
         return name
 
 
-def _read(path: Path, account: Account) -> Iterator[_Record]:
-    """The exact records of a file; others are counted."""
+@dataclass(frozen=True)
+class _Entry:
+    tool: str
+    arguments: str
+    result: ToolResult
+    definition: str | None
+
+
+def _read(path: Path, account: Account) -> Iterator[_Entry]:
+    """Yield the exact entries of a file; count the other lines."""
     try:
         with path.open("rb") as file:
             for line in file:
                 if not line.strip():
                     continue
                 account.read += 1
-                record = _parsed(line)
-                if isinstance(record, _Record):
-                    yield record
+                entry = _parse(line)
+                if isinstance(entry, _Entry):
+                    yield entry
                 else:
-                    account.skipped[record] += 1
+                    account.skipped[entry] += 1
     except OSError as error:
-        raise DataError(
-            f"{path}: the tool results cannot be read: {error.strerror or error}"
-        ) from None
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot read the tool results: {reason}") from None
 
 
-def _parsed(line: bytes) -> _Record | str:
-    """A record, or the reason why this line is none."""
+def _parse(line: bytes) -> _Entry | str:
+    """Return an entry, or the reason why the line is none."""
     try:
-        record = json.loads(line)
+        data = json.loads(line)
     except (ValueError, RecursionError):
         return "not JSON"
     try:
-        outcome, content, definition = (
-            ToolStatus(record["outcome"]),
-            record["content"],
-            record.get("definition"),
-        )
-        tool, arguments = record["tool"], _canonical(record["arguments"])
-        value = record.get("value", content) if outcome is ToolStatus.OK else None
+        outcome, tool, content = ToolStatus(data["outcome"]), data["tool"], data["content"]
+        arguments, definition = _canonical(data["arguments"]), data.get("definition")
     except (KeyError, TypeError, ValueError, AttributeError):
         return "not a tool result"
-    if (
-        not isinstance(tool, str)
-        or not isinstance(content, str)
-        or not isinstance(definition, str | None)
-    ):
+    texts = isinstance(tool, str) and isinstance(content, str)
+    if not texts or not isinstance(definition, str | None):
         return "not a tool result"
-    if arguments is None or record.get("exact") is False:
+    if arguments is None or data.get("exact") is False:
         return "not exact"
-    return _Record(
-        tool,
-        arguments,
-        ToolResult(outcome, to_text(value) if outcome is ToolStatus.OK else content, value),
-        definition,
-    )
+    if outcome is not ToolStatus.OK:
+        return _Entry(tool, arguments, ToolResult(outcome, content), definition)
+    value = data.get("value", content)
+    return _Entry(tool, arguments, ToolResult(outcome, to_text(value), value), definition)
