@@ -9,7 +9,7 @@ import pytest
 
 from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams
-from toolhone.cli.chat_repl import COMMANDS, ChatREPL, Next
+from toolhone.cli.chat import COMMANDS, ChatREPL, Next
 from toolhone.cli.console import Terminal, event_lines
 from toolhone.cli.transcript_writer import TranscriptWriter
 from toolhone.dialects.probe.certificate import open_dialect
@@ -86,12 +86,12 @@ class Bench:
             4000,
         )
         self.paper = paper or Paper()
-        self.keeper = TranscriptWriter(path, self.registry.tools)
-        self.talk = ChatREPL(
+        self.writer = TranscriptWriter(path, self.registry.tools)
+        self.repl = ChatREPL(
             lambda: ChatSession(policy, self.registry, max_turns),
             self.registry.tools,
             self.paper,
-            self.keeper,
+            self.writer,
             lambda turn, whole: self.tokenizer.decode(
                 [*(turn.prompt if whole else ()), *turn.tokens]
             ),
@@ -99,10 +99,10 @@ class Bench:
         )
 
     def take(self, *lines: str) -> Next:
-        return [self.talk.take(line) for line in lines][-1]
+        return [self.repl.take(line) for line in lines][-1]
 
     def roles(self) -> list[str]:
-        return [message.role for message in self.talk.dialogue.messages]
+        return [message.role for message in self.repl.session.messages]
 
 
 def saved(path: Path) -> list[list[str]]:
@@ -116,7 +116,7 @@ def test_calls_and_results_are_shown_as_they_happen() -> None:
     paper = Paper(lambda event: order.append("turn" if isinstance(event, Turn) else "result"))
     order: list[str] = []
     bench = Bench([CALL, DONE], paper=paper)
-    assert bench.take("double 21") is Next.GO_ON
+    assert bench.take("double 21") is Next.CONTINUE
     assert order == ["turn", "result", "turn"]
     assert bench.roles() == ["user", "assistant", "tool", "assistant"]
 
@@ -144,7 +144,7 @@ def test_an_unknown_command_names_the_nearest_and_says_nothing_to_the_model() ->
 def test_two_slashes_say_one() -> None:
     bench = Bench([HELLO])
     bench.take("//etc is a folder")
-    assert bench.talk.dialogue.messages[0].content == "/etc is a folder"
+    assert bench.repl.session.messages[0].content == "/etc is a folder"
 
 
 def test_tools_are_listed_with_the_first_line_of_their_description() -> None:
@@ -170,7 +170,7 @@ def test_undo_goes_on_with_the_token_ids_of_before() -> None:
 def test_undo_with_nothing_said_says_so() -> None:
     bench = Bench([])
     bench.take("/undo")
-    assert bench.paper.notes == ["nothing was said yet"]
+    assert bench.paper.notes == ["there is no message yet"]
 
 
 def test_another_try_draws_from_another_random_stream() -> None:
@@ -199,7 +199,7 @@ def test_ctrl_c_while_the_model_writes_takes_the_question_back_and_the_talk_goes
     bench.take("hi")
     scripted = bench.sampler.script
     bench.sampler.script = interrupt
-    assert bench.take("long story") is Next.GO_ON
+    assert bench.take("long story") is Next.CONTINUE
     assert "stopped" in bench.paper.notes[0]
     assert bench.roles() == ["user", "assistant"]
     bench.sampler.script = lambda _: DONE
@@ -224,7 +224,7 @@ def test_ctrl_c_before_anything_was_begun_takes_nothing_back(
 ) -> None:
     bench = Bench([HELLO])
     bench.take("hi")
-    monkeypatch.setattr(bench.talk.dialogue, "say", interrupt)
+    monkeypatch.setattr(bench.repl.session, "say", interrupt)
     bench.take("again")
     assert bench.roles() == ["user", "assistant"]
 
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_a_talk_that_nobody_types() -> None:
 
 def test_an_exchange_that_was_not_followed_is_taken_back_by_the_next() -> None:
     bench = Bench([CALL, HELLO])
-    dialogue = bench.talk.dialogue
+    dialogue = bench.repl.session
     next(dialogue.say("double 21"))
     assert dialogue.exchanges[-1].ended is ChatEnd.STOPPED
     list(dialogue.say("hi"))
@@ -298,7 +298,7 @@ def test_a_talk_is_kept_while_it_goes_on_as_one_conversation(tmp_path: Path) -> 
     assert saved(path) == [["user", "assistant"]]
     bench.take("double 21")
     assert saved(path) == [["user", "assistant", "user", "assistant", "tool", "assistant"]]
-    assert bench.keeper.close() == [f"saved as a conversation to train on: {path}"]
+    assert bench.writer.close() == [f"saved as a conversation to train on: {path}"]
 
 
 def test_undo_takes_it_out_of_the_file_too_and_an_empty_file_goes(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_undo_takes_it_out_of_the_file_too_and_an_empty_file_goes(tmp_path: Path
     bench = Bench([HELLO], path)
     bench.take("hi", "/undo")
     assert not path.exists()
-    assert bench.keeper.close() == []
+    assert bench.writer.close() == []
 
 
 def test_a_new_talk_is_another_conversation_and_the_same_talk_is_kept_once(tmp_path: Path) -> None:
@@ -322,19 +322,19 @@ def test_exchanges_that_are_nothing_to_learn_from_are_left_out_and_counted(tmp_p
     bench = Bench([HELLO, BROKEN, WRONG_TYPE, DONE, UNKNOWN, DONE, CALL, DONE], path)
     bench.take("hi", "broken", "wrong type", "unknown tool", "double 21")
     assert saved(path) == [["user", "assistant", "user", "assistant", "tool", "assistant"]]
-    assert bench.keeper.close()[:2] == [
+    assert bench.writer.close()[:2] == [
         "2 messages are not saved: their turn was cut off or could not be read",
         "8 messages are not saved: a call in them does not fit its tool",
     ]
-    transcript = transcript_of(bench.talk.dialogue, bench.registry.tools, "x")
+    transcript = transcript_of(bench.repl.session, bench.registry.tools, "x")
     kept = 0 if transcript.conversation is None else len(transcript.conversation.messages)
-    assert kept + sum(transcript.left_out.values()) == len(bench.talk.dialogue.messages)
+    assert kept + sum(transcript.left_out.values()) == len(bench.repl.session.messages)
 
 
 def test_what_is_left_out_at_the_end_is_said_so(tmp_path: Path) -> None:
     bench = Bench([HELLO, BROKEN], tmp_path / "talk.jsonl")
     bench.take("hi", "broken")
-    assert "2 messages at the end are not saved" in bench.keeper.close()[0]
+    assert "2 messages at the end are not saved" in bench.writer.close()[0]
 
 
 def test_lines_of_others_stay_in_the_file(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_file_that_cannot_be_kept_ends_a_talk_that_nobody_types(tmp_path: Path
 def test_nothing_is_kept_where_no_file_is_named() -> None:
     bench = Bench([BROKEN])
     bench.take("hi")
-    assert bench.keeper.close() == []
+    assert bench.writer.close() == []
 
 
 def test_remarks_go_to_standard_error_where_there_is_no_terminal(

@@ -501,7 +501,7 @@ def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(
     said = process.stderr.read()
     process.stderr.close()
     assert process.wait(timeout=60) == 130, said
-    assert "Go on with: toolhone train --resume --out run" in said
+    assert "Resume with: toolhone train --resume --out run" in said
     assert "Traceback" not in said
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     stopped = json.loads((checkpoint / "state.json").read_text())["step"]

@@ -165,7 +165,7 @@ def calls_of(index: int) -> list[dict]:
     ]
 
 
-def test_texts_are_read_in_the_syntax_of_a_compatible_reward_which_is_said(
+def test_texts_are_read_in_the_syntax_of_a_legacy_reward_with_a_note(
     folder,  # noqa: ARG001
     monkeypatch,
     capsys,
@@ -177,8 +177,8 @@ def test_texts_are_read_in_the_syntax_of_a_compatible_reward_which_is_said(
         "no",
     ]
     answers = [{"id": task.id, "text": text} for task, text in zip(PROBES, texts, strict=False)]
-    lines, told = scored(monkeypatch, capsys, answers, "--reward", "tool_call_overall")
-    assert "the texts are read as --dialect calls, which tool_call_overall are made for" in told
+    lines, notes = scored(monkeypatch, capsys, answers, "--reward", "tool_call_overall")
+    assert "the texts are read as --dialect calls, the dialect of tool_call_overall" in notes
     assert [(line["id"], round(line["reward"], 6)) for line in lines] == [
         ("one", 1.0),
         ("two_arguments", 0.6),

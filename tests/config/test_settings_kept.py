@@ -317,7 +317,7 @@ def test_flags_may_be_spelt_with_underscores_and_mistakes_get_the_nearest(
         ('config show evaluation.metrics=["exact_mach"]', "did you mean 'exact_match'"),
         (
             "data build --shape sft-array --train 5 --out x.json",
-            "how many rows an SFT array has is said with --rows",
+            "--rows is the size of an SFT array",
         ),
         ("data build --rows 5 --out x", "--rows and --shares are for --shape sft-array"),
         ("score --csv x.csv --jsonl", "leave out --jsonl"),

@@ -484,7 +484,7 @@ def test_json_holds_every_cell_and_is_what_out_writes(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["base", "nowhere"], "nowhere: there is no such folder; wanted an evaluation folder"),
+        (["base", "nowhere"], "nowhere: no such folder; wanted an evaluation folder"),
         (["base", "empty"], "empty: this is no evaluation; wanted an evaluation folder"),
         (
             ["base", "bare"],

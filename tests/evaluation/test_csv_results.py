@@ -363,7 +363,7 @@ def test_files_may_follow_csv_in_every_usual_spelling(spelling, files, capsys, m
     assert set(COUNTED) <= set(found["a.csv"])
 
 
-def test_files_of_one_name_are_told_apart_and_a_summary_is_passed_over_with_a_word(
+def test_files_of_one_name_are_distinct_and_a_summary_is_skipped_with_a_note(
     files, tmp_path, capsys, monkeypatch
 ):
     other = tmp_path / "other"
@@ -372,7 +372,7 @@ def test_files_of_one_name_are_told_apart_and_a_summary_is_passed_over_with_a_wo
     summary = write_summary(tmp_path / "summary_results.csv", {})
     _, out, err = run(capsys, monkeypatch, "--csv", files[0], same, summary, "--json")
     assert list(json.loads(out)["files"]) == [str(files[0]), str(same)]
-    assert err == f"{summary}: passed over, it is a summary of results\n"
+    assert err == f"{summary}: skipped, it is a summary of results\n"
     code, _, err = run(capsys, monkeypatch, "--csv", summary)
     assert code == 2
     assert "is a summary of results; give the files" in err

@@ -1,7 +1,4 @@
-"""`toolhone compare`: two evaluations side by side, task by task; with `--guard` its exit code can fail a build.
-
-Reads evaluation folders and nothing else: no model, no tokenizer, no task file.
-"""
+"""`toolhone compare` puts two evaluations side by side; `toolhone plot` draws the curves of runs."""
 
 from __future__ import annotations
 
@@ -11,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolhone.cli.options import AsJson
+from toolhone.errors import ConfigError, RunError
+
 if TYPE_CHECKING:
     from toolhone.evaluation.certificate_diff import CertificateDiff
     from toolhone.evaluation.compare import Cell, Comparison, TaskPair
 
-EXAMPLE = (
+COMPARE_EXAMPLE = (
     "Examples: toolhone compare evals/base runs/sft   |   toolhone compare evals/base runs/sft --guard --tolerance 2   |   "
     "toolhone compare runs/a runs/b --metric exact_match --json"
 )
+PLOT_EXAMPLE = "Examples: toolhone plot runs/sft   |   toolhone plot runs/a runs/b/metrics.jsonl --metrics loss,exact_match --out ab.png"
 SHOWN = 3
 """Tasks that gained, and tasks that lost, which are shown."""
 
@@ -27,15 +28,14 @@ def compare(
     base: Annotated[
         Path,
         typer.Argument(
-            metavar="BASE", help="an evaluation folder, or a run (its evaluation/): before"
+            metavar="BASE", help="an evaluation folder or a run (its evaluation/): before"
         ),
     ],
     tuned: Annotated[Path, typer.Argument(metavar="TUNED", help="the same: after")],
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="compare by this metric alone; may be repeated [default: all measured]",
+            metavar="NAME", help="compare only this metric; may be repeated [default: all]"
         ),
     ] = None,
     guard: Annotated[
@@ -54,16 +54,16 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="also write the comparison to this file, as JSON"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON object and nothing else")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare two evaluations of the same tasks: paired differences, what was gained and lost, both certificates."""
+    """Compare two evaluations of the same tasks: paired differences, gains and losses, both certificates.
+
+    Reads evaluation folders only: no model, no tokenizer, no task file.
+    """
     from toolhone.dialects.probe.certificate import Certificate
-    from toolhone.errors import ConfigError
     from toolhone.evaluation.certificate_diff import CertificateDiff
     from toolhone.evaluation.compare import compare as compare_evaluations
-    from toolhone.evaluation.folder import read_folder
+    from toolhone.evaluation.folder import plain, read_folder, write_text
 
     if tolerance is not None and not guard:
         raise ConfigError("--tolerance says which losses --guard forgives; add --guard")
@@ -74,17 +74,21 @@ def compare(
     formats = CertificateDiff(Certificate.read(folders[0]), Certificate.read(folders[1]))
     share = (tolerance or 0.0) / 100
     worse = comparison.worse(share) if guard else []
-    if as_json or out is not None:
-        found = {"base": str(folders[0]), "tuned": str(folders[1]), **as_dict(comparison, formats)}
-        found["guard"] = (
-            {"passed": not worse, "tolerance": share, "worse": [_named(cell) for cell in worse]}
-            if guard
-            else None
-        )
-        _deliver(found, out, as_json)
-    if not as_json:
+    found = {"base": str(folders[0]), "tuned": str(folders[1]), **as_dict(comparison, formats)}
+    found["guard"] = None
+    if guard:
+        cells = [
+            {"metric": cell.metric, "category": cell.category, **cell.to_dict()} for cell in worse
+        ]
+        found["guard"] = {"passed": not worse, "tolerance": share, "worse": cells}
+    text = json.dumps(plain(found), ensure_ascii=False, allow_nan=False)
+    if out is not None:
+        write_text(out, text + "\n")
+    if as_json:
+        print(text)
+    else:
         print(f"base   {folders[0]}\ntuned  {folders[1]}")
-        show(comparison, formats, named=bool(metric))
+        _show_comparison(comparison, formats, named=bool(metric))
         if guard:
             _show_guard(worse, share)
     if worse:
@@ -92,8 +96,7 @@ def compare(
 
 
 def find_evaluation(path: Path) -> Path:
-    """The evaluation folder that a path names: itself, or of a run its `evaluation`."""
-    from toolhone.errors import RunError
+    """Return the evaluation folder that a path names: itself, or `evaluation` in a run."""
     from toolhone.evaluation.folder import METRICS
 
     for folder in (path, path / "evaluation"):
@@ -103,17 +106,16 @@ def find_evaluation(path: Path) -> Path:
     if several:
         raise RunError(f"{path} holds {len(several)} evaluations; name one of {', '.join(several)}")
     if (path / "experiment.json").is_file():
-        raise RunError(
-            f"{path} is a run without an evaluation; make one with toolhone eval {path} --out {path / 'evaluation'}"
-        )
-    wanted = "wanted an evaluation folder (toolhone eval MODEL --out FOLDER makes one) or a run that holds one"
+        command = f"toolhone eval {path} --out {path / 'evaluation'}"
+        raise RunError(f"{path} is a run without an evaluation; make one with {command}")
+    what = "this is no evaluation" if path.exists() else "no such folder"
     raise RunError(
-        f"{path}: {'this is no evaluation' if path.exists() else 'there is no such folder'}; {wanted}"
+        f"{path}: {what}; wanted an evaluation folder (toolhone eval MODEL --out FOLDER makes one) or a run that holds one"
     )
 
 
 def as_dict(comparison: Comparison, formats: CertificateDiff) -> dict[str, Any]:
-    """All of it as JSON; the most telling tasks with what both said."""
+    """Return the comparison as JSON, with both answers to the tasks that changed most."""
     leading = comparison.leading
     examples = {
         name: [
@@ -122,11 +124,8 @@ def as_dict(comparison: Comparison, formats: CertificateDiff) -> dict[str, Any]:
         ]
         for name in ("lost", "gained")
     }
-    return {
-        **comparison.to_dict(),
-        "examples": {"metric": leading, **examples},
-        "certificates": formats.to_dict(),
-    }
+    found = {"examples": {"metric": leading, **examples}, "certificates": formats.to_dict()}
+    return {**comparison.to_dict(), **found}
 
 
 def _example(pair: TaskPair, metric: str) -> dict[str, Any]:
@@ -142,53 +141,32 @@ def _example(pair: TaskPair, metric: str) -> dict[str, Any]:
     }
 
 
-def _named(cell: Cell) -> dict[str, Any]:
-    return {"metric": cell.metric, "category": cell.category, **cell.to_dict()}
-
-
-def _deliver(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    from toolhone.evaluation.folder import plain, write_text
-
-    text = json.dumps(plain(found), ensure_ascii=False, allow_nan=False)
-    if out is not None:
-        write_text(out, text + "\n")
-    if as_json:
-        print(text)
-
-
-def show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
-    """The tables, the tasks that changed, both certificates, and what was not compared.
+def _show_comparison(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
+    """Print tables, changed tasks, both certificates, and what was not compared.
 
     Categories are shown for every metric where the metrics were `named`, else for the leading one and what moved by the others.
     """
     from rich.text import Text
 
     from toolhone.cli.console import console
-    from toolhone.evaluation.compare_display import (
-        account,
-        categories,
-        changed,
-        formats_table,
-        other_categories,
-        totals,
-    )
+    from toolhone.evaluation import compare_display as display
 
-    screen, leading = console(), comparison.leading
-    screen.print(totals(comparison))
+    out, leading = console(), comparison.leading
+    out.print(display.totals(comparison))
     if comparison.several:
         shown = comparison.metrics if named else (leading,)
         for name in shown:
-            screen.print(categories(comparison, name))
-        others = other_categories(comparison, shown)
+            out.print(display.categories(comparison, name))
+        others = display.other_categories(comparison, shown)
         if others is not None:
-            screen.print(others)
+            out.print(others)
     for gained in (False, True):
-        screen.print(changed(comparison, leading, gained, SHOWN))
-        screen.print()
-    screen.print(formats_table(formats))
-    screen.print(Text(formats.sentence, "" if not formats.different else "yellow"))
-    for line in account(comparison.join):
-        screen.print(Text(line))
+        out.print(display.changed(comparison, leading, gained, SHOWN))
+        out.print()
+    out.print(display.formats_table(formats))
+    out.print(Text(formats.sentence, "" if not formats.different else "yellow"))
+    for line in display.account(comparison.join):
+        out.print(Text(line))
 
 
 def _show_guard(worse: list[Cell], tolerance: float) -> None:
@@ -199,3 +177,23 @@ def _show_guard(worse: list[Cell], tolerance: float) -> None:
 
     for line in guard_lines(worse, tolerance):
         console().print(Text(line, "bold red" if worse else "green"))
+
+
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="the PNG to write [default: curves.png in the first run]")
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(help="names separated by commas, a panel for each [default: loss and scores]"),
+    ] = "",
+) -> None:
+    """Draw loss and scores of one or more runs."""
+    from toolhone.reports.plots import plot_runs
+
+    folder = runs[0] if runs[0].is_dir() else runs[0].parent
+    print(plot_runs(runs, out or folder / "curves.png", metrics.replace(",", " ").split()))

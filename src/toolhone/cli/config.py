@@ -1,25 +1,19 @@
-"""`toolhone config`: the JSON Schema of experiment files, what a file and overrides resolve to, and the presets."""
+"""`toolhone config`: the JSON Schema of experiment files, the resolved experiment, and the presets."""
 
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from toolhone.cli.flags import FlagCommand, overrides_of
+from toolhone.cli.flags import FlagCommand, experiment_and_keys
+from toolhone.cli.options import AsJson, ExperimentName, Overrides
 
 app = typer.Typer(
     help="The experiment file: its schema, and what a file resolves to.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. training.steps=100")
-]
 
 
 @app.command(
@@ -34,11 +28,7 @@ def schema() -> None:
 
 @app.command(epilog="Example: toolhone config show sft.json training.steps=100", cls=FlagCommand)
 def show(
-    context: typer.Context,
-    experiment: Annotated[
-        str | None, typer.Argument(metavar="[EXPERIMENT.json|PRESET]", help="none: all defaults")
-    ] = None,
-    overrides: Overrides = None,
+    context: typer.Context, experiment: ExperimentName = None, overrides: Overrides = None
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
     from toolhone.config.experiment import load_experiment
@@ -54,11 +44,7 @@ def show(
 @app.command(
     epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico"
 )
-def presets(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON object: name to what it is for")
-    ] = False,
-) -> None:
+def presets(as_json: AsJson = False) -> None:
     """List the presets: experiments that ship, to be used by name."""
     from toolhone.config.presets import preset_comment, preset_names
 
@@ -69,32 +55,3 @@ def presets(
     width = max(map(len, comments))
     for name, comment in comments.items():
         print(f"{name:{width}}  {comment}")
-
-
-def experiment_and_keys(
-    context: typer.Context,
-    experiment: str | None,
-    overrides: list[str] | None,
-    config: str | None = None,
-) -> tuple[Path | None, list[str]]:
-    """The file or preset, and all overrides: those of flags first, so that `key=value` wins."""
-    path, keys = split_experiment(experiment, overrides, config)
-    named = path is not None or any(key.startswith("training.method=") for key in keys)
-    return path, [*overrides_of(context.meta.get("flags", {}), guess_method=not named), *keys]
-
-
-def split_experiment(
-    experiment: str | None, overrides: list[str] | None, config: str | None = None
-) -> tuple[Path | None, list[str]]:
-    """The file or preset, if one was given (also as `--config`), and the overrides: the first argument may be either."""
-    from toolhone.errors import ConfigError
-
-    keys = list(overrides or [])
-    if experiment is not None and re.match(r"[\w.]+=", experiment):
-        keys, experiment = [experiment, *keys], None
-    if experiment is not None and config is not None:
-        raise ConfigError(
-            f"two experiments are given, {experiment} and --config {config}; keep one"
-        )
-    chosen = experiment if config is None else config
-    return (None if chosen is None else Path(chosen)), keys

@@ -1,34 +1,37 @@
-"""`toolhone data build`: make conversations and tasks from templates, or rows of the SFT array, as files.
-
-The other verbs of the group, `sources` and `import`, are in `importing`.
-"""
+"""`toolhone data`: generate conversations and tasks (`build`), and read published data (`sources`, `import`)."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolhone.cli import data_import as importing
+from toolhone.cli.options import AsJson
 from toolhone.errors import DataError
 
+if TYPE_CHECKING:
+    from toolhone.data.importing import ImportResult
+
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
-"""Sizes of the files of conversations and tasks, when nothing else is asked for."""
+"""Default sizes of the files of conversations and tasks."""
 ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
-"""Of the SFT array, when nothing else is asked for."""
-app = typer.Typer(
-    help="Make data, and read published data.", no_args_is_help=True, rich_markup_mode=None
-)
-app.command("sources", epilog=importing.SOURCES_EXAMPLE)(importing.sources)
-app.command("import", epilog=importing.IMPORT_EXAMPLE)(importing.import_)
-BUILD_EXAMPLES = (
+"""Defaults of the SFT array."""
+BUILD_EXAMPLE = (
     "Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
     "toolhone data build --shape sft-array --out sft.json --rows 8000 --shares calculator=0.2,python_exec=0.2,no_tool=0.6 "
     "--gsm8k train.jsonl"
+)
+IMPORT_EXAMPLE = (
+    "Examples: toolhone data import glaive-function-calling-v2.json --to glaive.jsonl   |   "
+    "toolhone data import xlam.parquet --to xlam.jsonl --format xlam --json"
+)
+app = typer.Typer(
+    help="Generate data, and read published data.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -41,16 +44,96 @@ class Shape(StrEnum):
 
 @app.callback()
 def group() -> None:
-    """Make data, and read published data."""
+    """Generate data, and read published data."""
 
 
-@app.command(epilog=BUILD_EXAMPLES)
-def build(  # noqa: PLR0913 (one parameter for each option)
-    out: Annotated[
+@app.command(epilog="Examples: toolhone data sources   |   toolhone data sources --json")
+def sources(
+    as_json: AsJson = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the list as the table of the documentation")
+    ] = False,
+) -> None:
+    """List the published formats that can be read, with licence, size and what they teach."""
+    from toolhone.sources.listing import as_markdown, listed
+
+    formats = listed()
+    if as_json:
+        print(json.dumps([each.to_dict() for each in formats], ensure_ascii=False))
+        return
+    if markdown:
+        print(as_markdown(formats))
+        return
+    width = max(len(each.name) for each in formats)
+    for each in formats:
+        about = each.about
+        size = "" if about.rows == "any" else f"; rows: {about.rows}"
+        options = f"; options: {', '.join(each.options)}" if each.options else ""
+        print(f"{each.name:{width}}  {about.title}; licence: {about.licence}{size}")
+        print(f"{'':{width}}  {each.gives}: {about.teaches}{options}")
+
+
+@app.command("import", epilog=IMPORT_EXAMPLE)
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="the published file, plain or gzip-compressed, JSON, JSON Lines, CSV or Parquet; or a folder"
+        ),
+    ],
+    to: Annotated[
         Path,
         typer.Option(
-            help="the folder to write into; with --shape sft-array a file may be named as well"
+            help="the file to write, .jsonl or .jsonl.gz; tasks and refused rows go beside it"
         ),
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="the format's name, where its rows do not show it")
+    ] = "auto",
+    as_json: AsJson = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the files of an earlier import")
+    ] = False,
+    progress: Annotated[str, typer.Option(help="auto, rich, plain or off")] = "auto",
+) -> None:
+    """Turn a published file into conversations and tasks. Tasks and refused rows go beside OUT.jsonl, into
+    OUT.tasks.jsonl and OUT.refused.jsonl.
+
+    Exit code 1: no row could be used; the file of refused rows has the reason for each."""
+    from toolhone.data.importing import import_file
+    from toolhone.runs.progress import open_progress
+
+    with open_progress(progress) as shown:
+        imported = import_file(file, to, format_, overwrite, shown)
+    if as_json:
+        print(json.dumps(imported.to_dict(), ensure_ascii=False))
+    else:
+        print("\n".join(import_lines(imported)))
+    if not imported.loaded.kept:
+        raise typer.Exit(1)
+
+
+def import_lines(imported: ImportResult) -> list[str]:
+    """Return a line for each count of what was read and written."""
+    loaded = imported.loaded
+    kept = f"kept     {loaded.kept:6d}"
+    if loaded.only_tasks:
+        kept += f"  ({loaded.only_tasks} of them only as tasks)"
+    if loaded.preferences:
+        kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
+    lines = [f"format   {imported.format}", f"read     {loaded.read:6d}", kept]
+    counts = {"repaired": loaded.repaired, "unchecked": loaded.noted, "refused": loaded.skipped}
+    for word, reasons in counts.items():
+        lines += [f"{word:9s}{count:6d}  {reason}" for reason, count in reasons.most_common()]
+    for kind, written in imported.files.items():
+        lines.append(f"wrote    {written.rows:6d}  {kind}: {written.path}")
+    return lines
+
+
+@app.command(epilog=BUILD_EXAMPLE)
+def build(  # noqa: PLR0913 (the options of a command)
+    out: Annotated[
+        Path, typer.Option(help="the folder to write into; with --shape sft-array also a file")
     ] = Path("data"),
     train: Annotated[
         int | None, typer.Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")
@@ -66,9 +149,7 @@ def build(  # noqa: PLR0913 (one parameter for each option)
         int | None, typer.Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")
     ] = None,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print the files and their row counts as JSON")
-    ] = False,
+    as_json: AsJson = False,
     shape: Annotated[
         Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")
     ] = Shape.TEMPLATES,
@@ -85,46 +166,43 @@ def build(  # noqa: PLR0913 (one parameter for each option)
 ) -> None:
     """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl, tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with
     --shape sft-array, one JSON list of calculator, Python and no-tool rows."""
-    if gsm8k is not None and shape is not Shape.SFT_ARRAY:
-        raise DataError(
-            "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k"
-        )
-    if (rows is not None or shares is not None) and shape is not Shape.SFT_ARRAY:
-        raise DataError(
-            "--rows and --shares are for --shape sft-array; of the other files --train, --held-out and --tasks are the sizes"
-        )
-    if shape is Shape.SFT_ARRAY and any(size is not None for size in (train, held_out, tasks)):
-        raise DataError(
-            "--train, --held-out and --tasks are for the other shape; how many rows an SFT array has is said with --rows"
-        )
     if shape is Shape.SFT_ARRAY:
+        if any(size is not None for size in (train, held_out, tasks)):
+            raise DataError(
+                "--train, --held-out and --tasks are for the other shape; --rows is the size of an SFT array"
+            )
         counts = _write_array(out, rows or ROWS, shares or SHARES, seed, gsm8k)
     else:
-        size = {
-            "train": train or TRAIN,
-            "held_out": HELD_OUT if held_out is None else held_out,
-            "tasks": TASKS if tasks is None else tasks,
-        }
-        counts = _write_templates(out, size, seed)
+        if gsm8k is not None:
+            raise DataError(
+                "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k"
+            )
+        if rows is not None or shares is not None:
+            raise DataError(
+                "--rows and --shares are for --shape sft-array; --train, --held-out and --tasks are the sizes of the other files"
+            )
+        held_out = HELD_OUT if held_out is None else held_out
+        tasks = TASKS if tasks is None else tasks
+        counts = _write_templates(out, train or TRAIN, held_out, tasks, seed)
     if as_json:
         print(json.dumps(counts))
-    else:
-        for name, count in counts.items():
-            print(f"{count:6d} rows  {name}")
+        return
+    for name, count in counts.items():
+        print(f"{count:6d} rows  {name}")
 
 
-def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, int]:
+def _write_templates(out: Path, train: int, held_out: int, tasks: int, seed: int) -> dict[str, int]:
     from toolhone.data.templates import Templates
     from toolhone.schema import Conversation, Task
     from toolhone.sources.files import write_jsonl
 
-    made = Templates(seed)
+    templates = Templates(seed)
     files: dict[str, Sequence[Conversation | Task]] = {
-        "train.jsonl": made.conversations(size["train"], "train"),
-        "held_out.jsonl": made.conversations(size["held_out"], "held_out_fillers"),
-        "tasks_held_out_fillers.jsonl": made.tasks(size["tasks"], "held_out_fillers"),
-        "tasks_held_out_phrasings.jsonl": made.tasks(size["tasks"], "held_out_phrasings"),
-        "tasks_rl.jsonl": made.tasks(size["tasks"], "rl"),
+        "train.jsonl": templates.conversations(train, "train"),
+        "held_out.jsonl": templates.conversations(held_out, "held_out_fillers"),
+        "tasks_held_out_fillers.jsonl": templates.tasks(tasks, "held_out_fillers"),
+        "tasks_held_out_phrasings.jsonl": templates.tasks(tasks, "held_out_phrasings"),
+        "tasks_rl.jsonl": templates.tasks(tasks, "rl"),
     }
     return {
         str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows))
@@ -136,14 +214,14 @@ def _write_templates(out: Path, size: dict[str, int], seed: int) -> dict[str, in
 def _write_array(
     out: Path, rows: int, shares: str, seed: int, gsm8k: Path | None
 ) -> dict[str, int]:
-    """One file; how many rows of each category it has, and what could not be used, is said on standard error."""
+    """Write one file; the rows of each category, and unused rows by reason, go to standard error."""
     from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 
     path = out if out.suffix == ".json" else out / "sft_array.json"
-    made = SftRows(seed).rows(rows, read_shares(shares), gsm8k)
-    write_array(path, made.rows)
-    parts = [f"{count} {category}" for category, count in made.counts().items()]
-    unused = [f"{count} {reason}" for reason, count in made.skipped.most_common()]
-    said = f"{', '.join(parts)}" + (f"; of {gsm8k} not used: {', '.join(unused)}" if unused else "")
-    typer.echo(said, err=True)
-    return {str(path): len(made.rows)}
+    written = SftRows(seed).rows(rows, read_shares(shares), gsm8k)
+    write_array(path, written.rows)
+    note = ", ".join(f"{count} {category}" for category, count in written.counts().items())
+    if unused := ", ".join(f"{count} {reason}" for reason, count in written.skipped.most_common()):
+        note += f"; of {gsm8k} not used: {unused}"
+    print(note, file=sys.stderr)
+    return {str(path): len(written.rows)}

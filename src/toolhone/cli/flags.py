@@ -10,9 +10,11 @@ experiment is named and no method. Overrides given as `key=value` win over flags
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
@@ -263,3 +265,23 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def experiment_and_keys(
+    context: Any, experiment: str | None, overrides: list[str] | None, config: str | None = None
+) -> tuple[Path | None, list[str]]:
+    """Return the file or preset, and all overrides: those of flags first, so that `key=value` wins.
+
+    The first argument may be an experiment or an override; `config` is an experiment given as `--config`.
+    """
+    keys = list(overrides or [])
+    if experiment is not None and re.match(r"[\w.]+=", experiment):
+        keys, experiment = [experiment, *keys], None
+    if experiment is not None and config is not None:
+        raise ConfigError(
+            f"two experiments are given, {experiment} and --config {config}; keep one"
+        )
+    chosen = experiment or config
+    named = chosen is not None or any(key.startswith("training.method=") for key in keys)
+    flags = overrides_of(context.meta.get("flags", {}), guess_method=not named)
+    return (None if chosen is None else Path(chosen)), [*flags, *keys]

@@ -17,18 +17,16 @@ import typer
 
 from toolhone.cli import (
     chat,
+    comparison,
     config,
     data,
     doctor,
     env_report,
-    export,
     guide,
-    plot,
     rewards,
     serve,
     train,
 )
-from toolhone.cli import comparison as compare
 from toolhone.cli import eval as evaluate
 from toolhone.cli.flags import FlagCommand
 from toolhone.errors import UserError
@@ -47,12 +45,12 @@ app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("eval", epilog=evaluate.EVAL_EXAMPLE, cls=evaluate.EvalCommand)(evaluate.evaluate)
 app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(evaluate.score)
-app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
-app.command("plot", epilog=plot.EXAMPLE)(plot.plot)
+app.command("compare", epilog=comparison.COMPARE_EXAMPLE)(comparison.compare)
+app.command("plot", epilog=comparison.PLOT_EXAMPLE)(comparison.plot)
 app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
 app.command("examples", epilog=guide.EXAMPLE)(guide.examples)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
-app.command("export", epilog=export.EXAMPLE)(export.export)
+app.command("export", epilog=serve.EXPORT_EXAMPLE)(serve.export)
 app.command("check", epilog=env_report.EXAMPLE)(env_report.check)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

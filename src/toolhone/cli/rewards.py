@@ -1,8 +1,6 @@
-"""`toolhone rewards`: which rewards there are, and what a reward can be cheated with.
+"""`toolhone rewards`: which rewards there are (`list`), and what cheats a reward (`attack`).
 
-`list` shows the library with formulas, sources and known holes. `attack` plays the attack suite (`rewards.attacks`) on a reward
-of the library or of the user's own, and names what it pays too well; exit code 1 says that there is a hole. No model is needed,
-no tool is run.
+No model is needed, and no tool runs.
 """
 
 from __future__ import annotations
@@ -14,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from toolhone.cli.options import AsJson
 
+if TYPE_CHECKING:
     from toolhone.rewards.attack_suite import AttackReport, Attempt
-    from toolhone.rewards.registry import RewardSpec
     from toolhone.schema import Task
 
 app = typer.Typer(
@@ -26,8 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 FALLBACK = "tagged"
 """The call syntax in which a reward is attacked that reads none by itself."""
 _LONGEST = 300
@@ -36,17 +31,22 @@ _LONGEST = 300
 
 @app.command("list", epilog="Examples: toolhone rewards list   |   toolhone rewards list --json")
 def list_rewards(as_json: AsJson = False) -> None:
-    """Show every reward that has a name, with its formula, its source and its known holes."""
-    from toolhone.cli.console import console
+    """List every named reward, with its formula, its source and its known exploits."""
+    from toolhone.cli.console import console, print_table
     from toolhone.rewards.registry import BUILTIN
 
     if as_json:
         print(json.dumps({"rewards": [spec.to_dict() for spec in BUILTIN.values()]}))
         return
-    out = console()
-    out.print(_library(list(BUILTIN.values())))
-    out.print(
-        "Holes are attacks of `toolhone rewards attack`; --json says why each is one. A reward of your own: file.py:function.",
+    rows = []
+    for spec in BUILTIN.values():
+        bounds = "{:g} .. {:g}".format(*spec.bounds)
+        holes = ", ".join(spec.holes) or "none"
+        rows.append((spec.name, spec.formula, bounds, spec.source, holes))
+    headings = ("reward", "pays", "from .. to", "source", "known holes")
+    print_table(headings, rows, "rewards", lines=True)
+    console().print(
+        "Holes are attacks of `toolhone rewards attack`; --json explains each. Your own reward: file.py:function.",
         markup=False,
     )
 
@@ -64,26 +64,25 @@ def attack(
     ],
     tasks: Annotated[
         Path | None,
-        typer.Option(help="tasks to play the attacks on [default: a few of every kind that ship]"),
+        typer.Option(help="tasks to attack on [default: a few of every kind that ship]"),
     ] = None,
     dialect: Annotated[
         str | None,
-        typer.Option(
-            help=f"how calls are written [default: as the reward reads them, else {FALLBACK}]"
-        ),
+        typer.Option(help=f"the call syntax [default: the one the reward reads, else {FALLBACK}]"),
     ] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="at most this many tasks")] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
     from toolhone.dialects.prompted import open_syntax
-    from toolhone.rewards.attack_suite import attack_suite as play_attacks
+    from toolhone.rewards.attack_suite import attack_suite
     from toolhone.rewards.registry import BUILTIN, load_rewards, syntax_of
 
     (loaded,) = load_rewards([reward])
     syntax = open_syntax(dialect or syntax_of([reward]) or FALLBACK)
     judges = BUILTIN[reward].judges if reward in BUILTIN else None
-    report = play_attacks(loaded, _tasks(tasks, num_samples, reward in BUILTIN), syntax, judges)
+    chosen = _tasks(tasks, num_samples, reward in BUILTIN)
+    report = attack_suite(loaded, chosen, syntax, judges)
     if as_json:
         print(json.dumps(report.to_dict()))
     else:
@@ -92,95 +91,49 @@ def attack(
         raise typer.Exit(1)
 
 
-def _tasks(path: Path | None, most: int, ours: bool) -> list[Task]:
-    """The tasks of a file, or those that ship; the ones that leave something open only for rewards that are `ours`."""
+def _tasks(path: Path | None, most: int, builtin: bool) -> list[Task]:
+    """Read the tasks of a file, or take those that ship; open-ended ones only for builtin rewards."""
+    from toolhone.config.experiment import to_stderr
     from toolhone.data.any_tasks import tasks_from_any
     from toolhone.rewards.attack_cases import OPEN_PROBES, PROBES
 
     if path is None:
-        return [*PROBES, *(OPEN_PROBES if ours else ())][:most]
-    found = tasks_from_any(path, (), lambda line: print(line, file=sys.stderr))
+        return [*PROBES, *(OPEN_PROBES if builtin else ())][:most]
+    found = tasks_from_any(path, (), to_stderr)
     if len(found) > most:
-        print(
-            f"{path}: the first {most} of {len(found)} tasks are used (--num-samples)",
-            file=sys.stderr,
-        )
+        counts = f"the first {most} of {len(found)} tasks are used (--num-samples)"
+        print(f"{path}: {counts}", file=sys.stderr)
     return found[:most]
 
 
-def _library(rewards: list[RewardSpec]) -> Table:
-    from rich.table import Table
-
-    table = Table(title="rewards", title_justify="left", show_lines=True)
-    for heading in ("reward", "pays", "from .. to", "source", "known holes"):
-        table.add_column(heading, overflow="fold")
-    for named in rewards:
-        least, most = named.bounds
-        table.add_row(
-            named.name,
-            named.formula,
-            f"{least:g} .. {most:g}",
-            named.source,
-            ", ".join(named.holes) or "none",
-        )
-    return table
-
-
 def _show(report: AttackReport) -> None:
-    from rich.table import Table
+    from toolhone.cli.console import console, print_table
 
-    from toolhone.cli.console import console
-
-    out = console()
-    table = Table(
-        title=f"{report.reward}: attacks on {report.tasks} tasks, calls written as {report.syntax}",
-        title_justify="left",
-    )
-    for heading in (
-        "attack",
-        "tasks",
-        "holes",
-        "worst pay",
-        "right answer",
-        "silence",
-        "share",
-        "bound",
-        "",
-    ):
-        table.add_column(heading, justify="left" if heading in ("attack", "") else "right")
+    rows = []
     for name, worst in report.worst.items():
         numbers = [f"{value:.2f}" for value in (worst.pay, worst.gold, worst.nothing)]
         share = "-" if worst.share is None else f"{worst.share:.2f}"
         counts = [str(report.tried[name]), str(report.holed[name])]
-        table.add_row(
-            name,
-            *counts,
-            *numbers,
-            share,
-            f"{worst.attack.bound:.2f}",
-            "HOLE" if worst.is_hole else "held",
-        )
-    out.print(table)
-    for reason, count in report.skipped.items():
-        out.print(f"{count} tasks left out: {reason}", markup=False)
+        verdict = "HOLE" if worst.is_hole else "held"
+        rows.append((name, *counts, *numbers, share, f"{worst.attack.bound:.2f}", verdict))
+    numeric = ("tasks", "holes", "worst pay", "right answer", "silence", "share", "bound")
+    title = f"{report.reward}: attacks on {report.tasks} tasks, calls written as {report.syntax}"
+    print_table(("attack", *numeric, ""), rows, title, right=numeric)
+    lines = [f"{count} tasks left out: {reason}" for reason, count in report.skipped.items()]
     if report.unwritable:
-        out.print(f"{report.unwritable} attacks cannot be written as {report.syntax}", markup=False)
-    for hole in report.holes:
-        out.print(_sentence(hole), markup=False, highlight=False)
+        lines.append(f"{report.unwritable} attacks cannot be written as {report.syntax}")
+    lines += map(_describe, report.holes)
     held = len(report.worst) - len(report.holes)
-    out.print(
-        f"{held} of {len(report.worst)} attacks held, {len(report.holes)} holes",
-        markup=False,
-        highlight=False,
-    )
+    lines.append(f"{held} of {len(report.worst)} attacks held, {len(report.holes)} holes")
+    for line in lines:
+        console().print(line, markup=False, highlight=False)
 
 
-def _sentence(hole: Attempt) -> str:
-    """One hole in words, with what was said."""
+def _describe(hole: Attempt) -> str:
+    """Describe one hole, with the replies that it pays for."""
     from toolhone.evaluation.display import clean
 
-    earned = f"it earned {hole.pay:.2f} on {hole.task_id}, the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
-    said = " | ".join(
-        text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts
-    )
-    return f"hole {hole.attack.name}: it pays {hole.attack.about}; {earned}\n  {clean(said)!r}"
+    pays = f"it earned {hole.pay:.2f} on {hole.task_id}, the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
+    texts = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts]
+    replies = repr(clean(" | ".join(texts)))
+    return f"hole {hole.attack.name}: it pays {hole.attack.about}; {pays}\n  {replies}"

@@ -1,4 +1,4 @@
-"""`toolhone train`: train as an experiment file, a preset or flags say."""
+"""`toolhone train`: trains what an experiment file, a preset or flags describe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolhone.cli.config import Overrides, experiment_and_keys
+from toolhone.cli.flags import experiment_and_keys
+from toolhone.cli.options import ExperimentName, Overrides
 from toolhone.errors import RunError
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ EXAMPLE = (
 
 def train(
     context: typer.Context,
-    experiment: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[EXPERIMENT.json|PRESET]",
-            help="a file, or a preset by name; none: all defaults (pico)",
-        ),
-    ] = None,
+    experiment: ExperimentName = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
@@ -42,14 +37,14 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on from the run's latest checkpoint")
+        bool, typer.Option("--resume", help="resume from the run's latest checkpoint")
     ] = False,
     config: Annotated[
         str | None, typer.Option(help="the experiment file, for those used to this spelling")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="show where an error comes from")] = False,  # noqa: ARG001 (read in main)
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,  # noqa: ARG001 (read in main)
 ) -> None:
-    """Train a model, with progress, validation by generating, checkpoints, and an evaluation at the end."""
+    """Train a model, with progress, validation by generation, checkpoints, and an evaluation at the end."""
     from toolhone.config.experiment import load_experiment
     from toolhone.config.trust import refuse_to_resume_unnamed
     from toolhone.runs.run import Run
@@ -72,37 +67,27 @@ def _train(plan: Experiment, folder: Path, resume: bool) -> None:
     from toolhone.training.sft import TrainStatus
 
     with open_progress(plan.tracking.progress) as progress:
-        run, ending = run_training(plan, folder, resume, progress)
-    if ending is TrainStatus.INTERRUPTED:
-        print(
-            f"stopped; the state is saved. Go on with: {_command_to_resume(plan, folder)}",
-            file=sys.stderr,
-        )
+        run, status = run_training(plan, folder, resume, progress)
+    if status is TrainStatus.INTERRUPTED:
+        command = _command_to_resume(plan, folder)
+        print(f"stopped; the state is saved. Resume with: {command}", file=sys.stderr)
         raise typer.Exit(130)
     if (run.folder / "evaluation" / "metrics.json").is_file():
-        show_evaluation(
-            read_folder(run.folder / "evaluation"),
-            plan.tracking.samples,
-            plan.evaluation.metrics or (),
-        )
-    print(
-        f"run: {folder}   curves: toolhone plot {folder}   talk to it: toolhone chat {folder}",
-        file=sys.stderr,
-    )
+        evaluation = read_folder(run.folder / "evaluation")
+        show_evaluation(evaluation, plan.tracking.samples, plan.evaluation.metrics or ())
+    verbs = f"curves: toolhone plot {folder}   chat with it: toolhone chat {folder}"
+    print(f"run: {folder}   {verbs}", file=sys.stderr)
 
 
 def _command_to_resume(plan: Experiment, folder: Path) -> str:
-    """The command that goes on; where the run's own word is not enough (`trust`), the one that was given, with --resume."""
+    """Return the command that resumes; where a run folder alone is not trusted, the one that was given, with --resume."""
     from toolhone.config.trust import refuse_to_resume_unnamed
 
     try:
         refuse_to_resume_unnamed(plan, folder)
     except RunError:
-        given = [word for word in sys.argv[1:] if word != "--resume"]
-        out = (
-            []
-            if any(word.startswith(("--out", "--adapter")) for word in given)
-            else ["--out", str(folder)]
-        )
-        return f"toolhone {shlex.join([*given, *out, '--resume'])}"
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        if not any(word.startswith(("--out", "--adapter")) for word in words):
+            words += ["--out", str(folder)]
+        return f"toolhone {shlex.join([*words, '--resume'])}"
     return f"toolhone train --resume --out {folder}"
