@@ -6,6 +6,8 @@ from pydantic import BaseModel
 
 from toolhone import tool
 
+Seat = Literal["window", "bar", "terrace"]
+
 
 class Contact(BaseModel):
     name: str
@@ -13,11 +15,6 @@ class Contact(BaseModel):
 
 
 @tool
-def book_table(
-    restaurant: str,
-    people: int,
-    contact: Contact,
-    seat: Literal["window", "bar", "terrace"] | None = None,
-) -> dict:
+def book_table(restaurant: str, people: int, contact: Contact, seat: Seat | None = None) -> dict:
     """Book a table in a restaurant."""
     return {"booked": f"{people} at {restaurant} for {contact.name}", "seat": seat or "any"}

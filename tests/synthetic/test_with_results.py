@@ -11,7 +11,7 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.synthetic import CanonicalExample, ManualTemplates
-from toolhone.synthetic.with_results import answers_of, with_answers, worded
+from toolhone.synthetic.with_results import answers_of, fill_answer, with_answers
 from toolhone.tools.registry import Registry
 
 
@@ -98,7 +98,7 @@ def test_tools_without_an_implementation_are_counted_and_nothing_is_lost() -> No
 def test_an_answer_is_worded_by_the_example_or_repeats_the_result(
     wording: str, value: Any, content: str, said: str
 ) -> None:
-    assert worded(wording, value, content) == said
+    assert fill_answer(wording, value, content) == said
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_wording_that_the_result_cannot_fill_is_refused(
     wording: str, value: Mapping[str, Any], said: str
 ) -> None:
     with pytest.raises(DataError) as caught:
-        worded(wording, value, "R")
+        fill_answer(wording, value, "R")
     assert said in str(caught.value)
 
 

@@ -1,23 +1,23 @@
-"""Other words for the same question: openings, endings and other verbs around what must not change.
+"""Other words for the same question: openings, endings and other verbs around the values.
 
-    form, core = core_of("Could you book a table for 4, please?", verbs)    # Form.DO, "book a table for 4"
-    Frames("train").question([(form, pieces)], rng)      # [Piece("please "), Piece("reserve a table for "), Piece("4", ...), ...]
+    form, core = core_of("Could you book a table for 4, please?", verbs)    # Form.DO, "book ..."
+    Frames("train").question([(form, pieces)], rng)      # "please reserve a table for 4"
+    SmallTalk(tools).draw(rng, False)                   # a question that no tool is for, its answer
 
-Only words between filled values are touched, and of them only those at the very beginning. Openings and endings of questions,
-commands and noun phrases are those of `presets/phrasings.json`; sentences of any other build get the few of
-`presets/manual.json`.
+Only words between values are touched, and of them only those at the very beginning.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 
-from toolhone.data.phrasings import phrasings
+from toolhone.data.phrasings import Fillers, Wording, intents, phrasings
+from toolhone.schema import Tool
 from toolhone.synthetic.slots import SlotPiece
-from toolhone.synthetic.text_kinds import material
+from toolhone.synthetic.text_kinds import material, words_of
 
 _COURTESY = re.compile(
     r"(?:(?:please|kindly|hey|hi|hello|ok|so|now)\b[,!]? |"
@@ -25,120 +25,91 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _THANKS = re.compile(r"(?:,? (?:please|thanks|thank you|for me))*\s*[.?!]*$", re.IGNORECASE)
-_ASKING = frozenset(
-    (
-        "what",
-        "what's",
-        "whats",
-        "which",
-        "who",
-        "who's",
-        "whose",
-        "whom",
-        "when",
-        "where",
-        "where's",
-        "how",
-        "how's",
-        "why",
-        "is",
-        "are",
-        "was",
-        "were",
-        "do",
-        "does",
-        "did",
-        "has",
-        "have",
-        "had",
-        "am",
-        "can",
-        "could",
-        "will",
-        "would",
-        "should",
-        "may",
-        "shall",
-    )
+_ASKING = (
+    "what what's whats which who who's whose whom when where where's how how's why is are was "
+    "were do does did has have had am can could will would should may shall"
 )
 _SWAPPED = 0.35
+_FROM_EXAMPLES = 0.5
+_BEYOND = 0.5
+"""Share of talk that asks for something beyond the tools, of all talk that no example shows."""
 
 
 class Form(StrEnum):
-    """How a question is built: what openings and endings go with it."""
+    """How a question is built: what is ..., book ..., the weather in ..., or anything else."""
 
     ASK = "ask"
-    """A question: what is ..."""
     DO = "do"
-    """A command: book ..."""
     NAME = "name"
-    """A noun phrase: the weather in ..."""
     PLAIN = "plain"
-    """Anything else; it keeps its own punctuation."""
+
+
+Part = tuple[Form, Sequence[SlotPiece]]
 
 
 def core_of(query: str, verbs: Collection[str]) -> tuple[Form, str]:
-    """The build of a question, and what is left of it without courtesies at both ends (a plain one stays whole)."""
+    """Return the form of a question, and the question without courtesies; a plain one stays."""
     bare = query
     while match := _COURTESY.match(bare):
         bare = bare[match.end() :]
-    bare = bare[: max(1, _THANKS.search(bare).start())] if _THANKS.search(bare) else bare  # type: ignore[union-attr]
+    if thanks := _THANKS.search(bare):
+        bare = bare[: max(1, thanks.start())]
     first = re.split(r"[\s,:]", bare, maxsplit=1)[0].lower()
     if re.search(r"[.?!;:]\s", bare) or not bare.strip():
         return Form.PLAIN, query
-    if first in _ASKING:
+    if first in _ASKING.split():
         return Form.ASK, bare
     if first in verbs:
         return Form.DO, bare
-    if first in ("the", "a", "an", "my"):
-        return Form.NAME, bare
-    return Form.PLAIN, query
+    return (Form.NAME, bare) if first in ("the", "a", "an", "my") else (Form.PLAIN, query)
 
 
 class Frames:
-    """Openings, endings, links and other verbs of one set ("train" or "held_out"); `protected` are words that must stay."""
+    """Openings, endings, links and other verbs of one set; `protected` words stay."""
 
     def __init__(self, name: str, protected: Collection[str] = ()) -> None:
         frames = {**phrasings()["frames"][name], "plain": material()["plain"][name]}
-        self._openings = {form: _nameless(frames[form.value]["openings"]) for form in Form}
-        self._endings = {form: _nameless(frames[form.value]["endings"]) for form in Form}
+        # A name in a frame might be taken for an argument.
+        self._openings, self._endings = (
+            {form: [text for text in frames[form.value][end] if "{" not in text] for form in Form}
+            for end in ("openings", "endings")
+        )
         self._joins: list[str] = frames["joins"]
         self._links: list[str] = material()["links"][name]
         swaps: Mapping[str, list[str]] = material()["swaps"][name]
-        kept = set(protected)
         self._swaps = {
-            word: ways
-            for word, ways in swaps.items()
-            if not kept & set(" ".join((word, *ways)).split())
+            words: ways
+            for words, ways in swaps.items()
+            if not set(protected) & set(" ".join((words, *ways)).split())
         }
 
-    def question(
-        self, parts: Sequence[tuple[Form, Sequence[SlotPiece]]], rng: random.Random
-    ) -> list[SlotPiece]:
-        """One question that asks for all the parts, between an opening and an ending."""
+    def question(self, parts: Sequence[Part], rng: random.Random) -> list[SlotPiece]:
+        """Return one question for all the parts, between an opening and an ending."""
         form = parts[0][0]
-        swapped = [(other, self._swapped(pieces, rng)) for other, pieces in parts]
+        swapped = [(other, self._swap_verb(pieces, rng)) for other, pieces in parts]
         if any(other is not form for other, _ in parts) or (len(parts) > 1 and form is Form.PLAIN):
-            form, pieces = Form.PLAIN, self._linked(swapped, rng)
+            form, pieces = Form.PLAIN, self._link(swapped, rng)
         else:
             pieces = list(swapped[0][1])
             for _, more in swapped[1:]:
-                pieces += [SlotPiece(rng.choice(self._joins)), *lowered(more)]
+                pieces += [SlotPiece(rng.choice(self._joins)), *_lower_first(more)]
         opening, ending = rng.choice(self._openings[form]), rng.choice(self._endings[form])
-        return [SlotPiece(opening), *(lowered(pieces) if opening else pieces), SlotPiece(ending)]
+        inner = _lower_first(pieces) if opening else pieces
+        return [SlotPiece(opening), *inner, SlotPiece(ending)]
 
-    def _linked(
-        self, parts: Sequence[tuple[Form, Sequence[SlotPiece]]], rng: random.Random
-    ) -> list[SlotPiece]:
-        """Sentences one after the other, each with its own end."""
+    def _link(self, parts: Sequence[Part], rng: random.Random) -> list[SlotPiece]:
+        """Return sentences one after the other, each with its own end."""
         pieces: list[SlotPiece] = []
         for index, (form, own) in enumerate(parts):
-            link = [SlotPiece(" " + rng.choice(self._links))] if index else []
-            pieces += [*link, *(lowered(own) if index else own), SlotPiece(_end(form, own))]
+            if index:
+                pieces.append(SlotPiece(" " + rng.choice(self._links)))
+            ended = bool(own) and own[-1].text.rstrip()[-1:] in (".", "?", "!")
+            end = "" if ended else "?" if form is Form.ASK else "."
+            pieces += [*(_lower_first(own) if index else own), SlotPiece(end)]
         return pieces
 
-    def _swapped(self, pieces: Sequence[SlotPiece], rng: random.Random) -> list[SlotPiece]:
-        """The pieces with another verb at the beginning, if there is one."""
+    def _swap_verb(self, pieces: Sequence[SlotPiece], rng: random.Random) -> list[SlotPiece]:
+        """Return the pieces, at times with another verb at the beginning."""
         if not pieces or pieces[0].filled or rng.random() >= _SWAPPED:
             return list(pieces)
         first = pieces[0].text
@@ -150,21 +121,58 @@ class Frames:
         return list(pieces)
 
 
-def _nameless(choices: Sequence[str]) -> list[str]:
-    """Those that name nobody: a name might be taken for an argument."""
-    return [choice for choice in choices if "{" not in choice]
-
-
-def _end(form: Form, pieces: Sequence[SlotPiece]) -> str:
-    if pieces and pieces[-1].text.rstrip()[-1:] in (".", "?", "!"):
-        return ""
-    return "?" if form is Form.ASK else "."
-
-
-def lowered(pieces: Sequence[SlotPiece]) -> list[SlotPiece]:
-    """The pieces with a small letter first, unless a value, a name in capitals or "I" is there."""
+def _lower_first(pieces: Sequence[SlotPiece]) -> list[SlotPiece]:
+    """Lower the first letter, unless it begins a value, a name in capitals or "I"."""
     first = pieces[0]
     word = re.match(r"[A-Z][a-z']*(?![A-Z\d_])", first.text)
     if first.filled or word is None or word[0] in ("I", "I'm", "I'd", "I've", "I'll"):
         return list(pieces)
     return [SlotPiece(first.text[0].lower() + first.text[1:]), *pieces[1:]]
+
+
+class SmallTalk:
+    """Questions that need no tool, and their answers; `examples` are form, question and answer."""
+
+    def __init__(
+        self, tools: Sequence[Tool], examples: Iterable[tuple[Form, str, str]] = ()
+    ) -> None:
+        self._examples = list(examples)
+        offered = _vocabulary(tools)
+        self._beyond = {
+            name: [entry for entry in entries if not offered & set(entry["words"])]
+            for name, entries in material()["beyond"].items()
+        }
+
+    def draw(self, rng: random.Random, held: bool) -> tuple[list[SlotPiece], str]:
+        """Return a whole question, framed, and the assistant's answer."""
+        name = "held_out" if held else "train"
+        if self._examples and rng.random() < _FROM_EXAMPLES:
+            form, text, answer = rng.choice(self._examples)
+            question = Frames(name).question([(form, [SlotPiece(text)])], rng)
+            return question, answer or rng.choice(material()["replies"])
+        if self._beyond[name] and rng.random() < _BEYOND:
+            entry = rng.choice(self._beyond[name])
+            slots = {kind: kind for kind in re.findall(r"{(\w+)}", entry["text"])}
+            text = entry["text"].format_map(Fillers(name, rng).draw(slots))
+            question = Frames(name).question([(Form(entry["form"]), [SlotPiece(text)])], rng)
+            return question, rng.choice(material()["refusals"])
+        wording = Wording(name, name, rng)
+        talk = [intent for intent in intents() if intent.category == "no_tool"]
+        # Some answers name the embedded model.
+        modest = [one for one in talk if not any("pico" in answer for answer in one.answers)]
+        request = wording.request(wording.pick(modest))
+        return [SlotPiece(wording.question([request]))], request.answer([])
+
+
+def _vocabulary(tools: Sequence[Tool]) -> set[str]:
+    """Return the words of the tools, and their beginnings, so that `rental` covers `rent`."""
+    texts: list[str] = []
+    for tool in tools:
+        texts += (tool.name, tool.description)
+        for name, schema in (tool.parameters.get("properties") or {}).items():
+            texts.append(name)
+            if isinstance(schema, Mapping):
+                texts.append(str(schema.get("description") or ""))
+                texts += map(str, schema.get("enum") or ())
+    words = {word for text in texts for word in words_of(text)}
+    return {word[:end] for word in words for end in range(3, len(word) + 1)} | words

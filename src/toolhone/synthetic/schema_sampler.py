@@ -1,13 +1,10 @@
 """Values drawn from a JSON Schema.
 
-    drawer = Drawer(tool)
-    make = drawer.maker(schema, ("book_table", "people"), 4)
-    make(random.Random(0), False)        # 7: an int as the schema wants it, of the size of the example's 4; True: a held-out value
+    sampler = SchemaSampler(tool)
+    make = sampler.maker(schema, ("people",), 4)     # an integer of the size of the example's 4
+    make(random.Random(0), False)                    # 7; True asks for a held-out value
 
-Respected are type, enum, const, minimum, maximum and their exclusive forms, multipleOf, minLength, maxLength, pattern (simple
-ones, see `regex`), format, items, prefixItems, minItems, maxItems, uniqueItems, properties, required, allOf, anyOf, oneOf,
-$ref. Other keywords (`not`, `if`, `contains`, ...) are not read: every call that is made is checked against the whole schema
-afterwards, and drawn again.
+Keywords such as `not`, `if` and `contains` are not read; the whole call is checked afterwards.
 """
 
 from __future__ import annotations
@@ -15,12 +12,15 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from rstr import Rstr
+
 from toolhone.schema import Json, Tool
-from toolhone.synthetic.patterns import matching
 from toolhone.synthetic.schemas import Schema, Schemas, Steps, of_type
 from toolhone.synthetic.text_kinds import (
     FORMATS,
@@ -28,12 +28,12 @@ from toolhone.synthetic.text_kinds import (
     kind_of,
     material,
     quoted_examples,
+    text_maker,
     words_of,
 )
-from toolhone.synthetic.text_kinds import maker as text_maker
 
 Maker = Callable[[random.Random, bool], Json]
-"""A value from a source of chance; True asks for a held-out one where there is choice enough."""
+"""Draws a value; True asks for a held-out one, where there is choice enough."""
 _MAX_DEPTH = 6
 _TRIES = 30
 _WIDEST = 10_000
@@ -41,14 +41,16 @@ _ENOUGH = 30
 """Held-out numbers are set apart where a range has at least so many."""
 _INCLUDED = 0.6
 """How often an optional property is drawn."""
+_SHAPED = ("like", "id", "digits", "phone", "time", "moment")
+"""Kinds of text that keep the shape of a value which the schema shows."""
 
 
 class Undrawable(Exception):  # noqa: N818  (a decision about one schema, never shown as an error)
     """No value can be drawn from a schema; the text says why."""
 
 
-class Drawer:
-    """Makes the makers for one tool. `known` are the values that examples show, by path (indices left out)."""
+class SchemaSampler:
+    """Makers for one tool; `known` are the values of examples by path, without indices."""
 
     def __init__(self, tool: Tool, known: Mapping[Steps, Sequence[Json]] | None = None) -> None:
         self.schemas = Schemas(tool.parameters)
@@ -58,18 +60,19 @@ class Drawer:
         self._known = known or {}
 
     def arguments(self) -> Maker:
-        """Whole arguments; optional ones are sometimes left out."""
-        return self.maker(self.root, (), None)
+        """Return a maker of whole arguments; it sometimes leaves out optional ones."""
+        return self.maker(self.root, ())
 
     def maker(self, schema: Json, path: Steps, value: Json = None) -> Maker:
-        """A maker for the value at `path`; `value` is an example's: the draws are of its alternative, its kind and its size."""
+        """Return a maker for the value at `path`.
+
+        value: an example's; the draws are of its alternative, its kind and its size.
+        """
         if value is not None:
             return self._maker(self.schemas.fitting(schema, value), path, value)
-        ways = [
-            way for way in self.schemas.alternatives(schema) if way.get("type") != "null"
-        ] or self.schemas.alternatives(schema)
+        ways = self.schemas.alternatives(schema)
         makers, reasons = [], []
-        for way in ways:
+        for way in [way for way in ways if way.get("type") != "null"] or ways:
             try:
                 makers.append(self._maker(way, path, None))
             except Undrawable as undrawable:
@@ -82,12 +85,8 @@ class Drawer:
         if "const" in schema:
             return _constant(schema["const"])
         if "enum" in schema:
-            choices = [
-                choice
-                for choice in schema["enum"]
-                if choice is not None and of_type(choice, schema.get("type"))
-            ]
-            return _one_of(choices or schema["enum"])
+            fitting = [choice for choice in schema["enum"] if of_type(choice, schema.get("type"))]
+            return _one_of([one for one in fitting if one is not None] or schema["enum"])
         match _kind(schema, value):
             case "null":
                 return _constant(None)
@@ -106,81 +105,64 @@ class Drawer:
         high = min(int(schema.get("maxItems", max(low, 3))), max(low, 4))
         if high < 1 or len(path) > _MAX_DEPTH:
             return _constant([])
-        fixed = [
-            self.maker(part, (*path, index))
-            for index, part in enumerate(schema.get("prefixItems") or ())
-        ]
-        item = self.maker(
-            self.schemas.item(schema, len(fixed)), (*path, 0), value[0] if value else None
-        )
-        apart = bool(schema.get("uniqueItems"))
+        prefix = enumerate(schema.get("prefixItems") or ())
+        fixed = [self.maker(part, (*path, index)) for index, part in prefix]
+        shown = value[0] if value else None
+        item = self.maker(self.schemas.item(schema, len(fixed)), (*path, 0), shown)
+        unique = bool(schema.get("uniqueItems"))
 
-        def made(rng: random.Random, held: bool) -> list[Json]:
+        def draw(rng: random.Random, held: bool) -> list[Json]:
             wanted = max(rng.randint(low, high), len(fixed))
-            return distinct(
-                (make(rng, held) for make in fixed), lambda: item(rng, held), wanted, apart
-            )
+            first = (make(rng, held) for make in fixed)
+            return distinct(first, lambda: item(rng, held), wanted, unique)
 
-        return made
+        return draw
 
     def _object(self, schema: Schema, path: Steps) -> Maker:
         declared: Mapping[str, Json] = schema.get("properties") or {}
         required = set(schema.get("required") or ())
         makers: dict[str, Maker] = {}
         for name in [*declared, *sorted(required - set(declared))]:
-            if len(path) >= _MAX_DEPTH:
-                if name in required:
-                    raise Undrawable("a schema that contains itself")
-                continue
             try:
+                if len(path) >= _MAX_DEPTH:
+                    raise Undrawable("a schema that contains itself")
                 makers[name] = self.maker(self.schemas.property(schema, name), (*path, name))
             except Undrawable:
                 if name in required:
                     raise
 
-        def made(rng: random.Random, held: bool) -> dict[str, Json]:
+        def draw(rng: random.Random, held: bool) -> dict[str, Json]:
             chosen = [name for name in makers if name in required or rng.random() < _INCLUDED]
             return {name: makers[name](rng, held) for name in chosen}
 
-        return made
+        return draw
 
     def _text(self, schema: Schema, path: Steps, value: Json) -> Maker:
         if "pattern" in schema:
-            make = matching(str(schema["pattern"]))
+            make = pattern_maker(str(schema["pattern"]))
             if make is None and not isinstance(value, str):
-                raise Undrawable("a pattern that is not simple")
+                raise Undrawable("a pattern for which no string was found")
             return _sized(lambda rng, _: make(rng), schema) if make else _constant(value)
-        known = [str(other) for other in self._known.get(_without_indices(path), ())]
+        names = tuple(step for step in path if isinstance(step, str))
         if isinstance(value, str) and not value.isascii():
-            return _one_of(sorted({value, *known}))
+            return _one_of(sorted({value, *map(str, self._known.get(names, ()))}))
         about = str(schema.get("description") or "")
-        shown = [
-            example for example in schema.get("examples") or () if isinstance(example, str)
-        ] or list(quoted_examples(about))
-        like = (
-            value if isinstance(value, str) else shown[0] if shown and shown[0].isascii() else None
-        )
+        listed = [one for one in schema.get("examples") or () if isinstance(one, str)]
+        shown = next(iter(listed or quoted_examples(about)), None)
+        like = shown if shown is not None and shown.isascii() else None
+        like = value if isinstance(value, str) else like
         kind = FORMATS.get(str(schema.get("format")), "") or kind_of(
             self._about + _names(path), about, like, self._described
         )
-        return _sized(
-            text_maker(
-                kind, like if kind in ("like", "id", "digits", "phone", "time", "moment") else value
-            ),
-            schema,
-        )
+        return _sized(text_maker(kind, like if kind in _SHAPED else value), schema)
 
 
 def _names(path: Steps) -> list[str]:
     return [word for step in path if isinstance(step, str) for word in words_of(step)]
 
 
-def _without_indices(path: Steps) -> Steps:
-    return tuple(step for step in path if isinstance(step, str))
-
-
 def _kind(schema: Schema, value: Json) -> str:
-    """The type of a schema; where it names none, that of the example or what its keywords speak of."""
+    """Return the type of a schema; where it names none, that of the example or of its keywords."""
     if "type" in schema:
         return str(schema["type"])
     if value is not None:
@@ -204,9 +186,9 @@ def _one_of(choices: Sequence[Json]) -> Maker:
 
 
 def distinct(
-    first: Iterable[Json], more: Callable[[], Json], wanted: int, apart: bool
+    first: Iterable[Json], more: Callable[[], Json], wanted: int, unique: bool
 ) -> list[Json]:
-    """`wanted` items that differ from each other as far as there is choice; `apart` rather leaves items out than repeats one."""
+    """Draw `wanted` items that differ; without choice repeat some, or with `unique` draw fewer."""
     items = list(first)
     seen = {json.dumps(item, sort_keys=True) for item in items}
     for _ in range(_TRIES):
@@ -216,18 +198,48 @@ def distinct(
         if (key := json.dumps(item, sort_keys=True)) not in seen:
             seen.add(key)
             items.append(item)
-    while len(items) < wanted and not apart:
+    while len(items) < wanted and not unique:
         items.append(more())
     return items
 
 
+class _ShortStrings(Rstr):
+    """Strings of a pattern in plain letters; an open repetition adds at most three."""
+
+    def __init__(self, rng: random.Random) -> None:
+        letters = string.ascii_letters + string.digits
+        plain = dict.fromkeys(("word", "nonwhitespace", "nondigits"), letters)
+        super().__init__(rng, printable=string.ascii_lowercase, whitespace=" ", **plain)
+
+    def _handle_repeat(self, start_range: int, end_range: int, value: Any) -> str:
+        end_range = end_range if end_range < _WIDEST else start_range + 3
+        return super()._handle_repeat(start_range, end_range, value)
+
+
+def pattern_maker(pattern: str) -> Callable[[random.Random], str] | None:
+    """Return a maker of strings that the pattern accepts; None where none are found."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error:
+        return None
+    if "[^" in pattern:  # rstr draws from a set here, whose order differs from run to run
+        return None
+
+    def draw(rng: random.Random) -> str:
+        strings = _ShortStrings(rng)
+        drawn = (strings.xeger(pattern) for _ in range(_TRIES))
+        return next((text for text in drawn if compiled.search(text)), "")
+
+    return draw if compiled.search(draw(random.Random(0))) else None
+
+
 def _sized(make: Make, schema: Schema) -> Maker:
-    """Texts whose length the schema allows; after some tries one is cut or filled up, unless a pattern forbids that."""
+    """Draw texts of a length that the schema allows; cut or fill one up after some tries."""
     low, high = int(schema.get("minLength", 0)), int(schema.get("maxLength", 10**6))
     if high < low:
         raise Undrawable("minLength above maxLength")
 
-    def made(rng: random.Random, held: bool) -> str:
+    def draw(rng: random.Random, held: bool) -> str:
         text = make(rng, held)
         for _ in range(_TRIES):
             if low <= len(text) <= high:
@@ -235,15 +247,15 @@ def _sized(make: Make, schema: Schema) -> Maker:
             text = make(rng, held)
         if "pattern" in schema:
             return text
-        return (text.strip() + "".join(rng.choice("aeioulmnrst") for _ in range(low)))[
-            : max(low, min(high, len(text)))
-        ].strip()
+        end = max(low, min(high, len(text)))
+        filled = text.strip() + "".join(rng.choice("aeioulmnrst") for _ in range(low))
+        return filled[:end].strip()
 
-    return made
+    return draw
 
 
 def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> Maker:
-    """Multiples of a step within bounds; the bounds are the schema's, else those of the name, else of the example's size."""
+    """Draw multiples of a step within the bounds of the schema, the name or the example."""
     step = _step(schema, value, whole)
     low, high = _bounds(schema, names, value)
     first, last = math.ceil(Decimal(str(low)) / step), math.floor(Decimal(str(high)) / step)
@@ -255,14 +267,14 @@ def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> M
         raise Undrawable("a range without a number in it")
     large = last - first + 1 >= _ENOUGH
 
-    def made(rng: random.Random, held: bool) -> int | float:
+    def draw(rng: random.Random, held: bool) -> int | float:
         count = rng.randint(first, last)
         while large and (count % 7 == 3) != held:
             count = rng.randint(first, last)
         number = count * step
         return int(number) if number == number.to_integral_value() else float(number)
 
-    return made
+    return draw
 
 
 def _step(schema: Schema, value: Json, whole: bool) -> Decimal:
@@ -275,22 +287,21 @@ def _step(schema: Schema, value: Json, whole: bool) -> Decimal:
 
 
 def _bounds(schema: Schema, names: Sequence[str], value: Json) -> tuple[float, float]:
-    low, high = _usual(names, value)
-    asked_low: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
-    asked_high: Any = schema.get("maximum", schema.get("exclusiveMaximum"))
-    if asked_low is not None and asked_high is not None and asked_high - asked_low <= _WIDEST:
-        return asked_low, asked_high
-    if asked_low is not None and not (low <= asked_low <= high):
-        low, high = asked_low, asked_low + (high - low)
-    if asked_high is not None and not (low <= asked_high <= high):
-        low, high = min(asked_high, max(low, asked_high - (high - low))), asked_high
-    return max(low, low if asked_low is None else asked_low), min(
-        high, high if asked_high is None else asked_high
-    )
+    """Return the bounds of the schema, or those of the name or the example moved inside them."""
+    low, high = _usual_range(names, value)
+    least: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
+    most: Any = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if least is not None and most is not None and most - least <= _WIDEST:
+        return least, most
+    if least is not None and not low <= least <= high:
+        low, high = least, least + (high - low)
+    if most is not None and not low <= most <= high:
+        low, high = min(most, max(low, most - (high - low))), most
+    return max(low, low if least is None else least), min(high, high if most is None else most)
 
 
-def _usual(names: Sequence[str], value: Json) -> tuple[float, float]:
-    """The range that the name suggests, if the example lies in it; else one of the example's size."""
+def _usual_range(names: Sequence[str], value: Json) -> tuple[float, float]:
+    """Return the range of the name, if the example lies in it; else one of the example's size."""
     ranges: Mapping[str, list[int]] = material()["ranges"]
     low, high = next((ranges[word] for word in reversed(names) if word in ranges), (2, 999))
     if value is None or (low <= value <= high and (low, high) != (2, 999)):

@@ -1,12 +1,10 @@
-"""How values are written in a question, and where they stand in one.
+"""How values are written in a question, and where a question has them.
 
-    spellings(1234)                                       # {"exact": "1234", "grouped": "1,234"}
-    spellings("2025-03-01")["month first"]                # "March 1, 2025"
-    places("Two seats, 12 rows", 2)                       # one Place, from 0 to 3, spelled "words"
+    spellings(1234)                                # {"exact": "1234", "grouped": "1,234"}
+    spellings("2025-03-01")["month first"]         # "March 1, 2025"
+    places("Two seats, 12 rows", 2)                # one place, from 0 to 3, spelled "words"
 
-A spelling has a name, so that a value that was found can be replaced by another one in the same spelling. Words are looked for
-in any case; a number inside a longer one (2 in `12`, `2.5`, `10:2`, `2025-02-01`) is not found. English only; nothing is
-guessed: a date without its year, say, is no spelling of that date.
+English only. Nothing is guessed: a date without its year, say, is no spelling of that date.
 """
 
 from __future__ import annotations
@@ -14,79 +12,26 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from toolhone.schema import Json
 
 EXACT = "exact"
-_SMALL = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_MONTHS = "January February March April May June July August September October November December"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?(Z|[+-]\d\d:\d\d)?")
-_UNITS = frozenset(
-    [
-        "km",
-        "kg",
-        "g",
-        "cm",
-        "mm",
-        "m",
-        "mi",
-        "lb",
-        "c",
-        "f",
-        "mb",
-        "gb",
-        "h",
-        "min",
-        "s",
-        "ms",
-        "usd",
-        "eur",
-    ]
-)
+_UNITS = "km kg g cm mm m mi lb c f mb gb h min s ms usd eur"
 _CASELESS = "\u2e80"
-"""Scripts from here on (Chinese, Japanese, Korean, ...) write words without spaces between them."""
+"""Scripts from here on (Chinese, Japanese, Korean, ...) write words without spaces."""
 
 
-@dataclass(frozen=True)
-class SpelledPlace:
-    """Where a value stands in a text, [start, end), and in which spelling. `case` is "", "lower" or "upper"."""
+class SpelledPlace(NamedTuple):
+    """Where a text has a value, [start, end), and how; `case` is "", "lower" or "upper"."""
 
     start: int
     end: int
@@ -95,12 +40,18 @@ class SpelledPlace:
 
 
 def folded(text: str) -> str:
-    """The text in small letters, as long as before."""
+    """Return the text in lower case, with the same length."""
     return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
 
 
 def is_date(value: Json) -> bool:
-    return isinstance(value, str) and bool(_DATE.fullmatch(value)) and _date(value) is not None
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return False
+    try:
+        datetime.date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def is_time(value: Json) -> bool:
@@ -108,60 +59,56 @@ def is_time(value: Json) -> bool:
 
 
 def is_moment(value: Json) -> bool:
-    """Whether the value is a date and a time, as in `2025-03-01T19:00:00Z`."""
-    return (
-        isinstance(value, str)
-        and value[10:11] in ("T", " ")
-        and is_date(value[:10])
-        and is_time(value[11:])
-    )
+    """Return whether the value is a date and a time, as in `2025-03-01T19:00:00Z`."""
+    if not isinstance(value, str) or value[10:11] not in ("T", " "):
+        return False
+    return is_date(value[:10]) and is_time(value[11:])
 
 
 def spellings(value: Json) -> dict[str, str]:
-    """Name of the spelling -> text; "exact" is always there. Values without a spelling (null, lists, objects) give nothing."""
+    """Return name of the spelling -> text; nothing for null, lists and objects."""
     if isinstance(value, bool):
         return {EXACT: "true" if value else "false", "yes or no": "yes" if value else "no"}
     if isinstance(value, int | float):
-        return _of_number(value)
+        return _number_spellings(value)
     if not isinstance(value, str) or not value.strip():
         return {}
     if is_date(value):
-        return {EXACT: value, **_of_date(value)}
+        return {EXACT: value, **_date_spellings(value)}
     if is_time(value):
-        return {EXACT: value, **_of_time(value)}
+        return {EXACT: value, **_time_spellings(value)}
     if is_moment(value):
-        days, hours = (
-            {EXACT: value[:10], **_of_date(value[:10])},
-            {"24": value[11:16], **_of_time(value[11:])},
-        )
+        days = {EXACT: value[:10], **_date_spellings(value[:10])}
+        hours = {"24": value[11:16], **_time_spellings(value[11:])}
         joined = {
-            f"{day} {word} {hour}": f"{days[day]} {word} {hours[hour]}"
+            f"{day} {word} {hour}": f"{days[day]}{' at' if word == 'at' else ','} {hours[hour]}"
             for day in days
             for hour in hours
             for word in ("at", ",")
         }
-        return {EXACT: value, **{name: text.replace(" ,", ",") for name, text in joined.items()}}
+        return {EXACT: value, **joined}
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"(?<=\w)[_-](?=\w)", " ", value))
     return {EXACT: value} if spaced == value else {EXACT: value, "spaced": spaced}
 
 
-def written(value: Json, spelling: str, case: str = "") -> str:
-    """The value in this spelling; in its own one where it has no such spelling."""
+def write_value(value: Json, spelling: str, case: str = "") -> str:
+    """Return the value in this spelling, or as it is where it has no such spelling."""
     known = spellings(value)
     text = known.get(spelling, known[EXACT])
     return text.lower() if case == "lower" else text.upper() if case == "upper" else text
 
 
 def places(text: str, value: Json) -> list[SpelledPlace]:
-    """Where the value stands in the text, from left to right; of two that overlap, the longer."""
+    """Return where the text has the value, in order; of two that overlap, the longer.
+
+    A number inside a longer one (2 in `12`, `2.5`, `10:2`, `2025-02-01`) is not found.
+    """
     small = folded(text)
-    found = [
-        SpelledPlace(
-            start, start + len(spelled), name, _case(text[start : start + len(spelled)], spelled)
-        )
-        for name, spelled in spellings(value).items()
-        for start in _found(small, folded(spelled))
-    ]
+    found = []
+    for name, spelled in spellings(value).items():
+        for start in _find(small, folded(spelled)):
+            end = start + len(spelled)
+            found.append(SpelledPlace(start, end, name, _case(text[start:end], spelled)))
     result: list[SpelledPlace] = []
     for place in sorted(found, key=lambda place: place.start - place.end):
         if all(place.end <= other.start or other.end <= place.start for other in result):
@@ -175,7 +122,7 @@ def _case(seen: str, spelled: str) -> str:
     return "lower" if seen == spelled.lower() else "upper" if seen == spelled.upper() else ""
 
 
-def _found(small: str, wanted: str) -> Iterator[int]:
+def _find(small: str, wanted: str) -> Iterator[int]:
     start = small.find(wanted)
     while start >= 0:
         if _begins(small, start) and _ends(small, start + len(wanted)):
@@ -184,19 +131,18 @@ def _found(small: str, wanted: str) -> Iterator[int]:
 
 
 def _begins(text: str, start: int) -> bool:
-    """Whether a word or number can begin here."""
+    """Return whether a word or number can begin here."""
     before, first = text[start - 1 : start], text[start]
     if not before or not first.isalnum() or max(before, first) >= _CASELESS:
         return True
-    if first.isdigit() and (
-        before in "-−." or (before in ",:/" and text[start - 2 : start - 1].isdigit())
-    ):
+    after_digit = text[start - 2 : start - 1].isdigit()
+    if first.isdigit() and (before in "-−." or (before in ",:/" and after_digit)):
         return False
     return not before.isalnum() and before != "_"
 
 
 def _ends(text: str, end: int) -> bool:
-    """Whether a word or number can end here; a unit may follow a number directly, as in `5km`."""
+    """Return whether a word or number can end here; a unit may follow a number, as in `5km`."""
     after, last = text[end : end + 1], text[end - 1]
     if not after or not last.isalnum() or max(after, last) >= _CASELESS:
         return True
@@ -204,13 +150,14 @@ def _ends(text: str, end: int) -> bool:
         return False
     if last.isdigit() and after.isalpha():
         unit = re.match(r"[^\W\d_]+", text[end:])
-        return unit is not None and unit[0] in _UNITS
+        return unit is not None and unit[0] in _UNITS.split()
     return not after.isalnum() and after != "_"
 
 
-def _of_number(value: int | float) -> dict[str, str]:
+def _number_spellings(value: int | float) -> dict[str, str]:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return {**_of_number(int(value)), "decimal": f"{value:.1f}", "cents": f"{value:.2f}"}
+        decimals = {"decimal": f"{value:.1f}", "cents": f"{value:.2f}"}
+        return {**_number_spellings(int(value)), **decimals}
     result = {EXACT: str(value)}
     if abs(value) >= 1000:
         result["grouped"] = f"{value:,}"
@@ -221,33 +168,25 @@ def _of_number(value: int | float) -> dict[str, str]:
     if isinstance(value, float) and round(value, 2) == value:
         result["cents"] = f"{value:.2f}"
     if isinstance(value, float) and 0 < value < 1 and round(value, 4) == value:
-        result |= {
-            "%": f"{round(value * 100, 2):g}%",
-            "percent": f"{round(value * 100, 2):g} percent",
-        }
+        share = f"{round(value * 100, 2):g}"
+        result |= {"%": f"{share}%", "percent": f"{share} percent"}
     return result
 
 
 def _in_words(number: int) -> str:
     if number < 20:
-        return _SMALL[number]
+        return _SMALL.split()[number]
     if number == 100:
         return "a hundred"
-    tens = _TENS[number // 10 - 2]
-    return f"{tens}-{_SMALL[number % 10]}" if number % 10 else tens
+    tens = _TENS.split()[number // 10 - 2]
+    return f"{tens}-{_SMALL.split()[number % 10]}" if number % 10 else tens
 
 
-def _date(text: str) -> datetime.date | None:
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _of_date(text: str) -> dict[str, str]:
+def _date_spellings(text: str) -> dict[str, str]:
     date = datetime.date.fromisoformat(text)
-    month, day, year = _MONTHS[date.month - 1], date.day, date.year
-    nth = f"{day}{'th' if day in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+    month, day, year = _MONTHS.split()[date.month - 1], date.day, date.year
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    nth = f"{day}th" if day in (11, 12, 13) else f"{day}{ending}"
     return {
         "month first": f"{month} {day}, {year}",
         "month first, no comma": f"{month} {day} {year}",
@@ -260,7 +199,7 @@ def _of_date(text: str) -> dict[str, str]:
     }
 
 
-def _of_time(text: str) -> dict[str, str]:
+def _time_spellings(text: str) -> dict[str, str]:
     hour, minute = int(text[:2]), text[3:5]
     half, twelve = ("am" if hour < 12 else "pm"), hour % 12 or 12
     short = str(twelve) if minute == "00" else f"{twelve}:{minute}"

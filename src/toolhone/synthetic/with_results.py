@@ -1,12 +1,10 @@
-"""Conversations that go on from the calls: the tools run, their results come in, and the assistant answers.
+"""Conversations continued from the calls: the tools run, and the assistant answers.
 
     answers = answers_of(examples)                             # {"book_table": ["Done: {booked}."]}
     more, left = with_answers(conversations, registry, answers, share=0.3, seed=0)
-    left                                                       # Counter of reasons why a chosen row was left as it was
+    left                                                       # why rows stayed as they were
 
-An example with calls may say how its answer is worded; `{result}` is the whole result, `{name}` a field of it. Without such a
-wording a text is repeated as it is, and an object as "name: value" pairs. Tools are run for real here, once for each call, so this
-is done only where it was asked for (`data.answered`). A row whose call does not succeed stays as it was, and is counted.
+In an answer, `{result}` is the whole result and `{name}` a field of it. Tools run for real.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolStatus
 
 Wordings = Mapping[str, Sequence[str]]
-"""How an answer after a call may be worded, by tool."""
+"""Answers after a call, by tool."""
 
 
 def answers_of(examples: Sequence[CanonicalExample]) -> dict[str, list[str]]:
-    """The wordings that examples give: each with one call and an answer gives one for its tool."""
+    """Return the answers of the examples with one call, by tool."""
     wordings: dict[str, list[str]] = {}
     for example in examples:
         if len(example.calls) == 1 and example.answer:
@@ -44,19 +42,21 @@ def with_answers(
     share: float,
     seed: int,
 ) -> tuple[list[Conversation], Counter[str]]:
-    """The conversations, a share of those that end with calls carried on to the answer; which ones depends on seed and id alone."""
+    """Continue a share of the conversations that end with calls; seed and id decide which.
+
+    A conversation whose call does not succeed stays as it is and is counted.
+    """
     left: Counter[str] = Counter()
     result = []
     for conversation in conversations:
         rng = random.Random(f"answered {seed} {conversation.id}")
-        chosen = conversation.messages[-1].tool_calls and rng.random() < share
-        result.append(
-            _carried_on(conversation, registry, answers, rng, left) if chosen else conversation
-        )
+        if conversation.messages[-1].tool_calls and rng.random() < share:
+            conversation = _continue(conversation, registry, answers, rng, left)
+        result.append(conversation)
     return result, left
 
 
-def _carried_on(
+def _continue(
     conversation: Conversation,
     registry: Registry,
     answers: Wordings,
@@ -65,52 +65,45 @@ def _carried_on(
 ) -> Conversation:
     calls = conversation.messages[-1].tool_calls
     results = registry.run_all(calls)
-    failed = next((result for result in results if result.outcome is not ToolStatus.OK), None)
-    if failed is not None:
-        left[f"a call ended as {failed.outcome}: {failed.content:.80}"] += 1
-        return conversation
-    said = [
+    for result in results:
+        if result.outcome is not ToolStatus.OK:
+            left[f"a call ended as {result.outcome}: {result.content:.80}"] += 1
+            return conversation
+    messages = [
         Message("tool", result.content, tool_call_id=call.id, name=call.name)
         for call, result in zip(calls, results)
     ]
-    wordings = [rng.choice(answers.get(call.name) or [""]) for call in calls]
     parts = [
-        worded(wording, result.value, result.content) for wording, result in zip(wordings, results)
+        fill_answer(rng.choice(answers.get(call.name) or [""]), result.value, result.content)
+        for call, result in zip(calls, results)
     ]
-    return replace(
-        conversation,
-        messages=(*conversation.messages, *said, Message("assistant", " ".join(parts))),
-    )
+    answer = Message("assistant", " ".join(parts))
+    return replace(conversation, messages=(*conversation.messages, *messages, answer))
 
 
-def worded(wording: str, value: Json, content: str) -> str:
-    """The answer to one result. A field that the result lacks is a `DataError`."""
+def fill_answer(wording: str, value: Json, content: str) -> str:
+    """Return the answer to one result; without a wording the text, or "name: value" pairs.
+
+    A field that the result lacks is a `DataError`.
+    """
+    values = value if isinstance(value, Mapping) else {}
+    fields = {name: _plain(field) for name, field in values.items()}
     if not wording:
-        return _pairs(value) if isinstance(value, Mapping) and value else content
-    fields = (
-        {name: _plain(field) for name, field in value.items()} if isinstance(value, Mapping) else {}
-    )
+        return ", ".join(f"{name}: {field}" for name, field in fields.items()) or content
+    where = f"the answer {wording!r} of an example"
     try:
         places = list(string.Formatter().parse(wording))
     except ValueError as error:
         raise DataError(
-            f"the answer {wording!r} of an example: {error}; write a brace that is no place as {{{{ or }}}}"
+            f"{where}: {error}; write a brace that is no place as {{{{ or }}}}"
         ) from None
     for _, name, form, conversion in places:
         if form or conversion:
-            raise DataError(
-                f"the answer {wording!r} of an example has a format in {{{name}}}; a place holds a name alone"
-            )
+            raise DataError(f"{where} has a format in {{{name}}}; a place holds a name alone")
         if name not in (None, "result") and name not in fields:
             has = ", ".join(fields) or "no fields"
-            raise DataError(
-                f"the answer {wording!r} of an example asks for {{{name}}}, but the tool's result has {has}"
-            )
+            raise DataError(f"{where} asks for {{{name}}}, but the tool's result has {has}")
     return wording.format_map({**fields, "result": content})
-
-
-def _pairs(value: Mapping[str, Json]) -> str:
-    return ", ".join(f"{name}: {_plain(field)}" for name, field in value.items())
 
 
 def _plain(value: Json) -> str:
