@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto import wandb_internal_pb2
 
 from toolhone.api import experiment, train
 from toolhone.config.sections import TrackingSection
 from toolhone.errors import ConfigError
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run
-from toolhone.runs.trackers import Trackers, check_trackers, open_trackers, without_secrets
+from toolhone.runs.trackers import (
+    TensorboardTracker,
+    Trackers,
+    check_trackers,
+    open_trackers,
+    without_secrets,
+)
 
+accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -69,7 +73,7 @@ def section(**parts: Any) -> TrackingSection:
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard itself reads from a folder of event files."""
-    reader = EventAccumulator(str(folder))
+    reader = accumulators.EventAccumulator(str(folder))
     reader.Reload()
     return {
         tag: [(event.step, round(event.value, 4)) for event in reader.Scalars(tag)]
@@ -118,6 +122,7 @@ def test_lines_can_be_seen_in_tensorboard_while_the_training_runs(tmp_path: Path
 @pytest.fixture
 def wandb_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
     """An address on this machine that stands for the service; gives the list of connections that came."""
+    wandb = pytest.importorskip("wandb")
     came: list[Any] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -167,7 +172,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
+            record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record()
             record.ParseFromString(whole)
             whole = b""
             yield record
@@ -208,7 +213,9 @@ def test_a_wandb_offline_run_holds_the_scalars_and_goes_on_under_its_id(
         section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, 2, lines.report
     ) as trackers:
         trackers.log(4, "evaluation", {"exact_match": 1.0})
-    wandb.teardown()  # waits for wandb's own process, which may still be writing when a run has finished
+    pytest.importorskip(
+        "wandb"
+    ).teardown()  # waits for wandb's own process, which may still be writing when a run has finished
     (before, first), (after, second) = map(
         wandb_run, sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     )
@@ -421,12 +428,10 @@ def test_a_tracker_that_fails_is_named_switched_off_and_counted_while_others_go_
 def test_lines_that_a_service_lacks_stay_counted_when_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolhone.runs import tensorboard
-
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tensorboard.TensorboardTracker, "log", full)
+    monkeypatch.setattr(TensorboardTracker, "log", full)
     for resumed_at in (None, 1):
         with open_trackers(section(tensorboard={}), tmp_path, {}, resumed_at, print) as trackers:
             trackers.log(1, "train", {"loss": 1.0})
@@ -449,12 +454,8 @@ def test_what_is_no_number_is_left_out_and_said_once() -> None:
 def test_an_error_of_the_training_passes_and_the_trackers_hear_that_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolhone.runs import tensorboard
-
     heard: list[bool] = []
-    monkeypatch.setattr(
-        tensorboard.TensorboardTracker, "close", lambda _, failed: heard.append(failed)
-    )
+    monkeypatch.setattr(TensorboardTracker, "close", lambda _, failed: heard.append(failed))
     with (
         pytest.raises(KeyboardInterrupt),
         open_trackers(section(tensorboard={}), tmp_path, {}, None, print),
@@ -519,12 +520,10 @@ def test_a_training_is_tracked_from_its_first_line_to_the_final_evaluation(tmp_p
 def test_a_tracker_that_fails_does_not_end_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolhone.runs import tensorboard
-
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tensorboard.TensorboardTracker, "log", full)
+    monkeypatch.setattr(TensorboardTracker, "log", full)
     lines = Lines()
     run, _ = train(experiment(SMALL), tmp_path / "run", progress=lines)
     assert [line["step"] for line in run.metrics() if line["kind"] == "train"] == [1, 2, 3]

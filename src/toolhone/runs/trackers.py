@@ -1,96 +1,286 @@
-"""Every line of `metrics.jsonl`, sent to the services that `tracking` names; one that fails never ends a training.
+"""Sends every line of `metrics.jsonl` to the services in `tracking`: TensorBoard, Weights & Biases,
+trackio.
 
-    with open_trackers(plan.tracking, folder, plan.model_dump(), resumed_at=None, report=progress.report) as trackers:
+    with open_trackers(plan.tracking, folder, plan.model_dump(), None, progress.report) as trackers:
         trackers.log(10, "train", {"loss": 0.7})      # the curve train/loss
 
-A service that cannot open (no package, no key) stops with one sentence before anything is trained. One that fails later is switched
-off: one line says which and why, another at the end how many lines it lacks; `metrics.jsonl` has them all. RUN/tracking.json keeps
-what the services want to know again when the run goes on, and those counts. Pictures, texts and weights are not tracked.
+A service that cannot open stops before training; one that fails later is switched off and its lines
+are counted.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import sqlite3
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from toolhone.config.sections import TrackingSection
-from toolhone.runs import tensorboard, trackio, wandb
+from toolhone.config.sections import (
+    TensorboardSection,
+    TrackingSection,
+    TrackioSection,
+    WandbSection,
+)
+from toolhone.errors import ConfigError
 from toolhone.runs.run import read_json, write_json, writing
-from toolhone.runs.tracker_base import Opened, Opening, Tracker, first_line, numbers
 
 Report = Callable[[str], None]
-KEPT = "tracking.json"
+STATE = "tracking.json"
+_WANDB_REMEDY = (
+    "set WANDB_API_KEY in the environment or in .env, "
+    "or log offline with tracking.wandb.mode=offline"
+)
+
+
+class Tracker(Protocol):
+    """One service. A curve is named `kind/name`, as in `train/loss`."""
+
+    def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """Send one line; an error is raised here, not later."""
+        ...
+
+    def close(self, failed: bool) -> None:
+        """Write what is left. `failed`: the training ended with an error."""
+        ...
 
 
 @dataclass(frozen=True)
-class _Service:
-    name: str
-    check: Callable[[Any], None]
-    open: Callable[[Any, Opening], Opened]
+class Opening:
+    """What a service may use: run folder, experiment; of a resumed run the step and
+    `Opened.identity`."""
+
+    folder: Path
+    experiment: Mapping[str, Any]
+    identity: Mapping[str, str]
+    resumed_at: int | None
 
 
-SERVICES = (
-    _Service("tensorboard", tensorboard.check, tensorboard.open_tensorboard),
-    _Service("wandb", wandb.check, wandb.open_wandb),
-    _Service("trackio", trackio.check, trackio.open_trackio),
-)
-"""In the order of the fields of the tracking section; cheap and local first."""
+@dataclass(frozen=True)
+class Opened:
+    """An open tracker, how to look at its curves, and what it needs to know when the run resumes."""
+
+    tracker: Tracker
+    place: str
+    identity: Mapping[str, str]
+
+
+class TensorboardTracker:
+    """Event files. A resumed run writes a further file, which hides older points after its step."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    @staticmethod
+    def check(section: TensorboardSection) -> None:  # noqa: ARG004
+        _package("tensorboard", "tensorboard")
+
+    @staticmethod
+    def open(section: TensorboardSection, opening: Opening) -> Opened:
+        TensorboardTracker.check(section)
+        from torch.utils.tensorboard import SummaryWriter
+
+        place = Path(section.log_dir or opening.folder / "tensorboard").expanduser()
+        purge = None if opening.resumed_at is None else opening.resumed_at + 1
+        writer = SummaryWriter(str(place), purge_step=purge)
+        return Opened(TensorboardTracker(writer), f"tensorboard --logdir {place}", {})
+
+    def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self._writer.flush()
+
+    def close(self, failed: bool) -> None:  # noqa: ARG002 (event files know no failure)
+        self._writer.close()
+
+
+class WandbTracker:
+    """A run of Weights & Biases, online or offline; offline, nothing is sent, usage statistics
+    included.
+
+    WANDB_MODE=offline in the environment wins over `mode`. No code, git state or console output is
+    uploaded.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    @staticmethod
+    def check(section: WandbSection) -> None:
+        """Raise where the package is missing, or the key for online use."""
+        wandb, mode = _package("wandb", "wandb"), WandbTracker._mode(section)
+        # The global settings, not those of a run, decide whether the client sends usage statistics.
+        try:
+            wandb.setup(wandb.Settings(mode=mode, silent=True))
+        except Exception as error:  # a variable WANDB_... that it cannot read
+            wrong = f"its settings cannot be used ({_first_line(error)})"
+            raise ConfigError(f"tracking.wandb: {wrong}; look at the variables WANDB_...") from None
+        if mode == "offline" or wandb.run is not None:
+            return
+        try:
+            known = wandb.login(prompt=False, verify=False)
+        except Exception as error:
+            wrong = f"the key is not usable ({_first_line(error)})"
+            raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}") from None
+        if not known:
+            wrong = "there is no key for Weights & Biases"
+            raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
+
+    @staticmethod
+    def open(section: WandbSection, opening: Opening) -> Opened:
+        WandbTracker.check(section)
+        wandb = _package("wandb", "wandb")
+        identity = {"id": opening.identity.get("id") or uuid.uuid4().hex[:8]}
+        quiet = {"console": "off", "silent": True, "disable_git": True, "disable_code": True}
+        try:
+            run = wandb.init(
+                project=section.project,
+                entity=section.entity,
+                name=section.run_name or opening.folder.resolve().name,
+                id=identity["id"],
+                resume="allow",
+                mode=WandbTracker._mode(section),
+                dir=str(opening.folder),
+                config=dict(opening.experiment),
+                reinit="create_new",
+                settings=wandb.Settings(**quiet),
+            )
+        except Exception as error:
+            wrong = f"could not start ({_first_line(error)})"
+            raise ConfigError(f"tracking.wandb {wrong}; {_WANDB_REMEDY}") from None
+        run.define_metric("*", step_metric="step")
+        place = f"wandb sync {Path(run.dir).parent}" if run.offline else str(run.url)
+        return Opened(WandbTracker(run), place, identity)
+
+    @staticmethod
+    def _mode(section: WandbSection) -> str:
+        return "offline" if os.environ.get("WANDB_MODE") == "offline" else section.mode
+
+    def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        self._run.log({**named, "step": step})
+
+    def close(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
+
+
+class TrackioTracker:
+    """Lines in trackio's own store on this machine (TRACKIO_DIR); `trackio sync` publishes.
+
+    The public `trackio.init` is not used: it asks the hub for a user name, prints, and hides
+    failures.
+    """
+
+    def __init__(self, store: Any, project: str, identity: Mapping[str, str], config: Any) -> None:
+        self._store, self._project, self._identity = store, project, identity
+        self._config = config
+
+    @staticmethod
+    def check(section: TrackioSection) -> None:  # noqa: ARG004
+        _package("trackio.sqlite_storage", "trackio")
+
+    @staticmethod
+    def open(section: TrackioSection, opening: Opening) -> Opened:
+        store = _package("trackio.sqlite_storage", "trackio").SQLiteStorage
+        name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
+        identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
+        created = {"_Created": datetime.now(UTC).isoformat(), "_Username": None, "_Group": None}
+        config = {**opening.experiment, **created}
+        tracker = TrackioTracker(store, section.project, identity, config)
+        try:
+            store.init_db(section.project)
+            if opening.resumed_at is not None:
+                tracker.forget_after(opening.resumed_at)
+        except Exception as error:
+            wrong = f"could not open its store ({_first_line(error)})"
+            raise ConfigError(f"tracking.trackio {wrong}; TRACKIO_DIR names its place") from None
+        return Opened(tracker, f"trackio show --project {section.project}", identity)
+
+    def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        self._store.bulk_log(
+            self._project,
+            self._identity["name"],
+            [{f"{kind}/{name}": value for name, value in values.items()}],
+            steps=[step],
+            config=dict(self._config),
+            run_id=self._identity["id"],
+        )
+
+    def forget_after(self, step: int) -> None:
+        """Delete the lines after a step that the run resumes from."""
+        path, query = self._store.get_project_db_path(self._project), "run_id = ? AND step > ?"
+        if path.exists():
+            with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+                connection.execute(
+                    f"DELETE FROM metrics WHERE {query}", (self._identity["id"], step)
+                )
+
+    def close(self, failed: bool) -> None: ...
+
+
+SERVICES: Mapping[str, Any] = {
+    "tensorboard": TensorboardTracker,
+    "wandb": WandbTracker,
+    "trackio": TrackioTracker,
+}
+"""By the name of their section; cheap and local ones first."""
 
 
 class Trackers:
-    """Trackers by the name of their service, and what each of them lacks."""
+    """Open trackers by the name of their service."""
 
     def __init__(self, trackers: Mapping[str, Tracker], report: Report) -> None:
-        self._trackers, self._report = dict(trackers), report
+        self._trackers, self._report = trackers, report
         self._lines, self._left_out = 0, set[str]()
         self.missed: dict[str, int] = {}
-        """Lines that a service did not get, for those that were switched off."""
+        """Lines that a service did not get, for those that are switched off."""
 
     def log(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Send one line to every service that still works."""
-        kept, others = numbers(values)
-        self._tell_left_out(kind, others)
+        """Send the numbers of one line to every service that still works."""
+        numbers = {
+            name: float(value)
+            for name, value in values.items()
+            if isinstance(value, Real) and not isinstance(value, bool)
+        }
+        others = {f"{kind}/{name}" for name in values if name not in numbers} - self._left_out
+        if others and self._trackers:
+            self._left_out |= others
+            names = ", ".join(f"{kind}/{name}" for name in values if f"{kind}/{name}" in others)
+            self._report(f"tracking: not numbers, so only in metrics.jsonl: {names}")
         self._lines += 1
         for name, tracker in self._trackers.items():
             if name in self.missed:
                 self.missed[name] += 1
                 continue
             try:
-                tracker.log(step, kind, kept)
-            except (
-                Exception
-            ) as error:  # whatever a service raises: the training is worth more than its curves
+                tracker.log(step, kind, numbers)
+            except Exception as error:  # of any kind: the training is worth more than its curves
                 self.missed[name] = 1
-                self._report(
-                    f"tracking.{name} failed at step {step} and is switched off: {first_line(error)}"
-                )
+                failure = f"failed at step {step} and is switched off: {_first_line(error)}"
+                self._report(f"tracking.{name} {failure}")
 
     def close(self, failed: bool = False) -> None:
-        """Close every service, and say what those that were switched off lack."""
+        """Close every service, and report the lines that it did not get."""
         for name, tracker in self._trackers.items():
             try:
                 tracker.close(failed)
             except Exception as error:  # as above
-                self._report(f"tracking.{name} could not be closed: {first_line(error)}")
+                self._report(f"tracking.{name} could not be closed: {_first_line(error)}")
             if name in self.missed:
-                self._report(
-                    f"tracking.{name} lacks {self.missed[name]} of {self._lines} lines; metrics.jsonl has them all"
-                )
-
-    def _tell_left_out(self, kind: str, names: list[str]) -> None:
-        new = [name for name in (f"{kind}/{name}" for name in names) if name not in self._left_out]
-        if new and self._trackers:
-            self._left_out.update(new)
-            self._report(f"tracking: not numbers, so only in metrics.jsonl: {', '.join(new)}")
+                lines = f"{self.missed[name]} of {self._lines} lines"
+                self._report(f"tracking.{name} lacks {lines}; metrics.jsonl has them all")
 
 
 def check_trackers(section: TrackingSection) -> None:
-    """Stop, before any work, where a service that is asked for could never open."""
-    for service in _wanted(section):
-        service.check(getattr(section, service.name))
+    """Raise where an enabled service could not open."""
+    for name in _enabled(section):
+        SERVICES[name].check(getattr(section, name))
 
 
 @contextmanager
@@ -101,69 +291,69 @@ def open_trackers(
     resumed_at: int | None,
     report: Report,
 ) -> Iterator[Trackers]:
-    """The services that `section` names, open. `resumed_at` is the step that the run goes on from, or None for a new run."""
-    before = (
-        read_json(folder / KEPT) if resumed_at is not None and (folder / KEPT).is_file() else {}
-    )
+    """Open the enabled services.
+
+    `resumed_at` is the step that the run resumes from, None for a new run.
+    """
+    resumes = resumed_at is not None and (folder / STATE).is_file()
+    before = read_json(folder / STATE) if resumes else {}
     opened: dict[str, Opened] = {}
+    services: dict[str, Tracker] = {}
+    trackers, failed = Trackers(services, report), True
     try:
-        for service in _wanted(section):
-            opening = Opening(
-                folder,
-                without_secrets(experiment),
-                before.get(service.name, {}).get("identity", {}),
-                resumed_at,
-            )
+        for name in _enabled(section):
+            identity = before.get(name, {}).get("identity", {})
+            opening = Opening(folder, without_secrets(experiment), identity, resumed_at)
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                opened[service.name] = service.open(getattr(section, service.name), opening)
-            report(f"tracking: {opened[service.name].place}")
-        _keep(folder, opened, before, {})
-    except BaseException:
-        _trackers(opened, report).close(failed=True)
-        raise
-    trackers, failed = _trackers(opened, report), True
-    try:
+                opened[name] = SERVICES[name].open(getattr(section, name), opening)
+            services[name] = opened[name].tracker
+            report(f"tracking: {opened[name].place}")
+        _save(folder, opened, before, {})
         yield trackers
         failed = False
     finally:
         trackers.close(failed)
         if trackers.missed:
-            _keep(folder, opened, before, trackers.missed)
+            _save(folder, opened, before, trackers.missed)
 
 
 def without_secrets(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment as it may leave the machine: tools by name only, for an address or a header may carry a key."""
-    tools = [
-        tool if isinstance(tool, str) else str(tool.get("name"))
-        for tool in experiment.get("tools", [])
-    ]
-    return {**experiment, "tools": tools}
+    """Return the experiment with tools by name only: an address or a header may carry a key."""
+    tools = experiment.get("tools", [])
+    names = [tool if isinstance(tool, str) else str(tool.get("name")) for tool in tools]
+    return {**experiment, "tools": names}
 
 
-def _wanted(section: TrackingSection) -> list[_Service]:
-    parts = {service: getattr(section, service.name) for service in SERVICES}
-    return [service for service, part in parts.items() if part is not None and part.enabled]
+def _enabled(section: TrackingSection) -> list[str]:
+    parts = {name: getattr(section, name) for name in SERVICES}
+    return [name for name, part in parts.items() if part is not None and part.enabled]
 
 
-def _trackers(opened: Mapping[str, Opened], report: Report) -> Trackers:
-    return Trackers({name: one.tracker for name, one in opened.items()}, report)
-
-
-def _keep(
+def _save(
     folder: Path, opened: Mapping[str, Opened], before: Mapping[str, Any], missed: Mapping[str, int]
 ) -> None:
-    """Write RUN/tracking.json; lines missed before a run went on stay counted."""
-    if not opened:
-        return
-    lost = {
-        name: before.get(name, {}).get("missed_lines", 0) + missed.get(name, 0) for name in opened
-    }
-    with writing(folder):
-        write_json(
-            folder / KEPT,
-            {
-                name: {"identity": one.identity, "missed_lines": lost[name]}
-                for name, one in opened.items()
-            },
-        )
+    """Write RUN/tracking.json; lines missed before a resume stay counted."""
+    state = {}
+    for name, service in opened.items():
+        lines = before.get(name, {}).get("missed_lines", 0) + missed.get(name, 0)
+        state[name] = {"identity": service.identity, "missed_lines": lines}
+    if state:
+        with writing(folder):
+            write_json(folder / STATE, state)
+
+
+def _package(name: str, service: str) -> Any:
+    """Import an optional package."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        wrong = f"needs the package {name}, which cannot be imported ({error})"
+        right = "install it with pip install 'toolhone[track]'"
+        off = f"set tracking.{service}.enabled=false"
+        raise ConfigError(f"tracking.{service} {wrong}; {right}, or {off}") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]:.160}".removesuffix(": ")

@@ -87,7 +87,7 @@ class CommandTool:
         _check_options(tool, words[1:], elements, dashes)
         first = next((index for index, part in enumerate(elements, 1) if part.names), None)
         if first is not None and not _is_settled(words[:first]):
-            right = 'of its own: ["sh", "-c", "echo \\"$1\\"", "sh", "{x}"]'
+            right = 'an argument of its own: ["sh", "-c", "echo \\"$1\\"", "sh", "{x}"]'
             raise ConfigError(
                 f"{where} {words[first]!r} stands where {words[0]!r} may look for a program; write "
                 f"the program or script into the command, and give it the value as {right}"
