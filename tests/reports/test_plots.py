@@ -91,7 +91,7 @@ def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None
     [
         (TRAIN, ["los"], r"no metric 'los' in these logs \(did you mean 'loss'\?\)"),
         ([], [], "nothing to draw"),
-        ([{"loss": 1.0}], [], "line 1: wanted an object with 'step' and 'kind'"),
+        ([{"loss": 1.0}], [], "line 1: expected an object with 'step' and 'kind'"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(

@@ -51,8 +51,7 @@ def test_a_checkpoint_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> Non
         raise OSError(28, "No space left on device")
 
     with pytest.raises(
-        RunError,
-        match="could not be written: No space left on device; what was saved before is whole",
+        RunError, match="could not be written: No space left on device; earlier files are complete"
     ):
         run.save_checkpoint("best_checkpoint", {"step": 2}, fail)
     assert (run.checkpoint("best_checkpoint") / "weights").read_text() == "old"
@@ -163,5 +162,5 @@ def test_a_real_model_on_a_full_disk_is_one_sentence_and_no_half_checkpoint(tmp_
     )
     said, left = done.stdout.splitlines()
     assert "could not be written" in said
-    assert "what was saved before is whole" in said
+    assert "earlier files are complete" in said
     assert left == "[] []"

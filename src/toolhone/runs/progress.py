@@ -1,11 +1,9 @@
 """Progress of long work on standard error: a live display on a terminal, plain lines elsewhere.
 
-    with open_progress("auto") as progress:
-        progress.start("training", total=1000)
-        progress.advance(1, "loss 0.700")
-        progress.report("Iteration 10/1000 | Loss 0.71")
-
-Results never come this way; they go to standard output.
+with open_progress("auto") as progress:
+    progress.start("training", total=1000)
+    progress.advance(1, "loss 0.700")
+    progress.report("Iteration 10/1000 | Loss 0.71")
 """
 
 from __future__ import annotations
@@ -31,15 +29,15 @@ T = TypeVar("T")
 
 class Progress(Protocol):
     def start(self, what: str, total: int, done: int = 0) -> None:
-        """Begin a piece of work of `total` parts, `done` of which are done already."""
+        """Start a piece of work of `total` parts, `done` of which are complete."""
         ...
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more parts are done; `note` stands beside the bar."""
+        """Count finished parts; the bar shows `note`."""
         ...
 
     def report(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that remains."""
         ...
 
 
@@ -52,7 +50,7 @@ class SilentProgress:
 
 
 class PlainProgress:
-    """One line for each report, and one when a piece of work begins that turned out to take seconds."""
+    """Prints each report, and the state of work that takes long."""
 
     def __init__(self) -> None:
         self._what, self._total, self._done, self._next = "", 0, 0, 0.0
@@ -73,7 +71,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A rich progress bar with elapsed time, time left and a note; reports scroll above it."""
+    """A rich bar with elapsed time, remaining time and a note; reports scroll above it."""
 
     def __init__(self, bar: RichBar) -> None:
         self._bar = bar
@@ -84,10 +82,9 @@ class LiveProgress:
         self._task = self._bar.add_task(what, total=total, completed=done, note="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
+        self._bar.update(self._task, advance=count)
         if note:
-            self._bar.update(self._task, advance=count, note=note)
-        else:
-            self._bar.update(self._task, advance=count)
+            self._bar.update(self._task, note=note)
 
     def report(self, line: str) -> None:
         self._bar.console.print(line, highlight=False, markup=False)
@@ -95,7 +92,7 @@ class LiveProgress:
 
 @contextmanager
 def open_progress(kind: str = "auto") -> Iterator[Progress]:
-    """`kind`: auto, rich, plain or off."""
+    """Open a display of this kind: auto, rich, plain or off."""
     if kind == "auto":
         kind = "rich" if sys.stderr.isatty() else "plain"
     if kind != "rich":
@@ -115,7 +112,7 @@ def open_progress(kind: str = "auto") -> Iterator[Progress]:
 
 
 def track(items: Iterable[T], progress: Progress, what: str, total: int) -> Iterator[T]:
-    """Go through items, advancing the progress."""
+    """Iterate over items and advance the progress."""
     progress.start(what, total)
     for item in items:
         yield item

@@ -1,15 +1,9 @@
-"""The run folder: what was asked, where it ran, what was measured, and the checkpoints.
+"""The run folder: experiment, environment, metrics, samples and checkpoints.
 
-    RUN/experiment.json       the resolved experiment
-    RUN/environment.json      versions, machine, git state
-    RUN/data.json             rows read, kept, dropped by reason
-    RUN/metrics.jsonl         one object for each report: {"step", "seconds", "kind": "train" | "validation", ...}
-    RUN/samples.jsonl         generated replies of each validation, with their scores
-    RUN/checkpoints/          checkpoint_step_N, final_checkpoint, best_checkpoint; each with state.json
-    RUN/evaluation/           the evaluation at the end (see `evaluation.folder`)
-
-Checkpoints appear whole or not at all. A resumed run cuts `metrics.jsonl` and `samples.jsonl` back to the checkpoint's step, so
-its log goes on where the checkpoint stood (the first line after it covers the steps since then). Nothing here knows about models.
+    RUN/experiment.json, environment.json, data.json, metrics.jsonl, samples.jsonl, tasks.jsonl
+    RUN/checkpoints/    checkpoint_step_N, final_checkpoint, best_checkpoint; each with state.json
+    RUN/evaluation/     the evaluation at the end (see `evaluation.folder`)
+A checkpoint appears complete or not at all. `docs/` describes each file.
 """
 
 from __future__ import annotations
@@ -33,20 +27,13 @@ from toolhone.errors import RunError, nearest
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 PACKAGES = (
-    "toolhone",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "safetensors",
-    "pydantic",
-    "pydantic-monty",
-    "jsonschema",
+    *("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic"),
+    *("pydantic-monty", "jsonschema"),
 )
 
 
 class Listener(Protocol):
-    """What hears every line of `metrics.jsonl` (see `tracking.trackers`)."""
+    """Receives every line of `metrics.jsonl` (see `runs.trackers`)."""
 
     def log(self, step: int, kind: str, values: Mapping[str, Any]) -> None: ...
 
@@ -60,11 +47,10 @@ class Run:
 
     @staticmethod
     def create(folder: Path, experiment: Experiment) -> Run:
-        """A new run folder; one that holds a run already is refused."""
+        """Make a new run folder; refuse one that holds a run."""
         if (folder / "experiment.json").exists():
-            raise RunError(
-                f"{folder} holds a run already; continue it with --resume, or give another folder with --out"
-            )
+            right = "continue it with --resume, or give another folder with --out"
+            raise RunError(f"{folder} holds a run already; {right}")
         with writing(folder):
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             write_json(folder / "experiment.json", experiment.model_dump())
@@ -73,7 +59,7 @@ class Run:
 
     @staticmethod
     def open(folder: Path) -> Run:
-        """An existing run folder."""
+        """Open an existing run folder."""
         path = folder / "experiment.json"
         if not path.is_file():
             raise RunError(f"{folder} is no run folder: it holds no experiment.json")
@@ -94,15 +80,16 @@ class Run:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`, oldest first."""
+        """Return all lines of `metrics.jsonl`, oldest first."""
         return read_metrics(self.folder / "metrics.jsonl")
 
     def save_checkpoint(
         self, name: str, state: Mapping[str, Any], save: Callable[[Path], str | None]
     ) -> Path:
-        """Let `save(folder)` write a checkpoint, then note `state` in it; returns the folder.
+        """Let `save(folder)` write a checkpoint, add `state` to it, and return the folder.
 
-        Where `save` returns a reference that is not the folder (a service's URI), the state keeps it as `weights`.
+        Where `save` returns a reference that is not the folder (a service's URI), the state keeps
+        it as `weights`.
         """
         folder = self.folder / "checkpoints" / name
         with writing(folder), whole_folder(folder) as partial:
@@ -113,31 +100,28 @@ class Run:
         return folder
 
     def checkpoints(self) -> list[str]:
-        """Names of the whole checkpoints, by step."""
+        """Return the names of the complete checkpoints, by step."""
         found = [path.parent.name for path in self.folder.glob("checkpoints/[!.]*/state.json")]
         return sorted(found, key=lambda name: (_step(name) is None, _step(name) or 0, name))
 
     def checkpoint(self, name: str | None = None) -> Path:
-        """The folder of a checkpoint by name; by default the final one, else the best, else the latest."""
+        """Return a checkpoint folder; by default the final, else the best, else the latest one."""
         names = self.checkpoints()
         if name is None:
-            name = next(
-                (wanted for wanted in (FINAL, BEST, *reversed(names)) if wanted in names), ""
-            )
+            name = next((each for each in (FINAL, BEST, *reversed(names)) if each in names), "")
         if name not in names:
-            known = ", ".join(names) or "none: it was never saved"
-            raise RunError(
-                f"{self.folder} has no checkpoint {name!r}{nearest(name, names)}; it has {known}"
-            )
+            known = f"it has {', '.join(names) or 'none: it was never saved'}"
+            near = nearest(name, names)
+            raise RunError(f"{self.folder} has no checkpoint {name!r}{near}; {known}")
         return self.folder / "checkpoints" / name
 
     def latest(self) -> Path | None:
-        """The checkpoint to resume from: the one of the highest step that carries its optimizer."""
+        """Return the checkpoint to resume from: the highest step, which has its optimizer."""
         steps = [name for name in self.checkpoints() if _step(name) is not None]
         return self.folder / "checkpoints" / steps[-1] if steps else None
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
-        """What was noted with a checkpoint: the step, and what the algorithm wanted to remember."""
+        """Return the state in a checkpoint: the step, and what the algorithm keeps."""
         return read_json(checkpoint / "state.json")
 
     def weights(self, checkpoint: Path) -> str:
@@ -145,17 +129,14 @@ class Run:
         return str(self.state(checkpoint).get("weights", checkpoint))
 
     def cut_back(self, step: int) -> None:
-        """Forget what was logged after `step`, and a last line that was cut off."""
+        """Remove what was logged after `step`, and a last line that was cut off."""
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.folder / name
             if path.exists():
-                kept = [
-                    line
-                    for line in path.read_text(encoding="utf-8").splitlines()
-                    if _logged_until(line, step)
-                ]
+                lines = path.read_text(encoding="utf-8").splitlines()
+                kept = [f"{line}\n" for line in lines if _logged_until(line, step)]
                 with writing(path):
-                    write_text(path, "".join(line + "\n" for line in kept))
+                    write_text(path, "".join(kept))
 
 
 def _logged_until(line: str, step: int) -> bool:
@@ -166,7 +147,7 @@ def _logged_until(line: str, step: int) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a run wrote; a damaged one is a sentence."""
+    """Read a JSON object that a run wrote."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -182,25 +163,20 @@ def _step(name: str) -> int | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file."""
+    """Read the lines of a metrics file."""
     if not path.is_file():
-        raise RunError(f"there is no {path}; give a run folder or a metrics.jsonl file")
+        raise RunError(f"no such file: {path}; give a run folder or a metrics.jsonl file")
     lines = []
-    for number, line in enumerate(
-        path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
-    ):
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        where = f"{path}, line {number}:"
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise RunError(f"{path}, line {number}: not JSON: {error}") from None
-        if (
-            not isinstance(value, dict)
-            or not isinstance(value.get("step"), int)
-            or "kind" not in value
-        ):
-            raise RunError(
-                f"{path}, line {number}: wanted an object with 'step' and 'kind', got {line:.60}"
-            )
+            raise RunError(f"{where} not JSON: {error}") from None
+        known = isinstance(value, dict) and isinstance(value.get("step"), int)
+        if not known or "kind" not in value:
+            raise RunError(f"{where} expected an object with 'step' and 'kind', got {line:.60}")
         lines.append(value)
     return lines
 
@@ -222,7 +198,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to write into that takes the place of `folder` when all went well; else `folder` stays what it was."""
+    """Yield a new folder that replaces `folder` on success; otherwise `folder` does not change."""
     partial, old = (
         folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old")
     )
@@ -244,28 +220,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Turn what a full or read-only disk raises into one sentence; other errors pass."""
+    """Turn the errors of a full or read-only disk into a `RunError`; others pass."""
     try:
         yield
-    except OSError as error:
-        raise RunError(
-            f"{place} could not be written: {error.strerror or error}; what was saved before is whole"
-        ) from None
-    except (
-        Exception
-    ) as error:  # torch and safetensors have error types of their own for a failed write
-        text = str(error)
-        if not re.search(
-            r"No space left|File too large|I/O error|failed writing|unexpected pos", text
-        ):
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        # torch and safetensors have error types of their own for a failed write
+        known = r"No space left|File too large|I/O error|failed writing|unexpected pos"
+        if not isinstance(error, OSError) and not re.search(known, reason):
             raise
-        raise RunError(
-            f"{place} could not be written: {text.splitlines()[0]:.120}; what was saved before is whole"
-        ) from None
+        wrong = f"{place} could not be written: {reason.splitlines()[0]:.120}"
+        raise RunError(f"{wrong}; earlier files are complete") from None
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and git state, as a run records them."""
+    """Return versions, machine and git state."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -282,14 +251,14 @@ def environment() -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and whether the tree was changed; None outside a repository."""
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "dirty": bool(status.strip())}
+    """Return the commit and whether files are changed; None outside a repository."""
+    outputs = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
+        try:
+            done = subprocess.run(
+                ["git", *command], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        outputs.append(done.stdout.strip())
+    return {"commit": outputs[0], "dirty": bool(outputs[1])}

@@ -64,7 +64,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Opened:
-    """An open tracker, how to look at its curves, and what it needs to know when the run resumes."""
+    """An open tracker, how to see its curves, and what it needs when the run resumes."""
 
     tracker: Tracker
     place: str
