@@ -56,7 +56,8 @@ from toolhone.rows import Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run, read_json, write_json
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
-from toolhone.sources.files import read_conversations, write_jsonl
+from toolhone.sources.files import write_jsonl
+from toolhone.sources.messages import read_conversations
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.builtin import BUILTIN
 from toolhone.training.setup import format_request

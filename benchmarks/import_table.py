@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 
 from toolhone.data.importing import import_file
 from toolhone.errors import DataError
-from toolhone.sources import FOLDERS, format_of
 from toolhone.sources.base import Loaded
-from toolhone.sources.folders import data_files
+from toolhone.sources.files import data_files
+from toolhone.sources.registry import FOLDERS, detect_format
 
 HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused")
 
@@ -66,7 +66,7 @@ def places(root: Path) -> Iterator[Path]:
     folders: set[Path] = set()
     for file in data_files(root):
         try:
-            whole = format_of(file) in FOLDERS
+            whole = detect_format(file) in FOLDERS
         except DataError:
             whole = False
         if not whole:

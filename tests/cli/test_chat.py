@@ -19,7 +19,7 @@ from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.episodes.transcript import transcript_of
 from toolhone.errors import RunError
 from toolhone.schema import Message, ToolCall
-from toolhone.sources.files import read_conversations
+from toolhone.sources.messages import read_conversations
 from toolhone.tools.registry import Registry
 
 CALL = '{"tool": "double", "args": {"number": 21}}'

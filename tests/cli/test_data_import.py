@@ -15,12 +15,13 @@ import pytest
 from conftest import SHARED
 from toolhone.cli.main import main
 from toolhone.data import importing
-from toolhone.data.importing import BROKEN, ImportResult, import_file
+from toolhone.data.importing import ImportResult, import_file
 from toolhone.errors import DataError, RunError
-from toolhone.sources import SOURCES
-from toolhone.sources import pair_files as pairs
-from toolhone.sources.files import read_conversations, read_preferences, read_records, read_tasks
+from toolhone.sources.base import BAD_LINE
+from toolhone.sources.files import read_records
 from toolhone.sources.listing import COLUMNS, as_markdown, listed
+from toolhone.sources.messages import read_conversations, read_preferences, read_tasks
+from toolhone.sources.registry import SOURCES
 
 TOOL = {"name": "moor", "description": "Moors a boat.", "parameters": {"berth": {"type": "int"}}}
 ROW = {
@@ -206,13 +207,18 @@ def test_a_broken_line_is_refused_and_the_others_are_read(
     lines.insert(place, broken)
     imported, refused = imported_rows(tmp_path, b"\n".join(lines) + b"\n")
     loaded = imported.loaded
-    assert (imported.format, loaded.read, loaded.kept, loaded.skipped[BROKEN]) == ("xlam", 4, 2, 1)
+    assert (imported.format, loaded.read, loaded.kept, loaded.skipped[BAD_LINE]) == (
+        "xlam",
+        4,
+        2,
+        1,
+    )
     assert loaded.skipped.total() == len(refused) == 2
-    (one,) = [each for each in refused if each["reason"] == BROKEN]
+    (one,) = [each for each in refused if each["reason"] == BAD_LINE]
     assert one["place"] == f"{tmp_path / 'published.jsonl'}, line {place + 1}"
     assert detail in one["detail"]
     assert one["row"] == broken.decode("utf-8", "replace")
-    (other,) = [each for each in refused if each["reason"] != BROKEN]
+    (other,) = [each for each in refused if each["reason"] != BAD_LINE]
     assert other["row"] == BAD
     places = [each["place"] for each in refused]
     assert places == sorted(places), "the refused rows stand in the order of the file"
@@ -259,7 +265,7 @@ def test_broken_lines_of_the_files_of_a_folder_are_refused_by_file(tmp_path: Pat
     (tmp_path / "all" / "b.jsonl").write_text(f"{{broken\n{json.dumps(ROW)}\n")
     (tmp_path / "all" / "c.json").write_text(json.dumps({"some": {"thing": "else"}}, indent=1))
     loaded = import_file(tmp_path / "all", tmp_path / "out.jsonl").loaded
-    assert (loaded.read, loaded.kept, loaded.skipped[BROKEN]) == (5, 2, 1)
+    assert (loaded.read, loaded.kept, loaded.skipped[BAD_LINE]) == (5, 2, 1)
     assert [each.line.path.name for each in loaded.refused] == ["a.jsonl", "b.jsonl", "c.json"]
     refused = {
         Path(row["place"].partition(",")[0]).name: row["row"]
@@ -272,7 +278,7 @@ def test_broken_lines_of_the_files_of_a_folder_are_refused_by_file(tmp_path: Pat
     "text",
     [
         "some words\nand more\n",
-        '{\n "a": [\n  {}\n ]\n}\n',
+        '{\n "a": [\n  {}\n ]\n\n',
         f"a\nb\n{json.dumps(ROW)}\n",
         "{\n" * 5,
         "[{}, 1",
@@ -282,6 +288,13 @@ def test_a_file_of_other_text_stops_with_its_first_broken_line(tmp_path: Path, t
     (tmp_path / "x.jsonl").write_text(text)
     with pytest.raises(DataError, match=r"x\.jsonl, line 1: not JSON"):
         import_file(tmp_path / "x.jsonl", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_one_object_over_many_lines_is_one_row_of_no_known_format(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{\n "a": [\n  {}\n ]\n}\n')
+    with pytest.raises(DataError, match=r"x\.json: the format was not recognised; .* keys 'a';"):
+        import_file(tmp_path / "x.json", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -341,7 +354,7 @@ def test_a_pair_that_cannot_be_read_and_a_broken_line_are_counted(tmp_path: Path
     source.write_text(source.read_text() + "{\n")
     loaded = import_file(source, tmp_path / "out.jsonl").loaded
     assert (loaded.read, len(loaded.preferences)) == (4, 2)
-    assert loaded.skipped == {pairs.Reason.NOT_OURS: 1, BROKEN: 1}
+    assert loaded.skipped == {"a pair whose messages or tools cannot be read": 1, BAD_LINE: 1}
 
 
 @pytest.mark.real

@@ -39,8 +39,9 @@ from toolhone.rows import Origin, Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.schema.preference import Preference
-from toolhone.sources.files import read_preferences, write_jsonl
-from toolhone.sources.pair_files import Reason, holds_pairs, read_pairs
+from toolhone.sources.files import write_jsonl
+from toolhone.sources.messages import read_preferences
+from toolhone.sources.registry import PAIRS, holds_pairs, open_source
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.preference_pairs import PairSource, is_right
 
@@ -566,7 +567,7 @@ def test_pairs_of_llama_factory_are_read_with_their_calls(tmp_path: Path) -> Non
         share(conversations=[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]),
     ]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
-    loaded = read_pairs(tmp_path / "pairs.jsonl")
+    loaded = open_source(tmp_path / "pairs.jsonl", PAIRS)
     assert holds_pairs(tmp_path / "pairs.jsonl")
     first, second = loaded.preferences
     assert [message.role for message in first.prompt] == ["system", "user"]
@@ -575,13 +576,13 @@ def test_pairs_of_llama_factory_are_read_with_their_calls(tmp_path: Path) -> Non
     assert second.raw
     assert loaded.read == len(rows) == len(loaded.preferences) + loaded.skipped.total()
     assert (
-        loaded.skipped[Reason.SAME]
-        == loaded.skipped[Reason.NO_TOOLS]
-        == loaded.skipped[Reason.NO_PROMPT]
+        loaded.skipped["chosen and rejected say the same"]
+        == loaded.skipped["calls although the row gives no tools"]
+        == loaded.skipped["a prompt that does not end with the user or a tool"]
         == 1
     )
-    assert loaded.skipped[Reason.NO_PAIR] == 2
-    assert "line 3" in loaded.examples[Reason.SAME]
+    assert loaded.skipped["not a pair of a chosen and a rejected side"] == 2
+    assert "line 3" in loaded.examples["chosen and rejected say the same"]
     assert loaded.summary().startswith("kept 2 of 8 rows; skipped 6: 2 not a pair")
 
 
@@ -589,7 +590,7 @@ def test_pairs_of_our_own_form_need_no_id_and_no_tools(tmp_path: Path) -> None:
     bare = {key: PREFERENCE.to_dict()[key] for key in ("prompt", "chosen", "rejected")}
     bare["chosen"] = [{"role": "assistant", "content": "Yes."}]
     write_jsonl(tmp_path / "mine.jsonl", [bare])
-    (pair,) = read_pairs(tmp_path / "mine.jsonl").preferences
+    (pair,) = open_source(tmp_path / "mine.jsonl", PAIRS).preferences
     assert (pair.id, pair.tools) == ("mine-1", ())
 
 
@@ -598,7 +599,7 @@ def test_the_demonstration_file_of_llama_factory_gives_a_pair_for_every_row() ->
     path = SHARED / "datasets" / "llama_factory" / "dpo_en_demo.json.gz"
     if not path.is_file():
         pytest.skip(f"no {path}")
-    loaded = read_pairs(path)
+    loaded = open_source(path, PAIRS)
     assert loaded.read == len(json.loads(gzip.decompress(path.read_bytes())))
     assert loaded.read == len(loaded.preferences) + loaded.skipped.total()
     assert len(loaded.preferences) == 120

@@ -26,8 +26,9 @@ from toolhone.data.sft_array_writer import (
 )
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Expect, ExpectedCall
-from toolhone.sources import Loaded, open_source
-from toolhone.sources.sft_array import Note, Reason, as_number
+from toolhone.sources.base import Loaded
+from toolhone.sources.registry import open_source
+from toolhone.sources.sft_array import as_number
 from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.builtin import calculator, python
 
@@ -86,43 +87,87 @@ def test_each_category_becomes_a_conversation_with_both_tools_on_offer(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "reason", "detail"),
     [
-        ({"prompt": " "}, Reason.NOT_THIS_FORMAT, "wanted a text in 'prompt'"),
+        ({"prompt": " "}, "not a row of this shape", "wanted a text in 'prompt'"),
         (
             {"category": "weather"},
-            Reason.NOT_THIS_FORMAT,
+            "not a row of this shape",
             "known: calculator, python_exec, no_tool",
         ),
-        ({"expected_answer": [72]}, Reason.NOT_THIS_FORMAT, "expected_answer must be"),
-        ({"metadata": {"tolerance": -1}}, Reason.NOT_THIS_FORMAT, "metadata.tolerance"),
-        ({"metadata": {"tolerance": True}}, Reason.NOT_THIS_FORMAT, "metadata.tolerance"),
-        ({"tool_needed": False}, Reason.CATEGORY, "tool_needed False"),
-        ({"tool_needed": 1}, Reason.CATEGORY, "tool_needed 1"),
-        ({"tool": "python"}, Reason.CATEGORY, "tool 'python'"),
-        ({"tool": None}, Reason.CATEGORY, "tool None"),
-        ({"category": "python_exec"}, Reason.CATEGORY, "category 'python_exec'"),
+        ({"expected_answer": [72]}, "not a row of this shape", "expected_answer must be"),
+        ({"metadata": {"tolerance": -1}}, "not a row of this shape", "metadata.tolerance"),
+        ({"metadata": {"tolerance": True}}, "not a row of this shape", "metadata.tolerance"),
+        (
+            {"tool_needed": False},
+            "category, tool_needed and tool contradict each other",
+            "tool_needed False",
+        ),
+        (
+            {"tool_needed": 1},
+            "category, tool_needed and tool contradict each other",
+            "tool_needed 1",
+        ),
+        (
+            {"tool": "python"},
+            "category, tool_needed and tool contradict each other",
+            "tool 'python'",
+        ),
+        ({"tool": None}, "category, tool_needed and tool contradict each other", "tool None"),
+        (
+            {"category": "python_exec"},
+            "category, tool_needed and tool contradict each other",
+            "category 'python_exec'",
+        ),
         (
             {"category": "no_tool", "tool_needed": False, "tool": None},
-            Reason.ARGUMENTS,
+            "tool_args that are not those of the tool",
             "no tool, but tool_args",
         ),
-        ({"tool_args": None}, Reason.ARGUMENTS, "wanted {'expression': a text}, got None"),
-        ({"tool_args": {"code": "1"}}, Reason.ARGUMENTS, "wanted {'expression'"),
-        ({"tool_args": {"expression": "1", "code": "1"}}, Reason.ARGUMENTS, "wanted {'expression'"),
-        ({"tool_args": {"expression": " "}}, Reason.ARGUMENTS, "wanted {'expression'"),
-        ({"tool_args": {"expression": "48 plus"}}, Reason.NO_VALUE, "48 plus"),
+        (
+            {"tool_args": None},
+            "tool_args that are not those of the tool",
+            "wanted {'expression': a text}, got None",
+        ),
+        (
+            {"tool_args": {"code": "1"}},
+            "tool_args that are not those of the tool",
+            "wanted {'expression'",
+        ),
+        (
+            {"tool_args": {"expression": "1", "code": "1"}},
+            "tool_args that are not those of the tool",
+            "wanted {'expression'",
+        ),
+        (
+            {"tool_args": {"expression": " "}},
+            "tool_args that are not those of the tool",
+            "wanted {'expression'",
+        ),
+        (
+            {"tool_args": {"expression": "48 plus"}},
+            "an expression that the calculator cannot compute",
+            "48 plus",
+        ),
         (
             {"tool_args": {"expression": "48*2"}},
-            Reason.WRONG_VALUE,
+            "an expression whose value is not the expected answer",
             "'48*2' gives 96, expected is 72",
         ),
-        ({"expected_answer": "1,072"}, Reason.WRONG_VALUE, "gives 72, expected is 1,072"),
+        (
+            {"expected_answer": "1,072"},
+            "an expression whose value is not the expected answer",
+            "gives 72, expected is 1,072",
+        ),
         (
             {"expected_answer": "72.02", "metadata": {"tolerance": 0.01}},
-            Reason.WRONG_VALUE,
+            "an expression whose value is not the expected answer",
             "gives 72",
         ),
-        ({**CODE, "tool_args": {"code": "print('"}}, Reason.NOT_PYTHON, "print("),
-        ({**CODE, "expected_answer": "0 x"}, Reason.WRONG_OUTPUT, "expected is '0 x'"),
+        ({**CODE, "tool_args": {"code": "print('"}}, "code that is not Python", "print("),
+        (
+            {**CODE, "expected_answer": "0 x"},
+            "code whose output is not the expected answer",
+            "expected is '0 x'",
+        ),
     ],
 )
 def test_a_row_that_contradicts_itself_is_counted(
@@ -168,8 +213,11 @@ def test_a_row_that_agrees_with_itself_is_kept(tmp_path: Path, changes: Any) -> 
 def test_code_that_could_not_be_checked_is_kept_and_counted(tmp_path: Path, changes: Any) -> None:
     loaded = open_source(array(tmp_path / "s.json", {**CODE, **changes}))
     only(loaded)
-    assert loaded.noted == {Note.NOT_RUN: 1}
-    assert loaded.summary() == f"kept 1 of 1 rows; kept unchecked 1: 1 {Note.NOT_RUN}"
+    assert loaded.noted == {"code whose output was not compared with the expected answer": 1}
+    assert (
+        loaded.summary()
+        == f"kept 1 of 1 row; kept unchecked 1: 1 {'code whose output was not compared with the expected answer'}"
+    )
 
 
 def test_a_row_without_tool_and_answer_is_only_a_task(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from toolhone.doctor.reading import read_file
 from toolhone.doctor.repair import without_schema_nulls
 from toolhone.errors import ConfigError, DataError, RunError
 from toolhone.schema import Conversation, ToolCall
-from toolhone.sources.files import read_conversations
+from toolhone.sources.messages import read_conversations
 from toolhone.sources.rules import FindingKind
 
 CALLS = (ToolCall("get_weather", {"city": "Oslo"}),)

@@ -33,7 +33,7 @@ from toolhone.guide.lesson import (
 )
 from toolhone.guide.runner import Cells, Chat, Code, ColouredRow, Prose, Scores, Shown, play
 from toolhone.runs.run import Run
-from toolhone.sources.files import read_tasks
+from toolhone.sources.messages import read_tasks
 
 QUICK = (
     *(

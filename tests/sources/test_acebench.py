@@ -12,13 +12,10 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources.acebench import BRACKETS, Reason, Repair
+from toolhone.sources.acebench import BRACKETS
 from toolhone.sources.base import Loaded
-from toolhone.sources.loose_tools import Repair as LooseRepair
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
+from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import PLAYED
 
@@ -84,7 +81,11 @@ def test_a_question_becomes_a_task_with_its_call_and_the_time_as_system_text(
         Message("user", "When is high tide in Bergen?"),
     )
     assert task.expect.calls == (ExpectedCall("tide_at", {"port": "Bergen", "hour": 12}),)
-    assert set(loaded.repaired) == {LooseRepair.ARGUMENTS, ToolRepair.TYPES, ToolRepair.TYPED}
+    assert set(loaded.repaired) == {
+        "a tool whose schema stands under 'arguments'",
+        "a tool whose types are named as JSON Schema names none",
+        "arguments of another type",
+    }
     assert all_score(loaded.tasks)
 
 
@@ -151,7 +152,9 @@ def test_calls_of_the_dialogue_are_read_and_what_is_said_next_is_their_result(
         called.tool_calls[0].id,
     )
     assert (reply, last) == (Message("assistant", "At 12."), Message("user", "And in Oslo?"))
-    assert loaded.repaired[Repair.RESULT] == 1
+    assert (
+        loaded.repaired["a result that the dialogue leaves out, taken from what is said next"] == 1
+    )
 
 
 def test_calls_that_cannot_be_read_stay_text_and_are_noted(tmp_path: Path) -> None:
@@ -188,7 +191,9 @@ def test_answers_that_differ_in_one_argument_are_both_accepted(tmp_path: Path) -
     ],
 )
 def test_answers_that_differ_in_more_are_skipped(tmp_path: Path, truth: Any) -> None:
-    assert load(tmp_path, row("normal_atom_bool_11"), truth).skipped == {Reason.ALTERNATIVES: 1}
+    assert load(tmp_path, row("normal_atom_bool_11"), truth).skipped == {
+        "alternative answers that differ in more than one argument": 1
+    }
 
 
 def test_an_agents_task_expects_the_final_state(tmp_path: Path) -> None:
@@ -214,17 +219,25 @@ def test_what_a_played_user_is_told_is_counted_as_the_request(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("fields", "truth", "reason"),
     [
-        ({"question": "When is high tide?"}, {"tide_at": {"port": "A"}}, Reason.BAD_QUESTION),
-        ({"question": "user: Hm?\nsystem: Yes?"}, {"tide_at": {"port": "A"}}, Reason.BAD_QUESTION),
-        ({"function": ["tide_at"]}, {"tide_at": {"port": "A"}}, ToolReason.BAD_TOOLS),
+        (
+            {"question": "When is high tide?"},
+            {"tide_at": {"port": "A"}},
+            "a question that is no dialogue",
+        ),
+        (
+            {"question": "user: Hm?\nsystem: Yes?"},
+            {"tide_at": {"port": "A"}},
+            "a question that is no dialogue",
+        ),
+        ({"function": ["tide_at"]}, {"tide_at": {"port": "A"}}, "tools that cannot be read"),
         (
             {"function": [TIDE, {**TIDE, "description": "Other."}]},
             {"tide_at": {"port": "A"}},
             FindingKind.TOOL_TWICE,
         ),
         ({}, {"ebb_at": {"port": "A"}}, FindingKind.UNKNOWN_TOOL),
-        ({}, "tide_at", ToolReason.BAD_ANSWER),
-        ({}, [], ToolReason.BAD_ANSWER),
+        ({}, "tide_at", "an answer that cannot be read"),
+        ({}, [], "an answer that cannot be read"),
     ],
 )
 def test_rows_that_cannot_be_used_are_counted(
@@ -261,7 +274,7 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
     skipped, repaired, noted, tasks = Counter[str](), Counter[str](), Counter[str](), {}
     for folder in ("data_en", "data_zh"):
         for path in sorted((ACEBENCH / folder).glob("*.json*")):
-            assert format_of(path) == "acebench"
+            assert detect_format(path) == "acebench"
             loaded = open_source(path)
             read, kept = counts.get(folder, (0, 0))
             counts[folder] = (read + loaded.read, kept + loaded.only_tasks)
@@ -277,11 +290,11 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
     assert skipped == {FindingKind.TOOL_TWICE: 1}
     assert noted == {MISFIT: 6}
     assert repaired == {
-        LooseRepair.ARGUMENTS: 164,
-        Repair.RESULT: 135,
-        ToolRepair.TYPES: 70,
+        "a tool whose schema stands under 'arguments'": 164,
+        "a result that the dialogue leaves out, taken from what is said next": 135,
+        "a tool whose types are named as JSON Schema names none": 70,
         PLAYED: 18,
-        LooseRepair.NULL_DEFAULT: 11,
+        "a default of null left out": 11,
     }
     states = tasks["data_zh", "agent_multi_step_14"].expect.state
     assert states is not None

@@ -12,10 +12,8 @@ import pytest
 from conftest import SHARED
 from toolhone.errors import DataError
 from toolhone.schema import ExpectedCall, Task
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources.api_bank import Reason, Repair
 from toolhone.sources.api_bank_tools import read_table
-from toolhone.sources.offered import Repair as ToolRepair
+from toolhone.sources.registry import detect, detect_format, open_source
 
 API_BANK = SHARED / "datasets" / "api_bank"
 INFO = """description = "Rings at a time."
@@ -83,7 +81,7 @@ def called(task: Task) -> ExpectedCall:
 def test_a_dialogue_gives_the_tasks_of_its_turns_and_no_conversation(tmp_path: Path) -> None:
     path = bank(tmp_path, TALK) / "level-1" / "d1.jsonl"
     loaded = open_source(path)
-    assert (format_of(path), loaded.conversations, loaded.read, loaded.only_tasks) == (
+    assert (detect_format(path), loaded.conversations, loaded.read, loaded.only_tasks) == (
         "api_bank",
         [],
         1,
@@ -95,7 +93,7 @@ def test_a_dialogue_gives_the_tasks_of_its_turns_and_no_conversation(tmp_path: P
         "SetBell", {"token": "t1", "time": "7:00", "days": ["Mo", "Tu"]}
     )
     assert [message.role for message in ring.messages] == ["user", "assistant", "user"]
-    assert loaded.repaired == {ToolRepair.TYPED: 1}, "the days as the API received them"
+    assert loaded.repaired == {"arguments of another type": 1}, "the days as the API received them"
 
 
 def test_a_call_and_its_result_become_two_messages_with_the_words_before_beside_the_call(
@@ -126,7 +124,11 @@ def test_a_call_and_its_result_become_two_messages_with_the_words_before_beside_
 
 def test_a_folder_is_read_as_one_with_a_dialogue_for_a_row(tmp_path: Path) -> None:
     loaded = open_source(bank(tmp_path, TALK, [*TALK, user("Thanks.")], [says("Hello.")]))
-    assert (loaded.read, loaded.only_tasks, loaded.skipped) == (3, 2, {Reason.BAD_TURN: 1})
+    assert (loaded.read, loaded.only_tasks, loaded.skipped) == (
+        3,
+        2,
+        {"a turn that does not go on from the one before": 1},
+    )
     assert {task.id for task in loaded.tasks} == {
         f"level-1/d{number}#{turn}" for number in (1, 2) for turn in (1, 3)
     }
@@ -153,7 +155,10 @@ def test_an_api_that_is_called_otherwise_than_described_is_described_by_its_call
         says("Done."),
     ]
     loaded = open_source(bank(tmp_path, other, TALK))
-    assert loaded.repaired[Repair.DESCRIBED] == 2
+    assert (
+        loaded.repaired["an API that is called otherwise than described, described by its calls"]
+        == 2
+    )
     parameters = loaded.tasks[0].tools[0].parameters
     assert list(parameters["properties"]) == ["time", "tone", "token", "days"]
     assert parameters["properties"]["tone"] == {"type": "integer"}
@@ -165,7 +170,10 @@ def test_a_value_that_breaks_its_described_type_gives_the_type_that_it_has(tmp_p
     given = api("Odd", {"x": "[1]"}, received={"x": [1]})
     loaded = open_source(bank(tmp_path, [user("Do."), given, says("Done.")]))
     assert loaded.tasks[0].tools[0].parameters["properties"] == {"x": {"type": "array"}}
-    assert loaded.repaired == {Repair.DESCRIBED: 1, ToolRepair.TYPED: 1}
+    assert loaded.repaired == {
+        "an API that is called otherwise than described, described by its calls": 1,
+        "arguments of another type": 1,
+    }
     other = open_source(
         bank(tmp_path, [user("Do."), api("Odd", {"x": "3"}, received={"x": 4}), says("Done.")])
     )
@@ -199,7 +207,10 @@ def test_the_searcher_is_on_offer_where_it_is_called_and_what_it_tells_describes
         "description": "How.",
     }
     assert [called(task).name for task in loaded.tasks] == ["ToolSearcher", "SetBell"]
-    assert Repair.DESCRIBED not in loaded.repaired
+    assert (
+        "an API that is called otherwise than described, described by its calls"
+        not in loaded.repaired
+    )
 
 
 def test_dialogues_that_cannot_be_followed_are_counted_by_reason(tmp_path: Path) -> None:
@@ -220,12 +231,12 @@ def test_dialogues_that_cannot_be_followed_are_counted_by_reason(tmp_path: Path)
         bank(tmp_path, no_one, unknown, strange, [user("Hi.")], joined), "api_bank"
     )
     assert loaded.skipped == {
-        Reason.BAD_TURN: 1,
-        Reason.UNKNOWN_TOOL: 1,
-        Reason.NOT_THIS_FORMAT: 1,
+        "a turn that does not go on from the one before": 1,
+        "a call of an API that is not described": 1,
+        "not an API-Bank dialogue": 1,
         "no assistant message": 1,
     }
-    assert loaded.repaired[Repair.JOINED] == 1
+    assert loaded.repaired["two replies in a row made one"] == 1
     assert loaded.tasks[1].messages[1].content == "Yes.\nCertainly."
 
 
@@ -246,7 +257,7 @@ def test_a_table_that_is_missing_or_another_stops_with_a_sentence(tmp_path: Path
 
 def test_each_turn_is_of_one_format_only() -> None:
     for turn in (user("a"), says("b"), BELL):
-        assert [known for known, source in SOURCES.items() if source.sniff([turn])] == ["api_bank"]
+        assert detect(turn) == "api_bank"
 
 
 # --- folders of other formats
@@ -265,7 +276,7 @@ def test_a_folder_is_read_file_by_file_and_files_of_another_format_are_counted(
     (tmp_path / "d.jsonl").write_text("not JSON")
     (tmp_path / ".hidden.jsonl").write_text("not looked at")
     (tmp_path / "readme.md").write_text("not looked at")
-    assert format_of(tmp_path) == "messages"
+    assert detect_format(tmp_path) == "messages"
     for loaded in (open_source(tmp_path), open_source(tmp_path, "messages")):
         assert (loaded.read, len(loaded.conversations), len(loaded.places)) == (5, 3, 3)
         assert loaded.skipped == {"a file that is not of the format 'messages'": 2}
@@ -297,7 +308,11 @@ def test_the_api_bank_samples_are_read_and_counted() -> None:
         564,
         {},
     )
-    assert loaded.repaired == {Repair.DESCRIBED: 55, ToolRepair.TYPED: 35, Repair.JOINED: 3}
+    assert loaded.repaired == {
+        "an API that is called otherwise than described, described by its calls": 55,
+        "arguments of another type": 35,
+        "two replies in a row made one": 3,
+    }
     assert sum(task.expect.calls is not None for task in loaded.tasks) == 312, (
         "one for each API line"
     )

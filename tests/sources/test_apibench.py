@@ -12,9 +12,10 @@ import pytest
 from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.schema import ExpectedCall, Tool, ToolCall
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
-from toolhone.sources.call_repair import Repair, mended
+from toolhone.sources.base import Loaded
+from toolhone.sources.call_repair import repair_call
 from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
+from toolhone.sources.registry import SOURCES, detect, detect_format, open_source
 
 DATASETS = SHARED / "datasets"
 
@@ -119,13 +120,19 @@ def test_a_name_in_another_spelling_and_a_single_value_for_a_list_are_mended() -
             "properties": {"sort_by": {"type": "string"}, "tags": {"type": "array"}},
         },
     )
-    call, repairs = mended(ToolCall("f", {"sortBy": "x", "tags": "a"}), [tool])
+    call, repairs = repair_call(ToolCall("f", {"sortBy": "x", "tags": "a"}), [tool])
     assert call.arguments == {"sort_by": "x", "tags": ["a"]}
-    assert repairs == {Repair.SPELLING, Repair.LIST}
-    assert mended(call, [tool]) == (call, set())
+    assert repairs == {
+        "an argument's name in another spelling",
+        "a single value where a list is declared",
+    }
+    assert repair_call(call, [tool]) == (call, set())
     both = ToolCall("f", {"sortBy": "x", "sort_by": "y"})
-    assert mended(both, [tool])[0] == both, "two names for one parameter are not put together"
-    assert mended(ToolCall("g", {"sortBy": 1}), [tool]) == (ToolCall("g", {"sortBy": 1}), set())
+    assert repair_call(both, [tool])[0] == both, "two names for one parameter are not put together"
+    assert repair_call(ToolCall("g", {"sortBy": 1}), [tool]) == (
+        ToolCall("g", {"sortBy": 1}),
+        set(),
+    )
 
 
 # --- APIBench
@@ -142,7 +149,7 @@ def test_a_wish_of_either_style_becomes_a_conversation_and_a_task(tmp_path: Path
         row("hub.load('dog/1', trainable=True)", second),
     )
     loaded = open_source(path)
-    assert format_of(path) == "apibench"
+    assert detect_format(path) == "apibench"
     assert [talk.messages[0].content for talk in loaded.conversations] == [
         "Find my cat's face.",
         "Find a dog.",
@@ -206,7 +213,11 @@ def test_an_openfunctions_row_gives_a_task_under_the_name_that_is_called(tmp_pat
         question("cat.find(name='Tom', days=2)", name={"type": "string"}, days={"type": "integer"}),
     )
     loaded = open_source(path)
-    assert (format_of(path), loaded.conversations, loaded.only_tasks) == ("openfunctions", [], 1)
+    assert (detect_format(path), loaded.conversations, loaded.only_tasks) == (
+        "openfunctions",
+        [],
+        1,
+    )
     assert SOURCES["openfunctions"].ABOUT.only_tasks
     (task,) = loaded.tasks
     assert task.expect.calls == (ExpectedCall("cat.find", {"name": "Tom", "days": 2}),)
@@ -225,7 +236,7 @@ def test_an_openfunctions_answer_is_mended_where_one_thing_can_be_meant(tmp_path
     assert loaded.tasks[0].expect.calls == (
         ExpectedCall("cat.find", {"name": "Tom", "tags": ["red"]}),
     )
-    assert loaded.repaired == {Repair.LIST: 1}
+    assert loaded.repaired == {"a single value where a list is declared": 1}
     word = open_source(
         save(tmp_path / "b.json", question("cat.find(name=Tom)", name={"type": "string"}))
     )
@@ -255,9 +266,9 @@ def test_openfunctions_rows_that_contradict_themselves_are_counted(tmp_path: Pat
     }
 
 
-def test_each_fixture_is_of_one_format_only() -> None:
+def test_each_fixture_is_detected_as_its_format() -> None:
     for name, record in (("apibench", row("f()")), ("openfunctions", question("cat.find()"))):
-        assert [known for known, source in SOURCES.items() if source.sniff([record])] == [name]
+        assert detect(record) == name
 
 
 # --- the published files
@@ -318,7 +329,7 @@ def test_the_apibench_samples_are_read_and_counted() -> None:
 def test_the_openfunctions_sample_is_read_and_counted() -> None:
     loaded = open_source(DATASETS / "apibench" / "gorilla_openfunctions_v1_test.json")
     repaired, skipped = (
-        Counter({Repair.LIST: 1, CodeRepair.CODE: 1}),
+        Counter({"a single value where a list is declared": 1, CodeRepair.CODE: 1}),
         Counter({"arguments that break the tool's schema": 1}),
     )
     assert counts(loaded) == (112, 111, 111, repaired, skipped)

@@ -12,15 +12,11 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.base import Loaded, Skip
-from toolhone.sources.bfcl import EMPTY_MEMORY, LONG_CONTEXT, Reason, Repair
+from toolhone.sources.bfcl import EMPTY_MEMORY, LONG_CONTEXT
 from toolhone.sources.bfcl_answers import MAX_VARIANTS, expected_call
-from toolhone.sources.bfcl_answers import Reason as AnswerReason
-from toolhone.sources.loose_tools import Repair as LooseRepair
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
+from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 BFCL = SHARED / "datasets" / "bfcl_v4"
@@ -96,7 +92,10 @@ def test_a_question_becomes_a_task_with_its_accepted_values(tmp_path: Path) -> N
     assert (loaded.conversations, loaded.only_tasks, loaded.read) == ([], 1, 1)
     assert (task.id, task.category, task.source) == ("simple_python_3", "simple_python", "bfcl")
     assert task.messages == (Message("user", "Mix me some paint."),)
-    assert loaded.repaired == {ToolRepair.TYPES: 1, LooseRepair.NULL_DEFAULT: 1}
+    assert loaded.repaired == {
+        "a tool whose types are named as JSON Schema names none": 1,
+        "a default of null left out": 1,
+    }
     assert is_right(task, ToolCall("shop.paint", {"litres": 2, "colour": "Crimson"}))
     assert is_right(task, ToolCall("shop.paint", {"litres": 2.5, "colour": "red", "coats": 2}))
     assert not is_right(task, ToolCall("shop.paint", {"litres": 2.5, "colour": "red", "coats": 3}))
@@ -178,7 +177,9 @@ def test_a_conversation_that_fills_a_memory_is_skipped_by_name(tmp_path: Path) -
     loaded = load(
         tmp_path, [question("memory_prereq_0-customer-0", involved_classes=["MemoryAPI"])], []
     )
-    assert loaded.skipped == {Reason.PREREQUISITE: 1}
+    assert loaded.skipped == {
+        "a conversation that fills a memory, in which nothing is right or wrong": 1
+    }
 
 
 def test_a_value_for_which_nothing_is_right_is_skipped(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_a_value_for_which_nothing_is_right_is_skipped(tmp_path: Path) -> None:
         [question("live_simple_1-0-0")],
         [answer("live_simple_1-0-0", {"shop.paint": {"litres": []}})],
     )
-    assert loaded.skipped == {AnswerReason.NOTHING_RIGHT: 1}
+    assert loaded.skipped == {"a parameter for which no value is accepted": 1}
 
 
 def test_broken_rows_are_counted_by_reason(tmp_path: Path) -> None:
@@ -211,10 +212,10 @@ def test_broken_rows_are_counted_by_reason(tmp_path: Path) -> None:
     loaded = load(tmp_path, rows, answers)
     assert loaded.tasks == []
     assert loaded.skipped == {
-        Reason.NOT_THIS_FORMAT: 1,
-        AnswerReason.BAD_QUESTION: 2,
-        ToolReason.BAD_TOOLS: 1,
-        AnswerReason.BAD_ANSWER: 1,
+        "not a BFCL row": 1,
+        "a question that is no list of messages": 2,
+        "tools that cannot be read": 1,
+        "an accepted answer that cannot be read": 1,
         FindingKind.UNKNOWN_TOOL: 1,
         NO_ANSWER: 1,
     }
@@ -290,7 +291,7 @@ def test_accepted_values_are_told_as_the_official_checker_takes_them(
 def test_a_parameter_that_multiplies_out_to_too_much_is_refused_in_time() -> None:
     many = {f"key{number}": [1, 2] for number in range(60)}
     for choice in (many, [many, many]):
-        with pytest.raises(Skip, match=AnswerReason.BAD_ANSWER) as caught:
+        with pytest.raises(Skip, match="an accepted answer that cannot be read") as caught:
             accepted({"mix": [choice]})
         assert f"more than {MAX_VARIANTS}" in caught.value.detail
 
@@ -359,7 +360,7 @@ def test_a_row_is_cut_where_a_tool_is_added(tmp_path: Path) -> None:
     assert [tool.name for tool in task.tools] == ["add", "inbox"]
     assert len(task.turns) == 2
     assert task.expects[1] == Expect(no_call=True)
-    assert loaded.repaired[Repair.CUT] == 1
+    assert loaded.repaired["the turns from where a tool is added left out"] == 1
 
 
 def test_a_long_context_is_noted_since_its_texts_are_not_in_the_file(tmp_path: Path) -> None:
@@ -371,12 +372,16 @@ def test_a_long_context_is_noted_since_its_texts_are_not_in_the_file(tmp_path: P
 @pytest.mark.parametrize(
     ("right", "fields", "reason"),
     [
-        ([["add(1, 2)", "eval(x)"]], {}, AnswerReason.BAD_ANSWER),
-        ([["add(1, b=__import__('os'))"]], {}, AnswerReason.BAD_ANSWER),
-        ([["add(1, 2, 3)"]], {}, ToolReason.BAD_ANSWER),
-        ([["add(1, 2)"], []], {}, AnswerReason.BAD_ANSWER),
+        ([["add(1, 2)", "eval(x)"]], {}, "an accepted answer that cannot be read"),
+        ([["add(1, b=__import__('os'))"]], {}, "an accepted answer that cannot be read"),
+        ([["add(1, 2, 3)"]], {}, "an answer that cannot be read"),
+        ([["add(1, 2)"], []], {}, "an accepted answer that cannot be read"),
         ([["walk(to='A')"]], {}, FindingKind.UNKNOWN_TOOL),
-        ([["add(1, 2)"]], {"involved_classes": ["WarpDrive"]}, AnswerReason.BAD_ANSWER),
+        (
+            [["add(1, 2)"]],
+            {"involved_classes": ["WarpDrive"]},
+            "an accepted answer that cannot be read",
+        ),
     ],
 )
 def test_turns_that_cannot_be_told_are_counted(
@@ -447,7 +452,7 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
     skipped, repaired, tasks, read = Counter[str](), Counter[str](), {}, 0
     for name, (kept, noted) in KEPT.items():
         path = BFCL / f"BFCL_v4_{name}"
-        assert format_of(path) == "bfcl"
+        assert detect_format(path) == "bfcl"
         loaded = open_source(path)
         assert (name, loaded.only_tasks, loaded.kept, loaded.noted) == (name, kept, kept, noted)
         assert all_score(loaded.tasks), name
@@ -458,8 +463,8 @@ def test_the_published_questions_are_read_with_these_counts() -> None:
             read + loaded.read,
         )
     assert read == 2217
-    assert skipped == {AnswerReason.NOTHING_RIGHT: 2, FindingKind.UNKNOWN_TOOL: 1}
-    assert repaired[Repair.CUT] == 117
+    assert skipped == {"a parameter for which no value is accepted": 2, FindingKind.UNKNOWN_TOOL: 1}
+    assert repaired["the turns from where a tool is added left out"] == 117
     factorial = tasks["simple_python_1"].expect.calls
     assert factorial == (ExpectedCall("math.factorial", {"number": 5}),)
     cut = tasks["multi_turn_miss_func_0"]

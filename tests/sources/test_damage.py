@@ -17,8 +17,7 @@ from sources import test_tau as tau
 from sources import test_when2call as when2call
 from support.source_rows import write_rows
 from toolhone.schema import Task
-from toolhone.sources import SOURCES
-from toolhone.sources.base import Options
+from toolhone.sources.registry import open_source
 
 JUNK: list[Any] = [None, 1, "x", [], {}, [1], {"x": 1}, True, [[]], [{}], {"x": "y"}]
 TURNS = {
@@ -93,7 +92,7 @@ def test_a_damaged_row_is_kept_or_counted(tmp_path: Path, name: str, row: Any, t
     answers = [{"id": row.get("id"), "ground_truth": truth}]
     path = write_rows(tmp_path / "rows.json", row, *rows)
     write_rows(tmp_path / "possible_answer" / "rows.json", *answers)
-    loaded = SOURCES[name].read(path, Options())
+    loaded = open_source(path, name)
     assert loaded.read == len(rows) + 1
     assert loaded.kept > 0
     assert all(
@@ -122,7 +121,7 @@ def test_a_damaged_answer_is_kept_or_counted(
         {"id": f"{identity}{number}", "ground_truth": made} for number, made in enumerate(truths)
     ]
     write_rows(tmp_path / "possible_answer" / "rows.json", *answers)
-    assert SOURCES[name].read(path, Options()).read == len(truths)
+    assert open_source(path, name).read == len(truths)
 
 
 @pytest.mark.parametrize("name", ["bfcl", "acebench", "when2call"])
@@ -138,4 +137,4 @@ def test_a_tool_nested_beyond_measure_is_counted(tmp_path: Path, name: str) -> N
     path = write_rows(
         tmp_path / "rows.json", fields.get(name) or when2call.row("cannot_answer", tools=tools)
     )
-    assert SOURCES[name].read(path, Options()).read == 1
+    assert open_source(path, name).read == 1

@@ -29,30 +29,23 @@ from support.shape_rows import (
 from toolhone.data.any_tasks import tasks_from_any
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Task, Tool
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair
+from toolhone.sources.registry import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.test_cases import Reason as CaseReason
-from toolhone.sources.xlam import Reason as XlamReason
 
 # --- telling them apart
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_each_shape_is_told_by_one_format_only(name: str) -> None:
-    assert [source.NAME for source in SOURCES.values() if source.sniff([SHAPES[name]])] == [name]
-    assert [
-        source.NAME for source in SOURCES.values() if source.sniff([SHAPES[name], {"else": 1}])
-    ] == []
+def test_each_shape_is_detected_as_its_format(name: str) -> None:
+    assert detect(SHAPES[name]) == name
 
 
 def test_variants_are_told_as_well(tmp_path: Path) -> None:
-    assert format_of(save(tmp_path / "a.jsonl", NEWER)) == "prompt_rows"
+    assert detect_format(save(tmp_path / "a.jsonl", NEWER)) == "prompt_rows"
     with_messages = {**XLAM, "messages": OTHERS["messages"]["messages"]}
-    assert [source.NAME for source in SOURCES.values() if source.sniff([with_messages])] == ["xlam"]
+    assert detect(with_messages) == "xlam"
     with pytest.raises(DataError, match="the format was not recognised"):
-        format_of(save(tmp_path / "b.jsonl", {"prompt": "Say hello.", "answer": "Hello."}))
+        detect_format(save(tmp_path / "b.jsonl", {"prompt": "Say hello.", "answer": "Hello."}))
 
 
 def test_the_examples_of_the_documentation_are_what_they_say(tmp_path: Path) -> None:
@@ -69,9 +62,11 @@ def test_the_examples_of_the_documentation_are_what_they_say(tmp_path: Path) -> 
     for name, example in examples.items():
         path = save(tmp_path / f"{name}.jsonl", json.loads(example))
         loaded = open_source(path, **({"distractors": 0} if name == "seal_tools" else {}))
-        assert (format_of(path), len(loaded.conversations), len(loaded.tasks)) == (name, 1, 1), (
-            loaded.examples
-        )
+        assert (detect_format(path), len(loaded.conversations), len(loaded.tasks)) == (
+            name,
+            1,
+            1,
+        ), loaded.examples
 
 
 # --- xLAM
@@ -125,14 +120,14 @@ def test_null_padding_of_merged_tables_is_taken_out_and_counted(tmp_path: Path) 
     loaded = open_source(
         save(tmp_path / "x.jsonl", XLAM, {**XLAM, "tools": [padded], "answers": answers})
     )
-    assert loaded.repaired == {Repair.NULLS: 1}
+    assert loaded.repaired == {"null columns of other tools taken out": 1}
     (tool,), call = (
         loaded.conversations[1].tools,
         loaded.conversations[1].messages[-1].tool_calls[0],
     )
     assert list(tool.parameters["properties"]) == ["n", "unit"]
     assert call.arguments == {"n": 5}
-    assert "mended 1: 1 null columns of other tools taken out" in loaded.summary()
+    assert "repaired 1: 1 null columns of other tools taken out" in loaded.summary()
 
 
 def test_arguments_of_another_type_are_mended_and_counted(tmp_path: Path) -> None:
@@ -145,7 +140,7 @@ def test_arguments_of_another_type_are_mended_and_counted(tmp_path: Path) -> Non
         {"n": 5},
         {"words": ["1", "b"]},
     ]
-    assert loaded.repaired == {Repair.TYPED: 1}
+    assert loaded.repaired == {"arguments of another type": 1}
 
 
 def test_a_table_of_a_data_frame_is_read_from_csv(tmp_path: Path) -> None:
@@ -186,17 +181,29 @@ def test_a_broken_table_is_one_sentence(tmp_path: Path, text: str, said: str) ->
 @pytest.mark.parametrize(
     ("changes", "reason", "detail"),
     [
-        ({"query": None}, XlamReason.NOT_THIS_FORMAT, "wanted a text in 'query', got None"),
-        ({"tools": "["}, ToolReason.BAD_TOOLS, "'tools' is a string but not JSON"),
-        ({"answers": "factorial(5)"}, ToolReason.BAD_ANSWER, "'answers' is a string but not JSON"),
-        ({"answers": XLAM["answers"] + " and so on"}, ToolReason.BAD_ANSWER, "not JSON"),
+        ({"query": None}, "not an xLAM row", "wanted a text in 'query', got None"),
+        ({"tools": "["}, "tools that cannot be read", "'tools' is a string but not JSON"),
+        (
+            {"answers": "factorial(5)"},
+            "an answer that cannot be read",
+            "'answers' is a string but not JSON",
+        ),
+        ({"answers": XLAM["answers"] + " and so on"}, "an answer that cannot be read", "not JSON"),
         (
             {"answers": '[{"name": "factorial", "arguments": {"n": NaN}}]'},
-            ToolReason.BAD_ANSWER,
+            "an answer that cannot be read",
             "not JSON",
         ),
-        ({"answers": {"name": "factorial"}}, ToolReason.BAD_ANSWER, "wanted a list of calls"),
-        ({"answers": [{"arguments": {}}]}, ToolReason.BAD_ANSWER, "a tool call needs a 'name'"),
+        (
+            {"answers": {"name": "factorial"}},
+            "an answer that cannot be read",
+            "wanted a list of calls",
+        ),
+        (
+            {"answers": [{"arguments": {}}]},
+            "an answer that cannot be read",
+            "a tool call needs a 'name'",
+        ),
         ({"answers": [{"name": "sum", "arguments": {}}]}, FindingKind.UNKNOWN_TOOL, "'sum'"),
         (
             {"answers": [{"name": "factorial", "arguments": {"n": 6.5}}]},
@@ -305,11 +312,11 @@ def test_a_case_without_a_tool_wants_no_call(tmp_path: Path, nothing: Any) -> No
 @pytest.mark.parametrize(
     ("changes", "reason", "detail"),
     [
-        ({"prompt": None}, CaseReason.NOT_THIS_FORMAT, "keys"),
-        ({"prompt": "Human: Assistant:"}, CaseReason.NOT_THIS_FORMAT, "asks nothing"),
-        ({"expected_tool": 7}, CaseReason.NOT_THIS_FORMAT, "expected_tool 7"),
-        ({"expected_params": [1]}, CaseReason.NOT_THIS_FORMAT, "expected_params [1]"),
-        ({"expected_tool": None}, CaseReason.NO_TOOL, "25 * 4"),
+        ({"prompt": None}, "not a test case", "keys"),
+        ({"prompt": "Human: Assistant:"}, "not a test case", "asks nothing"),
+        ({"expected_tool": 7}, "not a test case", "expected_tool 7"),
+        ({"expected_params": [1]}, "not a test case", "expected_params [1]"),
+        ({"expected_tool": None}, "expected_params without an expected_tool", "25 * 4"),
         ({"expected_tool": "calculate"}, FindingKind.UNKNOWN_TOOL, "did you mean 'calculator'?"),
         (
             {"expected_params": {"formula": "1"}},
@@ -365,5 +372,5 @@ def test_skipped_rows_are_said_or_stop_the_reading(tmp_path: Path) -> None:
     said: list[str] = []
     assert len(tasks_from_any(path, tell=said.append)) == 1
     assert "line 2" in said[0]
-    with pytest.raises(DataError, match="kept 0 of 1 rows"):
+    with pytest.raises(DataError, match="kept 0 of 1 row"):
         tasks_from_any(save(tmp_path / "d.jsonl", RAIN), tell=said.append)

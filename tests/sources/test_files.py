@@ -16,13 +16,8 @@ from typing import Any
 import pytest
 
 from toolhone.errors import DataError, RunError
-from toolhone.sources.files import (
-    read_conversations,
-    read_jsonl,
-    read_records,
-    read_tasks,
-    write_jsonl,
-)
+from toolhone.sources.files import read_jsonl, read_records, write_jsonl
+from toolhone.sources.messages import read_conversations, read_tasks
 
 ROW: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -87,7 +82,7 @@ def test_a_pipe_can_be_read(tmp_path: Path) -> None:
         ('{"a": 1}\n{"a": 1,}\n', "line 2: not JSON: "),
         (
             '{"a": 1}\n{"a": \n"b"}\n',
-            "line 2: not JSON: Expecting value at column 6; an object must stand on one line",
+            "line 2: not JSON: Expecting value at column 6; an object must be on one line",
         ),
         ('{"a": 1}\n[1]\n', "line 2: a row must be a JSON object, got a list: [1]"),
         ('{"a": 1}\ntrue\n', "line 2: a row must be a JSON object, got a truth value: true"),

@@ -11,13 +11,9 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
-from toolhone.sources import format_of, open_source
 from toolhone.sources.base import Loaded
-from toolhone.sources.call_texts import Reason as CallReason
-from toolhone.sources.hammer import Reason, Repair
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT
+from toolhone.sources.registry import detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 HAMMER = SHARED / "datasets" / "hammer"
@@ -104,7 +100,10 @@ def test_a_prompt_with_the_turns_of_a_dialogue_is_a_test(tmp_path: Path) -> None
     ]
     assert (messages[3].content, messages[3].tool_calls[0].name) == ("One moment.", "x7Q.a")
     assert messages[4].tool_call_id == messages[3].tool_calls[0].id
-    assert loaded.repaired == {Repair.WORDS: 1, JOINED: 1}
+    assert loaded.repaired == {
+        "words of the assistant right before the wanted calls left out": 1,
+        JOINED: 1,
+    }
     assert all_score(loaded.tasks)
 
 
@@ -112,7 +111,10 @@ def test_a_dialogue_as_a_list_is_a_test_too_without_its_last_line(tmp_path: Path
     said = [turn("user", "Light the desk."), turn("agent", "I do.\nGenerate API Request:")]
     loaded = load(tmp_path, {"query": said, "tools": [LAMP], "answers": CALLS})
     assert loaded.tasks[0].messages == (Message("user", "Light the desk."),)
-    assert loaded.repaired == {Repair.REQUEST: 1, Repair.WORDS: 1}
+    assert loaded.repaired == {
+        "the line that asks for a request left out": 1,
+        "words of the assistant right before the wanted calls left out": 1,
+    }
 
 
 def test_answers_that_say_tool_and_parameters_are_read(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_answers_that_say_tool_and_parameters_are_read(tmp_path: Path) -> None:
     }
     loaded = load(tmp_path, row)
     assert loaded.tasks[0].expect.calls == (ExpectedCall("x7Q.a", {"p1": "desk", "p2": 3}),)
-    assert loaded.repaired == {ToolRepair.TYPED: 1}
+    assert loaded.repaired == {"arguments of another type": 1}
 
 
 def test_one_query_with_name_and_arguments_is_left_to_xlam(tmp_path: Path) -> None:
@@ -148,22 +150,34 @@ def test_right_answers_that_break_their_tool_are_noted_in_tests_and_skipped_in_t
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({"label": fenced(CALLS), "predict": fenced(CALLS)}, Reason.NO_QUESTION),
-        ({**prompt(CALLS), "output": "[]"}, Reason.NOT_THIS_FORMAT),
-        ({**prompt(CALLS), "output": "```\n[{]\n```"}, ToolReason.BAD_ANSWER),
-        ({**prompt(CALLS), "output": "```\n{}\n```"}, ToolReason.BAD_ANSWER),
-        (prompt([{"arguments": {}}]), CallReason.BAD_CALL),
-        (prompt(CALLS, marked(turn("agent", "Hello."))), Reason.BAD_TURN),
-        (prompt(CALLS, marked(turn("robot", "Hello."))), Reason.BAD_TURN),
+        (
+            {"label": fenced(CALLS), "predict": fenced(CALLS)},
+            "a label and a prediction without a question",
+        ),
+        ({**prompt(CALLS), "output": "[]"}, "not a Hammer row"),
+        ({**prompt(CALLS), "output": "```\n[{]\n```"}, "an answer that cannot be read"),
+        ({**prompt(CALLS), "output": "```\n{}\n```"}, "an answer that cannot be read"),
+        (prompt([{"arguments": {}}]), "a call that cannot be read"),
+        (
+            prompt(CALLS, marked(turn("agent", "Hello."))),
+            "a turn of a dialogue that cannot be read",
+        ),
+        (
+            prompt(CALLS, marked(turn("robot", "Hello."))),
+            "a turn of a dialogue that cannot be read",
+        ),
         (
             prompt(CALLS, marked(turn("user", "x"), turn("assistant", json.dumps(CALLS)))),
-            Reason.BAD_TURN,
+            "a turn of a dialogue that cannot be read",
         ),
         (
             prompt(CALLS, marked(turn("user", "x"), turn("tool", "done"))),
             FindingKind.RESULT_WITHOUT_CALL,
         ),
-        ({"query": [{"role": "user"}], "tools": [LAMP], "answers": CALLS}, Reason.BAD_TURN),
+        (
+            {"query": [{"role": "user"}], "tools": [LAMP], "answers": CALLS},
+            "a turn of a dialogue that cannot be read",
+        ),
         (
             {
                 "query": [turn("user", "x")],
@@ -179,7 +193,7 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, bad: Any, reason: 
 
 
 REAL = {
-    "example_eval.jsonl": (7, 0, 0, {Reason.NO_QUESTION: 7}, {}),
+    "example_eval.jsonl": (7, 0, 0, {"a label and a prediction without a question": 7}, {}),
     "masking_sft_data_example.json": (
         10,
         6,
@@ -203,7 +217,7 @@ def test_the_published_rows_are_read_with_these_counts(name: str) -> None:
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     loaded = open_source(path)
-    assert format_of(path) == "hammer"
+    assert detect_format(path) == "hammer"
     assert (
         loaded.read,
         len(loaded.conversations),

@@ -13,8 +13,8 @@ from support.source_rows import all_score
 from toolhone.data.importing import import_file
 from toolhone.errors import DataError
 from toolhone.schema import Expect, Task
-from toolhone.sources import FOLDERS, format_of, open_source
-from toolhone.sources.folders import data_files
+from toolhone.sources.files import data_files
+from toolhone.sources.registry import FOLDERS, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 DATASETS = SHARED / "datasets"
@@ -78,7 +78,7 @@ def places(folder: Path) -> Iterator[Path]:
     whole = set[Path]()
     for file in data_files(folder):
         try:
-            name = format_of(file)
+            name = detect_format(file)
         except DataError:
             continue  # answers, catalogues, documents: read beside the rows
         if name not in FOLDERS:

@@ -13,10 +13,8 @@ from conftest import SHARED
 from toolhone.errors import DataError
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, ToolCall
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources.call_repair import Repair as Mended
-from toolhone.sources.nestful import SYSTEM, Reason, Repair
-from toolhone.sources.offered import Repair as ToolRepair
+from toolhone.sources.nestful import SYSTEM
+from toolhone.sources.registry import detect, detect_format, open_source
 
 NESTFUL = SHARED / "datasets" / "nestful"
 FIND = {
@@ -69,7 +67,7 @@ def test_a_row_gives_a_task_that_expects_the_calls_in_order_with_their_reference
 ) -> None:
     path = save(tmp_path, NESTED)
     loaded = open_source(path, distractors=0)
-    assert (format_of(path), loaded.conversations, loaded.only_tasks) == ("nestful", [], 1)
+    assert (detect_format(path), loaded.conversations, loaded.only_tasks) == ("nestful", [], 1)
     (task,) = loaded.tasks
     assert task.expect.calls == (
         ExpectedCall("find", {"text": "castle"}),
@@ -77,7 +75,7 @@ def test_a_row_gives_a_task_that_expects_the_calls_in_order_with_their_reference
     )
     assert (task.expect.order, task.category) == ("strict", "nested")
     assert [message.content for message in task.messages] == [SYSTEM, "Take me to the castle."]
-    assert loaded.repaired == {Repair.RESULT: 1}
+    assert loaded.repaired == {"the naming of what to hand back left out": 1}
     right = [
         ToolCall("find", {"text": "castle", "sort_by": "near"}),
         ToolCall("route", {"to": "$var1.id$"}),
@@ -127,7 +125,11 @@ def test_what_can_only_mean_one_thing_is_mended_and_a_reference_for_a_list_stays
         ExpectedCall("route", {"to": 3, "stops": "$var1.name$"}),
         ExpectedCall("route", {"to": 1, "stops": ["here"]}),
     )
-    assert loaded.repaired == {ToolRepair.TYPED: 1, Mended.SPELLING: 1, Mended.LIST: 1}
+    assert loaded.repaired == {
+        "arguments of another type": 1,
+        "an argument's name in another spelling": 1,
+        "a single value where a list is declared": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -135,23 +137,26 @@ def test_what_can_only_mean_one_thing_is_mended_and_a_reference_for_a_list_stays
     [
         (
             [call("find", "var1", text="$var2.name$"), call("find", "var2", text="x")],
-            Reason.REFERENCE,
+            "a reference that is not to one earlier call",
         ),
-        ([call("find", "var1", text="$var1.name$")], Reason.REFERENCE),
+        ([call("find", "var1", text="$var1.name$")], "a reference that is not to one earlier call"),
         (
             [
                 call("find", "var1", text="x"),
                 call("find", "var1", text="y"),
                 call("find", text="$var1$"),
             ],
-            Reason.REFERENCE,
+            "a reference that is not to one earlier call",
         ),
-        ([call("find", "var2", text="x"), call("find", text="$var2.id$")], Reason.REFERENCE),
+        (
+            [call("find", "var2", text="x"), call("find", text="$var2.id$")],
+            "a reference that is not to one earlier call",
+        ),
         ([call("seek", "var1", text="x")], "a call of a tool that is not on offer"),
         ([call("find", "var1", text="x", size=1)], "an argument that the tool does not declare"),
         ([call("find", "var1", sort_by="best")], "arguments that break the tool's schema"),
         ([call("route", "var1", to="near")], "arguments that break the tool's schema"),
-        ([call("var_result", x="$var1$")], Reason.NOT_THIS_FORMAT),
+        ([call("var_result", x="$var1$")], "not a NESTFUL row"),
     ],
 )
 def test_rows_that_contradict_their_specification_or_themselves_are_counted(
@@ -182,8 +187,8 @@ def test_a_specification_that_is_missing_or_wrong_stops_with_a_sentence(tmp_path
         open_source(tmp_path / "walk-data.json")
 
 
-def test_the_fixture_is_of_one_format_only() -> None:
-    assert [known for known, source in SOURCES.items() if source.sniff([NESTED])] == ["nestful"]
+def test_the_fixture_is_detected_as_its_format() -> None:
+    assert detect(NESTED) == "nestful"
 
 
 @pytest.mark.real
@@ -195,7 +200,11 @@ def test_the_fixture_is_of_one_format_only() -> None:
             "executable/executable-data.json",
             46,
             38,
-            {Repair.RESULT: 38, Mended.SPELLING: 3, ToolRepair.TYPED: 2},
+            {
+                "the naming of what to hand back left out": 38,
+                "an argument's name in another spelling": 3,
+                "arguments of another type": 2,
+            },
             {
                 "an argument that the tool does not declare": 7,
                 "arguments that break the tool's schema": 1,
@@ -205,22 +214,26 @@ def test_the_fixture_is_of_one_format_only() -> None:
             "non-executable/non-executable-glaive-data.json",
             105,
             80,
-            {Repair.RESULT: 80, Mended.LIST: 2, ToolRepair.TYPED: 2},
+            {
+                "the naming of what to hand back left out": 80,
+                "a single value where a list is declared": 2,
+                "arguments of another type": 2,
+            },
             {
                 "arguments that break the tool's schema": 17,
                 "a call of a tool that is not on offer": 7,
-                Reason.REFERENCE: 1,
+                "a reference that is not to one earlier call": 1,
             },
         ),
         (
             "non-executable/non-executable-sgd-data.json",
             30,
             19,
-            {Repair.RESULT: 19},
+            {"the naming of what to hand back left out": 19},
             {
                 "arguments that break the tool's schema": 9,
                 "an argument that the tool does not declare": 1,
-                Reason.REFERENCE: 1,
+                "a reference that is not to one earlier call": 1,
             },
         ),
     ],

@@ -20,9 +20,8 @@ from support.shape_rows import (
     save,
 )
 from toolhone.schema import Expect
-from toolhone.sources import open_source
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.prompt_rows import Prompt, Reason, read_python_calls, split_prompt
+from toolhone.sources.prompt_rows import Prompt, read_python_calls, split_prompt
+from toolhone.sources.registry import open_source
 from toolhone.sources.rules import FindingKind
 
 
@@ -106,29 +105,45 @@ def test_an_answer_without_a_call_is_a_plain_reply(tmp_path: Path, answer: str) 
 @pytest.mark.parametrize(
     ("changes", "reason", "detail"),
     [
-        ({"prompt": ""}, Reason.NOT_THIS_FORMAT, "wanted a text in 'prompt'"),
-        ({"answer": None}, Reason.NOT_THIS_FORMAT, "wanted a text in 'answer'"),
-        ({"type": "mcq"}, Reason.OTHER_TYPE, "'mcq', wanted 'tool_call'"),
-        ({"prompt": "What is 5!?"}, Reason.NO_TOOLS, "What is 5!?"),
-        ({"prompt": "What is in [1, 2]? [{}]"}, Reason.NO_TOOLS, "What is in"),
-        ({"prompt": json.dumps([FACTORIAL])}, Reason.NO_QUESTION, ""),
+        ({"prompt": ""}, "not a prompt row", "wanted a text in 'prompt'"),
+        ({"answer": None}, "not a prompt row", "wanted a text in 'answer'"),
+        ({"type": "mcq"}, "a row of another type", "'mcq', wanted 'tool_call'"),
+        ({"prompt": "What is 5!?"}, "a prompt without a list of tools", "What is 5!?"),
+        ({"prompt": "What is in [1, 2]? [{}]"}, "a prompt without a list of tools", "What is in"),
+        ({"prompt": json.dumps([FACTORIAL])}, "a prompt without a question", ""),
         (
             {"ground_truth": "reverse"},
-            Reason.GROUND_TRUTH,
+            "ground_truth and answer contradict each other",
             "'reverse' is not called; called: factorial",
         ),
         (
             {"answer": "Sure.", "ground_truth": "reverse"},
-            Reason.GROUND_TRUTH,
+            "ground_truth and answer contradict each other",
             "'reverse' is not called",
         ),
-        ({"possible_boxed_answers": ["factorial"]}, Reason.OFFERED, "on offer: factorial, reverse"),
-        ({"answer": "factorial(n=__import__('os'))"}, ToolReason.BAD_ANSWER, "not_json"),
-        ({"answer": "factorial(n=5"}, ToolReason.BAD_ANSWER, "unclosed"),
-        ({"answer": "factorial(n=5, n=6)"}, ToolReason.BAD_ANSWER, "factorial is given 'n' twice"),
-        ({"answer": "factorial(5, n=6)"}, ToolReason.BAD_ANSWER, "factorial is given 'n' twice"),
-        ({"answer": "factorial(1, 'a', 3)"}, ToolReason.BAD_ANSWER, "factorial takes fewer values"),
-        ({"answer": "<tool_call>\n{\n</tool_call>"}, ToolReason.BAD_ANSWER, "not_json"),
+        (
+            {"possible_boxed_answers": ["factorial"]},
+            "possible_boxed_answers are not the tools on offer",
+            "on offer: factorial, reverse",
+        ),
+        ({"answer": "factorial(n=__import__('os'))"}, "an answer that cannot be read", "not_json"),
+        ({"answer": "factorial(n=5"}, "an answer that cannot be read", "unclosed"),
+        (
+            {"answer": "factorial(n=5, n=6)"},
+            "an answer that cannot be read",
+            "factorial is given 'n' twice",
+        ),
+        (
+            {"answer": "factorial(5, n=6)"},
+            "an answer that cannot be read",
+            "factorial is given 'n' twice",
+        ),
+        (
+            {"answer": "factorial(1, 'a', 3)"},
+            "an answer that cannot be read",
+            "factorial takes fewer values",
+        ),
+        ({"answer": "<tool_call>\n{\n</tool_call>"}, "an answer that cannot be read", "not_json"),
         (
             {"answer": "facorial(n=5)"},
             FindingKind.UNKNOWN_TOOL,
@@ -172,7 +187,7 @@ def test_the_raw_prompt_can_be_kept_unchanged(tmp_path: Path) -> None:
     ]
     assert talk.tools == ()
     assert loaded.tasks[0].expect == Expect(answer=PROMPT["answer"])
-    assert loaded.skipped == {Reason.NOT_THIS_FORMAT: 1}
+    assert loaded.skipped == {"not a prompt row": 1}
     same_again(tmp_path, loaded)
 
 

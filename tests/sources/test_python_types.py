@@ -8,7 +8,7 @@ import pytest
 
 from toolhone.schema import Tool, ToolCall
 from toolhone.sources.base import Skip
-from toolhone.sources.offered import OfferedTools, Reason, Repair, fitted
+from toolhone.sources.offered import OfferedTools, fitted
 from toolhone.sources.python_types import MAX_BRACKETS, UnknownType, may_be_null, read_type
 
 STR, INT, NUM = {"type": "string"}, {"type": "integer"}, {"type": "number"}
@@ -186,7 +186,7 @@ def test_nulls_of_other_tools_are_taken_out_of_a_tool() -> None:
         [flat(a={"type": "int", "default": None, "enum": None}, other=None)]
     )
     assert tool.parameters == {"type": "object", "properties": {"a": INT}, "required": ["a"]}
-    assert repairs == {Repair.NULLS}
+    assert repairs == {"null columns of other tools taken out"}
 
 
 def test_a_default_that_is_no_value_of_its_parameter_is_left_out_and_the_parameter_stays_optional() -> (
@@ -194,14 +194,14 @@ def test_a_default_that_is_no_value_of_its_parameter_is_left_out_and_the_paramet
 ):
     (tool,), repairs = OfferedTools().read([flat(table={"type": "List[int]", "default": 0.05})])
     assert tool.parameters == {"type": "object", "properties": {"table": INTS}, "required": []}
-    assert repairs == {Repair.DEFAULT}
+    assert repairs == {"a default of another type left out"}
 
 
 def test_tools_may_be_json_strings_and_one_that_is_listed_twice_is_offered_once() -> None:
     text = '[{"name": "f"}, "{\\"name\\": \\"f\\"}", {"name": "g"}]'
     tools, repairs = OfferedTools().read(text)
     assert [tool.name for tool in tools] == ["f", "g"]
-    assert repairs == {Repair.TWICE}
+    assert repairs == {"a tool that was listed twice"}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_tools_may_be_json_strings_and_one_that_is_listed_twice_is_offered_once(
 def test_tools_that_cannot_be_read_skip_the_row_with_what_is_wrong(tools: Any, detail: str) -> None:
     with pytest.raises(Skip) as caught:
         OfferedTools().read(tools)
-    assert caught.value.reason == Reason.BAD_TOOLS
+    assert caught.value.reason == "tools that cannot be read"
     assert detail in caught.value.detail
 
 
@@ -258,24 +258,28 @@ NESTED = Tool(
     ("given", "kept", "repair"),
     [
         ({"n": 1}, {"n": 1}, None),
-        ({"n": 1, "other": None}, {"n": 1}, Repair.NULLS),
-        ({"n": 1, "s": None}, {"n": 1}, Repair.NULLS),
+        ({"n": 1, "other": None}, {"n": 1}, "null columns of other tools taken out"),
+        ({"n": 1, "s": None}, {"n": 1}, "null columns of other tools taken out"),
         ({"n": 1, "maybe": None}, {"n": 1, "maybe": None}, None),
         ({"n": None}, {"n": None}, None),
-        ({"n": 1, "inner": {"n": 1, "zip": None}}, {"n": 1, "inner": {"n": 1}}, Repair.NULLS),
+        (
+            {"n": 1, "inner": {"n": 1, "zip": None}},
+            {"n": 1, "inner": {"n": 1}},
+            "null columns of other tools taken out",
+        ),
         (
             {"n": "10", "x": "-2.5", "b": "True", "s": 7},
             {"n": 10, "x": -2.5, "b": True, "s": "7"},
-            Repair.TYPED,
+            "arguments of another type",
         ),
-        ({"n": 1, "many": ["1", "2"]}, {"n": 1, "many": [1, 2]}, Repair.TYPED),
+        ({"n": 1, "many": ["1", "2"]}, {"n": 1, "many": [1, 2]}, "arguments of another type"),
         ({"n": "1.5", "b": "yes", "s": True}, {"n": "1.5", "b": "yes", "s": True}, None),
         ({"n": "007"}, {"n": "007"}, None),
         ({"n": 1, "unknown": 2}, {"n": 1, "unknown": 2}, None),
     ],
 )
 def test_padding_is_taken_out_and_types_are_mended_only_where_that_is_certain(
-    given: Any, kept: Any, repair: Repair | None
+    given: Any, kept: Any, repair: str | None
 ) -> None:
     call, repairs = fitted(ToolCall("f", given), [NESTED])
     assert call.arguments == kept

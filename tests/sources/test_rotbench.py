@@ -13,10 +13,9 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score, is_right
 from toolhone.schema import Expect, ExpectedCall, Task, ToolCall
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
-from toolhone.sources.base import Skip
-from toolhone.sources.call_repair import Repair as Mended
-from toolhone.sources.rotbench import OPEN, Reason, Repair, step_of
+from toolhone.sources.base import Loaded, Skip
+from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.rotbench import OPEN, read_step
 
 ROTBENCH = SHARED / "datasets" / "rotbench"
 
@@ -74,8 +73,12 @@ def test_a_row_gives_a_task_for_its_last_turn_without_the_prompt_of_the_style(
     tmp_path: Path,
 ) -> None:
     loaded = load(tmp_path, row(right(action("find", {"text": "vegan blogs"}))))
-    assert format_of(tmp_path / "a.json") == "rotbench"
-    assert (loaded.conversations, loaded.only_tasks, loaded.repaired) == ([], 1, {Repair.STYLE: 1})
+    assert detect_format(tmp_path / "a.json") == "rotbench"
+    assert (loaded.conversations, loaded.only_tasks, loaded.repaired) == (
+        [],
+        1,
+        {"the prompt of the ReAct style left out": 1},
+    )
     task = only(loaded)
     assert [(message.role, message.content) for message in task.messages] == [
         ("user", "Find vegan blogs.")
@@ -108,7 +111,10 @@ def test_turns_before_become_calls_results_and_words(tmp_path: Path) -> None:
     )
     assert (asked.content, asked.tool_calls, told.content) == ("Which ones?", (), "The new ones.")
     assert task.expect.no_call
-    assert loaded.repaired == {Repair.STYLE: 1, Repair.WORDS: 1}
+    assert loaded.repaired == {
+        "the prompt of the ReAct style left out": 1,
+        "a call of ask_to_user or finish taken as words": 1,
+    }
 
 
 def test_every_right_action_is_a_right_answer_and_each_counts_once(tmp_path: Path) -> None:
@@ -148,7 +154,10 @@ def test_a_right_action_that_breaks_its_tool_is_left_out_where_another_is_left(
 ) -> None:
     loaded = load(tmp_path, row(right(action("find", {}), action("seek", {"text": "a"}))))
     assert only(loaded).expect == called("seek", text="a")
-    assert loaded.repaired == {Repair.STYLE: 1, Repair.MISFIT: 1}
+    assert loaded.repaired == {
+        "the prompt of the ReAct style left out": 1,
+        "a right action that does not fit the tools left out, where there are others": 1,
+    }
 
 
 def test_a_value_that_the_data_leave_open_is_noted_in_whichever_right_action(
@@ -172,20 +181,27 @@ def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(
     task = only(loaded)
     assert task.expect.calls == (ExpectedCall("find", {"text:": "a"}),)
     assert [each.name for each in task.tools] == ["find", "seek"]
-    assert loaded.repaired == {Repair.STYLE: 1, Repair.TWICE: 1, Mended.SPELLING: 1}
+    assert loaded.repaired == {
+        "the prompt of the ReAct style left out": 1,
+        "a second, different tool of one name left out": 1,
+        "an argument's name in another spelling": 1,
+    }
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (row(("function", "out of place"), right(action("find", {"text": "a"}))), Reason.BAD_TURN),
+        (
+            row(("function", "out of place"), right(action("find", {"text": "a"}))),
+            "a turn that does not go on from the one before",
+        ),
         (
             row(
                 ("assistant", action("find", {"text": "a"})),
                 ("user", "no result"),
                 right(action("find", {})),
             ),
-            Reason.BAD_TURN,
+            "a turn that does not go on from the one before",
         ),
         (
             row(
@@ -193,7 +209,7 @@ def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(
                 ("assistant", "b"),
                 right("c"),
             ),
-            Reason.BAD_TURN,
+            "a turn that does not go on from the one before",
         ),
         (
             row(
@@ -201,7 +217,7 @@ def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(
                 ("function", "x"),
                 right(action("find", {"text": "a"})),
             ),
-            Reason.NO_STEP,
+            "a turn that is no thought with an action and its input",
         ),
         (
             row(
@@ -209,12 +225,18 @@ def test_a_name_in_another_spelling_and_a_second_tool_of_one_name_are_mended(
                 ("user", "x"),
                 right(action("find", {"text": "a"})),
             ),
-            Reason.NO_STEP,
+            "a turn that is no thought with an action and its input",
         ),
-        (row(right(action("find", "{text: a}"))), Reason.NO_STEP),
-        (row(right()), Reason.NOT_THIS_FORMAT),
-        (row(("assistant", action("find", {"text": "a"}))), Reason.NOT_THIS_FORMAT),
-        (row(right(action("find", {"text": "a"})), tools={}), Reason.NO_TOOLS),
+        (
+            row(right(action("find", "{text: a}"))),
+            "a turn that is no thought with an action and its input",
+        ),
+        (row(right()), "not a RoTBench row"),
+        (row(("assistant", action("find", {"text": "a"}))), "not a RoTBench row"),
+        (
+            row(right(action("find", {"text": "a"})), tools={}),
+            "a system prompt without a list of tools",
+        ),
         (row(right(action("find", {}))), "arguments that break the tool's schema"),
         (
             row(right(action("find", {"text": "a", "size": 1}))),
@@ -231,19 +253,19 @@ def test_rows_that_cannot_be_followed_are_counted_by_reason(
 
 
 def test_a_step_is_read_with_or_without_its_thought_and_in_bounded_time() -> None:
-    assert step_of('Action: f\nAction Input: {"a": "Action: x"}').call == ToolCall(
+    assert read_step('Action: f\nAction Input: {"a": "Action: x"}').call == ToolCall(
         "f", {"a": "Action: x"}
     )
-    assert step_of("Thought: a\nb\nAction:  f \nAction Input:{}").thought == "a\nb"
+    assert read_step("Thought: a\nb\nAction:  f \nAction Input:{}").thought == "a\nb"
     with pytest.raises(Skip):
-        step_of("Thought:" + "\nAction: " * 20_000)
+        read_step("Thought:" + "\nAction: " * 20_000)
     with pytest.raises(Skip):
-        step_of("Thought:" + " " * 100_000)
+        read_step("Thought:" + " " * 100_000)
 
 
-def test_the_fixture_is_of_one_format_only() -> None:
+def test_the_fixture_is_detected_as_its_format() -> None:
     record = row(right(action("find", {"text": "a"})))
-    assert [known for known, source in SOURCES.items() if source.sniff([record])] == ["rotbench"]
+    assert detect(record) == "rotbench"
 
 
 @pytest.mark.real
@@ -256,7 +278,11 @@ def test_the_rotbench_samples_are_read_and_counted() -> None:
         57,
         Counter(),
     )
-    assert first.repaired == {Repair.STYLE: 57, Repair.WORDS: 5, Repair.TWICE: 1}
+    assert first.repaired == {
+        "the prompt of the ReAct style left out": 57,
+        "a call of ask_to_user or finish taken as words": 5,
+        "a second, different tool of one name left out": 1,
+    }
     assert first.noted == {OPEN: 6}
     assert sum(bool(task.expect.alternatives) for task in first.tasks) == 13
     assert all_score(first.tasks)
@@ -267,10 +293,10 @@ def test_the_rotbench_samples_are_read_and_counted() -> None:
         "an argument that the tool does not declare": 1,
     }
     assert third.repaired == {
-        Repair.STYLE: 33,
-        Repair.WORDS: 20,
-        Repair.TWICE: 1,
-        Mended.SPELLING: 1,
+        "the prompt of the ReAct style left out": 33,
+        "a call of ask_to_user or finish taken as words": 20,
+        "a second, different tool of one name left out": 1,
+        "an argument's name in another spelling": 1,
     }
     assert third.tasks[1].expect.no_call, "what is right is the final answer"
     assert [choice.wanted[0].arguments for choice in first.tasks[3].expect.choices] == [

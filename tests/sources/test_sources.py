@@ -13,11 +13,10 @@ import pytest
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
-from toolhone.sources import SOURCES, Loaded, open_source
-from toolhone.sources.base import Skip
+from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.files import read_jsonl
-from toolhone.sources.gsm8k import Calculator, Reason, Repair, checked_mark
-from toolhone.sources.seal_tools import Reason as SealReason
+from toolhone.sources.gsm8k import Calculator, checked_mark
+from toolhone.sources.registry import SOURCES, open_source
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
 
@@ -59,7 +58,7 @@ def real(*parts: str) -> Path:
 # --- choosing a format
 
 
-def test_a_format_is_told_from_the_first_rows(tmp_path: Path) -> None:
+def test_a_format_is_detected_by_the_first_rows(tmp_path: Path) -> None:
     save(tmp_path / "tool.jsonl", *CATALOGUE)
     assert open_source(save(tmp_path / "m.jsonl", ROW)).conversations[0].source == "m.jsonl"
     assert open_source(save(tmp_path / "g.jsonl", GSM)).conversations[0].source == "gsm8k"
@@ -78,7 +77,7 @@ def test_an_unknown_format_is_one_sentence_with_the_known_ones(tmp_path: Path) -
         open_source(path)
     with pytest.raises(
         DataError,
-        match=r"unknown data format 'gsm8' \(did you mean 'gsm8k'\?\); known: auto, gsm8k, messages",
+        match=r"unknown data format 'gsm8' \(did you mean 'gsm8k'\?\); known: auto, gsm8k, hammer",
     ):
         open_source(path, "gsm8")
 
@@ -329,27 +328,27 @@ def test_a_mark_is_mended_where_the_stated_result_proves_it(
 ) -> None:
     step, repair = checked_mark(mark, calculator)
     assert step is not None
-    assert (step.expression, repair) == (expression, Repair.REWRITTEN)
+    assert (step.expression, repair) == (expression, "a mark rewritten for the calculator")
 
 
 @pytest.mark.parametrize(
     ("mark", "reason"),
     [
-        ("48/2=25", Reason.WRONG),
-        ("10/4=3", Reason.WRONG),
-        ("10/3=3.4", Reason.WRONG),
-        ("2+2=x", Reason.WRONG),
-        ("20%*50=11", Reason.UNREADABLE),
-        ("2x=12", Reason.UNREADABLE),
-        ("2/0=0", Reason.UNREADABLE),
-        ("(2+3=5", Reason.UNREADABLE),
-        ("48/2", Reason.BROKEN_MARK),
-        ("=24", Reason.BROKEN_MARK),
-        ("48/2=", Reason.BROKEN_MARK),
+        ("48/2=25", "a mark whose result is wrong"),
+        ("10/4=3", "a mark whose result is wrong"),
+        ("10/3=3.4", "a mark whose result is wrong"),
+        ("2+2=x", "a mark whose result is wrong"),
+        ("20%*50=11", "a mark that the calculator cannot read"),
+        ("2x=12", "a mark that the calculator cannot read"),
+        ("2/0=0", "a mark that the calculator cannot read"),
+        ("(2+3=5", "a mark that the calculator cannot read"),
+        ("48/2", "a mark without its end, its beginning or its equals sign"),
+        ("=24", "a mark without its end, its beginning or its equals sign"),
+        ("48/2=", "a mark without its end, its beginning or its equals sign"),
     ],
 )
 def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(
-    calculator: Calculator, mark: str, reason: Reason
+    calculator: Calculator, mark: str, reason: str
 ) -> None:
     with pytest.raises(Skip) as caught:
         checked_mark(mark, calculator)
@@ -359,16 +358,22 @@ def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("It is <<3+4=7>>7.", Reason.NO_ANSWER),
-        ("It is <<3+4=7>>7.\n#### seven", Reason.NO_ANSWER),
-        ("It is <<3+4=8>>8.\n#### 8", Reason.WRONG),
-        ("It is <<3+4=7>>7, <<3+4.\n#### 7", Reason.BROKEN_MARK),
-        ("It is <<3+4=7>>7, 3+4=7>>.\n#### 7", Reason.BROKEN_MARK),
-        (None, Reason.NOT_THIS_FORMAT),
+        ("It is <<3+4=7>>7.", "no number after ####"),
+        ("It is <<3+4=7>>7.\n#### seven", "no number after ####"),
+        ("It is <<3+4=8>>8.\n#### 8", "a mark whose result is wrong"),
+        (
+            "It is <<3+4=7>>7, <<3+4.\n#### 7",
+            "a mark without its end, its beginning or its equals sign",
+        ),
+        (
+            "It is <<3+4=7>>7, 3+4=7>>.\n#### 7",
+            "a mark without its end, its beginning or its equals sign",
+        ),
+        (None, "not a GSM8K row"),
     ],
 )
 def test_a_row_that_cannot_be_told_is_counted_by_reason(
-    tmp_path: Path, answer: Any, reason: Reason
+    tmp_path: Path, answer: Any, reason: str
 ) -> None:
     loaded = open_source(save(tmp_path / "g.jsonl", GSM, {**GSM, "answer": answer}), "gsm8k")
     assert (len(loaded.conversations), loaded.read) == (1, 2)
@@ -400,7 +405,7 @@ def test_a_row_without_a_mark_is_kept_for_its_question_and_answer(
 def test_a_mark_that_computes_nothing_is_text_and_counted_as_mended(tmp_path: Path) -> None:
     loaded = gsm(tmp_path, "Toys: <<26=26>>26\nTwice: <<26*2=52>>52\n#### 52")
     assert only(loaded).messages[1].content == "Toys: 26\nTwice:"
-    assert loaded.repaired == {Repair.NO_STEP: 1}
+    assert loaded.repaired == {"a mark that computes nothing, taken as text": 1}
 
 
 @pytest.mark.real
@@ -609,32 +614,47 @@ def test_values_of_the_right_type_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (seal(("score", {"team": "see API_call_0"})), SealReason.REFERENCE),
-        (seal(("score", {"team": "a"}), ("players", {"team": "API_call_1"})), SealReason.REFERENCE),
-        (seal(("players", {"team": "API_call_1"}), ("score", {"team": "a"})), SealReason.REFERENCE),
+        (
+            seal(("score", {"team": "see API_call_0"})),
+            "a reference that is not to a result of an earlier call",
+        ),
+        (
+            seal(("score", {"team": "a"}), ("players", {"team": "API_call_1"})),
+            "a reference that is not to a result of an earlier call",
+        ),
+        (
+            seal(("players", {"team": "API_call_1"}), ("score", {"team": "a"})),
+            "a reference that is not to a result of an earlier call",
+        ),
         (
             relabelled("API_call_1", ("score", {"team": "a"}), ("players", {"team": "API_call_1"})),
-            SealReason.REFERENCE,
+            "a reference that is not to a result of an earlier call",
         ),
         (
             seal(("score", {"team": "a"}), ("holes", {"count": "see API_call_9"})),
-            SealReason.REFERENCE,
+            "a reference that is not to a result of an earlier call",
         ),
-        (seal(("score", {"team": "a"}), ("holes", {"count": "nine"})), SealReason.BAD_ARGUMENTS),
-        (seal(("skore", {"team": "a"})), SealReason.UNKNOWN_TOOL),
-        (seal(("score", {"team": "a", "period": "007"})), SealReason.BAD_ARGUMENTS),
-        (seal(("score", {"team": "a", "period": "2.0"})), SealReason.BAD_ARGUMENTS),
-        (seal(("score", {"team": "a", "odds": "per month"})), SealReason.BAD_ARGUMENTS),
-        (seal(("score", {"team": "a", "odds": [1, 2]})), SealReason.BAD_ARGUMENTS),
-        (seal(("score", {"team": "a", "teem": "b"})), SealReason.BAD_ARGUMENTS),
-        (seal(("score", {"period": 1})), SealReason.BAD_ARGUMENTS),
-        (seal(), SealReason.NOT_THIS_FORMAT),
-        ({**SEAL, "query": ""}, SealReason.NOT_THIS_FORMAT),
-        ({**SEAL, "calling": ["score"]}, SealReason.NOT_THIS_FORMAT),
+        (
+            seal(("score", {"team": "a"}), ("holes", {"count": "nine"})),
+            "arguments that break the tool's schema",
+        ),
+        (seal(("skore", {"team": "a"})), "a call of a tool that the catalogue lacks"),
+        (seal(("score", {"team": "a", "period": "007"})), "arguments that break the tool's schema"),
+        (seal(("score", {"team": "a", "period": "2.0"})), "arguments that break the tool's schema"),
+        (
+            seal(("score", {"team": "a", "odds": "per month"})),
+            "arguments that break the tool's schema",
+        ),
+        (seal(("score", {"team": "a", "odds": [1, 2]})), "arguments that break the tool's schema"),
+        (seal(("score", {"team": "a", "teem": "b"})), "arguments that break the tool's schema"),
+        (seal(("score", {"period": 1})), "arguments that break the tool's schema"),
+        (seal(), "not a Seal-Tools row"),
+        ({**SEAL, "query": ""}, "not a Seal-Tools row"),
+        ({**SEAL, "calling": ["score"]}, "not a Seal-Tools row"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_counted_by_reason(
-    tmp_path: Path, row: dict[str, Any], reason: SealReason
+    tmp_path: Path, row: dict[str, Any], reason: str
 ) -> None:
     loaded = read_seal(tmp_path, row, SEAL)
     assert (len(loaded.conversations), loaded.read) == (1, 2)
@@ -645,7 +665,8 @@ def test_a_missing_or_foreign_catalogue_is_one_sentence(tmp_path: Path) -> None:
     path = save(tmp_path / "s.jsonl", SEAL)
     with pytest.raises(
         DataError,
-        match=r"s\.jsonl: the catalogue 'tool\.jsonl' .* is not beside this file; name it with 'catalogue'",
+        match=r"s\.jsonl: the tools are described in 'tool\.jsonl', which is not beside this file; "
+        "name it with 'catalogue'",
     ):
         open_source(path)
     with pytest.raises(DataError, match=r"s\.jsonl, line 1: not a tool of Seal-Tools"):
@@ -672,7 +693,7 @@ def test_all_of_seal_tools_that_fits_its_schemas_is_kept_and_passes_the_check(
     assert (loaded.read, loaded.only_tasks, loaded.skipped) == (
         rows,
         nested,
-        {SealReason.BAD_ARGUMENTS: bad},
+        {"arguments that break the tool's schema": bad},
     )
     assert len(loaded.conversations) + nested + bad == rows
     assert all(5 <= len(conversation.tools) <= 10 for conversation in loaded.conversations)

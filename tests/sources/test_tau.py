@@ -11,10 +11,8 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
-from toolhone.sources import SOURCES, format_of, open_source
-from toolhone.sources import tau2_bench as tau2
-from toolhone.sources import tau_bench as tau
 from toolhone.sources.base import Loaded
+from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import FROM_CALLS, NO_LIST, PLAYED, schema_of, tools_of_calls
 
@@ -101,7 +99,10 @@ def test_a_dialogue_that_reached_its_goal_becomes_a_conversation(tmp_path: Path)
     )
     assert [tool.name for tool in talk.tools] == ["cancel", "look"]
     assert talk.messages[2].tool_calls == (ToolCall("look", {"id": "A1"}),)
-    assert loaded.repaired == {FROM_CALLS: 1, tau.Repair.LAST_WORDS: 1}
+    assert loaded.repaired == {
+        FROM_CALLS: 1,
+        "the user's last words left out, which nobody answers": 1,
+    }
     assert [task.category for task in loaded.tasks] == ["one_call", "one_call"]
 
 
@@ -124,7 +125,7 @@ def test_a_dialogue_that_failed_gives_the_task_it_was_about(tmp_path: Path) -> N
 def test_several_outputs_are_left_out_and_counted(tmp_path: Path) -> None:
     loaded = load_tau(tmp_path, trajectory(0.0, outputs=["1", "2"]))
     assert loaded.tasks[0].expect.answer is None
-    assert loaded.repaired[tau.Repair.OUTPUTS] == 1
+    assert loaded.repaired["several expected outputs left out, of which a task holds one"] == 1
 
 
 def test_flat_texts_are_skipped_where_calls_were_and_kept_where_none_was(tmp_path: Path) -> None:
@@ -134,7 +135,10 @@ def test_flat_texts_are_skipped_where_calls_were_and_kept_where_none_was(tmp_pat
         "messages_display": "user: Cancel it.\nAt once.\nassistant: I may not.\nuser: Bye. ###STOP###"
     }
     loaded = load_tau(tmp_path, lost, odd, plain)
-    assert loaded.skipped == {tau.Reason.LOST_CALLS: 1, tau.Reason.BAD_TURN: 1}
+    assert loaded.skipped == {
+        "a flat text that does not say what was called": 1,
+        "a turn that cannot be read": 1,
+    }
     assert loaded.conversations[0].messages == (
         Message("user", "Cancel it.\nAt once."),
         Message("assistant", "I may not."),
@@ -144,11 +148,14 @@ def test_flat_texts_are_skipped_where_calls_were_and_kept_where_none_was(tmp_pat
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (trajectory(0.0, actions=[]), tau.Reason.NOTHING_EXPECTED),
-        (trajectory(0.0, instruction=" "), tau.Reason.NOT_THIS_FORMAT),
-        (trajectory(0.0, actions=[{"name": "cancel"}]), tau.Reason.NOT_THIS_FORMAT),
-        ({**trajectory(), "traj": []}, tau.Reason.NOT_THIS_FORMAT),
-        ({**trajectory(), "traj": [{"role": "robot"}]}, tau.Reason.BAD_TURN),
+        (
+            trajectory(0.0, actions=[]),
+            "a failed dialogue about a task that expects nothing but that all stays as it is",
+        ),
+        (trajectory(0.0, instruction=" "), "not a tau-bench row"),
+        (trajectory(0.0, actions=[{"name": "cancel"}]), "not a tau-bench row"),
+        ({**trajectory(), "traj": []}, "not a tau-bench row"),
+        ({**trajectory(), "traj": [{"role": "robot"}]}, "a turn that cannot be read"),
         ({**trajectory(), "traj": trajectory()["traj"][:2]}, FindingKind.NO_ASSISTANT),
         (
             {
@@ -230,7 +237,7 @@ def test_a_ticket_is_the_request_and_what_came_before_is_told(tmp_path: Path) ->
         {"message_history": history},
     )
     assert [tool.name for tool in task.tools] == ["cancel", "look"]
-    assert (loaded.repaired, loaded.noted) == ({FROM_CALLS: 1}, {tau2.Note.NO_POLICY: 1})
+    assert (loaded.repaired, loaded.noted) == ({FROM_CALLS: 1}, {"no policy.md beside the file": 1})
 
 
 def test_actions_of_the_user_and_several_texts_are_left_out_and_loose_comparing_is_noted(
@@ -246,8 +253,11 @@ def test_actions_of_the_user_and_several_texts_are_left_out_and_loose_comparing_
     )
     assert loaded.tasks[0].expect == Expect((ExpectedCall("cancel", {"id": "A1", "why": "x"}),))
     assert [tool.name for tool in loaded.tasks[0].tools] == ["cancel"]
-    assert (loaded.repaired[tau2.Repair.OF_USER], loaded.repaired[tau2.Repair.OUTPUTS]) == (1, 1)
-    assert loaded.noted == {tau2.Note.STRICTER: 1}
+    assert (
+        loaded.repaired["actions of the user left out"],
+        loaded.repaired["several texts to communicate left out, of which a task holds one"],
+    ) == (1, 1)
+    assert loaded.noted == {"an action of which tau2-bench compares fewer arguments": 1}
 
 
 def test_an_action_of_which_nothing_is_compared_is_right_with_any_arguments(tmp_path: Path) -> None:
@@ -262,26 +272,29 @@ def test_an_action_of_which_nothing_is_compared_is_right_with_any_arguments(tmp_
 def test_of_several_texts_a_task_without_actions_asks_for_the_first(tmp_path: Path) -> None:
     loaded = load_tau2(tmp_path, wish("1", actions=[], communicate_info=["polyester", "cotton"]))
     assert loaded.tasks[0].expect == Expect(answer="polyester")
-    assert (loaded.repaired[tau2.Repair.FIRST_OUTPUT], loaded.repaired[tau2.Repair.OUTPUTS]) == (
-        1,
-        0,
-    )
+    assert (
+        loaded.repaired["of several texts to communicate only the first is asked for"],
+        loaded.repaired["several texts to communicate left out, of which a task holds one"],
+    ) == (1, 0)
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (wish(actions=[]), tau2.Reason.NOTHING_EXPECTED),
-        (wish(actions=[{"name": "cancel"}]), tau2.Reason.BAD_ACTION),
+        (
+            wish(actions=[]),
+            "a task that expects nothing but that all stays as it is, or words that a model judges",
+        ),
+        (wish(actions=[{"name": "cancel"}]), "an action that cannot be read"),
         (wish(actions="cancel"), NO_LIST),
-        ({**wish(), "evaluation_criteria": None}, tau2.Reason.NOT_THIS_FORMAT),
+        ({**wish(), "evaluation_criteria": None}, "not a tau2-bench row"),
         (
             {**wish(), "user_scenario": {"instructions": {"task_instructions": "."}}},
-            tau2.Reason.NO_REQUEST,
+            "a task without a request",
         ),
         (
             {**wish(), "initial_state": {"message_history": [{"role": "robot"}]}},
-            tau2.Reason.BAD_TURN,
+            "a turn before the task that cannot be read",
         ),
     ],
 )
@@ -300,18 +313,20 @@ def test_the_published_dialogues_are_read_with_these_counts() -> None:
         pytest.skip(f"{TAU} is not here")
     path = TAU / "historical_trajectories" / "gpt-4o-airline.json.gz"
     loaded = open_source(path)
-    assert (format_of(path), loaded.read, len(loaded.conversations), loaded.only_tasks) == (
+    assert (detect_format(path), loaded.read, len(loaded.conversations), loaded.only_tasks) == (
         "tau_bench",
         148,
         58,
         88,
     )
-    assert loaded.skipped == {tau.Reason.NOTHING_EXPECTED: 2}
+    assert loaded.skipped == {
+        "a failed dialogue about a task that expects nothing but that all stays as it is": 2
+    }
     assert loaded.repaired == {
         FROM_CALLS: 146,
         PLAYED: 88,
-        tau.Repair.LAST_WORDS: 33,
-        tau.Repair.OUTPUTS: 8,
+        "the user's last words left out, which nobody answers": 33,
+        "several expected outputs left out, of which a task holds one": 8,
     }
     assert len(loaded.conversations[0].tools) == 13
     assert all_score(loaded.tasks)
@@ -320,7 +335,7 @@ def test_the_published_dialogues_are_read_with_these_counts() -> None:
         flat = open_source(file)
         assert (flat.read, len(flat.conversations), set(flat.skipped)) == (
             *counts,
-            {tau.Reason.LOST_CALLS},
+            {"a flat text that does not say what was called"},
         )
 
 
@@ -337,6 +352,8 @@ def test_the_published_tasks_are_read_with_these_counts(
     loaded = open_source(path)
     assert (loaded.read, loaded.only_tasks) == counts
     assert loaded.noted == {}
-    assert set(loaded.skipped) == {tau2.Reason.NOTHING_EXPECTED}
+    assert set(loaded.skipped) == {
+        "a task that expects nothing but that all stays as it is, or words that a model judges"
+    }
     assert all(task.messages[0].role == "system" for task in loaded.tasks)
     assert all_score(loaded.tasks)

@@ -12,23 +12,11 @@ import pytest
 from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
-from toolhone.sources.call_texts import Reason as CallReason
-from toolhone.sources.call_texts import Repair as CallRepair
-from toolhone.sources.glaive import Note, Reason, Repair
+from toolhone.sources.base import Loaded
 from toolhone.sources.glaive_calls import Reason as GlaiveReason
 from toolhone.sources.glaive_calls import Repair as GlaiveRepair
-from toolhone.sources.hermes import Reason as HermesReason
-from toolhone.sources.hermes import Repair as HermesRepair
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair as ToolRepair
-from toolhone.sources.parts import Reason as PartsReason
+from toolhone.sources.registry import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.seal_tools import Reason as SealReason
-from toolhone.sources.seal_tools_sft import Reason as SftReason
-from toolhone.sources.seal_tools_sft import Repair as SealRepair
-from toolhone.sources.sharegpt import Reason as ShareReason
-from toolhone.sources.toolace import Reason as AceReason
 
 DATASETS = SHARED / "datasets"
 PARAMETERS = {
@@ -54,10 +42,8 @@ def save(path: Path, *rows: Any) -> Path:
 
 def read(tmp_path: Path, *rows: Any, name: str) -> Loaded:
     path = save(tmp_path / "rows.jsonl", *rows)
-    assert format_of(path) == name
-    assert [each.NAME for each in SOURCES.values() if each.sniff(rows[:1])] == [name], (
-        "one format only"
-    )
+    assert detect_format(path) == name
+    assert detect(rows[0]) == name
     loaded = open_source(path)
     check(loaded.conversations, "rows.jsonl").raise_if_any()
     return loaded
@@ -175,12 +161,12 @@ def test_flat_text_becomes_turns_with_calls_linked_to_their_results(tmp_path: Pa
         (
             '{"name": "get_tides", "arguments": \'{"place": "Oslo", "days": "3"}\'}',
             {"place": "Oslo", "days": 3},
-            [ToolRepair.TYPED],
+            ["arguments of another type"],
         ),
         (
             '{"name": "getTides", "arguments": \'{"place": "Oslo"}\'}',
             {"place": "Oslo"},
-            [Repair.NAME],
+            ["a call name spelled otherwise than the declared one"],
         ),
         (GOOD + " I wait for it.", {"place": "Oslo"}, [GlaiveRepair.BEHIND]),
         ('{"name": "list_boats", "arguments": null}', {}, [GlaiveRepair.NULL]),
@@ -248,7 +234,7 @@ def test_markers_inside_a_turn_are_text_and_noted(tmp_path: Path) -> None:
         ("user", "Write a talk.\nASSISTANT: and USER: take turns"),
         ("assistant", "Here it is:\n\nUSER: Ahoy!\n\nASSISTANT: Ahoy!"),
     ]
-    assert loaded.noted == Counter({Note.MARKER: 1})
+    assert loaded.noted == Counter({"a turn marker inside a turn, kept as text": 1})
 
 
 def test_a_turn_of_the_assistant_goes_on_to_its_end_mark(tmp_path: Path) -> None:
@@ -270,7 +256,7 @@ def test_a_turn_of_the_assistant_goes_on_to_its_end_mark(tmp_path: Path) -> None
         "user",
         "assistant",
     ]
-    assert loaded.repaired == Counter({Repair.NO_END: 1})
+    assert loaded.repaired == Counter({"a turn without its end mark": 1})
 
 
 def test_stray_end_marks_and_turns_in_a_row(tmp_path: Path) -> None:
@@ -281,10 +267,15 @@ def test_stray_end_marks_and_turns_in_a_row(tmp_path: Path) -> None:
     )
     assert told(only(loaded))[1:] == [("user", "Hi.\n\nYou?"), ("assistant", "Me.")]
     assert loaded.repaired == Counter(
-        {Repair.STRAY_END: 1, "two turns of the user in a row joined": 1}
+        {
+            "an end mark behind a turn of the user or of a function": 1,
+            "two turns of the user in a row joined": 1,
+        }
     )
     behind = glaive("USER: Hi.", "ASSISTANT: One. <|endoftext|> And more.", tools=())
-    assert read(tmp_path, behind, name="glaive").skipped == Counter({Reason.BEHIND_END: 1})
+    assert read(tmp_path, behind, name="glaive").skipped == Counter(
+        {"text behind the end mark of a turn": 1}
+    )
 
 
 def test_of_a_function_declared_twice_the_definition_stays_that_the_calls_fit(
@@ -305,7 +296,10 @@ def test_of_a_function_declared_twice_the_definition_stays_that_the_calls_fit(
     for tools in ((TIDES, other), (other, TIDES), (open_to_all, TIDES)):
         loaded = read(tmp_path, glaive(*calling(GOOD), tools=tools), name="glaive")
         assert [dict(tool.parameters) for tool in only(loaded).tools] == [PARAMETERS]
-        assert loaded.repaired[Repair.DEFINED_TWICE] == 1
+        assert (
+            loaded.repaired["a function declared twice: the definition that the calls fit was kept"]
+            == 1
+        )
     neither = glaive(
         *calling('{"name": "get_tides", "arguments": \'{"sea": "North"}\'}'), tools=(TIDES, other)
     )
@@ -322,7 +316,7 @@ def test_other_rows_of_the_file_are_counted(tmp_path: Path) -> None:
     ]
     loaded = read(tmp_path, *rows, name="glaive")
     assert loaded.skipped == Counter(
-        {Reason.NOT_THIS_FORMAT: 2, ToolReason.BAD_TOOLS: 1, FindingKind.EMPTY_TURN: 1}
+        {"not a Glaive row": 2, "tools that cannot be read": 1, FindingKind.EMPTY_TURN: 1}
     )
 
 
@@ -358,7 +352,12 @@ def test_tools_and_calls_of_the_system_text_may_be_python_literals_or_json(tmp_p
         ("assistant", "Seen."),
     ]
     assert [message.tool_call_id for message in talk.messages[3:5]] == ["call0", "call1"]
-    assert loaded.repaired == Counter({HermesRepair.FORMAT: 1, CallRepair.LITERALS: 1})
+    assert loaded.repaired == Counter(
+        {
+            "tools and format description taken out of the system text": 1,
+            "calls in Python literals instead of JSON": 1,
+        }
+    )
     as_json = hermes(
         ask,
         ("gpt", f"<tool_call>{json.dumps(OSLO)}</tool_call>"),
@@ -366,7 +365,9 @@ def test_tools_and_calls_of_the_system_text_may_be_python_literals_or_json(tmp_p
     )
     loaded = read(tmp_path, as_json, name="hermes")
     assert [tool.name for tool in only(loaded).tools] == ["get_tides", "list_boats"]
-    assert loaded.repaired == Counter({HermesRepair.FORMAT: 1})
+    assert loaded.repaired == Counter(
+        {"tools and format description taken out of the system text": 1}
+    )
 
 
 def test_few_shot_texts_are_read(tmp_path: Path) -> None:
@@ -388,13 +389,16 @@ def test_few_shot_texts_are_read(tmp_path: Path) -> None:
     [
         (
             hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides', </tool_call>")),
-            CallReason.BAD_CALL,
+            "a call that cannot be read",
         ),
-        (hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides'}")), CallReason.BAD_CALL),
-        (hermes(("human", "?"), ("gpt", "<tool_call> </tool_call>")), CallReason.BAD_CALL),
+        (
+            hermes(("human", "?"), ("gpt", "<tool_call> {'name': 'get_tides'}")),
+            "a call that cannot be read",
+        ),
+        (hermes(("human", "?"), ("gpt", "<tool_call> </tool_call>")), "a call that cannot be read"),
         (
             hermes(("human", "?"), ("gpt", "<tool_call> {'arguments': {}} </tool_call>")),
-            CallReason.BAD_CALL,
+            "a call that cannot be read",
         ),
         (
             hermes(
@@ -407,9 +411,9 @@ def test_few_shot_texts_are_read(tmp_path: Path) -> None:
             hermes(("human", "?"), ("tool", "<tool_response> 1 </tool_response>")),
             FindingKind.RESULT_WITHOUT_CALL,
         ),
-        (hermes(("human", "?"), ("gpt", "No."), tools="[{'name':"), ToolReason.BAD_TOOLS),
-        (hermes(("human", "?"), ("gpt", "No."), tools=""), HermesReason.NO_TOOLS),
-        (hermes(("narrator", "?"), ("gpt", "No.")), HermesReason.NOT_THIS_FORMAT),
+        (hermes(("human", "?"), ("gpt", "No."), tools="[{'name':"), "tools that cannot be read"),
+        (hermes(("human", "?"), ("gpt", "No."), tools=""), "a system text without a list of tools"),
+        (hermes(("narrator", "?"), ("gpt", "No.")), "not a Hermes row"),
     ],
 )
 def test_a_tagged_text_that_cannot_be_read_refuses_its_row_by_name(
@@ -495,7 +499,7 @@ def test_an_observation_for_several_calls_is_taken_apart(tmp_path: Path) -> None
         '{"high": "6:10"}',
         "none",
     ]
-    assert loaded.repaired == Counter({CallRepair.TAKEN_APART: 1})
+    assert loaded.repaired == Counter({"several results in one message taken apart": 1})
 
 
 def test_plain_talk_and_a_system_column_are_kept(tmp_path: Path) -> None:
@@ -518,16 +522,25 @@ def test_plain_talk_and_a_system_column_are_kept(tmp_path: Path) -> None:
             share(
                 ASK, chosen={"from": "gpt", "value": "a"}, rejected={"from": "gpt", "value": "b"}
             ),
-            ShareReason.PAIRS,
+            "preference pairs",
         ),
-        (share(ASK, ("function_call", json.dumps(OSLO)), tools="[]"), ShareReason.NO_TOOLS),
+        (
+            share(ASK, ("function_call", json.dumps(OSLO)), tools="[]"),
+            "calls although the row gives no tools",
+        ),
         (
             share(ASK, ("gpt", "[Market Tides(place='Oslo')]"), tools=LISTED),
             FindingKind.UNKNOWN_TOOL,
         ),
-        (share(ASK, ("gpt", "[get_tides(place=Oslo)]"), tools=LISTED), CallReason.BAD_CALL),
-        (share(ASK, ("function_call", '{"name": "get_tides"'), tools=LISTED), CallReason.BAD_CALL),
-        (share(ASK, ("function_call", "[]"), tools=LISTED), CallReason.BAD_CALL),
+        (
+            share(ASK, ("gpt", "[get_tides(place=Oslo)]"), tools=LISTED),
+            "a call that cannot be read",
+        ),
+        (
+            share(ASK, ("function_call", '{"name": "get_tides"'), tools=LISTED),
+            "a call that cannot be read",
+        ),
+        (share(ASK, ("function_call", "[]"), tools=LISTED), "a call that cannot be read"),
         (
             share(ASK, ("function_call", json.dumps(OSLO)), ("gpt", "At 6:10."), tools=LISTED),
             FindingKind.CALL_WITHOUT_RESULT,
@@ -536,7 +549,7 @@ def test_plain_talk_and_a_system_column_are_kept(tmp_path: Path) -> None:
             share(ASK, ("observation", "6:10"), ("gpt", "At 6:10."), tools=LISTED),
             FindingKind.RESULT_WITHOUT_CALL,
         ),
-        (share(ASK, ("gpt", "Yes."), tools="[{"), ToolReason.BAD_TOOLS),
+        (share(ASK, ("gpt", "Yes."), tools="[{"), "tools that cannot be read"),
         (share(ASK, tools=LISTED), FindingKind.NO_ASSISTANT),
     ],
 )
@@ -576,7 +589,9 @@ def test_a_training_row_of_seal_tools_is_taken_apart(tmp_path: Path) -> None:
     assert [task.expect for task in loaded.tasks] == [
         Expect((ExpectedCall("getScore", {"game": 7}),))
     ]
-    assert loaded.repaired == Counter({SealRepair.FORMAT: 1, ToolRepair.TYPED: 1})
+    assert loaded.repaired == Counter(
+        {"tools and format description taken out of the prompt": 1, "arguments of another type": 1}
+    )
 
 
 def test_training_rows_of_seal_tools_that_use_results_are_tasks(tmp_path: Path) -> None:
@@ -595,7 +610,7 @@ def test_training_rows_of_seal_tools_that_use_results_are_tasks(tmp_path: Path) 
     assert (loaded.read, loaded.only_tasks, loaded.repaired) == (
         1,
         1,
-        Counter({SealRepair.FORMAT: 1}),
+        Counter({"tools and format description taken out of the prompt": 1}),
     )
     (task,) = loaded.tasks
     called = [ExpectedCall("getScore", {"game": value}) for value in (7, "API_call_1")]
@@ -606,14 +621,23 @@ def test_training_rows_of_seal_tools_that_use_results_are_tasks(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (seal([{"api": "getScore", "parameters": {"game": "API_call_0"}}]), SealReason.REFERENCE),
-        (seal([], tools=[SCORES, SCORES]), SftReason.NOT_THIS_FORMAT),
-        (seal([{"api": "getGoals", "parameters": {}}]), SealReason.UNKNOWN_TOOL),
-        (seal([{"api": "getScore", "parameters": {"game": "seven"}}]), SealReason.BAD_ARGUMENTS),
-        (seal("[{'api': "), CallReason.BAD_CALL),
-        (seal("[] and so on"), SftReason.NOT_THIS_FORMAT),
-        (seal([], tools=[7]), SftReason.NOT_THIS_FORMAT),
-        (seal([], tools=[{"api_name": "x"}]), SftReason.NOT_THIS_FORMAT),
+        (
+            seal([{"api": "getScore", "parameters": {"game": "API_call_0"}}]),
+            "a reference that is not to a result of an earlier call",
+        ),
+        (seal([], tools=[SCORES, SCORES]), "not a training row of Seal-Tools"),
+        (
+            seal([{"api": "getGoals", "parameters": {}}]),
+            "a call of a tool that the catalogue lacks",
+        ),
+        (
+            seal([{"api": "getScore", "parameters": {"game": "seven"}}]),
+            "arguments that break the tool's schema",
+        ),
+        (seal("[{'api': "), "a call that cannot be read"),
+        (seal("[] and so on"), "not a training row of Seal-Tools"),
+        (seal([], tools=[7]), "not a training row of Seal-Tools"),
+        (seal([], tools=[{"api_name": "x"}]), "not a training row of Seal-Tools"),
     ],
 )
 def test_a_training_row_that_cannot_be_used_is_refused_by_name(
@@ -662,7 +686,7 @@ def test_bracketed_calls_keep_names_with_spaces_and_brackets(tmp_path: Path) -> 
         "assistant",
     ]
     assert talk.tools[0].parameters["properties"] == {"kind": {"type": "number"}}
-    assert loaded.repaired[ToolRepair.TYPES] == 1
+    assert loaded.repaired["a tool whose types are named as JSON Schema names none"] == 1
 
 
 @pytest.mark.parametrize(
@@ -671,9 +695,12 @@ def test_bracketed_calls_keep_names_with_spaces_and_brackets(tmp_path: Path) -> 
         (ace(("user", "?"), ("assistant", "[Sea Trend(kind=1.5)]")), FindingKind.UNKNOWN_TOOL),
         (
             ace(("user", "?"), ("assistant", "[get_tides(place='Oslo', place='Rome')]")),
-            CallReason.BAD_CALL,
+            "a call that cannot be read",
         ),
-        (ace(("user", "?"), ("assistant", "No."), tools="[{}]"), AceReason.NO_TOOLS),
+        (
+            ace(("user", "?"), ("assistant", "No."), tools="[{}]"),
+            "a system text without a list of tools",
+        ),
     ],
 )
 def test_a_bracketed_text_that_cannot_be_read_is_refused_by_name(
@@ -737,18 +764,31 @@ def test_parts_become_reasoning_calls_and_text(tmp_path: Path) -> None:
         "required": ["place"],
     }
     assert loaded.repaired == Counter(
-        {ToolRepair.TYPES: 1, ToolRepair.REQUIRED: 1, CallRepair.TAKEN_APART: 1}
+        {
+            "a tool whose types are named as JSON Schema names none": 1,
+            "required names that stood beside the parameters": 1,
+            "several results in one message taken apart": 1,
+        }
     )
 
 
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([USER, says("assistant", part("text", "a"), loss_weight=0.0)], PartsReason.WEIGHT),
-        ([USER, says("assistant", part("image", "a.png"))], PartsReason.OTHER_PART),
-        ([says("user", part("tool_call", "{}"))], PartsReason.OTHER_PART),
-        ([says("bot", part("text", "a"))], PartsReason.NOT_THIS_FORMAT),
-        ([USER, says("assistant", part("tool_call", "{"))], CallReason.BAD_CALL),
+        (
+            [USER, says("assistant", part("text", "a"), loss_weight=0.0)],
+            "a turn of the assistant that is not to be learned in full",
+        ),
+        (
+            [USER, says("assistant", part("image", "a.png"))],
+            "a part that is neither text, reasoning nor a call",
+        ),
+        (
+            [says("user", part("tool_call", "{}"))],
+            "a part that is neither text, reasoning nor a call",
+        ),
+        ([says("bot", part("text", "a"))], "not a row of messages in parts"),
+        ([USER, says("assistant", part("tool_call", "{"))], "a call that cannot be read"),
     ],
 )
 def test_parts_that_cannot_be_learned_as_they_are_refuse_their_row(
@@ -781,28 +821,43 @@ REAL: dict[str, tuple[str, int, int, dict[str, int], dict[str, int]]] = {
         "hermes",
         1,
         1,
-        {HermesRepair.FORMAT: 1, CallRepair.LITERALS: 1},
+        {
+            "tools and format description taken out of the system text": 1,
+            "calls in Python literals instead of JSON": 1,
+        },
         {},
     ),
-    "hermes/few_shot.json": ("hermes", 2, 2, {HermesRepair.FORMAT: 2}, {}),
+    "hermes/few_shot.json": (
+        "hermes",
+        2,
+        2,
+        {"tools and format description taken out of the system text": 2},
+        {},
+    ),
     "seal_tools/dataset_for_finetune_dev.json.gz": (
         "seal_tools_sft",
         200,
         198,
-        {SealRepair.FORMAT: 198, ToolRepair.TYPED: 17},
-        {SealReason.UNKNOWN_TOOL: 1, SealReason.BAD_ARGUMENTS: 1},
+        {
+            "tools and format description taken out of the prompt": 198,
+            "arguments of another type": 17,
+        },
+        {
+            "a call of a tool that the catalogue lacks": 1,
+            "arguments that break the tool's schema": 1,
+        },
     ),
-    "llama_factory/dpo_en_demo.json.gz": ("sharegpt", 120, 0, {}, {ShareReason.PAIRS: 120}),
+    "llama_factory/dpo_en_demo.json.gz": ("sharegpt", 120, 0, {}, {"preference pairs": 120}),
     "llama_factory/v1_sft_demo.jsonl": ("parts", 60, 60, {}, {}),
     "llama_factory/reason_tool_use_demo_50.jsonl": (
         "parts",
         32,
         31,
         {
-            ToolRepair.TYPES: 15,
-            CallRepair.TAKEN_APART: 8,
-            ToolRepair.REQUIRED: 8,
-            ToolRepair.DEFAULT: 4,
+            "a tool whose types are named as JSON Schema names none": 15,
+            "several results in one message taken apart": 8,
+            "required names that stood beside the parameters": 8,
+            "a default of another type left out": 4,
         },
         {FindingKind.UNDECLARED_ARGUMENT: 1},
     ),
@@ -816,7 +871,7 @@ def test_published_files_are_read_with_these_counts(name: str) -> None:
     if not path.exists():
         pytest.skip(f"{path} is not there")
     form, rows, kept, repaired, refused = REAL[name]
-    assert format_of(path) == form
+    assert detect_format(path) == form
     loaded = open_source(path)
     assert (loaded.read, loaded.kept, loaded.repaired, loaded.skipped) == (
         rows,

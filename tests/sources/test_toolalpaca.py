@@ -13,9 +13,10 @@ from conftest import SHARED
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, Task, ToolCall
 from toolhone.schema.refs import resolve_refs
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
+from toolhone.sources.base import Loaded
 from toolhone.sources.openapi import tools_of
-from toolhone.sources.toolalpaca import Reason, Repair, Why, holes
+from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.toolalpaca import holes
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"
 SEARCH = {
@@ -124,7 +125,7 @@ def test_every_instruction_gives_a_task_with_the_tools_of_the_documentation(tmp_
         ),
     )
     loaded = open_source(path)
-    assert (format_of(path), loaded.conversations, loaded.read, loaded.only_tasks) == (
+    assert (detect_format(path), loaded.conversations, loaded.read, loaded.only_tasks) == (
         "toolalpaca",
         [],
         1,
@@ -147,7 +148,7 @@ def test_an_empty_text_for_what_may_be_left_out_is_right_both_ways(tmp_path: Pat
     )
     task = only(loaded)
     assert task.expect.calls == (ExpectedCall("search", {"text": "Tom"}, {"sex": [""]}),)
-    assert loaded.repaired == {Repair.EMPTY: 1}
+    assert loaded.repaired == {"an empty text for what may be left out": 1}
     for given in ({"text": "Tom"}, {"text": "Tom", "sex": ""}):
         assert match_calls([ToolCall("search", given)], task.expect, task.tools).exact
     assert not match_calls(
@@ -169,7 +170,9 @@ def test_what_needs_a_result_or_the_users_answer_is_not_expected_at_once(tmp_pat
     )
     loaded = open_source(save(tmp_path / "a.json", later))
     assert only(loaded).expect.calls == (ExpectedCall("search", {"text": "Tom"}),)
-    assert loaded.repaired == {Repair.LATER: 1}
+    assert loaded.repaired == {
+        "calls that need another call's result, or the user's answer, left out": 1
+    }
     asks = record(
         [
             step("getDetails", {"Question": "Which cat?"}),
@@ -178,7 +181,9 @@ def test_what_needs_a_result_or_the_users_answer_is_not_expected_at_once(tmp_pat
     )
     assert only(open_source(save(tmp_path / "b.json", asks))).expect.no_call
     optional = record([step("search", {"text": "Tom"}), step("[Optional]add", {"age": 1})])
-    assert open_source(save(tmp_path / "c.json", optional)).repaired == {Repair.OPTIONAL: 1}
+    assert open_source(save(tmp_path / "c.json", optional)).repaired == {
+        "a call marked as optional left out": 1
+    }
 
 
 def test_instructions_that_give_no_task_are_noted_one_by_one(tmp_path: Path) -> None:
@@ -198,9 +203,9 @@ def test_instructions_that_give_no_task_are_noted_one_by_one(tmp_path: Path) -> 
     assert loaded.noted == {
         f"an instruction left out: {why}": count
         for why, count in (
-            (Why.DESCRIBED, 2),
-            (Why.DEPENDENT, 1),
-            (Why.UNREADABLE, 2),
+            ("a value that is only described", 2),
+            ("nothing that can be called before a result is there", 1),
+            ("an answer that cannot be read", 2),
             ("arguments that break the tool's schema", 1),
             ("a call of a tool that is not on offer", 1),
             ("an argument that the tool does not declare", 1),
@@ -222,9 +227,9 @@ def test_records_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> No
     ]
     loaded = open_source(save(tmp_path / "a.json", *records), "toolalpaca")
     assert loaded.skipped == {
-        Reason.NO_TASK: 1,
+        "a record without a usable instruction": 1,
         "tools that cannot be read": 3,
-        Reason.NOT_THIS_FORMAT: 1,
+        "not a ToolAlpaca record": 1,
     }
 
 
@@ -242,10 +247,8 @@ def test_open_places_are_found_however_they_are_written(text: str, found: list[s
     assert list(holes(text)) == found
 
 
-def test_the_fixture_is_of_one_format_only() -> None:
-    assert [known for known, source in SOURCES.items() if source.sniff([record([])])] == [
-        "toolalpaca"
-    ]
+def test_the_fixture_is_detected_as_its_format() -> None:
+    assert detect(record([])) == "toolalpaca"
 
 
 @pytest.mark.real
@@ -258,9 +261,13 @@ def test_the_toolalpaca_sample_is_read_and_counted() -> None:
         89,
         Counter(),
     )
-    assert loaded.repaired == {Repair.LATER: 7, Repair.EMPTY: 1, Repair.OPTIONAL: 1}
+    assert loaded.repaired == {
+        "calls that need another call's result, or the user's answer, left out": 7,
+        "an empty text for what may be left out": 1,
+        "a call marked as optional left out": 1,
+    }
     assert loaded.noted == {
-        f"an instruction left out: {Why.DESCRIBED}": 10,
+        f"an instruction left out: {'a value that is only described'}": 10,
         "an instruction left out: arguments that break the tool's schema": 1,
     }
     tasks = {task.id: task for task in loaded.tasks}

@@ -16,10 +16,8 @@ from toolhone.data.any_tasks import gives_only_tasks, tasks_from_any
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources import open_source
-from toolhone.sources.toolbench import Reason, Repair
-from toolhone.sources.toolbench_apis import CATEGORY, ONCE, tool_of_api
-from toolhone.sources.toolbench_apis import Reason as ApiReason
+from toolhone.sources.registry import open_source
+from toolhone.sources.toolbench import CATEGORY, ONCE, tool_of_api
 
 TOOLBENCH = SHARED / "datasets" / "toolbench"
 TRACK = {
@@ -109,7 +107,7 @@ def test_a_path_becomes_calls_results_and_a_final_answer(tmp_path: Path) -> None
         "description": "",
         "examples": ["AB1"],
     }
-    assert loaded.repaired == {Repair.SYSTEM: 1}
+    assert loaded.repaired == {"the system prompt of the search left out": 1}
     assert check(loaded.conversations, loaded.places).findings == []
     assert [task.category for task in loaded.tasks] == ["one_call"]
 
@@ -140,18 +138,25 @@ def test_what_belongs_to_the_search_is_left_out_and_counted(tmp_path: Path) -> N
         "first time" in str(message.content) or message.content == "I see"
         for message in conversation.messages
     )
-    assert loaded.repaired == {Repair.SYSTEM: 1, Repair.DIVERSITY: 1, Repair.THOUGHT: 1}
+    assert loaded.repaired == {
+        "the system prompt of the search left out": 1,
+        "a prompt of the search for another action left out": 1,
+        "a thought beside a call left out": 1,
+    }
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (answer(END, win=False, finish_type="give_up"), Reason.GAVE_UP),
-        (answer(called("Finish", {"return_type": "give_up_and_restart"})), Reason.GAVE_UP),
-        (answer(END, win=False), Reason.NO_PATH),
-        (answer(END, train_messages=[]), Reason.NO_PATH),
-        (answer(called("track_for_parcels", {"code": "AB1"}), result()), Reason.NO_PATH),
-        (answer(result(), END), Reason.NO_PATH),
+        (answer(END, win=False, finish_type="give_up"), "a search that gave up"),
+        (answer(called("Finish", {"return_type": "give_up_and_restart"})), "a search that gave up"),
+        (answer(END, win=False), "a search without a path to an answer"),
+        (answer(END, train_messages=[]), "a search without a path to an answer"),
+        (
+            answer(called("track_for_parcels", {"code": "AB1"}), result()),
+            "a search without a path to an answer",
+        ),
+        (answer(result(), END), "a search without a path to an answer"),
         (
             answer(
                 called("track_for_parcels", {"code": "A"}),
@@ -159,22 +164,34 @@ def test_what_belongs_to_the_search_is_left_out_and_counted(tmp_path: Path) -> N
                 result(),
                 END,
             ),
-            Reason.NO_PATH,
+            "a search without a path to an answer",
         ),
-        (answer({"role": "assistant", "content": "Well."}, END), Reason.NO_PATH),
-        (answer(called("track_for_parcels", "{broken"), result(), END), Reason.UNREADABLE),
-        (answer(called("trace_for_parcels", {"code": "AB1"}), result(), END), Reason.UNKNOWN_TOOL),
-        (answer(called("track_for_parcels", {"code": 1}), result(), END), Reason.BAD_ARGUMENTS),
+        (
+            answer({"role": "assistant", "content": "Well."}, END),
+            "a search without a path to an answer",
+        ),
+        (
+            answer(called("track_for_parcels", "{broken"), result(), END),
+            "a call whose arguments are not a JSON object",
+        ),
+        (
+            answer(called("trace_for_parcels", {"code": "AB1"}), result(), END),
+            "a call of a tool that is not on offer",
+        ),
+        (
+            answer(called("track_for_parcels", {"code": 1}), result(), END),
+            "arguments that break the tool's schema",
+        ),
         (
             answer(called("track_for_parcels", {"code": "A", "colour": "red"}), result(), END),
-            Reason.BAD_ARGUMENTS,
+            "arguments that break the tool's schema",
         ),
-        (answer(END, function=[{"description": "no name"}]), Reason.NOT_THIS_FORMAT),
-        ({"win": True, "answer_generation": None, "tree": {}}, Reason.NOT_THIS_FORMAT),
+        (answer(END, function=[{"description": "no name"}]), "not a ToolBench row"),
+        ({"win": True, "answer_generation": None, "tree": {}}, "not a ToolBench row"),
     ],
 )
 def test_a_row_that_teaches_nothing_right_is_skipped_with_its_reason(
-    tmp_path: Path, record: Any, reason: Reason
+    tmp_path: Path, record: Any, reason: str
 ) -> None:
     assert reason_of(tmp_path, record) == reason
 
@@ -243,14 +260,17 @@ def test_a_query_expects_its_right_apis_once_each_with_any_arguments(tmp_path: P
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (query(), ApiReason.NOTHING_RIGHT),
-        ({"query": "And now?", "query_id": 4}, ApiReason.NOTHING_RIGHT),
-        (query(TRACKED, query=" "), ApiReason.NOT_A_QUERY),
-        (query(TRACKED, apis={}), ApiReason.NOT_A_QUERY),
-        (query(TRACKED, apis=[{"tool_name": "x"}]), ApiReason.NOT_AN_API),
-        (query("track"), ApiReason.NOT_AN_API),
-        (query(["Parcels", "lose"]), ApiReason.NOT_OFFERED),
-        (query(TRACKED, apis=[api("track", "code"), api("Track", "number")]), ApiReason.SAME_NAME),
+        (query(), "a query that does not say which APIs are right"),
+        ({"query": "And now?", "query_id": 4}, "a query that does not say which APIs are right"),
+        (query(TRACKED, query=" "), "a query that is no text, or without a list of APIs"),
+        (query(TRACKED, apis={}), "a query that is no text, or without a list of APIs"),
+        (query(TRACKED, apis=[{"tool_name": "x"}]), "an API that cannot be read"),
+        (query("track"), "an API that cannot be read"),
+        (query(["Parcels", "lose"]), "a right API that is not on offer"),
+        (
+            query(TRACKED, apis=[api("track", "code"), api("Track", "number")]),
+            "two different APIs of one name",
+        ),
     ],
 )
 def test_a_query_that_cannot_be_used_is_counted_by_reason(
@@ -286,7 +306,10 @@ def test_a_folder_is_read_recursively_and_every_record_is_counted(tmp_path: Path
     (tmp_path / "readme.txt").write_text("not read")
     loaded = open_source(tmp_path)
     assert (loaded.read, len(loaded.conversations)) == (5, 2)
-    assert loaded.skipped == {ApiReason.NOTHING_RIGHT: 2, Reason.NOT_THIS_FORMAT: 1}
+    assert loaded.skipped == {
+        "a query that does not say which APIs are right": 2,
+        "not a ToolBench row": 1,
+    }
     assert {conversation.id for conversation in loaded.conversations} == {
         "toolbench-answer/G1/1",
         "toolbench-answer/G2/1",
@@ -308,7 +331,9 @@ def test_a_folder_without_files_and_a_damaged_file_stop_with_a_sentence(tmp_path
 def test_an_object_over_many_lines_that_is_no_answer_is_not_taken_for_toolbench(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(DataError, match="must stand on one line"):
+    with pytest.raises(
+        DataError, match=r"config\.json, line 1: 'messages' must be a non-empty list"
+    ):
         open_source(write(tmp_path, "config.json", {"messages": []}))
 
 
@@ -339,10 +364,13 @@ def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: 
         "get_2nd": {"type": "boolean", "description": ""},
     }
     assert Tool.of(tool.to_dict()) == tool
-    assert reason_of(tmp_path, {**record, "api_list": [{"tool_name": "x"}]}) == ApiReason.NOT_AN_API
+    assert (
+        reason_of(tmp_path, {**record, "api_list": [{"tool_name": "x"}]})
+        == "an API that cannot be read"
+    )
     assert (
         reason_of(tmp_path, {**record, "api_list": [{**latest, "required_parameters": ["x"]}]})
-        == ApiReason.NOT_AN_API
+        == "an API that cannot be read"
     )
 
 
@@ -361,7 +389,7 @@ def test_every_file_of_the_samples_is_read_and_counted() -> None:
     assert whole.kept + whole.skipped.total() == whole.read
     assert whole.skipped == sum((loaded.skipped for loaded in each), Counter())
     assert (len(whole.conversations), whole.only_tasks) == (5, 482)
-    assert whole.skipped[ApiReason.NOTHING_RIGHT] == 2
+    assert whole.skipped["a query that does not say which APIs are right"] == 2
     assert all_score([task for task in whole.tasks if task.category == CATEGORY])
     assert check(whole.conversations, whole.places).findings == []
     assert all(conversation.messages[-1].content for conversation in whole.conversations)

@@ -14,16 +14,11 @@ from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Tool
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
 from toolhone.sources.bamboogle import REASON
-from toolhone.sources.call_texts import Reason as CallReason
+from toolhone.sources.base import Loaded
 from toolhone.sources.files import read_records
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair as ToolRepair
+from toolhone.sources.registry import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.toolrl import Reason, Repair
-from toolhone.sources.toolrl_api_bank import Reason as BankReason
-from toolhone.sources.toolrl_api_bank import Repair as BankRepair
 
 DATASETS = SHARED / "datasets" / "toolrl"
 KNOT = '{"kind": {"type": "str", "default": ""}, "turns": {"type": "int"}}'
@@ -62,10 +57,8 @@ GOOD = f"<think> Tie it. </think>\n<tool_call>\n{CALLS}\n</tool_call>"
 def read(tmp_path: Path, *rows: Any, name: str = "toolrl") -> Loaded:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    assert format_of(path) == name
-    assert [each.NAME for each in SOURCES.values() if each.sniff(rows[:1])] == [name], (
-        "one format only"
-    )
+    assert detect_format(path) == name
+    assert detect(rows[0]) == name
     loaded = open_source(path)
     check(loaded.conversations, "rows.json").raise_if_any()
     return loaded
@@ -102,7 +95,9 @@ def test_a_row_becomes_the_dialogue_with_its_target_and_one_task(tmp_path: Path)
         ExpectedCall("Tie Knot (any)", {"kind": "bowline", "turns": 2}),
     )
     assert (task.expect, len(task.messages)) == (Expect(expected), 6)
-    assert loaded.repaired == Counter({Repair.FORMAT: 1})
+    assert loaded.repaired == Counter(
+        {"steps and format description taken out of the instruction": 1}
+    )
 
 
 def test_a_thought_begins_a_turn_of_its_own(tmp_path: Path) -> None:
@@ -133,12 +128,12 @@ def test_a_reply_without_a_call_expects_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "arguments", "repair"),
     [
-        (call("ropes", sizes="[8, 10]"), {"sizes": [8, 10]}, ToolRepair.TYPED),
-        (call("Tie Knot (any)", turns="2"), {"turns": 2}, ToolRepair.TYPED),
+        (call("ropes", sizes="[8, 10]"), {"sizes": [8, 10]}, "arguments of another type"),
+        (call("Tie Knot (any)", turns="2"), {"turns": 2}, "arguments of another type"),
         (
             '{"name": "Tie Knot ", "parameters": {"any)(kind": "bowline", "turns": 1}}',
             {"kind": "bowline", "turns": 1},
-            Repair.CUT_NAME,
+            "a call name cut in two at a bracket",
         ),
     ],
 )
@@ -147,7 +142,9 @@ def test_what_the_data_set_broke_is_mended_where_one_thing_is_meant(
 ) -> None:
     loaded = read(tmp_path, row(f"<think> a </think>\n<tool_call>\n{written}\n</tool_call>"))
     assert dict(loaded.conversations[0].messages[-1].tool_calls[0].arguments) == arguments
-    assert loaded.repaired == Counter({Repair.FORMAT: 1, repair: 1})
+    assert loaded.repaired == Counter(
+        {"steps and format description taken out of the instruction": 1, repair: 1}
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,11 +152,14 @@ def test_what_the_data_set_broke_is_mended_where_one_thing_is_meant(
     [
         (row(GOOD.replace("[8]", '"[8"')), FindingKind.BAD_ARGUMENTS),
         (row(GOOD.replace('"ropes"', '"rope"')), FindingKind.UNKNOWN_TOOL),
-        (row("<think> a </think>\n<tool_call>\n{oops}\n</tool_call>"), CallReason.BAD_CALL),
-        (row("<think> a </think>"), CallReason.BAD_CALL),
-        (row(""), Reason.NO_TARGET),
-        (row("Just text."), Reason.DIALOGUE),
-        (row("<user> a </user>"), Reason.DIALOGUE),
+        (
+            row("<think> a </think>\n<tool_call>\n{oops}\n</tool_call>"),
+            "a call that cannot be read",
+        ),
+        (row("<think> a </think>"), "a call that cannot be read"),
+        (row(""), "a target that is neither a call nor a reply"),
+        (row("Just text."), "a dialogue that is not a sequence of tagged turns"),
+        (row("<user> a </user>"), "a dialogue that is not a sequence of tagged turns"),
         (row(GOOD, dialogue(("user", "a"), ("obs", "b"))), FindingKind.RESULT_WITHOUT_CALL),
         (
             row(
@@ -170,10 +170,10 @@ def test_what_the_data_set_broke_is_mended_where_one_thing_is_meant(
             ),
             FindingKind.CALL_WITHOUT_RESULT,
         ),
-        (row(GOOD, tools=(KNOTS, KNOTS.replace("int", "quux"))), ToolReason.BAD_TOOLS),
-        (row(GOOD, tools=(KNOTS, "nothing")), ToolReason.BAD_TOOLS),
+        (row(GOOD, tools=(KNOTS, KNOTS.replace("int", "quux"))), "tools that cannot be read"),
+        (row(GOOD, tools=(KNOTS, "nothing")), "tools that cannot be read"),
         (row(GOOD, tools=(KNOTS, ROPES, ROPES.replace("int", "str"))), FindingKind.TOOL_TWICE),
-        ({**row(GOOD), "input": None}, Reason.NOT_THIS_FORMAT),
+        ({**row(GOOD), "input": None}, "not a ToolRL row"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_refused_by_name(
@@ -221,7 +221,11 @@ def test_api_bank_gives_tasks_only_and_asks_for_no_parameter_that_the_answer_lea
     ]
     assert task.expect == Expect((ExpectedCall("Book", {"name": "Ann", "guests": ["Bo"]}),))
     assert task.tools[0].parameters["required"] == ["name", "guests"]
-    assert loaded.repaired[BankRepair.OPTIONAL] == loaded.repaired[ToolRepair.TYPED] == 1
+    assert (
+        loaded.repaired["a parameter that the right call leaves out, made optional"]
+        == loaded.repaired["arguments of another type"]
+        == 1
+    )
     assert (
         loaded.repaired["two turns of the user in a row joined"]
         == loaded.repaired["two turns of the assistant in a row joined"]
@@ -242,10 +246,10 @@ def test_an_answer_that_no_model_could_give_is_refused(tmp_path: Path) -> None:
     assert loaded.only_tasks == 1
     assert loaded.skipped == Counter(
         {
-            BankReason.NO_CALL: 1,
+            "an answer without a call": 1,
             FindingKind.UNKNOWN_TOOL: 1,
             FindingKind.BAD_ARGUMENTS: 1,
-            BankReason.NOT_THIS_FORMAT: 1,
+            "not a row of ToolRL's API-Bank": 1,
         }
     )
 
@@ -289,7 +293,7 @@ def test_parquet_is_read_as_json_lines_are(tmp_path: Path) -> None:
         (f"{path}, row 2", 0.5),
     ]
     loaded = open_source(path)
-    assert (format_of(path), len(loaded.conversations), len(loaded.tasks)) == ("toolrl", 2, 2)
+    assert (detect_format(path), len(loaded.conversations), len(loaded.tasks)) == ("toolrl", 2, 2)
     parquet.write_table(pyarrow.table({"image": [b"x"], "question": ["?"]}), path)
     with pytest.raises(DataError, match=r"rows\.bin: the column 'image' holds bytes"):
         list(read_records(path))
@@ -311,11 +315,11 @@ def test_without_pyarrow_a_sentence_says_what_to_install(
 # --- the published files
 
 FLAT = {
-    Repair.FORMAT: 238,
-    ToolRepair.DEFAULT: 151,
-    ToolRepair.TYPED: 35,
-    ToolRepair.NULLS: 1,
-    Repair.CUT_NAME: 1,
+    "steps and format description taken out of the instruction": 238,
+    "a default of another type left out": 151,
+    "arguments of another type": 35,
+    "null columns of other tools taken out": 1,
+    "a call name cut in two at a bracket": 1,
 }
 USERS, ASSISTANTS = (
     "two turns of the user in a row joined",
@@ -340,7 +344,12 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         80,
         72,
         69,
-        {Repair.FORMAT: 72, ToolRepair.DEFAULT: 45, ToolRepair.TYPED: 12, Repair.CUT_NAME: 2},
+        {
+            "steps and format description taken out of the instruction": 72,
+            "a default of another type left out": 45,
+            "arguments of another type": 12,
+            "a call name cut in two at a bracket": 2,
+        },
         {FindingKind.BAD_ARGUMENTS: 8},
     ),
     "api_bank_level-1_processed.json.gz": (
@@ -349,10 +358,10 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         145,
         145,
         {
-            Repair.FORMAT: 145,
+            "steps and format description taken out of the instruction": 145,
             USERS: 44,
-            ToolRepair.TYPED: 23,
-            BankRepair.OPTIONAL: 5,
+            "arguments of another type": 23,
+            "a parameter that the right call leaves out, made optional": 5,
             ASSISTANTS: 1,
         },
         {FindingKind.BAD_ARGUMENTS: 2, FindingKind.UNDECLARED_ARGUMENT: 1},
@@ -362,7 +371,11 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         28,
         25,
         25,
-        {Repair.FORMAT: 25, ASSISTANTS: 17, ToolRepair.TYPED: 2},
+        {
+            "steps and format description taken out of the instruction": 25,
+            ASSISTANTS: 17,
+            "arguments of another type": 2,
+        },
         {FindingKind.UNKNOWN_TOOL: 3},
     ),
     "api_bank_level-3_processed.json": (
@@ -370,7 +383,11 @@ REAL: dict[str, tuple[str, int, int, int, dict[str, int], dict[str, int]]] = {
         61,
         61,
         61,
-        {Repair.FORMAT: 61, USERS: 21, ToolRepair.TYPED: 29},
+        {
+            "steps and format description taken out of the instruction": 61,
+            USERS: 21,
+            "arguments of another type": 29,
+        },
         {},
     ),
     "bamboogle.json": ("bamboogle", 125, 125, 125, {}, {}),
@@ -386,7 +403,7 @@ def test_published_files_are_read_with_these_counts(name: str) -> None:
     if path.suffix == ".parquet":
         pytest.importorskip("pyarrow")
     form, rows, kept, tasks, repaired, refused = REAL[name]
-    assert format_of(path) == form
+    assert detect_format(path) == form
     loaded = open_source(path)
     assert (loaded.read, loaded.kept, len(loaded.tasks)) == (rows, kept, tasks)
     assert (loaded.repaired, loaded.skipped) == (Counter(repaired), Counter(refused))

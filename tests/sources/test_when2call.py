@@ -12,14 +12,10 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message
-from toolhone.sources import SOURCES, format_of, open_source
 from toolhone.sources.base import Loaded
-from toolhone.sources.loose_tools import Repair as LooseRepair
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.possible_answers import MISFIT
+from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.when2call import Reason
 
 WHEN2CALL = SHARED / "datasets" / "when2call" / "when2call_test_llm_judge.jsonl.gz"
 SEATS: dict[str, Any] = {
@@ -90,9 +86,9 @@ def test_choices_written_as_texts_take_the_declared_type(tmp_path: Path) -> None
         "aisle": {"type": "boolean", "enum": [True, False]},
     }
     assert loaded.repaired == {
-        ToolRepair.TYPES: 1,
-        LooseRepair.CHOICES: 1,
-        LooseRepair.NULL_DEFAULT: 1,
+        "a tool whose types are named as JSON Schema names none": 1,
+        "choices of a parameter written as values of another type": 1,
+        "a default of null left out": 1,
     }
 
 
@@ -102,18 +98,18 @@ def test_a_number_written_as_text_in_the_call_is_mended_and_what_breaks_the_tool
     typed = row("tool_call", {"name": "book_seats", "arguments": {"seats": "2"}})
     wrong = row("tool_call", {"name": "book_seats", "arguments": {"seats": 3}})
     loaded = load(tmp_path, typed, wrong)
-    assert loaded.repaired[ToolRepair.TYPED] == 1
+    assert loaded.repaired["arguments of another type"] == 1
     assert loaded.noted == {MISFIT: 1}
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (row("direct"), Reason.DECISION),
-        (row("tool_call", question=" "), Reason.NOT_THIS_FORMAT),
-        (row("tool_call", tools=["{"]), ToolReason.BAD_TOOLS),
-        (row("tool_call", answers={"direct": "x"}), ToolReason.BAD_ANSWER),
-        (row("tool_call", answers={"tool_call": "book_seats(2)"}), ToolReason.BAD_ANSWER),
+        (row("direct"), "a decision that is neither a call nor none"),
+        (row("tool_call", question=" "), "not a When2Call row"),
+        (row("tool_call", tools=["{"]), "tools that cannot be read"),
+        (row("tool_call", answers={"direct": "x"}), "an answer that cannot be read"),
+        (row("tool_call", answers={"tool_call": "book_seats(2)"}), "an answer that cannot be read"),
         (row("tool_call", {"name": "walk", "arguments": {}}), FindingKind.UNKNOWN_TOOL),
     ],
 )
@@ -130,7 +126,7 @@ def test_the_published_rows_are_read_with_these_counts() -> None:
     if not WHEN2CALL.is_file():
         pytest.skip(f"{WHEN2CALL} is not here")
     loaded = open_source(WHEN2CALL)
-    assert (format_of(WHEN2CALL), loaded.read, loaded.only_tasks, loaded.skipped) == (
+    assert (detect_format(WHEN2CALL), loaded.read, loaded.only_tasks, loaded.skipped) == (
         "when2call",
         147,
         147,
@@ -143,10 +139,10 @@ def test_the_published_rows_are_read_with_these_counts() -> None:
     }
     assert loaded.noted == {MISFIT: 1}
     assert loaded.repaired == {
-        ToolRepair.TYPES: 140,
-        LooseRepair.CHOICES: 32,
-        ToolRepair.DEFAULT: 32,
-        LooseRepair.NULL_DEFAULT: 31,
+        "a tool whose types are named as JSON Schema names none": 140,
+        "choices of a parameter written as values of another type": 32,
+        "a default of another type left out": 32,
+        "a default of null left out": 31,
     }
     assert all_score(loaded.tasks)
     music = next(task for task in loaded.tasks if task.id.startswith("839407f4"))

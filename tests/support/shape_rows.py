@@ -8,8 +8,10 @@ from typing import Any
 
 from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, ExpectedCall
-from toolhone.sources import Loaded, open_source
-from toolhone.sources.files import read_tasks, write_jsonl
+from toolhone.sources.base import Loaded
+from toolhone.sources.files import write_jsonl
+from toolhone.sources.messages import read_tasks
+from toolhone.sources.registry import open_source
 
 FACTORIAL = {
     "name": "factorial",

@@ -11,8 +11,8 @@ from typing import Any
 from toolhone.rewards.attack_cases import sample_call
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.schema import Expect, ExpectedCall, Task, Tool, ToolCall
-from toolhone.sources import SOURCES
 from toolhone.sources.files import read_records
+from toolhone.sources.registry import detect
 
 
 def write_rows(path: Path, *rows: Any) -> Path:
@@ -24,11 +24,8 @@ def write_rows(path: Path, *rows: Any) -> Path:
 
 
 def formats(path: Path) -> set[tuple[str, ...]]:
-    """The formats that recognise each row of a file."""
-    return {
-        tuple(name for name, source in SOURCES.items() if source.sniff([record]))
-        for _, record in read_records(path)
-    }
+    """The format that each row of a file is detected as, alone."""
+    return {tuple(filter(None, [detect(record)])) for _, record in read_records(path)}
 
 
 def gold(expect: Expect, tools: Sequence[Tool] = ()) -> list[ToolCall]:

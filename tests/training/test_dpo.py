@@ -27,7 +27,8 @@ from toolhone.errors import ConfigError, RunError
 from toolhone.rows import Array, Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import BEST, FINAL, Run
-from toolhone.sources.files import read_preferences, write_jsonl
+from toolhone.sources.files import write_jsonl
+from toolhone.sources.messages import read_preferences
 from toolhone.training.dpo import (
     REFERENCE,
     PairAccumulator,

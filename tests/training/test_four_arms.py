@@ -20,7 +20,8 @@ from toolhone.doctor.reading import read_file
 from toolhone.evaluation.folder import read_folder
 from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
-from toolhone.sources.files import read_conversations, write_jsonl
+from toolhone.sources.files import write_jsonl
+from toolhone.sources.messages import read_conversations
 from toolhone.sources.rules import FindingKind
 from toolhone.tokenizer import TextTokenizer
 

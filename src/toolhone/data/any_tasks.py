@@ -18,17 +18,18 @@ from typing import cast
 
 from toolhone.errors import DataError
 from toolhone.schema import Task, Tool
-from toolhone.sources import SOURCES, format_of, open_source, toolbench
-from toolhone.sources.base import SourceRequest
-from toolhone.sources.csv_rows import is_table
-from toolhone.sources.files import read_records, read_tasks
+from toolhone.sources import toolbench
+from toolhone.sources.base import SourceOptions, rows_of
+from toolhone.sources.files import is_table, read_lines
+from toolhone.sources.messages import read_tasks
+from toolhone.sources.registry import SOURCES, detect_format, open_source, options_of
 
 
 def tasks_from_any(
     path: str | Path,
     tools: Sequence[Tool] = (),
     tell: Callable[[str], None] | None = None,
-    asked: SourceRequest | None = None,
+    asked: SourceOptions | None = None,
 ) -> list[Task]:
     """The tasks of a file. `tools` are on offer where the file itself has none (none given: the built-in tools).
 
@@ -37,14 +38,14 @@ def tasks_from_any(
     path = Path(path)
     if _is_own_form(path):
         return read_tasks(path)
-    name = format_of(path)
-    wanted: SourceRequest = {**(asked or {}), **({"tools": tools} if tools else {})}
+    name = detect_format(path)
+    wanted: SourceOptions = {**(asked or {}), **({"tools": tools} if tools else {})}
     loaded = open_source(
         path,
         name,
         **cast(
-            SourceRequest,
-            {key: value for key, value in wanted.items() if key in SOURCES[name].USES},
+            SourceOptions,
+            {key: value for key, value in wanted.items() if key in options_of(SOURCES[name])},
         ),
     )
     said = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
@@ -60,17 +61,19 @@ def gives_only_tasks(path: str | Path) -> bool:
     path = Path(path)
     if _is_own_form(path):
         return True
-    name = format_of(path)
-    return SOURCES[name].ABOUT.only_tasks or (
-        name == toolbench.NAME and toolbench.holds_queries(path)
-    )
+    name = detect_format(path)
+    if name != toolbench.NAME:
+        return SOURCES[name].ABOUT.only_tasks
+    first = next(rows_of(path))[1]
+    return isinstance(first, dict) and toolbench.is_query(first)
 
 
 def _is_own_form(path: Path) -> bool:
-    if toolbench.is_whole(path) or is_table(path):
+    if path.is_dir() or is_table(path):
         return False
-    with closing(read_records(path)) as rows:
-        return "expect" in next(rows)[1]
+    with closing(read_lines(path)) as rows:
+        first = next(rows)[1]
+    return isinstance(first, dict) and "expect" in first
 
 
 def distinct(tasks: Sequence[Task]) -> list[Task]:

@@ -28,10 +28,16 @@ from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources import SOURCES, Loaded, format_of, open_source
-from toolhone.sources.base import SourceRequest
+from toolhone.sources.base import Loaded, SourceOptions
 from toolhone.sources.files import FileLine
-from toolhone.sources.pair_files import holds_pairs, read_pairs
+from toolhone.sources.registry import (
+    PAIRS,
+    SOURCES,
+    detect_format,
+    holds_pairs,
+    open_source,
+    options_of,
+)
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.tasks import tasks_of
 from toolhone.sources.user_source import read_own
@@ -261,7 +267,7 @@ def _wants_pairs(experiment: Experiment) -> bool:
 def _from_pairs(experiment: Experiment) -> Dataset:
     """Pairs of a file; those that open alike are on one side of the split, as conversations are."""
     data, path = experiment.data, _file_in(experiment.data.path or "")
-    loaded = read_pairs(path)
+    loaded = open_source(path, PAIRS)
     if not loaded.preferences:
         raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
     pairs = list(loaded.preferences)[: data.max_samples]
@@ -278,7 +284,7 @@ def _from_pairs(experiment: Experiment) -> Dataset:
     }
     report |= _surveyed(talks, loaded.places, data)
     if data.validation is not None:
-        other = read_pairs(data.validation)
+        other = open_source(data.validation, PAIRS)
         train, held_out, held_pairs = (
             talks,
             [pair.talk() for pair in other.preferences],
@@ -325,7 +331,7 @@ def _leaked(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> 
     return sum(prompt_of(conversation) in prompts for conversation in train)
 
 
-def asked_of(experiment: Experiment) -> SourceRequest:
+def asked_of(experiment: Experiment) -> SourceOptions:
     """What the experiment asks of a source."""
     data = experiment.data
     return {"style": data.style, "distractors": data.distractors, "raw_prompt": data.raw_prompt}
@@ -348,8 +354,8 @@ def _open(path: str | None, experiment: Experiment) -> Loaded:
     assert path is not None, "a file strategy has a path"
     asked, path = asked_of(experiment), _file_in(path)
     name = "toolbench" if data.chosen_strategy == "toolbench" else data.format
-    name = format_of(Path(path)) if name == "auto" else name
-    if name in SOURCES and "tools" in SOURCES[name].USES:
+    name = detect_format(Path(path)) if name == "auto" else name
+    if name in SOURCES and "tools" in options_of(SOURCES[name]):
         asked["tools"] = tools_of(experiment)
     return open_source(path, name, **asked)
 

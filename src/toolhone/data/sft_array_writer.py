@@ -28,10 +28,10 @@ from toolhone.data.templates import SPLITS
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.runs.run import write_text
 from toolhone.schema import Conversation
-from toolhone.sources import open_source
 from toolhone.sources.base import Loaded
 from toolhone.sources.files import Record
 from toolhone.sources.gsm8k import Calculator
+from toolhone.sources.registry import open_source
 from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
 from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.registry import Registry

@@ -17,7 +17,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,12 +32,10 @@ from toolhone.doctor.repair import is_chat, record_faults, repair_record
 from toolhone.errors import DataError
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Task
-from toolhone.sources import format_of, open_source
-from toolhone.sources.bad_lines import BadLine, passing_over
-from toolhone.sources.base import Loaded, SourceRequest
-from toolhone.sources.csv_rows import is_table
-from toolhone.sources.files import FileLine, Record, read_jsonl, write_jsonl
+from toolhone.sources.base import BAD_LINE, Loaded
+from toolhone.sources.files import FileLine, Record, is_table, read_jsonl, write_jsonl
 from toolhone.sources.messages import NAME as CHAT
+from toolhone.sources.registry import detect_format, open_source
 from toolhone.sources.rules import Fault, FindingKind
 
 _GZIP = b"\x1f\x8b"
@@ -98,11 +96,10 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     has_rows = bool(first) and 2 * sum(not isinstance(row, str) for _, row in first) >= len(first)
     look = _first_look(path, progress) if has_rows else _Look()
     progress.start(f"reading {path.name}: conversations", total=1)
-    asked_for = passing_over(path) if look.broken else nullcontext(dict[FileLine, BadLine]())
-    with TemporaryDirectory() as folder, asked_for as broken:
-        name = format_of(path) if format == "auto" else format
-        asked: SourceRequest = {"skip_bad": True} if name == CHAT else {}
-        loaded = open_source(path, name, **asked)
+    with TemporaryDirectory() as folder:
+        name = detect_format(path) if format == "auto" else format
+        skip_bad = True if name == CHAT else None
+        loaded = open_source(path, name, skip_bad_lines=bool(look.broken), skip_bad=skip_bad)
         again = (
             _read_mended(loaded, look, Path(folder) / "mended" / path.name) if name == CHAT else {}
         )
@@ -110,10 +107,6 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     cases = _kept(loaded, look) + _refused(
         loaded, look, again, FindingKind.UNREADABLE if name == CHAT else FindingKind.REFUSED
     )
-    told = ((line, look.broken.get(line.number, found.why)) for line, found in broken.items())
-    cases += [
-        Case(line, None, (Fault(FindingKind.UNREADABLE, "", what, ""),)) for line, what in told
-    ]
     cases.sort(key=lambda case: (str(case.place.path), case.place.number))
     return DataFile(path, name, cases, loaded.only_tasks, [], loaded.repaired, loaded.noted)
 
@@ -129,6 +122,11 @@ def _refused(
     """Refused rows, under the kind that says why if the first look knows it."""
     cases = []
     for refused in loaded.refused:
+        if refused.reason == BAD_LINE:
+            what = look.broken.get(refused.line.number, refused.detail)
+            fault = Fault(FindingKind.UNREADABLE, "", what, "")
+            cases.append(Case(refused.line, None, (fault,)))
+            continue
         faults = tuple(
             fault for fault in look.faults.get(refused.line.number, ()) if fault[0] not in REMARKS
         )

@@ -28,7 +28,7 @@ from toolhone.guide.lesson import Lesson, Workspace, chat, finished, laid_out, m
 from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.schema import Conversation
-from toolhone.sources.files import read_tasks
+from toolhone.sources.messages import read_tasks
 from toolhone.tools.registry import Registry
 
 MISTAKES = 2

@@ -25,7 +25,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.base import About, Loaded, Options, Skip
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.offered import Reason as ToolReason

@@ -29,10 +29,10 @@ from pathlib import Path
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.api_bank_tools import SEARCHER, Api, Called, read_table, searched, tool_of
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
-from toolhone.sources.catalogue import beside
-from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.folders import data_files
+from toolhone.sources.base import About, Context, Loaded, Options, Skip
+from toolhone.sources.base import OldStats as ReadStats
+from toolhone.sources.catalogue import find_beside
+from toolhone.sources.files import FileLine, Record, data_files, read_records
 from toolhone.sources.offered import Repair as ToolRepair
 from toolhone.sources.offered import fitted, refuse_faults
 from toolhone.sources.tasks import tasks_of
@@ -87,7 +87,9 @@ def _is_turn(record: Record) -> bool:
 
 def read(path: Path, options: Options) -> Loaded:
     """Every dialogue that can be followed, with the tasks of its turns."""
-    table = beside(path, (_TABLE,), options.catalogue)
+    table = find_beside(
+        Context(NAME, path, {"catalogue": options.catalogue}, FileLine(path, 0)), [_TABLE]
+    )
     files = (
         [file for file in data_files(path) if file.suffix != ".csv"] if path.is_dir() else [path]
     )

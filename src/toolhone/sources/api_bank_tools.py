@@ -17,8 +17,7 @@ from pathlib import Path
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
-from toolhone.sources.csv_rows import read_rows
-from toolhone.sources.files import FileLine, Record
+from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import typed
 from toolhone.sources.python_types import UnknownType, read_type
 
@@ -78,7 +77,7 @@ class Called:
 def read_table(path: Path) -> dict[str, Api]:
     """The APIs of `all_apis.csv` by name."""
     known = {}
-    for line, row in read_rows(path):
+    for line, row in read_records(path):
         if not row.keys() >= {_CLASS, _SIGNATURE, _INFO}:
             raise DataError(
                 f"{line}: not the table of API-Bank; wanted the columns {_CLASS}, {_SIGNATURE} and {_INFO}"

@@ -21,7 +21,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.tasks import tasks_of

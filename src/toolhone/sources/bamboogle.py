@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolhone.schema import Expect, Message, Task
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
 
 NAME = "bamboogle"

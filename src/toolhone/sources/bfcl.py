@@ -29,7 +29,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.base import About, Loaded, Options, Skip
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.bfcl_answers import Reason as AnswerReason
 from toolhone.sources.bfcl_answers import expected_call
 from toolhone.sources.bfcl_turns import Documents, messages_of, turns_task

@@ -23,8 +23,8 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.sources.base import Skip
-from toolhone.sources.offered import fitted
 from toolhone.sources.rules import FindingKind
+from toolhone.sources.tool_specs import fit_call as fitted
 
 _TAG = re.compile(r"\s*<(/?)tool_call>")
 _BETWEEN = re.compile(r"[\s,]*")

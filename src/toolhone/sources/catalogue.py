@@ -1,33 +1,28 @@
-"""Tools that stand in a file of their own: finding that file, reading it, and choosing which of its tools are on offer.
+"""Tools in a file of their own: finding the file, choosing the tools on offer, calls by reference.
 
-    path = beside(rows, ["tools.json"], options.catalogue)       # or a `DataError` that names the option
-    value = read_json(path)                                      # one JSON value, gzip-compressed or not
-    tools = offer(["search"], catalogue, count=4, seed="7/row-1")
-
-For the sources whose rows name tools without describing them. What the file means is up to the source.
+path = find_beside(context, ["tools.json"])                  # or a `DataError` that names the option
+tools = choose_tools(["search"], known, count=4, seed="7/row-1")
+tool = accept_references(tool, r"\\$var\\d+\\$")               # a reference as well as a value
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
-from toolhone.sources.base import Options
+from toolhone.sources.base import Context
+from toolhone.sources.files import Record
 
-_GZIP = b"\x1f\x8b"
 
-
-def beside(path: Path, names: Sequence[str], given: Path | None) -> Path:
-    """The catalogue that was named, or the first of `names` (also with `.gz`) that lies in the folder of `path` or above it."""
+def find_beside(context: Context, names: Sequence[str]) -> Path:
+    """Return the option `catalogue`, or the first of `names` (or with `.gz`) beside the rows or above."""
+    given = context.options.get("catalogue")
     if given is not None:
-        return given
-    start = path if path.is_dir() else path.parent
+        return Path(given)
+    start = context.path if context.path.is_dir() else context.path.parent
     for folder in (start, start.parent):
         for name in names:
             for file in (folder / name, folder / f"{name}.gz"):
@@ -35,42 +30,65 @@ def beside(path: Path, names: Sequence[str], given: Path | None) -> Path:
                     return file
     wanted = " or ".join(map(repr, names))
     raise DataError(
-        f"{path}: the tools are described in {wanted}, which is not beside this file; name it with 'catalogue'"
+        f"{context.path}: the tools are described in {wanted}, which is not beside this file; "
+        "name it with 'catalogue'"
     )
 
 
-def read_json(path: Path) -> Json:
-    """The one JSON value of a file."""
-    try:
-        raw = path.read_bytes()
-        return json.loads(gzip.decompress(raw) if raw.startswith(_GZIP) else raw)
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from None
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: the gzip data is damaged or cut off: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-
-
-def distractors(path: Path, options: Options, usual: int, known: Mapping[str, Tool]) -> int:
-    """How many wrong tools a row gets; a number that the catalogue cannot give is refused."""
-    count = options.distractors
+def count_distractors(context: Context, usual: int, known: int) -> int:
+    """Return how many wrong tools a row gets; a number that the catalogue cannot give is refused."""
+    count = context.options.get("distractors")
     if count is None:
-        return min(usual, len(known) - 1)
-    if not 0 <= count < len(known):
+        return min(usual, known - 1)
+    if not 0 <= count < known:
         raise DataError(
-            f"{path}: 'distractors' must be between 0 and {len(known) - 1} for this catalogue, got {count}"
+            f"{context.path}: 'distractors' must be between 0 and {known - 1} for this catalogue, "
+            f"got {count}"
         )
     return count
 
 
-def offer(
-    called: Sequence[str], known: Mapping[str, Tool], count: int, seed: str
+def choose_tools(
+    called: Sequence[str],
+    known: Mapping[str, Tool],
+    count: int,
+    seed: str,
+    near: Sequence[Sequence[str]] = (),
 ) -> tuple[Tool, ...]:
-    """The called tools and `count` others (fewer where there are no more), shuffled; the same for the same seed."""
+    """Return the called tools and `count` others (fewer where there are no more), shuffled.
+
+    Those in the first list of `near` are taken first, then those in the second, then any.
+    """
     rng = random.Random(seed)
     names = list(dict.fromkeys(called))
-    rest = [name for name in known if name not in names]
-    names += rng.sample(rest, min(count, len(rest)))
+    target = len(names) + count
+    for candidates in (*near, list(known)):
+        chosen = set(names)
+        rest = [name for name in candidates if name not in chosen]
+        names += rng.sample(rest, min(target - len(names), len(rest)))
     rng.shuffle(names)
     return tuple(known[name] for name in names)
+
+
+def texts_in(value: Json) -> Iterator[str]:
+    """Yield all texts that are values, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(inner)
+
+
+def accept_references(tool: Tool, pattern: str) -> Tool:
+    """Return the tool with a reference as a further value of every parameter that is no plain text."""
+    declared = tool.parameters["properties"]
+    properties = {name: _or_reference(schema, pattern) for name, schema in declared.items()}
+    return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
+
+
+def _or_reference(schema: Record, pattern: str) -> Record:
+    kept: Record = {key: schema[key] for key in ("description", "default") if key in schema}
+    rest = {key: value for key, value in schema.items() if key not in kept}
+    if not rest or rest == {"type": "string"}:
+        return schema
+    return {**kept, "anyOf": [rest, {"type": "string", "pattern": pattern}]}

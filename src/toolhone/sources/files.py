@@ -1,55 +1,51 @@
-"""Rows on disk: JSON Lines (also gzip-compressed, also as one JSON list) or Parquet in, JSON Lines out.
+"""Records on disk: JSON Lines, one JSON list or object, CSV and Parquet in; JSON Lines out.
 
-    for number, record in read_jsonl("data.jsonl"): ...
-    conversations = read_conversations("train.jsonl.gz")
+    for line, record in read_records("a.jsonl.gz"): ...     # a `DataError` names the first bad line
+    for line, record in read_lines("a.jsonl.gz"): ...       # a bad line is a `BadLine` in the stream
     write_jsonl("out.jsonl", (conversation.to_dict() for conversation in conversations))
 
-Reading streams line by line; only a file that is one JSON list is read whole. Every problem is a `DataError` of one sentence that
-names the file and the line (in a list: the entry). JSON is taken strictly: no NaN, no key twice in an object, no half
-characters, UTF-8 only; a byte order mark and blank lines are passed over. Writing is all or nothing: a temporary file beside the
-target takes its place when it is complete. Who must not stop for a broken line reads within `passing.passing_over`.
-What the rows mean is the business of `schema` and of the `sources`.
+Reading is strict: no NaN, no key twice in an object, no half characters, UTF-8 only. Writing is
+all or nothing.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
 import errno
 import gzip
 import io
 import json
+import math
 import os
+import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from toolhone.errors import DataError, RunError, nearest
-from toolhone.schema import Conversation, Json, Message, Task, Tool
-from toolhone.schema.preference import Preference
-from toolhone.sources import parquet
-from toolhone.sources.bad_lines import pass_over, passed_over
+from toolhone.schema import Json
 
 Record = dict[str, Json]
 T = TypeVar("T")
 
 _GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
     codecs.BOM_UTF16_LE: "UTF-16 text",
     codecs.BOM_UTF16_BE: "UTF-16 text",
 }
-
-
-_watcher: ContextVar[Callable[[], None] | None] = ContextVar("watcher", default=None)
+_KINDS = {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
 class FileLine:
-    """Where a record stands: line 17 of a file, or entry 17 of a file that is one JSON list. Both count from 1."""
+    """The place of a record, from 1: a line of a file, an entry of a JSON list, a row of a table."""
 
     path: Path
     number: int
@@ -59,126 +55,88 @@ class FileLine:
         return f"{self.path}, {self.unit} {self.number}"
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, Record]]:
-    """Yield (number, object) for each line, or for each entry of a JSON list; numbers count from 1."""
-    for line, record in read_records(path):
-        yield line.number, record
+@dataclass(frozen=True)
+class BadLine:
+    """A line, entry or row of a table that is no record: its place, what is wrong, its text."""
+
+    line: FileLine
+    why: str
+    text: str
+
+    @property
+    def error(self) -> DataError:
+        return DataError(f"{self.line}: {self.why}")
 
 
-def read_conversations(path: str | Path) -> list[Conversation]:
-    """Read a file in the conversation form of `schema`."""
-    cache = ToolCache()
-    return [conversation_at(line, record, cache) for line, record in read_records(path)]
+def read_lines(path: str | Path) -> Generator[tuple[FileLine, Record | BadLine]]:
+    """Yield place and record, or place and `BadLine`, for each line, list entry or table row.
 
-
-def read_preferences(path: str | Path) -> list[Preference]:
-    """Read a file of preference pairs in the form of `data.preferences`; other forms are read by `sources.pairs`."""
-    cache = ToolCache()
-    return [
-        _at(line, cache.fill(line, record), Preference.from_dict)
-        for line, record in read_records(path)
-    ]
-
-
-def read_tasks(path: str | Path) -> list[Task]:
-    """Read a file in the task form of `schema`. Two tasks with one id are refused, since predictions are joined on it."""
-    cache = ToolCache()
-    tasks: list[Task] = []
-    seen: dict[str, FileLine] = {}
-    for line, record in read_records(path):
-        task = _at(line, cache.fill(line, record), Task.from_dict)
-        if task.id in seen:
-            raise DataError(
-                f"{line}: the id {task.id!r} occurs already in {seen[task.id].unit} {seen[task.id].number}; ids must differ"
-            )
-        seen[task.id] = line
-        tasks.append(task)
-    return tasks
-
-
-def conversation_at(line: FileLine, record: Record, cache: ToolCache) -> Conversation:
-    """The conversation of one record; a `DataError` names its place."""
-    return _at(line, cache.fill(line, record), Conversation.from_dict)
-
-
-class ToolCache:
-    """Makes each distinct tool once: data sets repeat their tools in every row, and checking a schema costs a millisecond."""
-
-    def __init__(self) -> None:
-        self._tools: dict[str, Tool] = {}
-
-    def fill(self, line: FileLine, record: Record) -> Record:
-        """The record with its tool objects made into `Tool`s; other shapes of `tools` are left to `schema`."""
-        tools = record.get("tools")
-        if not isinstance(tools, list):
-            return record
-        return {**record, "tools": [_at(line, tool, self._tool) for tool in tools]}
-
-    def _tool(self, source: Json) -> Json:
-        if not isinstance(source, dict):
-            return source
-        key = json.dumps(source)
-        if key not in self._tools:
-            self._tools[key] = Tool.of(source)
-        return self._tools[key]
-
-
-def _at(line: FileLine, value: Json, make: Callable[[Json], T]) -> T:
-    try:
-        return make(value)
-    except DataError as error:
-        raise DataError(f"{line}: {_message_number(value)}{error}") from None
-
-
-def _message_number(record: Json) -> str:
-    """`messages[3]: ` for the first message that cannot be read, or nothing."""
-    messages = record.get("messages") if isinstance(record, dict) else None
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        try:
-            Message.from_dict(message)
-        except DataError:
-            return f"messages[{index}]: "
-    return ""
-
-
-def read_records(path: str | Path) -> Generator[tuple[FileLine, Record], None, None]:
-    """Yield (place, object) for each line, for each entry of a JSON list or each row of a Parquet file. None at all is an error."""
-    path = Path(path)
-    empty = True
+    A file that cannot be read, or that holds nothing at all, is a `DataError`.
+    """
+    path, empty = Path(path), True
     with _open(path) as stream:
-        for line, record in _rows(path, stream):
+        for line, value in _values(path, stream):
             empty = False
-            yield line, record
-            row_read()
+            yield line, value
     if empty:
-        found = [
-            f"{line}: {broken.why}" for line, broken in passed_over().items() if line.path == path
-        ]
-        raise DataError(
-            found[0] if found else f"{path}: the file is empty; wanted one JSON object per line"
-        )
+        raise DataError(f"{path}: the file is empty; wanted one JSON object per line")
 
 
-@contextmanager
-def watching(seen: Callable[[], None]) -> Iterator[None]:
-    """Within the block, `seen` is called after each row that is read from a file: for a display of progress."""
-    token = _watcher.set(seen)
+def read_records(path: str | Path) -> Generator[tuple[FileLine, Record]]:
+    """Yield place and record; the first bad line is a `DataError`."""
+    for line, value in read_lines(path):
+        if isinstance(value, BadLine):
+            raise value.error
+        yield line, value
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, Record]]:
+    """Yield the number of the line (or entry, or row) and the record."""
+    return ((line.number, record) for line, record in read_records(path))
+
+
+def read_json(path: Path) -> Json:
+    """Return the one JSON value of a file."""
+    with _open(path) as stream:
+        text = _decode(FileLine(path, 1), _guard(FileLine(path, 1), stream.read))
     try:
-        yield
-    finally:
-        _watcher.reset(token)
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
 
 
-def row_read() -> None:
-    """Tell who is watching that a row was read."""
-    seen = _watcher.get()
-    if seen is not None:
-        seen()
+def read_whole(path: Path) -> Json:
+    """Return the content of a file: as JSON where it is that, else as text; null where it is neither."""
+    try:
+        with _open(path) as stream:
+            text = _decode(FileLine(path, 1), _guard(FileLine(path, 1), stream.read))
+    except DataError:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name says CSV."""
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Return the files below a folder whose names say that they hold records; no hidden ones."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.name.lower().removesuffix(".gz").endswith(_SUFFIXES)
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[io.BufferedReader]:
-    """The file's bytes, unpacked where it is gzip-compressed whatever its name, placed after a byte order mark."""
+    """Open a file as bytes: gzip data unpacked, a UTF-8 byte order mark skipped."""
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; wanted a file with one JSON object per line")
     with ExitStack() as stack:
@@ -190,21 +148,16 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
             raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from None
         if stream.peek(2)[:2] == _GZIP:
             packed = stack.enter_context(gzip.GzipFile(fileobj=stream))
-            stream = stack.enter_context(io.BufferedReader(cast(io.RawIOBase, packed)))  # type: ignore[assignment]
-        _pass_marks(path, stream)
+            stream = cast(Any, stack.enter_context(io.BufferedReader(cast(Any, packed))))
+        start = _guard(FileLine(path, 1), lambda: stream.peek(4)[:4])
+        for mark, kind in _FOREIGN.items():
+            if start.startswith(mark):
+                raise DataError(
+                    f"{path}: this is {kind}; wanted UTF-8 text with one JSON object per line"
+                )
+        if start.startswith(codecs.BOM_UTF8):
+            stream.read(len(codecs.BOM_UTF8))
         yield stream
-
-
-def _pass_marks(path: Path, stream: io.BufferedReader) -> None:
-    """Refuse what is not text by its first bytes; step over a UTF-8 byte order mark."""
-    start = _guarded(FileLine(path, 1), lambda: stream.peek(4)[:4])
-    for mark, kind in _FOREIGN.items():
-        if start.startswith(mark):
-            raise DataError(
-                f"{path}: this is {kind}; wanted UTF-8 text with one JSON object per line"
-            )
-    if start.startswith(codecs.BOM_UTF8):
-        stream.read(len(codecs.BOM_UTF8))
 
 
 def _no_such_file(path: Path) -> str:
@@ -213,7 +166,7 @@ def _no_such_file(path: Path) -> str:
     return f"{path}: no such file{nearest(path.name, os.listdir(path.parent))}"
 
 
-def _guarded(line: FileLine, read: Callable[[], T]) -> T:
+def _guard(line: FileLine, read: Callable[[], T]) -> T:
     try:
         return read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -222,53 +175,107 @@ def _guarded(line: FileLine, read: Callable[[], T]) -> T:
         raise DataError(f"{line}: the file cannot be read: {error.strerror or error}") from None
 
 
-def _rows(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record]]:
-    if stream.peek(4)[:4] == parquet.MAGIC:
-        return (
-            (FileLine(path, number, "row"), row)
-            for number, row in enumerate(parquet.read_parquet(path), start=1)
-        )
-    return _entries(path, stream) if _starts_list(stream) else _lines(path, stream)
+def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record | BadLine]]:
+    """Yield the values of a file by what it is: Parquet, CSV, a list, one object, or lines."""
+    start = stream.peek(64)
+    if start[:4] == _PARQUET:
+        yield from _parquet_rows(path)
+    elif is_table(path):
+        yield from _table_rows(path, _guard(FileLine(path, 1), stream.read))
+    elif start.lstrip()[:1] == b"[":
+        raw = _guard(FileLine(path, 1), stream.read)
+        whole = _parse(FileLine(path, 1), _decode(FileLine(path, 1), raw))
+        for number, entry in enumerate(whole, start=1):
+            line = FileLine(path, number, "entry")
+            yield line, entry if isinstance(entry, dict) else _no_object(line, entry)
+    elif start.lstrip().split(b"\n")[0].strip() == b"{" and b"\n" in start.lstrip():
+        raw = _guard(FileLine(path, 1), stream.read)
+        try:
+            yield FileLine(path, 1), _parse(FileLine(path, 1), _decode(FileLine(path, 1), raw))
+        except DataError:  # no single object: each line is judged by itself
+            yield from _json_lines(path, io.BytesIO(raw))
+    else:
+        yield from _json_lines(path, stream)
 
 
-def _starts_list(stream: io.BufferedReader) -> bool:
-    return stream.peek(64).lstrip()[:1] == b"["
-
-
-def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record]]:
+def _json_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record | BadLine]]:
     number = 0
     while True:
         line = FileLine(path, number := number + 1)
-        raw = _guarded(line, stream.readline)
+        raw = _guard(line, stream.readline)
         if not raw:
             return
         try:
             text = _decode(line, raw).strip()
-            record = _object(line, _parse(line, text)) if text else None
+            if text:
+                value = _parse(line, text)
+                yield line, value if isinstance(value, dict) else _no_object(line, value)
         except DataError as error:
-            pass_over(line, error, raw.decode("utf-8", "replace").strip())
-            continue
-        if record is not None:
-            yield line, record
+            why = str(error).removeprefix(f"{line}: ")
+            yield line, BadLine(line, why, raw.decode("utf-8", "replace").strip())
 
 
-def _entries(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record]]:
-    raw = _guarded(FileLine(path, 1), stream.read)
-    entries = _parse_list(path, _decode(FileLine(path, 1), raw))
-    for number, entry in enumerate(entries, start=1):
-        line = FileLine(path, number, "entry")
-        try:
-            record = _object(line, entry)
-        except DataError as error:
-            pass_over(line, error, json.dumps(entry))
+def _no_object(line: FileLine, value: Json) -> BadLine:
+    kind, text = _KINDS.get(type(value), "a number"), json.dumps(value)
+    return BadLine(line, f"a row must be a JSON object, got {kind}: {text[:60]}", text)
+
+
+def _table_rows(path: Path, raw: bytes) -> Iterator[tuple[FileLine, Record | BadLine]]:
+    """Yield the rows of a CSV file; every value is text, and fields may be of any length."""
+    text = _decode(FileLine(path, 1), raw)
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise DataError(f"{path}: not CSV: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
+    if len(rows) < 2:
+        raise DataError(f"{path}: the table has no row below the names of its columns")
+    header = rows[0]
+    for number, fields in enumerate(rows[1:], start=1):
+        line = FileLine(path, number, "row")
+        if len(fields) == len(header):
+            yield line, dict(zip(header, fields, strict=True))
         else:
-            yield line, record
+            why = f"{len(fields)} fields, but the first line names {len(header)} columns"
+            yield line, BadLine(line, why, ",".join(fields))
 
 
-def _parse_list(path: Path, text: str) -> list[Json]:
-    value = _parse(FileLine(path, 1), text)
-    assert isinstance(value, list), "the text began with a bracket"
-    return value
+def _parquet_rows(path: Path) -> Iterator[tuple[FileLine, Record]]:
+    """Yield the rows of a Parquet file; it needs `pyarrow`."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(
+            f"{path}: this is a Parquet file; to read it: pip install 'toolhone[parquet]'"
+        ) from None
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(1000):
+            for row in batch.to_pylist():
+                record = {name: _plain_json(path, name, value) for name, value in row.items()}
+                yield FileLine(path, number := number + 1, "row"), record
+    except (pyarrow.ArrowException, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise DataError(f"{path}: this is a Parquet file that cannot be read: {why}") from None
+
+
+def _plain_json(path: Path, column: str, value: Any) -> Json:
+    """A Parquet value as JSON has it: NaN (an empty cell of a data frame) is null, a time is text."""
+    if isinstance(value, dict):
+        return {str(key): _plain_json(path, column, inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_json(path, column, inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        raise DataError(
+            f"{path}: the column {column!r} holds bytes, which no format here has; "
+            "write the file without it"
+        )
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _decode(line: FileLine, raw: bytes) -> str:
@@ -276,42 +283,26 @@ def _decode(line: FileLine, raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         at = FileLine(line.path, line.number + raw.count(b"\n", 0, error.start))
-        position = error.start - raw.rfind(b"\n", 0, error.start)
+        byte, position = raw[error.start], error.start - raw.rfind(b"\n", 0, error.start)
         raise DataError(
-            f"{at}: not UTF-8: byte 0x{raw[error.start]:02x} at position {position}; save the file as UTF-8"
+            f"{at}: not UTF-8: byte 0x{byte:02x} at position {position}; save the file as UTF-8"
         ) from None
 
 
-def _object(line: FileLine, value: Json) -> Record:
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{line}: a row must be a JSON object, got {_kind(value)}: {json.dumps(value)[:60]}"
-        )
-    return value
-
-
-def _kind(value: Json) -> str:
-    return {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}.get(
-        type(value), "a number"
-    )
-
-
 def _parse(line: FileLine, text: str) -> Json:
-    """The JSON value of `text`, strictly; an error names the line within the text."""
+    """Return the JSON value of `text`, read strictly; an error names the line within the text."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except json.JSONDecodeError as error:
         at = FileLine(line.path, line.number + error.lineno - 1)
-        hint = (
-            "; an object must stand on one line"
-            if error.pos >= len(text) and text[:1] == "{"
-            else ""
-        )
-        raise DataError(
-            f"{at}: not JSON: {error.msg} at column {error.colno}{hint}: {_around(text, error.pos)!r}"
-        ) from None
+        ends = error.pos >= len(text) and text[:1] == "{"
+        hint = "; an object must be on one line" if ends else ""
+        around = text[max(0, min(error.pos, len(text)) - 30) : error.pos + 30]
+        why = f"not JSON: {error.msg} at column {error.colno}{hint}: {around!r}"
+        raise DataError(f"{at}: {why}") from None
     except UnicodeEncodeError:
         raise DataError(f"{line}: not text: a \\u escape holds half of a surrogate pair") from None
     except RecursionError:
@@ -320,11 +311,6 @@ def _parse(line: FileLine, text: str) -> Json:
         raise DataError(f"{line}: {error}") from None
     except ValueError as error:
         raise DataError(f"{line}: not JSON: {error}") from None
-    return value
-
-
-def _around(text: str, position: int) -> str:
-    return text[max(0, min(position, len(text)) - 30) : position + 30]
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> Record:
@@ -341,11 +327,11 @@ def _refuse_constant(name: str) -> Json:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
-    """Write one JSON object per line, gzip-compressed when the name ends in `.gz`; returns the number of rows.
+    """Write one JSON object per line, as gzip data when the name ends in `.gz`; return their number.
 
-    All or nothing: `path` holds either what it held before or all rows. The same rows give the same bytes. Missing
-    folders are made.
-    A value that JSON cannot write is a `DataError`; a full disk or a folder that cannot be written is a `RunError`.
+    `path` holds either what it held before or all rows; the same rows give the same bytes. A device
+    or a pipe is written in place. A value that JSON cannot write is a `DataError`, a full disk is a
+    `RunError`.
     """
     path = Path(path)
     if path.is_dir():
@@ -354,31 +340,22 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
     target = path if in_place else path.resolve()
     part = path if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        return _replace(target, part, rows)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as stream:
+            count = _write(target, stream, rows)
+            if not in_place:
+                os.fsync(stream.fileno())
+        if not in_place:
+            os.replace(part, target)
+        return count
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = (
-            "the disk is full; free some space and write again"
-            if full
-            else error.strerror or str(error)
-        )
-        raise RunError(f"{path}: the file was not written: {reason}") from None
+        reason = "the disk is full; free some space and write again" if full else error.strerror
+        raise RunError(f"{path}: the file was not written: {reason or error}") from None
     finally:
         if not in_place:
             with suppress(OSError):
                 part.unlink()
-
-
-def _replace(target: Path, part: Path, rows: Iterable[Mapping[str, Json]]) -> int:
-    """Write `part` and move it to `target`; a device or a pipe is its own part and is written in place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "wb") as stream:
-        count = _write(target, stream, rows)
-        if part != target:
-            os.fsync(stream.fileno())
-    if part != target:
-        os.replace(part, target)
-    return count
 
 
 def _write(path: Path, stream: BinaryIO, rows: Iterable[Mapping[str, Json]]) -> int:
@@ -386,17 +363,14 @@ def _write(path: Path, stream: BinaryIO, rows: Iterable[Mapping[str, Json]]) -> 
     with ExitStack() as stack:
         out = stream
         if path.suffix == ".gz":
-            out = cast(
-                BinaryIO, stack.enter_context(gzip.GzipFile("", "wb", fileobj=stream, mtime=0))
-            )
+            packed = gzip.GzipFile("", "wb", fileobj=stream, mtime=0)
+            out = cast(BinaryIO, stack.enter_context(packed))
         for count, row in enumerate(rows, start=1):
-            out.write(_encode(path, count, row))
+            try:
+                text = json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+                out.write(text.encode("utf-8"))
+            except (TypeError, ValueError, RecursionError) as error:
+                message = f"{path}: row {count} cannot be written as JSON: {error}"
+                raise DataError(message) from None
     stream.flush()
     return count
-
-
-def _encode(path: Path, number: int, row: Mapping[str, Json]) -> bytes:
-    try:
-        return (json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: row {number} cannot be written as JSON: {error}") from None

@@ -26,7 +26,8 @@ from pathlib import Path
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.call_texts import Said, Talk, fitting
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.glaive_calls import FunctionCall, read_function_calls

@@ -24,7 +24,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.call_texts import Said, Talk, as_call, read_listed
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.loose_tools import LooseTools

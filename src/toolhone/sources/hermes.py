@@ -19,7 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.call_texts import Talk, fitting, read_tagged, read_values
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults

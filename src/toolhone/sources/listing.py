@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from toolhone.schema import Json
-from toolhone.sources import SOURCES
-from toolhone.sources import pair_files as pairs
+from toolhone.sources import pairs
 from toolhone.sources.base import About
+from toolhone.sources.registry import SOURCES, options_of
 
 COLUMNS = ("format", "data set", "licence", "rows", "teaches", "gives", "options")
 
@@ -53,7 +53,8 @@ class Listed:
 def listed() -> list[Listed]:
     """All formats, by name."""
     found = [
-        Listed(name, source.ABOUT, tuple(sorted(source.USES))) for name, source in SOURCES.items()
+        Listed(name, source.ABOUT, tuple(sorted(options_of(source))))
+        for name, source in SOURCES.items()
     ]
     return sorted([*found, Listed(pairs.NAME, pairs.ABOUT, ())], key=lambda each: each.name)
 

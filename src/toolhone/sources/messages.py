@@ -1,26 +1,28 @@
-"""The messages format: OpenAI's chat messages as JSON Lines, older spellings of it, and our own conversation form.
+"""The messages format: OpenAI's chat messages, older spellings of it, and our own forms.
 
-    {"messages": [{"role", "content", "tool_calls": [{"id", "function": {"name", "arguments": "<JSON>"}}]}], "tools": [...]}
+    {"messages": [{"role", "content", "tool_calls": [{"id", "function": {"name", "arguments"}}]}], "tools"}
 
-Read besides: `arguments` as an object, `messages`, `tools`, single tools and `tool_calls` as JSON strings, `functions` for `tools`,
-`function_call` for one call, the role `function` for `tool`. A row that is no conversation stops the reading with a sentence that
-names the line, or is counted with `skip_bad`. Whether calls fit their tools is left to `data.check`.
+Read as well: `arguments` as an object; `messages`, `tools`, single tools and `tool_calls` as JSON
+strings; `functions`, `function_call` and the role `function`. Whether calls fit their tools is left
+to the data check.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
-from toolhone.sources.files import FileLine, Record, ToolCache, conversation_at, read_records
-from toolhone.sources.parts import is_row as is_in_parts
+from toolhone.schema import Conversation, Json, Message, Task, Tool
+from toolhone.schema.preference import Preference
+from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.tasks import tasks_of
 
+T = TypeVar("T")
 NAME = "messages"
 ABOUT = About(
     title="OpenAI messages, and our own form",
@@ -29,87 +31,151 @@ ABOUT = About(
     rows="any",
     teaches="whatever the conversations hold",
 )
-USES = frozenset({"skip_bad"})
+OPTIONS = frozenset({"skip_bad"})
+_OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_row(record) for record in records)
+def looks_like(record: Record) -> bool:
+    return "messages" in record
 
 
-def _is_row(record: Record) -> bool:
+def is_own_form(record: Record) -> bool:
+    """Return whether a row is a conversation as `Conversation.to_dict` writes it."""
+    messages = record.get("messages")
     return (
-        "messages" in record
-        and not record.keys() >= {"query", "tools", "answers"}
-        and not is_in_parts(record)
+        record.keys() <= _OWN_KEYS
+        and isinstance(messages, list)
+        and all(isinstance(one, dict) for one in messages)
+        and all(isinstance(one.get("content"), str | None) for one in messages)
     )
 
 
-def read(path: Path, options: Options) -> Loaded:
-    """Every row as a conversation; its tasks are those of `tasks_of`."""
-    tally, cache = ReadStats(), ToolCache()
-    for line, record in read_records(path):
-        try:
-            conversation = _conversation(line, record, cache)
-        except DataError as error:
-            if not options.skip_bad:
-                raise
-            tally.skip(line, Skip("not a conversation", str(error).removeprefix(f"{line}: ")))
-        else:
-            tally.keep(line, conversation, tasks_of(conversation))
-    return tally.loaded()
-
-
-def _conversation(line: FileLine, record: Record, cache: ToolCache) -> Conversation:
+def convert(record: Record, context: Context) -> Converted:
+    line = context.line
+    cache = context.tools.setdefault(NAME, ToolCache())
     try:
-        plain = _in_house_form(record)
+        plain = cache.fill(line, _with_current_names(record))
+        conversation = _at(line, plain, Conversation.from_dict)
     except DataError as error:
-        raise DataError(f"{line}: {error}") from None
-    conversation = conversation_at(line, plain, cache)
-    return conversation if conversation.source else replace(conversation, source=line.path.name)
+        detail = str(error).removeprefix(f"{line}: ")
+        raise Skip("not a conversation", detail, stops=True) from None
+    conversation = replace(conversation, source=conversation.source or line.path.name)
+    return Converted(conversation, tasks_of(conversation))
 
 
-def _in_house_form(record: Record) -> Record:
-    """The same row with the older spellings replaced; what is wrong in other ways is left for `schema` to name."""
-    result = {**record, "messages": _from_text(record.get("messages"), "messages")}
-    tools = _from_text(record.get("tools") or record.get("functions"), "tools")
-    result["tools"] = (
-        [_from_text(tool, "tools") for tool in tools] if isinstance(tools, list) else tools
-    )
-    if isinstance(result["messages"], list):
-        result["messages"] = [
-            _message(index, message) for index, message in enumerate(result["messages"])
-        ]
-    return result
+def _with_current_names(record: Record) -> Record:
+    """Replace older spellings; `schema` names what else is wrong."""
+    messages = _decode_text(record.get("messages"), "messages")
+    tools = _decode_text(record.get("tools") or record.get("functions"), "tools")
+    if isinstance(messages, list):
+        messages = [_message(index, message) for index, message in enumerate(messages)]
+    if isinstance(tools, list):
+        tools = [_decode_text(tool, "tools") for tool in tools]
+    return {**record, "messages": messages, "tools": tools}
 
 
 def _message(index: int, message: Json) -> Json:
     if not isinstance(message, dict):
         return message
+    where = f"messages[{index}]"
     if message.get("weight") == 0:
         raise DataError(
-            f"messages[{index}]: 'weight' 0 (a turn not to learn) has no place here; remove the row or the weight"
+            f"{where}: 'weight' 0 (a turn not to learn) has no place here; "
+            "remove the row or the weight"
         )
     result = dict(message)
     if result.get("role") == "function":
         result["role"] = "tool"
     if isinstance(result.get("tool_calls"), str):
-        result["tool_calls"] = _from_text(result["tool_calls"], f"messages[{index}].tool_calls")
+        result["tool_calls"] = _decode_text(result["tool_calls"], f"{where}.tool_calls")
     if result.get("function_call"):
         if result.get("tool_calls"):
-            raise DataError(
-                f"messages[{index}]: both 'tool_calls' and 'function_call'; wanted one of them"
-            )
-        result["tool_calls"] = [
-            _from_text(result["function_call"], f"messages[{index}].function_call")
-        ]
+            raise DataError(f"{where}: both 'tool_calls' and 'function_call'; wanted one of them")
+        call = _decode_text(result["function_call"], f"{where}.function_call")
+        result["tool_calls"] = [call]
     return result
 
 
-def _from_text(value: Json, field: str) -> Json:
-    """The value, or what it says when it is a JSON string."""
+def _decode_text(value: Json, field: str) -> Json:
+    """Return the value of a JSON string, any other value as it is."""
     if not isinstance(value, str) or not value.strip():
         return value
     try:
         return json.loads(value)
     except ValueError:
         raise DataError(f"'{field}' is a string but not JSON: {value!r:.60}") from None
+
+
+def read_conversations(path: str | Path) -> list[Conversation]:
+    """Read a file of conversations in our own form."""
+    cache = ToolCache()
+    return [
+        _at(line, cache.fill(line, record), Conversation.from_dict)
+        for line, record in read_records(path)
+    ]
+
+
+def read_preferences(path: str | Path) -> list[Preference]:
+    """Read a file of pairs in our own form; the format `pairs` reads others as well."""
+    cache = ToolCache()
+    return [
+        _at(line, cache.fill(line, record), Preference.from_dict)
+        for line, record in read_records(path)
+    ]
+
+
+def read_tasks(path: str | Path) -> list[Task]:
+    """Read a file of tasks in our own form; ids must differ: predictions are joined on them."""
+    cache, tasks = ToolCache(), list[Task]()
+    seen: dict[str, FileLine] = {}
+    for line, record in read_records(path):
+        task = _at(line, cache.fill(line, record), Task.from_dict)
+        if task.id in seen:
+            first = f"{seen[task.id].unit} {seen[task.id].number}"
+            raise DataError(
+                f"{line}: the id {task.id!r} occurs already in {first}; ids must differ"
+            )
+        seen[task.id] = line
+        tasks.append(task)
+    return tasks
+
+
+class ToolCache:
+    """Makes each distinct tool once: the check of a schema takes a millisecond, and tools repeat."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, Tool] = {}
+
+    def fill(self, line: FileLine, record: Record) -> Record:
+        """Return the record with its tool objects as `Tool`s."""
+        tools = record.get("tools")
+        if not isinstance(tools, list):
+            return record
+        return {**record, "tools": [_at(line, tool, self._tool) for tool in tools]}
+
+    def _tool(self, source: Json) -> Json:
+        if not isinstance(source, dict):
+            return source
+        key = json.dumps(source)
+        if key not in self._tools:
+            self._tools[key] = Tool.of(source)
+        return self._tools[key]
+
+
+def _at(line: FileLine, value: Json, make: Callable[[Json], T]) -> T:
+    """Make a value; its error gets the place and, where a message is to blame, its number."""
+    try:
+        return make(value)
+    except DataError as error:
+        raise DataError(f"{line}: {_bad_message(value)}{error}") from None
+
+
+def _bad_message(record: Json) -> str:
+    """Return `messages[3]: ` for the first message that cannot be read, or nothing."""
+    messages = record.get("messages") if isinstance(record, dict) else None
+    for index, message in enumerate(messages if isinstance(messages, list) else []):
+        try:
+            Message.from_dict(message)
+        except DataError:
+            return f"messages[{index}]: "
+    return ""

@@ -1,27 +1,20 @@
-"""Gorilla OpenFunctions v1, its test set: a question, one function and the call that answers it, as Python code.
+"""Gorilla OpenFunctions v1, its test set: a question, a function, and the call as Python code.
 
-    {"question": "...", "function": {"name": "Weather", "api_call": "weather.now", "parameters": {JSON Schema}},
+    {"question": "...", "function": {"name": "Weather", "api_call": "weather.now", "parameters": {...}},
      "model_answer": "weather.now(city='Oslo')"}
 
-`api_call` is the name under which the function is called; `name` is a title and goes into the tool's description. Made for
-evaluation: a row gives a task that expects the call, and no conversation. A word without quotes is taken as text, a single value
-where a list is declared as a list of one; both are counted. A row whose call does not fit its function is counted and skipped.
-Not read is the training set of the same name, which has another shape. Format: Patil et al. 2023, arXiv:2305.15334.
+`api_call` is the name under which the function is called. A row gives a task that expects the call.
+Format: Patil et al. 2023, arXiv:2305.15334.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import StrEnum
-from pathlib import Path
-
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
-from toolhone.sources.call_repair import mended
+from toolhone.schema import Json, Message, Task
+from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
+from toolhone.sources.call_repair import repair_call
 from toolhone.sources.code_calls import NoCode, read_code
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.offered import OfferedTools, refuse_misfits
-from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.files import Record
+from toolhone.sources.tool_specs import BAD_ANSWER, read_tools
 
 NAME = "openfunctions"
 ABOUT = About(
@@ -32,80 +25,42 @@ ABOUT = About(
     teaches="measures a single call of a single function",
     only_tasks=True,
 )
-USES: frozenset[str] = frozenset()
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered` and the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not an OpenFunctions row"
+def looks_like(record: Record) -> bool:
+    return "question" in record and "function" in record and isinstance(_answer(record), str)
 
 
-def sniff(records: Sequence[Record]) -> bool:
-    return all(
-        {"question", "function"} <= record.keys() and isinstance(record.get("model_answer"), str)
-        for record in records
-    )
+def _answer(record: Record) -> Json:
+    return record.get("model_answer")
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose call fits its function, as a task."""
-    tally, offered = ReadStats(), OfferedTools()
-    for line, record in read_records(path):
-        try:
-            tools, repairs = _tools(record, offered)
-            calls, how = _calls(record, tools)
-            refuse_misfits(calls, tools)
-        except Skip as skip:
-            tally.skip(line, skip)
-            continue
-        user, category = (
-            Message("user", record["question"]),
-            "one_call" if len(calls) == 1 else "several_calls",
-        )
-        expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in calls))
-        task = Task(
-            identity_of(line, record), (user,), tools, expect, category=category, source=NAME
-        )
-        tally.keep_tasks([task], repairs | how)
-    return tally.loaded()
-
-
-def _tools(record: Record, offered: OfferedTools) -> tuple[tuple[Tool, ...], set[str]]:
-    question, functions = record.get("question"), record.get("function")
-    listed = functions if isinstance(functions, list) else [functions]
+def convert(record: Record, context: Context) -> Task:
+    question, functions, answer = record.get("question"), record.get("function"), _answer(record)
     if not isinstance(question, str) or not question.strip():
-        raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
-    tools, repairs = offered.read([_described(function) for function in listed])
-    return tools, set(repairs)
-
-
-def _described(function: Json) -> Json:
-    """The function under the name by which it is called."""
-    if not isinstance(function, dict) or not function.get("api_call"):
-        return function
-    title, told = function.get("name"), str(function.get("description") or "")
-    return {
-        **function,
-        "name": function["api_call"],
-        "description": f"{title}: {told}" if title and told else title or told,
-    }
-
-
-def _calls(record: Record, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], set[str]]:
-    """The calls of an answer, and how they were mended."""
-    answer = record.get("model_answer")
+        raise Skip("not an OpenFunctions row", f"keys {sorted(record)}")
+    listed = functions if isinstance(functions, list) else [functions]
+    tools = read_tools([_named(function) for function in listed], context)
     try:
-        written, found = read_code(answer if isinstance(answer, str) else "")
+        written, repairs = read_code(answer if isinstance(answer, str) else "")
     except NoCode:
-        raise Skip(ToolReason.BAD_ANSWER, f"{answer!r:.80}") from None
-    calls: list[ToolCall] = []
-    repairs: set[str] = set(found)
+        raise Skip(BAD_ANSWER, f"{answer!r:.80}") from None
+    context.repairs |= repairs
+    calls = []
     for one in written:
         tool = next((tool for tool in tools if tool.name == one.name), None)
-        call, how = mended(
-            one.call(list(tool.parameters.get("properties") or {}) if tool else ()), tools
-        )
+        names = list(tool.parameters.get("properties") or {}) if tool else ()
+        call, found = repair_call(one.call(names), tools)
+        context.repairs |= found
         calls.append(call)
-        repairs |= how
-    return tuple(calls), repairs
+    refuse_misfits(calls, tools)
+    return Task("", (Message("user", question),), tools, expect_calls(calls))
+
+
+def _named(function: Json) -> Json:
+    """Return the function under the name by which it is called."""
+    if not isinstance(function, dict) or not function.get("api_call"):
+        return function
+    title, text = function.get("name"), str(function.get("description") or "")
+    described = f"{title}: {text}" if title and text else title or text
+    return {**function, "name": function["api_call"], "description": described}

@@ -31,9 +31,10 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.offered import OfferedTools, Repair, fitted, refuse_faults
+from toolhone.sources.offered import OfferedTools, fitted, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.tasks import tasks_of
 
@@ -128,7 +129,7 @@ def _source(record: Record) -> str:
 
 def _conversation(
     line: FileLine, record: Record, offered: OfferedTools
-) -> tuple[Conversation, set[Repair]]:
+) -> tuple[Conversation, set[str]]:
     prompt = _split(record)
     tools, repairs = offered.read(prompt.tools)
     content, calls, mended = _answer(record["answer"], tools)
@@ -186,9 +187,7 @@ def _are_tools(value: Json) -> bool:
     )
 
 
-def _answer(
-    text: str, tools: Sequence[Tool]
-) -> tuple[str | None, tuple[ToolCall, ...], set[Repair]]:
+def _answer(text: str, tools: Sequence[Tool]) -> tuple[str | None, tuple[ToolCall, ...], set[str]]:
     """What the assistant says, its calls, and how they were mended."""
     content, calls = None, read_python_calls(text, tools)
     if calls is None:

@@ -31,7 +31,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.tasks import tasks_of
 from toolhone.tools.registry import Registry

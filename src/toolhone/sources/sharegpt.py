@@ -1,36 +1,22 @@
-r"""The sharegpt forms: turns with `from` and `value` (or `role` and `content`), tools as a JSON string beside them.
+"""The sharegpt forms: turns with `from` and `value` (or `role` and `content`), tools beside them.
 
-    {"conversations": [{"from": "human", "value": "..."}, {"from": "function_call", "value": "{\"name\", \"arguments\"}"},
-                       {"from": "observation", "value": "..."}, {"from": "gpt", "value": "..."}],
-     "tools": "[{\"name\", \"description\", \"parameters\"}]", "system": "..."?}
+    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."},
+                       {"from": "function_call", "value": "{\\"name\\", \\"arguments\\"}"},
+                       {"from": "observation", "value": "..."}], "tools": "[{...}]", "system": "..."?}
 
-Read are the roles human/user, gpt/assistant/model, system, function_call/tool_call (one call, a list, or one a line) and
-observation/tool/function_response; calls also in the assistant's text, as `<tool_call>` blocks or as `[name(key=value)]`. An
-observation that lists as many results as there are open calls is taken apart. Where no tools are given, calls cannot be checked,
-so a row with calls is counted and skipped, as is one whose calls do not fit. Preference pairs (`chosen`, `rejected`) are not
-conversations: counted and skipped. A row without calls is kept as plain talk. Turns with lists of texts (RoTBench) are not of
-this form.
+Calls may also be in the assistant's text, as `<tool_call>` blocks or `[name(key=value)]`. Where no
+tools are given, calls cannot be checked: a row with calls is skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from pathlib import Path
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
-from toolhone.sources.call_texts import (
-    Said,
-    Talk,
-    fitting,
-    read_bracketed,
-    read_listed,
-    read_tagged,
-)
-from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.tasks import tasks_of
+from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.call_texts import Talk, fitting, read_bracketed, read_listed, read_tagged
+from toolhone.sources.files import Record
+from toolhone.sources.tool_specs import read_tools
 
 NAME = "sharegpt"
 ABOUT = About(
@@ -40,38 +26,22 @@ ABOUT = About(
     rows="any",
     teaches="calls and plain talk over several turns; when to ask, to call and to decline",
 )
-USES: frozenset[str] = frozenset()
+NO_TOOLS = "calls although the row gives no tools"
 ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot"), "assistant"),
-    **dict.fromkeys(("system",), "system"),
+    "system": "system",
     **dict.fromkeys(("function_call", "tool_call", "tool_calls"), "call"),
-    **dict.fromkeys(
-        ("observation", "tool", "function", "function_response", "tool_response"), "tool"
-    ),
+    **dict.fromkeys(("observation", "tool", "function"), "tool"),
+    **dict.fromkeys(("function_response", "tool_response"), "tool"),
 }
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered`, `call_texts` and the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not a sharegpt row"
-    PAIRS = "preference pairs"
-    NO_TOOLS = "calls although the row gives no tools"
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_row(record) for record in records)
-
-
-def _is_row(record: Record) -> bool:
-    turns, system = record.get("conversations"), record.get("system")
+def looks_like(record: Record) -> bool:
+    turns = record.get("conversations")
     if not isinstance(turns, list) or not turns or not all(map(_is_turn, turns)):
         return False
-    opening = f"{system if isinstance(system, str) else ''}{_text_of(turns[0])}"
-    if "<tools>" in opening or "api_list = [" in opening or "\nAction:" in opening:
-        return False  # Hermes, Seal-Tools' own training rows, ReAct
-    return not (isinstance(system, str) and "[{" in system and "tools" not in record)  # ToolACE
+    return "\nAction:" not in f"{record.get('system') or ''}{_text_of(turns[0])}"  # ReAct
 
 
 def _is_turn(turn: Json) -> bool:
@@ -86,65 +56,43 @@ def _text_of(turn: Record) -> Json:
     return turn.get("value", turn.get("content"))
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose calls fit its tools, with the tasks of its turns."""
-    tally, offered = ReadStats(), OfferedTools()
-    for line, record in read_records(path):
-        try:
-            talk, repairs = _conversation(line, record, offered)
-            refuse_faults(talk)
-        except Skip as skip:
-            tally.skip(line, skip)
-        else:
-            tally.keep(line, talk, tasks_of(talk), repairs)
-    return tally.loaded()
-
-
-def _conversation(
-    line: FileLine, record: Record, offered: OfferedTools
-) -> tuple[Conversation, set[str]]:
+def convert(record: Record, context: Context) -> Conversation:
     if "chosen" in record or "rejected" in record:
-        raise Skip(Reason.PAIRS, f"keys {sorted(record)}")
-    tools, repairs = offered.read(record.get("tools") or [])
+        raise Skip("preference pairs", f"keys {sorted(record)}")
+    tools = read_tools(record.get("tools") or [], context)
     talk = Talk()
-    talk.repairs |= repairs
     if isinstance(record.get("system"), str) and record["system"].strip():
         talk.say("system", record["system"].strip())
     add_turns(talk, turns_of(record), tools)
-    if not tools and (
-        made := next((call.name for message in talk.messages for call in message.tool_calls), None)
-    ):
-        raise Skip(Reason.NO_TOOLS, f"a call of {made!r}")
-    return Conversation(tuple(talk.messages), tools, identity_of(line, record), NAME), talk.repairs
+    calls = [call.name for message in talk.messages for call in message.tool_calls]
+    if calls and not tools:
+        raise Skip(NO_TOOLS, f"a call of {calls[0]!r}")
+    context.repairs |= talk.repairs
+    return Conversation(tuple(talk.messages), tools)
 
 
 def turns_of(record: Record) -> Iterator[tuple[str, str]]:
-    """Role and text of each turn."""
+    """Yield role and text of each turn."""
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
-        raise Skip(
-            Reason.NOT_THIS_FORMAT, f"wanted turns in 'conversations'; keys {sorted(record)}"
-        )
+        raise Skip("not a sharegpt row", f"wanted turns in 'conversations'; keys {sorted(record)}")
     for turn in turns:
         if not _is_turn(turn):
-            raise Skip(
-                Reason.NOT_THIS_FORMAT, f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}"
-            )
+            detail = f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}"
+            raise Skip("not a sharegpt row", detail)
         yield ROLES[_role_of(turn)], _text_of(turn)
 
 
 def add_turns(talk: Talk, turns: Iterator[tuple[str, str]], tools: Sequence[Tool]) -> None:
-    """Add turns to a talk, with calls that are made to fit the tools where that is certain."""
+    """Add turns to a conversation in the making, with calls that fit the tools where possible."""
     for role, text in turns:
         if role == "call":
             talk.assistant(fitting(read_listed(text), tools))
         elif role == "assistant":
-            talk.assistant(fitting(_said(text, tools), tools))
+            tagged = "<tool_call>" in text
+            said = read_tagged(text) if tagged else read_bracketed(text, tools)
+            talk.assistant(fitting(said, tools))
         elif role == "tool":
             talk.result(text)
         else:
             talk.say(role, text.strip())
-
-
-def _said(text: str, tools: Sequence[Tool]) -> Said:
-    return read_tagged(text) if "<tool_call>" in text else read_bracketed(text, tools)

@@ -19,7 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Expect, Message, Task
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.base import About, Loaded, Options, Skip
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.gsm8k import Calculator
 

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.base import About, Loaded, Options, Skip
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls, world_of
 

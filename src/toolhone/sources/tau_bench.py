@@ -23,7 +23,8 @@ from pathlib import Path
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import refuse_faults
 from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls

@@ -15,7 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.offered import fitted, from_text, refuse_faults
 from toolhone.sources.tasks import tasks_of

@@ -17,7 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.call_texts import Talk
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults

@@ -24,7 +24,8 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip
+from toolhone.sources.base import About, Loaded, Options, Skip
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.offered import fitted, from_text, refuse_misfits

@@ -21,7 +21,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from toolhone.schema import Conversation, Json, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.call_texts import Reason as CallReason
 from toolhone.sources.call_texts import Said, Talk, as_call, fitting, read_value, read_values
 from toolhone.sources.files import FileLine, Record, read_records

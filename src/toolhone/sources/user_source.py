@@ -16,7 +16,8 @@ from typing import Any
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation
-from toolhone.sources.base import Loaded, ReadStats
+from toolhone.sources.base import Loaded
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import FileLine
 from toolhone.sources.tasks import tasks_of
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, ReadStats, Skip, identity_of
+from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
+from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.loose_tools import LooseTools
 from toolhone.sources.offered import Reason as ToolReason

@@ -1,0 +1,98 @@
+"""Preference pairs: our own form, which TRL has as well, and LLaMA-Factory's.
+
+    {"prompt": [messages], "chosen": [messages], "rejected": [messages], "tools"?}
+    {"conversations": [turns], "chosen": {"from", "value"}, "rejected": {"from", "value"}, "tools"?, "system"?}
+
+Turns are read as in `sharegpt`. Calls of the chosen side must fit the tools of the row; a rejected
+side whose calls cannot be read is kept as raw text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from toolhone.errors import DataError
+from toolhone.schema import Conversation, Message, Tool
+from toolhone.schema.preference import Preference
+from toolhone.sources.base import About, Context, Converted, Skip, refuse_faults
+from toolhone.sources.call_texts import Talk
+from toolhone.sources.files import Record
+from toolhone.sources.messages import ToolCache
+from toolhone.sources.sharegpt import NO_TOOLS, ROLES, add_turns, turns_of
+from toolhone.sources.tool_specs import read_tools
+
+NAME = "pairs"
+ABOUT = About(
+    title="preference pairs: our own form, TRL's, and LLaMA-Factory's",
+    link="",
+    licence="as the data set; Apache-2.0 for the demonstration files",
+    rows="as the data set",
+    teaches="which of two replies is better (DPO)",
+)
+OPTIONS = frozenset({"skip_bad"})
+NO_PAIR = "not a pair of a chosen and a rejected side"
+
+
+def looks_like(record: Record) -> bool:
+    return "chosen" in record and "rejected" in record
+
+
+def convert(record: Record, context: Context) -> Converted:
+    if not looks_like(record):
+        raise Skip(NO_PAIR, f"keys {sorted(record)}")
+    pair = _sharegpt(record, context) if "conversations" in record else _own_form(record, context)
+    last = pair.prompt[-1].role
+    if last not in ("user", "tool"):
+        reason = "a prompt that does not end with the user or a tool"
+        raise Skip(reason, f"it ends with a message of the role {last!r}")
+    if pair.chosen == pair.rejected:
+        raise Skip("chosen and rejected say the same")
+    return Converted(preference=pair)
+
+
+def _own_form(record: Record, context: Context) -> Preference:
+    line = context.line
+    cache = context.tools.setdefault(NAME, ToolCache())
+    try:
+        pair = Preference.from_dict(cache.fill(line, record))
+    except DataError as error:
+        detail = str(error).removeprefix(f"{line}: ")
+        raise Skip("a pair whose messages or tools cannot be read", detail, stops=True) from None
+    return replace(pair, id=pair.id or context.identity(record))
+
+
+def _sharegpt(record: Record, context: Context) -> Preference:
+    tools = read_tools(record.get("tools") or [], context)
+    prompt = Talk()
+    if isinstance(record.get("system"), str) and record["system"].strip():
+        prompt.say("system", record["system"].strip())
+    add_turns(prompt, turns_of(record), tools)
+    chosen = _side(record, "chosen", tools)
+    if not tools and any(message.tool_calls for message in (*prompt.messages, *chosen)):
+        raise Skip(NO_TOOLS)
+    identity = context.identity(record)
+    refuse_faults(Conversation((*prompt.messages, *chosen), tools, identity))
+    try:
+        rejected, raw = _side(record, "rejected", tools), False
+    except Skip:
+        rejected, raw = (Message("assistant", _text(record, "rejected")),), True
+    prompt_messages = tuple(prompt.messages)
+    return Preference(prompt_messages, chosen, rejected, tools, identity, "sharegpt pairs", raw)
+
+
+def _side(record: Record, side: str, tools: tuple[Tool, ...]) -> tuple[Message, ...]:
+    """Return the messages of one turn: what the assistant says, or calls."""
+    turn, talk = record[side], Talk()
+    role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
+    if role not in ("assistant", "call"):
+        raise Skip(NO_PAIR, f"{side} is {turn!r:.80}")
+    add_turns(talk, iter([(role, _text(record, side))]), tools)
+    return tuple(talk.messages)
+
+
+def _text(record: Record, side: str) -> str:
+    turn = record[side]
+    text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise Skip(NO_PAIR, f"{side} has no text: {turn!r:.80}")
+    return text.strip()

@@ -1,0 +1,261 @@
+"""The published formats: which one a file is in, and reading it.
+
+loaded = open_source("train.jsonl")                      # the format is detected by the first rows
+loaded = open_source("train.jsonl.gz", "gsm8k", style="short")
+loaded = open_source("api_bank/level-1-given-desc")      # a folder, read file by file
+print(loaded.summary())                                  # kept 2960 of 3000 rows; skipped 40: ...
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Unpack, cast
+
+from toolhone.errors import DataError, nearest
+from toolhone.sources import (
+    acebench,
+    api_bank,
+    apibench,
+    bamboogle,
+    bfcl,
+    glaive,
+    gsm8k,
+    hammer,
+    hermes,
+    messages,
+    metatool,
+    nestful,
+    openfunctions,
+    pairs,
+    parts,
+    prompt_rows,
+    rotbench,
+    seal_tools,
+    seal_tools_sft,
+    sft_array,
+    sharegpt,
+    svamp,
+    tau2_bench,
+    tau_bench,
+    test_cases,
+    toolace,
+    toolalpaca,
+    toolbench,
+    toolrl,
+    toolrl_api_bank,
+    when2call,
+    xlam,
+)
+from toolhone.sources.base import (
+    Loaded,
+    Options,
+    ReadStats,
+    Skip,
+    Source,
+    SourceOptions,
+    join_loaded,
+    read_with,
+)
+from toolhone.sources.files import (
+    BadLine,
+    FileLine,
+    Record,
+    data_files,
+    is_table,
+    read_lines,
+    read_whole,
+)
+
+_ALL: tuple[Any, ...] = (
+    gsm8k,
+    hammer,
+    xlam,
+    parts,
+    messages,
+    seal_tools,
+    sft_array,
+    prompt_rows,
+    test_cases,
+    toolbench,
+    api_bank,
+    apibench,
+    metatool,
+    nestful,
+    openfunctions,
+    rotbench,
+    svamp,
+    bamboogle,
+    toolalpaca,
+    glaive,
+    hermes,
+    toolace,
+    seal_tools_sft,
+    sharegpt,
+    toolrl,
+    toolrl_api_bank,
+    acebench,
+    bfcl,
+    tau2_bench,
+    tau_bench,
+    when2call,
+)
+SOURCES: Mapping[str, Source] = {source.NAME: source for source in _ALL}
+"""All formats by name, in the order in which they are asked whether a row is theirs."""
+PAIRS = pairs.NAME
+"""Preference pairs: read by name, or detected where a caller asks for pairs as well."""
+TABLES = (xlam.NAME, metatool.NAME)
+"""The formats that may come as a CSV file."""
+FOLDERS = (toolbench.NAME, api_bank.NAME)
+"""The formats that read a folder as one; folders of the others are read file by file."""
+_FIRST_ROWS = 10
+
+
+def open_source(
+    path: str | Path,
+    format: str = "auto",
+    *,
+    skip_bad_lines: bool = False,
+    on_row: Callable[[], None] | None = None,
+    **options: Unpack[SourceOptions],
+) -> Loaded:
+    """Read a file or folder of a published format.
+
+    skip_bad_lines: count lines that are no records, which else stop the reading. `on_row` is called
+    after each row. `options` are those of the format (`SourceOptions`); others are refused.
+    """
+    path = Path(path)
+    source = find_source(detect_format(path) if format == "auto" else format)
+    known = options_of(source)
+    for name, value in options.items():
+        if value is not None and name not in known:
+            has = f"it has: {', '.join(sorted(known))}" if known else "it has none"
+            raise DataError(f"{path}: the format {source.NAME!r} has no option {name!r}; {has}")
+    if path.is_dir() and source.NAME not in FOLDERS:
+        return _read_folder(path, source, options, skip_bad_lines)
+    return _read(source, path, options, skip_bad_lines, on_row)
+
+
+def _read(source: Source, path: Path, options: Any, skip_bad_lines: bool, on_row: Any) -> Loaded:
+    if hasattr(source, "convert"):
+        return read_with(source, path, options, skip_bad_lines, on_row)
+    return cast(Loaded, cast(Any, source).read(path, Options(**options)))
+
+
+def find_source(name: str) -> Source:
+    """Return the format of this name; an unknown name is a `DataError`."""
+    every: dict[str, Source] = {**SOURCES, PAIRS: pairs}
+    if name not in every:
+        raise DataError(
+            f"unknown data format {name!r}{nearest(name, every)}; known: auto, {', '.join(every)}"
+        )
+    return every[name]
+
+
+def options_of(source: Source) -> frozenset[str]:
+    """Return the names of the options that a format has."""
+    return getattr(source, "OPTIONS", getattr(source, "USES", frozenset()))
+
+
+def _read_folder(
+    folder: Path, source: Source, options: SourceOptions, skip_bad_lines: bool
+) -> Loaded:
+    """Read the files of one format as one; each other file counts as a row that was not used."""
+    parts, others = [], ReadStats()
+    for file in data_files(folder):
+        try:
+            found = detect_format(file)
+        except DataError as error:
+            found, why = "", str(error)
+        else:
+            why = f"it is {found!r}"
+        if found == source.NAME:
+            parts.append(_read(source, file, options, skip_bad_lines, None))
+        else:
+            reason = f"a file that is not of the format {source.NAME!r}"
+            others.skip(FileLine(file, 1, "file"), Skip(reason, why), read_whole(file))
+    return join_loaded([*parts, others.loaded()])
+
+
+def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
+    """Return the name of the first format that a row is in; our own form goes before all others."""
+    if messages.is_own_form(record):
+        return messages.NAME
+    return next((name for name in known if _looks_like(SOURCES[name], record)), None)
+
+
+def _looks_like(source: Any, record: Record) -> bool:
+    return (
+        source.looks_like(record) if hasattr(source, "looks_like") else bool(source.sniff([record]))
+    )
+
+
+def detect_format(path: str | Path, with_pairs: bool = False) -> str:
+    """Return the format of at least half of the first rows of a file, of a folder that of most files.
+
+    with_pairs: preference pairs are a format as well.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _detect_folder(path)
+    known = TABLES if is_table(path) else tuple(SOURCES)
+    records, bad = _first_records(path)
+    if not records and bad:
+        raise bad.error
+    if with_pairs and holds_pairs(path):
+        return PAIRS
+    found = Counter(name for record in records if (name := detect(record, known)) is not None)
+    if found:
+        name, count = found.most_common(1)[0]
+        if 2 * count >= len(records):
+            return name
+    if bad:
+        raise bad.error
+    keys = ", ".join(map(repr, sorted(records[0])[:20]))
+    raise DataError(
+        f"{path}: the format was not recognised; its first row has the keys {keys}; "
+        f"known formats: {', '.join(known)}"
+    )
+
+
+def holds_pairs(path: str | Path) -> bool:
+    """Return whether at least half of the first rows have a chosen and a rejected side."""
+    if Path(path).is_dir():
+        return False
+    records, _ = _first_records(Path(path))
+    return bool(records) and 2 * sum(map(pairs.looks_like, records)) >= len(records)
+
+
+def _first_records(path: Path) -> tuple[list[Record], BadLine | None]:
+    """Return the first records of a file, and the first bad line among them."""
+    records: list[Record] = []
+    bad: BadLine | None = None
+    with closing(read_lines(path)) as rows:
+        for _, row in rows:
+            if isinstance(row, BadLine):
+                bad = bad or row
+            else:
+                records.append(row)
+            if len(records) == _FIRST_ROWS:
+                break
+    return records, bad
+
+
+def _detect_folder(folder: Path) -> str:
+    """Return the format of the most files, among the first that are of any."""
+    found: Counter[str] = Counter()
+    for file in data_files(folder):
+        try:
+            found[detect_format(file)] += 1
+        except DataError:
+            continue  # a file of no known format; when the folder is read, it is counted
+        if found.total() == _FIRST_ROWS:
+            break
+    if not found:
+        raise DataError(
+            f"{folder}: the folder holds no file of a known format; "
+            f"known formats: {', '.join(SOURCES)}"
+        )
+    return found.most_common(1)[0][0]

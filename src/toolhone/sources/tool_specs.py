@@ -1,0 +1,322 @@
+"""Tools as the rows of a data set write them, and calls that fit them.
+
+    tools = read_tools(record["tools"], context)                # repairs go into the context
+    calls = fit_calls(calls, tools, context)
+
+Read are OpenAI tool objects, bare `{name, description, parameters}` with a JSON Schema, and flat
+parameters with Python types, `{"radius": {"type": "float", "default": 1.0}}`; also as JSON strings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.model_text import decode
+from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.errors import DataError
+from toolhone.schema import Json, Tool, ToolCall
+from toolhone.sources.base import Context, Skip
+from toolhone.sources.files import Record
+from toolhone.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
+
+BAD_TOOLS = "tools that cannot be read"
+BAD_ANSWER = "an answer that cannot be read"
+
+NULLS = "null columns of other tools taken out"
+DEFAULT = "a default of another type left out"
+TYPES = "a tool whose types are named as JSON Schema names none"
+REQUIRED = "required names that stood beside the parameters"
+TWICE = "a tool that was listed twice"
+TYPED = "arguments of another type"
+
+ARGUMENTS = "a tool whose schema stands under 'arguments'"
+NULL_DEFAULT = "a default of null left out"
+NO_TYPE = "a type without a name left out"
+MARKS = "required marks inside parameters put into the tool's list"
+CHOICES = "choices of a parameter written as values of another type"
+PATTERN = "a pattern that is no regular expression left out"
+
+_KEPT = ("description", "default", "enum", "items", "properties", "additionalProperties")
+_LIMITS = ("minimum", "maximum", "minItems", "maxItems", "pattern", "format")
+"""The words of JSON Schema that a flat parameter may use, besides `type`."""
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,400})")
+_DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
+
+
+def decode_text(value: Json, reason: str, what: str) -> Json:
+    """Return the value of a JSON string, any other value as it is; raise `Skip` for other strings."""
+    if not isinstance(value, str):
+        return value
+    found = decode(value, 0)
+    if found.problem is not ParseProblem.NONE or value[found.end :].strip():
+        raise Skip(reason, f"'{what}' is a string but not JSON: {value!r:.60}")
+    return found.value
+
+
+def read_tools(value: Json, context: Context, loose: bool = False) -> tuple[Tool, ...]:
+    """Return the tools of one row; each distinct tool is made once for a file.
+
+    loose: first repair schemas that are JSON Schema in all but small things, at any depth, as sets
+    made for evaluation have them (`_tidy_tool`).
+    """
+    listed = decode_text(value, BAD_TOOLS, "tools")
+    if not isinstance(listed, list):
+        raise Skip(BAD_TOOLS, f"wanted a list, got {listed!r:.60}")
+    tools: list[Tool] = []
+    for entry in listed:
+        source = decode_text(entry, BAD_TOOLS, "tools")
+        try:
+            key = f"{loose}{json.dumps(source)}"
+            if key not in context.tools:
+                repairs = set[str]()
+                tidy = _tidy_tool(source, repairs) if loose else source
+                context.tools[key] = _make_tool(tidy, repairs), repairs
+        except DataError as error:
+            raise Skip(BAD_TOOLS, str(error)) from None
+        except RecursionError:
+            raise Skip(BAD_TOOLS, "nested too deeply") from None
+        tool, repairs = context.tools[key]
+        context.repairs |= repairs | ({TWICE} if tool in tools else set())
+        tools += [] if tool in tools else [tool]
+    return tuple(tools)
+
+
+def _make_tool(source: Json, repairs: set[str]) -> Tool:
+    body = source.get("function", source) if isinstance(source, dict) else source
+    if not isinstance(body, dict) or not isinstance(body.get("name"), str):
+        raise Skip(BAD_TOOLS, f"a tool needs a 'name', got {source!r:.80}")
+    name, parameters = body["name"], body.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise Skip(BAD_TOOLS, f"{name}: 'parameters' must be an object, got {parameters!r:.60}")
+    schema = without_nulls(parameters)
+    repairs |= {NULLS} if schema != parameters else set()
+    if _is_schema(schema):
+        schema = _repair_schema(body, schema, repairs)
+    else:
+        schema = _schema_of_flat(name, schema, body.get("required"))
+    made = {"name": name, "description": body.get("description"), "parameters": schema}
+    return _drop_bad_defaults(Tool.of(made), repairs)
+
+
+def _repair_schema(body: Record, parameters: Record, repairs: set[str]) -> Record:
+    """Name the types as JSON Schema does, and add the required names that are beside the schema."""
+    try:
+        schema: Record = json_types(parameters)
+    except UnknownType as error:
+        detail = f"{body['name']}: not a JSON Schema: the unknown type {str(error)!r:.60}"
+        raise Skip(BAD_TOOLS, detail) from None
+    repairs |= {TYPES} if schema != parameters else set()
+    required, properties = body.get("required") or None, schema.get("properties")
+    if "required" in schema or not isinstance(required, list) or not isinstance(properties, dict):
+        return schema
+    repairs.add(REQUIRED)
+    return {**schema, "required": [name for name in required if name in properties]}
+
+
+def without_nulls(value: Json) -> Json:
+    """Return the value without keys whose value is null, at any depth of objects and lists."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _is_schema(parameters: Record) -> bool:
+    """Return whether this is a JSON Schema: no flat parameter is a `type` of "object"."""
+    if parameters.get("type") == "object" or "$ref" in parameters:
+        return True
+    properties = parameters.get("properties")
+    return (
+        isinstance(properties, dict)
+        and all(isinstance(inner, dict) for inner in properties.values())
+        and not isinstance(parameters.get("type"), dict)
+    )
+
+
+def _schema_of_flat(tool: str, parameters: Record, required: Json) -> Record:
+    """Return the JSON Schema of flat parameters; one without a default or a mark is required."""
+    properties: Record = {}
+    needed = []
+    for name, given in parameters.items():
+        described = {"type": given} if isinstance(given, str) else given
+        where = f"{tool}: the parameter {name!r}"
+        if not isinstance(described, dict):
+            raise Skip(BAD_TOOLS, f"{where} must be an object, got {given!r:.60}")
+        kind = described.get("type", "any")
+        try:
+            named = isinstance(kind, list)
+            read = (
+                ReadType(json_types({"type": kind}))
+                if named
+                else read_type(kind if isinstance(kind, str) else "")
+            )
+        except UnknownType:
+            raise Skip(BAD_TOOLS, f"{where} has the unknown type {kind!r:.60}") from None
+        properties[name] = {
+            **read.schema,
+            **{k: described[k] for k in (*_KEPT, *_LIMITS) if k in described},
+        }
+        marked = described.get("optional") is True or described.get("required") is False
+        needed += [] if read.optional or marked or "default" in described else [name]
+    if isinstance(required, list):
+        needed = [name for name in properties if name in required]
+    return {"type": "object", "properties": properties, "required": needed}
+
+
+def _drop_bad_defaults(tool: Tool, repairs: set[str]) -> Tool:
+    """Return the tool without defaults that their own parameter does not allow."""
+    properties = dict(tool.parameters.get("properties") or {})
+    for name, schema in list(properties.items()):
+        if isinstance(schema, dict) and "default" in schema:
+            alone = {**tool.parameters, "properties": {name: schema}, "required": []}
+            if Tool(tool.name, "", alone).problems({name: schema["default"]}):
+                repairs.add(DEFAULT)
+                properties[name] = {k: v for k, v in schema.items() if k != "default"}
+    if properties == tool.parameters.get("properties", {}):
+        return tool
+    return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
+
+
+def _tidy_tool(entry: Json, repairs: set[str]) -> Json:
+    """Move a schema from `arguments` to `parameters` and repair it at every level."""
+    if not isinstance(entry, dict):
+        return entry
+    tool = dict(entry)
+    if "parameters" not in tool and isinstance(tool.get("arguments"), dict):
+        repairs.add(ARGUMENTS)
+        tool["parameters"] = tool.pop("arguments")
+    if isinstance(tool.get("parameters"), dict):
+        tool["parameters"] = _tidy_schema(tool["parameters"], repairs)
+    return tool
+
+
+def _tidy_schema(given: Json, repairs: set[str]) -> Json:
+    if not isinstance(given, dict):
+        return given
+    schema = dict(given)
+    _tidy_level(schema, repairs)
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            schema[key] = _tidy_schema(schema[key], repairs)
+    for key in ("anyOf", "oneOf", "allOf"):
+        if isinstance(schema.get(key), list):
+            schema[key] = [_tidy_schema(inner, repairs) for inner in schema[key]]
+    if isinstance(schema.get("properties"), dict):
+        inside = {k: _tidy_schema(inner, repairs) for k, inner in schema["properties"].items()}
+        schema["properties"] = inside
+        _lift_marks(schema, repairs)
+    return schema
+
+
+def _tidy_level(schema: Record, repairs: set[str]) -> None:
+    """Repair the type, default, choices and pattern of one level of a schema, in place."""
+    if "default" in schema and schema["default"] is None:
+        repairs.add(NULL_DEFAULT)
+        del schema["default"]
+    kind, pattern = schema.get("type"), schema.get("pattern")
+    if isinstance(kind, str) and not kind.strip():
+        repairs.add(NO_TYPE)
+        del schema["type"]
+    if isinstance(schema.get("enum"), list):
+        try:
+            wanted = read_type(kind).schema.get("type") if isinstance(kind, str) else None
+        except UnknownType:
+            wanted = None
+        choices = [convert_type(value, wanted) for value in schema["enum"]]
+        if choices != schema["enum"]:
+            repairs.add(CHOICES)
+            schema["enum"] = choices
+    try:
+        re.compile(pattern if isinstance(pattern, str) else "")
+    except (re.error, RecursionError, OverflowError):
+        repairs.add(PATTERN)
+        del schema["pattern"]
+
+
+def _lift_marks(schema: Record, repairs: set[str]) -> None:
+    """Put the marks `required: true` of properties into the list of their object, in place."""
+    marks = {
+        name: inner.pop("required")
+        for name, inner in schema["properties"].items()
+        if isinstance(inner, dict) and isinstance(inner.get("required"), bool)
+    }
+    if marks:
+        repairs.add(MARKS)
+        listed = schema["required"] if isinstance(schema.get("required"), list) else []
+        marked = [name for name, needed in marks.items() if needed and name not in listed]
+        schema["required"] = [*listed, *marked]
+
+
+def fit_calls(
+    calls: Sequence[ToolCall], tools: Sequence[Tool], context: Context
+) -> tuple[ToolCall, ...]:
+    """Return the calls as `fit_call` makes them; repairs go into the context."""
+    pairs = [fit_call(call, tools) for call in calls]
+    context.repairs.update(*(repairs for _, repairs in pairs))
+    return tuple(call for call, _ in pairs)
+
+
+def fit_call(call: ToolCall, tools: Sequence[Tool]) -> tuple[ToolCall, set[str]]:
+    """Return the call without null padding and with arguments of the declared types, and the repairs.
+
+    Padding is null for a name that the tool does not declare, or does not require and allows no null
+    for. A type is changed only where one value can be meant. A call of an unknown tool stays.
+    """
+    schema = next((tool.parameters for tool in tools if tool.name == call.name), None)
+    if schema is None:
+        return call, set()
+    repairs: set[str] = set()
+    return ToolCall(call.name, _fit(dict(call.arguments), schema, repairs), call.id), repairs
+
+
+def _fit(value: Json, schema: Json, repairs: set[str]) -> Json:
+    if not isinstance(schema, Mapping):
+        return value
+    properties, items = schema.get("properties"), schema.get("items")
+    if isinstance(value, dict) and isinstance(properties, Mapping):
+        required = schema.get("required") or ()
+        kept = {
+            name: inner
+            for name, inner in value.items()
+            if inner is not None
+            or (name in properties and (name in required or may_be_null(properties[name])))
+        }
+        repairs |= {NULLS} if len(kept) < len(value) else set()
+        return {name: _fit(inner, properties.get(name), repairs) for name, inner in kept.items()}
+    if isinstance(value, list) and isinstance(items, Mapping):
+        return [_fit(inner, items, repairs) for inner in value]
+    fitting = convert_type(value, schema.get("type"))
+    repairs |= {TYPED} if fitting is not value else set()
+    return fitting
+
+
+def convert_type(value: Json, kind: Json) -> Json:
+    """Return the value in a JSON Schema type, where only one value can be meant ("10" for an integer)."""
+    if isinstance(value, str):
+        if kind in ("integer", "number") and _INTEGER.fullmatch(value):
+            return int(value)
+        if kind == "number" and _DECIMAL.fullmatch(value):
+            return float(value)
+        if kind == "boolean" and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if kind in ("array", "object"):
+            return _nested(value, list if kind == "array" else dict)
+    if kind == "string" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _nested(text: str, wanted: type) -> Json:
+    """Return the list or object that a text writes as JSON or as a Python literal, else the text."""
+    found = decode(text, 0)
+    if found.problem is ParseProblem.NONE:
+        whole = isinstance(found.value, wanted) and not text[found.end :].strip()
+        return found.value if whole else text
+    reader = LiteralReader(text)
+    try:
+        value = reader.value()
+    except LiteralError:
+        return text
+    return value if isinstance(value, wanted) and reader.at_end() else text
