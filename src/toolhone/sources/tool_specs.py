@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.sources.base import Context, Skip
