@@ -307,7 +307,7 @@ def test_without_pyarrow_a_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
         DataError,
-        match=r"rows\.parquet: this is a Parquet file; to read it: pip install 'toolhone\[hub\]'",
+        match=r"rows\.parquet: this is a Parquet file; to read it: pip install 'toolhone\[parquet\]'",
     ):
         list(read_records(path))
 
