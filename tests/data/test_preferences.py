@@ -439,7 +439,7 @@ def test_a_pair_of_one_turn_stands_behind_the_ids_that_a_policy_would_be_asked_w
     template: str, kept: bool
 ) -> None:
     tokenizer = small_tokenizer(template)
-    dialect = open_dialect(tokenizer, kept=kept)
+    dialect = open_dialect(tokenizer, keep_history=kept)
     pair = replace(TURNS, chosen=TURNS.chosen[:1], rejected=(Message("assistant", "No."),))
     chosen, rejected = rows_of(pair, dialect, tokenizer)
     begin = int(np.flatnonzero(chosen.mask)[0])
@@ -460,7 +460,7 @@ def test_several_turns_need_a_template_that_keeps_them_or_the_history_kept() -> 
         match=r"pair 'turns', chosen: it has 2 turns .* use model.history=kept, or pairs of one turn",
     ):
         rows_of(TURNS, open_dialect(tokenizer), tokenizer)
-    chosen, rejected = rows_of(TURNS, open_dialect(tokenizer, kept=True), tokenizer)
+    chosen, rejected = rows_of(TURNS, open_dialect(tokenizer, keep_history=True), tokenizer)
     assert (
         trained(chosen, tokenizer).count("<|im_end|>")
         == trained(rejected, tokenizer).count("<|im_end|>")

@@ -10,7 +10,7 @@ import pytest
 from support.dialect_models import QWEN_LIKE, THINKING, llama_tokenizer, small_tokenizer
 from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.cli import main as cli
-from toolhone.dialects.chat_template.markup import TemplateMarkup
+from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.certificate import (
     Certificate,
     CertificateVerdict,
@@ -66,7 +66,7 @@ def test_limits_name_what_a_template_cannot_say() -> None:
     assert rewriting.limits == (
         "the template rewrites earlier turns: each turn is a row of its own",
     )
-    _, kept = certify(small_tokenizer(THINKING), FormatRequest(kept=True))
+    _, kept = certify(small_tokenizer(THINKING), FormatRequest(keep_history=True))
     assert "is not asked" in kept.limits[0]
 
 
@@ -132,7 +132,7 @@ def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(
 ) -> None:
     _, certificate = certify(llama_tokenizer(), FormatRequest())
     certificate.save(tmp_path)
-    assert Certificate.read(tmp_path) == Certificate.from_dict(
+    assert Certificate.read(tmp_path) == Certificate.model_validate(
         json.loads(json.dumps(certificate.to_dict()))
     )
     (tmp_path / "certificate.json").write_text('{"verdict": "splendid"}')
@@ -173,7 +173,11 @@ def test_two_certificates_differ_by_template_tokenizer_switches_and_history() ->
         (small_tokenizer(QWEN_LIKE.replace("Tools:", "These:")), FormatRequest(), "template"),
         (small_tokenizer(QWEN_LIKE, eos="<|im_end|>"), FormatRequest(), "tokenizer"),
         (small_tokenizer(QWEN_LIKE), FormatRequest("json"), "dialect"),
-        (small_tokenizer(QWEN_LIKE), FormatRequest(switches={"enable_thinking": True}), "dialect"),
+        (
+            small_tokenizer(QWEN_LIKE),
+            FormatRequest(template_kwargs={"enable_thinking": True}),
+            "dialect",
+        ),
     ):
         with pytest.raises(DialectError, match=f"another format than .*{word}"):
             check_same(one, certify(tokenizer, wanted)[1], "runs/a")

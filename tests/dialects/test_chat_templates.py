@@ -20,7 +20,7 @@ from support.dialect_kinds import (
 )
 from support.dialect_models import CHATML_TOKENS, QWEN_LIKE, THINKING, small_tokenizer
 from toolhone.dialects.base import Dialect, ParsedReply
-from toolhone.dialects.probe.certificate import dialect_fingerprint, open_dialect
+from toolhone.dialects.probe.certificate import describe, open_dialect
 from toolhone.errors import DialectError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
@@ -102,7 +102,7 @@ def test_reasoning_goes_where_the_template_has_a_place_for_it_else_before_the_te
     for template, field in ((THINKING, True), (QWEN_LIKE, False)):
         tokenizer = small_tokenizer(template)
         dialect = open_dialect(tokenizer)
-        assert dialect_fingerprint(dialect)["reasoning_field"] is field
+        assert describe(dialect)["reasoning_field"] is field
         for message in (said, Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4.")):
             rows = [
                 tokenizer.encode_spans(spans)
@@ -169,7 +169,7 @@ def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
         (QWEN_LIKE, "arguments", "mapping"),
     ):
         dialect = open_dialect(small_tokenizer(template))
-        assert dialect_fingerprint(dialect)[key] == value
+        assert describe(dialect)[key] == value
         assert len(dialect.render(Conversation((USER, CALL, RESULT, ANSWER), TOOLS))) == 1
 
 
@@ -272,9 +272,9 @@ def test_a_template_that_only_fits_without_thinking_is_asked_for_turns_without()
     )
     for name in ("native", "calls"):
         tokenizer, dialect, rows = rows_of(template, name, (USER, CALL, RESULT, ANSWER))
-        assert dialect_fingerprint(dialect)["switches"] == {"enable_thinking": False}
+        assert describe(dialect)["switches"] == {"enable_thinking": False}
         assert trained_texts(tokenizer, rows) == TRAINED[name][:2]
-    assert dialect_fingerprint(open_dialect(small_tokenizer(QWEN_LIKE)))["switches"] == {}
+    assert describe(open_dialect(small_tokenizer(QWEN_LIKE)))["switches"] == {}
 
 
 BROKEN = {

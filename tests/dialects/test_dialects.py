@@ -25,7 +25,7 @@ from support.dialect_kinds import (
 from support.dialect_models import LLAMA_LIKE, QWEN_LIKE, llama_tokenizer, small_tokenizer
 from toolhone.dialects.base import ParsedReply, ParseProblem, Span
 from toolhone.dialects.chat_template.turns import check_reading
-from toolhone.dialects.probe.certificate import dialect_fingerprint, open_dialect
+from toolhone.dialects.probe.certificate import describe, open_dialect
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall
@@ -345,13 +345,13 @@ def test_a_markup_without_an_end_mark_is_refused() -> None:
 
 def test_the_fingerprint_changes_with_the_template() -> None:
     one, other = (
-        dialect_fingerprint(open_dialect(small_tokenizer(template)))
+        describe(open_dialect(small_tokenizer(template)))
         for template in (QWEN_LIKE, QWEN_LIKE + "{# v2 #}")
     )
     assert one["name"] == "native"
     assert one["syntax"] == "tool_call_tags"
     assert one != other
-    assert dialect_fingerprint(open_dialect(llama_tokenizer(LLAMA_LIKE)))["syntax"] == "bare_json"
+    assert describe(open_dialect(llama_tokenizer(LLAMA_LIKE)))["syntax"] == "bare_json"
 
 
 def test_a_cut_off_call_is_unclosed_in_every_dialect() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SHARED
 from support.template_zoo import TEMPLATES, zoo_parameters, zoo_tokenizer
-from toolhone.dialects.chat_template.markup import TemplateMarkup
+from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.certificate import CertificateVerdict, FormatRequest, certify
 from toolhone.dialects.probe.facts import examine
 

@@ -13,7 +13,7 @@ import pytest
 
 from support.dialect_cases import CONVERSATION, NESTED, QUOTES, TOOLS, TWO
 from toolhone.dialects.base import Dialect, Span
-from toolhone.dialects.probe.certificate import dialect_fingerprint, open_dialect
+from toolhone.dialects.probe.certificate import describe, open_dialect
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import TextTokenizer
@@ -82,8 +82,8 @@ def round_trip(tokenizer: TextTokenizer, dialect: Dialect, calls: Any) -> None:
 def test_the_qwen3_template_is_native_and_its_prompts_are_those_of_the_template(name: str) -> None:
     tokenizer = load(name)
     dialect = open_dialect(tokenizer)
-    assert dialect_fingerprint(dialect)["syntax"] == "tool_call_tags"
-    assert dialect_fingerprint(dialect)["reasoning_field"] is True
+    assert describe(dialect)["syntax"] == "tool_call_tags"
+    assert describe(dialect)["reasoning_field"] is True
     for calls in (TWO, NESTED, QUOTES):
         round_trip(tokenizer, dialect, calls)
     prompt = tokenizer.encode_spans(dialect.prompt([Message("user", "What is 2 + 2?")], TOOLS))

@@ -86,7 +86,7 @@ def opened(name: str, kept: bool) -> Family:
         if not folder.is_dir():
             pytest.skip(f"{folder} is not here")
         tokenizer = TextTokenizer.load(folder)
-    return Family(tokenizer, open_dialect(tokenizer, "native", kept=kept))
+    return Family(tokenizer, open_dialect(tokenizer, "native", keep_history=kept))
 
 
 HERE = [

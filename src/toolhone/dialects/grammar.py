@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.chat_template.render import PROBE_TOOLS, ChatTemplateDialect
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.grammar_calls import CallForm, call_of, form_of
 from toolhone.dialects.grammar_values import WAY_OUT, Values
 from toolhone.dialects.lark import (
@@ -30,7 +31,7 @@ from toolhone.dialects.lark import (
     up_to,
     without,
 )
-from toolhone.dialects.probe.derive import common_start
+from toolhone.dialects.probe.derive import PROBE_TOOLS
 from toolhone.dialects.prompted import PromptedDialect
 from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import ParsedReply
-from toolhone.dialects.chat_template.render import PROBE_TOOLS, ChatTemplateDialect
+from toolhone.dialects.chat_template.render import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import without_stop
 from toolhone.dialects.grammar_values import WAY_OUT, Field, Schema, Values, join_members
 from toolhone.dialects.lark import (
@@ -29,7 +29,7 @@ from toolhone.dialects.lark import (
     quoted,
     text_until,
 )
-from toolhone.dialects.probe.derive import FIRST, SECOND, TOOL, VALUE, VALUE_2, derive
+from toolhone.dialects.probe.derive import FIRST, PROBE_TOOLS, SECOND, TOOL, VALUE, VALUE_2, derive
 from toolhone.dialects.prompted import PromptedDialect
 from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax, is_name
 from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson

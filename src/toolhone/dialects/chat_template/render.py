@@ -1,214 +1,347 @@
-"""The model's own way to write tools, calls and results: its chat template, given tools and calls.
+"""The model's own chat template as a dialect: `ChatTemplateDialect`.
 
-`ChatTemplateDialect` hands the template what all templates can take: tools and calls in the OpenAI form with `type: "function"`, ids of
-nine letters and digits (numbered through the conversation), the tool's name on its result. What differs between templates is its
-`TemplateQuirks`, which `probe.py` finds by trying; whether a template writes calls that can be read back is proved there too. Nothing here
-knows a model's name.
-
-Every rendered turn is read back before it is trained on; a conversation that the template would change (a second call or the text
-beside a call dropped, for instance) is refused with a sentence that says so.
+`find_behaviour` finds what a markup writes around an assistant's turn, by rendering short chats.
+`probe.prove` tries what the template wants in messages, and opens the dialect. Every rendered
+turn is read back before it is trained on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Callable, Sequence
 
-from toolhone.dialects.base import History, ParsedReply, Spans, Syntax
-from toolhone.dialects.chat_template.behaviour import SENTINEL
-from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
+from toolhone.dialects.base import Dialect, History, ParsedReply, ParseProblem, Spans, Syntax
+from toolhone.dialects.chat_template.sanitise import ChatMessage, ChatWriter, Markup
 from toolhone.dialects.chat_template.turns import (
-    ChatMessage,
-    Link,
-    Markup,
     TemplateBehaviour,
     Turns,
-    call_ids,
-    check_reading,
-    link_results,
+    common_start,
     without_stop,
 )
-from toolhone.dialects.probe.derive import FIRST, OTHER, SECOND, TOOL
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.model_text import (
+    USUAL,
+    ReasoningBlock,
     read_after_reasoning,
     split_reasoning,
-    write_reasoning,
 )
+from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.tokenizer import TextTokenizer
 
-_TEXT: Json = {"type": "string", "description": "What."}
-PROBE_TOOLS = (
-    Tool(
-        TOOL,
-        "Looks <b>up</b> [x].",
-        {"type": "object", "properties": {FIRST: {"type": "string"}, SECOND: _TEXT}},
-    ),
-    Tool(
-        OTHER,
-        "Books a seat.",
-        {
-            "type": "object",
-            "properties": {FIRST: _TEXT, "options": {"type": "object", "description": "How."}},
-        },
-    ),
-    Tool("zip_up7", "Zips.", {"type": "object", "properties": {FIRST: _TEXT}}),
-)
-"""What probes have on offer. Values of `options` may be of any form."""
-CALLED = (
-    Message("user", "question"),
-    Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: SENTINEL}),)),
-)
-
-
-@dataclass(frozen=True)
-class TemplateQuirks:
-    """What a template wants: arguments as a mapping or as JSON text; empty text beside calls or none; the field for
-    reasoning, None where reasoning has no field and stands in the text (or, for some templates, has one beside calls only)."""
-
-    arguments: Literal["mapping", "string"] = "mapping"
-    empty: Literal["text", "absent"] = "text"
-    reasoning: str | None = None
-    beside_calls_only: bool = False
-
-
-class ChatWriter:
-    """Messages and tools in the form that chat templates take, marked."""
-
-    def __init__(self, marks: ControlTokenGuard, manner: TemplateQuirks) -> None:
-        self.marks = marks
-        self.manner = manner
-
-    def tools(self, tools: Sequence[Tool]) -> list[Json]:
-        """The tools as templates take them, marked."""
-        return [
-            {"type": "function", "function": self.marks.inner(tool.to_dict()["function"])}
-            for tool in tools
-        ]
-
-    def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
-        """The messages as templates take them, marked."""
-        rows = zip(messages, call_ids(messages), link_results(messages), strict=True)
-        return [self._message(split_reasoning(message), ids, link) for message, ids, link in rows]
-
-    def _message(self, message: Message, ids: Sequence[str], link: Link | None) -> ChatMessage:
-        if message.role == "assistant":
-            return self._assistant(message, ids)
-        if link is not None:
-            content = self.marks.data(message.content or "", tool=True)
-            return {
-                "role": "tool",
-                "content": content,
-                "tool_call_id": link.id,
-                "name": self.marks.inner(link.name or "tool"),
-            }
-        role = "system" if message.role == "developer" else message.role
-        return {"role": role, "content": self.marks.data(message.content or "")}
-
-    def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
-        content: str | None = self.marks.data(message.content or "")
-        result: dict[str, Json] = {"role": "assistant"}
-        if (
-            message.reasoning
-            and self.manner.reasoning
-            and (message.tool_calls or not self.manner.beside_calls_only)
-        ):
-            result[self.manner.reasoning] = self.marks.data(message.reasoning.strip())
-        elif message.reasoning:
-            content = write_reasoning(self.marks.data(message.reasoning.strip())) + (content or "")
-        if message.tool_calls and not content and self.manner.empty == "absent":
-            content = None
-        calls = [self._call(call, new) for call, new in zip(message.tool_calls, ids, strict=True)]
-        return {**result, "content": content, **({"tool_calls": calls} if calls else {})}
-
-    def _call(self, call: ToolCall, new: str) -> dict[str, Json]:
-        arguments: Json = self.marks.inner(dict(call.arguments))
-        if self.manner.arguments == "string":
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        return {
-            "id": new,
-            "type": "function",
-            "function": {"name": self.marks.inner(call.name), "arguments": arguments},
-        }
+SENTINEL, REASON = "Sentinel7", "Reason7"
+QUESTION: ChatMessage = {"role": "user", "content": "question"}
+ANSWERED: tuple[ChatMessage, ...] = (QUESTION, {"role": "assistant", "content": SENTINEL})
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""The fields of a message in which templates look for reasoning."""
+_ANOTHER: ChatMessage = {"role": "user", "content": "another"}
 
 
 class ChatTemplateDialect:
-    """The model's chat template with a syntax that reads its calls. Made by `probe.prove_native`."""
+    """The model's chat template with a syntax that reads its calls. `prove_template` opens it."""
 
     name = "native"
 
     def __init__(
         self,
         markup: Markup,
-        habits: TemplateBehaviour,
+        behaviour: TemplateBehaviour,
         syntax: Syntax,
         writer: ChatWriter,
-        kept: bool = False,
+        keep_history: bool = False,
     ) -> None:
-        self.syntax = syntax
         self.markup = markup
-        self.marks = writer.marks
-        self.manner = writer.manner
-        self._writer = writer
-        self._turns = Turns(markup, self.marks, habits, kept)
-        self.behaviour = habits
-        self.stop = habits.stop
-        self.ends = habits.earlier_stop
-        self.history = History.KEPT if kept else History.TEMPLATE
-
-    def with_history(self, kept: bool, talk: Conversation) -> ChatTemplateDialect:
-        """The same dialect with this policy, once `talk` has shown whether the template rewrites history at all."""
-        other = ChatTemplateDialect(self.markup, self.behaviour, self.syntax, self._writer, kept)
-        rewrites = (
-            len(
-                ChatTemplateDialect(self.markup, self.behaviour, self.syntax, self._writer).render(
-                    talk
-                )
-            )
-            > 1
-        )
-        other.history = other.history if rewrites else History.APPENDED
-        return other
+        self.behaviour = behaviour
+        self.syntax = syntax
+        self.writer = writer
+        self.stop = behaviour.stop
+        self.ends = behaviour.earlier_stop
+        self.history = History.KEPT if keep_history else History.TEMPLATE
+        self._turns = Turns(markup, writer.guard, behaviour, keep_history)
 
     def render(self, conversation: Conversation) -> list[Spans]:
-        """One list of spans, or one per turn. `DialectError` for a turn that would not be read back as it is."""
-        said = [
-            split_reasoning(message)
-            for message in conversation.messages
-            if message.role == "assistant"
-        ]
-        chat, tools = (
-            self._writer.chat(conversation.messages),
-            self._writer.tools(conversation.tools),
-        )
-
-        def check(k: int, text: str) -> None:
-            check_reading(said[k], self.parse(text, conversation.tools), text)
-
-        return self._turns.render(chat, tools, check)
+        """Return one list of spans, or one per turn; `DialectError` for a turn that is misread."""
+        tools = self.writer.tools(conversation.tools)
+        check = reading_check(self, conversation)
+        return self._turns.render(self.writer.chat(conversation.messages), tools, check)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
-        return self._turns.prompt(self._writer.chat(messages), self._writer.tools(tools))
+        return self._turns.prompt(self.writer.chat(messages), self.writer.tools(tools))
 
     def suffix(
         self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
     ) -> Spans:
-        chat = self._writer.chat([*messages, *results])
-        return self._turns.suffix(chat, len(messages) - 1, self._writer.tools(tools))
+        chat = self.writer.chat([*messages, *results])
+        return self._turns.suffix(chat, len(messages) - 1, self.writer.tools(tools))
 
     def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        habits = self.behaviour
-        body = without_stop(text, self.stop)
-        if habits.opens_thought and not body.lstrip().startswith(habits.thought.open):
-            body = habits.thought.open + body
-        return read_after_reasoning(body, lambda rest: self._read(rest, tools), habits.thought)
+        return parse_turn(text, self.behaviour, self.syntax, tools)
 
-    def _read(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
-        """Text behind the reasoning. A derived syntax knows the lead itself: it tells an answer from a call."""
-        habits = self.behaviour
-        body = text if isinstance(self.syntax, DelimitedSyntax) else text.removeprefix(habits.lead)
-        if habits.trail and body.rstrip().endswith(habits.trail):
-            body = body.rstrip().removesuffix(habits.trail)
-        return read_after_reasoning(body, lambda rest: self.syntax.read(rest, tools))
+
+def parse_turn(
+    text: str, behaviour: TemplateBehaviour, syntax: Syntax, tools: Sequence[Tool]
+) -> ParsedReply:
+    """Read an assistant's turn, with or without its stop mark.
+
+    The syntaxes with a name read a usual block of reasoning themselves. The block is read here
+    where its marks are the template's own, a lead may follow it, or the syntax was derived.
+    """
+    body = behaviour.open_thought(without_stop(text, behaviour.stop))
+    derived = isinstance(syntax, DelimitedSyntax)
+
+    def read(rest: str) -> ParsedReply:
+        rest = rest if derived else rest.removeprefix(behaviour.lead)
+        if behaviour.trail and rest.rstrip().endswith(behaviour.trail):
+            rest = rest.rstrip().removesuffix(behaviour.trail)
+        return syntax.read(rest, tools)
+
+    block = behaviour.thought if body.lstrip().startswith(behaviour.thought.open) else USUAL
+    if block == USUAL and not derived and not behaviour.lead:
+        return read(body)
+    return read_after_reasoning(body, read, block)
+
+
+def reading_check(dialect: Dialect, conversation: Conversation) -> Callable[[int, str], None]:
+    """Return the function that checks that the text of the k-th turn is read as its message."""
+    messages = [
+        split_reasoning(message) for message in conversation.messages if message.role == "assistant"
+    ]
+
+    def check(k: int, text: str) -> None:
+        check_reading(messages[k], dialect.parse(text, conversation.tools), text)
+
+    return check
+
+
+def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
+    """Raise `DialectError` when `text`, written for `message`, is read as something else.
+
+    White space at the ends of texts does not count.
+    """
+    wrote, read = message.tool_calls, reply.calls
+    what = ""
+    if len(wrote) != len(read):
+        what = f"{len(wrote)} calls, {len(read)} read back"
+    elif changed := [
+        (a, b) for a, b in zip(wrote, read, strict=True) if a != b or _types(a) != _types(b)
+    ]:
+        a, b = changed[0]
+        what = f"the call {a.to_dict()!r:.100}, read back as {b.to_dict()!r:.100}"
+    elif _texts(message) != _texts(reply):
+        what = (
+            f"the text{' beside a call' if wrote else ''} {_texts(message)!r:.100}, "
+            f"read back as {_texts(reply)!r:.100}"
+        )
+    elif reply.problem is not ParseProblem.NONE:
+        what = f"a turn, read back as {reply.problem.value}"
+    if what:
+        raise DialectError(
+            f"a message cannot be kept in this dialect: {what}; written was {text!r:.200}"
+        )
+
+
+def _types(call: ToolCall) -> str:
+    """The arguments as text, which separates 1, 1.0 and true; they are equal in Python."""
+    return json.dumps(call.arguments, sort_keys=True, default=str)
+
+
+def _texts(message: Message | ParsedReply) -> str:
+    """Reasoning and content without white space at their ends."""
+    reasoning = (message.reasoning or "").strip()
+    return (f"({reasoning})\n" if reasoning else "") + (message.content or "").strip()
+
+
+def find_behaviour(
+    markup: Markup,
+    tokenizer: TextTokenizer,
+    called: Sequence[ChatMessage] = (),
+    tools: Sequence[Json] = (),
+) -> TemplateBehaviour:
+    """Return the behaviour of a markup with these tools.
+
+    `called`: a chat that ends in a call which holds `SENTINEL`, where calls are native.
+    `DialectError` when no control token of this tokenizer ends an assistant's turn.
+    """
+    asked = markup.write([QUESTION], tools, False)
+    header = markup.write([QUESTION], tools, True)
+    last = markup.write(ANSWERED, tools, False)
+    ending = _after_sentinel(last)
+    controls = tokenizer.control_texts
+    thought = find_thought(markup, tools, header, called)
+    borrowed = None if ending.strip() else _borrow_marks(markup, tools, called, controls)
+    stop = list(borrowed or [_end_mark(ending, header, controls, tokenizer.eos_text)])
+    if called and not borrowed:
+        stop.append(_call_end_mark(markup, tools, called, stop[0], controls))
+    eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
+    missing = _missing(header, last, controls)
+    try:
+        later = markup.write([*ANSWERED, _ANOTHER], tools, False)
+        between = _after_sentinel(later).partition("another")[0]
+        first = stop[0] if borrowed or stop[0] in between else _first_mark(between, controls)
+        earlier = list(borrowed or [first])
+    except DialectError:
+        later, earlier = last, []
+    start = header if last.startswith(header) else header.removesuffix(missing)
+    lead = last[len(start) : last.rfind(SENTINEL)] if last.startswith(start) else ""
+    return TemplateBehaviour(
+        stop=tuple(dict.fromkeys([*stop, *eos])),
+        earlier_stop=tuple(dict.fromkeys([*earlier, *stop, *eos])),
+        no_thought="" if missing.rstrip().endswith(thought.open) else missing,
+        earlier_no_thought=_missing(header, later, controls),
+        opens_thought=header.rstrip().endswith(thought.open),
+        lead=_without_thought(lead, thought),
+        trail="" if borrowed else ending[: ending.find(stop[0])].strip(),
+        thought=thought,
+        borrowed=borrowed,
+        header=header.removeprefix(asked) if header.startswith(asked) else "",
+    )
+
+
+def find_thought(
+    markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage] = ()
+) -> ReasoningBlock:
+    """Return the marks around reasoning that the template is given; the usual ones without any."""
+    for find, chat in ((_thought_before_answer, ANSWERED), (_thought_before_call, called)):
+        plain = _write(markup, chat, tools) if chat else ""
+        for field in REASONING_FIELDS if plain else ():
+            full = _write(markup, [*chat[:-1], {**chat[-1], field: REASON}], tools)
+            found = find(header, plain, full) if REASON in full else None
+            if found is not None:
+                return found
+    return USUAL
+
+
+def _write(markup: Markup, chat: Sequence[ChatMessage], tools: Sequence[Json]) -> str:
+    """The text of a chat; empty where the markup refuses it."""
+    try:
+        return markup.write(chat, tools, False)
+    except DialectError:
+        return ""
+
+
+def _thought_before_call(header: str, plain: str, full: str) -> ReasoningBlock | None:
+    """For templates that write reasoning beside calls only: it is between the header and the call."""
+    start = full.rfind(REASON)
+    if start < len(header) or not (plain.startswith(header) and full.startswith(header)):
+        return None
+    call = plain[len(header) :]
+    if not full.endswith(call):
+        return None
+    opening = full[len(header) : start].strip()
+    close = full[start + len(REASON) : len(full) - len(call)].strip()
+    return ReasoningBlock(opening, close) if opening and close else None
+
+
+def _thought_before_answer(header: str, plain: str, full: str) -> ReasoningBlock | None:
+    """The marks between which the reasoning of an answer is."""
+    start, end = full.rfind(REASON), full.rfind(SENTINEL)
+    if start >= end:
+        return None
+    close = full[start + len(REASON) : end].strip()
+    if full.startswith(header) and start > len(header):
+        opening = full[len(header) : start].strip()
+    else:
+        patterns = (r"<[^<>]*>\s*$", r"\[[^\[\]]*\]\s*$", r"\S+\s*$")
+        ends = [found[0].strip() for one in patterns if (found := re.search(one, full[:start]))]
+        opening = ends[0] if ends else ""
+    lead = plain[len(header) : plain.rfind(SENTINEL)].strip() if plain.startswith(header) else ""
+    if not lead.startswith(USUAL.open):
+        close = close.removesuffix(lead).strip()
+    return ReasoningBlock(opening, close) if opening and close else None
+
+
+def _without_thought(lead: str, thought: ReasoningBlock) -> str:
+    """The lead without a thought that has no text, and without the white space beside it."""
+    bare = re.sub(rf"\s*(?:{re.escape(thought.open)})?\s*{re.escape(thought.close)}\s*", "", lead)
+    return bare if bare.strip() or bare == lead else ""
+
+
+def _after_sentinel(full: str) -> str:
+    if SENTINEL not in full:
+        raise DialectError("the chat template drops what the assistant says")
+    return full.rpartition(SENTINEL)[2]
+
+
+def _end_mark(ending: str, header: str, controls: Sequence[str], eos: str | None) -> str:
+    """The mark that ends an answer: the one that ends the user's turn, else the eos, else the first."""
+    asked = header.rpartition("question")[2]
+    same = _first_mark(asked, controls) if any(text in asked for text in controls) else None
+    known = [mark for mark in (same, eos) if mark and mark in ending]
+    return known[0] if known else _first_mark(ending, controls)
+
+
+def _first_mark(ending: str, controls: Sequence[str]) -> str:
+    """The first control token after a plain answer."""
+    found = [(ending.find(text), -len(text), text) for text in controls if text in ending]
+    if not found:
+        raise DialectError(
+            f"the chat template ends a turn with {ending[-20:]!r}, which holds no control token of this tokenizer"
+        )
+    return min(found)[2]
+
+
+def _call_end_mark(
+    markup: Markup,
+    tools: Sequence[Json],
+    called: Sequence[ChatMessage],
+    stop: str,
+    controls: Sequence[str],
+) -> str:
+    """The mark that ends a turn with a call: the answer's, else the last one (a call may have marks).
+
+    Refused where the next turn's header follows.
+    """
+    ending = _after_sentinel(markup.write(called, tools, False))
+    if stop in ending:
+        return stop
+    header = markup.write(called[:-1], tools, True)
+    found = [
+        (ending.rfind(text) + len(text), len(text), text) for text in controls if text in ending
+    ]
+    end, _, mark = max(found, default=(0, 0, ""))
+    if not mark or ending[end:].strip() or header.rstrip().endswith(mark):
+        raise DialectError(
+            f"the chat template ends a call with {ending[-20:]!r}, which is no control token of this tokenizer"
+        )
+    return mark
+
+
+def _borrow_marks(
+    markup: Markup, tools: Sequence[Json], called: Sequence[ChatMessage], controls: Sequence[str]
+) -> tuple[str, str] | None:
+    """For a template that ends no turn: the first mark of a user's message, and of a result."""
+    later = markup.write([*ANSWERED, _ANOTHER], tools, False)
+    answer = _first_mark(_after_sentinel(later), controls)
+    if not called:
+        return answer, answer
+    full = markup.write(called, tools, False).rstrip()
+    result: ChatMessage = {
+        "role": "tool",
+        "content": "result",
+        "tool_call_id": "call00000",
+        "name": "look_up7",
+    }
+    answered = markup.write([*called, result], tools, False)
+    if not answered.startswith(full):
+        return None
+    return answer, _first_mark(answered[len(full) :], controls)
+
+
+def _missing(header: str, full: str, controls: Sequence[str]) -> str:
+    """The end of a turn's header that the rendered turn lacks (a thought); empty for none."""
+    start, asked = full.rfind(SENTINEL), header.rfind("question") + len("question")
+    if full.startswith(header) or start < 0:
+        return ""
+    shared = len(common_start(header, full[:start]))
+    if shared < asked:
+        return ""
+    if shared == start:
+        return header[start:]
+    places = [header.rfind(text, 0, shared + len(text)) for text in controls]
+    begins = [
+        place
+        for place, text in zip(places, controls, strict=True)
+        if place >= 0 and place + len(text) > shared
+    ]
+    return header[min(begins) :] if begins and full.startswith(header[: min(begins)]) else ""

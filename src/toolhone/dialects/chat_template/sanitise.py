@@ -1,47 +1,54 @@
-"""Keeping apart what a chat template writes and what users, tools and data write.
+"""What goes into a chat template and what comes out, with text from outside kept apart from marks.
 
-A template mixes its own marks with text from outside into one string. So that text from outside can never become a control token,
-it is disguised before it goes in: every character with which a control token may begin or end is replaced by a private stand-in of
-the same length, and whole messages are put between private marks. What comes out is a *marked* text: a real control mark in it was
-written by the template. `spans` puts the true characters back and says which parts came from outside.
-
-    Marks.data(text)     a message's text, marked as a whole
-    Marks.inner(value)   strings deep inside tools and arguments: stand-ins only, so that the template may still compare them
-    Marks.spans(marked)  spans with `control=False` for all that came from outside
-    Marks.plain(marked)  the text as the model sees it
-    restored(text)       the marked text that a template wrote, where it spelled the stand-ins as Python or JSON escapes
-
-Text that is adapted by the template (trimmed, escaped as JSON) survives; text that is cut in the middle is refused. Reserved are
-256 characters of the private plane 16; they are escaped where data holds them.
+writer = ChatWriter(ControlTokenGuard(tokenizer.control_texts), TemplateQuirks())
+marked = TemplateMarkup(tokenizer).write(writer.chat(messages), writer.tools(tools), True)
+writer.guard.to_spans(marked)        # `control=False` for text of users, tools and data
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
+from typing import Any, Literal, Protocol
+
+import jinja2
 
 from toolhone.dialects.base import Span, Spans
+from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
-from toolhone.schema import Json
+from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.tokenizer import TextTokenizer
+
+ChatMessage = Mapping[str, Json]
+"""A message as chat templates take it, its texts disguised."""
 
 _BASE = 0x10F000
 _BEGIN, _END, _BEGIN_TOOL, _END_TOOL, _ESCAPE = (chr(_BASE + i) for i in range(5))
+_CLOSING = {_BEGIN: _END, _BEGIN_TOOL: _END_TOOL}
 _FIRST_STAND_IN = 5
-_RESERVED = re.compile(f"[{chr(_BASE)}-{chr(_BASE + 255)}]")
+_RESERVED = re.compile(f"{_ESCAPE}([0-9a-f]{{2}})|[{chr(_BASE)}-{chr(_BASE + 255)}]")
 _SPELLED = re.compile(
-    rf"\\U00{_BASE >> 8:x}([0-9a-f]{{2}})|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})"
+    rf"\\U00{_BASE >> 8:x}([0-9a-f]{{2}})"
+    rf"|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})"
 )
 """A reserved character as Python's `repr` writes it, or JSON in ASCII."""
-_HEXES = "0123456789abcdef"
-_ESCAPED = re.compile(f"{_ESCAPE}([{_HEXES}])([{_HEXES}])")
 
 
 class ControlTokenGuard:
-    """Disguise for one set of control tokens. `folding`: the tokenizer changes characters before it looks for control tokens."""
+    """Disguises text from outside, so that it cannot become one of these control tokens.
+
+    Every character with which a control token may begin or end is replaced by a private stand-in of the same length, and
+    whole messages are put between private marks. A template may trim or escape such text; text that it cuts in the middle is
+    refused. 256 characters of Unicode's private plane 16 are reserved, and escaped where data holds them.
+    folding: the tokenizer normalises characters before it looks for control tokens.
+    """
 
     def __init__(self, control: Iterable[str], folding: bool = False) -> None:
         edges = {
@@ -50,95 +57,75 @@ class ControlTokenGuard:
             for edge in (text[0], text[-1])
             if not edge.isalnum() and not edge.isspace()
         }
-        edges |= set(_look_alikes(frozenset(edges))) if folding else set()
-        edges = set(sorted(edges, key=ord)[: 255 - _FIRST_STAND_IN])
-        stand_ins = {
-            edge: chr(_BASE + _FIRST_STAND_IN + i) for i, edge in enumerate(sorted(edges, key=ord))
-        }
+        if folding:
+            edges |= set(_look_alikes(frozenset(edges)))
+        kept = sorted(edges)[: 255 - _FIRST_STAND_IN]
+        stand_ins = {edge: chr(_BASE + _FIRST_STAND_IN + i) for i, edge in enumerate(kept)}
         escapes = {chr(_BASE + i): f"{_ESCAPE}{i:02x}" for i in range(256)}
         self._disguise = str.maketrans({**stand_ins, **escapes})
-        self._true = {stand_in: edge for edge, stand_in in stand_ins.items()}
-        self._reveal = str.maketrans(
-            {**self._true, **dict.fromkeys((_BEGIN, _END, _BEGIN_TOOL, _END_TOOL), "")}
-        )
+        self._edges = {stand_in: edge for edge, stand_in in stand_ins.items()}
 
-    def data(self, text: str, tool: bool = False) -> str:
-        """A message's text between marks; white space at its ends stays outside, so that a template may trim it."""
+    def wrap(self, text: str, tool: bool = False) -> str:
+        """Disguise a message's text and put it between marks; white space at its ends stays outside of them."""
         body = text.strip()
-        _check(body)
         if not body:
             return text
         start = len(text) - len(text.lstrip())
-        begin, end = (_BEGIN_TOOL, _END_TOOL) if tool else (_BEGIN, _END)
-        return (
-            f"{text[:start]}{begin}{body.translate(self._disguise)}{end}{text[start + len(body) :]}"
-        )
+        begin = _BEGIN_TOOL if tool else _BEGIN
+        inner = f"{begin}{self.disguise(body)}{_CLOSING[begin]}"
+        return text[:start] + inner + text[start + len(body) :]
 
-    def inner(self, value: Json) -> Json:
-        """The value with stand-ins in all its strings and keys."""
+    def disguise(self, value: Json) -> Json:
+        """Replace characters in all strings and keys of a value, without marks: a template may compare such strings."""
         if isinstance(value, str):
-            _check(value)
+            if "\\" in value and _SPELLED.search(value):
+                raise DialectError(f"a text spells a reserved private character: {value!r:.80}")
             return value.translate(self._disguise)
         if isinstance(value, Mapping):
             return {
-                str(key).translate(self._disguise): self.inner(item) for key, item in value.items()
+                str(key).translate(self._disguise): self.disguise(item)
+                for key, item in value.items()
             }
-        if isinstance(value, list | tuple):
-            return [self.inner(item) for item in value]
-        return value
+        return [self.disguise(item) for item in value] if isinstance(value, list | tuple) else value
 
-    def plain(self, marked: str) -> str:
-        """The text as the model sees it."""
-        if not _RESERVED.search(marked):
-            return marked
-        pieces = _ESCAPED.split(marked)
-        for i in range(0, len(pieces), 3):
-            pieces[i] = pieces[i].translate(self._reveal)
-            if i + 2 < len(pieces):
-                pieces[i + 1 : i + 3] = [chr(_BASE + int(pieces[i + 1] + pieces[i + 2], 16)), ""]
-        return "".join(pieces)
-
-    def plain_value(self, value: Json) -> Json:
-        """The value with the true text in all its strings and keys: the inverse of `data` and `inner`."""
+    def reveal(self, value: Json) -> Json:
+        """Return the value with the true text in all its strings and keys, as the model sees it."""
         if isinstance(value, str):
-            return self.plain(value)
+            return _RESERVED.sub(self._true_text, value)
         if isinstance(value, Mapping):
-            return {self.plain(key): self.plain_value(item) for key, item in value.items()}
-        return [self.plain_value(item) for item in value] if isinstance(value, list) else value
+            return {self.reveal(key): self.reveal(item) for key, item in value.items()}
+        return [self.reveal(item) for item in value] if isinstance(value, list) else value
 
-    def spans(
+    def _true_text(self, found: re.Match[str]) -> str:
+        """The character behind an escape or a stand-in; empty for a mark."""
+        return chr(_BASE + int(found[1], 16)) if found[1] else self._edges.get(found[0], "")
+
+    def to_spans(
         self,
         marked: str,
         origin: Origin = Origin.PROMPT,
         trained: bool = False,
         turn: int | None = None,
     ) -> Spans:
-        """The text as spans; text of tools has `Origin.TOOL`, all else the given origin."""
+        """Split a marked text into spans; text of tools has `Origin.TOOL`, all else the given origin."""
         spans: Spans = []
-        inside = ""
+        closing = ""
         position = 0
         for found in _RESERVED.finditer(marked):
-            if found.start() < position:
-                continue
-            kind = origin if inside != _END_TOOL else Origin.TOOL
-            _add(spans, Span(marked[position : found.start()], kind, trained, not inside, turn))
+            kind = Origin.TOOL if closing == _END_TOOL else origin
+            _add(spans, Span(marked[position : found.start()], kind, trained, not closing, turn))
             position, mark = found.end(), found[0]
-            if mark in (_BEGIN, _BEGIN_TOOL, _END, _END_TOOL):
-                opens = mark in (_BEGIN, _BEGIN_TOOL)
-                if opens == bool(inside) or (inside and mark != inside):
-                    raise DialectError(
-                        "the chat template cuts a message's text in pieces, so that text from outside cannot be told apart"
-                    )
-                inside = "" if inside else {_BEGIN: _END, _BEGIN_TOOL: _END_TOOL}[mark]
-                continue
-            if mark == _ESCAPE:
-                escaped = _ESCAPED.match(marked, found.start())
-                position = found.end() + 2
-                true = "" if escaped is None else chr(_BASE + int(escaped[1] + escaped[2], 16))
+            if mark in _CLOSING and not closing:
+                closing = _CLOSING[mark]
+            elif mark == closing:
+                closing = ""
+            elif mark in (_BEGIN, _END, _BEGIN_TOOL, _END_TOOL):
+                raise DialectError(
+                    "the chat template cuts a message's text in pieces, so that text from outside cannot be told apart"
+                )
             else:
-                true = self._true.get(mark, "")
-            _add(spans, Span(true, kind, trained, False, turn))
-        if inside:
+                _add(spans, Span(self._true_text(found), kind, trained, False, turn))
+        if closing:
             raise DialectError(
                 "the chat template cuts off a message's text, so that text from outside cannot be told apart"
             )
@@ -146,27 +133,19 @@ class ControlTokenGuard:
         return spans
 
 
-def restored(text: str) -> str:
-    """What a template wrote, with the reserved characters that it spelled as escapes (a list through `repr`, for instance)."""
-    return (
-        _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text)
-        if "\\" in text
-        else text
-    )
-
-
-def _check(text: str) -> None:
-    if "\\" in text and _SPELLED.search(text):
-        raise DialectError(f"a text spells a character that is reserved for marking: {text!r:.80}")
+def decode_spelled(text: str) -> str:
+    """Decode reserved characters that a template spelled as escapes (it wrote a list through `repr`, for instance)."""
+    if "\\" not in text:
+        return text
+    return _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text)
 
 
 def _add(spans: Spans, span: Span) -> None:
-    """Append, joined to the last span where they differ in text only."""
+    """Append a span, joined to the last one where they differ in text only."""
     if not span.text:
         return
-    last = spans[-1] if spans else None
-    if last is not None and replace(last, text="") == replace(span, text=""):
-        spans[-1] = replace(span, text=last.text + span.text)
+    if spans and replace(spans[-1], text="") == replace(span, text=""):
+        spans[-1] = replace(span, text=spans[-1].text + span.text)
     else:
         spans.append(span)
 
@@ -174,11 +153,196 @@ def _add(spans: Spans, span: Span) -> None:
 @lru_cache(maxsize=8)
 def _look_alikes(edges: frozenset[str]) -> tuple[str, ...]:
     """Characters that some Unicode normal form turns into one of `edges` (a full-width `＜`, for instance)."""
-    compatible = (
-        chr(code) for block in ((0xA0, 0xD800), (0xF900, 0x20000)) for code in range(*block)
-    )
+    blocks = (range(0xA0, 0xD800), range(0xF900, 0x20000))
     return tuple(
         character
-        for character in compatible
+        for block in blocks
+        for character in map(chr, block)
         if unicodedata.normalize("NFKD", character)[:1] in edges
     )
+
+
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What a chat template may raise for input that it was not written for."""
+
+
+class Markup(Protocol):
+    """Writes chat messages as one marked text."""
+
+    name: str
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+        """Write the messages; with `header`, up to where the assistant starts to write.
+
+        `DialectError` when it cannot.
+        """
+        ...
+
+
+class TemplateMarkup:
+    """The model's own chat template. It gets `template_kwargs` beside messages and tools."""
+
+    name = "template"
+
+    def __init__(
+        self, tokenizer: TextTokenizer, template_kwargs: Mapping[str, Json] | None = None
+    ) -> None:
+        if not tokenizer.wrapped.chat_template:
+            raise DialectError("the model's tokenizer has no chat template")
+        self._apply: Any = tokenizer.wrapped.apply_chat_template
+        self.template_kwargs = dict(template_kwargs or {})
+        self.source = str(tokenizer.wrapped.chat_template)
+        self.hash = hashlib.sha256(self.source.encode()).hexdigest()
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+        reason = ""
+        tries: list[list[Json] | None] = [list(tools)] if tools else [None, []]
+        for offered in tries:
+            try:
+                text = self._apply(
+                    list(messages),
+                    offered,
+                    add_generation_prompt=header,
+                    tokenize=False,
+                    **self.template_kwargs,
+                )
+                return decode_spelled(str(text))
+            except TEMPLATE_ERRORS as error:
+                reason = reason or (str(error) or type(error).__name__).split("\n")[0]
+        raise DialectError(f"the chat template refuses the conversation: {reason:.200}")
+
+
+class CheckedMarkup:
+    """A template that escapes some characters (as `&lt;`): a text that holds one is refused.
+
+    The disguise hides these characters from the template, so that every text is written twice.
+    """
+
+    name = "template"
+
+    def __init__(self, markup: TemplateMarkup, guard: ControlTokenGuard) -> None:
+        self.template = markup
+        self._guard = guard
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+        text = self.template.write(messages, tools, header)
+        reveal = self._guard.reveal
+        if self.template.write(reveal(list(messages)), reveal(list(tools)), header) != reveal(text):
+            raise DialectError(
+                "the chat template writes <, > or & in this text in another way (it escapes them)"
+            )
+        return text
+
+
+@dataclass(frozen=True)
+class TemplateQuirks:
+    """What a template wants in messages.
+
+    arguments: a mapping, or JSON text. empty: empty text beside calls, or none. reasoning: the
+    field for reasoning; None where it is part of the text. beside_calls_only: the field works in
+    turns with calls only.
+    """
+
+    arguments: Literal["mapping", "string"] = "mapping"
+    empty: Literal["text", "absent"] = "text"
+    reasoning: str | None = None
+    beside_calls_only: bool = False
+
+
+@dataclass(frozen=True)
+class ChatWriter:
+    """Converts messages and tools into the form that chat templates take, disguised."""
+
+    guard: ControlTokenGuard
+    quirks: TemplateQuirks
+
+    def tools(self, tools: Sequence[Tool]) -> list[Json]:
+        disguise = self.guard.disguise
+        return [
+            {"type": "function", "function": disguise(tool.to_dict()["function"])} for tool in tools
+        ]
+
+    def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
+        rows = zip(messages, call_ids(messages), link_results(messages), strict=True)
+        return [
+            self._assistant(split_reasoning(message), ids)
+            if message.role == "assistant"
+            else self._other(message, link)
+            for message, ids, link in rows
+        ]
+
+    def _other(self, message: Message, link: Link | None) -> ChatMessage:
+        content = self.guard.wrap(message.content or "", tool=link is not None)
+        if link is None:
+            role = "system" if message.role == "developer" else message.role
+            return {"role": role, "content": content}
+        name = self.guard.disguise(link.name or "tool")
+        return {"role": "tool", "content": content, "tool_call_id": link.id, "name": name}
+
+    def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
+        quirks, wrap = self.quirks, self.guard.wrap
+        content: str | None = wrap(message.content or "")
+        result: dict[str, Json] = {"role": "assistant"}
+        if message.reasoning:
+            reasoning = wrap(message.reasoning.strip())
+            if quirks.reasoning and (message.tool_calls or not quirks.beside_calls_only):
+                result[quirks.reasoning] = reasoning
+            else:
+                content = write_reasoning(reasoning) + (content or "")
+        if message.tool_calls and not content and quirks.empty == "absent":
+            content = None
+        result["content"] = content
+        if message.tool_calls:
+            calls = zip(message.tool_calls, ids, strict=True)
+            result["tool_calls"] = [self._call(call, new) for call, new in calls]
+        return result
+
+    def _call(self, call: ToolCall, new: str) -> dict[str, Json]:
+        arguments: Json = self.guard.disguise(dict(call.arguments))
+        if self.quirks.arguments == "string":
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        function = {"name": self.guard.disguise(call.name), "arguments": arguments}
+        return {"id": new, "type": "function", "function": function}
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a tool's result answers: a call's id, and the tool's name where it is known."""
+
+    id: str
+    name: str | None
+
+
+def call_ids(messages: Sequence[Message]) -> list[list[str]]:
+    """Return new ids for each message's calls: nine letters and digits, numbered throughout."""
+    counter = count()
+    return [[f"call{next(counter):05d}" for _ in message.tool_calls] for message in messages]
+
+
+def link_results(messages: Sequence[Message]) -> list[Link | None]:
+    """Return the call that each tool message answers: by its id, else the first unanswered one."""
+    links: list[Link | None] = []
+    waiting: list[tuple[str | None, Link]] = []
+    for message, ids in zip(messages, call_ids(messages), strict=True):
+        if message.role == "assistant":
+            calls = zip(message.tool_calls, ids, strict=True)
+            waiting = [(call.id, Link(new, call.name)) for call, new in calls]
+        if message.role != "tool":
+            links.append(None)
+            continue
+        same_id = [
+            k
+            for k, (old, _) in enumerate(waiting)
+            if old is not None and old == message.tool_call_id
+        ]
+        found = waiting.pop(same_id[0] if same_id else 0)[1] if waiting else Link("call00000", None)
+        links.append(Link(found.id, message.name or found.name))
+    return links

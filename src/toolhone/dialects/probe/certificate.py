@@ -1,32 +1,28 @@
-"""The certificate of a format: the proof that a dialect works with this tokenizer and this template, as a file.
+"""The certificate of a format: the proof that a dialect works with this tokenizer and template.
 
-    dialect, certificate = certify(tokenizer, Wanted("auto"))       # dialect is None when the verdict is `refused`
-    certificate.save(run)                                           # run/certificate.json
-    check_same(Certificate.read(run), certificate, "runs/first")    # `DialectError` that says what differs
-
-A certificate names every probe with its finding, the dialect that was derived (marks, end marks, switches), hashes of template,
-tokenizer and dialect, and the versions it was made with. Two certificates speak of the same format when their hashes are equal;
-other versions of a library alone do not matter, since the proof is made anew each time a dialect is opened. Nothing here trains,
-samples or names a model.
+dialect, certificate = certify(tokenizer, FormatRequest("auto"))   # None when it is refused
+certificate.save(run)                                              # run/certificate.json
+check_same(Certificate.read(run), certificate, "runs/first")       # `DialectError` names changes
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from toolhone.dialects.base import Dialect, History, Syntax
-from toolhone.dialects.chat_template.markup import CheckedMarkup, TemplateMarkup
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from toolhone.dialects.base import Dialect, History
 from toolhone.dialects.chat_template.render import ChatTemplateDialect
-from toolhone.dialects.probe.capability_checks import capability_checks, parts_of_tools
+from toolhone.dialects.chat_template.sanitise import CheckedMarkup, TemplateMarkup
 from toolhone.dialects.probe.facts import TemplateFact, cures, examine
-from toolhone.dialects.probe.prove import prove_template
+from toolhone.dialects.probe.prove import find_limits, prove_template
 from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, check_name
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError
@@ -35,8 +31,8 @@ from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
 
 FILE = "certificate.json"
-WRITTEN = ("json", "calls", "tagged")
-DIALECTS = ("auto", "native", *WRITTEN)
+PROMPTED = ("json", "calls", "tagged")
+DIALECTS = ("auto", "native", *PROMPTED)
 LIBRARIES = ("toolhone", "transformers", "tokenizers", "jinja2")
 
 
@@ -44,145 +40,111 @@ class CertificateVerdict(StrEnum):
     """How the examination ended."""
 
     CERTIFIED = "certified"
-    """Everything that a conversation can say is written and read back."""
+    """All that a conversation can hold is written and read back."""
     LIMITED = "certified with limits"
-    """Safe to use; what it cannot say is named, and such rows are refused."""
+    """Safe to use; the limits name what it cannot write, and such rows are refused."""
     REFUSED = "refused"
-    """Calls would be lost; another dialect has to be named."""
+    """Calls would be lost; name another dialect."""
 
 
 @dataclass(frozen=True)
 class FormatRequest:
-    """Which format is asked for: the keys of the same names in `model`."""
+    """The format that a model section asks for.
+
+    keep_history: earlier turns stay as they were generated where the template rewrites them.
+    template_kwargs: keywords for the template; None uses those that its proof finds.
+    """
 
     dialect: str = "auto"
     markup: str = "auto"
-    kept: bool = False
-    switches: Mapping[str, Json] | None = None
+    keep_history: bool = False
+    template_kwargs: Mapping[str, Json] | None = None
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """What was asked, found and proved. `reason` says why a format was refused."""
+class Certificate(BaseModel):
+    """What was requested, found and proved; `reason` says why a format was refused.
+
+    Two certificates describe the same format when their hashes are equal.
+    """
+
+    model_config = ConfigDict(frozen=True)
 
     verdict: CertificateVerdict
     limits: tuple[str, ...] = ()
     reason: str = ""
-    dialect: Mapping[str, Json] = field(default_factory=dict)
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    dialect: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
+    versions: dict[str, str] = {}
     findings: tuple[TemplateFact, ...] = ()
 
-    def to_dict(self) -> dict[str, Json]:
-        return {
-            "verdict": self.verdict.value,
-            "limits": list(self.limits),
-            **({"reason": self.reason} if self.reason else {}),
-            "dialect": dict(self.dialect),
-            "hashes": dict(self.hashes),
-            "versions": dict(self.versions),
-            "findings": [finding.to_dict() for finding in self.findings],
-        }
+    @field_validator("dialect")
+    @classmethod
+    def _check_stop(cls, dialect: dict[str, Any]) -> dict[str, Any]:
+        stop = dialect.get("stop", [])
+        if not isinstance(stop, list) or not all(isinstance(mark, str) for mark in stop):
+            raise ValueError(f"'stop' is {stop!r:.60}, wanted a list of texts")
+        return dialect
 
-    @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Certificate:
-        """The certificate that `to_dict` wrote; `KeyError` or `ValueError` for anything else."""
-        found = tuple(
-            TemplateFact(
-                str(one["probe"]),
-                str(one["found"]),
-                bool(one.get("fault")),
-                str(one.get("why", "")),
-            )
-            for one in _entries(source, "findings", dict)
-        )
-        dialect = _object(source, "dialect")
-        _entries(dialect, "stop", str)
-        return Certificate(
-            CertificateVerdict(source["verdict"]),
-            _entries(source, "limits", str),
-            str(source.get("reason", "")),
-            dialect,
-            _object(source, "hashes", str),
-            _object(source, "versions", str),
-            found,
-        )
+    def to_dict(self) -> dict[str, Json]:
+        """Return the certificate as its file holds it: without an empty reason or `why`."""
+        result = self.model_dump(mode="json")
+        for entry, key in ((result, "reason"), *((fact, "why") for fact in result["findings"])):
+            if not entry[key]:
+                del entry[key]
+        return result
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, self.to_dict())
 
     @staticmethod
     def read(folder: Path) -> Certificate | None:
-        """The certificate in a folder; None where there is none. `DialectError` for one that is damaged."""
+        """Read the certificate in a folder; None without one, `DialectError` for a damaged one."""
         path = folder / FILE
         if not path.is_file():
             return None
         try:
-            return Certificate.from_dict(read_json(path))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise DialectError(f"{path} is no certificate of a format: {error!r:.120}") from None
-
-
-def _entries(source: Mapping[str, Json], key: str, kind: type) -> tuple[Any, ...]:
-    """The list under a key, nothing where there is none; all its entries are of this kind."""
-    value = source.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(one, kind) for one in value):
-        raise ValueError(
-            f"{key!r} is {value!r:.60}, wanted a list with entries of type {kind.__name__}"
-        )
-    return tuple(value)
-
-
-def _object(source: Mapping[str, Json], key: str, kind: type = object) -> dict[str, Any]:
-    """The object under a key, empty where there is none; all its values are of this kind."""
-    value = source.get(key, {})
-    if not isinstance(value, dict) or not all(isinstance(one, kind) for one in value.values()):
-        raise ValueError(
-            f"{key!r} is {value!r:.60}, wanted an object"
-            + (f" with values of type {kind.__name__}" if kind is not object else "")
-        )
-    return dict(value)
+            return Certificate.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DialectError(
+                f"{path} is no certificate of a format: {place}: {first['msg']}"
+            ) from None
 
 
 def open_dialect(
     tokenizer: TextTokenizer,
     dialect: str = "auto",
     markup: str = "auto",
-    kept: bool = False,
-    switches: Mapping[str, Json] | None = None,
+    keep_history: bool = False,
+    template_kwargs: Mapping[str, Json] | None = None,
 ) -> Dialect:
-    """The dialect of this name for this tokenizer. `DialectError` when it does not exist or cannot be used.
+    """Open a dialect by name: native, json, calls or tagged. `auto` is native.
 
-    kept: earlier turns stay as they were said where the template would rewrite them. switches: keywords for the template; None:
-    what its proof finds.
+    There is no fallback: a model that is trained in another form than it is used in has learnt
+    nothing. The markup `auto` is the model's template; without one, ChatML if `<|im_end|>` is a
+    token, else plain text. `DialectError` when a name is unknown or the dialect cannot be used.
     """
     check_name("dialect", dialect, DIALECTS)
     check_name("markup", markup, ("auto", *MARKUPS))
-    if dialect not in ("auto", "native"):
-        return _written(tokenizer, SYNTAXES[dialect](), markup, kept, switches)
-    if markup not in ("auto", "template"):
+    if dialect not in PROMPTED:
+        if markup in ("auto", "template"):
+            return prove_template(tokenizer, template_kwargs, keep_history)
         raise DialectError(
-            f"the native dialect is the model's own template; model.markup={markup} goes with model.dialect=json, calls or tagged"
+            f"the native dialect is the model's own template; model.markup={markup} goes with "
+            "model.dialect=json, calls or tagged"
         )
-    return prove_template(tokenizer, switches, kept)
-
-
-def _written(
-    tokenizer: TextTokenizer,
-    syntax: Syntax,
-    markup: str,
-    kept: bool,
-    switches: Mapping[str, Json] | None,
-) -> Dialect:
-    if markup in ("chatml", "plain"):
-        return PromptedDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, kept)
+    syntax = SYNTAXES[dialect]()
     if markup == "auto" and not tokenizer.wrapped.chat_template:
-        own = "chatml" if tokenizer.control_id("<|im_end|>") is not None else "plain"
-        return PromptedDialect(syntax, MARKUPS[own](tokenizer), tokenizer, kept)
+        markup = "plain" if tokenizer.control_id("<|im_end|>") is None else "chatml"
+    if markup in ("chatml", "plain"):
+        return PromptedDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, keep_history)
+    tried = [{}, {"enable_thinking": False}] if template_kwargs is None else [template_kwargs]
     reasons = []
-    for wanted in [switches] if switches is not None else [{}, {"enable_thinking": False}]:
+    for kwargs in tried:
         try:
-            return PromptedDialect(syntax, TemplateMarkup(tokenizer, wanted), tokenizer, kept)
+            template = TemplateMarkup(tokenizer, kwargs)
+            return PromptedDialect(syntax, template, tokenizer, keep_history)
         except DialectError as error:
             reasons.append(str(error))
     raise DialectError(
@@ -190,48 +152,56 @@ def _written(
     )
 
 
-def dialect_fingerprint(dialect: Dialect) -> dict[str, Json]:
-    """What a run record says about its dialect: enough to notice that another run had another one."""
-    result: dict[str, Json] = {"name": dialect.name, "stop": list(dialect.stop)}
-    if isinstance(dialect, ChatTemplateDialect | PromptedDialect):
-        result |= {"markup": dialect.markup.name, "syntax": dialect.syntax.name}
-        if isinstance(dialect.markup, TemplateMarkup):
-            result |= {"template_sha256": dialect.markup.hash, "switches": dialect.markup.switches}
-    if isinstance(dialect, ChatTemplateDialect):
-        manner = dialect.manner
-        result |= {
-            "arguments": manner.arguments,
-            "empty_content": manner.empty,
-            "reasoning_field": manner.reasoning is not None,
-        }
-    return result
-
-
-def certify(tokenizer: TextTokenizer, wanted: FormatRequest) -> tuple[Dialect | None, Certificate]:
-    """Examine the template and prove the dialect that is wanted; the dialect is None when the verdict is `refused`."""
-    findings, versions = tuple(_examined(tokenizer, wanted)), _versions()
-    hashes = {"template": _template_hash(tokenizer), "tokenizer": tokenizer_hash(tokenizer)}
+def certify(tokenizer: TextTokenizer, request: FormatRequest) -> tuple[Dialect | None, Certificate]:
+    """Examine the template and prove the requested dialect; it is None when it is refused."""
+    template = tokenizer.wrapped.chat_template
+    facts = _examine(tokenizer, request)
+    hashes = {
+        "template": _hash(template if isinstance(template, str) else json.dumps(template))
+        if template
+        else "",
+        "tokenizer": tokenizer_hash(tokenizer),
+    }
+    versions = {name: metadata.version(name) for name in LIBRARIES}
     try:
         dialect = open_dialect(
-            tokenizer, wanted.dialect, wanted.markup, wanted.kept, wanted.switches
+            tokenizer,
+            request.dialect,
+            request.markup,
+            request.keep_history,
+            request.template_kwargs,
         )
     except DialectError as error:
         return None, Certificate(
-            CertificateVerdict.REFUSED, (), str(error), {}, hashes, versions, findings
+            verdict=CertificateVerdict.REFUSED,
+            reason=str(error),
+            hashes=hashes,
+            versions=versions,
+            findings=tuple(facts),
         )
     described = describe(dialect)
-    findings = (*findings, *_proved(dialect))
     hashes["dialect"] = _hash(json.dumps(described, sort_keys=True))
     if described.get("markup") != "template":
         hashes["template"] = ""
-    limits = tuple(_limits(dialect))
-    verdict = CertificateVerdict.LIMITED if limits else CertificateVerdict.CERTIFIED
-    return dialect, Certificate(verdict, limits, "", described, hashes, versions, findings)
+    limits = _limits(dialect)
+    return dialect, Certificate(
+        verdict=CertificateVerdict.LIMITED if limits else CertificateVerdict.CERTIFIED,
+        limits=tuple(limits),
+        dialect=described,
+        hashes=hashes,
+        versions=versions,
+        findings=(
+            *facts,
+            TemplateFact("calls are read back", "yes", False, f"written as {described['syntax']}"),
+            TemplateFact("what ends a turn", " or ".join(dialect.stop)),
+            TemplateFact("history", dialect.history.value),
+        ),
+    )
 
 
-def open_certified(tokenizer: TextTokenizer, wanted: FormatRequest) -> tuple[Dialect, Certificate]:
-    """The dialect with its certificate; `DialectError` when it is refused."""
-    dialect, certificate = certify(tokenizer, wanted)
+def open_certified(tokenizer: TextTokenizer, request: FormatRequest) -> tuple[Dialect, Certificate]:
+    """Return the dialect with its certificate; `DialectError` when it is refused."""
+    dialect, certificate = certify(tokenizer, request)
     if dialect is None:
         raise DialectError(certificate.reason)
     return dialect, certificate
@@ -240,9 +210,10 @@ def open_certified(tokenizer: TextTokenizer, wanted: FormatRequest) -> tuple[Dia
 def check_same(
     trained: Certificate, now: Certificate, where: str, on_purpose: bool = False
 ) -> None:
-    """`DialectError` when a model that was trained in one format would be used in another; it says what differs.
+    """Raise `DialectError` when a model would be used in another format than it was trained in.
 
-    on_purpose: another dialect was asked for by name. That excuses the dialect, but no other tokenizer, and no other template.
+    on_purpose: the user named another dialect. That excuses the dialect, but no other tokenizer,
+    and no other template.
     """
     different = [
         name
@@ -250,90 +221,88 @@ def check_same(
         if trained.hashes.get(name) != now.hashes.get(name)
     ]
     if on_purpose:
-        both = all(certificate.hashes.get("template") for certificate in (trained, now))
-        different = [
-            name for name in different if name == "tokenizer" or (name == "template" and both)
-        ]
+        both = trained.hashes.get("template") and now.hashes.get("template")
+        excused = ("dialect",) if both else ("dialect", "template")
+        different = [name for name in different if name not in excused]
     if not different:
         return
-    keys = [
-        f"{key} {_short(trained.dialect.get(key))} -> {_short(now.dialect.get(key))}"
-        for key in _changed(trained, now)
+    keys = ("name", "syntax", "markup", "history", "switches", "stop")
+    pairs = [(key, trained.dialect.get(key), now.dialect.get(key)) for key in keys]
+    changes = [
+        f"{key} {json.dumps(old, ensure_ascii=False)[:60]} -> "
+        f"{json.dumps(new, ensure_ascii=False)[:60]}"
+        for key, old, new in pairs
+        if old != new
     ]
-    detail = f" ({'; '.join(keys[:4])})" if keys else ""
+    detail = f" ({'; '.join(changes[:4])})" if changes else ""
     raise DialectError(
-        f"{where} was trained in another format than it would be used in: {' and '.join(different)} differ{detail}; use the model "
-        "with the tokenizer and template it was trained with, or name a dialect to use another format on purpose (--dialect)"
+        f"{where} was trained in another format than it would be used in: "
+        f"{' and '.join(different)} differ{detail}; use the model with the tokenizer and template "
+        "it was trained with, or name a dialect to use another format on purpose (--dialect)"
     )
 
 
 def describe(dialect: Dialect) -> dict[str, Json]:
-    """All that decides how this dialect writes and reads, as JSON."""
-    result = dialect_fingerprint(dialect)
-    result["history"] = dialect.history.value
-    if isinstance(dialect, ChatTemplateDialect | PromptedDialect):
-        result["habits"] = _plain(asdict(dialect.behaviour))
+    """Return all that decides how this dialect writes and reads, with the keys of the file."""
+    assert isinstance(dialect, ChatTemplateDialect | PromptedDialect)
+    syntax, markup = dialect.syntax, dialect.markup
+    result: dict[str, Json] = {
+        "name": dialect.name,
+        "stop": list(dialect.stop),
+        "markup": markup.name,
+        "syntax": syntax.name,
+        "history": dialect.history.value,
+        "habits": asdict(dialect.behaviour),
+    }
+    if isinstance(markup, TemplateMarkup):
+        result |= {"template_sha256": markup.hash, "switches": markup.template_kwargs}
     if isinstance(dialect, ChatTemplateDialect):
-        result["form"] = (
-            _plain(asdict(dialect.syntax))
-            if isinstance(dialect.syntax, DelimitedSyntax)
-            else dialect.syntax.name
-        )
-    return result
+        quirks = dialect.writer.quirks
+        result |= {
+            "arguments": quirks.arguments,
+            "empty_content": quirks.empty,
+            "reasoning_field": quirks.reasoning is not None,
+            "form": asdict(syntax) if isinstance(syntax, DelimitedSyntax) else syntax.name,
+        }
+    return dict(json.loads(json.dumps(result)))
 
 
 def tokenizer_hash(tokenizer: TextTokenizer) -> str:
-    """A hash of vocabulary, merges, added tokens and the end-of-text token."""
+    """Hash vocabulary, merges, added tokens and the end-of-text token."""
     return _hash(tokenizer.identity())
 
 
-def _examined(tokenizer: TextTokenizer, wanted: FormatRequest) -> Sequence[TemplateFact]:
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _examine(tokenizer: TextTokenizer, request: FormatRequest) -> list[TemplateFact]:
     if not tokenizer.wrapped.chat_template:
-        return [
-            TemplateFact(
-                "template",
-                "none",
-                wanted.dialect in ("auto", "native"),
-                "the tokenizer has no chat template",
-            )
-        ]
-    markup = TemplateMarkup(tokenizer, wanted.switches)
+        needed = request.dialect not in PROMPTED
+        why = "the tokenizer has no chat template"
+        return [TemplateFact("template", "none", needed, why)]
+    markup = TemplateMarkup(tokenizer, request.template_kwargs)
     return [*examine(markup), *cures(tokenizer, markup)]
-
-
-def _proved(dialect: Dialect) -> list[TemplateFact]:
-    """What the proof of the dialect has shown."""
-    form = (
-        dialect.syntax.name
-        if isinstance(dialect, ChatTemplateDialect | PromptedDialect)
-        else dialect.name
-    )
-    return [
-        TemplateFact("calls are read back", "yes", False, f"written as {form}"),
-        TemplateFact("what ends a turn", " or ".join(dialect.stop)),
-        TemplateFact("history", dialect.history.value),
-    ]
 
 
 def _limits(dialect: Dialect) -> list[str]:
     """What this dialect cannot do, in words."""
-    limits = [*capability_checks(dialect), *parts_of_tools(dialect)]
-    if dialect.history is History.TEMPLATE:
-        limits.insert(0, "the template rewrites earlier turns: each turn is a row of its own")
-    elif dialect.history is History.KEPT:
-        limits.insert(
-            0,
-            "the template would rewrite earlier turns and is not asked: a server that uses it shows the model other ones",
-        )
+    limits = {
+        History.TEMPLATE: ["the template rewrites earlier turns: each turn is a row of its own"],
+        History.KEPT: [
+            "the template would rewrite earlier turns and is not asked: a server that uses it "
+            "shows the model other ones"
+        ],
+        History.APPENDED: [],
+    }[dialect.history]
+    limits = [*limits, *find_limits(dialect)]
     if not isinstance(dialect, ChatTemplateDialect):
         return limits
-    habits = dialect.behaviour
-    if habits.borrowed:
-        limits.append(
-            f"the template ends no turn: {' or '.join(dict.fromkeys(habits.borrowed))} of the next message ends it"
-        )
-    if getattr(dialect.markup, "switches", None):
-        limits.append(f"the template is used with {json.dumps(dialect.markup.switches)}")  # type: ignore[attr-defined]
+    if borrowed := dialect.behaviour.borrowed:
+        marks = " or ".join(dict.fromkeys(borrowed))
+        limits.append(f"the template ends no turn: {marks} of the next message ends it")
+    if isinstance(dialect.markup, TemplateMarkup) and dialect.markup.template_kwargs:
+        limits.append(f"the template is used with {json.dumps(dialect.markup.template_kwargs)}")
     if isinstance(dialect.markup, CheckedMarkup):
         limits.append(
             "the template escapes <, > and & in texts of tools: training stops at rows with such texts"
@@ -343,35 +312,3 @@ def _limits(dialect: Dialect) -> list[str]:
             "arguments are written without their types: the tool's schema says what they are"
         )
     return limits
-
-
-def _changed(trained: Certificate, now: Certificate) -> list[str]:
-    keys = ("name", "syntax", "markup", "history", "switches", "stop")
-    return [key for key in keys if trained.dialect.get(key) != now.dialect.get(key)]
-
-
-def _short(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False)[:60]
-
-
-def _plain(value: Any) -> Json:
-    return json.loads(
-        json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
-    )
-
-
-def _template_hash(tokenizer: TextTokenizer) -> str:
-    template = tokenizer.wrapped.chat_template
-    return (
-        _hash(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
-        if template
-        else ""
-    )
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in LIBRARIES}

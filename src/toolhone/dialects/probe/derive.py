@@ -1,9 +1,8 @@
-"""From a template's own writing to a syntax that reads it: `derive`.
+"""Derive a call syntax from the texts that a template writes: `derive`.
 
-`written(calls)` gives the text that a template writes for these calls: the turn without its end mark and without reasoning. By
-looking where name, argument names and values of chosen probes come out, each body (`json_calls`, `named_json`, ...) that could have
-made the texts is proposed with its frame; whether one is right is proved by trial in `probe`. No form is known by a model's name,
-and marks that no model has ever used are found in the same way.
+By looking where name, argument names and values of chosen probes come out, each body
+(`json_calls`, `named_json`, ...) that could have made the texts is proposed with its frame.
+Which one is right is proved by trial in `probe.prove`. No form is known by a model's name.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.syntax.delimited import (
     ID_SLOT,
     NAME_SLOT,
@@ -27,11 +27,24 @@ from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
-from toolhone.schema import Json, ToolCall
+from toolhone.schema import Json, Tool, ToolCall
 
 TOOL, OTHER = "look_up7", "book_seat7"
 FIRST, SECOND = "query7", "place7"
 VALUE, VALUE_2 = "Sentinel7", "Sentinel8"
+_TEXT: Json = {"type": "string", "description": "What."}
+_OPTIONS: Json = {"type": "object", "description": "How."}
+
+
+PROBE_TOOLS = tuple(
+    Tool(name, description, {"type": "object", "properties": properties})
+    for name, description, properties in (
+        (TOOL, "Looks <b>up</b> [x].", {FIRST: {"type": "string"}, SECOND: _TEXT}),
+        (OTHER, "Books a seat.", {FIRST: _TEXT, "options": _OPTIONS}),
+        ("zip_up7", "Zips.", {FIRST: _TEXT}),
+    )
+)
+"""The tools that probes offer. Values of `options` may be of any form."""
 HARD = 'it\'s "q" \\n'
 """A text that every form with escapes writes in another way."""
 Written = Callable[[Sequence[ToolCall]], str | None]
@@ -49,18 +62,25 @@ _ID = re.compile(r"call\d{5}")
 
 @dataclass(frozen=True)
 class _CallTexts:
-    """What the template writes for the probes; `twice` is None where it refuses two calls, `quoted` holds a text with quotes."""
+    """What the template writes for the probes, and the text in front of an answer."""
 
     none: str
+    """A call without arguments."""
     one: str
     both: str
+    """A call with both arguments."""
     twice: str | None
+    """Two calls; None where the template refuses them."""
     lead: str
     quoted: str
+    """A call whose argument holds quotes."""
 
 
 def derive(written: Written, lead: str = "") -> Iterator[DelimitedSyntax]:
-    """The syntaxes that may have made these texts, the likeliest first. `lead`: what stands in front of an answer's text."""
+    """Yield the syntaxes that may have made these texts, the likeliest first.
+
+    lead: the text in front of an answer.
+    """
     none, one, both = written([_NONE]), written([_ONE]), written([_BOTH])
     if one is None or TOOL not in one or VALUE not in one:
         return
@@ -75,15 +95,24 @@ def derive(written: Written, lead: str = "") -> Iterator[DelimitedSyntax]:
         yield from propose(texts)
 
 
+FindNext = Callable[[str, int], int]
+"""Where the next call begins in a text after this place; -1 for nowhere."""
+
+
 def _frame(
-    texts: _CallTexts, start: int, end: int, middle: str, between: str | None
+    texts: _CallTexts, start: int, end: int, find_next: FindNext | None, middle: str = ""
 ) -> DelimitedFormat:
-    """The frame of the call that stands in `texts.one` from `start` (its name or its JSON) to `end` (behind its arguments)."""
+    """The frame of the call in `texts.one`, from its name or JSON to the end of its arguments.
+
+    find_next: None where the calls of a turn are one list.
+    """
     before, after = _slots(texts.one[:start]), _slots(texts.one[end:])
-    joint = None if between is None else _slots(between)
-    if joint is not None:
-        before, joint = _numbered(before, joint)
-    return DelimitedFormat(before, after, _slots(middle), joint, texts.lead)
+    between = None
+    if find_next and texts.twice is not None and texts.twice[:end] == texts.one[:end]:
+        begin = find_next(texts.twice, end)
+        if begin > end:
+            before, between = _numbered(before, _slots(texts.twice[end:begin]))
+    return DelimitedFormat(before, after, _slots(middle), between, texts.lead)
 
 
 def _slots(mark: str) -> str:
@@ -92,25 +121,14 @@ def _slots(mark: str) -> str:
 
 
 def _numbered(before: str, between: str) -> tuple[str, str]:
-    """Both marks with a slot where they count the calls: the second call's mark is the first one's with another number."""
-    numbers = list(_NUMBER.finditer(before))
-    for first in numbers:
+    """Both marks with a slot where they count the calls: the second has the next number."""
+    for first in _NUMBER.finditer(before):
         head, tail = re.escape(before[: first.start()]), re.escape(before[first.end() :])
         second = re.search(rf"{head}({int(first[0]) + 1}){tail}\Z", between)
         if second is not None:
             counted = between[: second.start(1)] + NUMBER_SLOT + between[second.end(1) :]
             return before[: first.start()] + NUMBER_SLOT + before[first.end() :], counted
     return before, between
-
-
-def _between(
-    texts: _CallTexts, end: int, start_of_next: Callable[[str, int], int | None]
-) -> str | None:
-    """What stands between two calls: from `end` in the text of two calls to where the next one begins."""
-    if texts.twice is None or texts.twice[:end] != texts.one[:end]:
-        return None
-    start = start_of_next(texts.twice, end)
-    return None if start is None or start <= end else texts.twice[end:start]
 
 
 def _values(text: str, begins: str, literal: bool) -> Iterator[tuple[int, int, Json]]:
@@ -127,19 +145,15 @@ def _json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
         body = _json_body(value, literal)
         if body is None:
             continue
-        between = None
-        if isinstance(value, Mapping) and texts.twice is not None:
-            between = _between(texts, end, _next_bracket)
-        yield DelimitedSyntax(_frame(texts, start, end, "", between), body)
+        find_next = _next_bracket if isinstance(value, Mapping) else None
+        yield DelimitedSyntax(_frame(texts, start, end, find_next), body)
         return
 
 
-def _next_bracket(text: str, end: int) -> int | None:
+def _next_bracket(text: str, end: int) -> int:
     """Where the next object that holds the other tool's name begins."""
-    return next(
-        (end + start for start, _, value in _values(text[end:], "{", True) if OTHER in str(value)),
-        None,
-    )
+    objects = _values(text[end:], "{", True)
+    return next((end + start for start, _, value in objects if OTHER in str(value)), -1)
 
 
 def _json_body(value: Json, literal: bool) -> Body | None:
@@ -174,13 +188,8 @@ def _path(value: Json, fits: Callable[[Json], bool], depth: int = 0) -> tuple[st
     return None
 
 
-def _name_place(text: str, name: str, before: int) -> int:
-    """The last place of a tool's name in front of `before`; -1 when there is none."""
-    return text.rfind(name, 0, before)
-
-
 def _objects(text: str, literal: bool) -> Iterator[tuple[int, int]]:
-    """Where an object with the arguments of the first probe stands, or a JSON string that holds it."""
+    """Where objects with the arguments of the first probe are, or JSON strings with them."""
     return (
         (start, end) for start, end, value in _values(text, '{"', literal) if _is_arguments(value)
     )
@@ -189,14 +198,12 @@ def _objects(text: str, literal: bool) -> Iterator[tuple[int, int]]:
 def _named_json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     """The name as text, then a JSON object."""
     for place, end in _objects(texts.one, literal):
-        start = _name_place(texts.one, TOOL, place)
+        start = texts.one.rfind(TOOL, 0, place)
         if start < 0:
             return
-        between = _between(texts, end, _before_object)
-        yield DelimitedSyntax(
-            _frame(texts, start, end, texts.one[start + len(TOOL) : place], between),
-            NamedJson(literal=literal),
-        )
+        middle = texts.one[start + len(TOOL) : place]
+        frame = _frame(texts, start, end, _name_before("{"), middle)
+        yield DelimitedSyntax(frame, NamedJson(literal=literal))
         return
 
 
@@ -207,28 +214,27 @@ def _object_first(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]
         if name < 0:
             continue
         end = name + len(TOOL)
-        between = _between(
-            texts,
-            end,
-            lambda text, behind: next(
-                (behind + a for a, _ in _objects(text[behind:], literal)), None
-            ),
-        )
-        yield DelimitedSyntax(
-            _frame(texts, start, end, texts.one[place:name], between),
-            NamedJson(name_first=False, literal=literal),
-        )
+
+        def next_object(text: str, end: int) -> int:
+            return next((end + start for start, _ in _objects(text[end:], literal)), -1)
+
+        frame = _frame(texts, start, end, next_object, texts.one[place:name])
+        yield DelimitedSyntax(frame, NamedJson(name_first=False, literal=literal))
         return
 
 
-def _before_object(text: str, end: int) -> int | None:
-    brace = text.find("{", end)
-    place = -1 if brace < 0 else _name_place(text, OTHER, brace)
-    return place if place >= end else None
+def _name_before(mark: str) -> FindNext:
+    """Find the next call by its name, the last one in front of this mark."""
+
+    def find(text: str, end: int) -> int:
+        place = text.find(mark, end)
+        return text.rfind(OTHER, 0, place) if place >= 0 else -1
+
+    return find
 
 
 def _python(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
-    """`name(key=value)`; first as texts between quotes that are not escaped, where the template writes them so."""
+    """`name(key=value)`; first with unescaped quotes inside strings, if the template writes those."""
     for found in re.finditer(rf"{TOOL}\s*\(", texts.one):
         reader = LiteralReader(texts.one, found.end())
         try:
@@ -237,18 +243,17 @@ def _python(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
             continue
         if named != {FIRST: VALUE} or placed:
             continue
-        between = _between(
-            texts, reader.position, lambda text, end: _place_or_none(text.find(f"{OTHER}(", end))
-        )
-        frame = _frame(texts, found.start(), reader.position, "", between)
-        quote = next((mark for mark in "'\"" if f"{mark}{HARD}{mark}" in texts.quoted), "")
-        yield from [DelimitedSyntax(frame, PythonCalls(quote))] if quote else []
+
+        def next_name(text: str, end: int) -> int:
+            return text.find(f"{OTHER}(", end)
+
+        frame = _frame(texts, found.start(), reader.position, next_name)
+        for quote in "'\"":
+            if f"{quote}{HARD}{quote}" in texts.quoted:
+                yield DelimitedSyntax(frame, PythonCalls(quote))
+                break
         yield DelimitedSyntax(frame, PythonCalls())
         return
-
-
-def _place_or_none(place: int) -> int | None:
-    return place if place >= 0 else None
 
 
 def _loose(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
@@ -258,23 +263,21 @@ def _loose(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     )
     if found is None or found[1] != "" or found[2] != "":
         return
-    end = found.end()
-    between = _between(texts, end, lambda text, place: _before_object(text, place))
-    yield DelimitedSyntax(
-        _frame(texts, found.start(), end, "", between), LooseObject(found[3], found[4])
-    )
+    frame = _frame(texts, found.start(), found.end(), _name_before("{"))
+    yield DelimitedSyntax(frame, LooseObject(found[3], found[4]))
 
 
 def _parameters(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
-    """Each argument between marks of its own, its value as text or, where the template puts texts in quotes, as a literal."""
+    """Each argument between its own marks, its value as text, or as a literal inside quotes."""
     places = _places(texts.both, (TOOL, FIRST, VALUE, SECOND, VALUE_2))
     places = places or _places(texts.both, (TOOL, SECOND, VALUE_2, FIRST, VALUE))
     single = _places(texts.one, (TOOL, FIRST, VALUE))
     if places is None or single is None:
         return
+    values = ((texts.both, places[2]), (texts.both, places[4]), (texts.one, single[2]))
     if all(
         text[start - 1 : start] == text[end : end + 1] in ("'", '"')
-        for text, (start, end) in _value_places(texts, places, single)
+        for text, (start, end) in values
     ):
         wider = [(start - 1, end + 1) for start, end in (places[2], places[4])]
         quoted = [places[0], places[1], wider[0], places[3], wider[1]]
@@ -284,16 +287,10 @@ def _parameters(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     yield from _marks(texts, places, single, literal=False)
 
 
-def _value_places(
-    texts: _CallTexts, places: _Places, single: _Places
-) -> list[tuple[str, tuple[int, int]]]:
-    return [(texts.both, places[2]), (texts.both, places[4]), (texts.one, single[2])]
-
-
 def _marks(
     texts: _CallTexts, places: _Places, single: _Places, literal: bool
 ) -> Iterator[DelimitedSyntax]:
-    """The marks around arguments: what the probes have in common between the places of name, argument names and values."""
+    """The marks around arguments: what the probes share between names and values."""
     (_, a), (b, c), (d, e), (f, _), _ = places
     opening, separates, gap = texts.both[a:b], texts.both[c:d], texts.both[e:f]
     tail = texts.one[single[2][1] :]
@@ -308,15 +305,12 @@ def _marks(
     start, end = single[0][0], single[2][1] + len(closes)
     if not separates or not (closes or literal):
         return
-    between = _between(texts, end, _last_name)
-    yield DelimitedSyntax(
-        _frame(texts, start, end, middle, between),
-        Parameters(opens, separates, closes, joins, literal),
-    )
+    frame = _frame(texts, start, end, _name_before(FIRST), middle)
+    yield DelimitedSyntax(frame, Parameters(opens, separates, closes, joins, literal))
 
 
 def _split_middle(opens: str, empty: str, tail: str) -> tuple[str, str]:
-    """The part of an argument's opening mark that belongs to the name: it also stands behind the name of a call without any."""
+    """Split an opening mark: the part that also follows the name of a call without arguments."""
     shared = common_start(opens, empty)
     shared = shared[: max(shared.rfind(" "), shared.rfind("\n"), -1) + 1] or (
         shared if shared[-1:] in ">]})" else ""
@@ -325,15 +319,8 @@ def _split_middle(opens: str, empty: str, tail: str) -> tuple[str, str]:
     return opens[:cut], opens[cut:]
 
 
-def _last_name(text: str, end: int) -> int | None:
-    """Where the name of the next call stands: its last occurrence in front of the first argument."""
-    key = text.find(FIRST, end)
-    place = -1 if key < 0 else _name_place(text, OTHER, key)
-    return place if place >= end else None
-
-
 def _places(text: str, words: Sequence[str]) -> _Places | None:
-    """Where these words stand one behind another, the first at its last place before the second; None when they do not."""
+    """Where these words follow one another, the first as near to the second as it can be."""
     places: _Places = []
     position = 0
     for k, word in enumerate(words):
@@ -348,14 +335,6 @@ def _places(text: str, words: Sequence[str]) -> _Places | None:
         places.append((start, start + len(word)))
         position = start + len(word)
     return places
-
-
-def common_start(a: str, b: str) -> str:
-    """The longest text that both begin with."""
-    length = next(
-        (k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
-    return a[:length]
 
 
 def _common_end(a: str, b: str) -> str:

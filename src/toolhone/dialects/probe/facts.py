@@ -1,87 +1,80 @@
-"""What a chat template does, found by rendering sentinels: one `TemplateFact` for each question that matters.
+"""Find out what a chat template does, by rendering sentinels: one `TemplateFact` per question.
 
-    for finding in examine(markup): print(finding.probe, finding.found, finding.fault)
+    for fact in examine(markup): print(fact.probe, fact.found, fact.fault)
 
-Asked is: do the tools reach the prompt, and where; which form of arguments is written right; are two calls, missing text and text
-beside a call, reasoning and results written; does each rendering begin with what stood there before (`prefix`), and if not, why;
-and which keyword switches change that. Nothing is trained or parsed here, and no model is known by name; whether calls can be read
-back is proved in `probe`.
-
-`prefix` uses four letters: `g` prompt + generation prompt is no beginning of the same turn rendered, `f` nor of the whole
-conversation, `h` a rendered turn is changed by later turns, `t` by the tool results that follow it.
+In `prefix`, four letters say what breaks: `g` prompt + generation prompt do not begin the same turn
+rendered, `f` nor the whole conversation, `h` later turns change a turn, `t` tool results change it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toolhone.dialects.chat_template.behaviour import REASON, REASONING_FIELDS
-from toolhone.dialects.chat_template.markup import TemplateMarkup
-from toolhone.dialects.chat_template.template_kwargs import template_kwargs
+from toolhone.dialects.chat_template.render import REASON, REASONING_FIELDS
+from toolhone.dialects.chat_template.sanitise import TemplateMarkup
+from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, VALUE
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Tool
 from toolhone.tokenizer import TextTokenizer
 
-Chat = list[dict[str, Any]]
+ChatTurn = dict[str, Any]
 
-TEXT, RESULT = "Beside7", "Result7"
-_QUOTED = f'{VALUE} "q"'
+TEXT, RESULT = "Beside7", "Result70"
 _ARGUMENTS: dict[str, Json] = {
-    FIRST: _QUOTED,
+    FIRST: f'{VALUE} "q"',
     "number7": 250.5,
     "flag7": True,
     "list7": ["a7", None],
 }
-_SCHEMA = {
-    "type": "object",
-    "properties": {name: {"type": "string", "description": "d"} for name in _ARGUMENTS},
-}
+_PARAMETER = {"type": "string", "description": "d"}
 _TOOLS = [
-    Tool(TOOL, "Looks up.", _SCHEMA).to_dict(),
-    Tool(
-        OTHER,
-        "Books.",
-        {"type": "object", "properties": {FIRST: {"type": "string", "description": "d"}}},
-    ).to_dict(),
+    Tool(name, text, {"type": "object", "properties": dict.fromkeys(keys, _PARAMETER)}).to_dict()
+    for name, text, keys in ((TOOL, "Looks up.", _ARGUMENTS), (OTHER, "Books.", (FIRST,)))
 ]
-_USER, _AGAIN = {"role": "user", "content": "Question7"}, {"role": "user", "content": "Another7"}
 _SYSTEM = {"role": "system", "content": "System7"}
+_USER, _AGAIN = {"role": "user", "content": "Question7"}, {"role": "user", "content": "Another7"}
+_RESULT = {"role": "tool", "content": RESULT, "tool_call_id": "call00000", "name": TOOL}
+_ANSWER = {"role": "assistant", "content": TEXT}
+
+_NOT_KWARGS = re.compile(
+    "messages?|tools?|tool_call|documents|content|role|loop|namespace|add_generation_prompt"
+    "|(bos|eos|pad|unk)_token|system_message|raise_exception|strftime_now|date_string"
+    "|(builtin|custom)_tools|model_identity|continue_final_message"
+)
+_FLAGS = (
+    re.compile(r"(?<![\w.\]'\"])([a-z_]\w*)\s+is\s+(?:not\s+)?(?:defined|true|false)\b"),
+    re.compile(r"(?<![\w.\]'\"])([a-z_]\w*)\s*\|\s*default\(\s*(?:[Tt]rue|[Ff]alse)"),
+    re.compile(r"(?:if|and|or)\s+not\s+([a-z_]\w*)\s*(?:-?%\}|and\b|or\b)"),
+)
+_LOOP_NAMES = re.compile(r"\{%-?\s*(?:for\s+(?:\w+\s*,\s*)?|macro\s+)([a-z_]\w*)")
 
 
 @dataclass(frozen=True)
 class TemplateFact:
-    """One answer. `fault` says that something is lost or has to be worked around; `why` is a half sentence."""
+    """One answer. `fault`: something is lost, or needs a workaround. `why` is half a sentence."""
 
     probe: str
     found: str
     fault: bool = False
     why: str = ""
 
-    def to_dict(self) -> dict[str, Json]:
-        return {
-            "probe": self.probe,
-            "found": self.found,
-            "fault": self.fault,
-            **({"why": self.why} if self.why else {}),
-        }
-
 
 @dataclass(frozen=True)
-class _CallKind:
-    """How calls are handed to this template: arguments as a mapping or a JSON text, and what stands for missing text."""
+class _Probe:
+    """Writes chats with one template: arguments as a mapping or JSON text, `content` for no text."""
 
+    markup: TemplateMarkup
     as_text: bool = False
     content: str | None = ""
 
-    def call(
-        self, calls: int = 1, content: str | None = None, reason: tuple[str, str] | None = None
-    ) -> dict[str, Any]:
-        names = [(TOOL, _ARGUMENTS), (OTHER, {FIRST: "b7"})][:calls]
-        listed = [
+    def call(self, count: int = 1) -> ChatTurn:
+        """A turn with one or two calls."""
+        calls = [
             {
                 "id": f"call0000{index}",
                 "type": "function",
@@ -90,284 +83,221 @@ class _CallKind:
                     "arguments": json.dumps(values) if self.as_text else dict(values),
                 },
             }
-            for index, (name, values) in enumerate(names)
+            for index, (name, values) in enumerate([(TOOL, _ARGUMENTS), (OTHER, {FIRST: "b7"})])
         ]
-        message = {
-            "role": "assistant",
-            "content": self.content if content is None else content,
-            "tool_calls": listed,
-        }
-        return {**message, **({reason[0]: reason[1]} if reason else {})}
+        return {"role": "assistant", "content": self.content, "tool_calls": calls[:count]}
 
-    def results(self, calls: int = 1) -> Chat:
-        return [
-            {
-                "role": "tool",
-                "content": f"{RESULT}{index}",
-                "tool_call_id": f"call0000{index}",
-                "name": (TOOL, OTHER)[index],
-            }
-            for index in range(calls)
-        ]
+    def write(self, *chat: ChatTurn, header: bool = False) -> str | None:
+        """The text of a chat; None where the template refuses it."""
+        try:
+            return self.markup.write(chat, _TOOLS, header)
+        except DialectError:
+            return None
+
+
+def template_kwargs(template: str) -> list[tuple[str, bool]]:
+    """Return keywords that a template may take, found in its text, each with False and True.
+
+    At most eight names: those that it tests or gives a default, and that are no part of a message.
+    """
+    loops = _LOOP_NAMES.findall(template)
+    found = dict.fromkeys(name for pattern in _FLAGS for name in pattern.findall(template))
+    names = [name for name in found if name not in loops and not _NOT_KWARGS.fullmatch(name)]
+    return [(name, value) for name in names[:8] for value in (False, True)]
 
 
 def examine(markup: TemplateMarkup) -> list[TemplateFact]:
-    """All findings on a template with its switches as they are."""
+    """Return all facts on a template with its keywords as they are."""
     tools = _tools(markup)
-    if tools.found.startswith("error"):
+    if tools.found == "error":
         return [tools]
-    mapping, text = _arguments(markup, _CallKind()), _arguments(markup, _CallKind(as_text=True))
-    kind = _usable_kind(markup, mapping, text)
-    found = [
-        tools,
-        TemplateFact("arguments as a mapping", *mapping),
-        TemplateFact("arguments as JSON text", *text),
-    ]
-    if kind is None:
-        return [
-            *found,
-            TemplateFact("calls", "never shown", True, "no form of a call reaches the text"),
-        ]
-    found += [_two(markup, kind), *_missing_text(markup, kind), _beside(markup, kind)]
+    forms = [_arguments(_Probe(markup)), _arguments(_Probe(markup, as_text=True))]
+    probe = _usable(markup, forms)
+    if probe is None:
+        missing = TemplateFact("calls", "never shown", True, "no form of a call reaches the text")
+        return [tools, *forms, missing]
     field, reasoning = find_reasoning(markup)
-    found += [reasoning, _results(markup, kind), _prefix(markup, kind, None)]
-    return [*found, _prefix(markup, kind, field)] if field else found
+    facts = [tools, *forms, _two_calls(probe), *_missing_text(probe), _beside(probe), reasoning]
+    facts.append(_results(probe))
+    for name, used in (("prefix", None), ("prefix with reasoning", field)):
+        if used or name == "prefix":
+            letters, why = broken_prefixes(probe, used)
+            facts.append(TemplateFact(name, letters or "keeps", bool(letters), why))
+    return facts
 
 
-def cures(tokenizer: TextTokenizer, markup: TemplateMarkup) -> list[TemplateFact]:
-    """What each keyword switch of the template changes: the letters of `prefix` without and with reasoning."""
+def cures(tokenizer: TextTokenizer, markup: TemplateMarkup) -> Iterator[TemplateFact]:
+    """Yield what each keyword of the template changes: the letters of `prefix`."""
     usual = _letters(markup)
-    found = []
     for name, value in template_kwargs(markup.source):
-        other = TemplateMarkup(tokenizer, {**markup.switches, name: value})
-        letters = _letters(other)
+        letters = _letters(TemplateMarkup(tokenizer, {**markup.template_kwargs, name: value}))
         if letters is None or letters == usual:
             continue
-        text = f"prefix {letters[0] or 'keeps'}, with reasoning {letters[1] or 'keeps'}"
-        found.append(
-            TemplateFact(
-                f"switch {name}={json.dumps(value)}",
-                text,
-                False,
-                "" if usual is None else _better(usual, letters),
+        found = f"prefix {letters[0] or 'keeps'}, with reasoning {letters[1] or 'keeps'}"
+        cured = [
+            where
+            for where, before, after in zip(
+                ("without reasoning", "with reasoning"), usual or ("", ""), letters, strict=True
             )
-        )
-    return found
-
-
-def _better(before: tuple[str, str], after: tuple[str, str]) -> str:
-    mended = [
-        name
-        for name, a, b in zip(("without reasoning", "with reasoning"), before, after, strict=True)
-        if a and not b
-    ]
-    return f"keeps all prefixes {' and '.join(mended)}" if mended else ""
+            if before and not after
+        ]
+        why = f"keeps all prefixes {' and '.join(cured)}" if cured else ""
+        yield TemplateFact(f"switch {name}={json.dumps(value)}", found, False, why)
 
 
 def _letters(markup: TemplateMarkup) -> tuple[str, str] | None:
-    kind = _usable_kind(
-        markup, _arguments(markup, _CallKind()), _arguments(markup, _CallKind(as_text=True))
-    )
-    if kind is None:
+    """The letters of `prefix` without and with reasoning; None where calls are never shown."""
+    forms = [_arguments(_Probe(markup)), _arguments(_Probe(markup, as_text=True))]
+    probe = _usable(markup, forms)
+    if probe is None:
         return None
     field, _ = find_reasoning(markup)
-    return broken_prefixes(markup, kind, None)[0], broken_prefixes(markup, kind, field)[
-        0
-    ] if field else ""
-
-
-def _write(markup: TemplateMarkup, chat: Chat, header: bool = False) -> str | None:
-    """The text, or None where the template refuses."""
-    try:
-        return markup.write(chat, _TOOLS, header)
-    except DialectError:
-        return None
+    plain = broken_prefixes(probe, None)[0]
+    return plain, broken_prefixes(probe, field)[0] if field else ""
 
 
 def _tools(markup: TemplateMarkup) -> TemplateFact:
+    probe = _Probe(markup)
     try:
-        one = markup.write([_SYSTEM, _USER], _TOOLS, True)
-    except DialectError:
-        try:
-            one = markup.write([_USER], _TOOLS, True)
-        except DialectError as error:
-            return TemplateFact("tools", "error", True, str(error))
-    if TOOL not in one or OTHER not in one:
+        text = probe.write(_SYSTEM, _USER, header=True) or markup.write([_USER], _TOOLS, True)
+    except DialectError as error:
+        return TemplateFact("tools", "error", True, str(error))
+    if TOOL not in text or OTHER not in text:
         return TemplateFact("tools", "no", True, "the tools never reach the prompt")
-    later = _write(markup, [_USER, {"role": "assistant", "content": TEXT}, _AGAIN], True) or ""
+    later = probe.write(_USER, _ANSWER, _AGAIN, header=True) or ""
     if TEXT in later and later.find(TOOL) > later.find(TEXT):
-        return TemplateFact(
-            "tools",
-            "yes (last user)",
-            False,
-            "the tools stand before the last turn of the user, and move with it",
-        )
+        why = "the tools stand before the last turn of the user, and move with it"
+        return TemplateFact("tools", "yes (last user)", False, why)
     return TemplateFact("tools", "yes")
 
 
-def _arguments(markup: TemplateMarkup, kind: _CallKind) -> tuple[str, bool, str]:
-    """What is written for arguments in this form: found, fault, why."""
+def _arguments(probe: _Probe) -> TemplateFact:
+    """What is written for arguments in this form."""
+    name = "arguments as JSON text" if probe.as_text else "arguments as a mapping"
     try:
-        text = markup.write([_USER, kind.call()], _TOOLS, False)
+        text = probe.markup.write([_USER, probe.call()], _TOOLS, False)
     except DialectError as error:
-        try:
-            text = markup.write([_USER, {**kind.call(), "content": None}], _TOOLS, False)
-        except DialectError:
-            return (
-                "error",
-                True,
-                str(error).removeprefix("the chat template refuses the conversation: "),
-            )
-    asked = _write(markup, [_USER], False) or ""
+        without = probe.write(_USER, {**probe.call(), "content": None})
+        if without is None:
+            why = str(error).removeprefix("the chat template refuses the conversation: ")
+            return TemplateFact(name, "error", True, why)
+        text = without
+    asked = probe.write(_USER) or ""
     turn = text[len(asked) :] if text.startswith(asked) else text[text.find("Question7") :]
     if TOOL not in turn:
-        other = _arguments(markup, _CallKind(kind.as_text, None)) if kind.content == "" else None
-        return (
-            other
-            if other and other[0] not in ("error", "dropped")
-            else ("dropped", True, "the call is not written")
-        )
-    if VALUE not in turn or FIRST not in turn:
-        return "lost", True, "the arguments are not written"
-    if '\\\\"q' in turn or f'"{{\\"{FIRST}' in turn:
-        return "escaped twice", True, "the arguments come out as a text inside JSON"
-    if kind.as_text and "'{" in turn:
-        return "quoted", True, "the arguments come out as a quoted text"
-    if f"{{'{FIRST}'" in turn:
-        return "Python repr", True, "the arguments come out as a Python dict"
-    python = [
-        word
-        for word, other in (("True", "true"), ("None", "null"))
-        if word in turn and other not in turn
-    ]
-    return (
-        ("ok, Python literals", False, f"{' and '.join(python)} where JSON has other words")
-        if python
-        else ("ok", False, "")
-    )
+        if probe.content == "":
+            other = _arguments(_Probe(probe.markup, probe.as_text, None))
+            if other.found not in ("error", "dropped"):
+                return other
+        return TemplateFact(name, "dropped", True, "the call is not written")
+    faults = {
+        "lost": (VALUE not in turn or FIRST not in turn, "are not written"),
+        "escaped twice": (
+            '\\\\"q' in turn or f'"{{\\"{FIRST}' in turn,
+            "come out as a text inside JSON",
+        ),
+        "quoted": (probe.as_text and "'{" in turn, "come out as a quoted text"),
+        "Python repr": (f"{{'{FIRST}'" in turn, "come out as a Python dict"),
+    }
+    for found, (fault, why) in faults.items():
+        if fault:
+            return TemplateFact(name, found, True, f"the arguments {why}")
+    words = [a for a, b in (("True", "true"), ("None", "null")) if a in turn and b not in turn]
+    if words:
+        why = f"{' and '.join(words)} where JSON has other words"
+        return TemplateFact(name, "ok, Python literals", False, why)
+    return TemplateFact(name, "ok")
 
 
-def _usable_kind(
-    markup: TemplateMarkup, mapping: tuple[str, bool, str], text: tuple[str, bool, str]
-) -> _CallKind | None:
-    for as_text, (found, _, _) in ((False, mapping), (True, text)):
-        if found.startswith("ok") or found == "Python repr":
+def _usable(markup: TemplateMarkup, forms: list[TemplateFact]) -> _Probe | None:
+    """The first form in which calls are written."""
+    for as_text, fact in zip((False, True), forms, strict=True):
+        if fact.found.startswith("ok") or fact.found == "Python repr":
             for content in ("", None):
-                if VALUE in (_write(markup, [_USER, _CallKind(as_text, content).call()]) or ""):
-                    return _CallKind(as_text, content)
+                probe = _Probe(markup, as_text, content)
+                if VALUE in (probe.write(_USER, probe.call()) or ""):
+                    return probe
     return None
 
 
-def _two(markup: TemplateMarkup, kind: _CallKind) -> TemplateFact:
-    name = "two calls"
-    text = _write(markup, [_USER, kind.call(2)])
+def _two_calls(probe: _Probe) -> TemplateFact:
+    text = probe.write(_USER, probe.call(2))
     if text is None:
-        return TemplateFact(name, "error", True, "a turn has one call at most")
-    asked = (_write(markup, [_USER]) or "").count(OTHER)
-    return (
-        TemplateFact(name, "yes")
-        if text.count(OTHER) > asked
-        else TemplateFact(name, "second dropped", True, "only the first call is written")
-    )
+        return TemplateFact("two calls", "error", True, "a turn has one call at most")
+    if text.count(OTHER) > (probe.write(_USER) or "").count(OTHER):
+        return TemplateFact("two calls", "yes")
+    return TemplateFact("two calls", "second dropped", True, "only the first call is written")
 
 
-def _missing_text(markup: TemplateMarkup, kind: _CallKind) -> Iterator[TemplateFact]:
-    """Calls without text: null (which transformers leaves out before the template sees it), and an empty text."""
-    ok = _CallKind(kind.as_text)
-    forms = {
-        "null content": {**ok.call(), "content": None},
-        "empty content": {**ok.call(), "content": ""},
-    }
-    texts = {name: _write(markup, [_USER, message]) for name, message in forms.items()}
-    for name, text in texts.items():
-        shown = text is not None and VALUE in text
-        yield TemplateFact(
-            name, "ok" if shown else "error" if text is None else "call dropped", not shown
-        )
+def _missing_text(probe: _Probe) -> Iterator[TemplateFact]:
+    """Calls without text: null, which transformers leaves out, and an empty text."""
+    for name, content in (("null content", None), ("empty content", "")):
+        text = probe.write(_USER, {**probe.call(), "content": content})
+        found = "error" if text is None else "ok" if VALUE in text else "call dropped"
+        yield TemplateFact(name, found, found != "ok")
 
 
-def _beside(markup: TemplateMarkup, kind: _CallKind) -> TemplateFact:
+def _beside(probe: _Probe) -> TemplateFact:
     name = "text beside a call"
-    text = _write(markup, [_USER, kind.call(content=TEXT)])
+    text = probe.write(_USER, {**probe.call(), "content": TEXT})
     if text is None:
         return TemplateFact(name, "error", True)
     if VALUE not in text:
         return TemplateFact(name, "call dropped", True, "a turn with text loses its calls")
     if TEXT not in text:
         return TemplateFact(name, "text dropped", True, "a turn with calls loses its text")
-    plain = _write(markup, [_USER, {"role": "assistant", "content": TEXT}]) or ""
+    plain = probe.write(_USER, _ANSWER) or ""
     before = plain[: plain.rfind(TEXT)]
-    moved = before not in text and "analysis" in text[text.find("Question7") :]
-    return (
-        TemplateFact(name, "as reasoning", True, "the text is written as reasoning")
-        if moved
-        else TemplateFact(name, "kept")
-    )
+    if before not in text and "analysis" in text[text.find("Question7") :]:
+        return TemplateFact(name, "as reasoning", True, "the text is written as reasoning")
+    return TemplateFact(name, "kept")
 
 
 def find_reasoning(markup: TemplateMarkup) -> tuple[str | None, TemplateFact]:
-    """The field in which the template looks for reasoning (None when it has none), and the finding."""
+    """Return the field in which the template looks for reasoning, or None, and the fact."""
+    probe = _Probe(markup)
     for field in REASONING_FIELDS:
-        text = _write(markup, [_USER, {"role": "assistant", "content": TEXT, field: REASON}])
-        called = _write(markup, [_USER, _CallKind().call(reason=(field, REASON))])
-        if (text and REASON in text) or (called and REASON in called):
-            only = "" if text and REASON in text else "beside calls only"
-            return field, TemplateFact("reasoning", "kept", False, only or f"field {field}")
-    return None, TemplateFact(
-        "reasoning", "ignored", False, "reasoning stands in the text, between <think> marks"
-    )
+        answer, call = (
+            REASON in (probe.write(_USER, {**turn, field: REASON}) or "")
+            for turn in (_ANSWER, probe.call())
+        )
+        if answer or call:
+            why = f"field {field}" if answer else "beside calls only"
+            return field, TemplateFact("reasoning", "kept", False, why)
+    why = "reasoning stands in the text, between <think> marks"
+    return None, TemplateFact("reasoning", "ignored", False, why)
 
 
-def _results(markup: TemplateMarkup, kind: _CallKind) -> TemplateFact:
-    text = _write(
-        markup, [_USER, kind.call(), *kind.results(), {"role": "assistant", "content": TEXT}]
-    )
+def _results(probe: _Probe) -> TemplateFact:
+    text = probe.write(_USER, probe.call(), _RESULT, _ANSWER)
     if text is None:
         return TemplateFact("results", "error", True)
-    return (
-        TemplateFact("results", "yes")
-        if f"{RESULT}0" in text
-        else TemplateFact("results", "dropped", True, "results of tools are not shown")
-    )
+    if RESULT in text:
+        return TemplateFact("results", "yes")
+    return TemplateFact("results", "dropped", True, "results of tools are not shown")
 
 
-def _prefix(markup: TemplateMarkup, kind: _CallKind, field: str | None) -> TemplateFact:
-    letters, why = broken_prefixes(markup, kind, field)
-    return TemplateFact(
-        "prefix with reasoning" if field else "prefix", letters or "keeps", bool(letters), why
-    )
-
-
-def broken_prefixes(markup: TemplateMarkup, kind: _CallKind, field: str | None) -> tuple[str, str]:
-    """The letters of what breaks, in the order fght, and the cause of the first break; with and without a system message."""
-    reason = (field, REASON) if field else None
-    answer = {"role": "assistant", "content": TEXT, **({field: REASON} if field else {})}
-    chat: Chat = [
-        _USER,
-        kind.call(reason=reason),
-        *kind.results(),
-        answer,
-        _AGAIN,
-        kind.call(reason=reason),
-        *kind.results(),
-        answer,
-    ]
-    breaks = _breaks(markup, chat)
-    if _write(markup, [_SYSTEM, *chat]) is not None:
-        breaks = {**_breaks(markup, [_SYSTEM, *chat]), **breaks}
+def broken_prefixes(probe: _Probe, field: str | None) -> tuple[str, str]:
+    """Return the letters of what breaks, with or without a system message, and the first cause."""
+    reason = {field: REASON} if field else {}
+    turns = [{**probe.call(), **reason}, _RESULT, {**_ANSWER, **reason}]
+    chat = [_USER, *turns, _AGAIN, *turns]
+    breaks = _breaks(probe, chat)
+    if probe.write(_SYSTEM, *chat) is not None:
+        breaks = {**_breaks(probe, [_SYSTEM, *chat]), **breaks}
     order = "".join(letter for letter in "fght" if letter in breaks)
     first = next((letter for letter in "gfht" if letter in breaks), None)
     return order, "" if first is None else _cause(*breaks[first], in_header="g" in breaks)
 
 
-def _breaks(markup: TemplateMarkup, chat: Chat) -> dict[str, tuple[str, str]]:
-    """For each letter the first two texts of which the one should begin the other and does not."""
-    whole = _write(markup, chat)
+def _breaks(probe: _Probe, chat: list[ChatTurn]) -> dict[str, tuple[str, str]]:
+    """For each letter the first two texts of which the one should begin the other, and does not."""
+    whole = probe.write(*chat)
     breaks: dict[str, tuple[str, str]] = {}
     for index in [k for k, message in enumerate(chat) if message["role"] == "assistant"]:
-        asked, turn = _write(markup, chat[:index], True), _write(markup, chat[: index + 1])
+        asked, turn = probe.write(*chat[:index], header=True), probe.write(*chat[: index + 1])
         end = next((k for k in range(index + 1, len(chat)) if chat[k]["role"] != "tool"), len(chat))
-        answered = _write(markup, chat[:end]) if end > index + 1 else None
+        answered = probe.write(*chat[:end]) if end > index + 1 else None
         later = whole if index + 1 < len(chat) else None
         for letter, before, after in (
             ("g", asked, turn),
@@ -381,21 +311,16 @@ def _breaks(markup: TemplateMarkup, chat: Chat) -> dict[str, tuple[str, str]]:
 
 
 def _cause(before: str, after: str, in_header: bool) -> str:
-    """Why a text is no beginning of another one: one of five causes."""
-    at = next(
-        (k for k, (a, b) in enumerate(zip(before, after, strict=False)) if a != b),
-        min(len(before), len(after)),
-    )
+    """Why a text does not begin another one: one of five causes."""
+    at = len(common_start(before, after))
     if any(-1 < before.find(word) != after.find(word) for word in (TOOL, "System7")):
         return "tools or system text move to the last turn of the user"
     start = max(before.rfind("<", 0, at), before.rfind("[", 0, at), at - 12, 0)
     around = (before[start : at + 40] + after[start : at + 40]).lower()
     if any(word in around for word in ("think", "thought", "analysis", REASON.lower())):
-        return (
-            "the header of a turn adds marks of a thought"
-            if in_header
-            else "thoughts of earlier turns are rewritten"
-        )
+        if in_header:
+            return "the header of a turn adds marks of a thought"
+        return "thoughts of earlier turns are rewritten"
     words = before[at:].split()
     if words == after[at:].split()[: len(words)]:
         return "white space differs"

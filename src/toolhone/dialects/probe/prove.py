@@ -1,33 +1,37 @@
-"""The proof that a model's own chat template can be used: `prove_template`.
+"""Prove that a model's own chat template can be used: `prove_template`.
 
-A template is accepted only when, with this tokenizer, the tools' names reach the prompt, calls come back from the rendered text
-as they went in (nested arguments, quotes, other scripts), answers come back too, results reach the text, and the disguise of text
-from outside (`marking.py`) does not change what the template does. Every manner is tried, with the syntaxes that are known and then
-with those that `derive` finds in the template's own writing; the reason of the attempt that came furthest is reported.
+A template is accepted only when tools, calls, answers and results reach the text, when calls and
+answers come back from it as they went in, and when the disguise of text from outside changes
+nothing. All quirks are tried, with known syntaxes and with derived ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
-from typing import Literal, TypeVar
+from itertools import chain, product
+from typing import Literal
 
-from toolhone.dialects.base import ParsedReply, Syntax
-from toolhone.dialects.chat_template.behaviour import REASONING_FIELDS, SENTINEL, find_behaviour
-from toolhone.dialects.chat_template.markup import CheckedMarkup, TemplateMarkup
+from toolhone.dialects.base import Dialect, History, ParsedReply, Syntax
 from toolhone.dialects.chat_template.render import (
-    CALLED,
-    PROBE_TOOLS,
+    REASONING_FIELDS,
+    SENTINEL,
     ChatTemplateDialect,
+    find_behaviour,
+)
+from toolhone.dialects.chat_template.sanitise import (
     ChatWriter,
+    CheckedMarkup,
+    ControlTokenGuard,
+    Markup,
+    TemplateMarkup,
     TemplateQuirks,
 )
-from toolhone.dialects.chat_template.sanitise import ControlTokenGuard
-from toolhone.dialects.chat_template.template_kwargs import template_kwargs
-from toolhone.dialects.chat_template.turns import Markup, TemplateBehaviour, Turns, without_stop
-from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, derive
+from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
+from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
+from toolhone.dialects.probe.facts import template_kwargs
 from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.syntax.model_text import read_after_reasoning
 from toolhone.dialects.syntax.tagged import ToolCallTags
@@ -35,15 +39,12 @@ from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 
-T = TypeVar("T")
-
 SYNTAXES: tuple[Syntax, ...] = (ToolCallTags(), BareJson())
 """The native call syntaxes that are known; all others are derived."""
 
-WAY_OUT = (
+REMEDY = (
     "pass model.dialect=json (or calls, tagged), which asks nothing of a template but plain turns"
 )
-
 _ARGUMENTS: tuple[Literal["mapping", "string"], ...] = ("mapping", "string")
 _EMPTY: tuple[Literal["text", "absent"], ...] = ("text", "absent")
 _TEXT = 'He said "no"\n\tand \\left, ünï, 漢字 🙂 </b> [x]'
@@ -53,16 +54,28 @@ _NESTED: Json = {
     "deep": {"a": {"b": "c"}},
 }
 _LONG = " And Then? \u00fc" * 30
+
+
+def _calling(name: str, arguments: dict[str, Json]) -> Message:
+    return Message("assistant", tool_calls=(ToolCall(name, arguments),))
+
+
 _ASK = Message("user", f"Question with <b>marks</b> and [brackets]?{_LONG}")
-_ONE = Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: f"tea in Łódź {SENTINEL}"}),))
-_TEXTS = Message("assistant", tool_calls=(ToolCall(TOOL, {FIRST: _TEXT}),))
-_DEEP = Message("assistant", tool_calls=(ToolCall(OTHER, {"options": _NESTED}),))
-_NONE = Message("assistant", tool_calls=(ToolCall(TOOL, {}),))
+_ONE = _calling(TOOL, {FIRST: f"tea in Łódź {SENTINEL}"})
 _RESULT = Message("tool", f"result-Sentinel8 <b> [1]{_LONG}")
 _ANSWER = Message("assistant", "The answer is <b>4</b> [sic].")
 _THOUGHT = Message("assistant", "So it is.", "thought-Sentinel9")
-_TALK = (_ASK, _ONE, _RESULT, _ANSWER, Message("user", "And then?"), _ONE, _RESULT, _ANSWER)
 _WHOLE = (_ASK, _ONE, _RESULT, _ANSWER)
+_LONGER = (*_WHOLE, Message("user", "And then?"), _ONE, _RESULT, _ANSWER)
+_CALLED = (Message("user", "question"), _calling(TOOL, {FIRST: SENTINEL}))
+_READ_BACK = (
+    _ANSWER,
+    _ONE,
+    _calling(TOOL, {}),
+    _calling(TOOL, {FIRST: _TEXT}),
+    _calling(OTHER, {"options": _NESTED}),
+)
+_PLAIN_TOOLS = tuple(replace(tool, description="Does it.") for tool in PROBE_TOOLS)
 
 
 class _FaultError(Exception):
@@ -71,212 +84,235 @@ class _FaultError(Exception):
     def __init__(self, stage: int, reason: str) -> None:
         super().__init__(reason)
         self.stage = stage
-        self.reason = reason
+
+
+@contextmanager
+def _stage(number: int, reason: str) -> Iterator[None]:
+    """Turn a refusal into the fault of this stage."""
+    try:
+        yield
+    except DialectError as error:
+        raise _FaultError(number, f"{reason} ({error})") from None
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One way to hand things to the template."""
+    """One way to pass conversations to the template."""
 
-    tokenizer: TextTokenizer
     markup: Markup
     writer: ChatWriter
-    tools: tuple[Tool, ...]
+    tools: tuple[Tool, ...] = PROBE_TOOLS
 
-    @property
-    def template(self) -> TemplateMarkup:
-        assert isinstance(self.markup, TemplateMarkup)
-        return self.markup
+    def write(self, messages: Sequence[Message], header: bool = False) -> str:
+        """The text as the model sees it."""
+        chat, tools = self.writer.chat(messages), self.writer.tools(self.tools)
+        return str(self.writer.guard.reveal(self.markup.write(chat, tools, header)))
+
+    def ignores_disguise(self) -> bool:
+        """Whether the template writes disguised texts as it writes plain ones."""
+        reveal = self.writer.guard.reveal
+        chat, tools = self.writer.chat(_WHOLE), self.writer.tools(self.tools)
+        return self.markup.write(reveal(chat), reveal(tools), False) == self.write(_WHOLE)
 
 
 def prove_template(
-    tokenizer: TextTokenizer, switches: Mapping[str, Json] | None = None, kept: bool = False
+    tokenizer: TextTokenizer, kwargs: Mapping[str, Json] | None = None, keep_history: bool = False
 ) -> ChatTemplateDialect:
-    """The native dialect of this tokenizer's template, proved; else `DialectError` that says what the template does wrong.
+    """Return the proved dialect of this tokenizer's template.
 
-    switches: keywords for the template, when they are not to be found out by trying. kept: whether earlier turns stay as they were
-    said where the template would rewrite them.
+    `DialectError` says what the template does wrong. kwargs: keywords for the template; None tries
+    those that it knows. keep_history: earlier turns stay as they were generated.
     """
-    if not tokenizer.wrapped.chat_template:
+    template = tokenizer.wrapped.chat_template
+    if not template:
         raise DialectError(
-            f"the model is without a usable template: its tokenizer has no chat template; {WAY_OUT}"
+            f"the model is without a usable template: its tokenizer has no chat template; {REMEDY}"
         )
+    tried = [kwargs]
+    if kwargs is None:
+        off = [{name: value} for name, value in template_kwargs(str(template)) if value is False]
+        tried = [{}, *off]
     faults: list[_FaultError] = []
-    marks = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
-    for wanted, arguments, empty in product(_settings(tokenizer, switches), _ARGUMENTS, _EMPTY):
-        markup = TemplateMarkup(tokenizer, wanted)
+    guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
+    for each, arguments, empty in product(tried, _ARGUMENTS, _EMPTY):
+        writer = ChatWriter(guard, TemplateQuirks(arguments, empty))
         try:
-            dialect = _try(
-                _Attempt(
-                    tokenizer,
-                    markup,
-                    ChatWriter(marks, TemplateQuirks(arguments, empty)),
-                    PROBE_TOOLS,
-                )
+            dialect = _try_syntaxes(
+                _check_shown(TemplateMarkup(tokenizer, each), writer), tokenizer
             )
-            return _step(
-                9, "changes a conversation that goes on", partial(_with_history, dialect, kept)
-            )
+            with _stage(9, "changes a conversation that goes on"):
+                return _with_history(dialect, keep_history)
         except _FaultError as fault:
             faults.append(fault)
     furthest = max(faults, key=lambda fault: fault.stage)
-    raise DialectError(f"the model is without a usable template: it {furthest.reason}; {WAY_OUT}")
+    raise DialectError(f"the model is without a usable template: it {furthest}; {REMEDY}")
 
 
-def _settings(
-    tokenizer: TextTokenizer, switches: Mapping[str, Json] | None
-) -> list[Mapping[str, Json]]:
-    """The keywords to try, the template's own defaults first."""
-    if switches is not None:
-        return [switches]
-    return [
-        {},
-        *(
-            {name: value}
-            for name, value in template_kwargs(str(tokenizer.wrapped.chat_template))
-            if value is False
-        ),
-    ]
+def _check_shown(markup: TemplateMarkup, writer: ChatWriter) -> _Attempt:
+    """Check on texts alone that tools, calls and results are shown, and that the disguise is safe.
+
+    A template that escapes brackets in tools is used with a check of every text.
+    """
+    attempt = _Attempt(markup, writer)
+    with _stage(1, "refuses tools"):
+        prompt = attempt.write([_ASK], header=True)
+    if not all(tool.name in prompt for tool in attempt.tools):
+        raise _FaultError(9, "does not show the tools to the model")
+    with _stage(2, "refuses calls"):
+        called = attempt.write([_ASK, _ONE])
+    if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
+        raise _FaultError(3, "drops the calls")
+    with _stage(4, "refuses results of tools"):
+        answered = attempt.write(_WHOLE)
+    if "Sentinel8" not in answered:
+        raise _FaultError(5, "does not show the results of tools")
+    if attempt.ignores_disguise():
+        return attempt
+    if not replace(attempt, tools=_PLAIN_TOOLS).ignores_disguise():
+        raise _FaultError(6, "treats text that holds brackets in another way")
+    return _Attempt(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
 
 
-def _try(attempt: _Attempt) -> ChatTemplateDialect:
-    """The dialect of one way to hand things to the template. `_FaultError` when it does not work."""
-    attempt = _check_shown(attempt)
-    tools = attempt.writer.tools(attempt.tools)
-    called = [attempt.writer.marks.plain_value(message) for message in attempt.writer.chat(CALLED)]
-    habits = _step(
-        7,
-        "does not end its turns",
-        lambda: find_behaviour(attempt.markup, attempt.tokenizer, called, tools),
-    )
+def _try_syntaxes(attempt: _Attempt, tokenizer: TextTokenizer) -> ChatTemplateDialect:
+    """The dialect with the first syntax that reads what the template writes."""
+    writer = attempt.writer
+    called = writer.guard.reveal(writer.chat(_CALLED))
+    with _stage(7, "does not end its turns"):
+        behaviour = find_behaviour(attempt.markup, tokenizer, called, writer.tools(attempt.tools))
+    derived = derive(partial(_write_calls, attempt, behaviour), behaviour.lead)
     faults: list[_FaultError] = []
-    for syntax in _syntaxes(attempt, habits):
+    for syntax in chain(SYNTAXES, derived):
+        dialect = ChatTemplateDialect(attempt.markup, behaviour, syntax, writer)
         try:
-            return _with_reasoning(attempt, _prove(attempt, habits, syntax))
+            _check_read_back(dialect, attempt.tools)
         except _FaultError as fault:
             faults.append(fault)
+        else:
+            return _with_reasoning(dialect, attempt.tools)
     raise max(faults, key=lambda fault: fault.stage)
 
 
-def _check_shown(attempt: _Attempt) -> _Attempt:
-    """The first part of the proof, on texts alone: tools, calls and results are shown, and the disguise changes nothing.
-
-    A template that writes brackets in tools in another way (escaped, for instance) is used with a check of every text.
-    """
-    prompt = _step(1, "refuses tools", lambda: _text(attempt, [_ASK], True))
-    if not all(tool.name in prompt for tool in attempt.tools):
-        raise _FaultError(9, "does not show the tools to the model")
-    called = _step(2, "refuses calls", lambda: _text(attempt, [_ASK, _ONE], False))
-    if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
-        raise _FaultError(3, "drops the calls")
-    if "Sentinel8" not in _step(
-        4, "refuses results of tools", lambda: _text(attempt, _WHOLE, False)
-    ):
-        raise _FaultError(5, "does not show the results of tools")
-    if _same_when_plain(attempt):
-        return attempt
-    plain = replace(
-        attempt, tools=tuple(replace(tool, description="Does it.") for tool in PROBE_TOOLS)
-    )
-    if not _same_when_plain(plain):
-        raise _FaultError(6, "treats text that holds brackets in another way")
-    return replace(plain, markup=CheckedMarkup(plain.template, plain.writer.marks))
-
-
-def _same_when_plain(attempt: _Attempt) -> bool:
-    """Whether the template writes disguised texts as it writes plain ones."""
-    marks = attempt.writer.marks
-    chat, tools = attempt.writer.chat(_WHOLE), attempt.writer.tools(attempt.tools)
-    plain = attempt.markup.write(
-        [marks.plain_value(message) for message in chat], marks.plain_value(tools), False
-    )
-    return plain == marks.plain(attempt.markup.write(chat, tools, False))
-
-
-def _syntaxes(attempt: _Attempt, habits: TemplateBehaviour) -> Iterator[Syntax]:
-    """The known syntaxes, then those that could have made the template's own texts."""
-    yield from SYNTAXES
-    yield from derive(
-        lambda calls: written_calls(attempt.markup, habits, attempt.writer, attempt.tools, calls),
-        habits.lead,
-    )
-
-
-def written_calls(
-    markup: Markup,
-    habits: TemplateBehaviour,
-    writer: ChatWriter,
-    tools: Sequence[Tool],
-    calls: Sequence[ToolCall],
+def _write_calls(
+    attempt: _Attempt, behaviour: TemplateBehaviour, calls: Sequence[ToolCall]
 ) -> str | None:
-    """The text of a turn with these calls, without end mark and reasoning; None where the template refuses it."""
+    """The text of a turn with these calls, without end mark and reasoning; None for a refusal."""
+    writer = attempt.writer
     chat = writer.chat([Message("user", "question"), Message("assistant", tool_calls=tuple(calls))])
     try:
-        turn = Turns(markup, writer.marks, habits).turn(chat, writer.tools(tools), 1)
+        turns = Turns(attempt.markup, writer.guard, behaviour)
+        turn = turns.turn(chat, writer.tools(attempt.tools), 1)
     except DialectError:
         return None
-    text = without_stop(writer.marks.plain(turn.text), habits.stop)
-    if habits.opens_thought and not text.lstrip().startswith(habits.thought.open):
-        text = habits.thought.open + text
-    return read_after_reasoning(text, ParsedReply, habits.thought).content
+    text = behaviour.open_thought(without_stop(writer.guard.reveal(turn.text), behaviour.stop))
+    return read_after_reasoning(text, ParsedReply, behaviour.thought).content
 
 
-def _prove(attempt: _Attempt, habits: TemplateBehaviour, syntax: Syntax) -> ChatTemplateDialect:
-    """The second part of the proof: with this syntax, what is rendered is read back, turn by turn."""
-    dialect = ChatTemplateDialect(attempt.markup, habits, syntax, attempt.writer)
-    for message in (_ANSWER, _ONE, _NONE, _TEXTS, _DEEP):
-        form = f"writes {'calls' if message.tool_calls else 'answers'} that cannot be read back"
-        _step(8, form, partial(_render, dialect, [_ASK, message], attempt.tools))
-    _step(9, "cannot be taken apart into turns", lambda: _render(dialect, _WHOLE, attempt.tools))
-    return dialect
+def _check_read_back(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> None:
+    """Check that with this syntax everything that is rendered is read back, turn by turn."""
+    for message in _READ_BACK:
+        what = "calls" if message.tool_calls else "answers"
+        with _stage(8, f"writes {what} that cannot be read back"):
+            dialect.render(Conversation((_ASK, message), tools))
+    with _stage(9, "cannot be taken apart into turns"):
+        dialect.render(Conversation(_WHOLE, tools))
 
 
-def _step(stage: int, reason: str, action: Callable[[], T]) -> T:
-    try:
-        return action()
-    except DialectError as error:
-        raise _FaultError(stage, f"{reason} ({error})") from None
-
-
-def _with_reasoning(attempt: _Attempt, dialect: ChatTemplateDialect) -> ChatTemplateDialect:
-    """The same dialect, with the template's own field for reasoning where it has one that works."""
-    for only, field in product((False, True), REASONING_FIELDS):
-        writer = ChatWriter(
-            dialect.marks, replace(dialect.manner, reasoning=field, beside_calls_only=only)
-        )
+def _with_reasoning(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> ChatTemplateDialect:
+    """The same dialect with the template's own field for reasoning, where it has one that works."""
+    call = replace(_ONE, reasoning=_THOUGHT.reasoning)
+    for calls_only, field in product((False, True), REASONING_FIELDS):
+        quirks = replace(dialect.writer.quirks, reasoning=field, beside_calls_only=calls_only)
+        writer = replace(dialect.writer, quirks=quirks)
         other = ChatTemplateDialect(dialect.markup, dialect.behaviour, dialect.syntax, writer)
         try:
-            _render(other, [_ASK, replace(_ONE, reasoning=_THOUGHT.reasoning)], attempt.tools)
-            if not only:
-                _render(other, [_ASK, _THOUGHT], attempt.tools)
+            for message in (call,) if calls_only else (call, _THOUGHT):
+                other.render(Conversation((_ASK, message), tools))
         except DialectError:
             continue
         return other
     return dialect
 
 
-def _with_history(dialect: ChatTemplateDialect, kept: bool) -> ChatTemplateDialect:
-    """The dialect, knowing whether its template rewrites earlier turns, with reasoning where it has a field for that."""
-    said = [
+def _with_history(dialect: ChatTemplateDialect, keep_history: bool) -> ChatTemplateDialect:
+    """The same dialect, which knows whether its template rewrites earlier turns."""
+    thinking = [
         replace(message, reasoning="So.") if message.role == "assistant" else message
-        for message in _TALK
+        for message in _LONGER
     ]
-    talk = said if dialect.manner.reasoning else _TALK
-    tools = tuple(replace(tool, description="Does it.") for tool in PROBE_TOOLS)
+    messages = tuple(thinking) if dialect.writer.quirks.reasoning else _LONGER
     try:
-        return dialect.with_history(kept, Conversation(tuple(talk), tools))
+        lists = dialect.render(Conversation(messages, _PLAIN_TOOLS))
     except DialectError:
-        return dialect.with_history(kept, Conversation(_TALK, tools))
-
-
-def _text(attempt: _Attempt, messages: Sequence[Message], header: bool) -> str:
-    writer = attempt.writer
-    return writer.marks.plain(
-        attempt.markup.write(writer.chat(messages), writer.tools(attempt.tools), header)
+        lists = dialect.render(Conversation(_LONGER, _PLAIN_TOOLS))
+    writer = dialect.writer
+    result = ChatTemplateDialect(
+        dialect.markup, dialect.behaviour, dialect.syntax, writer, keep_history
     )
+    if len(lists) < 2:
+        result.history = History.APPENDED
+    return result
 
 
-def _render(
-    dialect: ChatTemplateDialect, messages: Sequence[Message], tools: Sequence[Tool]
-) -> None:
-    dialect.render(Conversation(tuple(messages), tuple(tools)))
+_CITY = {"type": "string", "enum": ["choice7", "other7"], "description": "parameter-text7"}
+_NUMBER = {"type": "integer", "description": "n"}
+_LIMIT_TOOLS = tuple(
+    Tool(name, text, {"type": "object", "properties": properties})
+    for name, text, properties in (
+        ("first_tool7", "tool-text7", {"parameter7": _CITY}),
+        ("second_tool7", "more-text7", {"number7": _NUMBER}),
+        ("third_tool7", "last-text7", {"number7": _NUMBER}),
+    )
+)
+_SYSTEM, _QUESTION = Message("system", "Be Brief."), Message("user", "What is There?")
+_AGAIN, _REPLY = Message("user", "And Here?"), Message("assistant", "It is There.")
+_CALL = ToolCall("first_tool7", {"parameter7": "choice7"})
+_ONE_CALL = Message("assistant", None, None, (_CALL,))
+_TWO = Message("assistant", None, None, (_CALL, ToolCall("second_tool7", {"number7": 7})))
+_FIRST_RESULT, _SECOND_RESULT = (
+    Message("tool", "first Result"),
+    Message("tool", '{"second": "Result"}'),
+)
+_WITH_CALL = (_QUESTION, _ONE_CALL, _FIRST_RESULT, _REPLY)
+_BESIDE = Message("assistant", "I look.", None, (_CALL,))
+_THINKING = Message("assistant", None, "Let me think.", (_CALL,))
+_CONVERSATIONS: Mapping[str, Sequence[Message]] = {
+    "a system message": (_SYSTEM, _QUESTION, _REPLY),
+    "a system message in a talk with calls": (_SYSTEM, *_WITH_CALL),
+    "several calls in one turn": (_QUESTION, _TWO, _FIRST_RESULT, _SECOND_RESULT, _REPLY),
+    "text beside a call": (_QUESTION, _BESIDE, _FIRST_RESULT, _REPLY),
+    "two messages of the user in a row": (_QUESTION, _AGAIN, _REPLY),
+    "a second question after a call": (*_WITH_CALL, _AGAIN, _ONE_CALL, _FIRST_RESULT, _REPLY),
+    "reasoning before an answer": (
+        _QUESTION,
+        Message("assistant", "It is There.", "Let me think."),
+    ),
+    "reasoning before a call": (_QUESTION, _THINKING, _FIRST_RESULT, _REPLY),
+}
+_TOOL_PARTS = {
+    "descriptions of tools": "tool-text7",
+    "names of parameters": "parameter7",
+    "descriptions of parameters": "parameter-text7",
+    "choices of parameters": "choice7",
+}
+
+
+def find_limits(dialect: Dialect) -> list[str]:
+    """Return a limit for each kind of conversation that this dialect refuses to write.
+
+    Then one for each part of a tool's definition that never reaches the prompt.
+    """
+    limits = []
+    for kind, messages in _CONVERSATIONS.items():
+        try:
+            dialect.render(Conversation(tuple(messages), _LIMIT_TOOLS))
+            for index, message in enumerate(messages):
+                if message.role == "assistant":
+                    dialect.prompt(messages[:index], _LIMIT_TOOLS)
+        except DialectError:
+            limits.append(f"{kind} cannot be written: training stops at such rows")
+    try:
+        text = "".join(span.text for span in dialect.prompt([_QUESTION], _LIMIT_TOOLS))
+    except DialectError:
+        return [*limits, "tools cannot be shown without a system message"]
+    lost = [part for part, word in _TOOL_PARTS.items() if word not in text]
+    return limits + [f"{part} do not reach the prompt" for part in lost]
