@@ -1,27 +1,19 @@
-"""Text to token ids and back, with one promise: text of users, tools and data never becomes a control token.
+"""Text to token ids and back. Text of users, tools and data never becomes a control token.
 
-`TextTokenizer` wraps a transformers tokenizer. A conversation becomes ids span by span (`dialects.base.Span`), and is cut in two
-kinds of places only:
-
-* where an assistant's turn begins and ends, so that prompt ids + sampled ids + suffix ids are the ids of the whole conversation;
-* inside text that is not `control` and would become a control token: behind its first character, until no token does.
-
-Everything between two cuts is encoded in one piece. A tokenizer that puts a space (or anything else) in front of each text is found
-out by trying, and gets an anchor in front of every piece but the first; the anchor's ids are dropped. Nothing is added: a BOS token
-stands in the ids when the dialect wrote it.
-
-*Control tokens* are the tokenizer's added tokens, special or not (`<tool_call>` is one in some models), except plain words and
-white space. Only tokenizers with a `tokenizer.json` ("fast" ones) are supported.
+Spans are encoded in one piece, except where an assistant's turn begins or ends, so that prompt,
+sampled and suffix ids make up a whole conversation, and inside text that is not `control` and
+would become a control token. Control tokens are the tokenizer's added tokens, special or not,
+except plain words and white space. Only tokenizers with a `tokenizer.json` are supported.
 """
 
 from __future__ import annotations
 
-import bisect
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +24,7 @@ _ANCHORS = ("\n", "\x00", "|", "=")
 
 
 class TextSpan(Protocol):
-    """What the tokenizer needs to know of a `dialects.base.Span`."""
+    """The fields of a `dialects.base.Span` that the tokenizer needs."""
 
     @property
     def text(self) -> str: ...
@@ -53,64 +45,76 @@ class _Piece:
     control: list[bool]
     origins: list[int]
 
+    @staticmethod
+    def join(spans: Sequence[TextSpan]) -> _Piece:
+        lengths = accumulate((len(span.text) for span in spans), initial=0)
+        return _Piece(
+            "".join(span.text for span in spans),
+            list(lengths)[:-1],
+            [span.control for span in spans],
+            [int(span.origin) for span in spans],
+        )
+
     def is_control(self, start: int, end: int) -> bool:
         """Whether all characters in [start, end) may be control text."""
-        first = bisect.bisect_right(self.starts, start) - 1
-        last = bisect.bisect_left(self.starts, end)
-        return all(self.control[first:last])
+        return all(
+            self.control[bisect_right(self.starts, start) - 1 : bisect_left(self.starts, end)]
+        )
 
     def origins_at(self, places: Sequence[tuple[int, int]]) -> list[int]:
         """The origin of the span in which each of these places begins."""
         if min(self.origins) == max(self.origins):
             return self.origins[:1] * len(places)
-        return [
-            self.origins[max(bisect.bisect_right(self.starts, start) - 1, 0)] for start, _ in places
-        ]
+        return [self.origins[max(bisect_right(self.starts, start) - 1, 0)] for start, _ in places]
 
 
 class TextTokenizer:
-    """A tokenizer for whole conversations; see the module's text for its rules."""
+    """A transformers tokenizer, wrapped for whole conversations.
+
+    A tokenizer that puts something in front of each text (a space, say) gets an anchor in front of
+    every piece but the first; the anchor's ids are dropped. No BOS token is added.
+    """
 
     def __init__(self, wrapped: Any) -> None:
         backend = getattr(wrapped, "backend_tokenizer", None)
         if backend is None:
             raise ModelError(
-                f"the tokenizer {type(wrapped).__name__} has no fast form; toolhone needs a model with a tokenizer.json"
+                f"the tokenizer {type(wrapped).__name__} has no fast form; toolhone needs a model "
+                "with a tokenizer.json"
             )
         self.wrapped = wrapped
-        self._backend = backend
-        added = backend.get_added_tokens_decoder()
+        self._backend: Any = backend
         self._control = {
             index: token.content
-            for index, token in added.items()
+            for index, token in self._backend.get_added_tokens_decoder().items()
             if _is_control(token.content, token.special)
         }
         self._anchor = self._find_anchor()
-        self._anchor_ids: list[int] = self._raw(self._anchor)[0]
+        self._anchor_ids = self._ids(self._anchor) if self._anchor else []
 
     @staticmethod
     def load(path: str | Path, trust_remote_code: bool = False) -> TextTokenizer:
-        """The tokenizer of a model folder or hub name. `ModelError` when there is none that can be used.
+        """Load the tokenizer of a model folder or hub name; `ModelError` where there is none.
 
-        The tokenizers library raises plain `Exception` for a damaged file, so that all are caught here.
+        The tokenizers library raises plain `Exception` for a damaged file.
         """
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = TextTokenizer(
-                AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
-            )
-            if not tokenizer.encode("a b"):
-                raise ModelError(
-                    f"{path} holds no tokenizer (no tokenizer.json); save the model together with its tokenizer"
-                )
-            return tokenizer
+            wrapped = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+            tokenizer = TextTokenizer(wrapped)
+            usable = bool(tokenizer.encode("a b"))
         except ModelError:
             raise
         except Exception as error:
+            reason = _why_not_loaded(Path(path), error)
+            raise ModelError(f"no tokenizer can be loaded from {str(path)!r}: {reason}") from None
+        if not usable:
             raise ModelError(
-                f"no tokenizer can be loaded from {str(path)!r}: {_why_not_loaded(Path(path), error)}"
-            ) from None
+                f"{path} holds no tokenizer (no tokenizer.json); save the model together with its "
+                "tokenizer"
+            )
+        return tokenizer
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer's files, chat template included."""
@@ -123,12 +127,11 @@ class TextTokenizer:
 
     @property
     def control_texts(self) -> tuple[str, ...]:
-        """The texts of all control tokens."""
         return tuple(self._control.values())
 
     @property
     def folds(self) -> bool:
-        """Whether characters are changed (normalised) before control tokens are looked for."""
+        """Whether characters are normalised before control tokens are looked for."""
         return self._backend.normalizer is not None
 
     @property
@@ -139,15 +142,11 @@ class TextTokenizer:
 
     @cached_property
     def bos_text(self) -> str:
-        """The text of the token that this tokenizer puts in front of every text by itself; empty when it puts none."""
-        with_special = self._backend.encode("a", add_special_tokens=True).ids
-        without = self._backend.encode("a", add_special_tokens=False).ids
-        added = (
-            with_special[: len(with_special) - len(without)]
-            if with_special[-len(without) :] == without
-            else []
-        )
-        return self._control.get(added[0], "") if len(added) == 1 else ""
+        """The token that this tokenizer puts in front of every text by itself; empty for none."""
+        special = self._backend.encode("a", add_special_tokens=True).ids
+        plain = self._backend.encode("a", add_special_tokens=False).ids
+        single = special[-len(plain) :] == plain and len(special) == len(plain) + 1
+        return self._control.get(special[0], "") if single else ""
 
     @property
     def eos_id(self) -> int | None:
@@ -155,75 +154,73 @@ class TextTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """The id to pad with: the pad token, else the end-of-text token, else 0 (padding is masked everywhere)."""
-        known = [
-            index
-            for index in (self.wrapped.pad_token_id, self.wrapped.eos_token_id)
-            if index is not None
-        ]
-        return int(known[0]) if known else 0
+        """The pad token, else the end-of-text token, else 0 (padding is masked everywhere)."""
+        pad = self.wrapped.pad_token_id
+        return int(pad) if pad is not None else self.eos_id or 0
 
     def identity(self) -> str:
-        """Vocabulary, merges, added tokens, normalisation and end-of-text token as one text: equal for equal tokenizers."""
+        """Return vocabulary, merges, added tokens, normalisation and end-of-text token as text."""
         whole = json.loads(self._backend.to_str())
         for name in ("truncation", "padding", "version"):
             whole.pop(name, None)
         return json.dumps([whole, self.wrapped.eos_token], sort_keys=True)
 
     def control_id(self, text: str) -> int | None:
-        """The id of a control token's text; None when it is none."""
+        """Return the id of a control token's text; None for other texts."""
         index = self._backend.token_to_id(text)
         return int(index) if index is not None and index in self._control else None
 
     def stop_ids(self, stop: Iterable[str]) -> tuple[int, ...]:
-        """The ids of a dialect's stop texts. `ModelError` for one that is no control token here."""
-        ids = {text: self.control_id(text) for text in stop}
-        for text, index in ids.items():
+        """Return the ids of a dialect's stop texts. `ModelError` for one that is no token here."""
+        ids = []
+        for text in dict.fromkeys(stop):
+            index = self.control_id(text)
             if index is None:
                 raise ModelError(f"the stop mark {text!r} is no control token of this tokenizer")
-        return tuple(index for index in ids.values() if index is not None)
+            ids.append(index)
+        return tuple(ids)
 
     def encode(self, text: str, control: bool = False) -> list[int]:
-        """Ids of a text on its own; `control` says whether marks in it become control tokens."""
+        """Return the ids of a text. control: whether marks in it become control tokens."""
         return self._encode_piece(_Piece(text, [0], [control], [0]), starts_text=True)[0]
 
     def encode_spans(self, spans: Sequence[TextSpan]) -> Row:
-        """Ids of rendered spans with mask (trained) and origin. A list that begins with an empty span continues an earlier text."""
+        """Return the ids of rendered spans with mask (trained) and origin.
+
+        A list that begins with an empty span continues an earlier text; an empty span is a cut.
+        """
         tokens: list[int] = []
         mask: list[bool] = []
         origins: list[int] = []
         starts_text = not spans or bool(spans[0].text)
-        for group in _groups(spans):
-            ids, kinds = self._encode_piece(_piece(group), starts_text)
+        for (has_text, trained, _), group in groupby(spans, _turn_key):
+            if not has_text:
+                continue
+            ids, kinds = self._encode_piece(_Piece.join(list(group)), starts_text)
             tokens += ids
             origins += kinds
-            mask += [group[0].trained] * len(ids)
+            mask += [trained] * len(ids)
             starts_text = False
         return Row.of(tokens, mask, origins)
 
     def decode(self, ids: Tokens, skip_stop: Sequence[int] = ()) -> str:
-        """The exact text of ids, control tokens as their text; a last id that is in `skip_stop` is left out."""
+        """Return the exact text of ids, without a last id that is in `skip_stop`."""
         kept = list(ids[:-1] if len(ids) and ids[-1] in skip_stop else ids)
         if not self._anchor:
-            return str(self._backend.decode(kept, skip_special_tokens=False))
-        before = str(self._backend.decode(self._anchor_ids, skip_special_tokens=False))
-        return str(self._backend.decode(self._anchor_ids + kept, skip_special_tokens=False))[
-            len(before) :
-        ]
+            return self._text(kept)
+        return self._text(self._anchor_ids + kept)[len(self._text(self._anchor_ids)) :]
 
     def _encode_piece(self, piece: _Piece, starts_text: bool) -> tuple[list[int], list[int]]:
-        """Ids and origins of a piece, cut further until no control token covers text that may not be one."""
+        """Ids and origins of a piece, cut until no control token covers text that may not be one."""
         ids: list[int] = []
         origins: list[int] = []
         waiting = [(0, len(piece.text))]
         while waiting:
             start, end = waiting.pop()
-            found, offsets = self._raw(
-                piece.text[start:end], anchored=not (starts_text and start == 0)
-            )
+            anchored = not (starts_text and start == 0)
+            found, offsets = self._encode_text(piece.text[start:end], anchored)
             places = [(start + a, start + b) for a, b in offsets] if start else offsets
-            cuts = self._forbidden(piece, found, places)
-            if cuts:
+            if cuts := self._forbidden(piece, found, places):
                 edges = [start, *cuts, end]
                 waiting += reversed([(a, b) for a, b in pairwise(edges) if a < b])
                 continue
@@ -232,28 +229,28 @@ class TextTokenizer:
         return ids, origins
 
     def _forbidden(self, piece: _Piece, ids: list[int], places: list[tuple[int, int]]) -> list[int]:
-        """Where to cut: behind the first character of each control token that covers text which is not control text."""
+        """Where to cut: after the first character of each control token over other text."""
         if all(piece.control):
             return []
         cuts = []
-        for place in [place for place, index in enumerate(ids) if index in self._control]:
-            start, end = places[place]
+        for start, end in [
+            place for place, index in zip(places, ids, strict=True) if index in self._control
+        ]:
             covered = piece.text[start:end]
-            start, end = (
-                start + len(covered) - len(covered.lstrip()),
-                end - len(covered) + len(covered.rstrip()),
-            )
+            start += len(covered) - len(covered.lstrip())
+            end -= len(covered) - len(covered.rstrip())
             if piece.is_control(start, end):
                 continue
             if end - start < 2:
                 raise DataError(
-                    f"the character {covered!r} in the data is a control token of this tokenizer; remove it from the data"
+                    f"the character {covered!r} in the data is a control token of this tokenizer; "
+                    "remove it from the data"
                 )
             cuts.append(start + 1)
         return cuts
 
-    def _raw(self, text: str, anchored: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and character offsets of a text in one piece, behind the anchor where that is asked for."""
+    def _encode_text(self, text: str, anchored: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and character offsets of a text in one piece, after the anchor where it is asked for."""
         if not text:
             return [], []
         anchor = self._anchor if anchored else ""
@@ -265,41 +262,40 @@ class TextTokenizer:
             ) from None
         if not anchor:
             return encoding.ids, encoding.offsets
-        skip = len(self._anchor_ids)
-        shift = len(anchor)
-        return encoding.ids[skip:], [
-            (max(a - shift, 0), max(b - shift, 0)) for a, b in encoding.offsets[skip:]
-        ]
+        skip, shift = len(self._anchor_ids), len(anchor)
+        offsets = encoding.offsets[skip:]
+        return encoding.ids[skip:], [(max(a - shift, 0), max(b - shift, 0)) for a, b in offsets]
 
     def _find_anchor(self) -> str:
-        """A text that keeps the tokenizer from putting anything in front of what follows; empty when it puts nothing."""
+        """A text that keeps the tokenizer from putting anything in front of what follows.
+
+        Empty when it puts nothing there.
+        """
         probes = ("a", "hello", " hello", "{", "<", "1")
-        if all(self._follows("\n", text, self._ids(text)) for text in probes):
+        line = self._ids("\n")
+        if all(self._ids("\n" + text) == line + self._ids(text) for text in probes):
             return ""
-        anchor: str
-        for anchor in (*_ANCHORS, *self._control.values()):
+        anchors: tuple[str, ...] = (*_ANCHORS, *self._control.values())
+        for anchor in anchors:
             before = self._ids(anchor)
-            shown = self._backend.decode(before, skip_special_tokens=False)
-            if before and all(self._continues(anchor, before, shown, text) for text in probes):
+            shown = self._text(before)
+            if before and all(
+                (ids := self._ids(anchor + text))[: len(before)] == before
+                and self._text(ids) == shown + text
+                for text in probes
+            ):
                 return anchor
         return ""
-
-    def _continues(self, anchor: str, before: list[int], shown: str, text: str) -> bool:
-        ids = self._ids(anchor + text)
-        return (
-            ids[: len(before)] == before
-            and self._backend.decode(ids, skip_special_tokens=False) == shown + text
-        )
-
-    def _follows(self, before: str, text: str, ids: list[int]) -> bool:
-        return self._ids(before + text) == [*self._ids(before), *ids]
 
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=False))
+
 
 def _why_not_loaded(path: Path, error: Exception) -> str:
-    """What a user can do about it where that is known, else what the library says."""
+    """What a user can do about it where that is known, else what the library reports."""
     from huggingface_hub.errors import (
         HFValidationError,
         LocalEntryNotFoundError,
@@ -307,56 +303,33 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
         RepositoryNotFoundError,
     )
 
-    causes = (error, error.__cause__, error.__context__)
     if path.is_dir() and not (path / "tokenizer.json").is_file():
         return "the folder holds no tokenizer.json; save the model together with its tokenizer"
-    if not path.exists() and any(
-        isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes
-    ):
-        return (
-            "no such model here, and the hub was not reached; give a folder, or download it first"
-        )
-    if not path.exists() and any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return "no such model here, and the hub has none of this name that may be read; give a folder or another name"
-    if not path.exists() and any(isinstance(cause, HFValidationError) for cause in causes):
-        return "there is no such folder, and it is no name of the hub; give a folder"
+    reasons: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+        (
+            (LocalEntryNotFoundError, OfflineModeIsEnabled),
+            "no such model here, and the hub was not reached; give a folder, or download it first",
+        ),
+        (
+            RepositoryNotFoundError,
+            "no such model here, and the hub has none of this name that may be read; give a folder "
+            "or another name",
+        ),
+        (HFValidationError, "no such folder, and not a name of the hub; give a folder"),
+    ]
+    causes = (error, error.__cause__, error.__context__)
+    for kinds, reason in reasons if not path.exists() else []:
+        if any(isinstance(cause, kinds) for cause in causes):
+            return reason
     return str(error).strip().split("\n")[0][:200]
 
 
 def _is_control(text: str, special: bool) -> bool:
-    """Added words and white space are not control tokens; nor is a single character, which data could not avoid."""
-    return (
-        len(text) > 1
-        and not text.isspace()
-        and (special or not text.replace("_", "").replace(" ", "").isalnum())
-    )
+    """Added words and white space are no control tokens, nor a character that data cannot avoid."""
+    word = text.replace("_", "").replace(" ", "").isalnum()
+    return len(text) > 1 and not text.isspace() and (special or not word)
 
 
-def _groups(spans: Sequence[TextSpan]) -> list[list[TextSpan]]:
-    """Spans between two places where an assistant's turn begins or ends."""
-    groups: list[list[TextSpan]] = []
-    key: tuple[bool, bool] | None = None
-    for span in spans:
-        if not span.text:
-            key = None
-            continue
-        this = (span.trained, span.origin == Origin.SAMPLED)
-        if this != key:
-            groups.append([])
-        groups[-1].append(span)
-        key = this
-    return groups
-
-
-def _piece(group: Sequence[TextSpan]) -> _Piece:
-    starts: list[int] = []
-    length = 0
-    for span in group:
-        starts.append(length)
-        length += len(span.text)
-    return _Piece(
-        "".join(span.text for span in group),
-        starts,
-        [span.control for span in group],
-        [int(span.origin) for span in group],
-    )
+def _turn_key(span: TextSpan) -> tuple[bool, bool, bool]:
+    """Equal for neighbours that are encoded in one piece: no turn begins or ends between them."""
+    return bool(span.text), span.trained, span.origin == Origin.SAMPLED

@@ -196,7 +196,7 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
     ):
         TextTokenizer.load(tmp_path)
     with pytest.raises(
-        ModelError, match=r"no tokenizer can be loaded from .*missing': there is no such folder"
+        ModelError, match=r"no tokenizer can be loaded from .*missing': no such folder"
     ):
         TextTokenizer.load(tmp_path / "missing")
     small_tokenizer().save(tmp_path)
@@ -216,10 +216,7 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
             OfflineModeIsEnabled("no"),
             "no such model here, and the hub was not reached; give a folder, or download it first",
         ),
-        (
-            HFValidationError("no"),
-            "there is no such folder, and it is no name of the hub; give a folder",
-        ),
+        (HFValidationError("no"), "no such folder, and not a name of the hub; give a folder"),
     ],
 )
 def test_a_model_that_is_not_here_is_said_in_our_own_words(

@@ -77,7 +77,7 @@ def test_each_turn_is_trained_behind_exactly_the_ids_that_it_follows_when_the_mo
 def test_a_kept_history_is_one_row_in_which_every_turn_is_trained_as_it_was_said(
     template: str,
 ) -> None:
-    tokenizer, dialect = opened(template, keep_history=True)
+    tokenizer, dialect = opened(template, kept=True)
     assert dialect.history is History.KEPT
     (row,) = encode_rows(dialect.render(TALK), dialect, tokenizer)
     apart = opened(template, kept=False)[1]
