@@ -25,7 +25,7 @@ from toolhone.schema import Expect
 
 NO_CALL = Expect.from_dict({"no_call": True})
 SAME_FORMAT = Certificate(
-    CertificateVerdict.CERTIFIED,
+    verdict=CertificateVerdict.CERTIFIED,
     dialect={
         "name": "native",
         "syntax": "tool_call_tags",
@@ -35,8 +35,7 @@ SAME_FORMAT = Certificate(
     hashes={"template": "a" * 64, "tokenizer": "b" * 64, "dialect": "c" * 64},
     versions={"toolhone": "0.1", "jinja2": "3.1"},
 )
-OTHER_FORMAT = replace(
-    SAME_FORMAT,
+OTHER_FORMAT = Certificate(
     verdict=CertificateVerdict.LIMITED,
     limits=("a turn may have one call only",),
     dialect={"name": "json", "syntax": "json", "history": "template", "stop": ["</s>"]},
@@ -306,7 +305,7 @@ def test_tasks_that_changed_are_shown_with_both_texts_the_clearest_of_each_categ
     [
         (
             SAME_FORMAT,
-            replace(SAME_FORMAT, versions={"toolhone": "9"}),
+            SAME_FORMAT.model_copy(update={"versions": {"toolhone": "9"}}),
             Sameness.SAME,
             "evaluated in the same format",
         ),

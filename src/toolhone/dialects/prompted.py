@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from toolhone.dialects.base import History, ParsedReply, Spans, Syntax
 from toolhone.dialects.chat_template.render import (
+    ANOTHER,
     ANSWERED,
     find_behaviour,
     parse_turn,
@@ -190,7 +191,7 @@ class PromptedDialect:
 
 def keeps_system(markup: Markup) -> bool:
     """Return whether the markup shows a system message, at the same place in a longer chat."""
-    chat = [{"role": "system", "content": "Sentinel6"}, *ANSWERED, ANSWERED[0]]
+    chat = [{"role": "system", "content": "Sentinel6"}, *ANSWERED, ANOTHER]
     try:
         first, later = markup.write(chat[:2], (), False), markup.write(chat, (), False)
     except DialectError:

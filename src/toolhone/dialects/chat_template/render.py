@@ -35,7 +35,7 @@ QUESTION: ChatMessage = {"role": "user", "content": "question"}
 ANSWERED: tuple[ChatMessage, ...] = (QUESTION, {"role": "assistant", "content": SENTINEL})
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """The fields of a message in which templates look for reasoning."""
-_ANOTHER: ChatMessage = {"role": "user", "content": "another"}
+ANOTHER: ChatMessage = {"role": "user", "content": "another"}
 
 
 class ChatTemplateDialect:
@@ -176,7 +176,7 @@ def find_behaviour(
     eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
     missing = _missing(header, last, controls)
     try:
-        later = markup.write([*ANSWERED, _ANOTHER], tools, False)
+        later = markup.write([*ANSWERED, ANOTHER], tools, False)
         between = _after_sentinel(later).partition("another")[0]
         first = stop[0] if borrowed or stop[0] in between else _first_mark(between, controls)
         earlier = list(borrowed or [first])
@@ -311,7 +311,7 @@ def _borrow_marks(
     markup: Markup, tools: Sequence[Json], called: Sequence[ChatMessage], controls: Sequence[str]
 ) -> tuple[str, str] | None:
     """For a template that ends no turn: the first mark of a user's message, and of a result."""
-    later = markup.write([*ANSWERED, _ANOTHER], tools, False)
+    later = markup.write([*ANSWERED, ANOTHER], tools, False)
     answer = _first_mark(_after_sentinel(later), controls)
     if not called:
         return answer, answer
