@@ -16,11 +16,10 @@ from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.certificate_diff import CertificateDiff, Sameness
 from toolhone.evaluation.compare import Cell, Comparison, compare
 from toolhone.evaluation.compare import GuardVerdict as Found
-from toolhone.evaluation.compare_display import account, changed
+from toolhone.evaluation.display import changed_tasks, join_lines
 from toolhone.evaluation.folder import write_folder
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
-from toolhone.evaluation.paired import mcnemar
-from toolhone.evaluation.statistics import wilson
+from toolhone.evaluation.statistics import mcnemar, wilson
 from toolhone.schema import Expect
 
 NO_CALL = Expect.from_dict({"no_call": True})
@@ -154,7 +153,7 @@ def test_every_sample_is_compared_or_counted() -> None:
     )
     assert join.paired + len(join.only_base) + len(join.different) == len(base.samples)
     assert join.paired + len(join.only_tuned) + len(join.different) == len(tuned.samples)
-    assert account(join) == [
+    assert join_lines(join) == [
         "base: 6 samples, 3 compared, 2 only there (old, older), 1 with another task under their id (t3)",
         "tuned: 5 samples, 3 compared, 1 only there (new), 1 with another task under their id (t3)",
     ]
@@ -172,7 +171,7 @@ def test_an_id_with_another_expectation_is_another_task() -> None:
 def test_another_category_is_the_same_task_and_is_said() -> None:
     join = compare(evaluation([1, 1]), Evaluation((sample("t0", 1), sample("t1", 1, "moved")))).join
     assert [pair.category for pair in join.pairs] == ["c", "c"]
-    assert "1 samples have another category in tuned; base's counts (t1)" in account(join)
+    assert "1 samples have another category in tuned; base's counts (t1)" in join_lines(join)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_another_category_is_the_same_task_and_is_said() -> None:
         ),
         (
             Evaluation((sample("t0", 1, query="x"), sample("t1", 1, query="y"))),
-            "all 2 task ids that both evaluations have stand for",
+            "all 2 task ids that both evaluations have name different tasks",
         ),
         (
             Evaluation((sample("t0", 1), sample("t0", 1))),
@@ -223,7 +222,7 @@ def test_a_task_with_several_seeds_counts_once_with_its_mean() -> None:
     assert comparison.join.only_base == ("t1 (seed 2)",)
     assert (
         "each task counts once, with its mean over the seeds that both have (0, 1, 2)"
-        in account(comparison.join)
+        in join_lines(comparison.join)
     )
 
 
@@ -239,7 +238,7 @@ def test_a_metric_of_one_side_alone_is_counted_and_not_compared() -> None:
 
 def test_metrics_are_chosen_by_name_and_unknown_ones_refused_with_the_nearest() -> None:
     scores = {"exact_match": 1.0, "brief": 0.5}
-    base = Evaluation((sample("t0", scores, familiar={"playground.tool_accuracy": 1.0}),))
+    base = Evaluation((sample("t0", scores, legacy_scores={"playground.tool_accuracy": 1.0}),))
     assert compare(base, base).metrics == ("exact_match", "brief")
     assert compare(base, base, ["playground.tool_accuracy", "brief"]).metrics == (
         "playground.tool_accuracy",
@@ -288,14 +287,14 @@ def test_tasks_that_changed_are_shown_with_both_texts_the_clearest_of_each_categ
         "a0",
         "a1",
     ]
-    shown = changed(comparison, "exact_match", gained=False, k=3).plain
+    shown = changed_tasks(comparison, "exact_match", gained=False, k=3).plain
     assert shown.startswith("lost by exact_match: 4 of 4 tasks, 3 of them here")
     assert "reply to a0" in shown
     assert "[31mred [bold]" in shown
     assert "\x1b" not in shown
     assert "tuned is wrong: because it is red" in shown
     assert (
-        changed(comparison, "exact_match", gained=True, k=3).plain
+        changed_tasks(comparison, "exact_match", gained=True, k=3).plain
         == "gained by exact_match: 0 of 4 tasks"
     )
 

@@ -202,7 +202,7 @@ def test_columns_are_found_by_name_in_any_order_and_only_three_are_needed(tmp_pa
     )
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     table = read_results_csv(path)
-    assert (table.count("match"), table.rows[0].query, table.rows[0].said) == (1, "q", None)
+    assert (table.count("match"), table.rows[0].query, table.rows[0].reported) == (1, "q", None)
 
 
 def test_texts_of_any_length_with_any_characters_come_through(read):

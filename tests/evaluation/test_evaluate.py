@@ -12,11 +12,10 @@ from rich.console import Console
 from support.scripted import last_user, scripted_policy, task
 from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.errors import DataError, DialectError, RunError
-from toolhone.evaluation.display import mismatches, predictions, table
+from toolhone.evaluation.display import metrics_table, mismatches, predictions
 from toolhone.evaluation.evaluate import evaluate
-from toolhone.evaluation.folder import plain, read_certificate, read_folder, write_folder
-from toolhone.evaluation.lenient_reader import readings
-from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
+from toolhone.evaluation.folder import plain, read_folder, write_folder
+from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, read_leniently
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.rewards.answers import carries_answer, find_numbers
@@ -378,18 +377,18 @@ def test_numbers_of_any_length_are_read_in_bounded_time():
         '<think>f(a=2)?</think>\n{"name": "f", "arguments": {"a": 1}}',
     ],
 )
-def test_the_lenient_reader_finds_a_call_whatever_stands_around_it(text):
-    assert [ToolCall("f", {"a": 1})] in readings([text], {"f"})
+def test_the_lenient_reader_finds_a_call_in_any_text(text):
+    assert [ToolCall("f", {"a": 1})] in read_leniently([text], {"f"})
 
 
 def test_the_lenient_reader_passes_over_calls_of_tools_that_are_not_on_offer():
     text = '{"name": "Bob", "arguments": {}}\n{"name": "f", "arguments": {}}'
-    assert all(call.name == "f" for calls in readings([text], {"f"}) for call in calls)
-    assert any(readings([text], {"f"}))
+    assert all(call.name == "f" for calls in read_leniently([text], {"f"}) for call in calls)
+    assert any(read_leniently([text], {"f"}))
 
 
 def test_the_lenient_reader_does_not_see_calls_in_prose():
-    assert not any(readings(["If f(x) holds {see: g}, print it (a = 1). {}"], {"f", "g"}))
+    assert not any(read_leniently(["If f(x) holds {see: g}, print it (a = 1). {}"], {"f", "g"}))
 
 
 @pytest.mark.parametrize(
@@ -397,7 +396,7 @@ def test_the_lenient_reader_does_not_see_calls_in_prose():
     ["{" * 50_000, '{"a":' * 20_000, "[" * 50_000, "f(" * 20_000, "\ud800{", "<tool_call>" * 5000],
 )
 def test_the_lenient_reader_survives_hostile_text(text):
-    assert not any(readings([text], {"f"}))
+    assert not any(read_leniently([text], {"f"}))
 
 
 # The folder.
@@ -414,7 +413,7 @@ def test_the_folder_gives_back_the_same_evaluation(tmp_path):
     ]
     assert read_folder(folder) == evaluation
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.to_dict()
-    assert read_certificate(folder) == {"name": "tagged"}
+    assert json.loads((folder / "certificate.json").read_text()) == {"name": "tagged"}
 
 
 def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_measured(tmp_path):
@@ -430,7 +429,7 @@ def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_meas
         "n": 0,
     }
     assert metrics["by_category"]["chat"]["no_call_accuracy"]["n"] == 2
-    assert read_certificate(folder) is None
+    assert not (folder / "certificate.json").exists()
 
 
 def test_samples_have_the_promised_keys_and_columns(tmp_path):
@@ -473,7 +472,7 @@ def test_a_folder_with_an_evaluation_is_overwritten_only_when_told(tmp_path):
     assert read_folder(tmp_path) == run()
     write_folder(run(hi=""), tmp_path, overwrite=True)
     assert read_folder(tmp_path) == run(hi="")
-    assert read_certificate(tmp_path) is None, (
+    assert not (tmp_path / "certificate.json").exists(), (
         "a fingerprint of the evaluation that was overwritten must not stay"
     )
 
@@ -534,15 +533,15 @@ def shown(what: object) -> str:
 
 
 def test_the_table_shows_every_metric_every_category_and_how_episodes_ended():
-    text = shown(table(run(rome=write(("weather", {"city": "Paris"})))))
+    text = shown(metrics_table(run(rome=write(("weather", {"city": "Paris"})))))
     for word in (*METRICS, *RATES, "chat", "math", "weather", "85.7", "3 answered"):
         assert word in text
-    assert "-" in shown(table(run(registry=None)))
+    assert "-" in shown(metrics_table(run(registry=None)))
 
 
 def test_mismatches_show_what_was_expected_what_came_and_why():
     text = shown(mismatches(run(rome=write(("weather", {"city": "Paris"})), hi=""), 5))
-    assert "2 of 7 tasks were not wholly right" in text
+    assert "2 of 7 tasks were not fully correct" in text
     assert "weather(city='Rome')" in text
     assert "weather(city='Paris')" in text
     assert "'city' is 'Paris', wanted 'Rome'" in text
@@ -559,7 +558,7 @@ def test_model_text_in_tables_is_neither_markup_nor_control_codes():
 
 def test_names_of_categories_are_no_markup():
     tasks = [replace(TASKS[5], category="[/red]"), replace(TASKS[6], category="[bold]b")]
-    text = shown(table(run(tasks)))
+    text = shown(metrics_table(run(tasks)))
     assert "[/red]" in text
     assert "[bold]b" in text
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from support.scripted import last_user, scripted_policy, task
 from toolhone.errors import ConfigError
-from toolhone.evaluation.display import GROUP_OF, familiar_table, table
+from toolhone.evaluation.display import GROUP_OF, legacy_table, metrics_table
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.legacy_metrics import (
@@ -18,11 +18,11 @@ from toolhone.evaluation.legacy_metrics import (
     LegacyReply,
     between,
     calls_between_tags,
-    familiar_scores,
     known_metric,
+    legacy_scores,
     playground_summary,
 )
-from toolhone.evaluation.metrics import FAMILIAR, METRICS, RATES, Evaluation, aggregate
+from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, aggregate
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.schema import Expect, Tool
@@ -64,13 +64,13 @@ def played(
     return evaluate(policy, tasks, Registry(TOOLS) if registry is None else registry, **more)
 
 
-def familiar(evaluation: Evaluation, group: str) -> dict[str, float | None]:
-    return {name: score.value for name, score in evaluation.familiar[group].items()}
+def legacy_values(evaluation: Evaluation, group: str) -> dict[str, float | None]:
+    return {name: score.value for name, score in evaluation.legacy[group].items()}
 
 
 def test_every_name_has_a_definition_and_every_definition_a_name():
     assert list(DEFINITIONS) == [
-        f"{group}.{name}" for group, names in FAMILIAR.items() for name in names
+        f"{group}.{name}" for group, names in LEGACY_METRICS.items() for name in names
     ]
 
 
@@ -104,7 +104,7 @@ NO_CALL = {"no_call": True}
     ],
 )
 def test_json_answers_are_judged_as_their_system_does(text, expect, valid, form, tool):
-    found = [value(f"json_answers.{name}", text, expect) for name in FAMILIAR["json_answers"]]
+    found = [value(f"json_answers.{name}", text, expect) for name in LEGACY_METRICS["json_answers"]]
     assert found == [valid, form, tool]
 
 
@@ -116,12 +116,12 @@ def test_correct_tool_is_divided_by_all_tasks_so_a_perfect_model_stays_below_one
     }
     evaluation = played(gold, "json")
     assert evaluation.metrics["exact_match"].value == 1.0
-    assert familiar(evaluation, "json_answers") == {
+    assert legacy_values(evaluation, "json_answers") == {
         "valid_json": 1,
         "correct_format": 1,
         "correct_tool": pytest.approx(2 / 3),
     }
-    assert evaluation.familiar["json_answers"]["correct_tool"].n == 3
+    assert evaluation.legacy["json_answers"]["correct_tool"].n == 3
 
 
 # The playground.
@@ -167,16 +167,16 @@ def test_the_first_tool_on_offer_wins_where_a_text_names_several():
 def test_execution_counts_where_the_tools_can_run_and_needs_the_format():
     answers = {"2+2?": tagged(expression="9"), "Rome?": "weather(city='Rome')", "Hello!": "Hello!"}
     evaluation = played(answers)
-    assert familiar(evaluation, "playground")["execution_success"] == pytest.approx(1 / 3)
+    assert legacy_values(evaluation, "playground")["execution_success"] == pytest.approx(1 / 3)
     assert evaluation.metrics["execution_success"].value == 0.5, (
         "ours has no place for tasks that want no call"
     )
     assert (
-        played(answers, registry=Registry([])).familiar["playground"]["execution_success"]
+        played(answers, registry=Registry([])).legacy["playground"]["execution_success"]
         == UNMEASURED
     )
     failing = played({**answers, "2+2?": tagged(expression="1/0")})
-    assert familiar(failing, "playground")["execution_success"] == 0
+    assert legacy_values(failing, "playground")["execution_success"] == 0
 
 
 def test_a_result_with_an_error_in_it_is_no_success():
@@ -187,24 +187,24 @@ def test_a_result_with_an_error_in_it_is_no_success():
     evaluation = played(
         {"2+2?": tagged(expression="2+2")}, tasks=[wanted], registry=Registry([broken])
     )
-    assert familiar(evaluation, "playground")["execution_success"] == 0
+    assert legacy_values(evaluation, "playground")["execution_success"] == 0
     assert evaluation.metrics["execution_success"].value == 1.0
 
 
 def test_a_call_in_another_syntax_that_ran_is_no_success_of_the_playground():
     evaluation = played({"2+2?": 'calculator(expression="2+2")'}, "calls", TASKS[:1])
     assert evaluation.metrics["execution_success"].value == 1.0
-    assert familiar(evaluation, "playground")["execution_success"] == 0
+    assert legacy_values(evaluation, "playground")["execution_success"] == 0
 
 
 def test_the_call_that_ran_must_be_that_of_the_block():
     text = tagged(expression="1/0") + '\ncalculator(expression="2+2")'
     evaluation = played({"2+2?": text}, "calls", TASKS[:1])
-    assert familiar(evaluation, "playground") | {
+    assert legacy_values(evaluation, "playground") | {
         "tool_accuracy": 1,
         "format_correctness": 1,
-    } == familiar(evaluation, "playground")
-    assert familiar(evaluation, "playground")["execution_success"] == 0
+    } == legacy_values(evaluation, "playground")
+    assert legacy_values(evaluation, "playground")["execution_success"] == 0
 
 
 # Python calls and tags.
@@ -221,7 +221,7 @@ def test_the_call_that_ran_must_be_that_of_the_block():
     ],
 )
 def test_python_calls_are_judged_by_the_public_functions(text, scores):
-    found = [value(f"python_calls.{name}", text) for name in FAMILIAR["python_calls"]]
+    found = [value(f"python_calls.{name}", text) for name in LEGACY_METRICS["python_calls"]]
     assert found == pytest.approx(scores)
 
 
@@ -293,7 +293,7 @@ def test_only_the_first_reply_counts_since_those_systems_show_no_results():
         "answered",
         1.0,
     )
-    assert familiar(evaluation, "json_answers") == {
+    assert legacy_values(evaluation, "json_answers") == {
         "valid_json": 1,
         "correct_format": 1,
         "correct_tool": 1,
@@ -312,28 +312,30 @@ def test_nothing_is_measured_without_raw_text_or_where_nothing_is_said_about_cal
     ):
         assert all(
             found == UNMEASURED
-            for metrics in evaluation.familiar.values()
+            for metrics in evaluation.legacy.values()
             for found in metrics.values()
         )
-        assert [sample.familiar for sample in evaluation.samples] == [{}] * len(evaluation.samples)
+        assert [sample.legacy_scores for sample in evaluation.samples] == [{}] * len(
+            evaluation.samples
+        )
 
 
 def test_a_reply_that_never_came_is_an_empty_text():
     evaluation = evaluate(scripted_policy(lambda _: "x", max_context=3), TASKS, Registry(TOOLS))
     assert evaluation.outcomes == {"no_room": 3}
-    assert familiar(evaluation, "json_answers")["valid_json"] == 0
-    assert familiar(evaluation, "playground")["tool_accuracy"] == pytest.approx(1 / 3)
+    assert legacy_values(evaluation, "json_answers")["valid_json"] == 0
+    assert legacy_values(evaluation, "playground")["tool_accuracy"] == pytest.approx(1 / 3)
 
 
 def test_texts_from_elsewhere_score_like_the_same_replies_of_a_model():
     answers = {"2+2?": tagged(expression="2+2"), "Rome?": "weather", "Hello!": "Hello!"}
     texts = [{"id": t.id, "text": answers[t.messages[-1].content]} for t in TASKS]
-    assert score(TASKS, texts, "tagged", Registry(TOOLS)).familiar == played(answers).familiar
+    assert score(TASKS, texts, "tagged", Registry(TOOLS)).legacy == played(answers).legacy
 
 
 def test_ours_stay_what_they_are_under_the_same_names():
     evaluation = played({"2+2?": "Use the calculator.", "Rome?": "weather", "Hello!": "Hello!"})
-    assert familiar(evaluation, "playground")["tool_accuracy"] == 1.0
+    assert legacy_values(evaluation, "playground")["tool_accuracy"] == 1.0
     assert evaluation.metrics["tool_accuracy"].value == 0.0
     assert set(evaluation.metrics) == {*METRICS, *RATES}
 
@@ -342,11 +344,11 @@ def test_metrics_on_disk_hold_all_groups_and_come_back(tmp_path):
     evaluation = played({"2+2?": tagged(expression="2+2")})
     folder = write_folder(evaluation, tmp_path)
     stored = json.loads((folder / "metrics.json").read_text())["familiar"]
-    assert {group: tuple(metrics) for group, metrics in stored.items()} == dict(FAMILIAR)
+    assert {group: tuple(metrics) for group, metrics in stored.items()} == dict(LEGACY_METRICS)
     assert set(stored["tool_call_tags"]["match"]) == {"value", "low", "high", "n"}
     again = read_folder(folder)
     assert again == evaluation
-    assert again.familiar == evaluation.familiar
+    assert again.legacy == evaluation.legacy
     assert again.samples[0].offered == ("calculator", "weather")
 
 
@@ -358,7 +360,7 @@ def test_a_folder_from_before_these_metrics_can_still_be_read(tmp_path):
         for row in rows
     ]
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
-    assert read_folder(folder).familiar["playground"]["tool_accuracy"] == UNMEASURED
+    assert read_folder(folder).legacy["playground"]["tool_accuracy"] == UNMEASURED
 
 
 def test_the_group_of_a_syntax_is_shown_and_all_are_shown_when_asked():
@@ -369,10 +371,10 @@ def test_the_group_of_a_syntax_is_shown_and_all_are_shown_when_asked():
         console.print(what)
         return console.file.getvalue()
 
-    text = shown(familiar_table(evaluation))
-    assert all(word in text for group, names in FAMILIAR.items() for word in (group, *names))
+    text = shown(legacy_table(evaluation))
+    assert all(word in text for group, names in LEGACY_METRICS.items() for word in (group, *names))
     assert "tool_accuracy 100.0, format_correctness 33.3" in text
-    assert "valid_json" not in shown(familiar_table(evaluation, [GROUP_OF["tagged"]]))
+    assert "valid_json" not in shown(legacy_table(evaluation, [GROUP_OF["tagged"]]))
 
 
 # Names.
@@ -427,7 +429,7 @@ def test_a_metric_of_ones_own_is_averaged_over_the_tasks_where_it_gives_a_number
     assert (evaluation.metrics["a_half"].value, evaluation.metrics["a_half"].n) == (0.5, 3)
     assert read_folder(write_folder(evaluation, tmp_path)).metrics == evaluation.metrics
     console = Console(width=120, file=io.StringIO())
-    console.print(table(evaluation))
+    console.print(metrics_table(evaluation))
     assert "a_half" in console.file.getvalue()
 
 
@@ -512,7 +514,7 @@ def test_the_summary_counts_what_it_could_not_measure_and_never_divides_by_nothi
     assert no_tools["details"][0]["execution_success"] is None
 
 
-def test_familiar_scores_are_numbers_in_their_range_whatever_was_said():
+def test_legacy_scores_are_numbers_in_their_range_whatever_was_said():
     hostile = [
         "[TOOL_CALL]{}[/TOOL_CALL]",
         '[TOOL_CALL]{"name": [], "parameters": 1}[/TOOL_CALL]',
@@ -521,7 +523,7 @@ def test_familiar_scores_are_numbers_in_their_range_whatever_was_said():
     ]
     for text in hostile:
         evaluation = score(TASKS[:1], [{"id": "sum", "text": text}], "tagged", Registry(TOOLS))
-        assert all(0 <= found <= 1 for found in evaluation.samples[0].familiar.values())
-        assert set(evaluation.samples[0].familiar) == set(DEFINITIONS)
+        assert all(0 <= found <= 1 for found in evaluation.samples[0].legacy_scores.values())
+        assert set(evaluation.samples[0].legacy_scores) == set(DEFINITIONS)
         playground_summary(evaluation)
-    assert familiar_scores.__doc__
+    assert legacy_scores.__doc__

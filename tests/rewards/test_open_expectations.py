@@ -14,11 +14,11 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.prompted import open_syntax
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
-from toolhone.evaluation.display import expectation
+from toolhone.evaluation.display import show_expectation
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
-from toolhone.evaluation.legacy_metrics import familiar_scores
-from toolhone.evaluation.metrics import Circumstances, can_run, judge
+from toolhone.evaluation.legacy_metrics import legacy_scores
+from toolhone.evaluation.metrics import EpisodeContext, can_run, judge
 from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, match_calls
 from toolhone.rewards.registry import BUILTIN, LEGACY, OWN, Reward, compute_reward
@@ -383,13 +383,11 @@ def test_a_task_can_run_when_the_tools_of_all_its_right_answers_can():
 
 
 def test_metrics_of_other_systems_take_the_same_answer_and_are_not_measured_where_it_is_open():
-    known = Circumstances()
-    assert (
-        familiar_scores(EITHER, played(turn(FIND, OSLO)), known)["playground.tool_accuracy"] == 1.0
-    )
-    assert familiar_scores(EITHER, played(turn(ROME)), known)["playground.tool_accuracy"] == 1.0
-    assert familiar_scores(ANY, played(turn(FIND)), known) == {}
-    assert familiar_scores(FREE, played(turn(FIND, ROME)), known) == {}
+    known = EpisodeContext()
+    assert legacy_scores(EITHER, played(turn(FIND, OSLO)), known)["playground.tool_accuracy"] == 1.0
+    assert legacy_scores(EITHER, played(turn(ROME)), known)["playground.tool_accuracy"] == 1.0
+    assert legacy_scores(ANY, played(turn(FIND)), known) == {}
+    assert legacy_scores(FREE, played(turn(FIND, ROME)), known) == {}
 
 
 def test_a_folder_keeps_such_tasks_and_its_table_says_only_what_it_can(tmp_path):
@@ -408,11 +406,11 @@ def test_a_folder_keeps_such_tasks_and_its_table_says_only_what_it_can(tmp_path)
 
 
 def test_an_open_expectation_is_shown_in_one_line():
-    assert expectation(ANY.expect) == "a call of any tool"
-    assert expectation(FREE.expect) == "weather(...); search(...)"
-    assert expectation(MAYBE.expect) == "weather(city='Rome'); or no call"
-    assert expectation(WORDED.expect) == "the answer '7'; or the answer 'seven'"
-    assert expectation(Expect()) == ""
+    assert show_expectation(ANY.expect) == "a call of any tool"
+    assert show_expectation(FREE.expect) == "weather(...); search(...)"
+    assert show_expectation(MAYBE.expect) == "weather(city='Rome'); or no call"
+    assert show_expectation(WORDED.expect) == "the answer '7'; or the answer 'seven'"
+    assert show_expectation(Expect()) == ""
 
 
 def test_the_calls_that_stand_for_an_open_answer_are_right():

@@ -171,7 +171,7 @@ def test_the_playgrounds_configuration_trains_on_pico_and_its_test_cases_score(
     model = open_model(run.folder, overrides=["evaluation.max_new_tokens=8"])
     scores = evaluate(model, tmp_path / "cases.json", out=tmp_path / "scores")
     assert scores.metrics["exact_match"].n == 2
-    assert scores.familiar["playground"]["tool_accuracy"].n == 2
+    assert scores.legacy["playground"]["tool_accuracy"].n == 2
     tasks = tasks_from_any(tmp_path / "cases.json", model.registry.tools)
     assert tasks[1].messages[-1].content == "How is the weather in Lyon?"
     right = model.registry.run(ToolCall("weather", {"location": "Lyon"}))

@@ -149,23 +149,23 @@ def _show_comparison(comparison: Comparison, formats: CertificateDiff, named: bo
     from rich.text import Text
 
     from toolhone.cli.console import console
-    from toolhone.evaluation import compare_display as display
+    from toolhone.evaluation import display
 
     out, leading = console(), comparison.leading
-    out.print(display.totals(comparison))
+    out.print(display.totals_table(comparison))
     if comparison.several:
         shown = comparison.metrics if named else (leading,)
         for name in shown:
-            out.print(display.categories(comparison, name))
-        others = display.other_categories(comparison, shown)
+            out.print(display.category_table(comparison, name))
+        others = display.moved_table(comparison, shown)
         if others is not None:
             out.print(others)
     for gained in (False, True):
-        out.print(display.changed(comparison, leading, gained, SHOWN))
+        out.print(display.changed_tasks(comparison, leading, gained, SHOWN))
         out.print()
-    out.print(display.formats_table(formats))
+    out.print(display.certificate_table(formats))
     out.print(Text(formats.sentence, "" if not formats.different else "yellow"))
-    for line in display.account(comparison.join):
+    for line in display.join_lines(comparison.join):
         out.print(Text(line))
 
 
@@ -173,7 +173,7 @@ def _show_guard(worse: list[Cell], tolerance: float) -> None:
     from rich.text import Text
 
     from toolhone.cli.console import console
-    from toolhone.evaluation.compare_display import guard_lines
+    from toolhone.evaluation.display import guard_lines
 
     for line in guard_lines(worse, tolerance):
         console().print(Text(line, "bold red" if worse else "green"))

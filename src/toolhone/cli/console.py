@@ -19,8 +19,7 @@ from toolhone.config.user_code import is_user_code
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.chat_session import Event
 from toolhone.episodes.policy import Turn
-from toolhone.evaluation.display import clean, mismatches, predictions, shortened
-from toolhone.evaluation.display import table as evaluation_table
+from toolhone.evaluation.display import clean, metrics_table, mismatches, predictions, shorten
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.rewards.matching import show
@@ -61,7 +60,7 @@ def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] =
     out = console()
     own = [name.rpartition(":")[2] for name in metrics if is_user_code(name)]
     known = known_metrics([name for name in metrics if not is_user_code(name)])
-    out.print(evaluation_table(evaluation, [*known, *own]))
+    out.print(metrics_table(evaluation, [*known, *own]))
     if count:
         out.print(predictions(evaluation, count))
         out.print(mismatches(evaluation, count))
@@ -94,7 +93,7 @@ def event_lines(event: Event) -> Iterator[Text]:
         yield Text.assemble((ASSISTANT, "bold magenta"), clean(event.message.content))
     wrote = ""
     if event.problem is not ParseProblem.NONE:
-        wrote = f"; the model wrote: {shortened(repr(event.text))}"
+        wrote = f"; the model wrote: {shorten(repr(event.text))}"
     if event.stop_reason is StopReason.LENGTH:
         yield Text(f"  (cut off: evaluation.max_new_tokens reached{wrote})", "yellow")
     elif wrote:

@@ -133,10 +133,10 @@ def _write_one_file(path: Path, result: Evaluation) -> None:
 def _show_legacy_metrics(result: Evaluation, dialect: str | None) -> None:
     """Print the metrics that another system has for this call syntax."""
     from toolhone.cli.console import console
-    from toolhone.evaluation.display import GROUP_OF, familiar_table
+    from toolhone.evaluation.display import GROUP_OF, legacy_table
 
     if dialect in GROUP_OF:
-        console().print(familiar_table(result, [GROUP_OF[dialect]]))
+        console().print(legacy_table(result, [GROUP_OF[dialect]]))
 
 
 def score(  # noqa: PLR0913 (the options of a command)

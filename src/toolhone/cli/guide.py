@@ -292,7 +292,7 @@ def show(shown: Shown) -> None:
     from rich.text import Text
 
     from toolhone.cli.console import console, show_event
-    from toolhone.evaluation.display import clean, mismatches, table
+    from toolhone.evaluation.display import clean, metrics_table, mismatches
     from toolhone.guide.runner import Cells, Chat, Code, ColouredRow, Heading, Prose, Scores
 
     out = console()
@@ -311,7 +311,7 @@ def show(shown: Shown) -> None:
             _show_code(out, shown)
         case Scores(title, evaluation, mistakes):
             out.print(Text(title, "bold"))
-            out.print(table(evaluation))
+            out.print(metrics_table(evaluation))
             out.print(mismatches(evaluation, mistakes))
         case Cells(title, headings, rows):
             _show_cells(title, headings, rows, clean)

@@ -1,21 +1,10 @@
-"""Tables of answers made elsewhere: one CSV row for each query, with the raw text and the calls that were expected.
+"""Score answers made elsewhere from a CSV file with the raw text and the expected calls of each query.
 
     table = read_results_csv("test1_finetuned.csv")
     table.count("match"), table.count("recovered"), len(table.rows), table.skipped
-    write_summary("summary_results.csv", {"test1_finetuned.csv": (len(table.rows), table.count("match"))})
 
-Columns: query, predicted_text, expected_calls (JSON), and where they exist extracted_calls (a Python or JSON list, or False) and
-match (True or False); others, such as an unnamed index, are passed over. `samples.csv` of an evaluation folder is such a table. Of
-each row is measured again, from the text:
-
-* `match`, by the definition of the system that made the form: every text between `<tool_call>` and `</tool_call>` is JSON, and
-  their list equals the expected one, order included, by Python's equality (so 1 = 1.0 = true).
-* `recovered`: the JSON objects that are calls, wherever the tags are, are the expected calls in any order, by the same equality.
-* `content_right`: those calls (where there are none, those of any other call syntax) are right as `rewards.matching` compares
-  them; `tags_right`: the text is well-formed `<tool_call>` syntax with a call where one is expected; `both_right`: both.
-
-`disagrees` is where the file's own match column says otherwise. A row that cannot be scored is skipped and counted by its reason:
-`read` = rows + skipped. Blank lines are no rows. Nothing in a table is evaluated or run.
+Columns: query, predicted_text, expected_calls (JSON), and optionally extracted_calls and match.
+docs/metrics.md defines the counts. Nothing in a file is evaluated or run.
 """
 
 from __future__ import annotations
@@ -38,7 +27,7 @@ from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.errors import DataError, nearest
 from toolhone.evaluation.folder import write_text
 from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
-from toolhone.evaluation.lenient_reader import calls_anywhere, readings
+from toolhone.evaluation.metrics import json_calls, read_leniently
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import Expect, ExpectedCall, Json, ToolCall
 
@@ -62,19 +51,19 @@ _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t"), ("false", "0", "0.0", "no
 _LONGEST_FIELD = 2**31 - 1
 
 
-class Skipped(StrEnum):
+class SkipReason(StrEnum):
     """Why a row cannot be scored."""
 
     FIELDS = "another number of fields than the header"
-    UNSAID = "expected_calls is blank: nothing is said about calls"
+    BLANK = "expected_calls is blank: nothing is said about calls"
     EXPECTED = "expected_calls is not a JSON list of calls"
 
 
 @dataclass(frozen=True)
 class CallRow:
-    """One row. `wanted` is its expected list as it stands, `said` what its match column says, None when it says nothing.
+    """One row. `wanted`: its expected list as written. `reported`: its match column, or None.
 
-    `extracted` is its extracted_calls: a list, False, None where the column is missing or blank, `NOT_JSON` when unreadable.
+    `extracted`: its extracted_calls, a list or False; None where blank, `NOT_JSON` where unreadable.
     """
 
     number: int
@@ -83,24 +72,26 @@ class CallRow:
     wanted: Sequence[Json]
     expected: tuple[ToolCall, ...]
     extracted: Json = None
-    said: bool | None = None
+    reported: bool | None = None
 
     @cached_property
     def extraction(self) -> list[Json] | None:
-        """What stands between the tags; None when one of the texts is not JSON."""
+        """The JSON between the tags; None where one of the texts is not JSON."""
         return calls_between_tags(self.text)
 
     @cached_property
     def found(self) -> tuple[ToolCall, ...]:
-        """The JSON objects that are calls, wherever the tags are."""
-        return tuple(calls_anywhere(self.text))
+        """The calls written as JSON objects, with or without tags."""
+        return tuple(json_calls(self.text))
 
     @cached_property
     def match(self) -> bool:
+        """The original definition: the JSON between the tags equals the expected list."""
         return same_json(self.extraction, list(self.wanted))
 
     @cached_property
     def recovered(self) -> bool:
+        """Whether `found` are the expected calls, in any order."""
         left = list(self.found)
         for call in self.expected:
             place = next((i for i, other in enumerate(left) if _same_call(other, call)), None)
@@ -111,7 +102,8 @@ class CallRow:
 
     @cached_property
     def content_right(self) -> bool:
-        found = [self.found] if self.found else [tuple(calls) for calls in readings([self.text])]
+        """Whether the calls in any syntax are right by `match_calls`."""
+        found = [list(self.found)] if self.found else read_leniently([self.text])
         if not self.expected:
             return bool(self.text.strip()) and not any(found)
         wanted = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in self.expected))
@@ -119,12 +111,10 @@ class CallRow:
 
     @cached_property
     def tags_right(self) -> bool:
+        """Whether the text is well-formed `<tool_call>` syntax, with a call where one is expected."""
         reply = ToolCallTags().read(self.text)
-        return (
-            reply.problem is ParseProblem.NONE
-            and (bool(reply.calls) or not self.expected)
-            and bool(self.text.strip())
-        )
+        has_calls = bool(reply.calls) or not self.expected
+        return reply.problem is ParseProblem.NONE and has_calls and bool(self.text.strip())
 
     @property
     def both_right(self) -> bool:
@@ -132,7 +122,6 @@ class CallRow:
 
     @property
     def stray_tag(self) -> bool:
-        """Whether the text starts with a closing tag."""
         return self.text.lstrip().startswith(ToolCallTags.close)
 
     @property
@@ -141,16 +130,15 @@ class CallRow:
 
     @property
     def disagrees(self) -> bool:
-        return self.said is not None and self.said != self.match
+        return self.reported is not None and self.reported != self.match
 
     @property
     def says_nothing(self) -> bool:
-        """Whether the match column is missing, blank or neither True nor False."""
-        return self.said is None
+        return self.reported is None
 
     @property
     def extraction_disagrees(self) -> bool:
-        """Whether the file's extracted_calls is another list than the text gives, or cannot be read."""
+        """Whether the file's extracted_calls is another list than ours, or unreadable."""
         ours = False if self.extraction is None else self.extraction
         return self.extracted is not None and not same_json(self.extracted, ours)
 
@@ -161,7 +149,7 @@ def _same_call(first: ToolCall, second: ToolCall) -> bool:
 
 @dataclass(frozen=True)
 class CallTable:
-    """The rows of a file that can be scored, and how many could not be, by reason."""
+    """The rows that can be scored, and the number of skipped ones by reason."""
 
     rows: tuple[CallRow, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -171,12 +159,11 @@ class CallTable:
         return len(self.rows) + sum(self.skipped.values())
 
     def count(self, what: str) -> int:
-        """In how many rows something is so; `what` is one of `COUNTED`."""
+        """Number of rows for which a name of `COUNTED` is true."""
         assert what in COUNTED, f"wanted one of {', '.join(COUNTED)}; got {what!r}"
         return sum(bool(getattr(row, what)) for row in self.rows)
 
     def to_dict(self) -> dict[str, Json]:
-        """`{"read", "rows", "skipped": {reason: count}, ...the counts of COUNTED..., "percent_correct", "disagreeing_rows"}`."""
         return {
             "read": self.read,
             "rows": len(self.rows),
@@ -192,21 +179,20 @@ def _percent(rows: int, matches: int) -> float | None:
 
 
 def read_results_csv(path: str | Path) -> CallTable:
-    """Read one file; rows are numbered from 1, without the header."""
+    """Read one file; rows are numbered from 1, without the header and blank lines."""
     path = Path(path)
     rows: list[CallRow] = []
     skipped: Counter[str] = Counter()
-    with _opened(path) as stream:
-        records = _records(path, stream)
+    with _open_csv(path) as stream:
+        records = _read_csv(path, stream)
         header = [name.strip().lower() for name in next(records, [])]
         _check_header(path, header)
         for number, record in enumerate(records, start=1):
-            row = (
-                _row(number, dict(zip(header, record, strict=True)))
-                if len(record) == len(header)
-                else Skipped.FIELDS
-            )
-            if isinstance(row, Skipped):
+            if len(record) != len(header):
+                skipped[SkipReason.FIELDS.value] += 1
+                continue
+            row = _to_row(number, dict(zip(header, record, strict=True)))
+            if isinstance(row, SkipReason):
                 skipped[row.value] += 1
             else:
                 rows.append(row)
@@ -214,13 +200,13 @@ def read_results_csv(path: str | Path) -> CallTable:
 
 
 def is_summary(path: str | Path) -> bool:
-    """Whether a file is a summary such as `write_summary` writes."""
-    with _opened(Path(path)) as stream:
-        return tuple(next(_records(Path(path), stream), [])) == SUMMARY_COLUMNS
+    """Whether a file is a summary that `write_summary` wrote."""
+    with _open_csv(Path(path)) as stream:
+        return tuple(next(_read_csv(Path(path), stream), [])) == SUMMARY_COLUMNS
 
 
 def write_summary(path: str | Path, counts: Mapping[str, tuple[int, int]]) -> Path:
-    """Write `filename,total_rows,total_matches,percent_correct`, one line for each (rows, matches); nan where there is no row."""
+    """Write one line for each file's (rows, matches); the percentage is nan where there is no row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(SUMMARY_COLUMNS)
@@ -233,7 +219,7 @@ def write_summary(path: str | Path, counts: Mapping[str, tuple[int, int]]) -> Pa
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _open_csv(path: Path) -> Iterator[TextIO]:
     try:
         stream = path.open(encoding="utf-8-sig", newline="")
     except FileNotFoundError:
@@ -245,8 +231,8 @@ def _opened(path: Path) -> Iterator[TextIO]:
         yield stream
 
 
-def _records(path: Path, stream: TextIO) -> Iterator[list[str]]:
-    """The records of a CSV file with fields of any length; blank lines are passed over."""
+def _read_csv(path: Path, stream: TextIO) -> Iterator[list[str]]:
+    """Yield the records of a CSV file with fields of any length, without blank lines."""
     before = csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(stream)
     try:
@@ -266,35 +252,38 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     if missing:
         found = ", ".join(map(repr, header[:20])) or "nothing, the file is empty"
         raise DataError(
-            f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; found {found}"
+            f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; "
+            f"found {found}"
         )
-    twice = [name for name in (*NEEDED, "extracted_calls", "match") if header.count(name) > 1]
-    if twice:
-        raise DataError(f"{path}: the header has the column {twice[0]!r} twice")
+    for name in (*NEEDED, "extracted_calls", "match"):
+        if header.count(name) > 1:
+            raise DataError(f"{path}: the header has the column {name!r} twice")
 
 
-def _row(number: int, cells: Mapping[str, str]) -> CallRow | Skipped:
+def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | SkipReason:
     if not cells["expected_calls"].strip():
-        return Skipped.UNSAID
+        return SkipReason.BLANK
     wanted = read_json(cells["expected_calls"])
     if not isinstance(wanted, list):
-        return Skipped.EXPECTED
+        return SkipReason.EXPECTED
     try:
         expected = tuple(ToolCall.from_dict(call) for call in wanted)
     except DataError:
-        return Skipped.EXPECTED
-    extracted, said = (
-        _extracted(cells.get("extracted_calls", "")),
-        cells.get("match", "").strip().lower(),
-    )
-    verdict = True if said in _TRUE else False if said in _FALSE else None
+        return SkipReason.EXPECTED
+    match = cells.get("match", "").strip().lower()
     return CallRow(
-        number, cells["query"], cells["predicted_text"], wanted, expected, extracted, verdict
+        number,
+        cells["query"],
+        cells["predicted_text"],
+        wanted,
+        expected,
+        _read_list(cells.get("extracted_calls", "")),
+        True if match in _TRUE else False if match in _FALSE else None,
     )
 
 
-def _extracted(cell: str) -> Json:
-    """A JSON list, or a Python list, or False; None for a blank cell, `NOT_JSON` for anything else."""
+def _read_list(cell: str) -> Json:
+    """A JSON or Python list, or False; None for a blank cell, `NOT_JSON` for anything else."""
     if not cell.strip():
         return None
     value = read_json(cell)

@@ -1,57 +1,27 @@
-"""What is measured, precisely.
+"""Score single episodes, and average the scores into metrics with intervals.
 
-Each score is a number in [0, 1] for one task and one episode. A metric is the mean of a score over the tasks on which it is
-measured, with the number of those tasks and a 95 % interval (`statistics`), in total and for each category; a metric that was
-measured nowhere has the value null and `n` 0. "The calls" are all calls that the dialect's parser read, over all turns of the
-episode.
+    sample = judge(task, episode)
+    Evaluation((sample,)).metrics["exact_match"]      # Score(value, low, high, n)
 
-* `valid_format`, on all tasks: 1 if every turn was read without a problem and every call names a tool on offer with arguments that
-  obey its schema. Where calls are wanted, there must be one; where none is, no call at all is valid, and so is any well-formed one.
-* `tool_accuracy`, on tasks that want calls: calls paired with a wanted call of the same name, divided by the larger of the two
-  numbers of calls.
-* `argument_accuracy`, on tasks that want calls: the share of right arguments of each pair, summed, divided by the larger of the two
-  numbers of calls (`rewards.matching`).
-* `exact_match`, on tasks that want calls or no call: 1 if the calls are exactly those wanted and every turn was read without a
-  problem; where no call is wanted, the same as `no_call_accuracy`.
-* `no_call_accuracy`, on tasks that want no call: 1 if the reply has no call, no broken attempt at one, is not blank and was not cut
-  off. So a model that is broken, says nothing or never ends does not come out right.
-* `execution_success`, on tasks that want calls of tools that all have an implementation: 1 if there was a call and every call ran
-  without an error.
-* `answer_quality`, on tasks with an expected answer that were played to their end with live tools (`can_run`): 1 if the final text
-  carries the expected answer (`rewards.answers.carries`).
-
-Three more rates keep apart what is often mixed up, on tasks that want calls or no call, where the raw text is known:
-
-* `content_right`: 1 if a lenient reader (`lenient`), which tries every call syntax on the raw text, finds exactly the wanted calls;
-  or, where none is wanted, finds none in a text that is not blank.
-* `format_right`: 1 if the dialect's parser read every turn without a problem, and found a call where calls are wanted.
-* `both_right`: 1 if both are.
-
-Where a task has several right answers, an episode is judged by the one that it comes closest to (`rewards.choosing`); the three
-metrics on tasks that want calls are measured where each of them wants calls, `no_call_accuracy` where each wants none. Calls that
-may be any, or have any arguments, are right when they obey their schemas.
-
-A truncated or failed episode is scored by what had been said. Scores of other names (metrics of the user's own, see `evaluate`) are
-averaged in the same way. The definitions of other systems are kept apart in `familiar`, also where a name is the same.
-
-This module scores and averages; it plays nothing and writes nothing.
+docs/metrics.md defines every score. A truncated or failed episode is scored by what it contains.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.prompted import SYNTAXES
+from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.evaluation.lenient_reader import readings
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.answers import carries_answer
 from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
-from toolhone.schema import Expect, Task, Tool, ToolCall
+from toolhone.schema import Expect, Json, Task, Tool, ToolCall
 from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
@@ -64,22 +34,24 @@ METRICS = (
     "answer_quality",
 )
 RATES = ("content_right", "format_right", "both_right")
-FAMILIAR: Mapping[str, tuple[str, ...]] = {
+LEGACY_METRICS: Mapping[str, tuple[str, ...]] = {
     "json_answers": ("valid_json", "correct_format", "correct_tool"),
     "playground": ("tool_accuracy", "format_correctness", "execution_success", "response_quality"),
     "python_calls": ("exact", "function", "params", "overall"),
     "tool_call_tags": ("match",),
 }
-"""Metrics of other systems by their groups; `familiar` defines them."""
+"""Metrics of earlier systems by group; `legacy_metrics` computes them."""
 NO_CATEGORY = "uncategorised"
+MAX_OBJECTS = 1000
+"""Opening braces tried in one text, which bounds the time."""
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """What is known about how an episode came about.
+class EpisodeContext:
+    """How an episode came about.
 
-    `runnable` names the tools that have an implementation. `live` says whether the task was played to its end, so that its final
-    text means something. `raw_text` is False when only the calls are known.
+    `runnable`: the tools with an implementation. `live`: the task was played to its end. `raw_text`:
+    the model's text is known, not only its calls.
     """
 
     seed: int = 0
@@ -90,10 +62,10 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class JudgedEpisode:
-    """One task with what was said to it.
+    """One task with its reply and its scores.
 
-    `scores` holds the scores that were measured, `familiar` those of `FAMILIAR` (as "group.name"); `reasons` say what was not
-    right; `offered` names the tools on offer; `rewards` has the parts of the user's own rewards and their total, `reward`.
+    `reasons`: what is not correct. `offered`: names of the tools on offer. `legacy_scores`: scores by
+    `LEGACY_METRICS`, as "group.name". `rewards`: the rewards' parts, and their total as `reward`.
     """
 
     id: str
@@ -107,13 +79,13 @@ class JudgedEpisode:
     scores: Mapping[str, float]
     reasons: tuple[str, ...] = ()
     offered: tuple[str, ...] = ()
-    familiar: Mapping[str, float] = field(default_factory=dict)
+    legacy_scores: Mapping[str, float] = field(default_factory=dict)
     rewards: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All judged tasks, and what they come to."""
+    """All judged tasks, and their averages."""
 
     samples: tuple[JudgedEpisode, ...]
 
@@ -123,87 +95,81 @@ class Evaluation:
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, Score]]:
-        names = dict.fromkeys(sample.category for sample in self.samples)
+        names = sorted({sample.category for sample in self.samples})
         return {
             name: aggregate([sample for sample in self.samples if sample.category == name])
-            for name in sorted(names)
+            for name in names
         }
 
     @cached_property
-    def familiar(self) -> dict[str, dict[str, Score]]:
-        """The metrics of other systems, by their groups."""
+    def legacy(self) -> dict[str, dict[str, Score]]:
+        """The metrics of earlier systems, by group."""
+        found = [sample.legacy_scores for sample in self.samples]
         return {
-            group: {name: self._familiar(f"{group}.{name}") for name in names}
-            for group, names in FAMILIAR.items()
+            group: {name: _average(found, f"{group}.{name}") for name in names}
+            for group, names in LEGACY_METRICS.items()
         }
 
     @cached_property
     def rewards(self) -> dict[str, float]:
-        """The mean of the total reward and of each part over the tasks that have it; empty where no reward was asked for."""
-        names = dict.fromkeys(name for sample in self.samples for name in sample.rewards)
-        paid = {
-            name: [sample.rewards[name] for sample in self.samples if name in sample.rewards]
-            for name in names
-        }
-        return {name: sum(values) / len(values) for name, values in paid.items()}
-
-    def _familiar(self, name: str) -> Score:
-        return interval(
-            [sample.familiar[name] for sample in self.samples if name in sample.familiar]
-        )
+        """The mean of the total reward and of each part over the tasks that have it."""
+        values: dict[str, list[float]] = {}
+        for sample in self.samples:
+            for name, value in sample.rewards.items():
+                values.setdefault(name, []).append(value)
+        return {name: sum(found) / len(found) for name, found in values.items()}
 
     @cached_property
     def outcomes(self) -> dict[str, int]:
-        """How many episodes ended in which way."""
+        """Number of episodes by how they ended."""
         return dict(sorted(Counter(sample.outcome for sample in self.samples).items()))
 
     def to_dict(self) -> dict[str, object]:
-        """`{"n", "metrics": {name: {"value", "low", "high", "n"}}, "by_category": {category: metrics}, "familiar", "outcomes"}`."""
+        """The content of metrics.json."""
         return {
             "n": len(self.samples),
-            "metrics": _plain(self.metrics),
-            "by_category": {
-                category: _plain(metrics) for category, metrics in self.by_category.items()
-            },
-            "familiar": {group: _plain(metrics) for group, metrics in self.familiar.items()},
+            "metrics": _to_dicts(self.metrics),
+            "by_category": {name: _to_dicts(found) for name, found in self.by_category.items()},
+            "familiar": {group: _to_dicts(found) for group, found in self.legacy.items()},
             "outcomes": self.outcomes,
             **({"rewards": self.rewards} if self.rewards else {}),
         }
 
 
-def _plain(metrics: Mapping[str, Score]) -> dict[str, object]:
+def aggregate(samples: Sequence[JudgedEpisode]) -> dict[str, Score]:
+    """Mean and interval of every score over the samples that have it: ours first, then by name."""
+    others = sorted({name for sample in samples for name in sample.scores} - {*METRICS, *RATES})
+    found = [sample.scores for sample in samples]
+    return {name: _average(found, name) for name in (*METRICS, *RATES, *others)}
+
+
+def _average(scores: Sequence[Mapping[str, float]], name: str) -> Score:
+    return interval([found[name] for found in scores if name in found])
+
+
+def _to_dicts(metrics: Mapping[str, Score]) -> dict[str, object]:
     return {name: score.to_dict() for name, score in metrics.items()}
 
 
 def can_run(task: Task, runnable: Collection[str]) -> bool:
-    """Whether a task can be played to its end: the tools of all calls that may be right (where none are named, all) can run."""
+    """Whether all calls that may be correct can run; where none are named, all tools on offer."""
     choices = task.expect.choices
     if any(choice.calls is None for choice in choices):
         return all(tool.name in runnable for tool in task.tools)
     return all(call.name in runnable for choice in choices for call in choice.wanted)
 
 
-def aggregate(samples: Sequence[JudgedEpisode]) -> dict[str, Score]:
-    """Mean and interval of every score over the samples on which it was measured: `METRICS`, `RATES`, then any others by name."""
-    others = sorted({name for sample in samples for name in sample.scores} - {*METRICS, *RATES})
-    names = (*METRICS, *RATES, *others)
-    return {
-        name: interval([sample.scores[name] for sample in samples if name in sample.scores])
-        for name in names
-    }
-
-
-def judge(task: Task, episode: Episode, known: Circumstances = Circumstances()) -> JudgedEpisode:
+def judge(
+    task: Task, episode: Episode, context: EpisodeContext = EpisodeContext()
+) -> JudgedEpisode:
     """Score one episode of a task."""
-    judging = _Judging(task, episode, known)
-    query = next(
-        (message.content for message in reversed(task.messages) if message.role == "user"), None
-    )
+    judging = _Judging(task, episode, context)
+    queries = (message.content for message in reversed(task.messages) if message.role == "user")
     return JudgedEpisode(
         id=task.id,
         category=task.category or NO_CATEGORY,
-        seed=known.seed,
-        query=query or "",
+        seed=context.seed,
+        query=next(queries, None) or "",
         text="\n".join(turn.text for turn in episode.turns),
         calls=episode.calls,
         expected=task.expect,
@@ -218,40 +184,15 @@ def judge(task: Task, episode: Episode, known: Circumstances = Circumstances()) 
 class _Judging:
     task: Task
     episode: Episode
-    known: Circumstances
-    tools: dict[str, Tool] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tools", {tool.name: tool for tool in self.task.tools})
+    context: EpisodeContext
 
     @cached_property
-    def scores(self) -> dict[str, float]:
-        expect, choices = self.expect, self.task.expect.choices
-        form = (
-            self._readable and not self.invalid and (bool(self.episode.calls) or not expect.wanted)
-        )
-        scores = {"valid_format": float(form)}
-        if all(choice.wanted for choice in choices):
-            scores |= {
-                "tool_accuracy": self.match.tool_score,
-                "argument_accuracy": self.match.argument_score,
-            }
-            if can_run(self.task, self.known.runnable):
-                scores["execution_success"] = float(self._executed())
-        if all(choice.no_call for choice in choices):
-            scores["no_call_accuracy"] = float(self._exact)
-        if judges_calls(expect):
-            scores["exact_match"] = float(self._exact)
-            scores |= self._rates() if self.known.raw_text else {}
-        if expect.answer is not None and self.known.live:
-            scores["answer_quality"] = float(
-                carries_answer(self.episode.answer or "", expect.answer)
-            )
-        return scores
+    def tools(self) -> dict[str, Tool]:
+        return {tool.name: tool for tool in self.task.tools}
 
     @cached_property
     def expect(self) -> Expect:
-        """The right answer that the episode is judged by."""
+        """The correct answer that the episode comes closest to."""
         return select_reference(self.task, self.episode).expect
 
     @cached_property
@@ -259,99 +200,149 @@ class _Judging:
         return match_calls(self.episode.calls, self.expect, self.task.tools)
 
     @cached_property
-    def _readable(self) -> bool:
-        """Whether something was said, and all of it was read without a problem."""
+    def scores(self) -> dict[str, float]:
+        expect, choices, has_calls = self.expect, self.task.expect.choices, bool(self.episode.calls)
+        valid = self.is_readable and not self.invalid_calls and (has_calls or not expect.wanted)
+        scores = {"valid_format": float(valid)}
+        if all(choice.wanted for choice in choices):
+            scores["tool_accuracy"] = self.match.tool_score
+            scores["argument_accuracy"] = self.match.argument_score
+            if can_run(self.task, self.context.runnable):
+                scores["execution_success"] = float(self._all_ran())
+        if all(choice.no_call for choice in choices):
+            scores["no_call_accuracy"] = float(self.is_exact)
+        if judges_calls(expect):
+            scores["exact_match"] = float(self.is_exact)
+            if self.context.raw_text:
+                formed = self.is_readable and (expect.no_call or has_calls)
+                content = self._has_right_content()
+                rates = (float(content), float(formed), float(content and formed))
+                scores |= dict(zip(RATES, rates, strict=True))
+        if expect.answer is not None and self.context.live:
+            answer = self.episode.answer or ""
+            scores["answer_quality"] = float(carries_answer(answer, expect.answer))
+        return scores
+
+    @cached_property
+    def is_readable(self) -> bool:
+        """Whether there is a turn, and every turn was parsed without a problem."""
         turns = self.episode.turns
         return bool(turns) and all(turn.problem is ParseProblem.NONE for turn in turns)
 
     @cached_property
-    def _exact(self) -> bool:
-        return self.match.exact and self._readable and not self._blank and not self._cut_off
+    def is_exact(self) -> bool:
+        return self.match.exact and self.is_readable and not self.is_blank and not self.is_cut_off
 
     @property
-    def _cut_off(self) -> bool:
-        """Whether a reply without a call was cut off: nobody knows what it would have come to."""
+    def is_cut_off(self) -> bool:
+        """Whether a reply that should have no call was truncated, so that a call may have followed."""
         return self.expect.no_call and self.episode.ending is EpisodeStatus.TRUNCATED
 
     @property
-    def _blank(self) -> bool:
-        """Whether the reply says nothing at all (which is known only with the raw text)."""
+    def is_blank(self) -> bool:
+        """Whether the raw text is known and the reply holds nothing."""
         message = self.episode.turns[-1].message if self.episode.turns else None
-        return self.known.raw_text and (
+        return self.context.raw_text and (
             message is None or not (message.tool_calls or (message.content or "").strip())
         )
 
     @cached_property
-    def invalid(self) -> list[str]:
-        """What is wrong with the calls, whatever was wanted: names that are not on offer, arguments that break the schema."""
+    def invalid_calls(self) -> list[str]:
+        """Names that are not on offer and arguments that break the schema."""
         faults = []
         for call in self.episode.calls:
             if call.name not in self.tools:
                 faults.append(f"{show(call.name)} is not a tool on offer")
-            else:
-                faults += [
-                    f"{call.name}: {truncate(fault, 300)}"
-                    for fault in self.tools[call.name].problems(call.arguments)
-                ]
+                continue
+            problems = self.tools[call.name].problems(call.arguments)
+            faults += [f"{call.name}: {truncate(problem, 300)}" for problem in problems]
         return faults
 
-    def _executed(self) -> bool:
+    def _all_ran(self) -> bool:
         results = [result for turn in self.episode.results for result in turn]
         return (
             bool(results)
             and len(results) == len(self.episode.calls)
-            and all(r.outcome is ToolStatus.OK for r in results)
+            and all(result.outcome is ToolStatus.OK for result in results)
         )
 
-    def _rates(self) -> dict[str, float]:
-        form = self._readable and (self.expect.no_call or bool(self.episode.calls))
-        content = self._content_right()
-        return {
-            "content_right": float(content),
-            "format_right": float(form),
-            "both_right": float(content and form),
-        }
+    def _has_right_content(self) -> bool:
+        """Whether any reading of the raw text is a correct answer; for no call, whether all are."""
+        found = read_leniently([turn.text for turn in self.episode.turns], self.tools)
+        found.append(list(self.episode.calls))
+        for choice in self.task.expect.choices:
+            if not choice.no_call:
+                right = any(match_calls(one, choice, self.task.tools).exact for one in found)
+            else:
+                truncated = self.episode.ending is EpisodeStatus.TRUNCATED
+                right = not self.is_blank and not truncated and not any(found)
+            if right:
+                return True
+        return False
 
-    def _content_right(self) -> bool:
-        found = readings([turn.text for turn in self.episode.turns], self.tools)
-        return any(
-            self._is_right(choice, [self.episode.calls, *found])
-            for choice in self.task.expect.choices
-        )
-
-    def _is_right(self, choice: Expect, found: Sequence[Sequence[ToolCall]]) -> bool:
-        """Whether one of several readings is this right answer; where no call is right, whether none of them has a call."""
-        if choice.no_call:
-            return (
-                not self._blank
-                and self.episode.ending is not EpisodeStatus.TRUNCATED
-                and not any(found)
-            )
-        return any(match_calls(calls, choice, self.task.tools).exact for calls in found)
-
-    def reasons(self) -> list[str]:
-        """What was not right, in words: the form, the calls, their execution, the answer."""
-        turns, expect = self.episode.turns, self.expect
-        reasons = [
-            f"a turn cannot be read: {turn.problem}"
-            for turn in turns
-            if turn.problem is not ParseProblem.NONE
-        ]
-        reasons += self.match.reasons if judges_calls(expect) else ()
-        reasons += self.invalid
-        ran = [
-            pair
-            for turn, given in zip(turns, self.episode.results)
-            for pair in zip(turn.message.tool_calls, given)
-        ]
-        failed = [
-            (call, result)
-            for call, result in ran
-            if call.name in self.known.runnable and result.outcome is not ToolStatus.OK
-        ]
-        reasons += [f"{show_call(call)} gave {result.outcome}" for call, result in failed]
-        reasons += ["the reply is blank"] if self._blank and self._readable else []
-        reasons += ["the reply was cut off"] if self._cut_off else []
+    def reasons(self) -> Iterator[str]:
+        """What is not correct: the format, the calls, their execution, the answer."""
+        for turn in self.episode.turns:
+            if turn.problem is not ParseProblem.NONE:
+                yield f"a turn cannot be read: {turn.problem}"
+        if judges_calls(self.expect):
+            yield from self.match.reasons
+        yield from self.invalid_calls
+        for turn, results in zip(self.episode.turns, self.episode.results):
+            for call, result in zip(turn.message.tool_calls, results):
+                if call.name in self.context.runnable and result.outcome is not ToolStatus.OK:
+                    yield f"{show_call(call)} gave {result.outcome}"
+        if self.is_blank and self.is_readable:
+            yield "the reply is blank"
+        if self.is_cut_off:
+            yield "the reply was cut off"
         if self.scores.get("answer_quality") == 0.0:
-            reasons.append(f"the final text does not carry {expect.answer!r}")
-        return [*reasons, self.episode.reason] if self.episode.reason else reasons
+            yield f"the final text does not carry {self.expect.answer!r}"
+        if self.episode.reason:
+            yield self.episode.reason
+
+
+def read_leniently(
+    texts: Sequence[str], offered: Collection[str] | None = None
+) -> list[list[ToolCall]]:
+    """The calls that each call syntax, and a search for JSON objects, finds in an episode's texts.
+
+    Only calls of tools `offered` count (None: all). This separates a model that knows the call but
+    writes it in a wrong format from one that does not know it; no tool runs.
+    """
+    readers = [*(make().read for make in SYNTAXES.values()), _read_json_calls]
+    return [
+        [
+            call
+            for text in texts
+            for call in read(text).calls
+            if offered is None or call.name in offered
+        ]
+        for read in readers
+    ]
+
+
+def json_calls(text: str) -> list[ToolCall]:
+    """The calls written as JSON objects anywhere in the text."""
+    return list(_read_json_calls(text).calls)
+
+
+def _read_json_calls(text: str) -> ParsedReply:
+    return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(_find_objects(body))))
+
+
+def _find_objects(text: str) -> Iterator[ToolCall]:
+    start = text.find("{")
+    for _ in range(MAX_OBJECTS):
+        if start < 0:
+            return
+        found = decode(text, start)
+        call = _to_call(found.value) if found.problem is ParseProblem.NONE else None
+        if call is not None:
+            yield call
+        start = text.find("{", start + 1 if call is None else found.end)
+
+
+def _to_call(value: Json) -> ToolCall | None:
+    named = as_call(value, "name", ("arguments", "parameters")).call
+    return named or as_call(value, "tool", ("args", "arguments", "parameters")).call

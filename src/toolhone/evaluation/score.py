@@ -1,12 +1,9 @@
-"""Scores answers that were produced anywhere; no model is needed.
+"""Score answers that were produced anywhere; no model is needed.
 
-    evaluation = score(tasks, [{"id": "t1", "text": "..."}], "tool_call_tags")
-    evaluation = score(tasks, [{"id": "t1", "calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}])
+    score(tasks, [{"id": "t1", "text": "..."}], "tool_call_tags")
+    score(tasks, [{"id": "t1", "calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}])
 
-A prediction holds the whole raw text of one reply, to be read with a named call syntax, or the calls themselves. Every task needs
-one prediction and every prediction its task. Calls are run only when a registry is given. The text of a task with an expected
-`answer` is taken as the final text. Where only the calls are known, the rates on raw text are not measured and `valid_format`
-speaks of the calls alone.
+Every task needs one prediction. Where only calls are known, the rates on raw text are not measured.
 """
 
 from __future__ import annotations
@@ -20,8 +17,8 @@ from toolhone.episodes.driver import run_call
 from toolhone.episodes.episode import Episode, EpisodeStatus, refuse_unplayable
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
-from toolhone.evaluation.evaluate import check_ids, judged, runnable_names
-from toolhone.evaluation.metrics import Circumstances, Evaluation, JudgedEpisode
+from toolhone.evaluation.evaluate import check_ids, judge_episode
+from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode
 from toolhone.rewards.matching import show
 from toolhone.rewards.registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
@@ -37,117 +34,106 @@ def score(
     registry: Registry | None = None,
     rewards: Sequence[Reward] = (),
 ) -> Evaluation:
-    """Judge one prediction for each task. `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts."""
+    """Score one prediction for each task.
+
+    `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts. Calls run
+    only where a registry is given.
+    """
     check_ids(tasks)
     refuse_unplayable(tasks)
-    found = _by_id(predictions)
+    found: dict[str, Prediction] = {}
+    for number, prediction in enumerate(predictions, start=1):
+        _check_prediction(number, prediction)
+        identity = str(prediction["id"])
+        if identity in found:
+            raise DataError(
+                f"prediction {number}: the id {identity!r} occurs already; "
+                "each task needs one prediction"
+            )
+        found[identity] = prediction
     _check_complete([task.id for task in tasks], list(found))
     syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
     return Evaluation(
-        tuple(_judged(task, found[task.id], syntax, registry, rewards) for task in tasks)
+        tuple(_judge(task, found[task.id], syntax, registry, rewards) for task in tasks)
     )
 
 
-def _judged(
+def _judge(
     task: Task,
     prediction: Prediction,
     syntax: Syntax | None,
     registry: Registry | None,
     rewards: Sequence[Reward],
 ) -> JudgedEpisode:
-    turn = _turn(prediction, syntax)
-    calls = turn.message.tool_calls if turn.problem is ParseProblem.NONE else ()
+    turn = _read_turn(prediction, syntax)
+    is_readable = turn.problem is ParseProblem.NONE
+    calls = turn.message.tool_calls if is_readable else ()
     results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
-    ending = (
-        EpisodeStatus.MALFORMED
-        if turn.problem is not ParseProblem.NONE
-        else EpisodeStatus.CALLED
-        if calls
-        else EpisodeStatus.ANSWERED
-    )
+    if not is_readable:
+        status = EpisodeStatus.MALFORMED
+    else:
+        status = EpisodeStatus.CALLED if calls else EpisodeStatus.ANSWERED
+    episode = Episode(task.id, (turn,), (results,), status)
     has_text = "text" in prediction
-    known = Circumstances(0, runnable_names(registry), live=has_text, raw_text=has_text)
-    return judged(task, Episode(task.id, (turn,), (results,), ending), known, rewards=rewards)
+    runnable = frozenset[str]() if registry is None else registry.runnable
+    context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
+    return judge_episode(task, episode, context, rewards=rewards)
 
 
-def _turn(prediction: Prediction, syntax: Syntax | None) -> Turn:
+def _read_turn(prediction: Prediction, syntax: Syntax | None) -> Turn:
     if "calls" in prediction:
-        calls = tuple(_call(prediction["id"], call) for call in prediction["calls"])
+        try:
+            calls = tuple(ToolCall.from_dict(call) for call in prediction["calls"])
+        except DataError as error:
+            raise DataError(f"the prediction {prediction['id']!r}: {error}") from None
         return Turn(Message("assistant", None, tool_calls=calls), "")
     if syntax is None:
         raise DataError(
-            f"the prediction {prediction['id']!r} is a text; name the call syntax it is written in (--dialect): "
-            + ", ".join(SYNTAXES)
+            f"the prediction {prediction['id']!r} is a text; "
+            f"name the call syntax it is written in (--dialect): {', '.join(SYNTAXES)}"
         )
     reply = syntax.read(prediction["text"])
     return Turn(reply.to_message(), prediction["text"], reply.problem, stop_reason=StopReason.STOP)
 
 
-def _call(identity: Json, source: Json) -> ToolCall:
-    try:
-        return ToolCall.from_dict(source)
-    except DataError as error:
-        raise DataError(f"the prediction {identity!r}: {error}") from None
-
-
-def _by_id(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
-    found: dict[str, Prediction] = {}
-    for number, prediction in enumerate(predictions, start=1):
-        _check(number, prediction)
-        identity = str(prediction["id"])
-        if identity in found:
-            raise DataError(
-                f"prediction {number}: the id {identity!r} occurs already; each task needs one prediction"
-            )
-        found[identity] = prediction
-    return found
-
-
-def _check(number: int, prediction: Prediction) -> None:
-    """Refuse a prediction of another shape than `{"id", "text"}` or `{"id", "calls"}`."""
-    where = f"prediction {number}"
+def _check_prediction(number: int, prediction: Prediction) -> None:
+    """Refuse any other shape than `{"id", "text"}` or `{"id", "calls"}`."""
     if (
         not isinstance(prediction, Mapping)
         or not isinstance(prediction.get("id"), str | int)
         or not str(prediction["id"])
     ):
-        raise DataError(f"{where}: a prediction needs an 'id'; got {show(prediction)}")
-    given = [key for key in ("text", "calls") if key in prediction]
-    if len(given) != 1:
+        raise DataError(f"prediction {number}: a prediction needs an 'id'; got {show(prediction)}")
+    where = f"prediction {number} ({prediction['id']!r})"
+    keys = [key for key in ("text", "calls") if key in prediction]
+    if len(keys) != 1:
         raise DataError(
-            f"{where} ({prediction['id']!r}): wanted either 'text' or 'calls', got {' and '.join(given) or 'neither'}"
+            f"{where}: wanted either 'text' or 'calls', got {' and '.join(keys) or 'neither'}"
         )
-    value = prediction[given[0]]
-    if given == ["text"] and not isinstance(value, str):
+    value = prediction[keys[0]]
+    if keys == ["text"] and not isinstance(value, str):
+        raise DataError(f"{where}: 'text' must be a string, got {show(value)}")
+    if keys == ["calls"] and not isinstance(value, list | tuple):
         raise DataError(
-            f"{where} ({prediction['id']!r}): 'text' must be a string, got {show(value)}"
-        )
-    if given == ["calls"] and not isinstance(value, list | tuple):
-        raise DataError(
-            f"{where} ({prediction['id']!r}): 'calls' must be a list of {{'name', 'arguments'}}, got {show(value)}"
+            f"{where}: 'calls' must be a list of {{'name', 'arguments'}}, got {show(value)}"
         )
 
 
 def _check_complete(tasks: Sequence[str], predictions: Sequence[str]) -> None:
-    wanted, given = set(tasks), set(predictions)
-    missing, unknown = (
-        [task for task in tasks if task not in given],
-        [name for name in predictions if name not in wanted],
-    )
-    faults = []
-    if missing:
-        faults.append(
-            f"{len(missing)} of {len(tasks)} tasks have no prediction ({_first(missing)})"
+    known_tasks, known_predictions = set(tasks), set(predictions)
+    missing = [task for task in tasks if task not in known_predictions]
+    unknown = [name for name in predictions if name not in known_tasks]
+    faults = [
+        f"{len(ids)} of {len(all_ids)} {what} ({', '.join(map(repr, ids[:3]))}"
+        f"{', ...' if len(ids) > 3 else ''})"
+        for ids, all_ids, what in (
+            (missing, tasks, "tasks have no prediction"),
+            (unknown, predictions, "predictions have no task"),
         )
-    if unknown:
-        faults.append(
-            f"{len(unknown)} of {len(predictions)} predictions have no task ({_first(unknown)})"
-        )
+        if ids
+    ]
     if faults:
         raise DataError(
-            f"tasks and predictions do not fit together: {' and '.join(faults)}; their ids must be the same"
+            f"tasks and predictions do not fit together: {' and '.join(faults)}; "
+            "their ids must be the same"
         )
-
-
-def _first(ids: Sequence[str]) -> str:
-    return ", ".join(map(repr, ids[:3])) + (", ..." if len(ids) > 3 else "")

@@ -1,30 +1,31 @@
-"""How sure a mean is: a value with its 95 % interval.
+"""Means with 95 % intervals, and paired differences between two models.
 
-    interval([1, 1, 0, 1])          Score(value=0.75, low=0.30, high=0.95, n=4)      0 / 1 scores: Wilson
-    interval([1, 0.5, 0.25, 1])     Score(value=0.69, low=0.38, high=1.0, n=4)       fractions: bootstrap
-    interval([])                    Score(value=None, low=None, high=None, n=0)      nothing was measured
+    interval([1, 1, 0, 1])                   # Score(value=0.75, low=0.30, high=0.95, n=4)
+    paired_interval([0, 1, 1, 0, -1])        # Score(value=0.2, low=-0.44, high=0.70, n=5)
+    paired_p_value([0, 1, 1, 0, -1])         # 1.0
 
-The interval speaks of other tasks drawn like these, not of other samples for the same tasks. The same scores give the same
-numbers on every machine; there is no hidden randomness. Comparing two models is not done here: intervals of two models may
-overlap although a paired comparison finds a difference.
+The same scores give the same numbers on every machine; random streams depend on `n` alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 RESAMPLES = 4000
+FLIPS = 20_000
+"""Random sign flips; the smallest p-value they can show is 1 / 20,001."""
+_HALVINGS = 60
 
 
 @dataclass(frozen=True)
 class Score:
-    """A mean of scores in [0, 1] with its 95 % interval over `n` of them; all None when n is 0 (nothing was measured)."""
+    """A mean with its 95 % interval over `n` tasks; all None where n is 0."""
 
     value: float | None
     low: float | None
@@ -32,14 +33,18 @@ class Score:
     n: int
 
     def to_dict(self) -> dict[str, float | int | None]:
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return asdict(self)
 
 
 UNMEASURED = Score(None, None, None, 0)
 
 
 def interval(scores: Sequence[float]) -> Score:
-    """Mean and interval of scores in [0, 1]: by Wilson's formula when each is 0 or 1 or all are equal, else by bootstrap."""
+    """Mean and interval of scores in [0, 1].
+
+    Wilson's formula where each is 0 or 1 or all are equal, else the bootstrap. The interval covers
+    other tasks drawn like these, not other samples for the same tasks.
+    """
     if not scores:
         return UNMEASURED
     assert all(0.0 <= score <= 1.0 for score in scores), "scores must lie in [0, 1]"
@@ -49,10 +54,10 @@ def interval(scores: Sequence[float]) -> Score:
 
 
 def wilson(successes: float, n: int) -> Score:
-    """Wilson's score interval for a proportion (Wilson 1927, JASA 22:209-212, doi:10.1080/01621459.1927.10502953).
+    """Wilson's score interval for a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
-    Never leaves [0, 1] and is sensible at 0 and at n, where the plain normal interval has no width. `successes` may be a fractional
-    sum: a score in [0, 1] has at most the variance of a coin with the same mean, so the interval is then wider than needed.
+    `successes` may be a fractional sum: a score in [0, 1] has at most the variance of a coin with
+    the same mean, so the interval is then wider than needed.
     """
     if n == 0:
         return UNMEASURED
@@ -63,16 +68,108 @@ def wilson(successes: float, n: int) -> Score:
 
 
 def bootstrap(scores: Sequence[float], resamples: int = RESAMPLES) -> Score:
-    """The mean with its percentile bootstrap interval (Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
+    """The mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13).
 
-    A resample is a multinomial draw over the distinct scores (to a thousandth), from a random stream that depends on `n` alone.
+    A resample is a multinomial draw over the distinct scores, rounded to a thousandth.
     """
-    values, counts = np.unique(
-        np.round(np.asarray(scores, dtype=np.float64), 3), return_counts=True
-    )
+    rounded = np.round(np.asarray(scores, dtype=np.float64), 3)
+    values, counts = np.unique(rounded, return_counts=True)
     n = int(counts.sum())
     stream = np.random.Generator(np.random.Philox(n))
     means = np.sort(stream.multinomial(n, counts / n, size=resamples) @ values / n)
     low, high = np.quantile(means, [0.025, 0.975])
     mean = math.fsum(scores) / n
     return Score(mean, float(min(low, mean)), float(max(high, mean)), n)
+
+
+def paired_interval(differences: Sequence[float]) -> Score:
+    """The mean of differences in [-1, 1] (tuned minus base) with its 95 % interval.
+
+    Tango's where each is -1, 0 or 1 or all are equal, else the bootstrap over whole pairs, which is
+    too narrow for 0/1 scores (docs/compare.md has the figures).
+    """
+    if not differences:
+        return UNMEASURED
+    if not set(differences) <= {-1, 0, 1} and len(set(differences)) > 1:
+        return bootstrap(differences)
+    n = len(differences)
+    gained = math.fsum(d for d in differences if d > 0)
+    lost = -math.fsum(d for d in differences if d < 0)
+    return Score((gained - lost) / n, *tango(gained, lost, n), n)
+
+
+def tango(gained: float, lost: float, n: int) -> tuple[float, float]:
+    """Tango's score interval for a difference of paired proportions (Tango 1998, Stat. Med. 17:891).
+
+    Of `n` tasks, `gained` are correct only in the second model, `lost` only in the first; fractional
+    sums are allowed. It has width where nothing changed and never leaves [-1, 1].
+    """
+    observed = (gained - lost) / n
+    low = _find_root(lambda d: _tango_score(gained, lost, n, d) > Z95, -1.0, observed)
+    high = _find_root(lambda d: _tango_score(gained, lost, n, d) > -Z95, observed, 1.0)
+    return min(low, observed), max(high, observed)
+
+
+def _tango_score(gained: float, lost: float, n: int, difference: float) -> float:
+    """Standard errors between the observed and a supposed difference; falls as that rises.
+
+    The variance is that of the likeliest loss rate which fits the supposed difference.
+    """
+    b = (2 * n - gained + lost) * difference - gained - lost
+    c = -lost * difference * (1 - difference)
+    loss = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+    variance = n * (2 * loss + difference * (1 - difference))
+    gap = gained - lost - n * difference
+    return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
+
+
+def _find_root(is_before: Callable[[float], bool], low: float, high: float) -> float:
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_before(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def paired_p_value(differences: Sequence[float]) -> float:
+    """Two-sided p-value of "there is no difference" by random sign flips (Fisher 1935, section 21).
+
+    For differences of -1, 0 and 1 this is McNemar's exact test.
+    """
+    if set(differences) <= {-1, 0, 1}:
+        return mcnemar(sum(d > 0 for d in differences), sum(d < 0 for d in differences))
+    return _sign_flip_p_value(differences)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """McNemar's exact two-sided test (McNemar 1947, Psychometrika 12:153-157)."""
+    changed = gained + lost
+    term = total = 1
+    for k in range(1, min(gained, lost) + 1):
+        term = term * (changed - k + 1) // k
+        total += term
+    return float(min(1.0, total / 2 ** max(changed - 1, 0)))
+
+
+def _sign_flip_p_value(differences: Sequence[float]) -> float:
+    """P-value from drawn flips: a binomial number of plus signs for each distinct size.
+
+    The observed flip counts too, so that p is never 0 (Phipson & Smyth 2010,
+    doi:10.2202/1544-6115.1585).
+    """
+    units = np.round(np.asarray(differences, dtype=np.float64) * 1000).astype(np.int64)
+    sizes, counts = np.unique(np.abs(units[units != 0]), return_counts=True)
+    stream = np.random.Generator(np.random.Philox(len(differences)))
+    sums = np.zeros(FLIPS, dtype=np.int64)
+    for size, count in zip(sizes, counts, strict=True):
+        sums += size * (2 * stream.binomial(count, 0.5, FLIPS) - count)
+    return (1 + int((np.abs(sums) >= abs(int(units.sum()))).sum())) / (1 + FLIPS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for being read together (Holm 1979, Scand. J. Stat. 6:65-70), in order."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = least
+    return corrected
