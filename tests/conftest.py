@@ -3,17 +3,11 @@
 import os
 from pathlib import Path
 
-import pytest
+import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault(
     "TOOLHONE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "toolhone")
 )
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+torch.set_num_threads(1)

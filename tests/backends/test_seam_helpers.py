@@ -1,49 +1,15 @@
-"""The helpers that all backends share: padding, micro-batches, random streams, and the stream over `sample`."""
+"""The helpers that all backends share: padding, micro-batches, random streams."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pytest
 
-from toolhone.backends.base import (
-    BatchStream,
-    Sample,
-    SamplingParams,
-    StopReason,
-    Stream,
-    padded,
-    random_stream,
-)
-from toolhone.rows import Array, Row, Tokens, micro_batches
+from toolhone.backends.base import padded, random_stream
+from toolhone.rows import Row, micro_batches
 
 
 def a_row(length: int, group: str | None = None) -> Row:
     return Row(np.arange(length), np.arange(length) > 0, {}, None, group)
-
-
-class EchoSampler:
-    """Answers each prompt with its key and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[list[int], SamplingParams]] = []
-
-    def sample(
-        self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
-    ) -> list[list[Sample]]:
-        assert keys is not None
-        self.batches.append((list(keys), params))
-        return [
-            [Sample([*prompt, key], [0.0], StopReason.STOP)]
-            for prompt, key in zip(prompts, keys, strict=True)
-        ]
-
-    def stream(self) -> Stream:
-        return BatchStream(self)
-
-    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:  # noqa: ARG002
-        return []
 
 
 # ------------------------------------------------------------------------------------------------------------- padded
@@ -131,46 +97,3 @@ def test_a_random_stream_is_a_function_of_its_seed_and_path() -> None:
 def test_seeds_and_keys_may_be_negative() -> None:
     assert random_stream(-1, -2).random() == random_stream(-1, -2).random()
     assert random_stream(-1, -2).random() != random_stream(-2, -1).random()
-
-
-# -------------------------------------------------------------------------------------------------------- BatchStream
-
-
-def test_a_stream_samples_all_that_is_queued_with_one_batch_for_each_set_of_params() -> None:
-    sampler, short, long = EchoSampler(), SamplingParams(max_tokens=1), SamplingParams(max_tokens=9)
-    stream = sampler.stream()
-    for key, params in ((4, short), (2, long), (9, short)):
-        stream.submit(key, [key], params)
-    assert [key for key, _ in stream.poll()] == [4, 9]
-    assert [key for key, _ in stream.poll()] == [2]
-    assert stream.poll() == []
-    assert sampler.batches == [([4, 9], short), ([2], long)]
-
-
-def test_a_stream_hands_each_answer_to_its_own_key() -> None:
-    stream = EchoSampler().stream()
-    stream.submit(31, [1, 2], SamplingParams())
-    stream.submit(17, [3], SamplingParams())
-    assert {key: samples[0].tokens for key, samples in stream.poll()} == {
-        31: [1, 2, 31],
-        17: [3, 17],
-    }
-
-
-def test_a_cancelled_prompt_is_never_sampled_and_its_key_is_free_again() -> None:
-    sampler = EchoSampler()
-    stream = sampler.stream()
-    stream.submit(1, [1], SamplingParams())
-    stream.cancel(1)
-    stream.cancel(99)
-    assert stream.poll() == []
-    stream.submit(1, [1], SamplingParams())
-    assert [key for key, _ in stream.poll()] == [1]
-    assert len(sampler.batches) == 1
-
-
-def test_a_key_may_not_be_queued_twice() -> None:
-    stream = EchoSampler().stream()
-    stream.submit(1, [1], SamplingParams())
-    with pytest.raises(AssertionError, match="key 1"):
-        stream.submit(1, [2], SamplingParams())

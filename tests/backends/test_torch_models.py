@@ -1,7 +1,6 @@
 """The torch backend on model families written by others: training, adapters that `peft` reads, precision, large vocabularies."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,14 +206,14 @@ def test_half_precision_learns_with_float32_weights(
 
 def test_a_float16_overflow_skips_the_step_and_halves_the_scale(qwen: Path) -> None:
     trainer = open_trainer(qwen, None, EngineOptions(device_map="cpu", torch_dtype="float16"))
-    scale = trainer._stepper.loss_scale
+    scale = trainer._optimizer.loss_scale
     trainer.forward_backward(some_rows(), cross_entropy())
     next(value for _, value in trainer.engine.trained() if value.grad is not None).grad.fill_(
         float("inf")
     )  # type: ignore[union-attr]
     before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
     assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
-    assert trainer._stepper.loss_scale == scale / 2
+    assert trainer._optimizer.loss_scale == scale / 2
     assert all(torch.equal(before[name], value) for name, value in trainer.engine.trained())
 
 
@@ -246,10 +245,8 @@ def test_chunks_of_the_vocabulary_and_checkpointing_do_not_change_gradients(
 
 
 @pytest.fixture
-def _two_threads() -> Iterator[None]:
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
+def _two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "CPU_THREADS", 2)
 
 
 @pytest.mark.usefixtures("_two_threads")
@@ -259,21 +256,28 @@ def test_micro_batches_side_by_side_give_the_same_gradients_and_the_same_bits_ea
     rows = some_rows((40, 60, 90, 20, 33, 71))
     first, second = (gradients(open_trainer(qwen, None, CPU), rows) for _ in range(2))
     alone = open_trainer(qwen, None, CPU)
-    alone.engine.small = False
+    alone._threads = None
     for name, value in gradients(alone, rows).items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name], value, atol=1e-6), name
-    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_a_failure_in_one_of_several_micro_batches_is_raised_and_leaves_the_threads_as_they_were(
-    qwen: Path,
+def test_threads_are_set_when_a_model_opens_and_never_later(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trainer = open_trainer(qwen, None, CPU)
+    assert torch.get_num_threads() == 1
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("threads were set again"))
+    learn(trainer, 1, 0.05)
+    trainer.snapshot().sample([[1, 2]], SamplingParams(max_tokens=2))
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_failure_in_one_of_several_micro_batches_is_raised(qwen: Path) -> None:
     trainer = open_trainer(qwen, None, CPU)
     with pytest.raises(CapabilityError, match="does not fit the model's context of 128"):
         trainer.forward_backward(some_rows((10, 20, 200)), cross_entropy())
-    assert torch.get_num_threads() == 2
 
 
 def test_a_prefix_that_rows_share_runs_once_and_changes_no_gradient(
@@ -423,12 +427,10 @@ def test_rows_that_are_the_same_run_once_and_count_each(
     trainer = open_trainer(qwen, None, CPU)
     a, b = some_rows()[:2]
     heights: list[int] = []
-    trunk = trainer.engine.head.trunk
+    trunk = trainer.engine.trunk
     monkeypatch.setattr(trainer.engine, "shares_prefixes", False)
     monkeypatch.setattr(
-        trainer.engine,
-        "head",
-        replace(trainer.engine.head, trunk=lambda ids: (heights.append(len(ids)), trunk(ids))[1]),
+        trainer.engine, "trunk", lambda ids: (heights.append(len(ids)), trunk(ids))[1]
     )
 
     def gradient(*batches: list[Row]) -> tuple[float, torch.Tensor]:
@@ -459,10 +461,10 @@ def test_rows_that_are_the_same_each_have_their_own_dropout(qwen: Path) -> None:
     trainer = open_trainer(qwen, Lora(rank=4, dropout=0.5), CPU)
     learn(trainer, 3, 0.05)
     row = some_rows()[0]
-    trainer.engine.learning(True)
+    trainer.engine.set_learning(True)
     first, second = trainer.engine.logprobs([row, row], 1.0)
     assert not torch.equal(first, second)
-    trainer.engine.learning(False)
+    trainer.engine.set_learning(False)
     first, second = trainer.engine.logprobs([row, row], 1.0)
     assert torch.equal(first, second)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,14 @@ from toolhone.backends.base import (
     Trainer,
     train_step,
 )
+from toolhone.episodes.driver import run_episodes
+from toolhone.episodes.episode import EpisodeStatus
+from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import CapabilityError, UserError
 from toolhone.rows import Array, Row, Tokens
+from toolhone.schema import Expect, Message, Task, Tool, ToolCall
+from toolhone.tools.registry import Registry
 from toolhone.training.losses import cross_entropy
 
 VOCAB, CONTEXT = 64, 48
@@ -770,6 +778,143 @@ def test_a_stream_gives_what_sample_gives_and_lets_prompts_join(sampler: Sampler
         (1, PROMPTS[3], params),
     ):
         assert tokens_of([finished[key]]) == tokens_of(sampler.sample([prompt], wanted, [key]))
+
+
+SHORT, LONG = [1] * (CONTEXT - 2), [1]
+"""Prompts whose samples have 2 and 40 tokens: the context holds no more after the first."""
+UNTIL_FULL = SamplingParams(max_tokens=40, seed=6)
+
+
+def test_a_stream_returns_a_finished_row_while_a_long_one_runs(sampler: Sampler) -> None:
+    stream = sampler.stream()
+    stream.submit(1, LONG, UNTIL_FULL)
+    stream.submit(2, SHORT, UNTIL_FULL)
+    first = stream.poll()
+    assert [(key, len(samples[0].tokens)) for key, samples in first] == [(2, 2)]
+    stream.submit(3, SHORT, UNTIL_FULL)
+    rest = {}
+    while polled := stream.poll():
+        rest.update(polled)
+    assert sorted(rest) == [1, 3]
+    for key, prompt in ((1, LONG), (2, SHORT), (3, SHORT)):
+        expected = sampler.sample([prompt], UNTIL_FULL, [key])
+        assert tokens_of([(dict(first) | rest)[key]]) == tokens_of(expected)
+
+
+def test_a_running_row_can_be_cancelled_and_its_key_used_again(sampler: Sampler) -> None:
+    stream = sampler.stream()
+    stream.submit(1, LONG, UNTIL_FULL)
+    stream.submit(2, SHORT, UNTIL_FULL)
+    assert [key for key, _ in stream.poll()] == [2]
+    stream.cancel(1)
+    stream.cancel(99)
+    assert stream.poll() == []
+    stream.submit(1, SHORT, UNTIL_FULL)
+    assert [key for key, _ in stream.poll()] == [1]
+
+
+def test_a_cancelled_row_changes_no_other(sampler: Sampler) -> None:
+    stream = sampler.stream()
+    for key, prompt in ((1, LONG), (2, SHORT), (3, LONG)):
+        stream.submit(key, prompt, UNTIL_FULL)
+    stream.poll()
+    stream.cancel(1)
+    ((key, samples),) = stream.poll()
+    assert key == 3
+    assert tokens_of([samples]) == tokens_of(sampler.sample([LONG], UNTIL_FULL, [3]))
+
+
+def test_a_closed_stream_holds_nothing(sampler: Sampler) -> None:
+    stream = sampler.stream()
+    stream.submit(1, LONG, UNTIL_FULL)
+    stream.submit(2, SHORT, UNTIL_FULL)
+    stream.poll()
+    stream.close()
+    assert stream.poll() == []
+    stream.submit(1, SHORT, UNTIL_FULL)
+    assert [key for key, _ in stream.poll()] == [1]
+
+
+def test_a_key_may_not_be_queued_twice(sampler: Sampler) -> None:
+    stream = sampler.stream()
+    stream.submit(1, LONG, UNTIL_FULL)
+    with pytest.raises(AssertionError, match="key 1"):
+        stream.submit(1, SHORT, UNTIL_FULL)
+    stream.submit(2, SHORT, UNTIL_FULL)
+    stream.poll()
+    with pytest.raises(AssertionError, match="key 1"):
+        stream.submit(1, SHORT, UNTIL_FULL)
+
+
+class ShortAndLong:
+    """A policy whose first task has a short turn that calls a tool; the turn of the second is long. `continued`: set when sampling
+    continues after the short turn."""
+
+    seed = 0
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.continued = sampler, threading.Event()
+
+    def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
+        tokens = SHORT if messages[0].content == "short" else LONG
+        return Prompt(tuple(messages), tuple(tools), tuple(tokens))
+
+    def fits(self, prompt: Prompt) -> bool:  # noqa: ARG002
+        return True
+
+    def stream(self) -> ShortAndLong:
+        self._stream, self._left = self.sampler.stream(), 0
+        return self
+
+    def submit(self, key: int, prompt: Prompt) -> None:
+        self._left += 1
+        self._stream.submit(key, prompt.tokens, UNTIL_FULL)
+
+    def poll(self) -> list[tuple[int, Turn]]:
+        if self._left == 1:
+            self.continued.set()
+        polled = self._stream.poll()
+        self._left -= len(polled)
+        calls = {2: (ToolCall("look"),), 40: ()}
+        return [
+            (key, Turn(Message("assistant", "x", None, calls[len(sample.tokens)]), "x"))
+            for key, (sample,) in polled
+        ]
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def test_the_tool_of_a_finished_row_runs_while_a_long_row_samples(sampler: Sampler) -> None:
+    policy = ShortAndLong(sampler)
+    look = Tool("look", "", {"type": "object"}, lambda: policy.continued.wait(20))
+    tasks = [
+        Task(name, (Message("user", name),), (look,), Expect(answer="x"))
+        for name in ("short", "long")
+    ]
+    rules = EpisodeRules(first_call_only=True)
+    short, long = run_episodes(policy, tasks, Registry([look], timeout=30), rules)  # type: ignore[arg-type]
+    assert [result.value for result in short.results[0]] == [True]
+    assert long.ending is EpisodeStatus.ANSWERED
+
+
+def test_a_snapshot_that_samples_in_a_thread_never_touches_the_trainer(bench: Bench) -> None:
+    plain, watched = bench.trainer(), bench.trainer()
+    for trainer in (plain, watched):
+        bench.step(trainer)
+    old = watched.snapshot()
+    expected = tokens_of(old.sample([LONG] * 4, UNTIL_FULL))
+    bench.step(plain)
+    bench.step(watched)
+    with ThreadPoolExecutor(1) as threads:
+        sampled = threads.submit(old.sample, [LONG] * 4, UNTIL_FULL)
+        for _ in range(4):
+            assert bench.step(watched) == bench.step(plain)
+    assert tokens_of(sampled.result()) == expected
+    assert all(
+        np.array_equal(left, right)
+        for left, right in zip(logprobs(plain), logprobs(watched), strict=True)
+    )
 
 
 class OnlyEvery:

@@ -140,7 +140,7 @@ def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: P
     trained(plan(model={"model_class": "cool.py:load"}))
     engine = open_model("run").sampler._engine  # type: ignore[attr-defined]
     assert type(engine.model).__name__ == "CoolQwen"
-    assert not engine.head.split
+    assert not engine.split
     assert float(engine.model.coolness.detach().abs()) > 0
 
 
@@ -281,4 +281,4 @@ def test_paths_of_own_code_in_a_file_are_relative_to_it(
 
 def test_a_model_of_transformers_is_still_cut_before_its_head() -> None:
     engine = open_model("pico").sampler._engine  # type: ignore[attr-defined]
-    assert engine.head.split
+    assert engine.split

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from contracts.test_backends import tiny_qwen3
-from support.scripted import ScriptedSampler, last_user, scripted_policy, task
-from toolhone.backends.base import BatchStream, SamplingParams
+from support.scripted import ScriptedSampler, ScriptedStream, last_user, scripted_policy, task
+from toolhone.backends.base import SamplingParams
 from toolhone.backends.torch import sampler as torch_sampler
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler
@@ -69,8 +69,8 @@ class FewAtOnce(ScriptedSampler):
         super().__init__(script)
         self.sampled = sampled
 
-    def stream(self) -> BatchStream:
-        return BatchStream(self, lambda prompts, params: range(min(2, len(prompts))))  # noqa: ARG005
+    def stream(self) -> ScriptedStream:
+        return ScriptedStream(self, most=2)
 
     def _one(self, key, prompt, params):
         self.sampled(key)

@@ -11,7 +11,6 @@ import torch
 from typer.testing import CliRunner
 
 from toolhone import open_model, train
-from toolhone.backends.torch.merged_weights import merged
 from toolhone.cli.main import app
 from toolhone.config.experiment import experiment_of
 from toolhone.dialects.probe.certificate import Certificate, check_same
@@ -133,7 +132,6 @@ def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path)
     from toolhone.backends.base import Lora
     from toolhone.backends.torch.engine import EngineOptions, open_engine
     from toolhone.backends.torch.lora import LoraLayer
-    from toolhone.backends.torch.merged_weights import write_merged
 
     torch.manual_seed(0)
     GPT2LMHeadModel(
@@ -144,7 +142,7 @@ def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path)
         if isinstance(part, LoraLayer):
             torch.nn.init.normal_(part.lora_B.weight)
     (tmp_path / "out").mkdir()
-    write_merged(engine, tmp_path / "out")
+    engine.write_merged(tmp_path / "out")
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
         ours, theirs = (
@@ -156,19 +154,21 @@ def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path)
     assert (ours - plain).abs().max() > 1e-2
 
 
-def test_merging_changes_the_weights_and_leaves_the_engine_as_it_was(runs: Path) -> None:
+def test_merging_changes_a_copy_and_leaves_the_engine_as_it_was(
+    runs: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     engine = open_model(runs / "lora").sampler._engine  # type: ignore[attr-defined]
     before = {name: value.clone() for name, value in engine.model.state_dict().items()}
     name = engine.lora_layers[0]
 
-    def write() -> None:
-        with merged(engine.model, engine.lora_layers):
-            weight = engine.model.state_dict()[f"{name}.weight"]
-            assert (weight - before[f"{name}.base.weight"]).abs().max() > 1e-4
-            raise OSError("disk full")
+    def save(model: Any, folder: Path) -> None:  # noqa: ARG001
+        weight = model.state_dict()[f"{name}.weight"]
+        assert (weight - before[f"{name}.base.weight"]).abs().max() > 1e-4
+        raise OSError("disk full")
 
+    monkeypatch.setattr(type(engine.model), "save_pretrained", save)
     with pytest.raises(OSError, match="disk full"):
-        write()
+        engine.write_merged(tmp_path)
     after = engine.model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items())

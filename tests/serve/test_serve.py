@@ -20,9 +20,10 @@ import pytest
 from typer.testing import CliRunner
 
 from support.dialect_models import THINKING, small_tokenizer
+from support.scripted import ScriptedStream
 from toolhone.api import Model
 from toolhone.api import open_model as open_any
-from toolhone.backends.base import BatchStream, Sample, SamplingParams, StopReason
+from toolhone.backends.base import Sample, SamplingParams, StopReason
 from toolhone.cli.main import app as command
 from toolhone.config.experiment import experiment_of
 from toolhone.dialects.probe.certificate import FormatRequest, open_certified
@@ -100,8 +101,8 @@ class Script:
             cut, [-0.5] * len(cut), StopReason.STOP if len(cut) == len(ids) else StopReason.LENGTH
         )
 
-    def stream(self) -> BatchStream:
-        return BatchStream(self)  # type: ignore[arg-type]
+    def stream(self) -> ScriptedStream:
+        return ScriptedStream(self)
 
     def logprobs(self, rows: Any, temperature: float = 1.0) -> Any:
         raise NotImplementedError

@@ -77,6 +77,9 @@ class OneToken:
             (key, read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()
         ]
 
+    def close(self) -> None:
+        self._stream.close()
+
 
 class Breaking(OneToken):
     """A policy whose second prompt cannot be written, so that the program breaks off every episode that looks."""

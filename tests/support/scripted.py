@@ -9,7 +9,7 @@ from functools import cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from toolhone.backends.base import BatchStream, Sample, SamplingParams, StopReason
+from toolhone.backends.base import Sample, SamplingParams, StopReason
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.rows import Tokens
@@ -41,6 +41,32 @@ def byte_tokenizer() -> TextTokenizer:
     )
 
 
+class ScriptedStream:
+    """A stream over a sampler's `sample`: each poll answers at most `most` queued prompts with equal params."""
+
+    def __init__(self, sampler, most: int | None = None) -> None:
+        self._sampler, self._most = sampler, most
+        self._queue: dict[int, tuple[Tokens, SamplingParams]] = {}
+
+    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+        assert key not in self._queue, f"key {key} is queued already"
+        self._queue[key] = (prompt, params)
+
+    def poll(self) -> list[tuple[int, list[Sample]]]:
+        if not self._queue:
+            return []
+        params = next(iter(self._queue.values()))[1]
+        keys = [key for key, (_, own) in self._queue.items() if own == params][: self._most]
+        prompts = [self._queue.pop(key)[0] for key in keys]
+        return list(zip(keys, self._sampler.sample(prompts, params, keys), strict=True))
+
+    def cancel(self, key: int) -> None:
+        self._queue.pop(key, None)
+
+    def close(self) -> None:
+        self._queue.clear()
+
+
 class ScriptedSampler:
     """Says what the script says. `spelled` writes byte by byte, as no tokenizer would. `asked` notes (key, prompt)."""
 
@@ -68,8 +94,8 @@ class ScriptedSampler:
         reason = StopReason.STOP if len(cut) == len(ids) else StopReason.LENGTH
         return Sample(cut, [-0.5] * len(cut), reason)
 
-    def stream(self) -> BatchStream:
-        return BatchStream(self)
+    def stream(self) -> ScriptedStream:
+        return ScriptedStream(self)
 
     def logprobs(self, rows, temperature=1.0):
         raise NotImplementedError
@@ -85,7 +111,7 @@ class OneAtATime(ScriptedSampler):
     def stream(self):
         sampler = self
 
-        class Stream(BatchStream):
+        class Stream(ScriptedStream):
             def poll(self):
                 if not self._queue:
                     return []

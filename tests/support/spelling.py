@@ -72,6 +72,9 @@ class Spelling(OneToken):
             (key, _read(self._prompts.pop(key), *samples)) for key, samples in self._stream.poll()
         ]
 
+    def close(self) -> None:
+        self._stream.close()
+
 
 def _read(prompt: Prompt, sample: Sample) -> Turn:
     said = [*prompt.given, *sample.tokens]

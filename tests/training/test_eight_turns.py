@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from conftest import SHARED
 from dialects.test_history import MOVING
 from support.dialect_models import THINKING, small_tokenizer
-from toolhone.backends.base import BatchStream, Loss, Sample, SamplingParams, StopReason
+from support.scripted import ScriptedStream
+from toolhone.backends.base import Loss, Sample, SamplingParams, StopReason
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
@@ -182,8 +183,8 @@ class Speaker:
         noise = np.random.default_rng([index, turn]).uniform(-3, 0, len(ids))
         return Sample(ids, noise.astype(np.float32).tolist(), StopReason.STOP)
 
-    def stream(self) -> BatchStream:
-        return BatchStream(self)  # type: ignore[arg-type]
+    def stream(self) -> ScriptedStream:
+        return ScriptedStream(self)
 
     def of(self, index: int) -> list[Sample]:
         """What was sampled in one episode, turn by turn."""

@@ -230,18 +230,22 @@ class Done(Generic[T]):
 
 
 class Stream(Protocol):
-    """Sampling without a barrier: prompts join at any time, finished ones leave."""
+    """Sampling without a barrier: prompts join while others run, and leave as soon as they are finished."""
 
     def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
         """Queue one prompt; `key` names it in `poll` and names its random stream."""
         ...
 
     def poll(self) -> list[tuple[int, list[Sample]]]:
-        """Work until at least one queued prompt is finished and return those that are; empty when nothing is queued."""
+        """Work until a prompt is finished; returns those that are, and none only when nothing is left."""
         ...
 
     def cancel(self, key: int) -> None:
-        """Forget a queued prompt."""
+        """Drop a prompt, waiting or running; its key is free again. Unknown keys are ignored."""
+        ...
+
+    def close(self) -> None:
+        """Drop all prompts."""
         ...
 
 
@@ -349,39 +353,20 @@ class HeadTrainer(Trainer, Protocol):
         ...
 
 
-class BatchStream:
-    """A `Stream` over `Sampler.sample`: each poll samples what is queued with one set of `SamplingParams`.
-
-    `part` chooses which of those prompts (indices) are sampled in one go, None all of them: those that are finished can go on
-    while the others still wait.
-    """
-
-    def __init__(
-        self,
-        sampler: Sampler,
-        part: Callable[[Sequence[Tokens], SamplingParams], Sequence[int]] | None = None,
-    ) -> None:
-        self._sampler, self._part = sampler, part
-        self._queue: dict[int, tuple[Tokens, SamplingParams]] = {}
-
-    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
-        assert key not in self._queue, f"key {key} is queued already"
-        self._queue[key] = (prompt, params)
-
-    def poll(self) -> list[tuple[int, list[Sample]]]:
-        if not self._queue:
-            return []
-        params = next(iter(self._queue.values()))[1]
-        keys = [key for key, (_, wanted) in self._queue.items() if wanted == params]
-        if self._part is not None:
-            keys = [
-                keys[index] for index in self._part([self._queue[key][0] for key in keys], params)
-            ]
-        prompts = [self._queue.pop(key)[0] for key in keys]
-        return list(zip(keys, self._sampler.sample(prompts, params, keys), strict=True))
-
-    def cancel(self, key: int) -> None:
-        self._queue.pop(key, None)
+def sample_all(
+    stream: Stream,
+    prompts: Sequence[Tokens],
+    params: SamplingParams,
+    keys: Sequence[int] | None = None,
+) -> list[list[Sample]]:
+    """`Sampler.sample` by a stream."""
+    keys = range(len(prompts)) if keys is None else keys
+    for key, prompt in zip(keys, prompts, strict=True):
+        stream.submit(key, prompt, params)
+    results: dict[int, list[Sample]] = {}
+    while len(results) < len(prompts):
+        results.update(stream.poll())
+    return [results[key] for key in keys]
 
 
 def allowed_ids(constraints: Sequence[Constraint | None], vocabulary: int) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from toolhone.backends.base import Batch, Loss, Metrics
-from toolhone.backends.torch.ops import TorchOps
+from toolhone.backends.torch.trainer import TorchOps
 from toolhone.rows import Array
 
 

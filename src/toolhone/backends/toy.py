@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from toolhone.backends.base import (
     Adam,
     Batch,
-    BatchStream,
     Capabilities,
     Constraint,
     Done,
@@ -43,6 +42,7 @@ from toolhone.backends.base import (
     allowed_ids,
     padded,
     random_stream,
+    sample_all,
 )
 from toolhone.backends.gradient import loss_gradient
 from toolhone.backends.toy_policy import NO_TOKEN, Forward, Ids, Real, ToyPolicy, ToyShape
@@ -61,75 +61,21 @@ class ToySampler:
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
     ) -> list[list[Sample]]:
-        """`params.num_samples` samples for each prompt; log-probabilities are exactly those that `logprobs` gives."""
-        keys = range(len(prompts)) if keys is None else keys
-        for prompt in prompts:
-            self._check_prompt(prompt)
-        reach = self._policy.shape.reach
-        results = [
-            [
-                _Job.start(prompt, reach, self._limit(prompt, params), params, (key, j))
-                for j in range(params.num_samples)
-            ]
-            for prompt, key in zip(prompts, keys, strict=True)
-        ]
-        active = [job for jobs in results for job in jobs if job.limit > 0]
-        while active:
-            self._advance(active, params)
-            active = [
-                job
-                for job in active
-                if job.reason is not StopReason.STOP and len(job.tokens) < job.limit
-            ]
-        return [[Sample(job.tokens, job.logprobs, job.reason) for job in jobs] for jobs in results]
+        return sample_all(self.stream(), prompts, params, keys)
 
-    def stream(self) -> BatchStream:
-        return BatchStream(self)
+    def stream(self) -> ToyStream:
+        return ToyStream(self._policy)
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
-        """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere."""
         if not rows:
             return []
         values = Forward.of(self._policy, rows, temperature).target_logp()
         return [line[: len(row)] for line, row in zip(values, rows, strict=True)]
 
-    def _check_prompt(self, prompt: Tokens) -> None:
-        context = self._policy.shape.max_context
-        if len(prompt) == 0:
-            raise CapabilityError(
-                "an empty prompt cannot be sampled from; it needs at least one token"
-            )
-        if len(prompt) >= context:
-            raise CapabilityError(
-                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {context}; "
-                f"give at most {context - 1} tokens"
-            )
-        self._policy.check(prompt)
 
-    def _limit(self, prompt: Tokens, params: SamplingParams) -> int:
-        return min(params.max_tokens, self._policy.shape.max_context - len(prompt))
-
-    def _advance(self, jobs: list[_Job], params: SamplingParams) -> None:
-        """Sample one token for each job."""
-        index = self._policy.buckets(np.array([job.window for job in jobs], dtype=np.int64))
-        logp = self._policy.log_softmax(index, params.temperature or 1.0)
-        bound = logp
-        if params.constrain is not None:
-            bound = _bound(logp, allowed_ids([job.constraint for job in jobs], logp.shape[1]))
-        if params.temperature == 0:
-            chosen = bound.argmax(axis=1)
-        else:
-            chosen = _draw(
-                _truncated(np.exp(bound), params), np.array([job.random.random() for job in jobs])
-            )
-        values = logp[np.arange(len(jobs)), chosen].astype(np.float32)
-        for job, token, value in zip(jobs, chosen.tolist(), values.tolist(), strict=True):
-            job.add(token, value, params.stop_ids)
-
-
-@dataclass
-class _Job:
-    """One sample on its way. `window`: the last tokens, as far as the policy looks back; `limit`: how many it may have."""
+@dataclass(eq=False)
+class _SampleState:
+    """One sample that is being drawn. `window`: the last tokens, as far as the policy looks back; `limit`: most tokens."""
 
     window: list[int]
     limit: int
@@ -139,33 +85,94 @@ class _Job:
     logprobs: list[float] = field(default_factory=list)
     reason: StopReason = StopReason.LENGTH
 
-    @staticmethod
-    def start(
-        prompt: Tokens, reach: int, limit: int, params: SamplingParams, path: tuple[int, int]
-    ) -> _Job:
-        led = [NO_TOKEN] * reach + [int(token) for token in prompt]
-        constraint = None if params.constrain is None else params.constrain(path[0])
-        return _Job(led[len(led) - reach :], limit, random_stream(params.seed, *path), constraint)
-
-    def add(self, token: int, logprob: float, stop_ids: tuple[int, ...]) -> None:
-        self.window = [*self.window, token][1:]
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        if self.constraint is not None:
-            self.constraint.advance(token)
-        if token in stop_ids:
-            self.reason = StopReason.STOP
+    @property
+    def ended(self) -> bool:
+        return self.reason is StopReason.STOP or len(self.tokens) >= self.limit
 
 
-def _bound(logp: Real, allowed: NDArray[np.bool_]) -> Real:
-    """Log-probabilities [n, V] among the allowed ids alone, the others -inf."""
-    masked = np.where(allowed, logp, -np.inf)
-    masked -= masked.max(axis=1, keepdims=True)
-    result: Real = masked - np.log(np.exp(masked).sum(axis=1, keepdims=True))
+class ToyStream:
+    """Prompts in any number, each sampled a token at a time (`backends.base.Stream`)."""
+
+    def __init__(self, policy: ToyPolicy) -> None:
+        self._policy = policy
+        self._running: dict[int, tuple[SamplingParams, list[_SampleState]]] = {}
+
+    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+        assert key not in self._running, f"key {key} is queued already"
+        shape = self._policy.shape
+        if len(prompt) == 0:
+            raise CapabilityError(
+                "an empty prompt cannot be sampled from; it needs at least one token"
+            )
+        if len(prompt) >= shape.max_context:
+            raise CapabilityError(
+                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {shape.max_context}; "
+                f"give at most {shape.max_context - 1} tokens"
+            )
+        self._policy.check(prompt)
+        window = ([NO_TOKEN] * shape.reach + [int(token) for token in prompt])[len(prompt) :]
+        limit = min(params.max_tokens, shape.max_context - len(prompt))
+        states = []
+        for number in range(params.num_samples):
+            constraint = None if params.constrain is None else params.constrain(key)
+            random = random_stream(params.seed, key, number)
+            states.append(_SampleState(window, limit, random, constraint))
+        self._running[key] = (params, states)
+
+    def poll(self) -> list[tuple[int, list[Sample]]]:
+        while self._running:
+            for params in dict.fromkeys(params for params, _ in self._running.values()):
+                alike = [states for own, states in self._running.values() if own == params]
+                self._advance([one for states in alike for one in states if not one.ended], params)
+            ended = [
+                key for key, (_, states) in self._running.items() if all(s.ended for s in states)
+            ]
+            if ended:
+                drawn = [(key, self._running.pop(key)[1]) for key in ended]
+                return [
+                    (key, [Sample(one.tokens, one.logprobs, one.reason) for one in states])
+                    for key, states in drawn
+                ]
+        return []
+
+    def cancel(self, key: int) -> None:
+        self._running.pop(key, None)
+
+    def close(self) -> None:
+        self._running.clear()
+
+    def _advance(self, states: list[_SampleState], params: SamplingParams) -> None:
+        """Sample one token for each."""
+        index = self._policy.buckets(np.array([one.window for one in states], dtype=np.int64))
+        logp = self._policy.log_softmax(index, params.temperature or 1.0)
+        bound = logp
+        if params.constrain is not None:
+            allowed = allowed_ids([one.constraint for one in states], logp.shape[1])
+            bound = _renormalise(np.where(allowed, logp, -np.inf))
+        if params.temperature == 0:
+            chosen = bound.argmax(axis=1)
+        else:
+            uniform = np.array([one.random.random() for one in states])
+            chosen = _draw(_truncate(np.exp(bound), params), uniform)
+        values = logp[np.arange(len(states)), chosen].astype(np.float32)
+        for one, token, value in zip(states, chosen.tolist(), values.tolist(), strict=True):
+            one.window = [*one.window, token][1:]
+            one.tokens.append(token)
+            one.logprobs.append(value)
+            if one.constraint is not None:
+                one.constraint.advance(token)
+            if token in params.stop_ids:
+                one.reason = StopReason.STOP
+
+
+def _renormalise(logp: Real) -> Real:
+    """Log-probabilities [n, V] that add up to 1 in each row again."""
+    logp = logp - logp.max(axis=1, keepdims=True)
+    result: Real = logp - np.log(np.exp(logp).sum(axis=1, keepdims=True))
     return result
 
 
-def _truncated(probabilities: Real, params: SamplingParams) -> Real:
+def _truncate(probabilities: Real, params: SamplingParams) -> Real:
     """Zero what top-k and top-p (Holtzman et al. 2020, arXiv:1904.09751) cut off, ties to the lower id; not renormalised."""
     if params.top_k <= 0 and params.top_p >= 1:
         return probabilities

@@ -35,7 +35,8 @@ AT_ONCE = 1024
 TOOL_THREADS = 64
 """Calls that are made at the same time. Most of them only wait; a tool that computes has a bound of its own (`limits.at_once`)."""
 GRACE, GRACE_SHARE = 0.02, 0.1
-"""How long running tools are waited for before sampling goes on: seconds, or this share of the last sampling where that is more."""
+"""How long sampling waits for calls that have just started, so that rows with quick tools share a batch whatever the clock says:
+seconds, or this share of the sampling since the last wait. Slow tools are waited for at most this share of the time."""
 TO_THE_END = EpisodeRules()
 NO_TOOLS = Registry([])
 
@@ -104,22 +105,26 @@ class _Driver:
         )
         self.first = first
         self.stream = policy.stream()
+        self.fresh: list[Future[ToolResult]] = []
+        self.next_wait = self.sampled = 0.0
         self.plays: dict[int, Play] = {}
         self.speaking: dict[int, int] = {}
         self.working: dict[int, list[Future[ToolResult]]] = {}
         self.done: dict[int, Episode] = {}
-        self.grace = GRACE
 
     def run(self, threads: ThreadPoolExecutor, at_once: int, clock: Clock) -> list[Episode]:
         self.threads = threads
         waiting = iter(range(len(self.tasks)))
-        while len(self.done) < len(self.tasks):
-            for index in islice(waiting, at_once - len(self.plays)):
-                self._start(index)
-            with clock.on("tools"):
-                self._wait()
-            self._collect()
-            self._sample()
+        try:
+            while len(self.done) < len(self.tasks):
+                for index in islice(waiting, at_once - len(self.plays)):
+                    self._start(index)
+                with clock.on("tools"):
+                    self._wait()
+                self._collect()
+                self._sample()
+        finally:
+            self.stream.close()
         return [self.done[index] for index in range(len(self.tasks))]
 
     def _start(self, index: int) -> None:
@@ -130,12 +135,17 @@ class _Driver:
             raise type(error)(f"task {self.tasks[index].id!r}: {error}") from None
 
     def _wait(self) -> None:
-        """Wait for running tools: for a moment where there is something to sample, else until an episode can go on."""
+        """Wait for running tools: for new calls a moment, and where nothing is sampled until an episode can continue."""
+        fresh, self.fresh = self.fresh, []
+        grace = max(GRACE, GRACE_SHARE * self.sampled)
+        if fresh and time.monotonic() >= self.next_wait:
+            self.sampled = 0.0
+            if wait(fresh, grace).not_done:
+                self.next_wait = time.monotonic() + grace / GRACE_SHARE
         running = [future for futures in self.working.values() for future in futures]
-        wait(running, self.grace)
         while running and not self.speaking and not self._answered():
             wait([future for future in running if not future.done()], return_when=FIRST_COMPLETED)
-            wait(running, self.grace)
+            wait(running, grace)
 
     def _answered(self) -> list[int]:
         """The episodes whose calls have all ended."""
@@ -161,12 +171,10 @@ class _Driver:
             self._go_on(index, answer)
 
     def _sample(self) -> None:
-        """Have queued prompts continued, and hand the turns to their episodes."""
-        if not self.speaking:
-            return
+        """Sample until a turn ends, and hand it to its episode."""
         started = time.monotonic()
-        turns = self.stream.poll()
-        self.grace = max(GRACE, GRACE_SHARE * (time.monotonic() - started))
+        turns = self.stream.poll() if self.speaking else []
+        self.sampled += time.monotonic() - started
         for key, turn in turns:
             index = self.speaking.pop(key)
             self._go_on(index, partial(self.plays[index].send, turn))
@@ -190,3 +198,4 @@ class _Driver:
             self.working[index] = [
                 self.threads.submit(run_call, self.registry, task, call) for call in wish.calls
             ]
+            self.fresh += self.working[index]

@@ -67,7 +67,11 @@ class TurnStream(Protocol):
         ...
 
     def poll(self) -> list[tuple[int, Turn]]:
-        """Work until at least one queued prompt is answered and return those that are; empty when nothing is queued."""
+        """Work until a prompt is answered; returns those that are, and none only when nothing is left."""
+        ...
+
+    def close(self) -> None:
+        """Drop all prompts."""
         ...
 
 
@@ -224,6 +228,10 @@ class _TokenStream:
             (key, self._policy.read(self._prompts.pop(key), samples[0]))
             for key, samples in self._stream.poll()
         ]
+
+    def close(self) -> None:
+        self._prompts.clear()
+        self._stream.close()
 
 
 def reply(

@@ -3,16 +3,15 @@
     engine = open_engine("path/to/model", lora=Lora(rank=8), options=EngineOptions())
     logp = engine.logprobs(rows, temperature=1.0)        # float32 [rows, tokens], 0 where a row's mask is False
 
-Log-probabilities are computed at masked positions only, and the vocabulary is projected in chunks of rows that are recomputed in
-the backward pass, so the logits of a large vocabulary are never held whole. Rows are right-padded and need no attention mask.
-Trained weights are float32; `torch_dtype` is the precision of frozen weights and of the arithmetic (autocast). All dropout of the
-model itself is off: sampler and trainer must agree; LoRA's own dropout is on only while training.
+Rows are right-padded and need no attention mask. Trained weights are float32; `torch_dtype` is the precision of frozen weights and of
+the arithmetic (autocast). All dropout of the model itself is off; LoRA's own is on only while training.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,24 +24,33 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from toolhone.backends.base import Lora, ModelInfo, padded
-from toolhone.backends.torch.lora import CONFIG, LoraLayer, add_lora, read_lora_config, read_peft
+from toolhone.backends.torch.lora import (
+    CONFIG,
+    LoraLayer,
+    add_lora,
+    merge_adapters,
+    read_lora_config,
+    read_peft,
+)
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
-"""Size of one chunk of float32 logits by device; more than that is projected in several chunks, recomputed in the backward pass."""
-
+"""Size of one chunk of float32 logits; larger projections run in several chunks, recomputed in the backward pass."""
 SMALL = 512
-"""Models up to this width do not gain from several threads in one operation; several micro-batches run at once instead."""
+"""Models up to this width run on one thread; the trainer runs several of their micro-batches at once instead."""
+CPU_THREADS = torch.get_num_threads()
+"""Threads of this process before a small model lowers them."""
+SHORTEST_PREFIX = 8
+"""Tokens that rows must have in common before they run once for all of them."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """How to run a model. `device_map`: "auto" (the best single device), a device, or, through accelerate, "balanced" or a map.
 
-    `micro_batch_tokens`: padded tokens in one forward pass. `loader`: gives the model in place of transformers' Auto class, called
-    with the name or folder and the dtype.
+    `micro_batch_tokens`: padded tokens in one forward pass. `loader(name, dtype)` replaces transformers' Auto class.
     """
 
     torch_dtype: str = "float32"
@@ -55,31 +63,30 @@ class EngineOptions:
 
 
 class Engine:
-    """The model, its head, its device and precision."""
+    """The model, its device and precision.
+
+    `split`: whether `trunk` gives hidden states and `logits` projects them; False where that is not proven equal to the model.
+    `workers`: micro-batches that run at once on the CPU.
+    """
 
     def __init__(
         self, model: Any, name: str, options: EngineOptions, lora: Lora | None, layers: list[str]
     ) -> None:
-        self.model, self.name, self.options, self.lora, self.lora_layers = (
-            model,
-            name,
-            options,
-            lora,
-            layers,
-        )
-        self.device: torch.device = model.get_input_embeddings().weight.device
-        self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        self.model, self.name, self.options = model, name, options
+        self.lora, self.lora_layers = lora, layers
+        config = model.config.get_text_config()
+        embedding = model.get_input_embeddings().weight
+        self.device: torch.device = embedding.device
         self.compute_dtype = DTYPES[options.torch_dtype]
-        self.max_context = int(
-            getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0
-        )
-        self.info = ModelInfo(self.vocabulary, self.max_context, lora is not None, name)
-        width = int(getattr(model.config.get_text_config(), "hidden_size", SMALL + 1))
-        self.small = self.device.type == "cpu" and width <= SMALL
-        self._drops = False
-        self.head = _find_head(self)
+        self.max_context = int(getattr(config, "max_position_embeddings", 0) or 0)
+        self.info = ModelInfo(int(embedding.shape[0]), self.max_context, lora is not None, name)
+        small = int(getattr(config, "hidden_size", SMALL + 1)) <= SMALL
+        self.workers = CPU_THREADS if self.device.type == "cpu" and small else 1
+        torch.set_num_threads(1 if self.device.type == "cpu" and small else CPU_THREADS)
+        self._drops, self._learning = False, False
+        self.split, self.head_width = self._find_split()
         self.shares_prefixes = (
-            self.head.split and not options.gradient_checkpointing and _sharing_is_exact(self)
+            self.split and not options.gradient_checkpointing and self._sharing_is_exact()
         )
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
@@ -88,8 +95,27 @@ class Engine:
             (name, value) for name, value in self.model.named_parameters() if value.requires_grad
         ]
 
-    def learning(self, on: bool) -> None:
-        """Switch LoRA's dropout. The model itself is in training mode only where activation checkpointing asks for it."""
+    def with_weights(self, weights: Mapping[str, torch.Tensor]) -> Engine:
+        """The same model with other values of the trained weights; all that is frozen is shared, this engine stays as it is."""
+        shared = {id(value): value for value in (*self.model.parameters(), *self.model.buffers())}
+        for name, value in self.trained():
+            shared[id(value)] = nn.Parameter(weights[name], requires_grad=False)
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model, shared)
+        return twin
+
+    def write_merged(self, folder: Path) -> None:
+        """Write a plain transformers model into an existing folder, adapters merged into a copy of their layers."""
+        model = self.with_weights(dict(self.trained())).model if self.lora else self.model
+        merge_adapters(model, self.lora_layers)
+        with quiet():
+            model.save_pretrained(folder)
+
+    def set_learning(self, on: bool) -> None:
+        """Switch LoRA's dropout. The model itself is in training mode only where activation checkpointing requires it."""
+        if on == self._learning:
+            return
+        self._learning = on
         self._drops = on and self.lora is not None and self.lora.dropout > 0
         self.model.train(on and self.options.gradient_checkpointing)
         for part in self.model.modules():
@@ -101,37 +127,6 @@ class Engine:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 
-    @contextlib.contextmanager
-    def using(self, weights: dict[str, torch.Tensor] | None) -> Iterator[None]:
-        """Run with other values of the trained weights (a snapshot's); None means the current ones."""
-        if weights is None:
-            yield
-            return
-        current = {name: value.data for name, value in self.trained()}
-        try:
-            for name, value in self.trained():
-                value.data = weights[name]
-            yield
-        finally:
-            for name, value in self.trained():
-                value.data = current[name]
-
-    @contextlib.contextmanager
-    def one_thread_if_small(self) -> Iterator[int]:
-        """Run on one thread where matrices are too small to gain from several; gives how many threads there were.
-
-        On a busy machine the threads of a small operation wait for each other far longer than they work.
-        """
-        threads = torch.get_num_threads()
-        if not self.small or threads == 1:
-            yield 1 if not self.small else threads
-            return
-        torch.set_num_threads(1)
-        try:
-            yield threads
-        finally:
-            torch.set_num_threads(threads)
-
     def check_length(self, longest: int) -> None:
         if self.max_context and longest > self.max_context:
             raise CapabilityError(
@@ -141,7 +136,7 @@ class Engine:
     def logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         """float32 [rows, longest row]: log p(token t | tokens < t) at masked positions, 0 elsewhere.
 
-        Rows that are the same run once: the episodes of a group often say the same. Under dropout each runs by itself.
+        Equal rows run once, since the episodes of a group often are equal; not under dropout.
         """
         places: dict[tuple[bytes, bytes], int] = {}
         lines = [
@@ -157,22 +152,21 @@ class Engine:
         tokens, mask, _ = padded(rows)
         self.check_length(tokens.shape[1])
         ids = torch.from_numpy(tokens).to(self.device)
-        wanted = torch.from_numpy(mask).to(self.device)
+        masked = torch.from_numpy(mask).to(self.device)
         result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
-        places = wanted[:, 1:].nonzero(as_tuple=True)
+        places = masked[:, 1:].nonzero(as_tuple=True)
         if len(places[0]) == 0:
             return result
         shared = common_prefix(tokens, mask) if self.shares_prefixes else 0
         with self.autocast():
-            hidden = self._hidden(ids[:, :-1], shared)[places[0], places[1] - shared]
-        size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head.vocabulary))
+            states = self._states_after(ids[:, :-1], shared) if shared else self.trunk(ids[:, :-1])
+        hidden = states[places[0], places[1] - shared]
+        size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
         values = _chunked(self._target_logprobs, hidden, ids[:, 1:][places], temperature, size)
         return result.index_put((places[0], places[1] + 1), values)
 
-    def _hidden(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
-        """Hidden states [rows, tokens - shared, width] after the first `shared` ids, which all rows have and which run once."""
-        if not shared:
-            return self.head.trunk(ids)
+    def _states_after(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
+        """Hidden states [rows, tokens - shared, width] after the first `shared` ids, which run once for all rows."""
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
@@ -182,8 +176,8 @@ class Engine:
         result = self.model.base_model(
             input_ids=ids[:, shared:], position_ids=positions, past_key_values=cache, use_cache=True
         )
-        hidden: torch.Tensor = result.last_hidden_state
-        return hidden
+        states: torch.Tensor = result.last_hidden_state
+        return states
 
     def _target_logprobs(
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
@@ -191,10 +185,67 @@ class Engine:
         logits = self.logits(hidden) if temperature == 1.0 else self.logits(hidden) / temperature
         return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
 
+    def trunk(self, ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states [rows, tokens, width]; logits where the model is not split."""
+        if self.split:
+            states: torch.Tensor = self.model.base_model(
+                input_ids=ids, use_cache=False
+            ).last_hidden_state
+        else:
+            states = self.model(input_ids=ids, use_cache=False).logits
+        return states
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """float32 logits [n, vocabulary] of what `head.trunk` gave at n positions."""
+        """float32 logits [n, vocabulary] of what `trunk` gives at n positions."""
         with self.autocast():
-            return self.head.project(hidden).float()
+            return (self._project(hidden) if self.split else hidden).float()
+
+    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
+        config, head = self.model.config.get_text_config(), self.model.get_output_embeddings()
+        cap, scale = (
+            getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale")
+        )
+        divisor = getattr(config, "logits_scaling", None)
+        if not torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(head.weight.dtype)
+        logits: torch.Tensor = head(hidden)
+        logits = logits * scale if scale else logits / divisor if divisor else logits
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def _find_split(self) -> tuple[bool, int]:
+        """Whether the model split before its head gives the model's own logits, and how many logits those are.
+
+        A model whose class is not one of transformers' own is not split: what its `forward` adds may do nothing yet, and learn later.
+        """
+        model = self.model
+        known = type(model).__module__.startswith("transformers.")
+        probe = torch.arange(1, 5, device=self.device)[None]
+        probe = probe % model.config.get_text_config().vocab_size
+        with torch.no_grad(), self.autocast():
+            self.split = False
+            expected = self.trunk(probe).float()
+            try:
+                self.split = known and model.get_output_embeddings() is not None
+                ours = self._project(self.trunk(probe)).float() if self.split else expected
+                same = torch.allclose(ours.to(expected.device), expected, rtol=1e-3, atol=1e-3)
+            except (AttributeError, TypeError, RuntimeError):
+                same = False
+        return self.split and same, expected.shape[-1]
+
+    def _sharing_is_exact(self) -> bool:
+        """Whether a prefix that runs once, and each rest with its cache, give the hidden states of whole rows."""
+        config = self.model.config.get_text_config()
+        rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+        if getattr(config, "sliding_window", None) or rope in ("dynamic", "longrope"):
+            return False
+        rows = torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=self.device)
+        rows = rows % config.vocab_size
+        try:
+            with torch.no_grad(), self.autocast():
+                ours, whole = self._states_after(rows, 3).float(), self.trunk(rows)[:, 3:].float()
+                return torch.allclose(ours, whole, rtol=1e-3, atol=1e-3)
+        except (AttributeError, TypeError, RuntimeError, ValueError):
+            return False
 
 
 def _chunked(
@@ -204,7 +255,7 @@ def _chunked(
     temperature: float,
     size: int,
 ) -> torch.Tensor:
-    """Apply `project` to `size` positions at a time; with several chunks each is recomputed in the backward pass, not kept."""
+    """Apply `project` to `size` positions at a time; several chunks are recomputed in the backward pass, not kept."""
     if len(hidden) <= size:
         return project(hidden, targets, temperature)
     parts = []
@@ -218,100 +269,13 @@ def _chunked(
     return torch.cat(parts)
 
 
-@dataclass(frozen=True)
-class SequenceHead:
-    """A model cut in two: `trunk(ids [b, t]) -> [b, t, width]` and `project([n, width]) -> logits [n, vocabulary]`.
-
-    `split` is False where the cut could not be proven equal to the model: the trunk gives logits, `project` is the identity.
-    """
-
-    trunk: Callable[[torch.Tensor], torch.Tensor]
-    project: Callable[[torch.Tensor], torch.Tensor]
-    vocabulary: int
-    split: bool
-
-
-def _find_head(engine: Engine) -> SequenceHead:
-    """Cut the model before its head, and believe the cut only when it gives the model's own logits.
-
-    A model whose class is not one of transformers' own is not cut: what its `forward` adds may do nothing yet, and learn later.
-    """
-    model = engine.model
-    config = model.config.get_text_config()
-    head = model.get_output_embeddings()
-    cap, scale = (
-        getattr(config, "final_logit_softcapping", None),
-        getattr(config, "logit_scale", None),
-    )
-    divide = getattr(config, "logits_scaling", None)
-
-    def trunk(ids: torch.Tensor) -> torch.Tensor:
-        hidden: torch.Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = head(
-            hidden.to(head.weight.dtype)
-            if not torch.is_autocast_enabled(hidden.device.type)
-            else hidden
-        )
-        logits = logits * scale if scale else logits / divide if divide else logits
-        return torch.tanh(logits / cap) * cap if cap else logits
-
-    def whole(ids: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-        return logits
-
-    probe = torch.arange(1, 5, device=engine.device)[None] % config.vocab_size
-    with torch.no_grad(), engine.autocast():
-        expected = whole(probe).float()
-        try:
-            known = head is not None and type(model).__module__.startswith("transformers.")
-            ours = project(trunk(probe)).float().to(expected.device) if known else None
-            same = ours is not None and torch.allclose(ours, expected, rtol=1e-3, atol=1e-3)
-        except (AttributeError, TypeError, RuntimeError):
-            same = False
-    vocabulary = expected.shape[-1]
-    return (
-        SequenceHead(trunk, project, vocabulary, True)
-        if same
-        else SequenceHead(whole, lambda logits: logits, vocabulary, False)
-    )
-
-
-SHORTEST_PREFIX = 8
-"""Tokens that rows must have in common before they are run once for all of them."""
-
-
 def common_prefix(tokens: NDArray[np.int64], mask: NDArray[np.bool_]) -> int:
-    """How many tokens all rows begin with, as far as no log-probability is wanted of them or of the next; 0 when too few."""
+    """How many tokens all rows begin with before the first trained one; 0 when too few."""
     if len(tokens) < 2:
         return 0
     same = (tokens == tokens[0]).all(axis=0) & ~mask.any(axis=0)
     length = (len(same) if same.all() else int(same.argmin())) - 1
     return length if length >= SHORTEST_PREFIX else 0
-
-
-def _sharing_is_exact(engine: Engine) -> bool:
-    """Whether this model, given a prefix once and each rest with its cache, gives the hidden states it gives for whole rows."""
-    config = engine.model.config.get_text_config()
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if getattr(config, "sliding_window", None) or rope in ("dynamic", "longrope"):
-        return False
-    rows = (
-        torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=engine.device)
-        % engine.model.config.get_text_config().vocab_size
-    )
-    try:
-        with torch.no_grad(), engine.autocast():
-            return torch.allclose(
-                engine._hidden(rows, 3).float(),
-                engine.head.trunk(rows)[:, 3:].float(),
-                rtol=1e-3,
-                atol=1e-3,
-            )
-    except (AttributeError, TypeError, RuntimeError, ValueError):
-        return False
 
 
 def open_engine(
@@ -336,12 +300,14 @@ def open_engine(
         lora = read_lora_config(adapter)[0]
     dtype = DTYPES[options.torch_dtype] if lora or not learns else torch.float32
     model = load_causal_model(str(name), options, dtype)
-    _switch_off_dropout(model)
+    _disable_dropout(model)
     layers = add_lora(model, lora, options.seed) if lora else []
     if adapter is not None:
         read_peft(model, adapter)
     if options.gradient_checkpointing:
-        _checkpoint_activations(model)
+        # transformers 5 renamed the method
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     model.eval()
     return Engine(model, str(name), options, lora, layers)
 
@@ -355,7 +321,7 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
         )
     device, mapped = _device(options.device_map)
     if options.loader is not None:
-        return _own_model(options.loader, name, dtype).to(device)
+        return _user_model(options.loader, name, dtype).to(device)
     try:
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(
@@ -372,11 +338,11 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
     return model if mapped else model.to(device)
 
 
-def _own_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: torch.dtype) -> Any:
-    """The model that a loader of the user's own gives; its own errors keep their traceback."""
+def _user_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: torch.dtype) -> Any:
+    """The model of a user's loader, whose own errors keep their traceback."""
     model = loader(name, dtype)
-    wanted = ("get_input_embeddings", "get_output_embeddings", "config", "save_pretrained")
-    missing = [part for part in wanted if not hasattr(model, part)]
+    required = ("get_input_embeddings", "get_output_embeddings", "config", "save_pretrained")
+    missing = [part for part in required if not hasattr(model, part)]
     if not isinstance(model, nn.Module) or missing:
         lacks = f" without {', '.join(missing)}" if isinstance(model, nn.Module) else ""
         raise ModelError(
@@ -387,7 +353,7 @@ def _own_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: torc
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own progress bars; ours tell the user what takes time."""
+    """Hide transformers' own progress bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -404,14 +370,8 @@ def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
     if isinstance(device_map, dict) or device_map in ("balanced", "balanced_low_0", "sequential"):
         return torch.device("cpu"), True
     if device_map == "auto":
-        best = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-        return torch.device(best), False
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps), False
     try:
         device = torch.device(device_map)
         torch.zeros(1, device=device)
@@ -423,21 +383,12 @@ def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
     return device, False
 
 
-def _checkpoint_activations(model: Any) -> None:
-    """Recompute activations in the backward pass; the method was renamed within transformers 5."""
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def _switch_off_dropout(model: nn.Module) -> None:
-    """Set every dropout of the model to 0 (its config is left alone, so that a saved model keeps its own)."""
+def _disable_dropout(model: nn.Module) -> None:
+    """Set every dropout of the model to 0; its config stays, so that a saved model keeps its own."""
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
         for key, value in list(vars(part).items()):
-            if isinstance(value, float) and (
-                "dropout" in key or key.endswith("_pdrop") or key == "jitter_noise"
-            ):
+            is_rate = "dropout" in key or key.endswith("_pdrop") or key == "jitter_noise"
+            if isinstance(value, float) and is_rate:
                 setattr(part, key, 0.0)

@@ -113,6 +113,21 @@ def last_layers(model: nn.Module, count: int) -> tuple[str, list[int]]:
     return lists[0].rpartition(".")[2], list(range(max(0, depth - count), depth))
 
 
+def merge_adapters(model: nn.Module, layers: list[str]) -> None:
+    """Replace each adapted layer by a plain one with the weight W + alpha / rank * B A, rounded once to the precision of W."""
+    for name in layers:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, LoraLayer)
+        weight = layer.base.weight
+        assert isinstance(weight, torch.Tensor)
+        change = layer.lora_B.weight.data @ layer.lora_A.weight.data * layer.scale
+        change = change.T if isinstance(layer.base, Conv1D) else change
+        merged = (weight.data.float() + change.float()).to(weight.dtype)
+        layer.base.weight = nn.Parameter(merged, requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.base)
+
+
 def lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The adapters by their PEFT names, e.g. `base_model.model.model.layers.0.mlp.up_proj.lora_A.weight`."""
     return {

@@ -1,14 +1,14 @@
-"""`TorchSampler`: batched sampling from one fixed policy, with the log-probability of every sampled token.
+"""`TorchSampler`: samples from one fixed policy, with the log-probability of every sampled token.
 
-Prompts are left-padded, and each different one is prefilled once (its samples share the prefill, and so do the episodes of a
-group), rows that have stopped leave the batch, and each row has a random stream of its own, so that what else is in the batch does
-not change a sample. It holds either the
-trainer's live weights or, once training has moved on, its own copy of those it was made with.
+A stream decodes batches of prompts side by side, a token at a time. Prompts are left-padded; equal prompts are prefilled once; rows
+that have stopped leave their batch; each row has a random stream of its own. The sampler reads the trainer's live weights or, once
+training has moved on, its own copy of the trained ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,46 @@ import numpy as np
 import torch
 
 from toolhone.backends.base import (
-    BatchStream,
     Constraint,
     Sample,
     SamplingParams,
     StopReason,
-    Stream,
     allowed_ids,
     random_stream,
+    sample_all,
 )
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
-from toolhone.backends.torch.merged_weights import write_merged
 from toolhone.errors import CapabilityError
 from toolhone.rows import Array, Row, Tokens, micro_batches
 
 ROW_TOKENS = 32768
-"""Prompt and new tokens, over all rows, in one sampling batch (bounds the cache)."""
+"""Prompt and new tokens, over all rows, that are decoded at once (bounds the cache)."""
 COMPACT_BELOW = 0.85
-"""Rows that have stopped are dropped from the cache once fewer than this share is alive."""
+"""Rows that have stopped leave the cache once fewer than this share is running."""
+JOIN_STEPS = 64
+"""Waiting prompts start beside running rows only if these may take more steps than this; else they wait for their end."""
 
 
 class TorchSampler:
     def __init__(self, engine: Engine) -> None:
-        self._engine, self.info = engine, engine.info
+        self._live, self.info = engine, engine.info
+        self._frozen: Engine | None = None
         self.weights: dict[str, torch.Tensor] | None = None
-        """None: the engine's current weights. The trainer fills this in before it changes them."""
+        """None: the engine's current weights. The trainer sets this before it changes them."""
+
+    @property
+    def _engine(self) -> Engine:
+        """The engine with this sampler's weights, ready to run."""
+        if self.weights is not None and self._frozen is None:
+            self._frozen = self._live.with_weights(self.weights)
+        engine = self._frozen or self._live
+        engine.set_learning(False)
+        return engine
 
     def write_merged(self, folder: Path) -> None:
         """Write the policy as a plain transformers model into an existing folder, adapters merged into the weights."""
-        with self._engine.using(self.weights):
-            write_merged(self._engine, folder)
+        self._engine.write_merged(folder)
 
     def write_adapter(self, folder: Path) -> None:
         """Write the adapters into an existing folder, as PEFT has them."""
@@ -55,203 +64,260 @@ class TorchSampler:
             raise CapabilityError(
                 "this model has no adapter: all its weights were trained; write it merged"
             )
-        with engine.using(self.weights):
-            write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
+        write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
 
-    def stream(self) -> Stream:
-        """Each poll samples one batch: what is in it can go on (its tools run) before the next is begun."""
-        return BatchStream(self, lambda prompts, params: next(_prompt_batches(prompts, params)))
-
-    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
-        results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
-        self._engine.learning(False)
-        with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
-            for batch in micro_batches(rows, self._engine.options.micro_batch_tokens):
-                values = self._engine.logprobs([rows[i] for i in batch], temperature).cpu().numpy()
-                for line, i in enumerate(batch):
-                    results[i] = values[line, : len(rows[i])]
-        return results
+    def stream(self) -> TorchStream:
+        return TorchStream(self)
 
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
     ) -> list[list[Sample]]:
-        keys = range(len(prompts)) if keys is None else keys
-        results: list[list[Sample]] = [[] for _ in prompts]
-        for prompt in prompts:
-            if not prompt:
-                raise CapabilityError(
-                    "an empty prompt cannot be sampled from; it needs at least one token"
-                )
-            self._engine.check_length(len(prompt) + 1)
-        self._engine.learning(False)
-        with torch.no_grad(), self._engine.one_thread_if_small(), self._engine.using(self.weights):
-            for batch in _prompt_batches(prompts, params):
-                decode = _Decode(
-                    self._engine, [prompts[i] for i in batch], [keys[i] for i in batch], params
-                )
-                for i, samples in zip(batch, decode.run(), strict=True):
-                    results[i] = samples
+        return sample_all(self.stream(), prompts, params, keys)
+
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
+        results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
+        engine = self._engine
+        with torch.no_grad():
+            for batch in micro_batches(rows, engine.options.micro_batch_tokens):
+                values = engine.logprobs([rows[i] for i in batch], temperature).cpu().numpy()
+                for line, i in enumerate(batch):
+                    results[i] = values[line, : len(rows[i])]
         return results
 
 
-def _prompt_batches(prompts: Sequence[Tokens], params: SamplingParams) -> Iterator[list[int]]:
-    """Prompts of similar length together, at most `ROW_TOKENS` in the cache of one batch."""
-    current: list[int] = []
-    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
-        rows = (len(current) + 1) * params.num_samples
-        if current and rows * (len(prompts[i]) + params.max_tokens) > ROW_TOKENS:
-            yield current
-            current = []
-        current = [*current, i]
-    if current:
-        yield current
+@dataclass(eq=False)
+class _Request:
+    key: int
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    rows: list[_SampleRow] = field(default_factory=list)
+
+    @property
+    def cost(self) -> int:
+        """Prompt and new tokens of one row."""
+        return len(self.prompt) + self.params.max_tokens
 
 
-class _Decode:
-    """One batch of prompts on its way. Row r belongs to prompt r // num_samples; `alive` lists the rows still in the cache."""
+@dataclass(eq=False)
+class _SampleRow:
+    """One sample that is being decoded. `limit`: most tokens; `uniforms`: float64 [max_tokens], None for greedy."""
 
-    def __init__(
-        self, engine: Engine, prompts: Sequence[Tokens], keys: Sequence[int], params: SamplingParams
-    ) -> None:
-        self.engine, self.prompts, self.params = engine, prompts, params
-        self.copies = params.num_samples
-        self.rows = len(prompts) * self.copies
-        self.alive = list(range(self.rows))
-        self.tokens: list[list[int]] = [[] for _ in range(self.rows)]
-        self.logprobs: list[list[float]] = [[] for _ in range(self.rows)]
-        self.reasons = [StopReason.LENGTH] * self.rows
-        self.stop = frozenset(params.stop_ids)
-        self.limits = [self._limit(len(prompts[row // self.copies])) for row in range(self.rows)]
-        self.ragged = len({len(prompt) for prompt in prompts}) > 1
-        self.constraints: list[Constraint | None] = [None] * self.rows
-        if params.constrain is not None:
-            self.constraints = [
-                params.constrain(keys[row // self.copies]) for row in range(self.rows)
-            ]
-        self.uniforms = None
-        if params.temperature > 0:
-            streams = (
-                random_stream(params.seed, keys[row // self.copies], row % self.copies)
-                for row in range(self.rows)
+    limit: int
+    uniforms: np.ndarray | None
+    constraint: Constraint | None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    reason: StopReason = StopReason.LENGTH
+
+    @property
+    def ended(self) -> bool:
+        return self.reason is StopReason.STOP or len(self.tokens) >= self.limit
+
+
+class TorchStream:
+    """Prompts that wait, and batches that are decoded (`backends.base.Stream`).
+
+    Which prompts share a batch changes the last bits of a log-probability; it depends on the prompts and their order of arrival, not on
+    the clock. A batch starts when nothing runs, or when it has as many rows as are running and these may run for long.
+    """
+
+    def __init__(self, sampler: TorchSampler) -> None:
+        self._sampler = sampler
+        self._keys: set[int] = set()
+        self._waiting: dict[int, _Request] = {}
+        self._batches: list[_Batch] = []
+
+    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+        assert key not in self._keys, f"key {key} is queued already"
+        if len(prompt) == 0:
+            raise CapabilityError(
+                "an empty prompt cannot be sampled from; it needs at least one token"
             )
-            self.uniforms = np.stack([stream.random(params.max_tokens) for stream in streams])
+        self._sampler._live.check_length(len(prompt) + 1)
+        self._waiting[key] = _Request(key, tuple(prompt), params)
+        self._keys.add(key)
 
-    def _limit(self, prompt: int) -> int:
-        room = (
-            self.engine.max_context - prompt if self.engine.max_context else self.params.max_tokens
-        )
-        return min(self.params.max_tokens, room)
-
-    def run(self) -> list[list[Sample]]:
-        logits, cache, mask = self._prefill()
-        for step in range(self.params.max_tokens):
-            chosen, logprobs = self._choose(logits, step)
-            finished = self._record(chosen, logprobs)
-            if len(finished) == len(self.alive):
-                break
-            if (len(self.alive) - len(finished)) < COMPACT_BELOW * len(self.alive):
-                kept = [line for line in range(len(self.alive)) if line not in finished]
-                self.alive = [self.alive[line] for line in kept]
-                index = torch.tensor(kept, device=self.engine.device)
-                cache.batch_select_indices(index)
-                chosen, mask = chosen[index], mask[index]
-            logits, mask = self._forward(chosen[:, None], cache, mask)
-        samples = [
-            Sample(*row) for row in zip(self.tokens, self.logprobs, self.reasons, strict=True)
+    def poll(self) -> list[tuple[int, list[Sample]]]:
+        finished: list[_Request] = []
+        while not finished:
+            while (requests := self._next_batch()) is not None:
+                for request in requests:
+                    del self._waiting[request.key]
+                self._batches.append(_Batch(requests, self._sampler.info.max_context))
+            if not self._batches:
+                return []
+            with torch.no_grad():
+                engine = self._sampler._engine
+                for batch in self._batches:
+                    finished += batch.step(engine)
+            self._batches = [batch for batch in self._batches if batch.requests]
+        self._keys -= {request.key for request in finished}
+        return [
+            (request.key, [Sample(row.tokens, row.logprobs, row.reason) for row in request.rows])
+            for request in finished
         ]
-        return [samples[start : start + self.copies] for start in range(0, self.rows, self.copies)]
 
-    def _prefill(self) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    def cancel(self, key: int) -> None:
+        self._keys.discard(key)
+        self._waiting.pop(key, None)
+        for batch in self._batches:
+            batch.cancel(key)
+        self._batches = [batch for batch in self._batches if batch.requests]
+
+    def close(self) -> None:
+        self._keys, self._waiting, self._batches = set(), {}, []
+
+    def _next_batch(self) -> list[_Request] | None:
+        """Waiting prompts that start now, of similar length and equal params; at most `ROW_TOKENS` run at once."""
+        steps_left = max((batch.steps_left for batch in self._batches), default=0)
+        if not self._waiting or 0 < steps_left <= JOIN_STEPS:
+            return None
+        running = sum(len(batch.running) for batch in self._batches)
+        used = sum(batch.cost for batch in self._batches)
+        params = next(iter(self._waiting.values())).params
+        alike = [request for request in self._waiting.values() if request.params == params]
+        chosen: list[_Request] = []
+        for request in sorted(alike, key=lambda request: (len(request.prompt), request.key)):
+            rows = (len(chosen) + 1) * params.num_samples
+            if (chosen or running) and used + rows * request.cost > ROW_TOKENS:
+                break
+            chosen.append(request)
+        return chosen if len(chosen) * params.num_samples >= max(1, running) else None
+
+
+class _Batch:
+    """Prompts with equal params that are decoded in step. `alive` lists the rows in the cache, ended ones too."""
+
+    def __init__(self, requests: list[_Request], max_context: int) -> None:
+        self.requests, self.params = requests, requests[0].params
+        self.stop = frozenset(self.params.stop_ids)
+        self.ragged = len({len(request.prompt) for request in requests}) > 1
+        self.width = max(request.cost for request in requests)
+        self.alive: list[_SampleRow] = []
+        self.steps = 0
+        for request in requests:
+            room = max_context - len(request.prompt) if max_context else self.params.max_tokens
+            for number in range(self.params.num_samples):
+                request.rows.append(self._row(request, number, min(self.params.max_tokens, room)))
+            self.alive += request.rows
+
+    def _row(self, request: _Request, number: int, limit: int) -> _SampleRow:
+        params, uniforms = self.params, None
+        if params.temperature > 0:
+            uniforms = random_stream(params.seed, request.key, number).random(params.max_tokens)
+        constraint = None if params.constrain is None else params.constrain(request.key)
+        return _SampleRow(limit, uniforms, constraint)
+
+    @property
+    def running(self) -> list[_SampleRow]:
+        return [row for row in self.alive if not row.ended]
+
+    @property
+    def steps_left(self) -> int:
+        """Most steps that this batch can still take."""
+        return max((row.limit - len(row.tokens) for row in self.running), default=0)
+
+    @property
+    def cost(self) -> int:
+        return len(self.alive) * self.width
+
+    def cancel(self, key: int) -> None:
+        for request in self.requests:
+            if request.key == key:
+                for row in request.rows:
+                    row.limit = len(row.tokens)
+        self.requests = [request for request in self.requests if request.key != key]
+
+    def step(self, engine: Engine) -> list[_Request]:
+        """Sample one token for each running row; returns the requests that have ended."""
+        if self.steps == 0:
+            logits = self._prefill(engine)
+        else:
+            logits = self._forward(engine, self.chosen[:, None])
+        chosen, logprobs = self._choose(logits)
+        self.steps += 1
+        for row, token, logprob in zip(self.alive, chosen.tolist(), logprobs.tolist(), strict=True):
+            if not row.ended:
+                row.tokens.append(token)
+                row.logprobs.append(logprob)
+                if row.constraint is not None:
+                    row.constraint.advance(token)
+                if token in self.stop:
+                    row.reason = StopReason.STOP
+        self.chosen = chosen
+        running = [place for place, row in enumerate(self.alive) if not row.ended]
+        if 0 < len(running) < COMPACT_BELOW * len(self.alive):
+            self.alive = [self.alive[place] for place in running]
+            index = torch.tensor(running, device=engine.device)
+            self.cache.batch_select_indices(index)
+            self.chosen, self.mask = chosen[index], self.mask[index]
+        ended = [request for request in self.requests if all(row.ended for row in request.rows)]
+        self.requests = [request for request in self.requests if request not in ended]
+        return ended
+
+    def _prefill(self, engine: Engine) -> torch.Tensor:
         from transformers import DynamicCache
 
         places: dict[tuple[int, ...], int] = {}
-        lines = [places.setdefault(tuple(prompt), len(places)) for prompt in self.prompts]
+        lines = [places.setdefault(request.prompt, len(places)) for request in self.requests]
         width = max(map(len, places))
         ids = torch.zeros((len(places), width), dtype=torch.long)
         mask = torch.zeros((len(places), width), dtype=torch.long)
         for line, prompt in enumerate(places):
-            ids[line, width - len(prompt) :] = torch.as_tensor(list(prompt))
+            ids[line, width - len(prompt) :] = torch.as_tensor(prompt)
             mask[line, width - len(prompt) :] = 1
-        cache = DynamicCache(config=self.engine.model.config)
-        device = self.engine.device
-        logits, mask = self._run_model(ids.to(device), cache, mask.to(device))
-        if self.rows > len(places):
-            index = torch.tensor(
-                [line for line in lines for _ in range(self.copies)], device=device
-            )
-            cache.batch_select_indices(index)
-            logits, mask = logits[index], mask[index]
-        return logits, cache, mask
+        self.cache: Any = DynamicCache(config=engine.model.config)
+        self.mask = mask.to(engine.device)
+        logits = self._run_model(engine, ids.to(engine.device))
+        if len(self.alive) > len(places):
+            each = [line for line in lines for _ in range(self.params.num_samples)]
+            index = torch.tensor(each, device=engine.device)
+            self.cache.batch_select_indices(index)
+            logits, self.mask = logits[index], self.mask[index]
+        return logits
 
-    def _forward(
-        self, ids: torch.Tensor, cache: Any, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._run_model(ids, cache, torch.cat([mask, mask.new_ones((len(mask), 1))], dim=1))
+    def _forward(self, engine: Engine, ids: torch.Tensor) -> torch.Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.mask), 1))], dim=1)
+        return self._run_model(engine, ids)
 
-    def _run_model(
-        self, ids: torch.Tensor, cache: Any, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 logits [rows, vocabulary] after the last of these ids, and the mask [rows, cached tokens] that was used."""
-        last_place = self.engine.max_context - 1 if self.engine.max_context else None
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0, max=last_place)[:, -ids.shape[1] :]
+    def _run_model(self, engine: Engine, ids: torch.Tensor) -> torch.Tensor:
+        """float32 logits [rows, vocabulary] after the last of these ids; `mask` [rows, cached tokens] covers them."""
+        last_place = engine.max_context - 1 if engine.max_context else None
+        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0, max=last_place)
         inputs = {
             "input_ids": ids,
-            "position_ids": positions,
-            "past_key_values": cache,
+            "position_ids": positions[:, -ids.shape[1] :],
+            "past_key_values": self.cache,
             "use_cache": True,
         }
         if self.ragged:
-            inputs["attention_mask"] = mask
-        with self.engine.autocast():
-            if self.engine.head.split:
-                last = self.engine.model.base_model(**inputs).last_hidden_state[:, -1]
+            inputs["attention_mask"] = self.mask
+        with engine.autocast():
+            if engine.split:
+                last = engine.model.base_model(**inputs).last_hidden_state[:, -1]
             else:
-                last = self.engine.model(**inputs).logits[:, -1]
-        return self.engine.logits(last), mask
+                last = engine.model(**inputs).logits[:, -1]
+        return engine.logits(last)
 
-    def _choose(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next id of each living row, and its log-probability before constraint and truncation."""
-        temperature = self.params.temperature
-        scaled = logits / temperature if temperature > 0 else logits
+    def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next id of each row, and its log-probability before grammar and truncation."""
+        params = self.params
+        scaled = logits / params.temperature if params.temperature > 0 else logits
         logprobs = torch.log_softmax(scaled, dim=-1)
-        bound = logprobs if self.params.constrain is None else self._bound(logprobs)
-        if self.uniforms is None:
-            chosen = (logits if self.params.constrain is None else bound).argmax(dim=-1)
+        bound = logprobs if params.constrain is None else self._bind(logprobs)
+        if params.temperature == 0:
+            chosen = (logits if params.constrain is None else bound).argmax(dim=-1)
         else:
-            uniform = torch.from_numpy(self.uniforms[self.alive, step]).to(
-                logits.device, torch.float32
-            )
-            chosen = _draw(_truncate(bound.exp(), self.params), uniform)
+            drawn = [row.uniforms[self.steps] for row in self.alive if row.uniforms is not None]
+            uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device, torch.float32)
+            chosen = _draw(_truncate(bound.exp(), params), uniform)
         return chosen, logprobs.gather(1, chosen[:, None])[:, 0]
 
-    def _bound(self, logprobs: torch.Tensor) -> torch.Tensor:
-        """The log-probabilities among what each living row's constraint allows; all else is -inf."""
-        asked = [None if self._is_finished(row) else self.constraints[row] for row in self.alive]
-        allowed = torch.from_numpy(allowed_ids(asked, logprobs.shape[1])).to(logprobs.device)
+    def _bind(self, logprobs: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities among the ids that each running row's grammar allows; all else is -inf."""
+        constraints = [None if row.ended else row.constraint for row in self.alive]
+        allowed = torch.from_numpy(allowed_ids(constraints, logprobs.shape[1])).to(logprobs.device)
         return torch.log_softmax(logprobs.masked_fill(~allowed, float("-inf")), dim=-1)
-
-    def _is_finished(self, row: int) -> bool:
-        return self.reasons[row] is StopReason.STOP or len(self.tokens[row]) >= self.limits[row]
-
-    def _record(self, chosen: torch.Tensor, logprobs: torch.Tensor) -> set[int]:
-        """Note the new tokens; returns the lines (indices into `alive`) that are finished, now or earlier."""
-        finished = set()
-        for line, (row, token, logprob) in enumerate(
-            zip(self.alive, chosen.tolist(), logprobs.tolist(), strict=True)
-        ):
-            if self._is_finished(row):
-                finished.add(line)
-                continue
-            self.tokens[row].append(token)
-            self.logprobs[row].append(logprob)
-            constraint = self.constraints[row]
-            if constraint is not None:
-                constraint.advance(token)
-            if token in self.stop:
-                self.reasons[row] = StopReason.STOP
-            if self._is_finished(row):
-                finished.add(line)
-        return finished
 
 
 def _truncate(probabilities: torch.Tensor, params: SamplingParams) -> torch.Tensor:

@@ -1,12 +1,9 @@
-"""`TorchTrainer`: trains any transformers causal model, in full or by LoRA. `open_trainer` and `open_sampler` are the way in.
+"""`TorchTrainer`: trains any transformers causal model, in full or by LoRA.
 
     trainer = open_trainer("path/to/model", lora=Lora(rank=16), options=EngineOptions())
-    trainer.forward_backward(rows, cross_entropy()).result()
-    trainer.optim_step(Adam(learning_rate=1e-4)).result()
-    sampler = trainer.snapshot()
+    metrics = train_step(trainer, [rows], cross_entropy(), Adam(learning_rate=1e-4))
 
-On disk: full training writes a transformers folder, LoRA a PEFT folder; beside either, `optimizer.pt` for resuming. One process,
-one or several devices through `device_map`; sharded training is not covered here.
+On disk: full training writes a transformers folder, LoRA a PEFT folder; beside either, `optimizer.pt` for resuming.
 """
 
 from __future__ import annotations
@@ -21,7 +18,18 @@ from typing import Any
 
 import torch
 
-from toolhone.backends.base import Batch, Capabilities, Done, Lora, Loss, Metrics, Optimizer, padded
+from toolhone.backends.base import (
+    Adam,
+    Batch,
+    Capabilities,
+    Done,
+    Lora,
+    Loss,
+    Metrics,
+    Muon,
+    Optimizer,
+    padded,
+)
 from toolhone.backends.torch.engine import (
     Engine,
     EngineOptions,
@@ -30,8 +38,6 @@ from toolhone.backends.torch.engine import (
     quiet,
 )
 from toolhone.backends.torch.lora import read_peft, write_peft
-from toolhone.backends.torch.ops import TorchOps
-from toolhone.backends.torch.optimizers import OptimizerState
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
 from toolhone.errors import CapabilityError, ModelError
@@ -39,49 +45,46 @@ from toolhone.rows import Array, Row, micro_batches
 from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
+GROW_EVERY = 2000
+"""Steps without overflow after which the float16 loss scale doubles (Micikevicius et al. 2018, arXiv:1710.03740)."""
 
 
 class TorchTrainer:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.info = engine, engine.info
-        self.can = Capabilities(
-            muon=True, value_head=engine.head.split, max_context=engine.max_context
-        )
-        self._stepper = OptimizerState(engine)
+        self.can = Capabilities(value_head=engine.split, max_context=engine.max_context)
+        self._optimizer = OptimizerState(engine)
+        self._current = TorchSampler(engine)
         self._snapshots: weakref.WeakSet[TorchSampler] = weakref.WeakSet()
         self._passes = 0
+        dropout = engine.lora is not None and engine.lora.dropout > 0
+        workers = (
+            1 if dropout else engine.workers
+        )  # dropout draws from one stream of random numbers
+        self._threads = ThreadPoolExecutor(workers, "micro-batch") if workers > 1 else None
+        self._workers = workers
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
         """Accumulate gradients over micro-batches of similar lengths. Metrics: `loss` and the loss's own, as sums."""
-        self.engine.learning(True)
+        self.engine.set_learning(True)
         self._passes += 1
+        limit = self.engine.options.micro_batch_tokens
+        if self._threads is not None:
+            limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * self._workers)))
+        self.engine.check_length(max(map(len, rows), default=0))
+        batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
+        run = self._one_by_one if self._threads is None else self._side_by_side
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
-        with self.engine.one_thread_if_small() as threads:
-            workers = threads if self._order_is_free() else 1
-            limit = self.engine.options.micro_batch_tokens
-            if workers > 1:
-                limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * workers)))
-            self.engine.check_length(max(map(len, rows), default=0))
-            batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
-            for metrics in (
-                self._side_by_side(batches, loss, workers)
-                if workers > 1
-                else self._one_by_one(batches, loss)
-            ):
-                for name, value in metrics.items():
-                    totals[name] = totals.get(name, 0.0) + value
+        for metrics in run(batches, loss):
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0.0) + value
         return Done({name: float(value) for name, value in totals.items()})
-
-    def _order_is_free(self) -> bool:
-        """Whether micro-batches may run at once: not with dropout, whose random numbers come from one stream."""
-        return self.engine.small and (self.engine.lora is None or self.engine.lora.dropout == 0)
 
     def _one_by_one(
         self, batches: Sequence[Sequence[Row]], loss: Loss
     ) -> Iterator[dict[str, torch.Tensor]]:
-        with torch.random.fork_rng(
-            devices=[self.engine.device] if self.engine.device.type == "cuda" else []
-        ):
+        cuda = [self.engine.device] if self.engine.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
             torch.manual_seed((self.engine.options.seed << 20) + self._passes)
             for batch in batches:
                 total, metrics = self._loss(batch, loss)
@@ -90,29 +93,27 @@ class TorchTrainer:
                 yield metrics
 
     def _side_by_side(
-        self, batches: Sequence[Sequence[Row]], loss: Loss, workers: int
+        self, batches: Sequence[Sequence[Row]], loss: Loss
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """One thread for each micro-batch; gradients are added in the order of the batches, so that the sum is always the same."""
+        """One thread for each micro-batch; gradients are added in the order of the batches, so the sum is always the same."""
         weights = [value for _, value in self.engine.trained()]
 
         def work(
             batch: Sequence[Row],
         ) -> tuple[dict[str, torch.Tensor], Sequence[torch.Tensor | None]]:
             total, metrics = self._loss(batch, loss)
-            return metrics, torch.autograd.grad(
-                total, weights, allow_unused=True
-            ) if total.requires_grad else []
+            if not total.requires_grad:
+                return metrics, []
+            return metrics, torch.autograd.grad(total, weights, allow_unused=True)
 
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(1,)
-        ) as threads:
-            for metrics, gradients in threads.map(work, batches):
-                for value, gradient in zip(weights, gradients, strict=False):
-                    if gradient is not None:
-                        value.grad = (
-                            gradient.clone() if value.grad is None else value.grad.add_(gradient)
-                        )
-                yield metrics
+        assert self._threads is not None
+        for metrics, gradients in self._threads.map(work, batches):
+            for value, gradient in zip(weights, gradients, strict=False):
+                if gradient is not None:
+                    value.grad = (
+                        gradient.clone() if value.grad is None else value.grad.add_(gradient)
+                    )
+            yield metrics
 
     def _loss(
         self, rows: Sequence[Row], loss: Loss
@@ -123,19 +124,15 @@ class TorchTrainer:
         tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
         batch = Batch(torch.from_numpy(mask).to(device), tensors, [row.group for row in rows])
         total, metrics = loss.fn(TorchOps(), self.engine.logprobs(rows, loss.temperature), batch)
-        told = {
-            "loss": total.detach(),
-            **{name: torch.as_tensor(value).detach() for name, value in metrics.items()},
-        }
-        return total * self._stepper.loss_scale, told
+        sums = {name: torch.as_tensor(value).detach() for name, value in metrics.items()}
+        return total * self._optimizer.loss_scale, {"loss": total.detach(), **sums}
 
     def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
-        self._keep_snapshots()
-        with self.engine.one_thread_if_small():
-            return Done(self._stepper.step(optimizer))
+        self._detach_snapshots()
+        return Done(self._optimizer.step(optimizer))
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Done[list[Array]]:
-        return Done(TorchSampler(self.engine).logprobs(rows, temperature))
+        return Done(self._current.logprobs(rows, temperature))
 
     def snapshot(self) -> TorchSampler:
         sampler = TorchSampler(self.engine)
@@ -144,18 +141,16 @@ class TorchTrainer:
 
     def critic(self, kind: str) -> TorchValueHead:
         """A critic of this model; `kind` is "value_head"."""
-        if kind != "value_head" or not self.can.value_head:
-            why = (
-                "this model cannot be cut before its head"
-                if kind == "value_head"
-                else f"got {kind!r}"
-            )
-            raise CapabilityError(
-                f"torch has critics of the kind 'value_head' alone, for models of transformers; {why}"
-            )
-        return TorchValueHead(self.engine)
+        if kind == "value_head" and self.can.value_head:
+            return TorchValueHead(self.engine)
+        why = f"got {kind!r}"
+        if kind == "value_head":
+            why = "this model cannot be split before its head"
+        raise CapabilityError(
+            f"torch has critics of the kind 'value_head' alone, for models of transformers; {why}"
+        )
 
-    def _keep_snapshots(self) -> None:
+    def _detach_snapshots(self) -> None:
         """Before the weights change: give every living snapshot that still reads them one copy, shared by all."""
         live = [sampler for sampler in self._snapshots if sampler.weights is None]
         if live:
@@ -165,41 +160,168 @@ class TorchTrainer:
 
     def save(self, name: str | Path, optimizer: bool = True) -> str:
         """Write into the folder `name`, all or nothing; an existing folder is replaced."""
+        engine = self.engine
         with whole_folder(Path(name)) as partial:
-            self._write_weights(partial)
+            if engine.lora:
+                write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, partial)
+            else:
+                with quiet():
+                    engine.model.save_pretrained(partial)
             if optimizer:
-                torch.save(
-                    {"stepper": self._stepper.state(), "passes": self._passes}, partial / OPTIMIZER
-                )
+                state = {"stepper": self._optimizer.state(), "passes": self._passes}
+                torch.save(state, partial / OPTIMIZER)
         return str(name)
 
-    def _write_weights(self, folder: Path) -> None:
-        engine = self.engine
-        if engine.lora:
-            write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, folder)
-        else:
-            with quiet():
-                engine.model.save_pretrained(folder)
-
     def load(self, ref: str | Path, optimizer: bool = True) -> None:
-        """Take the weights of the folder `ref`; gradients that were accumulated before are forgotten."""
+        """Take the weights of the folder `ref`; accumulated gradients are dropped."""
         folder = Path(ref)
         if optimizer and not (folder / OPTIMIZER).is_file():
             raise ModelError(
                 f"{folder} holds no {OPTIMIZER}; only a checkpoint saved with its optimizer can be resumed from"
             )
-        self._keep_snapshots()
+        self._detach_snapshots()
         if self.engine.lora:
             read_peft(self.engine.model, folder)
         else:
             _read_weights(self.engine, folder)
         for _, value in self.engine.trained():
             value.grad = None
-        if not optimizer:
+        if optimizer:
+            state = _read_optimizer(folder / OPTIMIZER)
+            self._optimizer.load_state(state["stepper"])
+            self._passes = state["passes"]
+
+
+class OptimizerState:
+    """AdamW, or Muon on the matrices with AdamW on the rest: moments, clipping by global norm, the float16 loss scale.
+
+    A step whose gradient is not finite (a float16 overflow, a learning rate that is far too high) is skipped.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kind: type[Optimizer] | None = None
+        self._parts: list[torch.optim.Optimizer] = []
+        self._scales_loss = engine.compute_dtype is torch.float16
+        self.loss_scale = 2.0**16 if self._scales_loss else 1.0
+        self._clean_steps = 0
+
+    def step(self, optimizer: Optimizer) -> Metrics:
+        """Apply and clear the accumulated gradients. Metrics: `grad_norm` before clipping, `skipped` 1.0 when it was not finite."""
+        weights = [value for _, value in self._engine.trained() if value.grad is not None]
+        gradients = [value.grad for value in weights if value.grad is not None]
+        if not weights:
+            return {"grad_norm": 0.0, "skipped": 1.0}
+        self._prepare(optimizer)
+        for gradient in gradients:
+            gradient.div_(self.loss_scale)
+        device, limit = self._engine.device, optimizer.clip_norm
+        norms = [torch.linalg.vector_norm(gradient.float()).to(device) for gradient in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            if 0 < limit < norm:
+                for gradient in gradients:
+                    gradient.mul_(limit / (float(norm) + 1e-6))
+            for part in self._parts:
+                part.step()
+        self._adapt_scale(finite)
+        for value in weights:
+            value.grad = None
+        return {"grad_norm": float(norm), "skipped": 0.0 if finite else 1.0}
+
+    def _adapt_scale(self, finite: bool) -> None:
+        if not self._scales_loss:
             return
-        state = _read_optimizer(folder / OPTIMIZER)
-        self._stepper.load_state(state["stepper"])
-        self._passes = state["passes"]
+        self._clean_steps = self._clean_steps + 1 if finite else 0
+        if not finite:
+            self.loss_scale = max(1.0, self.loss_scale / 2)
+        elif self._clean_steps % GROW_EVERY == 0:
+            self.loss_scale *= 2
+
+    def _prepare(self, optimizer: Optimizer) -> None:
+        """Create the torch optimisers on first use (or when the kind changes) and set this step's numbers."""
+        if self._kind is not type(optimizer):
+            self._kind, self._parts = type(optimizer), self._create(optimizer)
+        for part in self._parts:
+            for group in part.param_groups:
+                if isinstance(part, torch.optim.AdamW):
+                    adam = optimizer.adam if isinstance(optimizer, Muon) else optimizer
+                    group.update(betas=(adam.beta1, adam.beta2), eps=adam.eps)
+                    group.update(lr=adam.learning_rate, weight_decay=adam.weight_decay)
+                else:
+                    assert isinstance(optimizer, Muon)
+                    group.update(lr=optimizer.learning_rate, momentum=optimizer.momentum)
+                    group.update(weight_decay=optimizer.weight_decay)
+
+    def _create(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
+        trained = [value for _, value in self._engine.trained()]
+        if isinstance(optimizer, Adam):
+            return [torch.optim.AdamW(trained, lr=0.0)]
+        if not hasattr(torch.optim, "Muon"):
+            raise CapabilityError(
+                f"training.optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}; use 'adamw'"
+            )
+        model = self._engine.model
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        outer = {id(part.weight) for part in ends if part}
+        matrices = [value for value in trained if value.ndim == 2 and id(value) not in outer]
+        rest = [value for value in trained if value.ndim != 2 or id(value) in outer]
+        parts: list[torch.optim.Optimizer] = []
+        parts += [torch.optim.Muon(matrices, lr=0.0)] if matrices else []
+        return parts + ([torch.optim.AdamW(rest, lr=0.0)] if rest else [])
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, as tensors and plain values."""
+        return {
+            "kind": None if self._kind is None else self._kind.__name__,
+            "parts": [part.state_dict() for part in self._parts],
+            "loss_scale": self.loss_scale,
+            "clean_steps": self._clean_steps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.loss_scale, self._clean_steps = state["loss_scale"], state["clean_steps"]
+        if state["kind"] is None:
+            self._kind, self._parts = None, []
+            return
+        optimizer = Adam(0.0) if state["kind"] == "Adam" else Muon(0.0, Adam(0.0))
+        self._kind, self._parts = type(optimizer), self._create(optimizer)
+        for part, saved in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+class TorchOps:
+    """The array functions of a loss (`backends.base.Ops`). Scalars are allowed everywhere."""
+
+    def exp(self, x: Any) -> Any:
+        return torch.exp(x)
+
+    def clip(self, x: Any, low: Any, high: Any) -> Any:
+        return torch.clamp(x, low, high)
+
+    def minimum(self, x: Any, y: Any) -> Any:
+        return torch.minimum(*_as_tensors(x, y))
+
+    def maximum(self, x: Any, y: Any) -> Any:
+        return torch.maximum(*_as_tensors(x, y))
+
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
+        return torch.where(condition, x, y)
+
+    def logaddexp(self, x: Any, y: Any) -> Any:
+        return torch.logaddexp(*_as_tensors(x, y))
+
+    def sum(self, x: Any, axis: int | None = None) -> Any:
+        return x.sum() if axis is None else x.sum(dim=axis)
+
+    def stop_gradient(self, x: Any) -> Any:
+        return x.detach()
+
+
+def _as_tensors(x: Any, y: Any) -> list[torch.Tensor]:
+    like = x if isinstance(x, torch.Tensor) else y
+    return [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (x, y)]
 
 
 def _read_optimizer(path: Path) -> dict[str, Any]:
@@ -214,9 +336,8 @@ def _read_optimizer(path: Path) -> dict[str, Any]:
 
 def _read_weights(engine: Engine, folder: Path) -> None:
     """Copy a checkpoint's weights, read as transformers reads them (some are stored in another form than they are used in)."""
-    stored = load_causal_model(
-        str(folder), EngineOptions(device_map="cpu"), torch.float32
-    ).state_dict()
+    options = EngineOptions(device_map="cpu")
+    stored = load_causal_model(str(folder), options, torch.float32).state_dict()
     own = dict(engine.model.named_parameters())
     odd = sorted(
         name for name in own if name not in stored or stored[name].shape != own[name].shape

@@ -20,7 +20,7 @@ from toolhone.rows import Array, Row, Tokens, micro_batches
 
 class TorchValueHead:
     def __init__(self, engine: Engine) -> None:
-        assert engine.head.split, "a value head needs a model that can be cut before its own head"
+        assert engine.split, "a value head needs a model that can be split before its own head"
         self._engine = engine
         self.width = int(engine.model.get_output_embeddings().weight.shape[1]) + 1
 
@@ -28,16 +28,16 @@ class TorchValueHead:
         """float32 [prompts, width]: the state after each prompt with mean 0 and length 1, and a 1."""
         hosts, rows = shared_passes(prompts)
         engine = self._engine
-        engine.learning(False)
+        engine.set_learning(False)
         engine.check_length(max(map(len, rows), default=0))
         states = torch.zeros((len(prompts), self.width - 1), device=engine.device)
         guests: list[list[int]] = [[] for _ in rows]
         for guest, host in enumerate(hosts):
             guests[host].append(guest)
         empty = [Row.of(row, [False] * len(row)) for row in rows]
-        with torch.no_grad(), engine.one_thread_if_small(), engine.autocast():
+        with torch.no_grad(), engine.autocast():
             for batch in micro_batches(empty, engine.options.micro_batch_tokens):
-                hidden = engine.head.trunk(_padded([rows[i] for i in batch]).to(engine.device))
+                hidden = engine.trunk(_padded([rows[i] for i in batch]).to(engine.device))
                 for line, i in enumerate(batch):
                     for guest in guests[i]:
                         states[guest] = hidden[line, len(prompts[guest]) - 1].float()
