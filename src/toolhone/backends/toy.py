@@ -64,7 +64,7 @@ class ToySampler:
         return sample_all(self.stream(), prompts, params, keys)
 
     def stream(self) -> ToyStream:
-        return ToyStream(self._policy)
+        return ToyStream(self)
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
         if not rows:
@@ -93,8 +93,8 @@ class _SampleState:
 class ToyStream:
     """Prompts in any number, each sampled a token at a time (`backends.base.Stream`)."""
 
-    def __init__(self, policy: ToyPolicy) -> None:
-        self._policy = policy
+    def __init__(self, sampler: ToySampler) -> None:
+        self._sampler, self._policy = sampler, sampler._policy
         self._running: dict[int, tuple[SamplingParams, list[_SampleState]]] = {}
 
     def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
