@@ -194,7 +194,9 @@ class _Batch:
         self.ragged = len({len(request.prompt) for request in requests}) > 1
         self.width = max(request.cost for request in requests)
         self.alive: list[_SampleRow] = []
-        self.steps = 0
+        self.cache: Any
+        self.steps, self.cache = 0, None
+        self.chosen = self.mask = torch.zeros(0, dtype=torch.long)
         for request in requests:
             room = max_context - len(request.prompt) if max_context else self.params.max_tokens
             for number in range(self.params.num_samples):
@@ -266,7 +268,7 @@ class _Batch:
         for line, prompt in enumerate(places):
             ids[line, width - len(prompt) :] = torch.as_tensor(prompt)
             mask[line, width - len(prompt) :] = 1
-        self.cache: Any = DynamicCache(config=engine.model.config)
+        self.cache = DynamicCache(config=engine.model.config)
         self.mask = mask.to(engine.device)
         logits = self._run_model(engine, ids.to(engine.device))
         if len(self.alive) > len(places):
