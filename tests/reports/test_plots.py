@@ -102,5 +102,5 @@ def test_what_cannot_be_drawn_is_one_sentence(
 
 
 def test_a_missing_log_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="there is no"):
+    with pytest.raises(RunError, match="no such file"):
         plot_runs([tmp_path / "nowhere"], tmp_path / "x.png")

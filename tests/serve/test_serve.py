@@ -29,7 +29,7 @@ from toolhone.config.experiment import experiment_of
 from toolhone.dialects.probe.certificate import FormatRequest, open_certified
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.serve.app import address_of, check_installed, listen, open_app
-from toolhone.serve.requests import read_request
+from toolhone.serve.openai import read_request
 from toolhone.serve.worker import Worker
 from toolhone.tools.registry import Registry
 
@@ -502,7 +502,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"tools": {"name": "x"}}, "'tools' must be a list"),
     ({"tools": [{"type": "web_search"}]}, r"tools\[0\]"),
-    ({"tools": [WEATHER, WEATHER]}, "2 times"),
+    ({"tools": [WEATHER, WEATHER]}, "second tool 'weather'"),
     (
         {
             "tools": [

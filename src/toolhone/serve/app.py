@@ -1,11 +1,10 @@
-"""An OpenAI-compatible server for one model: `open_app` makes it, `serve` runs it until it is stopped.
+"""An OpenAI-compatible server for one model: `GET /v1/models`, `POST /v1/chat/completions`, `GET
+/health`.
 
     serve(open_model("runs/first"), listen("127.0.0.1", 8000))
 
-`GET /v1/models`, `POST /v1/chat/completions` (streamed or not), `GET /health`. It needs the extra `serve` (starlette, uvicorn). A
-mistake in a request is OpenAI's error object with status 400 and one sentence. A reply is sampled whole and then sent: `stream`
-sends it in pieces, since what a turn says is known when it has ended. There is no key and no encryption: it listens on this
-machine alone unless another address is named. Tools are not run; that is the client's part.
+It needs the extra `serve` (starlette, uvicorn). A turn is sampled before its pieces are streamed.
+There is no key and no encryption, and tools do not run here: that is the client's part.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from toolhone.api import Model
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.schema import Json
-from toolhone.serve.requests import read_request
-from toolhone.serve.responses import Answer, ResponseHead, answer_of, chunks, completion
+from toolhone.serve.openai import Answer, ResponseHead, answer_of, chunks, completion, read_request
 from toolhone.serve.worker import Worker
 
 if TYPE_CHECKING:
@@ -36,36 +34,34 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-LARGEST = 16 * 2**20
-"""Bytes of one request."""
+MAX_REQUEST = 16 * 2**20
+"""Largest request in bytes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOOKS = 0.5
-"""Seconds between two looks at whether a waiting client is still there."""
+POLL_SECONDS = 0.5
+"""Time between two checks whether a waiting client is still connected."""
 GONE = 499
-"""The status, for the log alone, of a request whose client has gone."""
-SECONDS_TO_END = 5
-"""How long open connections may take when the server is stopped."""
+"""Status, for the log alone, of a request whose client has disconnected."""
+SHUTDOWN_SECONDS = 5
+"""Time for open connections when the server stops."""
 
 
 def check_installed() -> None:
-    """`CapabilityError` where the libraries are missing."""
+    """Raise `CapabilityError` where a library is missing."""
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
-        raise CapabilityError(
-            f"toolhone serve needs {' and '.join(missing)}, not installed here; install with: pip install 'toolhone[serve]'"
-        )
+        right = "install with: pip install 'toolhone[serve]'"
+        raise CapabilityError(f"toolhone serve needs {' and '.join(missing)}; {right}")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on; port 0 takes any that is free."""
+    """Open the socket to serve on; port 0 takes any free port."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunError(
-            f"cannot listen on {host} port {port}: {reason}; name another --port or --host"
-        ) from None
+        right = "name another --port or --host"
+        raise RunError(f"cannot listen on {host} port {port}: {reason}; {right}") from None
 
 
 def address_of(sock: socket.socket) -> str:
@@ -80,14 +76,17 @@ def serve(model: Model, sock: socket.socket) -> None:
     host = sock.getsockname()[0]
     app = open_app(model, open_to_all=host not in LOOPBACK)
     config = uvicorn.Config(
-        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=SECONDS_TO_END
+        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=SHUTDOWN_SECONDS
     )
     with sock:
         uvicorn.Server(config).run(sockets=[sock])
 
 
 def open_app(model: Model, open_to_all: bool = False) -> Starlette:
-    """The application. Unless it is open to all, it answers only where it is asked for under this machine's own name."""
+    """Make the application.
+
+    Unless it is open to all, it answers only to this machine's own names.
+    """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -107,18 +106,10 @@ def open_app(model: Model, open_to_all: bool = False) -> Starlette:
         Route("/v1/models/{name:path}", service.one_model),
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
     ]
-    guard = (
-        []
-        if open_to_all
-        else [
-            Middleware(
-                TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "["]
-            )
-        ]
-    )
+    hosts = ["*"] if open_to_all else ["127.0.0.1", "localhost", "[::1]", "["]
     app = Starlette(
         routes=routes,
-        middleware=guard,
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
         lifespan=life,
         exception_handlers={HTTPException: _http_error},
     )
@@ -127,7 +118,7 @@ def open_app(model: Model, open_to_all: bool = False) -> Starlette:
 
 
 class ModelService:
-    """What the addresses do, for one model."""
+    """The routes of one model."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.worker, self.started = model, Worker(model), int(time.time())
@@ -136,40 +127,35 @@ class ModelService:
         return _json({"status": "ok", "model": self.model.name})
 
     async def models(self, request: Request) -> Response:  # noqa: ARG002
-        return _json({"object": "list", "data": [self._described()]})
+        return _json({"object": "list", "data": [self._description()]})
 
     async def one_model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        return _json(self._described()) if name == self.model.name else self._unknown(name)
+        return _json(self._description()) if name == self.model.name else self._unknown(name)
 
     async def chat(self, request: Request) -> Response:
         try:
             body = await _body(request)
-            asked = read_request(body, self.worker.defaults)
-            if asked.model is not None and asked.model != self.model.name:
-                return self._unknown(asked.model)
-            turn = await _waited_for(request, self.worker.submit(asked))
+            chat = read_request(body, self.worker.defaults)
+            if chat.model is not None and chat.model != self.model.name:
+                return self._unknown(chat.model)
+            turn = await _wait_for(request, self.worker.submit(chat))
             if turn is None:
-                return error_response("the client has gone", GONE)
-            answer = answer_of(turn, asked)
+                return error_response("the client has disconnected", GONE)
+            answer = answer_of(turn, chat)
         except UserError as error:
             return error_response(str(error), 400)
         except Exception:
             traceback.print_exc(file=sys.stderr)
             return error_response("the server failed at this request; its log says where", 500)
-        head = ResponseHead(
-            f"chatcmpl-{secrets.token_hex(12)}",
-            int(time.time()),
-            self.model.name,
-            self._fingerprint(),
-        )
-        return (
-            _events(answer, head, asked.with_usage)
-            if asked.stream
-            else _json(completion(answer, head))
-        )
+        identity = f"chatcmpl-{secrets.token_hex(12)}"
+        fingerprint = "format_" + self.model.certificate.hashes.get("dialect", "")[:12]
+        head = ResponseHead(identity, int(time.time()), self.model.name, fingerprint)
+        if chat.stream:
+            return _events(answer, head, chat.with_usage)
+        return _json(completion(answer, head))
 
-    def _described(self) -> dict[str, Json]:
+    def _description(self) -> dict[str, Json]:
         certificate = self.model.certificate
         about: dict[str, Json] = {
             "dialect": self.model.dialect.name,
@@ -186,21 +172,15 @@ class ModelService:
             "toolhone": about,
         }
 
-    def _fingerprint(self) -> str:
-        return "format_" + self.model.certificate.hashes.get("dialect", "")[:12]
-
     def _unknown(self, name: str) -> Response:
-        return error_response(
-            f"there is no model {name!r} here; this server has {self.model.name!r}",
-            404,
-            "model_not_found",
-        )
+        message = f"there is no model {name!r} here; this server has {self.model.name!r}"
+        return error_response(message, 404, "model_not_found")
 
 
-async def _waited_for(request: Request, future: Future[Turn]) -> Turn | None:
-    """The turn when it is there; None when the client goes first, whose request is dropped unless it is being sampled."""
+async def _wait_for(request: Request, future: Future[Turn]) -> Turn | None:
+    """Return the turn; None if the client disconnects, which cancels a request that still waits."""
     turn = asyncio.wrap_future(future)
-    while not (await asyncio.wait({turn}, timeout=LOOKS))[0]:
+    while not (await asyncio.wait({turn}, timeout=POLL_SECONDS))[0]:
         if await request.is_disconnected():
             turn.cancel()
             return None
@@ -208,18 +188,19 @@ async def _waited_for(request: Request, future: Future[Turn]) -> Turn | None:
 
 
 async def _body(request: Request) -> Json:
-    """The JSON of a request. `UserError` for anything else."""
+    """Read the JSON of a request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise CapabilityError(
-            f"the request must be application/json, it is {kind or 'of no named type'}"
-        )
+        found = kind or "of no named type"
+        raise CapabilityError(f"the request must be application/json, it is {found}")
     parts, size = [], 0
     async for part in request.stream():
         parts.append(part)
         size += len(part)
-        if size > LARGEST:
-            raise CapabilityError(f"the request has more than {LARGEST // 2**20} MiB; shorten it")
+        if size > MAX_REQUEST:
+            raise CapabilityError(
+                f"the request has more than {MAX_REQUEST // 2**20} MiB; shorten it"
+            )
     try:
         return json.loads(b"".join(parts))
     except (ValueError, RecursionError) as error:
@@ -234,31 +215,26 @@ def _events(answer: Answer, head: ResponseHead, with_usage: bool) -> Response:
             yield f"data: {json.dumps(chunk)}\n\n"
         yield "data: [DONE]\n\n"
 
-    return StreamingResponse(
-        lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-    )
+    headers = {"Cache-Control": "no-cache"}
+    return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
 
 
 def _json(value: Json, status: int = 200) -> Response:
-    """Written in ASCII: a text may hold half a surrogate pair, which UTF-8 cannot."""
+    """Write JSON in ASCII: a text may hold half a surrogate pair, which UTF-8 cannot."""
     from starlette.responses import Response
 
     return Response(json.dumps(value), status, media_type="application/json")
 
 
 def error_response(sentence: str, status: int, code: str | None = None) -> Response:
-    """A mistake as OpenAI writes it."""
+    """Write an error in OpenAI's form."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return _json(
-        {"error": {"message": sentence, "type": kind, "param": None, "code": code}}, status
-    )
+    error = {"message": sentence, "type": kind, "param": None, "code": code}
+    return _json({"error": error}, status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Addresses that do not exist, and methods that they do not have."""
-    status = int(getattr(error, "status_code", 500))
-    there = "GET /v1/models, POST /v1/chat/completions, GET /health"
-    return error_response(
-        f"{request.method} {request.url.path}: {getattr(error, 'detail', error)}; there are {there}",
-        status,
-    )
+    """Answer for a path or a method that does not exist."""
+    status, detail = int(getattr(error, "status_code", 500)), getattr(error, "detail", error)
+    known = "there are GET /v1/models, POST /v1/chat/completions, GET /health"
+    return error_response(f"{request.method} {request.url.path}: {detail}; {known}", status)

@@ -1,13 +1,10 @@
-"""The one thread that works with the model: requests wait in a queue, and those that can be sampled together are.
+"""The one thread that uses the model: requests wait in a queue and are sampled in batches.
 
-    worker = Worker(model)
-    future = worker.submit(asked)        # a concurrent Future of the turn; `UserError` where the request cannot be answered
-    worker.close()
+    future = Worker(model).submit(request)    # the turn, or a `UserError`
 
-Requests are taken in the order they came: all that wait and want the same sampling make one batch. What else is in a batch does not
-change a reply, since each row has a random stream of its own; a request that names a seed gets the stream of that seed alone, so
-that the same request gives the same reply. Two requests with one seed are never in one batch. A request whose client has gone is
-dropped if it has not begun.
+A batch holds waiting requests with the same sampling. What else is in a batch does not change a
+reply: each row has its own random stream, and a request with a seed always has the stream of that
+seed.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from toolhone.api import Model
 from toolhone.backends.base import SamplingParams
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import CapabilityError
-from toolhone.serve.requests import ChatRequest, Defaults
+from toolhone.serve.openai import ChatRequest, Defaults
 
 MOST_WAITING = 1024
 
@@ -40,80 +37,65 @@ class Worker:
     """Answers requests with one model."""
 
     def __init__(self, model: Model) -> None:
-        policy = model.policy()
-        self._base = policy
-        self._model, self._params, self._constrain = model, policy.params, policy.constrain
-        self.defaults = Defaults(
-            policy.params.max_tokens,
-            policy.params.temperature,
-            policy.params.top_p,
-            policy.params.top_k,
-        )
-        self._waiting: queue.SimpleQueue[tuple[ChatRequest, Future[Turn]] | None] = (
-            queue.SimpleQueue()
-        )
+        policy = self._policy = model.policy()
+        self._model, params = model, policy.params
+        self.defaults = Defaults(params.max_tokens, params.temperature, params.top_p, params.top_k)
+        self._waiting = queue.SimpleQueue[tuple[ChatRequest, Future[Turn]] | None]()
         self._keys = count(1)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, asked: ChatRequest) -> Future[Turn]:
+    def submit(self, request: ChatRequest) -> Future[Turn]:
         """Queue a request."""
         if self._waiting.qsize() >= MOST_WAITING:
             raise CapabilityError(f"{MOST_WAITING} requests are waiting already; try again later")
         future: Future[Turn] = Future()
-        self._waiting.put((asked, future))
+        self._waiting.put((request, future))
         return future
 
     def close(self) -> None:
-        """Let the thread end behind the request that it is at; what still waits is cancelled."""
+        """End the thread after the requests of its current batch; cancel those that wait."""
         self._waiting.put(None)
 
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:
-            arrived, ends = [first], False
-            while not self._waiting.empty():
-                one = self._waiting.get()
-                if one is None:
-                    ends = True
-                    break
-                arrived.append(one)
-            if ends:
-                for _, future in arrived:
+            arrived: list[tuple[ChatRequest, Future[Turn]] | None] = [first]
+            while arrived[-1] is not None and not self._waiting.empty():
+                arrived.append(self._waiting.get())
+            requests = [one for one in arrived if one is not None]
+            if arrived[-1] is None:
+                for _, future in requests:
                     future.cancel()
                 return
-            jobs = [
-                job
-                for asked, future in arrived
-                if future.set_running_or_notify_cancel()
-                for job in self._made(asked, future)
-            ]
-            for batch in batches_of(jobs):
+            jobs = [self._job(*one) for one in requests if one[1].set_running_or_notify_cancel()]
+            for batch in batches_of([job for job in jobs if job is not None]):
                 self._answer(batch)
 
-    def _made(self, asked: ChatRequest, future: Future[Turn]) -> list[_Job]:
-        """The request as a job; none when it cannot be answered, which its future is told."""
+    def _job(self, request: ChatRequest, future: Future[Turn]) -> _Job | None:
+        """Return the request as a job; None if it cannot be answered: the future has the error."""
         try:
-            prompt = self._base.open(asked.messages, asked.offered)
-            if not self._base.fits(prompt):
+            prompt = self._policy.open(request.messages, request.tools)
+            if not self._policy.fits(prompt):
+                context = f"the model's context holds {self._model.max_context}"
+                right = "shorten the messages or offer fewer tools"
                 raise CapabilityError(
-                    f"the prompt has {len(prompt.tokens)} tokens and the model's context holds {self._model.max_context}; "
-                    "shorten the messages or offer fewer tools"
+                    f"the prompt has {len(prompt.tokens)} tokens and {context}; {right}"
                 )
-            self._base.check_tools([asked.offered])
-        except Exception as error:  # told to the one who waits for it, whatever it is
+            self._policy.check_tools([request.tools])
+        except Exception as error:  # of any kind: it belongs to whoever waits for the future
             future.set_exception(error)
-            return []
-        greedy = asked.temperature == 0
-        seeded = asked.seed is not None and not greedy
+            return None
+        greedy, limit = request.temperature == 0, self._model.max_context or request.max_tokens
         params = replace(
-            self._params,
-            max_tokens=min(asked.max_tokens, self._model.max_context or asked.max_tokens),
-            temperature=asked.temperature,
-            top_p=1.0 if greedy else asked.top_p,
-            top_k=0 if greedy else asked.top_k,
-            seed=asked.seed if seeded and asked.seed is not None else self._params.seed,
+            self._policy.params,
+            max_tokens=min(request.max_tokens, limit),
+            temperature=request.temperature,
+            top_p=1.0 if greedy else request.top_p,
+            top_k=0 if greedy else request.top_k,
         )
-        return [_Job(prompt, params, 0 if seeded else next(self._keys), future)]
+        if greedy or request.seed is None:
+            return _Job(prompt, params, next(self._keys), future)
+        return _Job(prompt, replace(params, seed=request.seed), 0, future)
 
     def _answer(self, batch: Sequence[_Job]) -> None:
         model = self._model
@@ -123,7 +105,7 @@ class Worker:
             model.tokenizer,
             batch[0].params,
             model.max_context,
-            self._constrain,
+            self._policy.constrain,
         )
         waiting = {job.key: job.future for job in batch}
         try:
@@ -133,23 +115,20 @@ class Worker:
             while waiting:
                 for key, turn in stream.poll():
                     waiting.pop(key).set_result(turn)
-        except Exception as error:  # told to those who wait for it; the next batch is begun anew
+        except Exception as error:  # the next batch starts anew
             for future in waiting.values():
                 future.set_exception(error)
 
 
 def batches_of(jobs: Sequence[_Job]) -> list[list[_Job]]:
-    """Jobs that may be sampled together, in the order they came; no two with one key in one batch."""
+    """Group jobs that can be sampled together, in order; a key occurs once in a batch."""
     batches: list[list[_Job]] = []
     for job in jobs:
-        fitting = (
-            batch
-            for batch in batches
-            if batch[0].params == job.params and all(job.key != other.key for other in batch)
-        )
-        batch = next(fitting, None)
-        if batch is None:
-            batches.append([job])
+        for batch in batches:
+            keys = {other.key for other in batch}
+            if batch[0].params == job.params and job.key not in keys:
+                batch.append(job)
+                break
         else:
-            batch.append(job)
+            batches.append([job])
     return batches
