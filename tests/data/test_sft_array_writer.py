@@ -20,7 +20,7 @@ from toolhone.data.sft_array_writer import (
     REPEATED,
     UNEXPLAINED,
     SftRows,
-    apportioned,
+    apportion,
     read_shares,
     write_array,
 )
@@ -400,14 +400,14 @@ def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Pa
 
 
 def test_rows_are_apportioned_by_largest_remainder() -> None:
-    assert apportioned(10, SHARES) == {"calculator": 3, "python_exec": 2, "no_tool": 5}
-    assert apportioned(100, {"calculator": 0.29, "no_tool": 0.71}) == {
+    assert apportion(10, SHARES) == {"calculator": 3, "python_exec": 2, "no_tool": 5}
+    assert apportion(100, {"calculator": 0.29, "no_tool": 0.71}) == {
         "calculator": 29,
         "python_exec": 0,
         "no_tool": 71,
     }
     assert all(
-        sum(apportioned(n, {"calculator": 1 / 3, "python_exec": 1 / 3, "no_tool": 1 / 3}).values())
+        sum(apportion(n, {"calculator": 1 / 3, "python_exec": 1 / 3, "no_tool": 1 / 3}).values())
         == n
         for n in range(20)
     )

@@ -113,7 +113,7 @@ def test_a_tiny_file_has_a_row_on_each_side() -> None:
             0.5,
             "2 rows cannot be split: they open with the same messages",
         ),
-        ([row("a")], 0.5, "1 rows cannot be split"),
+        ([row("a")], 0.5, "1 row cannot be split"),
         (rows(4), 1.5, "must be between 0 and 1, got 1.5"),
     ],
 )

@@ -8,11 +8,11 @@ import pytest
 
 from toolhone.data.phrasings import PHRASING_SETS, Fillers, fillers, intents, skeletons
 from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
-from toolhone.errors import DataError
+from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Json, Task
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
-from toolhone.tools.result import ToolStatus
+from toolhone.tools.result import ToolResult, ToolStatus
 
 MADE = Templates(seed=3)
 
@@ -212,3 +212,15 @@ def test_multi_turn_tasks_hold_a_call_its_result_and_an_answer(
 def test_an_unknown_split_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(DataError, match="did you mean 'held_out_fillers'"):
         Templates(0).tasks(1, "held_out_filler")
+
+
+def test_a_builtin_tool_that_does_not_work_here_is_named_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crashed = ToolResult(ToolStatus.ERROR, "the worker `monty` was not found")
+    monkeypatch.setattr(Registry, "run", lambda _self, _call: crashed)
+    with pytest.raises(CapabilityError) as caught:
+        Templates(0, tools=("python",)).tasks(1)
+    assert str(caught.value).startswith("the built-in tool 'python' does not work here: the call ")
+    assert "ended as error: the worker `monty` was not found" in str(caught.value)
+    assert "`toolhone check` tests the sandbox" in str(caught.value)

@@ -1,17 +1,10 @@
-"""Typed mistakes put into gold replies, for preference pairs: each differs from gold in one thing that has a name.
+"""Mistakes put into gold replies, for preference pairs: each has a name and differs in one thing.
 
-    made = corrupted(decisions_of(conversations), dialect, seed=0, each=1)
-    made.report["kinds"]                   # {"wrong_argument": 212, "missing_call": 187, ...}
+    batch = corrupt(assistant_turns(conversations), dialect, seed=0, each=1)
+    batch.report["kinds"]                   # {"wrong_argument": 212, "missing_call": 187, ...}
 
-    wrong_tool         another tool on offer, with the same values where they fit
-    wrong_argument     one value replaced: by what another row has there, else by a value of the same type
-    missing_argument   one argument left out, a required one where there is one
-    malformed          the text of the calls, broken so that the dialect cannot read it
-    needless_call      a call where none is wanted, or one more than is wanted
-    missing_call       one of several calls left out, or words in place of the only one
-
-Which mistakes a reply gets is drawn from those that are possible for it, a pure function of the seed and the place in the list.
-Values are compared as JSON, so a "wrong" expression may by chance have gold's result. No model and no tokenizer is asked.
+A pure function of the seed and the place in the list. Values are compared as JSON, so that a
+"wrong" expression may by chance have gold's result. No model and no tokenizer is asked.
 """
 
 from __future__ import annotations
@@ -20,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from toolhone.data.preferences import AssistantTurn, PairBatch, PairKind, PreferencePair
@@ -36,89 +30,83 @@ CORRUPTIONS = (
     PairKind.NEEDLESS_CALL,
     PairKind.MISSING_CALL,
 )
-WORDS = (
+REPLIES = (
     "I can tell you that without looking it up.",
     "Sorry, I cannot help with that.",
     "Sure, here is what I know about that.",
 )
-"""What is said in place of a call where no reply of the data says anything without one."""
+"""Replies in place of a call where the data have none."""
 _WORDS = ("first", "other", "north", "seven", "green", "later")
-_MOST_DEPTH = 4
+_MAX_DEPTH = 4
+_TYPES: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
 
 
 def corrupt(
-    decisions: Sequence[AssistantTurn],
+    turns: Sequence[AssistantTurn],
     dialect: Dialect,
     seed: int = 0,
     each: int = 1,
     kinds: Sequence[PairKind] = CORRUPTIONS,
 ) -> PairBatch:
-    """At most `each` pairs of every decision, of different kinds."""
-    pools = _Pools.of(decisions)
+    """Make at most `each` pairs of every turn, of different kinds."""
+    pools = _Pools.of(turns)
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
-    for place, decision in enumerate(decisions):
+    for place, turn in enumerate(turns):
         rng = random.Random(f"corruption {seed} {place}")
-        found = list(_of_one(decision, dialect, pools, rng, kinds, each))
+        found = list(islice(_pairs_of_turn(turn, dialect, pools, rng, kinds), each))
         pairs += found
         if not found:
             without[f"none of {', '.join(kinds)} is possible"] += 1
     counts = Counter(pair.kind.value for pair in pairs)
-    return PairBatch(
-        pairs,
-        {
-            "decisions": len(decisions),
-            "kinds": dict(sorted(counts.items())),
-            "without_pair": dict(without),
-        },
-    )
+    report = {"decisions": len(turns), "kinds": dict(sorted(counts.items()))}
+    return PairBatch(pairs, {**report, "without_pair": dict(without)})
 
 
-def _of_one(
-    decision: AssistantTurn,
+def _pairs_of_turn(
+    turn: AssistantTurn,
     dialect: Dialect,
     pools: _Pools,
     rng: random.Random,
     kinds: Sequence[PairKind],
-    each: int,
 ) -> Iterator[PreferencePair]:
-    made = 0
+    """Yield a pair of each kind that is possible, in random order."""
     for kind in rng.sample(list(kinds), len(kinds)):
-        if made == each:
-            return
         if kind is PairKind.MALFORMED:
-            text = _malformed(decision, dialect, rng)
-            pair = (
-                None
-                if text is None
-                else decision.against(kind, [Message("assistant", text)], raw=True)
-            )
+            text = _malformed(turn, dialect, rng)
+            if text is not None:
+                yield turn.against(kind, [Message("assistant", text)], raw=True)
         else:
-            wrong = _MISTAKES[kind](decision, pools, rng)
-            pair = None if wrong is None else decision.against(kind, [wrong])
-        if pair is not None:
-            made += 1
-            yield pair
+            wrong = _MISTAKES[kind](turn, pools, rng)
+            if wrong is not None:
+                yield turn.against(kind, [wrong])
 
 
 @dataclass(frozen=True)
 class _Pools:
-    """What the data says elsewhere: values by (tool, argument), and replies without a call."""
+    """What the data have elsewhere: values by (tool, argument), and replies without a call."""
 
     values: Mapping[tuple[str, str], Sequence[Json]]
     replies: Sequence[Message]
 
     @staticmethod
-    def of(decisions: Sequence[AssistantTurn]) -> _Pools:
+    def of(turns: Sequence[AssistantTurn]) -> _Pools:
         values: dict[tuple[str, str], list[Json]] = {}
-        for decision in decisions:
-            for call in decision.gold.tool_calls:
+        for turn in turns:
+            for call in turn.gold.tool_calls:
                 for name, value in call.arguments.items():
                     values.setdefault((call.name, name), []).append(value)
-        return _Pools(values, [one.gold for one in decisions if not one.gold.tool_calls])
+        return _Pools(values, [turn.gold for turn in turns if not turn.gold.tool_calls])
 
     def other(self, call: ToolCall, name: str, rng: random.Random) -> Json:
-        """A value that another row has for this argument; None when all have the same."""
+        """Return a value that another row has for this argument; None where all have the same."""
         known, value = self.values.get((call.name, name), ()), call.arguments[name]
         for _ in range(4):
             drawn = rng.choice(known) if known else None
@@ -126,75 +114,98 @@ class _Pools:
                 return drawn
         return None
 
+    def arguments(
+        self, tool: Tool, source: Mapping[str, Json], rng: random.Random
+    ) -> dict[str, Json]:
+        """Return the required arguments of a tool, else its first; values of `source` first."""
+        properties: Mapping[str, Any] = tool.parameters.get("properties", {})
+        names = [*tool.parameters.get("required", ())] or list(properties)[:1]
+        left = [value for name, value in source.items() if name not in names]
+        arguments: dict[str, Json] = {}
+        for name in names:
+            schema = properties.get(name, {})
+            fitting = [value for value in left if _fits(value, schema)]
+            known = self.values.get((tool.name, name))
+            if name in source:
+                arguments[name] = source[name]
+            elif fitting:
+                arguments[name] = fitting[0]
+                left.remove(fitting[0])
+            else:
+                arguments[name] = rng.choice(known) if known else _invent(schema, rng)
+        return arguments
+
 
 Mistake = Callable[[AssistantTurn, _Pools, random.Random], Message | None]
 
 
-def _wrong_tool(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
-    calls, others = decision.gold.tool_calls, _others(decision)
+def _wrong_tool(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+    """Call another tool on offer, with the same values where they fit."""
+    calls, others = turn.gold.tool_calls, _tools_not_called(turn)
     if not calls or not others:
         return None
     place, tool = rng.randrange(len(calls)), rng.choice(others)
-    call = ToolCall(
-        tool.name, _arguments(tool, calls[place].arguments, pools, rng), calls[place].id
-    )
-    return _with_call(decision.gold, place, call)
+    arguments = pools.arguments(tool, calls[place].arguments, rng)
+    return _with_call(turn.gold, place, ToolCall(tool.name, arguments, calls[place].id))
 
 
-def _wrong_argument(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
-    chosen = _argument(decision.gold, rng)
-    if chosen is None:
+def _wrong_argument(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+    """Replace one value: by one that another row has there, else by one of the same type."""
+    chosen = _arguments_of(turn.gold)
+    if not chosen:
         return None
-    place, name = chosen
-    call = decision.gold.tool_calls[place]
-    value = _enumerated(_parameter(decision.task.tools, call.name, name), call.arguments[name], rng)
+    place, name = rng.choice(chosen)
+    call = turn.gold.tool_calls[place]
+    old = call.arguments[name]
+    properties = _schema_of(turn, call.name).get("properties", {})
+    schema = properties.get(name)
+    enum = schema.get("enum", ()) if isinstance(schema, Mapping) else ()
+    others = [choice for choice in enum if choice != old]
+    value = rng.choice(others) if others else None
     value = pools.other(call, name, rng) if value is None else value
-    value = _altered(call.arguments[name], rng) if value is None else value
-    if value is None or value == call.arguments[name]:
+    value = _alter(old, rng) if value is None else value
+    if value is None or value == old:
         return None
-    return _with_call(
-        decision.gold, place, replace(call, arguments={**call.arguments, name: value})
-    )
+    wrong = replace(call, arguments={**call.arguments, name: value})
+    return _with_call(turn.gold, place, wrong)
 
 
-def _missing_argument(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:  # noqa: ARG001 (a mistake's form)
-    calls = decision.gold.tool_calls
-    given = [(place, name) for place, call in enumerate(calls) for name in call.arguments]
+def _missing_argument(turn: AssistantTurn, _: _Pools, rng: random.Random) -> Message | None:
+    """Leave one argument out, a required one where there is one."""
+    calls, present = turn.gold.tool_calls, _arguments_of(turn.gold)
     required = [
         (place, name)
-        for place, name in given
-        if name in _required(decision.task.tools, calls[place].name)
+        for place, name in present
+        if name in _schema_of(turn, calls[place].name).get("required", ())
     ]
-    if not given:
+    if not present:
         return None
-    place, name = rng.choice(required or given)
+    place, name = rng.choice(required or present)
     kept = {key: value for key, value in calls[place].arguments.items() if key != name}
-    return _with_call(decision.gold, place, replace(calls[place], arguments=kept))
+    return _with_call(turn.gold, place, replace(calls[place], arguments=kept))
 
 
-def _needless_call(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
-    others = _others(decision)
+def _needless_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+    """Call a tool where none is wanted, or one more than is wanted."""
+    others = _tools_not_called(turn)
     if not others:
         return None
     tool = rng.choice(others)
-    call = ToolCall(tool.name, _arguments(tool, {}, pools, rng))
-    if not decision.gold.tool_calls:
-        return replace(decision.gold, content=None, tool_calls=(call,))
-    return replace(decision.gold, tool_calls=(*decision.gold.tool_calls, call))
+    call = ToolCall(tool.name, pools.arguments(tool, {}, rng))
+    content = turn.gold.content if turn.gold.tool_calls else None
+    return replace(turn.gold, content=content, tool_calls=(*turn.gold.tool_calls, call))
 
 
-def _missing_call(decision: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
-    calls = decision.gold.tool_calls
+def _missing_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+    """Leave one of several calls out, or reply in place of the only one."""
+    calls = turn.gold.tool_calls
     if not calls:
         return None
     if len(calls) > 1:
-        left_out = rng.randrange(len(calls))
-        return replace(
-            decision.gold,
-            tool_calls=tuple(call for place, call in enumerate(calls) if place != left_out),
-        )
-    said = rng.choice(pools.replies).content if pools.replies else rng.choice(WORDS)
-    return Message("assistant", said, decision.gold.reasoning)
+        place = rng.randrange(len(calls))
+        return replace(turn.gold, tool_calls=(*calls[:place], *calls[place + 1 :]))
+    reply = rng.choice(pools.replies).content if pools.replies else rng.choice(REPLIES)
+    return Message("assistant", reply, turn.gold.reasoning)
 
 
 _MISTAKES: Mapping[PairKind, Mistake] = {
@@ -206,173 +217,114 @@ _MISTAKES: Mapping[PairKind, Mistake] = {
 }
 
 
-def _malformed(decision: AssistantTurn, dialect: Dialect, rng: random.Random) -> str | None:
-    """The gold turn's text, broken so that it is not read as anything well-formed; None where there is nothing to break."""
-    if not decision.gold.tool_calls:
-        return None
-    text = written(decision, dialect)
-    ways = list(_broken(text, rng))
-    for broken in rng.sample(ways, len(ways)):
-        if (
-            broken.strip()
-            and broken != text
-            and dialect.parse(broken, decision.task.tools).problem is not ParseProblem.NONE
-        ):
-            return broken
-    return None
+def _tools_not_called(turn: AssistantTurn) -> list[Tool]:
+    called = {call.name for call in turn.gold.tool_calls}
+    return [tool for tool in turn.task.tools if tool.name not in called]
 
 
-def written(decision: AssistantTurn, dialect: Dialect) -> str:
-    """The gold turn as the dialect writes it, without its stop mark. `DialectError` names the decision when it cannot."""
-    task = decision.task
-    try:
-        spans = dialect.render(Conversation((*task.messages, decision.gold), task.tools))[-1]
-    except DialectError as error:
-        raise DialectError(f"{task.id}: {error}") from None
-    while spans and not spans[-1].trained:
-        spans = spans[:-1]
-    turn: list[str] = []
-    for span in reversed(spans):
-        if not span.trained:
-            break
-        turn.insert(0, span.text)
-    return without_stop("".join(turn), dialect.stop)
+def _arguments_of(gold: Message) -> list[tuple[int, str]]:
+    return [(place, name) for place, call in enumerate(gold.tool_calls) for name in call.arguments]
 
 
-def _broken(text: str, rng: random.Random) -> Iterator[str]:
-    """Texts that lack something of this one: its end, a bracket, a quotation mark, a colon; or that have one too many."""
-    yield text[: rng.randint(max(1, 2 * len(text) // 5), max(1, len(text) - 1))]
-    for mark in ("}", "]", ")", '"', "'", ":", "{", "[", "("):
-        places = [place for place, character in enumerate(text) if character == mark]
-        if places:
-            place = rng.choice(places)
-            yield text[:place] + text[place + 1 :]
-    last = max((text.rfind(mark) for mark in "}])"), default=-1)
-    if last >= 0:
-        yield text[: last + 1] + text[last] + text[last + 1 :]
-        yield text[:last]
-
-
-def _others(decision: AssistantTurn) -> list[Tool]:
-    """Tools on offer that gold does not call."""
-    called = {call.name for call in decision.gold.tool_calls}
-    return [tool for tool in decision.task.tools if tool.name not in called]
+def _schema_of(turn: AssistantTurn, name: str) -> Mapping[str, Any]:
+    return next((tool.parameters for tool in turn.task.tools if tool.name == name), {})
 
 
 def _with_call(gold: Message, place: int, call: ToolCall) -> Message:
     return replace(gold, tool_calls=(*gold.tool_calls[:place], call, *gold.tool_calls[place + 1 :]))
 
 
-def _argument(gold: Message, rng: random.Random) -> tuple[int, str] | None:
-    """A call and one of its arguments."""
-    given = [(place, name) for place, call in enumerate(gold.tool_calls) for name in call.arguments]
-    return rng.choice(given) if given else None
+def _malformed(turn: AssistantTurn, dialect: Dialect, rng: random.Random) -> str | None:
+    """Return the text of gold's calls, broken so that the dialect cannot read it."""
+    if not turn.gold.tool_calls:
+        return None
+    text = written(turn, dialect)
+    ways = list(_break(text, rng))
+    for broken in rng.sample(ways, len(ways)):
+        differs = broken.strip() and broken != text
+        if differs and dialect.parse(broken, turn.task.tools).problem is not ParseProblem.NONE:
+            return broken
+    return None
 
 
-def _parameter(tools: Sequence[Tool], name: str, argument: str) -> Mapping[str, Json]:
-    found: Any = next(
-        (
-            tool.parameters.get("properties", {}).get(argument)
-            for tool in tools
-            if tool.name == name
-        ),
-        None,
-    )
-    return found if isinstance(found, Mapping) else {}
+def written(turn: AssistantTurn, dialect: Dialect) -> str:
+    """Return gold as the dialect writes it, without its stop mark.
+
+    A `DialectError` names the turn that the dialect cannot write.
+    """
+    task = turn.task
+    try:
+        spans = list(dialect.render(Conversation((*task.messages, turn.gold), task.tools))[-1])
+    except DialectError as error:
+        raise DialectError(f"{task.id}: {error}") from None
+    while spans and not spans[-1].trained:
+        spans.pop()
+    start = max((place + 1 for place, span in enumerate(spans) if not span.trained), default=0)
+    return without_stop("".join(span.text for span in spans[start:]), dialect.stop)
 
 
-def _required(tools: Sequence[Tool], name: str) -> Sequence[str]:
-    return next((tool.parameters.get("required", ()) for tool in tools if tool.name == name), ())
+def _break(text: str, rng: random.Random) -> Iterator[str]:
+    """Yield texts without the end, a bracket, a quotation mark or a colon, or with one too many."""
+    yield text[: rng.randint(max(1, 2 * len(text) // 5), max(1, len(text) - 1))]
+    for mark in "}])\"':{[(":
+        places = [place for place, character in enumerate(text) if character == mark]
+        if places:
+            place = rng.choice(places)
+            yield text[:place] + text[place + 1 :]
+    last = max(text.rfind(mark) for mark in "}])")
+    if last >= 0:
+        yield text[: last + 1] + text[last] + text[last + 1 :]
+        yield text[:last]
 
 
-def _arguments(
-    tool: Tool, given: Mapping[str, Json], pools: _Pools, rng: random.Random
-) -> dict[str, Json]:
-    """Arguments for a tool: its required ones (else its first), with the given values where name or type are the same."""
-    properties: Mapping[str, Any] = tool.parameters.get("properties", {})
-    names = [*tool.parameters.get("required", ())] or list(properties)[:1]
-    left = [value for name, value in given.items() if name not in names]
-    arguments: dict[str, Json] = {}
-    for name in names:
-        schema = properties.get(name, {})
-        fitting = [value for value in left if _is_of(value, schema)]
-        known = pools.values.get((tool.name, name))
-        if name in given:
-            arguments[name] = given[name]
-        elif fitting:
-            arguments[name] = fitting[0]
-            left.remove(fitting[0])
-        else:
-            arguments[name] = rng.choice(known) if known else _invented(schema, rng)
-    return arguments
-
-
-def _is_of(value: Json, schema: Json) -> bool:
-    kinds: dict[str, Any] = {
-        "string": str,
-        "integer": int,
-        "number": (int, float),
-        "boolean": bool,
-        "array": list,
-        "object": dict,
-    }
-    wanted = schema.get("type") if isinstance(schema, Mapping) else None
-    if (
-        not isinstance(wanted, str)
-        or "enum" in schema
-        or isinstance(value, bool) != (wanted == "boolean")
-    ):
+def _fits(value: Json, schema: Json) -> bool:
+    """Return whether a value is of the one type that the schema names."""
+    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    if not isinstance(kind, str) or "enum" in schema:
         return False
-    return isinstance(value, kinds.get(wanted, ()))
+    return isinstance(value, bool) == (kind == "boolean") and isinstance(
+        value, _TYPES.get(kind, ())
+    )
 
 
-def _enumerated(schema: Mapping[str, Json], value: Json, rng: random.Random) -> Json:
-    """Another value of an enumeration; None where there is none."""
-    others = [other for other in schema.get("enum", ()) if other != value]
-    return rng.choice(others) if others else None
-
-
-def _invented(schema: Json, rng: random.Random, depth: int = 0) -> Json:
-    """A value of the schema's type."""
+def _invent(schema: Json, rng: random.Random, depth: int = 0) -> Json:
+    """Return a value of the schema's type."""
     schema = schema if isinstance(schema, Mapping) else {}
     if schema.get("enum"):
         return rng.choice(list(schema["enum"]))
-    kind = schema.get("type", "string")
-    if kind in ("integer", "number"):
-        return rng.randint(2, 60)
-    if kind == "boolean":
-        return rng.random() < 0.5
-    if kind == "array":
-        return [_invented(schema.get("items"), rng, depth + 1)] if depth < _MOST_DEPTH else []
-    if kind == "object":
-        inner = schema.get("properties", {}) if depth < _MOST_DEPTH else {}
-        return {
-            name: _invented(inner[name], rng, depth + 1)
-            for name in schema.get("required", ())
-            if name in inner
-        }
+    match schema.get("type", "string"):
+        case "integer" | "number":
+            return rng.randint(2, 60)
+        case "boolean":
+            return rng.random() < 0.5
+        case "array":
+            return [_invent(schema.get("items"), rng, depth + 1)] if depth < _MAX_DEPTH else []
+        case "object":
+            inner = schema.get("properties", {}) if depth < _MAX_DEPTH else {}
+            names = [name for name in schema.get("required", ()) if name in inner]
+            return {name: _invent(inner[name], rng, depth + 1) for name in names}
     return " ".join(rng.sample(_WORDS, 2))
 
 
-def _altered(value: Json, rng: random.Random) -> Json:
-    """Another value of the same type, near this one; None where nothing can be changed."""
+def _alter(value: Json, rng: random.Random) -> Json:
+    """Return another value of the same type, near this one; None where nothing can change."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
         return value + rng.choice((-3, -2, -1, 1, 2, 3, 10))
     if isinstance(value, str):
-        return _altered_text(value, rng)
+        return _alter_text(value, rng)
     if isinstance(value, list):
         return value[:-1] if value else None
     if isinstance(value, dict) and value:
         name = rng.choice(list(value))
-        inner = _altered(value[name], rng)
+        inner = _alter(value[name], rng)
         return None if inner is None else {**value, name: inner}
     return None
 
 
-def _altered_text(text: str, rng: random.Random) -> str:
-    """The text without one of its words, with two different neighbours swapped, or with a word put behind it."""
+def _alter_text(text: str, rng: random.Random) -> str:
+    """Leave out a word, swap two different neighbours, or add a word."""
     words = text.split(" ")
     if len(words) > 1:
         place = rng.randrange(len(words))

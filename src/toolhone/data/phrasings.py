@@ -1,12 +1,10 @@
 """What the generated questions are made of: intents, phrasings and fillers, in disjoint sets.
 
     request = Wording("train", "held_out", random.Random(0)).request(intents()[0])
-    request.question, request.calls        # "could you compute 38 + 150!", [calculator("38 + 150")]
+    request.text, request.calls        # "compute 38 + 150", [calculator("38 + 150")]
 
-A phrasing is an opening, a core and an ending (`presets/phrasings.json`: sets `train`, `held_out` and `rl`). Slots in it are filled
-from `presets/fillers.json` (sets `train` and `held_out`), from random numbers and made-up words. Of these a number n is held out
-when n % 7 == 3 and a made-up word when its CRC-32 is (counts below 10 are shared). Question and calls come from the same draw, so
-a label is right by construction. What is asked in which conversation, and running the tools, is up to `templates.py`.
+Question and calls come from the same draw, so that a label is right by construction. A number n is
+held out when n % 7 == 3, a made-up word when its CRC-32 is; counts below 10 are in both sets.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -25,12 +23,11 @@ from toolhone.schema import Json, ToolCall
 
 PHRASING_SETS = ("train", "held_out", "rl")
 _GROUPS = {"next": "multi_turn", "chat": "no_tool"}
-_WHOLE_NUMBERS = ("limit",)
+_INTEGERS = ("limit",)
 """Arguments that are integers; all others are text."""
-
 _REAL = 0.5
 """Share of words that are taken from a pool; the others are made up."""
-_NAMES = ("city", "first", "last")
+_CAPITALIZED = ("city", "first", "last")
 """Pools of words that begin with a capital."""
 _MADE_UP = re.compile(
     r"(?=[a-z]{4,9}$)[^aeiou]{0,2}([aeiou]{1,2}[^aeiou]{1,2}){1,3}([aeiou]{1,2})?"
@@ -43,8 +40,9 @@ Slots = dict[str, str]
 class Intent:
     """One thing a user may want.
 
-    cores: (form, text with slots) by set of phrasings. calls: name and arguments with slots in them. slots: kind of filler by name.
-    after: the intents that a follow-up can follow. answers: final answers; `{result}` is what the tool gave.
+    cores: (form, text with slots) by set of phrasings. calls: name and arguments with slots.
+    slots: kind of filler by name. after: the intents that a follow-up can follow. answers: final
+    answers; `{result}` is what the tool gave.
     """
 
     name: str
@@ -56,22 +54,18 @@ class Intent:
     answers: Sequence[str] = ()
 
     def fill(self, slots: Slots) -> tuple[ToolCall, ...]:
-        """The calls with values in their slots."""
-        return tuple(
-            ToolCall(
-                call["name"],
-                {
-                    name: _value(name, text.format_map(slots))
-                    for name, text in call["arguments"].items()
-                },
-            )
-            for call in self.calls
-        )
+        """Return the calls with values in their slots."""
+        calls = []
+        for call in self.calls:
+            texts = {name: text.format_map(slots) for name, text in call["arguments"].items()}
+            arguments = {n: int(text) if n in _INTEGERS else text for n, text in texts.items()}
+            calls.append(ToolCall(call["name"], arguments))
+        return tuple(calls)
 
 
 @dataclass(frozen=True)
 class PhrasedRequest:
-    """An intent put into words: the question, the calls that it asks for, and how an answer is worded."""
+    """An intent in words: its text, the calls that it asks for, and the wording of an answer."""
 
     intent: Intent
     form: str
@@ -81,37 +75,37 @@ class PhrasedRequest:
     wording: str
 
     def answer(self, values: Sequence[Json]) -> str:
-        """The final answer, given what each call returned."""
-        results = [value.strip() if isinstance(value, str) else value for value in values]
+        """Return the final answer, given what each call returned."""
         named = {
-            f"result{number}" if number > 1 else "result": value
-            for number, value in enumerate(results, 1)
+            f"result{number}" if number > 1 else "result": (
+                value.strip() if isinstance(value, str) else value
+            )
+            for number, value in enumerate(values, 1)
         }
         return self.wording.format_map({**self.slots, **named})
 
 
+def _preset(name: str) -> Json:
+    file = resources.files("toolhone.config.presets") / name
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 @cache
 def phrasings() -> dict[str, Any]:
-    """The shipped openings and endings (`frames`) and the entries of all intents (`intents`)."""
+    """Return the shipped openings and endings (`frames`) and the entries of all intents."""
     return cast(dict[str, Any], _preset("phrasings.json"))
 
 
 @cache
 def fillers() -> dict[str, dict[str, list[str]]]:
-    """The shipped cities, words, names and parts of queries: set -> pool -> values."""
+    """Return the shipped cities, words, names and parts of queries: set -> pool -> values."""
     return cast(dict[str, dict[str, list[str]]], _preset("fillers.json"))
 
 
 @cache
 def intents() -> tuple[Intent, ...]:
-    """All shipped intents."""
+    """Return all shipped intents."""
     return tuple(_intent(name, entry) for name, entry in phrasings()["intents"].items())
-
-
-def _preset(name: str) -> Json:
-    return json.loads(
-        (resources.files("toolhone.config.presets") / name).read_text(encoding="utf-8")
-    )
 
 
 def _intent(name: str, entry: Mapping[str, Any]) -> Intent:
@@ -124,20 +118,13 @@ def _intent(name: str, entry: Mapping[str, Any]) -> Intent:
     return Intent(name, _GROUPS.get(group, group), cores, calls, slots, after, entry["answers"])
 
 
-def _value(name: str, text: str) -> str | int:
-    return int(text) if name in _WHOLE_NUMBERS else text
-
-
 def skeletons(phrasing_set: str) -> Iterator[str]:
-    """Every question of a set with its slots unfilled; questions joined of two requests are left out."""
+    """Yield every question of a set with its slots unfilled, without joined ones."""
     for intent in intents():
         for form, core in intent.cores[phrasing_set]:
             frame = phrasings()["frames"][phrasing_set][form]
-            yield from (
-                opening + core + ending
-                for opening in frame["openings"]
-                for ending in frame["endings"]
-            )
+            for opening in frame["openings"]:
+                yield from (opening + core + ending for ending in frame["endings"])
 
 
 class Fillers:
@@ -149,39 +136,43 @@ class Fillers:
         self._rng = rng
 
     def draw(self, slots: Mapping[str, str]) -> Slots:
-        """A value for each slot, as text. Two slots never get the same city, word or query."""
+        """Draw a text for each slot; two slots never get the same city, word or query."""
         values: Slots = {}
         for name, kind in slots.items():
-            value = self._one(kind, values)
+            value = self._value(kind, values)
             while kind in ("city", "word", "query") and value in values.values():
-                value = self._one(kind, values)
+                value = self._value(kind, values)
             values[name] = value
         return values
 
-    def _one(self, kind: str, values: Slots) -> str:
+    def _value(self, kind: str, values: Slots) -> str:
+        rng = self._rng
         if kind.startswith("letter of "):
-            return self._rng.choice(values[kind.removeprefix("letter of ")])
-        makers: dict[str, Callable[[], str]] = {
-            "city": lambda: self._or_made_up("city"),
-            "word": lambda: self._or_made_up("word"),
-            "first": lambda: self._or_made_up("first"),
-            "person": lambda: f"{self._from('first')} {self._or_made_up('last')}",
-            "thing": lambda: f"{self._or_made_up('adjective')} {self._or_made_up('noun')}",
-            "query": self._query,
-            "number": lambda: self._number(2, 10 ** self._rng.choice((2, 2, 3, 3, 4)) - 1),
-            "two_digits": lambda: self._number(10, 99),
-            "numbers": lambda: ", ".join(
-                self._number(2, 99) for _ in range(self._rng.choice((3, 3, 4)))
-            ),
-            "count": lambda: str(self._rng.randint(2, 9)),
-            "few": lambda: str(self._rng.randint(2, 4)),
-            "unit": lambda: self._rng.choice(("celsius", "fahrenheit")),
-            "operator": lambda: self._rng.choice("+-*"),
-        }
-        return makers[kind]() if kind in makers else self._from(kind)
-
-    def _from(self, pool: str) -> str:
-        return self._rng.choice(self._pools[pool])
+            return rng.choice(values[kind.removeprefix("letter of ")])
+        match kind:
+            case "city" | "word" | "first":
+                return self._word(kind)
+            case "person":
+                return f"{rng.choice(self._pools['first'])} {self._word('last')}"
+            case "thing":
+                return f"{self._word('adjective')} {self._word('noun')}"
+            case "query":
+                return self._query()
+            case "number":
+                return self._number(2, 10 ** rng.choice((2, 2, 3, 3, 4)) - 1)
+            case "two_digits":
+                return self._number(10, 99)
+            case "numbers":
+                return ", ".join(self._number(2, 99) for _ in range(rng.choice((3, 3, 4))))
+            case "count":
+                return str(rng.randint(2, 9))
+            case "few":
+                return str(rng.randint(2, 4))
+            case "unit":
+                return rng.choice(("celsius", "fahrenheit"))
+            case "operator":
+                return rng.choice("+-*")
+        return rng.choice(self._pools[kind])
 
     def _number(self, low: int, high: int) -> str:
         number = self._rng.randint(low, high)
@@ -192,57 +183,44 @@ class Fillers:
     def _query(self) -> str:
         draw = self._rng.random()
         if draw < 0.6:
-            start = self._or_made_up("adjective")
+            start = self._word("adjective")
+        elif draw < 0.8:
+            start = self._rng.choice(self._pools["topic"])
         else:
-            start = self._from("topic") if draw < 0.8 else f"{self._or_made_up('word')} of"
-        return f"{start} {self._or_made_up('noun')}"
+            start = f"{self._word('word')} of"
+        return f"{start} {self._word('noun')}"
 
-    def _or_made_up(self, pool: str) -> str:
+    def _word(self, pool: str) -> str:
         if self._rng.random() < _REAL:
-            return self._from(pool)
-        return self._made_up().capitalize() if pool in _NAMES else self._made_up()
+            return self._rng.choice(self._pools[pool])
+        word = self._made_up_word()
+        return word.capitalize() if pool in _CAPITALIZED else word
 
-    def _made_up(self) -> str:
-        """The beginning of one real word and the end of another, of any pool, as in `lan(tern)` + `(Ma)drid` = `landrid`."""
-        words = _single_words(self._held_out)
+    def _made_up_word(self) -> str:
+        """Join the beginning of one word and the end of another: `lan(tern)` + `(Ma)drid`."""
+        words = _long_words(self._held_out)
         while True:
             first, second = self._rng.choice(words), self._rng.choice(words)
-            word = (
-                first[: self._rng.randint(2, len(first) - 2)]
-                + second[self._rng.randint(2, len(second) - 2) :]
-            )
-            is_held_out = zlib.crc32(word.encode()) % 7 == 3
-            if (
-                is_held_out == self._held_out
-                and _MADE_UP.fullmatch(word)
-                and word not in _real_words()
-            ):
+            start = first[: self._rng.randint(2, len(first) - 2)]
+            word = start + second[self._rng.randint(2, len(second) - 2) :]
+            held_out = zlib.crc32(word.encode()) % 7 == 3
+            if held_out == self._held_out and _MADE_UP.fullmatch(word) and word not in _all_words():
                 return word
 
 
 @cache
-def _single_words(held_out: bool) -> list[str]:
-    """The words of all pools of a set, in small letters, that are long enough to be cut."""
-    pools = fillers()["held_out" if held_out else "train"]
-    return sorted(
-        {
-            word.lower()
-            for pool in pools.values()
-            for word in pool
-            if len(word) >= 4 and word.isalpha()
-        }
-    )
+def _long_words(held_out: bool) -> list[str]:
+    """Return the words of all pools of a set that are long enough to be cut."""
+    pools = fillers()["held_out" if held_out else "train"].values()
+    words = {word.lower() for pool in pools for word in pool if len(word) >= 4 and word.isalpha()}
+    return sorted(words)
 
 
 @cache
-def _real_words() -> frozenset[str]:
-    cores = " ".join(
-        text for intent in intents() for cores in intent.cores.values() for _, text in cores
-    )
-    pools = " ".join(
-        word for pools in fillers().values() for pool in pools.values() for word in pool
-    )
-    return frozenset(f"{cores} {pools}".lower().split())
+def _all_words() -> frozenset[str]:
+    cores = [text for intent in intents() for core in intent.cores.values() for _, text in core]
+    pools = [word for pools in fillers().values() for pool in pools.values() for word in pool]
+    return frozenset(" ".join(cores + pools).lower().split())
 
 
 class Wording:
@@ -255,34 +233,30 @@ class Wording:
         self._rng = rng
 
     def pick(self, choices: Sequence[Intent], form: str | None = None) -> Intent:
-        """One of the intents that this set has a phrasing for (in the form, if one is asked for)."""
+        """Pick one of the intents that have a phrasing in this set, and in this form if named."""
         return self._rng.choice([intent for intent in choices if self._cores(intent, form)])
 
     def request(
         self, intent: Intent, known: Slots | None = None, form: str | None = None
     ) -> PhrasedRequest:
-        """An intent in words, not framed yet; `known` are values of the turn before, which a follow-up may use."""
+        """Put an intent into words, not framed; `known` are values of the turn before."""
         slots = {**(known or {}), **self._fillers.draw(intent.slots)}
         found, core = self._rng.choice(self._cores(intent, form))
-        return PhrasedRequest(
-            intent,
-            found,
-            core.format_map(slots),
-            slots,
-            intent.fill(slots),
-            self._rng.choice(intent.answers),
-        )
+        answer = self._rng.choice(intent.answers)
+        text = core.format_map(slots)
+        return PhrasedRequest(intent, found, text, slots, intent.fill(slots), answer)
 
     def question(self, requests: Sequence[PhrasedRequest]) -> str:
-        """One question for all the requests: joined, between an opening and an ending."""
+        """Join the requests to one question, between an opening and an ending."""
         frame = self._frames[requests[0].form]
         text = requests[0].text
         for request in requests[1:]:
             text += self._rng.choice(self._frames["joins"]) + request.text
-        return f"{self._around(frame['openings'])}{text}{self._around(frame['endings'])}"
+        opening = self._frame_text(frame["openings"])
+        return f"{opening}{text}{self._frame_text(frame['endings'])}"
 
-    def _around(self, choices: Sequence[str]) -> str:
-        """An opening or an ending; some address somebody by name."""
+    def _frame_text(self, choices: Sequence[str]) -> str:
+        """Draw an opening or an ending; some address somebody by name."""
         return self._rng.choice(choices).format_map(self._fillers.draw({"name": "first"}))
 
     def _cores(self, intent: Intent, form: str | None) -> list[tuple[str, str]]:

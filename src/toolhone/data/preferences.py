@@ -1,18 +1,10 @@
-"""Preference pairs: after one prompt, one way to go on that is better than another.
+"""Preference pairs, from a file or made: gold or a right sample against something worse.
 
-    pairs = pairs_of(read_preferences("pairs.jsonl"))                  # from a file (`data.files`, `sources.pairs`)
-    decisions = decisions_of(conversations)                            # each place where the assistant had to decide
-    made = corrupted(decisions, dialect, seed=0)                       # gold against typed mistakes (`data.corruptions`)
-    made = against_samples(decisions, samples)                         # gold against what the model itself got wrong
-    made = among_samples(tasks, samples)                               # what it got right against what it got wrong: no gold
-    made.pairs, made.report
-
-Chosen and rejected share their prompt and tools by construction. On disk a pair is one JSON object:
-
-    {"id", "prompt": [messages], "tools", "chosen": [messages], "rejected": [messages], "source", "raw"?: true}
-
-With `raw`, `rejected` is one assistant message whose content is the reply as a model wrote it, its marks included: a malformed call
-cannot be told in any other way. How pairs become rows is said in `data.pair_rows`; no model is asked here.
+pairs = pairs_of(read_preferences("pairs.jsonl"))
+turns = assistant_turns(conversations)
+batch = corrupt(turns, dialect, seed=0)            # `data.negatives`: gold against mistakes
+batch = against_samples(turns, samples)            # gold against wrong samples of the model
+batch = among_samples(tasks, samples)              # its right samples against its wrong ones
 """
 
 from __future__ import annotations
@@ -29,7 +21,7 @@ from toolhone.sources.tasks import tasks_of
 
 
 class PairKind(StrEnum):
-    """What a rejected side is: something from a file, a sample of the model, or gold with one mistake put in."""
+    """What a rejected side is: from a file, a sample, or gold with one mistake."""
 
     FILE = "file"
     OWN_SAMPLE = "own_sample"
@@ -43,26 +35,25 @@ class PairKind(StrEnum):
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """A preference with what its rejected side is; `tokens` are the ids of a sampled one, exactly as sampled."""
+    """A preference and its kind; `tokens` are the ids of a sampled rejected side, as sampled."""
 
     preference: Preference
     kind: PairKind = PairKind.FILE
     tokens: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
-        """As `Preference.to_dict`, with `kind` and `tokens`; also a line of a preference file."""
+        """Return a line of a preference file, with `kind` and `tokens`."""
         return {**self.preference.to_dict(), "kind": self.kind.value, "tokens": list(self.tokens)}
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> PreferencePair:
-        return PreferencePair(
-            Preference.from_dict(source), PairKind(source["kind"]), tuple(source["tokens"])
-        )
+        preference = Preference.from_dict(source)
+        return PreferencePair(preference, PairKind(source["kind"]), tuple(source["tokens"]))
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs that were made, and the account of it."""
+    """Pairs that were made, and how many of each kind."""
 
     pairs: list[PreferencePair]
     report: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +61,7 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class AssistantTurn:
-    """A place where the assistant had to decide: the task that asks for it, and what the data says there."""
+    """A turn of the assistant: the task that leads to it, and what the data have there."""
 
     task: Task
     gold: Message
@@ -82,23 +73,22 @@ class AssistantTurn:
         tokens: Sequence[int] = (),
         raw: bool = False,
     ) -> PreferencePair:
-        """The pair of gold with this."""
-        task = self.task
+        """Return the pair of gold and `rejected`."""
         preference = Preference(
-            task.messages,
-            (self.gold,),
-            tuple(rejected),
-            task.tools,
-            f"{task.id}/{kind.value}",
-            task.source,
-            raw,
+            prompt=self.task.messages,
+            chosen=(self.gold,),
+            rejected=tuple(rejected),
+            tools=self.task.tools,
+            id=f"{self.task.id}/{kind.value}",
+            source=self.task.source,
+            raw=raw,
         )
         return PreferencePair(preference, kind, tuple(tokens))
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A reply of the model: its ids (stop id included), its text (without stop mark), whether it is right, and how it was read."""
+    """A reply of the model: ids with the stop id, text without the stop mark, and its reading."""
 
     tokens: tuple[int, ...]
     text: str
@@ -107,7 +97,7 @@ class Sampled:
 
 
 def assistant_turns(conversations: Iterable[Conversation]) -> list[AssistantTurn]:
-    """Each call, and each plain reply right after a user turn (`sources.tasks`): one turn of the assistant each."""
+    """Return each call, and each plain reply right after a user turn (`tasks_of`)."""
     return [
         AssistantTurn(task, conversation.messages[len(task.messages)])
         for conversation in conversations
@@ -116,79 +106,64 @@ def assistant_turns(conversations: Iterable[Conversation]) -> list[AssistantTurn
 
 
 def pairs_of(preferences: Iterable[Preference]) -> list[PreferencePair]:
-    """Pairs as they came from a file."""
+    """Return pairs of a file."""
     return [PreferencePair(preference) for preference in preferences]
 
 
 def against_samples(
-    decisions: Sequence[AssistantTurn], samples: Sequence[Sequence[Sampled]], each: int = 1
+    turns: Sequence[AssistantTurn], samples: Sequence[Sequence[Sampled]], each: int = 1
 ) -> PairBatch:
-    """Gold against at most `each` different wrong samples of a decision, the most frequent first."""
+    """Pair gold with at most `each` different wrong samples of a turn, the most frequent first."""
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
-    for decision, said in zip(decisions, samples, strict=True):
-        wrong = _wrong(said, each)
+    for turn, drawn in zip(turns, samples, strict=True):
+        wrong = _wrong_samples(drawn, each)
+        pairs += [_pair(turn, sample) for sample in wrong]
         if not wrong:
-            without[
-                "every sample is right"
-                if any(sample.right for sample in said)
-                else "no sample has any text"
-            ] += 1
-        pairs += [_over(decision, sample) for sample in wrong]
-    return PairBatch(pairs, _account(samples, without))
+            any_right = any(sample.right for sample in drawn)
+            without["every sample is right" if any_right else "no sample has any text"] += 1
+    return PairBatch(pairs, _count(samples, without))
 
 
 def among_samples(
     tasks: Sequence[Task], samples: Sequence[Sequence[Sampled]], each: int = 1
 ) -> PairBatch:
-    """The most frequent right sample of a task against at most `each` different wrong ones: the model learns from itself alone."""
+    """Pair the most frequent right sample of a task with at most `each` different wrong ones."""
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
-    for task, said in zip(tasks, samples, strict=True):
-        right, wrong = _often([sample for sample in said if sample.right], 1), _wrong(said, each)
-        pairs += [
-            _over(AssistantTurn(task, best.message), sample) for best in right for sample in wrong
-        ]
-        if not said or not right or not wrong:
-            without[_why_none(said, right)] += 1
-    return PairBatch(pairs, _account(samples, without))
+    for task, drawn in zip(tasks, samples, strict=True):
+        right = _most_frequent([sample for sample in drawn if sample.right], 1)
+        wrong = _wrong_samples(drawn, each)
+        pairs += [_pair(AssistantTurn(task, best.message), bad) for best in right for bad in wrong]
+        if not drawn:
+            without["the prompt leaves no room"] += 1
+        elif not right:
+            without["no sample is right"] += 1
+        elif not wrong:
+            all_right = all(sample.right for sample in drawn)
+            without["every sample is right" if all_right else "no wrong sample has any text"] += 1
+    return PairBatch(pairs, _count(samples, without))
 
 
-def _why_none(said: Sequence[Sampled], right: Sequence[Sampled]) -> str:
-    if not said or not right:
-        return "no sample is right" if said else "the prompt leaves no room"
-    return (
-        "every sample is right"
-        if all(sample.right for sample in said)
-        else "no wrong sample has any text"
-    )
+def _wrong_samples(drawn: Sequence[Sampled], most: int) -> list[Sampled]:
+    return _most_frequent([one for one in drawn if not one.right and one.text], most)
 
 
-def _wrong(said: Sequence[Sampled], most: int) -> list[Sampled]:
-    """At most so many different wrong samples that say something, the most frequent first."""
-    return _often([sample for sample in said if not sample.right and sample.text], most)
+def _most_frequent(drawn: Sequence[Sampled], most: int) -> list[Sampled]:
+    by_tokens = {sample.tokens: sample for sample in drawn}
+    counts = Counter(sample.tokens for sample in drawn)
+    return [by_tokens[tokens] for tokens, _ in counts.most_common(most)]
 
 
-def _often(said: Sequence[Sampled], most: int) -> list[Sampled]:
-    """At most so many different samples, the most frequent first."""
-    by_tokens = {sample.tokens: sample for sample in said}
-    return [
-        by_tokens[tokens]
-        for tokens, _ in Counter(sample.tokens for sample in said).most_common(most)
-    ]
+def _pair(turn: AssistantTurn, sample: Sampled) -> PreferencePair:
+    rejected = [Message("assistant", sample.text)]
+    return turn.against(PairKind.OWN_SAMPLE, rejected, sample.tokens, raw=True)
 
 
-def _over(decision: AssistantTurn, sample: Sampled) -> PreferencePair:
-    """What is right in the place of a wrong sample, which keeps its ids."""
-    return decision.against(
-        PairKind.OWN_SAMPLE, [Message("assistant", sample.text)], sample.tokens, raw=True
-    )
-
-
-def _account(samples: Sequence[Sequence[Sampled]], without: Counter[str]) -> dict[str, Any]:
+def _count(samples: Sequence[Sequence[Sampled]], without: Counter[str]) -> dict[str, Any]:
     return {
         "decisions": len(samples),
         "samples": sum(map(len, samples)),
-        "wrong_samples": sum(not sample.right for said in samples for sample in said),
+        "wrong_samples": sum(not sample.right for drawn in samples for sample in drawn),
         "without_pair": dict(without),
     }

@@ -1,15 +1,10 @@
-"""Writes the SFT array of `sources.sft_array`: rows for the calculator, for Python and for no tool, in stated shares.
+"""Writes the SFT array of `sources.sft_array`: rows for the calculator, for Python and for no tool.
 
-    made = SftRows(seed=1).rows(800, {"calculator": 0.25, "python_exec": 0.25, "no_tool": 0.5}, Path("gsm8k/train.jsonl"))
-    write_array(Path("sft_array.json"), made.rows)
+    written = SftRows(seed=1).rows(800, {"calculator": 0.5, "no_tool": 0.5}, Path("gsm8k.jsonl"))
+    write_array(Path("sft_array.json"), written.rows)
 
-Python and no-tool rows come from the phrasings and fillers of `phrasings.py`, calculator rows from a GSM8K file, or from phrasings
-where none is given. Whatever is written is right by construction or was checked: question and arguments come from one draw, the
-expected answer is what the tool gave. No prompt occurs twice. Same seed, numbers and file, same bytes.
-
-A GSM8K solution becomes ONE expression: its last mark, in which results of earlier marks are replaced by the expressions that gave
-them (`expressions.py`). The calculator's value of the whole must be the number after ####, and each of its numbers must come from
-the question; rows of which that does not hold are counted.
+Python and no-tool rows come from phrasings, calculator rows from a GSM8K file where one is named.
+Expected answers are what the tool gave. No prompt occurs twice. Same seed and file, same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from toolhone.data.phrasings import PhrasedRequest, Wording, intents
-from toolhone.data.templates import SPLITS
+from toolhone.data.templates import SPLITS, run_calls
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.runs.run import write_text
 from toolhone.schema import Conversation
@@ -35,7 +30,6 @@ from toolhone.sources.registry import open_source
 from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
 from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.registry import Registry
-from toolhone.tools.result import ToolStatus
 
 _ANSWERS: Mapping[str, Record] = {
     "calculator": {"answer_type": "numeric", "tolerance": TOLERANCE},
@@ -52,19 +46,19 @@ NO_MARK = "a solution without a calculator mark"
 
 @dataclass(frozen=True)
 class WrittenArray:
-    """The rows, and how many rows of the GSM8K file that were looked at could not be used, by reason."""
+    """The rows, and the rows of the GSM8K file that could not be used, by reason."""
 
     rows: list[Record]
     skipped: Counter[str] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, int]:
-        """Rows by category."""
+        """Count the rows by category."""
         found = Counter(str(row["category"]) for row in self.rows)
         return {category: found[category] for category in CATEGORIES}
 
 
 def read_shares(text: str) -> dict[str, float]:
-    """`calculator=0.25,python_exec=0.25,no_tool=0.5` as numbers; they must add up to 1."""
+    """Read `calculator=0.25,python_exec=0.25,no_tool=0.5`; the numbers must add up to 1."""
     shares: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, number = (piece.strip() for piece in part.partition("="))
@@ -74,20 +68,20 @@ def read_shares(text: str) -> dict[str, float]:
             share = math.nan
         if name not in CATEGORIES:
             raise DataError(
-                f"--shares has the unknown category {name!r}{nearest(name, CATEGORIES)}; known: {', '.join(CATEGORIES)}"
+                f"--shares has the unknown category {name!r}{nearest(name, CATEGORIES)}; known: "
+                f"{', '.join(CATEGORIES)}"
             )
         if name in shares or not 0 <= share <= 1:
             raise DataError(f"--shares needs one number between 0 and 1 for {name!r}, got {part!r}")
         shares[name] = share
-    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-        raise DataError(
-            f"--shares must add up to 1, got {text!r}, which makes {sum(shares.values()):g}"
-        )
+    total = sum(shares.values())
+    if not math.isclose(total, 1, abs_tol=1e-6):
+        raise DataError(f"--shares must add up to 1, got {text!r}, which makes {total:g}")
     return shares
 
 
-def apportioned(count: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers of rows that add up to `count`; what is left over goes to the largest remainders."""
+def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Return whole numbers that add up to `count`; the largest remainders are rounded up."""
     exact = {category: count * shares.get(category, 0.0) for category in CATEGORIES}
     counts = {category: math.floor(number) for category, number in exact.items()}
     by_remainder = sorted(exact, key=lambda category: counts[category] - exact[category])
@@ -107,8 +101,8 @@ class SftRows:
     def rows(
         self, count: int, shares: Mapping[str, float], gsm8k: Path | None = None
     ) -> WrittenArray:
-        """`count` rows in these shares, shuffled."""
-        counts = apportioned(count, shares)
+        """Return `count` rows in these shares, shuffled."""
+        counts = apportion(count, shares)
         self._prompts, self._skipped = set(), Counter()
         rows = [] if gsm8k is None else self._from_gsm8k(gsm8k, counts["calculator"])
         for category in CATEGORIES:
@@ -122,31 +116,20 @@ class SftRows:
 
     def _from_phrasings(self, category: str, count: int) -> list[Record]:
         requests = [self._request(category, index) for index in range(count)]
-        results = iter(
-            Registry(TOOLS).run_all(call for _, request in requests for call in request.calls)
-        )
+        calls = [call for _, request in requests for call in request.calls]
+        results = iter(run_calls(Registry(TOOLS), calls))
         rows = []
         for index, (prompt, request) in enumerate(requests):
             arguments, answer = None, ""
             for call in request.calls:  # one, or none where no tool is needed
-                result = next(results)
-                assert result.outcome is ToolStatus.OK, f"a generated call failed: {call} {result}"
-                arguments, answer = dict(call.arguments), result.content.strip()
+                arguments, answer = dict(call.arguments), next(results).content.strip()
             answer = answer if request.calls else request.answer([])
-            rows.append(
-                row(
-                    f"{category}-{self._seed}-{index:05d}",
-                    "templates",
-                    category,
-                    prompt,
-                    arguments,
-                    answer,
-                )
-            )
+            name = f"{category}-{self._seed}-{index:05d}"
+            rows.append(row(name, "templates", category, prompt, arguments, answer))
         return rows
 
     def _request(self, category: str, index: int) -> tuple[str, PhrasedRequest]:
-        """A prompt that was not made before, and what it asks for: both from one draw."""
+        """Draw a prompt that does not occur yet, and what it asks for."""
         rng = self._rng(f"{category} {index}")
         wording = Wording(*SPLITS["train"], rng)
         wanted = CATEGORIES[category][0] or category
@@ -158,37 +141,48 @@ class SftRows:
                 self._prompts.add(prompt)
                 return prompt, request
         raise DataError(
-            f"the phrasings give no more than about {index} different questions of the category {category!r}"
+            f"the phrasings give no more than about {index} different questions of the category "
+            f"{category!r}"
         )
 
     def _from_gsm8k(self, path: Path, count: int) -> list[Record]:
-        """The first `count` usable rows of the file in an order that the seed decides."""
+        """Return the first `count` usable rows of the file in an order that the seed decides."""
         if count == 0:
             return []
         loaded = open_source(path, "gsm8k", style="short")
-        self._skipped.update(
-            {**loaded.skipped, **({NO_MARK: loaded.only_tasks} if loaded.only_tasks else {})}
-        )
+        self._skipped.update(loaded.skipped)
+        if loaded.only_tasks:
+            self._skipped[NO_MARK] += loaded.only_tasks
         rows: list[Record] = []
-        candidates = list(_answered(loaded))
+        candidates = list(_with_answers(loaded))
         self._rng("gsm8k").shuffle(candidates)
         for start in range(0, len(candidates), _AT_ONCE):
-            for made in self._composed(candidates[start : start + _AT_ONCE]):
-                rows.append(made)
+            for composed in self._compose(candidates[start : start + _AT_ONCE]):
+                rows.append(composed)
                 if len(rows) == count:
                     return rows
         raise DataError(
-            f"{path}: {len(rows)} rows can be used as calculator rows, but {count} are wanted; ask for fewer --rows"
+            f"{path}: {len(rows)} rows can be used as calculator rows, but {count} are wanted; ask "
+            "for fewer --rows"
         )
 
-    def _composed(self, candidates: Sequence[tuple[Conversation, str]]) -> Iterator[Record]:
+    def _compose(self, candidates: Sequence[tuple[Conversation, str]]) -> Iterator[Record]:
+        """Yield rows whose solution is one expression with the right value.
+
+        The expression is the last mark of the solution, with results of earlier marks replaced by
+        their expressions. Each of its numbers must come from the question.
+        """
         calculator = Calculator()
+        prompts = [str(conversation.messages[0].content) for conversation, _ in candidates]
         expressions = [
-            compose(steps_of(talk), str(talk.messages[0].content)) for talk, _ in candidates
+            compose(steps_of(conversation), prompt)
+            for (conversation, _), prompt in zip(candidates, prompts, strict=True)
         ]
         calculator.learn(expressions)
-        for (talk, answer), expression in zip(candidates, expressions, strict=True):
-            prompt, found = str(talk.messages[0].content), calculator.run(expression)
+        for (conversation, answer), prompt, expression in zip(
+            candidates, prompts, expressions, strict=True
+        ):
+            found = calculator.run(expression)
             if found is None or abs(Decimal(str(found[0])) - Decimal(answer)) > Decimal(TOLERANCE):
                 self._skipped[NOT_COMPOSED] += 1
             elif unexplained(expression, prompt):
@@ -197,30 +191,23 @@ class SftRows:
                 self._skipped[REPEATED] += 1
             else:
                 self._prompts.add(prompt)
-                yield row(
-                    f"gsm8k-{talk.id}",
-                    "gsm8k",
-                    "calculator",
-                    prompt,
-                    {"expression": expression},
-                    answer,
-                )
+                name, arguments = f"gsm8k-{conversation.id}", {"expression": expression}
+                yield row(name, "gsm8k", "calculator", prompt, arguments, answer)
 
 
-def _answered(loaded: Loaded) -> Iterator[tuple[Conversation, str]]:
-    """Each conversation with the answer of its task; tasks of rows without a conversation stand among them."""
+def _with_answers(loaded: Loaded) -> Iterator[tuple[Conversation, str]]:
+    """Yield each conversation with the answer of its task; other rows give tasks as well."""
     tasks = iter(loaded.tasks)
-    for talk in loaded.conversations:
-        task = next(
-            task for task in tasks if (task.id, task.messages) == (talk.id, talk.messages[:1])
-        )
-        yield talk, str(task.expect.answer)
+    for conversation in loaded.conversations:
+        key = (conversation.id, conversation.messages[:1])
+        task = next(task for task in tasks if (task.id, task.messages) == key)
+        yield conversation, str(task.expect.answer)
 
 
 def row(
     identity: str, source: str, category: str, prompt: str, arguments: Record | None, answer: str
 ) -> Record:
-    """One row; the fields that follow from the category are filled in."""
+    """Return one row, with the fields that follow from its category."""
     tool, _ = CATEGORIES[category]
     return {
         "id": identity,
@@ -235,12 +222,11 @@ def row(
     }
 
 
-def steps_of(talk: Conversation) -> list[tuple[str, str]]:
-    """The calculator's expressions and results, in order."""
-    calls = [
-        call.arguments["expression"] for message in talk.messages for call in message.tool_calls
-    ]
-    results = [str(message.content) for message in talk.messages if message.role == "tool"]
+def steps_of(conversation: Conversation) -> list[tuple[str, str]]:
+    """Return the calculator's expressions and results, in order."""
+    messages = conversation.messages
+    calls = [call.arguments["expression"] for message in messages for call in message.tool_calls]
+    results = [str(message.content) for message in messages if message.role == "tool"]
     return list(zip(calls, results, strict=True))
 
 

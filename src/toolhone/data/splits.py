@@ -1,13 +1,11 @@
 """Training and validation parts of one file, by a hash of each row.
 
     split = split_rows(conversations, fraction=0.1, seed=0)
-    split.train, split.validation
-    split = split_by_tools(conversations, fraction=0.1)      # no tool of the validation part occurs in training
-    split.dropped                                            # rows that belonged to neither side
+    split = split_by_tools(conversations, fraction=0.1)      # no tool is on offer in both parts
+    split.train, split.validation, split.dropped
 
-`split_rows` hashes how a row opens: its messages before the assistant first speaks. So a row's side does not depend on the other
-rows (adding rows moves none), duplicates stay together, and so do two answers to one question and a conversation and the tasks made
-of it. `split_by_tools` has to look at all rows at once; adding rows may move others.
+A row's side depends on how it opens, so that duplicates, two answers to one question, and a
+conversation and its tasks stay together.
 """
 
 from __future__ import annotations
@@ -24,13 +22,12 @@ from toolhone.schema import Conversation, Task
 from toolhone.sources.tasks import fingerprint
 
 R = TypeVar("R", Conversation, Task)
-Label = tuple[str, str]
-Labels = frozenset[Label]
+Labels = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Split(Generic[R]):
-    """The two parts, each in the order of the file, and the number of rows that belong to neither."""
+    """The two parts in the order of the file; `dropped` rows belong to neither."""
 
     train: list[R]
     validation: list[R]
@@ -38,34 +35,30 @@ class Split(Generic[R]):
 
 
 def split_rows(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R]:
-    """Put each opening into validation with probability `fraction`.
+    """Put each opening into validation with probability `fraction`; adding rows moves none.
 
-    In a small file chance may leave one side without rows; the opening nearest to the border then goes there.
+    Where one side would stay without rows, the opening nearest to the border goes there.
     """
-    _check(rows, fraction)
-    openings = [opening(row) for row in rows]
+    openings = _check(rows, fraction)
     places = {opening: _place(opening, seed) for opening in openings}
     chosen = {opening for opening, place in places.items() if place < fraction}
     if 0 < fraction < 1:
         chosen = chosen or {min(places, key=places.__getitem__)}
         if len(chosen) == len(places):
             chosen.remove(max(places, key=places.__getitem__))
-    train = [row for row, opening in zip(rows, openings, strict=True) if opening not in chosen]
-    return Split(
-        train, [row for row, opening in zip(rows, openings, strict=True) if opening in chosen]
-    )
+    pairs = list(zip(rows, openings, strict=True))
+    train = [row for row, opening in pairs if opening not in chosen]
+    return Split(train, [row for row, opening in pairs if opening in chosen])
 
 
 def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R]:
-    """Put about `fraction` of the rows into validation such that no tool on offer there is on offer in training.
+    """Put about `fraction` of the rows into validation, with tools that training never offers.
 
-    Rows that share tools (or open alike) form clusters, and whole clusters go to validation where they fit. Where one cluster is
-    too large for that, as with distractors out of one catalogue, those of its rows go that share their tools with the fewest
-    others, and rows that share tools with both parts are dropped and counted; such a validation part leans to rare tools and to
-    fewer calls.
+    Rows that share tools, or open alike, form clusters; whole clusters go to validation where they
+    fit. Of a cluster that is too large, the rows whose tools the fewest other rows offer go, and
+    rows that share tools with both parts are dropped and counted. Adding rows may move others.
     """
-    _check(rows, fraction)
-    openings = [opening(row) for row in rows]
+    openings = _check(rows, fraction)
     labels = [_labels(row, opening) for row, opening in zip(rows, openings, strict=True)]
     order = sorted(range(len(rows)), key=lambda index: (_place(openings[index], seed), index))
     target = round(fraction * len(rows))
@@ -78,30 +71,24 @@ def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R
     if len(taken) < target / 2:
         left = max((cluster for cluster in clusters if len(cluster) > target - len(taken)), key=len)
         taken += _least_entangled(labels, left, target - len(taken))
-    split = _separated(rows, labels, taken)
-    if 0 < fraction < 1 and not split.train:
+    held = Labels().union(*(labels[index] for index in taken))
+    validation = [row for row, own in zip(rows, labels, strict=True) if own <= held]
+    train = [row for row, own in zip(rows, labels, strict=True) if not own & held]
+    if 0 < fraction < 1 and not train:
         raise DataError(
-            f"no tools can be held out: each of the {len(rows)} rows offers a tool of the {len(split.validation)} rows "
-            "to be held out; split by rows, or name a validation file"
+            f"no tools can be held out: each of the {len(rows)} rows offers a tool of the "
+            f"{len(validation)} rows to be held out; split by rows, or name a validation file"
         )
-    return split
+    return Split(train, validation, len(rows) - len(train) - len(validation))
 
 
 def _labels(row: Conversation | Task, opening: str) -> Labels:
     return frozenset([("opening", opening), *(("tool", tool.name) for tool in row.tools)])
 
 
-def _separated(rows: Sequence[R], labels: Sequence[Labels], taken: Sequence[int]) -> Split[R]:
-    """Validation: rows wholly inside the labels of the taken rows. Training: rows wholly outside."""
-    held = frozenset[Label]().union(*(labels[index] for index in taken))
-    validation = [row for row, own in zip(rows, labels, strict=True) if own <= held]
-    train = [row for row, own in zip(rows, labels, strict=True) if not own & held]
-    return Split(train, validation, len(rows) - len(train) - len(validation))
-
-
 def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]:
-    """The connected components of rows by shared labels, each with its rows in `order`, sorted by their first rows."""
-    members: dict[Label, list[int]] = defaultdict(list)
+    """Return the connected components of rows by shared labels, all in `order`."""
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index in order:
         for label in labels[index]:
             members[label].append(index)
@@ -123,32 +110,35 @@ def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]
 
 
 def _least_entangled(labels: Sequence[Labels], cluster: Sequence[int], count: int) -> list[int]:
-    """The `count` rows of a cluster whose labels occur least often in other rows; the order of the cluster breaks ties."""
+    """Return the rows of a cluster whose labels occur least often in other rows."""
     often = Counter(label for index in cluster for label in labels[index])
-    return sorted(cluster, key=lambda index: sum(often[label] - 1 for label in labels[index]))[
-        :count
-    ]
+
+    def shared(index: int) -> int:
+        return sum(often[label] - 1 for label in labels[index])
+
+    return sorted(cluster, key=shared)[:count]
 
 
-def _check(rows: Sequence[R], fraction: float) -> None:
+def _check(rows: Sequence[R], fraction: float) -> list[str]:
+    """Return the openings of the rows; a split that is not possible is a `DataError`."""
     if not 0 <= fraction <= 1:
         raise DataError(f"the validation fraction must be between 0 and 1, got {fraction}")
-    if 0 < fraction < 1 and len({opening(row) for row in rows}) < 2:
-        reason = (
-            "they open with the same messages and stay together"
-            if len(rows) > 1
-            else "a split needs two"
-        )
-        raise DataError(f"{len(rows)} rows cannot be split: {reason}; name a validation file")
+    openings = [opening(row) for row in rows]
+    if 0 < fraction < 1 and len(set(openings)) < 2:
+        alike = "they open with the same messages and stay together"
+        reason = alike if len(rows) > 1 else "a split needs two"
+        count = f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}"
+        raise DataError(f"{count} cannot be split: {reason}; name a validation file")
+    return openings
 
 
 def opening(row: Conversation | Task) -> str:
-    """A hash of the messages before the assistant first speaks."""
+    """Return a hash of the messages before the assistant first speaks."""
     messages = row.turns[0] if isinstance(row, Task) and row.turns else row.messages
     return fingerprint(tuple(takewhile(lambda message: message.role != "assistant", messages)))
 
 
 def _place(key: str, seed: int) -> float:
-    """A number in [0, 1), uniform over keys, fixed by key and seed."""
+    """Return a number in [0, 1), uniform over keys, fixed by key and seed."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

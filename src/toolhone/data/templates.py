@@ -1,30 +1,22 @@
 """Conversations and tasks made from phrasings and fillers, with the built-in tools.
 
-    templates = Templates(seed=0)
+    templates = Templates(seed=0, tools=("calculator", "python"))
     templates.conversations(1000)                       # supervised data
-    templates.tasks(400, split="held_out_fillers")      # what an evaluation or an RL episode starts from
-    Templates(seed=0, tools=("calculator",))            # questions for some of the tools only
+    templates.tasks(400, split="held_out_fillers")      # for an evaluation, or for episodes
 
-Seven categories: one call to each of four tools, several calls at once, a second turn, and talk that needs no tool. A split names
-a set of phrasings and a set of fillers (`phrasings.py`); nothing is shared between sets. Every argument can be copied from the
-question or from the conversation before it. Results come from running the real tools. Row i of a split is a pure function of
-(seed, split, i), so the first rows of a longer list are those of a shorter one.
-
-Results of `weather` and above all `search` are long, so only a part of the conversations goes on from the calls to the results and
-the final answer (`ANSWERED`); the others end with the calls.
-
-Not here: preferences, tasks with a world, questions that need knowledge or judgement.
+Row i of a split is a pure function of (seed, split, i). Every argument can be copied from the
+conversation before it. Results come from running the real tools.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from toolhone.data.phrasings import Intent, PhrasedRequest, Wording, intents
-from toolhone.errors import DataError, nearest
+from toolhone.errors import CapabilityError, DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
@@ -48,14 +40,28 @@ SHARES = {
     "multi_turn": 3,
     "no_tool": 1.5,
 }
-"""How often a category occurs among conversations, in eighteenths. Tasks take the categories in turn."""
+"""How often a category occurs among conversations. Tasks take the categories in turn."""
 ANSWERED = {"calculator": 0.5, "python": 0.5, "weather": 0.25, "search": 0.06}
-"""Share of conversations that go on to the final answer, by tool; with several tools the smallest counts."""
+"""Share of conversations that continue to the final answer, by tool: some results are long."""
+
+
+def run_calls(registry: Registry, calls: Iterable[ToolCall]) -> list[ToolResult]:
+    """Run generated calls, which never fail unless a tool does not work on this machine."""
+    calls = list(calls)
+    results = registry.run_all(calls)
+    for call, result in zip(calls, results, strict=True):
+        if result.outcome is not ToolStatus.OK:
+            raise CapabilityError(
+                f"the built-in tool {call.name!r} does not work here: the call {call.arguments} "
+                f"ended as {result.outcome}: {result.content:.200}; `toolhone check` tests the "
+                "sandbox, and `pip install --force-reinstall pydantic-monty` repairs it"
+            )
+    return results
 
 
 @dataclass(frozen=True)
 class TemplateTurn:
-    """A user's question and what it asks for; `results` is empty until the calls were made."""
+    """A user's question and its requests; `results` is empty until the calls were made."""
 
     question: str
     requests: tuple[PhrasedRequest, ...]
@@ -64,22 +70,19 @@ class TemplateTurn:
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         calls = [call for request in self.requests for call in request.calls]
-        return tuple(
-            ToolCall(call.name, call.arguments, f"call{index}") for index, call in enumerate(calls)
-        )
+        return tuple(replace(call, id=f"call{index}") for index, call in enumerate(calls))
 
     def messages(self) -> list[Message]:
-        """Question and calls; with results, also those and the final answer. Without calls: question and answer."""
-        asked = Message("user", self.question)
+        """Return the question, the calls, and, if there are results or no calls, the answer."""
+        question = Message("user", self.question)
         if not self.calls:
-            return [asked, Message("assistant", self._answer())]
-        called = [asked, Message("assistant", None, tool_calls=self.calls)]
+            return [question, Message("assistant", self._answer())]
+        called = [question, Message("assistant", None, tool_calls=self.calls)]
         if not self.results:
             return called
-        pairs = zip(self.calls, self.results, strict=True)
         results = [
             Message("tool", result.content, tool_call_id=call.id, name=call.name)
-            for call, result in pairs
+            for call, result in zip(self.calls, self.results, strict=True)
         ]
         return [*called, *results, Message("assistant", self._answer())]
 
@@ -93,7 +96,7 @@ class TemplateTurn:
 
 
 class Templates:
-    """Makes conversations and tasks for some of the built-in tools; same seed and tools, same rows."""
+    """Makes conversations and tasks for some built-in tools; same seed and tools, same rows."""
 
     def __init__(self, seed: int = 0, tools: Sequence[str] = BUILTIN) -> None:
         self._seed = seed
@@ -101,18 +104,19 @@ class Templates:
         self.tools = self._registry.tools
         if not self.tools:
             raise DataError(
-                f"templates ask for built-in tools, and none of them is offered; they are {', '.join(BUILTIN)}"
+                "templates ask for built-in tools, and none of them is offered; they are "
+                f"{', '.join(BUILTIN)}"
             )
-        self._intents = _within([tool.name for tool in self.tools])
+        self._intents = _intents_for([tool.name for tool in self.tools])
         self._singles = [intent for intent in self._intents if intent.category in BUILTIN]
         self._categories = [name for name in CATEGORIES if name in tools or name not in BUILTIN]
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
-        """The first n rows of a split, as conversations."""
+        """Return the first n rows of a split."""
         return [self._conversation(index, split) for index in range(n)]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
-        """The first n tasks of a split, all different, the categories in turn. `expect` speaks of the assistant's next turn."""
+        """Return the first n tasks of a split, all different, the categories in turn."""
         rows: list[Task] = []
         seen: set[str] = set()
         for index in range(n):
@@ -131,37 +135,33 @@ class Templates:
         category = rng.choices(list(shares), list(shares.values()))[0]
         *history, last = self._turns(category, split, rng)
         if last.calls and rng.random() < min(ANSWERED[call.name] for call in last.calls):
-            last = self._played(last)
+            last = self._run(last)
         messages = tuple(message for turn in (*history, last) for message in turn.messages())
         return Conversation(messages, self.tools, f"{split}-{self._seed}-{index:06d}", "templates")
 
     def _task(self, turns: Sequence[TemplateTurn], name: str, category: str) -> Task:
         *history, last = turns
-        messages = [message for turn in history for message in turn.messages()] + [
-            Message("user", last.question)
-        ]
+        messages = [message for turn in history for message in turn.messages()]
+        messages.append(Message("user", last.question))
         expect = Expect(no_call=True)
         if last.calls:
             calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
-            answer = (
-                _key_fact(last.calls[0].name, self._made(last.calls[0]).content)
-                if len(calls) == 1
-                else None
-            )
+            answer = None
+            if len(calls) == 1:
+                (result,) = run_calls(self._registry, last.calls)
+                answer = _key_fact(last.calls[0].name, result.content)
             expect = Expect(calls, answer=answer)
-        return Task(
-            name, tuple(messages), self.tools, expect, category=category, source="templates"
-        )
+        source = "templates"
+        return Task(name, tuple(messages), self.tools, expect, category=category, source=source)
 
     def _rng(self, kind: str, split: str, index: int) -> random.Random:
         if split not in SPLITS:
-            raise DataError(
-                f"there is no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}"
-            )
+            known = f"known: {', '.join(SPLITS)}"
+            raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; {known}")
         return random.Random(f"{kind} {self._seed} {split} {index}")
 
     def _turns(self, category: str, split: str, rng: random.Random) -> list[TemplateTurn]:
-        """The turns of a row; all but the last are played to their answer."""
+        """Return the turns of a row; all but the last have their results."""
         wording = Wording(*SPLITS[split], rng)
         if category == "multi_turn":
             return self._two_turns(wording, rng)
@@ -169,39 +169,28 @@ class Templates:
             first = wording.request(wording.pick(self._singles))
             second = wording.request(wording.pick(self._singles, first.form), form=first.form)
             return [_turn(wording, first, second)]
-        fitting = [
-            intent for intent in self._intents if intent.category == category
-        ] or self._singles
-        return [_turn(wording, wording.request(wording.pick(fitting)))]
+        fitting = [intent for intent in self._intents if intent.category == category]
+        return [_turn(wording, wording.request(wording.pick(fitting or self._singles)))]
 
     def _two_turns(self, wording: Wording, rng: random.Random) -> list[TemplateTurn]:
         if rng.random() < 0.2:
-            brief = [
-                intent for intent in self._singles if intent.category != "search"
-            ] or self._singles
-            first = self._played(_turn(wording, wording.request(wording.pick(brief))))
+            brief = [intent for intent in self._singles if intent.category != "search"]
+            request = wording.request(wording.pick(brief or self._singles))
+            first = self._run(_turn(wording, request))
             return [first, _turn(wording, wording.request(wording.pick(self._singles)))]
-        follow_up = wording.pick(
-            [intent for intent in self._intents if intent.category == "multi_turn"]
-        )
+        follow_ups = [intent for intent in self._intents if intent.category == "multi_turn"]
+        follow_up = wording.pick(follow_ups)
         possible = [intent for intent in self._intents if intent.name in follow_up.after]
-        first = self._played(_turn(wording, wording.request(wording.pick(possible))))
+        first = self._run(_turn(wording, wording.request(wording.pick(possible))))
         known = {**first.requests[0].slots, "before": first.results[0].content.strip()}
         return [first, _turn(wording, wording.request(follow_up, known))]
 
-    def _played(self, turn: TemplateTurn) -> TemplateTurn:
-        return TemplateTurn(
-            turn.question, turn.requests, tuple(self._made(call) for call in turn.calls)
-        )
-
-    def _made(self, call: ToolCall) -> ToolResult:
-        result = self._registry.run(call)
-        assert result.outcome is ToolStatus.OK, f"a generated call failed: {call} {result}"
-        return result
+    def _run(self, turn: TemplateTurn) -> TemplateTurn:
+        return replace(turn, results=tuple(run_calls(self._registry, turn.calls)))
 
 
-def _within(tools: Sequence[str]) -> list[Intent]:
-    """The intents that can be met with these tools; a follow-up needs something that it can follow."""
+def _intents_for(tools: Sequence[str]) -> list[Intent]:
+    """Return the intents for these tools; a follow-up needs something that it can follow."""
     met = [intent for intent in intents() if all(call["name"] in tools for call in intent.calls)]
     names = {intent.name for intent in met}
     return [intent for intent in met if not intent.after or names & set(intent.after)]
@@ -212,7 +201,7 @@ def _turn(wording: Wording, *requests: PhrasedRequest) -> TemplateTurn:
 
 
 def _key_fact(tool: str, content: str) -> str:
-    """What a final answer must carry of a tool's result: the temperature, the first title found, or the whole result."""
+    """Return what a final answer must hold: the temperature, the first title, or all of it."""
     if tool == "weather":
         return str(json.loads(content)["temperature"])
     return str(json.loads(content)[0]["title"]) if tool == "search" else content.strip()
