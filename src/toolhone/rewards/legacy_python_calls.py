@@ -1,29 +1,11 @@
-"""Python-style calls found anywhere in a text, and how two lists of them compare: the reading that MLX-GRPO's tool rewards use.
+"""Calls found anywhere in a text, with the semantics of two functions of mlx-guided-grpo (MIT).
 
-    extract_function_calls("I will call f (n = 5)")                   [{"name": "f", "parameters": {"n": 5}}]
-    compare_function_calls(predicted, expected)                       {"exact_match", "function_match", "params_match", "overall"}
+    extract_function_calls("I will call f (n = 5)")       [{"name": "f", "parameters": {"n": 5}}]
+    compare_function_calls(predicted, expected)           {"exact_match", "function_match", "params_match", "overall"}
 
-The semantics are those of two functions of the same names in mlx-guided-grpo (MIT), so that figures made there and here can be
-compared; only the semantics were taken. Its results say `params` and `param_match` where ours say `parameters` and `params_match`.
-
-Reading. An identifier, white space or none, `(`, and everything up to the first `)` is a call, wherever it stands. The parameters
-are read as the inside of a dict display, else as `name = value` pairs up to the first piece that is none; a value ends at a comma
-outside quotes and brackets, is a Python literal, or else a string without its outer quotes.
-
-Comparing. None and "null" are None, strings are trimmed, freed of outer quotes and lower-cased, floats are rounded to 6 places,
-tuples are lists; then Python's equality decides (1 = 1.0 = True, "1" is not 1). Nothing against nothing scores 1, something against
-nothing 0. As many calls as expected are compared place by place: `function_match` is the share of right names, `params_match` the
-mean share of expected parameters that are there and equal, `exact_match` 1 if all are the same, `overall` 0.4 function + 0.4 params
-+ 0.2 exact. With another number of calls only names count: those that are expected at all, divided by the larger number; `overall`
-is half of that.
-
-Known holes, kept on purpose. Words are calls: "if (x)" calls `if`. Positional values are lost, and so is a qualifier (`mod.f`). A
-nested call, a tuple or a string with `)` in it is cut. `true` and `null` are strings. Order matters, one call too many costs all
-parameters, parameters that nobody asked for cost nothing in `params_match`. Reward a model with this and it will find them; the
-sane comparison is `toolhone.rewards.matching`, and the strict reader `toolhone.dialects.syntax.python_calls`.
-
-Two things differ: what would raise there (an unhashable key, text too deep for Python's parser) is a string or nothing here, and
-time grows with the length of the text, not with its square. Nothing is evaluated.
+Known holes, kept so that figures can be compared: words are calls (`if (x)`); positional values and qualifiers (`mod.f`) are lost; a
+call ends at its first `)`; `true` and `null` are strings; parameters that were not expected cost nothing in `params_match`. Two things
+differ: what would raise there is a string or nothing here, and time is linear. Sane comparison: `toolhone.rewards.matching`.
 """
 
 from __future__ import annotations
@@ -43,11 +25,12 @@ _HEAD = re.compile(r"(?<![A-Za-z0-9_])[0-9]*+([A-Za-z_][A-Za-z0-9_]*+)\s*+\(")
 _PARAMETER = re.compile(r"\s*+([A-Za-z_][A-Za-z0-9_]*+)\s*+=\s*+")
 _MARK = re.compile(r"""["'\[\](){},]""")
 _QUOTES = "\"'"
+_SCORES = ("exact_match", "function_match", "params_match", "overall")
 _NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
 def extract_function_calls(text: str) -> list[dict[str, Any]]:
-    """All calls in the text, in their order, each as `{"name": str, "parameters": dict}`; never raises."""
+    """Return all calls in the text as `{"name": str, "parameters": dict}`; never raises."""
     calls: list[dict[str, Any]] = []
     position = 0
     with warnings.catch_warnings():
@@ -56,19 +39,14 @@ def extract_function_calls(text: str) -> list[dict[str, Any]]:
             closing = text.find(")", head.end())
             if closing < 0:
                 break
-            calls.append(
-                {"name": head[1], "parameters": _parameters(text[head.end() : closing].strip())}
-            )
+            inside = text[head.end() : closing].strip()
+            calls.append({"name": head[1], "parameters": _dict_body(inside) or _pairs(inside)})
             position = closing + 1
     return calls
 
 
-def _parameters(text: str) -> dict[str, Json]:
-    return _dict_body(text) or _pairs(text)
-
-
 def _dict_body(text: str) -> dict[str, Json]:
-    """The text as the inside of a dict display; empty where it is none."""
+    """Read the text as the inside of a dict display; empty if it is none."""
     if ":" not in text:
         return {}
     try:
@@ -79,18 +57,22 @@ def _dict_body(text: str) -> dict[str, Json]:
 
 
 def _pairs(text: str) -> dict[str, Json]:
-    """The `name = value` pairs from the left, up to the first piece that is none."""
+    """Read `name = value` pairs from the left, up to the first piece that is none."""
     parameters: dict[str, Json] = {}
     position = 0
     while head := _PARAMETER.match(text, position):
-        end = _value_end(text, head.end())
-        parameters[head[1]] = _value(text[head.end() : end].strip())
-        position = end + 1
+        position = _value_end(text, head.end())
+        value = text[head.end() : position].strip()
+        try:
+            parameters[head[1]] = ast.literal_eval(value)
+        except _NO_LITERAL:
+            parameters[head[1]] = value.strip(_QUOTES)
+        position += 1
     return parameters
 
 
 def _value_end(text: str, start: int) -> int:
-    """Where the value ends that begins at `start`: at a comma outside quotes and brackets, or with the text."""
+    """Find the end of the value at `start`: a comma outside quotes and brackets, or the end of the text."""
     depth, quote = 0, ""
     for mark in _MARK.finditer(text, start):
         if mark[0] in _QUOTES:
@@ -105,57 +87,40 @@ def _value_end(text: str, start: int) -> int:
     return len(text)
 
 
-def _value(text: str) -> Json:
-    try:
-        return ast.literal_eval(text)
-    except _NO_LITERAL:
-        return text.strip(_QUOTES)
-
-
 def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) -> dict[str, float]:
-    """How right the predicted calls are: four scores in [0, 1]. Calls are those of `extract_function_calls`."""
+    """Compare calls of `extract_function_calls`; four scores in [0, 1].
+
+    Values are equal after `_normalise`, with Python's equality (1 = 1.0 = True). As many calls as expected are compared by place:
+    `overall` = 0.4 function_match + 0.4 params_match + 0.2 exact_match. Else only names count, and `overall` is half their share.
+    """
     if not predicted or not expected:
-        both = float(not predicted and not expected)
-        return _scores(both, both, both, both)
+        return dict.fromkeys(_SCORES, float(not predicted and not expected))
     if len(predicted) != len(expected):
         names = {call["name"] for call in expected}
-        share = sum(call["name"] in names for call in predicted) / max(
-            len(predicted), len(expected)
-        )
-        return _scores(0.0, share, 0.0, 0.5 * share)
+        longer = max(len(predicted), len(expected))
+        share = sum(call["name"] in names for call in predicted) / longer
+        return dict(zip(_SCORES, (0.0, share, 0.0, 0.5 * share), strict=True))
     pairs = list(zip(predicted, expected, strict=True))
     named = [
-        (_normal(got["parameters"]), _normal(wanted["parameters"]))
+        (_normalise(got["parameters"]), _normalise(wanted["parameters"]))
         for got, wanted in pairs
         if got["name"] == wanted["name"]
     ]
     exact = float(len(named) == len(pairs) and all(got == wanted for got, wanted in named))
     function = len(named) / len(pairs)
     params = sum(_share(got, wanted) for got, wanted in named) / len(pairs)
-    return _scores(exact, function, params, 0.4 * function + 0.4 * params + 0.2 * exact)
-
-
-def _scores(exact: float, function: float, params: float, overall: float) -> dict[str, float]:
-    return {
-        "exact_match": exact,
-        "function_match": function,
-        "params_match": params,
-        "overall": overall,
-    }
+    overall = 0.4 * function + 0.4 * params + 0.2 * exact
+    return dict(zip(_SCORES, (exact, function, params, overall), strict=True))
 
 
 def _share(got: dict[str, Json], wanted: dict[str, Json]) -> float:
-    """The share of wanted parameters that are there and equal; with none wanted, 1 only if none was given."""
-    if got == wanted:
-        return 1.0
-    return (
-        sum(name in got and got[name] == value for name, value in wanted.items()) / len(wanted)
-        if wanted
-        else 0.0
-    )
+    """The share of wanted parameters that are equal; without any wanted, 1 only if there are none."""
+    if got == wanted or not wanted:
+        return float(got == wanted)
+    return sum(name in got and got[name] == value for name, value in wanted.items()) / len(wanted)
 
 
-def _normal(value: Json) -> Json:
+def _normalise(value: Json) -> Json:
     if value is None or value == "null":
         return None
     if isinstance(value, str):
@@ -163,9 +128,7 @@ def _normal(value: Json) -> Json:
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, list | tuple):
-        return [_normal(inner) for inner in value]
-    return (
-        {name: _normal(inner) for name, inner in value.items()}
-        if isinstance(value, Mapping)
-        else value
-    )
+        return [_normalise(inner) for inner in value]
+    if isinstance(value, Mapping):
+        return {name: _normalise(inner) for name, inner in value.items()}
+    return value
