@@ -326,6 +326,8 @@ TYPED: tuple[tuple[str, Any, Any], ...] = (
     ("nil", {"type": ["string", "null"]}, "nil"),
     (" 7 ", {"type": "number"}, 7),
     ("1e999", {"type": "number"}, "1e999"),
+    ("1_000", {"type": "integer"}, 1000),
+    ("1.", {"type": "number"}, 1.0),
     ('["a", 1]', {"type": "array"}, ["a", 1]),
     ("['a', None]", {"type": "array"}, ["a", None]),
     ("{'a': (1, 2)}", {"type": "object"}, {"a": [1, 2]}),

@@ -33,10 +33,9 @@ from toolhone.dialects.lark import (
 )
 from toolhone.dialects.probe.derive import PROBE_TOOLS
 from toolhone.dialects.prompted import PromptedDialect
-from toolhone.dialects.syntax.bare_json import BareJson
 from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
 from toolhone.dialects.syntax.json_bodies import NamedJson
-from toolhone.dialects.syntax.json_object import JsonObject
+from toolhone.dialects.syntax.json_objects import BareJson, JsonObject
 from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.model_text import USUAL
 from toolhone.dialects.syntax.parameters import Parameters

@@ -24,8 +24,7 @@ from toolhone.dialects.chat_template.sanitise import (
     link_results,
 )
 from toolhone.dialects.chat_template.turns import Turns
-from toolhone.dialects.syntax.bare_json import BareJson
-from toolhone.dialects.syntax.json_object import JsonObject
+from toolhone.dialects.syntax.json_objects import BareJson, JsonObject
 from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import Tagged, ToolCallTags

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.syntax.json_object import JsonObject
+from toolhone.dialects.syntax.json_objects import JsonObject
 from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode

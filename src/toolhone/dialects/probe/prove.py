@@ -32,7 +32,7 @@ from toolhone.dialects.chat_template.sanitise import (
 from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
 from toolhone.dialects.probe.facts import template_kwargs
-from toolhone.dialects.syntax.bare_json import BareJson
+from toolhone.dialects.syntax.json_objects import BareJson
 from toolhone.dialects.syntax.model_text import read_after_reasoning
 from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.errors import DialectError

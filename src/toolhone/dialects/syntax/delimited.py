@@ -1,25 +1,18 @@
-"""Calls between marks that nobody wrote down: reading with a `DelimitedFormat`, the literal text that probing found around calls.
+"""Read calls between marks: `DelimitedSyntax`, a `DelimitedFormat` around a `Body`.
 
     P name M arguments (J name M arguments)* S
 
-`before` (P) is what stands before the first call, `between` (J) what stands between two calls, `after` (S) what follows the last
-one; what lies inside belongs to a `Body`, one small file each (`json_calls`, `named_json`, `parameters`, `python_calls`,
-`name_as_key`, `loose_object`). White space in marks is read loosely; all else in them exactly. A slot stands where a mark repeats
-the tool's name, the call's id or its number. Text outside the calls is content; where nothing ends a call, text behind it is
-`STRAY_TEXT`. Nothing here knows a model; `derive` finds frame and body.
-
-A frame that plain text may begin with by chance (`[`, for instance) is *weak*: its calls are looked for only where the body's
-own beginning follows, or, for bodies that begin in no way of their own, where a line begins; what then is no call is text.
-
-Reading is linear: marks are searched once from left to right, names and ids are bounded in length.
+`before` (P) comes before the first call, `between` (J) between two calls, `after` (S) behind the last. `probe.derive` finds them. A
+frame whose `before` plain text may hold by chance (`[`, for instance) is weak: its calls count only where the body's own beginning
+follows, or, for bodies without one, at the beginning of a line. Text outside calls is content. Reading takes linear time.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
@@ -28,10 +21,10 @@ from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
 
 NAME_SLOT, ID_SLOT, NUMBER_SLOT = "\x01", "\x02", "\x03"
-"""Where a mark repeats the tool's name, holds the call's id, or counts the calls."""
+"""Places in marks: the tool's name, the call's id, the number of the call."""
 MAX_NAME = 256
 SPACE = r"(?:(?<!\s)\s*+|)"
-"""White space of any length in front of a mark that is searched for, in time in proportion to it."""
+"""White space in front of a mark that is searched for, in linear time."""
 _SLOTS = {
     NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?",
     ID_SLOT: r"[\w.:-]{0,80}",
@@ -50,20 +43,19 @@ _PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
 
 
 def loose(mark: str) -> str:
-    """The pattern for a mark: white space in it may be any, or none, and may stand between its brackets and tags."""
-    return r"\s*+".join(_loose_piece(piece) for piece in _SEAM.split(mark))
-
-
-def _loose_piece(mark: str) -> str:
-    return "".join(
-        r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece)
-        for piece in _PIECE.findall(mark)
+    """The pattern of a mark, with any white space, or none, where it has some and between its brackets and tags."""
+    return r"\s*+".join(
+        "".join(
+            r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece)
+            for piece in _PIECE.findall(part)
+        )
+        for part in _SEAM.split(mark)
     )
 
 
 @dataclass(frozen=True)
 class FoundCalls:
-    """What a body read: the calls, where it ended, and what was wrong (then `end` is where the trouble began)."""
+    """What a body read: the calls and where they end, or a problem and where it begins."""
 
     end: int
     calls: tuple[ToolCall, ...] = ()
@@ -71,29 +63,29 @@ class FoundCalls:
 
 
 class Body(Protocol):
-    """What stands inside a frame."""
+    """The form of a call inside its marks."""
 
     @property
     def kind(self) -> str:
-        """What the form is called in certificates."""
+        """The name of the form in certificates."""
         ...
 
     @property
     def begins(self) -> str:
-        """The pattern that all its calls begin with; empty where there is none."""
+        """The pattern that all its calls begin with, or an empty string."""
         ...
 
     def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
-        """The call (or list of calls) that begins at `start`; never raises."""
+        """Read the call (or list of calls) at `start`; never raises."""
         ...
 
 
 @dataclass(frozen=True)
 class DelimitedFormat:
-    """The marks around calls. `between` is None when the template cannot write two calls, or writes them as one list.
+    """The marks around calls.
 
-    `lead` is what the template writes in front of an answer. An empty `before` means that a call is looked for only where the
-    assistant begins to write.
+    between: None if the template cannot write two calls, or writes them as one list. lead: what the template writes in front of an
+    answer. With an empty `before`, a call counts only where the assistant begins to write.
     """
 
     before: str
@@ -104,25 +96,22 @@ class DelimitedFormat:
 
     @cached_property
     def weak(self) -> bool:
-        """Whether nothing in the mark before a call tells it from plain text."""
+        """Whether plain text may hold the mark before a call."""
         return not _telling(self.before)
 
     @cached_property
     def opening(self) -> re.Pattern[str] | None:
-        """The mark before a call; behind the first call also the one between two, where a call begins without any mark."""
-        if not self.before.strip():
-            return (
-                re.compile(loose(self.between.strip()) + r"\s*+")
-                if (self.between or "").strip() and self.between
-                else None
-            )
-        return re.compile((_LINE if self.weak else "") + loose(self.before.strip()) + r"\s*+")
+        """The mark before a call; without one, the mark between two calls."""
+        if self.before.strip():
+            return re.compile((_LINE if self.weak else "") + loose(self.before.strip()) + r"\s*+")
+        between = (self.between or "").strip()
+        return re.compile(loose(between) + r"\s*+") if between else None
 
     def opening_of(self, begins: str) -> re.Pattern[str] | None:
-        """The same for a body that begins in this way."""
+        """The same for a body with this beginning."""
         if not self.weak or not begins or not self.before.strip():
             return self.opening
-        return _opening_of(self.before.strip(), begins)
+        return re.compile(rf"{loose(self.before.strip())}\s*+(?={begins})")
 
     @cached_property
     def closing(self) -> re.Pattern[str]:
@@ -130,53 +119,44 @@ class DelimitedFormat:
 
     @cached_property
     def next_closing(self) -> re.Pattern[str] | None:
-        """The same, to be searched for; None where nothing ends a call."""
+        """The same for a search; None if nothing ends a call."""
         return re.compile(SPACE + loose(self.after.strip())) if self.after.strip() else None
 
     @cached_property
     def joint(self) -> re.Pattern[str] | None:
-        return (
-            None if self.between is None else re.compile(rf"\s*+{loose(self.between.strip())}\s*+")
-        )
+        if self.between is None:
+            return None
+        return re.compile(rf"\s*+{loose(self.between.strip())}\s*+")
 
     @cached_property
     def follows(self) -> str:
-        """The pattern for what may stand behind a call: its end mark, the next call, the end of the text."""
+        """The pattern of what may follow a call: its end mark, the next call, the end of the text."""
         return rf"(?:{self.ends}|\s*+\Z)"
 
     @cached_property
     def ends(self) -> str:
-        """The same without the end of the text, where there are marks."""
+        """The same without the end of the text, if there are marks."""
         marks = [loose(mark.strip()) for mark in (self.after, self.between or "") if mark.strip()]
         return rf"\s*+(?:{'|'.join(marks) or chr(92) + 'Z'})"
 
     @cached_property
     def name_end(self) -> re.Pattern[str]:
-        """What ends a tool's name: the mark in the middle, where there is one."""
+        """What ends a tool's name: the mark in the middle, if there is one."""
         return re.compile(rf"{SPACE}{loose(self.middle.strip())}\s*+")
 
     @cached_property
     def signs(self) -> tuple[tuple[str, ParseProblem], ...]:
-        """Texts that betray a call that could not be read, where they are left over in the text."""
-        firsts = [(mark, ParseProblem.NOT_A_CALL) for mark in _telling(self.before)[:1]]
+        """Parts of marks that, left over in the text, show a call that could not be read."""
+        last = _telling(self.after)[-1:]
         return (
-            *firsts,
-            *(
-                (mark, ParseProblem.STRAY_MARK)
-                for mark in _telling(self.after)[-1:]
-                if mark not in self.before
-            ),
+            *((mark, ParseProblem.NOT_A_CALL) for mark in _telling(self.before)[:1]),
+            *((mark, ParseProblem.STRAY_MARK) for mark in last if mark not in self.before),
         )
-
-
-@lru_cache(maxsize=256)
-def _opening_of(before: str, begins: str) -> re.Pattern[str]:
-    return re.compile(rf"{loose(before)}\s*+(?={begins})")
 
 
 @dataclass(frozen=True)
 class DelimitedSyntax:
-    """A derived syntax: reads; the model's own template does the writing."""
+    """A syntax that only reads; the model's own template writes."""
 
     frame: DelimitedFormat
     body: Body
@@ -186,17 +166,14 @@ class DelimitedSyntax:
         return self.body.kind
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        """All calls in the text, with arguments typed by the tools' schemas where the form leaves types open."""
+        """Read all calls; where the form leaves types open, the tools' schemas decide them."""
         reply = read_delimited(text, self.frame, self.body)
         typed = getattr(self.body, "typed", None)
         if typed is None or not reply.calls:
             return reply
         known = {tool.name: tool for tool in tools}
-        return ParsedReply(
-            reply.content,
-            tuple(typed(call, known.get(call.name)) for call in reply.calls),
-            None,
-            reply.problem,
+        return replace(
+            reply, calls=tuple(typed(call, known.get(call.name)) for call in reply.calls)
         )
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:  # noqa: ARG002
@@ -210,11 +187,10 @@ class DelimitedSyntax:
 
 
 class _Ahead:
-    """The next place of a pattern at or behind positions that only grow; each part of the text is searched once."""
+    """Finds the next match at or behind positions that only grow; each part of the text is searched once."""
 
     def __init__(self, pattern: re.Pattern[str] | None, text: str) -> None:
-        self._pattern = pattern
-        self._text = text
+        self._pattern, self._text = pattern, text
         self._found: re.Match[str] | None = None
 
     def at(self, position: int) -> re.Match[str] | None:
@@ -224,29 +200,27 @@ class _Ahead:
         return None if self._pattern is None else self._found
 
 
-@dataclass(frozen=True)
 class _Reading:
-    """One text on its way through one frame."""
+    """The reading of one text."""
 
-    text: str
-    frame: DelimitedFormat
-    body: Body
-    openings: _Ahead
-    closings: _Ahead
+    def __init__(self, text: str, frame: DelimitedFormat, body: Body) -> None:
+        self.text, self.frame, self.body = text, frame, body
+        self.openings = _Ahead(frame.opening_of(body.begins), text)
+        self.closings = _Ahead(frame.next_closing, text)
 
     def first_call(self, position: int) -> tuple[int, int] | None:
-        """Where the first call's marks begin and end: at once, where no mark begins it and no lead stands there."""
+        """Where the first call's mark begins and ends: at once, if no mark begins it and there is no lead."""
         if position or self.frame.before.strip():
             return self.next_call(position)
         return (0, len(self.text) - len(self.text.lstrip())) if self.text.strip() else None
 
     def next_call(self, position: int) -> tuple[int, int] | None:
-        """Where the next call's marks begin and end at or behind `position`."""
+        """Where the next call's mark begins and ends at or behind `position`."""
         found = self.openings.at(position)
-        return None if found is None else (found.start(), found.end())
+        return None if found is None else found.span()
 
     def run(self, start: int) -> FoundCalls:
-        """Calls joined by `between`, up to `after`."""
+        """Read calls joined by `between`, up to `after`."""
         calls: list[ToolCall] = []
         found, text, frame = FoundCalls(start), self.text, self.frame
         while True:
@@ -266,7 +240,7 @@ class _Reading:
             start = joint.end()
 
     def _closed(self, last: FoundCalls, calls: list[ToolCall]) -> FoundCalls:
-        """The run of calls with its end mark, or what is wrong behind the last call."""
+        """Read the end mark behind the calls, or find the problem."""
         closing = self.frame.closing.match(self.text, last.end)
         if closing is not None:
             return FoundCalls(closing.end(), tuple(calls), self._behind(closing.end()))
@@ -278,19 +252,19 @@ class _Reading:
         )
 
     def _may_end(self, end: int) -> bool:
-        """Whether a call without its end mark is over here: at the end of the text, at the next call, at a part of the mark."""
+        """Whether a call without its end mark ends here: the text ends, a call begins, or a part of the mark is here."""
         solid = _SOLID.search(self.text, end)
         opening = self.openings.at(end)
         if solid is None or (opening is not None and opening.start() <= solid.start()):
             return True
-        rest = self.text[solid.start() : solid.start() + 2 * len(self.frame.after)]
-        begun = solid.start() + len(rest) == len(self.text) and _packed(
-            self.frame.after
-        ).startswith(_packed(rest))
-        return begun or any(rest.startswith(part) for part in _telling(self.frame.after))
+        after = self.frame.after
+        rest = self.text[solid.start() : solid.start() + 2 * len(after)]
+        at_end = solid.start() + len(rest) == len(self.text)
+        begun = at_end and "".join(after.split()).startswith("".join(rest.split()))
+        return begun or any(rest.startswith(part) for part in _telling(after))
 
     def _behind(self, end: int) -> ParseProblem:
-        """Text behind a call that nothing ends is stray, unless the next call follows."""
+        """Find text behind a call that no mark ends; the next call may follow."""
         if (
             self.frame.after.strip()
             or _SOLID.search(self.text, end) is None
@@ -300,16 +274,21 @@ class _Reading:
         return ParseProblem.STRAY_TEXT
 
     def _broken(self, found: FoundCalls, calls: tuple[ToolCall, ...]) -> FoundCalls:
-        """A call that could not be read; `UNCLOSED` where its end never comes, or comes behind another call's beginning."""
+        """Resume behind a call that could not be read.
+
+        It is `UNCLOSED` if its end mark is missing, or follows the beginning of another call.
+        """
         closing, opening = self.closings.at(found.end), self.openings.at(found.end)
         problem = found.problem
         if problem is ParseProblem.NOT_JSON or (
             problem is ParseProblem.NOT_A_CALL and not self.frame.weak
         ):
-            late = closing is None or (opening is not None and opening.start() < closing.start())
-            unclosed = (
-                late if self.frame.after.strip() else opening is None and self._cut_off(found)
-            )
+            if self.frame.after.strip():
+                unclosed = closing is None or (
+                    opening is not None and opening.start() < closing.start()
+                )
+            else:
+                unclosed = opening is None and self._cut_off(found)
             problem = ParseProblem.UNCLOSED if unclosed else problem
         return FoundCalls(self._resume(found.end), calls, problem)
 
@@ -320,26 +299,16 @@ class _Reading:
         return open_at_end(self.text, found.end)
 
     def _resume(self, position: int) -> int:
-        """Where reading goes on behind a broken call: behind the next closing mark, at the next opening one, or at the end."""
+        """Where reading resumes behind a broken call: behind its end mark, at the next call, or at the end."""
         closing, opening = self.closings.at(position), self.openings.at(position)
         if closing is not None and (opening is None or closing.start() <= opening.start()):
             return closing.end()
         return len(self.text) if opening is None else opening.start()
 
 
-def _packed(text: str) -> str:
-    return "".join(text.split())
-
-
 def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply:
-    """Read the text; never raises."""
-    reading = _Reading(
-        text,
-        frame,
-        body,
-        _Ahead(frame.opening_of(body.begins), text),
-        _Ahead(frame.next_closing, text),
-    )
+    """Read all calls in the text; never raises."""
+    reading = _Reading(text, frame, body)
     pieces: list[str] = []
     calls: list[ToolCall] = []
     problem = ParseProblem.NONE
@@ -360,9 +329,9 @@ def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply
             begun = position = max(found.end, mark[1])
         mark = reading.next_call(position)
     pieces.append(text[begun:])
-    for sign, betrayed in frame.signs:
+    for sign, shown in frame.signs:
         if problem is ParseProblem.NONE and any(sign in piece for piece in pieces):
-            problem = betrayed
+            problem = shown
     if not calls and problem is ParseProblem.NONE:
         return ParsedReply(text[_skip_lead(text, frame) :])
     return ParsedReply(
@@ -371,7 +340,7 @@ def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply
 
 
 def _skip_lead(text: str, frame: DelimitedFormat) -> int:
-    """Where the text begins behind the lead of an answer; 0 where it does not begin with one."""
+    """Where the text begins behind the lead of an answer; 0 without a lead."""
     lead = frame.lead.strip()
     start = len(text) - len(text.lstrip())
     if not lead or not text.startswith(lead, start):
@@ -381,7 +350,7 @@ def _skip_lead(text: str, frame: DelimitedFormat) -> int:
 
 
 def _telling(mark: str) -> list[str]:
-    """The parts of a mark (tags, for instance) that no plain text would hold by chance."""
+    """The parts of a mark (tags, for instance) that plain text does not hold by chance."""
     parts = [part for part in _TAG.findall(mark) if len(part) > 2 or not part.isascii()]
     return [part for part in parts if not _ORDINARY.fullmatch(part)]
 
@@ -389,7 +358,7 @@ def _telling(mark: str) -> list[str]:
 def read_name(
     text: str, start: int, frame: DelimitedFormat, ends: re.Pattern[str] | None = None
 ) -> tuple[str, int] | None:
-    """The tool's name that begins at `start`, and where what follows its end mark begins. None when there is none."""
+    """Read the tool's name at `start`. Return it with the position behind its end mark, or None."""
     pattern = ends or frame.name_end
     found = pattern.search(text, start, start + MAX_NAME + 64 + len(frame.middle))
     if found is None or found.end() == start:
@@ -399,7 +368,7 @@ def read_name(
 
 
 def is_name(name: str, frame: DelimitedFormat) -> bool:
-    """Whether this may be a tool's name: one line, not too long, without the mark that begins a call."""
+    """Whether this may be a tool's name: one line, at most `MAX_NAME` characters, no mark of a call."""
     mark = next(iter(_telling(frame.before or frame.between or "")), "\n")
     return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name
 
@@ -411,7 +380,7 @@ def followed(
     start: int,
     opening: re.Pattern[str] | None,
 ) -> re.Match[str] | None:
-    """The first mark behind which `follow` stands. Marks that something else follows are passed over, up to the next `opening`."""
+    """Find the first mark that `follow` follows. The next `opening` ends the search, except for the first mark."""
     stop: int | None = None
     for found in mark.finditer(text, start):
         if stop is not None and found.start() >= stop:

@@ -172,12 +172,17 @@ def read_value(text: str, start: int, literal: bool) -> Decoded:
     found = decode(text, start)
     if found.problem is ParseProblem.NONE or not literal:
         return found
+    return read_literal(text, found.end)
+
+
+def read_literal(text: str, start: int = 0) -> Decoded:
+    """Read the Python literal at `start`, or find the problem."""
     reader = LiteralReader(text, start)
     try:
         return Decoded(reader.value(), reader.position)
     except LiteralError as error:
         problem = ParseProblem.UNCLOSED if error.unclosed else ParseProblem.NOT_JSON
-        return Decoded(None, found.end, problem)
+        return Decoded(None, start, problem)
 
 
 def write_literal(value: Json, depth: int = 0) -> str:

@@ -2,8 +2,8 @@
 
     <|tool_call>call:f{n:1.5,o:{k:[1,true]},text:<|"|>say "x"<|"|>}<tool_call|>
 
-Numbers, `true`/`True`, `null`/`None`, lists and objects are read as usual; a string ends at a closing mark behind which the object
-goes on or ends, and a key at a colon behind which a value begins, whatever else is in them.
+Numbers, constants, lists and objects are read as literals. A string ends at a closing mark behind which the object continues or ends,
+and a key at a colon behind which a value begins.
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ from toolhone.dialects.syntax.delimited import (
     followed,
     read_name,
 )
-from toolhone.dialects.syntax.literals import CONSTANTS, NUMBER, LiteralError, number_of
+from toolhone.dialects.syntax.literals import (
+    CONSTANTS,
+    NUMBER,
+    LiteralError,
+    LiteralReader,
+    number_of,
+)
 from toolhone.dialects.syntax.model_text import MAX_DEPTH
 from toolhone.schema import Json, ToolCall
 
 _WORD = re.compile(r"[A-Za-z]+")
 _SPACE = re.compile(r"\s*+")
 _NAME_END = re.compile(rf"{SPACE}(?=\{{)")
-_GOES_ON = re.compile(r"\s*+[,\]}]")
+_CONTINUES = re.compile(r"\s*+[,\]}]")
 _MAX_KEY = 256
 
 
@@ -41,12 +47,12 @@ class LooseObject:
     begins: str = field(default="", init=False)
 
     @cached_property
-    def _end(self) -> re.Pattern[str]:
+    def end(self) -> re.Pattern[str]:
         return re.compile(re.escape(self.closing))
 
     @cached_property
-    def _keys(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
-        """A key in the marks of strings, and a bare one, each with its colon and a look at the value."""
+    def keys(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """A key in the marks of strings, and a bare key, each with its colon and the beginning of a value behind it."""
         opening, closing = re.escape(self.opening), re.escape(self.closing)
         value = rf"\s*:\s*(?={opening}|[{{\[\d.+-]|(?:{'|'.join(CONSTANTS)})\s*+[,\]}}])"
         quoted = re.compile(rf"{opening}(.{{1,{_MAX_KEY}}}?){closing}{value}", re.DOTALL)
@@ -56,82 +62,64 @@ class LooseObject:
         named = read_name(text, start, frame, _NAME_END)
         if named is None:
             return FoundCalls(start, (), ParseProblem.NOT_A_CALL)
+        reader = _LooseReader(text, named[1], self, frame)
         try:
-            value, end = self._value(text, named[1], frame)
+            value = reader.value()
         except LiteralError as error:
-            problem = (
-                ParseProblem.BAD_ARGUMENTS
-                if error.repeated
-                else ParseProblem.UNCLOSED
-                if error.unclosed
-                else ParseProblem.NOT_JSON
-            )
-            return FoundCalls(named[1], (), problem)
+            return FoundCalls(named[1], (), error.problem)
         if not isinstance(value, dict):
-            return FoundCalls(end, (), ParseProblem.BAD_ARGUMENTS)
-        return FoundCalls(end, (ToolCall(named[0], value),))
+            return FoundCalls(reader.position, (), ParseProblem.BAD_ARGUMENTS)
+        return FoundCalls(reader.position, (ToolCall(named[0], value),))
 
-    def _value(
-        self, text: str, position: int, frame: DelimitedFormat, depth: int = 0
-    ) -> tuple[Json, int]:
-        position = _skip(text, position)
-        if depth > MAX_DEPTH or position >= len(text):
-            raise LiteralError(unclosed=position >= len(text))
-        if text.startswith(self.opening, position):
-            return self._string(text, position + len(self.opening), frame)
-        if text[position] in "{[":
-            return self._items(text, position, frame, depth)
-        number = NUMBER.match(text, position)
-        if number is not None:
-            return number_of(number[0]), number.end()
-        word = _WORD.match(text, position)
+
+class _LooseReader(LiteralReader):
+    """Reads values of one form."""
+
+    def __init__(self, text: str, position: int, form: LooseObject, frame: DelimitedFormat) -> None:
+        super().__init__(text, position)
+        self._form, self._frame = form, frame
+
+    def skip_space(self) -> None:
+        self.match(_SPACE)
+
+    def value(self, depth: int = 0) -> Json:
+        if depth > MAX_DEPTH or self.at_end():
+            raise LiteralError(unclosed=self.at_end())
+        if self.take(self._form.opening):
+            return self._string()
+        if self.take("["):
+            return self._items("]", depth)
+        if self.take("{"):
+            return self._pairs(depth)
+        if number := self.match(NUMBER):
+            return number_of(number[0])
+        word = self.match(_WORD)
         if word is None or word[0] not in CONSTANTS:
-            raise LiteralError(unclosed=word is not None and word.end() == len(text))
-        return CONSTANTS[word[0]], word.end()
+            raise LiteralError(unclosed=word is not None and word.end() == len(self.text))
+        return CONSTANTS[word[0]]
 
-    def _string(self, text: str, start: int, frame: DelimitedFormat) -> tuple[Json, int]:
-        end = followed(self._end, _GOES_ON, text, start, frame.opening) or self._end.search(
-            text, start
-        )
-        if end is None:
-            raise LiteralError(unclosed=True)
-        return text[start : end.start()], end.end()
-
-    def _items(
-        self, text: str, position: int, frame: DelimitedFormat, depth: int
-    ) -> tuple[Json, int]:
-        """An object or a list."""
-        closing = "}" if text[position] == "{" else "]"
-        pairs: dict[str, Json] = {}
-        items: list[Json] = []
-        position = _skip(text, position + 1)
-        while not text.startswith(closing, position):
-            if closing == "}":
-                key, position = self._key(text, position)
-                if key in pairs:
-                    raise LiteralError(repeated=True)
-                pairs[key], position = self._value(text, position, frame, depth + 1)
-            else:
-                item, position = self._value(text, position, frame, depth + 1)
-                items.append(item)
-            position = _skip(text, position)
-            if text.startswith(",", position):
-                position = _skip(text, position + 1)
-            elif not text.startswith(closing, position):
-                raise LiteralError(unclosed=position >= len(text))
-        return (pairs if closing == "}" else items), position + 1
-
-    def _key(self, text: str, position: int) -> tuple[str, int]:
-        """The key that stands here, and where its value begins."""
-        quoted, bare = self._keys
-        found = quoted.match(text, position) or bare.match(text, position)
+    def _string(self) -> str:
+        start, end = self.position, self._form.end
+        found = followed(end, _CONTINUES, self.text, start, self._frame.opening)
+        found = found or end.search(self.text, start)
         if found is None:
-            raise LiteralError(
-                unclosed=len(text) - position <= _MAX_KEY and ":" not in text[position:]
-            )
-        return found[1].strip(), found.end()
+            raise LiteralError(unclosed=True)
+        self.position = found.end()
+        return self.text[start : found.start()]
 
-
-def _skip(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return position if found is None else found.end()
+    def _pairs(self, depth: int) -> dict[str, Json]:
+        pairs: dict[str, Json] = {}
+        quoted, bare = self._form.keys
+        while not self.take("}"):
+            found = self.match(quoted) or self.match(bare)
+            if found is None:
+                rest = self.text[self.position :]
+                raise LiteralError(unclosed=len(rest) <= _MAX_KEY and ":" not in rest)
+            key = found[1].strip()
+            if key in pairs:
+                raise LiteralError(repeated=True)
+            pairs[key] = self.value(depth + 1)
+            if not self.take(","):
+                self.expect("}")
+                break
+        return pairs

@@ -2,13 +2,11 @@
 
     <function=f><parameter=x>1</parameter></function>
     f<arg_key>x</arg_key><arg_value>1</arg_value>
-    call:f{x:<escape>1<escape>,y:<escape>2<escape>}
     f(x => "a", y => [1])                                   (`literal`: values are JSON or Python literals)
 
-Between the marks stands plain text; which type it is says the tool's schema (`typed`). White space that the form puts beside a
-value is part of the marks and is taken off once, so that a value keeps white space of its own. A value may hold the mark that ends
-values: the mark counts where the next argument or the end of the call follows. Marks that are white space only are read exactly.
-A call that is cut off behind a value does not count, for there may have been more arguments.
+A value is text, typed by the tool's schema (`untyped_values`); the form's own white space beside it is removed once. It may hold the
+mark that ends values: the mark counts where the next argument or the end of the call follows. A call cut off behind a value does not
+count, because more arguments may have followed.
 """
 
 from __future__ import annotations
@@ -55,11 +53,8 @@ class Parameters:
         arguments: dict[str, Json] = {}
         while (key := _key_pattern(self, frame).match(text, position)) is not None:
             value, position, problem = self._value(text, key.end(), frame)
-            problem = (
-                ParseProblem.BAD_ARGUMENTS
-                if key[1] in arguments and problem is ParseProblem.NONE
-                else problem
-            )
+            if problem is ParseProblem.NONE and key[1] in arguments:
+                problem = ParseProblem.BAD_ARGUMENTS
             if problem is not ParseProblem.NONE:
                 return FoundCalls(position, (), problem)
             arguments[key[1]] = value
@@ -79,29 +74,24 @@ class Parameters:
     def _value(
         self, text: str, start: int, frame: DelimitedFormat
     ) -> tuple[Json, int, ParseProblem]:
-        """The value that begins at `start`, and where reading goes on behind its closing mark; or what is wrong, and where."""
+        """Read the value at `start`: the value, the position behind its closing mark, the problem."""
         if self.literal:
             found = read_value(text, start, literal=True)
-            end = (
-                self._closing.match(text, found.end) if found.problem is ParseProblem.NONE else None
-            )
-            problem = (
-                found.problem
-                if found.problem is not ParseProblem.NONE
-                else ParseProblem.NONE
-                if end is not None
-                else ParseProblem.NOT_JSON
-            )
-            return found.value, found.end if end is None else end.end(), problem
-        closing = followed(
-            self._closing, _behind_pattern(self, frame), text, start, frame.opening
-        ) or self._closing.search(text, start)
+            if found.problem is not ParseProblem.NONE:
+                return None, found.end, found.problem
+            end = self._closing.match(text, found.end)
+            if end is None:
+                return None, found.end, ParseProblem.NOT_JSON
+            return found.value, end.end(), ParseProblem.NONE
+        behind = _behind_pattern(self, frame)
+        closing = followed(self._closing, behind, text, start, frame.opening)
+        closing = closing or self._closing.search(text, start)
         if closing is None:
             return None, len(text), ParseProblem.UNCLOSED
         return text[start : closing.start()], closing.end(), ParseProblem.NONE
 
     def _name(self, text: str, start: int, frame: DelimitedFormat) -> tuple[str, int] | None:
-        """The name ends at the mark in the middle; without one, where the first argument or the end of the call begins."""
+        """Read a name that ends at `middle`, or else where the first argument or the end of the call begins."""
         if frame.middle.strip():
             return read_name(text, start, frame)
         found = _name_end_pattern(self, frame).search(text, start, start + MAX_NAME + 128)
@@ -112,19 +102,18 @@ class Parameters:
 
     @cached_property
     def _opening(self) -> re.Pattern[str] | None:
-        """What begins an argument, where that is more than white space."""
+        """What begins an argument, if that is more than white space."""
         body = self.opens.strip()
         return re.compile(r"\s*+" + loose(body)) if body else None
 
     @cached_property
     def _joint(self) -> re.Pattern[str]:
-        return re.compile(
-            r"\s*+" + loose(self.joins.strip()) if self.joins.strip() else re.escape(self.joins)
-        )
+        joins = self.joins.strip()
+        return re.compile(r"\s*+" + loose(joins) if joins else re.escape(self.joins))
 
     @cached_property
     def _closing(self) -> re.Pattern[str]:
-        """The end of a value: its mark, with the white space that the form puts before it where that is there."""
+        """The end of a value: its mark, with or without the white space that the form writes before it."""
         body = self.closes.strip()
         if not body:
             return re.compile(re.escape(self.closes))
@@ -133,7 +122,7 @@ class Parameters:
 
 
 def _opens(body: Parameters) -> str:
-    """The pattern for what begins an argument: loose about white space, unless it is nothing else."""
+    """The pattern of what begins an argument: loose about white space, unless that is all."""
     mark = body.opens.strip()
     if not mark:
         return re.escape(body.opens)
@@ -142,22 +131,19 @@ def _opens(body: Parameters) -> str:
 
 @lru_cache(maxsize=256)
 def _key_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
-    """What begins an argument, its name, and what stands before its value.
+    """What begins an argument, its name, and what separates it from its value.
 
-    A name is one line without the mark that ends a value, and without white space where nothing else parts arguments.
+    A name is one line without the mark that ends a value; it has no white space if only white space separates arguments.
     """
     mark = body.separates.strip()
     space = body.separates[len(body.separates.rstrip()) :]
-    behind = (
-        (rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else ""))
-        if mark
-        else re.escape(body.separates)
-    )
+    behind = re.escape(body.separates)
+    if mark:
+        behind = rf"\s*+{loose(mark)}" + (f"(?:{re.escape(space)})?" if space else "")
     letter = rf"(?!{re.escape(body.closes.strip())})[^\n]" if body.closes.strip() else r"[^\n]"
     letter = r"\S" if set(body.closes + body.joins + body.opens) <= {" "} else letter
-    key = (
-        r"\s*+" if (body.joins + body.opens).strip() else ""
-    ) + rf"((?:{letter}){{1,{MAX_NAME}}}?)"
+    key = rf"((?:{letter}){{1,{MAX_NAME}}}?)"
+    key = r"\s*+" + key if (body.joins + body.opens).strip() else key
     return re.compile(
         rf"{_opens(body)}(?!{frame.follows}){key}{behind}" + (r"\s*+" if body.literal else "")
     )
@@ -165,17 +151,15 @@ def _key_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
 
 @lru_cache(maxsize=256)
 def _behind_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
-    """What may stand behind a value's closing mark: the next argument, or the end of the call."""
+    """What may follow a value's closing mark: the next argument, or the end of the call."""
     joint = body._joint.pattern
     return re.compile(rf"{joint}(?:{_key_pattern(body, frame).pattern})|{frame.follows}")
 
 
 @lru_cache(maxsize=256)
 def _name_end_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
-    """Where a name ends that no mark ends: at the first argument, at white space of the form, at the end of the call."""
-    ends = [
-        frame.follows,
-        *([re.escape(frame.middle)] if frame.middle else []),
-        *([_opens(body)] if body.opens else []),
-    ]
+    """Where a name without an end mark ends: at the first argument, white space of the form, or the end of the call."""
+    ends = [frame.follows]
+    ends += [re.escape(frame.middle)] if frame.middle else []
+    ends += [_opens(body)] if body.opens else []
     return re.compile(rf"(?={'|'.join(f'(?:{end})' for end in ends)})")
