@@ -117,7 +117,8 @@ def _share(got: dict[str, Json], wanted: dict[str, Json]) -> float:
     """The share of wanted parameters that are equal; without any wanted, 1 only if there are none."""
     if got == wanted or not wanted:
         return float(got == wanted)
-    return sum(name in got and got[name] == value for name, value in wanted.items()) / len(wanted)
+    equal = [name in got and bool(got[name] == value) for name, value in wanted.items()]
+    return sum(equal) / len(wanted)
 
 
 def _normalise(value: Json) -> Json:
