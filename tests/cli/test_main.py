@@ -158,7 +158,7 @@ CASES = {
     ),
     "a seed that is none": Case("seed in the command line", "train", "seed=99999999999999999999"),
     "a validation file without a training file": Case(
-        "speak of a file, but there is no data.path", "train", "data.validation=v.jsonl"
+        "describe a file, but there is no data.path", "train", "data.validation=v.jsonl"
     ),
     "an adapter with other settings of LoRA": Case(
         "brings its own LoRA", "train", "model.adapter=x", "training.lora.rank=3"

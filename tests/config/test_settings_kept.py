@@ -95,14 +95,14 @@ def test_templates_refuse_tools_that_they_cannot_ask_for() -> None:
 )
 def test_settings_of_a_reader_are_refused_where_nothing_is_read(setting: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"speaks of a file, but data\.strategy 'templates' makes its rows"
+        ConfigError, match=r"describes a file, but data\.strategy 'templates' generates its rows"
     ):
         plan(setting)
 
 
 def test_examples_and_answers_are_refused_where_rows_are_read() -> None:
     for setting in ("data.answered=0.5", 'data.examples=[{"query": "q", "calls": []}]'):
-        with pytest.raises(ConfigError, match="are for rows that are made"):
+        with pytest.raises(ConfigError, match="are for generated rows"):
             plan("data.strategy=toolbench", "data.path=x", setting)
 
 

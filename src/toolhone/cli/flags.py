@@ -1,16 +1,16 @@
-"""Flags of `toolhone train` for people who come from other trainers: each is another spelling of a `key=value` override.
+"""Flags of `toolhone train` for people who come from other trainers: each sets one key of the experiment.
 
     toolhone train --model Qwen/Qwen3-0.6B --data train.jsonl --train --train-type lora --iters 500 --lora-rank 32
 
-Lists may be written with spaces or with commas (`--reward-weights 0.3 0.7`, `--reward-weights 0.3,0.7`), switches alone or with a
-value (`--grad-checkpoint`, `--grad-checkpoint true`). A flag of reinforcement learning sets `training.method` to grpo where no
-experiment is named and no method. Overrides given as `key=value` win over flags. What each became is in the resolved experiment.
+Fields of the experiment declare their flags (`config.fields.Flag`). Lists take spaces or commas, switches stand alone or take a
+value. A flag of reinforcement learning sets `training.method` to grpo where nothing names a method; `key=value` wins over flags.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,26 +19,29 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from toolhone.config.fields import Flag, marks_of, walk_fields
 from toolhone.config.presets import preset_names
+from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError, nearest
 
 
 class Kind(StrEnum):
-    VALUE = "value"
-    TEXT = "text"
-    LIST = "list"
-    SWITCH = "switch"
+    """How a flag takes its value; the text shows it in the help."""
+
+    VALUE = "VALUE"
+    TEXT = "TEXT"
+    LIST = "A B ..."
+    SWITCH = "[true|false]"
 
 
 @dataclass(frozen=True)
-class Flag:
-    """`names` on the command line, and the key that the value goes to; `rl` marks what only reinforcement learning uses."""
+class TrainFlag:
+    """`names` on the command line, and the key that the value goes to."""
 
     names: tuple[str, ...]
     key: str
     help: str
-    kind: Kind = Kind.VALUE
-    rl: bool = False
+    kind: Kind
 
     @property
     def slot(self) -> str:
@@ -46,86 +49,35 @@ class Flag:
         return self.names[0].removeprefix("--").replace("-", "_")
 
 
-def _rl(name: str, key: str, help: str, kind: Kind = Kind.VALUE, *more: str) -> Flag:
-    return Flag((name, *more), f"training.rl.{key}", help, kind, rl=True)
+def _kind_of(annotation: Any) -> Kind:
+    if typing.get_origin(annotation) is list:
+        return Kind.LIST
+    options = (annotation, *typing.get_args(annotation))
+    plain = {typing.get_args(each)[0] if marks_of(each) else each for each in options}
+    return Kind.SWITCH if bool in plain else Kind.TEXT if str in plain else Kind.VALUE
 
 
 FLAGS = (
-    Flag(("--model",), "model.name", "'pico', a model folder, or a name on the hub", Kind.TEXT),
-    Flag(("--data",), "data.path", "the training file", Kind.TEXT),
-    Flag(("--train",), "", "train (this verb does nothing else)", Kind.SWITCH),
-    Flag(("--train-type",), "training.lora", "lora, or full for every weight"),
-    Flag(("--train-mode", "--method"), "training.method", "sft, dpo, ppo, grpo or teacher_mode"),
-    Flag(("--iters",), "training.steps", "optimiser steps"),
-    Flag(("--batch-size",), "training.batch_size", "conversations (in RL: tasks) in a batch"),
-    Flag(("--learning-rate",), "training.learning_rate", "full learning rate"),
-    Flag(
-        ("--grad-checkpoint",),
-        "training.gradient_checkpointing",
-        "recompute activations: less memory, slower",
-        Kind.SWITCH,
-    ),
-    Flag(
-        ("--lora-layers", "--num-layers"),
-        "training.lora.last_layers",
-        "only the last N decoder layers; -1 or 0: all",
-    ),
-    Flag(("--lora-rank",), "training.lora.rank", "rank of the adapters"),
-    Flag(("--lora-alpha",), "training.lora.alpha", "scale of the adapters is alpha / rank"),
-    Flag(("--lora-dropout",), "training.lora.dropout", "dropout of the adapters while training"),
-    Flag(("--max-seq-length",), "training.max_length", "longest row in tokens"),
-    Flag(("--save-every",), "training.save_every", "steps between checkpoints"),
-    Flag(("--steps-per-report",), "training.log_every", "steps between reports"),
-    Flag(("--steps-per-eval",), "training.validate_every", "steps between validations"),
-    Flag(("--seed",), "seed", "of data order, weights and sampling"),
-    Flag(
-        ("--wandb-project", "--wandb"),
-        "tracking.wandb.project",
-        "log to this project of Weights & Biases",
-        Kind.TEXT,
-    ),
-    _rl("--group-size", "group_size", "episodes of one task"),
-    _rl("--max-completion-length", "max_completion_length", "tokens of one reply"),
-    _rl("--temperature", "temperature", "of sampling"),
-    _rl("--beta", "beta", "weight of the KL to the reference"),
-    _rl("--epsilon", "epsilon", "lower clip of the ratio"),
-    _rl("--epsilon-high", "epsilon_high", "upper clip of the ratio"),
-    _rl(
-        "--reward-functions", "reward.functions", "names of rewards, or file.py:function", Kind.LIST
-    ),
-    _rl("--reward-weights", "reward.weights", "one weight for each reward", Kind.LIST),
-    _rl(
-        "--curriculum-enabled",
-        "curriculum.enabled",
-        "give a part of the answer, less and less",
-        Kind.SWITCH,
-    ),
-    _rl(
-        "--curriculum-start-ratio",
-        "curriculum.start_ratio",
-        "share of the answer given at the start",
-    ),
-    _rl("--curriculum-end-ratio", "curriculum.end_ratio", "share of the answer given in the end"),
-    _rl(
-        "--curriculum-steps",
-        "curriculum.steps",
-        "steps from start to end",
-        Kind.VALUE,
-        "--curriculum-taper-iters",
-    ),
-    _rl("--enforce-thinking", "enforce_thinking", "a reply must begin with a thought", Kind.SWITCH),
-    _rl(
-        "--two-phase-samples-per-group",
-        "two_phase_samples_per_group",
-        "replies continued after a failed first try; -1: off",
+    TrainFlag(("--train",), "", "train (this verb does nothing else)", Kind.SWITCH),
+    *(
+        TrainFlag(
+            (mark.name, mark.other) if mark.other else (mark.name,),
+            key,
+            field.description or key.rpartition(".")[2].replace("_", " "),
+            _kind_of(field.annotation),
+        )
+        for key, kind, field in walk_fields(Experiment)
+        for mark in marks_of(kind)
+        if isinstance(mark, Flag)
     ),
 )
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _BY_NAME = {name: flag for flag in FLAGS for name in flag.names}
+_OFF_IS_MINUS_ONE = ("lora_layers", "two_phase_samples_per_group")
 
 
 class FlagCommand(TyperCommand):
-    """A command that takes `FLAGS` besides its own options; what was given, as text, is in the context's `meta["flags"]`."""
+    """A command that takes `FLAGS` besides its own options, and keeps them as text in the context's `meta["flags"]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = [_with_dashes(word) for word in args]
@@ -136,39 +88,28 @@ class FlagCommand(TyperCommand):
                 raise ConfigError(
                     f"there is no option {name}{nearest(name, known)}; see toolhone train --help"
                 )
-        given, left = split_flags(words)
-        ctx.meta["flags"] = given
+        ctx.meta["flags"], left = split_flags(words)
         parsed: list[str] = super().parse_args(ctx, left)
         return parsed
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         super().format_options(ctx, formatter)
-        shape = {
-            Kind.LIST: " A B ...",
-            Kind.SWITCH: " [true|false]",
-            Kind.VALUE: " VALUE",
-            Kind.TEXT: " TEXT",
-        }
+        rows = [
+            (f"{', '.join(flag.names)} {flag.kind}", f"{flag.help} [{flag.key or 'no key'}]")
+            for flag in FLAGS
+        ]
         with formatter.section("Flags, each another spelling of the key=value in brackets"):
-            formatter.write_dl(
-                [
-                    (
-                        ", ".join(flag.names) + shape[flag.kind],
-                        f"{flag.help} [{flag.key or 'no key'}]",
-                    )
-                    for flag in FLAGS
-                ]
-            )
+            formatter.write_dl(rows)
 
 
 def _with_dashes(word: str) -> str:
-    """`--lora_rank=4` as `--lora-rank=4`: both spellings are in use."""
+    """Turn `--lora_rank=4` into `--lora-rank=4`: both spellings are in use."""
     name, sign, value = word.partition("=")
     return f"{name.replace('_', '-')}{sign}{value}" if name.startswith("--") else word
 
 
 def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The flags of `FLAGS` by slot, each value as text (a list as JSON), and the other arguments in their order."""
+    """Return the flags by slot, each value as text (a list as JSON), and the other arguments in their order."""
     left, others = list(args), list[str]()
     given: dict[str, str] = {}
     while left:
@@ -180,30 +121,27 @@ def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             continue
         if flag.slot in given:
             raise ConfigError(f"{name} is given twice; give it once")
-        given[flag.slot] = (
-            value
-            if sign and flag.kind is not Kind.LIST
-            else _value(flag, name, [value] if sign else left, bool(sign))
-        )
+        if flag.kind is Kind.LIST:
+            words = [value] if sign else _take_words(left)
+            given[flag.slot] = json.dumps(" ".join(words).replace(",", " ").split())
+        elif sign:
+            given[flag.slot] = value
+        elif flag.kind is Kind.SWITCH:
+            alone = not left or left[0].startswith("--") or _is_override(left[0])
+            given[flag.slot] = "true" if alone else left.pop(0)
+        elif not left or left[0].startswith("--"):
+            raise ConfigError(f"{name} needs a value ({flag.help})")
+        else:
+            given[flag.slot] = left.pop(0)
     return given, others
 
 
-def _value(flag: Flag, name: str, left: list[str], closed: bool) -> str:
-    """Take the value of a flag from the words that follow it; `closed` means that they all belong to it."""
-    if flag.kind is Kind.SWITCH:
-        return (
-            left.pop(0)
-            if left and not left[0].startswith("--") and not _is_override(left[0])
-            else "true"
-        )
-    if flag.kind in (Kind.VALUE, Kind.TEXT):
-        if not left or left[0].startswith("--"):
-            raise ConfigError(f"{name} needs a value ({flag.help})")
-        return left.pop(0)
+def _take_words(left: list[str]) -> list[str]:
+    """Remove and return the words before the next flag, override or experiment."""
     words = []
-    while left and (closed or not (left[0].startswith("--") or _is_override(left[0]))):
+    while left and not (left[0].startswith("--") or _is_override(left[0])):
         words.append(left.pop(0))
-    return json.dumps([part for text in words for part in text.replace(",", " ").split()])
+    return words
 
 
 def _is_override(word: str) -> bool:
@@ -211,53 +149,46 @@ def _is_override(word: str) -> bool:
 
 
 def overrides_of(given: dict[str, str], guess_method: bool = True) -> list[str]:
-    """The flags of a command line as `key=value` overrides, in the order of the table.
+    """Return the flags of a command line as `key=value` overrides, in the order of `FLAGS`.
 
     guess_method: a flag of reinforcement learning makes the method grpo, where no file, flag or override names one.
     """
-    flags = [flag for flag in FLAGS if flag.slot in given]
-    for flag in flags:
-        if flag.slot == "train" and given["train"].lower() in FALSE:
-            raise ConfigError(
-                "--train false: this verb only trains; to evaluate, use toolhone eval RUN"
-            )
-    wanted = [_override(flag, given[flag.slot]) for flag in flags if flag.key]
-    if guess_method and any(flag.rl for flag in flags) and "train_mode" not in given:
-        wanted.insert(0, "training.method=grpo")
-    return _lora_first(wanted)
-
-
-def _lora_first(overrides: Sequence[str]) -> list[str]:
-    """`training.lora=...` before the numbers in it; with `full` the numbers have no meaning."""
-    lora = [text for text in overrides if text.startswith("training.lora=")]
+    if given.get("train", "true").lower() in FALSE:
+        raise ConfigError(
+            "--train false: this verb only trains; to evaluate, use toolhone eval RUN"
+        )
+    flags = [flag for flag in FLAGS if flag.slot in given and flag.key]
+    overrides = [f"{flag.key}={_value(flag, given[flag.slot])}" for flag in flags]
     numbers = [text for text in overrides if text.startswith("training.lora.")]
-    if lora == ["training.lora=null"] and numbers:
+    if "training.lora=null" in overrides and numbers:
         raise ConfigError(f"--train-type full trains every weight; leave out {', '.join(numbers)}")
-    return [*lora, *(text for text in overrides if text not in lora)]
+    is_rl = any(flag.key.startswith("training.rl.") for flag in flags)
+    if guess_method and is_rl and "train_mode" not in given:
+        overrides.insert(0, "training.method=grpo")
+    return overrides
 
 
-def _override(flag: Flag, text: str) -> str:
+def _value(flag: TrainFlag, text: str) -> str:
+    """Return the value of a flag as JSON, or as text that the override reads."""
     name = flag.names[0]
     if flag.kind is Kind.SWITCH:
         if text.lower() not in TRUE + FALSE:
             raise ConfigError(f"{name} is a switch: alone, or with true or false; got {text!r}")
-        return f"{flag.key}={json.dumps(text.lower() in TRUE)}"
+        return json.dumps(text.lower() in TRUE)
     if flag.kind is Kind.LIST:
         values = json.loads(text)
         if not values:
             raise ConfigError(
                 f"{name} needs at least one value, for example {name} a b, or {name} a,b"
             )
-        return f"{flag.key}={json.dumps([_number(value) for value in values] if 'weights' in flag.key else values)}"
+        return json.dumps([_number(value) for value in values] if "weights" in flag.key else values)
     if flag.kind is Kind.TEXT:
-        return f"{flag.key}={json.dumps(text)}"
+        return json.dumps(text)
     if flag.slot == "train_type":
         if text not in ("lora", "full"):
             raise ConfigError(f"--train-type is lora or full, got {text!r}")
-        return "training.lora={}" if text == "lora" else "training.lora=null"
-    if flag.slot in ("lora_layers", "two_phase_samples_per_group") and text == "-1":
-        text = "0"
-    return f"{flag.key}={text}"
+        return "{}" if text == "lora" else "null"
+    return "0" if text == "-1" and flag.slot in _OFF_IS_MINUS_ONE else text
 
 
 def _number(text: str) -> float | str:

@@ -1,127 +1,80 @@
-"""Keys that people bring from other systems, in the words of this one.
+"""Keys of other systems: of the "LLM Tool Use Training Playground" and, where they mean the same, of transformers' trainers.
 
     values, notes = translated({"training": {"num_epochs": 3, "use_lora": True, "lora_r": 8}})
     values                              # {"training": {"epochs": 3, "lora": {"rank": 8}}}
 
-Keys of the "LLM Tool Use Training Playground" and, where they say the same, of transformers' trainers. A key that has no meaning
-here is left out, and a note says why; a key given in both spellings is a mistake. `docs/coming-from.md` is the whole map.
-Flags of the command line are in `cli/flags.py`.
+A key without a meaning here is left out with a note; a key in both spellings is refused. The map is in docs/coming-from.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from toolhone.config.fields import Alias, marks_of, walk_fields
+from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
 
 Values = dict[str, Any]
-Key = tuple[str, ...]
-
-MOVED: dict[Key, Key] = {
-    ("training", "num_epochs"): ("training", "epochs"),
-    ("training", "num_train_epochs"): ("training", "epochs"),
-    ("training", "max_steps"): ("training", "steps"),
-    ("training", "per_device_train_batch_size"): ("training", "batch_size"),
-    ("training", "gradient_checkpoint"): ("training", "gradient_checkpointing"),
-    ("training", "warmup_steps"): ("training", "schedule", "warmup_steps"),
-    ("training", "lr_scheduler_type"): ("training", "schedule", "shape"),
-    ("training", "logging_steps"): ("training", "log_every"),
-    ("training", "save_steps"): ("training", "save_every"),
-    ("training", "eval_steps"): ("training", "validate_every"),
-    ("training", "lora_r"): ("training", "lora", "rank"),
-    ("training", "lora_alpha"): ("training", "lora", "alpha"),
-    ("training", "lora_dropout"): ("training", "lora", "dropout"),
-    ("training", "lora_target_modules"): ("training", "lora", "target_modules"),
-    ("training", "mini_batch_size"): ("training", "rl", "mini_batch_size"),
-    ("training", "ppo_epochs"): ("training", "rl", "inner_epochs"),
-    ("training", "num_ppo_epochs"): ("training", "rl", "inner_epochs"),
-    ("training", "cliprange"): ("training", "rl", "epsilon"),
-    ("training", "kl_coef"): ("training", "rl", "beta"),
-    ("training", "init_kl_coef"): ("training", "rl", "beta"),
-    ("training", "target_kl"): ("training", "rl", "ppo", "target_kl"),
-    ("training", "cliprange_value"): ("training", "rl", "ppo", "value_clip"),
-    ("training", "gamma"): ("training", "rl", "ppo", "gamma"),
-    ("training", "lam"): ("training", "rl", "ppo", "lam"),
-    ("training", "dpo_beta"): ("training", "rl", "beta"),
-    ("training", "beta"): ("training", "rl", "beta"),
-    ("training", "rpo_alpha"): ("training", "rl", "dpo", "rpo_alpha"),
-    ("training", "label_smoothing"): ("training", "rl", "dpo", "label_smoothing"),
-    ("evaluation", "eval_steps"): ("training", "validate_every"),
-    ("wandb",): ("tracking", "wandb"),
-    ("tensorboard",): ("tracking", "tensorboard"),
-    ("trackio",): ("tracking", "trackio"),
+MOVED: dict[str, str] = {
+    mark.key: key
+    for key, kind, _ in walk_fields(Experiment)
+    for mark in marks_of(kind)
+    if isinstance(mark, Alias)
 }
-
-WITHOUT_MEANING: dict[Key, str] = {
-    (
-        "training",
-        "eval_batch_size",
-    ): "replies are generated in batches that fit model.micro_batch_tokens",
-    (
-        "training",
-        "per_device_eval_batch_size",
-    ): "replies are generated in batches that fit model.micro_batch_tokens",
-    (
-        "training",
-        "tokenizer_padding_side",
-    ): "padding never reaches the model's attention, so its side does not matter",
-    ("training", "optim"): "training.optimizer is adamw or muon, in full precision",
-    ("training", "adam_beta1"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
-    ("training", "adam_beta2"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
-    ("training", "adam_epsilon"): "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8",
-    (
-        "training",
-        "vf_coef",
-    ): "the critic shares no weight with the policy, so its loss needs no weight",
-    (
-        "tokenizer",
-        "padding_side",
-    ): "padding never reaches the model's attention, so its side does not matter",
-    ("tokenizer", "trust_remote_code"): "model.trust_remote_code speaks of the tokenizer too",
-    ("tokenizer", "use_fast"): "tokenizers are always fast ones",
+"""Key of another system -> ours, both dotted; declared at the fields."""
+_BATCHES = "replies are generated in batches that fit model.micro_batch_tokens"
+_PADDING = "padding never reaches the model's attention"
+_ADAM = "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8"
+WITHOUT_MEANING = {
+    "training.eval_batch_size": _BATCHES,
+    "training.per_device_eval_batch_size": _BATCHES,
+    "training.tokenizer_padding_side": _PADDING,
+    "training.optim": "training.optimizer is adamw or muon, in full precision",
+    "training.adam_beta1": _ADAM,
+    "training.adam_beta2": _ADAM,
+    "training.adam_epsilon": _ADAM,
+    "training.vf_coef": "the critic shares no weight with the policy, so its loss needs no weight",
+    "tokenizer.padding_side": _PADDING,
+    "tokenizer.trust_remote_code": "model.trust_remote_code covers the tokenizer too",
+    "tokenizer.use_fast": "tokenizers are always fast ones",
 }
+_ABSENT = object()
+"""A key is not there; None is a value."""
 
 
 def translated(
     values: Mapping[str, Any], where: str = "the experiment"
 ) -> tuple[Values, list[str]]:
-    """The values with every key in our words, and a note for each key that was left out. The input is not changed."""
-    result, notes = _copied(values), list[str]()
-    for change in _CHANGES:
-        change(result, notes)
+    """Return the values with every key in our words, and a note for each key that was left out. The input does not change."""
+    result, notes = _copy(values), list[str]()
+    _translate_train_split(result)
+    _translate_precision(result)
+    adaptive = _take_switch(result, "training.adap_kl_ctrl")
+    if adaptive is not None:
+        both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"
+        _put(result, "training.rl.ppo.kl_penalty", "adaptive" if adaptive else "fixed", both)
+    notes += _translate_tokenizer(result)
     for old, reason in WITHOUT_MEANING.items():
         if _take(result, old) is not _ABSENT:
-            notes.append(f"{'.'.join(old)} has no effect: {reason}")
+            notes.append(f"{old} has no effect: {reason}")
     for old, new in MOVED.items():
         value = _take(result, old)
         if value is not _ABSENT:
-            _put(
-                result,
-                new,
-                value,
-                f"{where}: both {'.'.join(old)} and {'.'.join(new)} are given; keep one",
-            )
-    _without_lora(result, notes)
+            _put(result, new, value, f"{where}: both {old} and {new} are given; keep one")
+    notes += _translate_use_lora(result)
     return result, notes
 
 
-class _Absent:
-    """Says that a key is not there; None is a value."""
-
-
-_ABSENT = _Absent()
-
-
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return list(map(_copied, value)) if isinstance(value, list) else value
+        return {key: _copy(inner) for key, inner in value.items()}
+    return list(map(_copy, value)) if isinstance(value, list) else value
 
 
-def _take(values: Values, key: Key) -> Any:
-    """Remove and return what stands at a key; a section that becomes empty by that goes too."""
-    *parents, last = key
+def _take(values: Values, key: str) -> Any:
+    """Remove and return the value of a dotted key, or `_ABSENT`; a section that becomes empty is removed too."""
+    *parents, last = key.split(".")
     sections = [values]
     for parent in parents:
         inner = sections[-1].get(parent)
@@ -134,23 +87,33 @@ def _take(values: Values, key: Key) -> Any:
     return value
 
 
-def _put(values: Values, key: Key, value: Any, both: str) -> None:
-    *parents, last = key
-    for depth, parent in enumerate(parents):
+def _take_switch(values: Values, key: str) -> bool | None:
+    value = _take(values, key)
+    if value is _ABSENT:
+        return None
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} is true or false, got {value!r}")
+    return value
+
+
+def _put(values: Values, key: str, value: Any, both: str) -> None:
+    """Set a dotted key; `both` is the error where it has a value already."""
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents, 1):
         inner = values.setdefault(parent, {})
         if parent == "schedule" and isinstance(inner, str):
             inner = values[parent] = {"shape": inner}
         if not isinstance(inner, dict):
-            raise ConfigError(f"{both} ({'.'.join(key[: depth + 1])} is {inner!r})")
+            raise ConfigError(f"{both} ({'.'.join(parents[:depth])} is {inner!r})")
         values = inner
     if last in values:
         raise ConfigError(both)
     values[last] = value
 
 
-def _train_split(values: Values, notes: list[str]) -> None:  # noqa: ARG001 (every change has this form)
-    """A share to train on becomes the share that is held out."""
-    share = _take(values, ("data", "train_split"))
+def _translate_train_split(values: Values) -> None:
+    """Turn the share to train on into the share that is held out."""
+    share = _take(values, "data.train_split")
     if share is _ABSENT:
         return
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
@@ -158,78 +121,45 @@ def _train_split(values: Values, notes: list[str]) -> None:  # noqa: ARG001 (eve
             f"data.train_split is the share of rows to train on, between 0 and 1; got {share!r}"
         )
     both = "both data.train_split and data.validation_fraction are given; keep one"
-    _put(values, ("data", "validation_fraction"), round(1 - share, 10), both)
+    _put(values, "data.validation_fraction", round(1 - share, 10), both)
 
 
-def _precision(values: Values, notes: list[str]) -> None:  # noqa: ARG001
-    """The switches `fp16` and `bf16`."""
-    switches = {switch: _take(values, ("training", switch)) for switch in ("fp16", "bf16")}
-    for switch, on in switches.items():
-        if on is not _ABSENT and not isinstance(on, bool):
-            raise ConfigError(f"training.{switch} is true or false, got {on!r}")
-    wanted = [
-        dtype
-        for switch, dtype in (("fp16", "float16"), ("bf16", "bfloat16"))
-        if switches[switch] is True
-    ]
-    if len(wanted) == 2:
+def _translate_precision(values: Values) -> None:
+    """Turn the switches `fp16` and `bf16` into `model.torch_dtype`."""
+    fp16, bf16 = _take_switch(values, "training.fp16"), _take_switch(values, "training.bf16")
+    if fp16 and bf16:
         raise ConfigError("training.fp16 and training.bf16 are both true; keep one")
-    model = values.setdefault("model", {}) if wanted else None
-    if not isinstance(model, dict):
+    if not fp16 and not bf16:
         return
-    if model.setdefault("torch_dtype", wanted[0]) != wanted[0]:
+    wanted, model = "float16" if fp16 else "bfloat16", values.setdefault("model", {})
+    if isinstance(model, dict) and model.setdefault("torch_dtype", wanted) != wanted:
         raise ConfigError(
-            f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training asks for {wanted[0]}; keep one"
+            f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training sets {wanted}; keep one"
         )
 
 
-def _kl_control(values: Values, notes: list[str]) -> None:  # noqa: ARG001
-    """The switch `adap_kl_ctrl`."""
-    wanted = _take(values, ("training", "adap_kl_ctrl"))
-    if wanted is _ABSENT:
-        return
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"training.adap_kl_ctrl is true or false, got {wanted!r}")
-    both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"
-    _put(values, ("training", "rl", "ppo", "kl_penalty"), "adaptive" if wanted else "fixed", both)
-
-
-def _tokenizer(values: Values, notes: list[str]) -> None:
-    """A tokenizer is the model's own; naming the model's is harmless."""
-    name = _take(values, ("tokenizer", "name"))
-    if name is _ABSENT:
-        return
-    section = values.get("model")
+def _translate_tokenizer(values: Values) -> list[str]:
+    """Note a tokenizer that is not the model's own; naming the model's is harmless."""
+    name, section = _take(values, "tokenizer.name"), values.get("model")
     model = section.get("name") if isinstance(section, dict) else section
-    if name != model:
-        whose = "" if model is None else f" ({model!r})"
-        notes.append(
-            f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}"
-        )
+    if name is _ABSENT or name == model:
+        return []
+    whose = "" if model is None else f" ({model!r})"
+    note = f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}"
+    return [note]
 
 
-_CHANGES: tuple[Callable[[Values, list[str]], None], ...] = (
-    _train_split,
-    _precision,
-    _kl_control,
-    _tokenizer,
-)
-
-
-def _without_lora(values: Values, notes: list[str]) -> None:
-    """`use_lora: false` trains every weight, whatever LoRA settings stand beside it; `true` asks for adapters."""
-    wanted = _take(values, ("training", "use_lora"))
-    if wanted is _ABSENT:
-        return
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"training.use_lora is true or false, got {wanted!r}")
+def _translate_use_lora(values: Values) -> list[str]:
+    """Train every weight with `use_lora: false`, whatever the LoRA settings; add adapters with `true`."""
+    wanted = _take_switch(values, "training.use_lora")
+    if wanted is None:
+        return []
     training = values.setdefault("training", {})
     if wanted:
         if training.setdefault("lora", {}) is None:
             raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
-        return
-    if isinstance(training.get("lora"), dict):
-        notes.append(
-            f"training.lora_* ({', '.join(training['lora'])}) has no effect: training.use_lora is false"
-        )
-    training["lora"] = None
+        return []
+    lora, training["lora"] = training.get("lora"), None
+    if not isinstance(lora, dict):
+        return []
+    return [f"training.lora_* ({', '.join(lora)}) has no effect: training.use_lora is false"]

@@ -1,56 +1,47 @@
-"""The sections under `training.rl` of an experiment file: how episodes are played, rewarded and learned from.
-
-Part of `sections`, whose rules they keep; `RlSection` is the whole.
-"""
+"""The sections under `training.rl` of an experiment file: how episodes are played, rewarded and learned from."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from toolhone.config.fields import Alias, Flag, Section, UserCode
 
 
 class WeightedRewards(Section):
     """Rewards and their weights."""
 
-    functions: list[str] = Field(
-        default_factory=list, description="names of rewards, or 'file.py:function'"
-    )
-    weights: list[float] = Field(
-        default_factory=list, description="one for each function; empty: 1 each"
-    )
+    functions: Annotated[list[UserCode], Flag("--reward-functions")] = Field(default_factory=list)
+    """names of rewards, or 'file.py:function'"""
+    weights: Annotated[list[float], Flag("--reward-weights")] = Field(default_factory=list)
+    """one for each function; empty: 1 each"""
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> WeightedRewards:
         if self.weights and len(self.weights) != len(self.functions):
             raise ValueError(
-                f"{len(self.functions)} reward functions have {len(self.weights)} weights; give one weight for each"
+                f"{len(self.functions)} reward functions have {len(self.weights)} weights; "
+                "give one weight for each"
             )
         return self
 
 
 class RewardPhase(WeightedRewards):
-    """Rewards that hold for a while: for `steps` steps, or until a score passes a threshold."""
+    """Rewards of a phase: for `steps` steps, or until a score passes a threshold."""
 
     steps: int | None = Field(None, gt=0)
-    until: dict[str, float] | None = Field(
-        None, description='for example {"tool_call_function": 0.9}'
-    )
+    until: dict[str, float] | None = None
+    """for example {"tool_call_function": 0.9}"""
 
 
 class RewardSection(WeightedRewards):
     """What an episode earns."""
 
-    combine: Literal["sum", "average"] = Field(
-        "sum", description="weighted sum, or weighted average"
-    )
-    phases: list[RewardPhase] = Field(
-        default_factory=list, description="one after the other, in place of functions and weights"
-    )
+    combine: Literal["sum", "average"] = "sum"
+    """weighted sum, or weighted average"""
+    phases: list[RewardPhase] = Field(default_factory=list)
+    """one after the other, in place of functions and weights"""
 
     @model_validator(mode="after")
     def _phases_or_functions(self) -> RewardSection:
@@ -62,80 +53,58 @@ class RewardSection(WeightedRewards):
 
 
 class CurriculumSection(Section):
-    """GRPO, PPO: the beginning of the wanted calls is given: first `start_ratio` of them, falling to `end_ratio` over `steps`."""
+    """GRPO, PPO: a prefix of the right calls is given: first `start_ratio` of them, falling to `end_ratio` over `steps`."""
 
-    enabled: bool = False
-    start_ratio: float = Field(1.0, ge=0, le=1)
-    end_ratio: float = Field(0.0, ge=0, le=1)
-    steps: int = Field(500, gt=0)
+    enabled: Annotated[bool, Flag("--curriculum-enabled")] = False
+    """give a part of the answer, less and less"""
+    start_ratio: Annotated[float, Flag("--curriculum-start-ratio")] = Field(1.0, ge=0, le=1)
+    """share of the answer given at the start"""
+    end_ratio: Annotated[float, Flag("--curriculum-end-ratio")] = Field(0.0, ge=0, le=1)
+    """share of the answer given in the end"""
+    steps: Annotated[int, Flag("--curriculum-steps", "--curriculum-taper-iters")] = Field(500, gt=0)
+    """steps from start to end"""
 
 
 class PpoSection(Section):
     """What PPO has beside the other methods; docs/algorithms/ppo.md explains each number."""
 
-    critic: Literal["regression", "value_head", "none"] = Field(
-        "regression",
-        description="what guesses the reward to come: a regression on features of the turn, a head on the model's hidden states "
-        "(torch), or nothing: then an episode is compared with the mean of its group",
-    )
-    gamma: float = Field(
-        1.0, gt=0, le=1, description="discount of a reward for each turn that it lies ahead"
-    )
-    lam: float = Field(
-        0.95,
-        ge=0,
-        le=1,
-        description="GAE's lambda: 1 trusts rewards alone, 0 the critic's next guess",
-    )
-    target_kl: float | None = Field(
-        0.1,
-        gt=0,
-        description="end the passes of a step when the policy has moved this far (nats per token); none: never",
-    )
-    kl_penalty: Literal["fixed", "adaptive"] = Field(
-        "fixed",
-        description="whether training.rl.beta stays as it is, or is steered towards kl_target",
-    )
-    kl_target: float = Field(
-        6.0,
-        gt=0,
-        description="KL to the reference that an adaptive beta aims at, in nats per episode",
-    )
-    value_clip: float | None = Field(
-        0.2, gt=0, description="how far the critic's guess may move in one step; none: freely"
-    )
+    critic: Literal["regression", "value_head", "none"] = "regression"
+    """predicts the reward to come: a regression on features of the turn, a head on the model's hidden states (torch), or
+    nothing: then an episode is compared with the mean of its group"""
+    gamma: Annotated[float, Alias("training.gamma")] = Field(1.0, gt=0, le=1)
+    """discount of a reward for each turn that it lies ahead"""
+    lam: Annotated[float, Alias("training.lam")] = Field(0.95, ge=0, le=1)
+    """GAE's lambda: 1 trusts rewards alone, 0 the critic's next prediction"""
+    target_kl: Annotated[float | None, Alias("training.target_kl")] = Field(0.1, gt=0)
+    """end the passes of a step when the policy has moved this far (nats per token); none: never"""
+    kl_penalty: Literal["fixed", "adaptive"] = "fixed"
+    """training.rl.beta stays as it is, or adapts towards kl_target"""
+    kl_target: float = Field(6.0, gt=0)
+    """KL to the reference that an adaptive beta aims at, in nats per episode"""
+    value_clip: Annotated[float | None, Alias("training.cliprange_value")] = Field(0.2, gt=0)
+    """how far the critic's prediction may move in one step; none: freely"""
 
 
 class DpoSection(Section):
     """Variants of DPO; its beta is `training.rl.beta`."""
 
-    loss_type: Literal["sigmoid", "ipo"] = Field(
-        "sigmoid", description="the loss of DPO, or the square of IPO"
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="how likely it is that a pair stands the wrong way round"
-    )
-    length_normalised: bool = Field(
-        False, description="means over a side's tokens in place of sums; IPO always takes means"
-    )
-    rpo_alpha: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the chosen side's own loss, as in SFT; it keeps that side likely",
-    )
+    loss_type: Literal["sigmoid", "ipo"] = "sigmoid"
+    """the loss of DPO, or the square of IPO"""
+    label_smoothing: Annotated[float, Alias("training.label_smoothing")] = Field(0.0, ge=0, lt=0.5)
+    """the probability that a pair is the wrong way round"""
+    length_normalised: bool = False
+    """means over a side's tokens in place of sums; IPO always takes means"""
+    rpo_alpha: Annotated[float, Alias("training.rpo_alpha")] = Field(0.0, ge=0)
+    """weight of the chosen side's own loss, as in SFT; it keeps that side likely"""
 
 
 class PtxSection(Section):
-    """GRPO, PPO: labelled conversations that are learned on beside the reward (PPO-ptx), so that what SFT taught stays."""
+    """GRPO, PPO: labelled conversations that are trained on beside the reward (PPO-ptx), so that the model keeps what SFT taught."""
 
-    coef: float = Field(
-        0.0,
-        ge=0,
-        description="weight of their loss beside that of the reward; 0: none are learned on",
-    )
-    batch_size: int = Field(
-        16, gt=0, description="their rows in one optimiser step, or all where there are fewer"
-    )
+    coef: float = Field(0.0, ge=0)
+    """weight of their loss beside that of the reward; 0: off"""
+    batch_size: int = Field(16, gt=0)
+    """their rows in one optimiser step, or all where there are fewer"""
 
 
 Then = Literal["feed_back", "stop", "penalise"]
@@ -143,73 +112,74 @@ Cost = Literal["stop", "penalise"]
 
 
 class EpisodeSection(Section):
-    """How far an episode goes. A fault's error goes back to the model (feed_back), ends the episode (stop), or ends and costs
-    (penalise); a turn that was cut off and one turn too many end it in any case."""
+    """How far an episode goes. A fault's error goes back to the model (feed_back), ends the episode (stop), or ends it at a
+    cost (penalise); a turn that is cut off and one turn too many always end it."""
 
-    max_turns: int | None = Field(
-        None, gt=0, description="most assistant turns; none: evaluation.max_turns"
-    )
-    to_the_end: bool | None = Field(
-        None,
-        description="run tools and play until an answer; none: where an answer is judged, else until the first calls",
-    )
-    malformed: Then = Field("feed_back", description="a turn that cannot be read")
-    unknown_tool: Then = Field("feed_back", description="a call of a tool that is not on offer")
-    bad_arguments: Then = Field("feed_back", description="arguments that break the tool's schema")
-    truncated: Cost = Field(
-        "stop", description="a turn that max_completion_length or the context cut off"
-    )
-    too_many_turns: Cost = Field(
-        "stop",
-        description="calls in the last turn that max_turns allows, with no answer behind them",
-    )
-    penalty: float = Field(
-        0.5, ge=0, description="what a penalised turn takes from the episode's reward"
-    )
-    stop_tools: list[str] = Field(
-        default_factory=list, description="tools whose call is the answer, such as final_answer"
-    )
+    max_turns: int | None = Field(None, gt=0)
+    """most assistant turns; none: evaluation.max_turns"""
+    to_the_end: bool | None = None
+    """run tools and play until an answer; none: where an answer is scored, else until the first calls"""
+    malformed: Then = "feed_back"
+    """a turn that cannot be parsed"""
+    unknown_tool: Then = "feed_back"
+    """a call of a tool that is not on offer"""
+    bad_arguments: Then = "feed_back"
+    """arguments that break the tool's schema"""
+    truncated: Cost = "stop"
+    """a turn that max_completion_length or the context cut off"""
+    too_many_turns: Cost = "stop"
+    """calls in the last turn that max_turns allows, with no answer after them"""
+    penalty: float = Field(0.5, ge=0)
+    """what a penalised turn takes from the episode's reward"""
+    stop_tools: list[str] = Field(default_factory=list)
+    """tools whose call is the answer, such as final_answer"""
 
 
 class RlSection(Section):
-    """How episodes are sampled, rewarded and learned from; DPO uses `beta` and `dpo`, and of the rest what draws its own samples.
+    """How episodes are sampled, rewarded and learned from; DPO uses `beta` and `dpo`, and the rest where it draws samples.
 
     There is no `constrained` here: under a grammar the log-probabilities of a sample are not those of the policy.
     """
 
-    group_size: int = Field(8, gt=0, description="episodes of one task")
-    max_completion_length: int = Field(256, gt=0, description="tokens of one reply")
-    temperature: float = Field(1.0, gt=0)
-    beta: float = Field(
-        0.0, ge=0, description="weight of the KL to the reference; DPO's beta, where none means 0.1"
+    group_size: Annotated[int, Flag("--group-size")] = Field(8, gt=0)
+    """episodes of one task"""
+    max_completion_length: Annotated[int, Flag("--max-completion-length")] = Field(256, gt=0)
+    """tokens of one reply"""
+    temperature: Annotated[float, Flag("--temperature")] = Field(1.0, gt=0)
+    """of sampling"""
+    beta: Annotated[
+        float,
+        Flag("--beta"),
+        Alias("training.beta"),
+        Alias("training.dpo_beta"),
+        Alias("training.kl_coef"),
+        Alias("training.init_kl_coef"),
+    ] = Field(0.0, ge=0)
+    """weight of the KL to the reference; DPO's beta, where none means 0.1"""
+    epsilon: Annotated[float, Flag("--epsilon"), Alias("training.cliprange")] = Field(0.2, gt=0)
+    """lower clip of the ratio"""
+    epsilon_high: Annotated[float | None, Flag("--epsilon-high")] = Field(None, gt=0)
+    """upper clip of the ratio; none: epsilon"""
+    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = "dapo"
+    """GRPO: which loss"""
+    scale_rewards: Literal["deviation", "none"] = "deviation"
+    """GRPO: divide rewards by their group's deviation"""
+    inner_epochs: Annotated[int, Alias("training.ppo_epochs"), Alias("training.num_ppo_epochs")] = (
+        Field(1, gt=0)
     )
-    epsilon: float = Field(0.2, gt=0, description="lower clip of the ratio")
-    epsilon_high: float | None = Field(None, gt=0, description="upper clip; none: epsilon")
-    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field(
-        "dapo", description="GRPO: which loss"
+    """passes over the episodes of a step"""
+    mini_batch_size: Annotated[int | None, Alias("training.mini_batch_size")] = Field(None, gt=0)
+    """tasks in one optimiser step; none: all of them"""
+    sampler_refresh_every: int = Field(1, gt=0)
+    """steps between snapshots that sample"""
+    enforce_thinking: Annotated[bool, Flag("--enforce-thinking")] = False
+    """GRPO, PPO: every reply starts with the given opening of a thought"""
+    two_phase_samples_per_group: Annotated[int, Flag("--two-phase-samples-per-group")] = Field(
+        0, ge=0
     )
-    scale_rewards: Literal["deviation", "none"] = Field(
-        "deviation", description="GRPO: divide rewards by their group's deviation"
-    )
-    inner_epochs: int = Field(1, gt=0, description="passes over the episodes of a step")
-    mini_batch_size: int | None = Field(
-        None, gt=0, description="tasks in one optimiser step; none: all of them"
-    )
-    sampler_refresh_every: int = Field(1, gt=0, description="steps between snapshots that sample")
-    enforce_thinking: bool = Field(
-        False, description="GRPO, PPO: every reply is given the opening of a thought to begin with"
-    )
-    two_phase_samples_per_group: int = Field(
-        0,
-        ge=0,
-        description="GRPO, PPO: replies of a group that are continued after a failed first try",
-    )
-    new_phrasings: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="templates: share of tasks in phrasings that no conversation has",
-    )
+    """GRPO, PPO: replies of a group that are continued after a failed first try"""
+    new_phrasings: float = Field(0.5, ge=0, le=1)
+    """templates: share of tasks in phrasings that no conversation has"""
     episode: EpisodeSection = EpisodeSection()
     reward: RewardSection = RewardSection()
     curriculum: CurriculumSection = CurriculumSection()
@@ -221,8 +191,8 @@ class RlSection(Section):
     def _fits_together(self) -> RlSection:
         if self.curriculum.enabled and self.enforce_thinking:
             raise ValueError(
-                "training.rl.curriculum gives the beginning of the wanted calls, before which there is no thought, and "
-                "training.rl.enforce_thinking gives that of a thought; keep one"
+                "training.rl.curriculum gives a prefix of the right calls, before which there is no thought, and "
+                "training.rl.enforce_thinking gives the opening of a thought; keep one"
             )
         if self.ppo.kl_penalty == "adaptive" and not self.beta:
             raise ValueError(

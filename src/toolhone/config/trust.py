@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from toolhone.config.experiment import own_code
+from toolhone.config.experiment import user_code_in
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.user_code import file_of, is_user_code
 from toolhone.errors import RunError
@@ -84,7 +84,9 @@ def _refuse_code(plan: Experiment, run: Path, named: Collection[str]) -> None:
 
 
 def _foreign_code(plan: Experiment, run: Path, named: Collection[str]) -> list[tuple[str, str]]:
-    code = [(key, spec) for key, spec in own_code(plan) if key not in named and is_user_code(spec)]
+    code = [
+        (key, spec) for key, spec in user_code_in(plan) if key not in named and is_user_code(spec)
+    ]
     return [(key, spec) for key, spec in code if not _is_users(file_of(spec), run)]
 
 
