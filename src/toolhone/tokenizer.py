@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin, Row, Tokens
@@ -23,17 +23,23 @@ from toolhone.rows import Origin, Row, Tokens
 _ANCHORS = ("\n", "\x00", "|", "=")
 
 
-class TextSpan(Protocol):
-    """The fields of a `dialects.base.Span` that the tokenizer needs."""
+@dataclass(frozen=True)
+class Span:
+    """A piece of a rendered conversation.
 
-    @property
-    def text(self) -> str: ...
-    @property
-    def origin(self) -> Origin: ...
-    @property
-    def trained(self) -> bool: ...
-    @property
-    def control(self) -> bool: ...
+    trained: what the assistant writes, its stop mark included. control: only such text may become
+    control tokens; text of users, tools and data never does. turn: the assistant's turn (from 0)
+    that a span of an earlier turn belongs to.
+    """
+
+    text: str
+    origin: Origin = Origin.PROMPT
+    trained: bool = False
+    control: bool = True
+    turn: int | None = None
+
+
+Spans = list[Span]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class _Piece:
     origins: list[int]
 
     @staticmethod
-    def join(spans: Sequence[TextSpan]) -> _Piece:
+    def join(spans: Sequence[Span]) -> _Piece:
         lengths = accumulate((len(span.text) for span in spans), initial=0)
         return _Piece(
             "".join(span.text for span in spans),
@@ -184,7 +190,7 @@ class TextTokenizer:
         """Return the ids of a text. control: whether marks in it become control tokens."""
         return self._encode_piece(_Piece(text, [0], [control], [0]), starts_text=True)[0]
 
-    def encode_spans(self, spans: Sequence[TextSpan]) -> Row:
+    def encode_spans(self, spans: Sequence[Span]) -> Row:
         """Return the ids of rendered spans with mask (trained) and origin.
 
         A list that begins with an empty span continues an earlier text; an empty span is a cut.
@@ -211,7 +217,7 @@ class TextTokenizer:
         return self._text(self._anchor_ids + kept)[len(self._text(self._anchor_ids)) :]
 
     def _encode_piece(self, piece: _Piece, starts_text: bool) -> tuple[list[int], list[int]]:
-        """Ids and origins of a piece, cut until no control token covers text that may not be one."""
+        """Ids and origins of a piece, cut until no control token covers other text."""
         ids: list[int] = []
         origins: list[int] = []
         waiting = [(0, len(piece.text))]
@@ -250,7 +256,7 @@ class TextTokenizer:
         return cuts
 
     def _encode_text(self, text: str, anchored: bool) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and character offsets of a text in one piece, after the anchor where it is asked for."""
+        """Ids and character offsets of a text in one piece; the anchor's are dropped."""
         if not text:
             return [], []
         anchor = self._anchor if anchored else ""
@@ -330,6 +336,6 @@ def _is_control(text: str, special: bool) -> bool:
     return len(text) > 1 and not text.isspace() and (special or not word)
 
 
-def _turn_key(span: TextSpan) -> tuple[bool, bool, bool]:
+def _turn_key(span: Span) -> tuple[bool, bool, bool]:
     """Equal for neighbours that are encoded in one piece: no turn begins or ends between them."""
     return bool(span.text), span.trained, span.origin == Origin.SAMPLED

@@ -123,7 +123,7 @@ def test_fewer_tasks_are_said(folder, monkeypatch, capsys):  # noqa: ARG001
         ),
         (["mine.py:nosuch"], "has no function 'nosuch'"),
         (["mine.py:broken"], "the reward 'broken' failed on the task 'one': ZeroDivisionError"),
-        (["tool_use", "--dialect", "jso"], "there is no dialect 'jso'"),
+        (["tool_use", "--dialect", "jso"], "no dialect 'jso'"),
         (
             ["right_answer", "--tasks", "tasks.jsonl"],
             "none of 4 tasks can be used to attack the reward 'right_answer'",

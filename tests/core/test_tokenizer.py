@@ -17,10 +17,9 @@ from support.dialect_models import (
     random_text,
     small_tokenizer,
 )
-from toolhone.dialects.base import Span
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, TextTokenizer
 
 CONTROL = (*CHATML_TOKENS, *CHATML_ADDED)
 

@@ -17,7 +17,6 @@ from support.made_up_templates import (
     made_up,
 )
 from support.random_conversations import Draw, same
-from toolhone.dialects.base import Spans
 from toolhone.dialects.chat_template.render import ChatTemplateDialect
 from toolhone.dialects.probe.derive import derive
 from toolhone.dialects.probe.prove import prove_template
@@ -30,7 +29,7 @@ from toolhone.dialects.syntax.delimited import (
 )
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Spans, TextTokenizer
 
 TOOLS = (
     Tool(

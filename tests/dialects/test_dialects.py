@@ -23,13 +23,13 @@ from support.dialect_kinds import (
     trained_texts,
 )
 from support.dialect_models import LLAMA_LIKE, QWEN_LIKE, llama_tokenizer, small_tokenizer
-from toolhone.dialects.base import ParsedReply, ParseProblem, Span
+from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.chat_template.render import check_reading
 from toolhone.dialects.probe.certificate import describe, open_dialect
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, TextTokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,14 +16,13 @@ from support.dialect_kinds import controls, trained_texts
 from support.dialect_models import QWEN_LIKE, small_tokenizer
 from support.random_conversations import Draw, same
 from support.template_zoo import zoo_dialect, zoo_parameters
-from toolhone.dialects.base import Spans
 from toolhone.dialects.chat_template.render import ChatTemplateDialect
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Spans, TextTokenizer
 
 CASES, MANY = 8, 1000
 HARMLESS = "w"

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from support.dialect_cases import CONVERSATION, NESTED, QUOTES, TOOLS, TWO
-from toolhone.dialects.base import Dialect, Span
+from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import describe, open_dialect
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, TextTokenizer
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 TOKENIZERS = DATA / "tokenizers"

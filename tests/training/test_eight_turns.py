@@ -29,7 +29,7 @@ from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
 from toolhone.config.experiment import make_experiment
 from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import PairKind, PreferencePair
-from toolhone.dialects.base import Dialect, Span
+from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
@@ -43,7 +43,7 @@ from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 from toolhone.schema.preference import Preference
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, TextTokenizer
 from toolhone.tools.registry import Registry
 from toolhone.training.dpo import dpo
 from toolhone.training.grpo import grpo

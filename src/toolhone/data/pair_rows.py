@@ -21,12 +21,12 @@ import numpy as np
 
 from toolhone.data.preferences import PairKind, PreferencePair
 from toolhone.data.render import check_lengths
-from toolhone.dialects.base import Dialect, Span
+from toolhone.dialects.base import Dialect
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Origin, Row
 from toolhone.schema import Conversation, Message
 from toolhone.schema.preference import Preference
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, TextTokenizer
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 
 from toolhone.config.sections import TrainingSection
-from toolhone.dialects.base import Dialect, Spans
+from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress, SilentProgress, track
 from toolhone.schema import Conversation
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Spans, TextTokenizer
 
 _TOO_LONG_FIX = "raise the maximum length or shorten the rows"
 

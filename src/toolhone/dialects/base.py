@@ -1,6 +1,6 @@
 """A dialect: how one format writes tools, calls and results as text, and reads that text back.
 
-It renders conversations into `Span`s, which `tokenizer.py` turns into ids; it never sees token
+It renders conversations into `Span`s, which `tokenizer.py` encodes; it never sees token
 ids, and never guesses from a model's name. `probe.certificate.open_dialect` opens one.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall
+from toolhone.tokenizer import Spans
 
 
 class ParseProblem(StrEnum):
@@ -32,25 +32,6 @@ class ParseProblem(StrEnum):
     """An end mark without a beginning, or marks inside each other."""
     STRAY_TEXT = "stray_text"
     """Text beside the call in a syntax that has no room for it."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A piece of a rendered conversation.
-
-    trained: what the assistant writes, its stop mark included. control: only such text may become
-    control tokens; text of users, tools and data never does. turn: the assistant's turn (from 0)
-    that a span of an earlier turn belongs to.
-    """
-
-    text: str
-    origin: Origin = Origin.PROMPT
-    trained: bool = False
-    control: bool = True
-    turn: int | None = None
-
-
-Spans = list[Span]
 
 
 class History(StrEnum):

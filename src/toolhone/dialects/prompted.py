@@ -1,4 +1,4 @@
-"""Our own call syntaxes inside a chat markup: `PromptedDialect`, for models whose template cannot write calls.
+"""Our own call syntaxes inside a chat markup, for models whose template cannot write calls.
 
 open_syntax("json").read('{"tool": "f", "args": {}}')      # a call syntax alone, without a model
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import History, ParsedReply, Spans, Syntax
+from toolhone.dialects.base import History, ParsedReply, Syntax
 from toolhone.dialects.chat_template.render import (
     ANOTHER,
     ANSWERED,
@@ -30,7 +30,7 @@ from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import Tagged, ToolCallTags
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Spans, TextTokenizer
 
 
 class ChatML:
@@ -42,7 +42,8 @@ class ChatML:
         end = "<|im_end|>" if tokenizer.control_id("<|im_end|>") is not None else tokenizer.eos_text
         if end is None:
             raise DialectError(
-                "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has neither"
+                "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has "
+                "neither"
             )
         self.end = end
         self._begin = tokenizer.bos_text
@@ -53,14 +54,15 @@ class ChatML:
 
 
 class PlainMarkup:
-    """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token; system text in front."""
+    """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token; system text first."""
 
     name = "plain"
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         if tokenizer.eos_text is None:
             raise DialectError(
-                "the plain markup needs an end-of-text token that is one token; this tokenizer has none"
+                "the plain markup needs an end-of-text token that is one token; this tokenizer has "
+                "none"
             )
         self._begin = tokenizer.bos_text
         self._around = {
@@ -209,13 +211,11 @@ def _add_user(chat: list[dict[str, Json]], text: str, between: str) -> None:
 
 def open_syntax(name: str) -> Syntax:
     """Return the call syntax of this name, to read texts without a model."""
-    check_name("dialect", name, tuple(SYNTAXES))
+    if name not in SYNTAXES:
+        raise unknown_name("dialect", name, tuple(SYNTAXES))
     return SYNTAXES[name]()
 
 
-def check_name(what: str, name: str, names: Sequence[str]) -> None:
-    """Raise `DialectError` with the nearest name for a name that is not known."""
-    if name not in names:
-        raise DialectError(
-            f"there is no {what} {name!r}{nearest(name, names)}; known: {', '.join(names)}"
-        )
+def unknown_name(what: str, name: str, names: Sequence[str]) -> DialectError:
+    """Return the error for a name that is not known; it names the nearest one."""
+    return DialectError(f"no {what} {name!r}{nearest(name, names)}; known: {', '.join(names)}")

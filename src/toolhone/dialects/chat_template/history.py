@@ -14,10 +14,9 @@ from itertools import groupby
 
 import numpy as np
 
-from toolhone.dialects.base import Span, Spans
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.rows import Origin, Row, Tokens
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, Spans, TextTokenizer
 
 
 def assemble(

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
-from toolhone.dialects.base import Dialect, History, ParsedReply, ParseProblem, Spans, Syntax
+from toolhone.dialects.base import Dialect, History, ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.sanitise import ChatMessage, ChatWriter, Markup
 from toolhone.dialects.chat_template.turns import (
     TemplateBehaviour,
@@ -28,7 +28,7 @@ from toolhone.dialects.syntax.model_text import (
 )
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Spans, TextTokenizer
 
 SENTINEL, REASON = "Sentinel7", "Reason7"
 QUESTION: ChatMessage = {"role": "user", "content": "question"}
@@ -221,7 +221,7 @@ def _write(markup: Markup, chat: Sequence[ChatMessage], tools: Sequence[Json]) -
 
 
 def _thought_before_call(header: str, plain: str, full: str) -> ReasoningBlock | None:
-    """For templates that write reasoning beside calls only: it is between the header and the call."""
+    """For templates that write reasoning beside calls only: between the header and the call."""
     start = full.rfind(REASON)
     if start < len(header) or not (plain.startswith(header) and full.startswith(header)):
         return None
@@ -264,7 +264,7 @@ def _after_sentinel(full: str) -> str:
 
 
 def _end_mark(ending: str, header: str, controls: Sequence[str], eos: str | None) -> str:
-    """The mark that ends an answer: the one that ends the user's turn, else the eos, else the first."""
+    """The mark that ends an answer: the one that ends the user's turn, the eos, or the first."""
     asked = header.rpartition("question")[2]
     same = _first_mark(asked, controls) if any(text in asked for text in controls) else None
     known = [mark for mark in (same, eos) if mark and mark in ending]
@@ -276,7 +276,8 @@ def _first_mark(ending: str, controls: Sequence[str]) -> str:
     found = [(ending.find(text), -len(text), text) for text in controls if text in ending]
     if not found:
         raise DialectError(
-            f"the chat template ends a turn with {ending[-20:]!r}, which holds no control token of this tokenizer"
+            f"the chat template ends a turn with {ending[-20:]!r}, which holds no control token of "
+            "this tokenizer"
         )
     return min(found)[2]
 
@@ -288,7 +289,7 @@ def _call_end_mark(
     stop: str,
     controls: Sequence[str],
 ) -> str:
-    """The mark that ends a turn with a call: the answer's, else the last one (a call may have marks).
+    """The mark that ends a turn with a call: the answer's, else the last one behind the call.
 
     Refused where the next turn's header follows.
     """
@@ -302,7 +303,8 @@ def _call_end_mark(
     end, _, mark = max(found, default=(0, 0, ""))
     if not mark or ending[end:].strip() or header.rstrip().endswith(mark):
         raise DialectError(
-            f"the chat template ends a call with {ending[-20:]!r}, which is no control token of this tokenizer"
+            f"the chat template ends a call with {ending[-20:]!r}, which is no control token of "
+            "this tokenizer"
         )
     return mark
 

@@ -19,12 +19,11 @@ from typing import Any, Literal, Protocol
 
 import jinja2
 
-from toolhone.dialects.base import Span, Spans
 from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, Spans, TextTokenizer
 
 ChatMessage = Mapping[str, Json]
 """A message as chat templates take it, its texts disguised."""
@@ -39,14 +38,16 @@ _SPELLED = re.compile(
     rf"|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})"
 )
 """A reserved character as Python's `repr` writes it, or JSON in ASCII."""
+_UNSAFE = "so that text from outside cannot be told apart"
 
 
 class ControlTokenGuard:
     """Disguises text from outside, so that it cannot become one of these control tokens.
 
-    Every character with which a control token may begin or end is replaced by a private stand-in of the same length, and
-    whole messages are put between private marks. A template may trim or escape such text; text that it cuts in the middle is
-    refused. 256 characters of Unicode's private plane 16 are reserved, and escaped where data holds them.
+    Every character with which a control token may begin or end is replaced by a private stand-in
+    of the same length, and whole messages are put between private marks. A template may trim or
+    escape such text; text that it cuts in the middle is refused. 256 characters of Unicode's
+    private plane 16 are reserved, and escaped where data holds them.
     folding: the tokenizer normalises characters before it looks for control tokens.
     """
 
@@ -66,7 +67,7 @@ class ControlTokenGuard:
         self._edges = {stand_in: edge for edge, stand_in in stand_ins.items()}
 
     def wrap(self, text: str, tool: bool = False) -> str:
-        """Disguise a message's text and put it between marks; white space at its ends stays outside of them."""
+        """Disguise a message's text and put it between marks, white space at its ends excepted."""
         body = text.strip()
         if not body:
             return text
@@ -76,7 +77,7 @@ class ControlTokenGuard:
         return text[:start] + inner + text[start + len(body) :]
 
     def disguise(self, value: Json) -> Json:
-        """Replace characters in all strings and keys of a value, without marks: a template may compare such strings."""
+        """Disguise all strings and keys of a value, without marks, so that they can be compared."""
         if isinstance(value, str):
             if "\\" in value and _SPELLED.search(value):
                 raise DialectError(f"a text spells a reserved private character: {value!r:.80}")
@@ -107,7 +108,7 @@ class ControlTokenGuard:
         trained: bool = False,
         turn: int | None = None,
     ) -> Spans:
-        """Split a marked text into spans; text of tools has `Origin.TOOL`, all else the given origin."""
+        """Split a marked text into spans; text of tools has `Origin.TOOL`."""
         spans: Spans = []
         closing = ""
         position = 0
@@ -120,21 +121,17 @@ class ControlTokenGuard:
             elif mark == closing:
                 closing = ""
             elif mark in (_BEGIN, _END, _BEGIN_TOOL, _END_TOOL):
-                raise DialectError(
-                    "the chat template cuts a message's text in pieces, so that text from outside cannot be told apart"
-                )
+                raise DialectError(f"the chat template cuts a message's text in pieces, {_UNSAFE}")
             else:
                 _add(spans, Span(self._true_text(found), kind, trained, False, turn))
         if closing:
-            raise DialectError(
-                "the chat template cuts off a message's text, so that text from outside cannot be told apart"
-            )
+            raise DialectError(f"the chat template cuts off a message's text, {_UNSAFE}")
         _add(spans, Span(marked[position:], origin, trained, True, turn))
         return spans
 
 
 def decode_spelled(text: str) -> str:
-    """Decode reserved characters that a template spelled as escapes (it wrote a list through `repr`, for instance)."""
+    """Decode reserved characters that a template spelled as escapes (through `repr`, say)."""
     if "\\" not in text:
         return text
     return _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text)
@@ -152,7 +149,7 @@ def _add(spans: Spans, span: Span) -> None:
 
 @lru_cache(maxsize=8)
 def _look_alikes(edges: frozenset[str]) -> tuple[str, ...]:
-    """Characters that some Unicode normal form turns into one of `edges` (a full-width `＜`, for instance)."""
+    """Characters that a Unicode normal form turns into one of `edges`: full-width `<`, say."""
     blocks = (range(0xA0, 0xD800), range(0xF900, 0x20000))
     return tuple(
         character

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from toolhone.dialects.base import Span, Spans
 from toolhone.dialects.chat_template.sanitise import ChatMessage, ControlTokenGuard, Markup
 from toolhone.dialects.syntax.model_text import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json
+from toolhone.tokenizer import Span, Spans
 
 STAND_IN: ChatMessage = {"role": "user", "content": "question"}
 
@@ -266,7 +266,7 @@ class Turns:
         return [*spans, *self.guard.to_spans(text[done:])]
 
     def _earlier(self, prompt: str, full: str) -> tuple[int, int] | None:
-        """Where the turn that `prompt` asks for is in a longer chat; None when it begins differently."""
+        """Where the turn that `prompt` asks for is in a longer chat; None when it is not there."""
         start = _start(prompt, full, self.behaviour.earlier_no_thought)
         if start is None:
             return None

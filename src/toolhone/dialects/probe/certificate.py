@@ -23,7 +23,7 @@ from toolhone.dialects.chat_template.render import ChatTemplateDialect
 from toolhone.dialects.chat_template.sanitise import CheckedMarkup, TemplateMarkup
 from toolhone.dialects.probe.facts import TemplateFact, cures, examine
 from toolhone.dialects.probe.prove import find_limits, prove_template
-from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, check_name
+from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, unknown_name
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError
 from toolhone.runs.run import read_json, write_json
@@ -33,6 +33,7 @@ from toolhone.tokenizer import TextTokenizer
 FILE = "certificate.json"
 PROMPTED = ("json", "calls", "tagged")
 DIALECTS = ("auto", "native", *PROMPTED)
+MARKUP_NAMES = ("auto", *MARKUPS)
 LIBRARIES = ("toolhone", "transformers", "tokenizers", "jinja2")
 
 
@@ -125,8 +126,9 @@ def open_dialect(
     nothing. The markup `auto` is the model's template; without one, ChatML if `<|im_end|>` is a
     token, else plain text. `DialectError` when a name is unknown or the dialect cannot be used.
     """
-    check_name("dialect", dialect, DIALECTS)
-    check_name("markup", markup, ("auto", *MARKUPS))
+    for what, name, names in (("dialect", dialect, DIALECTS), ("markup", markup, MARKUP_NAMES)):
+        if name not in names:
+            raise unknown_name(what, name, names)
     if dialect not in PROMPTED:
         if markup in ("auto", "template"):
             return prove_template(tokenizer, template_kwargs, keep_history)
@@ -305,7 +307,8 @@ def _limits(dialect: Dialect) -> list[str]:
         limits.append(f"the template is used with {json.dumps(dialect.markup.template_kwargs)}")
     if isinstance(dialect.markup, CheckedMarkup):
         limits.append(
-            "the template escapes <, > and & in texts of tools: training stops at rows with such texts"
+            "the template escapes <, > and & in texts of tools: training stops at rows with such "
+            "texts"
         )
     if isinstance(dialect.syntax, DelimitedSyntax) and hasattr(dialect.syntax.body, "typed"):
         limits.append(

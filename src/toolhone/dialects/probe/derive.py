@@ -234,7 +234,7 @@ def _name_before(mark: str) -> FindNext:
 
 
 def _python(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
-    """`name(key=value)`; first with unescaped quotes inside strings, if the template writes those."""
+    """`name(key=value)`; first with unescaped quotes inside strings, if the template has them."""
     for found in re.finditer(rf"{TOOL}\s*\(", texts.one):
         reader = LiteralReader(texts.one, found.end())
         try:

@@ -66,7 +66,7 @@ class TemplateFact:
 
 @dataclass(frozen=True)
 class _Probe:
-    """Writes chats with one template: arguments as a mapping or JSON text, `content` for no text."""
+    """Writes chats with one template: arguments as a mapping or as text, `content` for no text."""
 
     markup: TemplateMarkup
     as_text: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from typing import Literal
 
 from toolhone.dialects.base import Dialect, History, ParsedReply, Syntax
@@ -179,9 +179,8 @@ def _try_syntaxes(attempt: _Attempt, tokenizer: TextTokenizer) -> ChatTemplateDi
     called = writer.guard.reveal(writer.chat(_CALLED))
     with _stage(7, "does not end its turns"):
         behaviour = find_behaviour(attempt.markup, tokenizer, called, writer.tools(attempt.tools))
-    derived = derive(partial(_write_calls, attempt, behaviour), behaviour.lead)
     faults: list[_FaultError] = []
-    for syntax in chain(SYNTAXES, derived):
+    for syntax in _syntaxes(attempt, behaviour):
         dialect = ChatTemplateDialect(attempt.markup, behaviour, syntax, writer)
         try:
             _check_read_back(dialect, attempt.tools)
@@ -190,6 +189,12 @@ def _try_syntaxes(attempt: _Attempt, tokenizer: TextTokenizer) -> ChatTemplateDi
         else:
             return _with_reasoning(dialect, attempt.tools)
     raise max(faults, key=lambda fault: fault.stage)
+
+
+def _syntaxes(attempt: _Attempt, behaviour: TemplateBehaviour) -> Iterator[Syntax]:
+    """The known syntaxes, then those that could have made the template's own texts."""
+    yield from SYNTAXES
+    yield from derive(partial(_write_calls, attempt, behaviour), behaviour.lead)
 
 
 def _write_calls(
