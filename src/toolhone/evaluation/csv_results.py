@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
@@ -61,90 +60,12 @@ class SkipReason(StrEnum):
 
 @dataclass(frozen=True)
 class CallRow:
-    """One row. `wanted`: its expected list as written. `reported`: its match column, or None.
-
-    `extracted`: its extracted_calls, a list or False; None where blank, `NOT_JSON` where unreadable.
-    """
+    """One row; `scores` says for each name of `COUNTED` whether it is true."""
 
     number: int
     query: str
     text: str
-    wanted: Sequence[Json]
-    expected: tuple[ToolCall, ...]
-    extracted: Json = None
-    reported: bool | None = None
-
-    @cached_property
-    def extraction(self) -> list[Json] | None:
-        """The JSON between the tags; None where one of the texts is not JSON."""
-        return calls_between_tags(self.text)
-
-    @cached_property
-    def found(self) -> tuple[ToolCall, ...]:
-        """The calls written as JSON objects, with or without tags."""
-        return tuple(json_calls(self.text))
-
-    @cached_property
-    def match(self) -> bool:
-        """The original definition: the JSON between the tags equals the expected list."""
-        return same_json(self.extraction, list(self.wanted))
-
-    @cached_property
-    def recovered(self) -> bool:
-        """Whether `found` are the expected calls, in any order."""
-        left = list(self.found)
-        for call in self.expected:
-            place = next((i for i, other in enumerate(left) if _same_call(other, call)), None)
-            if place is None:
-                return False
-            left.pop(place)
-        return not left
-
-    @cached_property
-    def content_right(self) -> bool:
-        """Whether the calls in any syntax are right by `match_calls`."""
-        found = [list(self.found)] if self.found else read_leniently([self.text])
-        if not self.expected:
-            return bool(self.text.strip()) and not any(found)
-        wanted = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in self.expected))
-        return any(match_calls(calls, wanted, ()).exact for calls in found)
-
-    @cached_property
-    def tags_right(self) -> bool:
-        """Whether the text is well-formed `<tool_call>` syntax, with a call where one is expected."""
-        reply = ToolCallTags().read(self.text)
-        has_calls = bool(reply.calls) or not self.expected
-        return reply.problem is ParseProblem.NONE and has_calls and bool(self.text.strip())
-
-    @property
-    def both_right(self) -> bool:
-        return self.content_right and self.tags_right
-
-    @property
-    def stray_tag(self) -> bool:
-        return self.text.lstrip().startswith(ToolCallTags.close)
-
-    @property
-    def nothing_extracted(self) -> bool:
-        return not self.extraction
-
-    @property
-    def disagrees(self) -> bool:
-        return self.reported is not None and self.reported != self.match
-
-    @property
-    def says_nothing(self) -> bool:
-        return self.reported is None
-
-    @property
-    def extraction_disagrees(self) -> bool:
-        """Whether the file's extracted_calls is another list than ours, or unreadable."""
-        ours = False if self.extraction is None else self.extraction
-        return self.extracted is not None and not same_json(self.extracted, ours)
-
-
-def _same_call(first: ToolCall, second: ToolCall) -> bool:
-    return first.name == second.name and same_json(dict(first.arguments), dict(second.arguments))
+    scores: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -161,7 +82,7 @@ class CallTable:
     def count(self, what: str) -> int:
         """Number of rows for which a name of `COUNTED` is true."""
         assert what in COUNTED, f"wanted one of {', '.join(COUNTED)}; got {what!r}"
-        return sum(bool(getattr(row, what)) for row in self.rows)
+        return sum(row.scores[what] for row in self.rows)
 
     def to_dict(self) -> dict[str, Json]:
         return {
@@ -170,7 +91,7 @@ class CallTable:
             "skipped": dict(self.skipped),
             **{what: self.count(what) for what in COUNTED},
             "percent_correct": _percent(len(self.rows), self.count("match")),
-            "disagreeing_rows": [row.number for row in self.rows if row.disagrees],
+            "disagreeing_rows": [row.number for row in self.rows if row.scores["disagrees"]],
         }
 
 
@@ -267,19 +188,53 @@ def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | SkipReason:
     if not isinstance(wanted, list):
         return SkipReason.EXPECTED
     try:
-        expected = tuple(ToolCall.from_dict(call) for call in wanted)
+        expected = [ToolCall.from_dict(call) for call in wanted]
     except DataError:
         return SkipReason.EXPECTED
-    match = cells.get("match", "").strip().lower()
-    return CallRow(
-        number,
-        cells["query"],
-        cells["predicted_text"],
-        wanted,
-        expected,
-        _read_list(cells.get("extracted_calls", "")),
-        True if match in _TRUE else False if match in _FALSE else None,
+    text = cells["predicted_text"]
+    scores = _score_text(text, wanted, expected)
+    column = cells.get("match", "").strip().lower()
+    reported = True if column in _TRUE else False if column in _FALSE else None
+    scores["disagrees"] = reported is not None and reported != scores["match"]
+    scores["says_nothing"] = reported is None
+    extracted, ours = _read_list(cells.get("extracted_calls", "")), calls_between_tags(text)
+    scores["extraction_disagrees"] = extracted is not None and not same_json(
+        extracted, False if ours is None else ours
     )
+    return CallRow(number, cells["query"], text, scores)
+
+
+def _score_text(text: str, wanted: list[Json], expected: list[ToolCall]) -> dict[str, bool]:
+    extraction, found, reply = calls_between_tags(text), json_calls(text), ToolCallTags().read(text)
+    is_blank = not text.strip()
+    readings = [found] if found else read_leniently([text])
+    if expected:
+        expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in expected))
+        content = any(match_calls(calls, expect, ()).exact for calls in readings)
+    else:
+        content = not is_blank and not any(readings)
+    has_calls = bool(reply.calls) or not expected
+    tags = reply.problem is ParseProblem.NONE and has_calls and not is_blank
+    return {
+        "match": same_json(extraction, wanted),
+        "recovered": _same_calls(found, expected),
+        "content_right": content,
+        "tags_right": tags,
+        "both_right": content and tags,
+        "stray_tag": text.lstrip().startswith(ToolCallTags.close),
+        "nothing_extracted": not extraction,
+    }
+
+
+def _same_calls(found: list[ToolCall], expected: list[ToolCall]) -> bool:
+    """Whether both are the same calls in any order, by Python's equality."""
+    left = [call.to_dict() for call in found]
+    for call in expected:
+        place = next((i for i, one in enumerate(left) if same_json(one, call.to_dict())), None)
+        if place is None:
+            return False
+        left.pop(place)
+    return not left
 
 
 def _read_list(cell: str) -> Json:

@@ -9,9 +9,11 @@ No tool runs: a call that obeys its schema returns a fixed result, any other is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from typing import Final
 
 from toolhone.backends.base import StopReason
@@ -167,139 +169,17 @@ def _sample_value(schema: Json, depth: int) -> Json:
     return "x"
 
 
-def _tool(name: str, description: str, properties: Json, required: list[str]) -> Json:
-    parameters = {"type": "object", "properties": properties, "required": required}
-    return {"name": name, "description": description, "parameters": parameters}
+def _read_probes() -> dict[str, tuple[Task, ...]]:
+    source = json.loads(files("toolhone").joinpath("rewards/probes.json").read_text("utf-8"))
+    tools = {tool["name"]: tool for tool in source.pop("tools")}
+    for probe in (probe for probes in source.values() for probe in probes):
+        probe["messages"] = [{"role": "user", "content": probe.pop("question")}]
+        probe["tools"] = [tools[name] for name in probe["tools"]]
+    return {name: tuple(map(Task.from_dict, probes)) for name, probes in source.items()}
 
 
-_TEXT, _UNITS = {"type": "string"}, {"type": "string", "enum": ["celsius", "fahrenheit"]}
-_BOOKING = {
-    "guests": {"type": "integer"},
-    "place": {"type": "object"},
-    "outside": {"type": "boolean"},
-}
-_CALCULATOR = _tool(
-    "calculator", "Evaluate an arithmetic expression.", {"expression": _TEXT}, ["expression"]
-)
-_WEATHER = _tool("weather", "The weather in a city.", {"city": _TEXT, "unit": _UNITS}, ["city"])
-_PYTHON = _tool("python", "Run a program.", {"code": _TEXT}, ["code"])
-_TOOLS: Final = [
-    _CALCULATOR,
-    _WEATHER,
-    _tool("book_table", "Book a table.", _BOOKING, ["guests", "place"]),
-    _tool("delete_account", "Delete an account for ever.", {"user": _TEXT}, ["user"]),
-]
-
-
-def _call(name: str, **arguments: Json) -> Json:
-    return {"name": name, "arguments": arguments}
-
-
-def _task(name: str, question: str, expect: Json, tools: Sequence[Json] = _TOOLS) -> Task:
-    messages = [{"role": "user", "content": question}]
-    return Task.from_dict(
-        {"id": name, "messages": messages, "tools": list(tools), "expect": expect}
-    )
-
-
-_CAFE = {"name": "Da Noi", "address": {"street": "Via Roma", "number": 3}}
-_PRODUCT = _call("calculator", expression="48 * 17")
-_ROME = _call("weather", city="Rome")
-
-PROBES: Final = (
-    _task("one", "What is 48 times 17, please?", {"calls": [_PRODUCT]}),
-    _task(
-        "two_arguments",
-        "How warm is it in Oslo in Fahrenheit?",
-        {"calls": [_call("weather", city="Oslo", unit="fahrenheit")]},
-    ),
-    _task(
-        "several",
-        "Compare the weather of Rome, Oslo and Lima!",
-        {"calls": [_call("weather", city=city) for city in ("Rome", "Oslo", "Lima")]},
-    ),
-    _task(
-        "two_tools",
-        "What is 6 times 7, and how is the weather in Rome?",
-        {"calls": [_call("calculator", expression="6 * 7"), _ROME]},
-    ),
-    _task(
-        "nested",
-        "Book a table for 4 at Da Noi in Via Roma 3, outside.",
-        {"calls": [_call("book_table", guests=4, place=_CAFE, outside=True)]},
-    ),
-    _task(
-        "code",
-        "Run a program that prints the first five squares.",
-        {"calls": [_call("python", code="print(1)")]},
-        [*_TOOLS, _PYTHON],
-    ),
-    _task(
-        "one_tool",
-        "What is the weather in Lima?",
-        {"calls": [_call("weather", city="Lima")]},
-        [_WEATHER],
-    ),
-    _task("none", "Thank you very much, that was a great help!", {"no_call": True}),
-    _task(
-        "none_tempting",
-        "Do you think that the weather in Rome is nicer than in Oslo?",
-        {"no_call": True},
-    ),
-    _task(
-        "answer", "What is 48 times 17, computed with care?", {"calls": [_PRODUCT], "answer": "816"}
-    ),
-    _task(
-        "two_calls_and_answer",
-        "What is 12 times 12, and what is 9 times 9? Add both.",
-        {
-            "calls": [_call("calculator", expression=text) for text in ("12 * 12", "9 * 9")],
-            "answer": "225",
-        },
-    ),
-    _task(
-        "answer_alone",
-        "Ann has 3 boxes of 12 eggs and eats 5. How many are left?",
-        {"answer": "31"},
-    ),
-    _task(
-        "answer_in_words",
-        "Which city is warmer today, Rome or Oslo? Say its name.",
-        {"answer": "Rome"},
-    ),
-)
-"""Tasks of every kind; each attack applies to some of them. Nothing is trained or measured on them."""
-
-OPEN_PROBES: Final = (
-    _task(
-        "any_call", "Do whatever of this helps me most before my trip to Lima!", {"any_call": True}
-    ),
-    _task(
-        "any_arguments",
-        "Find out something about the weather, and compute something.",
-        {"calls": [{"name": name, "any_arguments": True} for name in ("weather", "calculator")]},
-    ),
-    _task(
-        "one_of_two_tools",
-        "What is 6 times 8?",
-        {
-            "calls": [_call("calculator", expression="6 * 8")],
-            "alternatives": [{"calls": [_call("python", code="print(6 * 8)")]}],
-        },
-        [*_TOOLS, _PYTHON],
-    ),
-    _task(
-        "ask_or_book",
-        "Book a table for 2 at Da Noi.",
-        {
-            "calls": [_call("book_table", guests=2, place={"name": "Da Noi"})],
-            "alternatives": [{"no_call": True}],
-        },
-    ),
-    _task(
-        "answer_in_wordings",
-        "How many days has a week?",
-        {"answer": "7", "alternatives": [{"answer": "seven"}]},
-    ),
-)
+_PROBES: Final = _read_probes()
+PROBES: Final = _PROBES["probes"]
+"""Tasks of every kind, so that each attack applies to some; nothing else uses them."""
+OPEN_PROBES: Final = _PROBES["open_probes"]
 """Tasks with several correct answers, or with open arguments."""
