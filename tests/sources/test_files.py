@@ -180,7 +180,7 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
         ({"id": None}, "a task needs an 'id'"),
         (
             {"expect": 5},
-            "'expect' must be an object with calls, order, no_call, any_call, answer, state, alternatives, got 5",
+            "'expect' must be an object with calls, no_call, any_call, state, alternatives, order, answer, got 5",
         ),
         ({"expect": {"calls": 5}}, "'expect.calls' must be a list, got 5"),
         ({"expect": {"calls": {"name": "f"}}}, "'expect.calls' must be a list"),
@@ -200,7 +200,7 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
         ({"turns": 5}, "'turns' must be a list of lists of messages, got 5"),
         (
             {"turns": [TASK["messages"]]},
-            "with 'turns', 'expect' must be a list with one entry for each turn",
+            "with 'turns', 'expect' must be a list with one entry per turn",
         ),
     ],
 )

@@ -1,39 +1,25 @@
 """ACEBench, English and Chinese: dialogues as one text, with tools, and beside them the right call.
 
-    {"id": "normal_atom_enum_0", "question": "user: ...\\nsystem: ...\\nuser: ...", "function": [tool], "time": "Today is ..."}
-    possible_answer/<same name>:  {"id": "normal_atom_enum_0", "ground_truth": {"f_1": {arguments}, "f_2": {arguments}}}
+    {"id": "normal_atom_enum_0", "question": "user: ...\\nsystem: ...", "function": [tool], "time": "..."}
+    possible_answer/<same name>:  {"id": "normal_atom_enum_0", "ground_truth": {"f_1": {arguments}}}
 
-Made for evaluation: a row gives a task and no conversation. In `question`, `system:` is the assistant; what it calls stands in
-square brackets. The results of such calls are not in the text: what the assistant says next is taken for the result as well
-(counted). `time` and `profile` become a system message. The beginning of the id is the category and says what is right:
-
-* normal: the calls of `ground_truth` in any order; `f_1`, `f_2` are two calls of `f`. A list holds answers of which each is
-  right: where they differ in one argument at most, both values are accepted.
-* special: no call, but a question or a refusal, whose words are not compared.
-* agent: the final state of the world, of which `initial_config` is the beginning. `mile_stone`, calls on the way, is not used. In
-  agent_multi_turn a model is to play the user; what it is told to want stands for the request (counted).
-
-A right answer that its own tool does not allow is kept and noted. Format: Chen et al. 2025, arXiv:2501.12851.
+`system:` is the assistant. The beginning of the id says what is right: normal, the calls in any order;
+special, no call; agent, the final state of the world. Format: Chen et al. 2025, arXiv:2501.12851.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from enum import StrEnum
-from pathlib import Path
 
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.loose_tools import LooseTools
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import fitted
-from toolhone.sources.possible_answers import MISFIT, Answers, is_allowed
+from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.files import Record
+from toolhone.sources.possible_answers import Answers, note_misfit
 from toolhone.sources.prompt_rows import read_python_calls
-from toolhone.sources.scenarios import PLAYED, world_of
+from toolhone.sources.scenarios import PLAYED, read_world
+from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 NAME = "acebench"
 ABOUT = About(
@@ -44,117 +30,72 @@ ABOUT = About(
     teaches="measures calls, questions back and refusals, also within dialogues",
     only_tasks=True,
 )
-USES: frozenset[str] = frozenset()
 BRACKETS = "a call within the dialogue that cannot be read, kept as text"
+RESULT = "a result that the dialogue leaves out, taken from what is said next"
+BAD_QUESTION = "a question that is no dialogue"
+ALTERNATIVES = "alternative answers that differ in more than one argument"
 _OWN_KEYS = ("time", "profile", "initial_config")
 _TURN = re.compile(r"^(user|system)[ \t]*[:：]", re.MULTILINE)
 _NUMBERED = re.compile(r"(.+)_\d+")
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered` and `possible_answers` and the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not an ACEBench row"
-    BAD_QUESTION = "a question that is no dialogue"
-    ALTERNATIVES = "alternative answers that differ in more than one argument"
-
-
-class Repair(StrEnum):
-    """How a row was mended; besides this, the repairs of `offered`, `loose_tools` and `scenarios`."""
-
-    RESULT = "a result that the dialogue leaves out, taken from what is said next"
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_row(record) for record in records)
-
-
-def _is_row(record: Record) -> bool:
+def looks_like(record: Record) -> bool:
     texts = isinstance(record.get("question"), str) and isinstance(record.get("id"), str)
-    return (
-        texts
-        and isinstance(record.get("function"), list)
-        and any(key in record for key in _OWN_KEYS)
-    )
+    listed = isinstance(record.get("function"), list)
+    return texts and listed and any(key in record for key in _OWN_KEYS)
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose answer a task can say, as that task."""
-    tally, answers, offered = ReadStats(), Answers(path), LooseTools()
-    for line, record in read_records(path):
-        try:
-            task, repairs = _task(record, answers, offered)
-            notes = _notes(task)
-        except Skip as skip:
-            tally.skip(line, skip)
-            continue
-        tally.keep_tasks([task], repairs)
-        for note in notes:
-            tally.note(note)
-    return tally.loaded()
+def prepare(_records: Sequence[Record], context: Context) -> Answers:
+    return Answers(context.path)
 
 
-def _task(record: Record, answers: Answers, offered: LooseTools) -> tuple[Task, set[str]]:
-    """The task of a row and how it was mended."""
-    if not _is_row(record):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
-    identity = record["id"]
-    category = re.split(r"_\d", identity, maxsplit=1)[0]
-    tools, repairs = offered.read(record["function"])
-    task = Task(
-        identity,
-        _system(record),
-        tools,
-        category=category,
-        source=NAME,
-        world=world_of(record, "initial_config"),
-    )
+def convert(record: Record, context: Context) -> Task:
+    if not looks_like(record):
+        raise Skip("not an ACEBench row", f"keys {sorted(record)}")
+    category = re.split(r"_\d", record["id"], maxsplit=1)[0]
+    tools = read_tools(record["function"], context, loose=True)
+    messages, answers = _system(record), context.prepared
+    task = Task(record["id"], messages, tools, category=category)
+    task = replace(task, world=read_world(record, "initial_config"))
     if category.startswith("agent"):
-        asked = (*task.messages, Message("user", record["question"].strip()))
-        repairs |= {PLAYED} if category == "agent_multi_turn" else set()
-        return replace(task, messages=asked, expect=_expect_state(answers.of(identity))), repairs
-    said, assumed = dialogue(record["question"], tools)
-    repairs |= {Repair.RESULT} if assumed else set()
-    task = replace(task, messages=(*task.messages, *said))
+        context.repairs |= {PLAYED} if category == "agent_multi_turn" else set()
+        asked = Message("user", record["question"].strip())
+        state = _final_state(answers.find(task.id))
+        return replace(task, messages=(*messages, asked), expect=Expect(state=state))
+    said = read_dialogue(record["question"], tools)
+    context.repairs |= {RESULT} if any(message.role == "tool" for message in said) else set()
+    if any(one.role == "assistant" and (one.content or "").startswith("[") for one in said):
+        context.notes.append(BRACKETS)
+    task = replace(task, messages=(*messages, *said))
     if category.startswith("special"):
-        return replace(task, expect=Expect(no_call=True)), repairs
-    expect, mended = _expect_calls(answers.of(identity), tools)
-    return replace(task, expect=expect), repairs | mended
-
-
-def _notes(task: Task) -> list[str]:
-    """What to count of a task that is kept."""
-    unread = any(
-        (message.content or "").startswith("[") and message.role == "assistant"
-        for message in task.messages
-    )
-    gold = [ToolCall(call.name, call.arguments) for call in task.expect.calls or ()]
-    return ([BRACKETS] if unread else []) + (
-        [MISFIT] if gold and not is_allowed(gold, task.tools) else []
-    )
+        return replace(task, expect=Expect(no_call=True))
+    expected = _expected_calls(answers.find(task.id), tools, context)
+    note_misfit(expected, tools, context)
+    return replace(task, expect=Expect(tuple(expected)))
 
 
 def _system(record: Record) -> tuple[Message, ...]:
-    """What is known besides the dialogue: the time and the user's profile."""
-    told = [str(record.get("time") or "").strip()]
-    told += [f"The user's profile: {record['profile']}"] if record.get("profile") else []
-    text = "\n".join(filter(None, told))
+    """Return what is known besides the dialogue: the time and the user's profile."""
+    lines = [str(record.get("time") or "").strip()]
+    lines += [f"The user's profile: {record['profile']}"] if record.get("profile") else []
+    text = "\n".join(filter(None, lines))
     return (Message("system", text),) if text else ()
 
 
-def dialogue(text: str, tools: Sequence[Tool]) -> tuple[tuple[Message, ...], bool]:
-    """The messages of a text with `user:` and `system:` turns, and whether a result had to be taken from what is said next."""
+def read_dialogue(text: str, tools: Sequence[Tool]) -> tuple[Message, ...]:
+    """Return the messages of a text with `user:` and `system:` turns.
+
+    Results of calls are not in the text: what the assistant says next is taken for the result.
+    """
     marks = list(_TURN.finditer(text))
     if not marks or text[: marks[0].start()].strip():
-        raise Skip(Reason.BAD_QUESTION, f"wanted 'user:' at the beginning, got {text!r:.60}")
+        raise Skip(BAD_QUESTION, f"wanted 'user:' at the beginning, got {text!r:.60}")
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    turns = [
-        (mark[1], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)
-    ]
+    pairs = zip(marks, ends, strict=True)
+    turns = [(mark[1], text[mark.end() : end].strip()) for mark, end in pairs]
     if turns[-1][0] != "user" or not all(said for _, said in turns):
-        raise Skip(Reason.BAD_QUESTION, f"wanted the user to speak last, got {text[-60:]!r}")
-    messages = tuple(_messages(turns, tools))
-    return messages, any(message.role == "tool" for message in messages)
+        raise Skip(BAD_QUESTION, f"wanted the user to speak last, got {text[-60:]!r}")
+    return tuple(_messages(turns, tools))
 
 
 def _messages(turns: Sequence[tuple[str, str]], tools: Sequence[Tool]) -> Iterator[Message]:
@@ -163,22 +104,16 @@ def _messages(turns: Sequence[tuple[str, str]], tools: Sequence[Tool]) -> Iterat
         if not calls:
             yield Message("user" if role == "user" else "assistant", said)
             continue
-        calls = tuple(
-            replace(call, id=f"call{index}_{number}") for number, call in enumerate(calls)
-        )
-        yield Message("assistant", tool_calls=calls)
+        made = tuple(replace(call, id=f"call{index}_{n}") for n, call in enumerate(calls))
+        yield Message("assistant", tool_calls=made)
         next_role, next_said = turns[index + 1]
-        for call in calls:
-            yield Message(
-                "tool",
-                next_said if next_role == "system" else "",
-                tool_call_id=call.id,
-                name=call.name,
-            )
+        result = next_said if next_role == "system" else ""
+        for call in made:
+            yield Message("tool", result, tool_call_id=call.id, name=call.name)
 
 
 def _bracketed(said: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...] | None:
-    """The calls of a turn like `[f(a=1), g(b="x")]`; None for other turns."""
+    """Return the calls of a turn like `[f(a=1), g(b="x")]`; None for other turns."""
     if not (said.startswith("[") and said.endswith("]")):
         return None
     try:
@@ -187,50 +122,39 @@ def _bracketed(said: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...] | None:
         return None
 
 
-def _expect_calls(truth: Json, tools: Sequence[Tool]) -> tuple[Expect, set[str]]:
-    """The calls of an answer, or of several answers of which each is right."""
+def _expected_calls(truth: Json, tools: Sequence[Tool], context: Context) -> list[ExpectedCall]:
+    """Return the calls of an answer, or of several answers of which each is right."""
     answers = truth if isinstance(truth, list) else [truth]
     if not answers:
-        raise Skip(ToolReason.BAD_ANSWER, "an empty list of answers")
-    read = [_calls(answer, tools) for answer in answers]
-    calls, repairs = read[0]
-    expected = [ExpectedCall(call.name, call.arguments) for call in calls]
-    for others, mended in read[1:]:
-        repairs |= mended
-        expected = _accepting(expected, others)
-    return Expect(tuple(expected)), repairs
+        raise Skip(BAD_ANSWER, "an empty list of answers")
+    first, *others = [_calls(answer, tools, context) for answer in answers]
+    expected = [ExpectedCall(call.name, call.arguments) for call in first]
+    for calls in others:
+        expected = _accept_also(expected, calls)
+    return expected
 
 
-def _calls(answer: Json, tools: Sequence[Tool]) -> tuple[list[ToolCall], set[str]]:
-    if (
-        not isinstance(answer, dict)
-        or not answer
-        or not all(isinstance(arguments, dict) for arguments in answer.values())
-    ):
-        raise Skip(
-            ToolReason.BAD_ANSWER, f"wanted arguments by the name of the tool, got {answer!r:.80}"
-        )
+def _calls(answer: Json, tools: Sequence[Tool], context: Context) -> tuple[ToolCall, ...]:
+    """Return the calls of one answer; `f_1` and `f_2` are two calls of `f`."""
+    arguments = answer.values() if isinstance(answer, dict) else ()
+    if not arguments or not all(isinstance(given, dict) for given in arguments):
+        raise Skip(BAD_ANSWER, f"wanted arguments by the name of the tool, got {answer!r:.80}")
     names = {tool.name for tool in tools}
-    pairs = [
-        fitted(ToolCall(_plain_name(name, names), arguments), tools)
-        for name, arguments in answer.items()
-    ]
-    return [call for call, _ in pairs], {repair for _, mended in pairs for repair in mended}
+    calls = []
+    for name, given in answer.items():
+        numbered = _NUMBERED.fullmatch(name)
+        plain = numbered[1] if numbered and name not in names and numbered[1] in names else name
+        calls.append(ToolCall(plain, given))
+    return fit_calls(calls, tools, context)
 
 
-def _plain_name(name: str, names: set[str]) -> str:
-    """The tool that is meant by `f_2`, where no tool has this name."""
-    found = _NUMBERED.fullmatch(name)
-    return found[1] if found and name not in names and found[1] in names else name
-
-
-def _accepting(expected: Sequence[ExpectedCall], others: Sequence[ToolCall]) -> list[ExpectedCall]:
-    """The expected calls, which accept also what another right answer says; `Skip` where that would accept more."""
-    if [call.name for call in expected] != [call.name for call in others]:
-        raise Skip(
-            Reason.ALTERNATIVES,
-            f"{[call.name for call in expected]} and {[call.name for call in others]}",
-        )
+def _accept_also(
+    expected: Sequence[ExpectedCall], others: Sequence[ToolCall]
+) -> list[ExpectedCall]:
+    """Accept what another right answer says; `Skip` where that would accept more than both."""
+    names = [call.name for call in expected], [call.name for call in others]
+    if names[0] != names[1]:
+        raise Skip(ALTERNATIVES, f"{names[0]} and {names[1]}")
     differing = [
         (index, name)
         for index, (wanted, other) in enumerate(zip(expected, others, strict=True))
@@ -241,23 +165,19 @@ def _accepting(expected: Sequence[ExpectedCall], others: Sequence[ToolCall]) -> 
     ]
     if len(differing) > 1 or any(name not in others[index].arguments for index, name in differing):
         raise Skip(
-            Reason.ALTERNATIVES,
-            f"{[f'{expected[index].name}.{name}' for index, name in differing]}",
+            ALTERNATIVES, f"{[f'{expected[index].name}.{name}' for index, name in differing]}"
         )
-    made = list(expected)
+    result = list(expected)
     for index, name in differing:
-        accept = {
-            **made[index].accept,
-            name: [*made[index].accept.get(name, ()), others[index].arguments[name]],
-        }
-        made[index] = replace(made[index], accept=accept)
-    return made
+        call = result[index]
+        values = [*call.accept.get(name, ()), others[index].arguments[name]]
+        result[index] = replace(call, accept={**call.accept, name: values})
+    return result
 
 
-def _expect_state(truth: Json) -> Expect:
-    """The final state of each class of the world."""
+def _final_state(truth: Json) -> dict[str, Json]:
+    """Return the final state of each class of the world."""
     states = truth if isinstance(truth, list) else [truth]
     if not states or not all(isinstance(state, dict) for state in states):
-        raise Skip(ToolReason.BAD_ANSWER, f"wanted the states of the world, got {truth!r:.80}")
-    merged: Mapping[str, Json] = {name: state for part in states for name, state in part.items()}
-    return Expect(state=merged)
+        raise Skip(BAD_ANSWER, f"wanted the states of the world, got {truth!r:.80}")
+    return {name: state for part in states for name, state in part.items()}

@@ -1,42 +1,28 @@
-"""BFCL v4, the Berkeley Function-Calling Leaderboard: questions with tools, and beside them what counts as right.
+"""BFCL v4, the Berkeley Function-Calling Leaderboard: questions, and beside them what is right.
 
-    {"id": "parallel_0", "question": [[{"role", "content"}]], "function": [{"name", "parameters": {"type": "dict", ...}}]}
-    possible_answer/<same name>:  {"id": "parallel_0", "ground_truth": [{"play": {"artist": ["X"], "minutes": [20, ""]}}]}
+    {"id": "parallel_0", "question": [[{"role", "content"}]], "function": [{"name", "parameters"}]}
+    possible_answer/<same name>:  {"id": "parallel_0", "ground_truth": [{"play": {"artist": ["X"]}}]}
 
-Made for evaluation: a row gives a task and no conversation. The beginning of its id is the task's category and says what its
-answer means:
-
-* simple, multiple, parallel: the calls, in any order, with all values that are accepted (`bfcl_answers`).
-* irrelevance: no call is right; relevance: one call is, of whichever tool on offer. These have no file of answers.
-* multi_turn: several user turns, each with its calls, in order (`bfcl_turns`). BFCL itself compares the states that calls lead
-  to.
-* web_search, memory: a final text that carries the answer, in one of its wordings. A question about a memory is three tasks, one
-  for the tools of each kind of memory, as BFCL has it (`memory_kv`, `memory_rec_sum`, `memory_vector`).
-
-Kept and noted: a right answer that its own tool does not allow; the long contexts, whose long texts BFCL's code makes up; questions
-about a memory, which conversations in other files fill (without them the answer can only be guessed). Skipped, since nothing is
-right there: those conversations themselves, and a parameter for which no value is accepted. Values of Java and JavaScript questions
-are JSON values of the declared types, where BFCL's checker wants them as source text. Official scores come from the package
-`bfcl-eval`. Format: Patil et al., ICML 2025.
+A row gives a task; the beginning of its id says what its answer means (`convert`). Official scores
+come from the package `bfcl-eval`. Format: Patil et al., ICML 2025.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from toolhone.errors import DataError
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.bfcl_answers import Reason as AnswerReason
-from toolhone.sources.bfcl_answers import expected_call
-from toolhone.sources.bfcl_turns import Documents, messages_of, turns_task
+from toolhone.sources.base import About, Context, Skip, expect_calls
+from toolhone.sources.bfcl_answers import BAD_ANSWER, expected_call
 from toolhone.sources.files import Record, read_records
-from toolhone.sources.loose_tools import LooseTools
-from toolhone.sources.possible_answers import MISFIT, Answers, is_allowed
+from toolhone.sources.possible_answers import Answers, note_misfit
+from toolhone.sources.prompt_rows import read_python_calls
+from toolhone.sources.scenarios import read_world
+from toolhone.sources.tool_specs import read_tools
 
 NAME = "bfcl"
 ABOUT = About(
@@ -44,148 +30,201 @@ ABOUT = About(
     link="https://github.com/ShishirPatil/gorilla/tree/main/berkeley-function-call-leaderboard",
     licence="Apache-2.0",
     rows="4,696",
-    teaches="measures calls: one, several, any, none, over several turns, with accepted values; and answers",
+    teaches="measures calls: one, several, any, none, over several turns, with accepted values; and "
+    "answers",
     only_tasks=True,
 )
-USES: frozenset[str] = frozenset()
+BAD_QUESTION = "a question that is no list of messages"
 EMPTY_MEMORY = "a memory that conversations in other files fill"
 LONG_CONTEXT = "a long context that BFCL's code makes up and the file does not hold"
 _CATEGORY = re.compile(r"([a-z_]+?)_\d")
-_NO_CALL = ("irrelevance", "live_irrelevance")
-_ANY_CALL = "live_relevance"
 _MEMORY, _MEMORIES = "memory", ("kv", "rec_sum", "vector")
+_DOCUMENTS = {
+    "GorillaFileSystem": "gorilla_file_system",
+    "MathAPI": "math_api",
+    "MemoryAPI_kv": "memory_kv",
+    "MemoryAPI_rec_sum": "memory_rec_sum",
+    "MemoryAPI_vector": "memory_vector",
+    "MessageAPI": "message_api",
+    "TicketAPI": "ticket_api",
+    "TradingBot": "trading_bot",
+    "TravelAPI": "travel_booking",
+    "TwitterAPI": "posting_api",
+    "VehicleControlAPI": "vehicle_control",
+    "WebSearchAPI": "web_search",
+}
+"""The document that describes the tools of each class, in `multi_turn_func_doc` beside the questions."""
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered`, `bfcl_answers` and `possible_answers`."""
-
-    NOT_THIS_FORMAT = "not a BFCL row"
-    PREREQUISITE = "a conversation that fills a memory, in which nothing is right or wrong"
-
-
-class Repair(StrEnum):
-    """How a row was mended; besides this, the repairs of `offered` and `loose_tools`."""
-
-    CUT = "the turns from where a tool is added left out"
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """What is read for the rows of one file."""
-
-    answers: Answers
-    documents: Documents
-    tools: LooseTools
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_row(record) for record in records)
-
-
-def _is_row(record: Record) -> bool:
+def looks_like(record: Record) -> bool:
     question = record.get("question")
-    is_turns = (
-        isinstance(question, list)
-        and bool(question)
-        and all(isinstance(turn, list) for turn in question)
-    )
-    return (
-        is_turns
-        and isinstance(record.get("id"), str)
-        and ("function" in record or "involved_classes" in record)
-    )
+    are_turns = isinstance(question, list) and all(isinstance(turn, list) for turn in question)
+    has_tools = "function" in record or "involved_classes" in record
+    return bool(question) and are_turns and isinstance(record.get("id"), str) and has_tools
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose answer a task can say, as that task."""
-    tally, beside = ReadStats(), _Beside(Answers(path), Documents(path), LooseTools())
-    for line, record in read_records(path):
-        try:
-            tasks, repairs = _tasks(record, beside)
-            notes = _notes(tasks[0])
-        except Skip as skip:
-            tally.skip(line, skip)
-            continue
-        tally.keep_tasks(tasks, repairs)
-        for note in notes:
-            tally.note(note)
-    return tally.loaded()
+def prepare(_records: Sequence[Record], context: Context) -> Answers:
+    return Answers(context.path)
 
 
-def _tasks(record: Record, beside: _Beside) -> tuple[list[Task], set[str]]:
-    """The task of a row, or one for each kind of memory, and how the row was mended."""
+def convert(record: Record, context: Context) -> list[Task]:
+    """Return the task of a row by its category.
+
+    simple, multiple, parallel: the calls in any order, with all values that are accepted. irrelevance:
+    no call. relevance: one call of any tool. multi_turn: the calls of each turn in order. web_search,
+    memory: a final text with the answer; a question about a memory is a task for each kind of memory.
+    """
     found = _CATEGORY.match(str(record.get("id")))
-    if not _is_row(record) or found is None:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"id {record.get('id')!r:.40}, keys {sorted(record)}")
-    category, identity = found[1], record["id"]
+    if not looks_like(record) or found is None:
+        detail = f"id {record.get('id')!r:.40}, keys {sorted(record)}"
+        raise Skip("not a BFCL row", detail)
+    category, answers = found[1], context.prepared
+    if category == "memory_prereq":
+        raise Skip("a conversation that fills a memory, in which nothing is right or wrong")
     if category.startswith("multi_turn"):
-        task, repairs, cut = turns_task(
-            identity, record, beside.answers.of(identity), beside.documents
-        )
-        repairs |= {Repair.CUT} if cut else set()
-    elif category == "memory_prereq":
-        raise Skip(Reason.PREREQUISITE)
+        task = _turns_task(record, answers.find(record["id"]), context)
     elif category == _MEMORY:
-        return _memory_tasks(record, beside)
+        return _memory_tasks(record, answers.find(record["id"]), context)
     elif category == "web_search":
-        tools, repairs = beside.documents.of(record.get("involved_classes"))
-        task = Task(identity, _messages(record), tools, _expect_answer(beside.answers.of(identity)))
-    elif category == _ANY_CALL:
-        tools, repairs = beside.tools.read(record.get("function"))
-        task = Task(identity, _messages(record), tools, Expect(any_call=True))
+        tools = _class_tools(record.get("involved_classes"), context)
+        expect = _expect_answer(answers.find(record["id"]))
+        task = Task(record["id"], _messages(record), tools, expect)
     else:
-        tools, repairs = beside.tools.read(record.get("function"))
-        truth = None if category in _NO_CALL else beside.answers.of(identity)
-        task = Task(identity, _messages(record), tools, _expect_calls(truth, tools))
-    return [replace(task, category=category, source=NAME)], repairs
-
-
-def _memory_tasks(record: Record, beside: _Beside) -> tuple[list[Task], set[str]]:
-    """A question about a memory, for the tools of each kind of memory; the world names the memory."""
-    messages, expect = _messages(record), _expect_answer(beside.answers.of(record["id"]))
-    tasks, repairs = [], set[str]()
-    for kind in _MEMORIES:
-        tools, mended = beside.documents.of([f"MemoryAPI_{kind}"])
-        category = f"{_MEMORY}_{kind}"
-        identity = record["id"].replace(_MEMORY, category, 1)
-        world = {"scenario": record.get("scenario")}
-        tasks.append(
-            Task(identity, messages, tools, expect, world=world, category=category, source=NAME)
-        )
-        repairs |= mended
-    return tasks, repairs
+        tools = read_tools(record.get("function"), context, loose=True)
+        if category == "live_relevance":
+            expect = Expect(any_call=True)
+        elif category in ("irrelevance", "live_irrelevance"):
+            expect = Expect(no_call=True)
+        else:
+            expect = _expect_calls(answers.find(record["id"]), tools)
+        task = Task(record["id"], _messages(record), tools, expect)
+    if category == "multi_turn_long_context":
+        context.notes.append(LONG_CONTEXT)
+    expected = [call for one in task.expects or (task.expect,) for call in one.calls or ()]
+    note_misfit(expected, task.tools, context)
+    return [replace(task, category=category)]
 
 
 def _messages(record: Record) -> tuple[Message, ...]:
-    """The messages of a row with one turn."""
+    """Return the messages of a row with one turn."""
     if len(record["question"]) != 1 or not record["question"][0]:
-        raise Skip(AnswerReason.BAD_QUESTION, f"wanted one turn, got {len(record['question'])}")
-    return messages_of(record["question"][0])
+        raise Skip(BAD_QUESTION, f"wanted one turn, got {len(record['question'])}")
+    return _messages_of(record["question"][0])
+
+
+def _messages_of(turn: Json) -> tuple[Message, ...]:
+    try:
+        return tuple(map(Message.from_dict, turn))
+    except DataError as error:
+        raise Skip(BAD_QUESTION, str(error)) from None
 
 
 def _expect_answer(truth: Json) -> Expect:
-    """The answer in the first of its wordings, or in one of the others."""
+    """Expect the answer in the first of its wordings, or in one of the others."""
     if not isinstance(truth, list) or not truth:
-        raise Skip(AnswerReason.BAD_ANSWER, f"wanted a list of texts, got {truth!r:.60}")
+        raise Skip(BAD_ANSWER, f"wanted a list of texts, got {truth!r:.60}")
     first, *others = dict.fromkeys(map(str, truth))
     return Expect(answer=first, alternatives=tuple(Expect(answer=other) for other in others))
 
 
 def _expect_calls(truth: Json, tools: Sequence[Tool]) -> Expect:
-    """The calls of an answer; no call where there is none."""
-    if truth is None:
-        return Expect(no_call=True)
     if not isinstance(truth, list) or not truth:
-        raise Skip(AnswerReason.BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
+        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
     return Expect(tuple(expected_call(answer, tools) for answer in truth))
 
 
-def _notes(task: Task) -> list[str]:
-    """What to count of a task that is kept."""
-    notes = [LONG_CONTEXT] if task.category == "multi_turn_long_context" else []
-    notes += [EMPTY_MEMORY] if task.category.startswith(_MEMORY) else []
-    expects = task.expects or (task.expect,)
-    gold = [
-        ToolCall(call.name, call.arguments) for expect in expects for call in expect.calls or ()
-    ]
-    return [*notes, MISFIT] if gold and not is_allowed(gold, task.tools) else notes
+def _memory_tasks(record: Record, truth: Json, context: Context) -> list[Task]:
+    """Return a task for the tools of each kind of memory; the world names the memory."""
+    messages, expect = _messages(record), _expect_answer(truth)
+    context.notes.append(EMPTY_MEMORY)
+    tasks = []
+    for kind in _MEMORIES:
+        category = f"{_MEMORY}_{kind}"
+        identity = record["id"].replace(_MEMORY, category, 1)
+        tools = _class_tools([f"MemoryAPI_{kind}"], context)
+        task = Task(identity, messages, tools, expect, category=category)
+        tasks.append(replace(task, world={"scenario": record.get("scenario")}))
+    return tasks
+
+
+def _class_tools(classes: Json, context: Context) -> tuple[Tool, ...]:
+    """Return the tools of these classes."""
+    tools: list[Tool] = []
+    for name in classes if isinstance(classes, list) else []:
+        if not isinstance(name, str) or name not in _DOCUMENTS:
+            known = ", ".join(_DOCUMENTS)
+            raise Skip(BAD_ANSWER, f"the class {name!r:.40} has no document; known: {known}")
+        if name not in context.tools:
+            file = _document(context.path, _DOCUMENTS[name])
+            context.tools[name] = [record for _, record in read_records(file)]
+        tools += read_tools(context.tools[name], context, loose=True)
+    return tuple(tools)
+
+
+def _document(questions: Path, stem: str) -> Path:
+    folder = questions.parent / "multi_turn_func_doc"
+    for file in (folder / f"{stem}.json", folder / f"{stem}.json.gz"):
+        if file.is_file():
+            return file
+    raise DataError(
+        "the tools of these questions are not beside them; "
+        f"wanted them in {str(folder / f'{stem}.json')!r}"
+    )
+
+
+def _turns_task(record: Record, truth: Json, context: Context) -> Task:
+    """Return the task of a row with several turns, without functions that are excluded or missed.
+
+    A row that adds a missed function is cut there: the turn that cannot be answered without it is the
+    last one, and expects no call.
+    """
+    tools = _class_tools(record.get("involved_classes"), context)
+    missed, absent = _missed(record), set(_names(record.get("excluded_function")))
+    absent |= {name for names in missed.values() for name in names}
+    tools = tuple(tool for tool in tools if tool.name not in absent)
+    turns = [_messages_of(turn) for turn in record["question"]]
+    if not isinstance(truth, list) or len(truth) != len(turns):
+        detail = f"wanted a list of calls for each of {len(turns)} turns, got {truth!r:.60}"
+        raise Skip(BAD_ANSWER, detail)
+    count = min(missed, default=len(turns))
+    if not all(turns[:count]):
+        detail = "a turn in which nobody says anything, and no function is added"
+        raise Skip(BAD_QUESTION, detail)
+    if count < len(turns):
+        context.repairs.add("the turns from where a tool is added left out")
+    return Task(
+        id=record["id"],
+        tools=tools,
+        turns=tuple(turns[:count]),
+        expects=tuple(_expect_turn(answer, tools) for answer in truth[:count]),
+        world=read_world(record, "initial_config"),
+    )
+
+
+def _missed(record: Record) -> Mapping[int, list[str]]:
+    """Return the functions that are added, by the number of the turn."""
+    missed = record.get("missed_function") or {}
+    if not isinstance(missed, dict) or not all(re.fullmatch(r"[1-9]\d?", turn) for turn in missed):
+        detail = (
+            f"wanted functions by the number of the turn in 'missed_function', got {missed!r:.60}"
+        )
+        raise Skip(BAD_QUESTION, detail)
+    return {int(turn): _names(names) for turn, names in missed.items()}
+
+
+def _names(value: Json) -> list[str]:
+    listed = value is None or isinstance(value, list)
+    if not listed or not all(isinstance(name, str) for name in value or ()):
+        raise Skip(BAD_QUESTION, f"wanted a list of functions, got {value!r:.60}")
+    return value or []
+
+
+def _expect_turn(answer: Json, tools: Sequence[Tool]) -> Expect:
+    """Expect the calls that an answer writes as Python does, in this order."""
+    calls: list[ToolCall] = []
+    for text in answer if isinstance(answer, list) else []:
+        found = read_python_calls(text, tools) if isinstance(text, str) else None
+        if found is None or len(found) != 1:
+            raise Skip(BAD_ANSWER, f"wanted one call as Python writes it, got {text!r:.80}")
+        calls += found
+    return expect_calls(calls, "strict")

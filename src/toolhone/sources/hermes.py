@@ -1,31 +1,23 @@
-r"""Hermes: function calling as text, the tools in the system message, calls and results in tags.
+"""Hermes: function calling as text, the tools in the system message, calls and results in tags.
 
-    {"id": "h1", "conversations": [{"from": "system", "value": "You are ... <tools> [{...}] </tools> For each call ..."},
-                                   {"from": "human", "value": "..."}, {"from": "gpt", "value": "<tool_call> {...} </tool_call>"},
-                                   {"from": "tool", "value": "<tool_response> {...} </tool_response>"}, ...]}
-    {"example": "SYSTEM: ... <tools>[...]</tools>\nUSER: ...\nASSISTANT:\n<tool_call>\n{...}\n</tool_call>"}
+    {"id": "h1", "conversations": [{"from": "system", "value": "... <tools> [{...}] </tools> ..."},
+                                   {"from": "gpt", "value": "<tool_call> {...} </tool_call>"}, ...]}
+    {"example": "SYSTEM: ... <tools>[...]</tools>\\nUSER: ...\\nASSISTANT:\\n<tool_call>...</tool_call>"}
 
-Tools and calls are JSON or Python literals (the older rows have the latter; nothing is evaluated). Of the system text the sentences
-before the first tag are kept; the list of tools and the description of the format belong to the dialect that renders the row, and
-leaving them out is counted as a repair. Rows whose calls do not fit their tools are counted and skipped. Format: NousResearch,
-hermes-function-calling-v1.
+Tools and calls are JSON or Python literals. Of the system text the sentences before the first tag are
+kept. Format: NousResearch, hermes-function-calling-v1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Iterator
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
-from toolhone.sources.base import OldStats as ReadStats
+from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.call_texts import Talk, fitting, read_tagged, read_values
-from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.tasks import tasks_of
+from toolhone.sources.files import Record
+from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "hermes"
 ABOUT = About(
@@ -35,7 +27,9 @@ ABOUT = About(
     rows="11,578",
     teaches="calls in one and in several turns, several at once, from tools listed in the system text",
 )
-USES: frozenset[str] = frozenset()
+NOT_HERMES = "not a Hermes row"
+NO_TOOLS = "a system text without a list of tools"
+FORMAT = "tools and format description taken out of the system text"
 _BLOCK = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
 _RESPONSES = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?:](?=\s|$)|\n")
@@ -48,59 +42,21 @@ _ROLES = {
 }
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered`, `call_texts` and the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not a Hermes row"
-    NO_TOOLS = "a system text without a list of tools"
-
-
-class Repair(StrEnum):
-    """How a row was mended; besides these, the repairs of `offered` and `call_texts`."""
-
-    FORMAT = "tools and format description taken out of the system text"
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_row(record) for record in records)
-
-
-def _is_row(record: Record) -> bool:
+def looks_like(record: Record) -> bool:
     if isinstance(record.get("example"), str):
         return bool(_BLOCK.search(record["example"]))
     turns = record.get("conversations")
-    first = turns[0] if isinstance(turns, list) and turns else None
-    return (
-        isinstance(first, dict)
-        and first.get("from") == "system"
-        and "<tools>" in str(first.get("value"))
-    )
+    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
+    return first.get("from") == "system" and "<tools>" in str(first.get("value"))
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose calls fit its tools, with the tasks of its turns."""
-    tally, offered = ReadStats(), OfferedTools()
-    for line, record in read_records(path):
-        try:
-            talk, repairs = _conversation(line, record, offered)
-            refuse_faults(talk)
-        except Skip as skip:
-            tally.skip(line, skip)
-        else:
-            tally.keep(line, talk, tasks_of(talk), repairs)
-    return tally.loaded()
-
-
-def _conversation(
-    line: FileLine, record: Record, offered: OfferedTools
-) -> tuple[Conversation, set[str]]:
+def convert(record: Record, context: Context) -> Conversation:
     tools: tuple[Tool, ...] = ()
     talk = Talk()
     for index, (role, text) in enumerate(_turns(record)):
         if role == "system" and index == 0:
             words, listed = split_system(text)
-            tools, repairs = offered.read(listed)
-            talk.repairs |= {Repair.FORMAT, *repairs}
+            tools = read_tools(listed, context)
             if words:
                 talk.say("system", words)
         elif role == "assistant":
@@ -110,45 +66,39 @@ def _conversation(
                 talk.result(result.strip())
         else:
             talk.say(role, text.strip())
-    return Conversation(tuple(talk.messages), tools, identity_of(line, record), NAME), talk.repairs
+    context.repairs |= {FORMAT, *talk.repairs}
+    return Conversation(tuple(talk.messages), tools)
 
 
 def _turns(record: Record) -> Iterator[tuple[str, str]]:
-    """Role and text of each turn, whichever way the row writes them."""
-    if isinstance(record.get("example"), str):
-        parts = _MARKER.split(
-            record["example"].strip().removeprefix("```").removesuffix("```").strip()
-        )
-        pairs: list[tuple[Json, Json]] = list(zip(parts[1::2], parts[2::2], strict=True))
-    else:
-        turns = record.get("conversations")
-        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-            raise Skip(
-                Reason.NOT_THIS_FORMAT,
-                f"wanted 'conversations' or 'example'; keys {sorted(record)}",
-            )
+    """Yield role and text of each turn."""
+    turns, example = record.get("conversations"), record.get("example")
+    pairs: list[tuple[Json, Json]]
+    if isinstance(example, str):
+        parts = _MARKER.split(example.strip().removeprefix("```").removesuffix("```").strip())
+        pairs = list(zip(parts[1::2], parts[2::2], strict=True))
+    elif isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
         pairs = [(turn.get("from"), turn.get("value")) for turn in turns]
+    else:
+        raise Skip(NOT_HERMES, f"wanted 'conversations' or 'example'; keys {sorted(record)}")
     if not pairs or pairs[0][0] not in ("system", "SYSTEM"):
-        raise Skip(
-            Reason.NO_TOOLS, f"the first turn is that of {pairs[0][0]!r}" if pairs else "no turns"
-        )
+        raise Skip(NO_TOOLS, f"the first turn is that of {pairs[0][0]!r}" if pairs else "no turns")
     for role, text in pairs:
         if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
-            raise Skip(Reason.NOT_THIS_FORMAT, f"a turn of {role!r:.40} with {text!r:.40}")
+            raise Skip(NOT_HERMES, f"a turn of {role!r:.40} with {text!r:.40}")
         yield _ROLES[role], text
 
 
 def split_system(text: str) -> tuple[str, Json]:
-    """What the system text says before it speaks of tags, and the tools it lists."""
+    """Return what the system text says before its tags, and the tools it lists."""
     block = next((found for found in _BLOCK.finditer(text) if found[1].strip()), None)
     if block is None:
-        raise Skip(Reason.NO_TOOLS, repr(text[:80]))
+        raise Skip(NO_TOOLS, repr(text[:80]))
     try:
         values = [value for value, _ in read_values(block[1])]
     except Skip as skip:
-        raise Skip(ToolReason.BAD_TOOLS, skip.detail) from None
+        raise Skip(BAD_TOOLS, skip.detail) from None
     before = text[: text.index("<tools>")]
     ends = [found.end() for found in _SENTENCE_END.finditer(before)]
-    return before[: ends[-1]].strip() if ends else "", values[0] if len(values) == 1 and isinstance(
-        values[0], list
-    ) else values
+    listed = values[0] if len(values) == 1 and isinstance(values[0], list) else values
+    return before[: ends[-1]].strip() if ends else "", listed

@@ -1,12 +1,10 @@
-"""Benchmarks with a played user and tools that are not in the file: what is put together so that a row can be a task at all.
+"""Benchmarks with a played user and tools that are not in the file.
 
-    tools = tools_of_calls(calls)          # a tool for each name, with the arguments and types that were seen
-    world = world_of(record, "initial_config")
+    tools = tools_of_calls(calls)          # a tool for each name, with the arguments and types seen
+    world = read_world(record, "initial_config")
 
-A tool that is put together from calls has no description; an argument is required if every call has it; a value of several types
-becomes one of any of them. Sources count this as `FROM_CALLS`. Where a model is to play the user, it is told what to want; a
-source may take that text for the request and counts it as `PLAYED`: it speaks of the user as "you" and says more than a user
-would at first.
+A source counts such tools as `FROM_CALLS`. What the model that plays the user is told may stand for
+the request; that is counted as `PLAYED`.
 """
 
 from __future__ import annotations
@@ -24,23 +22,23 @@ PLAYED = "what a model that plays the user is told, taken for the request"
 
 
 def tools_of_calls(calls: Iterable[ToolCall]) -> tuple[Tool, ...]:
-    """A tool for each called name, in the order of the first calls; every one of these calls obeys it."""
+    """Return a tool for each called name; every one of these calls obeys it."""
     seen: dict[str, list[Mapping[str, Json]]] = {}
     for call in calls:
         seen.setdefault(call.name, []).append(call.arguments)
     return tuple(Tool(name, "", _object(given)) for name, given in seen.items())
 
 
-def world_of(record: Record, key: str) -> Mapping[str, Json] | None:
-    """The world in which a task begins; `Skip` for one that is no object."""
+def read_world(record: Record, key: str) -> Mapping[str, Json] | None:
+    """Return the world in which a task begins; `Skip` for one that is no object."""
     world = record.get(key)
     if world is not None and not isinstance(world, dict):
         raise Skip(BAD_WORLD, f"wanted an object in {key!r}, got {world!r:.60}")
     return world
 
 
-def listed(record: Record, key: str, where: str) -> list[Json]:
-    """A list that may be left out; `Skip` for anything else."""
+def read_list(record: Record, key: str, where: str) -> list[Json]:
+    """Return a list that may be left out; `Skip` for anything else."""
     value = record.get(key)
     if value is not None and not isinstance(value, list):
         raise Skip(NO_LIST, f"wanted a list in '{where}.{key}', got {value!r:.60}")
@@ -48,8 +46,8 @@ def listed(record: Record, key: str, where: str) -> list[Json]:
 
 
 def schema_of(values: Sequence[Json]) -> dict[str, Json]:
-    """A schema that all these values obey."""
-    kinds = list(dict.fromkeys(map(_kind, values)))
+    """Return a schema that all these values obey."""
+    kinds = list(dict.fromkeys(map(json_type, values)))
     if "number" in kinds:
         kinds = [kind for kind in kinds if kind != "integer"]
     if not kinds:
@@ -75,7 +73,8 @@ def _object(values: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     }
 
 
-def _kind(value: Json) -> str:
+def json_type(value: Json) -> str:
+    """Return the name that JSON Schema has for the type of a value."""
     if isinstance(value, bool):
         return "boolean"
     names = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}

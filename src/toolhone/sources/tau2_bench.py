@@ -27,7 +27,7 @@ from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, Too
 from toolhone.sources.base import About, Loaded, Options, Skip
 from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import Record, read_records
-from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls, world_of
+from toolhone.sources.scenarios import FROM_CALLS, PLAYED, read_list, read_world, tools_of_calls
 
 NAME = "tau2_bench"
 ABOUT = About(
@@ -121,7 +121,7 @@ def _task(
     actions = _actions(record)
     own = [action for action in actions if not _is_users(action)]
     request, played = _request(record)
-    told = listed(_criteria(record), "communicate_info", "evaluation_criteria")
+    told = read_list(_criteria(record), "communicate_info", "evaluation_criteria")
     answer = str(told[0]) if len(told) == 1 or (told and not own) else None
     if not own and answer is None:
         raise Skip(Reason.NOTHING_EXPECTED)
@@ -130,7 +130,7 @@ def _task(
         messages=(*system, *_history(record), Message("user", request)),
         tools=tools,
         expect=Expect(tuple(map(_expected, own)) or None, answer=answer),
-        world=world_of(record, "initial_state"),
+        world=read_world(record, "initial_state"),
         category="played_user" if played else "ticket",
         source=NAME,
     )
@@ -157,7 +157,7 @@ def _criteria(record: Record) -> Record:
 
 
 def _actions(record: Record) -> list[Record]:
-    actions = listed(_criteria(record), "actions", "evaluation_criteria")
+    actions = read_list(_criteria(record), "actions", "evaluation_criteria")
     if not all(isinstance(action, dict) for action in actions):
         raise Skip(Reason.BAD_ACTION, f"{actions!r:.80}")
     return actions
@@ -208,7 +208,7 @@ def _request(record: Record) -> tuple[str, bool]:
 def _history(record: Record) -> tuple[Message, ...]:
     """The messages that came before, results linked to their calls."""
     state = record.get("initial_state")
-    said = listed(state, "message_history", "initial_state") if isinstance(state, dict) else []
+    said = read_list(state, "message_history", "initial_state") if isinstance(state, dict) else []
     try:
         return tuple(Message.from_dict(_linked(message)) for message in said)
     except DataError as error:

@@ -27,7 +27,7 @@ from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
 from toolhone.sources.base import OldStats as ReadStats
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import refuse_faults
-from toolhone.sources.scenarios import FROM_CALLS, PLAYED, listed, tools_of_calls
+from toolhone.sources.scenarios import FROM_CALLS, PLAYED, read_list, tools_of_calls
 from toolhone.sources.tasks import tasks_of
 
 NAME = "tau_bench"
@@ -146,7 +146,7 @@ def _task(line: FileLine, record: Record, tools: tuple[Tool, ...]) -> tuple[Task
     told = _told(record)
     request, outputs, calls = (
         told.get("instruction"),
-        listed(told, "outputs", "info.task"),
+        read_list(told, "outputs", "info.task"),
         list(_actions(record)),
     )
     if not isinstance(request, str) or not request.strip():
@@ -178,7 +178,7 @@ def _told(record: Record) -> Record:
 
 def _actions(record: Record) -> Iterator[ToolCall]:
     """The actions that are right, as calls."""
-    for action in listed(_told(record), "actions", "info.task"):
+    for action in read_list(_told(record), "actions", "info.task"):
         yield _action(action)
 
 

@@ -1,29 +1,22 @@
-"""When2Call: a request with tools, and which decision is right: call, ask back, or say that it cannot be done.
+"""When2Call: a request with tools, and which decision is right: call, ask back, or decline.
 
     {"uuid": "...", "question": "...", "tools": ["{\\"name\\": \\"f\\", ...}"], "correct_answer": "tool_call",
-     "answers": {"tool_call": "{\\"name\\": \\"f\\", \\"arguments\\": {}}", "request_for_info": "...", ...}}
+     "answers": {"tool_call": "{\\"name\\": \\"f\\", \\"arguments\\": {}}", "cannot_answer": "...", ...}}
 
-The test set, made for evaluation: a row gives a task and no conversation. `tool_call` expects the call of `answers`;
-`request_for_info` and `cannot_answer` expect no call, whatever is said instead; the category is the decision. The calls were
-written by a model: one that its own tool does not allow is kept and noted. The training sets are in the messages format. Format:
-Ross et al. 2025, arXiv:2504.18851.
+The test set: a row gives a task whose category is the decision. The training sets are in the messages
+format. Format: Ross et al. 2025, arXiv:2504.18851.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from pathlib import Path
 
 from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.loose_tools import LooseTools
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import fitted, from_text
-from toolhone.sources.possible_answers import MISFIT, is_allowed
+from toolhone.schema import Expect, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Context, Skip, expect_calls
+from toolhone.sources.files import Record
+from toolhone.sources.possible_answers import note_misfit
+from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
 NAME = "when2call"
 ABOUT = About(
@@ -34,70 +27,38 @@ ABOUT = About(
     teaches="measures whether to call, to ask back or to decline",
     only_tasks=True,
 )
-USES: frozenset[str] = frozenset()
 CALL = "tool_call"
 NO_CALL = ("request_for_info", "cannot_answer")
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered` and the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not a When2Call row"
-    DECISION = "a decision that is neither a call nor none"
+def looks_like(record: Record) -> bool:
+    return record.keys() >= {"question", "tools", "correct_answer", "answers"}
 
 
-def sniff(records: Sequence[Record]) -> bool:
-    return all(
-        record.keys() >= {"question", "tools", "correct_answer", "answers"} for record in records
-    )
-
-
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row as a task."""
-    tally, offered = ReadStats(), LooseTools()
-    for line, record in read_records(path):
-        try:
-            task, repairs = _task(identity_of(line, {"id": record.get("uuid")}), record, offered)
-            gold = [ToolCall(call.name, call.arguments) for call in task.expect.calls or ()]
-            misfit = bool(gold) and not is_allowed(gold, task.tools)
-        except Skip as skip:
-            tally.skip(line, skip)
-            continue
-        tally.keep_tasks([task], repairs)
-        if misfit:
-            tally.note(MISFIT)
-    return tally.loaded()
-
-
-def _task(identity: str, record: Record, offered: LooseTools) -> tuple[Task, set[str]]:
-    """The task of a row and how it was mended."""
+def convert(record: Record, context: Context) -> Task:
     question, decision = record.get("question"), record.get("correct_answer")
     if not isinstance(question, str) or not question.strip():
-        raise Skip(
-            Reason.NOT_THIS_FORMAT,
-            f"wanted a text in 'question', got {question!r:.60}; keys {sorted(record)}",
-        )
-    tools, repairs = offered.read(record.get("tools"))
+        detail = f"wanted a text in 'question', got {question!r:.60}; keys {sorted(record)}"
+        raise Skip("not a When2Call row", detail)
+    tools = read_tools(record.get("tools"), context, loose=True)
     if decision == CALL:
-        expect, mended = _expect_call(record, tools)
-        repairs |= mended
+        expect = _expect_call(record, tools, context)
     elif decision in NO_CALL:
         expect = Expect(no_call=True)
     else:
-        raise Skip(Reason.DECISION, f"{decision!r:.40}; known: {CALL}, {', '.join(NO_CALL)}")
-    return Task(
-        identity, (Message("user", question),), tools, expect, category=decision, source=NAME
-    ), repairs
+        detail = f"{decision!r:.40}; known: {CALL}, {', '.join(NO_CALL)}"
+        raise Skip("a decision that is neither a call nor none", detail)
+    note_misfit(expect.wanted, tools, context)
+    identity = context.identity(record, "uuid")
+    return Task(identity, (Message("user", question),), tools, expect, category=decision)
 
 
-def _expect_call(record: Record, tools: Sequence[Tool]) -> tuple[Expect, set[str]]:
+def _expect_call(record: Record, tools: Sequence[Tool], context: Context) -> Expect:
     answers = record.get("answers")
     if not isinstance(answers, dict) or not answers.get(CALL):
-        raise Skip(ToolReason.BAD_ANSWER, f"'answers' has no {CALL!r}: {answers!r:.60}")
+        raise Skip(BAD_ANSWER, f"'answers' has no {CALL!r}: {answers!r:.60}")
     try:
-        call, repairs = fitted(
-            ToolCall.from_dict(from_text(answers[CALL], ToolReason.BAD_ANSWER, CALL)), tools
-        )
+        call = ToolCall.from_dict(decode_text(answers[CALL], BAD_ANSWER, CALL))
     except DataError as error:
-        raise Skip(ToolReason.BAD_ANSWER, str(error)) from None
-    return Expect((ExpectedCall(call.name, call.arguments),)), set(repairs)
+        raise Skip(BAD_ANSWER, str(error)) from None
+    return expect_calls(fit_calls([call], tools, context))
