@@ -293,7 +293,7 @@ def test_the_verb_prints_what_was_replayed_and_one_json_object_when_asked(
 def test_forms_that_are_not_here_are_refused_by_name() -> None:
     for word in ("mlx", "gguf", "GGUF"):
         with pytest.raises(
-            CapabilityError, match=f"--to {word} is not here yet; what is: merged, peft"
+            CapabilityError, match=f"--to {word} is not available yet; available: merged, peft"
         ):
             to_of(word)
     with pytest.raises(CapabilityError, match="did you mean 'merged'"):

@@ -1,12 +1,10 @@
-"""A trained model as a folder for other programs: `export`, and the proof that the folder says what the run says.
+"""Exports a trained model as a folder for other programs, and replays prompts through it.
 
-    done = export(open_model("runs/first"), Path("out"), To.MERGED)
-    done.replay.whole        # every prompt gave the same ids through the run and through the folder
+    export(open_model("runs/first"), Path("out"), ExportFormat.MERGED).replay.whole
 
-`merged` is a plain transformers folder (weights, tokenizer with chat template, generation config with the dialect's end marks),
-`peft` an adapter folder with the tokenizer. Both hold certificate.json. The certificate is made anew from the tokenizer as it was
-written; where it does not fit the run's, nothing is left on disk. Nothing is quantised or sent anywhere; MLX and GGUF are not here
-yet.
+`merged` is a plain transformers folder, `peft` an adapter folder with the tokenizer; both hold
+certificate.json. Where the tokenizer as written does not fit the run's certificate, no folder
+remains. Nothing is quantised.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ GENERATION = "generation_config.json"
 
 
 class ExportFormat(StrEnum):
-    """What is written."""
+    """The form of the folder."""
 
     MERGED = "merged"
     """A plain transformers model."""
@@ -45,7 +43,7 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Export:
-    """What was written where, and how the replay ended. `notes` say what other programs have to know."""
+    """The result of an export. `notes` say what other programs need to know."""
 
     folder: Path
     to: ExportFormat
@@ -66,15 +64,14 @@ class Export:
 
 
 def to_of(word: str) -> ExportFormat:
-    """The form of this name; one that is not here is refused in a sentence."""
+    """Return the format of this name."""
     known = [to.value for to in ExportFormat]
     if word in known:
         return ExportFormat(word)
+    names = ", ".join(known)
     if word.lower() in LATER:
-        raise CapabilityError(f"--to {word} is not here yet; what is: {', '.join(known)}")
-    raise CapabilityError(
-        f"--to {word}: there is no such form{nearest(word, known)}; there are {', '.join(known)}"
-    )
+        raise CapabilityError(f"--to {word} is not available yet; available: {names}")
+    raise CapabilityError(f"--to {word}: no such format{nearest(word, known)}; formats: {names}")
 
 
 def export(
@@ -82,31 +79,30 @@ def export(
     out: Path,
     to: ExportFormat = ExportFormat.MERGED,
     overwrite: bool = False,
-    tell: Callable[[str], None] = to_stderr,
+    report: Callable[[str], None] = to_stderr,
 ) -> Export:
-    """Write the model into the folder `out`, open that anew, and replay prompts through both."""
+    """Write the model into the folder `out`, open it again, and replay prompts through both."""
     sampler = model.sampler
     if not isinstance(sampler, WeightSampler):
-        raise CapabilityError(
-            f"{model.name}: the weights of a {type(sampler).__name__} cannot be written; the torch backend's can"
-        )
+        wrong = f"the weights of a {type(sampler).__name__} cannot be written"
+        raise CapabilityError(f"{model.name}: {wrong}; the torch backend's can")
     if to is ExportFormat.PEFT and not sampler.info.has_adapter:
-        raise CapabilityError(
-            f"{model.name} has no adapter: all its weights were trained; export it with --to merged"
-        )
+        wrong = "has no adapter: all its weights were trained"
+        raise CapabilityError(f"{model.name} {wrong}; export it with --to merged")
     check_place(out, model.name, overwrite)
     with writing(out), whole_folder(out) as partial:
         model.tokenizer.save(partial)
-        _check_written_format(model, partial)
+        written = open_certified(TextTokenizer.load(partial), format_request(model.experiment))[1]
+        check_same(model.certificate, written, model.name)
         if to is ExportFormat.PEFT:
             sampler.write_adapter(partial)
         else:
             sampler.write_merged(partial)
             write_json(partial / GENERATION, _generation(partial, model))
         model.certificate.save(partial)
-    tell(f"{out} is written; prompts are replayed through it")
-    tasks = replay_tasks(model.experiment, tell)
-    result = replay(model, _reopened(model, out), tasks)
+    report(f"{out} is written; prompts are replayed through it")
+    tasks = replay_tasks(model.experiment, report)
+    result = replay(model, _reopen(model, out), tasks)
     files = tuple(sorted(path.name for path in out.iterdir()))
     return Export(
         out, to, files, model.certificate.verdict.value, result, tuple(_notes(model, to, out))
@@ -114,7 +110,7 @@ def export(
 
 
 def check_place(out: Path, source: str, overwrite: bool) -> None:
-    """Refuse a folder whose contents would be lost, whatever was meant."""
+    """Refuse a folder that holds anything but an earlier export."""
     place = out.resolve()
     if not place.exists():
         return
@@ -124,30 +120,19 @@ def check_place(out: Path, source: str, overwrite: bool) -> None:
     if not holds:
         return
     if not overwrite:
-        raise RunError(
-            f"--out {out} holds files already; name a new folder, or replace an export with --overwrite"
-        )
+        right = "name a new folder, or replace an export with --overwrite"
+        raise RunError(f"--out {out} holds files already; {right}")
     plan, _ = find(source, None)
-    used = [
-        Path(name).resolve() for name in (source, resolve_model(plan), plan.model.adapter or source)
-    ]
-    inside = any(one == place or place in one.parents for one in used)
+    used = (source, resolve_model(plan), plan.model.adapter or source)
+    folders = [Path(name).resolve() for name in used]
+    inside = any(one == place or place in one.parents for one in folders)
     if inside or FILE not in holds or holds & {"experiment.json", "state.json"}:
-        raise RunError(
-            f"--out {out} holds something else than an export, which --overwrite would delete; name another folder"
-        )
-
-
-def _check_written_format(model: Model, folder: Path) -> None:
-    """`DialectError` where the tokenizer and template as written are not those of the model's certificate."""
-    written = TextTokenizer.load(folder)
-    check_same(
-        model.certificate, open_certified(written, format_request(model.experiment))[1], model.name
-    )
+        wrong = "holds something else than an export, which --overwrite would delete"
+        raise RunError(f"--out {out} {wrong}; name another folder")
 
 
 def _generation(folder: Path, model: Model) -> dict[str, Any]:
-    """The generation config as written with the model, ending where the dialect ends a turn."""
+    """Return the generation config of the folder with the dialect's end tokens."""
     path = folder / GENERATION
     config = read_json(path) if path.is_file() else {}
     return {
@@ -157,31 +142,28 @@ def _generation(folder: Path, model: Model) -> dict[str, Any]:
     }
 
 
-def _reopened(model: Model, out: Path) -> Model:
-    """The folder as anybody would open it, in the precision and format of the model."""
+def _reopen(model: Model, out: Path) -> Model:
+    """Open the folder in the precision and format of the model."""
     section = model.experiment.model
     same = {"torch_dtype": section.torch_dtype, "device_map": section.device_map}
-    asked = {"dialect": section.dialect, "markup": section.markup, "history": section.history}
+    chosen = {"dialect": section.dialect, "markup": section.markup, "history": section.history}
     plain = type(section).model_fields
-    same |= {key: value for key, value in asked.items() if value != plain[key].default}
+    same |= {key: value for key, value in chosen.items() if value != plain[key].default}
     if section.template_switches is not None:
         same["template_switches"] = section.template_switches
-    return open_model(out, overrides=[f"model.{key}={_word(value)}" for key, value in same.items()])
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in same.items()}
+    return open_model(out, overrides=[f"model.{key}={word}" for key, word in words.items()])
 
 
 def _notes(model: Model, to: ExportFormat, out: Path) -> Sequence[str]:
     notes = list(model.certificate.limits)
     if to is ExportFormat.PEFT:
+        base = read_json(out / ADAPTER)["base_model_name_or_path"]
+        notes.append(f"the adapter belongs to the base model {base}")
+    name = model.dialect.name
+    if name != "native":
         notes.append(
-            f"the adapter belongs to the base model {read_json(out / ADAPTER)['base_model_name_or_path']}"
-        )
-    if model.dialect.name != "native":
-        notes.append(
-            f"calls are written in the dialect {model.dialect.name}, not as the folder's chat template writes them: other programs "
-            f"have to write prompts so; toolhone serve {out} --dialect {model.dialect.name} does"
+            f"calls use the dialect {name}, not the folder's chat template: other programs must "
+            f"write prompts so; toolhone serve {out} --dialect {name} does"
         )
     return notes

@@ -1,13 +1,9 @@
-"""pico: the embedded model, 0.8 million parameters and an own tokenizer, made from a seed.
+"""pico: the embedded model, an untrained Qwen3 with 0.8 million parameters, made from a seed.
 
-    folder = pico_folder()                 # a cached Hugging Face folder: config, safetensors, tokenizer, chat template
-    folder = make_pico(Path("pico"), 0)    # the same, into a folder of your choice
+    folder = pico_folder()                 # a cached Hugging Face folder
+    folder = make_pico(Path("pico"), 0)    # the same in a folder of your choice
 
-It is an untrained Qwen3 (hidden 128, 3 layers) that any transformers program can load; training from scratch takes minutes on
-two CPU cores. The tokenizer is a byte-level BPE learned from the project's generated training split: any text round-trips; white
-space and runs of punctuation are tokens of their own, so a word has the same tokens in a question and in a call.
-
-It knows nothing but what it is trained on: not a model for real use.
+Its tokenizer is a byte-level BPE learned from the project's generated training split.
 """
 
 from __future__ import annotations
@@ -29,18 +25,20 @@ from toolhone.schema import Conversation, Tool
 
 VERSION = 1
 MERGES = 300
-"""Pairs of letters or of letter groups that became one token."""
+"""Number of BPE merges."""
 COMMON = 15
-"""In how many of 3,000 conversations a piece must be to be a whole token."""
+"""Conversations of 3,000 that must contain a piece for it to be one token."""
 CONTEXT = 1024
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 SMALL_WORDS = (
-    "a about all am and are as at be by can could do does for from get give has have how i in is it like me more much my of on one "
-    "or please so some tell than thanks that the there they this to up was we what when where which who with without would you your"
+    """Standard deviation of the initial embeddings; at 0.02, copying is learned later (docs/log.md)."""
+    "like me more much my of on one or please so some tell than thanks that the there they this to "
+    "up was we what when where which who with without would you your"
 )
 EMBEDDING_SCALE = 0.1
-"""Standard deviation of the first embeddings. At the usual 0.02 the model learns to copy words far later (docs/log.md)."""
+"""Standard deviation of the initial embeddings; at the usual 0.02 copying is learned far later
+(docs/log.md)."""
 PIECES = "|".join(
     (
         r"(?:system|user|assistant|tool)\n",
@@ -54,13 +52,13 @@ PIECES = "|".join(
         r"\p{L}+",
     )
 )
-"""What a token may not cross: a role, a signature, opened calls of a program, a JSON key, a small word with the space before it, a
-run of punctuation, one white space, two digits, a word. Other words do not take their space along: `Oslo` is the same in a question
-and in a call."""
+"""Spans that no token crosses: a role, a signature, opened calls of a program, a JSON key, a small
+word with its space, a run of punctuation, one white space, two digits, a word. `Oslo` is the same
+token in a question and a call."""
 
 
 def make_pico(folder: Path, seed: int = 0) -> Path:
-    """Write the model for this seed into `folder` (created if need be) and return it. Same seed, same bytes."""
+    """Write the model for this seed into `folder` and return it. Same seed, same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
     tokenizer.save_pretrained(folder)
@@ -69,16 +67,16 @@ def make_pico(folder: Path, seed: int = 0) -> Path:
 
 
 def chat_template() -> str:
-    """The template that pico writes and reads."""
-    return (resources.files("toolhone.config.presets") / "pico_template.jinja").read_text(
-        encoding="utf-8"
-    )
+    """Return pico's chat template."""
+    template = resources.files("toolhone.config.presets") / "pico_template.jinja"
+    return template.read_text(encoding="utf-8")
 
 
 def _tokenizer() -> Any:
-    """A byte-level BPE in which common pieces are whole tokens and only the other words are put together from smaller ones.
+    """Train a byte-level BPE in which common pieces are one token.
 
-    So no part of a name is a token that stands for a word of the questions: every part occurs in many names, and is learned.
+    A part of another word is never a token that is a word of the questions: every part occurs in
+    many names.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -93,25 +91,18 @@ def _tokenizer() -> Any:
     draft = Tokenizer(models.BPE())
     draft.pre_tokenizer = cut
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    draft.train_from_iterator(
-        words,
-        trainers.BpeTrainer(
-            vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False
     )
+    draft.train_from_iterator(words, trainer)
     model = json.loads(draft.to_str())["model"]
-    vocabulary = {
-        piece: index for index, piece in enumerate(dict.fromkeys([*model["vocab"], *common]))
-    }
-    core = Tokenizer(
-        models.BPE(
-            vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]], ignore_merges=True
-        )
-    )
+    pieces = dict.fromkeys([*model["vocab"], *common])
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    merges = [tuple(pair) for pair in model["merges"]]
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     core.pre_tokenizer, core.decoder = cut, decoders.ByteLevel()
-    core.add_special_tokens(
-        [AddedToken(mark, special=True, normalized=False) for mark in (END, START, STOP)]
-    )
+    special = [AddedToken(mark, special=True, normalized=False) for mark in (END, START, STOP)]
+    core.add_special_tokens(special)
     core.add_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -126,15 +117,14 @@ def _tokenizer() -> Any:
 
 
 def _pieces(cut: Any) -> tuple[list[str], list[str]]:
-    """From the training split: pieces that are in many conversations (in the byte alphabet), and the other words of questions."""
+    """Return frequent pieces of the training split (in the byte alphabet), and other words of
+    questions."""
     common: Counter[str] = Counter({f"{pair:02d}": COMMON for pair in range(100)})
     words: set[str] = set()
     for row in Templates(seed=0).conversations(3000):
         common.update({piece for text in _texts(row) for piece, _ in cut.pre_tokenize_str(text)})
-        asked = " ".join(
-            message.content or "" for message in row.messages if message.role == "user"
-        )
-        words.update(re.findall(r"[A-Za-z]+", asked))
+        questions = [message.content or "" for message in row.messages if message.role == "user"]
+        words.update(re.findall(r"[A-Za-z]+", " ".join(questions)))
     whole = sorted(piece for piece, count in common.items() if count >= COMMON)
     return whole, sorted(words.difference(whole))
 
@@ -144,14 +134,13 @@ def _texts(row: Conversation) -> Iterator[str]:
     for message in row.messages:
         yield f"{message.role}\n{message.content or ''}"
         for call in message.tool_calls:
-            yield f'{{"name":"{call.name}","arguments":{json.dumps(dict(call.arguments), separators=(",", ":"))}}}'
+            arguments = json.dumps(dict(call.arguments), separators=(",", ":"))
+            yield f'{{"name":"{call.name}","arguments":{arguments}}}'
 
 
 def _signature(tool: Tool) -> str:
     required = tool.parameters.get("required", [])
-    names = [
-        name if name in required else f"{name}?" for name in tool.parameters.get("properties", {})
-    ]
+    names = [name if name in required else f"{name}?" for name in tool.properties]
     return f"{tool.name}({','.join(names)})"
 
 
@@ -183,7 +172,10 @@ def _model(size: int, tokenizer: Any, seed: int) -> Any:
 
 
 def pico_folder(seed: int = 0) -> Path:
-    """A cached copy, made at the first call; in `TOOLHONE_CACHE` or ~/.cache/toolhone. Safe when several processes ask at once."""
+    """Return a cached copy, made at the first call, in TOOLHONE_CACHE or ~/.cache/toolhone.
+
+    Several processes may ask at once.
+    """
     root = Path(os.environ.get("TOOLHONE_CACHE") or Path.home() / ".cache" / "toolhone")
     folder = root / f"pico-{_recipe()}-{seed}"
     if folder.is_dir():
@@ -199,7 +191,7 @@ def pico_folder(seed: int = 0) -> Path:
 
 
 def _recipe() -> str:
-    """A short hash of all that decides the bytes: this file, the template, phrasings and fillers."""
+    """Hash what determines the bytes: this file, the template, phrasings and fillers."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for name in ("pico_template.jinja", "phrasings.json", "fillers.json"):
         digest.update((resources.files("toolhone.config.presets") / name).read_bytes())

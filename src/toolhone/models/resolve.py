@@ -1,10 +1,10 @@
-"""What a model's name stands for: a run, a checkpoint, a model or PEFT folder, a name on the hub, or `pico`.
+"""Finds what a model's name means: a run, a checkpoint, a model or PEFT folder, a hub name, or
+`pico`.
 
-    plan, weights = find("runs/first", None)      # its experiment, and the folder of its trained weights
-    base = resolve_model(plan)                    # the folder or hub name of the model that the experiment names
-    trained = trained_format(weights)             # the certificate of the format it was trained in
+    plan, weights = find("runs/first", None)    # its experiment and the folder of its weights
+    base = resolve_model(plan)                  # the folder or hub name of the experiment's model
 
-Nothing is loaded here but small JSON files.
+Only small JSON files are loaded.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ ADAPTER = "adapter_config.json"
 
 
 def adapter_of(plan: Experiment) -> Path | None:
-    """The PEFT folder that the model starts from; of a run, its checkpoint. None where it starts from a whole model."""
+    """Return the PEFT folder that the model starts from; None for a full model."""
     folder = _start(plan)
     if folder is None or _is_whole(folder):
         return None
     if plan.training.lora is None and (folder / ADAPTER).is_file():
-        raise ConfigError(
-            f"model.adapter: {folder} is a LoRA folder, which brings its own settings, but training.lora is null; leave that out"
-        )
+        wrong = f"{folder} is a LoRA folder with its own settings, but training.lora is null"
+        raise ConfigError(f"model.adapter: {wrong}; leave that out")
     return folder
 
 
 def _start(plan: Experiment) -> Path | None:
-    """The folder that `model.adapter` names; of a run, its checkpoint."""
+    """Return the folder of `model.adapter`; for a run, its checkpoint."""
     if plan.model.adapter is None:
         return None
     folder = Path(plan.model.adapter)
@@ -44,14 +43,14 @@ def _start(plan: Experiment) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a checkpoint holds every weight, and not an adapter."""
+    """Whether a checkpoint holds all weights, not an adapter."""
     return (folder / "config.json").is_file() and not (folder / ADAPTER).is_file()
 
 
 def resolve_model(plan: Experiment) -> str:
-    """The folder or hub name of the experiment's model; `pico` is made when it is not there yet.
+    """Return the folder or hub name of the experiment's model; make `pico` if needed.
 
-    Where `model.adapter` names a run or checkpoint of full training, that is the model.
+    A run or checkpoint of full training in `model.adapter` is the model itself.
     """
     start = _start(plan)
     if start is not None and _is_whole(start):
@@ -60,41 +59,33 @@ def resolve_model(plan: Experiment) -> str:
     if name == PICO:
         return str(pico_folder(plan.seed))
     if not Path(name).exists() and not _may_be_on_the_hub(name):
-        raise ModelError(
-            f"model.name: no model at {name!r}; give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'"
-        )
+        right = "give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'"
+        raise ModelError(f"model.name: no model at {name!r}; {right}")
     return name
 
 
 def _may_be_on_the_hub(name: str) -> bool:
-    """Whether a name that is no path here looks like `owner/model`; `runs/mine` beside a folder `runs` is a path with a mistake."""
-    parts = name.split("/")
-    return (
-        len(parts) == 2
-        and all(parts)
-        and not name.startswith((".", "~"))
-        and not Path(parts[0]).is_dir()
-    )
+    """Whether a name looks like `owner/model`; with a folder `runs`, `runs/mine` is a path."""
+    owner, _, model = name.partition("/")
+    named = owner and model and "/" not in model and not name.startswith((".", "~"))
+    return bool(named) and not Path(owner).is_dir()
 
 
 def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
-    """The experiment that a reference belongs to, and the folder of its trained weights (None: the model as it is)."""
+    """Return the experiment of a reference and the folder of its trained weights, if it has any."""
     path = Path(ref)
-    if (path / "state.json").is_file():
-        return make_experiment(
-            read_json(path / "state.json").get("experiment", {}), str(path / "state.json")
-        ), path
+    state = path / "state.json"
+    if state.is_file():
+        return make_experiment(read_json(state).get("experiment", {}), str(state)), path
     if (path / "experiment.json").is_file():
         run = Run.open(path)
         return run.experiment, run.checkpoint(checkpoint)
     if checkpoint is not None:
-        raise RunError(
-            f"--checkpoint names a checkpoint of a run, but {ref} is no run folder (it holds no experiment.json)"
-        )
+        wrong = f"{ref} is no run folder (it holds no experiment.json)"
+        raise RunError(f"--checkpoint names a checkpoint of a run, but {wrong}")
     if ref != PICO and not path.exists() and not _may_be_on_the_hub(ref):
-        raise ModelError(
-            f"no model or run at {ref!r}; give a run folder, a checkpoint, a model folder, a hub name or 'pico'"
-        )
+        right = "give a run folder, a checkpoint, a model folder, a hub name or 'pico'"
+        raise ModelError(f"no model or run at {ref!r}; {right}")
     if (path / ADAPTER).is_file():
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""
         return make_experiment({"model": {"name": base, "adapter": ref}}, str(path / ADAPTER)), None
@@ -102,9 +93,9 @@ def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
 
 
 def trained_format(plan: Experiment, weights: Path | None = None) -> Certificate | None:
-    """The certificate of the format that the weights were trained in; None where nobody noted it (a published model, say).
+    """Return the certificate of the format that the weights were trained in, if it is known.
 
-    It lies beside the weights that are used (of a checkpoint, an adapter or a model folder), else in their run.
+    It is beside the weights, or else in their run.
     """
     for folder in (weights, adapter_of(plan), Path(resolve_model(plan))):
         if folder is not None and folder.is_dir():
