@@ -37,13 +37,15 @@ def speed(
     grammars: Grammars | None,
 ) -> float:
     """Sampled tokens per second."""
-    constrain = None if grammars is None else lambda _: grammars(tools)
-    params = SamplingParams(
-        tokens, 1.0, stop_ids=model.tokenizer.stop_ids(model.dialect.stop), constrain=constrain
-    )
-    started = time.perf_counter()
-    answered = model.sampler.sample([list(prompt) for prompt in prompts], params)
-    return sum(len(samples[0].tokens) for samples in answered) / (time.perf_counter() - started)
+    grammar = None if grammars is None else grammars.text(tools)
+    params = SamplingParams(tokens, 1.0, stop_ids=model.tokenizer.stop_ids(model.dialect.stop))
+    started, count = time.perf_counter(), 0
+    stream = model.sampler.stream()
+    for key, prompt in enumerate(prompts):
+        stream.submit(key, prompt, params, grammar)
+    while polled := stream.poll():
+        count += sum(len(samples[0].tokens) for _, samples in polled)
+    return count / (time.perf_counter() - started)
 
 
 def alone(tokenizer: TextTokenizer, tools: Sequence[Tool]) -> dict[str, float]:

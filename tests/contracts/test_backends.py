@@ -918,11 +918,10 @@ def test_a_snapshot_that_samples_in_a_thread_never_touches_the_trainer(bench: Be
 
 
 class OnlyEvery:
-    """Allows the ids of one residue, which the token before chooses; `made` counts how many there were for each key."""
+    """Allows the ids of one residue, which the token before chooses."""
 
-    def __init__(self, key: int, made: Counter[int]) -> None:
-        made[key] += 1
-        self._next = key % 3
+    def __init__(self, first: int) -> None:
+        self._next = first % 3
 
     def allowed(self) -> NDArray[np.bool_]:
         return np.arange(VOCAB - 1) % 3 == self._next
@@ -931,54 +930,74 @@ class OnlyEvery:
         self._next = (token + 1) % 3
 
 
+class Anything:
+    def allowed(self) -> NDArray[np.bool_]:
+        return np.ones(VOCAB, dtype=bool)
+
+    def advance(self, token: int) -> None:
+        assert 0 <= token < VOCAB
+
+
+@pytest.fixture
+def bound(bench: Bench) -> Any:
+    """A sampler whose grammars are the number of the first residue, or `anything`; `compiled` counts them."""
+    sampler: Any = bench.trainer().snapshot()
+    sampler.compiled = Counter()
+
+    def compile_grammar(text: str, stop_ids: Sequence[int]) -> Any:  # noqa: ARG001
+        sampler.compiled[text] += 1
+        return Anything() if text == "anything" else OnlyEvery(int(text))
+
+    sampler.compile_grammar = compile_grammar
+    return sampler
+
+
+def bound_samples(
+    sampler: Sampler, params: SamplingParams, grammars: Sequence[str | None]
+) -> list[list[Sample]]:
+    stream = sampler.stream()
+    for key, (prompt, grammar) in enumerate(zip(PROMPTS, grammars, strict=True)):
+        stream.submit(key, prompt, params, grammar)
+    answered: dict[int, list[Sample]] = {}
+    while polled := stream.poll():
+        answered.update(polled)
+    return [answered[key] for key in range(len(PROMPTS))]
+
+
 @pytest.mark.parametrize(
     "change", [{}, {"temperature": 0.7}, {"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.4}]
 )
-def test_constrained_samples_hold_nothing_that_is_forbidden_and_keep_the_policys_log_probabilities(
-    sampler: Sampler, change: dict[str, Any]
+def test_grammars_bind_samples_and_keep_the_policys_log_probabilities(
+    bound: Any, change: dict[str, Any]
 ) -> None:
-    made: Counter[int] = Counter()
-    params = SamplingParams(
-        max_tokens=6,
-        num_samples=3,
-        seed=4,
-        stop_ids=(6, 7, 8),
-        constrain=lambda key: OnlyEvery(key, made),
-    )
+    params = SamplingParams(max_tokens=6, num_samples=3, seed=4, stop_ids=(6, 7, 8))
     params = dataclasses.replace(params, **change)
-    keys = [10, 11, 12, 13]
-    answered = sampler.sample(PROMPTS, params, keys)
-    assert made == dict.fromkeys(keys, 3), "one constraint for each sample"
-    for key, prompt, samples in zip(keys, PROMPTS, answered, strict=True):
+    answered = bound_samples(bound, params, ["0", "1", "2", "7"])
+    assert bound.compiled == dict.fromkeys("0127", 3), "one constraint for each sample"
+    for first, prompt, samples in zip((0, 1, 2, 7), PROMPTS, answered, strict=True):
         for sample in samples:
-            before = [key % 3, *((token + 1) % 3 for token in sample.tokens)]
+            before = [first % 3, *((token + 1) % 3 for token in sample.tokens)]
             assert all(
-                token % 3 == wanted and token < VOCAB - 1
-                for token, wanted in zip(sample.tokens, before, strict=False)
+                token % 3 == residue and token < VOCAB - 1
+                for token, residue in zip(sample.tokens, before, strict=False)
             )
             row = all_trained([*prompt, *sample.tokens], len(prompt))
-            again = sampler.logprobs([row], params.temperature or 1.0)[0][len(prompt) :]
+            again = bound.logprobs([row], params.temperature or 1.0)[0][len(prompt) :]
             np.testing.assert_allclose(sample.logprobs, again, atol=1e-4)
 
 
-def test_a_constraint_that_allows_everything_changes_no_sample(sampler: Sampler) -> None:
-    class Anything:
-        def allowed(self) -> NDArray[np.bool_]:
-            return np.ones(VOCAB, dtype=bool)
-
-        def advance(self, token: int) -> None:
-            assert 0 <= token < VOCAB
-
-    free = SamplingParams(max_tokens=5, num_samples=4, seed=1)
-    bound = dataclasses.replace(free, constrain=lambda _: Anything())
-    assert tokens_of(sampler.sample(PROMPTS, free)) == tokens_of(sampler.sample(PROMPTS, bound))
+def test_a_grammar_that_allows_everything_changes_no_sample(bound: Any) -> None:
+    params = SamplingParams(max_tokens=5, num_samples=4, seed=1)
+    free = tokens_of(bound.sample(PROMPTS, params))
+    assert tokens_of(bound_samples(bound, params, ["anything"] * 4)) == free
+    assert tokens_of(bound_samples(bound, params, ["anything", None, "anything", None])) == free
 
 
-def test_a_constrained_stream_binds_each_prompt_by_its_key(sampler: Sampler) -> None:
-    made: Counter[int] = Counter()
-    params = SamplingParams(max_tokens=1, seed=4, constrain=lambda key: OnlyEvery(key, made))
-    stream = sampler.stream()
-    for key in range(6):
-        stream.submit(key, PROMPTS[0], params)
-    answered = dict(stream.poll())
-    assert [answered[key][0].tokens[0] % 3 for key in range(6)] == [0, 1, 2, 0, 1, 2]
+def test_each_prompt_of_a_stream_has_a_grammar_of_its_own(bound: Any) -> None:
+    answered = bound_samples(bound, SamplingParams(max_tokens=1, seed=4), ["0", "1", "2", "1"])
+    assert [samples[0].tokens[0] % 3 for samples in answered] == [0, 1, 2, 1]
+
+
+def test_a_grammar_needs_a_tokenizer(sampler: Sampler) -> None:
+    with pytest.raises(UserError):
+        sampler.stream().submit(0, PROMPTS[0], SamplingParams(), "start: /a/")

@@ -22,7 +22,12 @@ from toolhone import api
 from toolhone.api import evaluate, open_model
 from toolhone.backends import constraint as constraint_module
 from toolhone.backends.base import SamplingParams, check_unconstrained
-from toolhone.backends.constraint import GrammarConstraint, Grammars, compile_grammar
+from toolhone.backends.constraint import (
+    GrammarCompiler,
+    GrammarConstraint,
+    Grammars,
+    compile_grammar,
+)
 from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
 from toolhone.dialects.base import Dialect, ParseProblem
@@ -268,15 +273,22 @@ def toy_policy(kind: str, constrained: bool, max_tokens: int = 300) -> TokenPoli
         if (token := tokenizer.control_id(mark)) is not None:
             trainer._policy.tables[0][0, token] += 5.0
     params = SamplingParams(max_tokens, temperature=1.0, seed=3)
-    bound = Grammars(dialect, tokenizer) if constrained else None
-    return TokenPolicy(trainer.snapshot(), dialect, tokenizer, params, 4096, bound)
+    grammar = Grammars(dialect, tokenizer).text if constrained else None
+    sampler = trainer.snapshot()
+    sampler.compile_grammar = GrammarCompiler(tokenizer)
+    return TokenPolicy(sampler, dialect, tokenizer, params, 4096, grammar)
 
 
-def turns_of(policy: TokenPolicy, many: int) -> list[Turn]:
+def turns_of(
+    policy: TokenPolicy, many: int, offers: Sequence[Sequence[Tool]] = (TOOLS,)
+) -> list[Turn]:
     stream = policy.stream()
     for key in range(many):
-        stream.submit(key, policy.open([USER], TOOLS))
-    return [turn for _, turn in sorted(stream.poll(), key=lambda answered: answered[0])]
+        stream.submit(key, policy.open([USER], offers[key % len(offers)]))
+    answered: dict[int, Turn] = {}
+    while polled := stream.poll():
+        answered.update(polled)
+    return [answered[key] for key in range(many)]
 
 
 @pytest.mark.parametrize("kind", ["native", "json"])
@@ -313,14 +325,9 @@ def test_the_log_probabilities_of_constrained_samples_are_those_of_the_policy() 
 def test_prompts_of_one_batch_are_bound_to_their_own_tools() -> None:
     policy = toy_policy("native", constrained=True)
     offers = [(TOOLS[0],), (TOOLS[2],), ()]
-    stream = policy.stream()
-    for key in range(90):
-        stream.submit(key, policy.open([USER], offers[key % 3]))
-    answered = stream.poll()
-    assert len(answered) == 90, "one poll samples all of them"
+    turns = turns_of(policy, 90, offers)
     names = {
-        k: {call.name for key, turn in answered if key % 3 == k for call in turn.message.tool_calls}
-        for k in range(3)
+        k: {call.name for turn in turns[k::3] for call in turn.message.tool_calls} for k in range(3)
     }
     assert names == {0: {"get"}, 1: {"stop"}, 2: set()}
 
@@ -604,15 +611,13 @@ def test_where_the_library_gives_up_the_turn_ends_and_is_read_as_broken_off() ->
 
 def test_a_learning_method_refuses_constrained_and_truncated_sampling() -> None:
     check_unconstrained(SamplingParams(temperature=0.7), "grpo")
-    policy = toy_policy("native", constrained=True)
-    assert policy.constrain is not None
-    for params, says in (
-        (SamplingParams(constrain=lambda _: policy.constrain(TOOLS)), "grpo.*grammar"),
-        (SamplingParams(top_p=0.9), "top_p"),
-        (SamplingParams(top_k=5), "top_k"),
+    for params, grammar, says in (
+        (SamplingParams(), True, "grpo.*grammar"),
+        (SamplingParams(top_p=0.9), False, "top_p"),
+        (SamplingParams(top_k=5), False, "top_k"),
     ):
         with pytest.raises(CapabilityError, match=says):
-            check_unconstrained(params, "grpo")
+            check_unconstrained(params, "grpo", grammar)
 
 
 def test_a_policy_refuses_tools_without_a_grammar_before_anything_is_played() -> None:
@@ -662,8 +667,8 @@ def test_the_setting_binds_what_a_model_says_and_refuses_tools_before_it_plays()
             "evaluation.max_new_tokens=24",
         ],
     )
-    assert isinstance(model.policy().constrain, Grammars)
-    assert open_model("pico").policy().constrain is None
+    assert model.policy().grammar is not None
+    assert open_model("pico").policy().grammar is None
     good = Task("a", (USER,), TOOLS, Expect(no_call=True))
     assert evaluate(model, [good]).outcomes
     bad = Task(

@@ -48,7 +48,8 @@ class ScriptedStream:
         self._sampler, self._most = sampler, most
         self._queue: dict[int, tuple[Tokens, SamplingParams]] = {}
 
-    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+    def submit(self, key: int, prompt: Tokens, params: SamplingParams, grammar=None) -> None:
+        assert grammar is None, "a script follows no grammar"
         assert key not in self._queue, f"key {key} is queued already"
         self._queue[key] = (prompt, params)
 

@@ -39,14 +39,14 @@ class StopReason(StrEnum):
 
 
 class Constraint(Protocol):
-    """What one sample may consist of: asked before each token, told of each token."""
+    """What one sample may consist of."""
 
     def allowed(self) -> NDArray[np.bool_]:
-        """bool [ids]: which ids may come next, at least one of them; ids behind its end may not."""
+        """bool [ids]: which ids may come next, at least one; ids beyond its end may not."""
         ...
 
     def advance(self, token: int) -> None:
-        """Note the id that was sampled."""
+        """Take the id that was sampled."""
         ...
 
 
@@ -55,8 +55,6 @@ class SamplingParams:
     """How to sample. `temperature` 0 is greedy (its log-probabilities are those at temperature 1). `top_k` 0 and `top_p` 1 are off.
 
     The random stream of sample j of the prompt with key k depends on (`seed`, k, j) alone, not on what else is in the batch.
-    `constrain` makes a fresh constraint for each sample of the prompt with a key; what it forbids is never sampled, and truncation
-    counts what it allows. `Sample.logprobs` stay those of the policy without it.
     """
 
     max_tokens: int = 256
@@ -66,7 +64,6 @@ class SamplingParams:
     stop_ids: tuple[int, ...] = ()
     num_samples: int = 1
     seed: int = 0
-    constrain: Callable[[int], Constraint] | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.num_samples < 1:
@@ -78,10 +75,10 @@ class SamplingParams:
             raise ConfigError(f"wanted temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {seen}")
 
 
-def check_unconstrained(params: SamplingParams, method: str) -> None:
+def check_unconstrained(params: SamplingParams, method: str, grammar: bool = False) -> None:
     """Refuse, for a method that learns from log-probabilities, sampling whose log-probabilities are not the policy's own."""
     wrong = {
-        "a grammar (constrained calls)": params.constrain is not None,
+        "a grammar (constrained calls)": grammar,
         "top_p": params.top_p < 1,
         "top_k": params.top_k > 0,
     }
@@ -232,8 +229,13 @@ class Done(Generic[T]):
 class Stream(Protocol):
     """Sampling without a barrier: prompts join while others run, and leave as soon as they are finished."""
 
-    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
-        """Queue one prompt; `key` names it in `poll` and names its random stream."""
+    def submit(
+        self, key: int, prompt: Tokens, params: SamplingParams, grammar: str | None = None
+    ) -> None:
+        """Queue one prompt; `key` names it in `poll` and names its random stream.
+
+        No token is sampled that `grammar` (text in llguidance's Lark form) forbids; truncation counts what it allows.
+        """
         ...
 
     def poll(self) -> list[tuple[int, list[Sample]]]:

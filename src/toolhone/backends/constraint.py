@@ -104,6 +104,20 @@ def compile_grammar(
     return GrammarConstraint(_compile(text, tokenizer).deep_copy(), tokenizer.vocab_size, stop_ids)
 
 
+class GrammarCompiler:
+    """Compiles grammars for the tokenizer of a model (a folder or hub name), which is loaded on first use."""
+
+    def __init__(self, tokenizer: str | TextTokenizer, trust_remote_code: bool = False) -> None:
+        self._tokenizer, self._trust = tokenizer, trust_remote_code
+
+    def __call__(self, grammar: str, stop_ids: Sequence[int]) -> GrammarConstraint:
+        if not self._tokenizer:
+            raise CapabilityError("this model names no tokenizer, which a grammar needs")
+        if isinstance(self._tokenizer, str):
+            self._tokenizer = TextTokenizer.load(self._tokenizer, self._trust)
+        return compile_grammar(grammar, self._tokenizer, stop_ids)
+
+
 @lru_cache(maxsize=KEPT)
 def _compile(text: str, tokenizer: TextTokenizer) -> LLMatcher:
     library = _open_library(tokenizer)

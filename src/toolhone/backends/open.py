@@ -112,7 +112,7 @@ def _open_toy(model: ModelSection, name: str, checkpoint: Path | None, seed: int
 
     vocab_size = TextTokenizer.load(name, model.trust_remote_code).vocab_size
     buckets = max(16, min(1024, 2**22 // vocab_size))
-    trainer = open_toy(vocab_size, seed, buckets=buckets)
+    trainer = open_toy(vocab_size, seed, buckets=buckets, tokenizer=name)
     if checkpoint is not None:
         trainer.load(checkpoint, optimizer=False)
     return trainer

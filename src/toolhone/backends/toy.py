@@ -20,7 +20,7 @@ import json
 import os
 import weakref
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from toolhone.backends.base import (
     Done,
     Loss,
     Metrics,
+    ModelInfo,
     Optimizer,
     Sample,
     SamplingParams,
@@ -44,6 +45,7 @@ from toolhone.backends.base import (
     random_stream,
     sample_all,
 )
+from toolhone.backends.constraint import GrammarCompiler
 from toolhone.backends.gradient import loss_gradient
 from toolhone.backends.toy_policy import NO_TOKEN, Forward, Ids, Real, ToyPolicy, ToyShape
 from toolhone.errors import CapabilityError, ModelError, RunError
@@ -55,8 +57,11 @@ FILE = "toy.npz"
 class ToySampler:
     """One fixed toy policy (`backends.base.Sampler`)."""
 
-    def __init__(self, policy: ToyPolicy) -> None:
-        self._policy, self.info = policy, policy.shape.info
+    def __init__(self, policy: ToyPolicy, info: ModelInfo) -> None:
+        self._policy, self.info = policy, info
+        self.compile_grammar: Callable[[str, Sequence[int]], Constraint] = GrammarCompiler(
+            info.tokenizer
+        )
 
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
@@ -97,7 +102,9 @@ class ToyStream:
         self._sampler, self._policy = sampler, sampler._policy
         self._running: dict[int, tuple[SamplingParams, list[_SampleState]]] = {}
 
-    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+    def submit(
+        self, key: int, prompt: Tokens, params: SamplingParams, grammar: str | None = None
+    ) -> None:
         assert key not in self._running, f"key {key} is queued already"
         shape = self._policy.shape
         if len(prompt) == 0:
@@ -114,7 +121,9 @@ class ToyStream:
         limit = min(params.max_tokens, shape.max_context - len(prompt))
         states = []
         for number in range(params.num_samples):
-            constraint = None if params.constrain is None else params.constrain(key)
+            constraint = None
+            if grammar is not None:
+                constraint = self._sampler.compile_grammar(grammar, params.stop_ids)
             random = random_stream(params.seed, key, number)
             states.append(_SampleState(window, limit, random, constraint))
         self._running[key] = (params, states)
@@ -146,7 +155,7 @@ class ToyStream:
         index = self._policy.buckets(np.array([one.window for one in states], dtype=np.int64))
         logp = self._policy.log_softmax(index, params.temperature or 1.0)
         bound = logp
-        if params.constrain is not None:
+        if any(one.constraint is not None for one in states):
             allowed = allowed_ids([one.constraint for one in states], logp.shape[1])
             bound = _renormalise(np.where(allowed, logp, -np.inf))
         if params.temperature == 0:
@@ -227,9 +236,11 @@ class _Moments:
 class ToyTrainer:
     """A toy policy that learns (`backends.base.Trainer`)."""
 
-    def __init__(self, policy: ToyPolicy) -> None:
+    def __init__(self, policy: ToyPolicy, tokenizer: str = "") -> None:
+        shape = policy.shape
+        self.info = ModelInfo(shape.vocab_size, shape.max_context, tokenizer=tokenizer)
         self.can = Capabilities(lora=False, muon=False, max_context=policy.shape.max_context)
-        self._policy, self.info = policy, policy.shape.info
+        self._policy = policy
         self._gradient: list[Real] | None = None
         self._moments = _Moments.zero(policy)
         self._readers: weakref.WeakSet[ToySampler] = weakref.WeakSet()
@@ -266,11 +277,11 @@ class ToyTrainer:
         return Done({"grad_norm": norm})
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Done[list[Array]]:
-        return Done(ToySampler(self._policy).logprobs(rows, temperature))
+        return Done(ToySampler(self._policy, self.info).logprobs(rows, temperature))
 
     def snapshot(self) -> ToySampler:
         """The policy now. The weights are copied at the next `optim_step`, and only if the snapshot is still alive then."""
-        sampler = ToySampler(self._policy)
+        sampler = ToySampler(self._policy, self.info)
         self._readers.add(sampler)
         return sampler
 
@@ -360,6 +371,7 @@ def open_toy(
     orders: Sequence[int] = (0, 1, 2, 3),
     buckets: int = 1024,
     max_context: int = 2048,
+    tokenizer: str = "",
 ) -> ToyTrainer:
     """A fresh toy trainer. A table of an order above 0 takes 8 * buckets * vocab_size bytes, and Adam's state twice as much."""
     if vocab_size < 1 or buckets < 1 or max_context < 2 or not orders or min(orders) < 0:
@@ -368,10 +380,10 @@ def open_toy(
             f"got vocab_size={vocab_size}, buckets={buckets}, max_context={max_context}, orders={tuple(orders)}"
         )
     return ToyTrainer(
-        ToyPolicy.fresh(ToyShape(vocab_size, tuple(orders), buckets, max_context), seed)
+        ToyPolicy.fresh(ToyShape(vocab_size, tuple(orders), buckets, max_context), seed), tokenizer
     )
 
 
 def open_sampler(folder: Path) -> ToySampler:
     """A sampler for the weights that `ToyTrainer.save` wrote."""
-    return ToySampler(_read(folder, optimizer=False)[0])
+    return ToyTrainer(_read(folder, optimizer=False)[0]).snapshot()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolhone.backends.base import ModelInfo, padded, random_stream
+from toolhone.backends.base import padded, random_stream
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Array, Row, Tokens
 
@@ -35,10 +35,6 @@ class ToyShape:
     orders: tuple[int, ...] = (0, 1, 2, 3)
     buckets: int = 1024
     max_context: int = 2048
-
-    @property
-    def info(self) -> ModelInfo:
-        return ModelInfo(self.vocab_size, self.max_context)
 
     @property
     def reach(self) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from toolhone.backends.base import Constraint, Sample, Sampler, SamplingParams, StopReason, Stream
+from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, ParseProblem
 from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DialectError
@@ -102,8 +102,8 @@ class TokenPolicy:
     """A sampler with its dialect and tokenizer.
 
     `params.stop_ids` are taken from the dialect's stop marks when empty; `params.num_samples` must be 1. `max_context` is the
-    longest sequence in tokens, 0 when unbounded. `constrain` makes what a turn with these tools may consist of
-    (`backends.constraint.Grammars`); None leaves turns free. `opening` are ids that every reply is given to begin with.
+    longest sequence in tokens, 0 when unbounded. `grammar` writes the grammar of a turn with these tools
+    (`backends.constraint.Grammars.text`); None leaves turns free. `opening` are ids that every reply is given to begin with.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class TokenPolicy:
         tokenizer: TextTokenizer,
         params: SamplingParams,
         max_context: int = 0,
-        constrain: Callable[[Sequence[Tool]], Constraint] | None = None,
+        grammar: Callable[[Sequence[Tool]], str] | None = None,
         opening: tuple[int, ...] = (),
     ) -> None:
         assert params.num_samples == 1, (
             f"a turn is one sample, got num_samples={params.num_samples}"
         )
-        assert constrain is None or not opening, (
+        assert grammar is None or not opening, (
             "a grammar speaks of whole turns, so that none may begin with what is given"
         )
         self.sampler, self.dialect, self.tokenizer, self.max_context = (
@@ -128,7 +128,7 @@ class TokenPolicy:
             tokenizer,
             max_context,
         )
-        self.constrain, self.opening = constrain, opening
+        self.grammar, self.opening = grammar, opening
         self._opened: Prompt | None = None
         self.params = (
             params
@@ -183,10 +183,9 @@ class TokenPolicy:
 
     def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None:
         """Refuse now, in one sentence, the first of these tools that turns cannot be constrained to."""
-        constrain = self.constrain
-        if constrain is not None:
+        if self.grammar is not None:
             for tools in offers:
-                constrain(tools)
+                self.grammar(tools)
 
     def stream(self) -> TurnStream:
         return _TokenStream(self, self.sampler.stream())
@@ -205,23 +204,15 @@ class _TokenStream:
     def __init__(self, policy: TokenPolicy, stream: Stream) -> None:
         self._policy, self._stream = policy, stream
         self._prompts: dict[int, Prompt] = {}
-        self._params = (
-            policy.params
-            if policy.constrain is None
-            else replace(policy.params, constrain=self._constraint)
-        )
 
     def submit(self, key: int, prompt: Prompt) -> None:
-        assert not prompt.given or self._policy.constrain is None, (
+        assert not prompt.given or self._policy.grammar is None, (
             "a grammar speaks of whole turns, not of the rest of one"
         )
         self._prompts[key] = prompt
-        self._stream.submit(key, (*prompt.tokens, *prompt.given), self._params)
-
-    def _constraint(self, key: int) -> Constraint:
-        """What the turn that answers this prompt may consist of."""
-        assert self._policy.constrain is not None, "only a policy with constraints asks for one"
-        return self._policy.constrain(self._prompts[key].tools)
+        grammar = self._policy.grammar and self._policy.grammar(prompt.tools)
+        tokens = (*prompt.tokens, *prompt.given)
+        self._stream.submit(key, tokens, self._policy.params, grammar)
 
     def poll(self) -> list[tuple[int, Turn]]:
         return [

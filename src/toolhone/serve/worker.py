@@ -105,7 +105,7 @@ class Worker:
             model.tokenizer,
             batch[0].params,
             model.max_context,
-            self._policy.constrain,
+            self._policy.grammar,
         )
         waiting = {job.key: job.future for job in batch}
         try:

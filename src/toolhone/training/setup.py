@@ -333,7 +333,7 @@ def policy_of(
         tokenizer,
         params,
         context,
-        Grammars(dialect, tokenizer) if wanted.constrained else None,
+        Grammars(dialect, tokenizer).text if wanted.constrained else None,
     )
 
 

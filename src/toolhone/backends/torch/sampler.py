@@ -7,7 +7,7 @@ training has moved on, its own copy of the trained ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from toolhone.backends.base import (
     random_stream,
     sample_all,
 )
+from toolhone.backends.constraint import GrammarCompiler
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
 from toolhone.errors import CapabilityError
@@ -43,6 +44,9 @@ class TorchSampler:
         self._frozen: Engine | None = None
         self.weights: dict[str, torch.Tensor] | None = None
         """None: the engine's current weights. The trainer sets this before it changes them."""
+        self.compile_grammar: Callable[[str, Sequence[int]], Constraint] = GrammarCompiler(
+            engine.name, engine.options.trust_remote_code
+        )
 
     @property
     def _engine(self) -> Engine:
@@ -90,7 +94,14 @@ class _Request:
     key: int
     prompt: tuple[int, ...]
     params: SamplingParams
+    constraints: list[Constraint | None]
+    """One for each sample."""
     rows: list[_SampleRow] = field(default_factory=list)
+
+    @property
+    def kind(self) -> tuple[SamplingParams, bool]:
+        """What the requests of a batch have in common: the params, and whether grammars bind them."""
+        return self.params, self.constraints[0] is not None
 
     @property
     def cost(self) -> int:
@@ -127,14 +138,20 @@ class TorchStream:
         self._waiting: dict[int, _Request] = {}
         self._batches: list[_Batch] = []
 
-    def submit(self, key: int, prompt: Tokens, params: SamplingParams) -> None:
+    def submit(
+        self, key: int, prompt: Tokens, params: SamplingParams, grammar: str | None = None
+    ) -> None:
         assert key not in self._keys, f"key {key} is queued already"
         if len(prompt) == 0:
             raise CapabilityError(
                 "an empty prompt cannot be sampled from; it needs at least one token"
             )
         self._sampler._live.check_length(len(prompt) + 1)
-        self._waiting[key] = _Request(key, tuple(prompt), params)
+        constraints: list[Constraint | None] = [None] * params.num_samples
+        if grammar is not None:
+            compiler, stop_ids = self._sampler.compile_grammar, params.stop_ids
+            constraints = [compiler(grammar, stop_ids) for _ in constraints]
+        self._waiting[key] = _Request(key, tuple(prompt), params, constraints)
         self._keys.add(key)
 
     def poll(self) -> list[tuple[int, list[Sample]]]:
@@ -174,8 +191,8 @@ class TorchStream:
             return None
         running = sum(len(batch.running) for batch in self._batches)
         used = sum(batch.cost for batch in self._batches)
-        params = next(iter(self._waiting.values())).params
-        alike = [request for request in self._waiting.values() if request.params == params]
+        params, bound = next(iter(self._waiting.values())).kind
+        alike = [one for one in self._waiting.values() if one.kind == (params, bound)]
         chosen: list[_Request] = []
         for request in sorted(alike, key=lambda request: (len(request.prompt), request.key)):
             rows = (len(chosen) + 1) * params.num_samples
@@ -189,7 +206,8 @@ class _Batch:
     """Prompts with equal params that are decoded in step. `alive` lists the rows in the cache, ended ones too."""
 
     def __init__(self, requests: list[_Request], max_context: int) -> None:
-        self.requests, self.params = requests, requests[0].params
+        self.requests = requests
+        self.params, self.bound = requests[0].kind
         self.stop = frozenset(self.params.stop_ids)
         self.ragged = len({len(request.prompt) for request in requests}) > 1
         self.width = max(request.cost for request in requests)
@@ -207,8 +225,7 @@ class _Batch:
         params, uniforms = self.params, None
         if params.temperature > 0:
             uniforms = random_stream(params.seed, request.key, number).random(params.max_tokens)
-        constraint = None if params.constrain is None else params.constrain(request.key)
-        return _SampleRow(limit, uniforms, constraint)
+        return _SampleRow(limit, uniforms, request.constraints[number])
 
     @property
     def running(self) -> list[_SampleRow]:
@@ -306,9 +323,9 @@ class _Batch:
         params = self.params
         scaled = logits / params.temperature if params.temperature > 0 else logits
         logprobs = torch.log_softmax(scaled, dim=-1)
-        bound = logprobs if params.constrain is None else self._bind(logprobs)
+        bound = self._bind(logprobs) if self.bound else logprobs
         if params.temperature == 0:
-            chosen = (logits if params.constrain is None else bound).argmax(dim=-1)
+            chosen = (bound if self.bound else logits).argmax(dim=-1)
         else:
             drawn = [row.uniforms[self.steps] for row in self.alive if row.uniforms is not None]
             uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device, torch.float32)
