@@ -152,7 +152,7 @@ def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: P
             r"must return an Ending .* it returned None",
         ),
         (
-            "from toolhone.training.sft import Ending\ndef mine(t, rows, held_out, run, hooks, resume): return Ending.FINISHED",
+            "from toolhone.training.sft import TrainStatus\ndef mine(t, rows, held_out, run, hooks, resume): return TrainStatus.FINISHED",
             "it finished without a checkpoint",
         ),
     ],
