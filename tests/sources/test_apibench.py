@@ -14,8 +14,8 @@ from toolhone.doctor.checks import check
 from toolhone.schema import ExpectedCall, Tool, ToolCall
 from toolhone.sources.base import Loaded
 from toolhone.sources.call_repair import repair_call
-from toolhone.sources.code_calls import CodeRepair, NoCode, read_code
 from toolhone.sources.registry import SOURCES, detect, detect_format, open_source
+from toolhone.sources.text_calls import CodeRepair, NoCode, read_code
 
 DATASETS = SHARED / "datasets"
 

@@ -13,8 +13,8 @@ from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
 from toolhone.sources.base import Loaded
-from toolhone.sources.glaive_calls import Reason as GlaiveReason
-from toolhone.sources.glaive_calls import Repair as GlaiveRepair
+from toolhone.sources.glaive import Reason as GlaiveReason
+from toolhone.sources.glaive import Repair as GlaiveRepair
 from toolhone.sources.registry import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 

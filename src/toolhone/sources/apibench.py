@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip
-from toolhone.sources.code_calls import NoCode, read_code
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import json_type
+from toolhone.sources.text_calls import NoCode, read_code
 
 NAME = "apibench"
 ABOUT = About(

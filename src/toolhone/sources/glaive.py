@@ -4,36 +4,23 @@ r"""Glaive function calling v2 as published: flat text, the calls with their arg
      "chat": "USER: ...\n\n\nASSISTANT: <functioncall> {\"name\": \"f\", \"arguments\": '{\"n\": 5}'}
               <|endoftext|>\n\n\nFUNCTION RESPONSE: {...}\n\n\nASSISTANT: ... <|endoftext|>"}
 
-A turn begins with a marker at the start or behind an empty line; three line ends where the row has such, else two. Markers
-elsewhere are text, kept as it is and noted (the data set replaced "AI:" by "ASSISTANT:" everywhere). Words before a call stand
-beside it.
-
-Read with a counted repair: arguments as an object, as null, under `parameters`; a brace too many or too few behind complete
-arguments; `\'`; a turn without its end mark; words behind a call, which are left out; a name that differs from the declared one
-only in letter case and punctuation; a function declared twice, of which the definition is kept that the calls fit. Counted and
-skipped, each by its name: arguments that are cut off, a list, or hold what JSON has no word for (`Infinity`, `NaN`); a response
-that follows no call, as other call syntaxes leave it; text behind an end mark; calls that do not fit their tools. Nothing is
-evaluated.
+A turn begins with a marker at the start or behind an empty line (three line ends if the row has such); other markers are text, and noted.
+The apostrophes inside the quoted arguments are not escaped: the arguments end where their JSON value does.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.model_text import decode
+from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.call_texts import Said, Talk, fitting
-from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.glaive_calls import FunctionCall, read_function_calls
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.tasks import tasks_of
+from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.files import Record
+from toolhone.sources.text_calls import Said, Talk, fitting
+from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "glaive"
 ABOUT = About(
@@ -43,8 +30,10 @@ ABOUT = About(
     rows="112,960",
     teaches="one call at a time over several turns, asking for what is missing, declining, plain talk",
 )
-USES: frozenset[str] = frozenset()
 END = "<|endoftext|>"
+OPEN = "<functioncall>"
+_MARK = re.compile(r"<\s*/?\s*function[_ ]?call\s*>", re.IGNORECASE)
+_NO_JSON_WORD = re.compile(r"(?<![\w\"])(?:-?Infinity|NaN)\b")
 _WIDE = re.compile(r"\n\n\n+[ \t]*(?:USER|ASSISTANT|FUNCTION RESPONSE):")
 _MARKERS = {
     gap: re.compile(rf"(?:\A\s*|{gap}[ \t]*)(USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*")
@@ -55,62 +44,48 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `glaive_calls`, `offered`, `call_texts` and the kinds of `data.check`."""
+    """Why a row is skipped; besides these, the reasons of the modules that read tools and calls."""
 
     NOT_THIS_FORMAT = "not a Glaive row"
     BEHIND_END = "text behind the end mark of a turn"
+    UNREADABLE = "a call that cannot be read"
+    CUT_OFF = "a call that is cut off"
+    NO_OBJECT = "arguments that are no object"
+    NO_JSON_WORD = "arguments with a value that JSON has no word for"
 
 
 class Repair(StrEnum):
-    """How a row was mended; besides these, the repairs of `glaive_calls`, `offered` and `call_texts`."""
+    """How a row was repaired."""
 
     NO_END = "a turn without its end mark"
     STRAY_END = "an end mark behind a turn of the user or of a function"
     NAME = "a call name spelled otherwise than the declared one"
     DEFINED_TWICE = "a function declared twice: the definition that the calls fit was kept"
+    OBJECT = "arguments as an object instead of a text"
+    NULL = "arguments of null instead of none"
+    PARAMETERS = "arguments under the key 'parameters'"
+    BRACE = "a brace too many or too few behind the arguments"
+    QUOTES = "escaped apostrophes inside the arguments"
+    BEHIND = "words behind a call left out"
+    MARK = "another spelling of the call mark"
 
 
-class Note(StrEnum):
-    """What could not be checked of a row that is kept."""
-
-    MARKER = "a turn marker inside a turn, kept as text"
+MARKER = "a turn marker inside a turn, kept as text"
 
 
-def sniff(records: Sequence[Record]) -> bool:
-    return all(
-        isinstance(record.get("chat"), str) and isinstance(record.get("system"), str)
-        for record in records
-    )
+def looks_like(record: Record) -> bool:
+    return isinstance(record.get("chat"), str) and isinstance(record.get("system"), str)
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose calls can be read and fit its tools, with the tasks of its turns."""
-    tally, offered = ReadStats(), OfferedTools()
-    for line, record in read_records(path):
-        try:
-            talk, repairs = _conversation(line, record, offered)
-            refuse_faults(talk)
-        except Skip as skip:
-            tally.skip(line, skip)
-        else:
-            tally.keep(line, talk, tasks_of(talk), repairs)
-            if any(_INNER.search(message.content or "") for message in talk.messages):
-                tally.note(Note.MARKER)
-    return tally.loaded()
-
-
-def _conversation(
-    line: FileLine, record: Record, offered: OfferedTools
-) -> tuple[Conversation, set[str]]:
+def convert(record: Record, context: Context) -> Conversation:
     system, chat = record.get("system"), record.get("chat")
     if not isinstance(system, str) or not isinstance(chat, str):
         raise Skip(
             Reason.NOT_THIS_FORMAT, f"wanted texts in 'system' and 'chat'; keys {sorted(record)}"
         )
     words, listed = _split_system(system)
-    tools, repairs = offered.read(listed)
+    tools = read_tools(listed, context)
     talk = Talk()
-    talk.repairs |= repairs
     if words:
         talk.say("system", words)
     for marker, text in _turns(chat):
@@ -118,11 +93,14 @@ def _conversation(
     if len({tool.name for tool in tools}) < len(tools):
         tools = _one_definition_each(tools, talk.messages)
         talk.repairs.add(Repair.DEFINED_TWICE)
-    return Conversation(tuple(talk.messages), tools, identity_of(line, record), NAME), talk.repairs
+    context.repairs |= talk.repairs
+    if any(_INNER.search(message.content or "") for message in talk.messages):
+        context.notes.append(MARKER)
+    return Conversation(tuple(talk.messages), tools)
 
 
 def _split_system(text: str) -> tuple[str, list[Json]]:
-    """What the system text says, and the functions it lists, an object each or in one list."""
+    """The words of the system text, and the functions that it lists, an object each or in one list."""
     text = text.strip().removeprefix("SYSTEM:").strip()
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=len(text))
     listed: list[Json] = []
@@ -130,7 +108,7 @@ def _split_system(text: str) -> tuple[str, list[Json]]:
     while position < len(text):
         found = decode(text, position)
         if found.problem is not ParseProblem.NONE:
-            raise Skip(ToolReason.BAD_TOOLS, f"not JSON: {text[position : position + 80]!r}")
+            raise Skip(BAD_TOOLS, f"not JSON: {text[position : position + 80]!r}")
         listed += found.value if isinstance(found.value, list) else [found.value]
         gap = _BETWEEN.match(text, found.end)
         position = found.end if gap is None else gap.end()
@@ -138,7 +116,7 @@ def _split_system(text: str) -> tuple[str, list[Json]]:
 
 
 def _turns(chat: str) -> Iterator[tuple[str, str]]:
-    """Marker and text of each turn. A turn of the assistant without an end mark goes on behind the marker of another one."""
+    """Marker and text of each turn. A turn of the assistant without an end mark continues behind the marker of another one."""
     pattern = _MARKERS[r"\n\n\n+" if _WIDE.search(chat) else r"\n\n+"]
     parts = pattern.split(chat.rstrip())
     if len(parts) < 3 or parts[0].strip():
@@ -161,11 +139,11 @@ def _turns(chat: str) -> Iterator[tuple[str, str]]:
 
 def _add(talk: Talk, marker: str, text: str, tools: Sequence[Tool]) -> None:
     if marker == "ASSISTANT":
-        said, end, behind = text.partition(END)
+        turn, end, behind = text.partition(END)
         if behind.replace(END, "").strip():
             raise Skip(Reason.BEHIND_END, f"{behind.strip()!r:.60}")
         talk.repairs |= set() if end else {Repair.NO_END}
-        found = read_function_calls(said)
+        found = read_function_calls(turn)
         calls = tuple(_declared(call, tools, talk.repairs) for call in found.calls)
         talk.assistant(fitting(Said(found.words, calls, found.repairs), tools))
         return
@@ -179,14 +157,14 @@ def _add(talk: Talk, marker: str, text: str, tools: Sequence[Tool]) -> None:
         talk.result(text)
 
 
-def _declared(call: FunctionCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
-    """The call under the declared name that it spells in another way, if there is just one."""
+def _declared(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
+    """The call with its declared name, if it spells exactly one in another way."""
     names = {tool.name for tool in tools}
     alike = {name for name in names if _letters(name) == _letters(call.name)}
     if call.name not in names and len(alike) == 1:
         repairs.add(Repair.NAME)
         return ToolCall(alike.pop(), call.arguments)
-    return ToolCall(call.name, call.arguments)
+    return call
 
 
 def _letters(name: str) -> str:
@@ -194,7 +172,7 @@ def _letters(name: str) -> str:
 
 
 def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[Tool, ...]:
-    """Of the definitions of a name the first that all its calls fit, else the first of all (`check` refuses the calls)."""
+    """Keep the first definition of a name that all its calls fit, else the first (the calls are refused later)."""
     calls = [call for message in messages for call in message.tool_calls]
     kept: dict[str, Tool] = {}
     for name in dict.fromkeys(tool.name for tool in tools):
@@ -212,3 +190,126 @@ def _fits(call: ToolCall, tool: Tool) -> bool:
         not tool.problems(call.arguments)
         and call.arguments.keys() <= (tool.parameters.get("properties") or {}).keys()
     )
+
+
+def read_function_calls(text: str) -> Said:
+    """Read the words and calls of a turn of the assistant."""
+    marks = list(_MARK.finditer(text))
+    if not marks:
+        return Said(text.strip() or None)
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    bodies = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    repairs: set[str] = {Repair.MARK} if any(mark[0] != OPEN for mark in marks) else set()
+    calls = tuple(_read_call(body, repairs) for body in bodies if body or len(marks) == 1)
+    return Said(text[: marks[0].start()].strip() or None, calls, frozenset(repairs))
+
+
+def _read_call(text: str, repairs: set[str]) -> ToolCall:
+    """Read the call at the beginning of a text."""
+    reader = _Reader(text)
+    try:
+        call = reader.call()
+    except Skip:
+        if "\\'" not in text:
+            raise
+        reader = _Reader(text.replace("\\'", "'"))
+        call = reader.call()
+        reader.repairs.add(Repair.QUOTES)
+    repairs |= reader.repairs
+    return call
+
+
+class _Reader:
+    """A position in the text of a call, and the repairs of the call."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.position = text, 0
+        self.repairs: set[str] = set()
+
+    def call(self) -> ToolCall:
+        fields: dict[str, Json] = {}
+        self._expect("{")
+        while True:
+            key = self._json()
+            self._expect(":")
+            if not isinstance(key, str) or key in fields:
+                raise Skip(Reason.UNREADABLE, self._seen(0))
+            fields[key] = self._quoted() if self._take("'") else self._unquoted(key)
+            if not self._take(","):
+                break
+        if not self._take("}"):
+            self.repairs.add(Repair.BRACE)
+        while self._take("}"):
+            self.repairs.add(Repair.BRACE)
+        if self.position < len(self.text):
+            self.repairs.add(Repair.BEHIND)
+        return self._call_of(fields)
+
+    def _quoted(self) -> Json:
+        """Read a JSON value, or none, and the single quote behind it."""
+        if self._take("'"):
+            return {}
+        value = self._json()
+        while self._take("}"):
+            self.repairs.add(Repair.BRACE)
+        if not self._take("'"):
+            raise Skip(
+                Reason.CUT_OFF if self.position == len(self.text) else Reason.UNREADABLE,
+                self._seen(self.position),
+            )
+        return value
+
+    def _unquoted(self, key: str) -> Json:
+        value = self._json()
+        if isinstance(value, dict) and key in ("arguments", "parameters"):
+            self.repairs.add(Repair.OBJECT)
+        return value
+
+    def _call_of(self, fields: Mapping[str, Json]) -> ToolCall:
+        name = fields.get("name")
+        keys = [key for key in ("arguments", "parameters") if key in fields]
+        others = fields.keys() - {"name", *keys}
+        if not isinstance(name, str) or not name or len(keys) > 1 or others:
+            raise Skip(Reason.UNREADABLE, f"wanted 'name' and 'arguments', got {sorted(fields)}")
+        arguments = fields[keys[0]] if keys else {}
+        self.repairs |= {Repair.PARAMETERS} if keys == ["parameters"] else set()
+        if isinstance(arguments, str):
+            found = decode(arguments or "{}", 0)
+            whole = found.problem is ParseProblem.NONE and not arguments[found.end :].strip()
+            arguments = found.value if whole else arguments
+        if arguments is None:
+            self.repairs.add(Repair.NULL)
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise Skip(Reason.NO_OBJECT, f"{name}: {arguments!r:.60}")
+        return ToolCall(name, arguments)
+
+    def _json(self) -> Json:
+        found = decode(self.text, self.position)
+        if found.problem is not ParseProblem.NONE:
+            reason = Reason.UNREADABLE
+            if not self.text[self.position :].strip() or open_at_end(self.text, self.position):
+                reason = Reason.CUT_OFF
+            if _NO_JSON_WORD.search(self.text, self.position):
+                reason = Reason.NO_JSON_WORD
+            raise Skip(reason, self._seen(self.position))
+        self.position = found.end
+        return found.value
+
+    def _take(self, token: str) -> bool:
+        start = skip_space(self.text, self.position)
+        if not self.text.startswith(token, start):
+            self.position = start
+            return False
+        self.position = start + len(token)
+        return True
+
+    def _expect(self, token: str) -> None:
+        if not self._take(token):
+            raise Skip(
+                Reason.CUT_OFF if self.position >= len(self.text) else Reason.UNREADABLE,
+                self._seen(0),
+            )
+
+    def _seen(self, start: int) -> str:
+        return f"{self.text[start : start + 80]!r}"

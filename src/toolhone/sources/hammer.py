@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls
-from toolhone.sources.call_texts import Said, Talk, as_call, read_listed
 from toolhone.sources.files import Record
 from toolhone.sources.possible_answers import note_misfit
+from toolhone.sources.text_calls import Said, Talk, as_call, read_listed
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
 NAME = "hammer"

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
-from toolhone.sources.call_texts import Talk, fitting, read_tagged, read_values
 from toolhone.sources.files import Record
+from toolhone.sources.text_calls import Talk, fitting, read_tagged, read_values
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "hermes"

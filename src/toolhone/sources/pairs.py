@@ -15,10 +15,10 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import About, Context, Converted, Skip, refuse_faults
-from toolhone.sources.call_texts import Talk
 from toolhone.sources.files import Record
 from toolhone.sources.messages import ToolCache
 from toolhone.sources.sharegpt import NO_TOOLS, ROLES, add_turns, turns_of
+from toolhone.sources.text_calls import Talk
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "pairs"

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
-from toolhone.sources.call_texts import Said, Talk, fitting, read_listed
 from toolhone.sources.files import Record
+from toolhone.sources.text_calls import Said, Talk, fitting, read_listed
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "parts"

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from toolhone.errors import DataError
 from toolhone.sources.base import About, Context, Converted, Skip
-from toolhone.sources.call_texts import read_value
 from toolhone.sources.files import Record
 from toolhone.sources.seal_tools import Catalogue, convert_calls, read_calls
+from toolhone.sources.text_calls import read_value
 
 NAME = "seal_tools_sft"
 ABOUT = About(

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
-from toolhone.sources.call_texts import Talk, fitting, read_bracketed, read_listed, read_tagged
 from toolhone.sources.files import Record
+from toolhone.sources.text_calls import Talk, fitting, read_bracketed, read_listed, read_tagged
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "sharegpt"

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from toolhone.schema import Conversation
 from toolhone.sources.base import About, Context, Skip
-from toolhone.sources.call_texts import Talk
 from toolhone.sources.files import Record
 from toolhone.sources.hermes import FORMAT, NO_TOOLS
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import add_turns, turns_of
+from toolhone.sources.text_calls import Talk
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "toolace"

@@ -23,12 +23,19 @@ from pathlib import Path
 from toolhone.schema import Conversation, Json, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
 from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.call_texts import Reason as CallReason
-from toolhone.sources.call_texts import Said, Talk, as_call, fitting, read_value, read_values
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
 from toolhone.sources.offered import Reason as ToolReason
 from toolhone.sources.tasks import tasks_of
+from toolhone.sources.text_calls import (
+    BAD_CALL,
+    Said,
+    Talk,
+    as_call,
+    fitting,
+    read_value,
+    read_values,
+)
 
 NAME = "toolrl"
 ABOUT = About(
@@ -180,7 +187,7 @@ def _speak(talk: Talk, said: dict[str, str], tools: Sequence[Tool]) -> None:
     calls = [_whole_name(as_call(value), tools, talk.repairs) for value in values]
     made = fitting(Said(said.get("response") or None, tuple(calls)), tools)
     if not made.calls and not made.words:
-        raise Skip(CallReason.BAD_CALL, "a turn of the assistant with a thought alone")
+        raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
     talk.assistant(made, said.get("think") or None)
 
 

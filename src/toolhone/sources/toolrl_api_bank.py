@@ -19,9 +19,9 @@ from pathlib import Path
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
 from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.call_texts import Said, as_call, fitting
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.offered import OfferedTools, refuse_faults
+from toolhone.sources.text_calls import Said, as_call, fitting
 from toolhone.sources.toolrl import add_dialogue, open_talk
 
 NAME = "toolrl_api_bank"

@@ -1,0 +1,323 @@
+"""Read calls and results from the texts of data sets, and build conversations from them.
+
+    read_tagged("Sure. <tool_call> {'name': 'f', 'arguments': {'n': 5}} </tool_call>")    # JSON or Python literals
+    read_listed('{"name": "f", "arguments": {}}')                                         # one call, a list, or one a line
+    read_bracketed("[Market Trends(kind='A'), Quotes(symbol='B')]", tools)                # names may hold spaces
+    read_code("hub.load('a/b', trainable=flag), other(x=1)")                              # lines of a program
+    talk = Talk(); talk.assistant(said); talk.result("12")                                # numbers calls, links their results
+
+A text is read completely, or raises `Skip` (`NoCode` from `read_code`). Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_literal
+from toolhone.dialects.syntax.model_text import decode
+from toolhone.errors import DataError
+from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.sources.base import Skip
+from toolhone.sources.rules import FindingKind
+from toolhone.sources.tool_specs import fit_call
+
+BAD_CALL = "a call that cannot be read"
+TAKEN_APART = "several results in one message taken apart"
+LITERALS = "calls in Python literals instead of JSON"
+_TAG = re.compile(r"\s*<(/?)tool_call>")
+_BETWEEN = re.compile(r"[\s,]*")
+_KEY = re.compile(r"\s*([^\s=(),\[\]'\"]+)\s*=")
+_UNKNOWN_NAME = re.compile(r"\s*([^\s()\[\]=,'\"][^()\[\]=,'\"]*?)\s*\(")
+_LOOKS_LIKE_CALLS = re.compile(r"\[[^()\[\]=,'\"]+\((?:\s*\)|[^\s=(),\[\]'\"]+\s*=)")
+_CODE_NAME = re.compile(r"\s*([^\W\d][\w.]*)\s*\(")
+_CODE_KEY = re.compile(r"\s*([^\W\d]\w*)\s*=(?!=)")
+_CODE_STEP = re.compile(r"""[^'"()\[\]{},]+|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|.""", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A turn of the assistant: the words beside the calls (None: no words), the calls, the repairs."""
+
+    words: str | None
+    calls: tuple[ToolCall, ...] = ()
+    repairs: frozenset[str] = frozenset()
+
+
+def fitting(said: Said, tools: Sequence[Tool]) -> Said:
+    """Convert arguments to the types that the tools declare, where that is certain."""
+    pairs = [fit_call(call, tools) for call in said.calls]
+    repairs = {repair for _, repaired in pairs for repair in repaired}
+    return Said(said.words, tuple(call for call, _ in pairs), said.repairs | repairs)
+
+
+def as_call(value: Json) -> ToolCall:
+    """Read a decoded object as a call."""
+    try:
+        return ToolCall.from_dict(value)
+    except DataError as error:
+        raise Skip(BAD_CALL, str(error)) from None
+
+
+def read_value(text: str, start: int = 0) -> tuple[Json, int, bool]:
+    """Read the JSON value or Python literal at `start`: the value, its end, and whether it was a literal."""
+    found = decode(text, start)
+    if found.problem is ParseProblem.NONE:
+        return found.value, found.end, False
+    found = read_literal(text, start)
+    if found.problem is not ParseProblem.NONE:
+        raise Skip(BAD_CALL, f"neither JSON nor a literal: {text[start : start + 80]!r}")
+    return found.value, found.end, True
+
+
+def read_values(text: str) -> Iterator[tuple[Json, bool]]:
+    """Read the values of a text, separated by white space or commas; at least one."""
+    position = _skip_between(text, 0)
+    if position == len(text):
+        raise Skip(BAD_CALL, "wanted calls, got an empty text")
+    while position < len(text):
+        value, end, literal = read_value(text, position)
+        yield value, literal
+        position = _skip_between(text, end)
+
+
+def _skip_between(text: str, start: int) -> int:
+    found = _BETWEEN.match(text, start)
+    return start if found is None else found.end()
+
+
+def read_listed(text: str) -> Said:
+    """Read calls without words: an object, a list of objects, or objects one after another."""
+    said = _read_objects([text], None)
+    if not said.calls:
+        raise Skip(BAD_CALL, f"an empty list of calls: {text!r:.60}")
+    return said
+
+
+def read_tagged(text: str) -> Said:
+    """Read words, then `<tool_call>` blocks of one call, a list of calls, or several one after another."""
+    first = _TAG.search(text)
+    if first is None:
+        return Said(text.strip() or None)
+    return _read_objects(_blocks(text[first.start() :]), text[: first.start()].strip() or None)
+
+
+def _read_objects(blocks: Iterator[str] | Sequence[str], words: str | None) -> Said:
+    calls, literals = list[ToolCall](), set[str]()
+    for block in blocks:
+        for value, literal in read_values(block):
+            calls += map(as_call, value if isinstance(value, list) else [value])
+            literals |= {LITERALS} if literal else set()
+    return Said(words, tuple(calls), frozenset(literals))
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The texts between the tags of a text that begins with one."""
+    text, position = text.rstrip(), 0
+    while position < len(text):
+        opening = _TAG.match(text, position)
+        closing = opening and not opening[1] and _TAG.search(text, opening.end())
+        if not opening or not closing or not closing[1]:
+            raise Skip(
+                BAD_CALL, f"tags that do not enclose a call: {text[position : position + 80]!r}"
+            )
+        yield text[opening.end() : closing.start()]
+        position = closing.end()
+
+
+def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
+    """Read `[name(key=value), ...]` as calls, other text as words. Only names of `tools` may hold brackets or quotes."""
+    plain = text.strip()
+    names = sorted((tool.name for tool in tools), key=len, reverse=True)
+    begins = any(plain.startswith(f"[{name}(") for name in names)
+    if not (begins or _LOOKS_LIKE_CALLS.match(plain)) or not plain.endswith("]"):
+        return Said(plain or None)
+    reader, calls = LiteralReader(plain, 1), list[ToolCall]()
+    try:
+        while not reader.take("]"):
+            name = _read_name(reader, names)
+            named, placed = reader.arguments(_KEY)
+            if placed:
+                raise LiteralError
+            calls.append(ToolCall(name, named))
+            if not reader.take(","):
+                reader.expect("]")
+                break
+    except LiteralError:
+        raise Skip(
+            BAD_CALL, f"{plain[max(0, reader.position - 20) : reader.position + 60]!r}"
+        ) from None
+    if not reader.at_end() or not calls:
+        raise Skip(BAD_CALL, f"text behind the calls: {plain[reader.position :]!r:.60}")
+    return Said(None, tuple(calls))
+
+
+def _read_name(reader: LiteralReader, names: Sequence[str]) -> str:
+    """Read a name and its bracket, a known one if possible."""
+    reader.skip_space()
+    for name in names:
+        if reader.take(f"{name}("):
+            return name
+    found = reader.match(_UNKNOWN_NAME)
+    if found is None:
+        raise LiteralError
+    return found[1]
+
+
+class NoCode(Exception):  # noqa: N818  (a decision about one row, never shown as an error)
+    """The text does not begin with a call in Python."""
+
+
+class CodeRepair(StrEnum):
+    """How a call in a program was repaired."""
+
+    CODE = "an argument that is code, kept as text"
+    PLACE = "a value without a name behind named ones"
+    BEHIND = "text behind the call left out"
+
+
+@dataclass
+class Written:
+    """A call in a program: values by name, and values by place (from 1)."""
+
+    name: str
+    named: dict[str, Json] = field(default_factory=dict)
+    placed: dict[int, Json] = field(default_factory=dict)
+
+    def call(self, names: Sequence[str] = ()) -> ToolCall:
+        """The call; `names` are those of the function's first parameters, else `value_2` and so on."""
+        arguments: dict[str, Json] = {}
+        for place, value in self.placed.items():
+            name = names[place - 1] if place <= len(names) else ""
+            arguments[name if name and name not in self.named else f"value_{place}"] = value
+        return ToolCall(self.name, {**arguments, **self.named})
+
+
+def read_code(text: str) -> tuple[list[Written], set[CodeRepair]]:
+    """Read the calls at the beginning of a program text, separated by commas, and the repairs.
+
+    A value that is code (a variable, another call) becomes its text.
+    """
+    calls: list[Written] = []
+    reader = _CodeReader(text.strip())
+    try:
+        while found := reader.match(_CODE_NAME):
+            named, placed = reader.arguments(_CODE_KEY)
+            calls.append(Written(found[1], named, placed))
+            if named and list(placed) != list(range(1, len(placed) + 1)):
+                reader.repairs.add(CodeRepair.PLACE)
+            if not reader.take(","):
+                break
+    except LiteralError:
+        raise NoCode(text) from None
+    if not calls:
+        raise NoCode(text)
+    return calls, reader.repairs | (set() if reader.at_end() else {CodeRepair.BEHIND})
+
+
+class _CodeReader(LiteralReader):
+    """Reads arguments that may be code, and collects the repairs."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.repairs: set[CodeRepair] = set()
+
+    def argument(self, name: str | None) -> Json:  # noqa: ARG002
+        self.skip_space()
+        start = self.position
+        found = read_literal(self.text, start)
+        self.position = found.end
+        self.skip_space()
+        ends = self.text[self.position : self.position + 1] in (",", ")")
+        if found.problem is ParseProblem.NONE and ends:
+            return found.value
+        self.position = self._end_of_code(start)
+        self.repairs.add(CodeRepair.CODE)
+        return self.text[start : self.position].strip()
+
+    def _end_of_code(self, start: int) -> int:
+        """The end of an expression: a comma or closing bracket outside its own brackets and strings."""
+        depth = 0
+        for step in _CODE_STEP.finditer(self.text, start):
+            token = step[0]
+            if depth == 0 and token in (",", ")"):
+                if not self.text[start : step.start()].strip():
+                    break
+                return step.start()
+            depth += (token in ("(", "[", "{")) - (token in (")", "]", "}"))
+        raise LiteralError
+
+
+def _split_results(calls: Sequence[ToolCall], text: str) -> list[str]:
+    """The results of open calls in one text: one each if it lists as many as there are calls, else one."""
+    found = decode(text, 0) if text.lstrip().startswith("[") else None
+    if found is None or found.problem is not ParseProblem.NONE or text[found.end :].strip():
+        return [text]
+    values = found.value
+    labelled = all(
+        isinstance(value, Mapping) and value.keys() >= {"tool_call_id", "content"}
+        for value in values
+    )
+    if len(values) != len(calls) or not (len(calls) > 1 or labelled):
+        return [text]
+    contents = [
+        value["content"]
+        if isinstance(value, Mapping) and value.keys() >= {"name", "content"}
+        else value
+        for value in values
+    ]
+    return [
+        content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        for content in contents
+    ]
+
+
+class Talk:
+    """Builds a conversation: numbers calls, and puts each result beside its call."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.repairs: set[str] = set()
+        self._open: list[ToolCall] = []
+        self._calls = 0
+
+    def say(self, role: str, text: str) -> None:
+        """Add a turn of the user or the system; a second one in a row is joined to the first."""
+        last = self.messages[-1] if self.messages else None
+        if last is not None and last.role == role and role in ("user", "system"):
+            self.messages[-1] = Message(role, f"{last.content}\n\n{text}")
+            self.repairs.add(f"two turns of the {role} in a row joined")
+            return
+        self.messages.append(Message(role, text))
+
+    def assistant(self, said: Said, reasoning: str | None = None) -> None:
+        """Add a turn of the assistant; it is joined to a turn without calls before it."""
+        calls = tuple(
+            ToolCall(call.name, call.arguments, f"call{self._calls + index}")
+            for index, call in enumerate(said.calls)
+        )
+        self._calls += len(calls)
+        self._open += calls
+        self.repairs |= said.repairs
+        words, last = said.words, self.messages[-1] if self.messages else None
+        if last is not None and last.role == "assistant" and not last.tool_calls:
+            self.messages.pop()
+            words = "\n\n".join(filter(None, (last.content, words))) or None
+            reasoning = "\n\n".join(filter(None, (last.reasoning, reasoning))) or None
+            self.repairs.add("two turns of the assistant in a row joined")
+        self.messages.append(Message("assistant", words, reasoning, calls))
+
+    def result(self, text: str) -> None:
+        """Add a message of results; `Skip` if no call is open."""
+        if not self._open:
+            raise Skip(FindingKind.RESULT_WITHOUT_CALL, f"{text!r:.80}")
+        results = _split_results(self._open, text)
+        if len(results) > 1 or results[0] is not text:
+            self.repairs.add(TAKEN_APART)
+        for call, content in zip(self._open, results, strict=False):
+            self.messages.append(Message("tool", content, tool_call_id=call.id, name=call.name))
+        self._open = self._open[len(results) :]
