@@ -53,6 +53,12 @@ def test_same_seed_same_bytes_in_another_process(folder: Path, tmp_path: Path) -
     assert _digests(folder) == _digests(tmp_path)
 
 
+def test_the_vocabulary_stays_the_one_that_the_demo_was_measured_with(folder: Path) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    words = json.dumps([model["vocab"], model["merges"]]).encode()
+    assert hashlib.sha256(words).hexdigest()[:16] == "c8e2d3709810453f"
+
+
 def test_another_seed_gives_other_weights_and_the_same_tokenizer(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +158,12 @@ def test_a_rendered_prefix_never_changes(tokenizer: Any) -> None:
     tools = [tool.to_dict() for tool in Templates(0).tools]
     for row in Templates(0).conversations(40):
         messages = [
-            {**m.to_dict(), "tool_calls": [call.to_openai() for call in m.tool_calls]}
+            {
+                **m.to_dict(),
+                "tool_calls": [
+                    {"type": "function", "function": call.to_dict()} for call in m.tool_calls
+                ],
+            }
             for m in row.messages
         ]
         whole = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)

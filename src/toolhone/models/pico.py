@@ -32,9 +32,9 @@ CONTEXT = 1024
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 SMALL_WORDS = (
-    """Standard deviation of the initial embeddings; at 0.02, copying is learned later (docs/log.md)."""
-    "like me more much my of on one or please so some tell than thanks that the there they this to "
-    "up was we what when where which who with without would you your"
+    "a about all am and are as at be by can could do does for from get give has have how i in is "
+    "it like me more much my of on one or please so some tell than thanks that the there they this "
+    "to up was we what when where which who with without would you your"
 )
 EMBEDDING_SCALE = 0.1
 """Standard deviation of the initial embeddings; at the usual 0.02 copying is learned far later
