@@ -226,7 +226,7 @@ def test_a_missing_call_is_one_of_several_or_words_in_place_of_the_only_one() ->
     assert not words.tool_calls
 
 
-def test_a_needless_call_stands_in_place_of_words_or_beside_the_wanted_calls() -> None:
+def test_a_needless_call_replaces_words_or_joins_the_wanted_calls() -> None:
     (call,) = only(PairKind.NEEDLESS_CALL, TALKS[2]).tool_calls
     assert call.name in ("book", "rate")
     assert [call.name for call in only(PairKind.NEEDLESS_CALL).tool_calls] == ["book", "rate"]
@@ -242,7 +242,7 @@ def test_a_malformed_reply_is_raw_text_that_the_dialect_cannot_read(seed: int) -
     assert text != written(decision, DIALECT)
 
 
-def test_text_that_is_still_read_after_something_was_taken_out_is_not_called_malformed() -> None:
+def test_a_broken_text_that_still_parses_is_not_used_as_malformed() -> None:
     talk = replace(TALKS[0], messages=(TALKS[0].messages[0], _booking("(a) [b] {c} 'd' : e", 2)))
     for seed in range(40):
         for pair in corrupt(
@@ -256,9 +256,9 @@ def test_text_that_is_still_read_after_something_was_taken_out_is_not_called_mal
 
 def test_mistakes_are_counted_by_kind_and_what_has_none_is_counted_too() -> None:
     decisions = assistant_turns(TALKS)
-    made = corrupt(decisions, DIALECT, 3, each=2)
-    assert Counter(pair.kind.value for pair in made.pairs) == made.report["kinds"]
-    per_decision = Counter(pair.preference.id.partition("/")[0] for pair in made.pairs)
+    batch = corrupt(decisions, DIALECT, 3, each=2)
+    assert Counter(pair.kind.value for pair in batch.pairs) == batch.report["kinds"]
+    per_decision = Counter(pair.preference.id.partition("/")[0] for pair in batch.pairs)
     assert per_decision == {"one#1": 2, "two#1": 2, "three#1": 1, "four#1": 2}
     none = corrupt(decisions, DIALECT, 3, kinds=[PairKind.MISSING_CALL])
     assert sum(none.report["without_pair"].values()) == 1
@@ -290,18 +290,18 @@ def test_own_wrong_samples_stand_against_gold_the_most_frequent_first() -> None:
         sampled((6, 2), "b", False),
         sampled((7, 2), "c", False),
     )
-    made = against_samples(
+    batch = against_samples(
         decisions, [[right, rare, wrong, wrong], [right], [rare, wrong, rare], []], each=1
     )
-    assert [(pair.preference.id, pair.tokens) for pair in made.pairs] == [
+    assert [(pair.preference.id, pair.tokens) for pair in batch.pairs] == [
         ("one#1/own_sample", (6, 2)),
         ("three#1/own_sample", (7, 2)),
     ]
     assert all(
         pair.preference.raw and pair.preference.rejected[0].content in ("b", "c")
-        for pair in made.pairs
+        for pair in batch.pairs
     )
-    assert made.report == {
+    assert batch.report == {
         "decisions": 4,
         "samples": 8,
         "wrong_samples": 6,
@@ -314,12 +314,12 @@ def test_ranked_samples_need_a_right_and_a_wrong_one_and_never_show_gold() -> No
     tasks = [decision.task for decision in assistant_turns(TALKS)]
     right, other = sampled((5, 2), "a", True), sampled((8, 2), "d", True)
     wrong, rare = sampled((6, 2), "b", False), sampled((7, 2), "c", False)
-    made = among_samples(tasks, [[wrong, other, right, rare, right, wrong], [right], [wrong], []])
-    assert [(pair.preference.chosen, pair.tokens) for pair in made.pairs] == [
+    batch = among_samples(tasks, [[wrong, other, right, rare, right, wrong], [right], [wrong], []])
+    assert [(pair.preference.chosen, pair.tokens) for pair in batch.pairs] == [
         ((right.message,), (6, 2))
     ]
-    assert made.pairs[0].preference.prompt == tasks[0].messages
-    assert made.report["without_pair"] == {
+    assert batch.pairs[0].preference.prompt == tasks[0].messages
+    assert batch.report["without_pair"] == {
         "every sample is right": 1,
         "no sample is right": 1,
         "the prompt leaves no room": 1,
@@ -435,9 +435,7 @@ def test_tokens_of_tools_and_of_earlier_turns_are_never_trained() -> None:
 @pytest.mark.parametrize(
     ("template", "kept"), [(QWEN_LIKE, False), (THINKING, False), (THINKING, True)]
 )
-def test_a_pair_of_one_turn_stands_behind_the_ids_that_a_policy_would_be_asked_with(
-    template: str, kept: bool
-) -> None:
+def test_a_pair_of_one_turn_follows_the_prompt_ids_of_a_policy(template: str, kept: bool) -> None:
     tokenizer = small_tokenizer(template)
     dialect = open_dialect(tokenizer, keep_history=kept)
     pair = replace(TURNS, chosen=TURNS.chosen[:1], rejected=(Message("assistant", "No."),))
@@ -470,7 +468,7 @@ def test_several_turns_need_a_template_that_keeps_them_or_the_history_kept() -> 
         only_the_assistant_is_trained(row)
 
 
-def test_a_raw_reply_is_encoded_with_its_marks_and_gets_the_stop_mark_of_the_chosen_side() -> None:
+def test_a_raw_reply_keeps_its_marks_and_gets_the_stop_mark_of_the_chosen_side() -> None:
     text = '<tool_call>{"name":"book"'
     raw = replace(PREFERENCE, rejected=(Message("assistant", text),), raw=True)
     chosen, rejected = rows_of(raw)
@@ -501,24 +499,22 @@ def test_pairs_that_are_identical_once_written_are_refused_with_a_count() -> Non
         rejected=(replace(CALL, content="", tool_calls=(replace(CALL.tool_calls[0], id="x"),)),),
     )
     assert written_alike != PREFERENCE
-    made = pair_rows(pairs_of([PREFERENCE, written_alike, PREFERENCE]), DIALECT, QWEN, 0)
-    assert (made.report["pairs"], made.report["identical"], len(made.rows)) == (2, 1, 4)
-    assert [row.group for row in made.rows] == ["pair-0", "pair-0", "pair-2", "pair-2"]
+    batch = pair_rows(pairs_of([PREFERENCE, written_alike, PREFERENCE]), DIALECT, QWEN, 0)
+    assert (batch.report["pairs"], batch.report["identical"], len(batch.rows)) == (2, 1, 4)
+    assert [row.group for row in batch.rows] == ["pair-0", "pair-0", "pair-2", "pair-2"]
     with pytest.raises(DataError, match="in all 2 pairs chosen and rejected are the same"):
         pair_rows(pairs_of([written_alike, written_alike]), DIALECT, QWEN, 0)
 
 
 def test_a_pair_with_one_side_too_long_is_dropped_whole_and_counted() -> None:
     long = replace(PREFERENCE, rejected=(Message("assistant", "word " * 400),))
-    made = pair_rows(pairs_of([long, PREFERENCE]), DIALECT, QWEN, 300)
-    assert (made.report["pairs"], made.report["too_long"]) == (1, 1)
-    assert {row.group for row in made.rows} == {"pair-1"}
-    assert made.report["kinds"] == {"file": 1}
+    batch = pair_rows(pairs_of([long, PREFERENCE]), DIALECT, QWEN, 300)
+    assert (batch.report["pairs"], batch.report["too_long"]) == (1, 1)
+    assert {row.group for row in batch.rows} == {"pair-1"}
+    assert batch.report["kinds"] == {"file": 1}
 
 
-def test_what_a_dialect_cannot_write_is_counted_where_it_was_made_and_refused_where_it_came_from_a_file() -> (
-    None
-):
+def test_a_side_that_cannot_be_written_is_counted_if_made_and_refused_if_read() -> None:
     tokenizer = llama_tokenizer(LLAMA_LIKE)  # only one call at once
     dialect = open_dialect(tokenizer)
     two = replace(
@@ -527,13 +523,13 @@ def test_what_a_dialect_cannot_write_is_counted_where_it_was_made_and_refused_wh
             replace(CALL, tool_calls=(*CALL.tool_calls, ToolCall("rate", {"scale": "low"}))),
         ),
     )
-    made = pair_rows(
+    batch = pair_rows(
         [PreferencePair(two, PairKind.NEEDLESS_CALL), PreferencePair(PREFERENCE)],
         dialect,
         tokenizer,
         0,
     )
-    assert (made.report["pairs"], made.report["unwritable"]) == (1, 1)
+    assert (batch.report["pairs"], batch.report["unwritable"]) == (1, 1)
     with pytest.raises(DialectError, match=r"pair 'p', rejected: .*only one call at once"):
         pair_rows([PreferencePair(two)], dialect, tokenizer, 0)
 
@@ -652,11 +648,11 @@ class Says:
     def sample(self, prompts: Any, params: SamplingParams, keys: Any = None) -> list[list[Sample]]:
         self.keys += keys
         stop = [QWEN.stop_ids(DIALECT.stop)[0]]
-        said = [
+        reply = [
             Sample([*QWEN.encode(text, control=True), *stop], [], StopReason.STOP)
             for text in self.texts
         ]
-        return [said[: params.num_samples] for _ in prompts]
+        return [reply[: params.num_samples] for _ in prompts]
 
 
 @pytest.mark.parametrize("at_once", [1, 64])
@@ -692,7 +688,7 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
         pairing.kept(tmp_path)
 
 
-def test_ranked_pairs_come_from_tasks_and_the_right_side_is_what_the_model_said() -> None:
+def test_ranked_pairs_come_from_tasks_and_the_right_side_is_a_sample() -> None:
     experiment = experiment_of(
         {
             "data": {"preferences": "own_ranked"},
@@ -702,13 +698,13 @@ def test_ranked_pairs_come_from_tasks_and_the_right_side_is_what_the_model_said(
     )
     pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
     tasks = [decision.task for decision in assistant_turns(TALKS)]
-    said = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
-    ready = pairing.made(Dataset([], [], tasks[:1]), cast(Sampler, Says(said, "Hm.")), tasks)
+    reply = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
+    ready = pairing.made(Dataset([], [], tasks[:1]), cast(Sampler, Says(reply, "Hm.")), tasks)
     assert [
         (pair.preference.chosen[0].tool_calls, pair.preference.rejected[0].content)
         for pair in ready.pairs
-    ] == [(CALL.tool_calls, "Hm."), ((), said)]
-    assert trained(ready.rows[0]) == f"{said}<|im_end|>"
+    ] == [(CALL.tool_calls, "Hm."), ((), reply)]
+    assert trained(ready.rows[0]) == f"{reply}<|im_end|>"
     assert len(ready.held_out_pairs) == 1
     assert ready.report["train"]["tasks_without_calls_to_judge"] == 0
 

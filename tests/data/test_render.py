@@ -10,8 +10,8 @@ from toolhone.rows import Row
 
 
 def row(length: int, group: str | None = None, trained: bool = True) -> Row:
-    made = Row.of(list(range(length)), [trained] * length)
-    return Row(made.tokens, made.mask, group=group)
+    plain = Row.of(list(range(length)), [trained] * length)
+    return Row(plain.tokens, plain.mask, group=group)
 
 
 def test_rows_that_are_too_long_are_dropped_whole_and_counted() -> None:

@@ -226,7 +226,7 @@ def test_a_row_without_tool_and_answer_is_only_a_task(tmp_path: Path) -> None:
     assert loaded.tasks[0].expect == Expect(no_call=True)
 
 
-def test_numbers_are_told_from_texts() -> None:
+def test_numbers_and_texts_are_distinguished() -> None:
     assert [
         as_number(text) for text in ("1,072", "$18", "-.5", "3.", "18%", "1,07", "", "nan", "1e5")
     ] == [
@@ -378,14 +378,14 @@ def test_a_seed_decides_everything(rows: list[dict[str, Any]], gsm: Path) -> Non
 
 
 def test_a_solution_becomes_one_expression_that_computes_the_answer(gsm: Path) -> None:
-    made = SftRows().rows(3, {"calculator": 1.0}, gsm)
+    written = SftRows().rows(3, {"calculator": 1.0}, gsm)
     found = {
-        row["id"]: (row["tool_args"]["expression"], row["expected_answer"]) for row in made.rows
+        row["id"]: (row["tool_args"]["expression"], row["expected_answer"]) for row in written.rows
     }
     assert found.pop("gsm8k-train-1") == ("48+(48/2)", "72")
     assert found.pop("gsm8k-train-2") == ("(12/60)*50", "10")
     assert found.popitem()[1][1] == "20"
-    assert {row["source"] for row in made.rows} == {"gsm8k"}
+    assert {row["source"] for row in written.rows} == {"gsm8k"}
 
 
 def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Path) -> None:
@@ -414,7 +414,7 @@ def test_rows_are_apportioned_by_largest_remainder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("calculator=0.5", "must add up to 1, got 'calculator=0.5', which makes 0.5"),
         (
@@ -428,8 +428,8 @@ def test_rows_are_apportioned_by_largest_remainder() -> None:
         ("", "must add up to 1"),
     ],
 )
-def test_wrong_shares_are_one_sentence(text: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_wrong_shares_are_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
         read_shares(text)
 
 
@@ -467,10 +467,12 @@ def test_most_published_solutions_become_one_expression() -> None:
     path = SHARED / "datasets" / "gsm8k" / "test.jsonl.gz"
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    made = SftRows().rows(450, {"calculator": 1.0}, path)
+    written = SftRows().rows(450, {"calculator": 1.0}, path)
     loaded: Loaded = open_source(path, "gsm8k")
     answers = {f"gsm8k-{task.id}": task.expect.answer for task in loaded.tasks}
-    assert [row["id"] for row in made.rows if row["expected_answer"] != answers[row["id"]]] == []
+    assert [row["id"] for row in written.rows if row["expected_answer"] != answers[row["id"]]] == []
     assert [
-        row["id"] for row in made.rows if unexplained(row["tool_args"]["expression"], row["prompt"])
+        row["id"]
+        for row in written.rows
+        if unexplained(row["tool_args"]["expression"], row["prompt"])
     ] == []

@@ -188,7 +188,7 @@ def test_each_decision_of_the_assistant_becomes_a_task_with_its_history() -> Non
     assert (call.tools, call.source) == (TOOLS, "file")
 
 
-def test_calls_after_results_and_several_calls_are_told_apart() -> None:
+def test_calls_after_results_and_several_calls_get_their_own_categories() -> None:
     twice = replace(CALLING, tool_calls=(CALL, CALL))
     tasks = tasks_of(
         Conversation((ASK, twice, RESULT, RESULT, CALLING, RESULT, FINAL), TOOLS, "row")
@@ -197,7 +197,7 @@ def test_calls_after_results_and_several_calls_are_told_apart() -> None:
     assert len(tasks[0].expect.calls or ()) == 2
 
 
-def test_a_given_category_is_carried_along() -> None:
+def test_a_named_category_is_kept() -> None:
     assert [
         task.category for task in tasks_of(Conversation((ASK, CALLING), TOOLS, "row"), "travel")
     ] == ["travel"]

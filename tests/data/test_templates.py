@@ -49,11 +49,11 @@ def test_there_are_hundreds_of_cores_in_three_disjoint_sets() -> None:
 
 
 def test_no_composed_question_is_in_two_sets_of_phrasings() -> None:
-    made = {name: set(skeletons(name)) for name in PHRASING_SETS}
-    assert len(made["train"]) > 10_000
-    assert not made["train"] & made["held_out"]
-    assert not made["train"] & made["rl"]
-    assert not made["held_out"] & made["rl"]
+    group = {name: set(skeletons(name)) for name in PHRASING_SETS}
+    assert len(group["train"]) > 10_000
+    assert not group["train"] & group["held_out"]
+    assert not group["train"] & group["rl"]
+    assert not group["held_out"] & group["rl"]
 
 
 def test_every_intent_can_be_asked_in_training() -> None:
@@ -109,8 +109,8 @@ def test_no_held_out_argument_was_seen_in_training(
 
 def test_same_seed_same_bytes_and_another_seed_other_rows() -> None:
     def written(seed: int) -> str:
-        made = Templates(seed)
-        return json.dumps([x.to_dict() for x in (*made.conversations(60), *made.tasks(28, "rl"))])
+        group = Templates(seed)
+        return json.dumps([x.to_dict() for x in (*group.conversations(60), *group.tasks(28, "rl"))])
 
     assert written(0) == written(0)
     assert written(0) != written(1)
@@ -124,13 +124,13 @@ def test_a_shorter_list_is_the_beginning_of_a_longer_one() -> None:
 def test_tasks_take_the_categories_in_turn_and_conversations_by_their_shares(
     tasks: dict[str, list[Task]],
 ) -> None:
-    for made in tasks.values():
-        assert Counter(task.category for task in made) == dict.fromkeys(CATEGORIES, 20)
+    for group in tasks.values():
+        assert Counter(task.category for task in group) == dict.fromkeys(CATEGORIES, 20)
     assert SHARES.keys() == set(CATEGORIES)
 
 
 def test_ids_are_unique(rows: list[Conversation], tasks: dict[str, list[Task]]) -> None:
-    ids = [row.id for row in rows] + [task.id for made in tasks.values() for task in made]
+    ids = [row.id for row in rows] + [task.id for group in tasks.values() for task in group]
     assert len(ids) == len(set(ids))
 
 
@@ -140,7 +140,7 @@ def test_every_call_fits_its_schema_and_runs(
     registry = Registry(BUILTIN)
     calls = [call for row in rows[:200] for message in row.messages for call in message.tool_calls]
     expected = [
-        call for made in tasks.values() for task in made[:70] for call in task.expect.calls or ()
+        call for group in tasks.values() for task in group[:70] for call in task.expect.calls or ()
     ]
     by_name = {tool.name: tool for tool in MADE.tools}
     for call in (*calls, *expected):
@@ -153,8 +153,8 @@ def test_every_calculation_and_program_runs(tasks: dict[str, list[Task]]) -> Non
     registry = Registry(BUILTIN)
     wanted = [
         call
-        for made in tasks.values()
-        for task in made
+        for group in tasks.values()
+        for task in group
         for call in task.expect.calls or ()
         if call.name in ("calculator", "python")
     ]
@@ -174,8 +174,8 @@ def test_the_same_words_never_ask_for_different_calls() -> None:
 
 
 def test_arguments_can_be_copied_from_the_conversation(tasks: dict[str, list[Task]]) -> None:
-    for made in tasks.values():
-        for task in made:
+    for group in tasks.values():
+        for task in group:
             text = _text(task)
             for call in task.expect.calls or ():
                 if call.name in ("weather", "search"):

@@ -182,7 +182,7 @@ def sentence(*messages: Message) -> str:
         ),
     ],
 )
-def test_a_finding_is_one_sentence_with_place_fault_and_remedy(
+def test_a_finding_is_one_sentence_with_place_fault_and_what_would_be_right(
     messages: tuple[Message, ...], expected: str
 ) -> None:
     assert sentence(*messages) == expected

@@ -119,7 +119,7 @@ def test_results_typed_as_user_messages_and_results_out_of_order_are_found(tmp_p
     )
 
 
-def test_nulls_of_a_merged_table_in_tools_are_named_though_the_schema_is_none(
+def test_nulls_of_a_merged_table_in_tools_are_found_though_the_schema_is_invalid(
     tmp_path: Path,
 ) -> None:
     properties = {**PARAMETERS["properties"], "ip": None}
@@ -196,7 +196,7 @@ def test_repeated_rows_and_conflicting_labels_are_found(tmp_path: Path) -> None:
     )
 
 
-def test_the_balance_of_calls_and_answers_is_told(tmp_path: Path) -> None:
+def test_the_balance_of_calls_and_answers_is_checked(tmp_path: Path) -> None:
     calls, answers = [row(calling()) for _ in range(20)], [row(say("No.")) for _ in range(20)]
     assert kinds(tmp_path, *numbered([*calls, *answers])) == {}
     assert kinds(tmp_path, *numbered(calls[:])) == {FindingKind.ONLY_CALLS: 1}
@@ -216,7 +216,7 @@ def test_the_balance_of_calls_and_answers_is_told(tmp_path: Path) -> None:
     ) == (20, 10, 10)
 
 
-def test_a_held_out_prompt_in_training_stops_whatever_its_spelling(tmp_path: Path) -> None:
+def test_a_held_out_prompt_in_training_stops_in_any_spelling(tmp_path: Path) -> None:
     train = save(tmp_path / "train.jsonl", row(calling()), row(calling(), question="Snow?"))
     held = save(tmp_path / "held.jsonl", row(say("No."), question="rain in  oslo?"))
     diagnosis = diagnose([read_file(train), read_file(held)])
@@ -242,7 +242,7 @@ def test_a_question_of_bfcl_is_a_remark(tmp_path: Path, monkeypatch: pytest.Monk
     assert diagnosis.verdict is DataVerdict.REMARKS
 
 
-def test_what_another_format_mended_or_refused_is_shown(tmp_path: Path) -> None:
+def test_repairs_and_refusals_of_another_format_are_shown(tmp_path: Path) -> None:
     tool = {"name": "area", "parameters": {"radius": {"type": "float"}, "ip": None}}
     rows = [
         {
@@ -287,7 +287,7 @@ def test_with_a_model_lengths_are_counted_and_its_control_tokens_are_known(tmp_p
     assert all_long.exit_code == 1
 
 
-def test_without_a_model_a_limit_is_estimated_and_only_what_is_surely_longer_is_remarked(
+def test_without_a_model_only_rows_that_are_longer_by_any_estimate_get_a_remark(
     tmp_path: Path,
 ) -> None:
     file = read_file(save(tmp_path / "rows.jsonl", row(calling(), answer(), say("rain " * 2000))))
@@ -402,7 +402,7 @@ PIECES = (
 )
 
 
-def test_reading_typed_calls_ends_and_never_raises_whatever_the_text() -> None:
+def test_reading_typed_calls_of_any_text_ends_and_never_raises() -> None:
     rng, tools = random.Random(0), {"get_weather": Tool.of(WEATHER)}
     found = [
         read_typed("".join(rng.choices(PIECES, k=rng.randint(1, 14))), tools) for _ in range(4000)
@@ -461,7 +461,7 @@ def test_fences_are_found_as_a_reader_finds_them() -> None:
 
 def test_many_rows_with_one_prompt_are_compared_in_linear_time() -> None:
     rows = [
-        Fingerprint(b"", b"", (Decision(1, b"same", b"A" if n < 15_000 else b"B", "told"),))
+        Fingerprint(b"", b"", (Decision(1, b"same", b"A" if n < 15_000 else b"B", "a call"),))
         for n in range(30_000)
     ]
     start = time.process_time()

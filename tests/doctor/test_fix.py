@@ -73,7 +73,7 @@ def test_a_typed_call_becomes_a_call_and_the_text_beside_it_stays(
         ({"city": "Oslo", "options": '{"unit": "C"}'}, {"city": "Oslo", "options": {"unit": "C"}}),
     ],
 )
-def test_arguments_are_mended_where_only_one_thing_can_be_meant(
+def test_arguments_are_repaired_where_only_one_value_can_be_meant(
     tmp_path: Path, arguments: object, expected: Row
 ) -> None:
     assert (
@@ -82,7 +82,7 @@ def test_arguments_are_mended_where_only_one_thing_can_be_meant(
     )
 
 
-def test_names_tools_results_and_their_order_are_mended(tmp_path: Path) -> None:
+def test_names_tools_results_and_their_order_are_repaired(tmp_path: Path) -> None:
     assert only(tmp_path, row(calling("getWeather"))).messages[-1].tool_calls == CALLS
     merged = {**PARAMETERS, "properties": {**PARAMETERS["properties"], "ip": None}}
     tool = {"type": "function", "function": {**WEATHER["function"], "parameters": merged}}
@@ -126,7 +126,9 @@ def test_names_tools_results_and_their_order_are_mended(tmp_path: Path) -> None:
         say(""),
     ],
 )
-def test_what_has_no_sure_reading_is_dropped_with_its_reason(tmp_path: Path, turn: Row) -> None:
+def test_a_row_without_a_certain_reading_is_dropped_with_its_reason(
+    tmp_path: Path, turn: Row
+) -> None:
     result = cleaned(tmp_path, row(turn), row(calling(), question="Sound"))
     assert (result.kept, result.repaired, result.dropped) == (1, 0, 1)
     (change,) = result.changes
@@ -203,7 +205,7 @@ def spoilt(rng: random.Random, number: int) -> Row | str:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_is_wrong_the_copy_is_sound_the_sum_is_right_and_cleaning_again_changes_nothing(
+def test_the_copy_is_sound_counts_add_up_and_cleaning_again_changes_nothing(
     tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -227,8 +229,8 @@ def test_whatever_is_wrong_the_copy_is_sound_the_sum_is_right_and_cleaning_again
 
 
 def test_sound_rows_come_through_unchanged(tmp_path: Path) -> None:
-    made = Templates(0).conversations(50)
-    unique = {conversation.messages[0].content: conversation for conversation in made}
+    conversations = Templates(0).conversations(50)
+    unique = {conversation.messages[0].content: conversation for conversation in conversations}
     result = cleaned(tmp_path, *(conversation.to_dict() for conversation in unique.values()))
     assert list(result.conversations) == list(unique.values())
     assert result.kept == len(unique)
@@ -252,7 +254,7 @@ def test_a_file_of_which_nothing_is_left_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "clean.jsonl").exists()
 
 
-def test_the_screen_groups_findings_shows_five_of_a_kind_and_ends_with_the_verdict(
+def test_the_screen_groups_findings_shows_five_of_a_kind_and_a_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = save(
@@ -275,16 +277,16 @@ def test_the_answer_for_programs_has_every_finding_with_its_remedy(tmp_path: Pat
         tmp_path / "rows.jsonl",
         *(row(say(TYPED["tags"]), question=f"q{number}") for number in range(8)),
     )
-    told = json.loads(
+    answer_dict = json.loads(
         json.dumps(examine_data([source], fix=tmp_path / "clean.jsonl", show=False).to_dict())
     )
-    assert told["verdict"] == "do not train"
-    assert told["counts"] == {FindingKind.TYPED_CALL.value: 8, FindingKind.NO_CALLS.value: 1}
-    assert len(told["findings"]) == 9
-    first = told["findings"][0]
+    assert answer_dict["verdict"] == "do not train"
+    assert answer_dict["counts"] == {FindingKind.TYPED_CALL.value: 8, FindingKind.NO_CALLS.value: 1}
+    assert len(answer_dict["findings"]) == 9
+    first = answer_dict["findings"][0]
     assert (first["row"], first["field"]) == (0, "messages[1].content")
-    assert {"why", "fix", "examples", "grave"} <= told["kinds"][0].keys()
-    assert told["fix"]["repaired"] == 8
+    assert {"why", "fix", "examples", "grave"} <= answer_dict["kinds"][0].keys()
+    assert answer_dict["fix"]["repaired"] == 8
 
 
 def test_one_file_named_twice_is_refused(tmp_path: Path) -> None:
@@ -294,9 +296,7 @@ def test_one_file_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"city": "Oslo", "wind": 1}, "city: Oslo"])
-def test_rows_that_are_thrown_away_do_not_outvote_a_sound_one(
-    tmp_path: Path, other: object
-) -> None:
+def test_dropped_rows_do_not_outvote_a_sound_one(tmp_path: Path, other: object) -> None:
     bad = row(calling(arguments=other))
     result = cleaned(
         tmp_path, bad, row(calling(arguments=other), answer(), say("Rain.")), row(calling())
@@ -312,7 +312,7 @@ def test_rows_that_are_thrown_away_do_not_outvote_a_sound_one(
     )
 
 
-def test_a_row_that_repeats_one_that_is_thrown_away_is_judged_by_itself(tmp_path: Path) -> None:
+def test_a_row_that_repeats_a_dropped_one_is_judged_by_itself(tmp_path: Path) -> None:
     held = row(say("No."), question="held")
     result = cleaned(
         tmp_path,

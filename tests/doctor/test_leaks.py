@@ -24,10 +24,10 @@ def test_case_white_space_and_forms_of_unicode_do_not_change_the_hash() -> None:
 
 
 def test_a_hash_is_sixteen_hexadecimal_digits() -> None:
-    said = question_hash(SAID)
-    assert said is not None
-    assert len(said) == 16
-    assert int(said, 16) >= 0
+    digest = question_hash(SAID)
+    assert digest is not None
+    assert len(digest) == 16
+    assert int(digest, 16) >= 0
 
 
 def test_texts_that_occur_everywhere_have_no_hash_and_are_no_questions() -> None:
@@ -68,6 +68,6 @@ def test_every_question_of_the_published_files_is_known() -> None:
                 if message["role"] == "user"
             ):
                 seen += 1
-                said = message["content"]
-                assert question_hash(said) is None or bfcl_question(said.replace(" ", "\n "))
+                text = message["content"]
+                assert question_hash(text) is None or bfcl_question(text.replace(" ", "\n "))
     assert seen == 3597

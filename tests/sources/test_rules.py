@@ -41,7 +41,7 @@ from toolhone.sources.rules import null_padding, without_paths
         ),
     ],
 )
-def test_a_null_is_padding_only_where_it_stands_for_nothing(
+def test_a_null_is_padding_only_where_the_schema_allows_no_null(
     parameters: Any, arguments: Any, paths: list[str]
 ) -> None:
     assert list(null_padding(arguments, parameters)) == paths

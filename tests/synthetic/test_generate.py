@@ -189,7 +189,7 @@ MONTHS = [
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 
 
-def said(value: Json, question: str) -> bool:
+def asks_for(value: Json, question: str) -> bool:
     """An independent, generous reading: does the question say this value in some way?"""
     text = question.lower()
     ways = {str(value), str(value).replace("_", " ")}
@@ -237,8 +237,8 @@ def test_every_argument_of_every_call_is_in_its_own_question_and_obeys_the_schem
     examples: list[CanonicalExample], split: str
 ) -> None:
     tools = ALL if examples else (BOOK, CONVERT, MAIL, NASTY)
-    made = ManualTemplates(tools, examples, seed=1, shares={"one_call": 0.8, "two_calls": 0.2})
-    conversations = made.conversations(200, split)
+    templates = ManualTemplates(tools, examples, seed=1, shares={"one_call": 0.8, "two_calls": 0.2})
+    conversations = templates.conversations(200, split)
     assert all(
         finding.kind is FindingKind.DUPLICATE_ROW
         for finding in check(conversations, "made").findings
@@ -252,7 +252,7 @@ def test_every_argument_of_every_call_is_in_its_own_question_and_obeys_the_schem
             )
             for value in values_in(dict(call.arguments)):
                 numbers = re.findall(r"\d+", str(value)) if call.name == "calculator" else [value]
-                assert all(said(part, question) for part in numbers), (
+                assert all(asks_for(part, question) for part in numbers), (
                     f"{value!r} of {call} is not in: {question}"
                 )
 
@@ -285,8 +285,8 @@ def test_an_expression_has_the_numbers_of_its_question_in_their_places() -> None
 
 
 def test_optional_arguments_are_left_out_together_with_their_words() -> None:
-    made = rows((BOOK,), EXAMPLES[:1])
-    assert {frozenset(the_call(row).arguments) for row in made} >= {
+    conversations = rows((BOOK,), EXAMPLES[:1])
+    assert {frozenset(the_call(row).arguments) for row in conversations} >= {
         frozenset({"restaurant", "people", "date", "time"}),
         frozenset({"restaurant", "people", "date"}),
         frozenset({"restaurant", "people", "time"}),
@@ -294,22 +294,22 @@ def test_optional_arguments_are_left_out_together_with_their_words() -> None:
     assert all(
         (" pm" in row.messages[0].content or " am" in row.messages[0].content)
         == ("time" in the_call(row).arguments)
-        for row in made
+        for row in conversations
     )  # type: ignore[operator]
 
 
 def test_a_required_argument_is_never_left_out() -> None:
     weather = tool("forecast", {"town": {"type": "string"}, "days": {"type": "integer"}}, ["town"])
-    made = ManualTemplates(
+    templates = ManualTemplates(
         (weather,),
         [example("Forecast in Oslo for 3 days", "forecast", town="Oslo", days=3)],
         shares=CALLS_ONLY,
     )
-    assert {tuple(the_call(row).arguments) for row in made.conversations(60)} == {
+    assert {tuple(the_call(row).arguments) for row in templates.conversations(60)} == {
         ("town", "days"),
         ("town",),
     }
-    assert made.report()["phrasings"] == {"forecast": 2}, "with and without days"
+    assert templates.report()["phrasings"] == {"forecast": 2}, "with and without days"
 
 
 def test_held_out_rows_have_held_out_values_from_examples_and_from_schemas() -> None:
@@ -324,18 +324,20 @@ def test_held_out_rows_have_held_out_values_from_examples_and_from_schemas() -> 
 
 def test_two_parameters_of_equal_value_stay_equal() -> None:
     pair = tool("move", {"x": {"type": "integer"}, "y": {"type": "integer"}})
-    made = rows((pair,), [example("Move to 5 and 5", "move", x=5, y=5)])
-    assert all(the_call(row).arguments["x"] == the_call(row).arguments["y"] for row in made)
-    assert len({the_call(row).arguments["x"] for row in made}) > 5
+    conversations = rows((pair,), [example("Move to 5 and 5", "move", x=5, y=5)])
+    assert all(
+        the_call(row).arguments["x"] == the_call(row).arguments["y"] for row in conversations
+    )
+    assert len({the_call(row).arguments["x"] for row in conversations}) > 5
 
 
 def test_a_range_of_three_for_three_parameters_still_gives_rows() -> None:
     small = {"type": "integer", "minimum": 1, "maximum": 3}
-    made = rows(
+    conversations = rows(
         (tool("dice", {"a": small, "b": small, "c": small}),),
         [example("Roll 1, then 2, then 3", "dice", a=1, b=2, c=3)],
     )
-    for row in made:
+    for row in conversations:
         numbers = [int(number) for number in re.findall(r"\d", str(row.messages[0].content))]
         assert list(the_call(row).arguments.values()) == numbers
 
@@ -350,38 +352,40 @@ def test_a_number_that_the_arguments_do_not_have_is_never_drawn_for_another_plac
         assert the_call(row).arguments["rooms"] != 7, "one could not tell which 7 is meant"
 
 
-def test_an_example_with_an_argument_that_may_follow_from_the_others_stays_word_for_word() -> None:
+def test_an_example_whose_argument_may_follow_from_others_stays_word_for_word() -> None:
     forecast = tool("forecast", {"city": {"type": "string"}, "country": {"type": "string"}})
-    made = ManualTemplates(
+    templates = ManualTemplates(
         (forecast,),
         [example("Forecast for Oslo", "forecast", city="Oslo", country="Norway")],
         shares=CALLS_ONLY,
     )
-    calls = {json.dumps(the_call(row).arguments) for row in made.conversations(60)}
+    calls = {json.dumps(the_call(row).arguments) for row in templates.conversations(60)}
     assert calls == {'{"city": "Oslo", "country": "Norway"}'}
-    assert made.report()["word_for_word"] == {"Forecast for Oslo": "country is not in the question"}
+    assert templates.report()["word_for_word"] == {
+        "Forecast for Oslo": "country is not in the question"
+    }
 
 
 def test_an_argument_on_which_all_examples_agree_lets_the_others_be_drawn() -> None:
     forecast = tool("forecast", {"city": {"type": "string"}, "units": {"type": "string"}})
     pairs = [("Oslo", "Forecast for Oslo"), ("Rome", "How is Rome?")]
-    made = rows(
+    conversations = rows(
         (forecast,),
         [example(query, "forecast", city=city, units="metric") for city, query in pairs],
         100,
     )
-    assert {the_call(row).arguments["units"] for row in made} == {"metric"}
-    assert len({the_call(row).arguments["city"] for row in made}) > 30
+    assert {the_call(row).arguments["units"] for row in conversations} == {"metric"}
+    assert len({the_call(row).arguments["city"] for row in conversations}) > 30
 
 
 def test_values_that_share_a_place_are_not_replaced_one_without_the_other() -> None:
     search = tool("hotels", {"city": {"type": "string"}, "query": {"type": "string"}})
-    made = rows(
+    conversations = rows(
         (search,),
         [example("Search for hotels in York", "hotels", city="York", query="hotels in York")],
         50,
     )
-    assert {json.dumps(the_call(row).arguments) for row in made} == {
+    assert {json.dumps(the_call(row).arguments) for row in conversations} == {
         '{"city": "York", "query": "hotels in York"}'
     }
 
@@ -392,9 +396,12 @@ def test_unicode_names_and_values_go_through() -> None:
         example("東京の天気は?", "天気", 都市="東京"),
         example("大阪の天気は?", "天気", 都市="大阪"),
     ]
-    made = rows((weather,), examples, 60)
-    assert {the_call(row).arguments["都市"] for row in made} == {"東京", "大阪"}
-    assert all(str(the_call(row).arguments["都市"]) in str(row.messages[0].content) for row in made)
+    conversations = rows((weather,), examples, 60)
+    assert {the_call(row).arguments["都市"] for row in conversations} == {"東京", "大阪"}
+    assert all(
+        str(the_call(row).arguments["都市"]) in str(row.messages[0].content)
+        for row in conversations
+    )
 
 
 def test_a_truth_value_is_drawn_only_where_a_word_beside_its_name_says_it() -> None:
@@ -406,7 +413,7 @@ def test_a_truth_value_is_drawn_only_where_a_word_beside_its_name_says_it() -> N
             "quiet": {"type": "boolean"},
         },
     )
-    made = rows(
+    conversations = rows(
         (hotel,),
         [
             example(
@@ -418,18 +425,18 @@ def test_a_truth_value_is_drawn_only_where_a_word_beside_its_name_says_it() -> N
             )
         ],
     )
-    assert {the_call(row).arguments["quiet"] for row in made} == {True}
-    assert {the_call(row).arguments["breakfast"] for row in made} == {True, False}
+    assert {the_call(row).arguments["quiet"] for row in conversations} == {True}
+    assert {the_call(row).arguments["breakfast"] for row in conversations} == {True, False}
     assert all(
         ("without breakfast" not in str(row.messages[0].content))
         == the_call(row).arguments["breakfast"]
-        for row in made
+        for row in conversations
     )
 
 
 def test_splits_share_no_question_and_no_value_where_there_is_choice() -> None:
-    made = ManualTemplates(ALL, EXAMPLES, seed=5)
-    train, held_out = made.conversations(1500), made.conversations(500, "held_out")
+    templates = ManualTemplates(ALL, EXAMPLES, seed=5)
+    train, held_out = templates.conversations(1500), templates.conversations(500, "held_out")
     questions = [{str(row.messages[0].content) for row in part} for part in (train, held_out)]
     assert not questions[0] & questions[1]
     assert all(side(question) == "train" for question in questions[0])
@@ -449,17 +456,17 @@ def test_splits_share_no_question_and_no_value_where_there_is_choice() -> None:
 
 
 def test_row_i_depends_on_seed_split_and_i_alone() -> None:
-    made = ManualTemplates(ALL, EXAMPLES, seed=5)
-    long = made.conversations(40)
+    templates = ManualTemplates(ALL, EXAMPLES, seed=5)
+    long = templates.conversations(40)
     assert ManualTemplates(ALL, EXAMPLES, seed=5).conversations(10) == long[:10]
     assert ManualTemplates(ALL, EXAMPLES, seed=6).conversations(10) != long[:10]
-    assert made.tasks(20) == ManualTemplates(ALL, EXAMPLES, seed=5).tasks(20)
+    assert templates.tasks(20) == ManualTemplates(ALL, EXAMPLES, seed=5).tasks(20)
 
 
 def test_shares_decide_how_many_rows_call_nothing_one_or_two_tools() -> None:
-    made = ManualTemplates(ALL, EXAMPLES, seed=2)
-    conversations = made.conversations(1000)
-    kinds = made.report()["splits"]["train"]["by_kind"]
+    templates = ManualTemplates(ALL, EXAMPLES, seed=2)
+    conversations = templates.conversations(1000)
+    kinds = templates.report()["splits"]["train"]["by_kind"]
     assert sum(kinds.values()) == 1000
     assert abs(kinds["one_call"] - 700) < 60
     assert abs(kinds["two_calls"] - 100) < 40
@@ -485,41 +492,41 @@ def test_tasks_are_all_different_and_expect_the_calls_of_their_question() -> Non
 
 def test_fewer_tasks_come_back_where_no_further_question_is_found() -> None:
     stop = tool("stop", {}, description="Stops.")
-    made = ManualTemplates((stop,), [example("Stop", "stop")], shares=CALLS_ONLY)
-    tasks = made.tasks(2000)
+    templates = ManualTemplates((stop,), [example("Stop", "stop")], shares=CALLS_ONLY)
+    tasks = templates.tasks(2000)
     assert 20 < len(tasks) < 2000
-    assert made.report()["splits"]["train"]["rejected_draws"][Reject.SEEN.value] >= 400
+    assert templates.report()["splits"]["train"]["rejected_draws"][Reject.SEEN.value] >= 400
 
 
-def test_what_is_thrown_away_is_counted_by_reason_and_what_is_given_out_is_not_ambiguous() -> None:
+def test_rejected_draws_are_counted_by_reason_and_no_row_is_ambiguous() -> None:
     small = tool("seats", {"rows": {"type": "integer", "minimum": 1, "maximum": 4}})
-    made = ManualTemplates(
+    templates = ManualTemplates(
         (small,), [example("Take 2 rows of the 4 there are", "seats", rows=2)], shares=CALLS_ONLY
     )
-    assert {the_call(row).arguments["rows"] for row in made.conversations(80)} == {1, 2, 3}
-    report = made.report()["splits"]["train"]
+    assert {the_call(row).arguments["rows"] for row in templates.conversations(80)} == {1, 2, 3}
+    report = templates.report()["splits"]["train"]
     assert report["rejected_draws"][Reject.AMBIGUOUS.value] > 5
     assert (report["rows"], report["by_tool"]) == (80, {"seats": 80})
     assert report["distinct_questions"] <= 80
 
 
-def test_arguments_that_the_drawing_does_not_understand_are_checked_and_drawn_again() -> None:
+def test_arguments_with_unread_keywords_are_checked_and_drawn_again() -> None:
     odd = tool(
         "odd", {"n": {"type": "integer", "minimum": 1, "maximum": 20, "not": {"multipleOf": 2}}}
     )
-    made = ManualTemplates((odd,), [example("Take 7", "odd", n=7)], shares=CALLS_ONLY)
-    assert all(the_call(row).arguments["n"] % 2 for row in made.conversations(60))
-    assert made.report()["splits"]["train"]["rejected_draws"][Reject.SCHEMA.value] > 20
+    templates = ManualTemplates((odd,), [example("Take 7", "odd", n=7)], shares=CALLS_ONLY)
+    assert all(the_call(row).arguments["n"] % 2 for row in templates.conversations(60))
+    assert templates.report()["splits"]["train"]["rejected_draws"][Reject.SCHEMA.value] > 20
 
 
 def test_built_in_tools_and_their_like_are_asked_in_plain_words_without_examples() -> None:
     location = tool(
         "get_weather", {"location": {"type": "string"}}, description="Get the weather of a place."
     )
-    made = ManualTemplates(
+    templates = ManualTemplates(
         (*Registry(["python"]).tools, CALCULATOR, location), seed=4, shares=CALLS_ONLY
     )
-    for row in made.conversations(150):
+    for row in templates.conversations(150):
         call, question = the_call(row), str(row.messages[0].content)
         assert "expression" not in question
         assert "location" not in question
@@ -537,8 +544,8 @@ def test_requests_beyond_the_tools_are_never_something_that_a_tool_can_do() -> N
         {"text": {"type": "string"}},
         description="Translate a text, play music, send letters.",
     )
-    made = ManualTemplates((translate,), seed=1, shares={"no_call": 1})
-    questions = [str(row.messages[0].content) for row in made.conversations(400)]
+    templates = ManualTemplates((translate,), seed=1, shares={"no_call": 1})
+    questions = [str(row.messages[0].content) for row in templates.conversations(400)]
     assert not [
         question
         for question in questions
@@ -547,20 +554,18 @@ def test_requests_beyond_the_tools_are_never_something_that_a_tool_can_do() -> N
     assert any("taxi" in question for question in questions)
 
 
-def test_tools_without_examples_speak_dates_and_choices_in_several_ways_and_leave_options_out() -> (
-    None
-):
-    made = rows((BOOK,), [])
-    dates = [row for row in made if "date" in the_call(row).arguments]
+def test_tools_without_examples_vary_dates_and_choices_and_leave_options_out() -> None:
+    conversations = rows((BOOK,), [])
+    dates = [row for row in conversations if "date" in the_call(row).arguments]
     assert (
         0
         < sum(str(the_call(row).arguments["date"]) in str(row.messages[0].content) for row in dates)
         < len(dates)
-        < len(made)
+        < len(conversations)
     )
     windows = [
         str(row.messages[0].content)
-        for row in made
+        for row in conversations
         if the_call(row).arguments.get("seat") == "window_seat"
     ]
     assert {"window seat" in question for question in windows} == {True, False}
@@ -569,9 +574,9 @@ def test_tools_without_examples_speak_dates_and_choices_in_several_ways_and_leav
 def test_schemas_without_a_value_are_reported_and_stop_only_when_nothing_is_left() -> None:
     impossible = tool("impossible", {"n": {"type": "integer", "minimum": 5, "maximum": 4}})
     lookahead = tool("lookahead", {"code": {"type": "string", "pattern": "^(?=A)B"}})
-    made = ManualTemplates((impossible, BOOK), shares=CALLS_ONLY)
-    assert {the_call(row).name for row in made.conversations(20)} == {"book_table"}
-    assert made.report()["without_rows"] == {"impossible": "a range without a number in it"}
+    templates = ManualTemplates((impossible, BOOK), shares=CALLS_ONLY)
+    assert {the_call(row).name for row in templates.conversations(20)} == {"book_table"}
+    assert templates.report()["without_rows"] == {"impossible": "a range without a number in it"}
     with pytest.raises(
         DataError,
         match=r"impossible: a range without .*lookahead: a pattern for which no string was found",
@@ -596,7 +601,7 @@ def test_schemas_without_a_value_are_reported_and_stop_only_when_nothing_is_left
         ),
     ],
 )
-def test_wrong_use_is_told_in_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
+def test_wrong_use_is_an_error_of_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         ManualTemplates(**arguments)
     with pytest.raises(DataError, match=r"no split 'heldout'.*did you mean 'held_out'"):
@@ -606,7 +611,7 @@ def test_wrong_use_is_told_in_one_sentence(arguments: dict[str, Any], sentence: 
 def test_examples_are_read_in_three_shapes_from_lists_and_files(tmp_path: Path) -> None:
     call = {"name": "book_table", "arguments": {"restaurant": "Blue Door", "people": 4}}
     query = "A table for 4 at Blue Door"
-    given: list[dict[str, Any]] = [
+    source_rows: list[dict[str, Any]] = [
         {"query": query, "calls": [call]},
         {
             "prompt": f"Human: {query}\nAssistant:",
@@ -622,12 +627,12 @@ def test_examples_are_read_in_three_shapes_from_lists_and_files(tmp_path: Path) 
         {"query": "Hi", "calls": [], "answer": "Hello."},
         {"prompt": "Human: Hi", "expected_tool": None},
     ]
-    found = read_examples(given, [BOOK])
+    found = read_examples(source_rows, [BOOK])
     assert found == [CanonicalExample(query, (ToolCall(**call),))] * 3 + [
         CanonicalExample("Hi", (), "Hello."),
         CanonicalExample("Hi"),
     ]
-    write_jsonl(tmp_path / "examples.jsonl", given)
+    write_jsonl(tmp_path / "examples.jsonl", source_rows)
     assert read_examples(tmp_path / "examples.jsonl", [BOOK]) == found
 
 
@@ -678,7 +683,7 @@ def test_a_wrong_example_stops_with_its_place(row: dict[str, Any], sentence: str
         read_examples([row], [BOOK])
 
 
-def test_drawn_pieces_that_cannot_be_told_apart_are_named() -> None:
+def test_a_value_that_is_ambiguous_in_its_question_is_named() -> None:
     assert (
         ambiguous(
             [

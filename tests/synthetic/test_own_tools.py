@@ -111,18 +111,18 @@ def test_the_tool_of_the_example_is_ten_lines_and_nested() -> None:
     assert tool.parameters["properties"]["contact"]["required"] == ["name", "phone"]
 
 
-def test_every_row_made_for_it_asks_for_exactly_its_arguments() -> None:
+def test_every_row_for_the_tool_asks_for_exactly_its_arguments() -> None:
     materials = load_data(load_experiment(EXAMPLE, ["data.max_samples=300"]))
     (tool,) = materials.train[0].tools
     calls = 0
     for row in (*materials.train, *materials.held_out):
         for call in row.messages[1].tool_calls:
-            question, given = row.messages[0].content or "", dict(call.arguments)
-            contact = given["contact"]
-            assert tool.problems(given) == []
+            question, arguments = row.messages[0].content or "", dict(call.arguments)
+            contact = arguments["contact"]
+            assert tool.problems(arguments) == []
             assert all(
                 str(value) in question
-                for value in (given["restaurant"], given["people"], *contact.values())
+                for value in (arguments["restaurant"], arguments["people"], *contact.values())
             )
             calls += 1
     assert calls > 200

@@ -30,9 +30,9 @@ def draws(
         {"name": "t", "parameters": {"type": "object", "properties": {name: schema}, **root}}
     )
     make = SchemaSampler(tool).maker(schema, (name,), value)
-    made = [make(random.Random(seed), held) for seed in range(n)]
-    assert [tool.problems({name: one}) for one in made if tool.problems({name: one})] == []
-    return made
+    values = [make(random.Random(seed), held) for seed in range(n)]
+    assert [tool.problems({name: one}) for one in values if tool.problems({name: one})] == []
+    return values
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_references_are_followed_also_when_a_schema_contains_itself() -> None:
         "properties": {"label": {"type": "string"}, "next": {"$ref": "#/$defs/Node"}},
         "required": ["label"],
     }
-    made = draws({"$ref": "#/$defs/Node"}, n=40, **{"$defs": {"Node": node}})
-    assert any("next" in one for one in made)
+    values = draws({"$ref": "#/$defs/Node"}, n=40, **{"$defs": {"Node": node}})
+    assert any("next" in one for one in values)
     endless = {
         "type": "object",
         "properties": {"next": {"$ref": "#/$defs/Node"}},
@@ -186,7 +186,7 @@ def test_pools_of_the_two_sets_share_nothing_but_endings_of_files() -> None:
         ("order_id", "", "A-77", "like"),
     ],
 )
-def test_the_kind_of_a_text_is_told_from_value_name_and_description(
+def test_the_kind_of_a_text_follows_from_value_name_and_description(
     name: str, about: str, value: str | None, kind: str
 ) -> None:
     assert kind_of(words_of(name), about, value) == kind
@@ -355,7 +355,7 @@ def test_the_build_of_a_question_decides_what_is_taken_off(
 def test_protected_words_are_not_swapped() -> None:
     def starts(protected: set[str]) -> set[str]:
         frames = Frames("train", protected)
-        made = [
+        values = [
             frames.question([(Form.DO, [SlotPiece("find a hotel")])], random.Random(seed))
             for seed in range(80)
         ]
@@ -363,7 +363,7 @@ def test_protected_words_are_not_swapped() -> None:
             re.findall("(find|look for|search for) a hotel", "".join(piece.text for piece in one))[
                 0
             ]
-            for one in made
+            for one in values
         }
 
     assert starts(set()) == {"find", "look for", "search for"}

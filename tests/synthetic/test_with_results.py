@@ -36,15 +36,15 @@ def rows(n: int = 60) -> list[Conversation]:
 
 
 def test_a_share_of_calling_rows_goes_on_to_the_result_and_the_answer() -> None:
-    made, _ = with_answers(rows(200), Registry([area]), answers_of([EXAMPLE]), 0.5, seed=0)
-    calling = [row for row in made if any(message.tool_calls for message in row.messages)]
+    continued, _ = with_answers(rows(200), Registry([area]), answers_of([EXAMPLE]), 0.5, seed=0)
+    calling = [row for row in continued if any(message.tool_calls for message in row.messages)]
     longer = [
         row
         for row in calling
         if row.messages[-1].role == "assistant" and not row.messages[-1].tool_calls
     ]
     assert 0.25 < len(longer) / len(calling) < 0.6
-    assert check(made, "rows").counts.keys() <= {"a row that occurs before"}
+    assert check(continued, "rows").counts.keys() <= {"a row that occurs before"}
     for row in longer:
         for call in row.messages[1].tool_calls:
             size = call.arguments["width"] * call.arguments["height"]
@@ -52,8 +52,8 @@ def test_a_share_of_calling_rows_goes_on_to_the_result_and_the_answer() -> None:
 
 
 def test_which_rows_go_on_depends_on_seed_and_id_alone() -> None:
-    def chosen(made: list[Conversation]) -> set[str]:
-        return {row.id for row in made if len(row.messages) > 2}
+    def chosen(continued: list[Conversation]) -> set[str]:
+        return {row.id for row in continued if len(row.messages) > 2}
 
     every, _ = with_answers(rows(60), Registry([area]), {}, 0.5, seed=0)
     some, _ = with_answers(rows(30), Registry([area]), {}, 0.5, seed=0)
@@ -71,20 +71,20 @@ def test_a_call_that_fails_leaves_the_row_as_it_was_and_is_counted() -> None:
             str(width),
         )
 
-    made, left = with_answers([row(51), row(5)], Registry([area]), {}, 1.0, seed=0)
-    assert [len(row.messages) for row in made] == [2, 4]
+    continued, left = with_answers([row(51), row(5)], Registry([area]), {}, 1.0, seed=0)
+    assert [len(row.messages) for row in continued] == [2, 4]
     assert dict(left) == {"a call ended as error: too wide": 1}
 
 
 def test_tools_without_an_implementation_are_counted_and_nothing_is_lost() -> None:
     schema = {"name": "area", "parameters": Tool.of(area).parameters}
-    made, left = with_answers(rows(20), Registry([Tool.of(schema)]), {}, 1.0, seed=0)
-    assert len(made) == 20
-    assert left.total() == sum(bool(row.messages[-1].tool_calls) for row in made)
+    continued, left = with_answers(rows(20), Registry([Tool.of(schema)]), {}, 1.0, seed=0)
+    assert len(continued) == 20
+    assert left.total() == sum(bool(row.messages[-1].tool_calls) for row in continued)
 
 
 @pytest.mark.parametrize(
-    ("wording", "value", "content", "said"),
+    ("wording", "value", "content", "expected"),
     [
         ("", "Sunny", "Sunny", "Sunny"),
         ("", {"a": 1, "b": "x"}, '{"a": 1, "b": "x"}', "a: 1, b: x"),
@@ -96,13 +96,13 @@ def test_tools_without_an_implementation_are_counted_and_nothing_is_lost() -> No
     ],
 )
 def test_an_answer_is_worded_by_the_example_or_repeats_the_result(
-    wording: str, value: Any, content: str, said: str
+    wording: str, value: Any, content: str, expected: str
 ) -> None:
-    assert fill_answer(wording, value, content) == said
+    assert fill_answer(wording, value, content) == expected
 
 
 @pytest.mark.parametrize(
-    ("wording", "value", "said"),
+    ("wording", "value", "expected"),
     [
         ("{b}", {"a": 1}, "asks for {b}, but the tool's result has a"),
         ("{a}", "text", "asks for {a}, but the tool's result has no fields"),
@@ -112,11 +112,11 @@ def test_an_answer_is_worded_by_the_example_or_repeats_the_result(
     ],
 )
 def test_a_wording_that_the_result_cannot_fill_is_refused(
-    wording: str, value: Mapping[str, Any], said: str
+    wording: str, value: Mapping[str, Any], expected: str
 ) -> None:
     with pytest.raises(DataError) as caught:
         fill_answer(wording, value, "R")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_no_tool_is_run_unless_the_experiment_asks_for_it(tmp_path: Any) -> None:

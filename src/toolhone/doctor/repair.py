@@ -20,8 +20,8 @@ from toolhone.doctor.checks import typed_results
 from toolhone.doctor.typed_calls import read_typed
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.files import Record
-from toolhone.sources.offered import fitted
 from toolhone.sources.rules import Fault, FindingKind, null_padding, result_runs, without_paths
+from toolhone.sources.tool_specs import fit_call
 
 _DEEPEST = 4
 """Encodings inside each other that are decoded, at most."""
@@ -239,8 +239,7 @@ def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -
         arguments = without_paths(arguments, padding)
         repairs.add(FindingKind.NULL_PADDING.value)
     if tool.problems(arguments):
-        decoded = {name: _decode_value(value, tool, name) for name, value in arguments.items()}
-        fitting, _ = fitted(ToolCall(tool.name, decoded), [tool])
+        fitting, _ = fit_call(ToolCall(tool.name, dict(arguments)), [tool])
         if not tool.problems(fitting.arguments):
             arguments = fitting.arguments
             repairs.add(FindingKind.BAD_ARGUMENTS.value)
@@ -249,15 +248,6 @@ def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -
     elif arguments is call.arguments:
         return call
     return ToolCall(tool.name, dict(arguments), call.id)
-
-
-def _decode_value(value: Json, tool: Tool, name: str) -> Json:
-    """Return the object or list that a JSON text writes, where the schema wants one."""
-    schema = (tool.parameters.get("properties") or {}).get(name)
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
-    wanted = {"object": dict, "array": list}.get(kind) if isinstance(kind, str) else None
-    found = _from_json(value) if isinstance(value, str) and wanted else value
-    return found if wanted and isinstance(found, wanted) else value
 
 
 def _tool_with_same_letters(name: str, tools: Mapping[str, Tool]) -> Tool | None:
