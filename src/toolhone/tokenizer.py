@@ -9,13 +9,15 @@ except plain words and white space. Only tokenizers with a `tokenizer.json` are 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin, Row, Tokens
@@ -44,34 +46,18 @@ Spans = list[Span]
 
 @dataclass(frozen=True)
 class _Piece:
-    """Text without a cut: where its spans begin, and each span's control flag and origin."""
+    """Text without a cut; of each character whether it may be control text, and its origin."""
 
     text: str
-    starts: list[int]
-    control: list[bool]
-    origins: list[int]
+    control: NDArray[np.bool_]
+    origins: NDArray[np.uint8]
 
     @staticmethod
     def join(spans: Sequence[Span]) -> _Piece:
-        lengths = accumulate((len(span.text) for span in spans), initial=0)
-        return _Piece(
-            "".join(span.text for span in spans),
-            list(lengths)[:-1],
-            [span.control for span in spans],
-            [int(span.origin) for span in spans],
-        )
-
-    def is_control(self, start: int, end: int) -> bool:
-        """Whether all characters in [start, end) may be control text."""
-        return all(
-            self.control[bisect_right(self.starts, start) - 1 : bisect_left(self.starts, end)]
-        )
-
-    def origins_at(self, places: Sequence[tuple[int, int]]) -> list[int]:
-        """The origin of the span in which each of these places begins."""
-        if min(self.origins) == max(self.origins):
-            return self.origins[:1] * len(places)
-        return [self.origins[max(bisect_right(self.starts, start) - 1, 0)] for start, _ in places]
+        lengths = [len(span.text) for span in spans]
+        control = np.repeat([span.control for span in spans], lengths)
+        origins = np.repeat(np.array([span.origin for span in spans], np.uint8), lengths)
+        return _Piece("".join(span.text for span in spans), control, origins)
 
 
 class TextTokenizer:
@@ -188,7 +174,7 @@ class TextTokenizer:
 
     def encode(self, text: str, control: bool = False) -> list[int]:
         """Return the ids of a text. control: whether marks in it become control tokens."""
-        return self._encode_piece(_Piece(text, [0], [control], [0]), starts_text=True)[0]
+        return self._encode_piece(_Piece.join([Span(text, control=control)]), starts_text=True)[0]
 
     def encode_spans(self, spans: Sequence[Span]) -> Row:
         """Return the ids of rendered spans with mask (trained) and origin.
@@ -231,12 +217,13 @@ class TextTokenizer:
                 waiting += reversed([(a, b) for a, b in pairwise(edges) if a < b])
                 continue
             ids += found
-            origins += piece.origins_at(places)
+            firsts = [min(first, len(piece.text) - 1) for first, _ in places]
+            origins += piece.origins[firsts].tolist() if firsts else []
         return ids, origins
 
     def _forbidden(self, piece: _Piece, ids: list[int], places: list[tuple[int, int]]) -> list[int]:
         """Where to cut: after the first character of each control token over other text."""
-        if all(piece.control):
+        if piece.control.all():
             return []
         cuts = []
         for start, end in [
@@ -245,7 +232,7 @@ class TextTokenizer:
             covered = piece.text[start:end]
             start += len(covered) - len(covered.lstrip())
             end -= len(covered) - len(covered.rstrip())
-            if piece.is_control(start, end):
+            if piece.control[start:end].all():
                 continue
             if end - start < 2:
                 raise DataError(

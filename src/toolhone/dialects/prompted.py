@@ -8,14 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import History, ParsedReply, Syntax
-from toolhone.dialects.chat_template.render import (
-    ANOTHER,
-    ANSWERED,
-    find_behaviour,
-    parse_turn,
-    reading_check,
-)
+from toolhone.dialects.base import History, Syntax
+from toolhone.dialects.chat_template.render import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
 from toolhone.dialects.chat_template.sanitise import (
     ChatMessage,
     ControlTokenGuard,
@@ -23,7 +17,6 @@ from toolhone.dialects.chat_template.sanitise import (
     TemplateMarkup,
     link_results,
 )
-from toolhone.dialects.chat_template.turns import Turns
 from toolhone.dialects.syntax.json_objects import BareJson, JsonObject
 from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.dialects.syntax.python_calls import Calls
@@ -106,7 +99,7 @@ _PROBE = Conversation(
 )
 
 
-class PromptedDialect:
+class PromptedDialect(MarkupDialect):
     """A call syntax in a chat markup.
 
     The syntax's instructions come before the conversation's system text, or in front of the first
@@ -121,18 +114,13 @@ class PromptedDialect:
         tokenizer: TextTokenizer,
         keep_history: bool = False,
     ) -> None:
-        self.name = syntax.name
-        self.syntax = syntax
-        self.markup = markup
-        self.behaviour = find_behaviour(markup, tokenizer)
-        self.stop = self.behaviour.stop
-        self.ends = self.behaviour.earlier_stop
         self._guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
-        self._turns = Turns(markup, self._guard, self.behaviour)
+        super().__init__(markup, find_behaviour(markup, tokenizer), syntax, self._guard)
         self._system_role = keeps_system(markup)
-        self.history = History.APPENDED
-        if len(self.render(_PROBE)) > 1:
-            self.history = History.KEPT if keep_history else History.TEMPLATE
+        if len(self.render(_PROBE)) < 2:
+            self.history = History.APPENDED
+        elif keep_history:
+            self.history = History.KEPT
         self._turns.keep_history = keep_history
 
     def render(self, conversation: Conversation) -> list[Spans]:
@@ -140,20 +128,10 @@ class PromptedDialect:
         for message in map(split_reasoning, conversation.messages):
             if message.role == "assistant":
                 self.syntax.write(message.content, message.tool_calls)
-        chat = self._chat(conversation.messages, conversation.tools)
-        return self._turns.render(chat, (), reading_check(self, conversation))
+        return super().render(conversation)
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
-        return self._turns.prompt(self._chat(messages, tools), ())
-
-    def suffix(
-        self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
-    ) -> Spans:
-        last = len(self._chat(messages, tools)) - 1
-        return self._turns.suffix(self._chat([*messages, *results], tools), last, ())
-
-    def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        return parse_turn(text, self.behaviour, self.syntax, tools)
+    def _offer(self, tools: Sequence[Tool]) -> list[Json]:  # noqa: ARG002
+        return []
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
         """The conversation as system, user and assistant messages, their texts disguised."""
@@ -168,7 +146,7 @@ class PromptedDialect:
             elif link is None:
                 _add_user(chat, self._guard.wrap(message.content or ""), "\n\n")
             else:
-                result = self.syntax.result(replace(message, name=link.name))
+                result = self.syntax.result(replace(message, name=link[1]))
                 _add_user(chat, self._guard.wrap(result, tool=True), "\n")
         if not system:
             return list(chat)

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from toolhone.dialects.base import Dialect, History, ParsedReply, ParseProblem, Syntax
-from toolhone.dialects.chat_template.sanitise import ChatMessage, ChatWriter, Markup
+from toolhone.dialects.base import History, ParsedReply, ParseProblem, Syntax
+from toolhone.dialects.chat_template.sanitise import (
+    ChatMessage,
+    ChatWriter,
+    ControlTokenGuard,
+    Markup,
+)
 from toolhone.dialects.chat_template.turns import (
     TemplateBehaviour,
     Turns,
@@ -38,10 +43,79 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 ANOTHER: ChatMessage = {"role": "user", "content": "another"}
 
 
-class ChatTemplateDialect:
-    """The model's chat template with a syntax that reads its calls. `prove_template` opens it."""
+class MarkupDialect:
+    """What dialects share that put a syntax into a chat markup."""
 
-    name = "native"
+    def __init__(
+        self,
+        markup: Markup,
+        behaviour: TemplateBehaviour,
+        syntax: Syntax,
+        guard: ControlTokenGuard,
+        keep_history: bool = False,
+    ) -> None:
+        self.name = syntax.name
+        self.markup = markup
+        self.behaviour = behaviour
+        self.syntax = syntax
+        self.stop = behaviour.stop
+        self.ends = behaviour.earlier_stop
+        self.history = History.KEPT if keep_history else History.TEMPLATE
+        self._turns = Turns(markup, guard, behaviour, keep_history)
+
+    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
+        """The messages as the markup takes them, disguised."""
+        raise NotImplementedError
+
+    def _offer(self, tools: Sequence[Tool]) -> list[Json]:
+        """The tools as the markup takes them, disguised."""
+        raise NotImplementedError
+
+    def render(self, conversation: Conversation) -> list[Spans]:
+        """Return one list of spans, or one per turn; `DialectError` for a turn that is misread."""
+        tools = conversation.tools
+        chat = self._chat(conversation.messages, tools)
+        turns = [message for message in conversation.messages if message.role == "assistant"]
+
+        def check(k: int, text: str) -> None:
+            check_reading(split_reasoning(turns[k]), self.parse(text, tools), text)
+
+        return self._turns.render(chat, self._offer(tools), check)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
+        return self._turns.prompt(self._chat(messages, tools), self._offer(tools))
+
+    def suffix(
+        self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
+    ) -> Spans:
+        last = len(self._chat(messages, tools)) - 1
+        chat = self._chat([*messages, *results], tools)
+        return self._turns.suffix(chat, last, self._offer(tools))
+
+    def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
+        """Read an assistant's turn, with or without its stop mark.
+
+        The syntaxes with a name read a usual block of reasoning themselves. The block is read here
+        where its marks are the template's own, a lead may follow it, or the syntax was derived.
+        """
+        behaviour = self.behaviour
+        body = behaviour.open_thought(without_stop(text, self.stop))
+        derived = isinstance(self.syntax, DelimitedSyntax)
+
+        def read(rest: str) -> ParsedReply:
+            rest = rest if derived else rest.removeprefix(behaviour.lead)
+            if behaviour.trail and rest.rstrip().endswith(behaviour.trail):
+                rest = rest.rstrip().removesuffix(behaviour.trail)
+            return self.syntax.read(rest, tools)
+
+        block = behaviour.thought if body.lstrip().startswith(behaviour.thought.open) else USUAL
+        if block == USUAL and not derived and not behaviour.lead:
+            return read(body)
+        return read_after_reasoning(body, read, block)
+
+
+class ChatTemplateDialect(MarkupDialect):
+    """The model's chat template with a syntax that reads its calls. `prove_template` opens it."""
 
     def __init__(
         self,
@@ -51,67 +125,15 @@ class ChatTemplateDialect:
         writer: ChatWriter,
         keep_history: bool = False,
     ) -> None:
-        self.markup = markup
-        self.behaviour = behaviour
-        self.syntax = syntax
+        super().__init__(markup, behaviour, syntax, writer.guard, keep_history)
+        self.name = "native"
         self.writer = writer
-        self.stop = behaviour.stop
-        self.ends = behaviour.earlier_stop
-        self.history = History.KEPT if keep_history else History.TEMPLATE
-        self._turns = Turns(markup, writer.guard, behaviour, keep_history)
 
-    def render(self, conversation: Conversation) -> list[Spans]:
-        """Return one list of spans, or one per turn; `DialectError` for a turn that is misread."""
-        tools = self.writer.tools(conversation.tools)
-        check = reading_check(self, conversation)
-        return self._turns.render(self.writer.chat(conversation.messages), tools, check)
+    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:  # noqa: ARG002
+        return self.writer.chat(messages)
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
-        return self._turns.prompt(self.writer.chat(messages), self.writer.tools(tools))
-
-    def suffix(
-        self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
-    ) -> Spans:
-        chat = self.writer.chat([*messages, *results])
-        return self._turns.suffix(chat, len(messages) - 1, self.writer.tools(tools))
-
-    def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        return parse_turn(text, self.behaviour, self.syntax, tools)
-
-
-def parse_turn(
-    text: str, behaviour: TemplateBehaviour, syntax: Syntax, tools: Sequence[Tool]
-) -> ParsedReply:
-    """Read an assistant's turn, with or without its stop mark.
-
-    The syntaxes with a name read a usual block of reasoning themselves. The block is read here
-    where its marks are the template's own, a lead may follow it, or the syntax was derived.
-    """
-    body = behaviour.open_thought(without_stop(text, behaviour.stop))
-    derived = isinstance(syntax, DelimitedSyntax)
-
-    def read(rest: str) -> ParsedReply:
-        rest = rest if derived else rest.removeprefix(behaviour.lead)
-        if behaviour.trail and rest.rstrip().endswith(behaviour.trail):
-            rest = rest.rstrip().removesuffix(behaviour.trail)
-        return syntax.read(rest, tools)
-
-    block = behaviour.thought if body.lstrip().startswith(behaviour.thought.open) else USUAL
-    if block == USUAL and not derived and not behaviour.lead:
-        return read(body)
-    return read_after_reasoning(body, read, block)
-
-
-def reading_check(dialect: Dialect, conversation: Conversation) -> Callable[[int, str], None]:
-    """Return the function that checks that the text of the k-th turn is read as its message."""
-    messages = [
-        split_reasoning(message) for message in conversation.messages if message.role == "assistant"
-    ]
-
-    def check(k: int, text: str) -> None:
-        check_reading(messages[k], dialect.parse(text, conversation.tools), text)
-
-    return check
+    def _offer(self, tools: Sequence[Tool]) -> list[Json]:
+        return self.writer.tools(tools)
 
 
 def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
@@ -222,14 +244,12 @@ def _write(markup: Markup, chat: Sequence[ChatMessage], tools: Sequence[Json]) -
 
 def _thought_before_call(header: str, plain: str, full: str) -> ReasoningBlock | None:
     """For templates that write reasoning beside calls only: between the header and the call."""
-    start = full.rfind(REASON)
-    if start < len(header) or not (plain.startswith(header) and full.startswith(header)):
+    call = plain.removeprefix(header)
+    thought = full.removeprefix(header).removesuffix(call)
+    if header + call != plain or header + thought + call != full:
         return None
-    call = plain[len(header) :]
-    if not full.endswith(call):
-        return None
-    opening = full[len(header) : start].strip()
-    close = full[start + len(REASON) : len(full) - len(call)].strip()
+    opening, _, close = thought.rpartition(REASON)
+    opening, close = opening.strip(), close.strip()
     return ReasoningBlock(opening, close) if opening and close else None
 
 

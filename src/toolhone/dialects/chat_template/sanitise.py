@@ -276,13 +276,13 @@ class ChatWriter:
             for message, ids, link in rows
         ]
 
-    def _other(self, message: Message, link: Link | None) -> ChatMessage:
+    def _other(self, message: Message, link: tuple[str, str | None] | None) -> ChatMessage:
         content = self.guard.wrap(message.content or "", tool=link is not None)
         if link is None:
             role = "system" if message.role == "developer" else message.role
             return {"role": role, "content": content}
-        name = self.guard.disguise(link.name or "tool")
-        return {"role": "tool", "content": content, "tool_call_id": link.id, "name": name}
+        new, name = link[0], self.guard.disguise(link[1] or "tool")
+        return {"role": "tool", "content": content, "tool_call_id": new, "name": name}
 
     def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
         quirks, wrap = self.quirks, self.guard.wrap
@@ -310,12 +310,7 @@ class ChatWriter:
         return {"id": new, "type": "function", "function": function}
 
 
-@dataclass(frozen=True)
-class Link:
-    """What a tool's result answers: a call's id, and the tool's name where it is known."""
-
-    id: str
-    name: str | None
+_UNKNOWN = (None, ("call00000", None))
 
 
 def call_ids(messages: Sequence[Message]) -> list[list[str]]:
@@ -324,14 +319,17 @@ def call_ids(messages: Sequence[Message]) -> list[list[str]]:
     return [[f"call{next(counter):05d}" for _ in message.tool_calls] for message in messages]
 
 
-def link_results(messages: Sequence[Message]) -> list[Link | None]:
-    """Return the call that each tool message answers: by its id, else the first unanswered one."""
-    links: list[Link | None] = []
-    waiting: list[tuple[str | None, Link]] = []
+def link_results(messages: Sequence[Message]) -> list[tuple[str, str | None] | None]:
+    """Return the id and tool of the call that each tool message answers, None for other messages.
+
+    Found by its id among the last calls, else the first unanswered one; the tool may be unknown.
+    """
+    links: list[tuple[str, str | None] | None] = []
+    waiting: list[tuple[str | None, tuple[str, str | None]]] = []
     for message, ids in zip(messages, call_ids(messages), strict=True):
         if message.role == "assistant":
             calls = zip(message.tool_calls, ids, strict=True)
-            waiting = [(call.id, Link(new, call.name)) for call, new in calls]
+            waiting = [(call.id, (new, call.name)) for call, new in calls]
         if message.role != "tool":
             links.append(None)
             continue
@@ -340,6 +338,6 @@ def link_results(messages: Sequence[Message]) -> list[Link | None]:
             for k, (old, _) in enumerate(waiting)
             if old is not None and old == message.tool_call_id
         ]
-        found = waiting.pop(same_id[0] if same_id else 0)[1] if waiting else Link("call00000", None)
-        links.append(Link(found.id, message.name or found.name))
+        _, (new, name) = waiting.pop(same_id[0] if same_id else 0) if waiting else _UNKNOWN
+        links.append((new, message.name or name))
     return links

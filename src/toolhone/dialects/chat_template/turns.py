@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 from toolhone.dialects.chat_template.sanitise import ChatMessage, ControlTokenGuard, Markup
 from toolhone.dialects.syntax.model_text import USUAL, ReasoningBlock
@@ -34,27 +33,26 @@ class RenderedTurn:
 
 @dataclass(frozen=True)
 class TemplateBehaviour:
-    """What a markup writes around an assistant's turn. Certificates hold these fields by name."""
+    """What a markup writes around an assistant's turn. Certificates hold these fields by name.
+
+    stop, earlier_stop: marks that end the last turn, and earlier ones. no_thought: the end of the
+    header that the rendered last turn lacks (an empty thought); earlier_no_thought: the same for
+    earlier turns. opens_thought: the header begins a thought. lead, trail: text in front of the
+    assistant's text and behind it, without thoughts. borrowed: where the template ends no turn,
+    the first mark of the message after an answer and after a call. header: what asking for a turn
+    adds; some templates write it in the turn behind a tool's result.
+    """
 
     stop: tuple[str, ...]
-    """Marks that end the last turn."""
     earlier_stop: tuple[str, ...]
-    """Marks that end earlier turns."""
     no_thought: str = ""
-    """The end of the header that the rendered last turn lacks (an empty thought)."""
     earlier_no_thought: str = ""
-    """The same for earlier turns."""
     opens_thought: bool = False
-    """Whether the header begins a thought."""
     lead: str = ""
-    """Text in front of the assistant's text, without thoughts."""
     trail: str = ""
-    """Text between the assistant's text and the stop mark."""
     thought: ReasoningBlock = USUAL
     borrowed: tuple[str, str] | None = None
-    """Where the template ends no turn: the first mark of the message after an answer and a call."""
     header: str = ""
-    """What asking for a turn adds. Some templates write it in the turn behind a tool's result."""
 
     def open_thought(self, text: str) -> str:
         """Put the mark in front of a sampled text whose thought the header has opened."""
@@ -75,9 +73,7 @@ class Turns:
         behaviour: TemplateBehaviour,
         keep_history: bool = False,
     ) -> None:
-        self.markup = markup
-        self.guard = guard
-        self.behaviour = behaviour
+        self.markup, self.guard, self.behaviour = markup, guard, behaviour
         self.keep_history = keep_history
 
     def turn(
@@ -139,21 +135,26 @@ class Turns:
         if not turns:
             return []
         check_shown(messages[: places[-1]], tools, turns[-1].prompt)
-        rest = self.guard.to_spans(turns[-1].rest)
+        spans_of = self.guard.to_spans
+        wholes = [turn.prompt + turn.text for turn in turns]
         if all(
-            after.prompt.startswith(before.prompt + before.text)
-            for before, after in pairwise(turns)
+            turn.prompt.startswith(whole) for turn, whole in zip(turns[1:], wholes, strict=False)
         ):
-            return [[*self._append(turns), *rest]]
+            spans: Spans = []
+            for turn, before in zip(turns, ["", *wholes], strict=False):
+                spans += spans_of(turn.prompt[len(before) :])
+                spans += spans_of(turn.text, Origin.SAMPLED, trained=True)
+            return [[*spans, *spans_of(turns[-1].rest)]]
         if self.keep_history:
             texts = [turn.text for turn in turns]
-            return [[*self._keep(messages[: places[-1] + 1], tools, texts, trained=True), *rest]]
+            spans = self._keep(messages[: places[-1] + 1], tools, texts, trained=True)
+            return [[*spans, *spans_of(turns[-1].rest)]]
         earlier = [(turn.prompt, partial(str, turn.text)) for turn in turns]
         return [
             [
                 *self._mark_earlier(turn.prompt, earlier[:k]),
-                *self._trained(turn.text),
-                *self.guard.to_spans(turn.rest),
+                *spans_of(turn.text, Origin.SAMPLED, trained=True),
+                *spans_of(turn.rest),
             ]
             for k, turn in enumerate(turns)
         ]
@@ -216,18 +217,6 @@ class Turns:
             return self.turn(messages, tools, index).text
         except DialectError:
             return ""
-
-    def _trained(self, text: str) -> Spans:
-        return self.guard.to_spans(text, Origin.SAMPLED, trained=True)
-
-    def _append(self, turns: Sequence[RenderedTurn]) -> Spans:
-        """All turns in one list, for a markup that only adds."""
-        spans: Spans = []
-        done = 0
-        for turn in turns:
-            spans += [*self.guard.to_spans(turn.prompt[done:]), *self._trained(turn.text)]
-            done = len(turn.prompt) + len(turn.text)
-        return spans
 
     def _keep(
         self,

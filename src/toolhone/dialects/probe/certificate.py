@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from toolhone.dialects.base import Dialect, History
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.render import ChatTemplateDialect, MarkupDialect
 from toolhone.dialects.chat_template.sanitise import CheckedMarkup, TemplateMarkup
 from toolhone.dialects.probe.facts import TemplateFact, cures, examine
 from toolhone.dialects.probe.prove import find_limits, prove_template
@@ -246,7 +246,7 @@ def check_same(
 
 def describe(dialect: Dialect) -> dict[str, Json]:
     """Return all that decides how this dialect writes and reads, with the keys of the file."""
-    assert isinstance(dialect, ChatTemplateDialect | PromptedDialect)
+    assert isinstance(dialect, MarkupDialect)
     syntax, markup = dialect.syntax, dialect.markup
     result: dict[str, Json] = {
         "name": dialect.name,
