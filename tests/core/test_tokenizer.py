@@ -122,10 +122,10 @@ def test_the_mask_is_that_of_the_trained_spans_and_entry_0_is_never_trained(
         Span("\nx", Origin.TOOL),
     ]
     row = tokenizer.encode_spans(spans)
-    said = tokenizer.encode("hello<|im_end|>", control=True)
-    assert row.tokens[row.mask].tolist() == said
+    turn_ids = tokenizer.encode("hello<|im_end|>", control=True)
+    assert row.tokens[row.mask].tolist() == turn_ids
     assert row.origin is not None
-    assert row.tokens[row.origin == Origin.SAMPLED].tolist() == said
+    assert row.tokens[row.origin == Origin.SAMPLED].tolist() == turn_ids
     assert tokenizer.decode(row.tokens[row.origin == Origin.TOOL].tolist()) == "\nx"
     assert not tokenizer.encode_spans(spans[1:]).mask[0]
 
@@ -191,7 +191,8 @@ def test_half_a_surrogate_pair_is_a_data_error(tokenizer: TextTokenizer) -> None
 def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError,
-        match=r"no tokenizer can be loaded from .*: the folder holds no tokenizer\.json; save the model",
+        match=r"no tokenizer can be loaded from .*: the folder holds no tokenizer\.json; save "
+        r"the model",
     ):
         TextTokenizer.load(tmp_path)
     with pytest.raises(
@@ -205,7 +206,7 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "said"),
+    ("cause", "reason"),
     [
         (
             LocalEntryNotFoundError("no"),
@@ -218,14 +219,16 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
         (HFValidationError("no"), "no such folder, and not a name of the hub; give a folder"),
     ],
 )
-def test_a_model_that_is_not_here_is_said_in_our_own_words(
-    monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str
+def test_a_missing_model_is_reported_in_one_plain_sentence(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception, reason: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("We couldn't connect\nCheck your connection") from cause
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
-    with pytest.raises(ModelError, match=f"^no tokenizer can be loaded from 'nosuch/xx': {said}$"):
+    with pytest.raises(
+        ModelError, match=f"^no tokenizer can be loaded from 'nosuch/xx': {reason}$"
+    ):
         TextTokenizer.load("nosuch/xx")
 
 

@@ -1,4 +1,4 @@
-"""Training sees what the model sees when it is used, for every published template; and no loss at the prompt is certified."""
+"""Training sees what the model sees in use, for every published template; losses are named."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ PLAIN = tuple(replace(message, reasoning=None) for message in THINKING)
 ASSISTANT = [index for index, message in enumerate(PLAIN) if message.role == "assistant"]
 
 
-@pytest.mark.parametrize("talk", [PLAIN, THINKING], ids=["plain", "thinking"])
+@pytest.mark.parametrize("chat", [PLAIN, THINKING], ids=["plain", "thinking"])
 @pytest.mark.parametrize("kept", [False, True], ids=["template", "kept"])
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_every_turn_is_trained_behind_the_ids_that_opening_and_extending_a_prompt_give(
-    name: str, kept: bool, talk: tuple[Message, ...]
+def test_every_turn_is_trained_after_the_ids_of_opening_and_extending_a_prompt(
+    name: str, kept: bool, chat: tuple[Message, ...]
 ) -> None:
     tokenizer, found = zoo_dialect(name)
     if isinstance(found, str):
@@ -47,9 +47,9 @@ def test_every_turn_is_trained_behind_the_ids_that_opening_and_extending_a_promp
     if kept and dialect.history is not History.KEPT:
         return
     try:
-        rows = encode_rows(dialect.render(Conversation(talk, TOOLS)), dialect, tokenizer)
+        rows = encode_rows(dialect.render(Conversation(chat, TOOLS)), dialect, tokenizer)
     except DialectError:
-        assert talk is THINKING, (
+        assert chat is THINKING, (
             "plain calls and answers are written by every template that is certified"
         )
         return
@@ -58,13 +58,13 @@ def test_every_turn_is_trained_behind_the_ids_that_opening_and_extending_a_promp
     turn: list[int] = []
     for number, index in enumerate(ASSISTANT):
         row = rows[min(number, len(rows) - 1)].tokens.tolist()
-        opened = list(policy.open(talk[:index], TOOLS).tokens)
+        opened = list(policy.open(chat[:index], TOOLS).tokens)
         assert row[: len(opened)] == opened, tokenizer.decode(row[: len(opened)])
         if asked is not None:
-            said = Turn(talk[ASSISTANT[number - 1]], "", tokens=turn)
-            asked = policy.extend(asked, said, talk[ASSISTANT[number - 1] + 1 : index])
+            reply = Turn(chat[ASSISTANT[number - 1]], "", tokens=turn)
+            asked = policy.extend(asked, reply, chat[ASSISTANT[number - 1] + 1 : index])
         else:
-            asked = policy.open(talk[:index], TOOLS)
+            asked = policy.open(chat[:index], TOOLS)
         assert row[: len(asked.tokens)] == list(asked.tokens), tokenizer.decode(list(asked.tokens))
         mask = rows[min(number, len(rows) - 1)].mask
         end = next((place for place in range(len(opened), len(row)) if not mask[place]), len(row))
@@ -78,7 +78,7 @@ def test_every_turn_is_trained_behind_the_ids_that_opening_and_extending_a_promp
             "one7",
             "Answer one.",
         ):
-            shown = any(word in str(message) for message in talk[:index])
+            shown = any(word in str(message) for message in chat[:index])
             assert text.count(word) == shown or (word == "Answer one." and kept), (word, text)
 
 
@@ -90,7 +90,8 @@ BASE = """\
 {% endif %}{%- for m in messages %}{%- if m.role == 'user' %}<|im_start|>user
 {{ m.content }}<|im_end|>
 {% elif m.role == 'assistant' %}<|im_start|>assistant
-{{ m.content or '' }}{% for c in m.tool_calls or [] %}<call>{"name": "{{ c.function.name }}", "arguments": \
+{{ m.content or '' }}{% for c in m.tool_calls or [] %}<call>{"name": "{{ c.function.name }}", \
+"arguments": \
 {{ c.function.arguments | tojson }}}</call>{% endfor %}<|im_end|>
 {% elif m.role == 'tool' %}<|im_start|>tool
 {{ m.content }}<|im_end|>
@@ -121,7 +122,8 @@ LOSSES = {
     "questions cut": ("user\n{{ m.content }}", "user\n{{ m.content | truncate(60) }}"),
     "the last of two questions": (
         "{%- if m.role == 'user' %}",
-        "{%- if m.role == 'user' and not (loop.nextitem is defined and loop.nextitem.role == 'user') %}",
+        "{%- if m.role == 'user' and not (loop.nextitem is defined and loop.nextitem.role == "
+        "'user') %}",
     ),
     "two tools at most": ("for tool in tools", "for tool in tools[:2]"),
 }

@@ -1,4 +1,4 @@
-"""The certificate: what it says of good and bad templates, and that no run is used in another format than it was trained in."""
+"""Certificates of good and bad templates; no run is used in another format than its own."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def test_limits_name_what_a_template_cannot_say() -> None:
     assert "is not asked" in kept.limits[0]
 
 
-def test_a_template_that_drops_calls_is_refused_and_a_dialect_of_ours_is_certified_instead() -> (
-    None
-):
+def test_a_template_that_drops_calls_is_refused_and_json_is_certified_instead() -> None:
     tokenizer = small_tokenizer(QWEN_LIKE.replace("message.tool_calls or []", "[]"))
     dialect, certificate = certify(tokenizer, FormatRequest())
     assert dialect is None
@@ -111,9 +109,7 @@ def test_findings_see_what_each_fault_is() -> None:
         assert found(small_tokenizer(QWEN_LIKE), probe).found in ("yes", "ok", "kept")
 
 
-def test_a_broken_prefix_has_its_letters_and_its_cause_and_a_switch_that_cures_it_is_found() -> (
-    None
-):
+def test_a_broken_prefix_has_letters_a_cause_and_a_keyword_that_cures_it() -> None:
     assert found(small_tokenizer(QWEN_LIKE), "prefix").found == "keeps"
     finding = found(small_tokenizer(THINKING), "prefix with reasoning")
     assert set(finding.found) <= set("fght")
@@ -123,8 +119,8 @@ def test_a_broken_prefix_has_its_letters_and_its_cause_and_a_switch_that_cures_i
         "{%- if loop.last %}", "{%- if loop.last or keep_thoughts is defined and keep_thoughts %}"
     )
     tokenizer = small_tokenizer(template)
-    said = {one.probe: one.why for one in cures(tokenizer, TemplateMarkup(tokenizer))}
-    assert "keeps all prefixes" in said["switch keep_thoughts=true"]
+    whys = {one.probe: one.why for one in cures(tokenizer, TemplateMarkup(tokenizer))}
+    assert "keeps all prefixes" in whys["switch keep_thoughts=true"]
 
 
 def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(
@@ -253,10 +249,10 @@ def test_doctor_prints_the_certificate_with_its_verdict_on_top(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_verb("doctor", "--model", "pico", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["verdict"] == "certified with limits"
-    assert "descriptions of tools do not reach the prompt" in said["limits"]
-    assert said["dialect"]["syntax"] == "tool_call_tags"
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"] == "certified with limits"
+    assert "descriptions of tools do not reach the prompt" in report["limits"]
+    assert report["dialect"]["syntax"] == "tool_call_tags"
     assert run_verb("doctor", "--model", "pico") == 0
     shown = capsys.readouterr().out
     assert "verdict: certified with limits" in shown

@@ -31,7 +31,8 @@ def test_a_template_that_deletes_text_cannot_join_data_to_a_control_token() -> N
     template = QWEN_LIKE.replace(
         "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content",
         (
-            "message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content.replace('/quiet', '')"
+            "message.role == 'user' %}{{- '<|im_start|>user\\n' + "
+            "message.content.replace('/quiet', '')"
         ),
     )
     assert template != QWEN_LIKE
@@ -51,7 +52,8 @@ def test_a_template_that_moves_the_system_text_is_given_it_in_the_first_user_tur
     head += "{%- set system = messages[0].role == 'system' %}"
     body = QWEN_LIKE[QWEN_LIKE.index("{%- for message in messages %}") :].replace(
         "'<|im_start|>user\\n' + message.content",
-        "'<|im_start|>user\\n' + (messages[0].content if system and message == users[-1] else '') + message.content",
+        "'<|im_start|>user\\n' + (messages[0].content if system and message == users[-1] "
+        "else '') + message.content",
     )
     dialect = open_dialect(small_tokenizer(QWEN_LIKE[:start] + head + body), "calls")
     messages = (Message("system", "Be brief."), USER, ANSWER, Message("user", "Sure?"), ANSWER)
@@ -62,12 +64,12 @@ def test_a_template_that_moves_the_system_text_is_given_it_in_the_first_user_tur
     )
 
 
-def test_a_written_dialect_is_proved_when_it_is_opened() -> None:
+def test_a_prompted_dialect_is_proved_when_it_is_opened() -> None:
     with pytest.raises(DialectError, match=r"differently from the prompt.*model\.markup=chatml"):
         open_dialect(small_tokenizer(BROKEN["differently from the prompt"]), "json")
 
 
-def test_a_single_call_template_refuses_two_calls_but_not_what_a_model_said() -> None:
+def test_a_single_call_template_refuses_two_calls_but_continues_sampled_ones() -> None:
     tokenizer, dialect = opened("llama")
     both = Message("assistant", None, None, TWO)
     with pytest.raises(DialectError, match="only one call at once"):
@@ -78,9 +80,9 @@ def test_a_single_call_template_refuses_two_calls_but_not_what_a_model_said() ->
             [USER, both], TOOLS, [Message("tool", "6"), Message("tool", "pages")]
         )
     )
-    assert (
-        suffix
-        == '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|><|start|>assistant<|end|>\n\n'
+    assert suffix == (
+        '<|start|>ipython<|end|>\n\n"6"<|eot|><|start|>ipython<|end|>\n\n"pages"<|eot|>'
+        "<|start|>assistant<|end|>\n\n"
     )
     assert (
         controls(
@@ -98,12 +100,15 @@ def test_text_that_a_template_drops_beside_a_call_is_refused() -> None:
 
 
 def test_reasoning_goes_where_the_template_has_a_place_for_it_else_before_the_text() -> None:
-    said = Message("assistant", "It is 4.", "two and two", ())
+    thinking = Message("assistant", "It is 4.", "two and two", ())
     for template, field in ((THINKING, True), (QWEN_LIKE, False)):
         tokenizer = small_tokenizer(template)
         dialect = open_dialect(tokenizer)
         assert describe(dialect)["reasoning_field"] is field
-        for message in (said, Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4.")):
+        for message in (
+            thinking,
+            Message("assistant", "<think>\ntwo and two\n</think>\n\nIt is 4."),
+        ):
             rows = [
                 tokenizer.encode_spans(spans)
                 for spans in dialect.render(Conversation((USER, message), TOOLS))
@@ -129,7 +134,7 @@ def test_a_thought_that_the_prompt_begins_is_read_as_reasoning() -> None:
     )
 
 
-def test_an_empty_thought_in_the_prompt_is_kept_before_turns_that_are_rendered_without_it() -> None:
+def test_an_empty_thought_in_the_prompt_stays_before_turns_rendered_without_it() -> None:
     header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n"
     tokenizer = small_tokenizer(QWEN_LIKE.replace(header, header + "<think>\\n\\n</think>\\n\\n"))
     dialect = open_dialect(tokenizer)
@@ -150,7 +155,8 @@ def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
     text = QWEN_LIKE.replace(
         "{%- set body = {'name': call.function.name, 'arguments': call.function.arguments} %}",
         (
-            "{%- if call.function.arguments is mapping %}{{ raise_exception('a string, please') }}{%- endif %}"
+            "{%- if call.function.arguments is mapping %}{{ raise_exception('a string, "
+            "please') }}{%- endif %}"
         ),
     ).replace(
         "body | tojson(separators=(',', ':'))",
@@ -160,7 +166,8 @@ def test_templates_that_want_json_text_or_no_content_are_given_it() -> None:
         "{%- elif message.role == 'assistant' %}",
         (
             "{%- elif message.role == 'assistant' %}"
-            "{%- if message.tool_calls and message.content is defined %}{{ raise_exception('nothing, please') }}{%- endif %}"
+            "{%- if message.tool_calls and message.content is defined %}{{ "
+            "raise_exception('nothing, please') }}{%- endif %}"
         ),
     )
     for template, key, value in (
@@ -197,7 +204,7 @@ TURN = "{{- '<|im_start|>assistant\\n' + (message.content or '') }}"
 def rows_of(
     template: str, dialect: str, messages: tuple[Message, ...]
 ) -> tuple[TextTokenizer, Dialect, list[Row]]:
-    """What a template trains on, after checking that every prompt begins the row of its turn and has a suffix to follow it."""
+    """What a template trains on; checks that each prompt begins the row of its turn."""
     tokenizer = small_tokenizer(template, special=(*CHATML_TOKENS, "<|return|>", "<|channel|>"))
     opened_dialect = open_dialect(tokenizer, dialect)
     rows = [
@@ -224,14 +231,15 @@ def test_a_template_that_opens_the_next_turn_unasked_trains_the_same_turns() -> 
     assert trained_texts(tokenizer, rows) == TRAINED["native"][:2]
 
 
-def test_a_template_whose_last_end_mark_and_lead_are_its_own_is_used_by_a_written_dialect() -> None:
+def test_a_prompted_dialect_uses_a_template_with_its_own_last_end_mark_and_lead() -> None:
     turn = "{{- '<|im_start|>assistant<|channel|>final\\n' + (message.content or '') }}"
     template = (
         QWEN_LIKE.replace(TURN, turn)
         .replace(
             "{{- '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}",
             (
-                "{{- '<|return|>' if loop.last else '<|im_end|>\\n' }}\n{%- elif message.role == 'tool' %}"
+                "{{- '<|return|>' if loop.last else '<|im_end|>\\n' }}\n{%- elif "
+                "message.role == 'tool' %}"
             ),
         )
         .replace(HEADER, "{%- if add_generation_prompt %}{{- '<|im_start|>assistant")
@@ -247,7 +255,7 @@ def test_a_template_whose_last_end_mark_and_lead_are_its_own_is_used_by_a_writte
     assert tokenizer.decode(rows[1].tokens.tolist()).count("<|return|>") == 1
 
 
-def test_a_written_dialect_reads_the_thought_that_the_header_begins() -> None:
+def test_a_prompted_dialect_reads_the_thought_that_the_header_begins() -> None:
     dialect = open_dialect(
         small_tokenizer(THINKING.replace(HEADER, HEADER + "<think>\\n")), "calls"
     )
@@ -266,7 +274,10 @@ def test_a_thought_begun_by_the_header_may_vanish_from_earlier_turns() -> None:
 
 
 def test_a_template_that_only_fits_without_thinking_is_asked_for_turns_without() -> None:
-    header = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' + ('' if enable_thinking is false else '<think>\\n')"
+    header = (
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' + ('' if "
+        "enable_thinking is false else '<think>\\n')"
+    )
     template = QWEN_LIKE.replace(
         "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n'", header
     )

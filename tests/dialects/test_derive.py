@@ -1,4 +1,4 @@
-"""Call forms that nobody wrote down: derived from what a made-up template writes, or refused with what it writes."""
+"""Unknown call forms: derived from what a made-up template writes, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def trained(lists: list[Spans]) -> list[str]:
 
 
 def read_back(dialect: ChatTemplateDialect, conversation: Conversation) -> None:
-    """What is rendered for training is read as what was said, types included. `DialectError` where rendering refuses."""
-    said = [message for message in conversation.messages if message.role == "assistant"]
-    for message, text in zip(said, trained(dialect.render(conversation)), strict=True):
+    """Check that training text is read back, types included; `DialectError` for a refusal."""
+    turns = [message for message in conversation.messages if message.role == "assistant"]
+    for message, text in zip(turns, trained(dialect.render(conversation)), strict=True):
         reply = dialect.parse(text, conversation.tools)
         assert (reply.content or "").strip() == (message.content or "").strip(), text
         assert [call.name for call in reply.calls] == [call.name for call in message.tool_calls], (
@@ -114,10 +114,10 @@ def test_a_form_that_nothing_can_read_back_is_refused_with_what_it_writes(way: s
 
 def test_marks_of_its_own_around_reasoning_are_found() -> None:
     dialect = prove_template(made_up(CALLS["name and object"][0], OWN_THOUGHT))
-    said = Message("assistant", "So it is.", "hm, <b> or", (ToolCall("f", {"a": "x"}),))
-    text = trained(dialect.render(Conversation((USER, said), TOOLS)))[0]
+    reply = Message("assistant", "So it is.", "hm, <b> or", (ToolCall("f", {"a": "x"}),))
+    text = trained(dialect.render(Conversation((USER, reply), TOOLS)))[0]
     assert text == '⟦muse⟧hm, <b> or⟦/muse⟧So it is.⟦call⟧f⟦with⟧{"a": "x"}⟦done⟧⟪end⟫'
-    assert dialect.parse(text, TOOLS).to_message() == said
+    assert dialect.parse(text, TOOLS).to_message() == reply
 
 
 def test_a_template_that_ends_no_turn_borrows_the_next_role_s_mark() -> None:
@@ -130,12 +130,12 @@ def test_a_template_that_ends_no_turn_borrows_the_next_role_s_mark() -> None:
 def test_a_name_in_the_header_of_the_message_is_read_from_there() -> None:
     tokenizer = made_up("", chat=ADDRESSED)
     dialect = prove_template(tokenizer)
-    said = Message("assistant", None, None, (ToolCall("f", {"n": 1}),))
-    assert trained(dialect.render(Conversation((USER, said), TOOLS))) == [' for f⟫{"n": 1}⟪end⟫']
+    reply = Message("assistant", None, None, (ToolCall("f", {"n": 1}),))
+    assert trained(dialect.render(Conversation((USER, reply), TOOLS))) == [' for f⟫{"n": 1}⟪end⟫']
     assert refused(dialect, tokenizer, wild=False, cases=20, calls=1) == 0
     with pytest.raises(DialectError, match="2 calls, 1 read back"):
         dialect.render(
-            Conversation((USER, Message("assistant", None, None, said.tool_calls * 2)), TOOLS)
+            Conversation((USER, Message("assistant", None, None, reply.tool_calls * 2)), TOOLS)
         )
 
 
@@ -187,12 +187,12 @@ def test_white_space_in_marks_is_read_loosely_and_all_else_exactly() -> None:
 
 def test_a_template_that_refuses_calls_has_no_form() -> None:
     def written(calls: Sequence[ToolCall]) -> str | None:
-        return None if len(calls) == 1 else "nothing is said"
+        return None if len(calls) == 1 else "an empty turn"
 
     assert list(derive(written)) == []
 
 
-def test_what_stands_between_two_calls_is_known_where_a_form_can_write_two() -> None:
+def test_the_text_between_two_calls_is_found_where_a_form_can_write_two() -> None:
     between = {
         "lines": "@@end\n@@call ",
         "attributes": "/><act:",

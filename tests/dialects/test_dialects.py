@@ -1,4 +1,4 @@
-"""Dialects: which tokens are trained, prompts and suffixes, what may become a control token, and what is refused."""
+"""Dialects: trained tokens, prompts and suffixes, control tokens, and refusals."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_calls_answers_and_their_stop_marks_are_trained_and_nothing_else(kind: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_trained_turn_is_read_back_as_its_message(kind: str) -> None:
     _, dialect = opened(kind)
-    said = [ParsedReply(None, ONE), ParsedReply("It is 4."), ParsedReply("Yes, <think> so.")]
-    assert [dialect.parse(text) for text in TRAINED[kind]] == said
-    assert [dialect.parse(text[: text.rindex("<")]) for text in TRAINED[kind]] == said, (
+    replies = [ParsedReply(None, ONE), ParsedReply("It is 4."), ParsedReply("Yes, <think> so.")]
+    assert [dialect.parse(text) for text in TRAINED[kind]] == replies
+    assert [dialect.parse(text[: text.rindex("<")]) for text in TRAINED[kind]] == replies, (
         "without the stop mark"
     )
 
@@ -85,7 +85,7 @@ def test_prompt_ids_begin_and_suffix_ids_continue_the_rendered_ids(kind: str) ->
         assert tokenizer.decode(asked.tokens[asked.origin == Origin.SAMPLED].tolist()) == earlier
         row = ends[k] if len(rows) > 1 else ends[0]
         assert row[: len(prompt)] == prompt
-        said = tokenizer.encode_spans([Span(TRAINED[kind][k])]).tokens.tolist()
+        turn_ids = tokenizer.encode_spans([Span(TRAINED[kind][k])]).tokens.tolist()
         results = messages[index + 1 : index + 2]
         if len(rows) == 1 and results:
             suffix = tokenizer.encode_spans(
@@ -97,12 +97,10 @@ def test_prompt_ids_begin_and_suffix_ids_continue_the_rendered_ids(kind: str) ->
             assert len(after) - len(suffix) - len(prompt) > 0
             assert after[len(after) - len(suffix) :] == suffix
             assert after == row[: len(after)]
-            assert k == 2 or said == row[len(prompt) : len(after) - len(suffix)]
+            assert k == 2 or turn_ids == row[len(prompt) : len(after) - len(suffix)]
 
 
-def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_turn_as_it_is_when_it_is_written() -> (
-    None
-):
+def test_a_template_that_rewrites_earlier_turns_gives_one_row_per_turn() -> None:
     tokenizer, dialect, rows = encoded("thinking")
     assert len(rows) == 3
     texts = [tokenizer.decode(row.tokens.tolist()) for row in rows]
@@ -192,9 +190,7 @@ def test_no_text_from_outside_becomes_a_control_token(kind: str) -> None:
         )
 
 
-def test_look_alikes_deep_inside_tools_and_arguments_are_no_control_tokens_for_a_folding_tokenizer() -> (
-    None
-):
+def test_look_alikes_in_tools_and_arguments_are_no_control_tokens_when_folding() -> None:
     backend = small_tokenizer(normalizer=normalizers.NFKC()).wrapped.backend_tokenizer
     backend.add_special_tokens(
         [AddedToken(text, special=True, normalized=True) for text in ("<|im_start|>", "<|im_end|>")]
@@ -245,12 +241,16 @@ def test_two_results_share_a_turn_and_keep_their_order() -> None:
             span.text for span in dialect.suffix(messages[:2], TOOLS, messages[2:])
         )
     assert shown == {
-        "native": "\n<|im_start|>user\n<tool_response>6</tool_response>\n<tool_response>pages</tool_response><|im_end|>\n"
+        "native": "\n<|im_start|>user\n<tool_response>6</tool_response>\n"
+        "<tool_response>pages</tool_response><|im_end|>\n"
         "<|im_start|>assistant\n",
-        "json": '\n<|im_start|>user\n{"tool": "calculator", "result": 6}\n{"tool": "search.web", "result": "pages"}<|im_end|>\n'
+        "json": '\n<|im_start|>user\n{"tool": "calculator", "result": 6}\n{"tool": '
+        '"search.web", "result": "pages"}<|im_end|>\n'
         "<|im_start|>assistant\n",
-        "calls": "\n<|im_start|>user\ncalculator -> 6\nsearch.web -> pages<|im_end|>\n<|im_start|>assistant\n",
-        "tagged": "\n\nHuman: [TOOL_RESULT]6[/TOOL_RESULT]\n[TOOL_RESULT]pages[/TOOL_RESULT]\n\nAssistant:",
+        "calls": "\n<|im_start|>user\ncalculator -> 6\nsearch.web -> "
+        "pages<|im_end|>\n<|im_start|>assistant\n",
+        "tagged": "\n\nHuman: "
+        "[TOOL_RESULT]6[/TOOL_RESULT]\n[TOOL_RESULT]pages[/TOOL_RESULT]\n\nAssistant:",
     }
 
 
@@ -270,23 +270,24 @@ def test_a_markup_writes_exactly_this_text() -> None:
     texts = {}
     for kind in ("chatml", "tagged"):
         _, dialect = opened(kind)
-        said = "".join(span.text for span in dialect.render(Conversation(messages, ()))[0])
-        texts[kind] = said
+        text = "".join(span.text for span in dialect.render(Conversation(messages, ()))[0])
+        texts[kind] = text
     assert texts == {
-        "chatml": "<|im_start|>system\nBe brief.<|eot|>\n<|im_start|>user\nWhat is 2 + 2?<|eot|>\n<|im_start|>assistant\n"
-        'calculator(expression="2 + 2")<|eot|>\n<|im_start|>user\ncalculator -> 4<|eot|>\n<|im_start|>assistant\nIt is 4.<|eot|>\n',
+        "chatml": "<|im_start|>system\nBe brief.<|eot|>\n<|im_start|>user\nWhat is 2 + "
+        "2?<|eot|>\n<|im_start|>assistant\n"
+        'calculator(expression="2 + 2")<|eot|>\n<|im_start|>user\ncalculator -> '
+        "4<|eot|>\n<|im_start|>assistant\nIt is 4.<|eot|>\n",
         "tagged": "Be brief.\n\nHuman: What is 2 + 2?\n\nAssistant: [TOOL_CALL]"
         '{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]<|endoftext|>\n\n'
         "Human: [TOOL_RESULT]4[/TOOL_RESULT]\n\nAssistant: It is 4.<|endoftext|>\n\n",
     }
 
 
-def test_instructions_come_before_the_system_text_and_into_the_first_user_turn_where_there_is_no_system_role() -> (
-    None
-):
+def test_instructions_precede_system_text_or_open_the_first_user_turn() -> None:
     without = QWEN_LIKE.replace(
         "{%- if tools %}",
-        "{%- if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{%- endif %}{%- if tools %}",
+        "{%- if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{%- "
+        "endif %}{%- if tools %}",
     )
     for template, head in ((QWEN_LIKE, "<|im_start|>system\n"), (without, "<|im_start|>user\n")):
         dialect = open_dialect(small_tokenizer(template), "calls")
@@ -297,14 +298,14 @@ def test_instructions_come_before_the_system_text_and_into_the_first_user_turn_w
         assert text.index("search.web") < text.index("Be brief.") < text.index("What is 2 + 2?")
 
 
-def test_a_written_dialect_refuses_text_that_its_syntax_has_no_place_for() -> None:
+def test_a_prompted_dialect_refuses_text_that_its_syntax_has_no_place_for() -> None:
     _, dialect = opened("json")
     with pytest.raises(DialectError, match="no place for text beside a call"):
         dialect.render(Conversation((USER, replace(CALL, content="Let me see.")), TOOLS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_a_model_said_can_be_prompted_again_and_answered(kind: str) -> None:
+def test_any_reply_of_a_model_can_be_prompted_again_and_answered(kind: str) -> None:
     tokenizer, dialect = opened(kind)
     for text in (
         'Sure! <tool_call>{"na',
@@ -314,13 +315,13 @@ def test_whatever_a_model_said_can_be_prompted_again_and_answered(kind: str) -> 
         "<think>\nhm",
         '{"name": "f", "parameters": []}',
     ):
-        said = dialect.parse(text).to_message()
+        reply = dialect.parse(text).to_message()
         for results in ([RESULT], [Message("user", "Go on.")]):
-            assert len(tokenizer.encode_spans(dialect.suffix([USER, said], TOOLS, results))) > 3
+            assert len(tokenizer.encode_spans(dialect.suffix([USER, reply], TOOLS, results))) > 3
         assert (
             len(
                 tokenizer.encode_spans(
-                    dialect.prompt([USER, said, Message("user", "Go on.")], TOOLS)
+                    dialect.prompt([USER, reply, Message("user", "Go on.")], TOOLS)
                 )
             )
             > 10

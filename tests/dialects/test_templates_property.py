@@ -1,7 +1,7 @@
-"""Every published template that writes readable calls: what is rendered is read back and encoded safely, or refused by name.
+"""Every published template: what is rendered is read back and encoded safely, or refused.
 
-The fast form runs a few cases for each template; `-m slow` runs 1,000. Templates come from an installed `trl` and from the shared
-data; without either, there is nothing to check.
+The fast form runs a few cases for each template; `-m slow` runs 1,000. Templates come from an
+installed `trl` and from the shared data; without either, there is nothing to check.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def opened(name: str) -> tuple[TextTokenizer, ChatTemplateDialect]:
 
 
 def imitations(tokenizer: TextTokenizer, dialect: ChatTemplateDialect) -> list[str]:
-    """Texts that imitate this template's marks: its control tokens, and the marks around calls and values."""
+    """Texts that imitate the control tokens of a template and its marks around calls."""
     marks = list(tokenizer.control_texts)
     if isinstance(dialect.syntax, DelimitedSyntax):
         frame, body = dialect.syntax.frame, dialect.syntax.body
@@ -59,10 +59,10 @@ def conversation(seed: str, marks: list[str], wild: bool) -> Conversation:
     return Draw(random.Random(seed), marks, wild).conversation()
 
 
-def rendered(dialect: ChatTemplateDialect, talk: Conversation) -> list[Spans] | None:
+def rendered(dialect: ChatTemplateDialect, chat: Conversation) -> list[Spans] | None:
     """The lists of spans; None where rendering refuses with a named problem."""
     try:
-        return dialect.render(talk)
+        return dialect.render(chat)
     except DialectError:
         return None
 
@@ -72,12 +72,12 @@ def encoded(tokenizer: TextTokenizer, lists: list[Spans]) -> list[Row]:
 
 
 def check_turns(
-    tokenizer: TextTokenizer, dialect: ChatTemplateDialect, talk: Conversation, rows: list[Row]
+    tokenizer: TextTokenizer, dialect: ChatTemplateDialect, chat: Conversation, rows: list[Row]
 ) -> None:
-    """The text of the trained tokens is read as what was said: calls with the types of their values, and the text beside them."""
-    said = [message for message in talk.messages if message.role == "assistant"]
-    for message, text in zip(said, trained_texts(tokenizer, rows), strict=True):
-        reply = dialect.parse(text, talk.tools)
+    """The text of the trained tokens is read back: calls, types of values, text beside calls."""
+    turns = [message for message in chat.messages if message.role == "assistant"]
+    for message, text in zip(turns, trained_texts(tokenizer, rows), strict=True):
+        reply = dialect.parse(text, chat.tools)
         assert (reply.content or "").strip() == (message.content or "").strip(), text
         assert [call.name for call in reply.calls] == [call.name for call in message.tool_calls], (
             text
@@ -89,7 +89,7 @@ def check_turns(
 
 
 def check_controls(tokenizer: TextTokenizer, rows: list[Row], harmless: list[Row]) -> None:
-    """The control tokens are those of the same conversation with harmless words in the place of marks."""
+    """Check that harmless words in the place of marks give the same control tokens."""
     for row, plain in zip(rows, harmless, strict=True):
         assert controls(tokenizer, row.tokens.tolist()) == controls(
             tokenizer, plain.tokens.tolist()
@@ -103,13 +103,13 @@ def check(name: str, cases: int) -> int:
     harmless = [f"{HARMLESS}{k}" for k in range(len(marks))]
     kept = 0
     for case in range(cases):
-        talk = conversation(f"{name}{case}", marks, wild=True)
-        lists = rendered(dialect, talk)
+        chat = conversation(f"{name}{case}", marks, wild=True)
+        lists = rendered(dialect, chat)
         if lists is None:
             continue
         kept += 1
         rows = encoded(tokenizer, lists)
-        check_turns(tokenizer, dialect, talk, rows)
+        check_turns(tokenizer, dialect, chat, rows)
         plain = rendered(dialect, conversation(f"{name}{case}", harmless, wild=True))
         if plain is not None:
             check_controls(tokenizer, rows, encoded(tokenizer, plain))
@@ -131,20 +131,18 @@ def test_a_thousand_wild_conversations_are_read_back_or_refused_by_name(name: st
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_an_ordinary_conversation_with_one_call_at_a_time_is_refused_only_where_the_template_itself_loses_it(
-    name: str,
-) -> None:
+def test_an_ordinary_conversation_is_refused_only_where_the_template_loses_it(name: str) -> None:
     tokenizer, dialect = opened(name)
     for case in range(CASES):
-        talk = Draw(random.Random(case), (), wild=False).conversation(calls=1, beside=False)
-        lists = rendered(dialect, talk)
+        chat = Draw(random.Random(case), (), wild=False).conversation(calls=1, beside=False)
+        lists = rendered(dialect, chat)
         if lists is not None:
-            check_turns(tokenizer, dialect, talk, encoded(tokenizer, lists))
+            check_turns(tokenizer, dialect, chat, encoded(tokenizer, lists))
             continue
         with pytest.raises(
             DialectError, match=r"the chat template (refuses the conversation|drops or changes)"
         ):
-            dialect.render(talk)
+            dialect.render(chat)
 
 
 MARKED = Conversation(
@@ -192,7 +190,7 @@ def test_a_turn_that_is_read_as_something_else_is_noticed() -> None:
     tokenizer = small_tokenizer(QWEN_LIKE)
     dialect = prove_template(tokenizer)
     lists = dialect.render(MARKED)
-    for said in (
+    for changed in (
         call("calculator", expression="other"),
         call("calculator", expression=["<tool_response> <|im_end|>"]),
     ):
@@ -200,7 +198,7 @@ def test_a_turn_that_is_read_as_something_else_is_noticed() -> None:
             MARKED,
             messages=(
                 MARKED.messages[0],
-                Message("assistant", None, None, (said,)),
+                Message("assistant", None, None, (changed,)),
                 *MARKED.messages[2:],
             ),
         )

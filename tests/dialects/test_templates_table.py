@@ -1,4 +1,4 @@
-"""The findings on published templates: those that were measured elsewhere come out again, and every template gets a certificate."""
+"""Facts on published templates: equal to facts measured elsewhere; each has a certificate."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ COLUMNS = (
 )
 COLUMNS += ("reasoning", "prefix", "prefix with reasoning")
 OTHERWISE = {
-    # transformers 5 leaves a content of null out before the template sees it, so that null is what a missing key is.
+    # transformers 5 removes a content of null before the template sees it: null is a missing key.
     ("deepseek_v3", "null content"): "error",
     ("deepseek_v3_training", "null content"): "error",
     ("gpt_oss", "null content"): "ok",
     ("lfm2.5", "null content"): "ok",
     ("ministral_3", "null content"): "ok",
-    # For the same reason a call with content null, the only form in which it was shown, is never tried.
+    # For the same reason a call with content null, the only form that showed it, is never tried.
     ("deepseek_r1_distill_qwen", "arguments as a mapping"): "dropped",
     ("deepseek_r1_distill_qwen", "arguments as JSON text"): "dropped",
     # A null inside a list is written `None`; the measurement elsewhere had none in its probe.
@@ -110,9 +110,7 @@ def test_findings_equal_what_was_measured_elsewhere_but_for_named_differences(na
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_every_template_gets_a_certificate_and_is_refused_only_for_losing_tools_or_calls(
-    name: str,
-) -> None:
+def test_every_template_is_certified_or_refused_for_losing_tools_or_calls(name: str) -> None:
     dialect, certificate = certify(zoo_tokenizer(TEMPLATES[name].read_text()), FormatRequest())
     found = {one.probe: one.found for one in certificate.findings}
     loses = found["tools"] in ("no", "error") or found.get("calls") == "never shown"
@@ -122,7 +120,7 @@ def test_every_template_gets_a_certificate_and_is_refused_only_for_losing_tools_
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_the_page_of_templates_says_what_is_found(name: str) -> None:
+def test_the_page_of_templates_matches_the_certificates(name: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
     if name not in rows:

@@ -1,4 +1,4 @@
-"""Published tokenizers and chat templates: ids as published, and every template is used safely or refused in a sentence."""
+"""Published tokenizers and chat templates: ids as published; safe use, or a refusal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_qwen3_gives_the_published_ids() -> None:
         assert tokenizer.encode(vector["text"], control=True) == vector["ids"]
 
 
-def test_mistral_gives_the_published_ids_also_when_the_text_is_cut_at_every_control_mark() -> None:
+def test_mistral_gives_the_published_ids_also_when_cut_at_every_control_mark() -> None:
     tokenizer = load("mistral-v3")
     for vector in vectors("mistral-v3"):
         text = vector["text_v3"].replace("▁", " ").replace("<0x0A>", "\n")
@@ -56,14 +56,14 @@ def test_mistral_gives_the_published_ids_also_when_the_text_is_cut_at_every_cont
 
 
 def round_trip(tokenizer: TextTokenizer, dialect: Dialect, calls: Any) -> None:
-    """Render a conversation with these calls; the trained turns read back as what was said, through ids and all."""
-    said = [Message("assistant", None, None, calls), Message("assistant", "It is 4.")]
+    """Render a conversation with these calls; the trained turns are read back through their ids."""
+    turns = [Message("assistant", None, None, calls), Message("assistant", "It is 4.")]
     conversation = Conversation(
         (
             Message("user", "Do <|im_end|> it."),
-            said[0],
+            turns[0],
             *[Message("tool", "ok")] * len(calls),
-            said[1],
+            turns[1],
         ),
         TOOLS,
     )
@@ -75,7 +75,7 @@ def round_trip(tokenizer: TextTokenizer, dialect: Dialect, calls: Any) -> None:
             dialect.parse(tokenizer.decode(row.tokens[a:b].tolist()))
             for a, b in zip(edges[::2], edges[1::2], strict=True)
         ]
-    assert [reply.to_message() for reply in read] == said
+    assert [reply.to_message() for reply in read] == turns
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3-16k"])

@@ -1,4 +1,4 @@
-"""Masks of published Qwen templates on the published tokenizer: equal to a second derivation, and to `{% generation %}` marks."""
+"""Masks of published Qwen templates: equal to a second derivation and to generation marks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def published() -> Any:
 
 
 def with_template(name: str) -> tuple[Any, TextTokenizer, Dialect, list[dict[str, Any]]]:
-    """The published tokenizer with this template, its dialect, and the chat as transformers takes it."""
+    """The published tokenizer with this template, its dialect, and the chat for transformers."""
     wrapped = copy.copy(published())
     wrapped.chat_template = TEMPLATES[name].read_text()
     tokenizer = TextTokenizer(wrapped)
@@ -82,7 +82,7 @@ def with_template(name: str) -> tuple[Any, TextTokenizer, Dialect, list[dict[str
 def second_derivation(
     wrapped: Any, chat: list[dict[str, Any]], switches: dict[str, Any]
 ) -> list[tuple[list[int], list[bool]]]:
-    """Ids and mask of every turn, from transformers' own texts alone: the prompt, then the turn up to its end mark."""
+    """Ids and mask of every turn, from transformers' texts alone: prompt, then turn."""
     rows = []
     for index in TURNS:
         options = {"tools": [tool.to_dict() for tool in TOOLS], "tokenize": False, **switches}
@@ -90,8 +90,10 @@ def second_derivation(
         whole = wrapped.apply_chat_template(chat[: index + 1], **options)
         assert whole.startswith(prompt)
         turn = whole[len(prompt) : whole.rindex(END) + len(END)]
-        before, said = (wrapped.encode(text, add_special_tokens=False) for text in (prompt, turn))
-        rows.append((before + said, [False] * len(before) + [True] * len(said)))
+        before, turn_ids = (
+            wrapped.encode(text, add_special_tokens=False) for text in (prompt, turn)
+        )
+        rows.append((before + turn_ids, [False] * len(before) + [True] * len(turn_ids)))
     return rows
 
 
@@ -121,10 +123,8 @@ def test_the_mask_of_every_turn_equals_a_second_derivation_from_transformers_tex
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_training")])
-def test_masks_agree_with_generation_marks_but_for_what_a_model_is_never_asked_to_write(
-    name: str,
-) -> None:
-    """Theirs also cover what the header of a turn has written already, and the line's end behind the end mark."""
+def test_masks_agree_with_generation_marks_except_on_what_is_never_generated(name: str) -> None:
+    """Their masks also cover the header's own text, and the line's end behind the end mark."""
     wrapped, tokenizer, dialect, chat = with_template(name)
     (row,) = encode_rows(dialect.render(Conversation(MESSAGES, TOOLS)), dialect, tokenizer)
     tools = [tool.to_dict() for tool in TOOLS]
