@@ -13,14 +13,13 @@ from toolhone.evaluation.display import GROUP_OF, legacy_table, metrics_table
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.legacy_metrics import (
-    DEFINITIONS,
     METRIC_ALIASES,
-    LegacyReply,
+    NAMES,
     between,
     calls_between_tags,
     known_metric,
-    legacy_scores,
     playground_summary,
+    score_reply,
 )
 from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, aggregate
 from toolhone.evaluation.score import score
@@ -38,14 +37,10 @@ TASKS = (
 )
 
 
-def said(
-    text: str, expect: dict = SUM, offered: tuple[str, ...] = ("calculator", "weather")
-) -> LegacyReply:
-    return LegacyReply(text, offered, Expect.from_dict(expect))
-
-
-def value(name: str, text: str, expect: dict = SUM) -> float | None:
-    return DEFINITIONS[name](said(text, expect))
+def value(
+    name: str, text: str, expect: dict = SUM, offered: tuple[str, ...] = ("calculator", "weather")
+) -> float:
+    return score_reply(text, offered, Expect.from_dict(expect))[name]
 
 
 def tagged(name: str = "calculator", **parameters: object) -> str:
@@ -68,8 +63,8 @@ def legacy_values(evaluation: Evaluation, group: str) -> dict[str, float | None]
     return {name: score.value for name, score in evaluation.legacy[group].items()}
 
 
-def test_every_name_has_a_definition_and_every_definition_a_name():
-    assert list(DEFINITIONS) == [
+def test_every_name_has_a_score_and_every_score_a_name():
+    assert list(score_reply("", (), Expect.from_dict(SUM), ran=[])) == [
         f"{group}.{name}" for group, names in LEGACY_METRICS.items() for name in names
     ]
 
@@ -161,7 +156,7 @@ def test_the_playground_is_judged_as_its_system_does(text, expect, tool, form):
 
 def test_the_first_tool_on_offer_wins_where_a_text_names_several():
     text = "weather or calculator"
-    assert DEFINITIONS["playground.tool_accuracy"](said(text, SUM, ("weather", "calculator"))) == 0
+    assert value("playground.tool_accuracy", text, SUM, ("weather", "calculator")) == 0
 
 
 def test_execution_counts_where_the_tools_can_run_and_needs_the_format():
@@ -514,7 +509,7 @@ def test_the_summary_counts_what_it_could_not_measure_and_never_divides_by_nothi
     assert no_tools["details"][0]["execution_success"] is None
 
 
-def test_legacy_scores_are_numbers_in_their_range_whatever_was_said():
+def test_legacy_scores_are_numbers_in_their_range_for_hostile_texts():
     hostile = [
         "[TOOL_CALL]{}[/TOOL_CALL]",
         '[TOOL_CALL]{"name": [], "parameters": 1}[/TOOL_CALL]',
@@ -524,6 +519,5 @@ def test_legacy_scores_are_numbers_in_their_range_whatever_was_said():
     for text in hostile:
         evaluation = score(TASKS[:1], [{"id": "sum", "text": text}], "tagged", Registry(TOOLS))
         assert all(0 <= found <= 1 for found in evaluation.samples[0].legacy_scores.values())
-        assert set(evaluation.samples[0].legacy_scores) == set(DEFINITIONS)
+        assert set(evaluation.samples[0].legacy_scores) == set(NAMES)
         playground_summary(evaluation)
-    assert legacy_scores.__doc__

@@ -84,7 +84,9 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     others = list(evaluation.metrics)[len(METRICS) + len(RATES) :]
     for section in [names] if names else [METRICS, RATES, others]:
         for name in section:
-            score = _find_score(evaluation, name)
+            group, dot, rest = name.partition(".")
+            found = evaluation.legacy.get(group, {}) if dot else evaluation.metrics
+            score = found.get(rest if dot else name, UNMEASURED)
             if score.value is None or score.low is None or score.high is None:
                 table.add_row(Text(clean(name)), "-", "-", "0", style="dim")
             else:
@@ -94,24 +96,14 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     for name, value in evaluation.rewards.items():
         table.add_row(Text(clean(name)), f"{value:.3f}", "", "")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items())
-    parts = [table, *([_category_metrics(evaluation)] if len(evaluation.by_category) > 1 else [])]
-    return Group(*parts, Text(f"ended: {outcomes}"))
-
-
-def _find_score(evaluation: Evaluation, name: str) -> Score:
-    group, dot, rest = name.partition(".")
-    if dot:
-        return evaluation.legacy.get(group, {}).get(rest, UNMEASURED)
-    return evaluation.metrics.get(name, UNMEASURED)
-
-
-def _category_metrics(evaluation: Evaluation) -> Table:
-    headings = [_SHORT[name] for name in METRICS]
-    table = _new_table("by category", ["category"], [*headings, "n"])
+    ending = Text(f"ended: {outcomes}")
+    if len(evaluation.by_category) < 2:
+        return Group(table, ending)
+    categories = _new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])
     for category, metrics in evaluation.by_category.items():
         values = [percent(metrics[name]) for name in METRICS]
-        table.add_row(Text(clean(category)), *values, str(metrics["valid_format"].n))
-    return table
+        categories.add_row(Text(clean(category)), *values, str(metrics["valid_format"].n))
+    return Group(table, categories, ending)
 
 
 def percent(score: Score) -> str:
@@ -145,14 +137,13 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
             Text(clean(name)),
             str(rows),
             str(found.read - rows),
-            *(_share(found.count(what), rows) for what in shares),
+            *(
+                f"{found.count(what)} ({100 * found.count(what) / rows:.1f} %)" if rows else "-"
+                for what in shares
+            ),
             *(str(found.count(what)) for what in odd),
         )
     return table
-
-
-def _share(count: int, rows: int) -> str:
-    return f"{count} ({100 * count / rows:.1f} %)" if rows else "-"
 
 
 def mismatches(evaluation: Evaluation, k: int = 5) -> Text:

@@ -46,7 +46,12 @@ def evaluate(
     computed too and change no score.
     """
     check_ids(tasks)
-    _check_names(own or {})
+    for name in own or {}:
+        if name in OURS:
+            raise ConfigError(
+                f"a metric of your own cannot be named {name!r}, which is one of ours; "
+                "rename the function"
+            )
     registry, progress = registry or Registry([]), progress or SilentProgress()
     context = EpisodeContext(policy.seed, registry.runnable)
     live = [task.expect.answer is not None and can_run(task, context.runnable) for task in tasks]
@@ -103,15 +108,6 @@ def _call_metric(name: str, metric: Metric, task: Task, episode: Episode) -> flo
             f"on the task {task.id!r} it gave {show(value)}"
         )
     return float(value)
-
-
-def _check_names(own: Mapping[str, Metric]) -> None:
-    for name in own:
-        if name in OURS:
-            raise ConfigError(
-                f"a metric of your own cannot be named {name!r}, which is one of ours; "
-                "rename the function"
-            )
 
 
 def check_playable(tasks: Sequence[Task]) -> None:

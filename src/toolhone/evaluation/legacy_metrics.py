@@ -10,9 +10,7 @@ docs/metrics.md has the definitions. They judge the first reply alone, where its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from toolhone.episodes.episode import Episode
@@ -32,6 +30,9 @@ from toolhone.rewards.legacy_rewards import knows_reference, reference_calls
 from toolhone.schema import Expect, Json, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
+OURS = (*METRICS, *RATES)
+NAMES = tuple(f"{group}.{name}" for group, names in LEGACY_METRICS.items() for name in names)
+"""The full names, in the order of `score_reply`."""
 NOT_JSON: Final = object()
 """The value of a text that is not JSON."""
 
@@ -84,106 +85,6 @@ def predicted_tool(text: str, offered: tuple[str, ...]) -> Json:
     return next((name for name in offered if name.lower() in low), "")
 
 
-@dataclass(frozen=True)
-class LegacyReply:
-    """The first reply to a task. `ran`: its calls with their results. `can_run`: the tools can run."""
-
-    text: str
-    offered: tuple[str, ...]
-    expect: Expect
-    ran: tuple[tuple[ToolCall, ToolResult], ...] = ()
-    can_run: bool = False
-
-    @property
-    def wanted_tool(self) -> str:
-        """The name in the first wanted call; empty where none is wanted."""
-        return self.expect.calls[0].name if self.expect.calls else ""
-
-    @cached_property
-    def answer(self) -> Mapping[str, Json] | None:
-        """The JSON object with `final`, or with `args` and a `tool` on offer."""
-        first, last = self.text.find("{"), self.text.rfind("}")
-        value = read_json(self.text[first : last + 1]) if 0 <= first < last else NOT_JSON
-        if not isinstance(value, Mapping):
-            return None
-        is_call = value.get("tool") in self.offered and "args" in value
-        return value if "final" in value or is_call else None
-
-    @cached_property
-    def block(self) -> Json:
-        return tagged_block(self.text)
-
-    @cached_property
-    def comparison(self) -> dict[str, float]:
-        calls = extract_function_calls(self.text)
-        wanted = reference_calls(self.expect) if self.expect.calls else []
-        return compare_function_calls(calls, wanted)
-
-
-def _has_right_kind(reply: LegacyReply) -> bool:
-    key = "tool" if reply.expect.calls else "final"
-    return reply.answer is not None and key in reply.answer
-
-
-def _names_wanted_tool(reply: LegacyReply) -> bool:
-    if reply.answer is None or not reply.expect.calls:
-        return False
-    return bool(reply.answer.get("tool") == reply.wanted_tool)
-
-
-def _predicts_wanted_tool(reply: LegacyReply) -> bool:
-    return bool(predicted_tool(reply.text, reply.offered) == reply.wanted_tool)
-
-
-def _is_formatted(reply: LegacyReply) -> bool:
-    block = reply.block
-    return (
-        isinstance(block, Mapping) and "parameters" in block and block.get("name") in reply.offered
-    )
-
-
-def _has_run(reply: LegacyReply) -> bool | None:
-    if not reply.can_run:
-        return None
-    if not _is_formatted(reply) or not reply.ran:
-        return False
-    call, result = reply.ran[0]
-    if call.name != reply.block["name"]:
-        return False
-    failed = isinstance(result.value, Mapping) and "error" in result.value
-    return (
-        same_json(dict(call.arguments), reply.block["parameters"])
-        and result.outcome is ToolStatus.OK
-        and not failed
-    )
-
-
-def _has_wanted_list(reply: LegacyReply) -> bool:
-    wanted = [
-        {"name": call.name, "arguments": dict(call.arguments)} for call in reply.expect.calls or ()
-    ]
-    return same_json(calls_between_tags(reply.text), wanted)
-
-
-DEFINITIONS: Mapping[str, Callable[[LegacyReply], float | None]] = {
-    "json_answers.valid_json": lambda reply: reply.answer is not None,
-    "json_answers.correct_format": _has_right_kind,
-    "json_answers.correct_tool": _names_wanted_tool,
-    "playground.tool_accuracy": _predicts_wanted_tool,
-    "playground.format_correctness": _is_formatted,
-    "playground.execution_success": _has_run,
-    "playground.response_quality": lambda reply: (
-        (_predicts_wanted_tool(reply) + _is_formatted(reply)) / 2
-    ),
-    "python_calls.exact": lambda reply: reply.comparison["exact_match"],
-    "python_calls.function": lambda reply: reply.comparison["function_match"],
-    "python_calls.params": lambda reply: reply.comparison["params_match"],
-    "python_calls.overall": lambda reply: reply.comparison["overall"],
-    "tool_call_tags.match": _has_wanted_list,
-}
-"""Every metric by its full name; None where it is not measured."""
-
-
 def legacy_scores(task: Task, episode: Episode, context: EpisodeContext) -> dict[str, float]:
     """The scores of one episode by their full names.
 
@@ -191,19 +92,74 @@ def legacy_scores(task: Task, episode: Episode, context: EpisodeContext) -> dict
     """
     if not context.raw_text or not knows_reference(task):
         return {}
-    turn = episode.turns[0] if episode.turns else None
-    reply = LegacyReply(
-        text="" if turn is None else turn.text,
-        offered=tuple(tool.name for tool in task.tools),
-        expect=select_reference(task, episode).expect,
-        ran=() if turn is None else tuple(zip(turn.message.tool_calls, episode.results[0])),
-        can_run=can_run(task, context.runnable),
+    text, ran = "", list[tuple[ToolCall, ToolResult]]()
+    if episode.turns:
+        turn = episode.turns[0]
+        text, ran = turn.text, list(zip(turn.message.tool_calls, episode.results[0]))
+    return score_reply(
+        text,
+        tuple(tool.name for tool in task.tools),
+        select_reference(task, episode).expect,
+        ran if can_run(task, context.runnable) else None,
     )
-    scores = {name: define(reply) for name, define in DEFINITIONS.items()}
-    return {name: float(value) for name, value in scores.items() if value is not None}
 
 
-OURS = (*METRICS, *RATES)
+def score_reply(
+    text: str,
+    offered: tuple[str, ...],
+    expect: Expect,
+    ran: Sequence[tuple[ToolCall, ToolResult]] | None = None,
+) -> dict[str, float]:
+    """Score a first reply. `ran`: its calls with their results, or None where the tools cannot run."""
+    calls, answer, block = expect.calls or (), _json_answer(text, offered), tagged_block(text)
+    wanted = calls[0].name if calls else ""
+    predicted = predicted_tool(text, offered) == wanted
+    formatted = (
+        isinstance(block, Mapping) and "parameters" in block and block.get("name") in offered
+    )
+    comparison = compare_function_calls(
+        extract_function_calls(text), reference_calls(expect) if calls else []
+    )
+    listed = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
+    values = (
+        answer is not None,
+        answer is not None and ("tool" if calls else "final") in answer,
+        answer is not None and bool(calls) and answer.get("tool") == wanted,
+        predicted,
+        formatted,
+        None if ran is None else formatted and bool(ran) and _has_run(block, *ran[0]),
+        (predicted + formatted) / 2,
+        comparison["exact_match"],
+        comparison["function_match"],
+        comparison["params_match"],
+        comparison["overall"],
+        same_json(calls_between_tags(text), listed),
+    )
+    scores = zip(NAMES, values, strict=True)
+    return {name: float(value) for name, value in scores if value is not None}
+
+
+def _json_answer(text: str, offered: tuple[str, ...]) -> Mapping[str, Json] | None:
+    """The JSON object with `final`, or with `args` and a `tool` on offer."""
+    first, last = text.find("{"), text.rfind("}")
+    value = read_json(text[first : last + 1]) if 0 <= first < last else NOT_JSON
+    if not isinstance(value, Mapping):
+        return None
+    is_call = value.get("tool") in offered and "args" in value
+    return value if "final" in value or is_call else None
+
+
+def _has_run(block: Mapping[str, Json], call: ToolCall, result: ToolResult) -> bool:
+    """Whether the block's call ran without an error and without an `error` in its result."""
+    failed = isinstance(result.value, Mapping) and "error" in result.value
+    return (
+        call.name == block["name"]
+        and same_json(dict(call.arguments), block["parameters"])
+        and result.outcome is ToolStatus.OK
+        and not failed
+    )
+
+
 METRIC_ALIASES: Mapping[str, str] = {
     **{
         name: f"{group}.{name}"
@@ -228,7 +184,7 @@ METRIC_ALIASES: Mapping[str, str] = {
 
 def known_metric(name: str) -> str:
     """The full name of a metric. `ConfigError` with the nearest name where there is none."""
-    names = (*OURS, *DEFINITIONS)
+    names = (*OURS, *NAMES)
     found = METRIC_ALIASES.get(name, name)
     if found not in names:
         near = nearest(name, (*names, *METRIC_ALIASES))

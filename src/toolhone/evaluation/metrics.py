@@ -21,7 +21,7 @@ from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.answers import carries_answer
 from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
-from toolhone.schema import Expect, Json, Task, Tool, ToolCall
+from toolhone.schema import Expect, Task, Tool, ToolCall
 from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
@@ -337,12 +337,10 @@ def _find_objects(text: str) -> Iterator[ToolCall]:
         if start < 0:
             return
         found = decode(text, start)
-        call = _to_call(found.value) if found.problem is ParseProblem.NONE else None
+        call = None
+        if found.problem is ParseProblem.NONE:
+            call = as_call(found.value, "name", ("arguments", "parameters")).call
+            call = call or as_call(found.value, "tool", ("args", "arguments", "parameters")).call
         if call is not None:
             yield call
         start = text.find("{", start + 1 if call is None else found.end)
-
-
-def _to_call(value: Json) -> ToolCall | None:
-    named = as_call(value, "name", ("arguments", "parameters")).call
-    return named or as_call(value, "tool", ("args", "arguments", "parameters")).call

@@ -30,12 +30,12 @@ _CHATTER = 40 * (
 Replies = Iterator[ScriptedReply]
 
 
-def _empty(case: AttackCase) -> Replies:
+def empty(case: AttackCase) -> Replies:
     for text in ("", " \n\t ", case.write_text("")):
         yield ScriptedReply((text,))
 
 
-def _spray(case: AttackCase) -> Replies:
+def spray(case: AttackCase) -> Replies:
     names = {call.name for call in case.wanted}
     others = case.other_calls(*names)
     if others and len(others) >= len(names):
@@ -44,7 +44,7 @@ def _spray(case: AttackCase) -> Replies:
             yield case.call_and_answer([*case.wanted, *others])
 
 
-def _spurious(case: AttackCase) -> Replies:
+def spurious_30(case: AttackCase) -> Replies:
     others = case.other_calls()
     for call in others[:1] + others[-1:]:
         yield case.call_and_answer([*case.wanted, *[call] * SPURIOUS])
@@ -53,7 +53,7 @@ def _spurious(case: AttackCase) -> Replies:
         yield case.call_and_answer([*case.wanted, *variants])
 
 
-def _copied_schema(case: AttackCase) -> Replies:
+def copied_schema(case: AttackCase) -> Replies:
     tools = [tool for tool in case.task.tools if tool.parameters.get("properties")]
     if case.wanted:
         tools = [tool for tool in tools if tool.name == case.wanted[0].name]
@@ -62,14 +62,14 @@ def _copied_schema(case: AttackCase) -> Replies:
             yield case.call_only([ToolCall(tool.name, dict(arguments)), *case.wanted[1:]])
 
 
-def _wrong_types(case: AttackCase) -> Replies:
+def wrong_types(case: AttackCase) -> Replies:
     calls = case.wanted or tuple(call for call in case.other_calls()[:1] if call.arguments)
     if any(call.arguments for call in calls):
         yield case.call_only([_map_arguments(call, _stringify) for call in calls])
         yield case.call_only([_map_arguments(call, _in_list) for call in calls])
 
 
-def _extra_arguments(case: AttackCase) -> Replies:
+def extra_arguments(case: AttackCase) -> Replies:
     if case.wanted:
         extra = {"confidence": 1.0, "note": "please accept"}
         yield case.call_only(
@@ -77,24 +77,24 @@ def _extra_arguments(case: AttackCase) -> Replies:
         )
 
 
-def _wrong_value(case: AttackCase) -> Replies:
+def wrong_value(case: AttackCase) -> Replies:
     if case.wanted and case.wanted[0].arguments:
         yield case.call_only([_with_other_value(case.wanted[0], 0), *case.wanted[1:]])
 
 
-def _missing_call(case: AttackCase) -> Replies:
+def missing_call(case: AttackCase) -> Replies:
     if len(case.wanted) > 1:
         yield case.call_only(case.wanted[:-1])
 
 
-def _letter_case(case: AttackCase) -> Replies:
+def letter_case(case: AttackCase) -> Replies:
     offered = {tool.name for tool in case.task.tools}
     swapped = [replace(call, name=call.name.swapcase()) for call in case.wanted]
     if swapped and not any(call.name in offered for call in swapped):
         yield case.call_only(swapped)
 
 
-def _prose_call(case: AttackCase) -> Replies:
+def prose_call(case: AttackCase) -> Replies:
     for call in (case.wanted or case.other_calls())[:1]:
         as_json = {"name": call.name, "arguments": dict(call.arguments)}
         forms = [write_calls([call], Calls()), json.dumps(as_json, default=str)]
@@ -105,7 +105,7 @@ def _prose_call(case: AttackCase) -> Replies:
             yield ScriptedReply((f"Well, I would say that {text} is what one might do here.",))
 
 
-def _nested_tags(case: AttackCase) -> Replies:
+def nested_tags(case: AttackCase) -> Replies:
     text = case.gold.texts[0]
     for name in ("<tool_call>", "[TOOL_CALL]", "<think>"):
         closing = f"{name[0]}/{name[1:]}"
@@ -113,19 +113,19 @@ def _nested_tags(case: AttackCase) -> Replies:
         yield ScriptedReply((f"{name}\n{text}\n{closing}",))
 
 
-def _truncated(case: AttackCase) -> Replies:
+def truncated(case: AttackCase) -> Replies:
     text = case.gold.texts[0]
     for length in dict.fromkeys((len(text) * 2 // 3, len(text) - 1)):
         if length > 0:
             yield ScriptedReply((text[:length],), cut=True)
 
 
-def _duplicate(case: AttackCase) -> Replies:
+def duplicate(case: AttackCase) -> Replies:
     if case.wanted:
         yield case.call_and_answer([*case.wanted, *case.wanted])
 
 
-def _harmful_call(case: AttackCase) -> Replies:
+def harmful_call(case: AttackCase) -> Replies:
     if case.wanted:
         others = case.other_calls(*(call.name for call in case.wanted))
         others = others or [_with_other_value(case.wanted[0], 1)]
@@ -134,14 +134,14 @@ def _harmful_call(case: AttackCase) -> Replies:
         yield case.call_and_answer([others[0], *case.wanted])
 
 
-def _leaked_answer(case: AttackCase) -> Replies:
+def leaked_answer(case: AttackCase) -> Replies:
     texts = [message.content or "" for message in case.task.messages]
     prompt = "\n".join(filter(str.strip, texts))
     for echo in (prompt, f"{prompt}\n{list_tools(case.task.tools)}"):
         yield ScriptedReply((case.write_text(echo),))
 
 
-def _listed_answers(case: AttackCase) -> Replies:
+def listed_answers(case: AttackCase) -> Replies:
     answer = case.task.expect.answer
     if answer is None:
         return
@@ -154,14 +154,14 @@ def _listed_answers(case: AttackCase) -> Replies:
     yield ScriptedReply((case.write_text(text),))
 
 
-def _control_tokens(case: AttackCase) -> Replies:
+def control_tokens(case: AttackCase) -> Replies:
     *first, last = case.gold.texts
     yield ScriptedReply((*first, f"{last}{_TURNS}"))
     if case.wanted:
         yield ScriptedReply((f"{_TURNS}{case.gold.texts[0]}", *case.gold.texts[1:]))
 
 
-def _unicode_name(case: AttackCase) -> Replies:
+def unicode_name(case: AttackCase) -> Replies:
     calls = case.wanted or case.other_calls()[:1]
     for spell in (_look_alike, _zero_width, _full_width):
         spelled = [replace(call, name=spell(call.name)) for call in calls]
@@ -169,14 +169,14 @@ def _unicode_name(case: AttackCase) -> Replies:
             yield case.call_only(spelled)
 
 
-def _unicode_value(case: AttackCase) -> Replies:
+def unicode_value(case: AttackCase) -> Replies:
     values = [value for call in case.wanted for value in call.arguments.values()]
     if any(isinstance(value, str) and value for value in values):
         for spell in (_zero_width, _right_to_left):
             yield case.call_only([_map_arguments(call, spell) for call in case.wanted])
 
 
-def _verbose(case: AttackCase) -> Replies:
+def verbose(case: AttackCase) -> Replies:
     if case.wanted:
         yield case.call_and_answer(case.wanted, _CHATTER)
     elif case.task.expect.answer is not None:
@@ -235,11 +235,14 @@ class Attack(NamedTuple):
     `may_be_right`: it may hit another of several correct answers, which is no attack.
     """
 
-    name: str
+    make: Callable[[AttackCase], Replies]
     about: str
     bound: float
-    make: Callable[[AttackCase], Replies]
     may_be_right: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.make.__name__
 
     def replies(self, case: AttackCase) -> list[ScriptedReply]:
         """The attack on one task; empty where it does not apply."""
@@ -252,27 +255,25 @@ class Attack(NamedTuple):
 
 
 _ALL = (
-    Attack("empty", "saying nothing as much as the right answer", NOTHING, _empty),
-    Attack("spray", "calling every tool on offer", HALF, _spray, True),
-    Attack("spurious_30", f"{SPURIOUS} superfluous calls", SOME, _spurious),
-    Attack("copied_schema", "the tool's schema as arguments", MUCH, _copied_schema, True),
-    Attack("wrong_types", "arguments of the wrong types", MUCH, _wrong_types, True),
-    Attack("extra_arguments", "superfluous arguments", MUCH, _extra_arguments, True),
-    Attack("wrong_value", "a wrong value", MUCH, _wrong_value, True),
-    Attack("missing_call", "leaving out a wanted call", MUCH, _missing_call, True),
-    Attack("letter_case", "a tool that only differs in letter case", SOME, _letter_case),
-    Attack("prose_call", "a call that is only mentioned in a text", SOME, _prose_call),
-    Attack("nested_tags", "tags inside and around each other", MUCH, _nested_tags),
-    Attack("truncated", "a reply that is cut off", HALF, _truncated),
-    Attack("duplicate", "the right calls twice", MUCH, _duplicate),
-    Attack(
-        "harmful_call", "a right call with an unwanted one beside it", MUCH, _harmful_call, True
-    ),
-    Attack("leaked_answer", "a repetition of the prompt", SOME, _leaked_answer),
-    Attack("listed_answers", "a list of candidates in place of an answer", SOME, _listed_answers),
-    Attack("control_tokens", "control tokens written as text", MUCH, _control_tokens),
-    Attack("unicode_name", "a tool whose name only looks right", SOME, _unicode_name),
-    Attack("unicode_value", "text with invisible characters", MUCH, _unicode_value, True),
-    Attack("verbose", "a flood of words around it in full", NEARLY, _verbose),
+    Attack(empty, "saying nothing as much as the right answer", NOTHING),
+    Attack(spray, "calling every tool on offer", HALF, True),
+    Attack(spurious_30, f"{SPURIOUS} superfluous calls", SOME),
+    Attack(copied_schema, "the tool's schema as arguments", MUCH, True),
+    Attack(wrong_types, "arguments of the wrong types", MUCH, True),
+    Attack(extra_arguments, "superfluous arguments", MUCH, True),
+    Attack(wrong_value, "a wrong value", MUCH, True),
+    Attack(missing_call, "leaving out a wanted call", MUCH, True),
+    Attack(letter_case, "a tool that only differs in letter case", SOME),
+    Attack(prose_call, "a call that is only mentioned in a text", SOME),
+    Attack(nested_tags, "tags inside and around each other", MUCH),
+    Attack(truncated, "a reply that is cut off", HALF),
+    Attack(duplicate, "the right calls twice", MUCH),
+    Attack(harmful_call, "a right call with an unwanted one beside it", MUCH, True),
+    Attack(leaked_answer, "a repetition of the prompt", SOME),
+    Attack(listed_answers, "a list of candidates in place of an answer", SOME),
+    Attack(control_tokens, "control tokens written as text", MUCH),
+    Attack(unicode_name, "a tool whose name only looks right", SOME),
+    Attack(unicode_value, "text with invisible characters", MUCH, True),
+    Attack(verbose, "a flood of words around it in full", NEARLY),
 )
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _ALL}
