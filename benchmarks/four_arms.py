@@ -39,7 +39,6 @@ from toolhone.cli.doctor_data import examine_data
 from toolhone.config.experiment import make_experiment
 from toolhone.config.presets import PICO, read_preset
 from toolhone.config.sections import Experiment, TrainingSection
-from toolhone.data.dataset import load_data
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
 from toolhone.dialects.probe.certificate import open_certified
@@ -60,8 +59,10 @@ from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_conversations
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.builtin import BUILTIN
+from toolhone.training.dataset import load_data
+from toolhone.training.loop import Hooks
 from toolhone.training.setup import format_request
-from toolhone.training.sft import Hooks, sft
+from toolhone.training.sft import sft
 
 Record = dict[str, Any]
 SINGLE = 0.66

@@ -33,7 +33,7 @@ from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.losses import cross_entropy
-from toolhone.training.sft import with_token_weights
+from toolhone.training.update import with_token_weights
 
 
 def make_model(kind: str, folder: Path) -> Path:

@@ -76,22 +76,36 @@ class Row:
         return Row(self.tokens, self.mask, {**self.arrays, **added}, self.origin, self.group)
 
 
-def micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
-    """Split rows into batches of at most `max_tokens` padded tokens, similar lengths together; returns row indices.
+def micro_batches(
+    rows: Sequence[Row], max_tokens: int, whole_groups: bool = True
+) -> list[list[int]]:
+    """Split rows into batches of at most `max_tokens` padded tokens; returns row indices.
 
-    Groups stay together; a group longer than the limit is a batch of its own. Order within the result does not matter to any
-    sum, so gradients do not depend on the split.
+    Rows of a group stay together and similar lengths are neighbours. A group above the limit is one
+    batch, or is split where `whole_groups` is False. Sums do not depend on the split.
     """
     groups: dict[object, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.group if row.group is not None else index, []).append(index)
-    longest = {key: max(len(rows[i]) for i in members) for key, members in groups.items()}
+    parts = list(groups.values())
+    if not whole_groups:
+        by_length = [sorted(members, key=lambda i: len(rows[i])) for members in parts]
+        parts = [
+            part
+            for members in by_length
+            for part in _fill([[i] for i in members], rows, max_tokens)
+        ]
+    longest = {id(part): max(len(rows[i]) for i in part) for part in parts}
+    return _fill(sorted(parts, key=lambda part: (longest[id(part)], part[0])), rows, max_tokens)
+
+
+def _fill(parts: Sequence[list[int]], rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
+    """Join neighbouring parts, in order of length, as long as the padded batch fits."""
     batches: list[list[int]] = []
-    current: list[int] = []
-    for key in sorted(groups, key=lambda key: (longest[key], groups[key][0])):
-        members = groups[key]
-        if current and (len(current) + len(members)) * longest[key] > max_tokens:
-            batches.append(current)
-            current = []
-        current = current + members
-    return [*batches, current] if current else batches
+    for part in parts:
+        width = max(len(rows[i]) for i in part)
+        if batches and (len(batches[-1]) + len(part)) * width <= max_tokens:
+            batches[-1].extend(part)
+        else:
+            batches.append(list(part))
+    return batches

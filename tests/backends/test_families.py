@@ -14,7 +14,7 @@ from toolhone.data.templates import Templates
 from toolhone.evaluation.folder import read_folder
 from toolhone.models.pico import pico_folder
 from toolhone.sources.files import write_jsonl
-from toolhone.training.sft import TrainStatus
+from toolhone.training.loop import TrainStatus
 
 
 def save_model(

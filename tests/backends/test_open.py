@@ -15,7 +15,7 @@ from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, ModelSection, TrainingSection
 from toolhone.errors import CapabilityError
 from toolhone.models.pico import pico_folder
-from toolhone.training.sft import TrainStatus
+from toolhone.training.loop import TrainStatus
 
 
 def toy_plan(method: str, steps: int = 2, **rl: Any) -> Experiment:

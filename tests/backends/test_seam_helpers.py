@@ -97,3 +97,11 @@ def test_a_random_stream_is_a_function_of_its_seed_and_path() -> None:
 def test_seeds_and_keys_may_be_negative() -> None:
     assert random_stream(-1, -2).random() == random_stream(-1, -2).random()
     assert random_stream(-1, -2).random() != random_stream(-2, -1).random()
+
+
+def test_a_group_above_the_limit_is_split_where_the_loss_allows_it() -> None:
+    rows = [a_row(length, "x") for length in (4, 9, 4, 9, 5)]
+    batches = micro_batches(rows, 18, whole_groups=False)
+    assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
+    assert all(len(batch) * max(len(rows[i]) for i in batch) <= 18 for batch in batches)
+    assert micro_batches(rows, 18) == [[0, 1, 2, 3, 4]]

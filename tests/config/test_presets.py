@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from toolhone.api import open_method, train
+from toolhone.api import train
+from toolhone.api import find_method
 from toolhone.config.experiment import load_experiment
 from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
 from toolhone.config.sections import Experiment
-from toolhone.data.dataset import load_data
+from toolhone.training.dataset import load_data
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.models.pico import CONTEXT, pico_folder
@@ -177,7 +178,7 @@ def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", sorted(WAITING))
 def test_a_preset_that_asks_for_what_does_not_stand_is_refused_by_name(name: str) -> None:
     with pytest.raises(CapabilityError, match=WAITING[name]):
-        open_method(preset(name, "model.name=pico"))
+        find_method(preset(name, "model.name=pico"))
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"teacher"}))

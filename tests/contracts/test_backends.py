@@ -448,7 +448,9 @@ def test_a_loss_sees_all_rows_of_a_group_in_one_batch(bench: Bench) -> None:
     ]
     for micro_batch_tokens in (1, 30, WHOLE_BATCH):
         metrics = (
-            bench.trainer(micro_batch_tokens).forward_backward(rows, Loss("pairs", pairs)).result()
+            bench.trainer(micro_batch_tokens)
+            .forward_backward(rows, Loss("pairs", pairs, whole_groups=True))
+            .result()
         )
         assert (metrics["whole"], metrics["broken"]) == (2.0, 0.0)
 

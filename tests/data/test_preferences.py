@@ -17,7 +17,6 @@ from support.dialect_models import LLAMA_LIKE, QWEN_LIKE, THINKING, llama_tokeni
 from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason
 from toolhone.config.experiment import experiment_of
 from toolhone.config.sections import Experiment
-from toolhone.data.dataset import Dataset, load_data
 from toolhone.data.negatives import CORRUPTIONS, corrupt, written
 from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import (
@@ -43,6 +42,7 @@ from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_preferences
 from toolhone.sources.registry import PAIRS, holds_pairs, open_source
 from toolhone.tokenizer import TextTokenizer
+from toolhone.training.dataset import Dataset, load_data
 from toolhone.training.preference_pairs import PairSource, is_right
 
 TOOLS = (

@@ -29,7 +29,6 @@ from support.doctor_rows import (
     say,
 )
 from toolhone.config.experiment import make_experiment
-from toolhone.data.dataset import load_data
 from toolhone.data.templates import Templates
 from toolhone.doctor import leaks
 from toolhone.doctor.checks import Decision, Fingerprint, conflicts
@@ -42,6 +41,7 @@ from toolhone.errors import DataError
 from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Tool
 from toolhone.sources.rules import FindingKind
+from toolhone.training.dataset import load_data
 
 
 @pytest.mark.parametrize("text", TYPED.values(), ids=TYPED.keys())

@@ -17,7 +17,7 @@ from toolhone.api import open_model
 from toolhone.cli import guide as verb
 from toolhone.cli.guide import paragraphs, show
 from toolhone.cli.main import app, main
-from toolhone.data import dataset as gather_module
+from toolhone.training import dataset as gather_module
 from toolhone.guide import runner
 from toolhone.guide.demo import tour
 from toolhone.guide.lesson import (

@@ -8,7 +8,7 @@ import pytest
 from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.data.dataset import load_data
+from toolhone.training.dataset import load_data
 from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus

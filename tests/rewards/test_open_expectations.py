@@ -9,7 +9,7 @@ import pytest
 from support.scripted import scripted_policy
 from support.source_rows import gold
 from toolhone.backends.base import StopReason
-from toolhone.data.dataset import tasks_beside
+from toolhone.training.dataset import tasks_beside
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.prompted import open_syntax
 from toolhone.episodes.episode import Episode, EpisodeStatus

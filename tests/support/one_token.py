@@ -26,8 +26,8 @@ from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run
 from toolhone.schema import Expect, Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
-from toolhone.training.rl_metrics import RLEnv
-from toolhone.training.sft import Hooks, Validation
+from toolhone.training.loop import Hooks, Validation
+from toolhone.training.rollout import RLEnv
 
 VOCAB, LOOK, RESULT = 16, 4, 13
 SEE = Tool("look", "", {"type": "object"}, lambda: "seen")
@@ -137,14 +137,14 @@ class Lines(SilentProgress):
         self.lines.append(line)
 
 
-def stage_of(
+def env_of(
     trainer: Trainer,
     experiment: Experiment,
     score: Callable[[Task, Episode], RewardResult] = earned,
     rewrites: bool = False,
     at_save: Callable[[], None] = lambda: None,
 ) -> RLEnv:
-    """The world as a stage; the reference is the policy as it is now, where the KL counts."""
+    """The world as an RL environment; its reference is the policy now, where beta > 0."""
     rl = experiment.training.rl
 
     def save(folder: Path, optimizer: bool) -> None:
@@ -159,7 +159,6 @@ def stage_of(
         Registry([SEE]),
         lambda sampler, seed: OneToken(sampler, seed, rl.temperature, rewrites),  # type: ignore[arg-type, return-value]
         score,
-        lambda _step, _means: None,
         lambda _task: EpisodeRules(max_turns=2),
         trainer.snapshot() if rl.beta else None,
         lambda ids: " ".join(map(str, ids)),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support.one_token import OneToken, plan, stage_of, toy
+from support.one_token import OneToken, env_of, plan, toy
 from toolhone.backends.base import Sample, Sampler
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.sections import Experiment
@@ -23,7 +23,7 @@ from toolhone.errors import DialectError
 from toolhone.rewards.registry import RewardResult
 from toolhone.runs.run import Run
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.training.rl_metrics import RLEnv
+from toolhone.training.rollout import RLEnv
 
 END, LENGTH = 15, 4
 WORDS = {12: (0, 3, 1, 4), 13: (6, 9, 7, 10)}
@@ -92,7 +92,7 @@ def right(task: Task, episode: Episode) -> RewardResult:
 def world(
     trainer: ToyTrainer, experiment: Experiment, tasks: Sequence[Task] = TASKS, **more: Any
 ) -> RLEnv:
-    stage = stage_of(trainer, experiment, **{"score": right, **more})
+    stage = env_of(trainer, experiment, **{"score": right, **more})
     policy: Callable[[Sampler, int], Any] = Spelling
     return replace(
         stage, tasks=tasks, policy=policy, rules=lambda _: EpisodeRules(first_call_only=True)

@@ -10,9 +10,9 @@ from config.test_aliases import SCHEMA
 from toolhone import Dialogue, evaluate, open_model, train
 from toolhone.config.experiment import load_experiment
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.data.dataset import load_data
 from toolhone.episodes.policy import Turn
 from toolhone.schema import ToolCall
+from toolhone.training.dataset import load_data
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "booking" / "booking.json"
 QUICK = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from toolhone.config.experiment import load_experiment
-from toolhone.data.dataset import held_out_tasks, load_data
+from toolhone.training.dataset import held_out_tasks, load_data
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall

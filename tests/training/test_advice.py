@@ -12,8 +12,8 @@ from toolhone.episodes.policy import Turn
 from toolhone.rewards.registry import RewardResult
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
-from toolhone.training.advice import LONG, Trend, call_scores
-from toolhone.training.rl_metrics import rollout_metrics
+from toolhone.training.report import TREND_STEPS, Trend
+from toolhone.training.rl_metrics import call_scores, rollout_metrics
 from toolhone.training.rollout import RolloutGroup
 
 ADD = Tool("add", "", {"type": "object", "properties": {"a": {"type": "integer"}}}, lambda a: a)
@@ -39,10 +39,10 @@ HEALTHY = {
         ({"calls": 0.01, "reward": 0.9, "calls_wanted": 0.0}, None),
         (
             {"calls": 0.0, "calls_wanted": 1.0, "outcome/malformed": 0.6},
-            "60% of the turns cannot be read",
+            "60% of the turns cannot be parsed",
         ),
         ({"ending/truncated": 0.4}, "raise training.rl.max_completion_length"),
-        ({"groups_without_signal": 0.95}, "nearly all groups earn the same"),
+        ({"groups_without_signal": 0.95}, "nearly all groups have equal rewards"),
         ({"right_calls": 0.4}, "right tools, wrong arguments"),
         ({"right_tools": 0.7, "right_calls": 0.1}, None),
     ],
@@ -55,11 +55,11 @@ def test_each_sign_has_its_remedy(change: dict[str, float], said: str | None) ->
 @pytest.mark.parametrize(
     ("first", "last", "steps", "still"),
     [
-        (0.3, 0.3, LONG, True),
-        (0.3, 0.31, LONG, True),
-        (0.3, 0.4, LONG, False),
-        (0.7, 0.7, LONG, False),
-        (0.3, 0.3, LONG - 1, False),
+        (0.3, 0.3, TREND_STEPS, True),
+        (0.3, 0.31, TREND_STEPS, True),
+        (0.3, 0.4, TREND_STEPS, False),
+        (0.7, 0.7, TREND_STEPS, False),
+        (0.3, 0.3, TREND_STEPS - 1, False),
     ],
 )
 def test_a_low_reward_that_does_not_rise_is_named(
@@ -67,8 +67,8 @@ def test_a_low_reward_that_does_not_rise_is_named(
 ) -> None:
     trend = Trend()
     for step in range(steps):
-        trend.note({"reward": first if step < LONG // 2 else last})
-    assert trend.stands_still() is still
+        trend.add({"reward": first if step < TREND_STEPS // 2 else last})
+    assert trend.is_flat() is still
     assert ("has not risen for" in str(trend.advice(HEALTHY))) is still
 
 
@@ -86,7 +86,7 @@ def test_episodes_of_turns_that_cannot_be_read_are_named_also_where_the_error_go
     assert {name: value for name, value in metrics.items() if name.startswith("outcome/")} == {
         "outcome/malformed": 1.0
     }
-    assert "100% of the turns cannot be read" in str(Trend().advice(metrics))
+    assert "100% of the turns cannot be parsed" in str(Trend().advice(metrics))
 
 
 def test_the_shares_of_right_tools_and_right_calls_do_not_depend_on_the_reward() -> None:

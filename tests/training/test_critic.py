@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from contracts.test_backends import CONTEXT, VOCAB, tiny_qwen3
-from support.one_token import TASKS, logged, plan, stage_of, toy
+from support.one_token import TASKS, logged, plan, env_of, toy
 from toolhone.backends.base import Lora
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
@@ -40,7 +40,7 @@ from toolhone.training.critic import (
     value_metrics,
 )
 from toolhone.training.ppo import ppo
-from toolhone.training.sft import TrainStatus
+from toolhone.training.loop import TrainStatus
 
 WORDS = (
     "weather",
@@ -397,10 +397,10 @@ def test_ppo_with_a_value_head_trains_on_torch_and_resumes_bit_for_bit(
     results = []
     for name in ("whole", "resumed"):
         trainer, run = opened(folder), Run.create(tmp_path / name, experiment)
-        assert ppo(trainer, stage_of(trainer, experiment), run) is TrainStatus.FINISHED
+        assert ppo(trainer, env_of(trainer, experiment), run) is TrainStatus.FINISHED
         if name == "resumed":
             trainer = opened(folder)
-            ppo(trainer, stage_of(trainer, experiment), run, run.checkpoint("checkpoint_step_2"))
+            ppo(trainer, env_of(trainer, experiment), run, run.checkpoint("checkpoint_step_2"))
         results.append((trainer, run))
     (whole, run), (again, other) = results
     for (name, value), (_, same) in zip(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from toolhone.api import open_method, train
+from toolhone.api import find_method, train
 from toolhone.backends.base import Done, Metrics, Optimizer, Sampler
 from toolhone.backends.toy import ToySampler, ToyTrainer, open_toy
 from toolhone.config.experiment import load_experiment, make_experiment
@@ -29,20 +29,11 @@ from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_preferences
-from toolhone.training.dpo import (
-    REFERENCE,
-    PairAccumulator,
-    advice,
-    check_plan,
-    dpo,
-    group_pairs,
-    loss_of,
-    next_pairs,
-    pair_scores,
-    with_pair_references,
-    with_pair_weights,
-)
-from toolhone.training.sft import Hooks, TrainStatus, Validation, optimizer_at
+from toolhone.training.dpo import check_settings, dpo, group_pairs, loss_of, next_pairs, pair_scores, with_pair_weights
+from toolhone.training.loop import Hooks, MetricsAccumulator, TrainStatus, Validation
+from toolhone.training.reference import REFERENCE, with_pair_references
+from toolhone.training.report import pair_advice
+from toolhone.training.update import optimizer_at
 
 
 def pair(number: int) -> list[Row]:
@@ -199,16 +190,18 @@ def test_a_run_whose_reference_or_pairs_are_not_what_they_were_is_not_resumed(
 ) -> None:
     trainer, run, _ = trained(tmp_path / "run", plan())
     latest = run.latest()
-    with pytest.raises(RunError, match=r"reference.npz: the pairs are not what they were"):
+    with pytest.raises(RunError, match=r"reference.npz belongs to other pairs"):
         dpo(trainer, ROWS[2:], ROWS[:6], run, hooks(trainer), resume_from=latest)
     flipped = [replace(ROWS[0], mask=np.array([False, False, False, True])), *ROWS[1:]]
-    with pytest.raises(RunError, match=r"the pairs are not what they were"):
+    with pytest.raises(RunError, match=r"belongs to other pairs"):
         dpo(trainer, flipped, ROWS[:6], run, hooks(trainer), resume_from=latest)
     (run.folder / REFERENCE).write_bytes(b"PK nothing")
     with pytest.raises(RunError, match=r"reference.npz is damaged"):
         dpo(trainer, ROWS, ROWS[:6], run, hooks(trainer), resume_from=latest)
     (run.folder / REFERENCE).unlink()
-    with pytest.raises(RunError, match=r"reference.npz is missing"):
+    with pytest.raises(
+        RunError, match=r"reference.npz, the reference policy of this run, is missing"
+    ):
         dpo(trainer, ROWS, ROWS[:6], run, hooks(trainer), resume_from=latest)
 
 
@@ -242,7 +235,7 @@ def test_every_pair_occurs_once_in_an_epoch_and_the_order_depends_on_seed_and_ep
 def test_rows_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(AssertionError, match="come in twos"):
         group_pairs(ROWS[:3])
-    with pytest.raises(AssertionError, match="stand together and share a group"):
+    with pytest.raises(AssertionError, match="are neighbours and share a group"):
         group_pairs([ROWS[0], ROWS[2]])
 
 
@@ -316,16 +309,15 @@ def test_scores_of_pairs_agree_with_the_metrics_of_the_loss(
 
 
 def test_what_has_no_meaning_for_dpo_is_refused_before_anything_is_computed() -> None:
-    trainer = open_toy(16)
     for wrong, sentence in (
         (plan(loss_on="all"), "training.loss_on is 'all'"),
         (
             plan({"loss_type": "ipo", "label_smoothing": 0.1}),
-            "label_smoothing has no meaning for the loss of IPO",
+            "label_smoothing has no meaning for the IPO loss",
         ),
     ):
         with pytest.raises(ConfigError, match=sentence):
-            check_plan(wrong.training, trainer)
+            check_settings(wrong.training)
     with pytest.raises(ConfigError, match="beta is 0, with which DPO learns nothing"):
         plan(beta=0)
     assert make_experiment({"training": {"method": "dpo"}}, "the test").training.rl.beta == 0.1
@@ -376,9 +368,9 @@ def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: P
         (
             {"chosen_reward": 0.5, "accuracy": 1.0, "loss": 0.001},
             0.5,
-            "told apart: what is learned",
+            "every pair is ranked correctly",
         ),
-        ({"chosen_reward": 0.0, "accuracy": 0.5, "loss": 0.69}, 0.9, "hardly told apart"),
+        ({"chosen_reward": 0.0, "accuracy": 0.5, "loss": 0.69}, 0.9, "hardly distinguished"),
         ({"chosen_reward": 0.0, "accuracy": 0.5, "loss": 0.69}, 0.1, None),
         ({"chosen_reward": 0.3, "accuracy": 0.85, "loss": 0.4}, 0.9, None),
     ],
@@ -386,7 +378,7 @@ def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: P
 def test_training_says_what_its_numbers_suggest(
     means: Metrics, done: float, word: str | None
 ) -> None:
-    sentence = advice(means, done)
+    sentence = pair_advice(means, done)
     assert (sentence is None) if word is None else (sentence is not None and word in sentence)
 
 
@@ -398,7 +390,7 @@ def test_a_report_says_loss_margin_and_accuracy(tmp_path: Path) -> None:
     assert first.startswith("Iteration 3/12 | Loss 0.")
     assert "| Margin " in first
     assert "| Accuracy " in first
-    assert PairAccumulator().means()["loss"] == 0
+    assert MetricsAccumulator(lambda: 0.0).mean("loss") == 0
 
 
 SMALL = (
@@ -524,6 +516,6 @@ def test_the_preset_trains_on_pico(tmp_path: Path) -> None:
     experiment = load_experiment(
         Path("dpo"), ["model.name=pico", *few, "data.max_samples=24"], tell=lambda _: None
     )
-    assert open_method(experiment) is not None
+    assert find_method(experiment) is not None
     run, ending = train(experiment, tmp_path / "run")
     assert (ending, logged(run, "step")) == (TrainStatus.FINISHED, [1, 2])

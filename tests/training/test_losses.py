@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from toolhone.backends.base import Adam, Batch, Loss, Ops
 from toolhone.backends.gradient import loss_gradient
 from toolhone.backends.toy import open_toy
 from toolhone.rows import Array, Row
-from toolhone.training import losses
 from toolhone.training.losses import cross_entropy
 
 
@@ -111,10 +110,10 @@ def test_a_row_without_weights_does_not_train_beside_rows_that_have_them() -> No
     assert (alone["tokens"], both["tokens"]) == (2.0, 4.0)
 
 
-def test_the_loss_written_in_the_docstring_works_as_it_stands() -> None:
-    text = losses.__doc__ or ""
-    start = text.index("    def squared_distance")
-    code = textwrap.dedent(text[start : text.index("\n\nWhat is not here")])
+def test_the_loss_of_the_architecture_page_works_as_written() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    start = text.index("def squared_distance")
+    code = text[start : text.index("```", start)]
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     names: dict[str, Any] = {"Any": Any, "Loss": Loss, "Ops": Ops, "Batch": Batch}
     exec(code, names)

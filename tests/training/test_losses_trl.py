@@ -23,15 +23,15 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_trainer
 from toolhone.rows import Row
 from toolhone.training.dpo import with_pair_weights
-from toolhone.training.losses import cross_entropy
-from toolhone.training.policy_losses import (
+from toolhone.training.losses import (
     Variant,
+    cross_entropy,
     policy_loss,
     preference_loss,
     reply_shares,
     token_weights,
 )
-from toolhone.training.sft import with_token_weights
+from toolhone.training.update import with_token_weights
 
 trl = pytest.importorskip("trl", reason="trl is not installed (extra 'bench')")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -300,7 +300,7 @@ def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
         advantages = row.mask.astype(np.float32) * np.float32(worth)
         made.append(
             row.with_arrays(
-                behavior_logprobs=sampled.astype(np.float32),
+                old_logprobs=sampled.astype(np.float32),
                 ref_logprobs=near.astype(np.float32),
                 advantages=advantages,
             )
@@ -337,7 +337,7 @@ def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         inputs["completion_mask"][line, :length] = 1
         inputs["tool_mask"][line, :length] = torch.from_numpy(row.mask[begin:].astype(np.int64))
         for name, own in (
-            ("old_per_token_logps", "behavior_logprobs"),
+            ("old_per_token_logps", "old_logprobs"),
             ("ref_per_token_logps", "ref_logprobs"),
         ):
             arrays[name][line, :length] = torch.from_numpy(row.arrays[own][begin:])
@@ -386,7 +386,7 @@ def beyond(folder: Path, rows: Sequence[Row], temperature: float, most: float) -
     """Tokens of good replies whose ratio lies above `most`."""
     now = open_sampler(folder, EngineOptions(device_map="cpu")).logprobs(rows, temperature)
     far = [
-        row.mask & (np.exp(own - row.arrays["behavior_logprobs"]) > most)
+        row.mask & (np.exp(own - row.arrays["old_logprobs"]) > most)
         for row, own in zip(rows, now, strict=True)
     ]
     return sum(

@@ -11,7 +11,7 @@ import pytest
 from toolhone.backends.base import Batch, Loss, padded
 from toolhone.backends.gradient import loss_gradient
 from toolhone.rows import Array, Row
-from toolhone.training.policy_losses import (
+from toolhone.training.losses import (
     VARIANTS,
     Preference,
     Variant,
@@ -36,7 +36,7 @@ def rl_rows(count: int = 4, seed: int = 0, far: float = 0.3) -> tuple[list[Row],
         reference = np.where(mask, logp + rng.normal(0, 0.4, length), 0.0).astype(np.float32)
         advantages = mask.astype(np.float32) * np.float32(rng.normal())
         row = Row.of([1] * length, mask).with_arrays(
-            behavior_logprobs=sampled, ref_logprobs=reference, advantages=advantages
+            old_logprobs=sampled, ref_logprobs=reference, advantages=advantages
         )
         rows.append(replace(row, group=f"pair-{number // 2}"))
         own.append(logp)
@@ -84,7 +84,7 @@ def test_the_derivative_of_cispo_is_that_of_a_weighted_likelihood_with_the_ratio
     rows, own = rl_rows(seed=5)
     logp, batch = batch_of(rows, own, "cispo")
     _, found = loss_gradient(policy_loss("cispo", 0.2, 0.28, 0.0), logp, batch)
-    ratio = np.clip(np.exp(logp - batch["behavior_logprobs"]), 0.8, 1.28)
+    ratio = np.clip(np.exp(logp - batch["old_logprobs"]), 0.8, 1.28)
     np.testing.assert_allclose(
         found,
         np.where(batch.mask, -batch["weights"] * ratio * batch["advantages"], 0.0),
@@ -122,7 +122,7 @@ def test_a_token_beyond_the_clip_on_the_side_it_is_pushed_to_has_no_gradient_and
     None
 ):
     row = Row.of([1, 2, 3, 4, 5], [False, True, True, True, True]).with_arrays(
-        behavior_logprobs=np.log([1, 0.5, 0.5, 0.5, 0.5]).astype(np.float32),
+        old_logprobs=np.log([1, 0.5, 0.5, 0.5, 0.5]).astype(np.float32),
         advantages=np.array([0, 1, 1, -1, -1], np.float32),
     )
     logp, batch = batch_of([row], [np.log([1, 0.7, 0.3, 0.7, 0.3]).astype(np.float32)])
@@ -134,8 +134,7 @@ def test_a_token_beyond_the_clip_on_the_side_it_is_pushed_to_has_no_gradient_and
 
 def test_an_upper_clip_of_its_own_lets_rare_tokens_rise_further() -> None:
     row = Row.of([1, 2], [False, True]).with_arrays(
-        behavior_logprobs=np.log([1, 0.5]).astype(np.float32),
-        advantages=np.array([0, 1], np.float32),
+        old_logprobs=np.log([1, 0.5]).astype(np.float32), advantages=np.array([0, 1], np.float32)
     )
     logp, batch = batch_of([row], [np.log([1, 0.62]).astype(np.float32)])
     assert not loss_gradient(policy_loss("dapo", 0.2, 0.2, 0.0), logp, batch)[1].any()

@@ -16,12 +16,10 @@ from support.one_token import (
     TASKS,
     VOCAB,
     Breaking,
-    OneToken,
-    earned,
     first_token,
     logged,
     plan,
-    stage_of,
+    env_of,
     timeless,
     toy,
     weights,
@@ -40,20 +38,12 @@ from toolhone.rewards.registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import FINAL, Run
 from toolhone.training.advantages import compute_gae, whiten
-from toolhone.training.policy_losses import policy_loss
-from toolhone.training.ppo import (
-    PpoState,
-    Trajectory,
-    adapt_kl_coef,
-    approx_kl,
-    clipped_loss,
-    corrections,
-    ppo,
-    turn_rewards,
-)
-from toolhone.training.rl_metrics import count_skipped_steps
+from toolhone.training.losses import policy_loss
+from toolhone.training.ppo import PpoState, adapt_kl_coef, clipped_loss, ppo
+from toolhone.training.trajectory import Trajectory, approx_kl, turn_rewards
+from toolhone.training.advantages import leave_one_out_corrections
 from toolhone.training.rollout import rollout, rows_of
-from toolhone.training.sft import TrainStatus
+from toolhone.training.loop import Loop, TrainState, TrainStatus
 from training.test_policy_losses import batch_of, rl_rows
 
 
@@ -61,15 +51,14 @@ def train(
     folder: Path, experiment: Experiment, trainer: ToyTrainer | None = None, **options: Any
 ) -> tuple[ToyTrainer, Run, TrainStatus]:
     trainer, run = trainer or toy(), Run.create(folder, experiment)
-    return trainer, run, ppo(trainer, stage_of(trainer, experiment, **options), run)
+    return trainer, run, ppo(trainer, env_of(trainer, experiment, **options), run)
 
 
 def played(rewrites: bool = False) -> list[Episode]:
     """Some episodes of two turns."""
-    experiment, trainer = plan(), toy()
-    stage = stage_of(trainer, experiment, rewrites=rewrites)
-    policy = OneToken(trainer.snapshot(), 3, rewrites=rewrites)
-    groups = rollout(policy, TASKS, 40, stage.registry, earned, stage.rules)  # type: ignore[arg-type]
+    experiment, trainer = plan({"group_size": 40}), toy()
+    env = env_of(trainer, experiment, rewrites=rewrites)
+    groups = rollout(env, trainer.snapshot(), TASKS, experiment, 3)
     return [episode for group in groups for episode in group.episodes if len(episode.turns) == 2]
 
 
@@ -104,7 +93,12 @@ def test_an_episode_s_guesses_are_corrected_by_the_others_of_its_task_alone() ->
         return Trajectory(task, [], [1] * len(rewards), list(rewards), [0.0] * len(rewards), [])
 
     lines = [line("a", 1.0), line("b", 0.7), line("a", 0.0), line("a", 0.0, 0.4)]
-    found = corrections(lines, [[0.2], [0.3], [0.2], [0.1, 0.9]], 0.5)
+    values = [[0.2], [0.3], [0.2], [0.1, 0.9]]
+    surprises = [
+        sum(0.5**i * reward for i, reward in enumerate(one.rewards)) - own[0]
+        for one, own in zip(lines, values, strict=True)
+    ]
+    found = leave_one_out_corrections([one.task for one in lines], surprises, [False] * 4)
     assert found == pytest.approx([(-0.2 + 0.1) / 3, 0.0, (0.8 + 0.1) / 3, (0.8 - 0.2) / 3])
 
 
@@ -174,7 +168,7 @@ def test_the_critic_lets_episodes_of_single_tasks_be_learned_from(tmp_path: Path
 
 def test_without_a_critic_a_group_of_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"compares the episodes of a task, and training\.rl\.group_size is 1"
+        ConfigError, match=r"compares the episodes of a task, but training\.rl\.group_size is 1"
     ):
         train(tmp_path / "run", plan({"group_size": 1, "ppo": {"critic": "none"}}))
 
@@ -225,7 +219,7 @@ def test_without_a_critic_an_episode_is_worth_its_reward_less_the_mean_of_its_gr
 
 def test_an_episode_that_the_program_broke_off_is_left_out_and_counted(tmp_path: Path) -> None:
     experiment, trainer = plan(steps=1, batch_size=2), toy()
-    stage, run = stage_of(trainer, experiment), Run.create(tmp_path / "run", experiment)
+    stage, run = env_of(trainer, experiment), Run.create(tmp_path / "run", experiment)
     trained: list[int] = []
 
     class Watching(ToyTrainer):
@@ -282,10 +276,10 @@ def test_how_far_the_policy_has_moved_is_its_divergence_from_the_one_that_sample
     trainer = toy()
     tokens = [Row.of([12, 14, token], [False, False, True]) for token in range(VOCAB)]
     before = trainer.snapshot().logprobs(tokens)
-    rows = [row.with_arrays(behavior_logprobs=own) for row, own in zip(tokens, before, strict=True)]
+    rows = [row.with_arrays(old_logprobs=own) for row, own in zip(tokens, before, strict=True)]
     assert approx_kl(trainer, [rows], 1.0) == pytest.approx(0, abs=1e-9)
     moved = [
-        row.with_arrays(behavior_logprobs=own + 0.1 * row.mask.astype(np.float32))
+        row.with_arrays(old_logprobs=own + 0.1 * row.mask.astype(np.float32))
         for row, own in zip(tokens, before, strict=True)
     ]
     assert approx_kl(trainer, [moved], 1.0) == pytest.approx(np.exp(-0.1) + 0.1 - 1, rel=1e-4)
@@ -320,15 +314,14 @@ def test_many_steps_whose_gradient_is_not_finite_stop_the_run(tmp_path: Path) ->
         RunError, match="20 steps in a row had a loss or gradient that is not finite"
     ):
         train(tmp_path / "run", plan(steps=40), Overflowing(toy()._policy))
-    nothing, done = (
-        {"updates": 0.0, "skipped_updates": 0.0},
-        {"updates": 2.0, "skipped_updates": 1.0},
-    )
-    assert (
-        count_skipped_steps(nothing, 3),
-        count_skipped_steps(done, 3),
-        count_skipped_steps({"updates": 2.0, "skipped_updates": 2.0}, 3),
-    ) == (3, 0, 4)
+    counts = []
+    for updates, skipped in ((0.0, 0.0), (2.0, 1.0), (2.0, 2.0)):
+        trainer, run = toy(), Run.create(tmp_path / f"{updates}-{skipped}", plan(steps=40))
+        loop = Loop(trainer, run, env_of(trainer, plan()).hooks, 40, TrainState())
+        loop.skipped_in_a_row = 3
+        loop.check_skipped(updates, skipped)
+        counts.append(loop.skipped_in_a_row)
+    assert counts == [3, 0, 4]
 
 
 # ------------------------------------------------------------------------------------------------------------- resuming
@@ -345,7 +338,7 @@ def resumed(run: Run, experiment: Experiment, reference: ToyTrainer) -> ToyTrain
     """Go on from the latest checkpoint in a new process's place: fresh trainer, fresh critic, the reference of the beginning."""
     trainer = toy(seed=9)
     stage = replace(
-        stage_of(trainer, experiment),
+        env_of(trainer, experiment),
         reference=reference.snapshot() if experiment.training.rl.beta else None,
     )
     assert ppo(trainer, stage, Run.open(run.folder), run.latest()) is TrainStatus.FINISHED
@@ -399,14 +392,16 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
     folder = run.save_checkpoint(
         "checkpoint_step_1", {"step": 1, "seconds": 1.0, "best_score": None}, trainer.save
     )
-    with pytest.raises(RunError, match=r"lacks beta, critic; it is no checkpoint of PPO"):
-        ppo(trainer, stage_of(trainer, experiment), run, folder)
+    with pytest.raises(
+        RunError, match=r"lacks beta, critic; it is not a checkpoint of training.method ppo"
+    ):
+        ppo(trainer, env_of(trainer, experiment), run, folder)
 
 
 def test_a_snapshot_lives_for_as_many_steps_as_asked_and_its_age_is_logged(tmp_path: Path) -> None:
     _, run, _ = train(tmp_path / "run", plan({"sampler_refresh_every": 3}, steps=8, save_every=5))
     assert logged(run, "staleness") == [0, 1, 2, 0, 1, 0, 1, 2]
-    assert logged(run, "sampler_gap") == pytest.approx([0], abs=1e-6)
+    assert logged(run, "sampler_gap") == pytest.approx([0] * 3, abs=1e-6), "at staleness 0"
     assert max(map(abs, logged(run, "kl_sampled"))) > 0
 
 
@@ -443,7 +438,7 @@ def plan_of(*overrides: str) -> RlSection:
 
 def test_a_report_names_the_loss_the_reward_and_its_parts(tmp_path: Path) -> None:
     experiment, trainer = plan(steps=2, log_every=1), toy()
-    stage, run = stage_of(trainer, experiment), Run.create(tmp_path / "run", experiment)
+    stage, run = env_of(trainer, experiment), Run.create(tmp_path / "run", experiment)
     ppo(trainer, stage, run)
     lines: list[str] = stage.hooks.progress.lines  # type: ignore[attr-defined]
     assert lines[0].startswith("Iteration 1/2 | Loss ")

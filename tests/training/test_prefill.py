@@ -16,7 +16,7 @@ from support.one_token import logged, timeless, toy, weights, without_end
 from support.scripted import STOP, ScriptedSampler, byte_tokenizer, scripted_policy, task
 from support.spelling import CHAT, END, LENGTH, TASKS, WORDS, Spelling, lesson, right, taught, world
 from support.template_zoo import zoo_dialect, zoo_parameters
-from toolhone.api import experiment, open_method, train
+from toolhone.api import experiment, find_method, train
 from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.experiment import load_experiment
@@ -35,27 +35,15 @@ from toolhone.runs.run import FINAL, Run
 from toolhone.schema import Conversation, Message, Task, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
-from toolhone.training.advantages import group_relative_advantages
+from toolhone.training.advantages import group_relative_advantages, leave_one_out_corrections
 from toolhone.training.critic import FEATURES, Regression, features, turn_states
 from toolhone.training.grpo import grpo
-from toolhone.training.ppo import Trajectory, corrections, ppo
-from toolhone.training.ppo import _judged as judged
-from toolhone.training.ppo import _within_groups as within_groups
-from toolhone.training.prefill import (
-    Failure,
-    call_prefix,
-    check_curriculum,
-    failure_of,
-    gold_prefix,
-    gold_reply,
-    prefill_metrics,
-    ratio_at,
-    retry_prefix,
-    rollout_step,
-    thinking_prefix,
-)
-from toolhone.training.rl_metrics import rollout_metrics
-from toolhone.training.rollout import RolloutGroup, provenance, rows_of
+from toolhone.training.ppo import ppo
+from toolhone.training.prefill import Failure, call_prefix, check_curriculum, curriculum_ratio, failure_of, gold_prefix, gold_reply, retry_prefix, thinking_prefix
+from toolhone.training.rl_metrics import prefill_metrics, rollout_metrics
+from toolhone.training.rollout import RolloutGroup, provenance, rollout, rows_of, score
+from toolhone.training.trajectory import Trajectory, rows_by_task, turn_advantages
+from toolhone.training.trajectory import group_advantages_of_turns as within_groups
 
 ADD = Tool(
     "add",
@@ -208,7 +196,7 @@ def test_what_is_given_needs_room_in_the_context() -> None:
 
 def test_the_share_falls_in_a_line_from_start_to_end_and_then_stays() -> None:
     plan = CurriculumSection(enabled=True, start_ratio=0.85, end_ratio=0.25, steps=500)
-    assert [ratio_at(plan, step) for step in (0, 125, 250, 500, 501, 9999)] == [
+    assert [curriculum_ratio(plan, step) for step in (0, 125, 250, 500, 501, 9999)] == [
         0.85,
         0.7,
         0.55,
@@ -216,7 +204,7 @@ def test_the_share_falls_in_a_line_from_start_to_end_and_then_stays() -> None:
         0.25,
         0.25,
     ]
-    assert ratio_at(CurriculumSection(), 0) == 0
+    assert curriculum_ratio(CurriculumSection(), 0) == 0
 
 
 @pytest.mark.parametrize("asked", [ASKED, TWO], ids=["one", "two"])
@@ -282,8 +270,8 @@ def groups_at(
     plan = lesson({"curriculum": CURRICULUM, "group_size": size, **(rl or {})})
     trainer, section = toy(), plan.training.rl
     policy = Spelling(trainer.snapshot(), 5)
-    stage = world(trainer, plan, [*TASKS, CHAT])
-    groups = rollout_step(stage, policy, [*TASKS, CHAT], section, step)  # type: ignore[arg-type]
+    env = replace(world(trainer, plan, [*TASKS, CHAT]), policy=lambda _sampler, _seed: policy)  # type: ignore[arg-type, return-value]
+    groups = score(rollout(env, trainer.snapshot(), env.tasks, plan, step), env)
     return groups, section, policy
 
 
@@ -339,11 +327,9 @@ def test_a_curriculum_is_refused_where_no_task_wants_a_call_or_the_format_cannot
 ):
     policy = scripted_policy(lambda _: "")
     assert check_curriculum(policy, [ASKED, WORDS_ONLY]).startswith(
-        "curriculum: 1 of 2 tasks name the wanted calls"
+        "curriculum: 1 of 2 tasks have gold calls to prefill"
     )
-    with pytest.raises(
-        ConfigError, match=r"none of the 2 tasks names any; leave it out, or play tasks"
-    ):
+    with pytest.raises(ConfigError, match=r"none of the 2 tasks has any; remove it, or use tasks"):
         check_curriculum(policy, [WORDS_ONLY, ANSWER_ONLY])
     odd = task("odd", "?", [], {"calls": [{"name": "no name", "arguments": {}}]})
     with pytest.raises(
@@ -369,7 +355,7 @@ def test_what_cannot_be_given_is_refused_before_a_run_begins(tmp_path: Path) -> 
     training = {"method": "grpo", "steps": 1, "lora": None, "rl": {"curriculum": {"enabled": True}}}
     path = str(tmp_path / "tasks.jsonl")
     plan = experiment({"training": training, "data": {"path": path}, "evaluation": {"tasks": path}})
-    with pytest.raises(ConfigError, match="none of the 9 tasks names any"):
+    with pytest.raises(ConfigError, match="none of the 9 tasks has any"):
         train(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -437,7 +423,7 @@ def test_a_template_s_opening_of_a_thought_is_read_as_one_or_refused_in_one_sent
     except CapabilityError as error:
         sentence = str(error)
     if sentence:
-        assert "this model's format has no thought before calls and answers" in sentence
+        assert "this format has no thought before calls and answers" in sentence
         assert "\n" not in sentence
         return
     reply = dialect.parse(opening + "so it is")
@@ -590,10 +576,10 @@ def test_at_most_so_many_failed_replies_of_a_group_are_continued_and_stand_behin
     alone = groups_at(0, {"curriculum": {}}, 16)[0]
     groups, section, policy = second(3)
     for plain, group in zip(alone, groups, strict=True):
-        assert [episode.turns for episode in group.first_tries().episodes] == [
+        assert [episode.turns for episode in group.without_retries().episodes] == [
             episode.turns for episode in plain.episodes
         ]
-        assert (group.firsts, group.again, len(group.paid)) == (16, 3, 19)
+        assert (group.first_tries, group.retries, len(group.results)) == (16, 3, 19)
         failed = [
             episode for episode in plain.episodes if episode.outcomes[0] is TurnOutcome.TRUNCATED
         ]
@@ -624,7 +610,7 @@ def test_at_most_so_many_failed_replies_of_a_group_are_continued_and_stand_behin
 def test_a_group_whose_replies_did_not_fail_has_no_second_try_and_no_reward_of_one() -> None:
     groups, section, _ = groups_at(0, {"two_phase_samples_per_group": 3, "group_size": 2})
     groups = [
-        replace(group, episodes=group.episodes[:2], paid=group.paid[:2], again=0)
+        replace(group, episodes=group.episodes[:2], results=group.results[:2], retries=0)
         for group in groups
     ]
     assert prefill_metrics(groups, section, 0)["continued"] == 0
@@ -648,7 +634,8 @@ def test_second_tries_are_measured_by_the_mean_of_the_first_and_change_no_first_
         for reward, again in ((1.0, False), (0.0, False), (1.0, True))
     ]
     assert within_groups(lines) == [[0.5], [-0.5], [0.5]]
-    assert corrections(lines, [[0.2]] * 3, 1.0) == pytest.approx(
+    surprises = [line.rewards[0] - 0.2 for line in lines]
+    assert leave_one_out_corrections(["a"] * 3, surprises, [False, False, True]) == pytest.approx(
         [-0.2 / 2, 0.8 / 2, (0.8 - 0.2) / 3]
     )
 
@@ -677,7 +664,9 @@ def test_a_critic_guesses_from_what_was_given_on_and_learns_from_first_tries_alo
             learned.extend(returns)
             return super().fit(moments, returns, old_values)
 
-    rows, _ = judged(lines, Noting("regression", features, FEATURES, None), PpoSection(lam=1.0))
+    critic = Noting("regression", features, FEATURES, None)
+    advantages, _ = turn_advantages(lines, critic, PpoSection(lam=1.0))
+    rows = rows_by_task(lines, advantages)
     assert len(learned) == 16
     firsts = [float(row.arrays["advantages"][row.mask][0]) for row in rows[0][:16]]
     assert np.mean(firsts) == pytest.approx(0, abs=1e-6)
@@ -689,11 +678,11 @@ def test_an_episode_that_was_broken_off_leaves_first_and_second_tries_apart() ->
     group = groups[0]
     nothing = replace(group.episodes[0], turns=())
     broken = replace(group, episodes=(nothing, *group.episodes[1:-1], nothing))
-    assert (len(broken.whole().episodes), broken.whole().firsts, broken.whole().again) == (
-        17,
-        15,
-        2,
-    )
+    assert (
+        len(broken.without_failures().episodes),
+        broken.without_failures().first_tries,
+        broken.without_failures().retries,
+    ) == (17, 15, 2)
 
 
 @pytest.mark.parametrize("method", [grpo, ppo])
@@ -746,7 +735,7 @@ def test_a_method_without_episodes_refuses_each_setting_by_name(setting: str) ->
         ConfigError,
         match=rf"training\.rl\.{setting.partition('=')[0]}: training\.method dpo .* or use training\.method grpo",
     ):
-        open_method(plan)
+        find_method(plan)
 
 
 @pytest.mark.parametrize(
@@ -754,7 +743,7 @@ def test_a_method_without_episodes_refuses_each_setting_by_name(setting: str) ->
 )
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
 def test_methods_with_episodes_take_each_setting(method: str, setting: str) -> None:
-    assert open_method(
+    assert find_method(
         load_experiment(
             None, [f"training.method={method}", f"training.rl.{setting}"], tell=lambda _: None
         )

@@ -11,16 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.one_token import (
-    first_token,
-    logged,
-    plan,
-    stage_of,
-    timeless,
-    toy,
-    weights,
-    without_end,
-)
+from support.one_token import env_of, first_token, logged, plan, timeless, toy, weights, without_end
 from toolhone.api import experiment, train
 from toolhone.backends.base import Adam
 from toolhone.backends.toy import ToyTrainer
@@ -33,7 +24,7 @@ from toolhone.runs.run import FINAL, Run, read_json
 from toolhone.training.grpo import grpo
 from toolhone.training.losses import cross_entropy
 from toolhone.training.ppo import ppo
-from toolhone.training.ptx import ptx_pass
+from toolhone.training.update import ptx_rows
 
 ROWS = [Row.of([12, 14, first, 13, 5], [False, False, True, False, True]) for first in range(4)]
 ROWS += [Row.of([12, 15, 7], [False, False, True])]
@@ -49,14 +40,15 @@ def ran(
 ) -> tuple[ToyTrainer, Run]:
     trainer, own = toy(), plan(rl, method=method, steps=12)
     run = Run.create(folder, own)
-    METHODS[method](trainer, replace(stage_of(trainer, own, score=score), labelled=labelled), run)
+    METHODS[method](trainer, replace(env_of(trainer, own, score=score), labelled=labelled), run)
     return trainer, run
 
 
 def test_the_gradient_is_the_coefficient_times_that_of_the_mean_loss_per_token() -> None:
     ours, wanted = toy(), toy()
     section = plan({"ptx": {"coef": 0.25, "batch_size": len(ROWS)}}).training.rl.ptx
-    got = ptx_pass(ours, ROWS, section, 0, 0, 0)
+    rows = ptx_rows(ROWS, section, 0, 0, 0)
+    got = ours.forward_backward(rows, cross_entropy()).result()
     tokens = sum(int(row.mask.sum()) for row in ROWS)
     by_hand = [
         row.with_arrays(weights=row.mask.astype(np.float32) * np.float32(0.25 / tokens))
@@ -70,26 +62,19 @@ def test_the_gradient_is_the_coefficient_times_that_of_the_mean_loss_per_token()
         wanted.optim_step(step).result()["grad_norm"], rel=1e-5
     )
     np.testing.assert_allclose(weights(ours), weights(wanted), atol=1e-6)
-    assert got == {"ptx_nll": pytest.approx(loss["nll"]), "ptx_tokens": tokens}
+    assert (got["nll"], got["tokens"]) == (pytest.approx(loss["nll"]), tokens)
 
 
 def test_every_update_draws_rows_of_its_own_and_the_same_ones_again_for_the_same_seed_step_and_number() -> (
     None
 ):
-    class Watching(ToyTrainer):
-        def forward_backward(self, rows: Any, loss: Any) -> Any:
-            self.seen = [row.tokens.tolist() for row in rows]
-            return super().forward_backward(rows, loss)
-
     many = [
         Row.of([12, 14, a, b], [False, False, True, True]) for a in range(16) for b in range(16)
     ]
     section = plan({"ptx": {"coef": 1.0, "batch_size": 8}}).training.rl.ptx
 
     def drawn(*place: int) -> list[list[int]]:
-        trainer = Watching(toy()._policy)
-        ptx_pass(trainer, many, section, *place)
-        return trainer.seen
+        return [row.tokens.tolist() for row in ptx_rows(many, section, *place)]
 
     places = [(0, 3, 1), (1, 3, 1), (0, 4, 1), (0, 3, 2)]
     first = [drawn(*place) for place in places]
@@ -137,10 +122,10 @@ def test_a_step_in_which_the_reward_says_nothing_is_not_made_one_of_supervised_t
 def test_a_run_that_goes_on_draws_what_it_would_have_drawn(method: str, tmp_path: Path) -> None:
     own = plan({"ptx": {"coef": 0.5, "batch_size": 2}}, method=method, save_every=5)
     trainer, run = toy(), Run.create(tmp_path / "whole", own)
-    METHODS[method](trainer, replace(stage_of(trainer, own, score=first_token), labelled=ROWS), run)
+    METHODS[method](trainer, replace(env_of(trainer, own, score=first_token), labelled=ROWS), run)
     again = without_end(run, "checkpoint_step_10", FINAL)
     resumed = toy(seed=2)
-    stage = replace(stage_of(resumed, own, score=first_token), labelled=ROWS)
+    stage = replace(env_of(resumed, own, score=first_token), labelled=ROWS)
     METHODS[method](resumed, stage, again, again.checkpoint("checkpoint_step_5"))
     assert np.array_equal(weights(trainer), weights(resumed))
 
@@ -192,7 +177,7 @@ def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: 
     )
     values["data"] = {"path": str(path)}
     with pytest.raises(
-        DataError, match=r"ptx\.coef learns on labelled .*tasks\.jsonl holds tasks alone"
+        DataError, match=r"ptx\.coef trains on labelled .*tasks\.jsonl holds only tasks"
     ):
         train(experiment(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()

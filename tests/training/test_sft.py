@@ -18,19 +18,10 @@ from toolhone.errors import RunError
 from toolhone.rows import Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import BEST, FINAL, Run
+from toolhone.training.loop import Hooks, TrainStatus, Validation, due, mean_nll
 from toolhone.training.losses import cross_entropy
-from toolhone.training.sft import (
-    Hooks,
-    TrainStatus,
-    Validation,
-    due,
-    mean_nll,
-    next_rows,
-    planned_steps,
-    rate_at,
-    sft,
-    with_token_weights,
-)
+from toolhone.training.sft import next_rows, planned_steps, sft
+from toolhone.training.update import learning_rate_factor, with_token_weights
 
 ROWS = [Row.of([1 + i % 3, 5 + i % 5, 5 + i % 5, 2], [False, False, True, True]) for i in range(10)]
 
@@ -135,12 +126,14 @@ def test_steps_come_from_epochs_unless_they_are_given(
 
 def test_the_rate_warms_up_stays_and_falls_to_nearly_zero() -> None:
     schedule = ScheduleSection(shape="linear", warmup_steps=4, decay_share=0.5)
-    rates = [rate_at(schedule, step, 24) for step in range(24)]
+    rates = [learning_rate_factor(schedule, step, 24) for step in range(24)]
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert rates[4:15] == [1.0] * 11
     assert rates[-1] == pytest.approx(0.1)
-    assert rate_at(ScheduleSection(shape="constant", warmup_steps=0), 23, 24) == 1.0
-    assert rate_at(ScheduleSection(shape="cosine", warmup_steps=0), 12, 24) == pytest.approx(0.5)
+    assert learning_rate_factor(ScheduleSection(shape="constant", warmup_steps=0), 23, 24) == 1.0
+    assert learning_rate_factor(
+        ScheduleSection(shape="cosine", warmup_steps=0), 12, 24
+    ) == pytest.approx(0.5)
 
 
 def test_log_validate_and_save_keep_their_own_intervals(tmp_path: Path) -> None:
@@ -231,7 +224,7 @@ def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_pat
 
 def test_a_checkpoint_that_is_due_is_saved_before_validation_can_fail(tmp_path: Path) -> None:
     trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan(validate_every=5))
-    with pytest.raises(StopIteration):
+    with pytest.raises(RuntimeError, match="StopIteration"):
         sft(trainer, ROWS, [], run, hooks(trainer, scores=[]))
     assert run.checkpoints() == ["checkpoint_step_5"]
 

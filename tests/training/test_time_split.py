@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from support.one_token import SEE, TASKS, OneToken, earned, plan, stage_of, toy
+from support.one_token import SEE, TASKS, OneToken, earned, env_of, plan, toy
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.episode import Episode, EpisodeRules
+from toolhone.episodes.episode import Episode
 from toolhone.rewards.registry import RewardResult
 from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 from toolhone.training.grpo import grpo
 from toolhone.training.ppo import ppo
-from toolhone.training.rl_metrics import timed
-from toolhone.training.rollout import rollout
+from toolhone.training.rl_metrics import with_seconds
+from toolhone.training.rollout import rollout, score
 
 
 def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling() -> None:
@@ -32,10 +32,15 @@ def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling(
 
     clock, policy = Clock(), OneToken(toy().snapshot(), 3)
     registry = Registry([replace(SEE, function=look)])
+    experiment = plan({"group_size": 4})
+    env = replace(
+        env_of(toy(), experiment, score=slowly),
+        registry=registry,
+        policy=lambda _sampler, _seed: policy,  # type: ignore[arg-type, return-value]
+        clock=clock,
+    )
     with clock.on("sample"):
-        groups = rollout(
-            policy, TASKS, 4, registry, slowly, lambda _: EpisodeRules(max_turns=2), clock
-        )  # type: ignore[arg-type]
+        groups = score(rollout(env, toy().snapshot(), TASKS, experiment, 0), env)
     taken = clock.take()
     assert any(episode.calls for group in groups for episode in group.episodes)
     assert set(taken) == {"sample", "tools", "reward"}
@@ -52,7 +57,7 @@ def test_tokens_per_second_are_sampled_ones_by_sampling_and_trained_ones_by_the_
         pass
     with clock.on("train"):
         pass
-    told = timed({"sampled_tokens": 60.0, "trained_tokens": 16.0, "reward": 0.5}, clock)
+    told = with_seconds({"sampled_tokens": 60.0, "trained_tokens": 16.0, "reward": 0.5}, clock)
     assert told["reward"] == 0.5
     assert {name: told[name] for name in told if name.startswith("seconds/")} == {
         "seconds/sample": 2.0,
@@ -69,7 +74,7 @@ def test_every_step_logs_where_its_time_went_and_how_many_tokens_a_second(
     experiment = plan({"beta": 0.01, "group_size": 4}, method=method, steps=3)
     trainer, run = toy(), Run.create(tmp_path / "run", experiment)
     doing = grpo if method == "grpo" else ppo
-    doing(trainer, stage_of(trainer, experiment), run)
+    doing(trainer, env_of(trainer, experiment), run)
     steps = [line for line in run.metrics() if line["kind"] == "train"]
     wanted = {f"seconds/{name}" for name in ("sample", "tools", "reward", "reference", "train")}
     assert len(steps) == 3

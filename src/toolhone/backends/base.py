@@ -136,12 +136,14 @@ class Loss:
 
     `logp` is float32 [rows, tokens], 0 where the mask is False; metrics are sums too. `temperature` divides the logits before
     the log-probabilities are taken (the one at which the rows were sampled; 1 for supervised data).
+    `whole_groups`: the loss compares rows of a group, so a backend must never split one.
     """
 
     name: str
     fn: LossFunction
     config: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
+    whole_groups: bool = False
 
 
 @dataclass(frozen=True)

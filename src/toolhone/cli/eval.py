@@ -94,8 +94,8 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     from toolhone.cli.console import show_evaluation
     from toolhone.config.experiment import load_experiment, to_stderr
     from toolhone.data.any_tasks import tasks_from_any
-    from toolhone.data.dataset import asked_of
     from toolhone.runs.progress import open_progress
+    from toolhone.training.dataset import source_request
 
     keys = with_options(overrides, dialect, constrained)
     opened = open_model(
@@ -106,7 +106,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
         num_samples = plan.evaluation.num_samples
     chosen = None
     if tasks is not None:
-        chosen = tasks_from_any(tasks, opened.registry.tools, to_stderr, asked_of(plan))
+        chosen = tasks_from_any(tasks, opened.registry.tools, to_stderr, source_request(plan))
     folder = None if out is None or out.suffix == ".json" else out
     with open_progress("off" if as_json else plan.tracking.progress) as progress:
         result = run_evaluation(opened, chosen, num_samples, folder, progress)

@@ -64,7 +64,7 @@ def _train(plan: Experiment, folder: Path, resume: bool) -> None:
     from toolhone.cli.console import show_evaluation
     from toolhone.evaluation.folder import read_folder
     from toolhone.runs.progress import open_progress
-    from toolhone.training.sft import TrainStatus
+    from toolhone.training.loop import TrainStatus
 
     with open_progress(plan.tracking.progress) as progress:
         run, status = run_training(plan, folder, resume, progress)

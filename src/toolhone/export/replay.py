@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from toolhone.api import Model
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment
-from toolhone.data.dataset import held_out_tasks
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DataError, UserError
 from toolhone.schema import Json, Message, Task
+from toolhone.training.dataset import held_out_tasks
 
 REPLAYED = 16
 """Prompts that are replayed."""

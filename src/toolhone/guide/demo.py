@@ -16,7 +16,7 @@ from typing import Any
 
 from toolhone.api import Model, evaluate, format_of_run, open_model
 from toolhone.config.presets import read_preset
-from toolhone.data.dataset import tools_of
+from toolhone.training.dataset import tools_of
 from toolhone.data.templates import Templates
 from toolhone.evaluation.compare import Cell, TaskPair, compare
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder

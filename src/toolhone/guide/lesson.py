@@ -23,7 +23,7 @@ from toolhone.episodes.chat_session import ChatSession, Event
 from toolhone.errors import UserError
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.runs.run import FINAL, Run, write_text, writing
-from toolhone.training.sft import TrainStatus
+from toolhone.training.loop import TrainStatus
 
 WIDTH = 100
 """Longest line of JSON that a lesson writes, where a line can be broken."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from toolhone.api import Model, open_model
 from toolhone.config.experiment import load_experiment
-from toolhone.data.dataset import load_data, tools_of
+from toolhone.training.dataset import load_data, tools_of
 from toolhone.data.templates import Templates
 from toolhone.episodes.chat_session import Event
 from toolhone.evaluation.folder import read_folder

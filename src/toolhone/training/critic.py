@@ -1,16 +1,12 @@
-"""The critic of PPO: what a turn may be expected to earn, guessed before it is spoken.
+"""The critic of PPO: the return of a turn, predicted before it is sampled.
 
     critic = open_critic(trainer, plan.training.rl.ppo)
-    values = critic.predict(moments)                     # one number for each moment
-    metrics = critic.fit(moments, returns, values)       # learn what was earned after all
+    values = critic.predict(states)                      # one number per turn
+    metrics = critic.fit(states, returns, values)
     state = critic.state(); critic.load_state(state)     # JSON, for resuming
 
-A `TurnState` is where a turn begins, and holds only what is known then. Both critics are linear, and solved exactly at each fit:
-`regression` on plain features of the moment, which needs no backend; `value_head` on the policy's own hidden state after the prompt
-(`trainer.critic("value_head")`, where `Capabilities.value_head` is set). How far a guess moves in one fit is clipped, as in PPO's
-value loss: without bound in the first, when there is no guess yet.
-
-What is not here: advantages (`advantages.generalised`), and a critic that is a language model of its own.
+Both critics are linear and solved exactly at each fit: `regression` on plain features of a turn,
+for every backend; `value_head` on the policy's hidden state after the prompt (torch).
 """
 
 from __future__ import annotations
@@ -36,18 +32,18 @@ from toolhone.tools.result import ToolResult, ToolStatus
 Values = NDArray[np.float64]
 
 WORDS, TOOLS = 96, 32
-"""Places that words of the user, and names of tools, are hashed to."""
+"""Hash buckets of user words and of tool names."""
 KNOWN_TURNS = 4
-"""Turns that have a feature of their own; later ones share the last."""
+"""Turns with a feature of their own; later ones share the last."""
 PRIOR = 3.0
-"""What the present weights count for in a fit, as a number of turns: a turn seen this often has half the say."""
-LEAST_SPREAD = 1e-4
+"""Weight of the present solution in a fit, as a number of turns."""
+MIN_VARIANCE = 1e-4
 """Variance of returns below which there is nothing to explain."""
 
 
 @dataclass(frozen=True)
 class TurnState:
-    """Where a turn begins: the task, the turns before with the results of their calls, and the ids that sampling went on from."""
+    """The start of a turn: its task, earlier turns with their results, and the prompt ids."""
 
     task: Task
     turns: tuple[Turn, ...]
@@ -59,43 +55,44 @@ Inputs = Callable[[Sequence[TurnState]], Values]
 
 
 class Critic(Protocol):
-    """Guesses what will be earned from a moment to the end of its episode."""
+    """Predicts the reward from a turn to the end of its episode."""
 
-    def predict(self, moments: Sequence[TurnState]) -> list[float]: ...
+    def predict(self, states: Sequence[TurnState]) -> list[float]: ...
 
     def fit(
-        self, moments: Sequence[TurnState], returns: Sequence[float], old_values: Sequence[float]
+        self, states: Sequence[TurnState], returns: Sequence[float], old_values: Sequence[float]
     ) -> Metrics:
-        """Learn the returns; `old_values` are what it said of these moments before. Metrics: `value_metrics`'s."""
+        """Fit the returns; `old_values` are the predictions before. Returns `value_metrics`."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """All that it has learned, as JSON."""
+        """The fitted weights, as JSON."""
         ...
 
     def load_state(self, state: Mapping[str, Any]) -> None: ...
 
 
 def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
-    """The critic that an experiment asks for, knowing nothing yet; None where episodes are compared within their group."""
+    """The critic of an experiment, not fitted yet; None for `critic: none`."""
     if plan.critic == "none":
         return None
     if plan.critic == "regression":
         return Regression("regression", features, FEATURES, plan.value_clip)
     if not trainer.can.value_head:
         raise CapabilityError(
-            "training.rl.ppo.critic: this backend has no value_head for this model; use regression, which runs everywhere"
+            "training.rl.ppo.critic: this backend has no value_head for this model; "
+            "use regression, which every backend has"
         )
     head = cast(HeadTrainer, trainer).critic("value_head")
 
-    def states(moments: Sequence[TurnState]) -> Values:
-        return head.inputs([moment.prompt for moment in moments]).astype(np.float64)
+    def states(states: Sequence[TurnState]) -> Values:
+        return head.inputs([state.prompt for state in states]).astype(np.float64)
 
     return Regression("value_head", states, head.width, plan.value_clip)
 
 
 def turn_states(task: Task, episode: Episode) -> list[TurnState]:
-    """Where each turn of an episode begins."""
+    """The start of each turn of an episode."""
     return [
         TurnState(task, episode.turns[:i], episode.results[:i], (*turn.prompt, *turn.given))
         for i, turn in enumerate(episode.turns)
@@ -103,16 +100,16 @@ def turn_states(task: Task, episode: Episode) -> list[TurnState]:
 
 
 def clipped_targets(returns: Values, old: Values, clip: float | None) -> Values:
-    """Returns, but none further than `clip` from the old value.
+    """Returns, moved to at most `clip` from the old value.
 
-    PPO's clipped value loss, max((v - R)^2, (old + clamp(v - old, -clip, clip) - R)^2), stops falling where v has moved by `clip`
-    towards R; so a value that fits the clipped target has the smallest loss, and has moved no further than it must.
+    PPO's clipped value loss, max((v - R)^2, (old + clamp(v - old, -clip, clip) - R)^2), is smallest
+    where v has moved by `clip` towards R, which is the clipped target.
     """
     return returns if clip is None else old + np.clip(returns - old, -clip, clip)
 
 
 def clipped_value_loss(values: Values, returns: Values, old: Values, clip: float | None) -> float:
-    """The mean of PPO's clipped value loss (see `clipped_targets`); the mean squared error without a clip. float64 [turns] each."""
+    """The mean of PPO's clipped value loss; the mean squared error without a clip."""
     free = (values - returns) ** 2
     if clip is None:
         return float(free.mean())
@@ -120,15 +117,16 @@ def clipped_value_loss(values: Values, returns: Values, old: Values, clip: float
 
 
 def value_metrics(returns: Values, old: Values, new: Values, clip: float | None) -> Metrics:
-    """How good the guesses were, and are.
+    """Quality of the predictions.
 
-    `explained_variance`: 1 - var(returns - old) / var(returns), of the guesses that the advantages were made with; absent where the
-    returns do not vary. `value_loss`: the clipped loss after the fit. `value`, `return`: means.
+    `explained_variance`: 1 - var(returns - old) / var(returns), of the predictions that advantages
+    used; absent where returns do not vary. `value_loss`: clipped loss after the fit. `value`,
+    `return`: means.
     """
     spread = float(returns.var())
     explained = (
         {"explained_variance": 1 - float((returns - old).var()) / spread}
-        if spread > LEAST_SPREAD
+        if spread > MIN_VARIANCE
         else {}
     )
     loss = clipped_value_loss(new, returns, old, clip)
@@ -141,28 +139,28 @@ def value_metrics(returns: Values, old: Values, new: Values, clip: float | None)
 
 
 class Regression:
-    """Ridge regression towards its present weights, on `inputs` of a moment, float [moments, width].
+    """Ridge regression towards its present weights, on inputs float64 [turns, width].
 
-    A fit solves min |X w - targets|^2 + PRIOR |w - present|^2 exactly, so that there is no learning rate, and what was learned
-    fades only where new turns speak against it. Deterministic; float64. `name` says what kind of inputs they are.
+    A fit solves min |X w - targets|^2 + PRIOR |w - present|^2 exactly: no learning rate, and old
+    knowledge fades only where new turns contradict it. `name` is the kind of inputs.
     """
 
     def __init__(self, name: str, inputs: Inputs, width: int, clip: float | None) -> None:
         self._name, self._inputs, self._clip, self._fits = name, inputs, clip, 0
         self._weights: Values = np.zeros(width)
 
-    def predict(self, moments: Sequence[TurnState]) -> list[float]:
-        return [float(value) for value in self._inputs(moments) @ self._weights]
+    def predict(self, states: Sequence[TurnState]) -> list[float]:
+        return [float(value) for value in self._inputs(states) @ self._weights]
 
     def fit(
-        self, moments: Sequence[TurnState], returns: Sequence[float], old_values: Sequence[float]
+        self, states: Sequence[TurnState], returns: Sequence[float], old_values: Sequence[float]
     ) -> Metrics:
         wanted, old, clip = (
             np.asarray(returns, np.float64),
             np.asarray(old_values, np.float64),
             self._clip if self._fits else None,
         )
-        inputs = self._inputs(moments)
+        inputs = self._inputs(states)
         self._weights = self._weights + _ridge(
             inputs, clipped_targets(wanted, old, clip) - inputs @ self._weights
         )
@@ -176,21 +174,22 @@ class Regression:
         kind, width = state.get("kind"), len(state.get("weights", ()))
         if (kind, width) != (self._name, len(self._weights)):
             raise RunError(
-                f"the checkpoint's critic is {kind!r} with {width} weights, this one {self._name!r} with {len(self._weights)}; "
+                f"the checkpoint's critic is {kind!r} with {width} weights, this one "
+                f"{self._name!r} with {len(self._weights)}; "
                 "resume with the settings and the model of the run"
             )
         self._fits, self._weights = int(state["fits"]), np.asarray(state["weights"], np.float64)
 
 
-def _ridge(inputs: Values, missing: Values) -> Values:
-    """float64 [width]: the change of the weights that brings `missing` [moments] nearest, each unit of it paid with `PRIOR`."""
+def _ridge(inputs: Values, residuals: Values) -> Values:
+    """The change of weights, float64 [width], that fits the residuals [turns]."""
     count, width = inputs.shape
     if count < width:
         return np.asarray(
-            inputs.T @ np.linalg.solve(inputs @ inputs.T + PRIOR * np.eye(count), missing)
+            inputs.T @ np.linalg.solve(inputs @ inputs.T + PRIOR * np.eye(count), residuals)
         )
     return np.asarray(
-        np.linalg.solve(inputs.T @ inputs + PRIOR * np.eye(width), inputs.T @ missing)
+        np.linalg.solve(inputs.T @ inputs + PRIOR * np.eye(width), inputs.T @ residuals)
     )
 
 
@@ -198,29 +197,29 @@ PLAIN = 6
 FEATURES = PLAIN + KNOWN_TURNS + WORDS + TOOLS
 
 
-def features(moments: Sequence[TurnState]) -> Values:
-    """float64 [moments, FEATURES]: bias, lengths and counts so far, which turn it is, words of the user, tools on offer."""
-    rows = np.zeros((len(moments), FEATURES))
-    for row, moment in zip(rows, moments, strict=True):
-        results = [result for turn in moment.results for result in turn]
+def features(states: Sequence[TurnState]) -> Values:
+    """float64 [turns, FEATURES]: bias, lengths and counts, turn number, user words, tool names."""
+    rows = np.zeros((len(states), FEATURES))
+    for row, state in zip(rows, states, strict=True):
+        results = [result for turn in state.results for result in turn]
         failed = sum(result.outcome is not ToolStatus.OK for result in results)
         row[:PLAIN] = (
             1.0,
-            math.log1p(len(moment.prompt)) / 8,
+            math.log1p(len(state.prompt)) / 8,
             math.log1p(len(results)),
             math.log1p(failed),
             float(bool(results) and results[-1].outcome is not ToolStatus.OK),
-            math.log1p(len(moment.task.tools)) / 4,
+            math.log1p(len(state.task.tools)) / 4,
         )
-        row[PLAIN + min(len(moment.turns), KNOWN_TURNS - 1)] = 1.0
+        row[PLAIN + min(len(state.turns), KNOWN_TURNS - 1)] = 1.0
         words = PLAIN + KNOWN_TURNS
-        _spread(row[words : words + WORDS], _asked(moment.task))
-        _spread(row[words + WORDS :], [tool.name for tool in moment.task.tools])
+        _spread(row[words : words + WORDS], _asked(state.task))
+        _spread(row[words + WORDS :], [tool.name for tool in state.task.tools])
     return rows
 
 
 def _spread(places: Values, words: Sequence[str]) -> None:
-    """Count each word at the place and with the sign that its hash says (Weinberger et al. 2009, arXiv:0902.2206); length 1."""
+    """Feature hashing with signs, scaled to length 1 (Weinberger et al. 2009, arXiv:0902.2206)."""
     for word in words:
         hashed = zlib.crc32(word.encode())
         places[(hashed >> 1) % len(places)] += 1.0 if hashed & 1 else -1.0
@@ -230,11 +229,11 @@ def _spread(places: Values, words: Sequence[str]) -> None:
 
 
 def _asked(task: Task) -> list[str]:
-    """The words of the last user message, numbers as one word, and the category of the task."""
-    said = next(
+    """Words of the last user message, numbers as one word, and the category of the task."""
+    text = next(
         (message.content or "" for message in reversed(task.messages) if message.role == "user"), ""
     )
-    return [*_words(said), *([f"category {task.category}"] if task.category else [])]
+    return [*_words(text), *([f"category {task.category}"] if task.category else [])]
 
 
 def _words(text: str) -> Iterator[str]:

@@ -1,160 +1,68 @@
-"""GRPO: play each task several times, and raise the probability of what earned more than the others of its group.
+"""GRPO: play each task several times, raise the probability of what earned more than its group.
 
-    ending = grpo(trainer, stage, run)
+    status = grpo(trainer, env, run, checkpoint)
 
-One step: take a snapshot of the policy (when it is due); choose tasks; play a group of episodes of each; score them; centre each
-group and drop those without signal (they stay where the KL counts); make rows; train, one or several passes in mini-batches;
-log; evaluate and save when due. The loss is one of `policy_losses` (`training.rl.loss`), the advantages are those of `advantages`.
-What replies may be given to begin with is said in `given`, what labels add to the gradient in `ptx`. Episodes that the program
-broke off are left out of their group and counted. A resumed run takes up tasks, seeds, reference and optimiser where they stood.
-
-Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Every logged number is explained in docs/algorithms/grpo.md.
+Shao et al. 2024, arXiv:2402.03300; the loss variants are in `losses.policy_loss`. The KL term is
+part of the loss (`training.rl.beta`); there is no critic. Every logged number is explained in
+docs/algorithms/grpo.md.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from toolhone.backends.base import Metrics, Sampler, Trainer, random_stream
-from toolhone.config.rl import RlSection
+from toolhone.backends.base import Trainer
 from toolhone.errors import ConfigError
-from toolhone.rows import Row
-from toolhone.runs.run import FINAL, Run
+from toolhone.runs.run import Run
 from toolhone.training.advantages import group_relative_advantages, has_signal
-from toolhone.training.policy_losses import policy_loss, reply_shares, token_weights
-from toolhone.training.prefill import prefill_metrics, rollout_step
-from toolhone.training.ptx import ptx_pass
-from toolhone.training.rl_metrics import (
-    RLEnv,
-    count_skipped_steps,
-    mini_batches,
-    next_tasks,
-    report,
-    rollout_metrics,
-    sampler_gap,
-    timed,
-    update_means,
-    with_ref_logprobs,
-)
-from toolhone.training.rollout import RolloutGroup
-from toolhone.training.sft import (
-    TrainStatus,
-    due,
-    optimizer_at,
-    resume,
-    save,
-    stop_requested,
-    validate,
-)
+from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
+from toolhone.training.losses import policy_loss
+from toolhone.training.reference import with_ref_logprobs
+from toolhone.training.report import Trend, report_rl
+from toolhone.training.rl_metrics import prefill_metrics, rollout_metrics, update_means
+from toolhone.training.rollout import RLEnv, rollout, score
+from toolhone.training.update import planned_rl_steps, seeded_batch, update, with_loss_weights
 
 
-def grpo(trainer: Trainer, stage: RLEnv, run: Run, resume_from: Path | None = None) -> TrainStatus:
-    """Train on `stage.tasks`. The plan is `run.experiment.training`."""
-    plan, seed = run.experiment.training, run.experiment.seed
-    rl, total = (
-        plan.rl,
-        plan.steps or max(1, round(plan.epochs * len(stage.tasks) / plan.batch_size)),
-    )
+def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None) -> TrainStatus:
+    """Train on `env.tasks` as `run.experiment.training` plans."""
+    experiment, plan = run.experiment, run.experiment.training
+    rl, total = plan.rl, planned_rl_steps(plan, len(env.tasks))
     if rl.group_size < 2:
         raise ConfigError(
-            "training.method grpo compares the episodes of a task, and training.rl.group_size is 1; "
-            "use group_size 2 or more, or training.method ppo"
+            "training.method grpo compares the episodes of a task, but training.rl.group_size "
+            "is 1; use group_size 2 or more, or training.method ppo"
         )
-    state = resume(trainer, run, resume_from)
-    stage.restore(run, resume_from)
-    started, clock, scores, in_vain = time.monotonic() - state.seconds, stage.clock, "", 0
-    sampler, taken = trainer.snapshot(), state.step
-    stage.hooks.progress.start("training", total, state.step)
-    with stop_requested() as stopping:
-        while state.step < total and not stopping():
-            step = state.step
-            if step - taken >= rl.sampler_refresh_every:
-                sampler, taken = trainer.snapshot(), step
-            with clock.on("sample"):
-                tasks = next_tasks(stage.tasks, plan.batch_size, seed, step)
-                policy = stage.policy(sampler, seed * 1_000_003 + step)
-                groups = rollout_step(stage, policy, tasks, rl, step)
-            metrics = (
-                rollout_metrics(groups)
-                | prefill_metrics(groups, rl, step)
-                | {"staleness": float(step - taken)}
-            )
-            whole = [group.whole() for group in groups]
-            metrics["left_out"] = float(
-                sum(len(a.episodes) - len(b.episodes) for a, b in zip(groups, whole, strict=True))
-            )
-            learned = [
-                group
-                for group in whole
-                if has_signal(group.rewards) or (rl.beta and group.episodes)
-            ]
-            with clock.on("reference"):
-                rows = _rows(learned, rl, stage.reference)
-            if step == 0 and rows:
-                metrics["sampler_gap"] = sampler_gap(
-                    sampler, [row for group in rows for row in group], rl.temperature
-                )
-            with clock.on("train"):
-                metrics |= _learn(trainer, rows, stage, run, step, total)
-            in_vain = count_skipped_steps(metrics, in_vain)
-            state.step += 1
-            stage.observe(state.step, metrics)
-            stage.remember(state)
-            state.seconds = time.monotonic() - started
-            stage.hooks.progress.advance(1, f"reward {metrics['reward']:.3f}  {scores}")
-            report(timed(metrics, clock), groups, state, total, run, stage)
-            if due(state.step, plan.save_every, total):
-                save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
-                taken = (
-                    -rl.sampler_refresh_every
-                )  # a run that goes on from here takes a fresh snapshot; so does this one
-            if due(state.step, plan.validate_every, total):
-                scores = validate(trainer, (), state, run, stage.hooks)
-        stopped = stopping()
-    if stopped and state.step < total:
-        save(f"checkpoint_step_{state.step}", state, run, stage.hooks)
-        return TrainStatus.INTERRUPTED
-    save(FINAL, state, run, stage.hooks, optimizer=False)
-    return TrainStatus.FINISHED_ON_REQUEST if stopped else TrainStatus.FINISHED
-
-
-def _rows(
-    groups: Sequence[RolloutGroup], rl: RlSection, reference: Sampler | None
-) -> list[list[Row]]:
-    """The rows of each group, with advantages and, where the KL counts, the reference's log-probabilities."""
-    rows = []
-    for group in groups:
-        advantages = group_relative_advantages(
-            group.rewards, "none" if rl.loss == "dr_grpo" else rl.scale_rewards, group.firsts
-        )
-        rows.append(with_ref_logprobs(group.rows(advantages), reference, rl.temperature))
-    return rows
-
-
-def _learn(
-    trainer: Trainer, groups: Sequence[Sequence[Row]], stage: RLEnv, run: Run, step: int, total: int
-) -> Metrics:
-    """All passes over the rows of a step; means per token, and the last gradient norm."""
-    plan = run.experiment.training
-    rl, sums, updates = plan.rl, Metrics(), 0
+    state = resume(trainer, run, resume_from, TrainState())
+    env.restore_rewards(run, state)
+    loop = Loop(trainer, run, env.hooks, total, state)
     loss = policy_loss(rl.loss, rl.epsilon, rl.epsilon_high or rl.epsilon, rl.beta, rl.temperature)
-    for epoch in range(rl.inner_epochs):
-        order = random_stream(run.experiment.seed, 11, step, epoch)
-        for rows in mini_batches(groups, rl.mini_batch_size, order):
-            weights, shares = (
-                token_weights(rl.loss, rows, rl.max_completion_length),
-                reply_shares(rows),
-            )
-            batch = [
-                row.with_arrays(weights=w, share=s)
-                for row, w, s in zip(rows, weights, shares, strict=True)
+    weigh = partial(with_loss_weights, rl.loss, rl.max_completion_length)
+    scale, trend = ("none" if rl.loss == "dr_grpo" else rl.scale_rewards), Trend()
+    for step in loop:
+        sampler = loop.sampler(every=rl.sampler_refresh_every)
+        with env.clock.on("sample"):
+            tasks = seeded_batch(env.tasks, plan.batch_size, experiment.seed, step, 7)
+            groups = rollout(env, sampler, tasks, experiment, step)
+        groups = score(groups, env)
+        kept = [group.without_failures() for group in groups]
+        kept = [
+            group for group in kept if has_signal(group.rewards) or (rl.beta and group.episodes)
+        ]
+        advantages = [
+            group_relative_advantages(group.rewards, scale, group.first_tries) for group in kept
+        ]
+        with env.clock.on("reference"):
+            rows = [
+                with_ref_logprobs(group.rows(own, step), env.reference, rl.temperature)
+                for group, own in zip(kept, advantages, strict=True)
             ]
-            got = trainer.forward_backward(batch, loss).result()
-            got |= ptx_pass(trainer, stage.labelled, rl.ptx, run.experiment.seed, step, updates)
-            got |= trainer.optim_step(optimizer_at(plan, step, total)).result()
-            updates += 1
-            for name, value in got.items():
-                sums[name] = sums.get(name, 0.0) + value
-    return update_means(sums, updates)
+        with env.clock.on("train"):
+            passes = list(update(trainer, rows, loss, weigh, experiment, step, total, env.labelled))
+        metrics = rollout_metrics(groups) | prefill_metrics(groups, rl, step)
+        metrics |= update_means(passes, loop.snapshot_age)
+        loop.finish_step(f"reward {metrics['reward']:.3f}")
+        env.advance_rewards(loop.state, metrics)
+        report_rl(loop, env, trend, metrics, groups)
+    return loop.status

@@ -1,27 +1,24 @@
-"""The preference pairs of an experiment, as rows: from a file, against typed mistakes, or with the model's own samples.
+"""Preference pairs of an experiment as rows: from a file, against typed mistakes, or of own
+samples.
 
-    pairing = Pairing(plan, dialect, tokenizer, max_length, max_context, progress)
-    ready = pairing.made(materials, trainer.snapshot())     # ready.rows, ready.held_out, ready.report
-    pairing.keep(ready, run.folder)                         # RUN/pairs.jsonl and RUN/pairs.json
-    ready = pairing.kept(run.folder)                        # the same again, for a resumed run
+    source = PairSource(plan, dialect, tokenizer, max_length, max_context, progress)
+    pairs = source.make(dataset, trainer.snapshot())     # pairs.rows, pairs.held_out, pairs.report
+    source.keep(pairs, run.folder)                       # RUN/pairs.jsonl and RUN/pairs.json
+    pairs = source.stored(run.folder)                    # the same again, in a resumed run
 
-`data.preferences` says which (`data.preferences` the module has the words). The model's own samples are drawn from the policy that
-training starts from, `training.rl.group_size` of them for each decision, and judged as `exact_match` judges a turn; no tool is run.
-With `own_ranked` both sides are samples of a task, and what the data says there is never shown.
-They are drawn once: a resumed run reads them, with their ids, from its folder. Nothing is trained here.
+Own samples are drawn once, from the policy at step 0, and judged as `exact_match` judges a turn.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from toolhone.backends.base import Sampler, SamplingParams, StopReason
 from toolhone.config.sections import Experiment
-from toolhone.data.dataset import Dataset
 from toolhone.data.negatives import corrupt
 from toolhone.data.pair_rows import PairRows, pair_rows
 from toolhone.data.preferences import (
@@ -43,10 +40,11 @@ from toolhone.runs.run import write_json, write_text, writing
 from toolhone.schema import Conversation, Task
 from toolhone.sources.files import read_jsonl
 from toolhone.tokenizer import TextTokenizer
+from toolhone.training.dataset import Dataset
 
-PAIRS, ACCOUNT = "pairs.jsonl", "pairs.json"
-AT_ONCE = 64
-"""Tasks that are sampled in one go."""
+PAIRS, REPORT = "pairs.jsonl", "pairs.json"
+SAMPLED_TOGETHER = 64
+"""Tasks that are sampled in one call."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +58,17 @@ class PreparedPairs:
     report: dict[str, Any]
 
     def summary(self) -> str:
-        """`pairs: 812 to train on (412 malformed, ...), 40 held out; refused 3 identical, 1 too_long`."""
-        kinds = ", ".join(
-            f"{count} {kind}" for kind, count in self.report["train"]["kinds"].items()
-        )
-        told = f"pairs: {len(self.rows) // 2} to train on ({kinds}), {len(self.held_out) // 2} held out"
+        """`pairs: 812 to train on (412 malformed, ...), 40 held out; 3 identical, 1 too_long`."""
+        train = self.report["train"]
+        kinds = ", ".join(f"{count} {kind}" for kind, count in train["kinds"].items())
         lost = [
-            f"{n} {why}"
-            for why in ("identical", "unwritable", "too_long")
-            if (n := self.report["train"][why])
+            f"{n} {why}" for why in ("identical", "unwritable", "too_long") if (n := train[why])
         ]
         lost += [
-            f"{n} decisions without a pair: {why}"
-            for why, n in self.report["train"].get("without_pair", {}).items()
+            f"{n} turns without a pair: {why}" for why, n in train.get("without_pair", {}).items()
         ]
-        return told + (f"; {', '.join(lost)}" if lost else "")
+        counts = f"{len(self.rows) // 2} to train on ({kinds}), {len(self.held_out) // 2} held out"
+        return f"pairs: {counts}" + (f"; {', '.join(lost)}" if lost else "")
 
 
 @dataclass(frozen=True)
@@ -90,145 +84,113 @@ class PairSource:
 
     @property
     def samples(self) -> bool:
-        """Whether the model itself is asked, so that the pairs are made once, when the run begins."""
+        """Tell whether pairs hold samples of the model, which are drawn once, at the start."""
         return self.plan.data.preferences in ("own_samples", "own_ranked")
 
-    def made(
-        self, materials: Dataset, sampler: Sampler, play: Sequence[Task] = ()
-    ) -> PreparedPairs:
-        """The pairs, made or as they were read. `play`: the tasks of `own_ranked`."""
-        if play:
+    def make(self, data: Dataset, sampler: Sampler) -> PreparedPairs:
+        """The pairs of a dataset: ranked samples of its tasks, its own pairs, or made ones."""
+        if data.play:
             parts = [
-                self._ranked(tasks, sampler, number)
-                for number, tasks in enumerate((play, materials.tasks))
+                self._ranked(part, sampler, i) for i, part in enumerate((data.play, data.tasks))
             ]
-        elif materials.pairs:
-            parts = [
-                PairBatch(pairs_of(pairs)) for pairs in (materials.pairs, materials.held_out_pairs)
-            ]
+        elif data.pairs:
+            parts = [PairBatch(pairs_of(pairs)) for pairs in (data.pairs, data.held_out_pairs)]
         else:
-            parts = [
-                self._of(talks, sampler, number)
-                for number, talks in enumerate((materials.train, materials.held_out))
-            ]
-        return self._ready([part.pairs for part in parts], [part.report for part in parts])
+            both = (data.train, data.held_out)
+            parts = [self._against_gold(part, sampler, i) for i, part in enumerate(both)]
+        return self._prepare([part.pairs for part in parts], [part.report for part in parts])
 
-    def keep(self, ready: PreparedPairs, folder: Path) -> None:
-        """Write the pairs, a line each, and their account."""
-        parts = (("train", ready.pairs), ("held_out", ready.held_out_pairs))
+    def keep(self, pairs: PreparedPairs, folder: Path) -> None:
+        """Write the pairs, one per line, and their report into a run folder."""
+        parts = (("train", pairs.pairs), ("held_out", pairs.held_out_pairs))
         lines = (
             json.dumps({**pair.to_dict(), "part": part}, ensure_ascii=False)
-            for part, pairs in parts
-            for pair in pairs
+            for part, members in parts
+            for pair in members
         )
         with writing(folder):
-            write_text(folder / PAIRS, "".join(line + "\n" for line in lines))
-            write_json(folder / ACCOUNT, ready.report)
+            write_text(folder / PAIRS, "".join(f"{line}\n" for line in lines))
+            write_json(folder / REPORT, pairs.report)
 
-    def kept(self, folder: Path) -> PreparedPairs:
-        """The pairs that a run began with."""
+    def stored(self, folder: Path) -> PreparedPairs:
+        """The pairs that `keep` wrote into a run folder."""
         path = folder / PAIRS
         if not path.is_file():
-            raise RunError(
-                f"{path} is missing, and with it the pairs that this run began with; train into another folder"
-            )
+            raise RunError(f"{path}, the pairs of this run, is missing; train into another folder")
         parts: dict[str, list[PreferencePair]] = {"train": [], "held_out": []}
         for _, line in read_jsonl(path):
             parts[line["part"]].append(PreferencePair.from_dict(line))
-        return self._ready([parts["train"], parts["held_out"]], [{}, {}])
+        return self._prepare([parts["train"], parts["held_out"]], [{}, {}])
 
-    def _ready(
+    def _prepare(
         self, pairs: Sequence[Sequence[PreferencePair]], reports: Sequence[dict[str, Any]]
     ) -> PreparedPairs:
         train, held_out = (self._rows(part) for part in pairs)
-        if not train.rows:
-            raise DataError(
-                f"there is no pair to train on: {json.dumps({**reports[0], **train.report}, ensure_ascii=False):.300}"
-            )
-        account = {
+        report = {
             "train": {**reports[0], **train.report},
             "held_out": {**reports[1], **held_out.report},
         }
-        return PreparedPairs(pairs[0], pairs[1], train.rows, held_out.rows, account)
+        if not train.rows:
+            counts = json.dumps(report["train"], ensure_ascii=False)
+            raise DataError(f"there is no pair to train on: {counts:.300}")
+        return PreparedPairs(pairs[0], pairs[1], train.rows, held_out.rows, report)
 
     def _rows(self, pairs: Iterable[PreferencePair]) -> PairRows:
-        return pair_rows(
-            pairs, self.dialect, self.tokenizer, self.max_length, self.plan.data.too_long
-        )
+        too_long = self.plan.data.too_long
+        return pair_rows(pairs, self.dialect, self.tokenizer, self.max_length, too_long)
 
-    def _of(self, talks: Sequence[Conversation], sampler: Sampler, number: int) -> PairBatch:
-        """Pairs from conversations; `number` tells the parts apart where something is drawn."""
-        decisions, each, seed = (
-            assistant_turns(talks),
-            self.plan.data.pairs,
-            self.plan.seed * 2 + number,
-        )
+    def _against_gold(
+        self, conversations: Sequence[Conversation], sampler: Sampler, part: int
+    ) -> PairBatch:
+        """Gold turns against typed mistakes or wrong samples; `part` separates random streams."""
+        turns, each = assistant_turns(conversations), self.plan.data.pairs
+        seed = self.plan.seed * 2 + part
         if not self.samples:
-            return corrupt(decisions, self.dialect, seed, each)
-        return against_samples(
-            decisions,
-            list(self._sampled([decision.task for decision in decisions], sampler, seed)),
-            each,
-        )
+            return corrupt(turns, self.dialect, seed, each)
+        samples = self._sample([turn.task for turn in turns], sampler, seed)
+        return against_samples(turns, list(samples), each)
 
-    def _ranked(self, tasks: Sequence[Task], sampler: Sampler, number: int) -> PairBatch:
-        """Pairs from tasks: what the model got right against what it got wrong."""
+    def _ranked(self, tasks: Sequence[Task], sampler: Sampler, part: int) -> PairBatch:
+        """Right samples of a task against wrong ones."""
         judged = [task for task in tasks if judges_calls(task.expect)]
-        made = among_samples(
-            judged,
-            list(self._sampled(judged, sampler, self.plan.seed * 2 + number)),
-            self.plan.data.pairs,
-        )
-        return PairBatch(
-            made.pairs, {**made.report, "tasks_without_calls_to_judge": len(tasks) - len(judged)}
-        )
+        samples = self._sample(judged, sampler, self.plan.seed * 2 + part)
+        batch = among_samples(judged, list(samples), self.plan.data.pairs)
+        skipped = {"tasks_without_calls_to_judge": len(tasks) - len(judged)}
+        return PairBatch(batch.pairs, {**batch.report, **skipped})
 
-    def _sampled(
+    def _sample(
         self, tasks: Sequence[Task], sampler: Sampler, seed: int
     ) -> Iterable[list[Sampled]]:
-        """Samples of each task; none where its prompt leaves no room."""
+        """`group_size` samples of each task; none where its prompt leaves no room.
+
+        The place of a task names its random stream, so that batching changes nothing.
+        """
         rl = self.plan.training.rl
-        policy = TokenPolicy(
-            sampler,
-            self.dialect,
-            self.tokenizer,
-            SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32),
-            self.max_context,
-        )
+        params = SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32)
+        policy = TokenPolicy(sampler, self.dialect, self.tokenizer, params, self.max_context)
+        params = replace(policy.params, num_samples=rl.group_size)
         self.progress.start("sampling", len(tasks))
-        for start in range(0, len(tasks), AT_ONCE):
-            part = tasks[start : start + AT_ONCE]
-            yield from _replies(policy, part, start, rl.group_size)
+        for start in range(0, len(tasks), SAMPLED_TOGETHER):
+            part = tasks[start : start + SAMPLED_TOGETHER]
+            prompts = [policy.open(task.messages, task.tools) for task in part]
+            places = [place for place, prompt in enumerate(prompts) if policy.fits(prompt)]
+            drawn = sampler.sample(
+                [prompts[place].tokens for place in places],
+                params,
+                [start + place for place in places],
+            )
+            samples = dict(zip(places, drawn, strict=True))
+            for place, (task, prompt) in enumerate(zip(part, prompts, strict=True)):
+                turns = [policy.read(prompt, sample) for sample in samples.get(place, ())]
+                yield [
+                    Sampled(tuple(turn.tokens), turn.text, is_right(turn, task), turn.message)
+                    for turn in turns
+                ]
             self.progress.advance(len(part))
 
 
-def _replies(
-    policy: TokenPolicy, tasks: Sequence[Task], first: int, count: int
-) -> Iterable[list[Sampled]]:
-    """`count` replies to each task; its place names its random stream, so that the batch does not matter."""
-    prompts = [policy.open(task.messages, task.tools) for task in tasks]
-    fitting = [place for place, prompt in enumerate(prompts) if policy.fits(prompt)]
-    params = SamplingParams(
-        policy.params.max_tokens,
-        policy.params.temperature,
-        stop_ids=policy.params.stop_ids,
-        num_samples=count,
-        seed=policy.params.seed,
-    )
-    drawn = policy.sampler.sample(
-        [prompts[place].tokens for place in fitting], params, [first + place for place in fitting]
-    )
-    samples = dict(zip(fitting, drawn, strict=True))
-    for place, (task, prompt) in enumerate(zip(tasks, prompts, strict=True)):
-        turns = [policy.read(prompt, sample) for sample in samples.get(place, ())]
-        yield [
-            Sampled(tuple(turn.tokens), turn.text, is_right(turn, task), turn.message)
-            for turn in turns
-        ]
-
-
 def is_right(turn: Turn, task: Task) -> bool:
-    """Whether a turn is what its task asks for: read without a problem, ended, and exactly the wanted calls, or words for none."""
+    """Tell whether a turn parses, ended, and is exactly the wanted calls (or text for none)."""
     if turn.problem is not ParseProblem.NONE or turn.stop_reason is not StopReason.STOP:
         return False
     calls = turn.message.tool_calls

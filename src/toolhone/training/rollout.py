@@ -1,189 +1,223 @@
-"""Episodes for learning: play a group for each task, score them, and turn what was sampled into rows.
+"""Rollouts: play a group of episodes per task, score them, turn sampled tokens into rows.
 
-    played = play_groups(policy, tasks, 8, registry, rewards, rules, step=12)
-    rows = [row for group in played for row in group.rows(advantages)]
+    groups = rollout(env, sampler, tasks, experiment, step)
+    groups = score(groups, env)
+    rows = [group.rows(advantages, step) for group in groups]
 
-Token ids and log-probabilities go from the sampler into rows as they are. An episode is one row where history is only added to;
-where a template rewrites it, each turn is a row behind the prompt that it was sampled from, and all share the advantage. Tokens
-of tools, users and templates are never trained, nor are those that a reply was given to begin with. Nothing here updates a policy.
+Token ids and log-probabilities go from the sampler into rows unchanged. An episode is one row where
+its history only grows; where a template rewrites history each turn is a row of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
+from toolhone.backends.base import Sampler
+from toolhone.config.rl import RlSection
+from toolhone.config.sections import Experiment
 from toolhone.episodes.clock import Clock
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules
-from toolhone.episodes.policy import TokenPolicy, Turn
-from toolhone.rewards.registry import Reward, RewardResult, compute_reward
+from toolhone.episodes.policy import TokenPolicy
+from toolhone.rewards.schedule import PhaseState, RewardSchedule
+from toolhone.rewards.registry import RewardResult
 from toolhone.rows import Origin, Row
+from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
+from toolhone.training.loop import Hooks, TrainState
+from toolhone.training.prefill import curriculum_ratio, gold_prefix, retry_prefix
+
+
+@dataclass(frozen=True)
+class RLEnv:
+    """What an RL method works with.
+
+    policy: makes a policy of a sampler and a seed. score: reward of an episode. rules: limits of an
+    episode of a task. reference: policy of the KL term, None where its weight is 0. decode: ids to
+    text, for logs. rewards: the schedule behind `score`, where rewards change during training.
+    labelled: rows of PPO-ptx. clock: where the time of a step goes.
+    """
+
+    tasks: Sequence[Task]
+    registry: Registry
+    policy: Callable[[Sampler, int], TokenPolicy]
+    score: Callable[[Task, Episode], RewardResult]
+    rules: Callable[[Task], EpisodeRules]
+    reference: Sampler | None
+    decode: Callable[[Sequence[int]], str]
+    hooks: Hooks
+    rewards: RewardSchedule | None = None
+    labelled: Sequence[Row] = ()
+    clock: Clock = field(default_factory=Clock)
+
+    def advance_rewards(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        """Move the reward schedule to its next phase when that is due; keep its state."""
+        if self.rewards is None:
+            return
+        if sentence := self.rewards.observe(state.step, metrics):
+            self.hooks.progress.report(sentence)
+        state.phase = self.rewards.state.to_dict()
+
+    def restore_rewards(self, run: Run, state: TrainState) -> None:
+        """Resume in the phase of the checkpoint, with the scores of the last logged validation."""
+        if self.rewards is None or not state.step:
+            return
+        if state.phase:
+            self.rewards.state = PhaseState.from_dict(state.phase)
+        validations = [line for line in run.metrics() if line["kind"] == "validation"]
+        self.rewards.validated = dict(validations[-1]) if validations else {}
 
 
 @dataclass(frozen=True)
 class RolloutGroup:
-    """A task with the episodes that were played of it, and what each earned. The last `again` of them are second tries."""
+    """The episodes of one task and their rewards. The last `retries` of them are second tries."""
 
     task: Task
     episodes: tuple[Episode, ...]
-    paid: tuple[RewardResult, ...]
-    again: int = 0
+    results: tuple[RewardResult, ...] = ()
+    retries: int = 0
 
     @property
     def rewards(self) -> list[float]:
-        return [one.total for one in self.paid]
+        return [result.total for result in self.results]
 
-    def whole(self) -> RolloutGroup:
-        """Without episodes that the program broke off, or that hold no turn: what they earn says nothing about the policy."""
+    @property
+    def first_tries(self) -> int:
+        """How many episodes, from the front, are first tries: the baseline of the group."""
+        return len(self.episodes) - self.retries
+
+    def without_retries(self) -> RolloutGroup:
+        count = self.first_tries
+        return RolloutGroup(self.task, self.episodes[:count], self.results[:count])
+
+    def without_failures(self) -> RolloutGroup:
+        """Drop episodes that the environment broke or that hold no turn: not the policy's doing."""
         kept = [
             i
             for i, episode in enumerate(self.episodes)
             if episode.turns and episode.ending is not EpisodeStatus.FAILED
         ]
-        again = sum(i >= self.firsts for i in kept)
         return RolloutGroup(
             self.task,
             tuple(self.episodes[i] for i in kept),
-            tuple(self.paid[i] for i in kept),
-            again,
+            tuple(self.results[i] for i in kept),
+            sum(i >= self.first_tries for i in kept),
         )
 
-    @property
-    def firsts(self) -> int:
-        """How many of the episodes, from the front, are first tries."""
-        return len(self.episodes) - self.again
-
-    def first_tries(self) -> RolloutGroup:
-        """The group without second tries."""
-        return RolloutGroup(self.task, self.episodes[: self.firsts], self.paid[: self.firsts])
-
-    def joined_by(
-        self, again: Sequence[Episode], score: Callable[[Task, Episode], RewardResult]
-    ) -> RolloutGroup:
-        """The group with these second tries."""
-        paid = tuple(score(self.task, episode) for episode in again)
-        return RolloutGroup(
-            self.task, (*self.episodes, *again), (*self.paid, *paid), self.again + len(again)
-        )
-
-    def rows(self, advantages: Sequence[float]) -> list[Row]:
-        """The rows of all episodes, each with its advantage at every sampled token."""
+    def rows(self, advantages: Sequence[float], step: int) -> list[Row]:
+        """The rows of all episodes, each with its episode's advantage at every sampled token."""
         return [
             row.with_arrays(advantages=row.mask.astype(np.float32) * np.float32(advantage))
             for episode, advantage in zip(self.episodes, advantages, strict=True)
-            for row in rows_of(episode)
+            for row in rows_of(episode, f"{self.task.id}#{step}")
         ]
 
 
 def rollout(
-    policy: TokenPolicy,
-    tasks: Sequence[Task],
-    size: int,
-    registry: Registry,
-    score: Callable[[Task, Episode], RewardResult],
-    rules: Callable[[Task], EpisodeRules],
-    clock: Clock | None = None,
+    env: RLEnv, sampler: Sampler, tasks: Sequence[Task], plan: Experiment, step: int
 ) -> list[RolloutGroup]:
-    """Play each task `size` times at once, by the same rules; groups come in the order of the tasks.
-
-    `clock` is told of the time that only tools took (`tools`) and that scoring took (`reward`).
-    """
-    clock = clock or Clock()
-    many = [task for task in tasks for _ in range(size)]
+    """Play each task `group_size` times with one prefill per group, then the retries."""
+    rl = plan.training.rl
+    policy = env.policy(sampler, plan.seed * 1_000_003 + step)
+    ratio = curriculum_ratio(rl.curriculum, step)
+    rules = [replace(env.rules(task), given=gold_prefix(policy, task, ratio)) for task in tasks]
     episodes = run_episodes(
-        policy, many, registry, [own for own in map(rules, tasks) for _ in range(size)], clock=clock
+        policy,
+        [task for task in tasks for _ in range(rl.group_size)],
+        env.registry,
+        [own for own in rules for _ in range(rl.group_size)],
+        clock=env.clock,
     )
-    groups = []
-    with clock.on("reward"):
-        for number, task in enumerate(tasks):
-            own = tuple(episodes[number * size : (number + 1) * size])
-            groups.append(RolloutGroup(task, own, tuple(score(task, episode) for episode in own)))
-    return groups
+    starts = range(0, len(episodes), rl.group_size)
+    groups = [
+        RolloutGroup(task, tuple(episodes[start : start + rl.group_size]))
+        for task, start in zip(tasks, starts, strict=True)
+    ]
+    return with_retries(groups, env, policy, rl) if rl.two_phase_samples_per_group else groups
 
 
-def scorer(rewards: Sequence[Reward]) -> Callable[[Task, Episode], RewardResult]:
-    """What an episode earns by these rewards."""
-    return lambda task, episode: compute_reward(rewards, task, episode)
+def with_retries(
+    groups: Sequence[RolloutGroup], env: RLEnv, policy: TokenPolicy, rl: RlSection
+) -> list[RolloutGroup]:
+    """Add at most `two_phase_samples_per_group` retries of failed episodes to each group."""
+    chosen: list[tuple[int, Task, tuple[int, ...]]] = []
+    for number, group in enumerate(groups):
+        prefixes = (
+            retry_prefix(policy, group.task, episode, rl.enforce_thinking)
+            for episode in group.episodes
+        )
+        possible = (prefix for prefix in prefixes if prefix is not None)
+        for prefix in islice(possible, rl.two_phase_samples_per_group):
+            chosen.append((number, group.task, prefix))
+    rules = [replace(env.rules(task), given=prefix) for _, task, prefix in chosen]
+    first, tasks = sum(len(group.episodes) for group in groups), [task for _, task, _ in chosen]
+    episodes = run_episodes(policy, tasks, env.registry, rules, first=first, clock=env.clock)
+    retries: dict[int, list[Episode]] = {}
+    for (number, _, _), episode in zip(chosen, episodes, strict=True):
+        retries.setdefault(number, []).append(episode)
+    return [
+        RolloutGroup(group.task, (*group.episodes, *again), retries=len(again))
+        for group, again in ((group, retries.get(i, [])) for i, group in enumerate(groups))
+    ]
 
 
-def rows_of(episode: Episode) -> list[Row]:
-    """The rows of one episode: tokens as sampled, trained where the model spoke, with `behavior_logprobs` there.
+def score(groups: Sequence[RolloutGroup], env: RLEnv) -> list[RolloutGroup]:
+    """The groups with the reward of every episode."""
+    with env.clock.on("reward"):
+        return [
+            replace(group, results=tuple(env.score(group.task, one) for one in group.episodes))
+            for group in groups
+        ]
 
-    A turn joins the row before it when its prompt begins with all that stands in that row; else it begins a row of its own.
+
+def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
+    """The rows of one episode: trained where the model sampled, with `behavior_logprobs` there.
+
+    `old_logprobs`, the policy that a ratio is taken against, starts out as the same. A turn extends
+    the row before it when its prompt begins with that row; else it starts a row of its own.
     """
-    rows: list[_Growing] = []
+    rows: list[tuple[list[int], list[int], list[float]]] = []
     for turn in episode.turns:
         if not turn.tokens:
             continue
-        if rows and list(turn.prompt[: len(rows[-1].tokens)]) == rows[-1].tokens:
-            rows[-1].follow(turn)
-        else:
-            rows.append(_Growing.begin(turn))
-    return [row.done() for row in rows]
-
-
-@dataclass
-class _Growing:
-    """A row that turns are added to."""
-
-    tokens: list[int]
-    mask: list[bool]
-    logprobs: list[float]
-    origins: list[int]
-
-    @staticmethod
-    def begin(turn: Turn) -> _Growing:
-        count = len(turn.prompt)
-        row = _Growing(
-            list(turn.prompt), [False] * count, [0.0] * count, [int(Origin.PROMPT)] * count
+        tokens: list[int] = rows[-1][0] if rows else []
+        extends = bool(rows) and list(turn.prompt[: len(tokens)]) == tokens
+        if not extends:
+            rows.append(([], [], []))
+        start = len(rows[-1][0])
+        parts = (
+            (turn.prompt[start:], Origin.TOOL if extends else Origin.PROMPT, None),
+            (turn.given, Origin.GIVEN, None),
+            (turn.tokens, Origin.SAMPLED, turn.logprobs),
         )
-        row._say(turn)
-        return row
-
-    def follow(self, turn: Turn) -> None:
-        added = turn.prompt[len(self.tokens) :]
-        self._add(added, [0.0] * len(added), False, Origin.TOOL)
-        self._say(turn)
-
-    def _say(self, turn: Turn) -> None:
-        self._add(turn.given, [0.0] * len(turn.given), False, Origin.GIVEN)
-        self._add(turn.tokens, turn.logprobs, True, Origin.SAMPLED)
-
-    def _add(
-        self, tokens: Sequence[int], logprobs: Sequence[float], trained: bool, origin: Origin
-    ) -> None:
-        self.tokens += tokens
-        self.mask += [trained] * len(tokens)
-        self.logprobs += logprobs
-        self.origins += [int(origin)] * len(tokens)
-
-    def done(self) -> Row:
-        return Row.of(self.tokens, self.mask, self.origins).with_arrays(
-            behavior_logprobs=np.asarray(self.logprobs, dtype=np.float32)
-        )
+        for ids, origin, logprobs in parts:
+            for known, values in zip(
+                rows[-1], (ids, [int(origin)] * len(ids), logprobs or [0.0] * len(ids)), strict=True
+            ):
+                known.extend(values)  # type: ignore[arg-type]
+    found = []
+    for tokens, origins, logprobs in rows:
+        sampled = np.asarray(logprobs, dtype=np.float32)
+        row = Row.of(tokens, [origin == Origin.SAMPLED for origin in origins], origins)
+        row = row.with_arrays(behavior_logprobs=sampled, old_logprobs=sampled)
+        found.append(replace(row, group=group))
+    return found
 
 
 def provenance(episode: Episode, decode: Callable[[Sequence[int]], str]) -> list[dict[str, Any]]:
-    """The episode as pieces of text with where they come from: what a reader of logged episodes sees."""
+    """The episode as pieces of text with the origin of their tokens, for the samples log."""
     pieces: list[dict[str, Any]] = []
     for row in rows_of(episode):
         origin = np.zeros(len(row), np.uint8) if row.origin is None else row.origin
         edges = [0, *(np.flatnonzero(np.diff(origin)) + 1).tolist(), len(row)]
         for start, end in pairwise(edges):
-            text = decode(row.tokens[start:end].tolist())
-            pieces.append(
-                {
-                    "origin": Origin(int(origin[start])).name.lower(),
-                    "tokens": end - start,
-                    "text": text,
-                }
-            )
+            text, name = decode(row.tokens[start:end].tolist()), Origin(int(origin[start])).name
+            pieces.append({"origin": name.lower(), "tokens": end - start, "text": text})
     return pieces

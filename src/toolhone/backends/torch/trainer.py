@@ -72,7 +72,9 @@ class TorchTrainer:
         if self._threads is not None:
             limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * self._workers)))
         self.engine.check_length(max(map(len, rows), default=0))
-        batches = [[rows[i] for i in batch] for batch in micro_batches(rows, limit)]
+        batches = [
+            [rows[i] for i in batch] for batch in micro_batches(rows, limit, loss.whole_groups)
+        ]
         run = self._one_by_one if self._threads is None else self._side_by_side
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
         for metrics in run(batches, loss):

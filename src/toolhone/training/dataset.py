@@ -1,0 +1,452 @@
+"""The data of an experiment: rows to train on, held-out rows, tasks to score and to play.
+
+    dataset = load_data(experiment)
+    dataset.report            # rows read, kept, skipped by reason, held out: written to RUN/data.json
+
+`data.strategy` says where rows come from: a file, templates for built-in tools, templates for
+the user's tools, or ToolBench files. Made held-out rows use words, names and numbers that training
+never sees. Training rows are checked here, before any model is opened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from toolhone.config.sections import DataSection, Experiment
+from toolhone.config.user_code import is_user_code
+from toolhone.data.any_tasks import distinct, gives_only_tasks, tasks_from_any
+from toolhone.data.splits import opening, split_by_tools, split_rows
+from toolhone.data.templates import Templates
+from toolhone.doctor.checks import check, class_balance, quick_checks
+from toolhone.doctor.findings import REMARKS, account_of
+from toolhone.doctor.leaks import prompt_of, prompts_of
+from toolhone.errors import CapabilityError, DataError
+from toolhone.schema import Conversation, Task, Tool
+from toolhone.schema.preference import Preference
+from toolhone.sources.base import Loaded, SourceOptions
+from toolhone.sources.files import FileLine
+from toolhone.sources.registry import (
+    PAIRS,
+    SOURCES,
+    detect_format,
+    holds_pairs,
+    open_source,
+    options_of,
+)
+from toolhone.sources.rules import FindingKind
+from toolhone.sources.tasks import tasks_of
+from toolhone.sources.user_source import read_own
+from toolhone.synthetic import ManualTemplates, read_examples
+from toolhone.synthetic.with_results import answers_of, with_answers
+from toolhone.tools.builtin import BUILTIN
+from toolhone.tools.loading import load_tools, open_registry
+
+MAX_HELD_OUT = 200
+"""Most held-out conversations made from templates; as many tasks."""
+RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})
+"""Findings that `data.raw_prompt` intends."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What an experiment trains on and is scored with.
+
+    train, held_out: conversations; held_out gives the validation loss. tasks: held-out tasks, which
+    give the scores. play: tasks for episodes (GRPO, PPO, DPO of own_ranked). pairs, held_out_pairs:
+    preference pairs, whose chosen sides are then the conversations. report: where every row went.
+    """
+
+    train: list[Conversation]
+    held_out: list[Conversation]
+    tasks: list[Task]
+    report: dict[str, Any] = field(default_factory=dict)
+    pairs: Sequence[Preference] = ()
+    held_out_pairs: Sequence[Preference] = ()
+    play: Sequence[Task] = ()
+
+    def summary(self) -> str:
+        """`data: templates; 4000 conversations to train on, 200 held out, ...; skipped 3: ...`."""
+        if self.play:
+            labelled = f", {len(self.train)} labelled conversations" if self.train else ""
+            held_out = f"{len(self.tasks)} tasks held out"
+            return f"data: {len(self.play)} tasks to play, {held_out}{labelled}"
+        parts = [
+            f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, "
+            f"{len(self.tasks)} tasks"
+        ]
+        for key, word in (("skipped", "skipped"), ("not_answered", "without results")):
+            if lost := self.report.get(key):
+                reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+                parts.append(f"{word} {sum(lost.values())}: {reasons}")
+        if leaked := self.report.get("leaked"):
+            parts.append(
+                f"{leaked} rows to train on start with a held-out prompt, which inflates scores"
+            )
+        if remarks := self.report.get("findings"):
+            counts = ", ".join(f"{count} x {kind}" for kind, count in remarks.items())
+            parts.append(f"remarks: {counts}")
+        parts += [self.report["task_file"]] if "task_file" in self.report else []
+        return "; ".join([f"data: {self.report['source']}", *parts])
+
+
+def load_data(experiment: Experiment) -> Dataset:
+    """Read or make the data, check it, hold a part out, and choose the tasks to play."""
+    plays = plays_tasks(experiment)
+    path, strategy = experiment.data.path, experiment.data.chosen_strategy
+    if plays and strategy != "templates" and path is not None and gives_only_tasks(path):
+        return _playable(_from_tasks(experiment), experiment)
+    dataset = _read_or_make(experiment)
+    if experiment.evaluation.tasks is None:
+        tasks, report = distinct(dataset.tasks), dict(dataset.report)
+    else:
+        tasks, report = _named_tasks(experiment.evaluation.tasks, experiment)
+        report = {**dataset.report, **report}
+    dataset = replace(dataset, tasks=tasks, report={**report, "tasks": len(tasks)})
+    if not plays:
+        return dataset
+    if strategy == "templates":
+        dataset = _with_new_phrasings(dataset, experiment)
+    else:
+        play = [task for conversation in dataset.train for task in tasks_of(conversation)]
+        dataset = replace(dataset, play=distinct(play))
+    return _playable(dataset, experiment)
+
+
+def held_out_tasks(experiment: Experiment) -> list[Task]:
+    """The held-out tasks of a run that kept none; no tool is run for answers."""
+    data = experiment.data.model_copy(update={"answered": 0.0})
+    method = "sft" if plays_tasks(experiment) else experiment.training.method
+    training = experiment.training.model_copy(update={"method": method})
+    return load_data(experiment.model_copy(update={"data": data, "training": training})).tasks
+
+
+def plays_tasks(experiment: Experiment) -> bool:
+    """Tell whether the method plays tasks: GRPO, PPO, and DPO on ranked samples of its own."""
+    method = experiment.training.method
+    return method in ("grpo", "ppo") or (
+        method == "dpo" and experiment.data.preferences == "own_ranked"
+    )
+
+
+def learns_labels(experiment: Experiment) -> bool:
+    """Tell whether labelled conversations are trained on next to the reward (PPO-ptx)."""
+    training = experiment.training
+    return training.method in ("grpo", "ppo") and training.rl.ptx.coef > 0
+
+
+def _read_or_make(experiment: Experiment) -> Dataset:
+    data = experiment.data
+    if _wants_pairs(experiment):
+        return _from_pairs(experiment)
+    match data.chosen_strategy:
+        case "templates":
+            return _from_templates(experiment)
+        case "teacher_mode":
+            raise CapabilityError(
+                "data.strategy: teacher_mode is not available yet; use file, templates, "
+                "manual_templates or toolbench"
+            )
+        case "manual_templates":
+            return _from_user_tools(experiment)
+        case "toolbench" if data.path is None:
+            return _from_user_tools(experiment)
+    return _from_file(experiment)
+
+
+def _from_templates(experiment: Experiment) -> Dataset:
+    """Questions for the built-in tools; held-out rows are extra unless their share is named."""
+    data = experiment.data
+    others = [
+        tool.name
+        for spec in experiment.tools
+        if spec not in BUILTIN
+        for tool in load_tools(spec, Path.cwd())
+    ]
+    if others:
+        raise DataError(
+            "data.strategy 'templates' has questions for built-in tools only, and tools also has "
+            f"{', '.join(map(repr, others))}; make rows with data.strategy 'manual_templates', "
+            "or name a file with data.path"
+        )
+    templates = _templates(experiment)
+    count = data.max_samples or data.samples
+    held = min(MAX_HELD_OUT, count)
+    if data.validation_fraction is not None:
+        held = _held_out_count(data, count)
+        count -= held
+    train = templates.conversations(count, "train")
+    held_out = templates.conversations(held, "held_out_fillers")
+    tasks = templates.tasks(min(held, MAX_HELD_OUT), "held_out_fillers")
+    return Dataset(train, held_out, tasks, _made_report("templates", train, held_out, tasks))
+
+
+def _with_new_phrasings(dataset: Dataset, experiment: Experiment) -> Dataset:
+    """Tasks to play: new phrasings next to the usual ones; held-out tasks of both, alternating."""
+    templates = _templates(experiment)
+    count = experiment.data.max_samples or experiment.data.samples
+    new = round(count * experiment.training.rl.new_phrasings)
+    play = [
+        *(templates.tasks(new, "rl") if new else []),
+        *(templates.tasks(count - new, "train") if count > new else []),
+    ]
+    tasks = dataset.tasks
+    if experiment.evaluation.tasks is None:
+        fresh = templates.tasks(min(MAX_HELD_OUT, count), "rl_held_out") if new else []
+        longest = range(max(len(fresh), len(tasks)))
+        tasks = [task for i in longest for both in (fresh, tasks) for task in both[i : i + 1]]
+    train = dataset.train if learns_labels(experiment) else []
+    report = {**dataset.report, "new_phrasings": new}
+    return Dataset(train, [], tasks, report, play=play)
+
+
+def _templates(experiment: Experiment) -> Templates:
+    return Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
+
+
+def _held_out_count(data: DataSection, count: int) -> int:
+    return min(count - 1, max(1, round(count * data.held_out_share)))
+
+
+def _from_user_tools(experiment: Experiment) -> Dataset:
+    """Rows made for the tools of the experiment: `data.max_samples`, held-out ones included."""
+    data, tools = experiment.data, tools_of(experiment)
+    examples = [] if data.examples is None else read_examples(data.examples, tools)
+    templates = ManualTemplates(tools, examples, experiment.seed)
+    count = data.max_samples or data.samples
+    held = _held_out_count(data, count)
+    train = templates.conversations(count - held, "train")
+    held_out = templates.conversations(held, "held_out")
+    made = templates.report()
+    tasks, lost = templates.tasks(min(held, MAX_HELD_OUT), "held_out"), Counter[str]()
+    if data.answered:
+        registry, wordings = open_registry(experiment), answers_of(examples)
+        train, lost = with_answers(train, registry, wordings, data.answered, experiment.seed)
+        held_out, more = with_answers(held_out, registry, wordings, data.answered, experiment.seed)
+        lost += more
+    check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
+    source = "manual templates"
+    if data.chosen_strategy == "toolbench":
+        source = f"{count} synthetic rows: no ToolBench file was named"
+    report = _made_report(source, train, held_out, tasks)
+    return Dataset(train, held_out, tasks, {**report, "made": made, "not_answered": dict(lost)})
+
+
+def tools_of(experiment: Experiment) -> list[Tool]:
+    """The tools of an experiment as a model sees them; nothing is run."""
+    return [tool for spec in experiment.tools for tool in load_tools(spec, Path.cwd())]
+
+
+def _made_report(
+    source: str,
+    train: Sequence[Conversation],
+    held_out: Sequence[Conversation],
+    tasks: Sequence[Task],
+) -> dict[str, Any]:
+    return {"source": source, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
+
+
+def _from_file(experiment: Experiment) -> Dataset:
+    data = experiment.data
+    loaded = _open(data.path, experiment)
+    source = _file_in(data.path) if data.path else data.format
+    report: dict[str, Any] = {"source": source, **_counts(loaded)}
+    if not loaded.conversations:
+        raise DataError(
+            f"{data.path or data.format}: no row gives a conversation to train on; "
+            f"{loaded.summary()}"
+        )
+    train = list(loaded.conversations)[: data.max_samples]
+    report["beyond_max_samples"] = len(loaded.conversations) - len(train)
+    report |= _check_rows(train, loaded.places, data)
+    if data.validation is not None:
+        other = _open(data.validation, experiment)
+        checked = _check_rows(other.conversations, other.places, data)
+        report["validation"] = {"source": data.validation, **_counts(other), **checked}
+        prompts = prompts_of(("", conversation) for conversation in other.conversations)
+        report["leaked"] = sum(prompt_of(conversation) in prompts for conversation in train)
+        held_out = list(other.conversations)
+        tasks = tasks_beside(other.tasks, held_out)
+    else:
+        train, held_out, report["dropped_by_split"] = _split(train, experiment)
+        openings = {opening(conversation) for conversation in loaded.conversations}
+        alone = [task for task in loaded.tasks if opening(task) not in openings]
+        tasks = [*tasks_beside(loaded.tasks, held_out), *alone]
+    report |= {"train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
+    return Dataset(train, held_out, tasks, report)
+
+
+def _split(
+    rows: list[Conversation], experiment: Experiment
+) -> tuple[list[Conversation], list[Conversation], int]:
+    """Training part, held-out part, and how many rows belong to neither."""
+    data = experiment.data
+    by = split_by_tools if data.split == "tools" else split_rows
+    split = by(rows, data.held_out_share, experiment.seed)
+    return split.train, split.validation, split.dropped
+
+
+def _wants_pairs(experiment: Experiment) -> bool:
+    """Tell whether the file of the experiment holds preference pairs to train on."""
+    data = experiment.data
+    if (
+        experiment.training.method != "dpo"
+        or data.path is None
+        or data.preferences not in (None, "file")
+    ):
+        return False
+    return data.preferences == "file" or (
+        data.format in ("auto", "pairs") and holds_pairs(_file_in(data.path))
+    )
+
+
+def _from_pairs(experiment: Experiment) -> Dataset:
+    """Pairs of a file; those with one prompt are on one side of the split."""
+    data, path = experiment.data, _file_in(experiment.data.path or "")
+    loaded = open_source(path, PAIRS)
+    if not loaded.preferences:
+        raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
+    pairs = list(loaded.preferences)[: data.max_samples]
+    conversations = [pair.talk() for pair in pairs]
+    report: dict[str, Any] = {
+        "source": f"pairs of {path}",
+        "read": loaded.read,
+        "kept": len(loaded.preferences),
+        "skipped": dict(loaded.skipped),
+        "examples": loaded.examples,
+        "beyond_max_samples": loaded.kept - len(pairs),
+        **_check_rows(conversations, loaded.places, data),
+    }
+    if data.validation is not None:
+        other = open_source(data.validation, PAIRS)
+        train, held_pairs = conversations, list(other.preferences)
+        held_out = [pair.talk() for pair in held_pairs]
+        counts = {"read": other.read, "skipped": dict(other.skipped)}
+        report["validation"] = {"source": data.validation, **counts}
+    else:
+        train, held_out, report["dropped_by_split"] = _split(conversations, experiment)
+        of = {id(one): pair for one, pair in zip(conversations, pairs, strict=True)}
+        pairs, held_pairs = [of[id(one)] for one in train], [of[id(one)] for one in held_out]
+    tasks = [task for conversation in held_out for task in tasks_of(conversation)]
+    report |= {"train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
+    return Dataset(train, held_out, tasks, report, pairs, held_pairs)
+
+
+def _check_rows(
+    conversations: Sequence[Conversation], places: Sequence[FileLine], data: DataSection
+) -> dict[str, Any]:
+    """Count findings of the quick checks; serious ones raise `DataError`."""
+    findings = quick_checks(conversations, places)
+    findings.raise_if_any(REMARKS | RAW_PROMPT_FINDINGS if data.raw_prompt else REMARKS)
+    return {
+        "findings": {kind.value: count for kind, count in findings.counts.items()},
+        "doctor": account_of(findings),
+        "balance": class_balance(conversations).to_dict(),
+    }
+
+
+def source_request(experiment: Experiment) -> SourceOptions:
+    """The options of an experiment for the reader of its file."""
+    data = experiment.data
+    return {"style": data.style, "distractors": data.distractors, "raw_prompt": data.raw_prompt}
+
+
+def _file_in(path: str) -> str:
+    """The training file of a folder (train.jsonl, train.json); any other path unchanged."""
+    names = ("train.jsonl", "train.jsonl.gz", "train.json")
+    return next((str(Path(path) / name) for name in names if (Path(path) / name).is_file()), path)
+
+
+def _open(path: str | None, experiment: Experiment) -> Loaded:
+    data = experiment.data
+    if is_user_code(data.format):
+        return read_own(data.format, None if path is None else Path(path))
+    assert path is not None, "a file strategy has a path"
+    request, path = source_request(experiment), _file_in(path)
+    name = "toolbench" if data.chosen_strategy == "toolbench" else data.format
+    name = detect_format(Path(path)) if name == "auto" else name
+    if name in SOURCES and "tools" in options_of(SOURCES[name]):
+        request["tools"] = tools_of(experiment)
+    return open_source(path, name, **request)
+
+
+def _counts(loaded: Loaded) -> dict[str, Any]:
+    return {
+        "read": loaded.read,
+        "kept": loaded.kept,
+        "only_tasks": loaded.only_tasks,
+        "skipped": dict(loaded.skipped),
+        "repaired": dict(loaded.repaired),
+        "noted": dict(loaded.noted),
+        "examples": dict(loaded.examples),
+    }
+
+
+def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -> list[Task]:
+    """The tasks that start like one of these conversations.
+
+    Where no such task is judged by calls, every assistant turn of the conversations is one as well.
+    """
+    openings = {opening(conversation) for conversation in conversations}
+    found = [task for task in tasks if opening(task) in openings]
+    if any(task.expect.wanted or task.expect.no_call for task in found):
+        return found
+    own = {task.id: task for task in found}
+    return [
+        task
+        for conversation in conversations
+        for task in (
+            *([own[conversation.id]] if conversation.id in own else []),
+            *tasks_of(conversation),
+        )
+    ]
+
+
+def _from_tasks(experiment: Experiment) -> Dataset:
+    """A file of tasks, split; a file named for evaluation replaces the held-out part."""
+    data = experiment.data
+    tasks, report = _named_tasks(str(data.path), experiment)
+    tasks, report = tasks[: data.max_samples], {"source": str(data.path), **report}
+    if experiment.evaluation.tasks is not None:
+        held_out, more = _named_tasks(experiment.evaluation.tasks, experiment)
+        return Dataset([], [], held_out, {**report, **more}, play=tasks)
+    split = split_rows(tasks, data.held_out_share, experiment.seed)
+    return Dataset([], [], split.validation, report, play=split.train)
+
+
+def _named_tasks(path: str, experiment: Experiment) -> tuple[list[Task], dict[str, Any]]:
+    """The tasks of a file, and what was skipped, as an entry of the report."""
+    notes: list[str] = []
+    tasks = tasks_from_any(path, tools_of(experiment), notes.append, source_request(experiment))
+    return tasks, {"task_file": notes[0]} if notes else {}
+
+
+def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
+    """Without tasks that an episode cannot play; they are counted."""
+    lost = Counter(why for task in (*dataset.play, *dataset.tasks) if (why := _unplayable(task)))
+    play, tasks = (
+        [task for task in part if not _unplayable(task)] for part in (dataset.play, dataset.tasks)
+    )
+    if learns_labels(experiment) and not dataset.train:
+        raise DataError(
+            "training.rl.ptx.coef trains on labelled conversations next to the reward, and "
+            f"{experiment.data.path} holds only tasks; name a file of conversations in data.path, "
+            "or set it to 0"
+        )
+    if not play:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        raise DataError(
+            f"no task can be played: {reasons or 'the data gives none'}; "
+            "wanted tasks whose answer is calls, no call, or a text"
+        )
+    report = {**dataset.report, "play": len(play), "not_playable": dict(lost)}
+    return replace(dataset, play=play, tasks=tasks, report=report)
+
+
+def _unplayable(task: Task) -> str:
+    if task.turns:
+        return "tasks with several user turns"
+    return "tasks whose right answer is a state" if task.expect.state is not None else ""

@@ -1,0 +1,263 @@
+"""The outer loop of every training method: resume, stop signals, snapshots, checkpoints,
+validation.
+
+loop = Loop(trainer, run, hooks, total, resume(trainer, run, checkpoint))
+for step in loop:                                # 0-based
+    sampler = loop.sampler(every=1)              # a snapshot at most `every` - 1 steps old
+    ...                                          # the method
+    loop.finish_step(f"loss {loss:.3f}")
+return loop.status
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from toolhone.backends.base import Metrics, Sampler, Trainer
+from toolhone.errors import RunError
+from toolhone.rows import Row
+from toolhone.runs.progress import Progress
+from toolhone.runs.run import BEST, FINAL, Run
+
+Validation = tuple[Metrics, list[dict[str, Any]]]
+"""Scores of generated replies by name, and the replies themselves."""
+MAX_SKIPPED = 20
+"""Skipped steps in a row after which a run fails (a float16 loss scale settles in fewer)."""
+SHOWN_SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format")
+"""Scores shown next to the progress bar after a validation."""
+
+
+class TrainStatus(StrEnum):
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    """Stopped by SIGINT or SIGTERM after the current step; the state was saved."""
+    FINISHED_ON_REQUEST = "finished_on_request"
+    """The signal came in the last step: training is complete, the evaluation is skipped."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Callbacks of a training: score a policy, write a checkpoint into a folder, show progress."""
+
+    validate: Callable[[Sampler], Validation]
+    save: Callable[[Path, bool], None]
+    progress: Progress
+
+
+@dataclass
+class TrainState:
+    """What a checkpoint stores besides weights and optimizer state."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float | None = None
+    phase: dict[str, int] = field(default_factory=dict)
+    """State of the reward schedule, where its rewards change during training."""
+
+
+S = TypeVar("S", bound=TrainState)
+
+
+def resume(trainer: Trainer, run: Run, folder: Path | None, initial: S) -> S:
+    """Load a checkpoint into the trainer and return its state; `initial` without a folder.
+
+    Raises `RunError` when the checkpoint's state lacks a field of this method.
+    """
+    if folder is None:
+        run.cut_back(0)
+        return initial
+    saved = run.state(folder)
+    names = [own.name for own in fields(initial)]
+    missing = [name for name in names if name not in saved and name != "phase"]
+    if missing:
+        raise RunError(
+            f"{folder}/state.json lacks {', '.join(missing)}; "
+            f"it is not a checkpoint of training.method {run.experiment.training.method}"
+        )
+    trainer.load(folder)
+    run.cut_back(saved["step"])
+    if BEST in run.checkpoints():
+        saved["best_score"] = run.state(run.checkpoint(BEST))["best_score"]
+    return type(initial)(**{name: saved[name] for name in names if name in saved})
+
+
+class Loop:
+    """An iterable over the remaining steps that takes care of everything but the method."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: Run,
+        hooks: Hooks,
+        total: int,
+        state: TrainState,
+        held_out: Sequence[Row] = (),
+    ) -> None:
+        self.trainer, self.run, self.hooks = trainer, run, hooks
+        self.total, self.state, self.held_out = total, state, held_out
+        self.status, self.snapshot_age = TrainStatus.FINISHED, 0
+        self._started, self._validating = time.monotonic() - state.seconds, 0.0
+        self._saved_at, self.skipped_in_a_row, self._scores = state.step, 0, ""
+        self._sampler: Sampler | None = None
+        self._sampled_at = state.step
+
+    def __iter__(self) -> Iterator[int]:
+        plan = self.run.experiment.training
+        self.hooks.progress.start("training", self.total, self.state.step)
+        with stop_requested() as stopping:
+            while self.state.step < self.total and not stopping():
+                yield self.state.step
+                if self.due(plan.save_every):
+                    self._save(f"checkpoint_step_{self.state.step}")
+                    self._saved_at, self._sampler = self.state.step, None
+                if self.due(plan.validate_every):
+                    self._validate()
+            stopped = stopping()
+        if stopped and self.state.step < self.total:
+            if self._saved_at != self.state.step:
+                self._save(f"checkpoint_step_{self.state.step}")
+            self.status = TrainStatus.INTERRUPTED
+            return
+        self._save(FINAL, optimizer=False)
+        if stopped:
+            self.status = TrainStatus.FINISHED_ON_REQUEST
+
+    def sampler(self, every: int) -> Sampler:
+        """Return a snapshot of the policy that is at most `every` - 1 steps old.
+
+        After a checkpoint the snapshot is always new, as it is in a resumed run.
+        """
+        if self._sampler is None or self.state.step - self._sampled_at >= every:
+            self._sampler, self._sampled_at = self.trainer.snapshot(), self.state.step
+        self.snapshot_age = self.state.step - self._sampled_at
+        return self._sampler
+
+    def finish_step(self, note: str) -> None:
+        """Count one step and show `note` with the scores of the last validation."""
+        self.state.step += 1
+        self.state.seconds = time.monotonic() - self._started
+        self.hooks.progress.advance(1, f"{note}  {self._scores}")
+
+    def due(self, every: int) -> bool:
+        """Tell whether something done every N steps is due after the current step."""
+        return due(self.state.step, every, self.total)
+
+    def seconds(self) -> float:
+        """Wall time of this process in seconds without validations, for speeds."""
+        return time.monotonic() - self._validating
+
+    def check_skipped(self, updates: float, skipped: float) -> None:
+        """Raise `RunError` when too many steps in a row had only non-finite gradients.
+
+        A step without updates neither counts nor resets.
+        """
+        if updates:
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped >= updates else 0
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            raise RunError(
+                f"{MAX_SKIPPED} steps in a row had a loss or gradient that is not finite; "
+                "lower training.learning_rate"
+            )
+
+    def _save(self, name: str, optimizer: bool = True) -> None:
+        hooks = self.hooks
+        self.run.save_checkpoint(
+            name, vars(self.state), lambda folder: hooks.save(folder, optimizer)
+        )
+
+    def _validate(self) -> None:
+        """Log held-out loss and scores of generated replies; keep the best checkpoint."""
+        began, state, sampler = time.monotonic(), self.state, self.trainer.snapshot()
+        scores, samples = self.hooks.validate(sampler)
+        loss = mean_nll(sampler, self.held_out)
+        values = {**({} if loss is None else {"loss": loss}), **scores}
+        self.run.log("validation", state.step, values)
+        self.run.log_samples(state.step, samples)
+        shown = " | ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self.hooks.progress.report(f"Validation at {state.step} | {shown}")
+        fallback = scores.get("pair_accuracy", 0.0 if loss is None else -loss)
+        score = scores.get("exact_match", fallback)
+        if math.isfinite(score) and (state.best_score is None or score > state.best_score):
+            state.best_score = score
+            self._save(BEST, optimizer=False)
+        best = (f"{name} {scores[name]:.2f}" for name in scores if name in SHOWN_SCORES)
+        self._scores = " ".join(best)
+        self._validating += time.monotonic() - began
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """Tell whether something done every N steps (0: never) is due; the last step always is."""
+    return every > 0 and (step % every == 0 or step == total)
+
+
+def mean_nll(sampler: Sampler, rows: Sequence[Row]) -> float | None:
+    """Mean negative log-likelihood per trained token, in nats; None without trained tokens."""
+    trained = sum(int(row.mask.sum()) for row in rows)
+    if not trained:
+        return None
+    return -float(sum(values.sum() for values in sampler.logprobs(rows))) / trained
+
+
+class MetricsAccumulator:
+    """Sums of step metrics since the last report.
+
+    A step whose gradient was not finite (`skipped`) counts as skipped and adds nothing else.
+    `seconds` is a clock, such as `Loop.seconds`.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds, self._started = seconds, seconds()
+        self.sums, self.steps, self.tokens, self.skipped = Metrics(), 0, 0, 0
+
+    def add(self, metrics: Metrics, rows: Sequence[Row]) -> None:
+        """Add the metrics of a step on these rows."""
+        self.tokens += sum(map(len, rows))
+        if metrics.get("skipped"):
+            self.skipped += 1
+            return
+        self.steps += 1
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def mean(self, name: str, count: str | None = None) -> float:
+        """The mean of a metric per step, or per unit of another metric."""
+        units = self.steps if count is None else self.sums.get(count, 0.0)
+        return self.sums.get(name, 0.0) / max(1.0, units)
+
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(1e-9, self._seconds() - self._started)
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a request to stop after this step; a second one stops at once.
+
+    Yields a function that tells whether a signal came. Outside the main thread it never does.
+    """
+    received: list[int] = []
+
+    def request(number: int, frame: Any) -> None:  # noqa: ARG001
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {
+            number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,90 @@
+"""The reference policy: the policy at step 0, kept in the run so that a resumed run has the same
+one.
+
+rows = with_pair_references(trainer, rows, run, fresh=True)     # DPO: RUN/reference.npz
+reference = open_reference(trainer, run)                        # GRPO, PPO: RUN/reference/
+rows = with_ref_logprobs(rows, reference, temperature)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from toolhone.backends.base import Sampler, Trainer
+from toolhone.errors import RunError
+from toolhone.rows import Array, Row
+from toolhone.runs.run import Run, writing
+
+REFERENCE = "reference.npz"
+
+
+def open_reference(trainer: Trainer, run: Run) -> Sampler:
+    """The policy at the start of the run; the trainer's weights are saved as such in a new run.
+
+    Call it before a checkpoint is loaded: in a resumed run the trainer gets the reference weights.
+    """
+    folder = run.folder / "reference"
+    if folder.is_dir():
+        trainer.load(folder, optimizer=False)
+    else:
+        trainer.save(folder, optimizer=False)
+    return trainer.snapshot()
+
+
+def with_ref_logprobs(
+    rows: Sequence[Row], reference: Sampler | None, temperature: float
+) -> list[Row]:
+    """Add `ref_logprobs` float32 [T], the reference's log-probabilities; nothing without one."""
+    if reference is None:
+        return list(rows)
+    return [
+        row.with_arrays(ref_logprobs=values)
+        for row, values in zip(rows, reference.logprobs(rows, temperature), strict=True)
+    ]
+
+
+def with_pair_references(trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool) -> list[Row]:
+    """Add `ref_logprobs` float32 [T]: those of the policy now in a fresh run, else those stored."""
+    path, digest = run.folder / REFERENCE, _digest(rows)
+    if fresh:
+        values = trainer.logprobs(rows).result()
+        _write(path, values, digest)
+    else:
+        values = _read(path, rows, digest)
+    return [row.with_arrays(ref_logprobs=one) for row, one in zip(rows, values, strict=True)]
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of all ids and masks, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(len(row).to_bytes(8, "little") + row.tokens.tobytes() + row.mask.tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, values: Sequence[Array], digest: str) -> None:
+    joined = np.concatenate(values) if values else np.zeros(0, np.float32)
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        with partial.open("wb") as file:
+            np.savez(file, reference=joined, rows_sha256=np.array(digest))
+        partial.replace(path)
+
+
+def _read(path: Path, rows: Sequence[Row], digest: str) -> list[Array]:
+    another = "train into another folder"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            joined, found = stored["reference"], str(stored["rows_sha256"])
+    except FileNotFoundError:
+        raise RunError(f"{path}, the reference policy of this run, is missing; {another}") from None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is damaged ({error}); {another}") from None
+    if found != digest:
+        raise RunError(f"{path} belongs to other pairs than those of this training; {another}")
+    return np.split(joined, np.cumsum([len(row) for row in rows])[:-1])
