@@ -37,7 +37,7 @@ from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.runs.run import FINAL, Run, read_json, write_json, write_text, writing
 from toolhone.runs.trackers import check_trackers, open_trackers
 from toolhone.schema import Json, Task
-from toolhone.sources.files import read_tasks
+from toolhone.sources.messages import read_tasks
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.loading import open_registry
 from toolhone.tools.registry import Registry
@@ -47,7 +47,14 @@ from toolhone.training.grpo import grpo
 from toolhone.training.loop import Hooks, TrainStatus
 from toolhone.training.ppo import ppo
 from toolhone.training.preference_pairs import PreparedPairs
-from toolhone.training.setup import TrainingSetup, UserMetrics, check_vocabulary, format_request, open_policy, scores_of
+from toolhone.training.setup import (
+    TrainingSetup,
+    UserMetrics,
+    check_vocabulary,
+    format_request,
+    open_policy,
+    scores_of,
+)
 from toolhone.training.sft import sft
 
 METHODS = {"sft": sft, "dpo": dpo, "grpo": grpo, "ppo": ppo}
@@ -202,7 +209,7 @@ def _prepare(
     else:
         pairs = source.make(data, setup.trainer.snapshot())
     setup.progress.report(pairs.summary())
-    described = [one.to_dict() for one in (*data.train, *data.pairs, *data.play)]
+    described = [one.to_dict() for part in (data.train, data.pairs, data.play) for one in part]
     report = {**data.report, "rows_sha256": _digest(described)}
     return pairs.rows, pairs.held_out, pairs, report
 

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from toolhone.api import train
-from toolhone.api import find_method
+from toolhone.api import find_method, train
 from toolhone.config.experiment import load_experiment
 from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
 from toolhone.config.sections import Experiment
-from toolhone.training.dataset import load_data
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.models.pico import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer
+from toolhone.training.dataset import load_data
 
 NAMES = {
     *(

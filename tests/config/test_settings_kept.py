@@ -11,11 +11,11 @@ from toolhone import evaluate, experiment, open_model, train
 from toolhone.cli.main import main
 from toolhone.cli.train import _command_to_resume
 from toolhone.config.experiment import experiment_of, load_experiment
-from toolhone.training.dataset import load_data
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.runs.run import Run
 from toolhone.schema.tool import schema_of_callable
+from toolhone.training.dataset import load_data
 
 PROMPT = (
     "You may call these functions.\n\n"

@@ -149,11 +149,11 @@ def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: P
     [
         (
             "def mine(t, rows, held_out, run, hooks, resume): return None",
-            r"must return an Ending .* it returned None",
+            r"must return a TrainStatus .* it returned None",
         ),
         (
-            "from toolhone.training.sft import TrainStatus\ndef mine(t, rows, held_out, run, hooks, resume): return TrainStatus.FINISHED",
-            "it finished without a checkpoint",
+            "from toolhone.training.loop import TrainStatus\ndef mine(t, rows, held_out, run, hooks, resume): return TrainStatus.FINISHED",
+            "finished without a checkpoint",
         ),
     ],
 )

@@ -17,7 +17,6 @@ from toolhone.api import open_model
 from toolhone.cli import guide as verb
 from toolhone.cli.guide import paragraphs, show
 from toolhone.cli.main import app, main
-from toolhone.training import dataset as gather_module
 from toolhone.guide import runner
 from toolhone.guide.demo import tour
 from toolhone.guide.lesson import (
@@ -34,6 +33,7 @@ from toolhone.guide.lesson import (
 from toolhone.guide.runner import Cells, Chat, Code, ColouredRow, Prose, Scores, Shown, play
 from toolhone.runs.run import Run
 from toolhone.sources.messages import read_tasks
+from toolhone.training import dataset as gather_module
 
 QUICK = (
     *(

@@ -8,7 +8,6 @@ import pytest
 from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.any_tasks import tasks_from_any
-from toolhone.training.dataset import load_data
 from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
@@ -26,6 +25,7 @@ from toolhone.rewards.matching import match_calls
 from toolhone.rewards.registry import LEGACY, OWN, Reward, RewardOrigin, RewardSpec
 from toolhone.schema import Task, Tool
 from toolhone.tools.result import ToolStatus
+from toolhone.training.dataset import load_data
 
 ASKED_FOR = {
     *(

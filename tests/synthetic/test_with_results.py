@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from toolhone.config.experiment import load_experiment
-from toolhone.training.dataset import held_out_tasks, load_data
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.synthetic import CanonicalExample, ManualTemplates
 from toolhone.synthetic.with_results import answers_of, fill_answer, with_answers
 from toolhone.tools.registry import Registry
+from toolhone.training.dataset import held_out_tasks, load_data
 
 
 def area(width: int, height: int) -> dict[str, Any]:

@@ -29,7 +29,15 @@ from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_preferences
-from toolhone.training.dpo import check_settings, dpo, group_pairs, loss_of, next_pairs, pair_scores, with_pair_weights
+from toolhone.training.dpo import (
+    check_settings,
+    dpo,
+    group_pairs,
+    loss_of,
+    next_pairs,
+    pair_scores,
+    with_pair_weights,
+)
 from toolhone.training.loop import Hooks, MetricsAccumulator, TrainStatus, Validation
 from toolhone.training.reference import REFERENCE, with_pair_references
 from toolhone.training.report import pair_advice

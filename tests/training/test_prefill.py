@@ -39,7 +39,17 @@ from toolhone.training.advantages import group_relative_advantages, leave_one_ou
 from toolhone.training.critic import FEATURES, Regression, features, turn_states
 from toolhone.training.grpo import grpo
 from toolhone.training.ppo import ppo
-from toolhone.training.prefill import Failure, call_prefix, check_curriculum, curriculum_ratio, failure_of, gold_prefix, gold_reply, retry_prefix, thinking_prefix
+from toolhone.training.prefill import (
+    Failure,
+    call_prefix,
+    check_curriculum,
+    curriculum_ratio,
+    failure_of,
+    gold_prefix,
+    gold_reply,
+    retry_prefix,
+    thinking_prefix,
+)
 from toolhone.training.rl_metrics import prefill_metrics, rollout_metrics
 from toolhone.training.rollout import RolloutGroup, provenance, rollout, rows_of, score
 from toolhone.training.trajectory import Trajectory, rows_by_task, turn_advantages
@@ -333,8 +343,7 @@ def test_a_curriculum_is_refused_where_no_task_wants_a_call_or_the_format_cannot
         check_curriculum(policy, [WORDS_ONLY, ANSWER_ONLY])
     odd = task("odd", "?", [], {"calls": [{"name": "no name", "arguments": {}}]})
     with pytest.raises(
-        CapabilityError,
-        match=r"this model's format cannot write the wanted calls \(the syntax calls cannot",
+        CapabilityError, match=r"this format cannot write the gold calls \(the syntax calls cannot"
     ):
         check_curriculum(scripted_policy(lambda _: "", "calls"), [odd])
     assert gold_prefix(scripted_policy(lambda _: "", "calls"), odd, 1.0) == ()

@@ -16,7 +16,6 @@ from typing import Any
 
 from toolhone.api import Model, evaluate, format_of_run, open_model
 from toolhone.config.presets import read_preset
-from toolhone.training.dataset import tools_of
 from toolhone.data.templates import Templates
 from toolhone.evaluation.compare import Cell, TaskPair, compare
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder
@@ -26,6 +25,7 @@ from toolhone.guide.lesson import Workspace, lesson_named, trained
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
 from toolhone.sources.files import write_jsonl
+from toolhone.training.dataset import tools_of
 
 SPLITS = {
     "held_out_fillers": "old phrasings",

@@ -18,7 +18,6 @@ import numpy as np
 
 from toolhone.api import Model, open_model
 from toolhone.config.experiment import load_experiment
-from toolhone.training.dataset import load_data, tools_of
 from toolhone.data.templates import Templates
 from toolhone.episodes.chat_session import Event
 from toolhone.evaluation.folder import read_folder
@@ -30,6 +29,7 @@ from toolhone.runs.run import Run
 from toolhone.schema import Conversation
 from toolhone.sources.messages import read_tasks
 from toolhone.tools.registry import Registry
+from toolhone.training.dataset import load_data, tools_of
 
 MISTAKES = 2
 """Mistakes that are shown below the scores of a run."""

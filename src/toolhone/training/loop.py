@@ -48,7 +48,7 @@ class Hooks:
     """Callbacks of a training: score a policy, write a checkpoint into a folder, show progress."""
 
     validate: Callable[[Sampler], Validation]
-    save: Callable[[Path, bool], None]
+    save: Callable[[Path, bool], str | None]
     progress: Progress
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from toolhone.backends.base import Metrics
 from toolhone.config.rl import RlSection
 from toolhone.episodes.clock import Clock
-from toolhone.rewards.episode_view import EpisodeView
+from toolhone.rewards.episode_view import EpisodeView, select_reference
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.schedule import PREFIX
-from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.schedule import PREFIX
 from toolhone.training.prefill import curriculum_ratio, failure_of
 from toolhone.training.rollout import RolloutGroup, rows_of
 

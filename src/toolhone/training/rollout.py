@@ -25,8 +25,8 @@ from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy
-from toolhone.rewards.schedule import PhaseState, RewardSchedule
 from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.schedule import PhaseState, RewardSchedule
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task
@@ -187,26 +187,25 @@ def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
     for turn in episode.turns:
         if not turn.tokens:
             continue
-        tokens: list[int] = rows[-1][0] if rows else []
-        extends = bool(rows) and list(turn.prompt[: len(tokens)]) == tokens
+        extends = bool(rows) and list(turn.prompt[: len(rows[-1][0])]) == rows[-1][0]
         if not extends:
             rows.append(([], [], []))
-        start = len(rows[-1][0])
-        parts = (
+        tokens, origins, logprobs = rows[-1]
+        start = len(tokens)
+        parts: tuple[tuple[Sequence[int], Origin, Sequence[float] | None], ...] = (
             (turn.prompt[start:], Origin.TOOL if extends else Origin.PROMPT, None),
             (turn.given, Origin.GIVEN, None),
             (turn.tokens, Origin.SAMPLED, turn.logprobs),
         )
-        for ids, origin, logprobs in parts:
-            for known, values in zip(
-                rows[-1], (ids, [int(origin)] * len(ids), logprobs or [0.0] * len(ids)), strict=True
-            ):
-                known.extend(values)  # type: ignore[arg-type]
+        for ids, origin, sampled in parts:
+            tokens += ids
+            origins += [int(origin)] * len(ids)
+            logprobs += [0.0] * len(ids) if sampled is None else sampled
     found = []
     for tokens, origins, logprobs in rows:
-        sampled = np.asarray(logprobs, dtype=np.float32)
+        behavior = np.asarray(logprobs, dtype=np.float32)
         row = Row.of(tokens, [origin == Origin.SAMPLED for origin in origins], origins)
-        row = row.with_arrays(behavior_logprobs=sampled, old_logprobs=sampled)
+        row = row.with_arrays(behavior_logprobs=behavior, old_logprobs=behavior)
         found.append(replace(row, group=group))
     return found
 
