@@ -4,28 +4,19 @@ r"""ToolRL: tools numbered in the instruction, the dialogue so far as tagged tex
      "input": "**Dialogue Records History**\n<user> ... </user>\n\n<tool_call>\n{...}\n</tool_call>\n<obs> ... </obs>",
      "output": "<think> ... </think>\n<tool_call>\n{\"name\": \"f\", \"parameters\": {...}}\n</tool_call>"}
 
-and the same as prompt rows of verl, in Parquet or JSON: `prompt` (a system and a user message) and `reward_model.ground_truth`. A
-row becomes the dialogue with the target as its last turn, and one task for that turn. Of the instruction the sentence before the
-tools is kept as the system message; steps and format belong to the dialect that renders the row, and leaving them out is counted
-as a repair. Thoughts become reasoning. A default of "" says that a parameter may be left out, nothing more. Arguments written as
-text where the tool wants a number, a list or an object are mended where only one value can be meant, and so are call names that
-the data set cut in two at a bracket. Rows whose calls do not fit their tools are counted and skipped. Format: Qian et al. 2025,
-arXiv:2504.13958.
+and the same as prompt rows of verl: `prompt` (a system and a user message) and `reward_model.ground_truth`.
+A row becomes the dialogue with the target as its last turn, and one task for that turn. Thoughts become
+reasoning. Format: Qian et al. 2025, arXiv:2504.13958.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from pathlib import Path
 
 from toolhone.schema import Conversation, Json, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.offered import OfferedTools, refuse_faults
-from toolhone.sources.offered import Reason as ToolReason
+from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.files import Record
 from toolhone.sources.tasks import tasks_of
 from toolhone.sources.text_calls import (
     BAD_CALL,
@@ -36,6 +27,7 @@ from toolhone.sources.text_calls import (
     read_value,
     read_values,
 )
+from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "toolrl"
 ABOUT = About(
@@ -45,7 +37,11 @@ ABOUT = About(
     rows="4,000",
     teaches="thinking before calls, choosing tools under masked names, answering where no tool helps",
 )
-USES: frozenset[str] = frozenset()
+NOT_TOOLRL = "not a ToolRL row"
+NO_TARGET = "a target that is neither a call nor a reply"
+DIALOGUE = "a dialogue that is not a sequence of tagged turns"
+FORMAT = "steps and format description taken out of the instruction"
+CUT_NAME = "a call name cut in two at a bracket"
 _TOOLS, _STEPS = "**Available Tools**", "**Steps for Each Turn**"
 _HISTORY = re.compile(r"\s*\*+Dialogue Records History\*\*\s*")
 _NUMBERED = re.compile(r"^\d+\. ", re.MULTILINE)
@@ -57,27 +53,12 @@ _BLOCK = re.compile(r"\s*<(think|user|response|tool_call|obs)>(.*?)</\1>\s*", re
 _PARTS = ("think", "tool_call", "response")
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of `offered`, `call_texts` and the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not a ToolRL row"
-    NO_TARGET = "a target that is neither a call nor a reply"
-    DIALOGUE = "a dialogue that is not a sequence of tagged turns"
-
-
-class Repair(StrEnum):
-    """How a row was mended; besides these, the repairs of `offered` and `call_texts`."""
-
-    FORMAT = "steps and format description taken out of the instruction"
-    CUT_NAME = "a call name cut in two at a bracket"
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_TOOLS in str(_fields(record)[0]) for record in records)
+def looks_like(record: Record) -> bool:
+    return _TOOLS in str(_fields(record)[0])
 
 
 def _fields(record: Record) -> tuple[Json, Json, Json]:
-    """Instruction, dialogue and target, whichever way the row names them; None for what it lacks."""
+    """Instruction, dialogue and target in either way to name them; None for what the row lacks."""
     prompt, judged = record.get("prompt"), record.get("reward_model")
     if isinstance(prompt, list) and len(prompt) == 2 and isinstance(judged, dict):
         system, user = (turn.get("content") if isinstance(turn, dict) else None for turn in prompt)
@@ -85,119 +66,99 @@ def _fields(record: Record) -> tuple[Json, Json, Json]:
     return record.get("instruction"), record.get("input"), record.get("output")
 
 
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every row whose calls fit its tools, with the task of its last turn."""
-    tally, offered = ReadStats(), OfferedTools()
-    for line, record in read_records(path):
-        try:
-            talk, repairs = _conversation(line, record, offered)
-            refuse_faults(talk)
-        except Skip as skip:
-            tally.skip(line, skip)
-        else:
-            last = f"#{len(talk.messages) - 1}"
-            tally.keep(
-                line, talk, [task for task in tasks_of(talk) if task.id.endswith(last)], repairs
-            )
-    return tally.loaded()
-
-
-def _conversation(
-    line: FileLine, record: Record, offered: OfferedTools
-) -> tuple[Conversation, set[str]]:
-    instruction, dialogue, target = _fields(record)
-    if (
-        not isinstance(instruction, str)
-        or not isinstance(dialogue, str)
-        or not isinstance(target, str)
-    ):
-        raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
-    talk, tools = open_talk(instruction, offered)
+def convert(record: Record, context: Context) -> Converted:
+    fields = _fields(record)
+    if not all(isinstance(field, str) for field in fields):
+        raise Skip(NOT_TOOLRL, f"keys {sorted(record)}")
+    instruction, dialogue, target = fields
+    talk, tools = open_talk(instruction, context)
     add_dialogue(talk, dialogue, tools)
     before = len(talk.messages)
     add_blocks(talk, target, tools, _PARTS)
     if len(talk.messages) != before + 1 or talk.messages[-1].role != "assistant":
-        raise Skip(Reason.NO_TARGET, f"{target[-80:]!r}")
-    return Conversation(tuple(talk.messages), tools, identity_of(line, record), NAME), talk.repairs
+        raise Skip(NO_TARGET, f"{target[-80:]!r}")
+    context.repairs |= talk.repairs
+    conversation = context.complete(Conversation(tuple(talk.messages), tools), record)
+    last = f"#{before}"
+    return Converted(conversation, [t for t in tasks_of(conversation) if t.id.endswith(last)])
 
 
-def open_talk(instruction: str, offered: OfferedTools) -> tuple[Talk, tuple[Tool, ...]]:
-    """A talk that begins with what the instruction says before its tools, and the tools."""
+def open_talk(instruction: str, context: Context) -> tuple[Talk, tuple[Tool, ...]]:
+    """Begin a conversation with the words before the tools of an instruction; also return the tools."""
     words, _, rest = instruction.partition(_TOOLS)
-    tools, repairs = offered.read(list(_listed(rest.partition(_STEPS)[0])))
+    tools = read_tools(list(_listed(rest.partition(_STEPS)[0])), context)
+    context.repairs.add(FORMAT)
     talk = Talk()
-    talk.repairs |= {Repair.FORMAT, *repairs}
     if words.strip():
         talk.say("system", words.strip())
     return talk, tools
 
 
 def _listed(text: str) -> Iterator[Json]:
-    """The numbered tools: name, description and parameters in lines of their own, or `name: description` in one."""
+    """Yield the numbered tools: name, description and parameters on three lines, or the first two on one."""
     for entry in _NUMBERED.split(text)[1:]:
         found = _TOOL.match(entry)
         if found is None:
-            raise Skip(ToolReason.BAD_TOOLS, f"{entry!r:.80}")
+            raise Skip(BAD_TOOLS, f"{entry!r:.80}")
         try:
             parameters, _, _ = read_value(found["parameters"].strip())
         except Skip as skip:
-            raise Skip(ToolReason.BAD_TOOLS, skip.detail) from None
+            raise Skip(BAD_TOOLS, skip.detail) from None
         name = (found["name"] or found["short"]).strip()
         yield {"name": name, "description": found["description"].strip(), "parameters": parameters}
 
 
 def add_dialogue(talk: Talk, text: str, tools: Sequence[Tool]) -> None:
-    """The tagged turns of a dialogue."""
+    """Add the tagged turns of a dialogue."""
     opening = _HISTORY.match(text)
     add_blocks(talk, text[opening.end() :] if opening else text, tools, (*_PARTS, "user", "obs"))
 
 
 def add_blocks(talk: Talk, text: str, tools: Sequence[Tool], allowed: Sequence[str]) -> None:
-    """A thought, calls and a response that follow one another are one turn of the assistant."""
-    said: dict[str, str] = {}
+    """Add turns; a thought, calls and a response one after another are one turn of the assistant."""
+    parts: dict[str, str] = {}
     for name, body in _blocks(text):
         if name not in allowed:
-            raise Skip(Reason.DIALOGUE, f"<{name}> where only {', '.join(allowed)} may stand")
-        if said and (name not in _PARTS or name == "think" or name in said):
-            _speak(talk, said, tools)
-            said = {}
+            raise Skip(DIALOGUE, f"<{name}> where only {', '.join(allowed)} may be")
+        if parts and (name not in _PARTS or name == "think" or name in parts):
+            _add_assistant(talk, parts, tools)
+            parts = {}
         if name in _PARTS:
-            said[name] = body
+            parts[name] = body
         elif name == "user":
             talk.say("user", body)
         else:
             talk.result(body)
-    if said:
-        _speak(talk, said, tools)
+    if parts:
+        _add_assistant(talk, parts, tools)
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Name and text of each tagged block."""
+    """Yield name and text of each tagged block."""
     position = 0
     while position < len(text):
         found = _BLOCK.match(text, position)
         if found is None:
-            raise Skip(Reason.DIALOGUE, f"{text[position : position + 80]!r}")
+            raise Skip(DIALOGUE, f"{text[position : position + 80]!r}")
         yield found[1], found[2].strip()
         position = found.end()
 
 
-def _speak(talk: Talk, said: dict[str, str], tools: Sequence[Tool]) -> None:
-    values = [value for value, _ in read_values(said["tool_call"])] if "tool_call" in said else []
+def _add_assistant(talk: Talk, parts: dict[str, str], tools: Sequence[Tool]) -> None:
+    values = [value for value, _ in read_values(parts["tool_call"])] if "tool_call" in parts else []
     calls = [_whole_name(as_call(value), tools, talk.repairs) for value in values]
-    made = fitting(Said(said.get("response") or None, tuple(calls)), tools)
-    if not made.calls and not made.words:
+    turn = fitting(Said(parts.get("response") or None, tuple(calls)), tools)
+    if not turn.calls and not turn.words:
         raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
-    talk.assistant(made, said.get("think") or None)
+    talk.assistant(turn, parts.get("think") or None)
 
 
 def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
-    """The call put together again where the data set cut the tool's name at a bracket: its rest begins an argument's name."""
+    """Repair a tool's name that the data set cut at a bracket: its rest begins an argument's name."""
     whole = [tool.name for tool in tools if tool.name.startswith(f"{call.name.rstrip()} (")]
     if len(whole) != 1 or any(tool.name == call.name for tool in tools):
         return call
-    repairs.add(Repair.CUT_NAME)
+    repairs.add(CUT_NAME)
     rest = whole[0].removeprefix(f"{call.name.rstrip()} (") + "("
-    return ToolCall(
-        whole[0], {name.removeprefix(rest): value for name, value in call.arguments.items()}
-    )
+    arguments = {name.removeprefix(rest): value for name, value in call.arguments.items()}
+    return ToolCall(whole[0], arguments)

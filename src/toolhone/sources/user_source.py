@@ -1,10 +1,9 @@
-"""A reader of the user's own, named in the experiment file: `data.format: "mine.py:rows"`.
+"""A reader of the user, named in the experiment file: `data.format: "mine.py:rows"`.
 
     def rows(path):                                   # data.path as a pathlib.Path, or None
         yield {"messages": [...], "tools": [...]}     # or a toolhone.Conversation
 
-Every row is a conversation in our own form (`schema`) or a `Conversation`; its tasks are those of `tasks_of`. A row that is neither
-stops the reading with a sentence that names it. What the function raises is its own and keeps its traceback.
+A row that is neither stops the reading with one sentence. What the function raises keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,25 +15,24 @@ from typing import Any
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation
-from toolhone.sources.base import Loaded
-from toolhone.sources.base import OldStats as ReadStats
+from toolhone.sources.base import Converted, Loaded, ReadStats
 from toolhone.sources.files import FileLine
 from toolhone.sources.tasks import tasks_of
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:
-    """All rows that the function `file.py:name` yields for `path`."""
+    """Read all rows that the function `file.py:name` yields for `path`."""
     rows = import_callable(spec, Path.cwd(), "data.format")(path)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise DataError(
             f"{spec}: wanted rows (conversations, or mappings with 'messages'), got a {type(rows).__name__}"
         )
-    tally = ReadStats()
+    stats = ReadStats()
     for number, row in enumerate(rows, start=1):
         line = FileLine(Path(spec), number, "row")
         conversation = _conversation(line, row)
-        tally.keep(line, conversation, tasks_of(conversation))
-    loaded = tally.loaded()
+        stats.keep(line, Converted(conversation, tasks_of(conversation)))
+    loaded = stats.loaded()
     if not loaded.read:
         raise DataError(f"{spec}: it gave no row; wanted at least one conversation")
     return loaded
