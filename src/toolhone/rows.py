@@ -1,7 +1,8 @@
-"""`Row`: token ids plus per-token arrays, ready for a trainer; and the split of rows into micro-batches.
+"""`Row`: token ids plus per-token arrays, ready for a trainer; and the split of rows into
+micro-batches.
 
-The alignment rule of the whole house: every per-token array is as long as `tokens`; entry t speaks of predicting token t from
-the tokens before it; entry 0 is never trained. Only backends shift.
+Alignment: every per-token array is as long as `tokens`; entry t is about the prediction of token t
+from the tokens before it; entry 0 is never trained. Only backends shift.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ class Origin(IntEnum):
     PROMPT = 0
     """Rendered: headers, system text, user text."""
     SAMPLED = 1
-    """Said by the model, or by the assistant whom it learns to imitate."""
+    """Sampled from the model, or written by the assistant that it imitates."""
     TOOL = 2
     """A tool's result."""
     GIVEN = 3
-    """Put at the beginning of a reply, which goes on from there; read as a part of the reply, never trained."""
+    """A prefill: the beginning of a reply that the model continues; never trained."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One sequence.
 
-    tokens: int64 [T]. mask: bool [T], the positions whose log-probability the loss sees. arrays by name: float32 [T], or a
-    scalar for the whole row. `behavior_logprobs` are the sampler's, `old_logprobs` those of the policy before the update,
-    `ref_logprobs` those of the reference. origin: uint8 [T] of `Origin`. group: rows with the same group (a DPO pair, the
-    episodes of one task) are never split between micro-batches.
+    tokens: int64 [T]. mask: bool [T], the positions whose log-probability the loss sees. arrays by
+    name: float32 [T], or a scalar for the whole row. `behavior_logprobs` are the sampler's,
+    `old_logprobs` those of the policy before the update, `ref_logprobs` those of the reference.
+    origin: uint8 [T] of `Origin`. group: rows with the same group (a DPO pair, the episodes of one
+    task) are never split between micro-batches.
     """
 
     tokens: NDArray[np.int64]
@@ -64,14 +66,14 @@ class Row:
         mask: Sequence[bool] | NDArray[np.bool_],
         origin: Sequence[int] | None = None,
     ) -> Row:
-        """A row from plain lists; the mask's entry 0 is cleared."""
+        """Make a row from plain lists; clear entry 0 of the mask."""
         flags = np.array(mask, dtype=bool)
         flags[:1] = False
         origins = None if origin is None else np.array(origin, dtype=np.uint8)
         return Row(np.array(tokens, dtype=np.int64), flags, {}, origins)
 
     def with_arrays(self, **arrays: Array | float) -> Row:
-        """The same row with further per-token arrays, or numbers for the whole row."""
+        """Return the row with further per-token arrays, or numbers for the whole row."""
         added = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
         return Row(self.tokens, self.mask, {**self.arrays, **added}, self.origin, self.group)
 

@@ -16,8 +16,8 @@ from toolhone.schema.tool import Json, Tool
 
 # fmt: off
 __all__ = [
-    "ANY_CALL", "ROLES", "Conversation", "Expect", "ExpectedCall", "Json", "Message", "Task", "Tool",
-    "ToolCall",
+    "ANY_CALL", "ROLES", "Conversation", "Expect", "ExpectedCall", "Json", "Message", "Task",
+    "Tool", "ToolCall",
 ]
 # fmt: on
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -1,9 +1,10 @@
 """A preference pair: after one prompt, one way to go on is better than another.
 
-    {"id", "prompt": [messages], "tools", "chosen": [messages], "rejected": [messages], "source", "raw"?: true}
+    {"id", "prompt": [messages], "tools", "chosen": [messages], "rejected": [messages], "source",
+     "raw"?: true}
 
-With `raw`, `rejected` is one assistant message that holds the reply as a model wrote it, marks included:
-no other form can hold a malformed call.
+With `raw`, `rejected` is one assistant message that holds the reply as a model wrote it, marks
+included: no other form can hold a malformed call.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Preference:
             for side in SIDES[1:]
         )
         start = len(source["prompt"])
-        made = Preference(
+        pair = Preference(
             better.messages[:start],
             better.messages[start:],
             worse.messages[start:],
@@ -52,22 +53,20 @@ class Preference:
             better.source,
             raw,
         )
-        made._check()
-        return made
+        pair._check()
+        return pair
 
     def _check(self) -> None:
         for side, messages in (("chosen", self.chosen), ("rejected", self.rejected)):
             if messages[0].role != "assistant":
-                raise DataError(
-                    f"'{side}' must begin with an assistant message, it begins with one of role {messages[0].role!r}"
-                )
+                found = f"it begins with one of role {messages[0].role!r}"
+                raise DataError(f"'{side}' must begin with an assistant message, {found}")
         first = self.rejected[0]
         if self.raw and (
             len(self.rejected) > 1 or first.tool_calls or first.reasoning or not first.content
         ):
-            raise DataError(
-                "with 'raw', 'rejected' must be one assistant message that has content and nothing else"
-            )
+            right = "one assistant message that has content and nothing else"
+            raise DataError(f"with 'raw', 'rejected' must be {right}")
 
     def to_dict(self) -> dict[str, Json]:
         sides = {side: [message.to_dict() for message in getattr(self, side)] for side in SIDES}
@@ -81,5 +80,5 @@ class Preference:
         }
 
     def talk(self) -> Conversation:
-        """Prompt and chosen side as a conversation: what a validation's tasks are made from."""
+        """Return prompt and chosen side as a conversation, from which validation tasks come."""
         return Conversation((*self.prompt, *self.chosen), self.tools, self.id, self.source)

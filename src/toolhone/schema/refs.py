@@ -1,7 +1,7 @@
 """Local `$ref`s of a JSON Schema or an OpenAPI document.
 
-    find_ref(schema, "#/$defs/place")     # the part that the reference names; None where it leads nowhere
-    resolve_refs(document)                # the document with every reference replaced by what it names
+    find_ref(schema, "#/$defs/place")    # the part that the reference names, or None
+    resolve_refs(document)               # the document with the parts in place of the references
 
 Nothing is fetched: a reference to another document leads nowhere.
 """

@@ -2,8 +2,8 @@
 
     Tool.of({"name": "weather", "parameters": {...}}).problems({"city": 3})
 
-A function's schema comes from its type hints by pydantic, and from its docstring: a Google-style `Args:`
-block or `Annotated[T, "text"]` describes the parameters.
+A function's schema comes from its type hints by pydantic; a Google-style `Args:` block or
+`Annotated[T, "text"]` describes the parameters.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Tool:
 
 
 def _tool_object_parts(source: Schema) -> tuple[str, str, dict[str, Any]]:
-    """Return name, description and parameters of an OpenAI tool object or a bare function object."""
+    """Return name, description and parameters of a tool object or a bare function object."""
     body = source.get("function", source)
     if not isinstance(body, Mapping) or not isinstance(body.get("name"), str) or not body["name"]:
         raise DataError(f"a tool needs a 'name' (a string); got keys {sorted(map(str, source))}")
