@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolhone.backends.base import padded, random_stream
+from toolhone.backends.base import pad_rows, random_stream
 from toolhone.rows import Row, micro_batches
 
 
@@ -18,7 +18,7 @@ def a_row(length: int, group: str | None = None) -> Row:
 def test_padding_is_on_the_right_with_zeros_and_no_mask() -> None:
     first = Row.of([7, 8, 9], [True] * 3).with_arrays(weights=np.array([1, 2, 3], dtype=np.float32))
     second = Row.of([5], [True]).with_arrays(advantages=np.array([4], dtype=np.float32))
-    tokens, mask, arrays = padded([first, second])
+    tokens, mask, arrays = pad_rows([first, second])
     assert tokens.tolist() == [[7, 8, 9], [5, 0, 0]]
     assert mask.tolist() == [[False, True, True], [False, False, False]]
     assert arrays["weights"].tolist() == [[1, 2, 3], [0, 0, 0]]
@@ -27,7 +27,7 @@ def test_padding_is_on_the_right_with_zeros_and_no_mask() -> None:
 
 
 def test_padding_reaches_the_width_asked_for() -> None:
-    tokens, mask, _ = padded([a_row(2)], width=5)
+    tokens, mask, _ = pad_rows([a_row(2)], width=5)
     assert (tokens.shape, mask.shape) == ((1, 5), (1, 5))
 
 

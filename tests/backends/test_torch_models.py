@@ -161,7 +161,7 @@ def test_an_adapter_made_by_peft_continues_here(qwen: Path, tmp_path: Path) -> N
     expected = logits.gather(1, torch.tensor(rows[1].tokens)[1:, None])[:, 0].numpy()
     trainer = open_trainer(qwen, None, CPU, adapter=tmp_path)
     assert np.allclose(trainer.snapshot().logprobs(rows)[1][1:], expected, atol=1e-5)
-    assert len(trainer.engine.trained()) == 2 * len(trainer.engine.lora_layers) == 12
+    assert len(trainer.engine.trainable()) == 2 * len(trainer.engine.lora_layers) == 12
     assert np.allclose(open_sampler(tmp_path, CPU).logprobs(rows)[1][1:], expected, atol=1e-5), (
         "a PEFT folder names its base"
     )
@@ -199,7 +199,7 @@ def test_half_precision_learns_with_float32_weights(
     qwen: Path, dtype: str, lora: Lora | None
 ) -> None:
     trainer = open_trainer(qwen, lora, EngineOptions(device_map="cpu", torch_dtype=dtype))
-    assert {value.dtype for _, value in trainer.engine.trained()} == {torch.float32}
+    assert {value.dtype for _, value in trainer.engine.trainable()} == {torch.float32}
     losses = learn(trainer, 20, 0.01)
     assert losses[-1] < losses[0] - 0.05
 
@@ -208,23 +208,23 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_scale(qwen: Path) -> N
     trainer = open_trainer(qwen, None, EngineOptions(device_map="cpu", torch_dtype="float16"))
     scale = trainer._optimizer.loss_scale
     trainer.forward_backward(some_rows(), cross_entropy())
-    next(value for _, value in trainer.engine.trained() if value.grad is not None).grad.fill_(
+    next(value for _, value in trainer.engine.trainable() if value.grad is not None).grad.fill_(
         float("inf")
     )  # type: ignore[union-attr]
-    before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
+    before = {name: value.detach().clone() for name, value in trainer.engine.trainable()}
     assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
     assert trainer._optimizer.loss_scale == scale / 2
-    assert all(torch.equal(before[name], value) for name, value in trainer.engine.trained())
+    assert all(torch.equal(before[name], value) for name, value in trainer.engine.trainable())
 
 
 def gradients(trainer: TorchTrainer, rows: list[Row]) -> dict[str, torch.Tensor]:
     trainer.forward_backward(rows, cross_entropy())
     found = {
         name: value.grad.clone()
-        for name, value in trainer.engine.trained()
+        for name, value in trainer.engine.trainable()
         if value.grad is not None
     }
-    for _, value in trainer.engine.trained():
+    for _, value in trainer.engine.trainable():
         value.grad = None
     return found
 
@@ -364,14 +364,14 @@ def test_dropout_of_the_model_is_off_but_its_config_keeps_it(tmp_path: Path) -> 
 
 def test_a_step_that_is_not_finite_changes_nothing_in_any_precision(qwen: Path) -> None:
     trainer = open_trainer(qwen, None, CPU)
-    before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
+    before = {name: value.detach().clone() for name, value in trainer.engine.trainable()}
     rows = [
         row.with_arrays(weights=np.where(row.mask, np.inf, 0).astype(np.float32))
         for row in some_rows()
     ]
     trainer.forward_backward(rows, cross_entropy())
     assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
-    assert all(torch.equal(before[name], value) for name, value in trainer.engine.trained())
+    assert all(torch.equal(before[name], value) for name, value in trainer.engine.trainable())
 
 
 def test_a_mixture_of_experts_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
@@ -440,11 +440,11 @@ def test_rows_that_are_the_same_run_once_and_count_each(
         found = torch.cat(
             [
                 value.grad.flatten()
-                for _, value in trainer.engine.trained()
+                for _, value in trainer.engine.trainable()
                 if value.grad is not None
             ]
         )
-        for _, value in trainer.engine.trained():
+        for _, value in trainer.engine.trainable():
             value.grad = None
         return loss, found
 
@@ -471,11 +471,11 @@ def test_rows_that_are_the_same_each_have_their_own_dropout(qwen: Path) -> None:
 
 def test_muon_moves_matrices_and_adam_the_rest(qwen: Path) -> None:
     trainer = open_trainer(qwen, None, CPU)
-    before = {name: value.detach().clone() for name, value in trainer.engine.trained()}
+    before = {name: value.detach().clone() for name, value in trainer.engine.trainable()}
     trainer.forward_backward(some_rows(), cross_entropy())
     trainer.optim_step(Muon(0.0, Adam(0.01)))
     moved = {
-        name for name, value in trainer.engine.trained() if not torch.equal(before[name], value)
+        name for name, value in trainer.engine.trainable() if not torch.equal(before[name], value)
     }
     assert "model.embed_tokens.weight" in moved
     assert "model.norm.weight" in moved

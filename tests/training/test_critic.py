@@ -404,7 +404,7 @@ def test_ppo_with_a_value_head_trains_on_torch_and_resumes_bit_for_bit(
         results.append((trainer, run))
     (whole, run), (again, other) = results
     for (name, value), (_, same) in zip(
-        whole.engine.trained(), again.engine.trained(), strict=True
+        whole.engine.trainable(), again.engine.trainable(), strict=True
     ):
         assert torch.equal(value, same), name
     states = [one.state(one.checkpoint(FINAL))["critic"] for one in (run, other)]

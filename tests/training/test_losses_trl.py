@@ -86,7 +86,7 @@ def ours(folder: Path, rows: Sequence[Row], loss: Loss) -> tuple[float, Gradient
     value = trainer.forward_backward(rows, loss).result()["loss"]
     return value, {
         name: weight.grad.clone()
-        for name, weight in trainer.engine.trained()
+        for name, weight in trainer.engine.trainable()
         if weight.grad is not None
     }
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from toolhone.backends.base import Batch, Loss, padded
+from toolhone.backends.base import Batch, Loss, pad_rows
 from toolhone.backends.gradient import loss_gradient
 from toolhone.rows import Array, Row
 from toolhone.training.losses import (
@@ -48,7 +48,7 @@ def batch_of(rows: list[Row], own: list[Array], variant: Variant = "dapo") -> tu
     full = [
         row.with_arrays(weights=w, share=s) for row, w, s in zip(rows, weights, shares, strict=True)
     ]
-    _, mask, arrays = padded(full)
+    _, mask, arrays = pad_rows(full)
     logp = np.zeros(mask.shape, np.float32)
     for line, values in enumerate(own):
         logp[line, : len(values)] = values
@@ -151,7 +151,7 @@ def test_two_halves_of_a_batch_add_up_to_the_whole(variant: Variant) -> None:
     loss = policy_loss(variant, 0.2, 0.28, 0.05)
 
     def value(part: slice) -> float:
-        _, mask, arrays = padded(full[part])
+        _, mask, arrays = pad_rows(full[part])
         logp = np.zeros(mask.shape, np.float32)
         for line, values in enumerate(own[part]):
             logp[line, : len(values)] = values

@@ -1,16 +1,8 @@
 """The seam: two small protocols, `Sampler` and `Trainer`, that every training method is written against.
 
-Rules that every backend keeps (the contract tests hold them):
-
-* All per-token arrays are as long as `tokens`; entry t speaks of predicting token t; entry 0 is never trained. Only backends shift.
-* A loss is written once, `fn(ops, logp, batch) -> (sum, metrics)`, and sees log-probabilities only; it needs no derivative.
-* The algorithm normalises, the backend splits: losses and metrics are sums, so two half batches equal one.
-* Sampled log-probabilities are those of the policy at the sampling temperature, before any truncation or constraint.
-* A snapshot is the policy at that moment and does not move when training goes on.
-* Every optimiser number is passed on every step; a backend has no defaults.
-* A backend that cannot do something raises `CapabilityError` at once, in one sentence that says what can.
-
-This file holds no implementation: see `toy.py` (NumPy) and `torch/`.
+All per-token arrays are as long as `tokens`, and entry t speaks of predicting token t; only backends shift. Losses and metrics are sums,
+so two half batches equal one. Every optimiser number is passed on every step. What a backend cannot do it refuses with
+`CapabilityError`. `toy.py` (NumPy) and `torch/` implement it; `tests/contracts/test_backends.py` holds the rules.
 """
 
 from __future__ import annotations
@@ -43,18 +35,16 @@ class Constraint(Protocol):
 
     def allowed(self) -> NDArray[np.bool_]:
         """bool [ids]: which ids may come next, at least one; ids beyond its end may not."""
-        ...
 
     def advance(self, token: int) -> None:
         """Take the id that was sampled."""
-        ...
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample. `temperature` 0 is greedy (its log-probabilities are those at temperature 1). `top_k` 0 and `top_p` 1 are off.
+    """How to sample. `temperature` 0 is greedy (with log-probabilities at temperature 1). `top_k` 0 and `top_p` 1 are off.
 
-    The random stream of sample j of the prompt with key k depends on (`seed`, k, j) alone, not on what else is in the batch.
+    The random stream of sample j of the prompt with key k depends on (`seed`, k, j) alone.
     """
 
     max_tokens: int = 256
@@ -76,14 +66,14 @@ class SamplingParams:
 
 
 def check_unconstrained(params: SamplingParams, method: str, grammar: bool = False) -> None:
-    """Refuse, for a method that learns from log-probabilities, sampling whose log-probabilities are not the policy's own."""
-    wrong = {
+    """Refuse, for a method that learns from log-probabilities, sampling that does not follow them."""
+    used = {
         "a grammar (constrained calls)": grammar,
         "top_p": params.top_p < 1,
         "top_k": params.top_k > 0,
     }
-    for what, given in wrong.items():
-        if given:
+    for what, is_used in used.items():
+        if is_used:
             raise CapabilityError(
                 f"{method} learns from the log-probabilities of its samples, and with {what} they are not those of the policy; "
                 "sample without it in training, and use it in evaluation"
@@ -92,7 +82,7 @@ def check_unconstrained(params: SamplingParams, method: str, grammar: bool = Fal
 
 @dataclass(frozen=True)
 class Sample:
-    """What was sampled after a prompt: token ids (the stop id included) and the log-probability of each."""
+    """A sample: token ids (the stop id included), and their log-probabilities at the sampling temperature before truncation."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -114,10 +104,7 @@ class Ops(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch as a loss sees it. All arrays have shape [rows, tokens], right-padded with 0 (mask False).
-
-    `arrays` are the rows' own arrays by name; `groups` gives each row's group (rows of one group are in one batch).
-    """
+    """A micro-batch as a loss sees it: the rows' arrays by name [rows, tokens], right-padded with 0 (mask False)."""
 
     mask: Any
     arrays: Mapping[str, Any]
@@ -132,10 +119,9 @@ LossFunction = Callable[[Ops, Any, Batch], tuple[Any, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: its name, the numbers it was made with, and `fn(ops, logp, batch) -> (sum, metrics)`.
+    """A loss: `fn(ops, logp, batch) -> (sum, metrics)` with `logp` float32 [rows, tokens], 0 where the mask is False.
 
-    `logp` is float32 [rows, tokens], 0 where the mask is False; metrics are sums too. `temperature` divides the logits before
-    the log-probabilities are taken (the one at which the rows were sampled; 1 for supervised data).
+    `config` holds its numbers. `temperature` divides the logits (the one at which the rows were sampled; 1 for supervised data).
     `whole_groups`: the loss compares rows of a group, so a backend must never split one.
     """
 
@@ -176,8 +162,7 @@ Optimizer = Adam | Muon
 class Lora:
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W + alpha / rank * B A.
 
-    `target_modules`: last parts of module names; empty means every linear layer but the head. `last_layers`: only the last N
-    decoder layers; 0 means all.
+    `target_modules`: last parts of module names; empty means every linear layer but the head. `last_layers` 0 means all layers.
     """
 
     rank: int = 16
@@ -207,9 +192,7 @@ class Capabilities:
     temperature: bool = True
     custom_loss: bool = True
     value_head: bool = False
-    """Whether it is a `HeadTrainer`."""
     max_context: int = 0
-    """Longest sequence in tokens; 0 when unbounded."""
 
 
 class Pending(Protocol[T]):  # type: ignore[misc]
@@ -238,19 +221,15 @@ class Stream(Protocol):
 
         No token is sampled that `grammar` (text in llguidance's Lark form) forbids; truncation counts what it allows.
         """
-        ...
 
     def poll(self) -> list[tuple[int, list[Sample]]]:
         """Work until a prompt is finished; returns those that are, and none only when nothing is left."""
-        ...
 
     def cancel(self, key: int) -> None:
         """Drop a prompt, waiting or running; its key is free again. Unknown keys are ignored."""
-        ...
 
     def close(self) -> None:
         """Drop all prompts."""
-        ...
 
 
 class Sampler(Protocol):
@@ -261,16 +240,12 @@ class Sampler(Protocol):
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
     ) -> list[list[Sample]]:
-        """`params.num_samples` samples for each prompt, in their order; `keys` (default 0, 1, ...) name their random streams."""
-        ...
+        """`params.num_samples` samples for each prompt; `keys` (default 0, 1, ...) differ and name the random streams."""
 
-    def stream(self) -> Stream:
-        """A queue of prompts that may join at any time."""
-        ...
+    def stream(self) -> Stream: ...
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
-        """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere."""
-        ...
+        """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere. May be refused."""
 
 
 @runtime_checkable
@@ -279,11 +254,9 @@ class WeightSampler(Sampler, Protocol):
 
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder."""
-        ...
 
     def write_adapter(self, folder: Path) -> None:
         """Write a PEFT adapter into an existing folder. `CapabilityError` where there is none."""
-        ...
 
 
 class Trainer(Protocol):
@@ -293,34 +266,25 @@ class Trainer(Protocol):
     can: Capabilities
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Pending[Metrics]:
-        """Add the gradient of the loss over these rows; the metrics hold `loss` and those of the loss, as sums."""
-        ...
+        """Add the gradient of the loss over these rows. Metrics: `loss` and the loss's own, as sums."""
 
     def optim_step(self, optimizer: Optimizer) -> Pending[Metrics]:
-        """Apply the accumulated gradient and clear it; the metrics hold `grad_norm`, taken before clipping.
-
-        A gradient that is not finite is not applied: then `skipped` is 1.
-        """
-        ...
+        """Apply and clear the gradient. Metrics: `grad_norm` before clipping; `skipped` is 1 where it was not finite."""
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Pending[list[Array]]:
         """float32 [T] for each row, by the policy as it is now: as `Sampler.logprobs`."""
-        ...
 
     def snapshot(self) -> Sampler:
         """The policy now. It does not move when training continues, and it never changes the trainer."""
-        ...
 
     def save(self, name: str | Path, optimizer: bool = True) -> str:
         """Save the weights (and the optimizer's state) as `name`, all or nothing; returns the reference for `load`.
 
         A local backend takes `name` as a folder and returns it; a service returns its own URI.
         """
-        ...
 
     def load(self, ref: str | Path, optimizer: bool = True) -> None:
         """Take the weights (and the optimizer's state) of a reference that `save` returned."""
-        ...
 
 
 def train_step(
@@ -340,21 +304,19 @@ def train_step(
 
 
 class ValueHead(Protocol):
-    """What a linear value head reads of a prompt: the policy's own state after it. The weights are those of `algorithms.critic`."""
+    """What a linear value head (`training.critic`) reads of a prompt: the policy's own state after it."""
 
     width: int
 
     def inputs(self, prompts: Sequence[Tokens]) -> Array:
-        """float32 [prompts, width], by the policy as it is now; nothing of it changes."""
-        ...
+        """float32 [prompts, width], by the policy as it is now."""
 
 
 class HeadTrainer(Trainer, Protocol):
-    """A trainer that has critics of its own (`Capabilities.value_head`)."""
+    """A trainer with `Capabilities.value_head`."""
 
     def critic(self, kind: str) -> ValueHead:
         """`kind` is "value_head"."""
-        ...
 
 
 def sample_all(
@@ -374,7 +336,7 @@ def sample_all(
 
 
 def allowed_ids(constraints: Sequence[Constraint | None], vocabulary: int) -> NDArray[np.bool_]:
-    """bool [rows, vocabulary]: what each row's constraint allows; a row without one may have any id."""
+    """bool [rows, vocabulary]: what each row's constraint allows; any id without one."""
     mask = np.ones((len(constraints), vocabulary), dtype=bool)
     for line, constraint in zip(mask, constraints, strict=True):
         if constraint is not None:
@@ -385,15 +347,12 @@ def allowed_ids(constraints: Sequence[Constraint | None], vocabulary: int) -> ND
 
 
 def random_stream(seed: int, *path: int) -> np.random.Generator:
-    """The random stream for one place in a run, a pure function of the seed and the path (step, row, ...)."""
-    return np.random.Generator(
-        np.random.Philox(
-            np.random.SeedSequence([seed & 0xFFFFFFFF, *[p & 0xFFFFFFFF for p in path]])
-        )
-    )
+    """The random stream of one place in a run, a pure function of the seed and the path (step, row, ...)."""
+    words = [word & 0xFFFFFFFF for word in (seed, *path)]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
-def padded(
+def pad_rows(
     rows: Sequence[Row], width: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, Array]]:
     """Rows as right-padded arrays [rows, width]: tokens, mask, and each named array (0 where a row lacks it).

@@ -1,16 +1,9 @@
 """The toy backend: a softmax over hashed contexts, in NumPy, that keeps the whole contract of `backends.base`.
 
     trainer = open_toy(vocab_size=64, seed=0)
-    trainer.forward_backward(rows, cross_entropy()).result()
-    trainer.optim_step(Adam(learning_rate=0.1)).result()
-    sampler = trainer.snapshot()
-    trainer.save(folder); sampler = open_sampler(folder)
+    metrics = train_step(trainer, [rows], cross_entropy(), Adam(learning_rate=0.1))
 
-The policy is in `toy_policy.py`; dL/dlogp comes from `gradient.py`, so any loss trains here. Every result is a pure function of its
-inputs, and what a sampler says of its samples is exactly what `logprobs` says of them.
-
-What it does not do: it remembers a few tokens and knows nothing of language; it has no adapters, no Muon and no micro-batches. It
-serves tests, and lets anyone watch a training method work in milliseconds.
+It remembers a few tokens and knows nothing of language; it has no adapters, no Muon and no micro-batches.
 """
 
 from __future__ import annotations
@@ -41,7 +34,7 @@ from toolhone.backends.base import (
     SamplingParams,
     StopReason,
     allowed_ids,
-    padded,
+    pad_rows,
     random_stream,
     sample_all,
 )
@@ -52,6 +45,8 @@ from toolhone.errors import CapabilityError, ModelError, RunError
 from toolhone.rows import Array, Row, Tokens
 
 FILE = "toy.npz"
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
+"""What reading a damaged file raises."""
 
 
 class ToySampler:
@@ -204,29 +199,18 @@ def _draw(weights: Real, uniform: Real) -> Ids:
     return chosen
 
 
-@dataclass
 class _Moments:
     """Adam's state: steps taken, and the running mean of the gradient and of its square for each table."""
 
-    steps: int
-    mean: list[Real]
-    square: list[Real]
-
-    @staticmethod
-    def zero(policy: ToyPolicy) -> _Moments:
-        return _Moments(
-            0,
-            [np.zeros_like(table) for table in policy.tables],
-            [np.zeros_like(table) for table in policy.tables],
-        )
+    def __init__(self, steps: int, mean: list[Real], square: list[Real]) -> None:
+        self.steps, self.mean, self.square = steps, mean, square
 
     def step(self, tables: list[Real], gradient: list[Real], adam: Adam) -> None:
         """Change the tables in place by one AdamW step (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
         self.steps += 1
         first, second = 1 - adam.beta1**self.steps, 1 - adam.beta2**self.steps
-        for table, slope, mean, square in zip(
-            tables, gradient, self.mean, self.square, strict=True
-        ):
+        each = zip(tables, gradient, self.mean, self.square, strict=True)
+        for table, slope, mean, square in each:
             mean += (1 - adam.beta1) * (slope - mean)
             square += (1 - adam.beta2) * (slope * slope - square)
             table *= 1 - adam.learning_rate * adam.weight_decay
@@ -237,30 +221,30 @@ class ToyTrainer:
     """A toy policy that learns (`backends.base.Trainer`)."""
 
     def __init__(self, policy: ToyPolicy, tokenizer: str = "") -> None:
-        shape = policy.shape
-        self.info = ModelInfo(shape.vocab_size, shape.max_context, tokenizer=tokenizer)
-        self.can = Capabilities(lora=False, muon=False, max_context=policy.shape.max_context)
+        context = policy.shape.max_context
+        self.info = ModelInfo(policy.shape.vocab_size, context, tokenizer=tokenizer)
+        self.can = Capabilities(lora=False, muon=False, max_context=context)
         self._policy = policy
         self._gradient: list[Real] | None = None
-        self._moments = _Moments.zero(policy)
+        self._moments = _Moments(0, policy.zeros(), policy.zeros())
         self._readers: weakref.WeakSet[ToySampler] = weakref.WeakSet()
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
-        """Add the gradient of the loss over these rows, all in one batch. Metrics: `loss` and the loss's own, as sums."""
+        """Add the gradient of the loss over these rows, all in one batch."""
         if not rows:
             return Done({"loss": 0.0})
         forward = Forward.of(self._policy, rows, loss.temperature)
-        batch = Batch(forward.mask, padded(rows)[2], [row.group for row in rows])
+        batch = Batch(forward.mask, pad_rows(rows)[2], [row.group for row in rows])
         metrics, dlogp = loss_gradient(loss, forward.target_logp(), batch)
         if self._gradient is None:
-            self._gradient = [np.zeros_like(table) for table in self._policy.tables]
+            self._gradient = self._policy.zeros()
         dlogits = forward.dlogits(dlogp, loss.temperature)
         for slope, index in zip(self._gradient, forward.index.T, strict=True):
             np.add.at(slope, index, dlogits)
         return Done(metrics)
 
     def optim_step(self, optimizer: Optimizer) -> Done[Metrics]:
-        """One AdamW step; `grad_norm` is the global norm before clipping. Without a gradient nothing changes and the norm is 0."""
+        """One AdamW step; without a gradient nothing changes and `grad_norm` is 0."""
         if not isinstance(optimizer, Adam):
             raise CapabilityError(
                 "the toy backend cannot train with Muon; use Adam here, or the torch backend for Muon"
@@ -287,15 +271,13 @@ class ToyTrainer:
 
     def save(self, name: str | Path, optimizer: bool = True) -> str:
         """Write one file into the folder `name`, all or nothing; an earlier save there is replaced."""
-        settings = {
-            **asdict(self._policy.shape),
-            "steps": self._moments.steps if optimizer else None,
-        }
-        arrays: dict[str, Real | NDArray[np.str_]] = {"settings": np.array(json.dumps(settings))}
-        arrays |= {f"table{i}": table for i, table in enumerate(self._policy.tables)}
+        moments = self._moments
+        tables = {"table": self._policy.tables}
         if optimizer:
-            arrays |= {f"mean{i}": table for i, table in enumerate(self._moments.mean)}
-            arrays |= {f"square{i}": table for i, table in enumerate(self._moments.square)}
+            tables |= {"mean": moments.mean, "square": moments.square}
+        settings = {**asdict(self._policy.shape), "steps": moments.steps if optimizer else None}
+        arrays: dict[str, Real | NDArray[np.str_]] = {"settings": np.array(json.dumps(settings))}
+        arrays |= {f"{kind}{i}": one for kind, own in tables.items() for i, one in enumerate(own)}
         _write(Path(name), arrays)
         return str(name)
 
@@ -350,15 +332,7 @@ def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
         raise ModelError(
             f"{folder} holds no {FILE}; give a folder that the toy backend has saved"
         ) from None
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except DAMAGED as error:
         raise ModelError(
             f"{folder / FILE} cannot be read as a toy model ({error}); save it again"
         ) from None

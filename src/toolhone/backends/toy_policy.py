@@ -1,8 +1,7 @@
 """The toy's policy: a softmax over hashed contexts, in NumPy, with its gradient by hand.
 
-The logits of position t are a sum of one row from each of a few tables; order n hashes the last n tokens before t to a row of its
-table, and order 0 is a bias. dL/dlogits = dL/dlogp * (onehot(token) - softmax) / temperature. The arithmetic is float64; the
-log-probabilities handed out are float32. `toy.py` makes a sampler and a trainer of it.
+The logits of position t are a sum of one row of each table; order n hashes the last n tokens before t to a row of its table, order 0 is
+a bias. dL/dlogits = dL/dlogp * (onehot(token) - softmax) / temperature. The arithmetic is float64; log-probabilities leave as float32.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolhone.backends.base import padded, random_stream
+from toolhone.backends.base import pad_rows, random_stream
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Array, Row, Tokens
 
@@ -22,7 +21,7 @@ Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 NO_TOKEN = -1
-"""Stands in a window where the sequence has not begun."""
+"""The entry of a window before the sequence begins."""
 _INIT_SCALE = 0.1
 _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
@@ -52,11 +51,14 @@ class ToyPolicy:
     @staticmethod
     def fresh(shape: ToyShape, seed: int) -> ToyPolicy:
         """Small random weights, a pure function of the shape and the seed."""
-        sizes = [(shape.buckets if order else 1, shape.vocab_size) for order in shape.orders]
-        return ToyPolicy(
-            shape,
-            [random_stream(seed, i).normal(0.0, _INIT_SCALE, size) for i, size in enumerate(sizes)],
-        )
+        tables = []
+        for i, order in enumerate(shape.orders):
+            size = (shape.buckets if order else 1, shape.vocab_size)
+            tables.append(random_stream(seed, i).normal(0.0, _INIT_SCALE, size))
+        return ToyPolicy(shape, tables)
+
+    def zeros(self) -> list[Real]:
+        return [np.zeros_like(table) for table in self.tables]
 
     def copy(self) -> ToyPolicy:
         return ToyPolicy(self.shape, [table.copy() for table in self.tables])
@@ -66,9 +68,8 @@ class ToyPolicy:
         result = np.zeros((len(windows), len(self.shape.orders)), dtype=np.int64)
         for column, order in enumerate(self.shape.orders):
             if order:
-                result[:, column] = _hashed(windows[:, self.shape.reach - order :]) % np.uint64(
-                    self.shape.buckets
-                )
+                hashes = _hash(windows[:, self.shape.reach - order :])
+                result[:, column] = hashes % np.uint64(self.shape.buckets)
         return result
 
     def log_softmax(self, buckets: Ids, temperature: float) -> Real:
@@ -94,7 +95,7 @@ class ToyPolicy:
             )
 
 
-def _hashed(windows: Ids) -> NDArray[np.uint64]:
+def _hash(windows: Ids) -> NDArray[np.uint64]:
     """64-bit FNV-1a over the columns of token ids [n, order], with a last mix of high bits into low ones: uint64 [n]."""
     state = np.full(len(windows), _FNV_OFFSET, dtype=np.uint64)
     for column in (windows - NO_TOKEN).astype(np.uint64).T:
@@ -123,7 +124,7 @@ class Forward:
     def of(policy: ToyPolicy, rows: Sequence[Row], temperature: float) -> Forward:
         for row in rows:
             policy.check(row.tokens)
-        tokens, mask, _ = padded(rows)
+        tokens, mask, _ = pad_rows(rows)
         index = policy.buckets(windows_before(tokens, policy.shape.reach)[mask])
         return Forward(mask, index, tokens[mask], policy.log_softmax(index, temperature))
 

@@ -64,15 +64,12 @@ class TurnStream(Protocol):
 
     def submit(self, key: int, prompt: Prompt) -> None:
         """Queue a prompt; `key` names it in `poll` and names its random stream."""
-        ...
 
     def poll(self) -> list[tuple[int, Turn]]:
         """Work until a prompt is answered; returns those that are, and none only when nothing is left."""
-        ...
 
     def close(self) -> None:
         """Drop all prompts."""
-        ...
 
 
 class Policy(Protocol):
@@ -81,19 +78,15 @@ class Policy(Protocol):
     @property
     def seed(self) -> int:
         """The seed of its sampling, for the record."""
-        ...
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         """The prompt for the first turn."""
-        ...
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
         """The prompt for the next turn, after `turn` answered `prompt` and the tools answered `turn`."""
-        ...
 
     def fits(self, prompt: Prompt) -> bool:
         """Whether the context has room for at least one more token."""
-        ...
 
     def stream(self) -> TurnStream: ...
 

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from toolhone.backends.base import Lora, ModelInfo, padded
+from toolhone.backends.base import Lora, ModelInfo, pad_rows
 from toolhone.backends.torch.lora import (
     CONFIG,
     LoraLayer,
@@ -89,7 +89,7 @@ class Engine:
             self.split and not options.gradient_checkpointing and self._sharing_is_exact()
         )
 
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Name and value of each weight that learns."""
         return [
             (name, value) for name, value in self.model.named_parameters() if value.requires_grad
@@ -98,7 +98,7 @@ class Engine:
     def with_weights(self, weights: Mapping[str, torch.Tensor]) -> Engine:
         """The same model with other values of the trained weights; all that is frozen is shared, this engine stays as it is."""
         shared = {id(value): value for value in (*self.model.parameters(), *self.model.buffers())}
-        for name, value in self.trained():
+        for name, value in self.trainable():
             shared[id(value)] = nn.Parameter(weights[name], requires_grad=False)
         twin = copy.copy(self)
         twin.model = copy.deepcopy(self.model, shared)
@@ -106,7 +106,7 @@ class Engine:
 
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder, adapters merged into a copy of their layers."""
-        model = self.with_weights(dict(self.trained())).model if self.lora else self.model
+        model = self.with_weights(dict(self.trainable())).model if self.lora else self.model
         merge_adapters(model, self.lora_layers)
         with quiet():
             model.save_pretrained(folder)
@@ -149,7 +149,7 @@ class Engine:
         return self._logprobs(different, temperature)[torch.tensor(lines, device=self.device)]
 
     def _logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
-        tokens, mask, _ = padded(rows)
+        tokens, mask, _ = pad_rows(rows)
         self.check_length(tokens.shape[1])
         ids = torch.from_numpy(tokens).to(self.device)
         masked = torch.from_numpy(mask).to(self.device)

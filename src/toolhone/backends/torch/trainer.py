@@ -28,7 +28,7 @@ from toolhone.backends.base import (
     Metrics,
     Muon,
     Optimizer,
-    padded,
+    pad_rows,
 )
 from toolhone.backends.torch.engine import (
     Engine,
@@ -98,7 +98,7 @@ class TorchTrainer:
         self, batches: Sequence[Sequence[Row]], loss: Loss
     ) -> Iterator[dict[str, torch.Tensor]]:
         """One thread for each micro-batch; gradients are added in the order of the batches, so the sum is always the same."""
-        weights = [value for _, value in self.engine.trained()]
+        weights = [value for _, value in self.engine.trainable()]
 
         def work(
             batch: Sequence[Row],
@@ -121,7 +121,7 @@ class TorchTrainer:
         self, rows: Sequence[Row], loss: Loss
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The scaled loss of one micro-batch, and its metrics."""
-        _, mask, arrays = padded(rows)
+        _, mask, arrays = pad_rows(rows)
         device = self.engine.device
         tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
         batch = Batch(torch.from_numpy(mask).to(device), tensors, [row.group for row in rows])
@@ -156,7 +156,7 @@ class TorchTrainer:
         """Before the weights change: give every living snapshot that still reads them one copy, shared by all."""
         live = [sampler for sampler in self._snapshots if sampler.weights is None]
         if live:
-            copy = {name: value.detach().clone() for name, value in self.engine.trained()}
+            copy = {name: value.detach().clone() for name, value in self.engine.trainable()}
             for sampler in live:
                 sampler.weights = copy
 
@@ -186,7 +186,7 @@ class TorchTrainer:
             read_peft(self.engine.model, folder)
         else:
             _read_weights(self.engine, folder)
-        for _, value in self.engine.trained():
+        for _, value in self.engine.trainable():
             value.grad = None
         if optimizer:
             state = _read_optimizer(folder / OPTIMIZER)
@@ -210,7 +210,7 @@ class OptimizerState:
 
     def step(self, optimizer: Optimizer) -> Metrics:
         """Apply and clear the accumulated gradients. Metrics: `grad_norm` before clipping, `skipped` 1.0 when it was not finite."""
-        weights = [value for _, value in self._engine.trained() if value.grad is not None]
+        weights = [value for _, value in self._engine.trainable() if value.grad is not None]
         gradients = [value.grad for value in weights if value.grad is not None]
         if not weights:
             return {"grad_norm": 0.0, "skipped": 1.0}
@@ -257,7 +257,7 @@ class OptimizerState:
                     group.update(weight_decay=optimizer.weight_decay)
 
     def _create(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
-        trained = [value for _, value in self._engine.trained()]
+        trained = [value for _, value in self._engine.trainable()]
         if isinstance(optimizer, Adam):
             return [torch.optim.AdamW(trained, lr=0.0)]
         if not hasattr(torch.optim, "Muon"):
