@@ -1,8 +1,9 @@
-"""The seam: two small protocols, `Sampler` and `Trainer`, that every training method is written against.
+"""The seam: two protocols, `Sampler` and `Trainer`, that every training method is written against.
 
-All per-token arrays are as long as `tokens`, and entry t speaks of predicting token t; only backends shift. Losses and metrics are sums,
-so two half batches equal one. Every optimiser number is passed on every step. What a backend cannot do it refuses with
-`CapabilityError`. `toy.py` (NumPy) and `torch/` implement it; `tests/contracts/test_backends.py` holds the rules.
+All per-token arrays are as long as `tokens`; entry t speaks of predicting token t; only backends
+shift. Losses and metrics are sums, so two half batches equal one. Every optimiser number is passed
+on every step. A backend refuses what it cannot do with `CapabilityError`. `toy.py` and `torch/`
+implement the protocols; `tests/contracts/test_backends.py` holds their rules.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample. `temperature` 0 is greedy (with log-probabilities at temperature 1). `top_k` 0 and `top_p` 1 are off.
+    """How to sample. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
 
     The random stream of sample j of the prompt with key k depends on (`seed`, k, j) alone.
     """
@@ -58,7 +59,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.num_samples < 1:
             raise ConfigError(
-                f"max_tokens and num_samples must be 1 or more, got {self.max_tokens} and {self.num_samples}"
+                "max_tokens and num_samples must be 1 or more, "
+                f"got {self.max_tokens} and {self.num_samples}"
             )
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             seen = f"{self.temperature}, {self.top_p} and {self.top_k}"
@@ -66,7 +68,7 @@ class SamplingParams:
 
 
 def check_unconstrained(params: SamplingParams, method: str, grammar: bool = False) -> None:
-    """Refuse, for a method that learns from log-probabilities, sampling that does not follow them."""
+    """Refuse sampling that does not follow the log-probabilities that a method learns from."""
     used = {
         "a grammar (constrained calls)": grammar,
         "top_p": params.top_p < 1,
@@ -75,14 +77,15 @@ def check_unconstrained(params: SamplingParams, method: str, grammar: bool = Fal
     for what, is_used in used.items():
         if is_used:
             raise CapabilityError(
-                f"{method} learns from the log-probabilities of its samples, and with {what} they are not those of the policy; "
+                f"{method} learns from the log-probabilities of its samples, and with {what} "
+                "they are not those of the policy; "
                 "sample without it in training, and use it in evaluation"
             )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample: token ids (the stop id included), and their log-probabilities at the sampling temperature before truncation."""
+    """Token ids, the stop id included, and their log-probabilities before truncation."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -104,7 +107,7 @@ class Ops(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch as a loss sees it: the rows' arrays by name [rows, tokens], right-padded with 0 (mask False)."""
+    """A micro-batch as a loss sees it: arrays [rows, tokens], right-padded with 0 (mask False)."""
 
     mask: Any
     arrays: Mapping[str, Any]
@@ -119,9 +122,9 @@ LossFunction = Callable[[Ops, Any, Batch], tuple[Any, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: `fn(ops, logp, batch) -> (sum, metrics)` with `logp` float32 [rows, tokens], 0 where the mask is False.
+    """A loss: `fn(ops, logp, batch) -> (sum, metrics)`; `logp` is float32 [rows, tokens].
 
-    `config` holds its numbers. `temperature` divides the logits (the one at which the rows were sampled; 1 for supervised data).
+    `config` holds its numbers. `temperature` divides the logits, as when the rows were sampled.
     `whole_groups`: the loss compares rows of a group, so a backend must never split one.
     """
 
@@ -134,7 +137,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Adam:
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101). `clip_norm` 0 is off."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101). `clip_norm` 0 is off."""
 
     learning_rate: float
     beta1: float = 0.9
@@ -146,7 +149,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class Muon:
-    """Muon on the matrices (Jordan 2024, kellerjordan.github.io/posts/muon), `adam` on embeddings, vectors and the head."""
+    """Muon on matrices (Jordan 2024, kellerjordan.github.io/posts/muon), `adam` on the rest."""
 
     learning_rate: float
     adam: Adam
@@ -162,7 +165,8 @@ Optimizer = Adam | Muon
 class Lora:
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W + alpha / rank * B A.
 
-    `target_modules`: last parts of module names; empty means every linear layer but the head. `last_layers` 0 means all layers.
+    `target_modules`: last parts of module names; empty means every linear layer but the head.
+    `last_layers` 0 means all layers.
     """
 
     rank: int = 16
@@ -174,7 +178,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model behind a sampler or trainer. `max_context` in tokens is 0 when unbounded; `tokenizer` is a folder or hub name."""
+    """The model of a sampler or trainer. `max_context` 0 is unbounded; `tokenizer`: a name."""
 
     vocab_size: int
     max_context: int = 0
@@ -212,18 +216,19 @@ class Done(Generic[T]):
 
 
 class Stream(Protocol):
-    """Sampling without a barrier: prompts join while others run, and leave as soon as they are finished."""
+    """Sampling without a barrier: prompts join while others run, and leave when they finish."""
 
     def submit(
         self, key: int, prompt: Tokens, params: SamplingParams, grammar: str | None = None
     ) -> None:
         """Queue one prompt; `key` names it in `poll` and names its random stream.
 
-        No token is sampled that `grammar` (text in llguidance's Lark form) forbids; truncation counts what it allows.
+        No token is sampled that `grammar` (Lark text for llguidance) forbids; top-k and top-p count
+        what it allows.
         """
 
     def poll(self) -> list[tuple[int, list[Sample]]]:
-        """Work until a prompt is finished; returns those that are, and none only when nothing is left."""
+        """Work until a prompt finishes; returns all that have, and [] only when none is left."""
 
     def cancel(self, key: int) -> None:
         """Drop a prompt, waiting or running; its key is free again. Unknown keys are ignored."""
@@ -240,12 +245,12 @@ class Sampler(Protocol):
     def sample(
         self, prompts: Sequence[Tokens], params: SamplingParams, keys: Sequence[int] | None = None
     ) -> list[list[Sample]]:
-        """`params.num_samples` samples for each prompt; `keys` (default 0, 1, ...) differ and name the random streams."""
+        """`params.num_samples` samples for each prompt; distinct `keys` name the random streams."""
 
     def stream(self) -> Stream: ...
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Array]:
-        """float32 [T] for each row: log-probability of token t at the masked positions, 0 elsewhere. May be refused."""
+        """float32 [T] for each row: log p of token t where masked, 0 elsewhere. May be refused."""
 
 
 @runtime_checkable
@@ -260,25 +265,25 @@ class WeightSampler(Sampler, Protocol):
 
 
 class Trainer(Protocol):
-    """A policy that learns. Gradients accumulate over `forward_backward` calls until `optim_step`."""
+    """A policy that learns; gradients accumulate until `optim_step`."""
 
     info: ModelInfo
     can: Capabilities
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Pending[Metrics]:
-        """Add the gradient of the loss over these rows. Metrics: `loss` and the loss's own, as sums."""
+        """Add the gradient of the loss. Metrics: `loss` and the loss's own, as sums."""
 
     def optim_step(self, optimizer: Optimizer) -> Pending[Metrics]:
-        """Apply and clear the gradient. Metrics: `grad_norm` before clipping; `skipped` is 1 where it was not finite."""
+        """Apply and clear the gradient. Metrics: `grad_norm` unclipped, `skipped` (not finite)."""
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Pending[list[Array]]:
         """float32 [T] for each row, by the policy as it is now: as `Sampler.logprobs`."""
 
     def snapshot(self) -> Sampler:
-        """The policy now. It does not move when training continues, and it never changes the trainer."""
+        """The policy now. It does not move when training continues, nor change the trainer."""
 
     def save(self, name: str | Path, optimizer: bool = True) -> str:
-        """Save the weights (and the optimizer's state) as `name`, all or nothing; returns the reference for `load`.
+        """Save weights (and optimizer state) as `name`, all or nothing; returns the reference.
 
         A local backend takes `name` as a folder and returns it; a service returns its own URI.
         """
@@ -290,7 +295,7 @@ class Trainer(Protocol):
 def train_step(
     trainer: Trainer, batches: Sequence[Sequence[Row]], loss: Loss, optimizer: Optimizer
 ) -> Metrics:
-    """Train on all batches in one optimizer step; nothing is waited for before everything is submitted.
+    """Train on all batches in one optimizer step; submit everything before waiting for any result.
 
     Returns the sums over the batches and the metrics of the optimizer step.
     """
@@ -304,7 +309,7 @@ def train_step(
 
 
 class ValueHead(Protocol):
-    """What a linear value head (`training.critic`) reads of a prompt: the policy's own state after it."""
+    """The features of a linear value head: the policy's state after a prompt."""
 
     width: int
 
@@ -347,7 +352,7 @@ def allowed_ids(constraints: Sequence[Constraint | None], vocabulary: int) -> ND
 
 
 def random_stream(seed: int, *path: int) -> np.random.Generator:
-    """The random stream of one place in a run, a pure function of the seed and the path (step, row, ...)."""
+    """The random stream of one place in a run: a function of seed and path (step, row, ...)."""
     words = [word & 0xFFFFFFFF for word in (seed, *path)]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
@@ -355,7 +360,7 @@ def random_stream(seed: int, *path: int) -> np.random.Generator:
 def pad_rows(
     rows: Sequence[Row], width: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, Array]]:
-    """Rows as right-padded arrays [rows, width]: tokens, mask, and each named array (0 where a row lacks it).
+    """Right-pad rows to arrays [rows, width]: tokens, mask, and each named array (0 if missing).
 
     A scalar of a row is broadcast over the row's tokens.
     """

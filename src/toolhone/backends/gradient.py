@@ -2,8 +2,8 @@
 
     metrics, dlogp = loss_gradient(loss, logp, batch)
 
-For backends that do not differentiate losses themselves (the toy, a remote service): they compute the log-probabilities their own
-way and carry dL/dlogp on to their weights. Nothing here knows of a model.
+For backends that do not differentiate losses themselves (the toy, a remote service): they compute
+the log-probabilities their own way and carry dL/dlogp on to their weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolhone.rows import Array
 def loss_gradient(loss: Loss, logp: Array, batch: Batch) -> tuple[Metrics, Array]:
     """The value of a loss and its derivative by the log-probabilities.
 
-    `logp` and all arrays of `batch` are NumPy, [rows, tokens]. Returns the metrics (`loss` and the loss's own, as sums) and
+    `logp` and all arrays of `batch` are NumPy [rows, tokens]. Returns the metrics (sums) and
     dL/dlogp, float32 [rows, tokens]; zeros where the loss does not depend on `logp`.
     """
     leaf = torch.tensor(logp, requires_grad=True)

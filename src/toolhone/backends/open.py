@@ -2,7 +2,7 @@
 
 trainer = open_trainer(plan.model, plan.training, "path/to/model")
 check_plan(plan, trainer.can)                      # refuses what this backend cannot do
-sampler = open_sampler("path/to/model", plan.model, adapter=Path("runs/first/checkpoints/final_checkpoint"))
+    sampler = open_sampler("path/to/model", plan.model)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def open_trainer(
     adapter: Path | None = None,
     seed: int = 0,
 ) -> Trainer:
-    """A trainer for the model folder or hub name `name`, in full or by LoRA, starting from the checkpoint `adapter`."""
+    """A trainer for the model folder or hub name `name`, starting from the checkpoint `adapter`."""
     _check_backend(model.backend)
     if model.backend == "toy":
         return _open_toy(model, name, adapter, seed)
@@ -106,7 +106,7 @@ def _engine_options(
 
 
 def _open_toy(model: ModelSection, name: str, checkpoint: Path | None, seed: int) -> ToyTrainer:
-    """A toy with the vocabulary of the named model; its tables hold about 4 million numbers each."""
+    """A toy with the vocabulary of the named model and about 4 million numbers in each table."""
     from toolhone.backends.toy import open_toy
     from toolhone.tokenizer import TextTokenizer
 

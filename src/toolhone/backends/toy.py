@@ -1,9 +1,9 @@
-"""The toy backend: a softmax over hashed contexts, in NumPy, that keeps the whole contract of `backends.base`.
+"""The toy backend: a softmax over hashed contexts, in NumPy, that keeps the whole contract.
 
     trainer = open_toy(vocab_size=64, seed=0)
     metrics = train_step(trainer, [rows], cross_entropy(), Adam(learning_rate=0.1))
 
-It remembers a few tokens and knows nothing of language; it has no adapters, no Muon and no micro-batches.
+It remembers a few tokens and knows nothing of language. No adapters, no Muon, no micro-batches.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ToySampler:
 
 @dataclass(eq=False)
 class _SampleState:
-    """One sample that is being drawn. `window`: the last tokens, as far as the policy looks back; `limit`: most tokens."""
+    """One sample in progress. `window`: the last tokens; `limit`: most tokens."""
 
     window: list[int]
     limit: int
@@ -108,7 +108,8 @@ class ToyStream:
             )
         if len(prompt) >= shape.max_context:
             raise CapabilityError(
-                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {shape.max_context}; "
+                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of "
+                f"{shape.max_context}; "
                 f"give at most {shape.max_context - 1} tokens"
             )
         self._policy.check(prompt)
@@ -177,7 +178,7 @@ def _renormalise(logp: Real) -> Real:
 
 
 def _truncate(probabilities: Real, params: SamplingParams) -> Real:
-    """Zero what top-k and top-p (Holtzman et al. 2020, arXiv:1904.09751) cut off, ties to the lower id; not renormalised."""
+    """Zero what top-k and top-p (arXiv:1904.09751) cut off, ties to the lower id."""
     if params.top_k <= 0 and params.top_p >= 1:
         return probabilities
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -192,7 +193,7 @@ def _truncate(probabilities: Real, params: SamplingParams) -> Real:
 
 
 def _draw(weights: Real, uniform: Real) -> Ids:
-    """For each row of weights [n, V] the first id whose cumulative weight exceeds uniform * total; never one of weight 0."""
+    """The first id of each row [n, V] whose cumulative weight exceeds uniform * total."""
     cumulative = np.cumsum(weights, axis=1)
     targets = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0.0))
     chosen: Ids = (cumulative <= targets[:, None]).sum(axis=1)
@@ -200,13 +201,13 @@ def _draw(weights: Real, uniform: Real) -> Ids:
 
 
 class _Moments:
-    """Adam's state: steps taken, and the running mean of the gradient and of its square for each table."""
+    """Adam's state: steps, and the running means of gradient and squared gradient by table."""
 
     def __init__(self, steps: int, mean: list[Real], square: list[Real]) -> None:
         self.steps, self.mean, self.square = steps, mean, square
 
     def step(self, tables: list[Real], gradient: list[Real], adam: Adam) -> None:
-        """Change the tables in place by one AdamW step (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+        """Change the tables in place by one AdamW step (arXiv:1711.05101)."""
         self.steps += 1
         first, second = 1 - adam.beta1**self.steps, 1 - adam.beta2**self.steps
         each = zip(tables, gradient, self.mean, self.square, strict=True)
@@ -247,7 +248,8 @@ class ToyTrainer:
         """One AdamW step; without a gradient nothing changes and `grad_norm` is 0."""
         if not isinstance(optimizer, Adam):
             raise CapabilityError(
-                "the toy backend cannot train with Muon; use Adam here, or the torch backend for Muon"
+                "the toy backend cannot train with Muon; "
+                "use Adam here, or the torch backend for Muon"
             )
         if self._gradient is None:
             return Done({"grad_norm": 0.0})
@@ -264,13 +266,13 @@ class ToyTrainer:
         return Done(ToySampler(self._policy, self.info).logprobs(rows, temperature))
 
     def snapshot(self) -> ToySampler:
-        """The policy now. The weights are copied at the next `optim_step`, and only if the snapshot is still alive then."""
+        """The policy now; its weights are copied at the next `optim_step` if it is still alive."""
         sampler = ToySampler(self._policy, self.info)
         self._readers.add(sampler)
         return sampler
 
     def save(self, name: str | Path, optimizer: bool = True) -> str:
-        """Write one file into the folder `name`, all or nothing; an earlier save there is replaced."""
+        """Write one file into the folder `name`, all or nothing."""
         moments = self._moments
         tables = {"table": self._policy.tables}
         if optimizer:
@@ -282,12 +284,13 @@ class ToyTrainer:
         return str(name)
 
     def load(self, ref: str | Path, optimizer: bool = True) -> None:
-        """Take the weights (and Adam's state) from what `save` wrote; accumulated gradients are dropped."""
+        """Take the weights (and Adam's state) that `save` wrote; drop accumulated gradients."""
         folder = Path(ref)
         policy, moments = _read(folder, optimizer)
         if policy.shape != self._policy.shape:
             raise ModelError(
-                f"{folder} holds a toy model of another shape: {policy.shape}; this one is {self._policy.shape}"
+                f"{folder} holds a toy model of another shape: {policy.shape}; "
+                f"this one is {self._policy.shape}"
             )
         self._move_to(policy)
         self._moments = moments or self._moments
@@ -312,7 +315,8 @@ def _write(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise RunError(
-            f"could not save into {folder} ({error.strerror}); free some space or choose another folder"
+            f"could not save into {folder} ({error.strerror}); "
+            "free some space or choose another folder"
         ) from error
 
 
@@ -324,7 +328,8 @@ def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:
             shape = ToyShape(**{**settings, "orders": tuple(settings["orders"])})
             if optimizer and steps is None:
                 raise ModelError(
-                    f"{folder} holds no optimizer state; load it with optimizer=False, or save with optimizer=True"
+                    f"{folder} holds no optimizer state; load it with optimizer=False, "
+                    "or save with optimizer=True"
                 )
             names = ("table", "mean", "square") if optimizer else ("table",)
             tables = [[stored[f"{name}{i}"] for i in range(len(shape.orders))] for name in names]
@@ -347,11 +352,13 @@ def open_toy(
     max_context: int = 2048,
     tokenizer: str = "",
 ) -> ToyTrainer:
-    """A fresh toy trainer. A table of an order above 0 takes 8 * buckets * vocab_size bytes, and Adam's state twice as much."""
+    """A fresh toy; a table takes 8 * buckets * vocab_size bytes, and Adam's state twice that."""
     if vocab_size < 1 or buckets < 1 or max_context < 2 or not orders or min(orders) < 0:
         raise ModelError(
-            f"a toy model needs vocab_size and buckets of at least 1, max_context of at least 2 and orders that are not negative; "
-            f"got vocab_size={vocab_size}, buckets={buckets}, max_context={max_context}, orders={tuple(orders)}"
+            "a toy model needs vocab_size and buckets of at least 1, max_context of at least 2 "
+            "and orders that are not negative; "
+            f"got vocab_size={vocab_size}, buckets={buckets}, max_context={max_context}, "
+            f"orders={tuple(orders)}"
         )
     return ToyTrainer(
         ToyPolicy.fresh(ToyShape(vocab_size, tuple(orders), buckets, max_context), seed), tokenizer

@@ -1,7 +1,8 @@
 """The toy's policy: a softmax over hashed contexts, in NumPy, with its gradient by hand.
 
-The logits of position t are a sum of one row of each table; order n hashes the last n tokens before t to a row of its table, order 0 is
-a bias. dL/dlogits = dL/dlogp * (onehot(token) - softmax) / temperature. The arithmetic is float64; log-probabilities leave as float32.
+The logits of position t are a sum of one row of each table; order n hashes the last n tokens before
+t to a row of its table, order 0 is a bias. The gradient is dL/dlogits = dL/dlogp * (onehot(token) -
+softmax) / temperature. The arithmetic is float64; log-probabilities leave as float32.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3
 
 @dataclass(frozen=True)
 class ToyShape:
-    """The size of a toy policy. `orders`: how many tokens each table looks back; `buckets`: rows of each table (order 0 has 1)."""
+    """The size of a toy. `orders`: tokens that each table looks back; `buckets`: its rows."""
 
     vocab_size: int
     orders: tuple[int, ...] = (0, 1, 2, 3)
@@ -64,7 +65,7 @@ class ToyPolicy:
         return ToyPolicy(self.shape, [table.copy() for table in self.tables])
 
     def buckets(self, windows: Ids) -> Ids:
-        """The row of each table for windows [n, reach] of the tokens before a position, oldest first: int64 [n, orders]."""
+        """The row of each table for windows [n, reach], oldest token first: int64 [n, orders]."""
         result = np.zeros((len(windows), len(self.shape.orders)), dtype=np.int64)
         for column, order in enumerate(self.shape.orders):
             if order:
@@ -73,7 +74,7 @@ class ToyPolicy:
         return result
 
     def log_softmax(self, buckets: Ids, temperature: float) -> Real:
-        """Log-probability of every token after the contexts in these buckets [n, orders]: float64 [n, vocab_size]."""
+        """float64 [n, vocab_size]: log p of every token after the contexts in these buckets."""
         logits = np.zeros((len(buckets), self.shape.vocab_size))
         for table, index in zip(self.tables, buckets.T, strict=True):
             logits += table[index]
@@ -85,18 +86,20 @@ class ToyPolicy:
         """Refuse a sequence that does not fit this policy."""
         if len(tokens) > self.shape.max_context:
             raise CapabilityError(
-                f"a sequence of {len(tokens)} tokens does not fit the model's context of {self.shape.max_context}"
+                f"a sequence of {len(tokens)} tokens does not fit the model's context of "
+                f"{self.shape.max_context}"
             )
         ids = np.asarray(tokens)
         odd = ids[(ids < 0) | (ids >= self.shape.vocab_size)]
         if len(odd):
             raise ModelError(
-                f"token id {odd[0]} is outside the model's vocabulary of {self.shape.vocab_size} ids; use its tokenizer"
+                f"token id {odd[0]} is outside the model's vocabulary of "
+                f"{self.shape.vocab_size} ids; use its tokenizer"
             )
 
 
 def _hash(windows: Ids) -> NDArray[np.uint64]:
-    """64-bit FNV-1a over the columns of token ids [n, order], with a last mix of high bits into low ones: uint64 [n]."""
+    """64-bit FNV-1a over the columns of token ids [n, order], high bits mixed into low ones."""
     state = np.full(len(windows), _FNV_OFFSET, dtype=np.uint64)
     for column in (windows - NO_TOKEN).astype(np.uint64).T:
         state = (state ^ column) * _FNV_PRIME
@@ -104,7 +107,7 @@ def _hash(windows: Ids) -> NDArray[np.uint64]:
 
 
 def windows_before(tokens: Ids, reach: int) -> Ids:
-    """The `reach` tokens before each position of tokens [rows, T], `NO_TOKEN` before the first: int64 [rows, T, reach]."""
+    """int64 [rows, T, reach]: the tokens before each position, `NO_TOKEN` before the first."""
     rows, length = tokens.shape
     led = np.concatenate([np.full((rows, reach), NO_TOKEN, dtype=np.int64), tokens], axis=1)
     windows: Ids = np.lib.stride_tricks.sliding_window_view(led, reach, axis=1)[:, :length]
@@ -113,7 +116,7 @@ def windows_before(tokens: Ids, reach: int) -> Ids:
 
 @dataclass(frozen=True)
 class Forward:
-    """Log-probabilities at the masked positions of padded rows: `index` [n, orders], `targets` [n], `logp` [n, vocab_size]."""
+    """The masked positions of padded rows: `index` [n, orders], `targets` [n], `logp` [n, V]."""
 
     mask: Flags
     index: Ids
@@ -129,7 +132,7 @@ class Forward:
         return Forward(mask, index, tokens[mask], policy.log_softmax(index, temperature))
 
     def target_logp(self) -> Array:
-        """float32 [rows, T]: the log-probability of each row's own tokens, 0 where the mask is False."""
+        """float32 [rows, T]: the log-probability of each row's own tokens, 0 outside the mask."""
         result = np.zeros(self.mask.shape, dtype=np.float32)
         result[self.mask] = self.logp[np.arange(len(self.targets)), self.targets]
         return result

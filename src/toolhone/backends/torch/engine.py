@@ -1,10 +1,10 @@
-"""`Engine`: a transformers causal model as a function from rows to log-probabilities. Trainer and sampler share one.
+"""`Engine`: a transformers causal model as a function from rows to log-probabilities.
 
     engine = open_engine("path/to/model", lora=Lora(rank=8), options=EngineOptions())
-    logp = engine.logprobs(rows, temperature=1.0)        # float32 [rows, tokens], 0 where a row's mask is False
+    logp = engine.logprobs(rows, temperature=1.0)    # float32 [rows, tokens], 0 outside the mask
 
-Rows are right-padded and need no attention mask. Trained weights are float32; `torch_dtype` is the precision of frozen weights and of
-the arithmetic (autocast). All dropout of the model itself is off; LoRA's own is on only while training.
+Rows are right-padded and need no attention mask. Trained weights are float32; `torch_dtype` is the
+precision of frozen weights and of arithmetic (autocast). All dropout of the model itself is off.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from toolhone.rows import Row
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
-"""Size of one chunk of float32 logits; larger projections run in several chunks, recomputed in the backward pass."""
+"""Size of one chunk of float32 logits; larger projections are recomputed in the backward pass."""
 SMALL = 512
-"""Models up to this width run on one thread; the trainer runs several of their micro-batches at once instead."""
+"""Models up to this width run on one thread; several of their micro-batches train at once."""
 CPU_THREADS = torch.get_num_threads()
 """Threads of this process before a small model lowers them."""
 SHORTEST_PREFIX = 8
@@ -48,9 +48,10 @@ SHORTEST_PREFIX = 8
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to run a model. `device_map`: "auto" (the best single device), a device, or, through accelerate, "balanced" or a map.
+    """How to run a model. `device_map`: "auto" (the best single device), a device, or a map.
 
-    `micro_batch_tokens`: padded tokens in one forward pass. `loader(name, dtype)` replaces transformers' Auto class.
+    `micro_batch_tokens`: padded tokens in one forward pass. `loader(name, dtype)` replaces
+    transformers' Auto class.
     """
 
     torch_dtype: str = "float32"
@@ -65,7 +66,7 @@ class EngineOptions:
 class Engine:
     """The model, its device and precision.
 
-    `split`: whether `trunk` gives hidden states and `logits` projects them; False where that is not proven equal to the model.
+    `split`: whether `trunk` gives hidden states and `logits` projects them, if that is exact.
     `workers`: micro-batches that run at once on the CPU.
     """
 
@@ -96,7 +97,7 @@ class Engine:
         ]
 
     def with_weights(self, weights: Mapping[str, torch.Tensor]) -> Engine:
-        """The same model with other values of the trained weights; all that is frozen is shared, this engine stays as it is."""
+        """A twin with other trained weights that shares all others; this engine stays as it is."""
         shared = {id(value): value for value in (*self.model.parameters(), *self.model.buffers())}
         for name, value in self.trainable():
             shared[id(value)] = nn.Parameter(weights[name], requires_grad=False)
@@ -105,14 +106,14 @@ class Engine:
         return twin
 
     def write_merged(self, folder: Path) -> None:
-        """Write a plain transformers model into an existing folder, adapters merged into a copy of their layers."""
+        """Write a plain transformers model, adapters merged into a copy of their layers."""
         model = self.with_weights(dict(self.trainable())).model if self.lora else self.model
         merge_adapters(model, self.lora_layers)
         with quiet():
             model.save_pretrained(folder)
 
     def set_learning(self, on: bool) -> None:
-        """Switch LoRA's dropout. The model itself is in training mode only where activation checkpointing requires it."""
+        """Switch LoRA's dropout, and training mode where activation checkpointing requires it."""
         if on == self._learning:
             return
         self._learning = on
@@ -130,11 +131,12 @@ class Engine:
     def check_length(self, longest: int) -> None:
         if self.max_context and longest > self.max_context:
             raise CapabilityError(
-                f"a sequence of {longest} tokens does not fit the model's context of {self.max_context}"
+                f"a sequence of {longest} tokens does not fit the model's context of "
+                f"{self.max_context}"
             )
 
     def logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
-        """float32 [rows, longest row]: log p(token t | tokens < t) at masked positions, 0 elsewhere.
+        """float32 [rows, longest row]: log p(token t | tokens < t) where masked, 0 elsewhere.
 
         Equal rows run once, since the episodes of a group often are equal; not under dropout.
         """
@@ -166,7 +168,7 @@ class Engine:
         return result.index_put((places[0], places[1] + 1), values)
 
     def _states_after(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
-        """Hidden states [rows, tokens - shared, width] after the first `shared` ids, which run once for all rows."""
+        """Hidden states [rows, tokens - shared, width] after `shared` ids that run once for all."""
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
@@ -213,9 +215,9 @@ class Engine:
         return torch.tanh(logits / cap) * cap if cap else logits
 
     def _find_split(self) -> tuple[bool, int]:
-        """Whether the model split before its head gives the model's own logits, and how many logits those are.
+        """Whether the model split before its head gives its own logits, and how many logits.
 
-        A model whose class is not one of transformers' own is not split: what its `forward` adds may do nothing yet, and learn later.
+        A model of a user's class is not split: its `forward` may add what only learns later.
         """
         model = self.model
         known = type(model).__module__.startswith("transformers.")
@@ -233,7 +235,7 @@ class Engine:
         return self.split and same, expected.shape[-1]
 
     def _sharing_is_exact(self) -> bool:
-        """Whether a prefix that runs once, and each rest with its cache, give the hidden states of whole rows."""
+        """Whether a prefix that runs once gives the hidden states of whole rows."""
         config = self.model.config.get_text_config()
         rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
         if getattr(config, "sliding_window", None) or rope in ("dynamic", "longrope"):
@@ -255,7 +257,7 @@ def _chunked(
     temperature: float,
     size: int,
 ) -> torch.Tensor:
-    """Apply `project` to `size` positions at a time; several chunks are recomputed in the backward pass, not kept."""
+    """Apply `project` to `size` positions at a time; chunks are recomputed in the backward pass."""
     if len(hidden) <= size:
         return project(hidden, targets, temperature)
     parts = []
@@ -285,7 +287,7 @@ def open_engine(
     adapter: Path | None = None,
     learns: bool = True,
 ) -> Engine:
-    """Load a causal model from a folder (or the hub), with fresh adapters, those of a PEFT folder, or none (full training).
+    """Load a causal model with fresh adapters, those of a PEFT folder, or none (full training).
 
     Weights that learn are float32; with `learns` False all are of `torch_dtype`.
     """
@@ -295,7 +297,8 @@ def open_engine(
     if adapter is not None:
         if not (adapter / CONFIG).is_file():
             raise ModelError(
-                f"model.adapter: {adapter} holds no {CONFIG}; give a PEFT folder (a LoRA checkpoint of a run is one)"
+                f"model.adapter: {adapter} holds no {CONFIG}; "
+                "give a PEFT folder (a LoRA checkpoint of a run is one)"
             )
         lora = read_lora_config(adapter)[0]
     dtype = DTYPES[options.torch_dtype] if lora or not learns else torch.float32
@@ -317,7 +320,8 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(
-            f"model.name: the folder {name} holds no config.json; a model folder has config.json and *.safetensors"
+            f"model.name: the folder {name} holds no config.json; "
+            "a model folder has config.json and *.safetensors"
         )
     device, mapped = _device(options.device_map)
     if options.loader is not None:
@@ -333,7 +337,8 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"model.name: no causal model could be loaded from {name!r} ({reason}); give a model folder, a hub name or 'pico'"
+            f"model.name: no causal model could be loaded from {name!r} ({reason}); "
+            "give a model folder, a hub name or 'pico'"
         ) from None
     return model if mapped else model.to(device)
 
@@ -346,7 +351,8 @@ def _user_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: tor
     if not isinstance(model, nn.Module) or missing:
         lacks = f" without {', '.join(missing)}" if isinstance(model, nn.Module) else ""
         raise ModelError(
-            f"model.model_class must give a transformers causal model, it gave a {type(model).__name__}{lacks}"
+            "model.model_class must give a transformers causal model, "
+            f"it gave a {type(model).__name__}{lacks}"
         )
     return model.to(dtype)
 
@@ -378,13 +384,14 @@ def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ModelError(
-            f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); use 'auto' or 'cpu'"
+            f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); "
+            "use 'auto' or 'cpu'"
         ) from None
     return device, False
 
 
 def _disable_dropout(model: nn.Module) -> None:
-    """Set every dropout of the model to 0; its config stays, so that a saved model keeps its own."""
+    """Set every dropout of the model to 0; its config stays as it is."""
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0

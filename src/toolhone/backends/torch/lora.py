@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685) in a few lines, on disk as a PEFT folder that peft, transformers and vLLM read.
+"""LoRA (Hu et al. 2021, arXiv:2106.09685), on disk as a PEFT folder that peft and vLLM read.
 
-`add_lora` puts adapters beside linear layers (`nn.Linear`, GPT-2's `Conv1D`); `write_peft` and `read_peft` are its form on disk.
-Adapters are float32 whatever the base is. Not covered: adapters on embeddings, on fused expert tensors, DoRA, rank patterns.
+`add_lora` puts adapters beside linear layers (`nn.Linear`, GPT-2's `Conv1D`). Adapters are float32.
+Not covered: embeddings, fused expert tensors, DoRA, rank patterns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PREFIX = "base_model.model."
 
 
 class LoraLayer(nn.Module):
-    """base(x) + alpha / rank * B A dropout(x), with A [rank, in] and B [out, rank]; B starts at zero."""
+    """base(x) + alpha / rank * B A dropout(x); A is [rank, in], B [out, rank] and 0 at first."""
 
     def __init__(self, base: nn.Module, lora: Lora, generator: torch.Generator) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class LoraLayer(nn.Module):
 
 
 def add_lora(model: nn.Module, lora: Lora, seed: int) -> list[str]:
-    """Freeze the model, put an adapter beside each wanted layer, and return the names of the layers that got one."""
+    """Freeze the model and put an adapter beside each chosen layer; returns their names."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     names = _wanted_layers(model, lora)
@@ -77,7 +77,8 @@ def _wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
         if target not in kinds:
             known = ", ".join(kinds)
             raise ConfigError(
-                f"training.lora.target_modules: no linear layer is named {target!r}{nearest(target, kinds)}; this model has {known}"
+                f"training.lora.target_modules: no linear layer is named {target!r}"
+                f"{nearest(target, kinds)}; this model has {known}"
             )
     wanted = [
         name
@@ -93,14 +94,15 @@ def _wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
         ]
     if not wanted:
         raise ConfigError(
-            "training.lora: no layer of this model gets an adapter with these target_modules and last_layers"
+            "training.lora: no layer of this model gets an adapter "
+            "with these target_modules and last_layers"
         )
     return wanted
 
 
 def last_layers(model: nn.Module, count: int) -> tuple[str, list[int]]:
-    """The name of the list of decoder layers (`layers`, `h`) and the indices of its last `count`."""
-    depth = int(getattr(model.config, "num_hidden_layers"))  # noqa: B009 (a PreTrainedModel's config is untyped)
+    """The name of the list of decoder layers (`layers`, `h`), and its last `count` indices."""
+    depth = int(getattr(model.config, "num_hidden_layers"))  # noqa: B009 (the config is untyped)
     lists = [
         name
         for name, part in model.named_modules()
@@ -108,13 +110,14 @@ def last_layers(model: nn.Module, count: int) -> tuple[str, list[int]]:
     ]
     if not lists:
         raise ModelError(
-            f"training.lora.last_layers: no list of {depth} layers was found in this model; leave it at 0"
+            f"training.lora.last_layers: no list of {depth} layers was found in this model; "
+            "leave it at 0"
         )
     return lists[0].rpartition(".")[2], list(range(max(0, depth - count), depth))
 
 
 def merge_adapters(model: nn.Module, layers: list[str]) -> None:
-    """Replace each adapted layer by a plain one with the weight W + alpha / rank * B A, rounded once to the precision of W."""
+    """Replace each adapted layer by a plain one with W + alpha / rank * B A, rounded once."""
     for name in layers:
         layer = model.get_submodule(name)
         assert isinstance(layer, LoraLayer)
@@ -129,7 +132,7 @@ def merge_adapters(model: nn.Module, layers: list[str]) -> None:
 
 
 def lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The adapters by their PEFT names, e.g. `base_model.model.model.layers.0.mlp.up_proj.lora_A.weight`."""
+    """The adapters by PEFT name: `base_model.model.layers.0.mlp.up_proj.lora_A.weight`."""
     return {
         _PREFIX + name: value
         for name, value in model.named_parameters()
@@ -165,7 +168,7 @@ def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folde
 
 
 def read_lora_config(folder: Path) -> tuple[Lora, str]:
-    """The adapter's shape and the name of its base model, from a PEFT folder; refuses what `LoraLayer` cannot be."""
+    """The adapter's shape and base model; refuses a PEFT folder that `LoraLayer` cannot be."""
     config = read_json(folder / CONFIG)
     for key in ("peft_type", "r", "lora_alpha", "target_modules"):
         if key not in config:
@@ -177,12 +180,14 @@ def read_lora_config(folder: Path) -> tuple[Lora, str]:
     for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"):
         if config.get(key):
             raise ModelError(
-                f"{folder}/{CONFIG}: {key}={config[key]!r} is not supported; only plain LoRA can be loaded"
+                f"{folder}/{CONFIG}: {key}={config[key]!r} is not supported; "
+                "only plain LoRA can be loaded"
             )
     targets = config["target_modules"]
     if isinstance(targets, str):
         raise ModelError(
-            f"{folder}/{CONFIG}: target_modules is a pattern ({targets!r}); a list of module names can be loaded"
+            f"{folder}/{CONFIG}: target_modules is a pattern ({targets!r}); "
+            "a list of module names can be loaded"
         )
     layers = config.get("layers_to_transform") or []
     last = 1 if isinstance(layers, int) else len(layers)
@@ -206,12 +211,14 @@ def read_peft(model: nn.Module, folder: Path) -> None:
     if stored.keys() != own.keys():
         odd = sorted(stored.keys() ^ own.keys())
         raise ModelError(
-            f"{folder}/{WEIGHTS}: its layers are not those of this model; {len(odd)} differ, first {odd[0]}"
+            f"{folder}/{WEIGHTS}: its layers are not those of this model; "
+            f"{len(odd)} differ, first {odd[0]}"
         )
     with torch.no_grad():
         for name, value in own.items():
             if value.shape != stored[name].shape:
                 raise ModelError(
-                    f"{folder}: {name} has shape {tuple(stored[name].shape)}, this model wants {tuple(value.shape)}"
+                    f"{folder}: {name} has shape {tuple(stored[name].shape)}, "
+                    f"this model needs {tuple(value.shape)}"
                 )
             value.copy_(stored[name])

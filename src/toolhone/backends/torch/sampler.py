@@ -1,8 +1,8 @@
 """`TorchSampler`: samples from one fixed policy, with the log-probability of every sampled token.
 
-A stream decodes batches of prompts side by side, a token at a time. Prompts are left-padded; equal prompts are prefilled once; rows
-that have stopped leave their batch; each row has a random stream of its own. The sampler reads the trainer's live weights or, once
-training has moved on, its own copy of the trained ones.
+A stream decodes batches of prompts side by side, a token at a time. Equal prompts are prefilled
+once, rows that stop leave their batch, each row has a random stream of its own. A sampler reads the
+trainer's live weights or, once training has moved on, its own copy of the trained ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROW_TOKENS = 32768
 COMPACT_BELOW = 0.85
 """Rows that have stopped leave the cache once fewer than this share is running."""
 JOIN_STEPS = 64
-"""Waiting prompts start beside running rows only if these may take more steps than this; else they wait for their end."""
+"""Waiting prompts start beside running rows only if these may take more steps than this."""
 
 
 class TorchSampler:
@@ -58,7 +58,7 @@ class TorchSampler:
         return engine
 
     def write_merged(self, folder: Path) -> None:
-        """Write the policy as a plain transformers model into an existing folder, adapters merged into the weights."""
+        """Write a plain transformers model into an existing folder, adapters merged."""
         self._engine.write_merged(folder)
 
     def write_adapter(self, folder: Path) -> None:
@@ -100,7 +100,7 @@ class _Request:
 
     @property
     def kind(self) -> tuple[SamplingParams, bool]:
-        """What the requests of a batch have in common: the params, and whether grammars bind them."""
+        """What the requests of a batch share: the params, and whether grammars bind them."""
         return self.params, self.constraints[0] is not None
 
     @property
@@ -111,7 +111,7 @@ class _Request:
 
 @dataclass(eq=False)
 class _SampleRow:
-    """One sample that is being decoded. `limit`: most tokens; `uniforms`: float64 [max_tokens], None for greedy."""
+    """One sample in progress. `limit`: most tokens; `uniforms`: float64 [max_tokens]."""
 
     limit: int
     uniforms: np.ndarray | None
@@ -128,8 +128,9 @@ class _SampleRow:
 class TorchStream:
     """Prompts that wait, and batches that are decoded (`backends.base.Stream`).
 
-    Which prompts share a batch changes the last bits of a log-probability; it depends on the prompts and their order of arrival, not on
-    the clock. A batch starts when nothing runs, or when it has as many rows as are running and these may run for long.
+    Which prompts share a batch changes the last bits of a log-probability, so it follows from the
+    prompts and their order of arrival. A batch starts when nothing runs, or beside running rows when
+    it has at least as many and these may take more than `JOIN_STEPS`.
     """
 
     def __init__(self, sampler: TorchSampler) -> None:
@@ -185,7 +186,7 @@ class TorchStream:
         self._keys, self._waiting, self._batches = set(), {}, []
 
     def _next_batch(self) -> list[_Request] | None:
-        """Waiting prompts that start now, of similar length and equal params; at most `ROW_TOKENS` run at once."""
+        """Waiting prompts that start now: similar lengths, equal params, at most `ROW_TOKENS`."""
         steps_left = max((batch.steps_left for batch in self._batches), default=0)
         if not self._waiting or 0 < steps_left <= JOIN_STEPS:
             return None
@@ -203,7 +204,7 @@ class TorchStream:
 
 
 class _Batch:
-    """Prompts with equal params that are decoded in step. `alive` lists the rows in the cache, ended ones too."""
+    """Prompts with equal params, decoded in step. `alive` lists the rows in the cache."""
 
     def __init__(self, requests: list[_Request], max_context: int) -> None:
         self.requests = requests
@@ -300,7 +301,7 @@ class _Batch:
         return self._run_model(engine, ids)
 
     def _run_model(self, engine: Engine, ids: torch.Tensor) -> torch.Tensor:
-        """float32 logits [rows, vocabulary] after the last of these ids; `mask` [rows, cached tokens] covers them."""
+        """float32 logits [rows, vocabulary] after the last id; `mask` covers the cache."""
         last_place = engine.max_context - 1 if engine.max_context else None
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0, max=last_place)
         inputs = {
@@ -333,14 +334,14 @@ class _Batch:
         return chosen, logprobs.gather(1, chosen[:, None])[:, 0]
 
     def _bind(self, logprobs: torch.Tensor) -> torch.Tensor:
-        """The log-probabilities among the ids that each running row's grammar allows; all else is -inf."""
+        """Log-probabilities among what each running row's grammar allows; -inf elsewhere."""
         constraints = [None if row.ended else row.constraint for row in self.alive]
         allowed = torch.from_numpy(allowed_ids(constraints, logprobs.shape[1])).to(logprobs.device)
         return torch.log_softmax(logprobs.masked_fill(~allowed, float("-inf")), dim=-1)
 
 
 def _truncate(probabilities: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """Zero what top-k and top-p (Holtzman et al. 2020, arXiv:1904.09751) cut off, without renormalising. [rows, vocabulary]"""
+    """Zero what top-k and top-p (arXiv:1904.09751) cut off, without renormalising."""
     if params.top_k <= 0 and params.top_p >= 1:
         return probabilities
     ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -354,7 +355,7 @@ def _truncate(probabilities: torch.Tensor, params: SamplingParams) -> torch.Tens
 
 
 def _draw(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Inverse-CDF draw: for each row the first id whose cumulative weight exceeds uniform * total (never one of weight 0)."""
+    """The first id of each row whose cumulative weight exceeds uniform * total."""
     wide = weights if weights.device.type == "mps" else weights.double()
     cumulative = wide.cumsum(dim=-1)
     total = cumulative[:, -1:]

@@ -3,7 +3,7 @@
     trainer = open_trainer("path/to/model", lora=Lora(rank=16), options=EngineOptions())
     metrics = train_step(trainer, [rows], cross_entropy(), Adam(learning_rate=1e-4))
 
-On disk: full training writes a transformers folder, LoRA a PEFT folder; beside either, `optimizer.pt` for resuming.
+On disk: a transformers folder, or a PEFT folder with LoRA; beside it `optimizer.pt` for resuming.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
 GROW_EVERY = 2000
-"""Steps without overflow after which the float16 loss scale doubles (Micikevicius et al. 2018, arXiv:1710.03740)."""
+"""Steps without overflow after which the float16 loss scale doubles (arXiv:1710.03740)."""
 
 
 class TorchTrainer:
@@ -65,7 +65,7 @@ class TorchTrainer:
         self._workers = workers
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
-        """Accumulate gradients over micro-batches of similar lengths. Metrics: `loss` and the loss's own, as sums."""
+        """Accumulate gradients over micro-batches of similar lengths."""
         self.engine.set_learning(True)
         self._passes += 1
         limit = self.engine.options.micro_batch_tokens
@@ -97,7 +97,7 @@ class TorchTrainer:
     def _side_by_side(
         self, batches: Sequence[Sequence[Row]], loss: Loss
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """One thread for each micro-batch; gradients are added in the order of the batches, so the sum is always the same."""
+        """One thread for each micro-batch; gradients are added in the order of the batches."""
         weights = [value for _, value in self.engine.trainable()]
 
         def work(
@@ -153,7 +153,7 @@ class TorchTrainer:
         )
 
     def _detach_snapshots(self) -> None:
-        """Before the weights change: give every living snapshot that still reads them one copy, shared by all."""
+        """Before the weights change: give the living snapshots that read them one copy."""
         live = [sampler for sampler in self._snapshots if sampler.weights is None]
         if live:
             copy = {name: value.detach().clone() for name, value in self.engine.trainable()}
@@ -179,7 +179,8 @@ class TorchTrainer:
         folder = Path(ref)
         if optimizer and not (folder / OPTIMIZER).is_file():
             raise ModelError(
-                f"{folder} holds no {OPTIMIZER}; only a checkpoint saved with its optimizer can be resumed from"
+                f"{folder} holds no {OPTIMIZER}; "
+                "only a checkpoint saved with its optimizer can be resumed from"
             )
         self._detach_snapshots()
         if self.engine.lora:
@@ -195,9 +196,9 @@ class TorchTrainer:
 
 
 class OptimizerState:
-    """AdamW, or Muon on the matrices with AdamW on the rest: moments, clipping by global norm, the float16 loss scale.
+    """AdamW, or Muon on the matrices with AdamW on the rest, with clipping and the loss scale.
 
-    A step whose gradient is not finite (a float16 overflow, a learning rate that is far too high) is skipped.
+    A step whose gradient is not finite is skipped: a float16 overflow, or too high a learning rate.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -209,7 +210,7 @@ class OptimizerState:
         self._clean_steps = 0
 
     def step(self, optimizer: Optimizer) -> Metrics:
-        """Apply and clear the accumulated gradients. Metrics: `grad_norm` before clipping, `skipped` 1.0 when it was not finite."""
+        """Apply and clear the gradients; `grad_norm` is taken before clipping."""
         weights = [value for _, value in self._engine.trainable() if value.grad is not None]
         gradients = [value.grad for value in weights if value.grad is not None]
         if not weights:
@@ -242,7 +243,7 @@ class OptimizerState:
             self.loss_scale *= 2
 
     def _prepare(self, optimizer: Optimizer) -> None:
-        """Create the torch optimisers on first use (or when the kind changes) and set this step's numbers."""
+        """Create the optimisers on first use, or when the kind changes; set this step's numbers."""
         if self._kind is not type(optimizer):
             self._kind, self._parts = type(optimizer), self._create(optimizer)
         for part in self._parts:
@@ -262,7 +263,8 @@ class OptimizerState:
             return [torch.optim.AdamW(trained, lr=0.0)]
         if not hasattr(torch.optim, "Muon"):
             raise CapabilityError(
-                f"training.optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}; use 'adamw'"
+                "training.optimizer 'muon' needs torch 2.9 or newer; "
+                f"this is {torch.__version__}; use 'adamw'"
             )
         model = self._engine.model
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -331,13 +333,14 @@ def _read_optimizer(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"{path} is damaged ({' '.join(str(error).split())[:100]}); resume from another checkpoint"
+            f"{path} is damaged ({' '.join(str(error).split())[:100]}); "
+            "resume from another checkpoint"
         ) from None
     return state
 
 
 def _read_weights(engine: Engine, folder: Path) -> None:
-    """Copy a checkpoint's weights, read as transformers reads them (some are stored in another form than they are used in)."""
+    """Copy a checkpoint's weights, read by transformers, which stores some in another form."""
     options = EngineOptions(device_map="cpu")
     stored = load_causal_model(str(folder), options, torch.float32).state_dict()
     own = dict(engine.model.named_parameters())
@@ -359,12 +362,12 @@ def open_trainer(
     options: EngineOptions | None = None,
     adapter: Path | None = None,
 ) -> TorchTrainer:
-    """A trainer for a model folder or hub name: with fresh adapters (`lora`), those of a PEFT folder (`adapter`), or in full."""
+    """A trainer for a model folder or hub name; `adapter` is a PEFT folder to start from."""
     return TorchTrainer(open_engine(model, options or EngineOptions(), lora, adapter))
 
 
 def open_sampler(
     ref: str | Path, options: EngineOptions | None = None, adapter: Path | None = None
 ) -> TorchSampler:
-    """A sampler for a model folder, a hub name (with the adapter of a PEFT folder), or a PEFT folder whose base model it loads."""
+    """A sampler for a model folder, a hub name (with a PEFT folder `adapter`), or a PEFT folder."""
     return TorchSampler(open_engine(ref, options or EngineOptions(), adapter=adapter, learns=False))

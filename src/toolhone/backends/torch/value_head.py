@@ -3,8 +3,8 @@
     head = trainer.critic("value_head")
     inputs = head.inputs(prompts)                        # float32 [prompts, width + 1]
 
-The hidden state is that of the policy as it is now; no gradient goes into the policy. Prompts that begin with another prompt share
-its forward pass. The head's weights, and how they learn, are the business of `algorithms.critic`; a critic with a backbone of its
+No gradient goes into the policy. Prompts that begin with another prompt share
+its forward pass. The head's weights are those of `training.critic`; a critic with a backbone of its
 own is not here.
 """
 
@@ -25,7 +25,7 @@ class TorchValueHead:
         self.width = int(engine.model.get_output_embeddings().weight.shape[1]) + 1
 
     def inputs(self, prompts: Sequence[Tokens]) -> Array:
-        """float32 [prompts, width]: the state after each prompt with mean 0 and length 1, and a 1."""
+        """float32 [prompts, width]: normalised states after each prompt, and a 1."""
         hosts, rows = shared_passes(prompts)
         engine = self._engine
         engine.set_learning(False)
@@ -47,7 +47,7 @@ class TorchValueHead:
 
 
 def shared_passes(prompts: Sequence[Tokens]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """For each prompt, the number of the row that it is the beginning of; and the rows, which no other begins with."""
+    """The row that each prompt is a prefix of, and those rows, none a prefix of another."""
     order = sorted({tuple(prompt) for prompt in prompts})
     rows: list[tuple[int, ...]] = []
     host: dict[tuple[int, ...], int] = {}
