@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from toolhone.errors import RunError
-from toolhone.reports.plots import _smooth, plot_runs
+from toolhone.reports.plots import _moving_average, plot_runs
 
 
 def log(folder: Path, *lines: dict[str, Any]) -> Path:
@@ -70,9 +70,9 @@ def test_reinforcement_learning_shows_reward_and_what_to_watch_in_place_of_the_l
 
 def test_a_noisy_value_is_averaged_over_the_steps_around_it() -> None:
     points = [(float(step), float(step % 2)) for step in range(40)]
-    assert _smooth(points)[0][1] == pytest.approx(1 / 3)
-    assert _smooth(points)[20][1] == pytest.approx(0.4)
-    assert _smooth(points[:5]) == points[:5]
+    assert _moving_average(points)[0][1] == pytest.approx(1 / 3)
+    assert _moving_average(points)[20][1] == pytest.approx(0.4)
+    assert _moving_average(points[:5]) == points[:5]
 
 
 def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
-"""Curves of runs as a PNG, one colour for each run: loss and scores; of reinforcement learning reward, scores and what to watch.
+"""Plot the curves of runs as a PNG: loss or reward, scores, and what to watch in RL.
 
     plot_runs([Path("runs/a"), Path("runs/b")], Path("curves.png"))
     plot_runs([Path("a/metrics.jsonl")], Path("lr.png"), metrics=["learning_rate", "grad_norm"])
 
-Reads `metrics.jsonl` files only; a validation's values are drawn with markers, those of training as lines. What is measured on the
-few tasks of a step is drawn faint, with its mean over the steps around it.
+Validation values have markers. Noisy values are drawn faint, with their moving average.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from toolhone.runs.run import read_metrics, writing
 
 SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format", "no_call_accuracy")
 WATCHED = ("groups_without_signal", "clip_share", "entropy", "kl_reference")
-"""What tells whether reinforcement learning is healthy (docs/algorithms/grpo.md)."""
+"""What shows whether reinforcement learning is healthy (docs/algorithms/grpo.md)."""
 _TITLES = {SCORES: "scores on held-out tasks", WATCHED: "shares, and nats per token"}
-_AROUND = 0.05
+_NOISY = ("reward", *WATCHED)
+_WINDOW = 0.05
 """Share of a run over which noisy values are averaged, to either side."""
-_NOT_MEASURED = ("step", "kind")
 _COLOURS = ("#2a6f97", "#d1495b", "#5a8f3d", "#8d6a9f", "#c7822b", "#4d4d4d")
 _DASHES = ("-", "--", ":", "-.")
 
@@ -34,61 +33,49 @@ Lines = list[dict[str, Any]]
 
 
 def plot_runs(sources: Sequence[Path], out: Path, metrics: Sequence[str] = ()) -> Path:
-    """Draw the runs (folders or metrics files) into the PNG `out`; with `metrics`, one panel for each of those names."""
-    runs = [(_name(source), read_metrics(_file(source))) for source in sources]
-    known = sorted(
-        {
-            key
-            for _, lines in runs
-            for line in lines
-            for key in line
-            if key not in _NOT_MEASURED and _is_number(line[key])
-        }
-    )
+    """Draw the runs (folders or metrics files) into the PNG `out`, one panel for each of `metrics`."""
+    files = {path: path / "metrics.jsonl" if path.is_dir() else path for path in sources}
+    runs = [
+        (path.name if path.is_dir() else path.parent.name or path.name, read_metrics(file))
+        for path, file in files.items()
+    ]
+    lines = [line for _, found in runs for line in found]
+    known = sorted({key for line in lines for key in line if _is_number(line[key])} - {"step"})
     for metric in metrics:
         if metric not in known:
             raise RunError(
-                f"no metric {metric!r} in these logs{nearest(metric, known)}; they have {', '.join(known) or 'none'}"
+                f"no metric {metric!r} in these logs{nearest(metric, known)}; "
+                f"they have {', '.join(known) or 'none'}"
             )
-    usual: list[tuple[str, ...]] = (
-        [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
-    )
-    panels: list[tuple[str, ...]] = [(metric,) for metric in metrics] or [
-        panel for panel in usual if any(name in known for name in panel)
-    ]
+    panels = [(metric,) for metric in metrics] or _default_panels(known)
     if not panels:
-        raise RunError(
-            f"nothing to draw: {', '.join(str(_file(source)) for source in sources)} holds no loss and no scores yet"
-        )
+        names = ", ".join(map(str, files.values()))
+        raise RunError(f"nothing to draw: {names} holds no loss and no scores yet")
     figure = Figure(figsize=(6.2 * len(panels), 4.2), layout="constrained")
-    for index, panel in enumerate(panels):
-        shown = [name for name in panel if name in known]
-        _draw(
-            figure.add_subplot(1, len(panels), index + 1),
-            runs,
-            shown,
-            _TITLES.get(panel, panel[0].replace("_", " ")),
-        )
+    for index, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), index)
+        title = _TITLES.get(panel, panel[0].replace("_", " "))
+        _draw_panel(axes, runs, [name for name in panel if name in known], title)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure).print_png(str(out))
     return out
 
 
-def _file(source: Path) -> Path:
-    return source / "metrics.jsonl" if source.is_dir() else source
-
-
-def _name(source: Path) -> str:
-    return source.name if source.is_dir() else source.parent.name or source.name
+def _default_panels(known: Sequence[str]) -> list[tuple[str, ...]]:
+    first = [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
+    return [panel for panel in first if any(name in known for name in panel)]
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str], title: str) -> None:
-    """One panel. With one run the colours tell metrics apart, with several they tell runs apart and dashes the metrics."""
+def _draw_panel(
+    axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str], title: str
+) -> None:
+    """Draw one panel: with one run colours mean metrics, with several they mean runs."""
+    alone = len(runs) == 1
     for r, (run, lines) in enumerate(runs):
         for m, name in enumerate(names):
             for kind in sorted({line["kind"] for line in lines}):
@@ -97,44 +84,29 @@ def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str], t
                     for line in lines
                     if line["kind"] == kind and _is_number(line.get(name))
                 ]
-                if points:
-                    colour = _COLOURS[(m if len(runs) == 1 else r) % len(_COLOURS)]
-                    colour = (
-                        "#d1495b"
-                        if len(runs) == 1 and len(names) == 1 and kind == "validation"
-                        else colour
-                    )
-                    label = " · ".join(
-                        part
-                        for part in (
-                            run if len(runs) > 1 else "",
-                            name,
-                            kind if len(names) == 1 else "",
-                        )
-                        if part
-                    )
-                    style = _DASHES[(0 if len(runs) == 1 else m) % len(_DASHES)]
-                    marker = "o" if kind == "validation" else None
-                    if kind == "train" and (name == "reward" or name in WATCHED):
-                        axes.plot(
-                            *zip(*points, strict=True),
-                            style,
-                            color=colour,
-                            alpha=0.25,
-                            linewidth=0.8,
-                        )
-                        points = _smooth(points)
-                    axes.plot(
-                        *zip(*points, strict=True),
-                        style,
-                        color=colour,
-                        marker=marker,
-                        markersize=4,
-                        label=label,
-                    )
+                if not points:
+                    continue
+                colour = _COLOURS[(m if alone else r) % len(_COLOURS)]
+                if alone and len(names) == 1 and kind == "validation":
+                    colour = "#d1495b"
+                parts = ("" if alone else run, name, kind if len(names) == 1 else "")
+                style: dict[str, Any] = {
+                    "color": colour,
+                    "linestyle": _DASHES[(0 if alone else m) % len(_DASHES)],
+                }
+                if kind == "train" and name in _NOISY:
+                    axes.plot(*zip(*points, strict=True), **style, alpha=0.25, linewidth=0.8)
+                    points = _moving_average(points)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    **style,
+                    marker="o" if kind == "validation" else None,
+                    markersize=4,
+                    label=" · ".join(filter(None, parts)),
+                )
     axes.set_xlabel("step")
-    axes.set_xlim(left=0)
     axes.set_title(title)
+    axes.set_xlim(left=0)
     if all(name in SCORES for name in names):
         axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.25)
@@ -142,9 +114,9 @@ def _draw(axes: Axes, runs: Sequence[tuple[str, Lines]], names: Sequence[str], t
     axes.legend(fontsize=8, frameon=False)
 
 
-def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _moving_average(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Each value as the mean of those around it, fewer at the ends."""
-    around = round(len(points) * _AROUND)
+    around = round(len(points) * _WINDOW)
     windows = [points[max(0, i - around) : i + around + 1] for i in range(len(points))]
     return [
         (step, sum(value for _, value in window) / len(window))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from toolhone.schema import Json
+from toolhone.schema.refs import find_ref
 
 MAX_DEPTH = 100
 """Values nested deeper never equal anything."""
@@ -83,17 +84,10 @@ class ValueShape:
             if not isinstance(branch, Mapping):
                 continue
             yield branch
-            queue.append(self._resolve(branch.get("$ref")))
+            if isinstance(branch.get("$ref"), str):
+                queue.append(find_ref(self.root, branch["$ref"]))
             for key in ("anyOf", "oneOf", "allOf"):
                 queue.extend(_as_list(branch.get(key)))
-
-    def _resolve(self, reference: Json) -> Json:
-        if not isinstance(reference, str) or not reference.startswith("#/"):
-            return None
-        place = self.root
-        for step in reference[2:].split("/"):
-            place = place.get(step) if isinstance(place, Mapping) else None
-        return place
 
 
 ANYTHING: Final = ValueShape.of({})
