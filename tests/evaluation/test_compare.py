@@ -107,7 +107,7 @@ def test_fractions_are_compared_by_their_size_and_not_as_right_or_wrong() -> Non
     assert cell.difference.low < cell.difference.value < cell.difference.high
 
 
-def test_the_categories_of_a_metric_are_corrected_for_their_number_and_the_total_is_not() -> None:
+def test_categories_are_corrected_for_their_number_and_the_total_is_not() -> None:
     sides = joined(
         both(7, 0, 20, "a"),
         both(0, 0, 20, "b", 100),
@@ -168,14 +168,14 @@ def test_an_id_with_another_expectation_is_another_task() -> None:
     assert compare(base, tuned).join.different == ("t1",)
 
 
-def test_another_category_is_the_same_task_and_is_said() -> None:
+def test_another_category_is_the_same_task_and_is_reported() -> None:
     join = compare(evaluation([1, 1]), Evaluation((sample("t0", 1), sample("t1", 1, "moved")))).join
     assert [pair.category for pair in join.pairs] == ["c", "c"]
     assert "1 samples have another category in tuned; base's counts (t1)" in join_lines(join)
 
 
 @pytest.mark.parametrize(
-    ("tuned", "said"),
+    ("tuned", "sentence"),
     [
         (
             evaluation([1], start=7),
@@ -192,9 +192,9 @@ def test_another_category_is_the_same_task_and_is_said() -> None:
     ],
 )
 def test_evaluations_that_cannot_be_joined_are_refused_in_a_sentence(
-    tuned: Evaluation, said: str
+    tuned: Evaluation, sentence: str
 ) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=sentence):
         compare(evaluation([1, 1]), tuned)
 
 
@@ -272,7 +272,7 @@ def test_a_loss_in_one_category_is_found_although_the_total_gained() -> None:
     ]
 
 
-def test_tasks_that_changed_are_shown_with_both_texts_the_clearest_of_each_category_first() -> None:
+def test_changed_tasks_are_shown_with_both_texts_the_clearest_first() -> None:
     base = [sample(f"a{i}", {"exact_match": 1, "valid_format": 1}, "a") for i in range(3)]
     base += [sample("b0", {"exact_match": 1, "valid_format": 1}, "b")]
     tuned = [
@@ -425,20 +425,20 @@ def test_the_table_the_tasks_and_both_certificates_are_printed(
     sides = joined(both(3, 12, 20, "weather"), both(0, 0, 20, "chat", 100))
     code, out, _ = run(capsys, monkeypatch, "compare", *folders(tmp_path, sides, OTHER_FORMAT))
     assert code == 0
-    for said in (
+    for line in (
         "exact_match by category",
         "weather",
         "lost by exact_match: 12 of 55 tasks",
         "reply to t3",
         "worse",
     ):
-        assert said in out
+        assert line in out
     assert "the two were evaluated in different formats: template and dialect differ" in out
     assert "base: 55 samples, 55 compared" in out
     assert "guard" not in out
 
 
-def test_a_folder_without_a_certificate_is_said_to_have_none(
+def test_a_folder_without_a_certificate_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run(capsys, monkeypatch, "compare", *folders(tmp_path, both(1, 1, 5), None))
@@ -480,7 +480,7 @@ def test_json_holds_every_cell_and_is_what_out_writes(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (["base", "nowhere"], "nowhere: no such folder; wanted an evaluation folder"),
         (["base", "empty"], "empty: this is no evaluation; wanted an evaluation folder"),
@@ -508,7 +508,7 @@ def test_json_holds_every_cell_and_is_what_out_writes(
 )
 def test_a_wrong_use_is_one_sentence_and_exit_code_2(
     arguments: list[str],
-    said: str,
+    sentence: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -527,4 +527,4 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
-    assert said in err
+    assert sentence in err

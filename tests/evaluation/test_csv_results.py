@@ -126,7 +126,7 @@ def test_true_is_one_as_in_the_system_that_made_the_form(read):
 
 
 @pytest.mark.parametrize(
-    ("said", "disagrees", "silent"),
+    ("reported", "disagrees", "silent"),
     [
         ("True", 0, 0),
         ("TRUE ", 0, 0),
@@ -139,8 +139,8 @@ def test_true_is_one_as_in_the_system_that_made_the_form(read):
         ("perhaps", 0, 1),
     ],
 )
-def test_the_files_own_match_column_is_compared_with_ours(read, said, disagrees, silent):
-    table = read(row(tags(ROME), match=said))
+def test_the_files_own_match_column_is_compared_with_ours(read, reported, disagrees, silent):
+    table = read(row(tags(ROME), match=reported))
     assert (table.count("disagrees"), table.count("says_nothing")) == (disagrees, silent)
     assert table.to_dict()["disagreeing_rows"] == [1] * disagrees
 
@@ -379,7 +379,7 @@ def test_files_of_one_name_are_distinct_and_a_summary_is_skipped_with_a_note(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         ([], "score needs --tasks FILE and --predictions FILE, or --csv FILE"),
         (
@@ -397,12 +397,12 @@ def test_files_of_one_name_are_distinct_and_a_summary_is_skipped_with_a_note(
         (["--csv", "nowhere.csv"], "nowhere.csv: no such file"),
     ],
 )
-def test_wrong_use_of_score_is_one_sentence(arguments, said, tmp_path, capsys, monkeypatch):
+def test_wrong_use_of_score_is_one_sentence(arguments, sentence, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, monkeypatch, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
-    assert said in err
+    assert sentence in err
     assert err.count("\n") == 1
 
 

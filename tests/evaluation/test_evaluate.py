@@ -77,11 +77,11 @@ def playing(answers: dict[str, str], final: str = "It is {}."):
     """A script: the answer to each question, then a sentence with the tool's result."""
 
     def script(prompt: str) -> str:
-        said = last_user(prompt)
+        message = last_user(prompt)
         return (
-            final.replace("{}", said.split("]")[1].split("[")[0])
-            if "TOOL_RESULT" in said
-            else answers[said]
+            final.replace("{}", message.split("]")[1].split("[")[0])
+            if "TOOL_RESULT" in message
+            else answers[message]
         )
 
     return script
@@ -100,7 +100,7 @@ def scores(evaluation: Evaluation, name: str) -> dict[str, float]:
     return dict(next(sample for sample in evaluation.samples if sample.id == name).scores)
 
 
-def test_gold_answers_score_one_on_every_metric_whatever_their_order_and_form():
+def test_gold_answers_score_one_on_every_metric_in_any_order_and_form():
     evaluation = run()
     counts = {name: evaluation.metrics[name].n for name in (*METRICS, *RATES)}
     assert all(evaluation.metrics[name].value == 1.0 for name in (*METRICS, *RATES))
@@ -212,12 +212,12 @@ def test_a_call_in_another_syntax_where_none_is_wanted_is_wrong_in_content_alone
     "text",
     ["", "  \n", "[TOOL_CALL]{", "[TOOL_CALL]{}[/TOOL_CALL]", "[/TOOL_CALL] hello", GOLD["Rome?"]],
 )
-def test_a_broken_or_silent_model_does_not_come_out_right_where_no_call_is_wanted(text):
+def test_a_broken_or_silent_model_is_not_right_where_no_call_is_wanted(text):
     found = scores(run(hi=text), "hi")
     assert (found["no_call_accuracy"], found["exact_match"], found["both_right"]) == (0, 0, 0)
 
 
-def test_a_well_formed_call_that_nobody_wanted_is_valid_format():
+def test_a_well_formed_unwanted_call_is_valid_format():
     assert scores(run(hi=GOLD["Rome?"]), "hi")["valid_format"] == 1
 
 
@@ -272,7 +272,7 @@ def test_an_answer_is_not_asked_for_where_the_tools_that_lead_to_it_cannot_run()
     assert found == {"valid_format": 1, "answer_quality": 1}
 
 
-def test_a_cut_off_reply_is_judged_by_what_was_said():
+def test_a_cut_off_reply_is_judged_by_what_it_contains():
     policy = scripted_policy(playing(GOLD), max_tokens=5)
     evaluation = evaluate(policy, TASKS, REGISTRY)
     assert evaluation.outcomes["truncated"] >= 5
@@ -416,7 +416,7 @@ def test_the_folder_gives_back_the_same_evaluation(tmp_path):
     assert json.loads((folder / "certificate.json").read_text()) == {"name": "tagged"}
 
 
-def test_metrics_on_disk_have_the_promised_shape_with_null_for_what_was_not_measured(tmp_path):
+def test_metrics_on_disk_are_null_where_they_were_not_measured(tmp_path):
     folder = write_folder(run(registry=None), tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["n"] == 7
@@ -465,7 +465,7 @@ def test_samples_have_the_promised_keys_and_columns(tmp_path):
     assert (rows[5]["predicted_text"], rows[5]["match"]) == ('say "hi",\nplease', "True")
 
 
-def test_a_folder_with_an_evaluation_is_overwritten_only_when_told(tmp_path):
+def test_a_folder_with_an_evaluation_is_overwritten_only_on_request(tmp_path):
     write_folder(run(), tmp_path, certificate={"name": "tagged"})
     with pytest.raises(RunError, match="holds an evaluation already"):
         write_folder(run(hi=""), tmp_path)
@@ -495,7 +495,7 @@ def test_what_is_no_evaluation_folder_is_refused_in_one_sentence(tmp_path):
         read_folder(tmp_path)
 
 
-def test_whatever_a_model_wrote_can_be_written_and_read_back(tmp_path):
+def test_hostile_model_output_can_be_written_and_read_back(tmp_path):
     deep: object = 1
     for _ in range(3000):
         deep = [deep]
@@ -590,7 +590,7 @@ def from_calls() -> list[dict]:
 
 
 def test_texts_and_calls_score_like_the_same_replies_of_a_model():
-    played = run()
+    evaluation = run()
     texts = score(TASKS, from_texts(), "tagged", REGISTRY)
     calls = score(TASKS, from_calls(), registry=REGISTRY)
     for name in (
@@ -601,7 +601,7 @@ def test_texts_and_calls_score_like_the_same_replies_of_a_model():
         "no_call_accuracy",
         "execution_success",
     ):
-        assert texts.metrics[name] == calls.metrics[name] == played.metrics[name]
+        assert texts.metrics[name] == calls.metrics[name] == evaluation.metrics[name]
     assert texts.metrics["both_right"].value == 1
     assert calls.metrics["both_right"] == UNMEASURED
 

@@ -47,7 +47,7 @@ def tagged(name: str = "calculator", **parameters: object) -> str:
     return f"[TOOL_CALL]{json.dumps({'name': name, 'parameters': parameters})}[/TOOL_CALL]"
 
 
-def played(
+def evaluate_answers(
     answers: dict[str, str],
     dialect: str = "tagged",
     tasks=TASKS,
@@ -109,7 +109,7 @@ def test_correct_tool_is_divided_by_all_tasks_so_a_perfect_model_stays_below_one
         "Rome?": '{"tool": "weather", "args": {"city": "Rome"}}',
         "Hello!": '{"final": "Hello!"}',
     }
-    evaluation = played(gold, "json")
+    evaluation = evaluate_answers(gold, "json")
     assert evaluation.metrics["exact_match"].value == 1.0
     assert legacy_values(evaluation, "json_answers") == {
         "valid_json": 1,
@@ -161,16 +161,16 @@ def test_the_first_tool_on_offer_wins_where_a_text_names_several():
 
 def test_execution_counts_where_the_tools_can_run_and_needs_the_format():
     answers = {"2+2?": tagged(expression="9"), "Rome?": "weather(city='Rome')", "Hello!": "Hello!"}
-    evaluation = played(answers)
+    evaluation = evaluate_answers(answers)
     assert legacy_values(evaluation, "playground")["execution_success"] == pytest.approx(1 / 3)
     assert evaluation.metrics["execution_success"].value == 0.5, (
         "ours has no place for tasks that want no call"
     )
     assert (
-        played(answers, registry=Registry([])).legacy["playground"]["execution_success"]
+        evaluate_answers(answers, registry=Registry([])).legacy["playground"]["execution_success"]
         == UNMEASURED
     )
-    failing = played({**answers, "2+2?": tagged(expression="1/0")})
+    failing = evaluate_answers({**answers, "2+2?": tagged(expression="1/0")})
     assert legacy_values(failing, "playground")["execution_success"] == 0
 
 
@@ -179,7 +179,7 @@ def test_a_result_with_an_error_in_it_is_no_success():
         "calculator", "", CALCULATOR.parameters, lambda **_: {"error": "division by zero"}
     )
     wanted = task("sum", "2+2?", (broken,), SUM)
-    evaluation = played(
+    evaluation = evaluate_answers(
         {"2+2?": tagged(expression="2+2")}, tasks=[wanted], registry=Registry([broken])
     )
     assert legacy_values(evaluation, "playground")["execution_success"] == 0
@@ -187,14 +187,14 @@ def test_a_result_with_an_error_in_it_is_no_success():
 
 
 def test_a_call_in_another_syntax_that_ran_is_no_success_of_the_playground():
-    evaluation = played({"2+2?": 'calculator(expression="2+2")'}, "calls", TASKS[:1])
+    evaluation = evaluate_answers({"2+2?": 'calculator(expression="2+2")'}, "calls", TASKS[:1])
     assert evaluation.metrics["execution_success"].value == 1.0
     assert legacy_values(evaluation, "playground")["execution_success"] == 0
 
 
 def test_the_call_that_ran_must_be_that_of_the_block():
     text = tagged(expression="1/0") + '\ncalculator(expression="2+2")'
-    evaluation = played({"2+2?": text}, "calls", TASKS[:1])
+    evaluation = evaluate_answers({"2+2?": text}, "calls", TASKS[:1])
     assert legacy_values(evaluation, "playground") | {
         "tool_accuracy": 1,
         "format_correctness": 1,
@@ -295,7 +295,7 @@ def test_only_the_first_reply_counts_since_those_systems_show_no_results():
     }
 
 
-def test_nothing_is_measured_without_raw_text_or_where_nothing_is_said_about_calls():
+def test_nothing_is_measured_without_raw_text_or_expected_calls():
     predictions = [
         {"id": "sum", "calls": []},
         {"id": "rome", "calls": []},
@@ -303,7 +303,7 @@ def test_nothing_is_measured_without_raw_text_or_where_nothing_is_said_about_cal
     ]
     for evaluation in (
         score(TASKS, predictions),
-        played({"How?": "It is 4"}, tasks=[task("a", "How?", (), {"answer": "4"})]),
+        evaluate_answers({"How?": "It is 4"}, tasks=[task("a", "How?", (), {"answer": "4"})]),
     ):
         assert all(
             found == UNMEASURED
@@ -325,18 +325,20 @@ def test_a_reply_that_never_came_is_an_empty_text():
 def test_texts_from_elsewhere_score_like_the_same_replies_of_a_model():
     answers = {"2+2?": tagged(expression="2+2"), "Rome?": "weather", "Hello!": "Hello!"}
     texts = [{"id": t.id, "text": answers[t.messages[-1].content]} for t in TASKS]
-    assert score(TASKS, texts, "tagged", Registry(TOOLS)).legacy == played(answers).legacy
+    assert score(TASKS, texts, "tagged", Registry(TOOLS)).legacy == evaluate_answers(answers).legacy
 
 
 def test_ours_stay_what_they_are_under_the_same_names():
-    evaluation = played({"2+2?": "Use the calculator.", "Rome?": "weather", "Hello!": "Hello!"})
+    evaluation = evaluate_answers(
+        {"2+2?": "Use the calculator.", "Rome?": "weather", "Hello!": "Hello!"}
+    )
     assert legacy_values(evaluation, "playground")["tool_accuracy"] == 1.0
     assert evaluation.metrics["tool_accuracy"].value == 0.0
     assert set(evaluation.metrics) == {*METRICS, *RATES}
 
 
 def test_metrics_on_disk_hold_all_groups_and_come_back(tmp_path):
-    evaluation = played({"2+2?": tagged(expression="2+2")})
+    evaluation = evaluate_answers({"2+2?": tagged(expression="2+2")})
     folder = write_folder(evaluation, tmp_path)
     stored = json.loads((folder / "metrics.json").read_text())["familiar"]
     assert {group: tuple(metrics) for group, metrics in stored.items()} == dict(LEGACY_METRICS)
@@ -348,7 +350,7 @@ def test_metrics_on_disk_hold_all_groups_and_come_back(tmp_path):
 
 
 def test_a_folder_from_before_these_metrics_can_still_be_read(tmp_path):
-    folder = write_folder(played({}), tmp_path)
+    folder = write_folder(evaluate_answers({}), tmp_path)
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     old = [
         {key: inner for key, inner in row.items() if key not in ("familiar", "offered")}
@@ -359,7 +361,9 @@ def test_a_folder_from_before_these_metrics_can_still_be_read(tmp_path):
 
 
 def test_the_group_of_a_syntax_is_shown_and_all_are_shown_when_asked():
-    evaluation = played({"2+2?": tagged(expression="2+2"), "Rome?": "weather", "Hello!": "Hello!"})
+    evaluation = evaluate_answers(
+        {"2+2?": tagged(expression="2+2"), "Rome?": "weather", "Hello!": "Hello!"}
+    )
 
     def shown(what: object) -> str:
         console = Console(width=150, file=io.StringIO())
@@ -417,8 +421,10 @@ def brief(task, episode):
     return len(episode.turns[0].text) < 20 if task.expect.no_call else None
 
 
-def test_a_metric_of_ones_own_is_averaged_over_the_tasks_where_it_gives_a_number(tmp_path):
-    evaluation = played({"Hello!": "Hello!"}, own={"brief": brief, "a_half": lambda *_: 0.5})
+def test_a_users_metric_is_averaged_over_the_tasks_where_it_applies(tmp_path):
+    evaluation = evaluate_answers(
+        {"Hello!": "Hello!"}, own={"brief": brief, "a_half": lambda *_: 0.5}
+    )
     assert list(evaluation.metrics) == [*METRICS, *RATES, "a_half", "brief"]
     assert (evaluation.metrics["brief"].value, evaluation.metrics["brief"].n) == (1.0, 1)
     assert (evaluation.metrics["a_half"].value, evaluation.metrics["a_half"].n) == (0.5, 3)
@@ -431,30 +437,30 @@ def test_a_metric_of_ones_own_is_averaged_over_the_tasks_where_it_gives_a_number
 @pytest.mark.parametrize(
     "bad", [1.5, -0.1, float("nan"), "1", [1], pytest.param(10**400, id="huge")]
 )
-def test_a_metric_of_ones_own_that_gives_no_number_in_its_range_is_one_sentence(bad):
+def test_a_users_metric_outside_its_range_is_one_sentence(bad):
     with pytest.raises(
         ConfigError,
         match=r"the metric 'mine' must give a number in \[0, 1\] or None; on the task 'sum' it gave",
     ):
-        played({}, own={"mine": lambda *_: bad})
+        evaluate_answers({}, own={"mine": lambda *_: bad})
 
 
 def test_a_metric_of_ones_own_that_fails_names_itself_and_the_task():
     with pytest.raises(
         ConfigError, match="the metric 'mine' failed on the task 'sum': KeyError: 'x'"
     ):
-        played({}, own={"mine": lambda *_: {}["x"]})
+        evaluate_answers({}, own={"mine": lambda *_: {}["x"]})
 
 
 def test_a_metric_of_ones_own_cannot_take_one_of_our_names():
     with pytest.raises(ConfigError, match="cannot be named 'exact_match'"):
-        played({}, own={"exact_match": brief})
+        evaluate_answers({}, own={"exact_match": brief})
 
 
 def test_scores_of_other_names_are_aggregated_after_ours_by_name():
     samples = [
         replace(sample, scores={"z": 1.0, "b": 0.0, "exact_match": 1.0})
-        for sample in played({}).samples
+        for sample in evaluate_answers({}).samples
     ]
     assert list(aggregate(samples))[-2:] == ["b", "z"]
     assert aggregate(samples)["b"].value == 0
@@ -469,7 +475,7 @@ def test_the_summary_compares_the_parameters_as_well():
         "Rome?": tagged("weather", city="Oslo"),
         "Hello!": "Hello!",
     }
-    summary = playground_summary(played(answers))
+    summary = playground_summary(evaluate_answers(answers))
     details = summary.pop("details")
     assert summary == {
         "total_cases": 3,
@@ -494,17 +500,17 @@ def test_the_summary_compares_the_parameters_as_well():
     json.dumps(details)
 
 
-def test_parameters_are_right_whatever_stands_around_the_call():
+def test_parameters_are_right_with_any_text_around_the_call():
     summary = playground_summary(
-        played({"2+2?": tagged(expression="2+2") + "[/TOOL_CALL]"}, tasks=TASKS[:1])
+        evaluate_answers({"2+2?": tagged(expression="2+2") + "[/TOOL_CALL]"}, tasks=TASKS[:1])
     )
     assert (summary["params_accuracy"], summary["execution_accuracy"]) == (1.0, 0.0)
 
 
-def test_the_summary_counts_what_it_could_not_measure_and_never_divides_by_nothing():
+def test_the_summary_counts_unmeasured_tasks_and_never_divides_by_zero():
     empty = playground_summary(score(TASKS, [{"id": t.id, "calls": []} for t in TASKS]))
     assert (empty["total_cases"], empty["not_measured"], empty["tool_accuracy"]) == (0, 3, None)
-    no_tools = playground_summary(played({}, registry=Registry([])))
+    no_tools = playground_summary(evaluate_answers({}, registry=Registry([])))
     assert no_tools["execution_accuracy"] is None
     assert no_tools["details"][0]["execution_success"] is None
 

@@ -55,7 +55,7 @@ def test_proportions_lie_in_their_interval_about_as_often_as_promised(share, n):
 
 @pytest.mark.parametrize("chances", [(0.2, 0.3, 0.5), (0.3, 0.4, 0.3), (0.05, 0.15, 0.8)])
 @pytest.mark.parametrize("n", [30, 120])
-def test_means_of_fractions_lie_in_their_interval_about_as_often_as_promised(chances, n):
+def test_intervals_of_fractional_means_cover_as_promised(chances, n):
     stream = np.random.default_rng(n)
     values = np.array([0.0, 0.5, 1.0])
     mean = float(values @ chances)
@@ -207,7 +207,7 @@ def test_nothing_measured_has_no_difference_not_a_difference_of_zero():
 
 @pytest.mark.parametrize(("gained", "lost"), [(0.03, 0.0), (0.05, 0.01), (0.02, 0.1), (0.3, 0.1)])
 @pytest.mark.parametrize("n", [20, 50, 200])
-def test_differences_of_zeros_and_ones_lie_in_their_interval_as_often_as_promised(gained, lost, n):
+def test_intervals_of_zero_one_differences_cover_as_promised(gained, lost, n):
     stream = np.random.default_rng(n)
     draws = stream.choice([1.0, -1.0, 0.0], (600, n), p=[gained, lost, 1 - gained - lost])
     scores = [paired_interval(draw.tolist()) for draw in draws]
@@ -215,7 +215,7 @@ def test_differences_of_zeros_and_ones_lie_in_their_interval_as_often_as_promise
 
 
 @pytest.mark.parametrize("n", [40, 150])
-def test_differences_of_fractions_lie_in_their_interval_about_as_often_as_promised(n):
+def test_intervals_of_fractional_differences_cover_as_promised(n):
     stream = np.random.default_rng(n)
     values, shares = np.array([-0.5, 0.0, 0.5, 1.0]), [0.2, 0.4, 0.3, 0.1]
     scores = [paired_interval(stream.choice(values, n, p=shares).tolist()) for _ in range(300)]

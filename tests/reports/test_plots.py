@@ -33,15 +33,13 @@ def size(path: Path) -> tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def test_loss_and_scores_stand_side_by_side_and_loss_alone_where_there_are_no_scores(
-    tmp_path: Path,
-) -> None:
+def test_loss_and_scores_are_side_by_side_or_loss_alone(tmp_path: Path) -> None:
     both = plot_runs([log(tmp_path / "a", *TRAIN, *VALIDATION)], tmp_path / "both.png")
     alone = plot_runs([log(tmp_path / "b", *TRAIN)], tmp_path / "new" / "alone.png")
     assert size(both)[0] == 2 * size(alone)[0]
 
 
-def test_reinforcement_learning_shows_reward_and_what_to_watch_in_place_of_the_loss(
+def test_reinforcement_learning_shows_reward_and_health_instead_of_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     titles: list[str] = []
@@ -87,7 +85,7 @@ def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("lines", "metrics", "said"),
+    ("lines", "metrics", "sentence"),
     [
         (TRAIN, ["los"], r"no metric 'los' in these logs \(did you mean 'loss'\?\)"),
         ([], [], "nothing to draw"),
@@ -95,9 +93,9 @@ def test_chosen_metrics_of_several_logs_get_a_panel_each(tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(
-    tmp_path: Path, lines: list[dict[str, object]], metrics: list[str], said: str
+    tmp_path: Path, lines: list[dict[str, object]], metrics: list[str], sentence: str
 ) -> None:
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=sentence):
         plot_runs([log(tmp_path / "a", *lines)], tmp_path / "x.png", metrics)
 
 

@@ -43,10 +43,8 @@ ASKED_FOR = {
 }
 
 
-def attacked(named: RewardSpec, tasks=PROBES, syntax: str = "tagged") -> AttackReport:
-    return attack_suite(
-        Reward(named.name, named.function), tasks, open_syntax(syntax), named.judges
-    )
+def run_attacks(spec: RewardSpec, tasks=PROBES, syntax: str = "tagged") -> AttackReport:
+    return attack_suite(Reward(spec.name, spec.function), tasks, open_syntax(syntax), spec.judges)
 
 
 def holes(report: AttackReport) -> list[str]:
@@ -54,17 +52,17 @@ def holes(report: AttackReport) -> list[str]:
 
 
 @pytest.mark.parametrize("syntax", sorted(SYNTAXES))
-@pytest.mark.parametrize("named", OWN, ids=lambda named: named.name)
-def test_our_own_rewards_hold_against_every_attack_in_every_syntax(named, syntax):
-    report = attacked(named, syntax=syntax)
+@pytest.mark.parametrize("spec", OWN, ids=lambda spec: spec.name)
+def test_our_own_rewards_hold_against_every_attack_in_every_syntax(spec, syntax):
+    report = run_attacks(spec, syntax=syntax)
     assert holes(report) == []
     assert all(found.gold == pytest.approx(1.0) for found in report.worst.values())
 
 
-@pytest.mark.parametrize("named", LEGACY, ids=lambda named: named.name)
-def test_the_known_holes_of_other_rewards_are_those_that_are_found(named):
-    assert named.kind is RewardOrigin.COMPATIBLE
-    assert set(holes(attacked(named, syntax=named.syntax))) == set(named.holes)
+@pytest.mark.parametrize("spec", LEGACY, ids=lambda spec: spec.name)
+def test_the_known_holes_of_other_rewards_are_those_that_are_found(spec):
+    assert spec.kind is RewardOrigin.COMPATIBLE
+    assert set(holes(run_attacks(spec, syntax=spec.syntax))) == set(spec.holes)
 
 
 def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
@@ -78,18 +76,18 @@ def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
         name: one.bound for name, one in ATTACKS.items()
     }
     found: dict[str, set[str]] = {}
-    for named in LEGACY:
-        words = set(re.findall(r"\w+", rows[named.name])) & set(ATTACKS)
-        same = found["tool_call_params"] if "the same" in rows[named.name] else set()
-        found[named.name] = set(ATTACKS) - words if "all but" in rows[named.name] else words | same
-        assert found[named.name] == set(named.holes), named.name
-    assert all(f"`{named.name}`" in page for named in OWN)
+    for spec in LEGACY:
+        words = set(re.findall(r"\w+", rows[spec.name])) & set(ATTACKS)
+        same = found["tool_call_params"] if "the same" in rows[spec.name] else set()
+        found[spec.name] = set(ATTACKS) - words if "all but" in rows[spec.name] else words | same
+        assert found[spec.name] == set(spec.holes), spec.name
+    assert all(f"`{spec.name}`" in page for spec in OWN)
 
 
 def test_every_attack_is_played_on_the_shipped_tasks():
     assert set(ATTACKS) >= ASKED_FOR
     assert all(0 <= one.bound < 1 for one in ATTACKS.values())
-    report = attacked(OWN[0])
+    report = run_attacks(OWN[0])
     assert set(report.worst) == set(ATTACKS)
     assert report.tasks == len(PROBES)
     assert report.tried["spray"] >= 8
@@ -98,11 +96,11 @@ def test_every_attack_is_played_on_the_shipped_tasks():
 
 @pytest.mark.parametrize("syntax", sorted(SYNTAXES))
 def test_our_own_rewards_hold_where_a_task_leaves_something_open(syntax):
-    for named in OWN:
-        report = attacked(named, OPEN_PROBES, syntax)
+    for spec in OWN:
+        report = run_attacks(spec, OPEN_PROBES, syntax)
         assert holes(report) == []
         assert report.worst["empty"].share == 0.0
-    calls = attacked(OWN[0], OPEN_PROBES, syntax)
+    calls = run_attacks(OWN[0], OPEN_PROBES, syntax)
     assert {
         "spray",
         "spurious_30",
@@ -113,10 +111,10 @@ def test_our_own_rewards_hold_where_a_task_leaves_something_open(syntax):
     } <= set(calls.worst)
 
 
-def test_rewards_of_other_systems_have_no_further_holes_on_such_tasks_and_leave_open_ones_alone():
-    for named in LEGACY:
-        report = attacked(named, OPEN_PROBES, named.syntax or "tagged")
-        assert set(holes(report)) <= set(named.holes), named.name
+def test_legacy_rewards_have_no_further_holes_on_open_tasks():
+    for spec in LEGACY:
+        report = run_attacks(spec, OPEN_PROBES, spec.syntax or "tagged")
+        assert set(holes(report)) <= set(spec.holes), spec.name
         assert (report.tasks, sum(report.skipped.values())) == (2, 3)
 
 
@@ -133,9 +131,9 @@ def test_a_reply_that_is_right_as_well_is_no_attack():
 def test_our_own_rewards_hold_on_made_tasks():
     tasks = load_data(load_experiment(None, ["data.samples=160"], tell=lambda _: None)).tasks[:16]
     assert len({task.category for task in tasks}) >= 5
-    for named in OWN:
-        if any(map(named.judges, tasks)):
-            assert holes(attacked(named, tasks)) == []
+    for spec in OWN:
+        if any(map(spec.judges, tasks)):
+            assert holes(run_attacks(spec, tasks)) == []
 
 
 @pytest.mark.real
@@ -148,9 +146,9 @@ def test_our_own_rewards_hold_on_published_tasks(file):
     if path is None:
         pytest.skip(f"{file} is not here")
     tasks = [task for task in tasks_from_any(path, (), lambda _: None) if not task.turns][:15]
-    for named in OWN:
-        if any(map(named.judges, tasks)):
-            assert holes(attacked(named, tasks, "tool_call_tags")) == []
+    for spec in OWN:
+        if any(map(spec.judges, tasks)):
+            assert holes(run_attacks(spec, tasks, "tool_call_tags")) == []
 
 
 # The suite on rewards as users write them.
@@ -218,7 +216,7 @@ def test_a_constant_reward_fails_everything():
     assert set(holes(report)) == set(ATTACKS)
 
 
-def test_a_sound_reward_passes_whatever_its_scale_and_zero():
+def test_a_sound_reward_passes_on_every_scale():
     calls = [task for task in PROBES if task.expect.calls and task.expect.answer is None]
     assert holes(attack_suite(Reward("tidy", tidy), calls, Tagged())) == []
 
@@ -252,7 +250,7 @@ def test_what_cannot_be_attacked_is_counted_by_reason():
 
 
 def test_a_report_can_be_written_as_json():
-    written = attacked(LEGACY[1], syntax="calls").to_dict()
+    written = run_attacks(LEGACY[1], syntax="calls").to_dict()
     assert set(written) == {
         "reward",
         "syntax",

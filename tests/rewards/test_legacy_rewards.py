@@ -60,7 +60,7 @@ def reply(text: str, syntax: Syntax | None = None) -> Episode:
     return Episode("t", (Turn(message, text),), ((),), EpisodeStatus.ANSWERED)
 
 
-def paid(name: str, text: str, expect: dict, tools: Sequence[str] = ()) -> float:
+def earn(name: str, text: str, expect: dict, tools: Sequence[str] = ()) -> float:
     return compute_reward(load_rewards([name]), task(expect, tools), reply(text)).total
 
 
@@ -115,7 +115,7 @@ def test_exact_takes_runs_of_white_space_as_one_and_calls_one_per_line():
     assert tool_call_exact(task(wants(("f", {"s": "New York"}))), reply('f(s="new   york")')) == 1
 
 
-def test_exact_compares_with_the_answer_itself_where_the_task_has_one_and_no_calls():
+def test_exact_compares_with_the_answer_of_a_task_without_calls():
     assert tool_call_exact(task({"answer": "f(a='x')"}), reply("F(a='x')")) == 1
     assert tool_call_function(task({"answer": "f(a='x')"}), reply('f(a="y")')) == 1
     assert tool_call_params(task({"answer": "f(a='x')"}), reply('f(a="x")')) == 1
@@ -162,12 +162,12 @@ def test_only_the_first_reply_counts_and_none_is_like_an_empty_one():
     ] == [0.0] * 5
 
 
-def test_calls_that_are_known_without_a_text_are_written_in_the_systems_own_form():
-    said = Turn(
+def test_calls_without_a_text_are_written_in_the_systems_own_syntax():
+    turn = Turn(
         Message("assistant", tool_calls=(ToolCall("calculator", {"expression": "2+2"}),)), ""
     )
     episode, wanted = (
-        Episode("t", (said,), ((),), EpisodeStatus.CALLED),
+        Episode("t", (turn,), ((),), EpisodeStatus.CALLED),
         task(wants(("calculator", {"expression": "2+2"}))),
     )
     assert [reward(wanted, episode) for reward in FIVE] == [1.0] * 5
@@ -206,7 +206,7 @@ def calculator(expression: Json) -> str:
 )
 @pytest.mark.parametrize("tools", [BOTH, ()])
 def test_the_json_table_holds_entry_by_entry(text, expect, total, tools):
-    assert paid("json_answer", text, expect, tools) == pytest.approx(total, abs=1e-12)
+    assert earn("json_answer", text, expect, tools) == pytest.approx(total, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_an_expression_has_five_functions_and_no_other_names():
 )
 def test_the_playgrounds_reward_looks_for_two_tags_and_two_words(text, total):
     for expect in (SUM, NO_CALL):
-        assert paid("legacy_playground_format", text, expect) == total
+        assert earn("legacy_playground_format", text, expect) == total
 
 
 def test_parts_carry_the_name_of_their_reward_and_a_plain_number_the_name_alone():

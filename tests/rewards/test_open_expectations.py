@@ -71,15 +71,13 @@ def turn(
     problem: ParseProblem = ParseProblem.NONE,
     syntax: str = "tagged",
 ) -> Turn:
-    said = (
-        open_syntax(syntax).write(text, calls) if problem is ParseProblem.NONE else "[TOOL_CALL]{"
-    )
+    raw = open_syntax(syntax).write(text, calls) if problem is ParseProblem.NONE else "[TOOL_CALL]{"
     return Turn(
-        Message("assistant", text, tool_calls=calls), said, problem, stop_reason=StopReason.STOP
+        Message("assistant", text, tool_calls=calls), raw, problem, stop_reason=StopReason.STOP
     )
 
 
-def played(*turns: Turn, outcomes: tuple[ToolStatus, ...] = (), **more: Any) -> Episode:
+def episode_of(*turns: Turn, outcomes: tuple[ToolStatus, ...] = (), **more: Any) -> Episode:
     ending = EpisodeStatus.ANSWERED if not turns[-1].message.tool_calls else EpisodeStatus.CALLED
     rows = [outcomes or tuple(ToolStatus.OK for _ in one.message.tool_calls) for one in turns]
     results = tuple(tuple(ToolResult(outcome, "") for outcome in row) for row in rows)
@@ -116,7 +114,7 @@ def test_any_call_of_a_tool_on_offer_that_obeys_its_schema_is_right_alone(given)
 
 
 @pytest.mark.parametrize(
-    ("given", "tools", "arguments", "said"),
+    ("given", "tools", "arguments", "sentence"),
     [
         ([], 0.0, 0.0, "no call, wanted a call of any tool"),
         ([call("fly")], 0.0, 0.0, "missing: a call of any tool"),
@@ -132,11 +130,11 @@ def test_any_call_of_a_tool_on_offer_that_obeys_its_schema_is_right_alone(given)
         ([call("weather"), FIND, call("fly")], 1 / 3, 1 / 3, "not wanted: weather()"),
     ],
 )
-def test_no_call_a_broken_one_and_more_than_one_are_not_any_call(given, tools, arguments, said):
+def test_no_call_a_broken_one_and_more_than_one_are_not_any_call(given, tools, arguments, sentence):
     match = matched(ANY, *given)
     assert not match.exact
     assert (match.tool_score, match.argument_score) == pytest.approx((tools, arguments))
-    assert said in match.reasons
+    assert sentence in match.reasons
 
 
 def test_a_spray_over_all_tools_is_worth_less_the_wider_it_is():
@@ -180,24 +178,24 @@ def test_no_call_may_be_one_of_the_right_answers():
 @pytest.mark.parametrize(
     ("asked", "episode", "taken"),
     [
-        (EITHER, played(turn(ROME)), 0),
-        (EITHER, played(turn(FIND)), 1),
-        (EITHER, played(turn(text="Hm.")), 0),
+        (EITHER, episode_of(turn(ROME)), 0),
+        (EITHER, episode_of(turn(FIND)), 1),
+        (EITHER, episode_of(turn(text="Hm.")), 0),
         (
             EITHER,
-            played(turn(call("fly")), turn(FIND, OSLO), outcomes=(ToolStatus.UNKNOWN_TOOL,)),
+            episode_of(turn(call("fly")), turn(FIND, OSLO), outcomes=(ToolStatus.UNKNOWN_TOOL,)),
             1,
         ),
-        (MAYBE, played(turn(text="Which city?")), 1),
-        (MAYBE, played(turn(text=None)), 0),
-        (MAYBE, played(turn(problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED), 0),
-        (MAYBE, played(turn(FIND)), 0),
-        (WORDED, played(turn(text="It is seven.")), 1),
-        (WORDED, played(turn(text="It is 7.")), 0),
-        (WORDED, played(turn(text="Both 7 and seven are right.")), 0),
-        (WORDED, played(turn(text="It is 7 laps, seven I say, run in 2024.")), 1),
-        (WORDED, played(turn(text="No idea.")), 0),
-        (SPELLED, played(turn(text="It took 7 laps. It was run in 2024.")), 1),
+        (MAYBE, episode_of(turn(text="Which city?")), 1),
+        (MAYBE, episode_of(turn(text=None)), 0),
+        (MAYBE, episode_of(turn(problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED), 0),
+        (MAYBE, episode_of(turn(FIND)), 0),
+        (WORDED, episode_of(turn(text="It is seven.")), 1),
+        (WORDED, episode_of(turn(text="It is 7.")), 0),
+        (WORDED, episode_of(turn(text="Both 7 and seven are right.")), 0),
+        (WORDED, episode_of(turn(text="It is 7 laps, seven I say, run in 2024.")), 1),
+        (WORDED, episode_of(turn(text="No idea.")), 0),
+        (SPELLED, episode_of(turn(text="It took 7 laps. It was run in 2024.")), 1),
     ],
 )
 def test_an_episode_is_judged_by_the_answer_that_it_comes_closest_to(asked, episode, taken):
@@ -207,16 +205,16 @@ def test_an_episode_is_judged_by_the_answer_that_it_comes_closest_to(asked, epis
 
 
 def test_a_task_with_one_right_answer_is_as_it_was():
-    assert select_reference(FREE, played(turn(FIND))) is FREE
+    assert select_reference(FREE, episode_of(turn(FIND))) is FREE
 
 
 RIGHT = [
-    (ANY, played(turn(FIND))),
-    (FREE, played(turn(FIND, OSLO))),
-    (EITHER, played(turn(ROME))),
-    (EITHER, played(turn(OSLO, FIND))),
-    (MAYBE, played(turn(ROME))),
-    (MAYBE, played(turn(text="Which city do you mean?"))),
+    (ANY, episode_of(turn(FIND))),
+    (FREE, episode_of(turn(FIND, OSLO))),
+    (EITHER, episode_of(turn(ROME))),
+    (EITHER, episode_of(turn(OSLO, FIND))),
+    (MAYBE, episode_of(turn(ROME))),
+    (MAYBE, episode_of(turn(text="Which city do you mean?"))),
 ]
 
 
@@ -228,8 +226,8 @@ def test_every_right_answer_earns_one_from_our_rewards(reward, asked, episode):
 
 @pytest.mark.parametrize("text", ["It is 7.", "It is seven."])
 def test_every_wording_of_an_answer_earns_one(text):
-    assert sum(right_answer(WORDED, played(turn(text=text))).values()) == 1.0
-    assert judge(WORDED, played(turn(text=text))).scores["answer_quality"] == 1.0
+    assert sum(right_answer(WORDED, episode_of(turn(text=text))).values()) == 1.0
+    assert judge(WORDED, episode_of(turn(text=text))).scores["answer_quality"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -251,14 +249,14 @@ def test_everything_else_earns_less_than_half_of_what_is_right(asked, worse):
     outcomes = tuple(
         ToolStatus.OK if one != call("weather") else ToolStatus.INVALID_ARGUMENTS for one in worse
     )
-    episode = played(turn(*worse), outcomes=outcomes)
+    episode = episode_of(turn(*worse), outcomes=outcomes)
     assert sum(tool_use(asked, episode).values()) < 0.65
     assert judge(asked, episode).scores["exact_match"] == 0.0
 
 
 def test_silence_costs_where_any_call_is_wanted():
-    assert tool_use(ANY, played(turn(text="Hm.")))["silence"] < 0
-    assert tool_use(ANY, played(turn(FIND)))["silence"] == 0
+    assert tool_use(ANY, episode_of(turn(text="Hm.")))["silence"] < 0
+    assert tool_use(ANY, episode_of(turn(FIND)))["silence"] == 0
 
 
 NESTED = {
@@ -311,32 +309,32 @@ def test_what_no_schema_declares_is_not_among_any_arguments(
 
 def test_a_call_that_breaks_the_schema_is_not_what_any_arguments_ask_for():
     free = task(calls=[WEATHER])
-    rejected = played(turn(call("weather")), outcomes=(ToolStatus.INVALID_ARGUMENTS,))
+    rejected = episode_of(turn(call("weather")), outcomes=(ToolStatus.INVALID_ARGUMENTS,))
     assert tool_use(free, rejected)["failed"] < 0
     assert tool_use(free, rejected)["exact"] == 0.0
 
 
-def test_rewards_of_other_systems_take_the_same_answer_and_give_nothing_where_it_is_open():
+def test_legacy_rewards_use_the_same_answer_and_skip_open_tasks():
     function = BUILTIN["tool_call_function"].function
-    assert function(EITHER, played(turn(OSLO, FIND, syntax="calls"))) == 1.0
-    assert function(MAYBE, played(turn(text="Which city?"))) == 1.0
-    for named in LEGACY:
+    assert function(EITHER, episode_of(turn(OSLO, FIND, syntax="calls"))) == 1.0
+    assert function(MAYBE, episode_of(turn(text="Which city?"))) == 1.0
+    for spec in LEGACY:
         for asked in (ANY, FREE):
             assert (
                 compute_reward(
-                    [Reward(named.name, named.function)], asked, played(turn(FIND))
+                    [Reward(spec.name, spec.function)], asked, episode_of(turn(FIND))
                 ).parts
                 == {}
             )
-            assert not named.judges(asked)
-        assert named.judges(EITHER)
-    assert all(named.judges(ANY) for named in OWN if named.name != "right_answer")
+            assert not spec.judges(asked)
+        assert spec.judges(EITHER)
+    assert all(spec.judges(ANY) for spec in OWN if spec.name != "right_answer")
 
 
 # What is measured.
 
 
-def test_what_is_measured_on_a_task_does_not_depend_on_what_was_said():
+def test_which_metrics_apply_to_a_task_does_not_depend_on_the_reply():
     for asked, expected in (
         (ANY, {"tool_accuracy", "argument_accuracy"}),
         (EITHER, {"tool_accuracy", "argument_accuracy"}),
@@ -344,7 +342,11 @@ def test_what_is_measured_on_a_task_does_not_depend_on_what_was_said():
         (task(no_call=True, alternatives=[{"no_call": True}]), {"no_call_accuracy"}),
     ):
         rates = {"valid_format", "exact_match", "content_right", "format_right", "both_right"}
-        for episode in (played(turn(ROME)), played(turn(text="Hm.")), played(turn(FIND, OSLO))):
+        for episode in (
+            episode_of(turn(ROME)),
+            episode_of(turn(text="Hm.")),
+            episode_of(turn(FIND, OSLO)),
+        ):
             assert set(judge(asked, episode).scores) == rates | expected
 
 
@@ -356,17 +358,17 @@ def test_every_right_answer_is_right_by_every_metric_of_ours(asked, episode):
     assert judged.expected == asked.expect, "the folder keeps all right answers"
 
 
-def test_the_content_is_right_when_a_lenient_reader_finds_any_of_the_right_answers():
+def test_content_is_right_when_a_lenient_reader_finds_any_right_answer():
     for right in ([ROME], [FIND, OSLO]):
         other = open_syntax("tool_call_tags").write(None, right)
         missed = Turn(
             Message("assistant", other), other, ParseProblem.NONE, stop_reason=StopReason.STOP
         )
-        judged = judge(EITHER, played(missed))
+        judged = judge(EITHER, episode_of(missed))
         assert (judged.scores["exact_match"], judged.scores["content_right"]) == (0.0, 1.0)
-    broken = played(turn(problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED)
+    broken = episode_of(turn(problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED)
     assert judge(MAYBE, broken).scores["exact_match"] == 0.0
-    cut = judge(MAYBE, played(turn(text="Hm."), ending=EpisodeStatus.TRUNCATED)).scores
+    cut = judge(MAYBE, episode_of(turn(text="Hm."), ending=EpisodeStatus.TRUNCATED)).scores
     assert (cut["exact_match"], cut["content_right"]) == (0.0, 0.0)
 
 
@@ -382,12 +384,15 @@ def test_a_task_can_run_when_the_tools_of_all_its_right_answers_can():
     assert not can_run(MAYBE, {"weather"})
 
 
-def test_metrics_of_other_systems_take_the_same_answer_and_are_not_measured_where_it_is_open():
+def test_legacy_metrics_use_the_same_answer_and_skip_open_tasks():
     known = EpisodeContext()
-    assert legacy_scores(EITHER, played(turn(FIND, OSLO)), known)["playground.tool_accuracy"] == 1.0
-    assert legacy_scores(EITHER, played(turn(ROME)), known)["playground.tool_accuracy"] == 1.0
-    assert legacy_scores(ANY, played(turn(FIND)), known) == {}
-    assert legacy_scores(FREE, played(turn(FIND, ROME)), known) == {}
+    assert (
+        legacy_scores(EITHER, episode_of(turn(FIND, OSLO)), known)["playground.tool_accuracy"]
+        == 1.0
+    )
+    assert legacy_scores(EITHER, episode_of(turn(ROME)), known)["playground.tool_accuracy"] == 1.0
+    assert legacy_scores(ANY, episode_of(turn(FIND)), known) == {}
+    assert legacy_scores(FREE, episode_of(turn(FIND, ROME)), known) == {}
 
 
 def test_a_folder_keeps_such_tasks_and_its_table_says_only_what_it_can(tmp_path):

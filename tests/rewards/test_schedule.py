@@ -134,7 +134,7 @@ def test_steps_and_scores_together_end_a_phase_at_whichever_comes_first():
     assert plan.after(PhaseState(1, 5), 99, {"reward": 1.0}) == PhaseState(1, 5)
 
 
-def test_a_resumed_run_stands_in_the_same_phase_and_takes_the_same_way_from_there():
+def test_a_resumed_run_continues_in_the_same_phase():
     plan = schedule(*THREE)
     scores = [{"tool_call_params": 0.95 if step == 23 else 0.2} for step in range(1, 40)]
 
@@ -168,7 +168,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
 
 
 @pytest.mark.parametrize(
-    ("phases", "said"),
+    ("phases", "sentence"),
     [
         (
             [phase("tool_call_exact"), phase("tool_call_params")],
@@ -186,8 +186,8 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
         ([phase("tool_call_exat")], "no reward 'tool_call_exat'"),
     ],
 )
-def test_a_mistake_in_phases_is_one_sentence(phases, said):
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_a_mistake_in_phases_is_one_sentence(phases, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
         schedule(*phases)
     assert "\n" not in str(caught.value)
 
@@ -199,11 +199,11 @@ def test_a_finished_model_is_measured_by_the_last_phase():
 
 
 def test_scores_have_the_names_that_phases_wait_for():
-    paid = [
+    results = [
         RewardResult(0.9, {"tool_call_exact": 0.4, "tool_use.tools": 0.3, "tool_use.exact": 0.2}),
         RewardResult(0.5, {"tool_call_exact": 0.2}),
     ]
-    assert reward_scores({"reward": 0.7, "calls": 1.0, **reward_means(paid)}) == {
+    assert reward_scores({"reward": 0.7, "calls": 1.0, **reward_means(results)}) == {
         "reward": 0.7,
         "tool_call_exact": pytest.approx(0.3),
         "tool_use": pytest.approx(0.25),
@@ -214,7 +214,7 @@ def test_scores_have_the_names_that_phases_wait_for():
 
 def test_a_metric_that_has_the_name_of_a_reward_is_not_taken_for_it():
     """`right_tools` is both: what episodes earned, and what is measured beside every reward."""
-    payroll = RewardSchedule(
+    reward_schedule = RewardSchedule(
         schedule(phase("right_tools", until={"right_tools": 0.8}), phase("right_calls"))
     )
     turns = [
@@ -228,83 +228,83 @@ def test_a_metric_that_has_the_name_of_a_reward_is_not_taken_for_it():
         for name in "fg"
     ]
     episodes = tuple(Episode("t", (turn,), ((),), EpisodeStatus.CALLED) for turn in turns)
-    paid = tuple(payroll.compute_reward(OFFERED, episode) for episode in episodes)
-    metrics = rollout_metrics([RolloutGroup(OFFERED, episodes, paid)])
+    results = tuple(reward_schedule.compute_reward(OFFERED, episode) for episode in episodes)
+    metrics = rollout_metrics([RolloutGroup(OFFERED, episodes, results)])
     assert metrics["right_tools"] == pytest.approx(0.5)
     assert reward_scores(metrics)["right_tools"] == pytest.approx(
-        np.mean([one.total for one in paid])
+        np.mean([one.total for one in results])
     )
-    assert payroll.observe(1, metrics) is None
-    assert payroll.observe(2, {"right_tools": 1.0}) is None
-    assert payroll.observe(3, {"reward/right_tools": 0.8}) is not None
+    assert reward_schedule.observe(1, metrics) is None
+    assert reward_schedule.observe(2, {"right_tools": 1.0}) is None
+    assert reward_schedule.observe(3, {"reward/right_tools": 0.8}) is not None
 
 
 def test_a_phase_may_wait_for_what_a_validation_measured():
-    payroll = RewardSchedule(
+    reward_schedule = RewardSchedule(
         schedule(
             phase("right_tools", until={"exact_match": 0.5, "right_tools": 0.5}),
             phase("right_calls"),
         )
     )
-    assert payroll.observe(1, {"reward/right_tools": 0.9}) is None
-    payroll.validated = {"exact_match": 0.4}
-    assert payroll.observe(2, {"reward/right_tools": 0.9}) is None
-    payroll.validated = {"exact_match": 0.6, "right_tools": 1.0}
-    assert payroll.observe(3, {"reward/right_tools": 0.4}) is None
-    assert payroll.observe(4, {"reward/right_tools": 0.5}) is not None
+    assert reward_schedule.observe(1, {"reward/right_tools": 0.9}) is None
+    reward_schedule.validated = {"exact_match": 0.4}
+    assert reward_schedule.observe(2, {"reward/right_tools": 0.9}) is None
+    reward_schedule.validated = {"exact_match": 0.6, "right_tools": 1.0}
+    assert reward_schedule.observe(3, {"reward/right_tools": 0.4}) is None
+    assert reward_schedule.observe(4, {"reward/right_tools": 0.5}) is not None
 
 
-def test_a_part_that_is_never_paid_is_named_after_the_first_step_of_the_phase():
+def test_an_unknown_part_is_reported_after_the_first_step_of_its_phase():
     phases = phase("right_tools", until={"right_tools.exakt": 0.5}), phase("right_calls")
-    payroll = RewardSchedule(schedule(*phases))
-    paid = {
+    reward_schedule = RewardSchedule(schedule(*phases))
+    results = {
         "reward/right_tools": 0.9,
         "reward/right_tools.exact": 0.9,
         "reward/right_tools.tools": 0.0,
     }
-    said = str(payroll.observe(1, paid))
+    note = str(reward_schedule.observe(1, results))
     assert (
         "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which right_tools does not have; its parts: right_tools.exact"
-        in said
+        in note
     )
-    assert payroll.observe(2, paid) is None
+    assert reward_schedule.observe(2, results) is None
     fine = RewardSchedule(
         schedule(
             phase("right_tools", until={"right_tools.exact": 0.95, "exact_match": 0.1}),
             phase("right_calls"),
         )
     )
-    assert fine.observe(1, paid) is None
+    assert fine.observe(1, results) is None
 
 
-def test_holes_are_named_for_each_phase_once_and_another_reward_of_weight_0_hides_none():
+def test_holes_are_reported_once_and_a_reward_of_weight_0_hides_none():
     def holes(*functions: str, **more: object) -> list[str]:
         return [
-            said.split()[2]
-            for said in warnings_of(RewardSection(functions=list(functions), **more))
+            note.split()[2]
+            for note in warnings_of(RewardSection(functions=list(functions), **more))
         ]
 
     exact, use = "tool_call_exact", "tool_use"
     assert holes(exact) == [exact]
-    assert holes(exact, use) == holes(use) == holes(exact, "mine.py:paid") == []
+    assert holes(exact, use) == holes(use) == holes(exact, "mine.py:polite") == []
     assert holes(exact, use, weights=[1.0, 0.0]) == [exact]
     assert holes(phases=[phase(exact, steps=2), phase(use)]) == [exact]
     assert holes(phases=[phase(exact, steps=2), phase(exact)]) == [exact]
 
 
 def test_a_payroll_pays_by_the_present_phase_and_says_when_the_next_begins():
-    payroll = RewardSchedule(
+    reward_schedule = RewardSchedule(
         schedule(
             phase("tool_call_function", until={"tool_call_function": 0.9}),
             phase("tool_use", weights=[2.0]),
         )
     )
     right_name = reply("f(a=2)")
-    assert payroll.compute_reward(TASK, right_name).total == 1.0
-    assert payroll.observe(7, {"reward/tool_call_function": 0.5}) is None
+    assert reward_schedule.compute_reward(TASK, right_name).total == 1.0
+    assert reward_schedule.observe(7, {"reward/tool_call_function": 0.5}) is None
     assert (
-        payroll.observe(8, {"reward/tool_call_function": 0.92})
+        reward_schedule.observe(8, {"reward/tool_call_function": 0.92})
         == "step 8: reward phase 2 of 2 begins: 2 tool_use"
     )
-    assert payroll.state == PhaseState(1, 8)
-    assert payroll.compute_reward(TASK, right_name).total == pytest.approx(2 * -0.25)
+    assert reward_schedule.state == PhaseState(1, 8)
+    assert reward_schedule.compute_reward(TASK, right_name).total == pytest.approx(2 * -0.25)

@@ -89,7 +89,7 @@ def turn(
     )
 
 
-def said(
+def episode_of(
     *turns: Turn, results: tuple[tuple[ToolStatus, ...], ...] | None = None, **more
 ) -> Episode:
     given = results or tuple(tuple(ToolStatus.OK for _ in one.message.tool_calls) for one in turns)
@@ -107,17 +107,19 @@ NONE = task(no_call=True)
 
 
 @pytest.mark.parametrize("reward", [tool_use, right_calls, right_tools, exact_calls, working_calls])
-def test_a_right_answer_earns_one_whatever_is_asked(reward):
+def test_a_right_answer_earns_one_on_every_kind_of_task(reward):
     table = call("book", guests=2, place={"name": "Da Noi", "number": 3})
     for wanted in ((ROME,), (ROME, OSLO), (table, ROME, OSLO)):
         for order in itertools.permutations(wanted):
-            assert sum(reward(wants(*wanted), said(turn(*order))).values()) == pytest.approx(1.0)
-    assert sum(reward(NONE, said(turn(text="You are welcome."))).values()) == 1.0
+            assert sum(reward(wants(*wanted), episode_of(turn(*order))).values()) == pytest.approx(
+                1.0
+            )
+    assert sum(reward(NONE, episode_of(turn(text="You are welcome."))).values()) == 1.0
 
 
 def test_credit_is_graded_by_tools_arguments_and_exactness():
     wanted = wants(call("book", guests=2, place={"name": "Da Noi", "number": 3}))
-    near = said(turn(call("book", guests=2, place={"name": "Da Noi", "number": 4})))
+    near = episode_of(turn(call("book", guests=2, place={"name": "Da Noi", "number": 4})))
     assert {
         name: value
         for name, value in right_calls(wanted, near).items()
@@ -134,13 +136,13 @@ def test_credit_is_graded_by_tools_arguments_and_exactness():
 def test_worse_answers_earn_less_in_this_order():
     wanted = wants(ROME, OSLO)
     ladder = [
-        said(turn(ROME, OSLO)),
-        said(turn(ROME, call("weather", city="Bonn"))),
-        said(turn(ROME)),
-        said(turn(call("weather", city="Bonn"))),
-        said(turn(text="", problem=ParseProblem.NOT_JSON), ending=EpisodeStatus.MALFORMED),
-        said(turn(text="It is warm.")),
-        said(turn(ROME, OSLO, *[call("book")] * 30)),
+        episode_of(turn(ROME, OSLO)),
+        episode_of(turn(ROME, call("weather", city="Bonn"))),
+        episode_of(turn(ROME)),
+        episode_of(turn(call("weather", city="Bonn"))),
+        episode_of(turn(text="", problem=ParseProblem.NOT_JSON), ending=EpisodeStatus.MALFORMED),
+        episode_of(turn(text="It is warm.")),
+        episode_of(turn(ROME, OSLO, *[call("book")] * 30)),
     ]
     for reward in (tool_use, right_calls, right_tools):
         pays = [sum(reward(wanted, one).values()) for one in ladder]
@@ -152,29 +154,35 @@ def test_where_no_call_is_wanted_text_pays_and_calls_cost():
     worth = [
         sum(right_calls(NONE, one).values())
         for one in (
-            said(turn(text="You are welcome.")),
-            said(turn(text="")),
-            said(turn(text="How is it?")),
-            said(turn(text="You are wel", cut=True), ending=EpisodeStatus.TRUNCATED),
-            said(turn(text="Do weather(city='Rome') yourself.")),
-            said(turn(text="{", problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED),
-            said(turn(ROME)),
-            said(),
+            episode_of(turn(text="You are welcome.")),
+            episode_of(turn(text="")),
+            episode_of(turn(text="How is it?")),
+            episode_of(turn(text="You are wel", cut=True), ending=EpisodeStatus.TRUNCATED),
+            episode_of(turn(text="Do weather(city='Rome') yourself.")),
+            episode_of(
+                turn(text="{", problem=ParseProblem.UNCLOSED), ending=EpisodeStatus.MALFORMED
+            ),
+            episode_of(turn(ROME)),
+            episode_of(),
         )
     ]
     assert worth == pytest.approx([1, 0, 0, 0, 0, -0.6, -1, 0])
 
 
-def test_a_mended_mistake_earns_more_than_one_that_is_left():
+def test_a_repaired_mistake_earns_more_than_one_that_stays():
     wanted, wrong = wants(ROME), call("weather", town="Rome")
     bad = ((ToolStatus.INVALID_ARGUMENTS,),)
-    left = sum(tool_use(wanted, said(turn(wrong), results=bad)).values())
-    mended = sum(
-        tool_use(wanted, said(turn(wrong), turn(ROME), results=(*bad, (ToolStatus.OK,)))).values()
+    left = sum(tool_use(wanted, episode_of(turn(wrong), results=bad)).values())
+    retried = sum(
+        tool_use(
+            wanted, episode_of(turn(wrong), turn(ROME), results=(*bad, (ToolStatus.OK,)))
+        ).values()
     )
-    assert left < mended == pytest.approx(1.0 - PENALTIES["failed"].each)
+    assert left < retried == pytest.approx(1.0 - PENALTIES["failed"].each)
     given_up = sum(
-        tool_use(wanted, said(turn(wrong), turn(text="I cannot."), results=(*bad, ()))).values()
+        tool_use(
+            wanted, episode_of(turn(wrong), turn(text="I cannot."), results=(*bad, ()))
+        ).values()
     )
     assert given_up == pytest.approx(left)
 
@@ -182,81 +190,84 @@ def test_a_mended_mistake_earns_more_than_one_that_is_left():
 def test_a_turn_that_could_not_be_read_is_taken_back_by_a_later_one():
     wanted = wants(ROME)
     broken = turn(OSLO, problem=ParseProblem.STRAY_MARK)
-    paid = right_calls(wanted, said(broken, turn(ROME), results=((), (ToolStatus.OK,))))
-    assert (paid["exact"], paid["form"], paid["spurious"]) == (0.3, -0.1, 0.0)
+    parts = right_calls(wanted, episode_of(broken, turn(ROME), results=((), (ToolStatus.OK,))))
+    assert (parts["exact"], parts["form"], parts["spurious"]) == (0.3, -0.1, 0.0)
 
 
 def test_arguments_that_mean_the_same_but_break_the_schema_are_not_exact():
     wanted = wants(call("book", guests=2))
-    paid = right_calls(
-        wanted, said(turn(call("book", guests="2")), results=((ToolStatus.INVALID_ARGUMENTS,),))
+    parts = right_calls(
+        wanted,
+        episode_of(turn(call("book", guests="2")), results=((ToolStatus.INVALID_ARGUMENTS,),)),
     )
-    assert (paid["tools"], paid["arguments"], paid["exact"], paid["failed"]) == (
+    assert (parts["tools"], parts["arguments"], parts["exact"], parts["failed"]) == (
         0.3,
         0.2,
         0.0,
         -0.1,
     )
-    unrun = said(turn(call("book", guests="2")), results=((),))
-    assert right_calls(wanted, unrun) == paid
+    unrun = episode_of(turn(call("book", guests="2")), results=((),))
+    assert right_calls(wanted, unrun) == parts
 
 
 def test_a_task_whose_right_answer_breaks_the_schema_still_pays_it_in_full():
     wanted = wants(call("weather", city="Rome", when="now"), call("book", guests="two"))
-    gold = said(turn(*(ToolCall(one.name, one.arguments) for one in wanted.expect.calls or ())))
-    rejected = said(gold.turns[0], results=((ToolStatus.OK, ToolStatus.INVALID_ARGUMENTS),))
+    gold = episode_of(
+        turn(*(ToolCall(one.name, one.arguments) for one in wanted.expect.calls or ()))
+    )
+    rejected = episode_of(gold.turns[0], results=((ToolStatus.OK, ToolStatus.INVALID_ARGUMENTS),))
     assert sum(tool_use(wanted, gold).values()) == pytest.approx(1.0)
     assert sum(tool_use(wanted, rejected).values()) == pytest.approx(1.0)
 
 
 def test_a_cut_off_call_is_worth_half_and_a_cut_off_remark_after_it_nothing_less():
     wanted = wants(ROME)
-    cut = said(turn(ROME, cut=True), results=((),), ending=EpisodeStatus.TRUNCATED)
+    cut = episode_of(turn(ROME, cut=True), results=((),), ending=EpisodeStatus.TRUNCATED)
     assert sum(right_calls(wanted, cut).values()) == pytest.approx(0.35)
-    later = said(turn(ROME), turn(text="It is", cut=True), ending=EpisodeStatus.TRUNCATED)
+    later = episode_of(turn(ROME), turn(text="It is", cut=True), ending=EpisodeStatus.TRUNCATED)
     assert sum(right_calls(wanted, later).values()) == pytest.approx(1.0)
 
 
 def test_working_calls_pays_for_what_ran():
     wanted = wants(ROME, OSLO)
-    paid = working_calls(
-        wanted, said(turn(ROME, OSLO), results=((ToolStatus.OK, ToolStatus.ERROR),))
+    parts = working_calls(
+        wanted, episode_of(turn(ROME, OSLO), results=((ToolStatus.OK, ToolStatus.ERROR),))
     )
-    assert (paid["ran"], paid["right"], paid["exact"], paid["failed"]) == pytest.approx(
+    assert (parts["ran"], parts["right"], parts["exact"], parts["failed"]) == pytest.approx(
         (0.15, 0.2, 0.0, -0.1)
     )
-    unrun = said(turn(ROME, OSLO), results=((ToolStatus.REFUSED, ToolStatus.REFUSED),))
+    unrun = episode_of(turn(ROME, OSLO), results=((ToolStatus.REFUSED, ToolStatus.REFUSED),))
     assert sum(working_calls(wanted, unrun).values()) == pytest.approx(1.0)
 
 
 def test_calls_and_answer_each_count_half():
     wanted = wants(ROME, answer="21")
     assert sum(
-        tool_use(wanted, said(turn(ROME), turn(text="It is 21 degrees."))).values()
+        tool_use(wanted, episode_of(turn(ROME), turn(text="It is 21 degrees."))).values()
     ) == pytest.approx(1.0)
     assert sum(
-        tool_use(wanted, said(turn(ROME), turn(text="It is 22 degrees."))).values()
+        tool_use(wanted, episode_of(turn(ROME), turn(text="It is 22 degrees."))).values()
     ) == pytest.approx(0.5)
-    assert sum(tool_use(wanted, said(turn(text="It is 21 degrees."))).values()) == pytest.approx(
-        0.5 + -PENALTIES["silence"].each
-    )
     assert sum(
-        right_answer(wanted, said(turn(text="It is 21 degrees."))).values()
+        tool_use(wanted, episode_of(turn(text="It is 21 degrees."))).values()
+    ) == pytest.approx(0.5 + -PENALTIES["silence"].each)
+    assert sum(
+        right_answer(wanted, episode_of(turn(text="It is 21 degrees."))).values()
     ) == pytest.approx(0.75)
 
 
 def test_an_answer_by_a_call_is_an_answer_and_no_call_too_many():
     final = turn(call("final_answer", answer="21"))
-    by_call = said(turn(ROME), final, said_by_call="21", results=((ToolStatus.OK,), ()))
+    by_call = episode_of(turn(ROME), final, said_by_call="21", results=((ToolStatus.OK,), ()))
     assert sum(tool_use(wants(ROME, answer="21"), by_call).values()) == pytest.approx(1.0)
     assert sum(
-        tool_use(NONE, said(final, said_by_call="You are welcome.", results=((),))).values()
+        tool_use(NONE, episode_of(final, said_by_call="You are welcome.", results=((),))).values()
     ) == pytest.approx(1.0)
 
 
 def test_a_reward_gives_no_parts_for_a_task_that_it_does_not_judge():
     answer_alone, calls_alone = task(answer="21"), wants(ROME)
-    episode = said(turn(text="21"))
+    episode = episode_of(turn(text="21"))
     for reward in (right_calls, right_tools, exact_calls, working_calls):
         assert reward(answer_alone, episode) == {}
     assert right_answer(calls_alone, episode) == {}
@@ -264,23 +275,23 @@ def test_a_reward_gives_no_parts_for_a_task_that_it_does_not_judge():
     assert tool_use(Task("t"), episode) == {}
 
 
-def test_repeating_a_call_costs_also_where_nothing_is_said_about_calls():
-    once, twice = (said(turn(*[ROME] * times), turn(text="21")) for times in (1, 2))
+def test_repeating_a_call_costs_also_where_calls_are_not_judged():
+    once, twice = (episode_of(turn(*[ROME] * times), turn(text="21")) for times in (1, 2))
     assert right_answer(task(answer="21"), once)["spurious"] == 0.0
     assert right_answer(task(answer="21"), twice)["spurious"] == -0.5
 
 
 def test_chatter_costs_beside_calls_and_not_where_text_is_wanted():
     long = "word " * 400
-    assert right_calls(wants(ROME), said(turn(ROME, text=long)))["chatter"] == -0.1
-    assert right_calls(wants(ROME), said(turn(ROME, text="word " * 120)))[
+    assert right_calls(wants(ROME), episode_of(turn(ROME, text=long)))["chatter"] == -0.1
+    assert right_calls(wants(ROME), episode_of(turn(ROME, text="word " * 120)))[
         "chatter"
     ] == pytest.approx(-0.02)
-    assert right_calls(NONE, said(turn(text=long)))["chatter"] == 0.0
+    assert right_calls(NONE, episode_of(turn(text=long)))["chatter"] == 0.0
 
 
 def test_fines_have_an_end():
-    worst = said(
+    worst = episode_of(
         turn(
             *[call("nosuch")] * 99,
             text="<|im_end|>" + "word " * 999,
@@ -288,10 +299,10 @@ def test_fines_have_an_end():
         ),
         results=((),),
     )
-    for named in OWN:
+    for spec in OWN:
         for wanted in (wants(ROME), NONE, task(answer="21"), wants(ROME, answer="21")):
-            least, most = named.bounds
-            assert least <= sum(named.function(wanted, worst).values()) <= most
+            least, most = spec.bounds
+            assert least <= sum(spec.function(wanted, worst).values()) <= most
 
 
 # Final answers.
@@ -355,8 +366,8 @@ def test_descriptions_of_tools_are_no_answers_when_they_are_repeated():
         }
     )
     echo = json.dumps(wanted.tools[0].to_dict()) + " " * 200
-    assert right_answer(wanted, said(turn(text=echo)))["answer"] == 0.0
-    assert right_answer(wanted, said(turn(text="4")))["answer"] == 1.0
+    assert right_answer(wanted, episode_of(turn(text=echo)))["answer"] == 0.0
+    assert right_answer(wanted, episode_of(turn(text="4")))["answer"] == 1.0
 
 
 # Marks in the text.
@@ -437,26 +448,26 @@ def test_one_name_twice_is_refused():
         load_rewards(["tool_use", "tool_use"])
 
 
-def test_training_is_warned_of_holes_when_nothing_stands_beside_them():
-    for named in LEGACY:
-        (sentence,) = warnings_for([named.name])
-        assert sentence.startswith(f"the reward {named.name} has known holes and is used alone: ")
-        assert all(hole in sentence for hole in named.holes)
+def test_a_warning_names_the_holes_of_rewards_used_alone():
+    for spec in LEGACY:
+        (sentence,) = warnings_for([spec.name])
+        assert sentence.startswith(f"the reward {spec.name} has known holes and is used alone: ")
+        assert all(hole in sentence for hole in spec.holes)
     assert len(warnings_for(["tool_call_exact", "tool_call_function"])) == 2
-    assert warnings_for([*(named.name for named in LEGACY), "tool_use"]) == []
-    assert warnings_for(["tool_call_exact", "mine.py:paid"]) == []
-    assert warnings_for([named.name for named in OWN]) == []
+    assert warnings_for([*(spec.name for spec in LEGACY), "tool_use"]) == []
+    assert warnings_for(["tool_call_exact", "mine.py:polite"]) == []
+    assert warnings_for([spec.name for spec in OWN]) == []
 
 
 def test_the_syntax_of_rewards_is_known_where_they_read_the_same():
     assert syntax_of(["tool_call_exact", "tool_call_params"]) == "calls"
     assert syntax_of(["json_answer"]) == "json"
     assert syntax_of(["json_answer", "tool_call_exact"]) is None
-    assert syntax_of(["tool_use"]) is syntax_of(["mine.py:paid"]) is syntax_of([]) is None
+    assert syntax_of(["tool_use"]) is syntax_of(["mine.py:polite"]) is syntax_of([]) is None
 
 
 def test_turns_that_the_rules_penalise_cost_beside_every_reward():
-    episode = said(turn(ROME), penalties=2)
-    paid = compute_reward(load_rewards(["exact_calls"]), wants(ROME), episode)
-    assert paid.total == 1.0 - 2 * PENALTY
-    assert paid.parts["penalty"] == -2 * PENALTY
+    episode = episode_of(turn(ROME), penalties=2)
+    result = compute_reward(load_rewards(["exact_calls"]), wants(ROME), episode)
+    assert result.total == 1.0 - 2 * PENALTY
+    assert result.parts["penalty"] == -2 * PENALTY
