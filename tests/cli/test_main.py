@@ -151,7 +151,7 @@ CASES = {
     "an unknown data format": Case(
         "did you mean 'gsm8k'", "train", "data.path=data.jsonl", "data.format=gsm8", rows=GOOD
     ),
-    "nothing to plot": Case("there is no", "plot", "nowhere"),
+    "nothing to plot": Case("no such file", "plot", "nowhere"),
     "nothing to resume": Case("is no run folder", "train", "--resume", "--out", "nothing"),
     "a checkpoint of what is no run": Case(
         "is no run folder", "eval", "pico", "--checkpoint", "best"

@@ -1,7 +1,8 @@
-"""`toolhone chat`: a conversation with a model and live tools, and its commands, which begin with `/`.
+"""`toolhone chat`: a conversation with a model and live tools, and its commands, which begin with
+`/`.
 
-`ChatREPL` knows no terminal (`Screen` shows things and reads lines) and no model (a `ChatSession` has one).
-"""
+`ChatREPL` knows no terminal (`Screen` shows things and reads lines) and no model (a `ChatSession`
+has one)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
-import typer
+from typer import Option
 
 from toolhone.cli.options import (
     Checkpoint,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from toolhone.episodes.policy import Turn
     from toolhone.schema import Tool
 
-EXAMPLE = "Examples: toolhone chat runs/sft   |   toolhone chat runs/sft --prompt 'What is 12 * 7?' --save chat.jsonl"
+EXAMPLE = (
+    "Examples: toolhone chat runs/sft   |   "
+    "toolhone chat runs/sft --prompt 'What is 12 * 7?' --save chat.jsonl"
+)
 COMMANDS = {
     "/help": "this list",
     "/tools": "the tools that the model may call",
@@ -49,17 +53,18 @@ def chat(
     dialect: DialectName = None,
     constrained: Constrained = False,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="send this instead of asking; may be repeated")
+        list[str] | None, Option(help="send this instead of asking; may be repeated")
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="add the conversation to this file, to train on [default: RUN/chats/TIME.jsonl]"
         ),
     ] = None,
-    no_save: Annotated[bool, typer.Option("--no-save", help="keep nothing without /save")] = False,
+    no_save: Annotated[bool, Option("--no-save", help="keep nothing without /save")] = False,
 ) -> None:
-    """Chat with a model; its calls and their results are shown as they happen. /help lists commands; Ctrl-D ends the chat."""
+    """Chat with a model; its calls and their results are shown as they happen. /help lists
+    commands; Ctrl-D ends the chat."""
     from toolhone.api import open_model
     from toolhone.cli.console import Terminal
     from toolhone.cli.transcript_writer import TranscriptWriter
@@ -112,7 +117,8 @@ class Screen(Protocol):
 
 
 class ChatREPL:
-    """A chat session with its commands. `raw` returns the exact text of a turn, with the prompt if asked.
+    """A chat session with its commands. `raw` returns the exact text of a turn, with the prompt if
+    asked.
 
     `interactive`: Ctrl-C and a mistake end the answer, not the chat.
     """

@@ -1,4 +1,5 @@
-"""`toolhone compare` puts two evaluations side by side; `toolhone plot` draws the curves of runs."""
+"""`toolhone compare` puts two evaluations side by side; `toolhone plot` draws the curves of
+runs."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from toolhone.cli.options import AsJson
 from toolhone.errors import ConfigError, RunError
@@ -16,10 +18,14 @@ if TYPE_CHECKING:
     from toolhone.evaluation.compare import Cell, Comparison, TaskPair
 
 COMPARE_EXAMPLE = (
-    "Examples: toolhone compare evals/base runs/sft   |   toolhone compare evals/base runs/sft --guard --tolerance 2   |   "
+    "Examples: toolhone compare evals/base runs/sft   |   toolhone compare evals/base runs/sft "
+    "--guard --tolerance 2   |   "
     "toolhone compare runs/a runs/b --metric exact_match --json"
 )
-PLOT_EXAMPLE = "Examples: toolhone plot runs/sft   |   toolhone plot runs/a runs/b/metrics.jsonl --metrics loss,exact_match --out ab.png"
+PLOT_EXAMPLE = (
+    "Examples: toolhone plot runs/sft   |   "
+    "toolhone plot runs/a runs/b/metrics.jsonl --metrics loss,exact_match --out ab.png"
+)
 SHOWN = 3
 """Tasks that gained, and tasks that lost, which are shown."""
 
@@ -27,23 +33,17 @@ SHOWN = 3
 def compare(
     base: Annotated[
         Path,
-        typer.Argument(
-            metavar="BASE", help="an evaluation folder or a run (its evaluation/): before"
-        ),
+        Argument(metavar="BASE", help="an evaluation folder or a run (its evaluation/): before"),
     ],
-    tuned: Annotated[Path, typer.Argument(metavar="TUNED", help="the same: after")],
+    tuned: Annotated[Path, Argument(metavar="TUNED", help="the same: after")],
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", help="compare only this metric; may be repeated [default: all]"
-        ),
+        Option(metavar="NAME", help="compare only this metric; may be repeated [default: all]"),
     ] = None,
-    guard: Annotated[
-        bool, typer.Option("--guard", help="exit code 1 when anything got worse")
-    ] = False,
+    guard: Annotated[bool, Option("--guard", help="exit code 1 when anything got worse")] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0,
             max=100,
             metavar="POINTS",
@@ -51,12 +51,12 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="also write the comparison to this file, as JSON"),
+        Path | None, Option(metavar="FILE", help="also write the comparison to this file, as JSON")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two evaluations of the same tasks: paired differences, gains and losses, both certificates.
+    """Compare two evaluations of the same tasks: paired differences, gains and losses, both
+    certificates.
 
     Reads evaluation folders only: no model, no tokenizer, no task file.
     """
@@ -110,7 +110,8 @@ def find_evaluation(path: Path) -> Path:
         raise RunError(f"{path} is a run without an evaluation; make one with {command}")
     what = "this is no evaluation" if path.exists() else "no such folder"
     raise RunError(
-        f"{path}: {what}; wanted an evaluation folder (toolhone eval MODEL --out FOLDER makes one) or a run that holds one"
+        f"{path}: {what}; wanted an evaluation folder (toolhone eval MODEL --out FOLDER makes "
+        "one) or a run that holds one"
     )
 
 
@@ -144,8 +145,8 @@ def _example(pair: TaskPair, metric: str) -> dict[str, Any]:
 def _show_comparison(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
     """Print tables, changed tasks, both certificates, and what was not compared.
 
-    Categories are shown for every metric where the metrics were `named`, else for the leading one and what moved by the others.
-    """
+    Categories are shown for every metric where the metrics were `named`, else for the leading one
+    and what moved by the others."""
     from rich.text import Text
 
     from toolhone.cli.console import console
@@ -181,15 +182,13 @@ def _show_guard(worse: list[Cell], tolerance: float) -> None:
 
 def plot(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files"),
+        list[Path], Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="the PNG to write [default: curves.png in the first run]")
+        Path | None, Option(help="the PNG to write [default: curves.png in the first run]")
     ] = None,
     metrics: Annotated[
-        str,
-        typer.Option(help="names separated by commas, a panel for each [default: loss and scores]"),
+        str, Option(help="names separated by commas, a panel for each [default: loss and scores]")
     ] = "",
 ) -> None:
     """Draw loss and scores of one or more runs."""

@@ -1,4 +1,5 @@
-"""`toolhone config`: the JSON Schema of experiment files, the resolved experiment, and the presets."""
+"""`toolhone config`: the JSON Schema of experiment files, the resolved experiment, and the
+presets."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ app = typer.Typer(
 
 
 @app.command(
-    epilog='Example: toolhone config schema > experiment.schema.json   and in a file: {"$schema": "./experiment.schema.json"}'
+    epilog="Example: toolhone config schema > experiment.schema.json   and in a file: "
+    '{"$schema": "./experiment.schema.json"}'
 )
 def schema() -> None:
     """Print the JSON Schema of an experiment file; editors complete and check from it."""

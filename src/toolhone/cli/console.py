@@ -56,7 +56,8 @@ def print_table(
 
 
 def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] = ()) -> None:
-    """Print the metrics (all, or those that an experiment names), `count` predictions and `count` mismatches."""
+    """Print the metrics (all, or those that an experiment names), `count` predictions and `count`
+    mismatches."""
     out = console()
     own = [name.rpartition(":")[2] for name in metrics if is_user_code(name)]
     known = known_metrics([name for name in metrics if not is_user_code(name)])
@@ -117,9 +118,8 @@ def _whole_call(call: ToolCall) -> str:
 class Terminal:
     """Standard input and output of a chat, whether they are a terminal or not.
 
-    Remarks of the program are dimmed on a terminal; elsewhere they go to standard error, so that standard output
-    holds the conversation alone. `readline` edits lines where Python has it.
-    """
+    Remarks of the program are dimmed on a terminal; elsewhere they go to standard error, so that
+    standard output holds the conversation alone. `readline` edits lines where Python has it."""
 
     def __init__(self) -> None:
         self._out = Console(highlight=False, markup=False)

@@ -1,4 +1,5 @@
-"""`toolhone data`: generate conversations and tasks (`build`), and read published data (`sources`, `import`)."""
+"""`toolhone data`: generate conversations and tasks (`build`), and read published data (`sources`,
+`import`)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from toolhone.cli.options import AsJson
 from toolhone.errors import DataError
@@ -23,7 +25,8 @@ ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 """Defaults of the SFT array."""
 BUILD_EXAMPLE = (
     "Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
-    "toolhone data build --shape sft-array --out sft.json --rows 8000 --shares calculator=0.2,python_exec=0.2,no_tool=0.6 "
+    "toolhone data build --shape sft-array --out sft.json --rows 8000 --shares "
+    "calculator=0.2,python_exec=0.2,no_tool=0.6 "
     "--gsm8k train.jsonl"
 )
 IMPORT_EXAMPLE = (
@@ -51,7 +54,7 @@ def group() -> None:
 def sources(
     as_json: AsJson = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="print the list as the table of the documentation")
+        bool, Option("--markdown", help="print the list as the table of the documentation")
     ] = False,
 ) -> None:
     """List the published formats that can be read, with licence, size and what they teach."""
@@ -77,27 +80,26 @@ def sources(
 def import_(
     file: Annotated[
         Path,
-        typer.Argument(
-            help="the published file, plain or gzip-compressed, JSON, JSON Lines, CSV or Parquet; or a folder"
+        Argument(
+            help="the published file, plain or gzip-compressed, JSON, JSON Lines, CSV or Parquet; "
+            "or a folder"
         ),
     ],
     to: Annotated[
         Path,
-        typer.Option(
-            help="the file to write, .jsonl or .jsonl.gz; tasks and refused rows go beside it"
-        ),
+        Option(help="the file to write, .jsonl or .jsonl.gz; tasks and refused rows go beside it"),
     ],
     format_: Annotated[
-        str, typer.Option("--format", help="the format's name, where its rows do not show it")
+        str, Option("--format", help="the format's name, where its rows do not show it")
     ] = "auto",
     as_json: AsJson = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace the files of an earlier import")
+        bool, Option("--overwrite", help="replace the files of an earlier import")
     ] = False,
-    progress: Annotated[str, typer.Option(help="auto, rich, plain or off")] = "auto",
+    progress: Annotated[str, Option(help="auto, rich, plain or off")] = "auto",
 ) -> None:
-    """Turn a published file into conversations and tasks. Tasks and refused rows go beside OUT.jsonl, into
-    OUT.tasks.jsonl and OUT.refused.jsonl.
+    """Turn a published file into conversations and tasks. Tasks and refused rows go beside
+    OUT.jsonl, into OUT.tasks.jsonl and OUT.refused.jsonl.
 
     Exit code 1: no row could be used; the file of refused rows has the reason for each."""
     from toolhone.data.importing import import_file
@@ -133,53 +135,58 @@ def import_lines(imported: ImportResult) -> list[str]:
 @app.command(epilog=BUILD_EXAMPLE)
 def build(  # noqa: PLR0913 (the options of a command)
     out: Annotated[
-        Path, typer.Option(help="the folder to write into; with --shape sft-array also a file")
+        Path, Option(help="the folder to write into; with --shape sft-array also a file")
     ] = Path("data"),
     train: Annotated[
-        int | None, typer.Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")
+        int | None, Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")
     ] = None,
     held_out: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=0,
-            help=f"conversations in held_out.jsonl, with fillers that training never sees [default: {HELD_OUT}]",
+            help="conversations in held_out.jsonl, with fillers that training never sees "
+            f"[default: {HELD_OUT}]",
         ),
     ] = None,
     tasks: Annotated[
-        int | None, typer.Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")
+        int | None, Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
+    seed: Annotated[int, Option(help="same seed, same bytes")] = 0,
     as_json: AsJson = False,
     shape: Annotated[
-        Shape, typer.Option(help="conversations and tasks, or one JSON list of SFT rows")
+        Shape, Option(help="conversations and tasks, or one JSON list of SFT rows")
     ] = Shape.TEMPLATES,
     rows: Annotated[
-        int | None, typer.Option(min=1, help=f"sft-array: how many rows [default: {ROWS}]")
+        int | None, Option(min=1, help=f"sft-array: how many rows [default: {ROWS}]")
     ] = None,
     shares: Annotated[
         str | None,
-        typer.Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]"),
+        Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]"),
     ] = None,
     gsm8k: Annotated[
-        Path | None, typer.Option(help="sft-array: take the calculator rows from this GSM8K file")
+        Path | None, Option(help="sft-array: take the calculator rows from this GSM8K file")
     ] = None,
 ) -> None:
-    """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl, tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with
-    --shape sft-array, one JSON list of calculator, Python and no-tool rows."""
+    """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl,
+    tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with --shape sft-array, one JSON list of
+    calculator, Python and no-tool rows."""
     if shape is Shape.SFT_ARRAY:
         if any(size is not None for size in (train, held_out, tasks)):
             raise DataError(
-                "--train, --held-out and --tasks are for the other shape; --rows is the size of an SFT array"
+                "--train, --held-out and --tasks are for the other shape; --rows is the size of "
+                "an SFT array"
             )
         counts = _write_array(out, rows or ROWS, shares or SHARES, seed, gsm8k)
     else:
         if gsm8k is not None:
             raise DataError(
-                "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by data.format=gsm8k"
+                "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by "
+                "data.format=gsm8k"
             )
         if rows is not None or shares is not None:
             raise DataError(
-                "--rows and --shares are for --shape sft-array; --train, --held-out and --tasks are the sizes of the other files"
+                "--rows and --shares are for --shape sft-array; --train, --held-out and --tasks "
+                "are the sizes of the other files"
             )
         held_out = HELD_OUT if held_out is None else held_out
         tasks = TASKS if tasks is None else tasks
@@ -214,7 +221,8 @@ def _write_templates(out: Path, train: int, held_out: int, tasks: int, seed: int
 def _write_array(
     out: Path, rows: int, shares: str, seed: int, gsm8k: Path | None
 ) -> dict[str, int]:
-    """Write one file; the rows of each category, and unused rows by reason, go to standard error."""
+    """Write one file; the rows of each category, and unused rows by reason, go to standard
+    error."""
     from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 
     path = out if out.suffix == ".json" else out / "sft_array.json"

@@ -1,4 +1,5 @@
-"""`toolhone doctor`: proves the format of a model, and examines data, before any training and without weights.
+"""`toolhone doctor`: proves the format of a model, and examines data, before any training and
+without weights.
 
 Only the tokenizer of a model is loaded. Exit code 1: training should not start.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from toolhone.cli.options import AsJson, DialectName, Overrides, with_options
 from toolhone.errors import ConfigError
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from toolhone.tokenizer import TextTokenizer
 
 EXAMPLE = (
-    "Examples: toolhone doctor --model Qwen/Qwen3-0.6B   |   toolhone doctor --model runs/sft --json   |   "
+    "Examples: toolhone doctor --model Qwen/Qwen3-0.6B   |   toolhone doctor --model runs/sft "
+    "--json   |   "
     "toolhone doctor --data train.jsonl --data test.jsonl --model pico --fix clean.jsonl"
 )
 STYLES = {"certified": "bold green", "certified with limits": "bold yellow", "refused": "bold red"}
@@ -34,22 +37,18 @@ STYLES = {"certified": "bold green", "certified with limits": "bold yellow", "re
 def doctor(
     overrides: Overrides = None,
     model: Annotated[
-        str | None, typer.Option(help="a run, a checkpoint, a model folder, a hub name or 'pico'")
+        str | None, Option(help="a run, a checkpoint, a model folder, a hub name or 'pico'")
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="a data file; more than one: splits of one data set, checked for leakage"
-        ),
+        Option(help="a data file; more than one: splits of one data set, checked for leakage"),
     ] = None,
     fix: Annotated[
-        Path | None,
-        typer.Option(help="write the data, cleaned, to this file, with a report beside it"),
+        Path | None, Option(help="write the data, cleaned, to this file, with a report beside it")
     ] = None,
     dialect: DialectName = None,
     max_length: Annotated[
-        int | None,
-        typer.Option(min=1, help="the longest row in tokens [default: the model's context]"),
+        int | None, Option(min=1, help="the longest row in tokens [default: the model's context]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +84,8 @@ def doctor(
 
 @dataclass(frozen=True)
 class ModelFormat:
-    """The tokenizer, dialect and certificate of a model; `context` is its longest sequence, if known."""
+    """The tokenizer, dialect and certificate of a model; `context` is its longest sequence, if
+    known."""
 
     name: str
     tokenizer: TextTokenizer
@@ -95,7 +95,8 @@ class ModelFormat:
 
 
 def open_format(name: str, overrides: Sequence[str]) -> ModelFormat:
-    """Read the tokenizer and certify it; a run's format must be the one it was trained with, unless overrides change it."""
+    """Read the tokenizer and certify it; a run's format must be the one it was trained with, unless
+    overrides change it."""
     from toolhone.api import FORMAT_KEYS
     from toolhone.config.experiment import overridden
     from toolhone.dialects.probe.certificate import certify, check_same
@@ -117,7 +118,8 @@ def open_format(name: str, overrides: Sequence[str]) -> ModelFormat:
 
 
 def _context(base: str, tokenizer: TextTokenizer) -> int | None:
-    """Return the longest sequence by the model's configuration and tokenizer; None where neither has a limit."""
+    """Return the longest sequence by the model's configuration and tokenizer; None where neither
+    has a limit."""
     from transformers import AutoConfig
 
     lengths = [getattr(tokenizer.wrapped, "model_max_length", 0) or 0]
@@ -184,7 +186,8 @@ def example_rows(dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
 
 
 def coloured(row: Row, tokenizer: TextTokenizer) -> Text:
-    """Return the row's text: supervised tokens green, tool results blue, the rest dim; control tokens underlined."""
+    """Return the row's text: supervised tokens green, tool results blue, the rest dim; control
+    tokens underlined."""
     from itertools import groupby
 
     from rich.text import Text

@@ -1,8 +1,8 @@
-"""The data part of `toolhone doctor`: examines files, shows the findings, and writes a cleaned copy with `--fix`.
+"""The data part of `toolhone doctor`: examines files, shows the findings, and writes a cleaned copy
+with `--fix`.
 
-found = examine_data([Path("train.jsonl"), Path("held_out.jsonl")], (dialect, tokenizer), fix=Path("clean.jsonl"))
-found.stops, found.to_dict()
-"""
+found = examine_data([Path("train.jsonl"), Path("held_out.jsonl")], (dialect, tokenizer),
+fix=Path("clean.jsonl")) found.stops, found.to_dict()"""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def examine_data(
 ) -> Examination:
     """Examine files, the first of them to train on, the others held out.
 
-    fix: write a cleaned copy of the first file there. max_length: the most tokens of a row; None: no limit.
-    """
+    fix: write a cleaned copy of the first file there. max_length: the most tokens of a row; None:
+    no limit."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError(
             "--data names one file twice; the first file is trained on, the others are held out"

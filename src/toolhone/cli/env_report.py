@@ -1,7 +1,8 @@
-"""`toolhone check`: what is installed, what this machine offers, and what to do about what is missing.
+"""`toolhone check`: what is installed, what this machine offers, and what to do about what is
+missing.
 
-Takes a few seconds, most of them torch's. It never opens a network connection, and never shows the value of a key.
-"""
+Takes a few seconds, most of them torch's. It never opens a network connection, and never shows the
+value of a key."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from toolhone.cli.options import AsJson
 EXAMPLE = "Examples: toolhone check   |   toolhone check --json"
 GIB = 2**30
 LITTLE_SPACE, NO_SPACE = 5 * GIB, GIB // 10
-"""Free bytes below which a checkpoint of a small open model may not fit, and below which not even one of pico."""
+"""Free bytes below which a checkpoint of a small open model may not fit, and below which not even
+one of pico."""
 FOR_DEVELOPERS = ("dev", "peers")
 OLDEST_PYTHON = (3, 11)
 _REQUIREMENT = re.compile(
@@ -58,7 +60,8 @@ class EnvFinding:
 
 
 def check(as_json: AsJson = False) -> None:
-    """Check versions, devices, extras, folders and the sandbox; exit code 1 when something that is needed is broken."""
+    """Check versions, devices, extras, folders and the sandbox; exit code 1 when something that is
+    needed is broken."""
     findings = list(look())
     broken = [finding.what for finding in findings if finding.state is CheckState.BROKEN]
     if as_json:

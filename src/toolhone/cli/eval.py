@@ -1,4 +1,5 @@
-"""`toolhone eval` plays tasks with a model and scores it; `toolhone score` scores answers from anywhere."""
+"""`toolhone eval` plays tasks with a model and scores it; `toolhone score` scores answers from
+anywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 from typer.core import TyperCommand
 
 from toolhone.cli.options import (
@@ -24,8 +25,14 @@ from toolhone.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from toolhone.evaluation.metrics import Evaluation
 
-EVAL_EXAMPLE = "Examples: toolhone eval runs/sft   |   toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json"
-SCORE_EXAMPLE = "Examples: toolhone score --tasks tasks.jsonl --predictions answers.jsonl --dialect json   |   toolhone score --csv a.csv b.csv"
+EVAL_EXAMPLE = (
+    "Examples: toolhone eval runs/sft   |   "
+    "toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json"
+)
+SCORE_EXAMPLE = (
+    "Examples: toolhone score --tasks tasks.jsonl --predictions answers.jsonl --dialect json   |   "
+    "toolhone score --csv a.csv b.csv"
+)
 
 
 class EvalCommand(TyperCommand):
@@ -61,17 +68,17 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     overrides: Overrides = None,
     tasks: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--tasks",
             "--test-cases",
             help="tasks, or rows of a known format [default: the run's held-out tasks]",
         ),
     ] = None,
     checkpoint: Checkpoint = None,
-    num_samples: Annotated[int | None, typer.Option(min=1, help="at most this many tasks")] = None,
+    num_samples: Annotated[int | None, Option(min=1, help="at most this many tasks")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--out",
             "--output",
             help="write the evaluation folder, or, to a name in .json, one JSON object",
@@ -79,7 +86,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(help="an experiment file: its tools and evaluation, in place of the run's"),
+        Option(help="an experiment file: its tools and evaluation, in place of the run's"),
     ] = None,
     dialect: DialectName = None,
     constrained: Constrained = False,
@@ -140,47 +147,47 @@ def _show_legacy_metrics(result: Evaluation, dialect: str | None) -> None:
 
 
 def score(  # noqa: PLR0913 (the options of a command)
-    tasks: Annotated[Path | None, typer.Option(help="task file")] = None,
+    tasks: Annotated[Path | None, Option(help="task file")] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')
+        Path | None, Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')
     ] = None,
     csv: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             metavar="FILE [FILE]...",
             help="instead: CSV files with query, predicted_text and expected_calls",
         ),
     ] = None,
     dialect: Annotated[
         str | None,
-        typer.Option(help="the call syntax of the texts, e.g. json, calls, tagged, tool_call_tags"),
+        Option(help="the call syntax of the texts, e.g. json, calls, tagged, tool_call_tags"),
     ] = None,
     tools: Annotated[
         str,
-        typer.Option(
-            help="run the calls with these tools: built-in names or file.py:function, comma-separated"
+        Option(
+            help="run the calls with these tools: built-in names or file.py:function, "
+            "comma-separated"
         ),
     ] = "",
     reward: Annotated[
         list[str] | None,
-        typer.Option(
-            help="also compute a reward: a name of `toolhone rewards list` or file.py:function; may be repeated"
+        Option(
+            help="also compute a reward: a name of `toolhone rewards list` or file.py:function; "
+            "may be repeated"
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv"),
+        Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv"),
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="predictions and mismatches to print")] = 3,
+    samples: Annotated[int, Option(min=0, help="predictions and mismatches to print")] = 3,
     as_jsonl: Annotated[
-        bool,
-        typer.Option(
-            "--jsonl", help='with --reward: print {"id", "reward", "parts"} for each task'
-        ),
+        bool, Option("--jsonl", help='with --reward: print {"id", "reward", "parts"} for each task')
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score answers from anywhere; no model is needed. With --csv, --out gets summary_results.csv."""
+    """Score answers from anywhere; no model is needed. With --csv, --out gets
+    summary_results.csv."""
     if csv:
         given: dict[str, object] = {
             "--tasks": tasks,
@@ -190,17 +197,20 @@ def score(  # noqa: PLR0913 (the options of a command)
         given |= {"--tools": tools, "--reward": " ".join(reward or []), "--jsonl": as_jsonl}
         if names := [name for name, value in given.items() if value]:
             raise ConfigError(
-                f"--csv reads tables that hold the expected calls themselves; leave out {' and '.join(names)}"
+                "--csv reads tables that hold the expected calls themselves; leave out "
+                f"{' and '.join(names)}"
             )
         _score_tables(csv, out, as_json)
         return
     if tasks is None or predictions is None:
         raise ConfigError(
-            "score needs --tasks FILE and --predictions FILE, or --csv FILE [FILE]...; see toolhone score --help"
+            "score needs --tasks FILE and --predictions FILE, or --csv FILE [FILE]...; see "
+            "toolhone score --help"
         )
     if as_jsonl and not reward:
         raise ConfigError(
-            "--jsonl prints the reward of each task; name one: --reward NAME or --reward file.py:function"
+            "--jsonl prints the reward of each task; name one: --reward NAME or --reward "
+            "file.py:function"
         )
     from toolhone.cli.console import show_evaluation
     from toolhone.evaluation.folder import write_folder
@@ -260,7 +270,8 @@ def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
     summaries = [file for file in files if is_summary(file)]
     if len(summaries) == len(files):
         raise DataError(
-            f"{summaries[0]} is a summary of results; give the files with query, predicted_text and expected_calls"
+            f"{summaries[0]} is a summary of results; give the files with query, predicted_text "
+            "and expected_calls"
         )
     for file in summaries:
         _note(f"{file}: skipped, it is a summary of results")
@@ -273,7 +284,8 @@ def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
     if out is not None:
         if (out / SUMMARY).resolve() in [file.resolve() for file in summaries]:
             raise DataError(
-                f"{out / SUMMARY} is one of the files given, and would be overwritten; name another folder with --out"
+                f"{out / SUMMARY} is one of the files given, and would be overwritten; name "
+                "another folder with --out"
             )
         counts = {name: (len(found.rows), found.count("match")) for name, found in tables.items()}
         write_summary(out / SUMMARY, counts)

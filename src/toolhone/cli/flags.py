@@ -1,10 +1,11 @@
-"""Flags of `toolhone train` for people who come from other trainers: each sets one key of the experiment.
+"""Flags of `toolhone train` for people who come from other trainers: each sets one key of the
+experiment.
 
-    toolhone train --model Qwen/Qwen3-0.6B --data train.jsonl --train --train-type lora --iters 500 --lora-rank 32
+    toolhone train --model Qwen/Qwen3-0.6B --data train.jsonl --train-type lora --iters 500
 
-Fields of the experiment declare their flags (`config.fields.Flag`). Lists take spaces or commas, switches stand alone or take a
-value. A flag of reinforcement learning sets `training.method` to grpo where nothing names a method; `key=value` wins over flags.
-"""
+Fields of the experiment declare their flags (`config.fields.Flag`). Lists take spaces or commas,
+switches stand alone or take a value. A flag of reinforcement learning sets `training.method` to
+grpo where nothing names a method; `key=value` wins over flags."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ _OFF_IS_MINUS_ONE = ("lora_layers", "two_phase_samples_per_group")
 
 
 class FlagCommand(TyperCommand):
-    """A command that takes `FLAGS` besides its own options, and keeps them as text in the context's `meta["flags"]`."""
+    """A command that takes `FLAGS` besides its own options, and keeps them as text in the context's
+    `meta["flags"]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = [_with_dashes(word) for word in args]
@@ -109,7 +111,8 @@ def _with_dashes(word: str) -> str:
 
 
 def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the flags by slot, each value as text (a list as JSON), and the other arguments in their order."""
+    """Return the flags by slot, each value as text (a list as JSON), and the other arguments in
+    their order."""
     left, others = list(args), list[str]()
     given: dict[str, str] = {}
     while left:
@@ -151,8 +154,8 @@ def _is_override(word: str) -> bool:
 def overrides_of(given: dict[str, str], guess_method: bool = True) -> list[str]:
     """Return the flags of a command line as `key=value` overrides, in the order of `FLAGS`.
 
-    guess_method: a flag of reinforcement learning makes the method grpo, where no file, flag or override names one.
-    """
+    guess_method: a flag of reinforcement learning makes the method grpo, where no file, flag or
+    override names one."""
     if given.get("train", "true").lower() in FALSE:
         raise ConfigError(
             "--train false: this verb only trains; to evaluate, use toolhone eval RUN"
@@ -203,8 +206,8 @@ def experiment_and_keys(
 ) -> tuple[Path | None, list[str]]:
     """Return the file or preset, and all overrides: those of flags first, so that `key=value` wins.
 
-    The first argument may be an experiment or an override; `config` is an experiment given as `--config`.
-    """
+    The first argument may be an experiment or an override; `config` is an experiment given as
+    `--config`."""
     keys = list(overrides or [])
     if experiment is not None and re.match(r"[\w.]+=", experiment):
         keys, experiment = [experiment, *keys], None

@@ -1,4 +1,5 @@
-"""`toolhone demo`: the whole story on the embedded model. `toolhone examples`: lessons that run for real."""
+"""`toolhone demo`: the whole story on the embedded model. `toolhone examples`: lessons that run for
+real."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from toolhone.cli.options import AsJson
 
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
     from toolhone.guide.lesson import Lesson, Workspace
     from toolhone.guide.runner import Code, Shown
 
-DEMO_EXAMPLE = "Examples: toolhone demo   |   toolhone demo --all   |   toolhone demo --seed 1 --out runs/mine --json"
-EXAMPLE = "Examples: toolhone examples   |   toolhone examples 1 training.steps=100   |   toolhone examples all --yes"
+DEMO_EXAMPLE = (
+    "Examples: toolhone demo   |   toolhone demo --all   |   "
+    "toolhone demo --seed 1 --out runs/mine --json"
+)
+EXAMPLE = (
+    "Examples: toolhone examples   |   toolhone examples 1 training.steps=100   |   "
+    "toolhone examples all --yes"
+)
 LONGEST = 140
 """Characters of a reply that are shown."""
 SHOWN = 3
@@ -35,37 +43,35 @@ LINE = 110
 
 def demo(
     seed: Annotated[
-        int, typer.Option(help="of the data, the model and the training; same seed, same result")
+        int, Option(help="of the data, the model and the training; same seed, same result")
     ] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="the run folder [default: the first free of runs/demo, runs/demo-2, ...]"
-        ),
+        Option(help="the run folder [default: the first free of runs/demo, runs/demo-2, ...]"),
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--all",
             help="the longer tour: all tools, your own tool, all dialects, full training and LoRA",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a model learn to call tools: SFT, then GRPO, before and after, curves, a chat. No network, no GPU, about ten minutes."""
+    """Watch a model learn to call tools: SFT, then GRPO, before and after, curves, a chat. No
+    network, no GPU, about ten minutes."""
     from toolhone.guide import demo as story
 
     name, options = ("demo-all", " --all") if everything else ("demo", "")
     names = (Path("runs") / (f"{name}-{n}" if n > 1 else name) for n in count(1))
     folder = out or next(path for path in names if not path.exists())
     if not as_json:
-        trains = (
-            "Six short trainings of pico (0.8 million parameters)"
-            if everything
-            else "Training pico (0.8 million parameters) from random weights to calling tools by SFT, then on to "
-            "phrasings that SFT never saw by GRPO"
-        )
-        _note(f"{trains}; everything goes to {folder}")
+        pico = "pico (0.8 million parameters)"
+        story_line = f"Six short trainings of {pico}"
+        if not everything:
+            story_line = f"Training {pico} from random weights to calling tools by SFT"
+            story_line += ", then on to phrasings that SFT never saw by GRPO"
+        _note(f"{story_line}; everything goes to {folder}")
     space = _workspace(seed, folder, as_json)
     try:
         if everything:
@@ -96,7 +102,8 @@ def _note(text: str) -> None:
 
 
 def _show_demo(result: DemoResult) -> None:
-    """Print before and after, questions that only the tuned model gets right, live answers, and where the files are."""
+    """Print before and after, questions that only the tuned model gets right, live answers, and
+    where the files are."""
     from toolhone.cli.console import print_table, show_event
     from toolhone.episodes.chat_session import ChatSession
     from toolhone.guide.demo import QUESTIONS, SPLITS
@@ -126,7 +133,8 @@ def _show_demo(result: DemoResult) -> None:
 
 
 def _brief(text: str) -> str:
-    """Cut a reply to its first line and `LONGEST` characters; the evaluation folder holds it in full."""
+    """Cut a reply to its first line and `LONGEST` characters; the evaluation folder holds it in
+    full."""
     first = text.partition("\n")[0]
     return first[:LONGEST] + ("…" if len(first) > LONGEST else "")
 
@@ -184,26 +192,21 @@ def _show_tour(stages: Sequence[TourStage], seconds: float) -> None:
 def examples(
     lesson: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[LESSON]", help="its number or name, or 'all'; none: choose from a list"
-        ),
+        Argument(metavar="[LESSON]", help="its number or name, or 'all'; none: choose from a list"),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[KEY=VALUE]...",
             help="changes to the lesson's experiment, e.g. training.steps=100",
         ),
     ] = None,
-    list_: Annotated[
-        bool, typer.Option("--list", help="print the lessons and nothing else")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
-    out: Annotated[Path, typer.Option(help="the folder that lessons write into")] = Path(
-        "runs/examples"
-    ),
+    list_: Annotated[bool, Option("--list", help="print the lessons and nothing else")] = False,
+    yes: Annotated[bool, Option("--yes", help="ask nothing")] = False,
+    out: Annotated[Path, Option(help="the folder that lessons write into")] = Path("runs/examples"),
 ) -> None:
-    """Lessons that run for real, from a calculator by supervised training to your own tool. No network, no GPU."""
+    """Lessons that run for real, from a calculator by supervised training to your own tool. No
+    network, no GPU."""
     from toolhone.config.experiment import load_experiment
     from toolhone.guide.lesson import Workspace
     from toolhone.runs.progress import open_progress

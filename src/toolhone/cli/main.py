@@ -1,8 +1,9 @@
-"""`toolhone`: one command with a verb for each thing one does. Results go to standard output, progress to standard error.
+"""`toolhone`: one command with a verb for each thing one does. Results go to standard output,
+progress to standard error.
 
-Exit codes: 0 well, 1 found something (a comparison that got worse, say), 2 wrong use, 130 stopped by Ctrl-C. A mistake of the user
-gets one sentence, never a traceback. A verb imports what it needs when it is used.
-"""
+Exit codes: 0 well, 1 found something (a comparison that got worse, say), 2 wrong use, 130 stopped
+by Ctrl-C. A mistake of the user gets one sentence, never a traceback. A verb imports what it needs
+when it is used."""
 
 from __future__ import annotations
 
@@ -68,11 +69,12 @@ _DOTENV_LINE = re.compile(
 
 
 def load_dotenv(folder: Path) -> list[str]:
-    """Set the variables of `folder/.env` that the environment lacks; return a sentence for each line that has no variable.
+    """Set the variables of `folder/.env` that the environment lacks; return a sentence for each
+    line that has no variable.
 
-    Lines are `NAME=value`, also `export NAME=value`, with quotes and comments; `$` is a plain character, an empty value
-    sets nothing. The sentences hold no content. Only the command line reads this file; a run folder never gets its values.
-    """
+    Lines are `NAME=value`, also `export NAME=value`, with quotes and comments; `$` is a plain
+    character, an empty value sets nothing. The sentences hold no content. Only the command line
+    reads this file; a run folder never gets its values."""
     path = folder / ".env"
     try:
         text = path.read_text(encoding="utf-8-sig") + "\n"

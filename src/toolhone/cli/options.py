@@ -5,37 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+AsJson = Annotated[bool, Option("--json", help="print one JSON object and nothing else")]
 Checkpoint = Annotated[
-    str | None, typer.Option(help="a checkpoint of the run, by name [default: final_checkpoint]")
+    str | None, Option(help="a checkpoint of the run, by name [default: final_checkpoint]")
 ]
 Constrained = Annotated[
-    bool, typer.Option("--constrained", help="sample only calls that the tools' schemas allow")
+    bool, Option("--constrained", help="sample only calls that the tools' schemas allow")
 ]
 DialectName = Annotated[
-    str | None,
-    typer.Option(help="write calls in this dialect on purpose: native, json, calls, tagged"),
+    str | None, Option(help="write calls in this dialect on purpose: native, json, calls, tagged")
 ]
 ExperimentName = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[EXPERIMENT.json|PRESET]", help="a file or a preset; none: all defaults"
-    ),
+    Argument(metavar="[EXPERIMENT.json|PRESET]", help="a file or a preset; none: all defaults"),
 ]
 ModelName = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'"
     ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. model.dialect=json")
+    list[str] | None, Argument(metavar="[KEY=VALUE]...", help="e.g. model.dialect=json")
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv"),
+    Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv"),
 ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from toolhone.cli.options import AsJson
 
@@ -46,7 +47,8 @@ def list_rewards(as_json: AsJson = False) -> None:
     headings = ("reward", "pays", "from .. to", "source", "known holes")
     print_table(headings, rows, "rewards", lines=True)
     console().print(
-        "Holes are attacks of `toolhone rewards attack`; --json explains each. Your own reward: file.py:function.",
+        "Holes are attacks of `toolhone rewards attack`; --json explains each. Your own reward: "
+        "file.py:function.",
         markup=False,
     )
 
@@ -57,20 +59,16 @@ def list_rewards(as_json: AsJson = False) -> None:
 )
 def attack(
     reward: Annotated[
-        str,
-        typer.Argument(
-            metavar="REWARD", help="a name of toolhone rewards list, or file.py:function"
-        ),
+        str, Argument(metavar="REWARD", help="a name of toolhone rewards list, or file.py:function")
     ],
     tasks: Annotated[
-        Path | None,
-        typer.Option(help="tasks to attack on [default: a few of every kind that ship]"),
+        Path | None, Option(help="tasks to attack on [default: a few of every kind that ship]")
     ] = None,
     dialect: Annotated[
         str | None,
-        typer.Option(help=f"the call syntax [default: the one the reward reads, else {FALLBACK}]"),
+        Option(help=f"the call syntax [default: the one the reward reads, else {FALLBACK}]"),
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="at most this many tasks")] = 200,
+    num_samples: Annotated[int, Option(min=1, help="at most this many tasks")] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
@@ -92,7 +90,8 @@ def attack(
 
 
 def _tasks(path: Path | None, most: int, builtin: bool) -> list[Task]:
-    """Read the tasks of a file, or take those that ship; open-ended ones only for builtin rewards."""
+    """Read the tasks of a file, or take those that ship; open-ended ones only for builtin
+    rewards."""
     from toolhone.config.experiment import to_stderr
     from toolhone.data.any_tasks import tasks_from_any
     from toolhone.rewards.attack_cases import OPEN_PROBES, PROBES
@@ -133,7 +132,8 @@ def _describe(hole: Attempt) -> str:
     """Describe one hole, with the replies that it pays for."""
     from toolhone.evaluation.display import clean
 
-    pays = f"it earned {hole.pay:.2f} on {hole.task_id}, the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
+    others = f"the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
+    pays = f"it earned {hole.pay:.2f} on {hole.task_id}, {others}"
     texts = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts]
     replies = repr(clean(" | ".join(texts)))
     return f"hole {hole.attack.name}: it pays {hole.attack.about}; {pays}\n  {replies}"

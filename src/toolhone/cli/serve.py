@@ -1,4 +1,5 @@
-"""`toolhone serve`: an OpenAI-compatible server for a model. `toolhone export`: the model as a folder for other programs."""
+"""`toolhone serve`: an OpenAI-compatible server for a model. `toolhone export`: the model as a
+folder for other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from toolhone.cli.options import (
     AsJson,
@@ -22,31 +24,31 @@ from toolhone.cli.options import (
 EXAMPLE = (
     "Examples: toolhone serve runs/sft   |   toolhone serve runs/sft --port 9000 --constrained"
 )
-EXPORT_EXAMPLE = "Examples: toolhone export runs/sft --out my-model   |   toolhone export runs/sft --out my-adapter --to peft --json"
+EXPORT_EXAMPLE = (
+    "Examples: toolhone export runs/sft --out my-model   |   "
+    "toolhone export runs/sft --out my-adapter --to peft --json"
+)
 
 
 def serve(
     model: ModelName,
     overrides: Overrides = None,
     host: Annotated[
-        str,
-        typer.Option(help="the address to listen on; there is no key: 0.0.0.0 lets everybody in"),
+        str, Option(help="the address to listen on; there is no key: 0.0.0.0 lets everybody in")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port")] = 8000,
+    port: Annotated[int, Option(min=0, max=65535, help="0 takes any free port")] = 8000,
     checkpoint: Checkpoint = None,
     dialect: DialectName = None,
     constrained: Constrained = False,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="tokens of a reply where a request has no limit [default: the run's]"
-        ),
+        Option(min=1, help="tokens of a reply where a request has no limit [default: the run's]"),
     ] = None,
 ) -> None:
     """Answer OpenAI's chat requests, with tools and calls, until Ctrl-C.
 
-    Stops before the first answer where tokenizer or template differ from those the model was trained with.
-    """
+    Stops before the first answer where tokenizer or template differ from those the model was
+    trained with."""
     from toolhone.serve.app import address_of, check_installed, listen
 
     check_installed()
@@ -68,23 +70,21 @@ def serve(
 
 def export(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="a run, a checkpoint, an adapter or a model folder")
+        str, Argument(metavar="RUN", help="a run, a checkpoint, an adapter or a model folder")
     ],
-    out: Annotated[Path, typer.Option(help="the folder to write")],
+    out: Annotated[Path, Option(help="the folder to write")],
     to: Annotated[
-        str, typer.Option(help="merged (a plain transformers folder) or peft (an adapter folder)")
+        str, Option(help="merged (a plain transformers folder) or peft (an adapter folder)")
     ] = "merged",
     checkpoint: Checkpoint = None,
     dialect: DialectName = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace an existing export")
-    ] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace an existing export")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the model for other programs, open what was written, and replay prompts through both.
 
-    Stops before writing where tokenizer or template differ from those the model was trained with. Exit code 1: a replay differs.
-    """
+    Stops before writing where tokenizer or template differ from those the model was trained with.
+    Exit code 1: a replay differs."""
     from toolhone.export.merged import check_place, to_of
 
     form = to_of(to)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from toolhone.cli.flags import experiment_and_keys
 from toolhone.cli.options import ExperimentName, Overrides
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from toolhone.config.sections import Experiment
 
 EXAMPLE = (
-    "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train calculator model.name=pico   |   "
-    "toolhone train --model pico --data rows.jsonl --iters 100   |   toolhone train --resume --out runs/sft"
+    "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train "
+    "calculator model.name=pico   |   "
+    "toolhone train --model pico --data rows.jsonl --iters 100   |   toolhone train --resume "
+    "--out runs/sft"
 )
 
 
@@ -28,7 +31,7 @@ def train(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--out",
             "--output-dir",
             "--outdir",
@@ -37,14 +40,15 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="resume from the run's latest checkpoint")
+        bool, Option("--resume", help="resume from the run's latest checkpoint")
     ] = False,
     config: Annotated[
-        str | None, typer.Option(help="the experiment file, for those used to this spelling")
+        str | None, Option(help="the experiment file, for those used to this spelling")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,  # noqa: ARG001 (read in main)
+    debug: Annotated[bool, Option("--debug", help="show the traceback of an error")] = False,  # noqa: ARG001 (read in main)
 ) -> None:
-    """Train a model, with progress, validation by generation, checkpoints, and an evaluation at the end."""
+    """Train a model, with progress, validation by generation, checkpoints, and an evaluation at the
+    end."""
     from toolhone.config.experiment import load_experiment
     from toolhone.config.trust import refuse_to_resume_unnamed
     from toolhone.runs.run import Run
@@ -80,7 +84,8 @@ def _train(plan: Experiment, folder: Path, resume: bool) -> None:
 
 
 def _command_to_resume(plan: Experiment, folder: Path) -> str:
-    """Return the command that resumes; where a run folder alone is not trusted, the one that was given, with --resume."""
+    """Return the command that resumes; where a run folder alone is not trusted, the one that was
+    given, with --resume."""
     from toolhone.config.trust import refuse_to_resume_unnamed
 
     try:

@@ -37,7 +37,8 @@ class TranscriptWriter:
         return f"{self._chat}-{len(self._finished) + 1}"
 
     def keep(self, session: ChatSession) -> None:
-        """Write the conversation as it is now; one that equals an earlier one of this chat is not written twice."""
+        """Write the conversation as it is now; one that equals an earlier one of this chat is not
+        written twice."""
         self._current = transcript_of(session, self._tools, self._id)
         if self.path is None:
             return

@@ -1,10 +1,11 @@
-"""Keys of other systems: of the "LLM Tool Use Training Playground" and, where they mean the same, of transformers' trainers.
+"""Keys of other systems: of the "LLM Tool Use Training Playground" and, where they mean the same,
+of transformers' trainers.
 
     values, notes = translated({"training": {"num_epochs": 3, "use_lora": True, "lora_r": 8}})
     values                              # {"training": {"epochs": 3, "lora": {"rank": 8}}}
 
-A key without a meaning here is left out with a note; a key in both spellings is refused. The map is in docs/coming-from.md.
-"""
+A key without a meaning here is left out with a note; a key in both spellings is refused. The map is
+in docs/coming-from.md."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ _ABSENT = object()
 def translated(
     values: Mapping[str, Any], where: str = "the experiment"
 ) -> tuple[Values, list[str]]:
-    """Return the values with every key in our words, and a note for each key that was left out. The input does not change."""
+    """Return the values with every key in our words, and a note for each key that was left out. The
+    input does not change."""
     result, notes = _copy(values), list[str]()
     _translate_train_split(result)
     _translate_precision(result)
@@ -73,7 +75,8 @@ def _copy(value: Any) -> Any:
 
 
 def _take(values: Values, key: str) -> Any:
-    """Remove and return the value of a dotted key, or `_ABSENT`; a section that becomes empty is removed too."""
+    """Remove and return the value of a dotted key, or `_ABSENT`; a section that becomes empty is
+    removed too."""
     *parents, last = key.split(".")
     sections = [values]
     for parent in parents:
@@ -134,7 +137,8 @@ def _translate_precision(values: Values) -> None:
     wanted, model = "float16" if fp16 else "bfloat16", values.setdefault("model", {})
     if isinstance(model, dict) and model.setdefault("torch_dtype", wanted) != wanted:
         raise ConfigError(
-            f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training sets {wanted}; keep one"
+            f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training sets "
+            f"{wanted}; keep one"
         )
 
 
@@ -150,7 +154,8 @@ def _translate_tokenizer(values: Values) -> list[str]:
 
 
 def _translate_use_lora(values: Values) -> list[str]:
-    """Train every weight with `use_lora: false`, whatever the LoRA settings; add adapters with `true`."""
+    """Train every weight with `use_lora: false`, whatever the LoRA settings; add adapters with
+    `true`."""
     wanted = _take_switch(values, "training.use_lora")
     if wanted is None:
         return []

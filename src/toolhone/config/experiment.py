@@ -3,9 +3,9 @@
     experiment = load_experiment(Path("sft.json"), ["training.steps=100", "model.name=pico"])
     experiment = load_experiment(Path("calculator"))          # a preset, by name
 
-Overrides are `key=value` with dotted keys; the value is JSON, or else text. Paths in a file are relative to that file, those
-in overrides to the working folder. Nothing here opens a model or a data file.
-"""
+Overrides are `key=value` with dotted keys; the value is JSON, or else text. Paths in a file are
+relative to that file, those in overrides to the working folder. Nothing here opens a model or a
+data file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ IDLE: Mapping[str, set[str]] = {
     "ppo": {"dpo", "loss", "scale_rewards"},
     "dpo": {"ppo", *_OF_EPISODES, *_OF_RATIOS},
 }
-"""Fields of `training.rl` that a method does not read. SFT reads only the rewards, which every validation measures."""
+"""Fields of `training.rl` that a method does not read. SFT reads only the rewards, which every
+validation measures."""
 Tell = Callable[[str], None]
 
 
@@ -45,7 +46,8 @@ def to_stderr(note: str) -> None:
 def load_experiment(
     path: Path | None, overrides: Sequence[str] = (), tell: Tell = to_stderr
 ) -> Experiment:
-    """Read the experiment of a file or a preset (none: all defaults), with `key=value` overrides applied."""
+    """Read the experiment of a file or a preset (none: all defaults), with `key=value` overrides
+    applied."""
     where = str(path or "the command line")
     changes = [_parse(override, tell) for override in overrides]
     values: dict[str, Any] = {}
@@ -63,7 +65,8 @@ def load_experiment(
 def experiment_of(
     values: Mapping[str, Any], where: str, overrides: Sequence[str] = (), tell: Tell = to_stderr
 ) -> Experiment:
-    """Read an experiment from plain values, which may use the keys of other systems, with overrides applied."""
+    """Read an experiment from plain values, which may use the keys of other systems, with overrides
+    applied."""
     plain = _translate(values, where, tell)
     return _merge_and_check(plain, [_parse(text, tell) for text in overrides], where, tell)
 
@@ -99,7 +102,8 @@ def _merge_and_check(
 def _for_adapter(
     values: dict[str, Any], changes: Sequence[Mapping[str, Any]], tell: Tell
 ) -> dict[str, Any]:
-    """Drop the LoRA settings of a preset where an override names an adapter, which brings its own."""
+    """Drop the LoRA settings of a preset where an override names an adapter, which brings its
+    own."""
     models = [change.get("model") for change in changes]
     has_adapter = any(model.get("adapter") for model in models if isinstance(model, dict))
     if not has_adapter or "lora" not in values["training"]:
@@ -115,7 +119,8 @@ def is_preset(path: Path) -> bool:
 
 
 def user_code_in(experiment: Experiment) -> list[tuple[str, str]]:
-    """Return (key, text) of every place in an experiment that may name the user's own code, tools included."""
+    """Return (key, text) of every place in an experiment that may name the user's own code, tools
+    included."""
     found: list[tuple[str, str]] = []
 
     def note(key: str, mark: Mark, value: Any) -> Any:
@@ -170,7 +175,8 @@ def _translate(values: Mapping[str, Any], where: str, tell: Tell) -> dict[str, A
 
 
 def _note_unused(experiment: Experiment, tell: Tell) -> None:
-    """Note settings of reinforcement learning that the method, or a switched-off section, does not read."""
+    """Note settings of reinforcement learning that the method, or a switched-off section, does not
+    read."""
     method, rl = experiment.training.method, experiment.training.rl
     given = rl.model_fields_set
     idle = given - {"reward"} if method == "sft" else given & IDLE.get(method, set())

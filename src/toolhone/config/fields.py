@@ -1,4 +1,5 @@
-"""What the sections of an experiment file share: their base class, and marks on the types of their fields.
+"""What the sections of an experiment file share: their base class, and marks on the types of their
+fields.
 
 path: AnchoredPath | None                                # relative to the file that names it
 epochs: Annotated[float, Alias("training.num_epochs")]   # the key of another system
@@ -25,7 +26,8 @@ class Section(BaseModel):
 
 
 class Mark(Enum):
-    """What a text means, so that it can be anchored: made absolute, relative to the file that holds it."""
+    """What a text means, so that it can be anchored: made absolute, relative to the file that holds
+    it."""
 
     PATH = auto()
     FOLDER_OR_NAME = auto()
@@ -73,7 +75,8 @@ def section_in(kind: Any) -> type[BaseModel] | None:
 
 
 def walk_fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
-    """Yield the dotted key, the type and the field of everything below a section, except in lists of sections."""
+    """Yield the dotted key, the type and the field of everything below a section, except in lists
+    of sections."""
     for name, kind in field_types(section).items():
         field = section.model_fields[name]
         yield prefix + name, kind, field
@@ -94,10 +97,11 @@ def map_marked(
     key: str = "",
     fixed: bool = False,
 ) -> Any:
-    """Return plain values with `change(key, mark, value)` in place of everything whose type has a `Mark`.
+    """Return plain values with `change(key, mark, value)` in place of everything whose type has a
+    `Mark`.
 
-    What does not fit its type stays as it is. `fixed`: the key stays; all that a list holds has the key of the list.
-    """
+    What does not fit its type stays as it is. `fixed`: the key stays; all that a list holds has the
+    key of the list."""
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
         kinds, result = field_types(kind), {}
         for name, inner in value.items():

@@ -1,4 +1,5 @@
-"""The sections under `training.rl` of an experiment file: how episodes are played, rewarded and learned from."""
+"""The sections under `training.rl` of an experiment file: how episodes are played, rewarded and
+learned from."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ class RewardSection(WeightedRewards):
 
 
 class CurriculumSection(Section):
-    """GRPO, PPO: a prefix of the right calls is given: first `start_ratio` of them, falling to `end_ratio` over `steps`."""
+    """GRPO, PPO: a prefix of the right calls is given: first `start_ratio` of them, falling to
+    `end_ratio` over `steps`."""
 
     enabled: Annotated[bool, Flag("--curriculum-enabled")] = False
     """give a part of the answer, less and less"""
@@ -69,8 +71,8 @@ class PpoSection(Section):
     """What PPO has beside the other methods; docs/algorithms/ppo.md explains each number."""
 
     critic: Literal["regression", "value_head", "none"] = "regression"
-    """predicts the reward to come: a regression on features of the turn, a head on the model's hidden states (torch), or
-    nothing: then an episode is compared with the mean of its group"""
+    """predicts the reward to come: a regression on features of the turn, a head on the model's
+    hidden states (torch), or nothing: then an episode is compared with the mean of its group"""
     gamma: Annotated[float, Alias("training.gamma")] = Field(1.0, gt=0, le=1)
     """discount of a reward for each turn that it lies ahead"""
     lam: Annotated[float, Alias("training.lam")] = Field(0.95, ge=0, le=1)
@@ -99,7 +101,8 @@ class DpoSection(Section):
 
 
 class PtxSection(Section):
-    """GRPO, PPO: labelled conversations that are trained on beside the reward (PPO-ptx), so that the model keeps what SFT taught."""
+    """GRPO, PPO: labelled conversations that are trained on beside the reward (PPO-ptx), so that
+    the model keeps what SFT taught."""
 
     coef: float = Field(0.0, ge=0)
     """weight of their loss beside that of the reward; 0: off"""
@@ -112,13 +115,15 @@ Cost = Literal["stop", "penalise"]
 
 
 class EpisodeSection(Section):
-    """How far an episode goes. A fault's error goes back to the model (feed_back), ends the episode (stop), or ends it at a
-    cost (penalise); a turn that is cut off and one turn too many always end it."""
+    """How far an episode goes. A fault's error goes back to the model (feed_back), ends the episode
+    (stop), or ends it at a cost (penalise); a turn that is cut off and one turn too many always end
+    it."""
 
     max_turns: int | None = Field(None, gt=0)
     """most assistant turns; none: evaluation.max_turns"""
     to_the_end: bool | None = None
-    """run tools and play until an answer; none: where an answer is scored, else until the first calls"""
+    """run tools and play until an answer; none: where an answer is scored, else until the first
+    calls"""
     malformed: Then = "feed_back"
     """a turn that cannot be parsed"""
     unknown_tool: Then = "feed_back"
@@ -136,10 +141,11 @@ class EpisodeSection(Section):
 
 
 class RlSection(Section):
-    """How episodes are sampled, rewarded and learned from; DPO uses `beta` and `dpo`, and the rest where it draws samples.
+    """How episodes are sampled, rewarded and learned from; DPO uses `beta` and `dpo`, and the rest
+    where it draws samples.
 
-    There is no `constrained` here: under a grammar the log-probabilities of a sample are not those of the policy.
-    """
+    There is no `constrained` here: under a grammar the log-probabilities of a sample are not those
+    of the policy."""
 
     group_size: Annotated[int, Flag("--group-size")] = Field(8, gt=0)
     """episodes of one task"""
@@ -191,11 +197,13 @@ class RlSection(Section):
     def _fits_together(self) -> RlSection:
         if self.curriculum.enabled and self.enforce_thinking:
             raise ValueError(
-                "training.rl.curriculum gives a prefix of the right calls, before which there is no thought, and "
+                "training.rl.curriculum gives a prefix of the right calls, before which there is "
+                "no thought, and "
                 "training.rl.enforce_thinking gives the opening of a thought; keep one"
             )
         if self.ppo.kl_penalty == "adaptive" and not self.beta:
             raise ValueError(
-                "training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; give 0.05 or so"
+                "training.rl.ppo.kl_penalty 'adaptive' starts from training.rl.beta, which is 0; "
+                "give 0.05 or so"
             )
         return self

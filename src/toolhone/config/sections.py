@@ -1,7 +1,8 @@
-"""The sections of an experiment file, with defaults that are right for a beginner: plain frozen models.
+"""The sections of an experiment file, with defaults that are right for a beginner: plain frozen
+models.
 
-`experiment.py` reads files and overrides; `aliases.py` the keys of other systems; `rl.py` has the sections of `training.rl`.
-"""
+`experiment.py` reads files and overrides; `aliases.py` the keys of other systems; `rl.py` has the
+sections of `training.rl`."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class ModelSection(Section):
     adapter: AnchoredPath | None = None
     """start from this run, checkpoint or PEFT folder"""
     model_class: UserCode | None = None
-    """your own loader, 'file.py:function': called as f(model.name, dtype), returns a transformers causal model"""
+    """your own loader, 'file.py:function': called as f(model.name, dtype), returns a transformers
+    causal model"""
     torch_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """precision of arithmetic; trained weights are float32"""
     device_map: str | dict[str, Any] = "auto"
@@ -39,10 +41,11 @@ class ModelSection(Section):
     markup: str = "auto"
     """the chat markup around json, calls, tagged: auto, template, chatml or plain"""
     history: Literal["template", "kept"] = "template"
-    """where a chat template rewrites earlier turns: 'template' lets it, as when the model is served (one row for each
-    turn); 'kept' leaves them unchanged (one row)"""
+    """where a chat template rewrites earlier turns: 'template' lets it, as when the model is served
+    (one row for each turn); 'kept' leaves them unchanged (one row)"""
     template_switches: dict[str, Any] | None = None
-    """keywords for the chat template, such as {'enable_thinking': false}; none: what its certificate finds"""
+    """keywords for the chat template, such as {'enable_thinking': false}; none: what its
+    certificate finds"""
     micro_batch_tokens: int = Field(8192, gt=0)
     """padded tokens in one forward pass; lower it when memory runs out"""
 
@@ -53,7 +56,8 @@ class DataSection(Section):
     strategy: (
         Literal["file", "templates", "manual_templates", "toolbench", "teacher_mode"] | None
     ) = None
-    """where rows come from; none: file where data.path is given, else templates (the built-in tools)"""
+    """where rows come from; none: file where data.path is given, else templates (the built-in
+    tools)"""
     path: Annotated[AnchoredPath | None, Flag("--data")] = None
     """training file; none: conversations come from templates"""
     format: UserCode = "auto"
@@ -67,7 +71,8 @@ class DataSection(Section):
     answered: float = Field(0.0, ge=0, le=1)
     """manual_templates: share of calling rows whose tools are run, for a result and an answer"""
     generation_type: Literal["real", "synthetic"] | None = None
-    """toolbench: files at data.path (real), or rows generated for the tools of the experiment (synthetic)"""
+    """toolbench: files at data.path (real), or rows generated for the tools of the experiment
+    (synthetic)"""
     validation: AnchoredPath | None = None
     """validation file in the same format; none: a part of the training file is held out"""
     validation_fraction: float | None = Field(None, gt=0, lt=1)
@@ -81,8 +86,8 @@ class DataSection(Section):
     raw_prompt: bool | None = None
     """prompt_rows: use the prompt as one text, unchanged [false]"""
     preferences: Literal["file", "corruptions", "own_samples", "own_ranked"] | None = None
-    """DPO: pairs of data.path; gold against typed mistakes, or against the model's own wrong samples; or its own right
-    samples against its wrong ones; none: file or corruptions"""
+    """DPO: pairs of data.path; gold against typed mistakes, or against the model's own wrong
+    samples; or its own right samples against its wrong ones; none: file or corruptions"""
     pairs: int = Field(1, gt=0)
     """DPO: most pairs for one turn of the assistant"""
     too_long: Literal["drop", "error"] = "drop"
@@ -102,57 +107,39 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _agree(self) -> DataSection:
         strategy, path = self.chosen_strategy, self.path is not None
+        own_reader = is_user_code(self.format)
         reads = strategy == "file" or (strategy == "toolbench" and path)
         generates = strategy in ("manual_templates", "toolbench")
         options = [
             n for n in ("style", "distractors", "raw_prompt") if getattr(self, n) is not None
         ]
         options += ["split"] if self.split != "hash" else []
-        checks = (
-            (
-                strategy == "file" and not path and not is_user_code(self.format),
-                "data.strategy 'file' needs data.path",
-            ),
-            (
-                path and not reads,
-                f"data.path names a file, but data.strategy {strategy!r} reads none; use strategy 'file', or leave path out",
-            ),
-            (
-                not reads and (self.validation or self.format != "auto"),
-                "data.validation and data.format describe a file, but there is no data.path",
-            ),
-            (
-                not reads and options,
-                f"data.{''.join(options[:1])} describes a file, but data.strategy {strategy!r} generates its rows",
-            ),
-            (
-                reads and (self.examples is not None or self.answered),
-                "data.examples and data.answered are for generated rows, but data.path or data.format names rows to read",
-            ),
-            (
-                self.examples is not None and not generates,
-                f"data.examples belong to strategy 'manual_templates', but data.strategy is {strategy!r}",
-            ),
-            (
-                self.answered and not generates,
-                f"data.answered belongs to strategy 'manual_templates', but data.strategy is {strategy!r}",
-            ),
-            (
-                self.preferences == "file" and not path,
-                "data.preferences 'file' needs data.path; to make pairs: 'corruptions', 'own_samples', 'own_ranked'",
-            ),
-            (
-                self.generation_type == "real" and not path,
-                "data.generation_type 'real' needs data.path (a file or folder); 'synthetic' generates rows",
-            ),
-            (
-                self.generation_type == "synthetic" and path,
-                "data.generation_type 'synthetic' generates rows, but data.path names a file; leave one of them out",
-            ),
-        )
-        for contradicts, message in checks:
-            if contradicts:
-                raise ValueError(message)
+        is_other = f"belongs to strategy 'manual_templates', but data.strategy is {strategy!r}"
+        problems = {
+            "data.strategy 'file' needs data.path": strategy == "file"
+            and not path
+            and not own_reader,
+            f"data.path names a file, but data.strategy {strategy!r} reads none; "
+            "use strategy 'file', or leave path out": path and not reads,
+            "data.validation and data.format describe a file, but there is no data.path": not reads
+            and (self.validation or self.format != "auto"),
+            f"data.{''.join(options[:1])} describes a file, but data.strategy {strategy!r} "
+            "generates its rows": options and not reads,
+            "data.examples and data.answered are for generated rows, but data.path or data.format "
+            "names rows to read": reads and (self.examples is not None or self.answered),
+            f"data.examples {is_other}": self.examples is not None and not generates,
+            f"data.answered {is_other}": self.answered and not generates,
+            "data.preferences 'file' needs data.path; to make pairs: 'corruptions', 'own_samples', "
+            "'own_ranked'": self.preferences == "file" and not path,
+            "data.generation_type 'real' needs data.path (a file or folder); 'synthetic' generates "
+            "rows": self.generation_type == "real" and not path,
+            "data.generation_type 'synthetic' generates rows, but data.path names a file; leave "
+            "one "
+            "of them out": self.generation_type == "synthetic" and path,
+        }
+        for problem, found in problems.items():
+            if found:
+                raise ValueError(problem)
         return self
 
 
@@ -184,7 +171,8 @@ class MuonSection(Section):
 
 
 class ScheduleSection(Section):
-    """The learning rate: warm-up, then constant until the last `decay_share` of the steps, then down to 0."""
+    """The learning rate: warm-up, then constant until the last `decay_share` of the steps, then
+    down to 0."""
 
     shape: Annotated[
         Literal["linear", "cosine", "constant"], Alias("training.lr_scheduler_type")
@@ -263,7 +251,8 @@ class EvaluationSection(Section):
     tasks: AnchoredPath | None = None
     """task file; none: tasks from the held-out conversations"""
     metrics: list[UserCode] | None = None
-    """scores to show, and your own metrics: 'file.py:function'; everything is measured in any case"""
+    """scores to show, and your own metrics: 'file.py:function'; everything is measured in any
+    case"""
     num_samples: int = Field(200, gt=0)
     """evaluate at most this many tasks at the end of training"""
     max_new_tokens: int = Field(256, gt=0)
@@ -344,7 +333,8 @@ class Experiment(Section):
             ["calculator", "python", "weather", "search"]
         )
     )
-    """names of built-in tools, 'file.py:function', 'package.module:function', or objects with a schema"""
+    """names of built-in tools, 'file.py:function', 'package.module:function', or objects with a
+    schema"""
     allowed_tools: list[str] = Field(default_factory=list)
     """names of HTTP and command tools that may run"""
     tool_results: ToolResultsSection = ToolResultsSection()
@@ -357,7 +347,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:
-        """Refuse settings that contradict each other, and fill in the learning rate and DPO's beta."""
+        """Refuse settings that contradict each other, and fill in the learning rate and DPO's
+        beta."""
         if self.model.adapter is not None and self.training.lora not in (None, LoraSection()):
             raise ValueError("model.adapter brings its own LoRA settings; leave training.lora out")
         training, filled = self.training, dict[str, Any]()

@@ -1,6 +1,7 @@
-"""The story of `toolhone demo`: data, SFT of the embedded model, GRPO on new phrasings, a comparison, curves.
+"""The story of `toolhone demo`: data, SFT of the embedded model, GRPO on new phrasings, a
+comparison, curves.
 
-    result = run_demo(0, Workspace(Path("runs/demo")))     # before and after: after SFT, and after GRPO
+    result = run_demo(0, Workspace(Path("runs/demo")))     # scores after SFT, and after GRPO
     stages = tour(Workspace(Path("runs/demo-all")))        # `--all`: every tool and every dialect
 
 The experiments are the presets `demo` and `demo-grpo`. A demo that was stopped resumes.
@@ -32,7 +33,8 @@ SPLITS = {
     "rl_held_out": "new phrasings",
     "held_out_phrasings": "phrasings in neither",
 }
-"""Task splits and their names: SFT trains on the old phrasings, GRPO on the new ones; names and numbers are fresh."""
+"""Task splits and their names: SFT trains on the old phrasings, GRPO on the new ones; names and
+numbers are fresh."""
 TASKS = 400
 """Tasks of each split."""
 WATCHED = 140
@@ -50,12 +52,14 @@ TOUR_QUESTIONS = {
     ),
     "own-tool": (("Book a double room in Lisbon for 3 nights for Anna Berg",),),
 }
-"""Conversations with stages of the tour that know more than the calculator, and call in the model's own way."""
+"""Conversations with stages of the tour that know more than the calculator, and call in the model's
+own way."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """`before` (after SFT) and `after` (after GRPO) by split; `plots` are the PNGs with the curves."""
+    """`before` (after SFT) and `after` (after GRPO) by split; `plots` are the PNGs with the
+    curves."""
 
     seconds: float
     folder: Path
@@ -69,7 +73,8 @@ class DemoResult:
         return compare(self.before[split], self.after[split], (metric,)).totals[metric]
 
     def learned(self, most: int) -> list[TaskPair]:
-        """Find tasks in new phrasings that only the model after GRPO gets right, of different categories first."""
+        """Find tasks in new phrasings that only the model after GRPO gets right, of different
+        categories first."""
         before, after = self.before["rl_held_out"], self.after["rl_held_out"]
         return compare(before, after, ("exact_match",)).changed("exact_match", True)[:most]
 
@@ -84,7 +89,8 @@ class DemoResult:
 
 
 def run_demo(seed: int, space: Workspace) -> DemoResult:
-    """Run SFT, evaluate, run GRPO on phrasings that SFT never saw, evaluate, plot. Ctrl-C keeps what is done, and is raised."""
+    """Run SFT, evaluate, run GRPO on phrasings that SFT never saw, evaluate, plot. Ctrl-C keeps
+    what is done, and is raised."""
     started, templates = time.monotonic(), Templates(seed)
     sft = trained(space, "sft", {**read_preset("demo"), "seed": seed})
     before = _evaluate_splits(space, sft, templates)
@@ -142,11 +148,12 @@ class TourStage:
 
 
 def tour(space: Workspace) -> Iterator[TourStage]:
-    """Train the embedded model with every tool and in every dialect; finished stages are not trained again.
+    """Train the embedded model with every tool and in every dialect; finished stages are not
+    trained again.
 
-    One model learns the calculator from random weights. From its weights continue one with all four tools (and from
-    that one, by LoRA, one with the user's own tool), and one for each prompted dialect.
-    """
+    One model learns the calculator from random weights. From its weights continue one with all four
+    tools (and from that one, by LoRA, one with the user's own tool), and one for each prompted
+    dialect."""
     for name in ("calculator", "several-tools", "own-tool"):
         lesson = lesson_named(name)
         if name == "own-tool":

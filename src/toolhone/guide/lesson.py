@@ -1,4 +1,5 @@
-"""Lessons: Markdown files (`lessons/*.md`), the workspace they write into, and training that is not repeated.
+"""Lessons: Markdown files (`lessons/*.md`), the workspace they write into, and training that is not
+repeated.
 
 space = Workspace(Path("runs/examples"))
 run = trained(space, "calculator", values)     # calculator/experiment.json and calculator/run
@@ -38,7 +39,8 @@ _PART = re.compile(
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where lessons and the demo work: their folder, changes to their experiments, progress, and remarks."""
+    """Where lessons and the demo work: their folder, changes to their experiments, progress, and
+    remarks."""
 
     root: Path
     overrides: tuple[str, ...] = ()
@@ -61,10 +63,11 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A Markdown file: `# title (time)`, prose, files, commands, and `<!-- action: argument -->` for live results.
+    """A Markdown file: `# title (time)`, prose, files, commands, and `<!-- action: argument -->`
+    for live results.
 
-    `{root}` is the folder of all lessons; `"{calculator}"` in an experiment is the checkpoint of that lesson.
-    """
+    `{root}` is the folder of all lessons; `"{calculator}"` in an experiment is the checkpoint of
+    that lesson."""
 
     number: int
     name: str
@@ -86,7 +89,8 @@ class Lesson:
         return {match["file"]: match["code"] for match in matches if match["file"]}
 
     def experiment(self, space: Workspace) -> dict[str, Any]:
-        """Read the experiment, its checkpoints filled in; a lesson that it builds on is trained first."""
+        """Read the experiment, its checkpoints filled in; a lesson that it builds on is trained
+        first."""
 
         def checkpoint(match: re.Match[str]) -> str:
             run = finished_or_trained(space, match[1])
@@ -117,7 +121,8 @@ def lesson_named(name: str) -> Lesson:
 
 
 def finished_or_trained(space: Workspace, name: str) -> Run:
-    """Return any finished run of a lesson, or train the lesson now, without the workspace's overrides."""
+    """Return any finished run of a lesson, or train the lesson now, without the workspace's
+    overrides."""
     run = finished(space, name)
     if run is None:
         lesson = lesson_named(name)
@@ -141,7 +146,8 @@ def laid_out(values: Any, indent: str = "") -> str:
 
 
 def trained(space: Workspace, name: str, values: Mapping[str, Any]) -> Run:
-    """Return the finished run of these settings: an existing one, a stopped one after it resumed, or a new one."""
+    """Return the finished run of these settings: an existing one, a stopped one after it resumed,
+    or a new one."""
     file = space.write(name, "experiment.json", laid_out(values) + "\n")
     plan = experiment(file, space.overrides)
     folder, existing = place_for(space.folder(name), plan)
@@ -158,7 +164,8 @@ def trained(space: Workspace, name: str, values: Mapping[str, Any]) -> Run:
 
 
 def place_for(folder: Path, plan: Experiment) -> tuple[Path, Run | None]:
-    """Return the run in `folder` that has this plan, or the first free name for one: run, run-2, ..."""
+    """Return the run in `folder` that has this plan, or the first free name for one: run, run-2,
+    ..."""
     for number in count(1):
         path = folder / ("run" if number == 1 else f"run-{number}")
         if not (path / "experiment.json").exists():
@@ -184,12 +191,14 @@ def _open(path: Path) -> Run | None:
 
 
 def model_of(run: Run) -> Model:
-    """Open the trained model of a run with its tools; those are the lesson's own, so they may run from any folder."""
+    """Open the trained model of a run with its tools; those are the lesson's own, so they may run
+    from any folder."""
     return open_model(run.folder, overrides=[f"tools={json.dumps(run.experiment.tools)}"])
 
 
 def chat(model: Model, *questions: str) -> Iterator[tuple[str, list[Event]]]:
-    """Ask questions in one conversation; yield each with everything that happens until its answer."""
+    """Ask questions in one conversation; yield each with everything that happens until its
+    answer."""
     session = ChatSession(model.policy(), model.registry, model.experiment.evaluation.max_turns)
     for question in questions:
         yield question, list(session.say(question))

@@ -1,4 +1,5 @@
-"""Runs a lesson: yields what is shown, in order, while files are written, models trained and questions asked.
+"""Runs a lesson: yields what is shown, in order, while files are written, models trained and
+questions asked.
 
     for shown in play(lessons()[0], Workspace(Path("runs/examples"))): ...
 
@@ -217,7 +218,8 @@ def _full_task(line: str) -> str:
 
 
 def conversations() -> list[Conversation]:
-    """Generate a short conversation with a call, its result and an answer, and a short one without a call."""
+    """Generate a short conversation with a call, its result and an answer, and a short one without
+    a call."""
     answered, plain = [], []
     for row in Templates(0, ("calculator",)).conversations(200):
         roles = [message.role for message in row.messages]
@@ -259,7 +261,8 @@ def probabilities(row: Row, models: Sequence[Model]) -> Cells:
 
 
 def _compare_dialects(names: Sequence[str]) -> Iterator[Shown]:
-    """Render one conversation in several dialects; a long system text is shown in full only once."""
+    """Render one conversation in several dialects; a long system text is shown in full only
+    once."""
     rows = []
     for name in names:
         model = open_model("pico", overrides=[f"model.dialect={name}"])
