@@ -22,12 +22,11 @@ from toolhone.config.experiment import experiment_of, load_experiment, overridde
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
 from toolhone.config.user_code import import_callable, is_user_code
-from toolhone.data.any_tasks import tasks_from_any
+from toolhone.data.task_files import check_ids, check_playable, tasks_from_any
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, RunError
-from toolhone.evaluation.evaluate import check_ids, check_playable
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import Evaluation

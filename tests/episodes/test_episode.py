@@ -15,15 +15,10 @@ from support.scripted import (
     task,
 )
 from toolhone.backends.base import SamplingParams, StopReason
+from toolhone.data.task_files import refuse_unplayable
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.driver import TO_THE_END, TURNS_PER_KEY, run_call, run_episodes, sample_key
-from toolhone.episodes.episode import (
-    EpisodeStatus,
-    SampleRequest,
-    ToolRequest,
-    episode,
-    refuse_unplayable,
-)
+from toolhone.episodes.episode import EpisodeStatus, SampleRequest, ToolRequest, episode
 from toolhone.episodes.outcome import EpisodeRules, OnFault
 from toolhone.episodes.outcome import TurnOutcome as Came
 from toolhone.episodes.policy import TokenPolicy, reply

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import SHARED
 from toolhone.config.experiment import load_experiment
-from toolhone.data.any_tasks import tasks_from_any
+from toolhone.data.task_files import tasks_from_any
 from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus

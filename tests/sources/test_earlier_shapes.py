@@ -26,7 +26,7 @@ from support.shape_rows import (
     same_again,
     save,
 )
-from toolhone.data.any_tasks import tasks_from_any
+from toolhone.data.task_files import tasks_from_any
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Task, Tool
 from toolhone.sources.registry import detect, detect_format, open_source

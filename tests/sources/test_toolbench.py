@@ -12,7 +12,7 @@ import pytest
 
 from conftest import SHARED
 from support.source_rows import all_score, is_right
-from toolhone.data.any_tasks import gives_only_tasks, tasks_from_any
+from toolhone.data.task_files import gives_only_tasks, tasks_from_any
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall

@@ -9,7 +9,7 @@ import pytest
 from config.test_aliases import SCHEMA
 from toolhone import Dialogue, evaluate, open_model, train
 from toolhone.config.experiment import load_experiment
-from toolhone.data.any_tasks import tasks_from_any
+from toolhone.data.task_files import tasks_from_any
 from toolhone.episodes.policy import Turn
 from toolhone.schema import ToolCall
 from toolhone.training.dataset import load_data

@@ -12,8 +12,7 @@ from toolhone.episodes.policy import Turn
 from toolhone.rewards.registry import RewardResult
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
-from toolhone.training.report import TREND_STEPS, Trend
-from toolhone.training.rl_metrics import call_scores, rollout_metrics
+from toolhone.training.rl_metrics import TREND_STEPS, Trend, call_scores, rollout_metrics
 from toolhone.training.rollout import RolloutGroup
 
 ADD = Tool("add", "", {"type": "object", "properties": {"a": {"type": "integer"}}}, lambda a: a)

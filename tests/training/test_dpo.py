@@ -39,8 +39,8 @@ from toolhone.training.dpo import (
     with_pair_weights,
 )
 from toolhone.training.loop import Hooks, MetricsAccumulator, TrainStatus, Validation
+from toolhone.training.preference_pairs import pair_advice
 from toolhone.training.reference import REFERENCE, with_pair_references
-from toolhone.training.report import pair_advice
 from toolhone.training.update import optimizer_at
 
 

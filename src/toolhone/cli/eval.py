@@ -100,7 +100,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     from toolhone.api import open_model
     from toolhone.cli.console import show_evaluation
     from toolhone.config.experiment import load_experiment, to_stderr
-    from toolhone.data.any_tasks import tasks_from_any
+    from toolhone.data.task_files import tasks_from_any
     from toolhone.runs.progress import open_progress
     from toolhone.training.dataset import source_request
 
@@ -233,7 +233,7 @@ def _score_answers(
     tasks: Path, predictions: Path, dialect: str | None, tools: str, rewards: list[str]
 ) -> tuple[Evaluation, str | None]:
     """Return the evaluation, and the dialect in which the texts were read."""
-    from toolhone.data.any_tasks import tasks_from_any
+    from toolhone.data.task_files import tasks_from_any
     from toolhone.evaluation.score import score as score_predictions
     from toolhone.rewards.registry import load_rewards, syntax_of
     from toolhone.sources.files import read_jsonl

@@ -93,7 +93,7 @@ def _tasks(path: Path | None, most: int, builtin: bool) -> list[Task]:
     """Read the tasks of a file, or take those that ship; open-ended ones only for builtin
     rewards."""
     from toolhone.config.experiment import to_stderr
-    from toolhone.data.any_tasks import tasks_from_any
+    from toolhone.data.task_files import tasks_from_any
     from toolhone.rewards.attack_cases import OPEN_PROBES, PROBES
 
     if path is None:

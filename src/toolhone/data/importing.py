@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolhone.data.any_tasks import distinct
+from toolhone.data.task_files import distinct
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Json

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from toolhone.data.any_tasks import tasks_from_any
+from toolhone.data.task_files import tasks_from_any
 from toolhone.doctor.findings import REMARKS
 from toolhone.doctor.repair import is_chat, record_faults, repair_record
 from toolhone.runs.progress import Progress, SilentProgress
@@ -68,7 +68,7 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     """Read a file of any format; a file of none, or without data, is a `DataError`."""
     path, progress = Path(path), progress or SilentProgress()
     if _holds_tasks(path):
-        tasks = tasks_from_any(path, tell=progress.report)
+        tasks = tasks_from_any(path, report=progress.report)
         return DataFile(path, "tasks", [], len(tasks), tasks)
     name = detect_format(path) if format == "auto" else format
     progress.start(f"reading {path.name}", total=2)

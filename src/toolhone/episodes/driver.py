@@ -20,8 +20,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
 
+from toolhone.data.task_files import refuse_unplayable
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.episode import Episode, Play, SampleRequest, Wish, episode, refuse_unplayable
+from toolhone.episodes.episode import Episode, Play, SampleRequest, Wish, episode
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import UserError

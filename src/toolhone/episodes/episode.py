@@ -7,7 +7,7 @@
 
 `driver.play` fulfils the wishes of many episodes at once; a test answers them by hand. A tool that fails is no end: its result,
 an error or not, goes back to the model. What a turn with a fault leads to is said by the rules (`outcome`). Tasks with several user
-turns, or whose world is judged, are not played (see `refuse_unplayable`).
+turns, or whose world is judged, are not played.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from toolhone.episodes.outcome import (
     outcome_of,
 )
 from toolhone.episodes.policy import Policy, Prompt, Turn
-from toolhone.errors import DataError
 from toolhone.schema import Message, Task, ToolCall
 from toolhone.tools.result import ToolResult
 
@@ -216,21 +215,3 @@ def _messages(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[
         Message("tool", result.content, tool_call_id=call.id, name=call.name)
         for call, result in pairs
     ]
-
-
-def refuse_unplayable(tasks: Sequence[Task]) -> None:
-    """Refuse tasks with several user turns and tasks whose final world state is judged, in one sentence."""
-    turns = [task for task in tasks if task.turns]
-    states = [task for task in tasks if not task.turns and task.expect.state is not None]
-    for found, what, wanted in (
-        (turns, "several user turns ('turns')", "tasks with 'messages'"),
-        (
-            states,
-            "a final state as the right answer ('expect.state')",
-            "'calls', 'no_call' or 'answer'",
-        ),
-    ):
-        if found:
-            raise DataError(
-                f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}; supported are {wanted} so far"
-            )

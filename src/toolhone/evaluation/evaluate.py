@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 
+from toolhone.data.task_files import check_ids
 from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import Episode, refuse_unplayable
+from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Policy
-from toolhone.errors import ConfigError, DataError
+from toolhone.errors import ConfigError
 from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode, can_run, judge
 from toolhone.rewards.matching import show
@@ -108,23 +109,3 @@ def _call_metric(name: str, metric: Metric, task: Task, episode: Episode) -> flo
             f"on the task {task.id!r} it gave {show(value)}"
         )
     return float(value)
-
-
-def check_playable(tasks: Sequence[Task]) -> None:
-    """Refuse what `evaluate` would refuse, before anything is played."""
-    check_ids(tasks)
-    refuse_unplayable(tasks)
-
-
-def check_ids(tasks: Sequence[Task]) -> None:
-    """Refuse an empty list of tasks and duplicate ids, on which samples are joined."""
-    if not tasks:
-        raise DataError("there are no tasks; wanted at least one")
-    seen: set[str] = set()
-    for task in tasks:
-        if task.id in seen:
-            raise DataError(
-                f"the task id {task.id!r} occurs more than once; ids must differ, "
-                "since answers are joined on them"
-            )
-        seen.add(task.id)

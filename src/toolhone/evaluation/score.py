@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from toolhone.backends.base import StopReason
+from toolhone.data.task_files import check_ids, refuse_unplayable
 from toolhone.dialects.base import ParseProblem, Syntax
 from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.episodes.driver import run_call
-from toolhone.episodes.episode import Episode, EpisodeStatus, refuse_unplayable
+from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
-from toolhone.evaluation.evaluate import check_ids, judge_episode
+from toolhone.evaluation.evaluate import judge_episode
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode
 from toolhone.rewards.matching import show
 from toolhone.rewards.registry import Reward

@@ -18,8 +18,8 @@ from typing import Any
 
 from toolhone.config.sections import DataSection, Experiment
 from toolhone.config.user_code import is_user_code
-from toolhone.data.any_tasks import distinct, gives_only_tasks, tasks_from_any
 from toolhone.data.splits import opening, split_by_tools, split_rows
+from toolhone.data.task_files import distinct, gives_only_tasks, tasks_from_any
 from toolhone.data.templates import Templates
 from toolhone.doctor.checks import check, class_balance, quick_checks
 from toolhone.doctor.findings import REMARKS, account_of

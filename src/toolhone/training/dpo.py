@@ -30,8 +30,8 @@ from toolhone.training.loop import (
     resume,
 )
 from toolhone.training.losses import preference_loss, reply_shares
+from toolhone.training.preference_pairs import report_dpo
 from toolhone.training.reference import with_pair_references
-from toolhone.training.report import report_dpo
 from toolhone.training.sft import planned_steps
 from toolhone.training.update import optimizer_at, seeded_batch
 

@@ -19,8 +19,13 @@ from toolhone.training.advantages import group_relative_advantages, has_signal
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import policy_loss
 from toolhone.training.reference import with_ref_logprobs
-from toolhone.training.report import Trend, report_rl
-from toolhone.training.rl_metrics import prefill_metrics, rollout_metrics, update_means
+from toolhone.training.rl_metrics import (
+    Trend,
+    prefill_metrics,
+    report_rl,
+    rollout_metrics,
+    update_means,
+)
 from toolhone.training.rollout import RLEnv, rollout, score
 from toolhone.training.update import planned_rl_steps, seeded_batch, update, with_loss_weights
 

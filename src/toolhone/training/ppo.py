@@ -22,8 +22,13 @@ from toolhone.runs.run import Run
 from toolhone.training.critic import open_critic
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import policy_loss
-from toolhone.training.report import Trend, report_rl
-from toolhone.training.rl_metrics import prefill_metrics, rollout_metrics, update_means
+from toolhone.training.rl_metrics import (
+    Trend,
+    prefill_metrics,
+    report_rl,
+    rollout_metrics,
+    update_means,
+)
 from toolhone.training.rollout import RLEnv, rollout, score
 from toolhone.training.trajectory import (
     approx_kl,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from toolhone.backends.base import Sampler, SamplingParams, StopReason
+from toolhone.backends.base import Metrics, Sampler, SamplingParams, StopReason
 from toolhone.config.sections import Experiment
 from toolhone.data.negatives import corrupt
 from toolhone.data.pair_rows import PairRows, pair_rows
@@ -41,8 +41,19 @@ from toolhone.schema import Conversation, Task
 from toolhone.sources.files import read_jsonl
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import Dataset
+from toolhone.training.loop import Loop, MetricsAccumulator
+from toolhone.training.update import optimizer_at
 
 PAIRS, REPORT = "pairs.jsonl", "pairs.json"
+PER_PAIR = (
+    "margin",
+    "accuracy",
+    "chosen_reward",
+    "rejected_reward",
+    "chosen_logp",
+    "rejected_logp",
+)
+"""Metrics of the loss that are sums over pairs, and are logged as means."""
 SAMPLED_TOGETHER = 64
 """Tasks that are sampled in one call."""
 
@@ -197,3 +208,49 @@ def is_right(turn: Turn, task: Task) -> bool:
     if not calls and not (turn.message.content or "").strip():
         return False
     return match_calls(calls, task.expect, task.tools).exact
+
+
+def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
+    """Log means since the last report: per step, per pair, and the KL per chosen token."""
+    state, plan = loop.state, loop.run.experiment.training
+    means = {
+        "loss": sums.mean("loss"),
+        **{name: sums.mean(name, "pairs") for name in PER_PAIR},
+        "kl_reference": sums.mean("kl_reference", "chosen_tokens"),
+        "grad_norm": sums.mean("grad_norm"),
+    }
+    rest = {
+        "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
+        "tokens_per_second": sums.tokens_per_second(),
+        "trained_tokens": int(sums.sums.get("tokens", 0.0)),
+        "skipped_steps": sums.skipped,
+        "seconds": round(state.seconds, 3),
+    }
+    loop.run.log("train", state.step, {**means, **rest})
+    loop.hooks.progress.report(
+        f"Iteration {state.step}/{loop.total} | Loss {means['loss']:.4f} | "
+        f"Margin {means['margin']:.3f} | Accuracy {means['accuracy']:.3f} | "
+        f"{rest['tokens_per_second']:,.0f} tokens/s"
+    )
+    if sums.steps and (sentence := pair_advice(means, state.step / loop.total)) is not None:
+        loop.hooks.progress.report(f"  note: {sentence}")
+
+
+def pair_advice(means: Metrics, done: float) -> str | None:
+    """What the means suggest after this share of the steps; None when nothing is unusual."""
+    if means["chosen_reward"] < -1:
+        return (
+            f"the chosen replies become less likely too (reward {means['chosen_reward']:.1f}): "
+            "raise training.rl.beta, or lower training.learning_rate"
+        )
+    if means["accuracy"] > 0.99 and means["loss"] < 0.01:
+        return (
+            "every pair is ranked correctly: further training only moves the policy away from "
+            "its start; stop, or find harder pairs"
+        )
+    if done > 0.5 and means["accuracy"] < 0.55:
+        return (
+            "the pairs are hardly distinguished: raise training.learning_rate, "
+            "or look at the pairs in the run folder (pairs.jsonl)"
+        )
+    return None

@@ -1,11 +1,11 @@
-"""Metrics of an RL step: what was played and earned, what the updates did, where the time went.
+"""Metrics and reports of an RL step: rewards, updates, time, and the advice they suggest.
 
 Every name is explained in docs/algorithms/grpo.md and ppo.md.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,9 +17,17 @@ from toolhone.rewards.episode_view import EpisodeView, select_reference
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.registry import RewardResult
 from toolhone.rewards.schedule import PREFIX
+from toolhone.training.loop import Loop
 from toolhone.training.prefill import curriculum_ratio, failure_of
-from toolhone.training.rollout import RolloutGroup, rows_of
+from toolhone.training.rollout import RLEnv, RolloutGroup, provenance, rows_of
+from toolhone.training.update import optimizer_at
 
+SHOWN_EPISODES = 2
+"""Episodes of each report that are kept in samples.jsonl, piece by piece."""
+TREND_STEPS = 100
+"""Steps after which a reward that has not risen is mentioned."""
+GOOD_REWARD, MIN_RISE = 0.6, 0.02
+"""Rewards above the first, and rises above the second between both halves, are not mentioned."""
 MEANS_PER_TOKEN = {
     "clipped": "clip_share",
     "kl_sampled": "kl_sampled",
@@ -167,3 +175,83 @@ def with_seconds(metrics: Metrics, clock: Clock) -> Metrics:
         "tokens_per_second/sample": round(sampled, 1),
         "tokens_per_second/step": round(trained, 1),
     }
+
+
+def report_rl(
+    loop: Loop, env: RLEnv, trend: Trend, metrics: Metrics, groups: Sequence[RolloutGroup]
+) -> None:
+    """Log every step; show a report and keep some episodes when that is due."""
+    plan, state = loop.run.experiment.training, loop.state
+    loop.check_skipped(metrics["updates"], metrics["skipped_updates"])
+    values = with_seconds(metrics, env.clock) | {
+        "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
+        "seconds": round(state.seconds, 3),
+    }
+    loop.run.log("train", state.step, values)
+    trend.add(metrics)
+    if not loop.due(plan.log_every):
+        return
+    show = loop.hooks.progress.report
+    show(
+        f"Iteration {state.step}/{loop.total} | Loss {metrics['loss']:.4f} | "
+        f"Mean Reward {metrics['reward']:.4f}"
+    )
+    for name in sorted(name.removeprefix(PREFIX) for name in metrics if name.startswith(PREFIX)):
+        show(f"  {name}: {metrics[PREFIX + name]:.4f}")
+    if (sentence := trend.advice(metrics)) is not None:
+        show(f"  note: {sentence}")
+    for group in groups[:SHOWN_EPISODES]:
+        sample = {
+            "id": group.task.id,
+            "reward": group.rewards[0],
+            "parts": dict(group.results[0].parts),
+            "pieces": provenance(group.episodes[0], env.decode),
+        }
+        loop.run.log_samples(state.step, [sample])
+
+
+class Trend:
+    """The rewards of the last steps. A resumed run starts a new one."""
+
+    def __init__(self) -> None:
+        self.rewards: deque[float] = deque(maxlen=TREND_STEPS)
+
+    def add(self, metrics: Metrics) -> None:
+        self.rewards.append(metrics["reward"])
+
+    def advice(self, metrics: Metrics) -> str | None:
+        """One sentence about the most unusual metric; None where all are usual."""
+        malformed, tools = metrics.get("outcome/malformed", 0.0), metrics.get("right_tools", 0.0)
+        if malformed > 0.5:
+            return f"{malformed:.0%} of the turns cannot be parsed: train the format first (SFT)"
+        wanted = metrics.get("calls_wanted", 0.0) > 0.5
+        if metrics["calls"] < 0.05 and (wanted or metrics["reward"] < 0.1):
+            return (
+                "almost no episode calls a tool: start with SFT, "
+                "or check the format with toolhone doctor --model"
+            )
+        if metrics.get("ending/truncated", 0.0) > 0.3:
+            return "many replies are truncated: raise training.rl.max_completion_length"
+        if metrics.get("groups_without_signal", 0.0) > 0.9:
+            return (
+                "nearly all groups have equal rewards: the tasks are too easy or too hard; "
+                "raise temperature or group_size"
+            )
+        if tools > 0.8 and metrics["right_calls"] < 0.5 * tools:
+            return (
+                "right tools, wrong arguments: reward arguments in parts (tool_use, right_calls), "
+                "or raise group_size"
+            )
+        if self.is_flat():
+            return (
+                f"the reward has not risen for {TREND_STEPS} steps: change learning_rate, "
+                "raise temperature, or start with SFT"
+            )
+        return None
+
+    def is_flat(self) -> bool:
+        """Tell whether the reward is low and no higher than in the first half of the window."""
+        if len(self.rewards) < TREND_STEPS:
+            return False
+        before, after = np.split(np.array(self.rewards), 2)
+        return bool(after.mean() < GOOD_REWARD and after.mean() - before.mean() < MIN_RISE)

@@ -126,8 +126,11 @@ def rollout(
     """Play each task `group_size` times with one prefill per group, then the retries."""
     rl = plan.training.rl
     policy = env.policy(sampler, plan.seed * 1_000_003 + step)
-    ratio = curriculum_ratio(rl.curriculum, step)
-    rules = [replace(env.rules(task), given=gold_prefix(policy, task, ratio)) for task in tasks]
+    rules = [env.rules(task) for task in tasks]
+    if rl.curriculum.enabled:
+        ratio = curriculum_ratio(rl.curriculum, step)
+        given = [gold_prefix(policy, task, ratio) for task in tasks]
+        rules = [replace(own, given=ids) for own, ids in zip(rules, given, strict=True)]
     episodes = run_episodes(
         policy,
         [task for task in tasks for _ in range(rl.group_size)],

@@ -68,7 +68,10 @@ class UserMetrics:
                 )
             else:
                 own[key] = import_callable(name, Path.cwd(), "a metric")
-        schedule = PhaseSchedule.of(plan.training.rl.reward, validation_names(plan, own))
+        section = plan.training.rl.reward
+        if not section.functions and not section.phases:
+            return UserMetrics(own, ())
+        schedule = PhaseSchedule.of(section, validation_names(plan, own))
         return UserMetrics(own, schedule.rewards(schedule.last))
 
 
@@ -208,8 +211,9 @@ class TrainingSetup:
             self.progress.report(f"enforce_thinking: every reply {how}, in training only")
 
     def check_tools(self, tasks: Sequence[Task]) -> None:
-        """Refuse tools that evaluation could not offer in this format."""
-        self.policy().check_tools(task.tools for task in tasks)
+        """Refuse tools that constrained calls cannot be limited to in this format."""
+        if self.plan.evaluation.constrained:
+            self.policy().check_tools(task.tools for task in tasks)
 
     def evaluate(
         self, sampler: Sampler, tasks: Sequence[Task], progress: Progress | None = None

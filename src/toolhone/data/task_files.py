@@ -1,0 +1,115 @@
+"""Tasks of a file in any format that sources read, and checks of tasks before they are played.
+
+    tasks = tasks_from_any("test_cases.json", tools, report=print)
+
+A file whose first row has `expect` is in our own form and is read strictly. Any other format is
+detected; skipped rows are reported through `report`, and without it they are an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from toolhone.errors import DataError
+from toolhone.schema import Task, Tool
+from toolhone.sources import toolbench
+from toolhone.sources.base import SourceOptions, rows_of
+from toolhone.sources.files import is_table, read_lines
+from toolhone.sources.messages import read_tasks
+from toolhone.sources.registry import SOURCES, detect_format, open_source, options_of
+
+
+def tasks_from_any(
+    path: str | Path,
+    tools: Sequence[Tool] = (),
+    report: Callable[[str], None] | None = None,
+    options: SourceOptions | None = None,
+) -> list[Task]:
+    """The tasks of a file, with unique ids.
+
+    tools: offered where the file has none (none given: the built-in tools). options: those that the
+    file's format does not have are left out.
+    """
+    path = Path(path)
+    if _is_own_form(path):
+        return read_tasks(path)
+    name = detect_format(path)
+    wanted = {**(options or {}), **({"tools": tools} if tools else {})}
+    known = {key: value for key, value in wanted.items() if key in options_of(SOURCES[name])}
+    loaded = open_source(path, name, **cast(SourceOptions, known))
+    summary = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
+    if not loaded.tasks or (loaded.skipped and report is None):
+        raise DataError(summary if loaded.skipped else f"{path}: its rows give no task")
+    if loaded.skipped and report is not None:
+        report(summary)
+    return distinct(loaded.tasks)
+
+
+def gives_only_tasks(path: str | Path) -> bool:
+    """Tell whether a file holds tasks alone: our own form, or a format made for evaluation."""
+    path = Path(path)
+    if _is_own_form(path):
+        return True
+    name = detect_format(path)
+    if name != toolbench.NAME:
+        return SOURCES[name].ABOUT.only_tasks
+    first = next(rows_of(path))[1]
+    return isinstance(first, dict) and toolbench.is_query(first)
+
+
+def _is_own_form(path: Path) -> bool:
+    if path.is_dir() or is_table(path):
+        return False
+    with closing(read_lines(path)) as rows:
+        first = next(rows)[1]
+    return isinstance(first, dict) and "expect" in first
+
+
+def distinct(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with a number appended to every id that occurred before."""
+    seen: Counter[str] = Counter()
+    result = []
+    for task in tasks:
+        seen[task.id] += 1
+        number = seen[task.id]
+        result.append(task if number == 1 else replace(task, id=f"{task.id}~{number}"))
+    return result
+
+
+def check_playable(tasks: Sequence[Task]) -> None:
+    """Raise `DataError` for tasks that `evaluate` cannot play, before any is played."""
+    check_ids(tasks)
+    refuse_unplayable(tasks)
+
+
+def check_ids(tasks: Sequence[Task]) -> None:
+    """Raise `DataError` for an empty list of tasks and for repeated ids, which join samples."""
+    if not tasks:
+        raise DataError("there are no tasks; wanted at least one")
+    repeated = [name for name, count in Counter(task.id for task in tasks).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"the task id {repeated[0]!r} occurs more than once; ids must differ, "
+            "since answers are joined on them"
+        )
+
+
+def refuse_unplayable(tasks: Sequence[Task]) -> None:
+    """Raise `DataError` for tasks with several user turns or a final state as the answer."""
+    turns = [task for task in tasks if task.turns]
+    states = [task for task in tasks if not task.turns and task.expect.state is not None]
+    state = "a final state as the right answer ('expect.state')"
+    for found, what, wanted in (
+        (turns, "several user turns ('turns')", "tasks with 'messages'"),
+        (states, state, "'calls', 'no_call' or 'answer'"),
+    ):
+        if found:
+            raise DataError(
+                f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}; "
+                f"supported are {wanted} so far"
+            )
