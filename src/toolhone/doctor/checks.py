@@ -94,7 +94,9 @@ def text_faults(conversation: Conversation) -> Iterator[Fault]:
     """Yield calls and stray marks in texts of the assistant, and results in texts of the user."""
     tools = {tool.name: tool for tool in conversation.tools}
     for index, message in enumerate(conversation.messages):
-        text, field = message.content or "", f"messages[{index}].content"
+        text, field = message.content, f"messages[{index}].content"
+        if not text:
+            continue
         if message.role == "assistant":
             yield from _mark_faults(field, text, tools)
         elif message.role == "user" and typed_results(text):
