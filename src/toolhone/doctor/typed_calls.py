@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.prompted import SYNTAXES
-from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
+from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import as_call, decode
 from toolhone.dialects.syntax.parameters import Parameters
@@ -47,28 +47,24 @@ _KEYS = (
 )
 _XML = Parameters("<parameter=", ">\n", "\n</parameter>\n")
 _NAMED_XML = Parameters('<parameter name="', '">\n', "\n</parameter>\n")
+_PAIRS = Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n")
+_INVOKE, _END = '<invoke name="', "\n</invoke>"
+_OUTER, _OUTER_END = "<function_calls>\n", "\n</function_calls>"
+
+
+def _form(
+    body: Body, before: str, after: str, middle: str, between: str | None = None
+) -> DelimitedSyntax:
+    return DelimitedSyntax(DelimitedFormat(before, after, middle, between), body)
+
+
 _FRAMED = (
-    DelimitedSyntax(
-        DelimitedFormat("<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"), _XML
-    ),
-    DelimitedSyntax(DelimitedFormat("<function=", "\n</function>", ">\n"), _XML),
-    DelimitedSyntax(
-        DelimitedFormat("<tool_call>", "\n</tool_call>", "\n"),
-        Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
-    ),
-    DelimitedSyntax(
-        DelimitedFormat(
-            '<function_calls>\n<invoke name="',
-            "\n</invoke>\n</function_calls>",
-            '">\n',
-            '\n</invoke>\n<invoke name="',
-        ),
-        _NAMED_XML,
-    ),
-    DelimitedSyntax(DelimitedFormat('<invoke name="', "\n</invoke>", '">\n'), _NAMED_XML),
-    DelimitedSyntax(
-        DelimitedFormat("<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "), PythonCalls()
-    ),
+    _form(_XML, "<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"),
+    _form(_XML, "<function=", "\n</function>", ">\n"),
+    _form(_PAIRS, "<tool_call>", "\n</tool_call>", "\n"),
+    _form(_NAMED_XML, _OUTER + _INVOKE, _END + _OUTER_END, '">\n', f"{_END}\n{_INVOKE}"),
+    _form(_NAMED_XML, _INVOKE, _END, '">\n'),
+    _form(PythonCalls(), "<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "),
 )
 """Forms that are not JSON, as people copy them from templates."""
 _BARE = ("bare_json", "json", "calls")

@@ -133,15 +133,16 @@ class ManualTemplates:
 
     def report(self) -> dict[str, Any]:
         """Return what was drawn so far by split, the phrasings by tool, and what stays as it is."""
-        phrases = [one for group in (*self._single.values(), self._several) for one in group]
+        several = [(call.name, phrase) for phrase in self._several for call in phrase.calls]
+        single = [(name, phrase) for name, group in self._single.items() for phrase in group]
         return {
             "splits": {
                 name: counts.to_dict() for name, counts in self._counts.items() if counts.rows
             },
-            "phrasings": dict(Counter(name for phrase in phrases for name in phrase.tools)),
+            "phrasings": dict(Counter(name for name, _ in single + several)),
             "word_for_word": {
                 phrase.text: f"{phrase.located.stuck} is not in the question"
-                for phrase in phrases
+                for _, phrase in single + several
                 if isinstance(phrase, ExamplePhrase) and phrase.located.stuck
             },
             "without_rows": dict(self._undrawable),
@@ -149,7 +150,7 @@ class ManualTemplates:
 
     def _phrases(
         self, examples: Sequence[CanonicalExample], verbs: set[str]
-    ) -> tuple[dict[str, list[Phrase]], list[Phrase]]:
+    ) -> tuple[dict[str, list[Phrase]], list[ExamplePhrase]]:
         """Return the phrases with one call, by tool, and those with several."""
         values = argument_values(examples)
         # Arguments with one value in all examples that have them.
@@ -165,11 +166,13 @@ class ManualTemplates:
             for tool in self.tools
         }
         single: dict[str, list[Phrase]] = {tool.name: [] for tool in self.tools}
-        several: list[Phrase] = []
+        several: list[ExamplePhrase] = []
         for example in examples:
-            if example.calls:
-                target = single[example.calls[0].name] if len(example.calls) == 1 else several
-                target += example_phrases(example, samplers, kept, verbs)
+            if len(example.calls) == 1:
+                own = example_phrases(example, samplers, kept, verbs)
+                single[example.calls[0].name] += own
+            elif example.calls:
+                several += example_phrases(example, samplers, kept, verbs)
         for tool in self.tools:
             if not single[tool.name]:
                 single[tool.name] += builtin_phrases(tool) or self._describe(

@@ -64,10 +64,7 @@ class Draw(NamedTuple):
 
 
 class Phrase(Protocol):
-    """Something that can be asked in many ways; `tools` has one name for each call."""
-
-    @property
-    def tools(self) -> tuple[str, ...]: ...
+    """Something that can be asked in many ways."""
 
     def draw(self, rng: random.Random, held: bool) -> Draw: ...
 
@@ -81,10 +78,6 @@ class ExamplePhrase:
     calls: tuple[ToolCall, ...]
     located: Located
     makers: tuple[Maker, ...]
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        return tuple(call.name for call in self.calls)
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
         values = _draw_distinct(self.makers, rng, held)
@@ -237,10 +230,6 @@ class IntentPhrase:
     intent: Intent
     renamed: Mapping[str, str]
 
-    @property
-    def tools(self) -> tuple[str, ...]:
-        return (self.tool.name,)
-
     def draw(self, rng: random.Random, held: bool) -> Draw:
         name = "held_out" if held else "train"
         request = Wording(name, name, rng).request(self.intent)
@@ -285,10 +274,6 @@ class DescribedPhrase:
         self._name = " ".join(words_of(tool.name)) or tool.name
         command = command_of(tool.description, material()["verbs"])
         self._command = command or f"use {self._name}"
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        return (self._tool.name,)
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
         arguments = self._arguments(rng, held)
