@@ -185,7 +185,10 @@ class TextTokenizer:
         mask: list[bool] = []
         origins: list[int] = []
         starts_text = not spans or bool(spans[0].text)
-        for (has_text, trained, _), group in groupby(spans, _turn_key):
+        pieces = groupby(
+            spans, lambda span: (bool(span.text), span.trained, span.origin == Origin.SAMPLED)
+        )
+        for (has_text, trained, _), group in pieces:
             if not has_text:
                 continue
             ids, kinds = self._encode_piece(_Piece.join(list(group)), starts_text)
@@ -321,8 +324,3 @@ def _is_control(text: str, special: bool) -> bool:
     """Added words and white space are no control tokens, nor a character that data cannot avoid."""
     word = text.replace("_", "").replace(" ", "").isalnum()
     return len(text) > 1 and not text.isspace() and (special or not word)
-
-
-def _turn_key(span: Span) -> tuple[bool, bool, bool]:
-    """Equal for neighbours that are encoded in one piece: no turn begins or ends between them."""
-    return bool(span.text), span.trained, span.origin == Origin.SAMPLED

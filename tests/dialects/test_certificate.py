@@ -137,6 +137,25 @@ def test_a_certificate_comes_back_from_its_file_and_a_damaged_one_is_a_sentence(
     assert Certificate.read(tmp_path / "elsewhere") is None
 
 
+def test_a_file_of_an_older_run_is_read_and_compares_as_the_same(tmp_path: Path) -> None:
+    _, certificate = certify(llama_tokenizer(), FormatRequest())
+    whole = certificate.to_dict()
+    assert "reason" not in whole
+    assert all("why" not in fact or fact["why"] for fact in whole["findings"])
+    older = {**whole, "constrained": True, "versions": {"toolhone": "0.0"}}
+    for fact in older["findings"]:
+        fact.pop("why", None)
+    (tmp_path / "certificate.json").write_text(json.dumps(older))
+    read = Certificate.read(tmp_path)
+    assert read is not None
+    assert (read.verdict, read.limits, read.hashes) == (
+        certificate.verdict,
+        certificate.limits,
+        certificate.hashes,
+    )
+    check_same(read, certificate, "runs/older")
+
+
 @pytest.mark.parametrize(
     "damage",
     [

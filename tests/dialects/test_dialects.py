@@ -368,3 +368,15 @@ def test_a_number_that_comes_back_as_another_kind_is_refused() -> None:
         with pytest.raises(DialectError, match="read back as"):
             check_reading(message, ParsedReply(None, (ToolCall("f", {"x": value}),)), "f")
     check_reading(message, ParsedReply(None, (ToolCall("f", {"x": 1}),)), "f")
+
+
+@pytest.mark.parametrize("kind", ["native", "thinking", "llama", "calls", "tagged"])
+def test_one_block_of_reasoning_is_read_and_a_second_one_is_text(kind: str) -> None:
+    _, dialect = opened(kind)
+    reply = dialect.parse("<think>\nfirst\n</think>\n\n<think>second</think> It is 4.")
+    assert (reply.reasoning, reply.content, reply.calls) == (
+        "first",
+        "<think>second</think> It is 4.",
+        (),
+    )
+    assert dialect.parse("<think>\nfirst\n</think>\n\nIt is 4.").content == "It is 4."

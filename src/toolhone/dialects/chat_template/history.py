@@ -58,14 +58,11 @@ def kept_ids(
     if text == wanted:
         return [*body, *ending]
     shared = len(common_start(text[::-1], wanted[::-1]))
-    kept = body[_token_at(body, len(text) - shared, tokenizer) :]
+
+    def begin(index: int) -> int:
+        """The character at which a token begins."""
+        return len(text) - len(tokenizer.decode(body[index:]))
+
+    kept = body[bisect_left(range(len(body)), len(text) - shared, key=begin) :]
     missing = len(wanted) - len(tokenizer.decode(kept))
     return [*tokenizer.encode(wanted[:missing], control=True), *kept, *ending]
-
-
-def _token_at(ids: Sequence[int], place: int, tokenizer: TextTokenizer) -> int:
-    """The first token whose text begins at this character or after it."""
-    total = len(tokenizer.decode(ids))
-    return bisect_left(
-        range(len(ids)), place, key=lambda index: total - len(tokenizer.decode(ids[index:]))
-    )

@@ -192,27 +192,34 @@ def find_behaviour(
     controls = tokenizer.control_texts
     thought = find_thought(markup, tools, header, called)
     borrowed = None if ending.strip() else _borrow_marks(markup, tools, called, controls)
-    stop = list(borrowed or [_end_mark(ending, header, controls, tokenizer.eos_text)])
-    if called and not borrowed:
-        stop.append(_call_end_mark(markup, tools, called, stop[0], controls))
     eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
+    stop = list(borrowed or ())
+    if not borrowed:
+        user_turn = header.rpartition("question")[2]
+        marks = [_first_mark(user_turn, controls), tokenizer.eos_text]
+        known = [mark for mark in marks if mark and mark in ending]
+        stop = known[:1] or [_end_mark(ending, controls)]
+        if called:
+            stop.append(_call_end_mark(markup, tools, called, stop[0], controls))
     missing = _missing(header, last, controls)
     try:
         later = markup.write([*ANSWERED, ANOTHER], tools, False)
         between = _after_sentinel(later).partition("another")[0]
-        first = stop[0] if borrowed or stop[0] in between else _first_mark(between, controls)
+        first = stop[0] if borrowed or stop[0] in between else _end_mark(between, controls)
         earlier = list(borrowed or [first])
     except DialectError:
         later, earlier = last, []
     start = header if last.startswith(header) else header.removesuffix(missing)
     lead = last[len(start) : last.rfind(SENTINEL)] if last.startswith(start) else ""
+    thought_marks = rf"\s*(?:{re.escape(thought.open)})?\s*{re.escape(thought.close)}\s*"
+    bare_lead = re.sub(thought_marks, "", lead)
     return TemplateBehaviour(
         stop=tuple(dict.fromkeys([*stop, *eos])),
         earlier_stop=tuple(dict.fromkeys([*earlier, *stop, *eos])),
         no_thought="" if missing.rstrip().endswith(thought.open) else missing,
         earlier_no_thought=_missing(header, later, controls),
         opens_thought=header.rstrip().endswith(thought.open),
-        lead=_without_thought(lead, thought),
+        lead=bare_lead if bare_lead.strip() or bare_lead == lead else "",
         trail="" if borrowed else ending[: ending.find(stop[0])].strip(),
         thought=thought,
         borrowed=borrowed,
@@ -271,35 +278,26 @@ def _thought_before_answer(header: str, plain: str, full: str) -> ReasoningBlock
     return ReasoningBlock(opening, close) if opening and close else None
 
 
-def _without_thought(lead: str, thought: ReasoningBlock) -> str:
-    """The lead without a thought that has no text, and without the white space beside it."""
-    bare = re.sub(rf"\s*(?:{re.escape(thought.open)})?\s*{re.escape(thought.close)}\s*", "", lead)
-    return bare if bare.strip() or bare == lead else ""
-
-
 def _after_sentinel(full: str) -> str:
     if SENTINEL not in full:
         raise DialectError("the chat template drops what the assistant says")
     return full.rpartition(SENTINEL)[2]
 
 
-def _end_mark(ending: str, header: str, controls: Sequence[str], eos: str | None) -> str:
-    """The mark that ends an answer: the one that ends the user's turn, the eos, or the first."""
-    asked = header.rpartition("question")[2]
-    same = _first_mark(asked, controls) if any(text in asked for text in controls) else None
-    known = [mark for mark in (same, eos) if mark and mark in ending]
-    return known[0] if known else _first_mark(ending, controls)
+def _first_mark(text: str, controls: Sequence[str]) -> str:
+    """The first control token in a text; empty for none."""
+    found = [(text.find(mark), -len(mark), mark) for mark in controls if mark in text]
+    return min(found)[2] if found else ""
 
 
-def _first_mark(ending: str, controls: Sequence[str]) -> str:
+def _end_mark(ending: str, controls: Sequence[str]) -> str:
     """The first control token after a plain answer."""
-    found = [(ending.find(text), -len(text), text) for text in controls if text in ending]
-    if not found:
-        raise DialectError(
-            f"the chat template ends a turn with {ending[-20:]!r}, which holds no control token of "
-            "this tokenizer"
-        )
-    return min(found)[2]
+    if mark := _first_mark(ending, controls):
+        return mark
+    raise DialectError(
+        f"the chat template ends a turn with {ending[-20:]!r}, which holds no control token of "
+        "this tokenizer"
+    )
 
 
 def _call_end_mark(
@@ -334,7 +332,7 @@ def _borrow_marks(
 ) -> tuple[str, str] | None:
     """For a template that ends no turn: the first mark of a user's message, and of a result."""
     later = markup.write([*ANSWERED, ANOTHER], tools, False)
-    answer = _first_mark(_after_sentinel(later), controls)
+    answer = _end_mark(_after_sentinel(later), controls)
     if not called:
         return answer, answer
     full = markup.write(called, tools, False).rstrip()
@@ -347,7 +345,7 @@ def _borrow_marks(
     answered = markup.write([*called, result], tools, False)
     if not answered.startswith(full):
         return None
-    return answer, _first_mark(answered[len(full) :], controls)
+    return answer, _end_mark(answered[len(full) :], controls)
 
 
 def _missing(header: str, full: str, controls: Sequence[str]) -> str:

@@ -184,7 +184,10 @@ class Turns:
         once, nothing at all), from one with a plainer turn.
         """
         turn, later = messages[last], messages[last + 1 :]
-        short = [[STAND_IN, message, *later] for message in (turn, *_plainer(turn))]
+        calls = turn.get("tool_calls") or []
+        one_call = [{**turn, "tool_calls": calls[:1]}] if len(calls) > 1 else []
+        plainer = (turn, *one_call, {"role": "assistant", "content": "answer"})
+        short = [[STAND_IN, message, *later] for message in plainer]
         chats = [(messages, last, False), *((chat, 1, False) for chat in short)]
         reason = "the chat template changes earlier turns when a result is added"
         for chat, index, rewritten in (*chats, (messages, last, True)):
@@ -312,13 +315,6 @@ def check_shown(messages: Sequence[ChatMessage], tools: Sequence[Json], text: st
 def without_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text without a stop mark at its end."""
     return next((text[: -len(mark)] for mark in stop if text.endswith(mark)), text)
-
-
-def _plainer(message: ChatMessage) -> list[ChatMessage]:
-    """The assistant message with one call only, and with a plain text."""
-    calls = message.get("tool_calls") or []
-    one_call = [{**message, "tool_calls": calls[:1]}] if len(calls) > 1 else []
-    return [*one_call, {"role": "assistant", "content": "answer"}]
 
 
 def _assistants(messages: Sequence[ChatMessage]) -> list[int]:

@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from toolhone.dialects.base import Dialect, History
+from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.render import ChatTemplateDialect, MarkupDialect
-from toolhone.dialects.chat_template.sanitise import CheckedMarkup, TemplateMarkup
+from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.facts import TemplateFact, cures, examine
 from toolhone.dialects.probe.prove import find_limits, prove_template
 from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, unknown_name
@@ -185,7 +185,7 @@ def certify(tokenizer: TextTokenizer, request: FormatRequest) -> tuple[Dialect |
     hashes["dialect"] = _hash(json.dumps(described, sort_keys=True))
     if described.get("markup") != "template":
         hashes["template"] = ""
-    limits = _limits(dialect)
+    limits = find_limits(dialect)
     return dialect, Certificate(
         verdict=CertificateVerdict.LIMITED if limits else CertificateVerdict.CERTIFIED,
         limits=tuple(limits),
@@ -285,33 +285,3 @@ def _examine(tokenizer: TextTokenizer, request: FormatRequest) -> list[TemplateF
         return [TemplateFact("template", "none", needed, why)]
     markup = TemplateMarkup(tokenizer, request.template_kwargs)
     return [*examine(markup), *cures(tokenizer, markup)]
-
-
-def _limits(dialect: Dialect) -> list[str]:
-    """What this dialect cannot do, in words."""
-    limits = {
-        History.TEMPLATE: ["the template rewrites earlier turns: each turn is a row of its own"],
-        History.KEPT: [
-            "the template would rewrite earlier turns and is not asked: a server that uses it "
-            "shows the model other ones"
-        ],
-        History.APPENDED: [],
-    }[dialect.history]
-    limits = [*limits, *find_limits(dialect)]
-    if not isinstance(dialect, ChatTemplateDialect):
-        return limits
-    if borrowed := dialect.behaviour.borrowed:
-        marks = " or ".join(dict.fromkeys(borrowed))
-        limits.append(f"the template ends no turn: {marks} of the next message ends it")
-    if isinstance(dialect.markup, TemplateMarkup) and dialect.markup.template_kwargs:
-        limits.append(f"the template is used with {json.dumps(dialect.markup.template_kwargs)}")
-    if isinstance(dialect.markup, CheckedMarkup):
-        limits.append(
-            "the template escapes <, > and & in texts of tools: training stops at rows with such "
-            "texts"
-        )
-    if isinstance(dialect.syntax, DelimitedSyntax) and hasattr(dialect.syntax.body, "typed"):
-        limits.append(
-            "arguments are written without their types: the tool's schema says what they are"
-        )
-    return limits

@@ -294,7 +294,7 @@ def _marks(
     (_, a), (b, c), (d, e), (f, _), _ = places
     opening, separates, gap = texts.both[a:b], texts.both[c:d], texts.both[e:f]
     tail = texts.one[single[2][1] :]
-    opens = _common_end(opening, gap)
+    opens = common_start(opening[::-1], gap[::-1])[::-1]
     middle, closing = opening[: len(opening) - len(opens)], gap[: len(gap) - len(opens)]
     empty = _places(texts.none, (TOOL,))
     if empty is not None and not middle:
@@ -335,8 +335,3 @@ def _places(text: str, words: Sequence[str]) -> _Places | None:
         places.append((start, start + len(word)))
         position = start + len(word)
     return places
-
-
-def _common_end(a: str, b: str) -> str:
-    """The longest text that both end in."""
-    return common_start(a[::-1], b[::-1])[::-1]

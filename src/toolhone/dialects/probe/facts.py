@@ -117,8 +117,13 @@ def examine(markup: TemplateMarkup) -> list[TemplateFact]:
         missing = TemplateFact("calls", "never shown", True, "no form of a call reaches the text")
         return [tools, *forms, missing]
     field, reasoning = find_reasoning(markup)
-    facts = [tools, *forms, _two_calls(probe), *_missing_text(probe), _beside(probe), reasoning]
-    facts.append(_results(probe))
+    results = _need(
+        "results",
+        probe.write(_USER, probe.call(), _RESULT, _ANSWER),
+        "yes",
+        {RESULT: ("dropped", "results of tools are not shown")},
+    )
+    facts = [tools, *forms, *_turns(probe), reasoning, results]
     for name, used in (("prefix", None), ("prefix with reasoning", field)):
         if used or name == "prefix":
             letters, why = broken_prefixes(probe, used)
@@ -220,37 +225,43 @@ def _usable(markup: TemplateMarkup, forms: list[TemplateFact]) -> _Probe | None:
     return None
 
 
-def _two_calls(probe: _Probe) -> TemplateFact:
-    text = probe.write(_USER, probe.call(2))
-    if text is None:
-        return TemplateFact("two calls", "error", True, "a turn has one call at most")
-    if text.count(OTHER) > (probe.write(_USER) or "").count(OTHER):
-        return TemplateFact("two calls", "yes")
-    return TemplateFact("two calls", "second dropped", True, "only the first call is written")
-
-
-def _missing_text(probe: _Probe) -> Iterator[TemplateFact]:
-    """Calls without text: null, which transformers leaves out, and an empty text."""
-    for name, content in (("null content", None), ("empty content", "")):
-        text = probe.write(_USER, {**probe.call(), "content": content})
-        found = "error" if text is None else "ok" if VALUE in text else "call dropped"
-        yield TemplateFact(name, found, found != "ok")
-
-
-def _beside(probe: _Probe) -> TemplateFact:
-    name = "text beside a call"
-    text = probe.write(_USER, {**probe.call(), "content": TEXT})
+def _need(
+    name: str, text: str | None, found: str, needs: dict[str, tuple[str, str]]
+) -> TemplateFact:
+    """The fact on a text that must hold these words; each has what is found and why without it."""
     if text is None:
         return TemplateFact(name, "error", True)
-    if VALUE not in text:
-        return TemplateFact(name, "call dropped", True, "a turn with text loses its calls")
-    if TEXT not in text:
-        return TemplateFact(name, "text dropped", True, "a turn with calls loses its text")
+    for word, (without, why) in needs.items():
+        if word not in text:
+            return TemplateFact(name, without, True, why)
+    return TemplateFact(name, found)
+
+
+def _turns(probe: _Probe) -> Iterator[TemplateFact]:
+    """What becomes of two calls, of calls without text, and of text beside a call."""
+    text = probe.write(_USER, probe.call(2))
+    if text is None:
+        yield TemplateFact("two calls", "error", True, "a turn has one call at most")
+    elif text.count(OTHER) > (probe.write(_USER) or "").count(OTHER):
+        yield TemplateFact("two calls", "yes")
+    else:
+        yield TemplateFact("two calls", "second dropped", True, "only the first call is written")
+    for name, content in (("null content", None), ("empty content", "")):
+        text = probe.write(_USER, {**probe.call(), "content": content})
+        yield _need(name, text, "ok", {VALUE: ("call dropped", "")})
+    name = "text beside a call"
+    text = probe.write(_USER, {**probe.call(), "content": TEXT})
+    needs = {
+        VALUE: ("call dropped", "a turn with text loses its calls"),
+        TEXT: ("text dropped", "a turn with calls loses its text"),
+    }
+    fact = _need(name, text, "kept", needs)
     plain = probe.write(_USER, _ANSWER) or ""
-    before = plain[: plain.rfind(TEXT)]
-    if before not in text and "analysis" in text[text.find("Question7") :]:
-        return TemplateFact(name, "as reasoning", True, "the text is written as reasoning")
-    return TemplateFact(name, "kept")
+    before, _, _ = plain.rpartition(TEXT)
+    moved = text and before not in text and "analysis" in text[text.find("Question7") :]
+    if moved and not fact.fault:
+        fact = TemplateFact(name, "as reasoning", True, "the text is written as reasoning")
+    yield fact
 
 
 def find_reasoning(markup: TemplateMarkup) -> tuple[str | None, TemplateFact]:
@@ -266,15 +277,6 @@ def find_reasoning(markup: TemplateMarkup) -> tuple[str | None, TemplateFact]:
             return field, TemplateFact("reasoning", "kept", False, why)
     why = "reasoning stands in the text, between <think> marks"
     return None, TemplateFact("reasoning", "ignored", False, why)
-
-
-def _results(probe: _Probe) -> TemplateFact:
-    text = probe.write(_USER, probe.call(), _RESULT, _ANSWER)
-    if text is None:
-        return TemplateFact("results", "error", True)
-    if RESULT in text:
-        return TemplateFact("results", "yes")
-    return TemplateFact("results", "dropped", True, "results of tools are not shown")
 
 
 def broken_prefixes(probe: _Probe, field: str | None) -> tuple[str, str]:

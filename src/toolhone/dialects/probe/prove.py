@@ -7,6 +7,7 @@ nothing. All quirks are tried, with known syntaxes and with derived ones.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from toolhone.dialects.chat_template.sanitise import (
 from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
 from toolhone.dialects.probe.facts import template_kwargs
+from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.json_objects import BareJson
 from toolhone.dialects.syntax.model_text import read_after_reasoning
 from toolhone.dialects.syntax.tagged import ToolCallTags
@@ -183,7 +185,12 @@ def _try_syntaxes(attempt: _Attempt, tokenizer: TextTokenizer) -> ChatTemplateDi
     for syntax in _syntaxes(attempt, behaviour):
         dialect = ChatTemplateDialect(attempt.markup, behaviour, syntax, writer)
         try:
-            _check_read_back(dialect, attempt.tools)
+            for message in _READ_BACK:
+                what = "calls" if message.tool_calls else "answers"
+                with _stage(8, f"writes {what} that cannot be read back"):
+                    dialect.render(Conversation((_ASK, message), attempt.tools))
+            with _stage(9, "cannot be taken apart into turns"):
+                dialect.render(Conversation(_WHOLE, attempt.tools))
         except _FaultError as fault:
             faults.append(fault)
         else:
@@ -210,16 +217,6 @@ def _write_calls(
         return None
     text = behaviour.open_thought(without_stop(writer.guard.reveal(turn.text), behaviour.stop))
     return read_after_reasoning(text, ParsedReply, behaviour.thought).content
-
-
-def _check_read_back(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> None:
-    """Check that with this syntax everything that is rendered is read back, turn by turn."""
-    for message in _READ_BACK:
-        what = "calls" if message.tool_calls else "answers"
-        with _stage(8, f"writes {what} that cannot be read back"):
-            dialect.render(Conversation((_ASK, message), tools))
-    with _stage(9, "cannot be taken apart into turns"):
-        dialect.render(Conversation(_WHOLE, tools))
 
 
 def _with_reasoning(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> ChatTemplateDialect:
@@ -293,6 +290,13 @@ _CONVERSATIONS: Mapping[str, Sequence[Message]] = {
     ),
     "reasoning before a call": (_QUESTION, _THINKING, _FIRST_RESULT, _REPLY),
 }
+_HISTORY_LIMITS = {
+    History.TEMPLATE: ["the template rewrites earlier turns: each turn is a row of its own"],
+    History.KEPT: [
+        "the template would rewrite earlier turns and is not asked: a server that uses it shows "
+        "the model other ones"
+    ],
+}
 _TOOL_PARTS = {
     "descriptions of tools": "tool-text7",
     "names of parameters": "parameter7",
@@ -302,11 +306,12 @@ _TOOL_PARTS = {
 
 
 def find_limits(dialect: Dialect) -> list[str]:
-    """Return a limit for each kind of conversation that this dialect refuses to write.
+    """Return what this dialect cannot do, in words.
 
-    Then one for each part of a tool's definition that never reaches the prompt.
+    Conversations of every kind that data may hold are rendered with all checks; a refusal is a
+    limit. So is each part of a tool's definition that never reaches the prompt.
     """
-    limits = []
+    limits = list(_HISTORY_LIMITS.get(dialect.history, ()))
     for kind, messages in _CONVERSATIONS.items():
         try:
             dialect.render(Conversation(tuple(messages), _LIMIT_TOOLS))
@@ -318,6 +323,26 @@ def find_limits(dialect: Dialect) -> list[str]:
     try:
         text = "".join(span.text for span in dialect.prompt([_QUESTION], _LIMIT_TOOLS))
     except DialectError:
-        return [*limits, "tools cannot be shown without a system message"]
-    lost = [part for part, word in _TOOL_PARTS.items() if word not in text]
-    return limits + [f"{part} do not reach the prompt" for part in lost]
+        limits.append("tools cannot be shown without a system message")
+    else:
+        lost = [part for part, word in _TOOL_PARTS.items() if word not in text]
+        limits += [f"{part} do not reach the prompt" for part in lost]
+    if isinstance(dialect, ChatTemplateDialect):
+        limits += _template_limits(dialect)
+    return limits
+
+
+def _template_limits(dialect: ChatTemplateDialect) -> Iterator[str]:
+    """Limits of using the model's own template."""
+    if borrowed := dialect.behaviour.borrowed:
+        marks = " or ".join(dict.fromkeys(borrowed))
+        yield f"the template ends no turn: {marks} of the next message ends it"
+    if isinstance(dialect.markup, TemplateMarkup) and dialect.markup.template_kwargs:
+        yield f"the template is used with {json.dumps(dialect.markup.template_kwargs)}"
+    if isinstance(dialect.markup, CheckedMarkup):
+        yield (
+            "the template escapes <, > and & in texts of tools: training stops at rows with such "
+            "texts"
+        )
+    if isinstance(dialect.syntax, DelimitedSyntax) and hasattr(dialect.syntax.body, "typed"):
+        yield "arguments are written without their types: the tool's schema says what they are"
