@@ -72,6 +72,10 @@ class Syntax(Protocol):
         """Read any text; never raises. `tools` give the types where the form leaves them open."""
         ...
 
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
+        """Read text without a block of reasoning in front of it; never raises."""
+        ...
+
     def instructions(self, tools: Sequence[Tool]) -> str:
         """Write the system text that explains the tools and how to call them."""
         ...

@@ -93,25 +93,19 @@ class MarkupDialect:
         return self._turns.suffix(chat, last, self._offer(tools))
 
     def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        """Read an assistant's turn, with or without its stop mark.
-
-        The syntaxes with a name read a usual block of reasoning themselves. The block is read here
-        where its marks are the template's own, a lead may follow it, or the syntax was derived.
-        """
+        """Read an assistant's turn, with or without its stop mark."""
         behaviour = self.behaviour
-        body = behaviour.open_thought(without_stop(text, self.stop))
-        derived = isinstance(self.syntax, DelimitedSyntax)
+        lead = "" if isinstance(self.syntax, DelimitedSyntax) else behaviour.lead
 
         def read(rest: str) -> ParsedReply:
-            rest = rest if derived else rest.removeprefix(behaviour.lead)
+            rest = rest.removeprefix(lead)
             if behaviour.trail and rest.rstrip().endswith(behaviour.trail):
                 rest = rest.rstrip().removesuffix(behaviour.trail)
-            return self.syntax.read(rest, tools)
+            return self.syntax.read_body(rest, tools)
 
-        block = behaviour.thought if body.lstrip().startswith(behaviour.thought.open) else USUAL
-        if block == USUAL and not derived and not behaviour.lead:
-            return read(body)
-        return read_after_reasoning(body, read, block)
+        body = behaviour.open_thought(without_stop(text, self.stop)).removeprefix(lead)
+        own = body.lstrip().startswith(behaviour.thought.open)
+        return read_after_reasoning(body, read, behaviour.thought if own else USUAL)
 
 
 class ChatTemplateDialect(MarkupDialect):

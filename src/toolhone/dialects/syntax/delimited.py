@@ -165,6 +165,9 @@ class DelimitedSyntax:
     def name(self) -> str:
         return self.body.kind
 
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
+        return self.read(text, tools)
+
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read all calls; where the form leaves types open, the tools' schemas decide them."""
         reply = read_delimited(text, self.frame, self.body)

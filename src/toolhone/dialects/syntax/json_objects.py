@@ -63,7 +63,10 @@ class JsonObject:
         )
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
-        return read_after_reasoning(text, _read_json)
+        return read_after_reasoning(text, self.read_body)
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        return _read_json(text)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         return (_TOOLS.format(tools=list_tools(tools)) if tools else "") + _FORM
@@ -127,7 +130,10 @@ class BareJson:
         )
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
-        return read_after_reasoning(text, _read_bare)
+        return read_after_reasoning(text, self.read_body)
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        return _read_bare(text)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         return _BARE_INSTRUCTIONS.format(tools=list_tools(tools)) if tools else ""

@@ -66,7 +66,10 @@ class Calls:
         return "\n".join([*parts, *map(_write_call, calls)])
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
-        return read_after_reasoning(text, _read_lines)
+        return read_after_reasoning(text, self.read_body)
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        return _read_lines(text)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         return _INSTRUCTIONS.format(tools=list_tools(tools)) if tools else ""

@@ -63,7 +63,7 @@ class Tagged:
         return f"{self.open}{self._space}{body}{self._space}{self.close}"
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
-        return read_after_reasoning(text, self._read)
+        return read_after_reasoning(text, self.read_body)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         return self._instructions.format(tools=list_tools(tools)) if tools else ""
@@ -71,7 +71,7 @@ class Tagged:
     def result(self, message: Message) -> str:
         return self._result.format(message.content or "")
 
-    def _read(self, text: str) -> ParsedReply:
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         marks = re.compile(f"{re.escape(self.open)}|{re.escape(self.close)}")
         pieces: list[str] = []
         calls: list[ToolCall] = []
