@@ -1,11 +1,12 @@
 """Grammars that bind sampling: from a grammar's text to masks of allowed ids.
 
-    text = Grammars(dialect, tokenizer).text(tools)             # checked; a plain string
-    constraint = compile_grammar(text, tokenizer, stop_ids)     # fresh, for one sample
-    constraint.allowed()                                        # bool [vocabulary]: which id may come next
+    text = Grammars(dialect, tokenizer).text(tools)         # checked; a plain string
+    constraint = compile_grammar(text, tokenizer, stop_ids) # fresh, for one sample
+    constraint.allowed()                                # bool [vocabulary]: what may be next
     constraint.advance(token)
 
-Log-probabilities stay those of the policy without the grammar: see `backends.base.check_unconstrained`.
+Log-probabilities stay those of the policy without the grammar: see
+`backends.base.check_unconstrained`.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def compile_grammar(
 
 
 class GrammarCompiler:
-    """Compiles grammars for the tokenizer of a model (a folder or hub name), which is loaded on first use."""
+    """Compiles grammars for a tokenizer (a folder or hub name), which is loaded on first use."""
 
     def __init__(self, tokenizer: str | TextTokenizer, trust_remote_code: bool = False) -> None:
         self._tokenizer, self._trust = tokenizer, trust_remote_code
@@ -137,7 +138,8 @@ def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
         from llguidance import LLTokenizer, TokenizerWrapper
     except ImportError:
         raise CapabilityError(
-            "evaluation.constrained needs the library llguidance, which is not installed; install it with: "
+            "evaluation.constrained needs the library llguidance, which is not installed; "
+            "install it with: "
             "pip install 'toolhone[grammar]', or leave evaluation.constrained out"
         ) from None
     body = json.loads(tokenizer.wrapped.backend_tokenizer.to_str())

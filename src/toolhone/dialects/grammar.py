@@ -1,10 +1,11 @@
 """From a dialect and the tools on offer to a grammar of the assistant's turn: `grammar_of`.
 
-    text = grammar_of(dialect, tools, tokenizer)        # for llguidance; `backends.constraint` compiles it
+    text = grammar_of(dialect, tools, tokenizer)     # `backends.constraint` compiles it
 
-A turn is reasoning, then free text without a mark of a call, or free text and calls, then a stop mark. Each call names one of the tools
-and has arguments that its schema allows. A grammar does not choose the right tool, and cannot finish a turn that the token limit cuts
-off. A form or a schema without a grammar is refused in one sentence.
+A turn is reasoning, then free text without a mark of a call, or free text and calls, then a stop
+mark. Each call names one of the tools and has arguments that its schema allows. A grammar does not
+choose the right tool, and cannot finish a turn that the token limit cuts off. A form or a schema
+without a grammar is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from toolhone.tokenizer import TextTokenizer
 
 _WORD = r"A-Za-z0-9_.:\x2F\x{80}-\x{10FFFF}-"
 _LINE = rf"[ \t]*([{_WORD}]+([^{_WORD}(\n][^\n]*)?|([^{_WORD} \t\n][^\n]*)?)"
-"""A line that the syntax `calls` cannot take for a call: it does not begin with a name and a bracket."""
+"""A line that is no call in the syntax `calls`: it does not begin with a name and a bracket."""
 _BARE_JSON = (
     r"\s*(\[\s*)?\{\s*([\"'](?s:.*))?",
     r'((?s:.*)\n)?[ \t]*(\[[ \t]*)?\{\s*"(name|type|parameters|arguments)"\s*:(?s:.*)',
@@ -57,7 +58,7 @@ _NAME_AND_BRACKET = r"[^\s()\[\]{},=\"']+\s*\("
 
 
 def grammar_of(dialect: Dialect, tools: Sequence[Tool], tokenizer: TextTokenizer) -> str:
-    """Write the grammar of an assistant's turn in this dialect with these tools. `DialectError` if there is none."""
+    """Write the grammar of an assistant's turn. `DialectError` if there is none."""
     if not isinstance(dialect, ChatTemplateDialect | PromptedDialect):
         raise DialectError(f"the dialect {dialect.name!r} has no grammar; {WAY_OUT}")
     ids = {text: tokenizer.control_id(text) for text in tokenizer.control_texts}
@@ -68,9 +69,10 @@ def grammar_of(dialect: Dialect, tools: Sequence[Tool], tokenizer: TextTokenizer
 class _FreeText:
     """What an assistant may write beside the calls of one form.
 
-    Forbidden is what the readers take for a call or a thought. A mark that plain text may hold (`[`, for instance) counts only where
-    the reader counts it: in front of a call's beginning, or at the beginning of a line. Where text in front of such a mark could
-    not be separated from the call, calls have no text in front.
+    Forbidden is what the readers take for a call or a thought. A mark that plain text may hold
+    (`[`, for instance) counts only where
+    the reader counts it: in front of a call's beginning, or at the beginning of a line. Where text
+    in front of such a mark could not be separated from the call, calls have no text in front.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class _FreeText:
         return in_turn(rules.terminal(body), *rest)
 
     def _before_weak(self, whole: str, first: str, rest: list[str]) -> str:
-        """The same for a mark that plain text may hold. It is one terminal, so that text ends only at a call's beginning."""
+        """The same for a mark that plain text may hold: one terminal, which ends at a call."""
         rules, parts = self.rules, self.rules.parts(whole)
         if any(rules.token(part) is not None for part in parts):
             return in_turn(self.gap, *rules.terms(whole))
@@ -139,7 +141,7 @@ class _FreeText:
         return rules.terminal(rf"/[ \n]{{0,2}}{exactly(whole)}/")
 
     def _behind_answer(self, begins: str) -> str:
-        """A first call behind an answer with its lead, if the mark between two calls may follow an answer too."""
+        """A first call behind an answer, if the mark between two calls may follow an answer too."""
         between = (self.form.frame.between or "").strip()
         if self._fixed or not self._lead or not between or NAME_SLOT in between:
             return ""
@@ -161,7 +163,7 @@ class _FreeText:
 
     @property
     def _weak_sign(self) -> str:
-        """The pattern for a mark that plain text may hold, with the beginning of a call behind it."""
+        """The pattern of a mark that plain text may hold, and a call's beginning behind it."""
         body = self.form.body
         begins = _NAME_AND_BRACKET if isinstance(body, PythonCalls) else body.begins
         return loosely(self.form.frame.before.strip()) + (rf"\s*{begins}" if begins else "")
@@ -180,7 +182,7 @@ class _FreeText:
 
     @cached_property
     def _forbidden(self) -> list[str]:
-        """The patterns of texts that begin a thought, or that a syntax without marks takes for calls."""
+        """The patterns of texts that are read as a thought, or as a call without marks."""
         opens = dict.fromkeys(thought.open for thought in (self.behaviour.thought, USUAL))
         thoughts = rf"\s*({'|'.join(map(exactly, opens))}){ANY}"
         return [thoughts, *(_BARE_JSON if isinstance(self.syntax, BareJson) else ())]
@@ -233,7 +235,7 @@ class _TurnGrammar(_FreeText):
         return in_turn(self.gap, values.object_of([("final", JSON_STYLE.string(self.rules))]))
 
     def _calls(self, tools: Sequence[Tool]) -> str:
-        """One or several calls. A run of calls is named by its last tool, because marks behind it may repeat that name."""
+        """One or several calls: a rule per last tool, because marks behind may repeat its name."""
         if isinstance(self.form.example, list):
             return self._list(tools)
         frame, rules = self.form.frame, self.rules

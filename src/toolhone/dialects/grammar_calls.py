@@ -1,10 +1,10 @@
-"""The calls of a dialect as rules of a grammar: the form in which it writes them, and one call of one tool in that form.
+"""The calls of a dialect as rules of a grammar: their form, and one call of one tool in it.
 
-    form = form_of(dialect, control)        frame and body, and an example of a call if the body is JSON
-    call_of(form, rules, tool)              `CallRule(begins, rest)`: a text, and the term for what follows it
+    form = form_of(dialect, control)     # frame and body, and an example of a JSON call
+    call_of(form, rules, tool)           # its first text, and the term for what follows
 
-The form is found in the dialect's own rendering of probes (`probe.derive`); a derived syntax has one already. `grammar` puts calls
-into turns.
+The form is found in the dialect's own rendering of probes (`probe.derive`); a derived syntax has
+one already. `grammar` puts calls into turns.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ _LINE_NAME = re.compile(r"[^\W\d][\w.:/-]*")
 class CallForm:
     """How a dialect writes calls.
 
-    lines: each call is a line of its own, without marks. ordered: arguments are sorted by name. text_behind: the text of a turn
-    comes behind its calls. example: the JSON (or Python) value that holds one call, a list if all calls stand in one.
+    lines: each call is a line of its own, without marks. ordered: arguments are sorted by name.
+    text_behind: the text of a turn comes behind its calls. example: the JSON (or Python) value that
+    holds one call, a list if all calls stand in one.
     """
 
     frame: DelimitedFormat
@@ -76,7 +77,7 @@ class CallRule:
 
 
 def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[str]) -> CallForm:
-    """Find the form of calls in this dialect. `DialectError` if it has none that a grammar can describe."""
+    """Find the form of calls in this dialect. `DialectError` if no grammar can describe it."""
     one, syntax = _write_turn(dialect, [_ONE]), dialect.syntax
     found = syntax if isinstance(syntax, DelimitedSyntax) else None
     if found is None and one is not None:
@@ -105,7 +106,7 @@ def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[
 def _whole_marks(
     frame: DelimitedFormat, body: Body, control: Collection[str]
 ) -> tuple[DelimitedFormat, Body]:
-    """Move the cut between the end of a value and what follows it, where it splits a control token."""
+    """Move the cut between a value's end mark and what follows, if it splits a control token."""
     if not isinstance(body, Parameters) or body.joins:
         return frame, body
     follow = [body.opens, frame.after, *([] if frame.between is None else [frame.between])]
@@ -125,7 +126,7 @@ def _write_turn(
     calls: Sequence[ToolCall],
     content: str | None = None,
 ) -> str | None:
-    """The text of a turn with these calls, without stop mark and reasoning; None if the dialect refuses it."""
+    """The text of a turn without stop mark and reasoning; None if the dialect refuses it."""
     turn = Message("assistant", content, None, tuple(calls))
     try:
         spans = dialect.render(Conversation((Message("user", "question"), turn), _TOOLS))[-1]
@@ -177,7 +178,8 @@ def _check_name(form: CallForm, name: str) -> None:
         return
     if not allowed.fullmatch(name) or not is_name(name, form.frame):
         raise DialectError(
-            f"tool {name!r} cannot be constrained: the form {form.body.kind!r} has no room for its name; {WAY_OUT}"
+            f"tool {name!r} cannot be constrained: the form {form.body.kind!r} "
+            f"has no room for its name; {WAY_OUT}"
         )
 
 

@@ -1,12 +1,13 @@
-"""From the JSON Schema of a tool's arguments to rules of a grammar: `Values`, in the `Style` in which a form writes values.
+"""From the JSON Schema of a tool's arguments to rules of a grammar: `Values`, in a `Style`.
 
     values = Values(rules, JSON_STYLE, tool)
     values.arguments()      the object of all arguments
     values.of(schema)       a value that this schema allows
 
-Properties come in the order of the schema; optional ones may be absent; undeclared ones appear only if the schema declares
-`additionalProperties`. A keyword without a rule here (`pattern`, `allOf`, ...) is passed to the grammar library as JSON Schema if the
-form is JSON, else it is refused by name. Not enforced: that keys of an object without declared properties differ.
+Properties come in the order of the schema; optional ones may be absent; undeclared ones appear only
+if the schema declares `additionalProperties`. A keyword without a rule here (`pattern`, `allOf`,
+...) is passed to the grammar library as JSON Schema if the form is JSON, else it is refused by
+name. Not enforced: that keys of an object without declared properties differ.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ class Values:
     def cases(self, schema: Json, raw: bool = True) -> list[Schema]:
         """Split the schema into cases: any value (`{}`), `enum`, or one `type`.
 
-        raw: for texts without quotes. Else there are also `$ref`, and `allOf` of what only the library compiles.
+        raw: for texts without quotes. Else there are also `$ref`, and `allOf` of what only the
+        library compiles.
         """
         if schema is False:
             return []
@@ -236,7 +238,7 @@ class Values:
         return self.rules.rule(in_turn('"{"', self.gap, members, self.gap, '"}"'))
 
     def _declared(self, schema: Schema, other: Json) -> list[Field]:
-        """The declared properties, then required ones that are undeclared, if the schema allows others."""
+        """The declared properties, then undeclared required ones, if the schema allows others."""
         properties, required = schema.get("properties") or {}, list(schema.get("required") or ())
         unknown = [name for name in required if name not in properties]
         if unknown and other in (None, False):
@@ -310,7 +312,7 @@ class Values:
 def join_members(
     rules: GrammarRules, items: Sequence[tuple[str, bool]], joint: str, more: str = ""
 ) -> str:
-    """Items in order with `joint` between; optional ones (False) may be absent; then any number of `more`."""
+    """Items in order with `joint` between; those with False are optional; then any `more`."""
     first, after = "", ""
     if more:
         first = rules.rule(f"({in_turn(more, f'({in_turn(joint, more)})*')})?")
@@ -325,7 +327,8 @@ def join_members(
 def _for_library(schema: Json, closes: bool = True) -> Json:
     """Remove formats that the library does not know, and forbid undeclared properties.
 
-    closes: whether they may be forbidden; not where another part of the same schema declares properties.
+    closes: whether they may be forbidden; not where another part of the same schema declares
+    properties.
     """
     if isinstance(schema, list):
         return [_for_library(item, closes) for item in schema]
@@ -357,7 +360,7 @@ def _asserted(schema: Schema) -> frozenset[str]:
 
 
 def _types_of(asserted: frozenset[str]) -> Sequence[str]:
-    """The type that keywords are about if the schema names none; any type if they are about several."""
+    """The type that keywords are about; any type if they are about several."""
     about = [kind for kind, words in _KEYWORDS.items() if asserted & words]
     return about if len(about) == 1 else _TYPES
 

@@ -1,10 +1,11 @@
-"""Pieces of a grammar in the Lark notation of the library `llguidance`: texts, patterns, rules, and the `Style` of values.
+"""Pieces of a grammar in llguidance's Lark notation: texts, patterns, rules, styles of values.
 
     rules = GrammarRules({"<tool_call>": 151657})
     rules.terms('<tool_call>\\n{"name": ')      ['<[151657]>', '"\\n{\\"name\\": "']
     name = rules.rule('"a" | "b"')              the name of a rule with this body
 
-A control token in a mark becomes a reference to its id, so that no spelling of its text can replace it. A terminal is one pattern that
+A control token in a mark becomes a reference to its id, so that no spelling of its text can replace
+it. A terminal is one pattern that
 is matched greedily: what may follow it must not be able to continue it.
 """
 
@@ -27,7 +28,7 @@ _SEAM = re.compile(r"\s+|(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
 
 
 class GrammarRules:
-    """Named rules and terminals, each body once. `control` maps the texts of control tokens to ids."""
+    """Named rules and terminals, each body once. `control`: ids by texts of control tokens."""
 
     def __init__(self, control: Mapping[str, int]) -> None:
         self._control = dict(control)
@@ -79,7 +80,7 @@ class GrammarRules:
         return terms
 
     def grammar(self, start: str) -> str:
-        """The whole grammar. `start` is the body of its first rule; any tokenisation of a text is allowed."""
+        """The whole grammar; `start` is the body of its first rule."""
         return "\n".join(['%llguidance {"no_forcing": true}', f"start: {start}", *self._lines, ""])
 
 
@@ -97,7 +98,7 @@ def exactly(text: str) -> str:
 
 
 def loosely(text: str) -> str:
-    """The pattern of this mark, with white space as loose as `delimited.loose` reads it. White space alone is exact."""
+    """The pattern of this mark, as loose as `delimited.loose`; white space alone is exact."""
     return r"\s*".join(map(exactly, _SEAM.split(text.strip()))) or exactly(text)
 
 
@@ -112,7 +113,7 @@ def without(pattern: str, forbidden: Sequence[str]) -> str:
 
 
 def plain(forbidden: Sequence[str], least: int = 1, most: int | None = None) -> str:
-    """The body of a terminal: any text of `least` to `most` characters that matches no forbidden pattern."""
+    """The body of a terminal: any text of this length that matches no forbidden pattern."""
     return without(f"(?s:.){{{least},{'' if most is None else most}}}", forbidden)
 
 
@@ -121,7 +122,8 @@ def up_to(
 ) -> str:
     """The body of a terminal: any text (of this size) through the first `mark`.
 
-    mark: a pattern that holds `sign` with `behind` characters behind it. The text holds the sign nowhere else.
+    mark: a pattern that holds `sign` with `behind` characters behind it. The text holds the sign
+    nowhere else.
     """
     earlier = f"{ANY}({sign})(?s:.){{{behind + 1},}}"
     return without(f"(?s:.){size}{mark}", (earlier, *forbidden))
@@ -147,7 +149,8 @@ ANY_SIZE: Size = (0, None)
 class Style:
     """How a form writes values.
 
-    space: the pattern of white space between the parts of a value. marks: what stands around strings of a form with bare keys.
+    space: the pattern of white space between the parts of a value. marks: what stands around
+    strings of a form with bare keys.
     avoid: a pattern that no string may hold, because the form around it would end there.
     """
 

@@ -1,11 +1,13 @@
 """Calls found anywhere in a text, with the semantics of two functions of mlx-guided-grpo (MIT).
 
     extract_function_calls("I will call f (n = 5)")       [{"name": "f", "parameters": {"n": 5}}]
-    compare_function_calls(predicted, expected)           {"exact_match", "function_match", "params_match", "overall"}
+    compare_function_calls(predicted, expected)           {"exact_match", "function_match", ...}
 
-Known holes, kept so that figures can be compared: words are calls (`if (x)`); positional values and qualifiers (`mod.f`) are lost; a
-call ends at its first `)`; `true` and `null` are strings; parameters that were not expected cost nothing in `params_match`. Two things
-differ: what would raise there is a string or nothing here, and time is linear. Sane comparison: `toolhone.rewards.matching`.
+Known holes, kept so that figures can be compared: words are calls (`if (x)`); positional values and
+qualifiers (`mod.f`) are lost; a call ends at its first `)`; `true` and `null` are strings;
+parameters that were not expected cost nothing in `params_match`. Two things
+differ: what would raise there is a string or nothing here, and time is linear. Sane comparison:
+`toolhone.rewards.matching`.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def _pairs(text: str) -> dict[str, Json]:
 
 
 def _value_end(text: str, start: int) -> int:
-    """Find the end of the value at `start`: a comma outside quotes and brackets, or the end of the text."""
+    """Find the end of a value: a comma outside quotes and brackets, or the end of the text."""
     depth, quote = 0, ""
     for mark in _MARK.finditer(text, start):
         if mark[0] in _QUOTES:
@@ -90,8 +92,9 @@ def _value_end(text: str, start: int) -> int:
 def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) -> dict[str, float]:
     """Compare calls of `extract_function_calls`; four scores in [0, 1].
 
-    Values are equal after `_normalise`, with Python's equality (1 = 1.0 = True). As many calls as expected are compared by place:
-    `overall` = 0.4 function_match + 0.4 params_match + 0.2 exact_match. Else only names count, and `overall` is half their share.
+    Values are equal after `_normalise`, with Python's equality (1 = 1.0 = True). As many calls as
+    expected are compared by place: `overall` = 0.4 function_match + 0.4 params_match + 0.2
+    exact_match. Else only names count, and `overall` is half their share.
     """
     if not predicted or not expected:
         return dict.fromkeys(_SCORES, float(not predicted and not expected))
@@ -114,7 +117,7 @@ def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) 
 
 
 def _share(got: dict[str, Json], wanted: dict[str, Json]) -> float:
-    """The share of wanted parameters that are equal; without any wanted, 1 only if there are none."""
+    """The share of wanted parameters that are equal; if none is wanted, 1 for none."""
     if got == wanted or not wanted:
         return float(got == wanted)
     equal = [name in got and bool(got[name] == value) for name, value in wanted.items()]

@@ -1,11 +1,12 @@
-r"""Glaive function calling v2 as published: flat text, the calls with their arguments as JSON in single quotes.
+r"""Glaive function calling v2: flat text, calls with their arguments as JSON in single quotes.
 
-    {"system": "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n{...}\n{...}",
-     "chat": "USER: ...\n\n\nASSISTANT: <functioncall> {\"name\": \"f\", \"arguments\": '{\"n\": 5}'}
+    {"system": "SYSTEM: You are a helpful assistant with access to ...\n{...}\n{...}",
+     "chat": "USER: ...\n\n\nASSISTANT: <functioncall> {\"name\": \"f\", ...}
               <|endoftext|>\n\n\nFUNCTION RESPONSE: {...}\n\n\nASSISTANT: ... <|endoftext|>"}
 
-A turn begins with a marker at the start or behind an empty line (three line ends if the row has such); other markers are text, and noted.
-The apostrophes inside the quoted arguments are not escaped: the arguments end where their JSON value does.
+A turn begins with a marker at the start or behind an empty line (three line ends if the row has
+such); other markers are text, and noted. The apostrophes inside the quoted arguments are not
+escaped: the arguments end where their JSON value does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ABOUT = About(
     link="https://huggingface.co/datasets/glaiveai/glaive-function-calling-v2",
     licence="Apache-2.0",
     rows="112,960",
-    teaches="one call at a time over several turns, asking for what is missing, declining, plain talk",
+    teaches="one call at a time over several turns, asking for what is missing, declining, "
+    "plain talk",
 )
 END = "<|endoftext|>"
 OPEN = "<functioncall>"
@@ -100,7 +102,7 @@ def convert(record: Record, context: Context) -> Conversation:
 
 
 def _split_system(text: str) -> tuple[str, list[Json]]:
-    """The words of the system text, and the functions that it lists, an object each or in one list."""
+    """The words of the system text, and the functions that it lists."""
     text = text.strip().removeprefix("SYSTEM:").strip()
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=len(text))
     listed: list[Json] = []
@@ -116,7 +118,7 @@ def _split_system(text: str) -> tuple[str, list[Json]]:
 
 
 def _turns(chat: str) -> Iterator[tuple[str, str]]:
-    """Marker and text of each turn. A turn of the assistant without an end mark continues behind the marker of another one."""
+    """Yield marker and text of each turn; one of the assistant ends at an end mark."""
     pattern = _MARKERS[r"\n\n\n+" if _WIDE.search(chat) else r"\n\n+"]
     parts = pattern.split(chat.rstrip())
     if len(parts) < 3 or parts[0].strip():
@@ -172,7 +174,7 @@ def _letters(name: str) -> str:
 
 
 def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[Tool, ...]:
-    """Keep the first definition of a name that all its calls fit, else the first (the calls are refused later)."""
+    """Keep the first definition of a name that all its calls fit, else the first."""
     calls = [call for message in messages for call in message.tool_calls]
     kept: dict[str, Tool] = {}
     for name in dict.fromkeys(tool.name for tool in tools):

@@ -1,11 +1,13 @@
-r"""Prompt rows of GRPO training: one string with a system sentence, the tools and the question; the answer as calls.
+r"""Prompt rows of GRPO training: system sentence, tools and question in one string; calls.
 
-    {"prompt": "You have these functions.\n\n[{\"name\": \"f\", \"parameters\": {\"n\": {\"type\": \"int\"}}}]\n\nWhat is f of 5?",
-     "answer": "f(n=5)\nf(n=7)", "type": "tool_call", "ground_truth": "f", "possible_boxed_answers": ["f"], ...}
+    {"prompt": "You have these functions.\n\n[{\"name\": \"f\", ...}]\n\nWhat is f of 5?",
+     "answer": "f(n=5)\nf(n=7)", "type": "tool_call", "ground_truth": "f",
+     "possible_boxed_answers": ["f"], ...}
 
-Newer rows have `tools`, a question alone in `prompt`, and `<tool_call>` blocks as the answer. Positional values go to the parameters in
-order; an answer without calls is a plain reply. Rows whose fields contradict each other are skipped. With `raw_prompt` the prompt is the
-user's message, the answer is the assistant's text, and the task expects it.
+Newer rows have `tools`, a question alone in `prompt`, and `<tool_call>` blocks as the answer.
+Positional values go to the parameters in order; an answer without calls is a plain reply. Rows
+whose fields contradict each other are skipped. With `raw_prompt` the prompt is the user's message,
+the answer is the assistant's text, and the task expects it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""The SFT array: questions for a calculator, for Python, or for no tool, with the expected answer of each.
+"""The SFT array: questions for a calculator, for Python, or for no tool, with their answers.
 
-    [{"id": "a1", "source": "gsm8k", "category": "calculator", "tool_needed": true, "tool": "calculator",
-      "tool_args": {"expression": "48 + 48/2"}, "prompt": "...", "expected_answer": "72", "metadata": {"tolerance": 0.01}}]
+    [{"id": "a1", "source": "gsm8k", "category": "calculator", "tool_needed": true,
+      "tool": "calculator", "tool_args": {"expression": "48 + 48/2"}, "prompt": "...",
+      "expected_answer": "72", "metadata": {"tolerance": 0.01}}]
 
-Categories: `calculator` (`tool_args` {"expression"}), `python_exec` (tool `python`, {"code"}), `no_tool`. Calls are run in the sandbox and
-compared with `expected_answer` (numbers within `metadata.tolerance`, else 1e-6); rows that contradict themselves are skipped. Not checked:
-whether a call answers its question, code that the sandbox cannot finish (noted), and what a `no_tool` reply says.
+Categories: `calculator` (`tool_args` {"expression"}), `python_exec` (tool `python`, {"code"}),
+`no_tool`. Calls are run in the sandbox and compared with `expected_answer` (numbers within
+`metadata.tolerance`, else 1e-6); rows that contradict themselves are skipped. Not checked: whether
+a call answers its question, code that the sandbox cannot finish (noted), and what a `no_tool` reply
+says.
 """
 
 from __future__ import annotations
@@ -156,7 +159,7 @@ def _tolerance(record: Record) -> float:
 
 
 def check_result(example: Example, result: ToolResult) -> str | None:
-    """Compare a call's result with the expected answer: `Skip` for a contradiction, a note for what was not compared."""
+    """Compare a result with the expected answer: `Skip`, or a note if it was not compared."""
     assert example.call is not None
     shown = f"{str(*example.call.arguments.values())!r:.60}"
     calculator, finished = example.call.name == "calculator", result.outcome is ToolStatus.OK
@@ -179,7 +182,7 @@ def check_result(example: Example, result: ToolResult) -> str | None:
 
 
 def same_answer(got: str, wanted: str, tolerance: float) -> bool:
-    """Compare numbers within the tolerance, and other texts line by line without white space at line ends."""
+    """Compare numbers within the tolerance, other texts without white space at line ends."""
     first, second = as_number(got), as_number(wanted)
     if first is None or second is None:
         return _lines(got) == _lines(wanted)
@@ -187,7 +190,7 @@ def same_answer(got: str, wanted: str, tolerance: float) -> bool:
 
 
 def as_number(text: str) -> Decimal | None:
-    """Read a number, with or without a dollar sign and commas between thousands; None for other texts."""
+    """Read a number, also with a dollar sign and commas between thousands; else None."""
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.strip()).replace("$", "", 1)
     return Decimal(plain) if _NUMBER.fullmatch(plain) else None
 

@@ -1,10 +1,10 @@
 """Read calls and results from the texts of data sets, and build conversations from them.
 
-    read_tagged("Sure. <tool_call> {'name': 'f', 'arguments': {'n': 5}} </tool_call>")    # JSON or Python literals
-    read_listed('{"name": "f", "arguments": {}}')                                         # one call, a list, or one a line
-    read_bracketed("[Market Trends(kind='A'), Quotes(symbol='B')]", tools)                # names may hold spaces
-    read_code("hub.load('a/b', trainable=flag), other(x=1)")                              # lines of a program
-    talk = Talk(); talk.assistant(said); talk.result("12")                                # numbers calls, links their results
+    read_tagged("Sure. <tool_call> {'name': 'f', 'arguments': {'n': 5}} </tool_call>")
+    read_listed('{"name": "f", "arguments": {}}')         # one call, a list, or one a line
+    read_bracketed("[Market Trends(kind='A'), Quotes(symbol='B')]", tools)
+    read_code("hub.load('a/b', trainable=flag), other(x=1)")
+    talk.assistant(said)                                  # `Talk` numbers calls, links results
 
 A text is read completely, or raises `Skip` (`NoCode` from `read_code`). Nothing is evaluated.
 """
@@ -41,7 +41,7 @@ _CODE_STEP = re.compile(r"""[^'"()\[\]{},]+|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+
 
 @dataclass(frozen=True)
 class Said:
-    """A turn of the assistant: the words beside the calls (None: no words), the calls, the repairs."""
+    """A turn of the assistant: the words beside the calls, the calls, the repairs."""
 
     words: str | None
     calls: tuple[ToolCall, ...] = ()
@@ -64,7 +64,7 @@ def as_call(value: Json) -> ToolCall:
 
 
 def read_value(text: str, start: int = 0) -> tuple[Json, int, bool]:
-    """Read the JSON value or Python literal at `start`: the value, its end, and whether it was a literal."""
+    """Read the JSON value or Python literal at `start`, its end, and whether it is a literal."""
     found = decode(text, start)
     if found.problem is ParseProblem.NONE:
         return found.value, found.end, False
@@ -99,7 +99,7 @@ def read_listed(text: str) -> Said:
 
 
 def read_tagged(text: str) -> Said:
-    """Read words, then `<tool_call>` blocks of one call, a list of calls, or several one after another."""
+    """Read words, then `<tool_call>` blocks of one or several calls."""
     first = _TAG.search(text)
     if first is None:
         return Said(text.strip() or None)
@@ -130,7 +130,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
-    """Read `[name(key=value), ...]` as calls, other text as words. Only names of `tools` may hold brackets or quotes."""
+    """Read `[name(key=value), ...]` as calls, other text as words."""
     plain = text.strip()
     names = sorted((tool.name for tool in tools), key=len, reverse=True)
     begins = any(plain.startswith(f"[{name}(") for name in names)
@@ -189,7 +189,7 @@ class Written:
     placed: dict[int, Json] = field(default_factory=dict)
 
     def call(self, names: Sequence[str] = ()) -> ToolCall:
-        """The call; `names` are those of the function's first parameters, else `value_2` and so on."""
+        """The call; a value takes the name of its place in `names`, or `value_2` and so on."""
         arguments: dict[str, Json] = {}
         for place, value in self.placed.items():
             name = names[place - 1] if place <= len(names) else ""
@@ -240,7 +240,7 @@ class _CodeReader(LiteralReader):
         return self.text[start : self.position].strip()
 
     def _end_of_code(self, start: int) -> int:
-        """The end of an expression: a comma or closing bracket outside its own brackets and strings."""
+        """The end of an expression: a comma or bracket outside its own brackets and strings."""
         depth = 0
         for step in _CODE_STEP.finditer(self.text, start):
             token = step[0]
@@ -253,7 +253,7 @@ class _CodeReader(LiteralReader):
 
 
 def _split_results(calls: Sequence[ToolCall], text: str) -> list[str]:
-    """The results of open calls in one text: one each if it lists as many as there are calls, else one."""
+    """The results in one text: one for each open call if it lists as many, else one."""
     found = decode(text, 0) if text.lstrip().startswith("[") else None
     if found is None or found.problem is not ParseProblem.NONE or text[found.end :].strip():
         return [text]

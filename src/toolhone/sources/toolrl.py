@@ -1,12 +1,13 @@
-r"""ToolRL: tools numbered in the instruction, the dialogue so far as tagged text, and the next turn as the target.
+r"""ToolRL: numbered tools, the dialogue so far as tagged text, and the next turn as the target.
 
-    {"instruction": "... **Available Tools** ... 1. Name: f\nDescription: ...\nParameters: {...} ... **Steps for Each Turn** ...",
-     "input": "**Dialogue Records History**\n<user> ... </user>\n\n<tool_call>\n{...}\n</tool_call>\n<obs> ... </obs>",
-     "output": "<think> ... </think>\n<tool_call>\n{\"name\": \"f\", \"parameters\": {...}}\n</tool_call>"}
+    {"instruction": "... **Available Tools** ... 1. Name: f\nDescription: ...\n
+                     Parameters: {...} ... **Steps for Each Turn** ...",
+     "input": "**Dialogue Records History**\n<user> ... </user>\n\n<tool_call>...",
+     "output": "<think> ... </think>\n<tool_call>\n{\"name\": \"f\", ...}\n</tool_call>"}
 
-and the same as prompt rows of verl: `prompt` (a system and a user message) and `reward_model.ground_truth`.
-A row becomes the dialogue with the target as its last turn, and one task for that turn. Thoughts become
-reasoning. Format: Qian et al. 2025, arXiv:2504.13958.
+and the same as prompt rows of verl: `prompt` (a system and a user message) and
+`reward_model.ground_truth`. A row becomes the dialogue with the target as its last turn, and one
+task for that turn. Thoughts become reasoning. Format: Qian et al. 2025, arXiv:2504.13958.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ ABOUT = About(
     link="https://github.com/qiancheng0/ToolRL",
     licence="Apache-2.0",
     rows="4,000",
-    teaches="thinking before calls, choosing tools under masked names, answering where no tool helps",
+    teaches="thinking before calls, choosing tools under masked names, answering where no tool "
+    "helps",
 )
 NOT_TOOLRL = "not a ToolRL row"
 NO_TARGET = "a target that is neither a call nor a reply"
@@ -46,7 +48,8 @@ _TOOLS, _STEPS = "**Available Tools**", "**Steps for Each Turn**"
 _HISTORY = re.compile(r"\s*\*+Dialogue Records History\*\*\s*")
 _NUMBERED = re.compile(r"^\d+\. ", re.MULTILINE)
 _TOOL = re.compile(
-    r"(?:Name: (?P<name>.*?)\n\s*Description:|(?P<short>[^\n:]+):)(?P<description>.*?)\nParameters:(?P<parameters>.*)",
+    r"(?:Name: (?P<name>.*?)\n\s*Description:|(?P<short>[^\n:]+):)(?P<description>.*?)"
+    r"\nParameters:(?P<parameters>.*)",
     re.DOTALL,
 )
 _BLOCK = re.compile(r"\s*<(think|user|response|tool_call|obs)>(.*?)</\1>\s*", re.DOTALL)
@@ -84,7 +87,7 @@ def convert(record: Record, context: Context) -> Converted:
 
 
 def open_talk(instruction: str, context: Context) -> tuple[Talk, tuple[Tool, ...]]:
-    """Begin a conversation with the words before the tools of an instruction; also return the tools."""
+    """Begin a conversation with the words of an instruction, and read its tools."""
     words, _, rest = instruction.partition(_TOOLS)
     tools = read_tools(list(_listed(rest.partition(_STEPS)[0])), context)
     context.repairs.add(FORMAT)
@@ -95,7 +98,7 @@ def open_talk(instruction: str, context: Context) -> tuple[Talk, tuple[Tool, ...
 
 
 def _listed(text: str) -> Iterator[Json]:
-    """Yield the numbered tools: name, description and parameters on three lines, or the first two on one."""
+    """Yield the numbered tools; name and description may share a line."""
     for entry in _NUMBERED.split(text)[1:]:
         found = _TOOL.match(entry)
         if found is None:
@@ -115,7 +118,7 @@ def add_dialogue(talk: Talk, text: str, tools: Sequence[Tool]) -> None:
 
 
 def add_blocks(talk: Talk, text: str, tools: Sequence[Tool], allowed: Sequence[str]) -> None:
-    """Add turns; a thought, calls and a response one after another are one turn of the assistant."""
+    """Add turns; a thought, calls and a response in a row are one turn of the assistant."""
     parts: dict[str, str] = {}
     for name, body in _blocks(text):
         if name not in allowed:
@@ -154,7 +157,7 @@ def _add_assistant(talk: Talk, parts: dict[str, str], tools: Sequence[Tool]) -> 
 
 
 def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
-    """Repair a tool's name that the data set cut at a bracket: its rest begins an argument's name."""
+    """Repair a tool's name that was cut at a bracket: its rest begins an argument's name."""
     whole = [tool.name for tool in tools if tool.name.startswith(f"{call.name.rstrip()} (")]
     if len(whole) != 1 or any(tool.name == call.name for tool in tools):
         return call

@@ -1,10 +1,11 @@
-"""API-Bank as ToolRL evaluates it: the system text with numbered tools, the dialogue so far, the expected call.
+"""API-Bank as ToolRL evaluates it: numbered tools, the dialogue so far, the expected call.
 
-    {"system": "... **Available Tools** ...", "user": "**Dialogue Records History**\\n<user> ... </user> ...",
+    {"system": "... **Available Tools** ...", "user": "**Dialogue Records History**\\n<user> ...",
      "answer": [{"name": "f", "parameters": {...}}], "other": {...}}
 
-A row becomes a task after the whole dialogue. API-Bank does not mark optional parameters: one that the
-expected call leaves out is made optional. A row whose expected call does not fit its tools is skipped.
+A row becomes a task after the whole dialogue. API-Bank does not mark optional parameters: one that
+the expected call leaves out is made optional. A row whose expected call does not fit its tools is
+skipped.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     def rows(path):                                   # data.path as a pathlib.Path, or None
         yield {"messages": [...], "tools": [...]}     # or a toolhone.Conversation
 
-A row that is neither stops the reading with one sentence. What the function raises keeps its traceback.
+A row that is neither stops the reading with one sentence. What the function raises keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def read_own(spec: str, path: Path | None) -> Loaded:
     rows = import_callable(spec, Path.cwd(), "data.format")(path)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise DataError(
-            f"{spec}: wanted rows (conversations, or mappings with 'messages'), got a {type(rows).__name__}"
+            f"{spec}: wanted rows (conversations, or mappings with 'messages'), "
+            f"got a {type(rows).__name__}"
         )
     stats = ReadStats()
     for number, row in enumerate(rows, start=1):
@@ -43,7 +45,8 @@ def _conversation(line: FileLine, row: Any) -> Conversation:
         return row
     if not isinstance(row, Mapping):
         raise DataError(
-            f"{line}: wanted a Conversation or a mapping with 'messages', got a {type(row).__name__}"
+            f"{line}: wanted a Conversation or a mapping with 'messages', "
+            f"got a {type(row).__name__}"
         )
     try:
         return Conversation.from_dict(row)

@@ -2,9 +2,10 @@
 
     P name M arguments (J name M arguments)* S
 
-`before` (P) comes before the first call, `between` (J) between two calls, `after` (S) behind the last. `probe.derive` finds them. A
-frame whose `before` plain text may hold by chance (`[`, for instance) is weak: its calls count only where the body's own beginning
-follows, or, for bodies without one, at the beginning of a line. Text outside calls is content. Reading takes linear time.
+`before` (P) comes before the first call, `between` (J) between two calls, `after` (S) behind the
+last. `probe.derive` finds them. A frame whose `before` plain text may hold by chance (`[`, for
+instance) is weak: its calls count only where the body's own beginning follows, or, for bodies
+without one, at the beginning of a line. Text outside calls is content. Reading takes linear time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
 
 
 def loose(mark: str) -> str:
-    """The pattern of a mark, with any white space, or none, where it has some and between its brackets and tags."""
+    """The pattern of a mark; white space in it, and between its brackets and tags, is free."""
     return r"\s*+".join(
         "".join(
             r"\s*+" if piece.isspace() else _SLOTS.get(piece) or re.escape(piece)
@@ -84,8 +85,9 @@ class Body(Protocol):
 class DelimitedFormat:
     """The marks around calls.
 
-    between: None if the template cannot write two calls, or writes them as one list. lead: what the template writes in front of an
-    answer. With an empty `before`, a call counts only where the assistant begins to write.
+    between: None if the template cannot write two calls, or writes them as one list. lead: what the
+    template writes in front of an answer. With an empty `before`, a call counts only where the
+    assistant begins to write.
     """
 
     before: str
@@ -130,7 +132,7 @@ class DelimitedFormat:
 
     @cached_property
     def follows(self) -> str:
-        """The pattern of what may follow a call: its end mark, the next call, the end of the text."""
+        """The pattern of what may follow a call: end mark, next call, or the end of the text."""
         return rf"(?:{self.ends}|\s*+\Z)"
 
     @cached_property
@@ -190,7 +192,7 @@ class DelimitedSyntax:
 
 
 class _Ahead:
-    """Finds the next match at or behind positions that only grow; each part of the text is searched once."""
+    """Finds matches at or behind growing positions; each part of the text is searched once."""
 
     def __init__(self, pattern: re.Pattern[str] | None, text: str) -> None:
         self._pattern, self._text = pattern, text
@@ -212,7 +214,7 @@ class _Reading:
         self.closings = _Ahead(frame.next_closing, text)
 
     def first_call(self, position: int) -> tuple[int, int] | None:
-        """Where the first call's mark begins and ends: at once, if no mark begins it and there is no lead."""
+        """Where the first call's mark begins and ends: at 0 without a mark and a lead."""
         if position or self.frame.before.strip():
             return self.next_call(position)
         return (0, len(self.text) - len(self.text.lstrip())) if self.text.strip() else None
@@ -255,7 +257,7 @@ class _Reading:
         )
 
     def _may_end(self, end: int) -> bool:
-        """Whether a call without its end mark ends here: the text ends, a call begins, or a part of the mark is here."""
+        """Whether a call without its end mark ends here: at the end, a call, a part of the mark."""
         solid = _SOLID.search(self.text, end)
         opening = self.openings.at(end)
         if solid is None or (opening is not None and opening.start() <= solid.start()):
@@ -302,7 +304,7 @@ class _Reading:
         return open_at_end(self.text, found.end)
 
     def _resume(self, position: int) -> int:
-        """Where reading resumes behind a broken call: behind its end mark, at the next call, or at the end."""
+        """Where reading resumes behind a broken call: its end mark, the next call, or the end."""
         closing, opening = self.closings.at(position), self.openings.at(position)
         if closing is not None and (opening is None or closing.start() <= opening.start()):
             return closing.end()
@@ -371,7 +373,7 @@ def read_name(
 
 
 def is_name(name: str, frame: DelimitedFormat) -> bool:
-    """Whether this may be a tool's name: one line, at most `MAX_NAME` characters, no mark of a call."""
+    """Whether this may be a tool's name: one line, not too long, no mark of a call."""
     mark = next(iter(_telling(frame.before or frame.between or "")), "\n")
     return bool(name) and len(name) <= MAX_NAME and "\n" not in name and mark not in name
 
@@ -383,7 +385,7 @@ def followed(
     start: int,
     opening: re.Pattern[str] | None,
 ) -> re.Match[str] | None:
-    """Find the first mark that `follow` follows. The next `opening` ends the search, except for the first mark."""
+    """Find the first mark that `follow` follows; from the second on, only before an `opening`."""
     stop: int | None = None
     for found in mark.finditer(text, start):
         if stop is not None and found.start() >= stop:

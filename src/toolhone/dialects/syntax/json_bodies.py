@@ -1,10 +1,11 @@
-"""The bodies of calls between marks whose arguments are JSON: `JsonCalls`, `NameAsKey` and `NamedJson`.
+"""Bodies of calls whose arguments are JSON: `JsonCalls`, `NameAsKey` and `NamedJson`.
 
-    {"name": "f", "arguments": {...}}          JsonCalls: one object, a list, or objects that a mark joins
-    [{"f": {"x": 1}}, {"g": {}}]               NameAsKey: the tool's name is the key
-    f[ARGS]{"x": 1}    {"x": 1} -> f           NamedJson: the name as text, `frame.middle` between name and object
+    {"name": "f", "arguments": {...}}     JsonCalls: one object, a list, or several objects
+    [{"f": {"x": 1}}, {"g": {}}]          NameAsKey: the tool's name is the key
+    f[ARGS]{"x": 1}    {"x": 1} -> f      NamedJson: the name as text, `frame.middle` between
 
-With `literal` the values are Python literals, as templates write them that print a mapping without `tojson`.
+With `literal` the values are Python literals, as templates write them that print a mapping without
+`tojson`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Calls as JSON objects without marks: the syntaxes `json` and `bare_json`. Neither has room for text beside a call.
+"""Calls as JSON objects without marks or text beside them: the syntaxes `json` and `bare_json`.
 
-    {"tool": NAME, "args": {...}}    {"final": TEXT}                     `json`: a call, and an answer; one object per line
-    {"name": NAME, "parameters": {...}}                                  `bare_json`: a call; answers are plain text
+    {"tool": NAME, "args": {...}}    {"final": TEXT}  `json`: a call, and an answer
+    {"name": NAME, "parameters": {...}}                `bare_json`: a call; answers are text
 
-`write` refuses text beside a call; reading it gives the text as content with the problem `STRAY_TEXT`. An object behind text (a code
-fence, for instance) is found only at the beginning of a line.
+`write` refuses text beside a call; reading it gives the text as content with the problem
+`STRAY_TEXT`. An object behind text (a code fence, for instance) is found only at the beginning of a
+line.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _BARE_INSTRUCTIONS = """\
 You may call these tools:
 {tools}
 
-To call a tool, write {{"name": "<tool name>", "parameters": {{"<parameter>": <value>}}}} and nothing else.
+To call a tool, write {{"name": "<tool name>", "parameters": {{"<parameter>": <value>}}}} \
+and nothing else.
 When no tool is needed, answer in plain text."""
 _TOOLS = """\
 You may call these tools:
@@ -44,8 +46,10 @@ You may call these tools:
 
 """
 _FORM = """\
-Always write JSON and nothing else. To call a tool: {"tool": "<tool name>", "args": {"<parameter>": <value>}}
-Several calls go on several lines. After a call, stop and wait for its result. To answer: {"final": "<your answer>"}"""
+Always write JSON and nothing else. \
+To call a tool: {"tool": "<tool name>", "args": {"<parameter>": <value>}}
+Several calls go on several lines. After a call, stop and wait for its result. \
+To answer: {"final": "<your answer>"}"""
 
 
 class JsonObject:
@@ -114,8 +118,8 @@ def _read_json(text: str) -> ParsedReply:
 class BareJson:
     """The syntax `bare_json`.
 
-    Calls follow one another with white space, `;` or `,` between, or stand in one list. An object without a name, or without
-    arguments, is a plain answer in JSON.
+    Calls follow one another with white space, `;` or `,` between, or stand in one list. An object
+    without a name, or without arguments, is a plain answer in JSON.
     """
 
     name = "bare_json"
@@ -178,5 +182,6 @@ def _read_bare(text: str) -> ParsedReply:
 def _refuse_text(syntax: str, content: str | None) -> None:
     if (content or "").strip():
         raise DialectError(
-            f"the syntax {syntax} has no place for text beside a call; the message says {content!r:.60}"
+            f"the syntax {syntax} has no place for text beside a call; "
+            f"the message says {content!r:.60}"
         )

@@ -1,8 +1,9 @@
 """Python literals as models write them in calls, read and written without Python's own parser.
 
-`LiteralReader` reads strings, numbers, `True`/`False`/`None` and JSON's `true`/`false`/`null`, lists, tuples (as lists), dicts with
-string keys, and the arguments of a call. It takes linear time, bounds the depth and evaluates nothing; what it cannot read raises
-`LiteralError`, which stays inside this package. f-strings, bytes, sets, sums and variables are not literals here.
+`LiteralReader` reads strings, numbers, `True`/`False`/`None` and JSON's `true`/`false`/`null`,
+lists, tuples (as lists), dicts with string keys, and the arguments of a call. It takes linear time,
+bounds the depth and evaluates nothing; what it cannot read raises `LiteralError`, which stays
+inside this package. f-strings, bytes, sets, sums and variables are not literals here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 class LiteralError(Exception):
-    """The text is no literal. `unclosed`: it only ends too early. `repeated`: a name occurs twice."""
+    """The text is no literal: it ends too early (`unclosed`), or a name occurs twice."""
 
     def __init__(self, unclosed: bool = False, repeated: bool = False) -> None:
         super().__init__("not a literal")
@@ -159,7 +160,7 @@ class LiteralReader:
                 break
         return named, placed
 
-    def argument(self, name: str | None) -> Json:  # noqa: ARG002  (subclasses read named ones in other ways)
+    def argument(self, name: str | None) -> Json:  # noqa: ARG002
         """Read the value of the argument with this name, or of one without a name."""
         return self.value()
 
@@ -186,7 +187,7 @@ def read_literal(text: str, start: int = 0) -> Decoded:
 
 
 def write_literal(value: Json, depth: int = 0) -> str:
-    """Write a JSON value as a Python literal in one line. `DialectError` for what JSON cannot hold."""
+    """Write a JSON value as a Python literal in one line. `DialectError` for other values."""
     if depth > MAX_DEPTH:
         raise DialectError(f"a call is nested deeper than {MAX_DEPTH} brackets")
     if value is None or isinstance(value, bool):

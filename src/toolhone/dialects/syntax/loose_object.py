@@ -2,8 +2,8 @@
 
     <|tool_call>call:f{n:1.5,o:{k:[1,true]},text:<|"|>say "x"<|"|>}<tool_call|>
 
-Numbers, constants, lists and objects are read as literals. A string ends at a closing mark behind which the object continues or ends,
-and a key at a colon behind which a value begins.
+Numbers, constants, lists and objects are read as literals. A string ends at a closing mark behind
+which the object continues or ends, and a key at a colon behind which a value begins.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LooseObject:
 
     @cached_property
     def keys(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
-        """A key in the marks of strings, and a bare key, each with its colon and the beginning of a value behind it."""
+        """A quoted and a bare key, each with its colon and the beginning of a value behind it."""
         opening, closing = re.escape(self.opening), re.escape(self.closing)
         value = rf"\s*:\s*(?={opening}|[{{\[\d.+-]|(?:{'|'.join(CONSTANTS)})\s*+[,\]}}])"
         quoted = re.compile(rf"{opening}(.{{1,{_MAX_KEY}}}?){closing}{value}", re.DOTALL)

@@ -1,8 +1,9 @@
-"""Read what a model wrote: the reasoning block in front, and JSON. All call syntaxes share these functions.
+"""Read what a model wrote: the reasoning block in front, and JSON; for all call syntaxes.
 
-Reading never raises. What two readers could understand differently is not JSON here: a repeated key, `NaN`, `Infinity`, a number
-too large for a double, half a surrogate pair, and nesting deeper than `MAX_DEPTH`. Comments, single quotes and trailing commas are
-not repaired. A reasoning block counts only at the very start of the text.
+Reading never raises. What two readers could understand differently is not JSON here: a repeated
+key, `NaN`, `Infinity`, a number too large for a double, half a surrogate pair, and nesting deeper
+than `MAX_DEPTH`. Comments, single quotes and trailing commas are not repaired. A reasoning block
+counts only at the very start of the text.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def skip_space(text: str, start: int) -> int:
 
 
 def decode(text: str, start: int) -> Decoded:
-    """Decode the JSON value at `start`, after white space. A failure costs time linear in what was read."""
+    """Decode the JSON value at `start`, after white space, in linear time also on failure."""
     start = skip_space(text, start)
     try:
         value, end = _decode(text, start)
@@ -100,7 +101,7 @@ def decode(text: str, start: int) -> Decoded:
 
 
 def _decode(text: str, start: int) -> tuple[Json, int]:
-    """Decode from windows that grow, because a `JSONDecodeError` counts all lines before its position."""
+    """Decode in growing windows, because a `JSONDecodeError` counts all lines before it."""
     size = _WINDOW
     while len(text) > size:
         piece = text[start : start + size]
@@ -192,7 +193,8 @@ class CallCheck:
 def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> CallCheck:
     """Read a call out of a decoded object. Arguments may be absent, or a JSON string of an object.
 
-    The id is kept only if it matches `CALL_ID`: a template may refuse others when it writes the result.
+    The id is kept only if it matches `CALL_ID`: a template may refuse others when it writes the
+    result.
     """
     name = value.get(name_key) if isinstance(value, Mapping) else None
     present = [key for key in argument_keys if key in value] if name else []
@@ -210,7 +212,7 @@ def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> CallChe
 
 
 def write_json(value: Json) -> str:
-    """Write JSON in one line, characters unescaped. `DialectError` for values that JSON cannot hold."""
+    """Write JSON in one line, characters unescaped. `DialectError` for other values."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:

@@ -1,12 +1,13 @@
-"""The body of calls that write each argument between marks: XML-like forms, lines, attributes, values escaped one by one.
+"""The body of calls that write each argument between marks: XML-like forms, lines, attributes.
 
     <function=f><parameter=x>1</parameter></function>
     f<arg_key>x</arg_key><arg_value>1</arg_value>
-    f(x => "a", y => [1])                                   (`literal`: values are JSON or Python literals)
+    f(x => "a", y => [1])                            (`literal`: values are JSON or Python literals)
 
-A value is text, typed by the tool's schema (`untyped_values`); the form's own white space beside it is removed once. It may hold the
-mark that ends values: the mark counts where the next argument or the end of the call follows. A call cut off behind a value does not
-count, because more arguments may have followed.
+A value is text, typed by the tool's schema (`untyped_values`); the form's own white space beside it
+is removed once. It may hold the
+mark that ends values: the mark counts where the next argument or the end of the call follows. A
+call cut off behind a value does not count, because more arguments may have followed.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Parameters:
     def _value(
         self, text: str, start: int, frame: DelimitedFormat
     ) -> tuple[Json, int, ParseProblem]:
-        """Read the value at `start`: the value, the position behind its closing mark, the problem."""
+        """Read the value at `start`, the position behind its closing mark, and the problem."""
         if self.literal:
             found = read_value(text, start, literal=True)
             if found.problem is not ParseProblem.NONE:
@@ -91,7 +92,7 @@ class Parameters:
         return text[start : closing.start()], closing.end(), ParseProblem.NONE
 
     def _name(self, text: str, start: int, frame: DelimitedFormat) -> tuple[str, int] | None:
-        """Read a name that ends at `middle`, or else where the first argument or the end of the call begins."""
+        """Read a name up to `middle`, or up to the first argument or the end of the call."""
         if frame.middle.strip():
             return read_name(text, start, frame)
         found = _name_end_pattern(self, frame).search(text, start, start + MAX_NAME + 128)
@@ -113,7 +114,7 @@ class Parameters:
 
     @cached_property
     def _closing(self) -> re.Pattern[str]:
-        """The end of a value: its mark, with or without the white space that the form writes before it."""
+        """The end of a value: its mark, with or without the form's white space before it."""
         body = self.closes.strip()
         if not body:
             return re.compile(re.escape(self.closes))
@@ -133,7 +134,8 @@ def _opens(body: Parameters) -> str:
 def _key_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
     """What begins an argument, its name, and what separates it from its value.
 
-    A name is one line without the mark that ends a value; it has no white space if only white space separates arguments.
+    A name is one line without the mark that ends a value; it has no white space if only white space
+    separates arguments.
     """
     mark = body.separates.strip()
     space = body.separates[len(body.separates.rstrip()) :]
@@ -158,7 +160,7 @@ def _behind_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]
 
 @lru_cache(maxsize=256)
 def _name_end_pattern(body: Parameters, frame: DelimitedFormat) -> re.Pattern[str]:
-    """Where a name without an end mark ends: at the first argument, white space of the form, or the end of the call."""
+    """Where a name without an end mark ends: an argument, white space, the end of the call."""
     ends = [frame.follows]
     ends += [re.escape(frame.middle)] if frame.middle else []
     ends += [_opens(body)] if body.opens else []

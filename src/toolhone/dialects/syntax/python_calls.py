@@ -1,7 +1,7 @@
-"""Calls as Python writes them: the syntax `calls`, and the body `PythonCalls` of calls between marks.
+"""Calls as Python writes them: the syntax `calls`, and the body `PythonCalls`.
 
-    get_weather(city="Paris", days=3, **{"odd-name": 1})                   `Calls`: one call per line
-    <|tool_call_start|>[f(a="x", n=2), g()]<|tool_call_end|>               `PythonCalls`; the list's brackets belong to the marks
+    get_weather(city="Paris", days=3, **{"odd-name": 1})    `Calls`: one per line
+    <|tool_call_start|>[f(a="x", n=2), g()]<|tool_call_end|> `PythonCalls`
 
 Values are literals (`literals.py`). Nothing is evaluated.
 """
@@ -37,30 +37,33 @@ You may call these tools:
 
 To call a tool, write a line such as
 tool_name(parameter="value", other=3)
-with Python values. Several calls go on several lines. After the calls, stop and wait for the results.
+with Python values. Several calls go on several lines. \
+After the calls, stop and wait for the results.
 When no tool is needed, answer in plain text."""
 
 
 class Calls:
     """The syntax `calls`: one call per line. Tool names may hold letters, digits and `_ . - : /`.
 
-    * A call line holds, between its first and last non-blank character, a tool name, `(`, named arguments and `)`.
+    * A call line holds a tool name, `(`, named arguments and `)`, and white space around them.
       `I will call f (n = 5)` and `f(n=5) is next` are text.
-    * A line that begins as one (name, `(`, then `word=`, `**{` or a literal) but cannot be read, or has punctuation behind it, is a
-      broken call: `UNCLOSED` if it is the last line and ends too early, `BAD_ARGUMENTS` if an argument has no name or a name
-      occurs twice, else `NOT_JSON`. `O(n log n)` and `f(x)` are text.
+    * A line that begins as one (name, `(`, then `word=`, `**{` or a literal) but cannot be read, or
+      has punctuation behind it, is a broken call: `UNCLOSED` if it is the last line and ends too
+      early, `BAD_ARGUMENTS` if an argument has no name or a name occurs twice, else `NOT_JSON`.
+      `O(n log n)` and `f(x)` are text.
     * Text before the calls is content. Text behind a call is content with the problem `STRAY_TEXT`.
     """
 
     name = "calls"
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
-        """Write content, then one call per line. Refuse tool names and content that would not be read back."""
+        """Write content, then one call per line. Refuse what would not be read back."""
         text = content or ""
         for line in text.split("\n"):
             if _read_line(line, last=True) is not None:
                 raise DialectError(
-                    f"the syntax calls would read a line of the assistant's text as a call: {line!r:.80}"
+                    "the syntax calls would read a line of the assistant's text as a call: "
+                    f"{line!r:.80}"
                 )
         parts = [text] if text.strip() or not calls else []
         return "\n".join([*parts, *map(_write_call, calls)])
@@ -81,7 +84,8 @@ class Calls:
 def _write_call(call: ToolCall) -> str:
     if not _TOOL_NAME.fullmatch(call.name):
         raise DialectError(
-            f"the syntax calls cannot write the tool name {call.name!r}: it must be of letters, digits and _ . - : /"
+            f"the syntax calls cannot write the tool name {call.name!r}: "
+            "it must be of letters, digits and _ . - : /"
         )
     parts, odd = [], {}
     for name, value in call.arguments.items():
@@ -138,8 +142,9 @@ def _read_line(line: str, last: bool) -> CallCheck | None:
 class PythonCalls:
     """Name, named arguments in round brackets; `frame.between` joins calls.
 
-    `raw` is the quote of a form that does not escape strings: such a string ends at a quote that the next argument or the end of
-    the call follows. Argument names may hold anything but quotes at their start, brackets, commas and `=`.
+    `raw` is the quote of a form that does not escape strings: such a string ends at a quote that
+    the next argument or the end of the call follows. Argument names may hold anything but quotes at
+    their start, brackets, commas and `=`.
     """
 
     raw: str = ""
@@ -161,7 +166,7 @@ class PythonCalls:
 
 
 class _RawReader(LiteralReader):
-    """Reads named arguments whose strings may be raw; if no quote ends one, none ends a later one either."""
+    """Reads named arguments whose strings may be raw, until no quote ends one."""
 
     def __init__(self, text: str, position: int, body: PythonCalls, frame: DelimitedFormat) -> None:
         super().__init__(text, position)

@@ -1,10 +1,11 @@
-"""JSON calls between tags, with text around them allowed: the syntaxes `tagged` and `tool_call_tags`.
+"""JSON calls between tags, text around them allowed: `tagged` and `tool_call_tags`.
 
-    [TOOL_CALL]{"name": NAME, "parameters": {...}}[/TOOL_CALL]           our own, one per line
-    <tool_call>\\n{"name": NAME, "arguments": {...}}\\n</tool_call>         the native form of many chat models
+    [TOOL_CALL]{"name": NAME, "parameters": {...}}[/TOOL_CALL]       our own, one per line
+    <tool_call>\\n{"name": NAME, "arguments": {...}}\\n</tool_call>  the native form of many models
 
-Text before, between and after the calls is content: stripped pieces joined by newlines. A complete JSON body without an end tag
-still counts as a call, with the problem `UNCLOSED`; a body with anything behind its JSON does not.
+Text before, between and after the calls is content: stripped pieces joined by newlines. A complete
+JSON body without an end tag still counts as a call, with the problem `UNCLOSED`; a body with
+anything behind its JSON does not.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ You may call these tools:
 
 To call a tool, write
 [TOOL_CALL]{{"name": "<tool name>", "parameters": {{"<parameter>": <value>}}}}[/TOOL_CALL]
-Several calls go on several lines. After a call, stop and wait for its result. When no tool is needed, answer in plain text."""
+Several calls go on several lines. After a call, stop and wait for its result. \
+When no tool is needed, answer in plain text."""
 _TOOL_CALL_TAGS = """\
 You may call these tools:
 <tools>
@@ -40,7 +42,8 @@ To call a tool, write
 <tool_call>
 {{"name": "<tool name>", "arguments": {{"<argument>": <value>}}}}
 </tool_call>
-Several calls follow one another. After a call, stop and wait for its result. When no tool is needed, answer in plain text."""
+Several calls follow one another. After a call, stop and wait for its result. \
+When no tool is needed, answer in plain text."""
 
 
 class Tagged:
@@ -114,7 +117,7 @@ class Tagged:
 
 
 class ToolCallTags(Tagged):
-    """The syntax `tool_call_tags`. Reading also accepts `parameters`, and arguments as a JSON string."""
+    """The syntax `tool_call_tags`."""
 
     name = "tool_call_tags"
     open, close = "<tool_call>", "</tool_call>"

@@ -1,8 +1,9 @@
 """Values that a call form writes as text without their type: the schema decides.
 
-Readings are tried in the order JSON, Python literal, text; the first that the argument's schema allows is taken. A JSON or Python string
-never counts, because these forms write strings as they are: `"x"` is a text of three characters. Without a schema, or if no reading
-fits and the schema allows no text, the first reading is taken, so that a wrong value shows its type. Nothing raises.
+Readings are tried in the order JSON, Python literal, text; the first that the argument's schema
+allows is taken. A JSON or Python string never counts, because these forms write strings as they
+are: `"x"` is a text of three characters. Without a schema, or if no reading fits and the schema
+allows no text, the first reading is taken, so that a wrong value shows its type. Nothing raises.
 """
 
 from __future__ import annotations
