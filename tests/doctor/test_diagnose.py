@@ -327,10 +327,10 @@ def test_training_stops_at_typed_calls_and_at_nulls_before_any_model_is_opened(
     sound = numbered([row(calling()), row(say("No.")), row(calling())])
     with pytest.raises(
         DataError,
-        match=r"line 4, messages\[1\]\.content: a call of 'get_weather' stands in the text",
+        match=r"line 4, messages\[1\]\.content: the text holds a call of 'get_weather', between",
     ):
         trained(tmp_path, *sound, row(say(TYPED["tags"])))
-    with pytest.raises(DataError, match="is given null for 'days'"):
+    with pytest.raises(DataError, match="get_weather has null for 'days'"):
         trained(tmp_path, *sound, row(calling(arguments={"city": "Oslo", "days": None})))
 
 

@@ -263,7 +263,7 @@ def test_the_screen_groups_findings_shows_five_of_a_kind_and_a_verdict(
     )
     found = examine_data([source], fix=tmp_path / "clean.jsonl")
     shown = capsys.readouterr().out
-    assert shown.count("stands in the text") == 5
+    assert shown.count("the text holds a call of") == 5
     assert "... and 3 more" in shown
     assert "verdict: do not train" in shown
     assert "kept 0 + repaired 8 + dropped 0 = 8 rows read" in shown

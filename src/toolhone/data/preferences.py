@@ -1,10 +1,12 @@
 """Preference pairs, from a file or made: gold or a right sample against something worse.
 
-pairs = pairs_of(read_preferences("pairs.jsonl"))
-turns = assistant_turns(conversations)
-batch = corrupt(turns, dialect, seed=0)            # `data.negatives`: gold against mistakes
-batch = against_samples(turns, samples)            # gold against wrong samples of the model
-batch = among_samples(tasks, samples)              # its right samples against its wrong ones
+    pairs = pairs_of(read_preferences("pairs.jsonl"))
+    turns = assistant_turns(conversations)
+    batch = corrupt(turns, dialect, seed=0)            # `data.negatives`: gold against mistakes
+    batch = against_samples(turns, samples)            # gold against wrong samples of the model
+    batch = among_samples(tasks, samples)              # its right samples against its wrong ones
+
+`data.pair_rows` makes rows of pairs; no model is asked here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The checks that every training runs on its rows, alone and beside each other.
 
-findings = quick_checks(loaded.conversations, loaded.places)    # no tokenizer, no model
-findings.raise_if_any()
-check(conversations, "made by a test")                          # rules and exact duplicates only
-class_balance(conversations).faults()
+    findings = quick_checks(loaded.conversations, loaded.places)    # no tokenizer, no model
+    findings.raise_if_any()
+    check(conversations, "a.jsonl")                          # rules and exact duplicates only
+    class_balance(conversations).faults()
+
+Rows are never changed; `doctor.repair` does that.
 """
 
 from __future__ import annotations
@@ -111,10 +113,10 @@ def _mark_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Iterator[F
     closing = sum(map(is_closing, marks))
     if found is not None:
         names = ", ".join(repr(call.name) for call in found.calls[:3])
-        what = f"a call of {names} stands in the text, {found.form}: {shown}"
+        what = f"the text holds a call of {names}, {found.form}: {shown}"
         yield Fault(FindingKind.TYPED_CALL, field, what, right)
     elif closing and 2 * closing == len(marks) and not is_closing(marks[0]):
-        what = f"a call between {marks[0]} and {marks[1]} in the text cannot be read: {shown}"
+        what = f"the call between {marks[0]} and {marks[1]} in the text cannot be read: {shown}"
         yield Fault(FindingKind.TYPED_CALL, field, what, right)
     elif marks:
         counts = f"{len(marks) - closing} marks open and {closing} close"

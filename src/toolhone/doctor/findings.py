@@ -1,8 +1,10 @@
 """Findings about training data: where, what, why it matters, and what `--fix` does about it.
 
-finding.kind, finding.place, finding.field, finding.what
-REMEDIES[finding.kind].why, REMEDIES[finding.kind].fix
-findings.raise_if_any()             # the first grave finding, as one sentence
+    finding.kind, finding.place, finding.field, finding.what
+    REMEDIES[finding.kind].why, REMEDIES[finding.kind].fix
+    findings.raise_if_any()             # the first grave finding, as one sentence
+
+A grave finding stops a training; the others are remarks.
 """
 
 from __future__ import annotations

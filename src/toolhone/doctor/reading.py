@@ -43,8 +43,8 @@ class Case:
 class DataFile:
     """All rows of a file.
 
-    only_tasks: rows that are no case, since they give tasks only. tasks: those of a task file, whose
-    prompts are held out. repaired, noted: as the source counted them.
+    only_tasks: rows that are no case, since they give tasks only. tasks: those of a task file,
+    whose prompts are held out. repaired, noted: as the source counted them.
     """
 
     path: Path

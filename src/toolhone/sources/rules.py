@@ -124,7 +124,7 @@ def _argument_faults(field: str, call: ToolCall, tool: Tool) -> Iterator[Fault]:
     if padding:
         arguments = without_paths(arguments, padding)
         names = ", ".join(map(repr, padding[:_SHOWN]))
-        what = f"{call.name} is given null for {names}, which its schema does not allow"
+        what = f"{call.name} has null for {names}, which its schema does not allow"
         yield Fault(FindingKind.NULL_PADDING, field, what, "wanted them left out")
     for problem in tool.problems(arguments):
         what = f"{call.name}, {problem[:200]}"

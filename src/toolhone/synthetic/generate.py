@@ -49,7 +49,7 @@ class Reject(StrEnum):
     """Why a draw was rejected."""
 
     SCHEMA = "arguments that break the tool's schema"
-    AMBIGUOUS = "a value that stands elsewhere in the question too"
+    AMBIGUOUS = "a value that occurs elsewhere in the question too"
     SAME_CALLS = "two equal calls in one row"
     OTHER_SPLIT = "a question that belongs to the other split"
     SEEN = "a task that occurs before"

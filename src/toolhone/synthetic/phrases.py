@@ -1,9 +1,11 @@
 """What can be asked in many ways: examples, tools described by their schema, built-in requests.
 
-phrases = example_phrases(example, samplers, kept, verbs)
-draw = phrases[0].draw(random.Random(0), held=False)
-draw.pieces, draw.calls             # the question, not framed yet, and the calls of one draw
-ambiguous(draw.pieces)              # "", or a value that the question has in another place too
+    phrases = example_phrases(example, samplers, kept, verbs)
+    draw = phrases[0].draw(random.Random(0), held=False)
+    draw.pieces, draw.calls             # the question, not framed yet, and the calls of one draw
+    ambiguous(draw.pieces)              # "", or a value that the question has in another place too
+
+An example whose values cannot be replaced safely is used word for word.
 """
 
 from __future__ import annotations

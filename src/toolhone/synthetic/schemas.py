@@ -1,8 +1,10 @@
 """A JSON Schema as the drawing of values needs it: one plain schema for each alternative.
 
-schemas = Schemas(tool.parameters)
-schemas.alternatives({"type": ["string", "null"]})    # [{"type": "string"}, {"type": "null"}]
-list(schemas.leaves(arguments))                       # the values that are no objects
+    schemas = Schemas(tool.parameters)
+    schemas.alternatives({"type": ["string", "null"]})    # [{"type": "string"}, {"type": "null"}]
+    list(schemas.leaves(arguments))                       # the values that are no objects
+
+Nothing is validated: `Tool.problems` checks every call.
 """
 
 from __future__ import annotations
