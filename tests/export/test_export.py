@@ -200,7 +200,7 @@ def _with_other_hash(path: Path, act: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", [["export", "--out", "OUT"], ["serve", "--port", "0"]])
-def test_a_run_whose_certificate_does_not_fit_is_refused_in_a_sentence_and_nothing_is_written(
+def test_a_run_whose_certificate_does_not_fit_is_refused_and_nothing_is_written(
     runs: Path, verb: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

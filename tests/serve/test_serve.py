@@ -355,7 +355,7 @@ def test_text_of_messages_and_tools_never_becomes_a_control_token(
 # ----------------------------------------------------------------------------------------------------------------- sampling
 
 
-def test_what_a_request_says_of_sampling_reaches_the_sampler_and_the_run_says_the_rest(
+def test_sampling_settings_come_from_the_request_and_otherwise_from_the_run(
     live: Live, script: Script
 ) -> None:
     live.say("text", temperature=0.7, top_p=0.9, seed=5, max_tokens=11)
@@ -365,9 +365,7 @@ def test_what_a_request_says_of_sampling_reaches_the_sampler_and_the_run_says_th
     assert (script.params[-1].temperature, script.params[-1].max_tokens) == (0.0, 200)
 
 
-def test_the_same_seed_gives_the_same_stream_whatever_came_before_and_no_seed_gives_another(
-    live: Live,
-) -> None:
+def test_the_same_seed_gives_the_same_reply_and_no_seed_gives_another(live: Live) -> None:
     def said(**more: Any) -> str:
         return str(live.say("seed", temperature=1.0, **more)["choices"][0]["message"]["content"])
 

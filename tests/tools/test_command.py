@@ -156,7 +156,7 @@ def test_a_number_below_zero_is_a_value_with_a_dash():
     )
 
 
-def test_a_dash_is_allowed_after_two_dashes_inside_an_element_and_where_the_schema_says_so():
+def test_a_dash_is_allowed_after_two_dashes_or_where_the_schema_allows_it():
     words = [sys.executable, "-c", SHOW, "--flag={x}", "--", "{x}", "{x}"]
     assert shown(go(words, {"x": "-v"}, x=TEXT)) == ["--flag=-v", "--", "-v", "-v"]
     free = {"type": "string", "allow_dash": True}

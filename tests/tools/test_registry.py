@@ -167,7 +167,7 @@ def test_a_mistake_of_the_user_goes_through():
         run(broken, {})
 
 
-def test_a_validator_that_breaks_is_an_error_and_one_that_refuses_makes_the_arguments_invalid():
+def test_a_broken_validator_is_an_error_and_a_refusing_one_invalid_arguments():
     def even(value: int) -> int:
         if value == 0:
             raise KeyError("zero")

@@ -40,7 +40,13 @@ _WANDB_REMEDY = (
 
 
 class Tracker(Protocol):
-    """One service. A curve is named `kind/name`, as in `train/loss`."""
+    """One service. A curve is named `kind/name`, as in `train/loss`.
+
+    place: how to see the curves. identity: what the service needs to know when the run resumes.
+    """
+
+    place: str
+    identity: Mapping[str, str]
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Send one line; an error is raised here, not later."""
@@ -53,8 +59,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class Opening:
-    """What a service may use: run folder, experiment; of a resumed run the step and
-    `Opened.identity`."""
+    """The run that a service opens for: of a resumed run the step and the identity in it."""
 
     folder: Path
     experiment: Mapping[str, Any]
@@ -62,34 +67,21 @@ class Opening:
     resumed_at: int | None
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An open tracker, how to see its curves, and what it needs when the run resumes."""
-
-    tracker: Tracker
-    place: str
-    identity: Mapping[str, str]
-
-
 class TensorboardTracker:
     """Event files. A resumed run writes a further file, which hides older points after its step."""
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    def __init__(self, section: TensorboardSection, opening: Opening) -> None:
+        self.check(section)
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = Path(section.log_dir or opening.folder / "tensorboard").expanduser()
+        purge = None if opening.resumed_at is None else opening.resumed_at + 1
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        self.place, self.identity = f"tensorboard --logdir {folder}", dict[str, str]()
 
     @staticmethod
     def check(section: TensorboardSection) -> None:  # noqa: ARG004
         _package("tensorboard", "tensorboard")
-
-    @staticmethod
-    def open(section: TensorboardSection, opening: Opening) -> Opened:
-        TensorboardTracker.check(section)
-        from torch.utils.tensorboard import SummaryWriter
-
-        place = Path(section.log_dir or opening.folder / "tensorboard").expanduser()
-        purge = None if opening.resumed_at is None else opening.resumed_at + 1
-        writer = SummaryWriter(str(place), purge_step=purge)
-        return Opened(TensorboardTracker(writer), f"tensorboard --logdir {place}", {})
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -107,9 +99,6 @@ class WandbTracker:
     WANDB_MODE=offline in the environment wins over `mode`. No code, git state or console output is
     uploaded.
     """
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
 
     @staticmethod
     def check(section: WandbSection) -> None:
@@ -132,20 +121,19 @@ class WandbTracker:
             wrong = "there is no key for Weights & Biases"
             raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
 
-    @staticmethod
-    def open(section: WandbSection, opening: Opening) -> Opened:
-        WandbTracker.check(section)
+    def __init__(self, section: WandbSection, opening: Opening) -> None:
+        self.check(section)
         wandb = _package("wandb", "wandb")
-        identity = {"id": opening.identity.get("id") or uuid.uuid4().hex[:8]}
+        self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex[:8]}
         quiet = {"console": "off", "silent": True, "disable_git": True, "disable_code": True}
         try:
-            run = wandb.init(
+            self._run = wandb.init(
                 project=section.project,
                 entity=section.entity,
                 name=section.run_name or opening.folder.resolve().name,
-                id=identity["id"],
+                id=self.identity["id"],
                 resume="allow",
-                mode=WandbTracker._mode(section),
+                mode=self._mode(section),
                 dir=str(opening.folder),
                 config=dict(opening.experiment),
                 reinit="create_new",
@@ -154,9 +142,9 @@ class WandbTracker:
         except Exception as error:
             wrong = f"could not start ({_first_line(error)})"
             raise ConfigError(f"tracking.wandb {wrong}; {_WANDB_REMEDY}") from None
-        run.define_metric("*", step_metric="step")
-        place = f"wandb sync {Path(run.dir).parent}" if run.offline else str(run.url)
-        return Opened(WandbTracker(run), place, identity)
+        self._run.define_metric("*", step_metric="step")
+        offline = f"wandb sync {Path(self._run.dir).parent}"
+        self.place = offline if self._run.offline else str(self._run.url)
 
     @staticmethod
     def _mode(section: WandbSection) -> str:
@@ -177,48 +165,43 @@ class TrackioTracker:
     failures.
     """
 
-    def __init__(self, store: Any, project: str, identity: Mapping[str, str], config: Any) -> None:
-        self._store, self._project, self._identity = store, project, identity
-        self._config = config
+    def __init__(self, section: TrackioSection, opening: Opening) -> None:
+        self._store = _package("trackio.sqlite_storage", "trackio").SQLiteStorage
+        self._project = section.project
+        name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
+        self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
+        created = {"_Created": datetime.now(UTC).isoformat(), "_Username": None, "_Group": None}
+        self._config = {**opening.experiment, **created}
+        try:
+            self._store.init_db(self._project)
+            if opening.resumed_at is not None:
+                self._forget_after(opening.resumed_at)
+        except Exception as error:
+            wrong = f"could not open its store ({_first_line(error)})"
+            raise ConfigError(f"tracking.trackio {wrong}; TRACKIO_DIR names its place") from None
+        self.place = f"trackio show --project {self._project}"
 
     @staticmethod
     def check(section: TrackioSection) -> None:  # noqa: ARG004
         _package("trackio.sqlite_storage", "trackio")
 
-    @staticmethod
-    def open(section: TrackioSection, opening: Opening) -> Opened:
-        store = _package("trackio.sqlite_storage", "trackio").SQLiteStorage
-        name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
-        identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
-        created = {"_Created": datetime.now(UTC).isoformat(), "_Username": None, "_Group": None}
-        config = {**opening.experiment, **created}
-        tracker = TrackioTracker(store, section.project, identity, config)
-        try:
-            store.init_db(section.project)
-            if opening.resumed_at is not None:
-                tracker.forget_after(opening.resumed_at)
-        except Exception as error:
-            wrong = f"could not open its store ({_first_line(error)})"
-            raise ConfigError(f"tracking.trackio {wrong}; TRACKIO_DIR names its place") from None
-        return Opened(tracker, f"trackio show --project {section.project}", identity)
-
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         self._store.bulk_log(
             self._project,
-            self._identity["name"],
+            self.identity["name"],
             [{f"{kind}/{name}": value for name, value in values.items()}],
             steps=[step],
             config=dict(self._config),
-            run_id=self._identity["id"],
+            run_id=self.identity["id"],
         )
 
-    def forget_after(self, step: int) -> None:
+    def _forget_after(self, step: int) -> None:
         """Delete the lines after a step that the run resumes from."""
         path, query = self._store.get_project_db_path(self._project), "run_id = ? AND step > ?"
         if path.exists():
             with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
                 connection.execute(
-                    f"DELETE FROM metrics WHERE {query}", (self._identity["id"], step)
+                    f"DELETE FROM metrics WHERE {query}", (self.identity["id"], step)
                 )
 
     def close(self, failed: bool) -> None: ...
@@ -297,17 +280,15 @@ def open_trackers(
     """
     resumes = resumed_at is not None and (folder / STATE).is_file()
     before = read_json(folder / STATE) if resumes else {}
-    opened: dict[str, Opened] = {}
-    services: dict[str, Tracker] = {}
-    trackers, failed = Trackers(services, report), True
+    opened: dict[str, Tracker] = {}
+    trackers, failed = Trackers(opened, report), True
     try:
         for name in _enabled(section):
             identity = before.get(name, {}).get("identity", {})
             opening = Opening(folder, without_secrets(experiment), identity, resumed_at)
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                opened[name] = SERVICES[name].open(getattr(section, name), opening)
-            services[name] = opened[name].tracker
+                opened[name] = SERVICES[name](getattr(section, name), opening)
             report(f"tracking: {opened[name].place}")
         _save(folder, opened, before, {})
         yield trackers
@@ -331,13 +312,16 @@ def _enabled(section: TrackingSection) -> list[str]:
 
 
 def _save(
-    folder: Path, opened: Mapping[str, Opened], before: Mapping[str, Any], missed: Mapping[str, int]
+    folder: Path,
+    opened: Mapping[str, Tracker],
+    before: Mapping[str, Any],
+    missed: Mapping[str, int],
 ) -> None:
     """Write RUN/tracking.json; lines missed before a resume stay counted."""
     state = {}
-    for name, service in opened.items():
+    for name, tracker in opened.items():
         lines = before.get(name, {}).get("missed_lines", 0) + missed.get(name, 0)
-        state[name] = {"identity": service.identity, "missed_lines": lines}
+        state[name] = {"identity": tracker.identity, "missed_lines": lines}
     if state:
         with writing(folder):
             write_json(folder / STATE, state)
