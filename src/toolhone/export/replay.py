@@ -1,41 +1,39 @@
-"""The same prompts through two openings of one model: do they say the same?
+"""Compares two openings of one model on the same prompts.
 
     result = replay(model, other, replay_tasks(model.experiment, print))
-    result.whole, result.sentence()          # True, "replayed 16 of 16 equal"
+    result.whole, result.sentence()          # True, "replayed 16 of 16 equal; ..."
 
-Held-out prompts of the run, else of the built-in templates, are answered greedily through both. Prompt ids and sampled ids must be
-equal; log-probabilities are compared where they are. In float32 they may differ by 1e-3, since merged weights are rounded once; in
-a lower precision the difference is told and the ids decide. A prompt that does not fit the context is tried with fewer tools. Tools
-are not run: a reply is one turn.
+Both answer greedily, without running tools. In float32 log-probabilities may differ by 1e-3, since
+merged weights are rounded once; in a lower precision the ids alone decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from toolhone.api import Model
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DataError, UserError
-from toolhone.schema import Json, Message, Task
+from toolhone.schema import Json, Task
 from toolhone.training.dataset import held_out_tasks
 
 REPLAYED = 16
-"""Prompts that are replayed."""
+"""Number of prompts."""
 LEAST = 8
-"""Fewer than these prove nothing."""
+"""Fewer prompts prove nothing."""
 TOLERANCE = 1e-3
-"""Between log-probabilities in float32."""
+"""Difference of log-probabilities in float32."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """`equal` of `read` prompts gave the same ids; `too_long` were left out because they do not fit the context.
+    """`equal` of `read` prompts gave the same ids; `too_long` do not fit the context.
 
-    `first_difference` is the prompt (the task's id) that differed first, empty where none did; `largest_gap` the largest difference
-    of log-probabilities; `tolerance` what it may be, None where the ids alone decide.
+    first_difference: id of the first task that differed. largest_gap: largest difference of
+    log-probabilities. tolerance: its limit; None if the ids alone decide.
     """
 
     read: int
@@ -47,60 +45,59 @@ class Replay:
 
     @property
     def whole(self) -> bool:
-        return LEAST <= self.read == self.equal and (
-            self.tolerance is None or self.largest_gap <= self.tolerance
-        )
+        close = self.tolerance is None or self.largest_gap <= self.tolerance
+        return LEAST <= self.read == self.equal and close
 
     def sentence(self) -> str:
-        words = f"replayed {self.equal} of {self.read} equal; log-probabilities differ by at most {self.largest_gap:.1e}"
-        words += f"; {self.too_long} prompts did not fit the context" if self.too_long else ""
-        words += f"; first difference at {self.first_difference}" if self.first_difference else ""
-        return words + (f"; fewer than {LEAST} prompts prove nothing" if self.read < LEAST else "")
+        parts = [
+            f"replayed {self.equal} of {self.read} equal",
+            f"log-probabilities differ by at most {self.largest_gap:.1e}",
+        ]
+        if self.too_long:
+            parts.append(f"{self.too_long} prompts did not fit the context")
+        if self.first_difference:
+            parts.append(f"first difference at {self.first_difference}")
+        if self.read < LEAST:
+            parts.append(f"fewer than {LEAST} prompts prove nothing")
+        return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Json]:
-        return {
-            "read": self.read,
-            "equal": self.equal,
-            "whole": self.whole,
-            "too_long": self.too_long,
-            "largest_gap": self.largest_gap,
-            "tolerance": self.tolerance,
-            "first_difference": self.first_difference,
-        }
+        return {**asdict(self), "whole": self.whole}
 
 
-def replay_tasks(plan: Experiment, tell: Callable[[str], None]) -> list[Task]:
-    """Held-out tasks of the experiment; from the built-in templates where it has too few, or its data cannot be read any more."""
+def replay_tasks(plan: Experiment, report: Callable[[str], None]) -> list[Task]:
+    """Return held-out tasks of the experiment, filled up from the built-in templates."""
     try:
         tasks = held_out_tasks(plan)
     except UserError as error:
-        tell(
-            f"the run's own held-out prompts cannot be read ({error}); prompts from templates are used"
-        )
+        wrong = f"the run's own held-out prompts cannot be read ({error})"
+        report(f"{wrong}; prompts from templates are used")
         tasks = []
     if len(tasks) < LEAST:
-        built_in = held_out_tasks(
-            make_experiment({"data": {"samples": 200}}, "the built-in templates")
-        )
-        tasks = [*tasks, *built_in[: REPLAYED - len(tasks)]]
+        templates = make_experiment({"data": {"samples": 200}}, "the built-in templates")
+        tasks = [*tasks, *held_out_tasks(templates)[: REPLAYED - len(tasks)]]
     return tasks[:REPLAYED]
 
 
 def replay(model: Model, other: Model, tasks: Sequence[Task]) -> Replay:
-    """Answer the first turn of these tasks greedily through both and compare ids and log-probabilities."""
+    """Answer the first turn of each task through both; compare ids and log-probabilities.
+
+    A prompt that does not fit the context is tried with fewer tools.
+    """
     most = model.experiment.evaluation.max_new_tokens
     policies = [_greedy(model, most), _greedy(other, most)]
     ready: dict[str, tuple[Prompt, Prompt]] = {}
     for task in tasks:
+        messages = task.turns[0] if task.turns else task.messages
+        if not messages:
+            raise DataError(f"task {task.id}: it has no messages to replay")
         for tools in (task.tools, task.tools[:1], ()):
-            first, second = (policy.open(_opening(task), tools) for policy in policies)
+            first, second = (policy.open(messages, tools) for policy in policies)
             if policies[0].fits(first):
                 ready[task.id] = (first, second)
                 break
-    turns = [
-        _turns(policy, [pair[side] for pair in ready.values()])
-        for side, policy in enumerate(policies)
-    ]
+    sides = [[pair[side] for pair in ready.values()] for side in (0, 1)]
+    turns = [_turns(policy, prompts) for policy, prompts in zip(policies, sides, strict=True)]
     different, gaps = [], [0.0]
     for (name, pair), one, two in zip(ready.items(), *turns, strict=True):
         if pair[0].tokens != pair[1].tokens or one.tokens != two.tokens:
@@ -109,27 +106,14 @@ def replay(model: Model, other: Model, tasks: Sequence[Task]) -> Replay:
             gaps += [abs(a - b) for a, b in zip(one.logprobs, two.logprobs, strict=True)]
     exact = model.experiment.model.torch_dtype == "float32"
     equal, tolerance = len(ready) - len(different), TOLERANCE if exact else None
-    return Replay(
-        len(ready),
-        equal,
-        max(gaps),
-        tolerance,
-        len(tasks) - len(ready),
-        different[0] if different else "",
-    )
+    difference, too_long = different[0] if different else "", len(tasks) - len(ready)
+    return Replay(len(ready), equal, max(gaps), tolerance, too_long, difference)
 
 
 def _greedy(model: Model, most: int) -> TokenPolicy:
     policy = model.policy()
     params = replace(policy.params, max_tokens=most, temperature=0.0, top_p=1.0, top_k=0)
     return TokenPolicy(policy.sampler, policy.dialect, policy.tokenizer, params, policy.max_context)
-
-
-def _opening(task: Task) -> tuple[Message, ...]:
-    messages = task.turns[0] if task.turns else task.messages
-    if not messages:
-        raise DataError(f"task {task.id}: it has no messages to replay")
-    return messages
 
 
 def _turns(policy: TokenPolicy, prompts: Sequence[Prompt]) -> list[Turn]:

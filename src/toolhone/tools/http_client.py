@@ -16,10 +16,10 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -79,8 +79,7 @@ class Address:
         return places
 
 
-@dataclass(frozen=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """`target` is the path and the query, quoted."""
 
     method: str
@@ -89,8 +88,7 @@ class HttpRequest:
     body: bytes | None
 
 
-@dataclass(frozen=True)
-class HttpReply:
+class HttpReply(NamedTuple):
     """`whole` is False where the body has more bytes than `body`."""
 
     response: httpx.Response
@@ -215,4 +213,4 @@ def _redirect(address: Address, request: HttpRequest, status: int, location: str
     if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
         kept = {k: v for k, v in request.headers.items() if k.lower() != "content-type"}
         return HttpRequest("GET", target, kept, None)
-    return replace(request, target=target)
+    return request._replace(target=target)

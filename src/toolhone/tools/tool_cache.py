@@ -22,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from toolhone.errors import DataError, RunError
+from toolhone.runs.run import writing
 from toolhone.schema import Json, ToolCall
 from toolhone.tools.registry import FinishedCall, Implementation
 from toolhone.tools.result import ToolResult, ToolStatus, to_text
@@ -61,7 +62,7 @@ class Cache:
             if entry.definition is None or entry.result.outcome is not ToolStatus.OK:
                 self.account.skipped["not from a cache"] += 1
             else:
-                key = _key(entry.tool, entry.arguments, entry.definition)
+                key = json.dumps([entry.tool, entry.arguments, entry.definition])
                 self._known[key] = json.dumps(entry.result.value)
 
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
@@ -87,7 +88,9 @@ class Cache:
         if implementation is None or not (self._all or implementation.cache):
             return None
         arguments = _canonical(call.arguments)
-        return None if arguments is None else _key(call.name, arguments, _digest(implementation))
+        if arguments is None:
+            return None
+        return json.dumps([call.name, arguments, _digest(implementation)])
 
 
 class ReplayCache:
@@ -141,25 +144,18 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a+b") as file:
                 file.seek(max(0, file.tell() - 1))
                 if file.read(1) not in (b"", b"\n"):
                     file.write(b"\n")  # the last line was cut off
-        except OSError as error:
-            reason = error.strerror or error
-            raise RunError(f"{path}: cannot write tool results there: {reason}") from None
 
     def append(self, line: Mapping[str, Json]) -> None:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
         data = text.encode("utf-8", "backslashreplace")
-        try:
-            with self._lock, self._path.open("ab", buffering=0) as file:
-                size = file.write(data)
-        except OSError as error:
-            reason = error.strerror or error
-            raise RunError(f"{self._path}: cannot write a tool result: {reason}") from None
+        with writing(self._path), self._lock, self._path.open("ab", buffering=0) as file:
+            size = file.write(data)
         if size != len(data):
             raise RunError(f"{self._path}: a tool result was cut off; is the disk full?")
 
@@ -207,10 +203,6 @@ def _canonical(arguments: Mapping[str, Json]) -> str | None:
     if not all(_is_exact(value) for value in arguments.values()):
         return None
     return json.dumps(dict(arguments), sort_keys=True, separators=(",", ":"))
-
-
-def _key(tool: str, arguments: str, definition: str) -> str:
-    return json.dumps([tool, arguments, definition])
 
 
 def _digest(implementation: Implementation) -> str:
