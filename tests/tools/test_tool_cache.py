@@ -151,7 +151,7 @@ def test_a_log_goes_on_after_a_line_that_was_cut_off(tmp_path):
 
 def test_a_log_that_cannot_be_written_is_said_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="calls.jsonl could not be written: File exists"):
+    with pytest.raises(RunError, match=r"calls\.jsonl could not be written: File exists"):
         CallLog(tmp_path / "file" / "calls.jsonl")
 
 
