@@ -370,7 +370,7 @@ def test_skipped_rows_are_said_or_stop_the_reading(tmp_path: Path) -> None:
     ):
         tasks_from_any(path)
     said: list[str] = []
-    assert len(tasks_from_any(path, tell=said.append)) == 1
+    assert len(tasks_from_any(path, report=said.append)) == 1
     assert "line 2" in said[0]
     with pytest.raises(DataError, match="kept 0 of 1 row"):
-        tasks_from_any(save(tmp_path / "d.jsonl", RAIN), tell=said.append)
+        tasks_from_any(save(tmp_path / "d.jsonl", RAIN), report=said.append)
