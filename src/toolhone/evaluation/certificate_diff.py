@@ -1,8 +1,10 @@
 """Compare the format certificates of two evaluations.
 
-diff = CertificateDiff(Certificate.read(before), Certificate.read(after))
-diff.sentence        # "the two were evaluated in different formats: template and dialect differ"
-diff.rows            # [("verdict", "certified", "certified"), ("history", "appended", "template"), ...]
+    diff = CertificateDiff(Certificate.read(before), Certificate.read(after))
+    diff.sentence      # "the two were evaluated in different formats: template and dialect differ"
+    diff.rows          # [("verdict", "certified", "certified"), ...]
+
+Nothing is certified again.
 """
 
 from __future__ import annotations

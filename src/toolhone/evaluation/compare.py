@@ -1,9 +1,10 @@
 """Compare two evaluations of the same tasks, task by task.
 
-comparison = compare(read_folder("before"), read_folder("after"))
-comparison.totals["exact_match"].verdict             # better, worse, no difference seen, ...
-comparison.by_category["exact_match"]["weather"]
-comparison.worse(0.02)                               # what lost more than 2 points
+    comparison = compare(read_folder("before"), read_folder("after"))
+    comparison.totals["exact_match"].verdict             # better, worse, no difference seen, ...
+    comparison.worse(0.02)                               # what lost more than 2 points
+
+A metric over all tasks is tested on its own; its categories are corrected together.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Read and write evaluation folders.
 
-FOLDER/metrics.json      the metrics; written last, so its presence means a complete folder
-FOLDER/samples.jsonl     one judged task per line; reading uses this file alone
-FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match
-FOLDER/certificate.json  the certificate of the format, where there is one
+    FOLDER/samples.jsonl     one judged task per line; reading uses this file alone
+    FOLDER/samples.csv       query, predicted_text, extracted_calls, expected_calls, match
+    FOLDER/certificate.json  the certificate of the format, where there is one
+
+metrics.json is written last, so its presence means a complete folder.
 """
 
 from __future__ import annotations

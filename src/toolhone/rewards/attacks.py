@@ -1,6 +1,8 @@
 """Attacks: replies that should not earn the reward of a correct answer, each with a bound.
 
-replies = ATTACKS["spray"].replies(AttackCase(task, Tagged()))
+    replies = ATTACKS["spray"].replies(AttackCase(task, Tagged()))
+
+`attack_suite` plays them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.answers import answer_credit, carries_answer, remove_echoes
 from toolhone.rewards.matching import Match, judges_calls, match_calls
-from toolhone.schema import ExpectedCall, Json, Task, Tool, ToolCall
+from toolhone.schema import Json, Task, ToolCall
 from toolhone.tools.result import ToolStatus
 
 REJECTED = (ToolStatus.UNKNOWN_TOOL, ToolStatus.INVALID_ARGUMENTS)
@@ -68,6 +68,7 @@ class EpisodeView:
         """All readable calls in order, except a last turn that answers by a call."""
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
         wanted = self.task.expect.wanted
+        exact = [(one.name, one.arguments) for one in wanted if not one.any_arguments]
         records = []
         for index, turn in enumerate(self.episode.turns):
             results = self.episode.results[index] if index < len(self.episode.results) else ()
@@ -76,11 +77,13 @@ class EpisodeView:
                 if is_answer and all(call.name != one.name for one in wanted):
                     continue
                 status = results[place].outcome if place < len(results) else ToolStatus.REFUSED
-                valid = _is_wanted(call, wanted) or (
-                    _obeys_schema(call, tools)
-                    if status is ToolStatus.REFUSED
-                    else status not in REJECTED
-                )
+                if (call.name, call.arguments) in exact:
+                    valid = True
+                elif status is ToolStatus.REFUSED:
+                    tool = tools.get(call.name)
+                    valid = tool is not None and not tool.problems(call.arguments)
+                else:
+                    valid = status not in REJECTED
                 ran_ok = valid and status not in (ToolStatus.ERROR, ToolStatus.TIMEOUT)
                 kept = index == last or (valid and turn.problem is ParseProblem.NONE)
                 records.append(CallRecord(call, valid, ran_ok, kept))
@@ -143,10 +146,6 @@ class EpisodeView:
     def has_control_text(self) -> bool:
         texts = [turn.message.content for turn in self.episode.turns if turn.message.content]
         return any(injected_control_text(text, self._prompt_texts) for text in texts)
-
-    @property
-    def has_call_in_prose(self) -> bool:
-        return calls_in_prose(self.final_text, self.task)
 
     @property
     def excess_characters(self) -> int:
@@ -244,12 +243,3 @@ def _descriptions(schema: Json) -> Iterator[str]:
             yield value
         for inner in value if isinstance(value, list) else [value]:
             yield from _descriptions(inner)
-
-
-def _is_wanted(call: ToolCall, wanted: Sequence[ExpectedCall]) -> bool:
-    known = [one for one in wanted if not one.any_arguments]
-    return any(call.name == one.name and call.arguments == one.arguments for one in known)
-
-
-def _obeys_schema(call: ToolCall, tools: Mapping[str, Tool]) -> bool:
-    return call.name in tools and not tools[call.name].problems(call.arguments)

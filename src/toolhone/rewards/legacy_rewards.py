@@ -1,8 +1,8 @@
-"""Rewards of three earlier systems, reproduced exactly, holes included; for comparison, not for training.
+"""Rewards of three earlier systems, reproduced exactly, for comparison and not for training.
 
-They read the raw text of the first reply alone, since those systems never show a tool's result to the
-model. They know one correct answer with its arguments: `knows_reference` says which tasks have one.
-`KNOWN_EXPLOITS` lists what cheats them.
+They read the raw text of the first reply alone, since those systems never show a tool's result to
+the model, and need a reference with all arguments (`knows_reference`). `KNOWN_EXPLOITS` lists what
+cheats them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Rewards by name, and what an episode earns.
 
-(reward, own) = load_rewards(["tool_use", "mine.py:polite"], [1.0, 0.2])
-result = compute_reward([reward, own], task, episode)
-result.total, result.parts      # 1.3, {"tool_use.tools": 0.3, ..., "polite": 1.0}
+    (reward, own) = load_rewards(["tool_use", "mine.py:polite"], [1.0, 0.2])
+    result = compute_reward([reward, own], task, episode)
+    result.total, result.parts      # 1.3, {"tool_use.tools": 0.3, ..., "polite": 1.0}
+
+A reward must not change the task or the episode, nor depend on time or chance.
 """
 
 from __future__ import annotations

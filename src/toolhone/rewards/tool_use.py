@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.episode_view import EpisodeView
+from toolhone.rewards.episode_view import EpisodeView, calls_in_prose
 from toolhone.rewards.matching import judges_calls
 from toolhone.schema import Task
 
@@ -158,7 +158,8 @@ def _no_call_credit(view: EpisodeView) -> float:
         return -1.0
     if view.unreadable:
         return -0.5
-    return float(not (view.is_blank or view.is_broken or view.has_call_in_prose))
+    in_prose = calls_in_prose(view.final_text, view.task)
+    return float(not (view.is_blank or view.is_broken or in_prose))
 
 
 def _penalties(view: EpisodeView) -> Parts:
