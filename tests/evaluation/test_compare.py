@@ -1,4 +1,4 @@
-"""`toolhone compare`: what is joined and what is not, what counts as better or worse, both certificates, the guard."""
+"""`toolhone compare`: the join, better and worse, both certificates, the guard."""
 
 import json
 import subprocess

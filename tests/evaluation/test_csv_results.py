@@ -1,4 +1,4 @@
-"""CSV tables of answers made elsewhere: reading, measuring again, the summary, and `toolhone score --csv`."""
+"""CSV files of answers: reading, scoring, the summary, and `toolhone score --csv`."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Evaluation: what each metric says, from tasks to the folder on disk; and scoring of answers that came from elsewhere."""
+"""Evaluation: each metric, from tasks to the folder on disk; and scoring of predictions."""
 
 import csv
 import io

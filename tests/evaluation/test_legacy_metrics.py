@@ -1,4 +1,4 @@
-"""Metrics by the definitions of four other systems, beside ours; metrics of the user's own; and the playground's summary."""
+"""Metrics of four earlier systems, metrics of the user, and the playground's summary."""
 
 import io
 import json

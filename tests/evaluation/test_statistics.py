@@ -159,7 +159,7 @@ def test_where_everything_was_gained_the_interval_ends_at_one(n):
     ("gained", "lost", "n"), [(3, 1, 20), (12, 30, 400), (0, 4, 50), (9, 9, 30), (1, 0, 6)]
 )
 def test_the_ends_of_the_interval_are_where_the_score_test_turns(gained, lost, n):
-    """A second derivation: the chance of a loss that fits best is searched on a grid instead of solved for."""
+    """A second derivation: search the likeliest loss rate on a grid instead of solving for it."""
     for end, z in zip(tango(gained, lost, n), (Z95, -Z95)):
         losses = np.linspace(max(0.0, -end), (1 - end) / 2, 400_001)[1:-1]
         with np.errstate(divide="ignore", invalid="ignore"):

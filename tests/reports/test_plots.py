@@ -1,4 +1,4 @@
-"""Curves as PNG: from runs, from given logs, of chosen metrics, and one sentence when there is nothing to draw."""
+"""Curves as PNG: of runs, of logs, of chosen metrics, and a sentence without any curve."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The attack suite: our own rewards hold against all of it, and the known holes of the others are found, no less and no more."""
+"""The attack suite: our rewards have no hole, and the others exactly those that are listed."""
 
 import re
 from pathlib import Path
@@ -155,7 +155,7 @@ def test_our_own_rewards_hold_on_published_tasks(file):
 
 
 def by_share(task: Task, episode: Episode) -> float:
-    """Three points, of which 30 superfluous calls leave most: what is matched best is counted, what is too much hardly."""
+    """A reward of which 30 superfluous calls leave most: extra calls cost hardly anything."""
     wanted = [call.name for call in task.expect.calls or ()]
     called = [call.name for call in episode.calls]
     names = len(set(wanted) & set(called)) / max(1, len(set(wanted) | set(called)))

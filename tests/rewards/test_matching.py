@@ -1,4 +1,4 @@
-"""Calls against expectations: what counts as the same, how calls are paired, and that nothing a model writes makes it raise."""
+"""Calls against expectations: equality, pairing, and no error on hostile input."""
 
 import itertools
 import json
@@ -507,7 +507,7 @@ def test_published_answers_match_in_any_order_and_not_when_spoiled(category):
 
 
 def _published(name: str, choices: dict[str, list]) -> dict:
-    """An expected call from lists of right values, in which an empty text means "may be left out"."""
+    """An expected call from lists of right values; an empty text means optional."""
     values = {key: [value for value in listed if value != ""] for key, listed in choices.items()}
     return {
         "name": name,
@@ -518,7 +518,7 @@ def _published(name: str, choices: dict[str, list]) -> dict:
 
 
 def _chosen(call: dict, number: int) -> dict:
-    """The first, second or last right value of each argument; what is optional is left out when it is the second."""
+    """The first, second or last right value of each argument; the second omits optional ones."""
     options = {key: [value, *call["accept"][key]] for key, value in call["arguments"].items()}
     return {
         key: listed[number % len(listed)]

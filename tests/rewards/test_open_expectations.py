@@ -1,4 +1,4 @@
-"""Tasks that leave something open: any call, any arguments, one of several right answers; rewards and metrics take the same one."""
+"""Open tasks: any call, any arguments, several right answers; rewards and metrics agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phases of rewards in a whole training: they hear of validations, also in a run that goes on, and wait for nothing unmeasured."""
+"""Reward phases in a whole training: they see validations, also in a resumed run."""
 
 from __future__ import annotations
 

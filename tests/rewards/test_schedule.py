@@ -264,8 +264,8 @@ def test_an_unknown_part_is_reported_after_the_first_step_of_its_phase():
     }
     note = str(reward_schedule.observe(1, results))
     assert (
-        "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), which right_tools does not have; its parts: right_tools.exact"
-        in note
+        "waits for 'right_tools.exakt' (did you mean 'right_tools.exact'?), "
+        "which right_tools does not have; its parts: right_tools.exact" in note
     )
     assert reward_schedule.observe(2, results) is None
     fine = RewardSchedule(

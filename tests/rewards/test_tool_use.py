@@ -1,4 +1,4 @@
-"""Our own rewards: a right answer earns 1, everything else less, and each mistake costs what it should."""
+"""Our own rewards: a right answer earns 1, everything else less, each mistake its penalty."""
 
 import itertools
 import json

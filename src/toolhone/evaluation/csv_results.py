@@ -1,4 +1,4 @@
-"""Score answers made elsewhere from a CSV file with the raw text and the expected calls of each query.
+"""Score answers made elsewhere, from a CSV file with the text and expected calls of each query.
 
     table = read_results_csv("test1_finetuned.csv")
     table.count("match"), table.count("recovered"), len(table.rows), table.skipped
@@ -127,7 +127,7 @@ def is_summary(path: str | Path) -> bool:
 
 
 def write_summary(path: str | Path, counts: Mapping[str, tuple[int, int]]) -> Path:
-    """Write one line for each file's (rows, matches); the percentage is nan where there is no row."""
+    """Write one line for each file's (rows, matches); its percentage is nan without rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(SUMMARY_COLUMNS)

@@ -3,8 +3,8 @@
     evaluation = evaluate(policy, tasks, Registry([...]))
     evaluation.metrics["exact_match"]          # Score(value, low, high, n)
 
-A task with an expected `answer` whose tools can run is played to its end; of any other task only the
-first turn with calls counts, and its calls run once.
+A task with an expected `answer` whose tools can run is played to its end. Of any other task only
+the first turn with calls counts, and its calls run once.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def judge_episode(
     own: Mapping[str, Metric] | None = None,
     rewards: Sequence[Reward] = (),
 ) -> JudgedEpisode:
-    """Score one episode by our metrics, those of earlier systems and the user's, and its rewards."""
+    """Score one episode by our metrics, the legacy ones and the user's; compute its rewards."""
     sample = judge(task, episode, context)
     scores = dict(sample.scores)
     for name, metric in (own or {}).items():

@@ -1,7 +1,7 @@
 """Metrics by the definitions of four earlier systems, beside ours, so that figures can be compared.
 
     evaluation.legacy["playground"]["tool_accuracy"]        # Score(value, low, high, n)
-    playground_summary(evaluation)                          # {"total_cases", "tool_accuracy", ..., "details"}
+    playground_summary(evaluation)                          # {"total_cases", "tool_accuracy", ...}
     known_metric("tool_format_correctness")                  # "playground.format_correctness"
 
 docs/metrics.md has the definitions. They judge the first reply alone, where its raw text is known.
@@ -110,7 +110,7 @@ def score_reply(
     expect: Expect,
     ran: Sequence[tuple[ToolCall, ToolResult]] | None = None,
 ) -> dict[str, float]:
-    """Score a first reply. `ran`: its calls with their results, or None where the tools cannot run."""
+    """Score a first reply. `ran`: its calls with results, or None where the tools cannot run."""
     calls, answer, block = expect.calls or (), _json_answer(text, offered), tagged_block(text)
     wanted = calls[0].name if calls else ""
     predicted = predicted_tool(text, offered) == wanted

@@ -50,8 +50,8 @@ MAX_OBJECTS = 1000
 class EpisodeContext:
     """How an episode came about.
 
-    `runnable`: the tools with an implementation. `live`: the task was played to its end. `raw_text`:
-    the model's text is known, not only its calls.
+    `runnable`: the tools with an implementation. `live`: the task was played to its end.
+    `raw_text`: the model's text is known, not only its calls.
     """
 
     seed: int = 0
@@ -64,8 +64,8 @@ class EpisodeContext:
 class JudgedEpisode:
     """One task with its reply and its scores.
 
-    `reasons`: what is not correct. `offered`: names of the tools on offer. `legacy_scores`: scores by
-    `LEGACY_METRICS`, as "group.name". `rewards`: the rewards' parts, and their total as `reward`.
+    `reasons`: what is not correct. `offered`: names of the tools on offer. `legacy_scores`: those
+    of `LEGACY_METRICS`, as "group.name". `rewards`: the parts, and the total as `reward`.
     """
 
     id: str
@@ -235,7 +235,7 @@ class _Judging:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether a reply that should have no call was truncated, so that a call may have followed."""
+        """Whether a reply that should have no call was truncated before a call could follow."""
         return self.expect.no_call and self.episode.ending is EpisodeStatus.TRUNCATED
 
     @property

@@ -99,10 +99,10 @@ def paired_interval(differences: Sequence[float]) -> Score:
 
 
 def tango(gained: float, lost: float, n: int) -> tuple[float, float]:
-    """Tango's score interval for a difference of paired proportions (Tango 1998, Stat. Med. 17:891).
+    """Tango's score interval for a paired difference of proportions (1998, Stat. Med. 17:891).
 
-    Of `n` tasks, `gained` are correct only in the second model, `lost` only in the first; fractional
-    sums are allowed. It has width where nothing changed and never leaves [-1, 1].
+    Of `n` tasks, `gained` are correct only in the second model, `lost` only in the first;
+    fractional sums are allowed. It has width where nothing changed and never leaves [-1, 1].
     """
     observed = (gained - lost) / n
     low = _find_root(lambda d: _tango_score(gained, lost, n, d) > Z95, -1.0, observed)

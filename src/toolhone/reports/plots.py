@@ -33,7 +33,7 @@ Lines = list[dict[str, Any]]
 
 
 def plot_runs(sources: Sequence[Path], out: Path, metrics: Sequence[str] = ()) -> Path:
-    """Draw the runs (folders or metrics files) into the PNG `out`, one panel for each of `metrics`."""
+    """Draw the runs (folders or metrics files) into the PNG `out`, one panel per metric."""
     files = {path: path / "metrics.jsonl" if path.is_dir() else path for path in sources}
     runs = [
         (path.name if path.is_dir() else path.parent.name or path.name, read_metrics(file))

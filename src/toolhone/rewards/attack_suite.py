@@ -1,4 +1,4 @@
-"""The attack suite: plays every attack on every task and reports which of them a reward pays too well.
+"""The attack suite: play every attack on every task and report which ones a reward pays too well.
 
     report = attack_suite(reward, PROBES, Tagged())
     report.holes       # the worst attempt of each attack that exceeds its bound
@@ -65,7 +65,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class AttackReport:
-    """What the suite finds: the worst attempt of each attack, and how many tasks it was tried on."""
+    """The worst attempt of each attack, and on how many tasks it was tried and is a hole."""
 
     reward: str
     syntax: str

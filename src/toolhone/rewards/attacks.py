@@ -232,7 +232,7 @@ def _with_other_value(call: ToolCall, number: int) -> ToolCall:
 
 
 class Attack(NamedTuple):
-    """A way to cheat. `about` completes "the reward pays ..."; `bound` is the largest share allowed.
+    """A way to cheat. `about` completes "the reward pays ..."; `bound` is the largest share.
 
     `may_be_right`: it may hit another of several correct answers, which is no attack.
     """

@@ -3,7 +3,8 @@
     view = EpisodeView.closest(task, episode)     # judged by the right answer it comes closest to
     view.match, view.excess, view.failed, view.is_broken
 
-A rejected or unreadable call that a later turn replaces is retracted: it costs, but it is not compared.
+A rejected or unreadable call that a later turn replaces is retracted: it costs, but is not
+compared.
 """
 
 from __future__ import annotations

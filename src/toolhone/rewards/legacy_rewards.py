@@ -82,8 +82,8 @@ def reference_calls(expect: Expect) -> list[dict[str, Json]]:
     return [{"name": call.name, "parameters": dict(call.arguments)} for call in expect.calls or ()]
 
 
-# mlx-guided-grpo (MIT), examples/tool_calling_training.md. All five are in [0, 1], and 0 for a reply
-# with `<think>`, `</think>` or `\boxed{`.
+# mlx-guided-grpo (MIT), examples/tool_calling_training.md. All five are in [0, 1], and 0 for a
+# reply with `<think>`, `</think>` or `\boxed{`.
 
 
 def tool_call_exact(task: Task, episode: Episode) -> float:
@@ -157,8 +157,8 @@ def json_answer(task: Task, episode: Episode) -> dict[str, float]:
     """Reward a reply such as `{"tool": "calculator", "args": {...}}` or `{"final": "..."}`.
 
     The JSON runs from the first `{` to the last `}`. `format`: 1 for `final`, or a known tool and
-    `args`. `tool`: 0.5 for the wanted tool or a wanted `final`, -0.5 for another one. `arguments`: 1
-    if correct. `length`: -0.2 for text beside the JSON. Only the first wanted call counts.
+    `args`. `tool`: 0.5 for the wanted tool or a wanted `final`, -0.5 for another one.
+    `arguments`: 1 if correct. `length`: -0.2 for text beside the JSON. Only the first wanted call counts.
     """
     text = reply_text(episode, JsonObject())
     first, last = text.find("{"), text.rfind("}")

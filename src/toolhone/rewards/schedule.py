@@ -76,7 +76,7 @@ class PhaseSchedule:
 
     @staticmethod
     def of(section: RewardSection, scores: Collection[str] = ()) -> PhaseSchedule:
-        """Build the schedule; `scores` names what `until` may hold beside rewards and their parts."""
+        """Build the schedule; `scores` are names that `until` may hold beside rewards."""
         average = section.combine == "average"
         if not section.phases:
             rewards = weighted_rewards(section.functions, section.weights, average)

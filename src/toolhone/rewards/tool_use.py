@@ -1,9 +1,9 @@
 """Toolhone's own rewards: a correct answer earns 1 and everything else less.
 
-    tool_use(task, episode)       # {"tools": 0.3, "arguments": 0.4, "exact": 0.3, "failed": -0.1, ...}
+    tool_use(task, episode)       # {"tools": 0.3, "arguments": 0.4, "exact": 0.3, ...}
 
-A reward returns no parts for a task that it does not judge. docs/rewards.md explains each reward and
-each penalty. They cannot judge the quality of a text where no call is wanted.
+A reward returns no parts for a task that it does not judge. docs/rewards.md explains each reward
+and each penalty. They cannot judge the quality of a text where no call is wanted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""When two argument values mean the same: numbers by value, text by its words, lists in order, mappings by key.
+"""Whether two argument values mean the same: numbers by value, text by its words.
 
     same_value(1, 1.0)                                               # True
     same_value("5", 5, ValueShape.of({"type": "number"}))            # True: the schema says number
-    same_value("USD", "usd", ValueShape.of({"enum": ["USD"]}))       # False: the schema fixes the spelling
+    same_value("USD", "usd", ValueShape.of({"enum": ["USD"]}))       # False: spelling is fixed
 
 docs/metrics.md has the rules. Nothing here raises on model output.
 """
