@@ -59,7 +59,7 @@ def test_an_experiment_trains_a_toy_by_grpo_from_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["mlx", "tinker"])
 def test_a_backend_that_is_planned_is_refused_by_name(backend: str) -> None:
-    model = ModelSection(backend=backend)  # type: ignore[arg-type]
+    model = ModelSection(backend=backend)
     for opens in (
         lambda: open_trainer(model, TrainingSection(), "pico"),
         lambda: open_sampler("pico", model),

@@ -210,7 +210,7 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_scale(qwen: Path) -> N
     trainer.forward_backward(some_rows(), cross_entropy())
     next(value for _, value in trainer.engine.trainable() if value.grad is not None).grad.fill_(
         float("inf")
-    )  # type: ignore[union-attr]
+    )
     before = {name: value.detach().clone() for name, value in trainer.engine.trainable()}
     assert trainer.optim_step(Adam(0.1)).result()["skipped"] == 1.0
     assert trainer._optimizer.loss_scale == scale / 2

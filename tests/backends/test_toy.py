@@ -289,4 +289,4 @@ def test_a_token_outside_the_vocabulary_is_a_clear_error(token: int) -> None:
 def test_a_shape_that_cannot_be_is_a_clear_error(wrong: dict[str, object]) -> None:
     size = dataclasses.asdict(a_toy()._policy.shape) | wrong
     with pytest.raises(ModelError, match=next(iter(wrong))):
-        open_toy(**size)  # type: ignore[arg-type]
+        open_toy(**size)

@@ -47,7 +47,7 @@ def versions(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> None:
             raise metadata.PackageNotFoundError(name)
         return said
 
-    monkeypatch.setattr(machine.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
 
 
 def test_a_sound_machine_passes_and_nothing_touches_the_network(
@@ -109,7 +109,7 @@ def test_toolhone_itself_may_not_be_installed(monkeypatch: pytest.MonkeyPatch) -
     def requires(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(machine.metadata, "requires", requires)
+    monkeypatch.setattr(metadata, "requires", requires)
     finding = found("toolhone")
     assert finding.state is CheckState.BROKEN
     assert "pip install" in finding.advice
@@ -120,12 +120,10 @@ def test_an_extra_that_is_missing_is_a_note_with_its_remedy(
 ) -> None:
     extra = "serve"
     monkeypatch.setattr(
-        machine.metadata,
-        "requires",
-        lambda _: ["numpy>=2", f'no-such-package>=1; extra == "{extra}"'],
+        metadata, "requires", lambda _: ["numpy>=2", f'no-such-package>=1; extra == "{extra}"']
     )
     fields = SimpleNamespace(get_all=lambda _: [extra, "dev"])
-    monkeypatch.setattr(machine.metadata, "metadata", lambda _: fields)
+    monkeypatch.setattr(metadata, "metadata", lambda _: fields)
     finding = found("extra serve")
     assert finding.state is CheckState.NOTE
     assert finding.found == "not installed: no-such-package"

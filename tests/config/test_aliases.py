@@ -106,7 +106,7 @@ def nested(key: str, value: object) -> dict[str, Any]:
     result: Any = value
     for part in reversed(key.split(".")):
         result = {part: result}
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())

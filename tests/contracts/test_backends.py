@@ -283,7 +283,7 @@ def test_a_train_step_submits_everything_before_it_waits() -> None:
         def optim_step(self, optimizer: Adam) -> Handle:  # noqa: ARG002
             return Handle("step")
 
-    metrics = train_step(Remote(), [ROWS, ROWS], cross_entropy(), Adam(0.1))  # type: ignore[arg-type]
+    metrics = train_step(Remote(), [ROWS, ROWS], cross_entropy(), Adam(0.1))
     assert metrics == {"loss": 2.0, "grad_norm": 2.0}
     assert events == [
         *["submit pass", "submit pass", "submit step"],
@@ -895,7 +895,7 @@ def test_the_tool_of_a_finished_row_runs_while_a_long_row_samples(sampler: Sampl
         for name in ("short", "long")
     ]
     rules = EpisodeRules(first_call_only=True)
-    short, long = run_episodes(policy, tasks, Registry([look], timeout=30), rules)  # type: ignore[arg-type]
+    short, long = run_episodes(policy, tasks, Registry([look], timeout=30), rules)
     assert [result.value for result in short.results[0]] == [True]
     assert long.ending is EpisodeStatus.ANSWERED
 

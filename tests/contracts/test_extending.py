@@ -138,7 +138,7 @@ def test_an_algorithm_of_ones_own_trains_and_leaves_a_run_that_opens(folder: Pat
 
 def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: Path) -> None:  # noqa: ARG001
     trained(plan(model={"model_class": "cool.py:load"}))
-    engine = open_model("run").sampler._engine  # type: ignore[attr-defined]
+    engine = open_model("run").sampler._engine
     assert type(engine.model).__name__ == "CoolQwen"
     assert not engine.split
     assert float(engine.model.coolness.detach().abs()) > 0
@@ -280,5 +280,5 @@ def test_paths_of_own_code_in_a_file_are_relative_to_it(
 
 
 def test_a_model_of_transformers_is_still_cut_before_its_head() -> None:
-    engine = open_model("pico").sampler._engine  # type: ignore[attr-defined]
+    engine = open_model("pico").sampler._engine
     assert engine.split

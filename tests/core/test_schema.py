@@ -297,4 +297,4 @@ def test_a_task_with_turns_needs_as_many_expectations() -> None:
 
 def test_words_do_not_change_after_they_are_made() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Message("user", "x").content = "y"  # type: ignore[misc]
+        Message("user", "x").content = "y"

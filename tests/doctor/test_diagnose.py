@@ -352,7 +352,7 @@ def test_training_counts_remarks_with_examples_and_what_they_mean(tmp_path: Path
         FindingKind.CONTROL_TEXT.value: (1, 1),
     }
     assert all(group["why"] and group["fix"] for group in groups)
-    assert report["balance"]["calls_anywhere"] == 2  # type: ignore[index]
+    assert report["balance"]["calls_anywhere"] == 2
 
 
 def test_training_counts_held_out_prompts_that_are_trained_on(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def joined(*sides: tuple[Evaluation, Evaluation]) -> tuple[Evaluation, Evaluatio
     base, tuned = zip(*sides)
     return tuple(
         Evaluation(tuple(s for part in side for s in part.samples)) for side in (base, tuned)
-    )  # type: ignore[return-value]
+    )
 
 
 def total(comparison: Comparison, metric: str = "exact_match") -> Cell:

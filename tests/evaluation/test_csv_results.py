@@ -409,4 +409,4 @@ def test_wrong_use_of_score_is_one_sentence(arguments, sentence, tmp_path, capsy
 def test_names_of_files_are_no_markup():
     console = Console(width=200, file=io.StringIO())
     console.print(csv_table({"[red]a.csv": CallTable(())}))
-    assert "[red]a.csv" in console.file.getvalue()
+    assert "[red]a.csv" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -529,7 +529,7 @@ def test_hostile_model_output_can_be_written_and_read_back(tmp_path):
 def shown(what: object) -> str:
     console = Console(width=120, file=io.StringIO(), force_terminal=False)
     console.print(what)
-    return console.file.getvalue()
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_table_shows_every_metric_every_category_and_how_episodes_ended():

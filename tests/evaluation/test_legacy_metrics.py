@@ -368,7 +368,7 @@ def test_the_group_of_a_syntax_is_shown_and_all_are_shown_when_asked():
     def shown(what: object) -> str:
         console = Console(width=150, file=io.StringIO())
         console.print(what)
-        return console.file.getvalue()
+        return console.file.getvalue()  # type: ignore[attr-defined]
 
     text = shown(legacy_table(evaluation))
     assert all(word in text for group, names in LEGACY_METRICS.items() for word in (group, *names))
@@ -431,7 +431,7 @@ def test_a_users_metric_is_averaged_over_the_tasks_where_it_applies(tmp_path):
     assert read_folder(write_folder(evaluation, tmp_path)).metrics == evaluation.metrics
     console = Console(width=120, file=io.StringIO())
     console.print(metrics_table(evaluation))
-    assert "a_half" in console.file.getvalue()
+    assert "a_half" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_gpt2_s_transposed_layers_are_merged_the_right_way_round(tmp_path: Path)
 def test_merging_changes_a_copy_and_leaves_the_engine_as_it_was(
     runs: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    engine = open_model(runs / "lora").sampler._engine  # type: ignore[attr-defined]
+    engine = open_model(runs / "lora").sampler._engine
     before = {name: value.clone() for name, value in engine.model.state_dict().items()}
     name = engine.lora_layers[0]
 

@@ -185,7 +185,7 @@ def test_the_search_for_closing_brackets_sees_each_character_once(piece):
 def test_the_literal_parser_sees_each_character_at_most_twice(text, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        python_calls.ast,
+        python_calls.ast,  # type: ignore[attr-defined]
         "literal_eval",
         lambda part, read=ast.literal_eval: (seen.append(len(part)), read(part))[1],
     )

@@ -333,8 +333,8 @@ def test_trackio_gets_each_line_for_its_store_and_no_call_of_its_init(
     store = Store(tmp_path)
     monkeypatch.setitem(
         sys.modules, "trackio.sqlite_storage", type("module", (), {"SQLiteStorage": store})
-    )  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "trackio", type("module", (), {"__path__": []}))  # type: ignore[arg-type]
+    )
+    monkeypatch.setitem(sys.modules, "trackio", type("module", (), {"__path__": []}))
     wanted = section(trackio={"project": "calls", "run_name": "mine"})
     for resumed_at in (None, 1):
         with open_trackers(

@@ -601,9 +601,9 @@ def test_the_openai_client_talks_to_a_live_server(live: Live) -> None:
         messages: list[Any] = [{"role": "user", "content": "two"}]
         reply = client.chat.completions.create(
             model="runs/mine", messages=messages, tools=[WEATHER], seed=1
-        )  # type: ignore[list-item]
+        )
         calls = reply.choices[0].message.tool_calls or []
-        assert [json.loads(call.function.arguments)["city"] for call in calls] == ["Oslo é", "Rome"]  # type: ignore[union-attr]
+        assert [json.loads(call.function.arguments)["city"] for call in calls] == ["Oslo é", "Rome"]
         messages += [
             reply.choices[0].message,
             *({"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in calls),
@@ -611,7 +611,7 @@ def test_the_openai_client_talks_to_a_live_server(live: Live) -> None:
         messages.append({"role": "user", "content": "so, text"})
         again = client.chat.completions.create(
             model="runs/mine", messages=messages, tools=[WEATHER]
-        )  # type: ignore[list-item]
+        )
         assert again.choices[0].message.content == REPLIES["text"]
         pieces = client.chat.completions.create(
             model="runs/mine",

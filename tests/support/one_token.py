@@ -18,7 +18,7 @@ from toolhone.backends.toy import ToyTrainer, open_toy
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.episode import Episode, EpisodeRules
+from toolhone.episodes.episode import Episode, EpisodeRules  # type: ignore[attr-defined]
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.rewards.registry import RewardResult
 from toolhone.rows import Row
@@ -157,7 +157,7 @@ def env_of(
     return RLEnv(
         TASKS,
         Registry([SEE]),
-        lambda sampler, seed: OneToken(sampler, seed, rl.temperature, rewrites),  # type: ignore[arg-type, return-value]
+        lambda sampler, seed: OneToken(sampler, seed, rl.temperature, rewrites),
         score,
         lambda _task: EpisodeRules(max_turns=2),
         trainer.snapshot() if rl.beta else None,

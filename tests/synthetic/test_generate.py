@@ -278,7 +278,7 @@ def test_a_question_read_by_hand_gives_its_arguments() -> None:
 def test_an_expression_has_the_numbers_of_its_question_in_their_places() -> None:
     pairs = set()
     for row in rows((CALCULATOR,), [EXAMPLES[4]]):
-        a, b = re.search(r"(\d+) multiplied by (\d+)", str(row.messages[0].content)).groups()  # type: ignore[union-attr]
+        a, b = re.search(r"(\d+) multiplied by (\d+)", str(row.messages[0].content)).groups()
         assert the_call(row).arguments == {"expression": f"{a} * {b}"}
         pairs.add((a, b))
     assert len(pairs) > 200
@@ -295,7 +295,7 @@ def test_optional_arguments_are_left_out_together_with_their_words() -> None:
         (" pm" in row.messages[0].content or " am" in row.messages[0].content)
         == ("time" in the_call(row).arguments)
         for row in conversations
-    )  # type: ignore[operator]
+    )
 
 
 def test_a_required_argument_is_never_left_out() -> None:

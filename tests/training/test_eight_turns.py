@@ -192,7 +192,7 @@ class Speaker:
 
 def policy_of(speaker: Speaker, seed: int = 0) -> TokenPolicy:
     params = SamplingParams(400, seed=seed % 2**32)
-    return TokenPolicy(speaker, speaker.family.dialect, speaker.family.tokenizer, params)  # type: ignore[arg-type]
+    return TokenPolicy(speaker, speaker.family.dialect, speaker.family.tokenizer, params)
 
 
 def registry() -> Registry:

@@ -59,7 +59,7 @@ def train(
     trainer, run = trainer or toy(), Run.create(folder, experiment)
     stage = replace(
         env_of(trainer, experiment, **options), policy=lambda sampler, seed: policy(sampler, seed)
-    )  # type: ignore[arg-type, return-value]
+    )
     return trainer, run, grpo(trainer, stage, run)
 
 

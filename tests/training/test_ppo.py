@@ -228,7 +228,7 @@ def test_an_episode_that_the_program_broke_off_is_left_out_and_counted(tmp_path:
             return super().forward_backward(rows, loss)
 
     trainer = Watching(trainer._policy)
-    stage = replace(stage, policy=lambda sampler, seed: Breaking(sampler, seed), score=first_token)  # type: ignore[arg-type, return-value]
+    stage = replace(stage, policy=lambda sampler, seed: Breaking(sampler, seed), score=first_token)
     ppo(trainer, stage, run)
     (share,) = logged(run, f"ending/{EpisodeStatus.FAILED.value}")
     assert share > 0

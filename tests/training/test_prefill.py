@@ -280,7 +280,7 @@ def groups_at(
     plan = lesson({"curriculum": CURRICULUM, "group_size": size, **(rl or {})})
     trainer, section = toy(), plan.training.rl
     policy = Spelling(trainer.snapshot(), 5)
-    env = replace(world(trainer, plan, [*TASKS, CHAT]), policy=lambda _sampler, _seed: policy)  # type: ignore[arg-type, return-value]
+    env = replace(world(trainer, plan, [*TASKS, CHAT]), policy=lambda _sampler, _seed: policy)
     groups = score(rollout(env, trainer.snapshot(), env.tasks, plan, step), env)
     return groups, section, policy
 
@@ -375,7 +375,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[tuple[int, ...]
     submit = _TokenStream.submit
 
     def noting(stream: _TokenStream, key: int, prompt: Prompt) -> None:
-        given.setdefault(stream._params.temperature, []).append(prompt.given)
+        given.setdefault(stream._params.temperature, []).append(prompt.given)  # type: ignore[attr-defined]
         submit(stream, key, prompt)
 
     monkeypatch.setattr(_TokenStream, "submit", noting)
@@ -612,7 +612,7 @@ def test_at_most_so_many_failed_replies_of_a_group_are_continued_and_stand_behin
         ),
     )
     same, plain = rollout_metrics(groups), rollout_metrics(alone)
-    assert same.pop("sampled_tokens") > plain.pop("sampled_tokens")
+    assert same.pop("sampled_tokens") > plain.pop("sampled_tokens")  # type: ignore[attr-defined]
     assert same == plain
 
 

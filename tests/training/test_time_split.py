@@ -36,7 +36,7 @@ def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling(
     env = replace(
         env_of(toy(), experiment, score=slowly),
         registry=registry,
-        policy=lambda _sampler, _seed: policy,  # type: ignore[arg-type, return-value]
+        policy=lambda _sampler, _seed: policy,
         clock=clock,
     )
     with clock.on("sample"):
