@@ -290,7 +290,7 @@ def test_train_eval_chat_and_plot_work_on_a_file(
 
     code, _, err = run(capsys, monkeypatch, "train", "--out", "run", *settings)
     assert code == 2
-    assert "holds a run already" in err
+    assert "already holds a run" in err
 
     code, out, err = run(
         capsys,
