@@ -15,7 +15,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.files import read_jsonl
-from toolhone.sources.gsm8k import Calculator, checked_mark
+from toolhone.sources.gsm8k import Calculator, check_mark
 from toolhone.sources.registry import SOURCES, open_source
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
@@ -307,7 +307,7 @@ def calculator() -> Calculator:
 def test_a_mark_that_holds_is_kept_as_it_stands(
     calculator: Calculator, mark: str, expression: str, result: str
 ) -> None:
-    step, repair = checked_mark(mark, calculator)
+    step, repair = check_mark(mark, calculator)
     assert step is not None
     assert (step.expression, step.result, repair) == (expression, result, None)
 
@@ -326,7 +326,7 @@ def test_a_mark_that_holds_is_kept_as_it_stands(
 def test_a_mark_is_mended_where_the_stated_result_proves_it(
     calculator: Calculator, mark: str, expression: str
 ) -> None:
-    step, repair = checked_mark(mark, calculator)
+    step, repair = check_mark(mark, calculator)
     assert step is not None
     assert (step.expression, repair) == (expression, "a mark rewritten for the calculator")
 
@@ -351,7 +351,7 @@ def test_a_mark_that_does_not_hold_is_skipped_for_a_reason(
     calculator: Calculator, mark: str, reason: str
 ) -> None:
     with pytest.raises(Skip) as caught:
-        checked_mark(mark, calculator)
+        check_mark(mark, calculator)
     assert caught.value.reason == reason
 
 

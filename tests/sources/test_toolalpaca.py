@@ -16,7 +16,7 @@ from toolhone.schema.refs import resolve_refs
 from toolhone.sources.base import Loaded
 from toolhone.sources.openapi import tools_of
 from toolhone.sources.registry import detect, detect_format, open_source
-from toolhone.sources.toolalpaca import holes
+from toolhone.sources.toolalpaca import find_holes
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"
 SEARCH = {
@@ -244,7 +244,7 @@ def test_records_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> No
     ],
 )
 def test_open_places_are_found_however_they_are_written(text: str, found: list[str]) -> None:
-    assert list(holes(text)) == found
+    assert list(find_holes(text)) == found
 
 
 def test_the_fixture_is_detected_as_its_format() -> None:

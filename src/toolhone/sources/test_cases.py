@@ -1,25 +1,21 @@
 """Test cases of a tool: a prompt, the tool it wants and its parameters. No tools are in the file.
 
-    {"prompt": "Human: What is 25 multiplied by 4?", "expected_tool": "calculator", "expected_params": {"expression": "25 * 4"}}
+    {"prompt": "Human: What is 25 multiplied by 4?", "expected_tool": "calculator",
+     "expected_params": {"expression": "25 * 4"}}
 
-The tools on offer are those of the option `tools`, or else the built-in ones. "Human:" before the prompt and "Assistant:" behind it
-are taken off. A case becomes a task that expects the call (its category is the tool's name), and a conversation of the question and
-the call. Where `expected_tool` is null or empty, the task expects no call, and there is nothing to learn from. A case whose call
-does not fit the tools is counted and skipped, since no model could pass it.
+On offer are the tools of the option `tools`, else the built-in ones. A case gives a task and, where
+it wants a call, a conversation of the question and the call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from pathlib import Path
 
-from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip, identity_of
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.files import Record, read_records
-from toolhone.sources.offered import fitted, from_text, refuse_faults
+from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
+from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.files import Record
 from toolhone.sources.tasks import tasks_of
+from toolhone.sources.tool_specs import decode_text, fit_calls
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
 
@@ -31,65 +27,44 @@ ABOUT = About(
     rows="any",
     teaches="the one right call of each case, or none",
 )
-USES = frozenset({"tools"})
+OPTIONS = frozenset({"tools"})
+NOT_A_CASE = "not a test case"
 
 
-class Reason(StrEnum):
-    """Why a case is skipped; besides these, the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not a test case"
-    NO_TOOL = "expected_params without an expected_tool"
+def looks_like(record: Record) -> bool:
+    return "prompt" in record and "expected_tool" in record
 
 
-def sniff(records: Sequence[Record]) -> bool:
-    return all("prompt" in record and "expected_tool" in record for record in records)
+def prepare(_records: Sequence[Record], context: Context) -> tuple[Tool, ...]:
+    tools = context.options.get("tools")
+    return Registry(BUILTIN).tools if tools is None else tuple(tools)
 
 
-def read(path: Path, options: Options) -> Loaded:
-    """Every case that can be passed with the tools on offer."""
-    tools = Registry(BUILTIN).tools if options.tools is None else tuple(options.tools)
-    tally = ReadStats()
-    for line, record in read_records(path):
-        identity = identity_of(line, record)
-        try:
-            user, call = Message("user", _question(record)), _call(record)
-            if call is None:
-                expect = Expect(no_call=True)
-                tally.keep_tasks(
-                    [Task(identity, (user,), tools, expect, category="no_call", source=NAME)]
-                )
-                continue
-            call, repairs = fitted(call, tools)
-            talk = Conversation(
-                (user, Message("assistant", tool_calls=(call,))), tools, identity, NAME
-            )
-            refuse_faults(talk)
-        except Skip as skip:
-            tally.skip(line, skip)
-        else:
-            tally.keep(line, talk, tasks_of(talk, call.name), repairs)
-    return tally.loaded()
+def convert(record: Record, context: Context) -> Converted | Task:
+    user, call, tools = Message("user", _question(record)), _call(record), context.prepared
+    if call is None:
+        return Task("", (user,), tools, Expect(no_call=True))
+    (call,) = fit_calls([call], tools, context)
+    talk = Conversation((user, Message("assistant", tool_calls=(call,))), tools)
+    talk = context.complete(talk, record)
+    return Converted(talk, tasks_of(talk, call.name))
 
 
 def _question(record: Record) -> str:
     prompt = record.get("prompt")
     if not isinstance(prompt, str) or "expected_tool" not in record:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"keys {sorted(record)}")
+        raise Skip(NOT_A_CASE, f"keys {sorted(record)}")
     question = prompt.strip().removeprefix("Human:").removesuffix("Assistant:").strip()
     if not question:
-        raise Skip(Reason.NOT_THIS_FORMAT, f"the prompt {prompt!r:.60} asks nothing")
+        raise Skip(NOT_A_CASE, f"the prompt {prompt!r:.60} asks nothing")
     return question
 
 
 def _call(record: Record) -> ToolCall | None:
     name = record["expected_tool"]
-    given = from_text(
-        record.get("expected_params") or {}, Reason.NOT_THIS_FORMAT, "expected_params"
-    )
+    given = decode_text(record.get("expected_params") or {}, NOT_A_CASE, "expected_params")
     if not isinstance(name, str | None) or not isinstance(given, dict):
-        raise Skip(
-            Reason.NOT_THIS_FORMAT, f"expected_tool {name!r:.40}, expected_params {given!r:.60}"
-        )
+        raise Skip(NOT_A_CASE, f"expected_tool {name!r:.40}, expected_params {given!r:.60}")
     if not name and given:
-        raise Skip(Reason.NO_TOOL, f"{given!r:.60}")
+        raise Skip("expected_params without an expected_tool", f"{given!r:.60}")
     return ToolCall(name, given) if name else None

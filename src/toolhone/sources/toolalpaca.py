@@ -1,35 +1,26 @@
-"""ToolAlpaca, its evaluation set: one API in a record, ten instructions for it, and the calls that answer each.
+"""ToolAlpaca, its evaluation set: one API in a record, instructions for it, and their calls.
 
     {"Name": "...", "Documentation": "<OpenAPI as JSON text>", "Instructions": ["Show me a picture."],
      "Golden_Answers": [[{"Action": "getPicture", "Action_Input": "{\\"size\\": \\"\\", \\"page\\": 1}"}]]}
 
-Made for evaluation: every instruction gives a task with the tools of the documentation, and no conversation. A record counts as
-one row; instructions that give no task are counted one by one as notes, and a record without any task is skipped.
-
-Answers speak of values that nobody knows before: `${id from search}` is the result of another call, `${start date}` any date.
-What is expected is what can be called at once: the calls before the first that needs a result. `getDetails` is no tool, it asks
-the user; an answer that begins with it expects no call. A call marked `[Optional]` is left out. A value that is only described
-makes its instruction unusable. An empty text for a parameter that may be left out says that it is left out; giving it so is right
-as well. Format: Tang et al. 2023, arXiv:2306.05301. Its training set, with `Instances`, is not read.
+A record is one row; every usable instruction gives a task, others are notes. Expected are the calls
+before the first that needs a result (`${id from search}`); `getDetails` asks the user and is no tool.
+Format: Tang et al. 2023, arXiv:2306.05301.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Loaded, Options, Skip
-from toolhone.sources.base import OldStats as ReadStats
-from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.offered import Reason as ToolReason
-from toolhone.sources.offered import fitted, from_text, refuse_misfits
+from toolhone.sources.base import About, Context, Skip, refuse_misfits
+from toolhone.sources.files import Record
 from toolhone.sources.openapi import tools_of
+from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call
 
 NAME = "toolalpaca"
 ABOUT = About(
@@ -40,163 +31,93 @@ ABOUT = About(
     teaches="measures calls of APIs that are described by OpenAPI",
     only_tasks=True,
 )
-USES: frozenset[str] = frozenset()
+UNREADABLE = "an answer that cannot be read"
+LATER = "calls that need another call's result, or the user's answer, left out"
 _ASKS = "getDetails"
-_OPTIONAL = "[Optional]"
 _HOLE = re.compile(r'"?\$\{([^{}",]*)\}?"?|"\{([^{}",]*)\}"')
 """`${id from search}`, with or without quotes or its closing bracket; `"{start date}"`."""
 
 
-class Reason(StrEnum):
-    """Why a record is skipped; besides these, the reasons of `offered`."""
-
-    NOT_THIS_FORMAT = "not a ToolAlpaca record"
-    NO_TASK = "a record without a usable instruction"
+def looks_like(record: Record) -> bool:
+    return record.keys() >= {"Instructions", "Golden_Answers", "Documentation"}
 
 
-class Why(StrEnum):
-    """Why an instruction gives no task; besides these, the kinds of `data.check`."""
-
-    DESCRIBED = "a value that is only described"
-    UNREADABLE = "an answer that cannot be read"
-    DEPENDENT = "nothing that can be called before a result is there"
-
-
-class Repair(StrEnum):
-    """How a record was mended; besides these, the repairs of `offered`."""
-
-    OPTIONAL = "a call marked as optional left out"
-    LATER = "calls that need another call's result, or the user's answer, left out"
-    EMPTY = "an empty text for what may be left out"
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(
-        record.keys() >= {"Instructions", "Golden_Answers", "Documentation"} for record in records
-    )
-
-
-def read(path: Path, options: Options) -> Loaded:  # noqa: ARG001 (it has no options)
-    """Every record with a task for each of its usable instructions."""
-    tally = ReadStats()
-    for line, record in read_records(path):
-        try:
-            tools, pairs = _parts(record)
-            tasks, repairs, notes = _tasks(line, str(record.get("Name") or ""), tools, pairs)
-            if not tasks:
-                raise Skip(Reason.NO_TASK, "; ".join(notes))
-        except Skip as skip:
-            tally.skip(line, skip)
-            continue
-        tally.keep_tasks(tasks, repairs)
-        for note in notes:
-            tally.note(f"an instruction left out: {note}")
-    return tally.loaded()
-
-
-def _parts(record: Record) -> tuple[tuple[Tool, ...], list[tuple[Json, Json]]]:
-    """The tools, and each instruction with its answer."""
+def convert(record: Record, context: Context) -> list[Task]:
     wishes, answers = record.get("Instructions"), record.get("Golden_Answers")
     if not isinstance(wishes, list) or not isinstance(answers, list) or len(wishes) != len(answers):
-        raise Skip(
-            Reason.NOT_THIS_FORMAT,
-            f"wanted as many Instructions as Golden_Answers; keys {sorted(record)[:8]}",
-        )
-    try:
-        tools = tools_of(
-            from_text(record.get("Documentation"), ToolReason.BAD_TOOLS, "Documentation")
-        )
-    except DataError as error:
-        raise Skip(ToolReason.BAD_TOOLS, str(error)) from None
-    if not tools:
-        raise Skip(ToolReason.BAD_TOOLS, "the Documentation describes no operation")
-    return tuple(tools), list(zip(wishes, answers, strict=True))
-
-
-def _tasks(
-    line: FileLine, api: str, tools: tuple[Tool, ...], pairs: Sequence[tuple[Json, Json]]
-) -> tuple[list[Task], set[str], list[str]]:
-    """The tasks of a record, how it was mended, and why instructions were left out."""
+        detail = f"wanted as many Instructions as Golden_Answers; keys {sorted(record)[:8]}"
+        raise Skip("not a ToolAlpaca record", detail)
+    tools = _tools(record)
     tasks: list[Task] = []
-    repairs: set[str] = set()
-    notes: list[str] = []
-    for number, (wish, answer) in enumerate(pairs, start=1):
+    left_out: list[str] = []
+    stem = record.get("Name") or context.line.path.name.partition(".")[0]
+    for number, (wish, answer) in enumerate(zip(wishes, answers, strict=True), start=1):
+        repairs = set[str]()
         try:
-            expect, mended = _expectation(wish, answer, tools)
+            expect = _expectation(wish, answer, tools, repairs)
         except Skip as skip:
-            notes.append(skip.reason)
+            left_out.append(skip.reason)
             continue
-        identity = f"{api or line.path.name.partition('.')[0]}-{line.number}-{number}"
-        tasks.append(
-            Task(
-                identity,
-                (Message("user", str(wish).strip()),),
-                tools,
-                expect,
-                category=_shape(expect),
-                source=NAME,
-            )
-        )
-        repairs |= mended
-    return tasks, repairs, notes
+        context.repairs |= repairs
+        identity = f"{stem}-{context.line.number}-{number}"
+        tasks.append(Task(identity, (Message("user", str(wish).strip()),), tools, expect))
+    if not tasks:
+        raise Skip("a record without a usable instruction", "; ".join(left_out))
+    context.notes += [f"an instruction left out: {reason}" for reason in left_out]
+    return tasks
 
 
-def _shape(expect: Expect) -> str:
-    if expect.calls is None:
-        return "no_call"
-    return "one_call" if len(expect.calls) == 1 else "several_calls"
+def _tools(record: Record) -> tuple[Tool, ...]:
+    document = decode_text(record.get("Documentation"), BAD_TOOLS, "Documentation")
+    try:
+        tools = tools_of(document)
+    except DataError as error:
+        raise Skip(BAD_TOOLS, str(error)) from None
+    if not tools:
+        raise Skip(BAD_TOOLS, "the Documentation describes no operation")
+    return tuple(tools)
 
 
-def _expectation(wish: Json, answer: Json, tools: Sequence[Tool]) -> tuple[Expect, set[str]]:
-    """What is right at once for an instruction, and how its answer was mended."""
+def _expectation(wish: Json, answer: Json, tools: Sequence[Tool], repairs: set[str]) -> Expect:
+    """Return what is right at once for an instruction."""
     if not isinstance(wish, str) or not wish.strip() or not isinstance(answer, list) or not answer:
-        raise Skip(Why.UNREADABLE)
+        raise Skip(UNREADABLE)
     expected: list[ExpectedCall] = []
-    repairs: set[str] = set()
-    for step in answer:
-        name, given = (
-            (step.get("Action"), step.get("Action_Input"))
-            if isinstance(step, dict)
-            else (None, None)
-        )
+    for entry in answer:
+        step = entry if isinstance(entry, dict) else {}
+        name, given = step.get("Action"), step.get("Action_Input")
         if not isinstance(name, str) or not isinstance(given, str):
-            raise Skip(Why.UNREADABLE)
-        if name.startswith(_OPTIONAL):
-            repairs.add(Repair.OPTIONAL)
+            raise Skip(UNREADABLE)
+        if name.startswith("[Optional]"):
+            repairs.add("a call marked as optional left out")
             continue
-        if name == _ASKS or any(" from " in hole for hole in holes(given)):
-            repairs.add(Repair.LATER)
+        if name == _ASKS or any(" from " in hole for hole in find_holes(given)):
+            repairs.add(LATER)
             if not expected and name != _ASKS:
-                raise Skip(Why.DEPENDENT)
+                raise Skip("nothing that can be called before a result is there")
             break
         expected.append(_call(name, given, tools, repairs))
-    return (Expect(tuple(expected)) if expected else Expect(no_call=True)), repairs
+    return Expect(tuple(expected)) if expected else Expect(no_call=True)
 
 
-def holes(text: str) -> Iterator[str]:
-    """What stands in the places that a text leaves open."""
+def find_holes(text: str) -> Iterator[str]:
+    """Yield what is written in the places that a text leaves open."""
     return (found[1] or found[2] or "" for found in _HOLE.finditer(text))
 
 
 def _call(name: str, given: str, tools: Sequence[Tool], repairs: set[str]) -> ExpectedCall:
-    if any(True for _ in holes(given)):
-        raise Skip(Why.DESCRIBED)
+    """Return one expected call; an empty text for what may be left out is accepted as well."""
+    if any(True for _ in find_holes(given)):
+        raise Skip("a value that is only described")
     found = decode(given, 0)
-    if (
-        found.problem is not ParseProblem.NONE
-        or given[found.end :].strip()
-        or not isinstance(found.value, dict)
-    ):
-        raise Skip(Why.UNREADABLE)
+    whole = found.problem is ParseProblem.NONE and not given[found.end :].strip()
+    if not whole or not isinstance(found.value, dict):
+        raise Skip(UNREADABLE)
     tool = next((tool for tool in tools if tool.name == name), None)
     required = tool.parameters.get("required", ()) if tool else ()
     empty = [key for key, value in found.value.items() if value == "" and key not in required]
-    plain = ToolCall(name, {key: value for key, value in found.value.items() if key not in empty})
-    call, mended = fitted(plain, tools)
+    kept = {key: value for key, value in found.value.items() if key not in empty}
+    call, fitted = fit_call(ToolCall(name, kept), tools)
     refuse_misfits([call], tools)
-    repairs |= mended | ({Repair.EMPTY} if empty else set())
-    return ExpectedCall(call.name, call.arguments, _left_empty(empty))
-
-
-def _left_empty(names: Sequence[str]) -> Mapping[str, Sequence[Json]]:
-    return {name: [""] for name in names}
+    repairs |= fitted | ({"an empty text for what may be left out"} if empty else set())
+    return ExpectedCall(call.name, call.arguments, {key: [""] for key in empty})
