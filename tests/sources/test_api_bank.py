@@ -12,7 +12,7 @@ import pytest
 from conftest import SHARED
 from toolhone.errors import DataError
 from toolhone.schema import ExpectedCall, Task
-from toolhone.sources.api_bank_tools import read_table
+from toolhone.sources.api_bank import read_table
 from toolhone.sources.registry import detect, detect_format, open_source
 
 API_BANK = SHARED / "datasets" / "api_bank"

@@ -1,41 +1,40 @@
 """API-Bank: dialogues between a user, an assistant and its APIs, one in each file.
 
-    open_source("api_bank/level-1-given-desc")              # a folder, read recursively, or one file; above it  all_apis.csv
-
     {"role": "User", "text": "..."}
-    {"role": "AI", "text": "..."}
-    {"role": "API", "api_name": "AddAlarm", "param_dict": {...}, "result": {"input": {...}, "output": ..., "exception": null}}
+    {"role": "API", "api_name": "AddAlarm", "param_dict": {...}, "result": {"input", "output", ...}}
 
-Made for evaluation: a dialogue counts as one row and gives the tasks of its turns (`sources.tasks`), no conversation. What the
-assistant says right before an API line stands beside the call. On offer are the APIs that the dialogue calls, among them
-`ToolSearcher`.
-
-An API is described by what `ToolSearcher` told of it in any of the files read, else by `all_apis.csv` (or the file that `catalogue`
-names). That table is an early plan: many calls give parameters that it lacks. Where one does, the parameters are those that the
-calls read give, which is counted as a repair. A parameter is required if every one of these calls gives it. Values that the
-dialogue holds as text are put into the type in which the API received them. Dialogues that cannot be followed are counted and
-skipped.
-Format: Li et al. 2023, arXiv:2304.08244; the training set is another.
+A dialogue is one row and gives the tasks of its turns. An API is described by what `ToolSearcher` says
+of it in any file, else by `all_apis.csv`; where a call gives a parameter that this lacks, by its
+calls. Format: Li et al. 2023, arXiv:2304.08244.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.literals import read_literal
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.api_bank_tools import SEARCHER, Api, Called, read_table, searched, tool_of
-from toolhone.sources.base import About, Context, Loaded, Options, Skip
-from toolhone.sources.base import OldStats as ReadStats
+from toolhone.sources.base import About, Context, Converted, Skip
 from toolhone.sources.catalogue import find_beside
-from toolhone.sources.files import FileLine, Record, data_files, read_records
-from toolhone.sources.offered import Repair as ToolRepair
-from toolhone.sources.offered import fitted, refuse_faults
+from toolhone.sources.files import (
+    BadLine,
+    FileLine,
+    Record,
+    data_files,
+    is_table,
+    read_lines,
+    read_records,
+)
+from toolhone.sources.python_types import UnknownType, read_type
+from toolhone.sources.scenarios import json_type
 from toolhone.sources.tasks import tasks_of
+from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
 
 NAME = "api_bank"
 ABOUT = About(
@@ -43,169 +42,247 @@ ABOUT = About(
     link="https://github.com/AlibabaResearch/DAMO-ConvAI/tree/main/api-bank",
     licence="MIT",
     rows="314 dialogues with 753 calls in three levels",
-    teaches="measures when to call, when to ask and what to call, turn by turn, also where the API must be searched first",
+    teaches="measures when to call, when to ask and what to call, turn by turn, also where the API "
+    "must be searched first",
     only_tasks=True,
 )
-USES = frozenset({"catalogue"})
-_TABLE = "all_apis.csv"
-
-
-class Reason(StrEnum):
-    """Why a dialogue is skipped; besides these, the kinds of `data.check`."""
-
-    NOT_THIS_FORMAT = "not an API-Bank dialogue"
-    UNKNOWN_TOOL = "a call of an API that is not described"
-    BAD_TURN = "a turn that does not go on from the one before"
-    NO_TASK = "a dialogue without a turn to decide"
-
-
-class Repair(StrEnum):
-    """How a dialogue was mended; besides these, `arguments of another type`."""
-
-    DESCRIBED = "an API that is called otherwise than described, described by its calls"
-    JOINED = "two replies in a row made one"
+OPTIONS = frozenset({"catalogue"})
+DESCRIBED = "an API that is called otherwise than described, described by its calls"
+JOINED = "two replies in a row made one"
+SEARCHER = Tool(
+    "ToolSearcher",
+    "Finds an API by keywords and tells its name, what it does and its parameters.",
+    {
+        "type": "object",
+        "properties": {"keywords": {"type": "string", "description": "Words to search for."}},
+        "required": ["keywords"],
+    },
+)
+_CLASS, _SIGNATURE, _INFO = "类名", "input_parameters", "api_info"
+_PARAMETER = re.compile(r"(\w+)\s*:\s*(\w+(?:\[[^\]]*\])?)")
 
 
 @dataclass(frozen=True)
-class Dialogue:
-    """A file that is read: its place, its turns, and its calls as they were received."""
+class Api:
+    """An API as it is described: a schema for each parameter."""
 
-    line: FileLine
-    turns: Sequence[Record]
-    calls: Sequence[Called]
-
-
-def sniff(records: Sequence[Record]) -> bool:
-    return all(_is_turn(record) for record in records)
+    name: str
+    description: str
+    parameters: Mapping[str, Record]
 
 
-def _is_turn(record: Record) -> bool:
+@dataclass(frozen=True)
+class Called:
+    """A call: its arguments as the dialogue writes them and as the API received them, and its output."""
+
+    name: str
+    written: Record
+    received: Record
+    output: Json = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The tools by name, and the names of those that their calls had to describe."""
+
+    tools: Mapping[str, Tool]
+    by_calls: frozenset[str]
+
+
+def looks_like(record: Record) -> bool:
     if record.get("role") == "API":
         return record.keys() >= {"api_name", "param_dict", "result"}
     return record.get("role") in ("User", "AI") and isinstance(record.get("text"), str)
 
 
-def read(path: Path, options: Options) -> Loaded:
-    """Every dialogue that can be followed, with the tasks of its turns."""
-    table = find_beside(
-        Context(NAME, path, {"catalogue": options.catalogue}, FileLine(path, 0)), [_TABLE]
-    )
-    files = (
-        [file for file in data_files(path) if file.suffix != ".csv"] if path.is_dir() else [path]
-    )
+def rows(path: Path) -> Iterator[tuple[FileLine, Record | BadLine]]:
+    """Yield one row for each file: its turns under "turns", or its first bad line."""
+    files = [file for file in data_files(path) if not is_table(file)] if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: the folder holds no API-Bank file; wanted files named *.jsonl")
-    dialogues = [_dialogue(file) for file in files]
-    tools, described = _tools(
-        [each for each in dialogues if isinstance(each, Dialogue)], read_table(table)
-    )
-    tally = ReadStats()
-    for file, each in zip(files, dialogues, strict=True):
-        try:
-            if isinstance(each, Skip):
-                raise each
-            talk, repairs = _conversation(each, tools, _identity(path, file))
-            tasks = tasks_of(talk)
-            if not tasks:
-                raise Skip(Reason.NO_TASK)
-        except Skip as skip:
-            tally.skip(FileLine(file, 1), skip)
-        else:
-            tally.keep_tasks(
-                tasks, repairs | ({Repair.DESCRIBED} if _names(each) & described else set())
-            )
-    return tally.loaded()
+    for file in files:
+        turns: list[Record] = []
+        bad = None
+        for _, turn in read_lines(file):
+            if isinstance(turn, BadLine):
+                bad = bad or turn
+            else:
+                turns.append(turn)
+        yield FileLine(file, 1), bad or {"turns": turns}
 
 
-def _identity(root: Path, file: Path) -> str:
-    name = file.relative_to(root) if root.is_dir() else Path(file.name)
-    return str(name).removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
-
-
-def _names(each: Dialogue | Skip) -> set[str]:
-    return set() if isinstance(each, Skip) else {called.name for called in each.calls}
-
-
-def _dialogue(file: Path) -> Dialogue | Skip:
-    records = list(read_records(file))
-    for line, record in records:
-        if not _is_turn(record):
-            return Skip(Reason.NOT_THIS_FORMAT, f"{line.unit} {line.number}: keys {sorted(record)}")
-    calls = [Called.of(record) for _, record in records if record["role"] == "API"]
-    return Dialogue(records[0][0], [record for _, record in records], calls)
-
-
-def _tools(
-    dialogues: Sequence[Dialogue], table: dict[str, Api]
-) -> tuple[dict[str, Tool], set[str]]:
-    """The tools of all APIs that are called and described, and the names of those that their calls had to describe."""
-    known = {**table, **searched(called for each in dialogues for called in each.calls)}
+def prepare(records: Sequence[Record], context: Context) -> Prepared:
+    known = read_table(find_beside(context, ["all_apis.csv"]))
     calls: dict[str, list[Called]] = {}
-    for each in dialogues:
-        for called in each.calls:
+    for record in records:
+        turns = record["turns"]
+        for called in map(_called, filter(_is_call, turns)) if _is_dialogue(turns) else ():
             calls.setdefault(called.name, []).append(called)
-    made = {name: tool_of(known[name], given) for name, given in calls.items() if name in known}
+    known |= _searched(calls.get(SEARCHER.name, ()))
+    made = {name: _make_tool(known[name], given) for name, given in calls.items() if name in known}
     tools = {name: tool for name, (tool, _) in made.items()}
-    return {**tools, SEARCHER.name: SEARCHER}, {
-        name for name, (_, by_calls) in made.items() if by_calls
-    }
+    by_calls = frozenset(name for name, (_, described) in made.items() if described)
+    return Prepared({**tools, SEARCHER.name: SEARCHER}, by_calls)
 
 
-def _conversation(
-    dialogue: Dialogue, known: dict[str, Tool], identity: str
-) -> tuple[Conversation, set[str]]:
-    names = sorted({called.name for called in dialogue.calls})
+def convert(record: Record, context: Context) -> Converted:
+    turns, prepared = record["turns"], context.prepared
+    for number, turn in enumerate(turns, start=1):
+        if not looks_like(turn):
+            raise Skip("not an API-Bank dialogue", f"line {number}: keys {sorted(turn)}")
+    names = sorted({str(turn["api_name"]) for turn in turns if _is_call(turn)})
     for name in names:
-        if name not in known:
-            raise Skip(Reason.UNKNOWN_TOOL, f"{name!r}{nearest(name, known)}")
-    tools = tuple(known[name] for name in names)
-    messages, repairs = _messages(dialogue, tools)
-    talk = Conversation(tuple(messages), tools, identity, NAME)
-    refuse_faults(talk)
-    return talk, repairs
+        if name not in prepared.tools:
+            detail = f"{name!r}{nearest(name, prepared.tools)}"
+            raise Skip("a call of an API that is not described", detail)
+    tools = tuple(prepared.tools[name] for name in names)
+    messages = _messages(turns, tools, context.repairs)
+    talk = Conversation(tuple(messages), tools, _identity(context))
+    tasks = tasks_of(context.complete(talk, record))
+    if not tasks:
+        raise Skip("a dialogue without a turn to decide")
+    context.repairs |= {DESCRIBED} if prepared.by_calls & set(names) else set()
+    return Converted(tasks=tasks)
 
 
-def _messages(dialogue: Dialogue, tools: Sequence[Tool]) -> tuple[list[Message], set[str]]:
-    """The turns as messages; an API line is a call and its result."""
+def _identity(context: Context) -> str:
+    file, root = context.line.path, context.path
+    name = str(file.relative_to(root)) if root.is_dir() else file.name
+    return name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+
+
+def _is_dialogue(turns: Sequence[Record]) -> bool:
+    return all(map(looks_like, turns))
+
+
+def _is_call(turn: Record) -> bool:
+    return turn.get("role") == "API"
+
+
+def _called(turn: Record) -> Called:
+    """Return a call; values received in another type (`"2"` as 2) are taken so."""
+    written = turn["param_dict"] if isinstance(turn["param_dict"], dict) else {}
+    result = turn["result"] if isinstance(turn["result"], dict) else {}
+    given = result.get("input")
+    got: Record = given if isinstance(given, dict) else {}
+    received = {
+        name: got[name] if name in got and str(got[name]) == value else value
+        for name, value in written.items()
+    }
+    return Called(str(turn["api_name"]), written, received, result.get("output"))
+
+
+def _messages(turns: Sequence[Record], tools: Sequence[Tool], repairs: set[str]) -> list[Message]:
+    """Return the turns as messages; an API line is a call and its result."""
     messages: list[Message] = []
-    repairs: set[str] = set()
-    calls = iter(dialogue.calls)
-    for number, turn in enumerate(dialogue.turns):
-        last = messages[-1].role if messages else ""
+    for number, turn in enumerate(turns):
+        role, last = turn["role"], messages[-1].role if messages else ""
         said = messages[-1].content if last == "assistant" else None
-        if turn["role"] == "User" and last != "user":
+        if role == "User" and last != "user":
             messages.append(Message("user", turn["text"].strip()))
-        elif turn["role"] == "AI" and last == "assistant":
-            repairs.add(Repair.JOINED)
+        elif role == "AI" and last == "assistant":
+            repairs.add(JOINED)
             messages[-1] = Message("assistant", f"{said}\n{turn['text'].strip()}")
-        elif turn["role"] == "AI" and last:
+        elif role == "AI" and last:
             messages.append(Message("assistant", turn["text"].strip()))
-        elif turn["role"] == "API" and last:
-            call, mended = _call(next(calls), tools, f"call{number}")
-            repairs |= mended
-            messages = [
-                *(messages[:-1] if last == "assistant" else messages),
-                Message("assistant", said, tool_calls=(call,)),
-            ]
-            messages.append(
-                Message("tool", _result(turn["result"]), tool_call_id=call.id, name=call.name)
-            )
+        elif role == "API" and last:
+            called = _called(turn)
+            given = ToolCall(called.name, called.received, f"call{number}")
+            call, _ = fit_call(given, tools)
+            repairs |= {TYPED} if call.arguments != called.written else set()
+            messages = messages[:-1] if last == "assistant" else messages
+            result = _result_text(turn["result"])
+            messages.append(Message("assistant", said, tool_calls=(call,)))
+            messages.append(Message("tool", result, tool_call_id=call.id, name=call.name))
         else:
-            raise Skip(Reason.BAD_TURN, f"turn {number + 1} of {turn['role']!r}")
-    return messages, repairs
+            reason = "a turn that does not go on from the one before"
+            raise Skip(reason, f"turn {number + 1} of {role!r}")
+    return messages
 
 
-def _call(called: Called, tools: Sequence[Tool], identity: str) -> tuple[ToolCall, set[str]]:
-    call, _ = fitted(ToolCall(called.name, called.received, identity), tools)
-    return call, ({ToolRepair.TYPED} if call.arguments != called.written else set())
-
-
-def _result(result: Json) -> str:
-    """What the API gave back: its output, or its exception."""
+def _result_text(result: Json) -> str:
+    """Return what the API gave back: its output, or its exception."""
     body = result if isinstance(result, dict) else {"output": result}
-    value = (
-        {"exception": body["exception"]}
-        if body.get("exception") is not None
-        else body.get("output")
-    )
+    failed = body.get("exception") is not None
+    value = {"exception": body["exception"]} if failed else body.get("output")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def read_table(path: Path) -> dict[str, Api]:
+    """Return the APIs of `all_apis.csv` by name: a class, a signature, and a text in Python."""
+    known = {}
+    for line, row in read_records(path):
+        if not row.keys() >= {_CLASS, _SIGNATURE, _INFO}:
+            raise DataError(
+                f"{line}: not the table of API-Bank; "
+                f"wanted the columns {_CLASS}, {_SIGNATURE} and {_INFO}"
+            )
+        described = {name: {"type": kind} for name, kind in _PARAMETER.findall(row[_SIGNATURE])}
+        for name, about in _assigned(row[_INFO], "input_parameters", {}).items():
+            described[name] = about if isinstance(about, dict) else {}
+        parameters = {name: _schema(line, name, about) for name, about in described.items()}
+        description = str(_assigned(row[_INFO], "description", ""))
+        known[row[_CLASS]] = Api(row[_CLASS], description, parameters)
+    return known
+
+
+def _assigned(text: str, name: str, otherwise: Json) -> Json:
+    """Return the literal that Python text assigns to a name; `otherwise` where there is none."""
+    found = re.search(rf"^\s*{name}\s*=", text, re.MULTILINE)
+    read = read_literal(text, found.end()) if found else None
+    if read is None or read.problem is not ParseProblem.NONE:
+        return otherwise
+    return read.value if isinstance(read.value, type(otherwise)) else otherwise
+
+
+def _schema(line: FileLine | str, name: str, about: Mapping[str, Json]) -> Record:
+    try:
+        schema: Record = dict(read_type(str(about.get("type", "any"))).schema)
+    except UnknownType:
+        kind = f"{about.get('type')!r:.40}"
+        raise DataError(f"{line}: parameter {name!r} has the unknown type {kind}") from None
+    text = about.get("description")
+    return {**schema, "description": str(text)} if text else schema
+
+
+def _searched(calls: Sequence[Called]) -> dict[str, Api]:
+    """Return the APIs that `ToolSearcher` found, by name."""
+    known = {}
+    for called in calls:
+        for found in called.output if isinstance(called.output, list) else [called.output]:
+            if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+                continue
+            name, where = found["name"], f"ToolSearcher on {found['name']}"
+            described = found.get("input_parameters") or {}
+            parameters = {key: _schema(where, key, about) for key, about in described.items()}
+            known[name] = Api(name, str(found.get("description") or ""), parameters)
+    return known
+
+
+def _make_tool(api: Api, calls: Sequence[Called]) -> tuple[Tool, bool]:
+    """Return the tool, and whether its parameters had to be taken from its calls.
+
+    A parameter is required if every call gives it.
+    """
+    given = list(dict.fromkeys(name for called in calls for name in called.received))
+    by_calls = any(name not in api.parameters for name in given)
+    names = given if by_calls else list(api.parameters)
+    parameters = {name: _fitting_schema(name, api.parameters.get(name), calls) for name in names}
+    by_calls = by_calls or any(parameters[name] is not api.parameters[name] for name in names)
+    required = [name for name in parameters if all(name in called.received for called in calls)]
+    schema = {"type": "object", "properties": parameters, "required": required}
+    return Tool(api.name, api.description, schema), by_calls
+
+
+def _fitting_schema(name: str, described: Record | None, calls: Sequence[Called]) -> Record:
+    """Return the described schema of a parameter where all values fit it, else their types."""
+    values = [called.received[name] for called in calls if name in called.received]
+    if described is not None:
+        tool = Tool("", "", {"type": "object", "properties": {name: described}})
+        kind = described.get("type")
+        if not any(tool.problems({name: convert_type(value, kind)}) for value in values):
+            return described
+    kinds = list(dict.fromkeys(map(json_type, values)))
+    seen: Record = {"type": kinds if len(kinds) > 1 else kinds[0]}
+    text = (described or {}).get("description")
+    return {**seen, "description": text} if text is not None else seen
