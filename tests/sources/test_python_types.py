@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from toolhone.schema import Tool, ToolCall
-from toolhone.sources.base import Skip
-from toolhone.sources.offered import OfferedTools, fitted
+from toolhone.sources.base import Context, Skip
+from toolhone.sources.files import FileLine
 from toolhone.sources.python_types import MAX_BRACKETS, UnknownType, may_be_null, read_type
+from toolhone.sources.tool_specs import fit_call, read_tools
 
 STR, INT, NUM = {"type": "string"}, {"type": "integer"}, {"type": "number"}
 INTS = {"type": "array", "items": INT}
+
+
+def read_with_repairs(value: Any) -> tuple[tuple[Tool, ...], set[str]]:
+    context = Context("", Path(), {}, FileLine(Path(), 0))
+    return read_tools(value, context), context.repairs
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,7 @@ def flat(**parameters: Any) -> dict[str, Any]:
 
 
 def only(source: Any) -> Tool:
-    ((tool,), _) = OfferedTools().read([source])
+    ((tool,), _) = read_with_repairs([source])
     return tool
 
 
@@ -182,7 +189,7 @@ def test_flat_parameters_may_be_named_like_words_of_json_schema() -> None:
 
 
 def test_nulls_of_other_tools_are_taken_out_of_a_tool() -> None:
-    (tool,), repairs = OfferedTools().read(
+    (tool,), repairs = read_with_repairs(
         [flat(a={"type": "int", "default": None, "enum": None}, other=None)]
     )
     assert tool.parameters == {"type": "object", "properties": {"a": INT}, "required": ["a"]}
@@ -192,14 +199,14 @@ def test_nulls_of_other_tools_are_taken_out_of_a_tool() -> None:
 def test_a_default_that_is_no_value_of_its_parameter_is_left_out_and_the_parameter_stays_optional() -> (
     None
 ):
-    (tool,), repairs = OfferedTools().read([flat(table={"type": "List[int]", "default": 0.05})])
+    (tool,), repairs = read_with_repairs([flat(table={"type": "List[int]", "default": 0.05})])
     assert tool.parameters == {"type": "object", "properties": {"table": INTS}, "required": []}
     assert repairs == {"a default of another type left out"}
 
 
 def test_tools_may_be_json_strings_and_one_that_is_listed_twice_is_offered_once() -> None:
     text = '[{"name": "f"}, "{\\"name\\": \\"f\\"}", {"name": "g"}]'
-    tools, repairs = OfferedTools().read(text)
+    tools, repairs = read_with_repairs(text)
     assert [tool.name for tool in tools] == ["f", "g"]
     assert repairs == {"a tool that was listed twice"}
 
@@ -227,7 +234,7 @@ def test_tools_may_be_json_strings_and_one_that_is_listed_twice_is_offered_once(
 )
 def test_tools_that_cannot_be_read_skip_the_row_with_what_is_wrong(tools: Any, detail: str) -> None:
     with pytest.raises(Skip) as caught:
-        OfferedTools().read(tools)
+        read_with_repairs(tools)
     assert caught.value.reason == "tools that cannot be read"
     assert detail in caught.value.detail
 
@@ -281,7 +288,7 @@ NESTED = Tool(
 def test_padding_is_taken_out_and_types_are_mended_only_where_that_is_certain(
     given: Any, kept: Any, repair: str | None
 ) -> None:
-    call, repairs = fitted(ToolCall("f", given), [NESTED])
+    call, repairs = fit_call(ToolCall("f", given), [NESTED])
     assert call.arguments == kept
     assert [type(value) for value in call.arguments.values()] == [
         type(value) for value in kept.values()
@@ -291,4 +298,4 @@ def test_padding_is_taken_out_and_types_are_mended_only_where_that_is_certain(
 
 def test_a_call_of_an_unknown_tool_stays_as_it_is() -> None:
     call = ToolCall("g", {"a": None})
-    assert fitted(call, [NESTED]) == (call, set())
+    assert fit_call(call, [NESTED]) == (call, set())

@@ -343,33 +343,3 @@ def join_loaded(parts: Sequence[Loaded]) -> Loaded:
         refused=sorted(refused, key=lambda row: (str(row.line.path), row.line.number)),
         preferences=[pair for part in parts for pair in part.preferences],
     )
-
-
-# Of the formats that are not converted yet
-
-
-@dataclass(frozen=True)
-class Options:
-    style: str | None = None
-    first_call: bool | None = None
-    distractors: int | None = None
-    catalogue: Path | None = None
-    seed: int | None = None
-    skip_bad: bool | None = None
-    tools: Sequence[Tool] | None = None
-    raw_prompt: bool | None = None
-
-
-def identity_of(line: FileLine, record: Record) -> str:
-    return Context("", line.path, {}, line).identity(record)
-
-
-class OldStats(ReadStats):
-    def keep(self, line: Any, row: Any, tasks: Any = (), repairs: Any = ()) -> None:  # type: ignore[override]
-        super().keep(line, Converted(row, list(tasks)), set(repairs))
-
-    def keep_tasks(self, tasks: Any, repairs: Any = ()) -> None:
-        super().keep(FileLine(Path(), 0), Converted(None, list(tasks)), set(repairs))
-
-    def note(self, what: str) -> None:
-        self._noted[what] += 1

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Unpack
 
 from toolhone.errors import DataError, nearest
 from toolhone.sources import (
@@ -51,7 +51,6 @@ from toolhone.sources import (
 )
 from toolhone.sources.base import (
     Loaded,
-    Options,
     ReadStats,
     Skip,
     Source,
@@ -69,7 +68,7 @@ from toolhone.sources.files import (
     read_whole,
 )
 
-_ALL: tuple[Any, ...] = (
+_ALL: tuple[Source, ...] = (
     gsm8k,
     hammer,
     xlam,
@@ -135,13 +134,7 @@ def open_source(
             raise DataError(f"{path}: the format {source.NAME!r} has no option {name!r}; {has}")
     if path.is_dir() and source.NAME not in FOLDERS:
         return _read_folder(path, source, options, skip_bad_lines)
-    return _read(source, path, options, skip_bad_lines, on_row)
-
-
-def _read(source: Source, path: Path, options: Any, skip_bad_lines: bool, on_row: Any) -> Loaded:
-    if hasattr(source, "convert"):
-        return read_with(source, path, options, skip_bad_lines, on_row)
-    return cast(Loaded, cast(Any, source).read(path, Options(**options)))
+    return read_with(source, path, options, skip_bad_lines, on_row)
 
 
 def find_source(name: str) -> Source:
@@ -156,7 +149,7 @@ def find_source(name: str) -> Source:
 
 def options_of(source: Source) -> frozenset[str]:
     """Return the names of the options that a format has."""
-    return getattr(source, "OPTIONS", getattr(source, "USES", frozenset()))
+    return getattr(source, "OPTIONS", frozenset())
 
 
 def _read_folder(
@@ -172,7 +165,7 @@ def _read_folder(
         else:
             why = f"it is {found!r}"
         if found == source.NAME:
-            parts.append(_read(source, file, options, skip_bad_lines, None))
+            parts.append(read_with(source, file, options, skip_bad_lines))
         else:
             reason = f"a file that is not of the format {source.NAME!r}"
             others.skip(FileLine(file, 1, "file"), Skip(reason, why), read_whole(file))
@@ -183,13 +176,7 @@ def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
     """Return the name of the first format that a row is in; our own form goes before all others."""
     if messages.is_own_form(record):
         return messages.NAME
-    return next((name for name in known if _looks_like(SOURCES[name], record)), None)
-
-
-def _looks_like(source: Any, record: Record) -> bool:
-    return (
-        source.looks_like(record) if hasattr(source, "looks_like") else bool(source.sniff([record]))
-    )
+    return next((name for name in known if SOURCES[name].looks_like(record)), None)
 
 
 def detect_format(path: str | Path, with_pairs: bool = False) -> str:
