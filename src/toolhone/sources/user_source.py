@@ -1,7 +1,10 @@
-"""A reader of the user's own, named in the experiment file: `data.format: "mine.py:rows"`.
+"""A reader of the user, named in the experiment file: `data.format: "mine.py:rows"`.
 
-def rows(path):                                   # data.path as a pathlib.Path, or None
-    yield {"messages": [...], "tools": [...]}     # or a toolhone.Conversation
+    def rows(path):                                   # data.path as a pathlib.Path, or None
+        yield {"messages": [...], "tools": [...]}     # or a toolhone.Conversation
+
+A row that is neither stops the reading with one sentence. What the function raises keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from toolhone.sources.tasks import tasks_of
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:
-    """Return all rows that the function `file.py:name` yields for `path`; a bad row stops."""
+    """Read all rows that the function `file.py:name` yields for `path`."""
     rows = import_callable(spec, Path.cwd(), "data.format")(path)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise DataError(
@@ -41,8 +44,10 @@ def _conversation(line: FileLine, row: Any) -> Conversation:
     if isinstance(row, Conversation):
         return row
     if not isinstance(row, Mapping):
-        kind = type(row).__name__
-        raise DataError(f"{line}: wanted a Conversation or a mapping with 'messages', got a {kind}")
+        raise DataError(
+            f"{line}: wanted a Conversation or a mapping with 'messages', "
+            f"got a {type(row).__name__}"
+        )
     try:
         return Conversation.from_dict(row)
     except DataError as error:
