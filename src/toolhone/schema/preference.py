@@ -79,6 +79,6 @@ class Preference:
             **({"raw": True} if self.raw else {}),
         }
 
-    def talk(self) -> Conversation:
+    def conversation(self) -> Conversation:
         """Return prompt and chosen side as a conversation, from which validation tasks come."""
         return Conversation((*self.prompt, *self.chosen), self.tools, self.id, self.source)

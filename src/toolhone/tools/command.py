@@ -86,10 +86,10 @@ class CommandTool:
             check_places(tool, element.names, "command", element.prefix.startswith("-"))
         _check_options(tool, words[1:], elements, dashes)
         first = next((index for index, part in enumerate(elements, 1) if part.names), None)
-        if first is not None and not _is_settled(words[:first]):
+        if first is not None and not _fixes_program(words[:first]):
             right = 'an argument of its own: ["sh", "-c", "echo \\"$1\\"", "sh", "{x}"]'
             raise ConfigError(
-                f"{where} {words[first]!r} stands where {words[0]!r} may look for a program; write "
+                f"{where} {words[first]!r} is where {words[0]!r} may look for a program; write "
                 f"the program or script into the command, and give it the value as {right}"
             )
         if not isinstance(cwd, str):
@@ -217,7 +217,7 @@ def _check_options(
             )
 
 
-def _is_settled(words: Sequence[str]) -> bool:
+def _fixes_program(words: Sequence[str]) -> bool:
     """Whether these words name the program and the script, for all words that follow.
 
     False in doubt.
@@ -229,7 +229,7 @@ def _is_settled(words: Sequence[str]) -> bool:
         for index, word in enumerate(rest):
             base = os.path.basename(word)
             if _WRAPPERS.fullmatch(base) or _INTERPRETERS.fullmatch(base):
-                return _is_settled(rest[index:])
+                return _fixes_program(rest[index:])
         return any(_names_program(before, word) for before, word in pairwise(words))
     if _INTERPRETERS.fullmatch(name):
         return any(

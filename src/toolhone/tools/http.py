@@ -147,7 +147,7 @@ def _read_url(tool: Tool, url: Json) -> tuple[Address, Template, Template]:
     scheme, authority, path, query = match.groups(default="")
     if Template.of(authority).names or "{" in authority:
         wrong = "the model may not choose the host, only parts of the path"
-        raise ConfigError(f"{where}: a place stands in the host {authority!r}; {wrong}")
+        raise ConfigError(f"{where}: the host {authority!r} holds a place; {wrong}")
     if "@" in authority:
         right = "send them in a header, for example Authorization: 'Basic ${NAME}'"
         raise ConfigError(f"{where} holds a user or password; {right}")

@@ -310,7 +310,7 @@ def _from_pairs(experiment: Experiment) -> Dataset:
     if not loaded.preferences:
         raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
     pairs = list(loaded.preferences)[: data.max_samples]
-    conversations = [pair.talk() for pair in pairs]
+    conversations = [pair.conversation() for pair in pairs]
     report: dict[str, Any] = {
         "source": f"pairs of {path}",
         "read": loaded.read,
@@ -323,7 +323,7 @@ def _from_pairs(experiment: Experiment) -> Dataset:
     if data.validation is not None:
         other = open_source(data.validation, PAIRS)
         train, held_pairs = conversations, list(other.preferences)
-        held_out = [pair.talk() for pair in held_pairs]
+        held_out = [pair.conversation() for pair in held_pairs]
         counts = {"read": other.read, "skipped": dict(other.skipped)}
         report["validation"] = {"source": data.validation, **counts}
     else:
