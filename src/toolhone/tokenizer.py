@@ -16,9 +16,6 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin, Row, Tokens
 
@@ -49,15 +46,16 @@ class _Piece:
     """Text without a cut; of each character whether it may be control text, and its origin."""
 
     text: str
-    control: NDArray[np.bool_]
-    origins: NDArray[np.uint8]
+    control: bytes
+    origins: bytes
 
     @staticmethod
     def join(spans: Sequence[Span]) -> _Piece:
-        lengths = [len(span.text) for span in spans]
-        control = np.repeat([span.control for span in spans], lengths)
-        origins = np.repeat(np.array([span.origin for span in spans], np.uint8), lengths)
-        return _Piece("".join(span.text for span in spans), control, origins)
+        return _Piece(
+            "".join(span.text for span in spans),
+            b"".join(bytes([span.control]) * len(span.text) for span in spans),
+            b"".join(bytes([span.origin]) * len(span.text) for span in spans),
+        )
 
 
 class TextTokenizer:
@@ -220,13 +218,16 @@ class TextTokenizer:
                 waiting += reversed([(a, b) for a, b in pairwise(edges) if a < b])
                 continue
             ids += found
-            firsts = [min(first, len(piece.text) - 1) for first, _ in places]
-            origins += piece.origins[firsts].tolist() if firsts else []
+            if len(set(piece.origins)) < 2:
+                origins += [*piece.origins[:1]] * len(found)
+            else:
+                until_end = piece.origins + piece.origins[-1:]
+                origins += [until_end[start] for start, _ in places]
         return ids, origins
 
     def _forbidden(self, piece: _Piece, ids: list[int], places: list[tuple[int, int]]) -> list[int]:
         """Where to cut: after the first character of each control token over other text."""
-        if piece.control.all():
+        if 0 not in piece.control:
             return []
         cuts = []
         for start, end in [
@@ -235,7 +236,7 @@ class TextTokenizer:
             covered = piece.text[start:end]
             start += len(covered) - len(covered.lstrip())
             end -= len(covered) - len(covered.rstrip())
-            if piece.control[start:end].all():
+            if 0 not in piece.control[start:end]:
                 continue
             if end - start < 2:
                 raise DataError(

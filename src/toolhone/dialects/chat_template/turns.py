@@ -198,7 +198,7 @@ class Turns:
                 continue
             if spans is not None:
                 return spans
-        raise DialectError(f"nothing can be put behind what the assistant said: {reason}")
+        raise DialectError(f"nothing can follow the assistant's message: {reason}")
 
     def _suffix(
         self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json], rewritten: bool

@@ -159,7 +159,9 @@ def certify(tokenizer: TextTokenizer, request: FormatRequest) -> tuple[Dialect |
     template = tokenizer.wrapped.chat_template
     facts = _examine(tokenizer, request)
     hashes = {
-        "template": _hash(template if isinstance(template, str) else json.dumps(template))
+        "template": _hash(
+            template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+        )
         if template
         else "",
         "tokenizer": tokenizer_hash(tokenizer),
