@@ -8,7 +8,7 @@ import pytest
 from toolhone.cli.main import main
 from toolhone.rewards.attack_cases import PROBES
 from toolhone.rewards.attacks import ATTACKS
-from toolhone.rewards.registry import BUILTIN
+from toolhone.rewards.reward_registry import BUILTIN
 
 MINE = """
 def paid(task, episode):

@@ -22,7 +22,7 @@ from toolhone.rewards.attack_cases import (
 from toolhone.rewards.attack_suite import AttackReport, attack_suite
 from toolhone.rewards.attacks import ATTACKS
 from toolhone.rewards.matching import match_calls
-from toolhone.rewards.registry import LEGACY, OWN, Reward, RewardOrigin, RewardSpec
+from toolhone.rewards.reward_registry import LEGACY, OWN, Reward, RewardOrigin, RewardSpec
 from toolhone.schema import Task, Tool
 from toolhone.tools.result import ToolStatus
 from toolhone.training.dataset import load_data

@@ -20,7 +20,7 @@ from toolhone.rewards.legacy_rewards import (
     tool_call_params,
     tool_call_parseable,
 )
-from toolhone.rewards.registry import compute_reward, load_rewards
+from toolhone.rewards.reward_registry import compute_reward, load_rewards
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import builtin_tool
 

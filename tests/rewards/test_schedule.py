@@ -11,7 +11,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.registry import RewardResult, compute_reward
+from toolhone.rewards.reward_registry import RewardResult, compute_reward
 from toolhone.rewards.schedule import (
     PhaseSchedule,
     PhaseState,

@@ -12,7 +12,7 @@ from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError
 from toolhone.rewards.answers import answer_credit, remove_echoes
 from toolhone.rewards.episode_view import calls_in_prose, injected_control_text
-from toolhone.rewards.registry import (
+from toolhone.rewards.reward_registry import (
     BUILTIN,
     LEGACY,
     OWN,

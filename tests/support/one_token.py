@@ -20,7 +20,7 @@ from toolhone.config.sections import Experiment
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeRules  # type: ignore[attr-defined]
 from toolhone.episodes.policy import Prompt, Turn
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run

@@ -20,7 +20,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import DialectError
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.runs.run import Run
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.training.rollout import RLEnv

@@ -9,7 +9,7 @@ from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules, OnFault, TurnOutcome
 from toolhone.episodes.policy import Turn
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
 from toolhone.training.rl_metrics import TREND_STEPS, Trend, call_scores, rollout_metrics

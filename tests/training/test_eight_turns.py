@@ -37,7 +37,7 @@ from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DialectError
 from toolhone.models.pico import pico_folder
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Origin, Row
 from toolhone.runs.progress import SilentProgress
 from toolhone.runs.run import Run

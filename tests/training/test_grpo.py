@@ -28,7 +28,7 @@ from toolhone.backends.toy import ToyTrainer
 from toolhone.config.sections import Experiment
 from toolhone.episodes.episode import EpisodeStatus
 from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.runs.run import FINAL, Run
 from toolhone.training.grpo import grpo
 from toolhone.training.loop import TrainStatus

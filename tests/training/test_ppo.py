@@ -34,7 +34,7 @@ from toolhone.config.sections import Experiment
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.episode import EpisodeStatus
 from toolhone.errors import CapabilityError, ConfigError, RunError
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import FINAL, Run
 from toolhone.training.advantages import compute_gae, whiten

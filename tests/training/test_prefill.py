@@ -29,7 +29,7 @@ from toolhone.episodes.outcome import EpisodeRules, TurnOutcome
 from toolhone.episodes.policy import Prompt, TokenPolicy, _TokenStream
 from toolhone.errors import CapabilityError, ConfigError, DialectError
 from toolhone.models.pico import pico_folder
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import FINAL, Run
 from toolhone.schema import Conversation, Message, Task, Tool, ToolCall

@@ -18,7 +18,7 @@ from toolhone.backends.toy import ToyTrainer
 from toolhone.config.experiment import load_experiment
 from toolhone.data.templates import Templates
 from toolhone.errors import DataError
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import FINAL, Run, read_json
 from toolhone.training.grpo import grpo

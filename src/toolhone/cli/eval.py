@@ -235,7 +235,7 @@ def _score_answers(
     """Return the evaluation, and the dialect in which the texts were read."""
     from toolhone.data.task_files import tasks_from_any
     from toolhone.evaluation.score import score as score_predictions
-    from toolhone.rewards.registry import load_rewards, syntax_of
+    from toolhone.rewards.reward_registry import load_rewards, syntax_of
     from toolhone.sources.files import read_jsonl
     from toolhone.tools.loading import load_tools
     from toolhone.tools.registry import Registry

@@ -34,7 +34,7 @@ _LONGEST = 300
 def list_rewards(as_json: AsJson = False) -> None:
     """List every named reward, with its formula, its source and its known exploits."""
     from toolhone.cli.console import console, print_table
-    from toolhone.rewards.registry import BUILTIN
+    from toolhone.rewards.reward_registry import BUILTIN
 
     if as_json:
         print(json.dumps({"rewards": [spec.to_dict() for spec in BUILTIN.values()]}))
@@ -74,7 +74,7 @@ def attack(
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
     from toolhone.dialects.prompted import open_syntax
     from toolhone.rewards.attack_suite import attack_suite
-    from toolhone.rewards.registry import BUILTIN, load_rewards, syntax_of
+    from toolhone.rewards.reward_registry import BUILTIN, load_rewards, syntax_of
 
     (loaded,) = load_rewards([reward])
     syntax = open_syntax(dialect or syntax_of([reward]) or FALLBACK)

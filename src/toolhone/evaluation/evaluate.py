@@ -22,7 +22,7 @@ from toolhone.errors import ConfigError
 from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode, can_run, judge
 from toolhone.rewards.matching import show
-from toolhone.rewards.registry import Reward, compute_reward
+from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry

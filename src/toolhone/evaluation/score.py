@@ -21,7 +21,7 @@ from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import judge_episode
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode
 from toolhone.rewards.matching import show
-from toolhone.rewards.registry import Reward
+from toolhone.rewards.reward_registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Registry
 

@@ -17,7 +17,7 @@ from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
 from toolhone.rewards.attack_cases import AttackCase, ScriptedReply
 from toolhone.rewards.attacks import ATTACKS, Attack
-from toolhone.rewards.registry import Reward, compute_reward
+from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.schema import Json, Task
 
 _SLACK = 1e-9

@@ -158,7 +158,8 @@ def json_answer(task: Task, episode: Episode) -> dict[str, float]:
 
     The JSON runs from the first `{` to the last `}`. `format`: 1 for `final`, or a known tool and
     `args`. `tool`: 0.5 for the wanted tool or a wanted `final`, -0.5 for another one.
-    `arguments`: 1 if correct. `length`: -0.2 for text beside the JSON. Only the first wanted call counts.
+    `arguments`: 1 if correct. `length`: -0.2 for text beside the JSON. Only the first wanted call
+    counts.
     """
     text = reply_text(episode, JsonObject())
     first, last = text.find("{"), text.rfind("}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from toolhone.config.rl import RewardPhase, RewardSection, WeightedRewards
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
-from toolhone.rewards.registry import (
+from toolhone.rewards.reward_registry import (
     PENALTY,
     Reward,
     RewardResult,

@@ -15,7 +15,7 @@ from toolhone.config.rl import RlSection
 from toolhone.episodes.clock import Clock
 from toolhone.rewards.episode_view import EpisodeView, select_reference
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PREFIX
 from toolhone.training.loop import Loop
 from toolhone.training.prefill import curriculum_ratio, failure_of

@@ -25,7 +25,7 @@ from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy
-from toolhone.rewards.registry import RewardResult
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PhaseState, RewardSchedule
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run

@@ -31,7 +31,7 @@ from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.legacy_metrics import known_metric
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
 from toolhone.models.resolve import adapter_of, resolve_model, trained_format
-from toolhone.rewards.registry import Reward
+from toolhone.rewards.reward_registry import Reward
 from toolhone.rewards.schedule import PhaseSchedule, RewardSchedule, warnings_of
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
