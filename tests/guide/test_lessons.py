@@ -33,7 +33,7 @@ from toolhone.guide.lesson import (
 from toolhone.guide.runner import Cells, Chat, Code, ColouredRow, Prose, Scores, Shown, play
 from toolhone.runs.run import Run
 from toolhone.sources.messages import read_tasks
-from toolhone.training import dataset as gather_module
+from toolhone.training import dataset
 
 QUICK = (
     *(
@@ -50,7 +50,7 @@ CALCULATOR = json.loads(lesson_named("calculator").files()["experiment.json"])
 
 @pytest.fixture(autouse=True)
 def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather_module, "HELD_OUT", 4)
+    monkeypatch.setattr(dataset, "MAX_HELD_OUT", 4)
 
 
 def run(
@@ -68,7 +68,7 @@ def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lesson 1, trained for two steps."""
     root = tmp_path_factory.mktemp("lessons")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather_module, "HELD_OUT", 4)
+        patch.setattr(dataset, "MAX_HELD_OUT", 4)
         trained(Workspace(root, QUICK), "calculator", CALCULATOR)
     return root
 

@@ -131,7 +131,7 @@ class Values:
         return in_turn('"{"', self.gap, f" {self.comma} ".join(pairs), self.gap, '"}"')
 
     def exactly(self, value: Json) -> str:
-        """This value and no other."""
+        """Match one value and no other."""
         if isinstance(value, Mapping):
             return self.rules.rule(
                 self.object_of((key, self.exactly(inner)) for key, inner in value.items())

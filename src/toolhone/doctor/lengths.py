@@ -164,7 +164,7 @@ def _pickle(parts: ModelParts, progress: Progress) -> bytes | None:
 
 
 def _open_worker(copy: bytes) -> None:
-    _worker_parts.append(pickle.loads(copy))
+    _worker_parts.append(pickle.loads(copy))  # noqa: S301 (bytes of the parent process)
 
 
 def _measure_in_worker(conversation: Conversation) -> Measured:

@@ -75,7 +75,7 @@ class ValueShape:
         return next(defaults, MISSING)
 
     def _branches(self) -> Iterator[Mapping[str, Json]]:
-        """This schema and the parts that it refers to or is composed of."""
+        """Yield the schema and the parts that it refers to or is composed of."""
         queue = [self.schema]
         for index in range(_MAX_BRANCHES):  # a `$ref` may be circular
             if index >= len(queue):
