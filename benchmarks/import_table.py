@@ -2,10 +2,11 @@
 
     python benchmarks/import_table.py DATASETS
 
-A row for each file with a name of data (JSON, JSON Lines, CSV, Parquet, compressed or not); files that their format reads as one
-folder (ToolBench, API-Bank) are one row for each folder. Below the table: the files that are no rows of a known format, such as
-answers and catalogues, which the others need beside them. Then, for each data set, what was refused, and why. What is written
-goes to a temporary folder.
+A row for each file with a name of data (JSON, JSON Lines, CSV, Parquet, compressed or not); files
+that their format reads as one folder (ToolBench, API-Bank) are one row for each folder. Below the
+table: the files that are no rows of a known format, such as answers and catalogues, which the
+others need beside them. Then, for each data set, what was refused, and why. What is written goes to
+a temporary folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused
 
 @dataclass
 class Table:
-    """The rows so far, the sums and the refused by data set (the folder on top), and the files that hold no rows."""
+    """The rows so far, the sums and the refused by data set (the folder on top), and the files that
+    hold no rows."""
 
     rows: list[tuple[str, ...]] = field(default_factory=list)
     read: Counter[str] = field(default_factory=Counter)
@@ -88,7 +90,8 @@ def show(table: Table) -> None:
         print("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
     read, kept = table.read.total(), table.kept.total()
     print(
-        f"\n{len(table.rows)} files or folders, {read} rows read, {kept} kept, {read - kept} refused."
+        f"\n{len(table.rows)} files or folders, {read} rows read, "
+        f"{kept} kept, {read - kept} refused."
     )
     print("\n| data set | read | kept | refused |\n| --- | --- | --- | --- |")
     for name, refused in table.refused.items():
@@ -96,9 +99,8 @@ def show(table: Table) -> None:
     print(f"\nNo rows of a known format ({len(table.others)} files):\n")
     for folder in dict.fromkeys(other.parent for other in table.others):
         names = [other.name for other in table.others if other.parent == folder]
-        print(
-            f"- {folder.as_posix()}: {', '.join(names) if len(names) < 5 else f'{len(names)} files'}"
-        )
+        shown = ", ".join(names) if len(names) < 5 else f"{len(names)} files"
+        print(f"- {folder.as_posix()}: {shown}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""A published file turned into files of our own form: conversations, tasks, and the rows that could not be used.
+"""A published file turned into files of our own form: conversations, tasks, and the rows that could
+not be used.
 
     imported = import_file("glaive.json", "glaive.jsonl")       # the format is told from the rows
-    print(imported.loaded.summary(), imported.files)            # conversations, tasks, refused: path and number of rows
+    print(imported.loaded.summary(), imported.files)    # path and rows by kind
 
-`OUT` gets the conversations, `<stem>.tasks.jsonl` beside it the tasks, `<stem>.refused.jsonl` every row that was not used, with its
-place, the reason and the row as it stands. Where a format gives tasks only, `OUT` gets these; of preference pairs it gets those.
-Lines that are no JSON objects are refused like other rows, as long as most lines are some. A file that would hold no row is not
-written. Nothing is overwritten unless that is allowed; then a file of an earlier import that has no successor goes, too. The folder
-is not searched for answers or catalogues beyond what the format itself needs (see its module).
+`OUT` gets the conversations, `<stem>.tasks.jsonl` beside it the tasks, `<stem>.refused.jsonl` every
+row that was not used, with its place, the reason and the row as it stands. Where a format gives
+tasks only, `OUT` gets these; of preference pairs it gets those. Lines that are no JSON objects are
+refused like other rows, as long as most lines are some. A file that would hold no row is not
+written. Nothing is overwritten unless that is allowed; then a file of an earlier import that has no
+successor goes, too. The folder is not searched for answers or catalogues beyond what the format
+itself needs (see its module).
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from toolhone.sources.registry import detect_format, find_source, open_source, o
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
-"""Bytes from which on a file gets a progress bar; counting its rows beforehand costs a small part of reading them."""
+"""Bytes from which on a file gets a progress bar; counting its rows beforehand costs a small part
+of reading them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """The format, what was read, and the written files by what they hold: `conversations`, `preferences`, `tasks`, `refused`."""
+    """The format, what was read, and the written files by what they hold: `conversations`,
+    `preferences`, `tasks`, `refused`."""
 
     format: str
     loaded: Loaded
@@ -105,7 +110,8 @@ def _places(out: Path) -> dict[str, Path]:
     suffix = next((suffix for suffix in reversed(SUFFIXES) if out.name.endswith(suffix)), None)
     if suffix is None or out.name == suffix:
         raise RunError(
-            f"{out}: wanted the name of a file that ends in {' or '.join(SUFFIXES)}, for example train.jsonl"
+            f"{out}: wanted the name of a file that ends in {' or '.join(SUFFIXES)}, "
+            "for example train.jsonl"
         )
     stem = out.name.removesuffix(suffix)
     return {

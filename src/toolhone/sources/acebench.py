@@ -1,10 +1,11 @@
 """ACEBench, English and Chinese: dialogues as one text, with tools, and beside them the right call.
 
-    {"id": "normal_atom_enum_0", "question": "user: ...\\nsystem: ...", "function": [tool], "time": "..."}
+    {"id": "normal_atom_enum_0", "question": "user: ...", "function": [tool], "time": "..."}
     possible_answer/<same name>:  {"id": "normal_atom_enum_0", "ground_truth": {"f_1": {arguments}}}
 
-`system:` is the assistant. The beginning of the id says what is right: normal, the calls in any order;
-special, no call; agent, the final state of the world. Format: Chen et al. 2025, arXiv:2501.12851.
+`system:` is the assistant. The beginning of the id says what is right: normal, the calls in any
+order; special, no call; agent, the final state of the world. Format: Chen et al. 2025,
+arXiv:2501.12851.
 """
 
 from __future__ import annotations

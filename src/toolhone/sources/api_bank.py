@@ -3,9 +3,9 @@
     {"role": "User", "text": "..."}
     {"role": "API", "api_name": "AddAlarm", "param_dict": {...}, "result": {"input", "output", ...}}
 
-A dialogue is one row and gives the tasks of its turns. An API is described by what `ToolSearcher` says
-of it in any file, else by `all_apis.csv`; where a call gives a parameter that this lacks, by its
-calls. Format: Li et al. 2023, arXiv:2304.08244.
+A dialogue is one row and gives the tasks of its turns. An API is described by what `ToolSearcher`
+says of it in any file, else by `all_apis.csv`; where a call gives a parameter that this lacks, by
+its calls. Format: Li et al. 2023, arXiv:2304.08244.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Api:
 
 @dataclass(frozen=True)
 class Called:
-    """A call: its arguments as the dialogue writes them and as the API received them, and its output."""
+    """A call: its arguments as the dialogue writes them and as the API received them, and its
+    output."""
 
     name: str
     written: Record

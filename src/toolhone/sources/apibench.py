@@ -24,8 +24,8 @@ ABOUT = About(
     link="https://github.com/ShishirPatil/gorilla/tree/main/data/apibench",
     licence="Apache-2.0",
     rows="about 17,000 in three sets (Torch Hub, TensorFlow Hub, Hugging Face)",
-    teaches="to write the one library call that loads the model a wish asks for; the names of models "
-    "are learned by heart",
+    teaches="to write the one library call that loads the model a wish asks for; the names of "
+    "models are learned by heart",
 )
 _WISH = re.compile(
     r"\s*(?:\{'Instruction':|#{2,}\s?Instruction:)(.*?)(?:,\s*'Output':|#{2,}\s?Output:|\Z)",

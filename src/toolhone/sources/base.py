@@ -1,8 +1,9 @@
 """The loop that all formats share: every row is kept, or skipped and counted with a reason.
 
-A format is a module with `NAME`, `ABOUT` (`About`), `looks_like(record)` and `convert(record, context)`.
-It may also have `OPTIONS` (names of `SourceOptions` it reads), `prepare(records, context)`, which runs
-once on all records of the file, and `rows(path)`, which replaces the rows of the file.
+A format is a module with `NAME`, `ABOUT` (`About`), `looks_like(record)` and `convert(record,
+context)`. It may also have `OPTIONS` (names of `SourceOptions` it reads), `prepare(records,
+context)`, which runs once on all records of the file, and `rows(path)`, which replaces the rows of
+the file.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class About:
 class SourceOptions(TypedDict, total=False):
     """Options of a source; without one, or with None, the source uses its own default.
 
-    style: GSM8K's form, `calls` or `short`. first_call: a GSM8K task also expects the first step as a
-    call. distractors: how many wrong tools are on offer besides (Seal-Tools, MetaTool, NESTFUL).
+    style: GSM8K's form, `calls` or `short`. first_call: a GSM8K task also expects the first step as
+    a call. distractors: how many wrong tools are on offer besides (Seal-Tools, MetaTool, NESTFUL).
     catalogue: the file that describes the tools, where it is not beside the rows. seed: of every
-    choice. skip_bad: count a row that is no conversation instead of stopping there. tools: the tools
-    on offer in test cases. raw_prompt: keep prompt and answer of prompt rows as they are.
+    choice. skip_bad: count a row that is no conversation instead of stopping there. tools: the
+    tools on offer in test cases. raw_prompt: keep prompt and answer of prompt rows as they are.
     """
 
     style: str | None
@@ -75,7 +76,7 @@ class Skip(Exception):  # noqa: N818  (a decision about one row, never shown as 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a row gives: a conversation, a pair, or neither; and tasks. Nothing is checked or added."""
+    """What a row gives: a conversation, a pair, or neither; and tasks. Nothing is added."""
 
     conversation: Conversation | None = None
     tasks: Sequence[Task] = ()
@@ -106,7 +107,8 @@ class Context:
         return f"{stem}-{self.line.number}" if own in (None, "") else str(own)
 
     def complete(self, conversation: Conversation, record: Record) -> Conversation:
-        """Return the conversation with an id and a source; raise `Skip` for one that breaks the rules."""
+        """Return the conversation with an id and a source; raise `Skip` for one that breaks the
+        rules."""
         refuse_faults(conversation)
         return replace(
             conversation,
@@ -130,7 +132,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that was not used: its place, the reason, what was seen, and the row (of a bad line its text)."""
+    """A row that was not used: its place, the reason, what was seen, and the row (of a bad line its
+    text)."""
 
     line: FileLine
     reason: str
@@ -142,10 +145,11 @@ class Refused:
 class Loaded:
     """What a source made of a file.
 
-    conversations, preferences: the kept rows, and `places` the place of each. tasks: what the format
-    gives for evaluation and episodes. only_tasks: kept rows that gave tasks alone. skipped: rows by
-    reason, with one sentence for each reason in `examples` and each row in `refused`. repaired: kept
-    rows by kind of repair. noted: kept rows of which something could not be checked. read: all rows.
+    conversations, preferences: the kept rows, and `places` the place of each. tasks: what the
+    format gives for evaluation and episodes. only_tasks: kept rows that gave tasks alone. skipped:
+    rows by reason, with one sentence for each reason in `examples` and each row in `refused`.
+    repaired: kept rows by kind of repair. noted: kept rows of which something could not be checked.
+    read: all rows.
     """
 
     conversations: Sequence[Conversation]
@@ -169,7 +173,7 @@ class Loaded:
         return len(self.conversations) + self.only_tasks + len(self.preferences)
 
     def summary(self) -> str:
-        """Return `kept 97 of 100 rows; skipped 3: 2 no number after ####, 1 ...; repaired 4: ...`."""
+        """Return `kept 97 of 100 rows; skipped 3: 2 no number, 1 ...; repaired 4: ...`."""
         parts = [f"kept {self.kept} of {self.read} {'row' if self.read == 1 else 'rows'}"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"
@@ -313,7 +317,7 @@ def expect_calls(calls: Sequence[ToolCall], order: Any = "any") -> Expect:
 
 
 def refuse_faults(conversation: Conversation) -> None:
-    """Raise `Skip` for the first fault of a conversation: a call that does not fit, an empty reply."""
+    """Raise `Skip` for the first fault of a conversation, such as a call that does not fit."""
     for kind, fault_field, what, _ in conversation_faults(conversation):
         raise Skip(kind, f"{fault_field}: {what}")
 

@@ -1,7 +1,7 @@
 """BFCL v4, the Berkeley Function-Calling Leaderboard: questions, and beside them what is right.
 
     {"id": "parallel_0", "question": [[{"role", "content"}]], "function": [{"name", "parameters"}]}
-    possible_answer/<same name>:  {"id": "parallel_0", "ground_truth": [{"play": {"artist": ["X"]}}]}
+    possible_answer/<same name>:  {"id": "parallel_0", "ground_truth": [{"play": {"at": [1]}}]}
 
 A row gives a task; the beginning of its id says what its answer means (`convert`). Official scores
 come from the package `bfcl-eval`. Format: Patil et al., ICML 2025.
@@ -30,8 +30,8 @@ ABOUT = About(
     link="https://github.com/ShishirPatil/gorilla/tree/main/berkeley-function-call-leaderboard",
     licence="Apache-2.0",
     rows="4,696",
-    teaches="measures calls: one, several, any, none, over several turns, with accepted values; and "
-    "answers",
+    teaches="measures calls: one, several, any, none, over several turns, with accepted values; "
+    "and answers",
     only_tasks=True,
 )
 BAD_QUESTION = "a question that is no list of messages"
@@ -53,7 +53,8 @@ _DOCUMENTS = {
     "VehicleControlAPI": "vehicle_control",
     "WebSearchAPI": "web_search",
 }
-"""The document that describes the tools of each class, in `multi_turn_func_doc` beside the questions."""
+"""The document that describes the tools of each class, in `multi_turn_func_doc` beside the
+questions."""
 
 
 def looks_like(record: Record) -> bool:
@@ -70,9 +71,10 @@ def prepare(_records: Sequence[Record], context: Context) -> Answers:
 def convert(record: Record, context: Context) -> list[Task]:
     """Return the task of a row by its category.
 
-    simple, multiple, parallel: the calls in any order, with all values that are accepted. irrelevance:
-    no call. relevance: one call of any tool. multi_turn: the calls of each turn in order. web_search,
-    memory: a final text with the answer; a question about a memory is a task for each kind of memory.
+    simple, multiple, parallel: the calls in any order, with all values that are accepted.
+    irrelevance: no call. relevance: one call of any tool. multi_turn: the calls of each turn in
+    order. web_search, memory: a final text with the answer; a question about a memory is a task for
+    each kind of memory.
     """
     found = _CATEGORY.match(str(record.get("id")))
     if not looks_like(record) or found is None:
@@ -175,8 +177,8 @@ def _document(questions: Path, stem: str) -> Path:
 def _turns_task(record: Record, truth: Json, context: Context) -> Task:
     """Return the task of a row with several turns, without functions that are excluded or missed.
 
-    A row that adds a missed function is cut there: the turn that cannot be answered without it is the
-    last one, and expects no call.
+    A row that adds a missed function is cut there: the turn that cannot be answered without it is
+    the last one, and expects no call.
     """
     tools = _class_tools(record.get("involved_classes"), context)
     missed, absent = _missed(record), set(_names(record.get("excluded_function")))

@@ -98,7 +98,8 @@ def _objects(described: Mapping[str, Sequence[Json]]) -> Iterator[Json]:
 def _best(values: Sequence[Json], free: bool, schema: Json) -> Json:
     """Return the first value that the schema allows; `_LEAVE_OUT` where it is better left out.
 
-    Null and the empty text are taken only for a parameter that must be given and has no other value.
+    Null and the empty text are taken only for a parameter that must be given and has no other
+    value.
     """
     real = [value for value in values if value is not None and value != ""]
     if not real:

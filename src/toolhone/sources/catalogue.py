@@ -1,8 +1,8 @@
 """Tools in a file of their own: finding the file, choosing the tools on offer, calls by reference.
 
-path = find_beside(context, ["tools.json"])                  # or a `DataError` that names the option
-tools = choose_tools(["search"], known, count=4, seed="7/row-1")
-tool = accept_references(tool, r"\\$var\\d+\\$")               # a reference as well as a value
+path = find_beside(context, ["tools.json"])                  # or a `DataError` that names the
+option tools = choose_tools(["search"], known, count=4, seed="7/row-1") tool =
+accept_references(tool, r"\\$var\\d+\\$")               # a reference as well as a value
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from toolhone.sources.files import Record
 
 
 def find_beside(context: Context, names: Sequence[str]) -> Path:
-    """Return the option `catalogue`, or the first of `names` (or with `.gz`) beside the rows or above."""
+    """Return the option `catalogue`, or the first of `names` (or with `.gz`) beside the rows or
+    above."""
     given = context.options.get("catalogue")
     if given is not None:
         return Path(given)
@@ -36,7 +37,7 @@ def find_beside(context: Context, names: Sequence[str]) -> Path:
 
 
 def count_distractors(context: Context, usual: int, known: int) -> int:
-    """Return how many wrong tools a row gets; a number that the catalogue cannot give is refused."""
+    """Return how many wrong tools a row gets; more than the catalogue has are refused."""
     count = context.options.get("distractors")
     if count is None:
         return min(usual, known - 1)
@@ -80,7 +81,7 @@ def texts_in(value: Json) -> Iterator[str]:
 
 
 def accept_references(tool: Tool, pattern: str) -> Tool:
-    """Return the tool with a reference as a further value of every parameter that is no plain text."""
+    """Return the tool with a reference as a value of every parameter that is no plain text."""
     declared = tool.parameters["properties"]
     properties = {name: _or_reference(schema, pattern) for name, schema in declared.items()}
     return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})

@@ -1,7 +1,7 @@
 """Records on disk: JSON Lines, one JSON list or object, CSV and Parquet in; JSON Lines out.
 
-    for line, record in read_records("a.jsonl.gz"): ...     # a `DataError` names the first bad line
-    for line, record in read_lines("a.jsonl.gz"): ...       # a bad line is a `BadLine` in the stream
+    for line, record in read_records("a.jsonl.gz"): ...   # a `DataError` names the first bad line
+    for line, record in read_lines("a.jsonl.gz"): ...     # a bad line is a `BadLine` in the stream
     write_jsonl("out.jsonl", (conversation.to_dict() for conversation in conversations))
 
 Reading is strict: no NaN, no key twice in an object, no half characters, UTF-8 only. Writing is
@@ -45,7 +45,7 @@ _SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 @dataclass(frozen=True)
 class FileLine:
-    """The place of a record, from 1: a line of a file, an entry of a JSON list, a row of a table."""
+    """The place of a record, from 1: a line, an entry of a JSON list, or a row of a table."""
 
     path: Path
     number: int
@@ -106,7 +106,8 @@ def read_json(path: Path) -> Json:
 
 
 def read_whole(path: Path) -> Json:
-    """Return the content of a file: as JSON where it is that, else as text; null where it is neither."""
+    """Return the content of a file: as JSON where it is that, else as text; null where it is
+    neither."""
     try:
         with _open(path) as stream:
             text = _decode(FileLine(path, 1), _guard(FileLine(path, 1), stream.read))
@@ -263,7 +264,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[FileLine, Record]]:
 
 
 def _plain_json(path: Path, column: str, value: Any) -> Json:
-    """A Parquet value as JSON has it: NaN (an empty cell of a data frame) is null, a time is text."""
+    """A Parquet value as JSON has it: NaN (an empty cell) is null, a time is text."""
     if isinstance(value, dict):
         return {str(key): _plain_json(path, column, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -327,7 +328,8 @@ def _refuse_constant(name: str) -> Json:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
-    """Write one JSON object per line, as gzip data when the name ends in `.gz`; return their number.
+    """Write one JSON object per line, as gzip data when the name ends in `.gz`; return their
+    number.
 
     `path` holds either what it held before or all rows; the same rows give the same bytes. A device
     or a pipe is written in place. A value that JSON cannot write is a `DataError`, a full disk is a

@@ -3,8 +3,8 @@
     {"question": "...", "answer": "He ran 48/2 = <<48/2=24>>24 miles.\\n#### 24"}
 
 Each mark becomes a call of `calculator` with the text before it beside the call (not with the style
-`short`). A mark must give what it states. The task expects the number after `####`; with `first_call`
-also the first step. Source: Cobbe et al. 2021, arXiv:2110.14168.
+`short`). A mark must give what it states. The task expects the number after `####`; with
+`first_call` also the first step. Source: Cobbe et al. 2021, arXiv:2110.14168.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DECIMALS = re.compile(r"\.(\d+)$")
 
 @dataclass(frozen=True)
 class Step:
-    """The text before a mark, its expression, and the calculator's result; the last has text alone."""
+    """The text before a mark, its expression and its result; the last step has text alone."""
 
     text: str
     expression: str = ""
@@ -134,7 +134,7 @@ def _steps(solution: str, calculator: Calculator, repairs: set[str]) -> list[Ste
 
 
 def check_mark(mark: str, calculator: Calculator) -> tuple[Step | None, str | None]:
-    """Return the step of a mark `left=right`, and its repair; raise `Skip` where it does not hold."""
+    """Return the step of a mark `left=right`, and its repair; `Skip` where it does not hold."""
     left, equals, _ = mark.partition("=")
     right = mark.rpartition("=")[2]
     if not equals or not left.strip() or not right.strip():

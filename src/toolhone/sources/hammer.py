@@ -1,11 +1,11 @@
 """Hammer: prompts in marked sections with the calls in a code fence, and dialogues as tests.
 
-    {"instruction": "... [BEGIN OF AVAILABLE TOOLS] [tools] [END OF AVAILABLE TOOLS] [BEGIN OF QUERY] ...",
+    {"instruction": "[BEGIN OF AVAILABLE TOOLS] [tools] [END OF AVAILABLE TOOLS] ...",
      "input": "", "output": "```\\n[{\\"name\\": \\"f\\", \\"arguments\\": {}}]\\n```"}
     {"query": [{"role": "user" | "agent" | "assistant" | "tool", "content"}], "tools", "answers"}
 
-`agent` is the assistant that speaks, `assistant` the one that calls. A test of one query with `name`
-and `arguments` has xLAM's shape. Format: Lin et al. 2024, arXiv:2410.04587.
+`agent` is the assistant that speaks, `assistant` the one that calls. A test of one query with
+`name` and `arguments` has xLAM's shape. Format: Lin et al. 2024, arXiv:2410.04587.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     {"id": "h1", "conversations": [{"from": "system", "value": "... <tools> [{...}] </tools> ..."},
                                    {"from": "gpt", "value": "<tool_call> {...} </tool_call>"}, ...]}
-    {"example": "SYSTEM: ... <tools>[...]</tools>\\nUSER: ...\\nASSISTANT:\\n<tool_call>...</tool_call>"}
+    {"example": "SYSTEM: ... <tools>[...]</tools>\\nUSER: ...\\nASSISTANT: <tool_call>..."}
 
-Tools and calls are JSON or Python literals. Of the system text the sentences before the first tag are
-kept. Format: NousResearch, hermes-function-calling-v1.
+Tools and calls are JSON or Python literals. Of the system text the sentences before the first tag
+are kept. Format: NousResearch, hermes-function-calling-v1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ ABOUT = About(
     link="https://huggingface.co/datasets/NousResearch/hermes-function-calling-v1",
     licence="Apache-2.0",
     rows="11,578",
-    teaches="calls in one and in several turns, several at once, from tools listed in the system text",
+    teaches="calls in one and in several turns, several at once, from tools listed in the system "
+    "text",
 )
 NOT_HERMES = "not a Hermes row"
 NO_TOOLS = "a system text without a list of tools"

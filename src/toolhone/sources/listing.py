@@ -3,7 +3,8 @@
     for source in listed(): print(source.name, source.about.title)
     print(as_markdown(listed()))
 
-Every format tells about itself (`ABOUT`); nothing is said twice. Nothing is read or downloaded here.
+Every format tells about itself (`ABOUT`); nothing is said twice. Nothing is read or downloaded
+here.
 """
 
 from __future__ import annotations

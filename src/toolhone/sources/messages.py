@@ -1,6 +1,6 @@
 """The messages format: OpenAI's chat messages, older spellings of it, and our own forms.
 
-    {"messages": [{"role", "content", "tool_calls": [{"id", "function": {"name", "arguments"}}]}], "tools"}
+    {"messages": [{"role", "content", "tool_calls": [{"id", "function": {...}}]}], "tools"}
 
 Read as well: `arguments` as an object; `messages`, `tools`, single tools and `tool_calls` as JSON
 strings; `functions`, `function_call` and the role `function`. Whether calls fit their tools is left
@@ -141,7 +141,7 @@ def read_tasks(path: str | Path) -> list[Task]:
 
 
 class ToolCache:
-    """Makes each distinct tool once: the check of a schema takes a millisecond, and tools repeat."""
+    """Makes each distinct tool once: rows repeat their tools, and a check takes a millisecond."""
 
     def __init__(self) -> None:
         self._tools: dict[str, Tool] = {}

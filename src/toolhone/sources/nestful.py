@@ -1,9 +1,9 @@
 """NESTFUL: one request that takes a sequence of calls, later ones using results of earlier ones.
 
     [{"input": "...", "output": [{"name": "find", "arguments": {"text": "x"}, "label": "var1"},
-                                 {"name": "show", "arguments": {"id": "$var1.id$"}, "label": "var2"},
+                                 {"name": "show", "arguments": {"id": "$var1.id$"}, ...},
                                  {"name": "var_result", "arguments": {...}}]}]          x-data.json
-    [{"name": "find", "query_parameters": {"text": {"type": "String", "required": true}}}]   x-spec.json
+    [{"name": "find", "query_parameters": {"text": {"type": "String", ...}}}]     x-spec.json
 
 A row gives a task that expects all its calls in one reply, in order; references stay texts.
 `var_result` is no tool and is left out. Format: Basu et al. 2024, arXiv:2409.03797, first release.
@@ -40,10 +40,10 @@ ABOUT = About(
 OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 4
 SYSTEM = (
-    "Answer with all calls that the request takes, in the order in which they are to be made. You "
-    "will not see their results: where an argument is what an earlier call gives, write a reference "
-    "in its place. $var1.name$ stands for the field 'name' of the result of the first call, "
-    "$var2.name$ for that of the second, and so on; $var1$ stands for a whole result."
+    "Answer with all calls that the request takes, in the order in which they are to be made. "
+    "You will not see their results: where an argument is what an earlier call gives, write a "
+    "reference in its place. $var1.name$ stands for the field 'name' of the result of the first "
+    "call, $var2.name$ for that of the second, and so on; $var1$ stands for a whole result."
 )
 NOT_NESTFUL = "not a NESTFUL row"
 _RESULT = "var_result"

@@ -2,9 +2,10 @@
 
     tools = tools_of(json.loads(text))
 
-An operation is named by its `operationId`, or by its method and path (`get_/users/{id}`). Its parameters, wherever they go (path,
-query, header), and the fields of a JSON request body become one flat schema; local references are put in place. What is answered,
-servers and security are not told. A reference that leads nowhere or in circles stands for any value.
+An operation is named by its `operationId`, or by its method and path (`get_/users/{id}`). Its
+parameters, wherever they go (path, query, header), and the fields of a JSON request body become one
+flat schema; local references are put in place. What is answered, servers and security are not told.
+A reference that leads nowhere or in circles stands for any value.
 """
 
 from __future__ import annotations

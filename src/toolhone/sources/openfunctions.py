@@ -1,6 +1,6 @@
 """Gorilla OpenFunctions v1, its test set: a question, a function, and the call as Python code.
 
-    {"question": "...", "function": {"name": "Weather", "api_call": "weather.now", "parameters": {...}},
+    {"question": "...", "function": {"name": "Weather", "api_call": "weather.now", ...},
      "model_answer": "weather.now(city='Oslo')"}
 
 `api_call` is the name under which the function is called. A row gives a task that expects the call.

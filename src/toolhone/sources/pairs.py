@@ -1,7 +1,7 @@
 """Preference pairs: our own form, which TRL has as well, and LLaMA-Factory's.
 
     {"prompt": [messages], "chosen": [messages], "rejected": [messages], "tools"?}
-    {"conversations": [turns], "chosen": {"from", "value"}, "rejected": {"from", "value"}, "tools"?, "system"?}
+    {"conversations": [turns], "chosen": {"from", "value"}, "rejected": {...}, "tools"?}
 
 Turns are read as in `sharegpt`. Calls of the chosen side must fit the tools of the row; a rejected
 side whose calls cannot be read is kept as raw text.

@@ -2,10 +2,10 @@
 
     {"messages": [{"role": "user", "content": [{"type": "text", "value": "..."}]},
                   {"role": "assistant", "content": [{"type": "reasoning", "value": "..."},
-                                                    {"type": "tool_call", "value": "{...}"}]}], "tools"}
+                                                    {"type": "tool_call", "value": "{...}"}]}]}
 
-A `tool_call` part is one call as JSON or a list of them. A turn of the assistant with a `loss_weight`
-other than 1 has no place here: such a row is skipped.
+A `tool_call` part is one call as JSON or a list of them. A turn of the assistant with a
+`loss_weight` other than 1 has no place here: such a row is skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _ROLES = ("system", "user", "assistant", "tool")
 
 
 def looks_like(record: Record) -> bool:
-    """Return whether every message has a list of parts, and a part has `value` (not OpenAI's `text`)."""
+    """Return whether every message has a list of parts, and a part has `value` (not OpenAI's
+    `text`)."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         return False

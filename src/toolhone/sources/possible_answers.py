@@ -1,6 +1,6 @@
 """Answers in `possible_answer/<same name>` beside the questions, joined by `id` (BFCL, ACEBench).
 
-    truth = Answers(path).find("parallel_7")    # the record's `ground_truth`; `Skip` without that id
+    truth = Answers(path).find("parallel_7")    # its `ground_truth`, or `Skip`
     note_misfit(calls, tools, context)          # a right answer that breaks its own tool's schema
 
 Such an answer is still what the published set scores by: the row is kept and noted.

@@ -1,16 +1,18 @@
 """Names of Python types, as data sets write them, turned into JSON Schema.
 
-    read_type("List[int]")            ReadType({"type": "array", "items": {"type": "integer"}}, optional=False)
+    read_type("List[int]")            ReadType({"type": "array", "items": {"type": "integer"}})
     read_type("str, optional")        ReadType({"type": "string"}, optional=True)
     read_type("Union[int, float]")    ReadType({"type": "number"}, optional=False)
 
-Read are `int`, `float`, `str`, `bool`, `list`, `dict`, `tuple`, `set`, `Any`, `None`, `Callable` (a text) and their relatives
-(`np.ndarray`, `datetime`), with or without a module before the name and in any case of letters; the names of JSON Schema's types;
-parameters in brackets (also round ones: `list(str)`); `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional`
-or `default ...`. A value that may be None may be left out, too: that is what such descriptions mean. Anything else is an
-`UnknownType`. Nothing is evaluated.
+Read are `int`, `float`, `str`, `bool`, `list`, `dict`, `tuple`, `set`, `Any`, `None`, `Callable` (a
+text) and their relatives (`np.ndarray`, `datetime`), with or without a module before the name and
+in any case of letters; the names of JSON Schema's types; parameters in brackets (also round ones:
+`list(str)`); `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional` or
+`default ...`. A value that may be None may be left out, too: that is what such descriptions mean.
+Anything else is an `UnknownType`. Nothing is evaluated.
 
-`json_types(schema)` does the same for the types inside a JSON Schema that is one but for the names of its types.
+`json_types(schema)` does the same for the types inside a JSON Schema that is one but for the names
+of its types.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def may_be_null(schema: Json) -> bool:
 
 
 def json_types(schema: Json) -> Json:
-    """The same schema with the types, at any depth, named as JSON Schema names them; itself where they are already."""
+    """The same schema with the types, at any depth, named as JSON Schema names them; itself where
+    they are already."""
     if not isinstance(schema, Mapping):
         return schema
     made: dict[str, Json] = {}

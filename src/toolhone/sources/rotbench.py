@@ -5,8 +5,8 @@
         {"from": "user", "value": "Find vegan blogs.\\nBegin!"},
         {"from": "assistant", "value": ["Thought:\\nAction: search\\nAction Input: {...}", ...]}]}
 
-A row gives a task for its last turn: the first right action that fits is expected, the others are its
-alternatives. `ask_to_user` and `finish` are words. Format: Ye et al. 2024, arXiv:2401.08326.
+A row gives a task for its last turn: the first right action that fits is expected, the others are
+its alternatives. `ask_to_user` and `finish` are words. Format: Ye et al. 2024, arXiv:2401.08326.
 """
 
 from __future__ import annotations

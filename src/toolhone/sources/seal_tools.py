@@ -1,10 +1,11 @@
 """Seal-Tools: a query and the calls that answer it, against a catalogue of 4,076 tools.
 
-    {"id", "query", "calling": [{"api", "parameters", "responses": ["API_call_0"]}]}    with  tool.jsonl
+    {"id", "query", "calling": [{"api", "parameters", "responses": [...]}]}    and  tool.jsonl
 
-On offer are the called tools and distractors: tools of the same field first, then of the same branch,
-then any. A row in which a call uses another call's result (`API_call_0`) gives a task alone, which
-expects all calls in one reply, with the references as texts. Format: Wu et al. 2024, arXiv:2405.08355.
+On offer are the called tools and distractors: tools of the same field first, then of the same
+branch, then any. A row in which a call uses another call's result (`API_call_0`) gives a task
+alone, which expects all calls in one reply, with the references as texts. Format: Wu et al. 2024,
+arXiv:2405.08355.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ ABOUT = About(
 OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 4
 SYSTEM = (
-    "Answer with all calls that the request takes, in the order in which they are to be made. You "
-    "will not see their results: where an argument is what an earlier call gives, write a reference "
-    "in its place. The results of all calls are counted from 0, in the order of the calls and of what "
-    "each tool says that it gives: API_call_0 stands for the first result, API_call_1 for the second."
+    "Answer with all calls that the request takes, in the order in which they are to be made. "
+    "You will not see their results: where an argument is what an earlier call gives, write a "
+    "reference in its place. The results of all calls are counted from 0, in the order of the "
+    "calls and of what each tool says that it gives: API_call_0 stands for the first result, "
+    "API_call_1 for the second."
 )
 NOT_SEAL = "not a Seal-Tools row"
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
@@ -50,7 +52,8 @@ _REFERENCE = re.compile(r"\bAPI_call_\d+\b")
 
 @dataclass
 class Catalogue:
-    """The tools by name, their fields ("Sports/Golf"), the tools of each field and branch, the results."""
+    """The tools by name, their fields ("Sports/Golf"), the tools of each field and branch, the
+    results."""
 
     tools: dict[str, Tool] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class Catalogue:
         ]
 
     def with_results(self, tool: Tool) -> Tool:
-        """Return the tool with a description of what it gives and parameters that take references."""
+        """Return the tool that says what it gives and whose parameters take references."""
         gives = "; ".join(self.results[tool.name]) or "nothing"
         text = f"{tool.description}\nIt gives, in this order: {gives}".strip()
         return accept_references(Tool(tool.name, text, tool.parameters), _REFERENCE.pattern)

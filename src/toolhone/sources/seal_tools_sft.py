@@ -1,8 +1,8 @@
 """Seal-Tools' own training rows: tools and query in one prompt, the calls as a list of literals.
 
     {"id": "s1", "conversations": [
-        {"from": "human", "value": "...\\napi_list = [{...}]\\ntask_instruction = \\"...\\"\\nOutput:\\n"},
-        {"from": "gpt", "value": "[{'api': 'f', 'parameters': {...}, 'responses': ['API_call_0']}]"}]}
+        {"from": "human", "value": "api_list = [{...}]\\ntask_instruction = \\"...\\"\\nOutput:"},
+        {"from": "gpt", "value": "[{'api': 'f', 'parameters': {...}, 'responses': [...]}]"}]}
 
 On offer is what `api_list` holds; the user says `task_instruction`. See `seal_tools` for the rest.
 """

@@ -2,7 +2,7 @@
 
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."},
                        {"from": "function_call", "value": "{\\"name\\", \\"arguments\\"}"},
-                       {"from": "observation", "value": "..."}], "tools": "[{...}]", "system": "..."?}
+                       {"from": "observation", "value": "..."}], "tools": "[{...}]", "system"?}
 
 Calls may also be in the assistant's text, as `<tool_call>` blocks or `[name(key=value)]`. Where no
 tools are given, calls cannot be checked: a row with calls is skipped.

@@ -3,8 +3,8 @@
     {"ID": "a-1", "Body": "Ann has 7 pears. She eats 2.", "Question": "How many are left?",
      "Equation": "( 7.0 - 2.0 )", "Answer": 5.0}
 
-The equation becomes one call of `calculator`; the task expects the answer. A row whose equation does
-not give its answer is skipped. Format: Patel et al. 2021, arXiv:2103.07191.
+The equation becomes one call of `calculator`; the task expects the answer. A row whose equation
+does not give its answer is skipped. Format: Patel et al. 2021, arXiv:2103.07191.
 """
 
 from __future__ import annotations

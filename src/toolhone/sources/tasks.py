@@ -1,11 +1,13 @@
-"""Tasks from conversations: each place where the assistant had to decide becomes a task that asks for that decision.
+"""Tasks from conversations: each place where the assistant had to decide becomes a task that asks
+for that decision.
 
     tasks = [task for conversation in conversations for task in tasks_of(conversation)]
 
-An assistant turn with calls, after a user turn or after tool results, gives a task that expects these calls; a plain reply right
-after a user turn gives one that expects no call. Everything before that turn is the task's history, so a task never depends on
-what a model said before. A final reply after tool results gives no task: its wording is not something to match. Nothing is
-played or scored here.
+An assistant turn with calls, after a user turn or after tool results, gives a task that expects
+these calls; a plain reply right after a user turn gives one that expects no call. Everything before
+that turn is the task's history, so a task never depends on what a model said before. A final reply
+after tool results gives no task: its wording is not something to match. Nothing is played or scored
+here.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task
 
 
 def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
-    """The tasks of a conversation, in the order of its turns; ids are `<conversation id>#<index of the assistant's message>`.
+    """The tasks of a conversation, in the order of its turns; ids are `<conversation id>#<index of
+    the assistant's message>`.
 
-    Without a category each task gets one by its shape: `one_call`, `several_calls`, `later_call` (after results) or `no_call`.
+    Without a category each task gets one by its shape: `one_call`, `several_calls`, `later_call`
+    (after results) or `no_call`.
     """
     identity = conversation.id or fingerprint(conversation.messages)[:12]
     tasks = []
@@ -59,7 +63,8 @@ def _shape(before: Message, message: Message) -> str:
 
 
 def fingerprint(messages: tuple[Message, ...]) -> str:
-    """A hash (64 hexadecimal digits) of what messages say; the ids of calls do not count, since they link and say nothing."""
+    """A hash (64 hexadecimal digits) of what messages say; the ids of calls do not count, since
+    they link and say nothing."""
     said = [
         [
             message.role,

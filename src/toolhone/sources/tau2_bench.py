@@ -1,6 +1,6 @@
 """tau2-bench: what a played user wants from an agent under a policy, and the right actions.
 
-    [{"id": "7", "user_scenario": {"instructions": {"reason_for_call", ...} | "..."}, "ticket": "...",
+    [{"id": "7", "user_scenario": {"instructions": {...} | "..."}, "ticket": "...",
       "initial_state": {"message_history": [...]}, "evaluation_criteria": {
           "actions": [{"name", "arguments", "compare_args"}], "communicate_info": ["42"]}}]
 

@@ -1,11 +1,11 @@
 """tau-bench: recorded dialogues of a model with a played user, about airline tickets or orders.
 
     {"task_id": 3, "trial": 0, "reward": 1.0, "traj": [messages in OpenAI's form],
-     "info": {"task": {"instruction": "You are ...", "actions": [{"name", "kwargs"}], "outputs": ["42"]}}}
+     "info": {"task": {"instruction": "You are ...", "actions": [{"name", "kwargs"}], ...}}}
     {"messages_display": "user: ...\\nassistant: None\\ntool: ..."}
 
-A dialogue that reached its goal becomes a conversation, one that did not gives a task. Whoever trains
-on them cannot measure with tau-bench. Format: Yao et al. 2024, arXiv:2406.12045.
+A dialogue that reached its goal becomes a conversation, one that did not gives a task. Whoever
+trains on them cannot measure with tau-bench. Format: Yao et al. 2024, arXiv:2406.12045.
 """
 
 from __future__ import annotations

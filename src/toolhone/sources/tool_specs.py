@@ -47,7 +47,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
 
 
 def decode_text(value: Json, reason: str, what: str) -> Json:
-    """Return the value of a JSON string, any other value as it is; raise `Skip` for other strings."""
+    """Return the value of a JSON string, any other value as it is; `Skip` for other strings."""
     if not isinstance(value, str):
         return value
     found = decode(value, 0)
@@ -259,10 +259,11 @@ def fit_calls(
 
 
 def fit_call(call: ToolCall, tools: Sequence[Tool]) -> tuple[ToolCall, set[str]]:
-    """Return the call without null padding and with arguments of the declared types, and the repairs.
+    """Return the call without null padding and with arguments of the declared types, and the
+    repairs.
 
-    Padding is null for a name that the tool does not declare, or does not require and allows no null
-    for. A type is changed only where one value can be meant. A call of an unknown tool stays.
+    Padding is null for a name that the tool does not declare, or does not require and allows no
+    null for. A type is changed only where one value can be meant. A call of an unknown tool stays.
     """
     schema = next((tool.parameters for tool in tools if tool.name == call.name), None)
     if schema is None:
@@ -293,7 +294,8 @@ def _fit(value: Json, schema: Json, repairs: set[str]) -> Json:
 
 
 def convert_type(value: Json, kind: Json) -> Json:
-    """Return the value in a JSON Schema type, where only one value can be meant ("10" for an integer)."""
+    """Return the value in a JSON Schema type, where only one value can be meant ("10" for an
+    integer)."""
     if isinstance(value, str):
         if kind in ("integer", "number") and _INTEGER.fullmatch(value):
             return int(value)
@@ -309,7 +311,7 @@ def convert_type(value: Json, kind: Json) -> Json:
 
 
 def _nested(text: str, wanted: type) -> Json:
-    """Return the list or object that a text writes as JSON or as a Python literal, else the text."""
+    """Return the list or object that a text writes as JSON or a literal, else the text."""
     found = decode(text, 0)
     if found.problem is ParseProblem.NONE:
         whole = isinstance(found.value, wanted) and not text[found.end :].strip()

@@ -1,6 +1,7 @@
-"""ToolACE: tools in the system text, calls as `[name(key=value), ...]`, where names may hold spaces.
+"""ToolACE: tools in the system text, calls as `[name(key=value), ...]`, where names may hold
+spaces.
 
-    {"system": "You are ... functions that you can invoke:\\n[{\\"name\\": \\"Market Trends\\", ...}]. ...",
+    {"system": "... functions that you can invoke:\\n[{\\"name\\": ...}]. ...",
      "conversations": [{"from": "user", "value": "..."},
                        {"from": "assistant", "value": "[Market Trends(kind=\\"A\\")]"},
                        {"from": "tool", "value": "[{\\"name\\": ..., \\"results\\": {...}}]"}, ...]}
@@ -25,8 +26,8 @@ ABOUT = About(
     link="https://huggingface.co/datasets/Team-ACE/ToolACE",
     licence="Apache-2.0",
     rows="11,300",
-    teaches="single, parallel and dependent calls, missing parameters and requests that no tool can "
-    "serve",
+    teaches="single, parallel and dependent calls, missing parameters and requests that no tool "
+    "can serve",
 )
 
 

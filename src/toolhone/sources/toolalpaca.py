@@ -1,11 +1,11 @@
 """ToolAlpaca, its evaluation set: one API in a record, instructions for it, and their calls.
 
-    {"Name": "...", "Documentation": "<OpenAPI as JSON text>", "Instructions": ["Show me a picture."],
-     "Golden_Answers": [[{"Action": "getPicture", "Action_Input": "{\\"size\\": \\"\\", \\"page\\": 1}"}]]}
+    {"Name": "...", "Documentation": "<OpenAPI as JSON>", "Instructions": ["Show a picture."],
+     "Golden_Answers": [[{"Action": "getPicture", "Action_Input": "{\\"page\\": 1}"}]]}
 
 A record is one row; every usable instruction gives a task, others are notes. Expected are the calls
-before the first that needs a result (`${id from search}`); `getDetails` asks the user and is no tool.
-Format: Tang et al. 2023, arXiv:2306.05301.
+before the first that needs a result (`${id from search}`); `getDetails` asks the user and is no
+tool. Format: Tang et al. 2023, arXiv:2306.05301.
 """
 
 from __future__ import annotations

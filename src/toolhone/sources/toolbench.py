@@ -1,11 +1,11 @@
 """ToolBench: queries for thousands of web APIs, and the paths that a search found through them.
 
-    {"win", "tree", "answer_generation": {"query", "function": [tool], "train_messages": [[message]]}}
-    {"query", "query_id", "api_list": [{"tool_name", "api_name", ...}], "relevant APIs": [[tool, API]]}
+    {"win", "tree", "answer_generation": {"query", "function": [tool], "train_messages"}}
+    {"query", "query_id", "api_list": [{"tool_name", ...}], "relevant APIs": [[tool, API]]}
 
 A search gives one conversation, its longest path; the prompts of the search and the thoughts beside
-calls are left out, and the call of `Finish` becomes the answer. A query gives a task that expects one
-call of each right API, with any arguments. Format: Qin et al. 2023, arXiv:2307.16789.
+calls are left out, and the call of `Finish` becomes the answer. A query gives a task that expects
+one call of each right API, with any arguments. Format: Qin et al. 2023, arXiv:2307.16789.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """When2Call: a request with tools, and which decision is right: call, ask back, or decline.
 
-    {"uuid": "...", "question": "...", "tools": ["{\\"name\\": \\"f\\", ...}"], "correct_answer": "tool_call",
-     "answers": {"tool_call": "{\\"name\\": \\"f\\", \\"arguments\\": {}}", "cannot_answer": "...", ...}}
+    {"uuid": "...", "question": "...", "tools": ["{...}"], "correct_answer": "tool_call",
+     "answers": {"tool_call": "{\\"name\\": \\"f\\", ...}", "cannot_answer": "...", ...}}
 
-The test set: a row gives a task whose category is the decision. The training sets are in the messages
-format. Format: Ross et al. 2025, arXiv:2504.18851.
+The test set: a row gives a task whose category is the decision. The training sets are in the
+messages format. Format: Ross et al. 2025, arXiv:2504.18851.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
-"""One expression out of the steps of a solved word problem, and whether each of its numbers comes from the problem.
+"""One expression out of the steps of a solved word problem, and whether each of its numbers comes
+from the problem.
 
-    compose([("48/2", "24"), ("48+24", "72")], "She sold 48 clips, then half as many. ...")      # "48+(48/2)"
-    unexplained("(12-3)*10", "12 eggs of 10 ounces in 4 boxes ...")                              # [Decimal("3")]
+    compose([("48/2", "24"), ("48+24", "72")], "She sold 48 clips, ...")    # "48+(48/2)"
+    unexplained("(12-3)*10", "12 eggs of 10 ounces in 4 boxes")    # [Decimal("3")]
 
-A number in a step is replaced by the expression of an earlier step that gave it (or gave it before rounding), unless the problem
-states it and that result has been used already: a result is computed to be used. A number of the whole is explained when the
-problem states it in digits or words, when it belongs to a word of the problem (7 to "week", 3 to "triple"), when it is a percentage
-or fraction stated there, or 1, 2 or 100. What remains was worked out in somebody's head. Nothing is evaluated here.
+A number in a step is replaced by the expression of an earlier step that gave it (or gave it before
+rounding), unless the problem states it and that result has been used already: a result is computed
+to be used. A number of the whole is explained when the problem states it in digits or words, when
+it belongs to a word of the problem (7 to "week", 3 to "triple"), when it is a percentage or
+fraction stated there, or 1, 2 or 100. What remains was worked out in somebody's head. Nothing is
+evaluated here.
 """
 
 from __future__ import annotations
@@ -78,7 +81,8 @@ _ALWAYS = tuple(map(Decimal, (1, 2, 100)))
 
 
 def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
-    """The last of the (expression, result) pairs with earlier results in it replaced by what gave them."""
+    """The last of the (expression, result) pairs with earlier results in it replaced by what gave
+    them."""
     stated = set(_in_digits(question))
     made: list[tuple[str, Decimal]] = []
     used: set[int] = set()
