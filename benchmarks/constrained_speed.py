@@ -2,10 +2,12 @@
 
     python benchmarks/constrained_speed.py [--dialect json] [--batch 32] [--tokens 96] [--rounds 4] [--tokenizer FOLDER]
 
-The model is pico, untrained, at temperature 1 on the CPU, one thread; the tools are the calculator and the weather. In the dialect
-`json` every token of a turn is inside a JSON object, which is the dearest case; `native` samples mostly free text. Also measured:
-the time to compile the grammar of a set of tools, and the mask of one token alone, with pico's tokenizer and (--tokenizer) with one
-of a real vocabulary. Prints one JSON object with every round and the median ratios. Needs the `grammar` extra.
+The model is pico, untrained, at temperature 1 on the CPU, one thread; the tools are the calculator
+and the weather. In the dialect `json` every token of a turn is inside a JSON object, which is the
+dearest case; `native` samples mostly free text. Also measured: the time to compile the grammar of a
+set of tools, and the mask of one token alone, with pico's tokenizer and (--tokenizer) with one of a
+real vocabulary. Prints one JSON object with every round and the median ratios. Needs the `grammar`
+extra.
 """
 
 from __future__ import annotations

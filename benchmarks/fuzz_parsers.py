@@ -1,11 +1,13 @@
-"""Do all parsers survive any text, and in time? Random texts, and long ones that repeat what costs most to read.
+"""Do all parsers read any text, in linear time? Random texts, and long ones that cost the most.
 
     python benchmarks/fuzz_parsers.py [--texts 1000000] [--size 100000] [--seed 0]
 
-Reads with every call syntax that ships, with the published forms of `tests/support/framed_cases.py`, and with what is derived from the
-chat templates found here (of an installed `trl`). Prints one JSON object: texts read, the slowest short text in milliseconds, each
-syntax's slowest long text, and how its time grows from a quarter of its size (4 is linear, 16 quadratic). An exception ends it with
-the text. Times are of this process's CPU. No peer is measured.
+Reads with every call syntax that ships, with the published forms of
+`tests/support/framed_cases.py`, and with what is derived from the chat templates found here (of an
+installed `trl`). Prints one JSON object: texts read, the slowest short text in milliseconds, each
+syntax's slowest long text, and how its time grows from a quarter of its size (4 is linear, 16
+quadratic). An exception ends it with the text. Times are of this process's CPU. No peer is
+measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Constrained calls: what a grammar lets through is read as calls that the tools allow, in every form of calls there is."""
+"""Constrained calls: what a grammar allows is read as valid calls, in every form of calls."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ USER = Message("user", "What now?")
 
 
 def written(tokenizer: TextTokenizer, dialect: Dialect) -> list[list[int]]:
-    """The ids of the turns that the dialect itself writes for `SAID`, with and without text; without those it refuses.
+    """The ids of the turns that the dialect writes for `SAID`, with and without text.
 
     No text stands beside calls whose mark plain text may hold: it could not be told from them.
     """
@@ -130,7 +130,7 @@ def go_on(
 
 
 def wrong(turn_text: str, dialect: Dialect, tools: tuple[Tool, ...] = TOOLS) -> list[str]:
-    """What is wrong with a finished turn; empty when it is well-formed and all its calls are allowed."""
+    """The faults of a finished turn: a problem of reading, a call that is not allowed."""
     reply = dialect.parse(turn_text, tools)
     known = {one.name: one for one in tools}
     faults = [] if reply.problem is ParseProblem.NONE else [f"{reply.problem.value}: {turn_text!r}"]
@@ -146,7 +146,7 @@ def wrong(turn_text: str, dialect: Dialect, tools: tuple[Tool, ...] = TOOLS) -> 
 def random_turns(
     tokenizer: TextTokenizer, dialect: Dialect, many: int, begun: bool = True
 ) -> Iterator[tuple[str, bool]]:
-    """Turns that begin as the dialect's own and go on at random; whether each came to its stop mark."""
+    """Turns that begin as the dialect's own and continue at random; whether each stopped."""
     grammars, rng = Grammars(dialect, tokenizer), np.random.default_rng(0)
     stops = set(tokenizer.stop_ids(dialect.stop))
     turns = written(tokenizer, dialect)
@@ -260,11 +260,11 @@ def test_chats_of_other_kinds_have_a_grammar(tokenizer: TextTokenizer) -> None:
     check_form(tokenizer, prove_template(tokenizer), many=40)
 
 
-# ------------------------------------------------------------------------------------------------- sampling from a policy
+# -------------------------------------------------------------------------- sampling from a policy
 
 
 def toy_policy(kind: str, constrained: bool, max_tokens: int = 300) -> TokenPolicy:
-    """A random policy. Its stop marks are likelier than other tokens, so that turns come to an end."""
+    """A random policy, with stop marks more likely than other tokens, so that turns end."""
     tokenizer, dialect = opened(kind)
     trainer = open_toy(tokenizer.vocab_size, seed=1, orders=(0, 1), buckets=64, max_context=4096)
     for stop in tokenizer.stop_ids(dialect.stop):
@@ -332,7 +332,7 @@ def test_prompts_of_one_batch_are_bound_to_their_own_tools() -> None:
     assert names == {0: {"get"}, 1: {"stop"}, 2: set()}
 
 
-# ----------------------------------------------------------------------------------------------------- tokens and texts
+# -------------------------------------------------------------------------------- tokens and texts
 
 
 def test_control_tokens_in_marks_are_tokens_and_their_texts_are_not() -> None:
@@ -416,7 +416,7 @@ def test_names_and_values_beyond_ascii_are_allowed_as_they_are() -> None:
         follow(Grammars(dialect, tokenizer)(odd), row.tokens[row.mask].tolist(), tokenizer)
 
 
-# -------------------------------------------------------------------------------------------------------------- schemas
+# ----------------------------------------------------------------------------------------- schemas
 
 
 def allows(parameters: dict[str, Any], arguments: dict[str, Any], kind: str = "native") -> bool:
@@ -576,7 +576,7 @@ def test_many_tools_with_large_schemas_have_a_grammar() -> None:
         assert not constraint._matcher.is_error(), tokenizer.decode(ids)
 
 
-# --------------------------------------------------------------------------------------------------- the rest of the house
+# --------------------------------------------------------------------------- other modules
 
 
 def test_without_the_library_one_sentence_says_what_to_install(

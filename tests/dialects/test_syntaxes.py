@@ -194,7 +194,8 @@ def test_each_published_form_leaves_a_plain_answer_alone(form: str) -> None:
     syntax = FORMS[form].syntax
     for content in (
         "It is 4.",
-        "First.\n\n  I will call f (n = 5), or O(n).\n- done [1] {x: 2} (see <b>) > 3 < 4; x['y'] = \"z\"",
+        "First.\n\n  I will call f (n = 5), or O(n).\n"
+        "- done [1] {x: 2} (see <b>) > 3 < 4; x['y'] = \"z\"",
         "",
     ):
         assert syntax.read(syntax.frame.lead + content, TOOLS) == ParsedReply(content)

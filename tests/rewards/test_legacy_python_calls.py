@@ -1,4 +1,4 @@
-"""Python-style calls in a text and their comparison: the reading and the scores of MLX-GRPO's tool rewards, entry by entry."""
+"""Calls in a text and their comparison, as MLX-GRPO's tool rewards read and score them."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""Calls written as text: Glaive's flat rows, Hermes tags, the sharegpt forms, ToolACE's brackets and messages in parts."""
+"""Calls written as text: Glaive, Hermes tags, sharegpt, ToolACE's brackets, parts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Cases for derived call syntaxes: the published forms with fixed frames, exact texts for messages, and texts that are wrong.
+"""Cases for derived call syntaxes: published forms, exact texts for messages, and malformed texts.
 
-`FORMS[name]` has the syntax, `texts` (message of `dialect_cases.MESSAGES` -> the exact text of that form; a template would write it)
+`FORMS[name]` has the syntax, `texts` (message of `dialect_cases.MESSAGES` -> its exact text)
 and `malformed` (text, problem, calls that can still be read, content).
 """
 
