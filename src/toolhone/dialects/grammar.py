@@ -242,9 +242,9 @@ class _TurnGrammar(_FreeText):
         between = frame.between or ""
         cut = common_start(frame.after, between).rfind(NAME_SLOT) + 1
         runs = [(rules.reserve(), tool, call_of(self.form, rules, tool)) for tool in tools]
-        resumed = ""
+        previous = ""
         if frame.between is not None:
-            resumed = rules.rule(
+            previous = rules.rule(
                 one_of(
                     in_turn(run, *rules.terms(_name(between[:cut], tool))) for run, tool, _ in runs
                 )
@@ -253,9 +253,9 @@ class _TurnGrammar(_FreeText):
             ways = [
                 in_turn(self.before(_name(frame.before.lstrip(), tool), call.begins), call.rest)
             ]
-            if resumed:
+            if previous:
                 mark = _name(between[cut:], tool) + call.begins
-                ways.append(in_turn(resumed, *rules.terms(mark), call.rest))
+                ways.append(in_turn(previous, *rules.terms(mark), call.rest))
             rules.define(run, one_of(ways))
         return rules.rule(
             one_of(in_turn(run, *rules.terms(_name(frame.after, tool))) for run, tool, _ in runs)

@@ -120,7 +120,8 @@ class Values:
     def fields(self) -> list[Field]:
         """The arguments one by one, for forms that write each between marks of its own."""
         schema = self._arguments
-        self._refuse_beyond(schema, _OBJECT | {"type"})
+        if beyond := _asserted(schema) - _OBJECT - {"type"}:
+            raise self.refusal(min(beyond))
         if schema.get("additionalProperties") and not schema.get("properties"):
             raise self.refusal("additionalProperties")
         return self._declared(schema, None)
@@ -295,11 +296,6 @@ class Values:
         }
         return self.rules.rule(f"%json {json.dumps(whole)}")
 
-    def _refuse_beyond(self, schema: Schema, handled: frozenset[str]) -> None:
-        beyond = _asserted(schema) - handled
-        if beyond:
-            raise self.refusal(min(beyond))
-
     def refusal(
         self, keyword: str, reason: str = "this form of calls has no rule for it"
     ) -> DialectError:
@@ -318,9 +314,9 @@ def join_members(
         first = rules.rule(f"({in_turn(more, f'({in_turn(joint, more)})*')})?")
         after = rules.rule(f"({in_turn(joint, more)})*")
     for term, required in reversed(items):
-        begun, resumed = in_turn(term, after), in_turn(joint, term, after)
-        first = rules.rule(begun if required else one_of([begun, first or '""']))
-        after = rules.rule(resumed if required else one_of([resumed, after or '""']))
+        start, follow = in_turn(term, after), in_turn(joint, term, after)
+        first = rules.rule(start if required else one_of([start, first or '""']))
+        after = rules.rule(follow if required else one_of([follow, after or '""']))
     return first
 
 

@@ -265,8 +265,8 @@ class _Reading:
         after = self.frame.after
         rest = self.text[solid.start() : solid.start() + 2 * len(after)]
         at_end = solid.start() + len(rest) == len(self.text)
-        begun = at_end and "".join(after.split()).startswith("".join(rest.split()))
-        return begun or any(rest.startswith(part) for part in _telling(after))
+        cut_off = at_end and "".join(after.split()).startswith("".join(rest.split()))
+        return cut_off or any(rest.startswith(part) for part in _telling(after))
 
     def _behind(self, end: int) -> ParseProblem:
         """Find text behind a call that no mark ends; the next call may follow."""
@@ -317,7 +317,7 @@ def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply
     pieces: list[str] = []
     calls: list[ToolCall] = []
     problem = ParseProblem.NONE
-    begun = position = _skip_lead(text, frame)
+    text_start = position = _skip_lead(text, frame)
     mark = reading.first_call(position)
     while mark is not None:
         found = reading.run(mark[1])
@@ -328,12 +328,12 @@ def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply
             or found.calls
             or found.problem is not ParseProblem.NOT_A_CALL
         ):
-            pieces.append(text[begun : mark[0]])
+            pieces.append(text[text_start : mark[0]])
             calls += found.calls
             problem = problem if problem is not ParseProblem.NONE else found.problem
-            begun = position = max(found.end, mark[1])
+            text_start = position = max(found.end, mark[1])
         mark = reading.next_call(position)
-    pieces.append(text[begun:])
+    pieces.append(text[text_start:])
     for sign, shown in frame.signs:
         if problem is ParseProblem.NONE and any(sign in piece for piece in pieces):
             problem = shown
