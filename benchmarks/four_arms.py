@@ -458,7 +458,12 @@ def table(out: Path) -> str:
             _cell([[sample.scores[rate] for sample in one] for one in samples]) for rate in RATES
         ]
         cells.append(
-            _cell([[sample.familiar["tool_call_tags.match"] for sample in one] for one in samples])
+            _cell(
+                [
+                    [sample.legacy_scores["tool_call_tags.match"] for sample in one]
+                    for one in samples
+                ]
+            )
         )
         opened = sum(sample.text.lstrip().startswith("</tool_call>") for sample in pooled)
         lines.append(f"| {arm} | {len(pooled)} | {' | '.join(cells)} | {opened} |")

@@ -123,7 +123,12 @@ def clean(
     lengths, progress = lengths or LengthCheck(), progress or SilentProgress()
     train, *others = files
     plain_tools: dict[int, Tool] = {}
-    cases = [_repair_case(case, plain_tools) for case in train.cases]
+    cases = []
+    for case in train.cases:
+        if case.conversation is not None:
+            conversation, repairs = repair_conversation(case.conversation, plain_tools)
+            case = replace(case, conversation=conversation, repairs=case.repairs | repairs)
+        cases.append(case)
     bare = [replace(case, faults=()) if case.conversation else case for case in cases]
     first = diagnose([replace(train, cases=bare), *others], lengths, progress, only_first=True)
     dropped = dict(_own_reasons(first))
@@ -150,13 +155,6 @@ def clean(
         dict(train.repaired),
         after,
     )
-
-
-def _repair_case(case: Case, plain_tools: dict[int, Tool]) -> Case:
-    if case.conversation is None:
-        return case
-    conversation, repairs = repair_conversation(case.conversation, plain_tools)
-    return replace(case, conversation=conversation, repairs=case.repairs | repairs)
 
 
 def _own_reasons(diagnosis: Diagnosis) -> Reasons:

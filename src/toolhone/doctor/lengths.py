@@ -21,7 +21,7 @@ from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect
 from toolhone.errors import DataError, DialectError
 from toolhone.runs.progress import Progress
-from toolhone.schema import Conversation, Message, Tool
+from toolhone.schema import Conversation, Tool
 from toolhone.sources.rules import Fault, FindingKind
 from toolhone.tokenizer import TextTokenizer
 
@@ -96,17 +96,17 @@ class LengthCheck:
         if not self.limit:
             return
         tools = "\n".join(json.dumps(tool.to_dict()) for tool in conversation.tools)
-        characters = len(tools) + sum(map(_length, conversation.messages))
+        characters = len(tools)
+        for message in conversation.messages:
+            characters += len(message.content or "") + len(message.reasoning or "")
+            characters += sum(
+                len(call.name) + len(str(call.arguments)) for call in message.tool_calls
+            )
         if characters > _CHARACTERS * self.limit:
             tokens = characters // _CHARACTERS
             what = f"it has {characters} characters, probably more than {tokens} tokens"
             right = f"at most {self.limit} tokens fit"
             yield Fault(FindingKind.MAYBE_TOO_LONG, "messages", what, right)
-
-
-def _length(message: Message) -> int:
-    calls = sum(len(call.name) + len(str(call.arguments)) for call in message.tool_calls)
-    return len(message.content or "") + len(message.reasoning or "") + calls
 
 
 def measure(conversation: Conversation, parts: ModelParts) -> Measured:

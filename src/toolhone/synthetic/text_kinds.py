@@ -132,7 +132,8 @@ def text_maker(kind: str, value: str | None) -> Make:
         assert value is not None
         return _like(value)
     if kind == "expression":
-        return _split_by_checksum(lambda rng: _renumber(value or "12 * 7", rng))
+        number, shown = re.compile(r"\d+(\.\d+)?"), value or "12 * 7"
+        return _split_by_checksum(lambda rng: number.sub(lambda match: near(match[0], rng), shown))
     if kind in _GENERATED:
         generate = _GENERATED[kind]
         return _split_by_checksum(lambda rng: generate(rng, value))
@@ -212,10 +213,6 @@ def _another(sign: str, rng: random.Random, inside: bool) -> str:
     if not (sign.isascii() and sign.isalpha()):
         return sign
     return rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ" if sign.isupper() else "abcdefghijkmnopqrstuvwxyz")
-
-
-def _renumber(expression: str, rng: random.Random) -> str:
-    return re.sub(r"\d+(\.\d+)?", lambda match: near(match[0], rng), expression)
 
 
 def near(number: str, rng: random.Random) -> str:
