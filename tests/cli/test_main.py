@@ -342,7 +342,7 @@ def test_resuming_says_what_is_finished_and_starts_again_where_nothing_was_saved
     write(tmp_path / "data.jsonl", [row(i) for i in range(15)])
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     code, _, err = run(capsys, monkeypatch, "train", "--resume", "--out", "run")
-    assert (code, "the training data is not what it was" in err) == (2, True)
+    assert (code, "the training data differ from those at the start" in err) == (2, True)
 
 
 def test_code_that_lies_in_a_run_folder_is_not_run_unless_it_is_named(
