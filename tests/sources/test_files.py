@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from toolhone.errors import DataError, RunError
-from toolhone.sources.files import read_jsonl, read_records, write_jsonl
+from toolhone.sources.files import BadLine, read_jsonl, read_lines, read_records, write_jsonl
 from toolhone.sources.messages import read_conversations, read_tasks
 
 ROW: dict[str, Any] = {
@@ -113,6 +113,14 @@ def test_a_fault_is_one_sentence_that_names_file_and_line(
     assert message.startswith(str(path))
     assert expected in message
     assert "\n" not in message
+
+
+def test_a_bad_line_is_a_value_between_the_records(tmp_path: Path) -> None:
+    rows = list(read_lines(save(tmp_path / "a.jsonl", '{"a": 1}\nnothing\n{"a": 2}\n')))
+    assert [row for _, row in rows if not isinstance(row, BadLine)] == [{"a": 1}, {"a": 2}]
+    (bad,) = [row for _, row in rows if isinstance(row, BadLine)]
+    assert (bad.line.number, bad.text) == (2, "nothing")
+    assert str(bad.error) == f"{bad.line}: {bad.why}"
 
 
 def test_an_escaped_pair_of_surrogates_is_one_character(tmp_path: Path) -> None:

@@ -168,6 +168,18 @@ def test_our_own_form_comes_back_equal(tmp_path: Path) -> None:
     assert again.conversations == first.conversations
 
 
+def test_of_our_own_form_no_foreign_format_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(record: Any) -> bool:
+        raise AssertionError(f"asked about {record}")
+
+    for source in SOURCES.values():
+        monkeypatch.setattr(source, "looks_like", refuse)
+    plain = {"messages": [USER, FINAL], "tools": [TOOL], "id": "x", "source": "y"}
+    assert open_source(save(tmp_path / "a.jsonl", plain)).kept == 1
+
+
 BROKEN = [
     ({"messages": [USER]}, "a conversation needs an assistant message"),
     ({"messages": []}, "'messages' must be a non-empty list"),
