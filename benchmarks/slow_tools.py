@@ -46,7 +46,7 @@ class Forced(TokenPolicy):
         turn = super().read(prompt, sample)
         message = (
             Message("assistant", None, None, PARALLEL)
-            if len(prompt.said) < CALLING_TURNS
+            if len(prompt.turn_ids) < CALLING_TURNS
             else Message("assistant", "It is.")
         )
         return replace(

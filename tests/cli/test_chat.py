@@ -14,9 +14,8 @@ from toolhone.cli.console import Terminal, event_lines
 from toolhone.cli.transcript_writer import TranscriptWriter
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.doctor.checks import check
-from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event
+from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event, transcript_of
 from toolhone.episodes.policy import TokenPolicy, Turn
-from toolhone.episodes.transcript import transcript_of
 from toolhone.errors import RunError
 from toolhone.schema import Message, ToolCall
 from toolhone.sources.messages import read_conversations

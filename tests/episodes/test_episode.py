@@ -117,13 +117,20 @@ def test_an_id_that_the_model_wrote_names_the_result_and_one_that_cannot_is_coun
 def test_the_prompt_of_a_group_is_written_once_and_that_of_another_task_anew():
     written = []
 
-    class Counting(TokenPolicy):
-        def _open(self, messages, tools):
-            written.append(messages[-1].content)
-            return super()._open(messages, tools)
+    class Counting:
+        def __init__(self, dialect):
+            self.dialect = dialect
+
+        def __getattr__(self, name):
+            return getattr(self.dialect, name)
+
+        def prompt(self, messages, tools):
+            if messages[-1].role == "user":
+                written.append(messages[-1].content)
+            return self.dialect.prompt(messages, tools)
 
     plain = scripted_policy(adds_then_answers)
-    policy = Counting(plain.sampler, plain.dialect, plain.tokenizer, plain.params)
+    policy = TokenPolicy(plain.sampler, Counting(plain.dialect), plain.tokenizer, plain.params)
     first, second = a_task("one"), a_task("two", "what is 2+3?")
     played = run_episodes(policy, [first] * 3 + [second] * 3 + [a_task("three")], REGISTRY)
     assert written == ["2+3?", "what is 2+3?", "2+3?"]

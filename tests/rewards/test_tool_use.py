@@ -258,10 +258,10 @@ def test_calls_and_answer_each_count_half():
 
 def test_an_answer_by_a_call_is_an_answer_and_no_call_too_many():
     final = turn(call("final_answer", answer="21"))
-    by_call = episode_of(turn(ROME), final, said_by_call="21", results=((ToolStatus.OK,), ()))
+    by_call = episode_of(turn(ROME), final, final_call="21", results=((ToolStatus.OK,), ()))
     assert sum(tool_use(wants(ROME, answer="21"), by_call).values()) == pytest.approx(1.0)
     assert sum(
-        tool_use(NONE, episode_of(final, said_by_call="You are welcome.", results=((),))).values()
+        tool_use(NONE, episode_of(final, final_call="You are welcome.", results=((),))).values()
     ) == pytest.approx(1.0)
 
 

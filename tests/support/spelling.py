@@ -57,15 +57,15 @@ class Spelling(OneToken):
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         return Prompt(tuple(messages), tuple(tools), (int(messages[0].content or 0),))
 
-    def written(self, prompt: Prompt, message: Message) -> tuple[int, ...]:  # noqa: ARG002
+    def encode_reply(self, prompt: Prompt, message: Message) -> tuple[int, ...]:  # noqa: ARG002
         if not message.tool_calls or "word" not in message.tool_calls[0].arguments:
             raise DialectError("there is no word for it")
         return (*message.tool_calls[0].arguments["word"], END)
 
     def submit(self, key: int, prompt: Prompt) -> None:
         self._prompts[key] = prompt
-        self.asked.append((key, (*prompt.tokens, *prompt.given)))
-        self._stream.submit(key, (*prompt.tokens, *prompt.given), self.params)
+        self.asked.append((key, (*prompt.tokens, *prompt.prefill)))
+        self._stream.submit(key, (*prompt.tokens, *prompt.prefill), self.params)
 
     def poll(self) -> list[tuple[int, Turn]]:
         return [
@@ -77,16 +77,16 @@ class Spelling(OneToken):
 
 
 def _read(prompt: Prompt, sample: Sample) -> Turn:
-    said = [*prompt.given, *sample.tokens]
+    said = [*prompt.prefill, *sample.tokens]
     calls = (spelled(said[:-1]),) if said[-1] == END else ()
-    ids = sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens, prompt.given
+    ids = sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens, prompt.prefill
     return Turn(Message("assistant", None, None, calls), str(said), ParseProblem.NONE, *ids)
 
 
 def right(task: Task, episode: Episode) -> RewardResult:
     """1 for the whole word, spelled in one turn."""
     wanted = (*WORDS.get(int(task.messages[0].content or 0), ()), END)
-    return RewardResult(float((*episode.turns[0].given, *episode.turns[0].tokens) == wanted), {})
+    return RewardResult(float((*episode.turns[0].prefill, *episode.turns[0].tokens) == wanted), {})
 
 
 def world(

@@ -117,7 +117,7 @@ def test_the_shares_of_right_tools_and_right_calls_do_not_depend_on_the_reward()
         [],
     )
     ended = Episode(
-        "t", (*episodes[0].turns, done), ((), ()), EpisodeStatus.ANSWERED, said_by_call="2"
+        "t", (*episodes[0].turns, done), ((), ()), EpisodeStatus.ANSWERED, final_call="2"
     )
     with_finish = Task("t", task.messages, (tool, finish), task.expect)
     assert call_scores([RolloutGroup(with_finish, (ended,), paid[:1])]) == {

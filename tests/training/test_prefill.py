@@ -93,9 +93,9 @@ def play_given(
     script: Callable[[str], str], given: tuple[int, ...], asked: Task = ASKED, **options: Any
 ) -> Episode:
     policy = scripted_policy(script, **options)
-    return run_episodes(policy, [asked], REGISTRY, EpisodeRules(first_call_only=True, given=given))[
-        0
-    ]
+    return run_episodes(
+        policy, [asked], REGISTRY, EpisodeRules(first_call_only=True, prefill=given)
+    )[0]
 
 
 # -------------------------------------------------------------------------------------------------------- the mechanism
@@ -107,7 +107,10 @@ def test_a_turn_is_what_was_given_and_what_was_sampled_together() -> None:
     episode = play_given(lambda _: rest, given)
     first = episode.turns[0]
     assert first.text == GOLD
-    assert (first.message.tool_calls, first.given) == ((ToolCall("add", {"a": 2, "b": 3}),), given)
+    assert (first.message.tool_calls, first.prefill) == (
+        (ToolCall("add", {"a": 2, "b": 3}),),
+        given,
+    )
     assert byte_tokenizer().decode(first.tokens) == rest + STOP
     assert len(first.logprobs) == len(first.tokens)
     assert episode.outcomes == (TurnOutcome.VALID_CALLS,)
@@ -117,7 +120,7 @@ def test_what_is_sampled_follows_the_prompt_and_what_was_given() -> None:
     policy, episode = two_turns()
     assert isinstance(policy.sampler, ScriptedSampler)
     asked = [prompt for _, prompt in policy.sampler.asked]
-    assert asked == [[*turn.prompt, *turn.given] for turn in episode.turns]
+    assert asked == [[*turn.prompt, *turn.prefill] for turn in episode.turns]
     (row,) = rows_of(episode)
     assert [row.tokens[: len(prompt)].tolist() for prompt in asked] == asked
 
@@ -129,7 +132,7 @@ def check_trained(row: Row, episode: Episode) -> None:
     assert row.origin is not None
     assert np.array_equal(row.mask, row.origin == Origin.SAMPLED)
     assert row.tokens[row.origin == Origin.GIVEN].tolist() == [
-        token for turn in turns for token in turn.given
+        token for turn in turns for token in turn.prefill
     ]
 
 
@@ -157,11 +160,11 @@ def test_given_tokens_are_never_trained_and_a_row_in_which_one_is_does_not_pass(
 def test_a_policy_s_opening_begins_every_reply_and_is_kept_as_the_ids_it_was() -> None:
     policy, episode = two_turns()
     first, second = episode.turns
-    assert (first.given, second.given) == (policy.opening, policy.opening)
+    assert (first.prefill, second.prefill) == (policy.opening, policy.opening)
     assert (first.text, second.text) == ("Well, ok " + GOLD, "Well, ok It is 5.")
-    assert second.prompt[: len(first.prompt) + len(first.given) + len(first.tokens)] == (
+    assert second.prompt[: len(first.prompt) + len(first.prefill) + len(first.tokens)] == (
         *first.prompt,
-        *first.given,
+        *first.prefill,
         *first.tokens,
     )
     assert [piece["origin"] for piece in provenance(episode, policy.tokenizer.decode)] == [
@@ -183,22 +186,22 @@ def test_what_a_turn_was_given_stays_in_the_history_that_a_template_rewrites() -
         opening=tokens_of("Well, "),
     )
     given = tokens_of(GOLD[:9])
-    first, second = run_episodes(policy, [ANSWER_ONLY], REGISTRY, EpisodeRules(given=given))[
+    first, second = run_episodes(policy, [ANSWER_ONLY], REGISTRY, EpisodeRules(prefill=given))[
         0
     ].turns
     assert second.prompt[len(first.prompt) :][: len(given) + len(first.tokens)] == (
         *given,
         *first.tokens,
     )
-    assert second.given == policy.opening
+    assert second.prefill == policy.opening
 
 
 def test_what_is_given_needs_room_in_the_context() -> None:
     policy = scripted_policy(lambda _: GOLD, max_context=200)
     prompt = policy.open(ASKED.messages, ())
     room = 200 - len(prompt.tokens)
-    assert policy.fits(replace(prompt, given=(5,) * (room - 1)))
-    assert not policy.fits(replace(prompt, given=(5,) * room))
+    assert policy.fits(replace(prompt, prefill=(5,) * (room - 1)))
+    assert not policy.fits(replace(prompt, prefill=(5,) * room))
 
 
 # ------------------------------------------------------------------------------------------------------- the curriculum
@@ -260,7 +263,7 @@ def test_in_every_template_that_can_be_used_a_part_given_and_the_rest_said_are_t
     policy = policy_for(dialect, tokenizer)
     wanted, prompt = gold_reply(ASKED), policy.open(ASKED.messages, ASKED.tools)
     assert wanted is not None
-    ids = policy.written(prompt, wanted)
+    ids = policy.encode_reply(prompt, wanted)
     for ratio in (0.3, 0.8, 1.0):
         given = gold_prefix(policy, ASKED, ratio)
         assert ids[: len(given)] == given
@@ -293,7 +296,7 @@ def test_all_episodes_of_a_group_are_given_the_same_part_of_the_wanted_reply(
     for group in groups:
         kind = int(group.task.messages[0].content or 0)
         given = WORDS[kind][:count] if kind in WORDS else ()
-        assert [episode.turns[0].given for episode in group.episodes] == [given] * 4
+        assert [episode.turns[0].prefill for episode in group.episodes] == [given] * 4
     assert prefill_metrics(groups, section, step) == {
         "curriculum_ratio": max(0.0, 1 - step / 8),
         "given_tokens": pytest.approx(count * 2 / 3),
@@ -375,7 +378,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[tuple[int, ...]
     submit = _TokenStream.submit
 
     def noting(stream: _TokenStream, key: int, prompt: Prompt) -> None:
-        given.setdefault(stream._params.temperature, []).append(prompt.given)  # type: ignore[attr-defined]
+        given.setdefault(stream._policy.params.temperature, []).append(prompt.prefill)  # type: ignore[attr-defined]
         submit(stream, key, prompt)
 
     monkeypatch.setattr(_TokenStream, "submit", noting)
@@ -441,7 +444,7 @@ def test_a_template_s_opening_of_a_thought_is_read_as_one_or_refused_in_one_sent
         assert message is not None
         prompt = policy.open(ASKED.messages, ASKED.tools)
         assert tokenizer.decode(
-            policy.written(prompt, replace(message, reasoning="Why?"))
+            policy.encode_reply(prompt, replace(message, reasoning="Why?"))
         ).startswith(opening + "Why?")
 
 
@@ -593,7 +596,7 @@ def test_at_most_so_many_failed_replies_of_a_group_are_continued_and_stand_behin
             episode for episode in plain.episodes if episode.outcomes[0] is TurnOutcome.TRUNCATED
         ]
         for one, again in zip(failed, group.episodes[16:], strict=False):
-            assert list(again.turns[0].given) == one.turns[0].tokens
+            assert list(again.turns[0].prefill) == one.turns[0].tokens
             (row,) = rows_of(again)
             check_trained(row, again)
     keys = [key for key, _ in policy.asked]
@@ -654,7 +657,7 @@ def test_a_critic_guesses_from_what_was_given_on_and_learns_from_first_tries_alo
     lines = []
     for place, episode in enumerate(groups[0].episodes):
         moments = turn_states(TASKS[0], episode)
-        assert moments[0].prompt == (12, *episode.turns[0].given)
+        assert moments[0].prompt == (12, *episode.turns[0].prefill)
         lines.append(
             Trajectory(
                 "t12",

@@ -15,8 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolhone.episodes.chat_session import ChatSession
-from toolhone.episodes.transcript import Transcript, transcript_of
+from toolhone.episodes.chat_session import ChatSession, Transcript, transcript_of
 from toolhone.errors import RunError
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Tool

@@ -1,27 +1,28 @@
-"""One talk with a person: what the user says, and everything the model then says and does until it answers.
+"""One conversation with a person: a message of the user, and what the model does until it answers.
 
-    dialogue = Dialogue(policy, registry)
-    for event in dialogue.say("What is 12 * 7?"):
+    session = ChatSession(policy, registry)
+    for event in session.say("What is 12 * 7?"):
         ...                                        # Turn, (ToolCall, ToolResult), ..., Turn
-    dialogue.undo()                                # take the last exchange back
+    transcript = transcript_of(session, registry.tools, "chat-1")
 
-Tools run as the model calls them. A turn that cannot be read, or is cut off, ends the answer and is an event like any other. What
-of a talk is worth training on is said in `transcript`. The driver (`driver.play`) is for many tasks at once; this is for one person
-who watches.
+A turn that cannot be read, or is cut off, ends the answer and is an event like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.policy import Policy, Prompt, Turn, speak
+from toolhone.doctor.checks import check
+from toolhone.episodes.policy import Policy, Prompt, Turn, complete
 from toolhone.errors import DataError
-from toolhone.schema import Message, ToolCall
+from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult
 
@@ -39,23 +40,23 @@ class ChatEnd(StrEnum):
     TOO_MANY_TURNS = "too_many_turns"
     """The last turn that was allowed still called tools."""
     STOPPED = "stopped"
-    """Not followed to its end: interrupted, or still going on."""
+    """Interrupted, or still in progress."""
 
 
 @dataclass(frozen=True)
 class _Position:
-    """Where the talk stood: enough to go on from there with the ids as they were."""
+    """Where an exchange began: enough to resume there with the same ids."""
 
     messages: int = 0
     whole: int = 0
     prompt: Prompt | None = None
     last: Turn | None = None
-    new: tuple[Message, ...] = ()
+    unanswered: tuple[Message, ...] = ()
 
 
 @dataclass
 class Exchange:
-    """What the user said and all that followed; its messages begin at index `start` of the talk's."""
+    """A message of the user and all that followed, from message `start` of the conversation."""
 
     place: _Position
     turns: list[Turn] = field(default_factory=list)
@@ -67,10 +68,10 @@ class Exchange:
 
 
 class ChatSession:
-    """A talk in progress.
+    """A conversation in progress.
 
-    `messages` is all of it, in the form a conversation has on disk, and `exchanges` says which of them belong together; the first
-    `whole` messages end in a turn that was not cut off and could be read. `thinking` is entered while the model writes.
+    `messages` is all of it, `exchanges` its parts; the first `whole` messages end in a turn that is
+    complete and readable. The context `thinking` is entered while the model writes.
     """
 
     def __init__(
@@ -80,104 +81,137 @@ class ChatSession:
         max_turns: int = 8,
         thinking: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self._policy, self._registry, self._max_turns, self._thinking = (
-            policy,
-            registry,
-            max_turns,
-            thinking,
-        )
+        self._policy, self._registry = policy, registry
+        self._max_turns, self._thinking = max_turns, thinking
         self._prompt: Prompt | None = None
         self._last: Turn | None = None
-        self._new: list[Message] = []
-        self._said = 0
+        self._unanswered: list[Message] = []
+        self._turns = 0
         self.messages: list[Message] = []
         self.exchanges: list[Exchange] = []
         self.whole = 0
 
     def say(self, text: str) -> Iterator[Event]:
-        """Tell the model something and follow what it does, until it answers or `max_turns` have passed.
+        """Send a message, and follow the model until it answers or `max_turns` have passed.
 
-        An exchange before this that was not followed to its end is taken back.
+        A previous exchange that was not followed to its end is undone.
         """
         if self.exchanges and self.exchanges[-1].ended is ChatEnd.STOPPED:
             self.undo()
-        place = _Position(
-            len(self.messages), self.whole, self._prompt, self._last, tuple(self._new)
-        )
-        exchange = Exchange(place)
+        before = (len(self.messages), self.whole, self._prompt, self._last)
+        exchange = Exchange(_Position(*before, tuple(self._unanswered)))
         self.exchanges.append(exchange)
-        self._tell(Message("user", text))
+        self._add(Message("user", text))
         for _ in range(self._max_turns):
-            turn = self._answer()
+            turn = self._next_turn()
             exchange.turns.append(turn)
-            ended = _ending(turn)
+            ended = _end_of(turn)
             exchange.ended = ended or exchange.ended
             yield turn
             if ended is not None:
                 return
-            for call, result in zip(
-                turn.message.tool_calls,
-                self._registry.run_all(turn.message.tool_calls),
-                strict=True,
-            ):
-                self._tell(Message("tool", result.content, tool_call_id=call.id, name=call.name))
+            calls = turn.message.tool_calls
+            for call, result in zip(calls, self._registry.run_all(calls), strict=True):
+                self._add(Message("tool", result.content, tool_call_id=call.id, name=call.name))
                 yield call, result
         exchange.ended = ChatEnd.TOO_MANY_TURNS
 
     def undo(self) -> str | None:
-        """Take the last exchange back and return what the user had said; None when nothing was said yet."""
+        """Remove the last exchange; returns the user's message, None when there is none."""
         if not self.exchanges:
             return None
         place = self.exchanges.pop().place
-        said = (
-            self.messages[place.messages].content if len(self.messages) > place.messages else None
-        )
+        removed = self.messages[place.messages :]
         del self.messages[place.messages :]
-        self.whole, self._prompt, self._last, self._new = (
-            place.whole,
-            place.prompt,
-            place.last,
-            list(place.new),
-        )
-        return said or ""
+        self.whole, self._prompt, self._last = place.whole, place.prompt, place.last
+        self._unanswered = list(place.unanswered)
+        return (removed[0].content if removed else None) or ""
 
-    def _tell(self, message: Message) -> None:
-        """A message that the model has not answered yet."""
-        self._new.append(message)
+    def _add(self, message: Message) -> None:
+        self._unanswered.append(message)
         self.messages.append(message)
 
-    def _answer(self) -> Turn:
-        if (
-            self._prompt is None
-            or self._last is None
-            or self._last.stop_reason is StopReason.LENGTH
-        ):
+    def _next_turn(self) -> Turn:
+        last = self._last
+        if self._prompt is None or last is None or last.stop_reason is StopReason.LENGTH:
             prompt = self._policy.open(self.messages, self._registry.tools)
         else:
-            prompt = self._policy.extend(self._prompt, self._last, self._new)
+            prompt = self._policy.extend(self._prompt, last, self._unanswered)
         if not self._policy.fits(prompt):
             raise DataError(
-                f"the talk fills the model's context ({len(prompt.tokens)} tokens); start a new one"
+                f"the conversation fills the model's context ({len(prompt.tokens)} tokens); "
+                "start a new one"
             )
         with self._thinking():
-            turn = speak(self._policy, prompt, self._said)
-        calls = [
-            replace(call, id=call.id or f"call{self._said:03d}{i:02d}")
+            turn = complete(self._policy, prompt, self._turns)
+        calls = tuple(
+            replace(call, id=call.id or f"call{self._turns:03d}{i:02d}")
             for i, call in enumerate(turn.message.tool_calls)
-        ]
-        self._said += 1
-        self._prompt, self._new = prompt, []
-        self._last = replace(turn, message=replace(turn.message, tool_calls=tuple(calls)))
-        self.messages.append(self._last.message)
+        )
+        self._turns += 1
+        self._prompt, self._unanswered = prompt, []
+        self._last = turn = replace(turn, message=replace(turn.message, tool_calls=calls))
+        self.messages.append(turn.message)
         if turn.problem is ParseProblem.NONE and turn.stop_reason is StopReason.STOP:
             self.whole = len(self.messages)
-        return self._last
+        return turn
 
 
-def _ending(turn: Turn) -> ChatEnd | None:
-    """How this turn ends the exchange, or None when it has calls to run."""
+def _end_of(turn: Turn) -> ChatEnd | None:
+    """How this turn ends the exchange; None when it has calls to run."""
     if turn.stop_reason is StopReason.LENGTH:
         return ChatEnd.CUT_OFF
     if turn.problem is not ParseProblem.NONE:
         return ChatEnd.UNREADABLE
     return None if turn.message.tool_calls else ChatEnd.ANSWERED
+
+
+REASONS = {
+    ChatEnd.UNREADABLE: "their turn was cut off or could not be read",
+    ChatEnd.CUT_OFF: "their turn was cut off or could not be read",
+    ChatEnd.TOO_MANY_TURNS: "the model kept calling tools and did not answer",
+    ChatEnd.STOPPED: "their answer was stopped",
+}
+"""Why the messages of an exchange are not kept."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """`conversation` holds the good exchanges; `left_out` counts the other messages by reason."""
+
+    conversation: Conversation | None
+    left_out: Mapping[str, int]
+    at_end: bool = False
+    """Whether all that is left out follows all that is kept."""
+
+    def sentences(self) -> list[str]:
+        """One sentence for each reason."""
+        where = " at the end" if self.at_end else ""
+        return [
+            f"{count} messages{where} are not saved: {reason}"
+            for reason, count in self.left_out.items()
+        ]
+
+
+def transcript_of(session: ChatSession, tools: Sequence[Tool], name: str) -> Transcript:
+    """The good exchanges as one conversation with the id `name`, for training.
+
+    An exchange is good when the model answered and the data check finds nothing in it.
+    """
+    kept: list[Message] = []
+    left_out: Counter[str] = Counter()
+    at_end = True
+    places = [*(exchange.start for exchange in session.exchanges), len(session.messages)]
+    for exchange, (start, end) in zip(session.exchanges, pairwise(places), strict=True):
+        messages = session.messages[start:end]
+        reason = REASONS.get(exchange.ended)
+        if reason is None and check([Conversation(tuple(messages), tuple(tools))], "chat").findings:
+            calls = any(message.tool_calls for message in messages)
+            reason = "a call in them does not fit its tool" if calls else "they are empty"
+        if reason is not None:
+            left_out[reason] += len(messages)
+        else:
+            at_end = at_end and not left_out
+            kept += messages
+    conversation = Conversation(tuple(kept), tuple(tools), name, "chat") if kept else None
+    return Transcript(conversation, left_out, at_end)

@@ -1,15 +1,9 @@
-"""Plays many episodes at once: samples without a barrier, runs tools in parallel, lets a row join again when its tool answers.
+"""Plays many episodes at once: samples without a barrier, and runs tools while other rows sample.
 
-    episodes = play(policy, tasks, registry, Rules())
-    episodes = play(policy, tasks, registry, rules=[Rules(first_call_only=True), Rules()], on_episode=bar)
+    episodes = run_episodes(policy, tasks, registry, EpisodeRules(), on_episode=bar)
 
-While tools run, other rows are sampled; the driver waits for tools where there is nothing to sample, and before each sampling for a
-moment, so that rows whose tools are quick share a batch whatever the clock says. What this waiting takes is counted as `tools`.
-
-The result of an episode does not depend on what else is played: the random stream of a sample is named by the task's index and
-the turn. An episode on which the program fails after it has begun ends as `FAILED` with the reason; it never stops the others.
-Raised are a first prompt that cannot be written (a mistake in the task), what stops the sampler, and a `UserError` of a tool (no
-other call would do better). What is played is said in `episode`; nothing is scored here.
+An episode does not depend on what else is played: the task's index and the turn name its random
+streams. An episode on which the program fails ends as `FAILED`; a `UserError` of a tool is raised.
 """
 
 from __future__ import annotations
@@ -22,7 +16,7 @@ from itertools import islice
 
 from toolhone.data.task_files import refuse_unplayable
 from toolhone.episodes.clock import Clock
-from toolhone.episodes.episode import Episode, Play, SampleRequest, Wish, episode
+from toolhone.episodes.episode import Episode, Play, Request, SampleRequest, episode
 from toolhone.episodes.outcome import EpisodeRules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import UserError
@@ -34,10 +28,10 @@ TURNS_PER_KEY = 1024
 AT_ONCE = 1024
 """Episodes that are alive at the same time: a bound on memory."""
 TOOL_THREADS = 64
-"""Calls that are made at the same time. Most of them only wait; a tool that computes has a bound of its own (`limits.at_once`)."""
+"""Calls that run at once; most only wait. A tool that computes has its own bound (`at_once`)."""
 GRACE, GRACE_SHARE = 0.02, 0.1
-"""How long sampling waits for calls that have just started, so that rows with quick tools share a batch whatever the clock says:
-seconds, or this share of the sampling since the last wait. Slow tools are waited for at most this share of the time."""
+"""How long sampling waits for calls that have just started, so that rows with quick tools share a
+batch: seconds, or this share of the sampling since the last wait. Slow tools cost no more."""
 TO_THE_END = EpisodeRules()
 NO_TOOLS = Registry([])
 
@@ -45,7 +39,7 @@ OnEpisode = Callable[[int, Episode], None]
 
 
 def sample_key(index: int, turn: int) -> int:
-    """The key of the sample for a turn of the task at this index; distinct for indices below 2^22."""
+    """The key of the sample for a turn of a task; distinct for indices below 2^22."""
     assert turn < TURNS_PER_KEY, f"turn {turn} is beyond {TURNS_PER_KEY}"
     return index * TURNS_PER_KEY + turn
 
@@ -60,11 +54,10 @@ def run_episodes(
     first: int = 0,
     clock: Clock | None = None,
 ) -> list[Episode]:
-    """Play each task once, under common rules or those at its index; episodes come in the order of the tasks.
+    """Play each task once, under common rules or one for each; episodes in the order of the tasks.
 
-    `on_episode(index, episode)` is called as soon as each ends. The same task may stand in `tasks` several times. `first`: how many
-    were played by this policy before, so that these have random streams of their own. `clock` is told of the time in which nothing
-    was sampled because tools were running.
+    `on_episode(index, episode)` is called when one ends. `first`: how many this policy has played
+    before, so that random streams differ. `clock` counts as `tools` when only tools were running.
     """
     assert at_once >= 1, f"at_once must be at least 1, got {at_once}"
     refuse_unplayable(tasks)
@@ -80,13 +73,16 @@ def run_episodes(
 
 
 def run_call(registry: Registry, task: Task, call: ToolCall) -> ToolResult:
-    """Run one call; a tool that the task does not offer is unknown, even where the registry has it."""
+    """Run one call; a tool that the task does not offer is unknown."""
     offered = any(tool.name == call.name for tool in task.tools)
     return (registry if offered else NO_TOOLS).run(call)
 
 
 class _Driver:
-    """The episodes that are alive. `speaking` maps the keys of queued prompts to tasks, `working` tasks to their running calls."""
+    """The episodes that are alive.
+
+    `sampling` maps keys of prompts to tasks, `working` tasks to their running calls.
+    """
 
     def __init__(
         self,
@@ -97,19 +93,13 @@ class _Driver:
         on_episode: OnEpisode | None,
         first: int,
     ) -> None:
-        self.policy, self.tasks, self.rules, self.registry, self.on_episode = (
-            policy,
-            tasks,
-            rules,
-            registry,
-            on_episode,
-        )
-        self.first = first
+        self.policy, self.tasks, self.rules = policy, tasks, rules
+        self.registry, self.on_episode, self.first = registry, on_episode, first
         self.stream = policy.stream()
         self.fresh: list[Future[ToolResult]] = []
         self.next_wait = self.sampled = 0.0
         self.plays: dict[int, Play] = {}
-        self.speaking: dict[int, int] = {}
+        self.sampling: dict[int, int] = {}
         self.working: dict[int, list[Future[ToolResult]]] = {}
         self.done: dict[int, Episode] = {}
 
@@ -131,12 +121,12 @@ class _Driver:
     def _start(self, index: int) -> None:
         self.plays[index] = episode(self.tasks[index], self.policy, self.rules[index])
         try:
-            self._go_on(index, partial(next, self.plays[index]))
+            self._advance(index, partial(next, self.plays[index]))
         except UserError as error:
             raise type(error)(f"task {self.tasks[index].id!r}: {error}") from None
 
     def _wait(self) -> None:
-        """Wait for running tools: for new calls a moment, and where nothing is sampled until an episode can continue."""
+        """Wait a moment for new calls; if nothing samples, until an episode can continue."""
         fresh, self.fresh = self.fresh, []
         grace = max(GRACE, GRACE_SHARE * self.sampled)
         if fresh and time.monotonic() >= self.next_wait:
@@ -144,7 +134,7 @@ class _Driver:
             if wait(fresh, grace).not_done:
                 self.next_wait = time.monotonic() + grace / GRACE_SHARE
         running = [future for futures in self.working.values() for future in futures]
-        while running and not self.speaking and not self._answered():
+        while running and not self.sampling and not self._answered():
             wait([future for future in running if not future.done()], return_when=FIRST_COMPLETED)
             wait(running, grace)
 
@@ -163,40 +153,38 @@ class _Driver:
             errors = [error for future in futures if (error := future.exception())]
             if errors and isinstance(errors[0], UserError):
                 raise errors[0]
-            run_episodes = self.plays[index]
-            answer = (
-                partial(run_episodes.throw, errors[0])
-                if errors
-                else partial(run_episodes.send, [future.result() for future in futures])
-            )
-            self._go_on(index, answer)
+            if errors:
+                self._advance(index, partial(self.plays[index].throw, errors[0]))
+            else:
+                results = [future.result() for future in futures]
+                self._advance(index, partial(self.plays[index].send, results))
 
     def _sample(self) -> None:
         """Sample until a turn ends, and hand it to its episode."""
         started = time.monotonic()
-        turns = self.stream.poll() if self.speaking else []
+        turns = self.stream.poll() if self.sampling else []
         self.sampled += time.monotonic() - started
         for key, turn in turns:
-            index = self.speaking.pop(key)
-            self._go_on(index, partial(self.plays[index].send, turn))
+            index = self.sampling.pop(key)
+            self._advance(index, partial(self.plays[index].send, turn))
 
-    def _go_on(self, index: int, advance: Callable[[], Wish]) -> None:
-        """Take an episode to its next wish, or to its end."""
+    def _advance(self, index: int, advance: Callable[[], Request]) -> None:
+        """Take an episode to its next request or its end."""
         try:
-            wish = advance()
+            request = advance()
         except StopIteration as stop:
             del self.plays[index]
             self.done[index] = stop.value
             if self.on_episode:
                 self.on_episode(index, stop.value)
             return
-        if isinstance(wish, SampleRequest):
-            key = sample_key(self.first + index, wish.turn)
-            self.speaking[key] = index
-            self.stream.submit(key, wish.prompt)
+        if isinstance(request, SampleRequest):
+            key = sample_key(self.first + index, request.turn)
+            self.sampling[key] = index
+            self.stream.submit(key, request.prompt)
         else:
             task = self.tasks[index]
             self.working[index] = [
-                self.threads.submit(run_call, self.registry, task, call) for call in wish.calls
+                self.threads.submit(run_call, self.registry, task, call) for call in request.calls
             ]
             self.fresh += self.working[index]

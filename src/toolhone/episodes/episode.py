@@ -1,13 +1,11 @@
-"""One played task, as a generator that yields wishes and is sent the answers. There is no I/O in here.
+"""One played task, as a generator that yields requests and is sent the answers; it does no I/O.
 
-    play = episode(task, policy, Rules())
-    wish = next(play)                      Say(prompt): "have this continued"     answer with a Turn
-    wish = play.send(turn)                 Run(calls):  "run these calls"         answer with one ToolResult for each
-    ...                                    StopIteration carries the Episode
+    play = episode(task, policy, EpisodeRules())
+    request = next(play)            # SampleRequest(prompt): answer with a Turn
+    request = play.send(turn)       # ToolRequest(calls): answer with one ToolResult for each
+    ...                             # StopIteration carries the Episode
 
-`driver.play` fulfils the wishes of many episodes at once; a test answers them by hand. A tool that fails is no end: its result,
-an error or not, goes back to the model. What a turn with a fault leads to is said by the rules (`outcome`). Tasks with several user
-turns, or whose world is judged, are not played.
+A tool that fails does not end an episode: its result goes back to the model.
 """
 
 from __future__ import annotations
@@ -41,9 +39,9 @@ class EpisodeStatus(StrEnum):
     MALFORMED = "malformed"
     """A turn could not be read without a problem; its calls were not run."""
     BAD_CALL = "bad_call"
-    """A call of an unknown tool, or with arguments that break its schema, where the rules end the episode for it."""
+    """A call of an unknown tool or against its schema, where the rules end the episode for it."""
     TRUNCATED = "truncated"
-    """A turn was cut off by the limit on new tokens or by the end of the context; its calls were not run."""
+    """A turn reached the limit on new tokens or the context; its calls were not run."""
     TOO_MANY_TURNS = "too_many_turns"
     """The last turn that the rules allow still called tools."""
     NO_ROOM = "no_room"
@@ -54,10 +52,9 @@ class EpisodeStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Episode:
-    """One played task. `results[i]` are the results of the calls of `turns[i]`, in their order; empty where none were run.
+    """One played task; `outcomes[i]` and `results[i]` belong to `turns[i]`.
 
-    `outcomes[i]` is what turn i came to; `penalties` counts the turns for which the rules say `PENALISE`. `said_by_call` is the
-    answer that a stop tool was given.
+    `penalties` counts the turns that the rules penalise; `final_call` is the answer to a stop tool.
     """
 
     task_id: str
@@ -67,7 +64,7 @@ class Episode:
     reason: str = ""
     outcomes: tuple[TurnOutcome, ...] = ()
     penalties: int = 0
-    said_by_call: str | None = None
+    final_call: str | None = None
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -77,16 +74,14 @@ class Episode:
     @property
     def answer(self) -> str | None:
         """The final text, when the episode ended with one."""
-        if self.said_by_call is not None:
-            return self.said_by_call
-        return (
-            self.turns[-1].message.content or "" if self.ending is EpisodeStatus.ANSWERED else None
-        )
+        if self.final_call is not None or self.ending is not EpisodeStatus.ANSWERED:
+            return self.final_call
+        return self.turns[-1].message.content or ""
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """The wish to have a prompt continued; the answer is a `Turn`."""
+    """A prompt to continue; the answer is a `Turn`."""
 
     prompt: Prompt
     turn: int
@@ -94,89 +89,72 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """The wish to have calls run; the answer is one `ToolResult` for each, in their order."""
+    """Calls to run; the answer is one `ToolResult` for each, in their order."""
 
     calls: tuple[ToolCall, ...]
 
 
-Wish = SampleRequest | ToolRequest
+Request = SampleRequest | ToolRequest
 Answer = Turn | Sequence[ToolResult]
-Play = Generator[Wish, Answer, Episode]
+Play = Generator[Request, Answer, Episode]
 
 
 def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
-    """Play one task; the return value of the generator is the `Episode`. `policy` is asked to write prompts, never to sample.
+    """Play one task; the return value of the generator is the `Episode`.
 
-    What the program gets wrong once the task is under way (and what the driver throws in) ends the episode as `FAILED`; only a
-    first prompt that cannot be written is raised.
+    Errors of the program once the task is under way (or that the driver throws in) end the episode
+    as `FAILED`; a first prompt that cannot be written is raised.
     """
-    told = _Told()
+    history = _History()
     prompt = policy.open(task.messages, task.tools)
-    prompt = replace(prompt, given=rules.given) if rules.given else prompt
+    prompt = replace(prompt, prefill=rules.prefill) if rules.prefill else prompt
     try:
-        ending, reason = (yield from _turns(prompt, policy, rules, told)), ""
+        ending, reason = (yield from _turns(prompt, policy, rules, history)), ""
     except Exception as error:
         ending, reason = EpisodeStatus.FAILED, f"{type(error).__name__}: {error}"
-    said = (
-        final_answer(told.turns[-1], rules.stop_tools)
-        if told.outcomes[-1:] == [TurnOutcome.FINAL_CALL]
-        else None
-    )
-    penalties = sum(
-        rules.after(outcome) is OnFault.PENALISE
-        for outcome in told.outcomes
-        if outcome in (*FAULTS, TurnOutcome.TRUNCATED)
-    )
+    final_call = None
+    if history.outcomes[-1:] == [TurnOutcome.FINAL_CALL]:
+        final_call = final_answer(history.turns[-1], rules.stop_tools)
+    faults = [one for one in history.outcomes if one in (*FAULTS, TurnOutcome.TRUNCATED)]
+    penalties = sum(rules.after(fault) is OnFault.PENALISE for fault in faults)
     penalties += ending is EpisodeStatus.TOO_MANY_TURNS and rules.too_many_turns is OnFault.PENALISE
-    return Episode(
-        task.id,
-        tuple(told.turns),
-        tuple(told.results),
-        ending,
-        reason,
-        tuple(told.outcomes),
-        penalties,
-        said,
-    )
+    turns, results = tuple(history.turns), tuple(history.results)
+    outcomes = tuple(history.outcomes)
+    return Episode(task.id, turns, results, ending, reason, outcomes, penalties, final_call)
 
 
 @dataclass
-class _Told:
-    """What has happened so far."""
+class _History:
+    """The turns so far."""
 
     turns: list[Turn] = field(default_factory=list)
     results: list[tuple[ToolResult, ...]] = field(default_factory=list)
     outcomes: list[TurnOutcome] = field(default_factory=list)
 
     def add(self, turn: Turn) -> Turn:
-        """Note a turn, with an id on each call, so that results can name their call: what the model wrote, if no call had it yet,
-        else one counted over the episode."""
-        taken = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
+        """Append a turn, with an id on each call: the model's if it is new, else a counted one."""
+        used = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
         calls: list[ToolCall] = []
         for call in turn.message.tool_calls:
-            counted = (
-                name for number in count(len(taken)) if (name := f"call{number:05d}") not in taken
-            )
-            calls.append(
-                call
-                if call.id is not None and call.id not in taken
-                else replace(call, id=next(counted))
-            )
-            taken.append(calls[-1].id)
+            if call.id is None or call.id in used:
+                names = (f"call{number:05d}" for number in count(len(used)))
+                call = replace(call, id=next(name for name in names if name not in used))
+            calls.append(call)
+            used.append(call.id)
         self.turns.append(replace(turn, message=replace(turn.message, tool_calls=tuple(calls))))
         self.results.append(())
         return self.turns[-1]
 
 
 def _turns(
-    prompt: Prompt, policy: Policy, rules: EpisodeRules, told: _Told
-) -> Generator[Wish, Answer, EpisodeStatus]:
+    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: _History
+) -> Generator[Request, Answer, EpisodeStatus]:
     while policy.fits(prompt):
-        answer = yield SampleRequest(prompt, len(told.turns))
-        assert isinstance(answer, Turn), f"Say is answered with a Turn, got {type(answer).__name__}"
-        turn = told.add(answer)
+        answer = yield SampleRequest(prompt, len(history.turns))
+        assert isinstance(answer, Turn), "a sample request needs a Turn"
+        turn = history.add(answer)
         outcome = outcome_of(turn, prompt.tools, rules.stop_tools)
-        told.outcomes.append(outcome)
+        history.outcomes.append(outcome)
         if (ending := _ending(outcome, rules)) is not None:
             return ending
         if outcome is TurnOutcome.MALFORMED:
@@ -184,22 +162,25 @@ def _turns(
         else:
             calls = turn.message.tool_calls
             answer = yield ToolRequest(calls)
-            assert not isinstance(answer, Turn), "Run is answered with results"
+            assert not isinstance(answer, Turn), "a tool request needs results"
             assert len(answer) == len(calls), (
                 f"{len(calls)} calls need as many results, got {len(answer)}"
             )
-            told.results[-1] = tuple(answer)
-            messages = _messages(calls, answer)
+            history.results[-1] = tuple(answer)
+            messages = [
+                Message("tool", result.content, tool_call_id=call.id, name=call.name)
+                for call, result in zip(calls, answer, strict=True)
+            ]
             if rules.first_call_only:
                 return EpisodeStatus.CALLED
-        if len(told.turns) == rules.max_turns:
+        if len(history.turns) == rules.max_turns:
             return EpisodeStatus.TOO_MANY_TURNS
         prompt = policy.extend(prompt, turn, messages)
     return EpisodeStatus.NO_ROOM
 
 
 def _ending(outcome: TurnOutcome, rules: EpisodeRules) -> EpisodeStatus | None:
-    """How a turn with this outcome ends the episode, or None when it goes on."""
+    """How a turn with this outcome ends the episode; None when it continues."""
     if outcome is TurnOutcome.TRUNCATED:
         return EpisodeStatus.TRUNCATED
     if outcome in (TurnOutcome.ANSWER, TurnOutcome.FINAL_CALL):
@@ -207,11 +188,3 @@ def _ending(outcome: TurnOutcome, rules: EpisodeRules) -> EpisodeStatus | None:
     if outcome is TurnOutcome.VALID_CALLS or rules.after(outcome) is OnFault.FEED_BACK:
         return None
     return EpisodeStatus.MALFORMED if outcome is TurnOutcome.MALFORMED else EpisodeStatus.BAD_CALL
-
-
-def _messages(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
-    pairs = zip(calls, results, strict=True)
-    return [
-        Message("tool", result.content, tool_call_id=call.id, name=call.name)
-        for call, result in pairs
-    ]

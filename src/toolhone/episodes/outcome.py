@@ -1,11 +1,9 @@
 """What each assistant turn came to, and what follows from it.
 
     outcome = outcome_of(turn, task.tools)      # VALID_CALLS, UNKNOWN_TOOL, ...
-    rules.after(outcome)                        # Then.FEED_BACK, Then.STOP or Then.PENALISE
+    rules.after(outcome)                        # OnFault.FEED_BACK, STOP or PENALISE
 
-A turn has exactly one outcome: the first that applies, in the order of the list. What follows is set for each kind of fault: its
-error goes back to the model and it may try again (`FEED_BACK`), the episode ends (`STOP`), or it ends and what it earned is
-lessened (`PENALISE`; by how much is said where rewards are). Nothing is run here.
+A turn has exactly one outcome: the first that applies, in the order of the list.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ class TurnOutcome(StrEnum):
 
 
 class OnFault(StrEnum):
-    """What follows a turn with a fault."""
+    """What follows a turn with a fault: try again, end the episode, or end it and pay less."""
 
     FEED_BACK = "feed_back"
     STOP = "stop"
@@ -48,16 +46,16 @@ class OnFault(StrEnum):
 
 
 FAULTS = (TurnOutcome.MALFORMED, TurnOutcome.UNKNOWN_TOOL, TurnOutcome.BAD_ARGUMENTS)
-"""What may be fed back. A truncated turn always ends an episode, since there is nothing to answer; it may cost."""
+"""What may be fed back. A truncated turn always ends an episode; it may cost."""
 
 
 @dataclass(frozen=True)
 class EpisodeRules:
-    """How far to play: at most `max_turns` assistant turns; with `first_call_only`, not beyond the first turn with calls.
+    """How far to play: at most `max_turns` assistant turns, or up to the first turn with calls.
 
-    then: what follows a fault; a malformed turn stops, and the errors of calls go back, where nothing else is said. stop_tools:
-    tools whose call ends the episode as an answer. too_many_turns: whether to be stopped by `max_turns` costs. given: ids that the
-    first reply begins with, in place of those that the policy gives to every reply.
+    `then`: what follows a fault; by default a malformed turn stops, and errors of calls go back.
+    `stop_tools`: tools whose call is the answer. `too_many_turns`: whether `max_turns` costs.
+    `prefill`: ids that the first reply begins with, in place of the policy's own.
     """
 
     max_turns: int = 8
@@ -65,16 +63,11 @@ class EpisodeRules:
     then: Mapping[TurnOutcome, OnFault] = field(default_factory=dict)
     stop_tools: frozenset[str] = frozenset()
     too_many_turns: OnFault = OnFault.STOP
-    given: tuple[int, ...] = ()
+    prefill: tuple[int, ...] = ()
 
     def after(self, outcome: TurnOutcome) -> OnFault:
-        """What follows this outcome."""
-        usual = (
-            OnFault.STOP
-            if outcome in (TurnOutcome.MALFORMED, TurnOutcome.TRUNCATED)
-            else OnFault.FEED_BACK
-        )
-        return self.then.get(outcome, usual)
+        stops = outcome in (TurnOutcome.MALFORMED, TurnOutcome.TRUNCATED)
+        return self.then.get(outcome, OnFault.STOP if stops else OnFault.FEED_BACK)
 
 
 def outcome_of(
@@ -98,9 +91,11 @@ def outcome_of(
     return TurnOutcome.VALID_CALLS
 
 
+# The model reads these sentences, so a change of words changes what it samples.
 _ADVICE: Mapping[ParseProblem, str] = {
     ParseProblem.NOT_JSON: "the call could not be read: its body is not well-formed",
-    ParseProblem.NOT_A_CALL: "the call could not be read: it has no name, or another shape than a call",
+    ParseProblem.NOT_A_CALL: "the call could not be read: it has no name, "
+    "or another shape than a call",
     ParseProblem.BAD_ARGUMENTS: "the call could not be read: its arguments are no mapping",
     ParseProblem.UNCLOSED: "the call could not be read: it has no end",
     ParseProblem.STRAY_MARK: "there is a mark of a call without a call",
@@ -109,22 +104,14 @@ _ADVICE: Mapping[ParseProblem, str] = {
 
 
 def complaint(turn: Turn) -> Message:
-    """What the model is told after a turn that could not be read."""
-    return Message(
-        "user",
-        f"Error: {_ADVICE.get(turn.problem, 'your message could not be read')}. Write it again.",
-    )
+    """The user message after a turn that could not be read."""
+    advice = _ADVICE.get(turn.problem, "your message could not be read")
+    return Message("user", f"Error: {advice}. Write it again.")
 
 
 def final_answer(turn: Turn, stop_tools: frozenset[str]) -> str:
-    """The answer in a call of a stop tool: its only argument, or the one named `answer`, else all of them as text."""
+    """The answer in a call of a stop tool: its argument `answer`, its only one, or all as text."""
     call = next(call for call in turn.message.tool_calls if call.name in stop_tools)
     values = dict(call.arguments)
-    found = (
-        values["answer"]
-        if "answer" in values
-        else next(iter(values.values()))
-        if len(values) == 1
-        else values
-    )
-    return found if isinstance(found, str) else str(found)
+    answer = values.get("answer", next(iter(values.values())) if len(values) == 1 else values)
+    return answer if isinstance(answer, str) else str(answer)

@@ -73,7 +73,7 @@ class EpisodeView:
         records = []
         for index, turn in enumerate(self.episode.turns):
             results = self.episode.results[index] if index < len(self.episode.results) else ()
-            is_answer = index == last and self.episode.said_by_call is not None
+            is_answer = index == last and self.episode.final_call is not None
             for place, call in enumerate(turn.message.tool_calls):
                 if is_answer and all(call.name != one.name for one in wanted):
                     continue
@@ -136,7 +136,7 @@ class EpisodeView:
     def final_text(self) -> str:
         """The final text, or the answer of a call that answers."""
         text = self.episode.turns[-1].message.content if self.episode.turns else None
-        return self.episode.said_by_call or text or ""
+        return self.episode.final_call or text or ""
 
     @property
     def is_blank(self) -> bool:

@@ -247,7 +247,7 @@ def answer_of(turn: Turn, request: ChatRequest) -> Answer:
     that do not fit their tool are returned as calls. `Answer.toolhone` describes both.
     """
     message, cut = turn.message, turn.stop_reason is StopReason.LENGTH
-    prompt, sampled = len(turn.prompt) + len(turn.given), len(turn.tokens)
+    prompt, sampled = len(turn.prompt) + len(turn.prefill), len(turn.tokens)
     usage = {
         "prompt_tokens": prompt,
         "completion_tokens": sampled,

@@ -94,7 +94,7 @@ def open_critic(trainer: Trainer, plan: PpoSection) -> Critic | None:
 def turn_states(task: Task, episode: Episode) -> list[TurnState]:
     """The start of each turn of an episode."""
     return [
-        TurnState(task, episode.turns[:i], episode.results[:i], (*turn.prompt, *turn.given))
+        TurnState(task, episode.turns[:i], episode.results[:i], (*turn.prompt, *turn.prefill))
         for i, turn in enumerate(episode.turns)
     ]
 

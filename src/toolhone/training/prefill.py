@@ -64,7 +64,7 @@ def gold_prefix(policy: TokenPolicy, task: Task, ratio: float) -> Ids:
     if not ratio or gold is None:
         return ()
     try:
-        ids = policy.written(policy.open(task.messages, task.tools), gold)
+        ids = policy.encode_reply(policy.open(task.messages, task.tools), gold)
     except DialectError:
         return ()
     return ids[: round(ratio * (len(ids) - 1))]
@@ -84,7 +84,7 @@ def check_curriculum(policy: TokenPolicy, tasks: Sequence[Task]) -> str:
     reasons = []
     for task, reply in gold[:CHECKED_TASKS]:
         try:
-            policy.written(policy.open(task.messages, task.tools), reply)
+            policy.encode_reply(policy.open(task.messages, task.tools), reply)
         except DialectError as error:
             reasons.append(str(error))
     if len(reasons) == len(gold[:CHECKED_TASKS]):
@@ -107,8 +107,8 @@ def thinking_prefix(policy: TokenPolicy) -> Ids:
         prompt = policy.open(_QUESTION, (_TOOL,))
         before_call, before_answer = (
             _common_prefix(
-                policy.written(prompt, replace(message, reasoning="Because")),
-                policy.written(prompt, replace(message, reasoning="no")),
+                policy.encode_reply(prompt, replace(message, reasoning="Because")),
+                policy.encode_reply(prompt, replace(message, reasoning="no")),
             )
             for message in (_CALL, _ANSWER)
         )
@@ -134,7 +134,9 @@ def call_prefix(policy: TokenPolicy, task: Task) -> Ids:
     calls = [Message("assistant", tool_calls=(ToolCall(name),)) for name in (names[0], other)]
     prompt = policy.open(task.messages, task.tools)
     try:
-        first, second, answer = (policy.written(prompt, message) for message in (*calls, _ANSWER))
+        first, second, answer = (
+            policy.encode_reply(prompt, message) for message in (*calls, _ANSWER)
+        )
     except DialectError:
         return ()
     opening, decode = _common_prefix(first, second), policy.tokenizer.decode
@@ -169,9 +171,9 @@ def retry_prefix(policy: TokenPolicy, task: Task, episode: Episode, thinking: bo
     turn = episode.turns[0]
     if failure is Failure.UNFINISHED:
         ended = turn.tokens[-1:] and turn.tokens[-1] in policy.params.stop_ids
-        prefix = (*turn.given, *(turn.tokens[:-1] if ended else turn.tokens))
+        prefix = (*turn.prefill, *(turn.tokens[:-1] if ended else turn.tokens))
     else:
         prefix = () if thinking else call_prefix(policy, task)
-        if len(prefix) <= len(turn.given) or prefix[: len(turn.given)] != turn.given:
+        if len(prefix) <= len(turn.prefill) or prefix[: len(turn.prefill)] != turn.prefill:
             return None
-    return prefix if policy.fits(Prompt((), (), turn.prompt, given=prefix)) else None
+    return prefix if policy.fits(Prompt((), (), turn.prompt, prefill=prefix)) else None

@@ -116,9 +116,9 @@ def prefill_metrics(groups: Sequence[RolloutGroup], rl: RlSection, step: int) ->
     metrics = Metrics()
     firsts = [(g.task, episode) for g in groups for episode in g.without_retries().episodes]
     if rl.curriculum.enabled:
-        given = [len(episode.turns[0].given) for _, episode in firsts if episode.turns]
+        given = [len(episode.turns[0].prefill) for _, episode in firsts if episode.turns]
         without = [
-            not any(turn.given for one in g.without_retries().episodes for turn in one.turns[:1])
+            not any(turn.prefill for one in g.without_retries().episodes for turn in one.turns[:1])
             for g in groups
         ]
         metrics["curriculum_ratio"] = curriculum_ratio(rl.curriculum, step)

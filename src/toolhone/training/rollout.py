@@ -129,8 +129,8 @@ def rollout(
     rules = [env.rules(task) for task in tasks]
     if rl.curriculum.enabled:
         ratio = curriculum_ratio(rl.curriculum, step)
-        given = [gold_prefix(policy, task, ratio) for task in tasks]
-        rules = [replace(own, given=ids) for own, ids in zip(rules, given, strict=True)]
+        prefills = [gold_prefix(policy, task, ratio) for task in tasks]
+        rules = [replace(own, prefill=ids) for own, ids in zip(rules, prefills, strict=True)]
     episodes = run_episodes(
         policy,
         [task for task in tasks for _ in range(rl.group_size)],
@@ -159,7 +159,7 @@ def with_retries(
         possible = (prefix for prefix in prefixes if prefix is not None)
         for prefix in islice(possible, rl.two_phase_samples_per_group):
             chosen.append((number, group.task, prefix))
-    rules = [replace(env.rules(task), given=prefix) for _, task, prefix in chosen]
+    rules = [replace(env.rules(task), prefill=prefix) for _, task, prefix in chosen]
     first, tasks = sum(len(group.episodes) for group in groups), [task for _, task, _ in chosen]
     episodes = run_episodes(policy, tasks, env.registry, rules, first=first, clock=env.clock)
     retries: dict[int, list[Episode]] = {}
@@ -197,7 +197,7 @@ def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
         start = len(tokens)
         parts: tuple[tuple[Sequence[int], Origin, Sequence[float] | None], ...] = (
             (turn.prompt[start:], Origin.TOOL if extends else Origin.PROMPT, None),
-            (turn.given, Origin.GIVEN, None),
+            (turn.prefill, Origin.GIVEN, None),
             (turn.tokens, Origin.SAMPLED, turn.logprobs),
         )
         for ids, origin, sampled in parts:
