@@ -378,7 +378,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[tuple[int, ...]
     submit = _TokenStream.submit
 
     def noting(stream: _TokenStream, key: int, prompt: Prompt) -> None:
-        given.setdefault(stream._policy.params.temperature, []).append(prompt.prefill)  # type: ignore[attr-defined]
+        given.setdefault(stream._policy.params.temperature, []).append(prompt.prefill)
         submit(stream, key, prompt)
 
     monkeypatch.setattr(_TokenStream, "submit", noting)
