@@ -1,4 +1,4 @@
-"""What `toolhone.schema.refs` promises: local references are followed, all others allow anything."""
+"""What `toolhone.schema.tool` promises: local references are followed, all others allow anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolhone.schema.refs import find_ref, resolve_refs
+from toolhone.schema.tool import find_ref, resolve_refs
 
 ROOT: dict[str, Any] = {
     "$defs": {

@@ -13,8 +13,8 @@ import pytest
 
 from toolhone.errors import ConfigError
 from toolhone.schema import ToolCall
+from toolhone.tools.command import Stopped, run_program
 from toolhone.tools.loading import load_tools, make_registry
-from toolhone.tools.process import Stopped, run_program
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -315,7 +315,7 @@ def test_output_beyond_the_limit_is_counted_and_not_kept():
 
 
 def test_a_flood_of_output_is_ended(monkeypatch):
-    monkeypatch.setattr("toolhone.tools.process.FLOOD", 1_000_000)
+    monkeypatch.setattr("toolhone.tools.command.FLOOD", 1_000_000)
     finished = run_program(
         [sys.executable, "-c", "while True: print('y' * 10000)"], None, {}, Path("/"), 50, 100
     )

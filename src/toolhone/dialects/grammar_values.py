@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from toolhone.dialects.lark import GrammarRules, Size, Style, in_turn, one_of, quoted
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Tool
-from toolhone.schema.refs import find_ref
+from toolhone.schema.tool import find_ref
 
 WAY_OUT = "evaluate without evaluation.constrained"
 FORMATS = [

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from toolhone.schema import Json
-from toolhone.schema.refs import find_ref
+from toolhone.schema.tool import find_ref
 
 MAX_DEPTH = 100
 """Values nested deeper never equal anything."""

@@ -7,19 +7,14 @@ always a mapping. A problem in the input is a `DataError` that names the field.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema.tool import Json, Tool
+from toolhone.schema.tool import Json as Json
+from toolhone.schema.tool import Tool as Tool
 
-# fmt: off
-__all__ = [
-    "ANY_CALL", "ROLES", "Conversation", "Expect", "ExpectedCall", "Json", "Message", "Task",
-    "Tool", "ToolCall",
-]
-# fmt: on
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -41,10 +36,7 @@ class ToolCall:
         where = f"call of {name!r}: 'arguments'"
         arguments = body.get("arguments", body.get("parameters"))
         if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments) if arguments.strip() else {}
-            except ValueError:
-                raise DataError(f"{where} is a string but not JSON: {arguments!r:.80}") from None
+            arguments = _parse(arguments, where, 80) if arguments.strip() else {}
         arguments = {} if arguments is None else arguments
         _need(arguments, Mapping, f"{where} must be an object", 80)
         identity = source.get("id")
@@ -56,10 +48,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One message.
-
-    `content` is text or None; `name` on a tool message is the tool that answered.
-    """
+    """One message. `name` on a tool message is the tool that answered."""
 
     role: str
     content: str | None = None
@@ -76,34 +65,29 @@ class Message:
             raise DataError(f"a message needs a 'role' out of {known}")
         calls = source.get("tool_calls") or []
         _need(calls, list | tuple, "'tool_calls' must be a list")
+        content = source.get("content")
+        if not isinstance(content, str | None):
+            if not isinstance(content, Sequence) or not all(
+                isinstance(part, Mapping) and part.get("type") == "text" for part in content
+            ):
+                right = "text, null or a list of text parts"
+                raise DataError(f"'content' must be {right}; got {content!r:.60}")
+            content = "".join(str(part.get("text", part.get("value", ""))) for part in content)
         reasoning = source.get("reasoning", source.get("reasoning_content"))
-        return Message(
-            role=str(role),
-            content=_content(source.get("content")),
-            reasoning=None if reasoning is None else str(reasoning),
-            tool_calls=tuple(ToolCall.from_dict(call) for call in calls),
-            tool_call_id=source.get("tool_call_id"),
-            name=source.get("name"),
-        )
+        reasoning = None if reasoning is None else str(reasoning)
+        calls = tuple(ToolCall.from_dict(call) for call in calls)
+        answers, name = source.get("tool_call_id"), source.get("name")
+        return Message(str(role), content, reasoning, calls, answers, name)
 
     def to_dict(self) -> dict[str, Json]:
-        calls = [call.to_dict() | _without_none(id=call.id) for call in self.tool_calls]
-        return {"role": self.role, "content": self.content} | _without_none(
+        calls = [call.to_dict() | _without_none(id=call.id) for call in self.tool_calls] or None
+        others = _without_none(
             reasoning=self.reasoning,
-            tool_calls=calls or None,
+            tool_calls=calls,
             tool_call_id=self.tool_call_id,
             name=self.name,
         )
-
-
-def _content(content: Json) -> str | None:
-    if content is None or isinstance(content, str):
-        return content
-    if isinstance(content, Sequence) and all(
-        isinstance(part, Mapping) and part.get("type") == "text" for part in content
-    ):
-        return "".join(str(part.get("text", part.get("value", ""))) for part in content)
-    raise DataError(f"'content' must be text, null or a list of text parts; got {content!r:.60}")
+        return {"role": self.role, "content": self.content, **others}
 
 
 @dataclass(frozen=True)
@@ -118,27 +102,22 @@ class Conversation:
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Conversation:
         messages = _messages(source.get("messages"))
-        roles = [message.role for message in messages]
-        if "assistant" not in roles:
+        if "assistant" not in (roles := [message.role for message in messages]):
             found = ", ".join(roles)
             raise DataError(f"a conversation needs an assistant message; found roles {found}")
         return Conversation(messages, _tools(source), _word(source, "id"), _word(source, "source"))
 
     def to_dict(self) -> dict[str, Json]:
-        return {
-            "id": self.id,
-            "messages": [message.to_dict() for message in self.messages],
-            "tools": [tool.to_dict() for tool in self.tools],
-            "source": self.source,
-        }
+        messages, tools = dicts_of(self.messages), dicts_of(self.tools)
+        return {"id": self.id, "messages": messages, "tools": tools, "source": self.source}
 
 
 @dataclass(frozen=True)
 class ExpectedCall:
-    """A correct call. `accept` lists further correct values per parameter; `optional` may be
-    absent.
+    """A correct call.
 
-    With `any_arguments`, all arguments that fit the tool's schema are correct.
+    accept: further correct values per parameter. optional: parameters that may be absent.
+    any_arguments: all arguments that fit the tool's schema are correct.
     """
 
     name: str
@@ -173,8 +152,6 @@ class ExpectedCall:
 
 ANY_CALL = ExpectedCall("", any_arguments=True)
 """The expected call of `Expect.any_call`; the empty name means any tool of the task."""
-
-
 _EXPECT_TYPES: dict[str, tuple[Any, str]] = {
     "calls": (list | tuple | None, "a list"),
     "no_call": (bool, "true or false"),
@@ -203,9 +180,7 @@ class Expect:
     @property
     def choices(self) -> tuple[Expect, ...]:
         """Each correct answer alone, this one first."""
-        return (
-            (replace(self, alternatives=()), *self.alternatives) if self.alternatives else (self,)
-        )
+        return (replace(self, alternatives=()), *self.alternatives)
 
     @property
     def wanted(self) -> tuple[ExpectedCall, ...]:
@@ -216,12 +191,8 @@ class Expect:
     def speaks_of(self) -> tuple[str, ...]:
         """The aspects that it judges, out of "calls", "answer" and "state"."""
         calls = self.calls is not None or self.any_call or self.no_call
-        judges = {
-            "calls": calls,
-            "answer": self.answer is not None,
-            "state": self.state is not None,
-        }
-        return tuple(name for name, holds in judges.items() if holds)
+        judges = {"calls": calls or None, "answer": self.answer, "state": self.state}
+        return tuple(name for name, value in judges.items() if value is not None)
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
@@ -242,14 +213,10 @@ class Expect:
             raise DataError(f"'expect' has both {present[0]} and {present[1]}")
         if order not in ("any", "strict"):
             raise DataError(f"'expect.order' must be 'any' or 'strict', got {order!r}")
-        first = Expect(
-            None if calls is None else tuple(ExpectedCall.from_dict(call) for call in calls),
-            order,
-            bool(source.get("no_call")),
-            None if answer is None else str(answer),
-            source.get("state"),
-            bool(source.get("any_call")),
-        )
+        calls = None if calls is None else tuple(ExpectedCall.from_dict(call) for call in calls)
+        no_call, any_call = bool(source.get("no_call")), bool(source.get("any_call"))
+        answer = None if answer is None else str(answer)
+        first = Expect(calls, order, no_call, answer, source.get("state"), any_call)
         if not first.speaks_of:
             raise DataError(f"'expect' is empty; it needs one of {', '.join(known)}")
         others = tuple(Expect.from_dict(other) for other in source.get("alternatives") or ())
@@ -257,22 +224,18 @@ class Expect:
             if other.alternatives:
                 raise DataError("'expect.alternatives' cannot be nested; write them into one list")
             if other.speaks_of != first.speaks_of:
-                aspects, others_aspects = (" and ".join(one.speaks_of) for one in (first, other))
-                raise DataError(
-                    f"'expect' judges {aspects}, one 'alternatives' entry {others_aspects}"
-                )
+                here, there = (" and ".join(one.speaks_of) for one in (first, other))
+                raise DataError(f"'expect' judges {here}, one 'alternatives' entry {there}")
         return replace(first, alternatives=others)
 
     def to_dict(self) -> dict[str, Json]:
-        calls = None if self.calls is None else [call.to_dict() for call in self.calls]
-        return _without_none(
-            calls=calls,
-            order=None if calls is None else self.order,
+        calls = {} if self.calls is None else {"calls": dicts_of(self.calls), "order": self.order}
+        return calls | _without_none(
             no_call=self.no_call or None,
             any_call=self.any_call or None,
             answer=self.answer,
             state=None if self.state is None else dict(self.state),
-            alternatives=[other.to_dict() for other in self.alternatives] or None,
+            alternatives=dicts_of(self.alternatives) or None,
         )
 
 
@@ -312,18 +275,29 @@ class Task:
         return replace(task, turns=tuple(_messages(turn) for turn in turns), expects=expects)
 
     def to_dict(self) -> dict[str, Json]:
-        turns = [[message.to_dict() for message in turn] for turn in self.turns]
-        expects = [expect.to_dict() for expect in self.expects]
+        turns = [dicts_of(turn) for turn in self.turns]
         return _without_none(
             id=self.id,
             turns=turns or None,
-            messages=None if turns else [message.to_dict() for message in self.messages],
-            tools=[tool.to_dict() for tool in self.tools],
-            expect=expects if turns else self.expect.to_dict(),
+            messages=None if turns else dicts_of(self.messages),
+            tools=dicts_of(self.tools),
+            expect=dicts_of(self.expects) if turns else self.expect.to_dict(),
             world=None if self.world is None else dict(self.world),
             category=self.category,
             source=self.source,
         )
+
+
+def dicts_of(items: Iterable[Any]) -> list[dict[str, Json]]:
+    """Write messages, tools, calls or expectations for the disk."""
+    return [item.to_dict() for item in items]
+
+
+def _parse(text: str, what: str, width: int = 60) -> Json:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise DataError(f"{what} is a string but not JSON: {text!r:.{width}}") from None
 
 
 def _without_none(**values: Json) -> dict[str, Json]:
@@ -349,9 +323,6 @@ def _messages(messages: Json) -> tuple[Message, ...]:
 def _tools(source: Mapping[str, Json]) -> tuple[Tool, ...]:
     tools = source.get("tools") or []
     if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            raise DataError(f"'tools' is a string but not JSON: {tools!r:.60}") from None
+        tools = _parse(tools, "'tools'")
     _need(tools, Sequence, "'tools' must be a list of tools")
     return tuple(Tool.of(tool) for tool in tools)

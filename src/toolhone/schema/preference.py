@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.schema import Conversation, Json, Message, Tool, dicts_of
 
 SIDES = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
 class Preference:
-    """After `prompt`, `chosen` is better than `rejected`. `raw`: the module describes it."""
+    """After `prompt`, `chosen` is better than `rejected`."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -44,40 +44,23 @@ class Preference:
             for side in SIDES[1:]
         )
         start = len(source["prompt"])
-        pair = Preference(
-            better.messages[:start],
-            better.messages[start:],
-            worse.messages[start:],
-            better.tools,
-            better.id,
-            better.source,
-            raw,
-        )
-        pair._check()
-        return pair
-
-    def _check(self) -> None:
-        for side, messages in (("chosen", self.chosen), ("rejected", self.rejected)):
+        prompt, chosen = better.messages[:start], better.messages[start:]
+        rejected = worse.messages[start:]
+        for side, messages in (("chosen", chosen), ("rejected", rejected)):
             if messages[0].role != "assistant":
                 found = f"it begins with one of role {messages[0].role!r}"
                 raise DataError(f"'{side}' must begin with an assistant message, {found}")
-        first = self.rejected[0]
-        if self.raw and (
-            len(self.rejected) > 1 or first.tool_calls or first.reasoning or not first.content
-        ):
+        first = rejected[0]
+        extra = len(rejected) > 1 or first.tool_calls or first.reasoning
+        if raw and (extra or not first.content):
             right = "one assistant message that has content and nothing else"
             raise DataError(f"with 'raw', 'rejected' must be {right}")
+        return Preference(prompt, chosen, rejected, better.tools, better.id, better.source, raw)
 
     def to_dict(self) -> dict[str, Json]:
-        sides = {side: [message.to_dict() for message in getattr(self, side)] for side in SIDES}
-        tools = [tool.to_dict() for tool in self.tools]
-        return {
-            "id": self.id,
-            **sides,
-            "tools": tools,
-            "source": self.source,
-            **({"raw": True} if self.raw else {}),
-        }
+        sides = {side: dicts_of(getattr(self, side)) for side in SIDES}
+        both = {"id": self.id, **sides, "tools": dicts_of(self.tools), "source": self.source}
+        return {**both, "raw": True} if self.raw else both
 
     def conversation(self) -> Conversation:
         """Return prompt and chosen side as a conversation, from which validation tasks come."""

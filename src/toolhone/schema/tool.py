@@ -3,7 +3,8 @@
     Tool.of({"name": "weather", "parameters": {...}}).problems({"city": 3})
 
 A function's schema comes from its type hints by pydantic; a Google-style `Args:` block or
-`Annotated[T, "text"]` describes the parameters.
+`Annotated[T, "text"]` describes the parameters. `find_ref` and `resolve_refs` follow local `$ref`s;
+nothing is fetched, and a reference to another document leads nowhere.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from toolhone.errors import DataError
 
@@ -27,7 +29,9 @@ Json = Any
 """A value that JSON can write."""
 Schema = Mapping[str, Json]
 NO_PARAMETERS: dict[str, Json] = {"type": "object", "properties": {}}
-_ARGUMENT = re.compile(r"^\s+(\w+)\s*(?:\([^)]*\))?:\s*(.+)$")
+_DEEPEST = 20
+"""References inside each other, at most."""
+_ARGUMENT = re.compile(r"^[^\S\n]+(\w+)[^\S\n]*(?:\([^)\n]*\))?:[^\S\n]*(.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,11 @@ def _tool_object_parts(source: Schema) -> tuple[str, str, dict[str, Any]]:
 
 
 def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str, Any]]:
-    """Return name, description and JSON Schema of the arguments.
-
-    `*args` and `**kwargs` are refused.
-    """
+    """Return name, description and JSON Schema of the arguments; refuse `*args`, `**kwargs`."""
     name = getattr(function, "__name__", type(function).__name__)
-    description, notes = _read_docstring(inspect.getdoc(function) or "")
+    head, _, rest = (inspect.getdoc(function) or "").partition("Args:")
+    block = re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    notes = {key: text.strip() for key, text in _ARGUMENT.findall(block)}
     try:
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
@@ -117,7 +120,11 @@ def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str
         if parameter.default is inspect.Parameter.empty:
             parameters["required"].append(key)
         parameters["properties"][key] = schema
-    return name, description, parameters | ({"$defs": definitions} if definitions else {})
+    return (
+        name,
+        " ".join(head.split()),
+        parameters | ({"$defs": definitions} if definitions else {}),
+    )
 
 
 def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[str, Any]:
@@ -135,13 +142,30 @@ def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[
     return schema
 
 
-def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """Return the description before `Args:` and the text for each argument."""
-    head, _, rest = text.partition("Args:")
-    notes = {}
-    for line in rest.splitlines():
-        if re.match(r"^\S", line):
-            break
-        if match := _ARGUMENT.match(line):
-            notes[match[1]] = match[2].strip()
-    return " ".join(head.split()), notes
+def find_ref(root: Json, reference: str) -> Json:
+    """Return the part of `root` that a local reference (`#/...`, `#anchor`) names, or None."""
+    try:
+        registry = Registry().with_resource("", DRAFT202012.create_resource(root))
+        return registry.resolver().lookup(reference).contents
+    except (Unresolvable, AttributeError, LookupError, TypeError, ValueError):
+        return None
+
+
+def resolve_refs(value: Json, root: Json = None, inside: tuple[str, ...] = ()) -> Json:
+    """Return `value` with its references to parts of `root` (default: `value` itself) replaced.
+
+    A reference that leads nowhere becomes `{}`, which allows any value; so does one that is inside
+    itself for the second time. `inside` lists the references that lead here.
+    """
+    root = value if root is None else root
+    if isinstance(value, list):
+        return [resolve_refs(inner, root, inside) for inner in value]
+    if not isinstance(value, Mapping):
+        return value
+    reference = value.get("$ref")
+    if not isinstance(reference, str):
+        return {key: resolve_refs(inner, root, inside) for key, inner in value.items()}
+    if inside.count(reference) > 1 or len(inside) >= _DEEPEST:
+        return {}
+    target = find_ref(root, reference)
+    return {} if target is None else resolve_refs(target, root, (*inside, reference))

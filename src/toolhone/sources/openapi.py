@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from toolhone.schema import Json, Tool
-from toolhone.schema.refs import resolve_refs
+from toolhone.schema.tool import resolve_refs
 
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 

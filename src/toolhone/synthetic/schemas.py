@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolhone.schema import Json
-from toolhone.schema.refs import find_ref
+from toolhone.schema.tool import find_ref
 
 Steps = tuple[str | int, ...]
 Schema = dict[str, Any]

@@ -1,23 +1,31 @@
-"""A tool that runs a program: `{"name", "parameters", "type": "command", "command": "prog {arg}
---flag={x}", ...}`.
+"""A tool that runs a program: `{"name", "parameters", "type": "command", "command": "prog {x}"}`.
 
 There is no shell: each place `{param}` is filled inside its own element; parameters without a place
-are sent as a JSON object on stdin. A value must not turn into an option or a program: a value that
-begins with `-` needs `--` before it or `"allow_dash": true`. Not covered: what the program makes of
-a value, its memory, and children that leave its group.
+are sent as a JSON object on stdin. A value that begins with `-` needs `--` before it or
+`"allow_dash": true`. At the end everything left in the program's process group is killed. Not
+covered: what the program makes of a value, its memory, and children that leave its group.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import selectors
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.schema import Json, Tool
@@ -32,10 +40,14 @@ from toolhone.tools.placeholders import (
     hide_in_part,
     texts_of,
 )
-from toolhone.tools.process import FLOOD, Finished, Output, Stopped, run_program
 from toolhone.tools.result import CallError, ToolStatus, truncate
 
 TIMEOUT, MAX_BYTES = 30.0, 65_536
+FLOOD = 64 * 1024 * 1024
+"""Bytes of output after which a program is killed."""
+_CHUNK = 65_536
+_TICK, _SHORT_TICK = 0.05, 0.002
+"""Seconds between two checks for the end: while a program may write, after it closed its output."""
 KEPT = ("PATH", "HOME", "LANG")
 """Variables of the environment that a program gets; `env` adds others."""
 _INTERPRETERS = re.compile(
@@ -54,13 +66,53 @@ _NO_SCRIPT = re.compile(r"-.*|[\d.]+[smhd]?|\w+=.*|", re.DOTALL)
 """Words after a wrapper or an interpreter that are not yet its program or script."""
 
 
+class Stopped(StrEnum):
+    """Why a program stopped. TOO_LONG: the system refused its arguments."""
+
+    ENDED = "ended"
+    LATE = "late"
+    FLOOD = "flood"
+    TOO_LONG = "too_long"
+    NOT_STARTED = "not_started"
+
+
+@dataclass
+class Output:
+    """The first bytes of a stream, and how many there were in all."""
+
+    limit: int
+    kept: bytearray = field(default_factory=bytearray)
+    size: int = 0
+
+    def add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self.kept += chunk[: max(0, self.limit - len(self.kept))]
+
+    def show(self, secrets: Sequence[str]) -> str:
+        """Return the text without secrets; a cut is visible."""
+        text = self.kept.decode("utf-8", "replace")
+        if self.size == len(self.kept):
+            return str(hide(text, secrets))
+        return f"{hide_in_part(text, secrets)}… [cut: {self.size:,} bytes in all]"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended. `returncode` is minus the signal that ended it; None: never started."""
+
+    stopped: Stopped
+    returncode: int | None
+    stdout: Output
+    stderr: Output
+    reason: str = ""
+
+
+_STATUSES = {Stopped.LATE: ToolStatus.TIMEOUT, Stopped.TOO_LONG: ToolStatus.INVALID_ARGUMENTS}
+
+
 @dataclass(frozen=True)
 class CommandTool:
-    """Runs a program.
-
-    elements: the arguments after its name. dashes: parameters whose values may begin with `-`.
-    folder: where it runs.
-    """
+    """Runs `program` with `elements`; values of the parameters in `dashes` may begin with `-`."""
 
     tool: Tool
     program: str
@@ -82,9 +134,16 @@ class CommandTool:
         if program.names:
             wrong = "the model may not choose what runs"
             raise ConfigError(f"{where} the program {words[0]!r} is a place; {wrong}")
-        for element in elements:
+        for word, element in zip(words[1:], elements, strict=True):
             check_places(tool, element.names, "command", element.prefix.startswith("-"))
-        _check_options(tool, words[1:], elements, dashes)
+            if element.prefix not in ("-", "--") or not element.names:
+                continue
+            name = element.names[0]
+            schema = tool.properties[name]
+            number = schema.get("type") in ("integer", "number")
+            if "enum" not in schema and not number and name not in dashes:
+                right = f"write the option out (--name={{{name}}}), or give the parameter an 'enum'"
+                raise ConfigError(f"{where} {word!r} lets the model choose the option; {right}")
         first = next((index for index, part in enumerate(elements, 1) if part.names), None)
         if first is not None and not _fixes_program(words[:first]):
             right = 'an argument of its own: ["sh", "-c", "echo \\"$1\\"", "sh", "{x}"]'
@@ -101,12 +160,11 @@ class CommandTool:
         )
 
     def check(self) -> None:
-        """Raise where a call could never succeed: no such program or folder, or a variable is
-        missing."""
+        """Raise where no call can succeed: a program, a folder or a variable is missing."""
         where = f"tool {self.tool.name!r}"
         if sys.platform == "win32":
-            right = "which needs Linux, macOS or another POSIX system"
-            raise CapabilityError(f"{where} runs a command, {right}")
+            needs = "which needs Linux, macOS or another POSIX system"
+            raise CapabilityError(f"{where} runs a command, {needs}")
         self._fill_environment()
         if not self.folder.is_dir():
             raise ConfigError(f"{where}: no such folder: {self.folder} (cwd)")
@@ -121,17 +179,24 @@ class CommandTool:
             raise CallError(ToolStatus.INVALID_ARGUMENTS, f"{self.tool.name}: {error}") from None
         end = run_program(argv, stdin, environment, self.folder, self.timeout, self.max_bytes)
         secrets = [secret for _, text in self.environment for secret in text.secrets()]
-        return _value(end, self.timeout, secrets)
+        stdout, stderr = end.stdout.show(secrets), end.stderr.show(secrets)
+        if end.stopped is Stopped.ENDED:
+            return {"returncode": end.returncode, "stdout": stdout, "stderr": stderr}
+        output = truncate((stdout + stderr).strip(), 300)
+        killed = "and was killed" + (f"; it wrote: {output}" if output else "")
+        failure = {
+            Stopped.LATE: f"the command did not end within {self.timeout:g} s {killed}",
+            Stopped.FLOOD: f"the command wrote more than {FLOOD:,} bytes {killed}",
+            Stopped.TOO_LONG: "the arguments are too long for a command",
+            Stopped.NOT_STARTED: f"the command could not be started: {end.reason}",
+        }[end.stopped]
+        raise CallError(_STATUSES.get(end.stopped, ToolStatus.ERROR), failure)
 
     def _arguments(self, arguments: Mapping[str, Json]) -> list[str]:
-        """Fill the places of the elements.
-
-        `ValueError` names a value that cannot stand in its place.
-        """
+        """Fill the places of the elements; `ValueError` names a value that does not fit."""
         present = {name: value for name, value in arguments.items() if value is not None}
         values = {**defaults_of(self.tool), **present}
-        filled = []
-        protected = False
+        filled, protected = [], False
         for element in self.elements:
             if element.prefix.startswith("-") and any(name not in values for name in element.names):
                 continue
@@ -170,7 +235,7 @@ class CommandTool:
         return kept | {name: text.fill(f"{where} {name!r},") for name, text in self.environment}
 
     def _find_program(self) -> str:
-        """Return the path of the program: as named, where it has a slash, else from PATH."""
+        """Return the program's path: as named where it has a slash, else from PATH."""
         path = self._fill_environment().get("PATH", os.defpath)
         program, where = self.program, f" in PATH ({path})"
         if os.sep in program:
@@ -200,28 +265,8 @@ def _read_words(tool: Tool, command: Json) -> list[str]:
     return words
 
 
-def _check_options(
-    tool: Tool, words: Sequence[str], elements: Sequence[Template], dashes: frozenset[str]
-) -> None:
-    """Refuse `-{x}` and `--{x}`, where a value would be the name of an option."""
-    for word, element in zip(words, elements, strict=True):
-        if element.prefix not in ("-", "--") or not element.names:
-            continue
-        name = element.names[0]
-        schema = tool.properties[name]
-        number = schema.get("type") in ("integer", "number")
-        if "enum" not in schema and not number and name not in dashes:
-            right = f"write the option out (--name={{{name}}}), or give the parameter an 'enum'"
-            raise ConfigError(
-                f"tool {tool.name!r}: {word!r} lets the model choose the option; {right}"
-            )
-
-
 def _fixes_program(words: Sequence[str]) -> bool:
-    """Whether these words name the program and the script, for all words that follow.
-
-    False in doubt.
-    """
+    """Whether these words fix the program and the script; False in doubt."""
     name, rest = os.path.basename(words[0]), words[1:]
     if name in _SHELL_WRAPPERS:
         return False
@@ -260,25 +305,76 @@ def _read_env(tool: Tool, env: Json) -> tuple[tuple[str, FromEnvironment], ...]:
     return tuple((name, FromEnvironment(value)) for name, value in env.items())
 
 
-def _value(end: Finished, timeout: float, secrets: Sequence[str]) -> Json:
-    """Return what a program wrote; raise `CallError` where it did not run to its end."""
-    stdout, stderr = (_show(output, secrets) for output in (end.stdout, end.stderr))
-    output = truncate((stdout + stderr).strip(), 300)
-    wrote = f"; it wrote: {output}" if output else ""
-    failures = {
-        Stopped.LATE: f"the command did not end within {timeout:g} s and was killed{wrote}",
-        Stopped.FLOOD: f"the command wrote more than {FLOOD:,} bytes and was killed{wrote}",
-        Stopped.TOO_LONG: "the arguments are too long for a command",
-        Stopped.NOT_STARTED: f"the command could not be started: {end.reason}",
-    }
-    statuses = {Stopped.LATE: ToolStatus.TIMEOUT, Stopped.TOO_LONG: ToolStatus.INVALID_ARGUMENTS}
-    if end.stopped in failures:
-        raise CallError(statuses.get(end.stopped, ToolStatus.ERROR), failures[end.stopped])
-    return {"returncode": end.returncode, "stdout": stdout, "stderr": stderr}
+def run_program(
+    argv: Sequence[str],
+    stdin: bytes | None,
+    environment: Mapping[str, str],
+    folder: Path,
+    timeout: float,
+    max_bytes: int,
+) -> Finished:
+    """Run a program to its end. `argv[0]` is its path."""
+    stdout, stderr = Output(max_bytes), Output(max_bytes)
+    deadline = time.monotonic() + timeout
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin or b"")
+        file.seek(0)
+        try:
+            process = subprocess.Popen(
+                [word.encode("utf-8") for word in argv],
+                stdin=subprocess.DEVNULL if stdin is None else file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(environment),
+                cwd=folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            stopped = Stopped.TOO_LONG if error.errno == errno.E2BIG else Stopped.NOT_STARTED
+            return Finished(stopped, None, stdout, stderr, error.strerror or type(error).__name__)
+    assert process.stdout is not None and process.stderr is not None  # noqa: PT018
+    with process.stdout, process.stderr:
+        try:
+            stopped = _watch(process, {process.stdout: stdout, process.stderr: stderr}, deadline)
+        finally:
+            # The group is empty, or holds only the ended program (macOS).
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return Finished(stopped, process.returncode, stdout, stderr)
 
 
-def _show(output: Output, secrets: Sequence[str]) -> str:
-    text = output.kept.decode("utf-8", "replace")
-    if output.size == len(output.kept):
-        return str(hide(text, secrets))
-    return f"{hide_in_part(text, secrets)}… [cut: {output.size:,} bytes in all]"
+def _watch(
+    process: subprocess.Popen[bytes], outputs: Mapping[IO[bytes], Output], deadline: float
+) -> Stopped:
+    """Read the output until the program ends or must be stopped."""
+    with selectors.DefaultSelector() as selector:
+        for stream, output in outputs.items():
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, selectors.EVENT_READ, output)
+        while (left := deadline - time.monotonic()) > 0:
+            ended = _has_ended(process)
+            tick = _TICK if selector.get_map() else _SHORT_TICK
+            ready = selector.select(0 if ended else min(left, tick))
+            for key, _ in ready:
+                with suppress(BlockingIOError):
+                    if chunk := os.read(key.fd, _CHUNK):
+                        key.data.add(chunk)
+                    else:
+                        selector.unregister(key.fileobj)
+            if sum(output.size for output in outputs.values()) > FLOOD:
+                return Stopped.FLOOD
+            if ended and not ready:
+                return Stopped.ENDED
+    return Stopped.LATE
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the program has ended; on Linux it stays unreaped, which keeps its number."""
+    if sys.platform == "linux":
+        try:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, process.pid, options) is not None
+        except ChildProcessError:  # the calling program lets the system reap its children
+            return True
+    return process.poll() is not None

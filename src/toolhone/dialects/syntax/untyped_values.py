@@ -21,7 +21,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.schema.refs import find_ref
+from toolhone.schema.tool import find_ref
 
 _ANNOTATIONS = frozenset(
     [
