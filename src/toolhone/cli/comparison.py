@@ -30,26 +30,30 @@ SHOWN = 3
 """Tasks that gained, and tasks that lost, which are shown."""
 
 
+Tolerance = Annotated[
+    float | None,
+    Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="with --guard: forgive losses up to this many points of 100",
+    ),
+]
+MetricNames = Annotated[
+    list[str] | None,
+    Option(metavar="NAME", help="compare only this metric; may be repeated [default: all]"),
+]
+
+
 def compare(
     base: Annotated[
         Path,
         Argument(metavar="BASE", help="an evaluation folder or a run (its evaluation/): before"),
     ],
     tuned: Annotated[Path, Argument(metavar="TUNED", help="the same: after")],
-    metric: Annotated[
-        list[str] | None,
-        Option(metavar="NAME", help="compare only this metric; may be repeated [default: all]"),
-    ] = None,
+    metric: MetricNames = None,
     guard: Annotated[bool, Option("--guard", help="exit code 1 when anything got worse")] = False,
-    tolerance: Annotated[
-        float | None,
-        Option(
-            min=0,
-            max=100,
-            metavar="POINTS",
-            help="with --guard: forgive losses up to this many points of 100",
-        ),
-    ] = None,
+    tolerance: Tolerance = None,
     out: Annotated[
         Path | None, Option(metavar="FILE", help="also write the comparison to this file, as JSON")
     ] = None,

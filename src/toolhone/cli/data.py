@@ -132,22 +132,30 @@ def import_lines(imported: ImportResult) -> list[str]:
     return lines
 
 
+HeldOut = Annotated[
+    int | None,
+    Option(
+        min=0,
+        help="conversations in held_out.jsonl, with fillers that training never sees "
+        f"[default: {HELD_OUT}]",
+    ),
+]
+Shares = Annotated[
+    str | None,
+    Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]"),
+]
+DataOut = Annotated[
+    Path, Option(help="the folder to write into; with --shape sft-array also a file")
+]
+
+
 @app.command(epilog=BUILD_EXAMPLE)
 def build(  # noqa: PLR0913 (the options of a command)
-    out: Annotated[
-        Path, Option(help="the folder to write into; with --shape sft-array also a file")
-    ] = Path("data"),
+    out: DataOut = Path("data"),
     train: Annotated[
         int | None, Option(min=1, help=f"conversations in train.jsonl [default: {TRAIN}]")
     ] = None,
-    held_out: Annotated[
-        int | None,
-        Option(
-            min=0,
-            help="conversations in held_out.jsonl, with fillers that training never sees "
-            f"[default: {HELD_OUT}]",
-        ),
-    ] = None,
+    held_out: HeldOut = None,
     tasks: Annotated[
         int | None, Option(min=0, help=f"tasks in each of the task files [default: {TASKS}]")
     ] = None,
@@ -159,10 +167,7 @@ def build(  # noqa: PLR0913 (the options of a command)
     rows: Annotated[
         int | None, Option(min=1, help=f"sft-array: how many rows [default: {ROWS}]")
     ] = None,
-    shares: Annotated[
-        str | None,
-        Option(help=f"sft-array: share of each category, adding up to 1 [default: {SHARES}]"),
-    ] = None,
+    shares: Shares = None,
     gsm8k: Annotated[
         Path | None, Option(help="sft-array: take the calculator rows from this GSM8K file")
     ] = None,

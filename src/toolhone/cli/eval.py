@@ -63,31 +63,35 @@ class ScoreCommand(TyperCommand):
         return parsed
 
 
+Tasks = Annotated[
+    Path | None,
+    Option(
+        "--tasks",
+        "--test-cases",
+        help="tasks, or rows of a known format [default: the run's held-out tasks]",
+    ),
+]
+EvaluationOut = Annotated[
+    Path | None,
+    Option(
+        "--out",
+        "--output",
+        help="write the evaluation folder, or, to a name in .json, one JSON object",
+    ),
+]
+ToolsFrom = Annotated[
+    str | None, Option(help="an experiment file: its tools and evaluation, in place of the run's")
+]
+
+
 def evaluate(  # noqa: PLR0913 (the options of a command)
     model: ModelName,
     overrides: Overrides = None,
-    tasks: Annotated[
-        Path | None,
-        Option(
-            "--tasks",
-            "--test-cases",
-            help="tasks, or rows of a known format [default: the run's held-out tasks]",
-        ),
-    ] = None,
+    tasks: Tasks = None,
     checkpoint: Checkpoint = None,
     num_samples: Annotated[int | None, Option(min=1, help="at most this many tasks")] = None,
-    out: Annotated[
-        Path | None,
-        Option(
-            "--out",
-            "--output",
-            help="write the evaluation folder, or, to a name in .json, one JSON object",
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        Option(help="an experiment file: its tools and evaluation, in place of the run's"),
-    ] = None,
+    out: EvaluationOut = None,
+    config: ToolsFrom = None,
     dialect: DialectName = None,
     constrained: Constrained = False,
     as_json: AsJson = False,
@@ -146,44 +150,50 @@ def _show_legacy_metrics(result: Evaluation, dialect: str | None) -> None:
         console().print(legacy_table(result, [GROUP_OF[dialect]]))
 
 
+CsvFiles = Annotated[
+    list[Path] | None,
+    Option(
+        metavar="FILE [FILE]...",
+        help="instead: CSV files with query, predicted_text and expected_calls",
+    ),
+]
+ToolNames = Annotated[
+    str,
+    Option(
+        help="run the calls with these tools: built-in names or file.py:function, comma-separated"
+    ),
+]
+RewardNames = Annotated[
+    list[str] | None,
+    Option(
+        help="also compute a reward: a name of `toolhone rewards list` or file.py:function; "
+        "may be repeated"
+    ),
+]
+AsJsonl = Annotated[
+    bool, Option("--jsonl", help='with --reward: print {"id", "reward", "parts"} for each task')
+]
+Predictions = Annotated[Path | None, Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')]
+Syntax = Annotated[
+    str | None,
+    Option(help="the call syntax of the texts, e.g. json, calls, tagged, tool_call_tags"),
+]
+ScoreOut = Annotated[
+    Path | None,
+    Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv"),
+]
+
+
 def score(  # noqa: PLR0913 (the options of a command)
     tasks: Annotated[Path | None, Option(help="task file")] = None,
-    predictions: Annotated[
-        Path | None, Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')
-    ] = None,
-    csv: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="FILE [FILE]...",
-            help="instead: CSV files with query, predicted_text and expected_calls",
-        ),
-    ] = None,
-    dialect: Annotated[
-        str | None,
-        Option(help="the call syntax of the texts, e.g. json, calls, tagged, tool_call_tags"),
-    ] = None,
-    tools: Annotated[
-        str,
-        Option(
-            help="run the calls with these tools: built-in names or file.py:function, "
-            "comma-separated"
-        ),
-    ] = "",
-    reward: Annotated[
-        list[str] | None,
-        Option(
-            help="also compute a reward: a name of `toolhone rewards list` or file.py:function; "
-            "may be repeated"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        Option(help="write the evaluation folder: metrics.json, samples.jsonl, samples.csv"),
-    ] = None,
+    predictions: Predictions = None,
+    csv: CsvFiles = None,
+    dialect: Syntax = None,
+    tools: ToolNames = "",
+    reward: RewardNames = None,
+    out: ScoreOut = None,
     samples: Annotated[int, Option(min=0, help="predictions and mismatches to print")] = 3,
-    as_jsonl: Annotated[
-        bool, Option("--jsonl", help='with --reward: print {"id", "reward", "parts"} for each task')
-    ] = False,
+    as_jsonl: AsJsonl = False,
     as_json: AsJson = False,
 ) -> None:
     """Score answers from anywhere; no model is needed. With --csv, --out gets
