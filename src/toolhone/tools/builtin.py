@@ -40,15 +40,14 @@ _GROUPED = r"\d{1,3}(?:,\d{3})+(?:\.\d*)?(?![\w.,])"
 _OTHER = r"[A-Za-z]\w*|\*\*|//|[-+*/%^(),]"
 _TOKEN = re.compile(rf"({_PLAIN}|{_OTHER})\s*", re.ASCII)
 _TOKEN_OR_GROUPED = re.compile(rf"({_GROUPED}|{_PLAIN}|{_OTHER})\s*", re.ASCII)
-_NODES = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Call, ast.Name, ast.Load)
-_OPERATORS = (ast.operator, ast.unaryop)
+_NODES = (
+    *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Call, ast.Name, ast.Load),
+    *(ast.operator, ast.unaryop),
+)
 
 
 def evaluate(expression: str) -> float | int:
-    """Compute an arithmetic expression in the sandbox.
-
-    `ValueError` says in one sentence what is wrong.
-    """
+    """Compute an arithmetic expression in the sandbox; a mistake in it is a `ValueError`."""
     result = shared_sandbox().run(_PRELUDE + _to_python(expression))
     shown, text = repr(expression[:60]), result.text
     if result.outcome is ToolStatus.TIMEOUT:
@@ -112,22 +111,17 @@ def _to_python(expression: str) -> str:
         raise ValueError(f"{expression!r} is not a complete arithmetic expression{hint}") from None
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        _check(node, id(node) in called)
+        in_call = id(node) in called
+        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
+            raise ValueError("a multiplication sign is missing before '(': write 2*(3), not 2(3)")
+        if isinstance(node, ast.Name) and in_call and node.id not in FUNCTIONS:
+            raise ValueError(f"{node.id!r} is a number, not a function: write {node.id}*(...)")
+        if isinstance(node, ast.Name) and not in_call and node.id not in CONSTANTS:
+            raise ValueError(f"the function {node.id!r} needs parentheses, as in {node.id}(2)")
+        if not isinstance(node, _NODES):
+            right = "and a comma only separates a function's arguments"
+            raise ValueError(f"only numbers, operators and functions can be evaluated, {right}")
     return source
-
-
-def _check(node: ast.AST, called: bool) -> None:
-    if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
-        raise ValueError("a multiplication sign is missing before '(': write 2*(3), not 2(3)")
-    if isinstance(node, ast.Name) and called and node.id not in FUNCTIONS:
-        raise ValueError(f"{node.id!r} is a number, not a function: write {node.id}*(...)")
-    if isinstance(node, ast.Name) and not called and node.id not in CONSTANTS:
-        raise ValueError(f"the function {node.id!r} needs parentheses, as in {node.id}(2)")
-    if not isinstance(node, _NODES + _OPERATORS):
-        raise ValueError(
-            "only numbers, operators and functions can be evaluated, "
-            "and a comma only separates a function's arguments"
-        )
 
 
 def _tokens(expression: str) -> Iterator[str]:
@@ -150,10 +144,8 @@ def _tokens(expression: str) -> Iterator[str]:
             near, known = nearest(token, FUNCTIONS + CONSTANTS), ", ".join(FUNCTIONS + CONSTANTS)
             raise ValueError(f"unknown name {token!r}{near}; known: {known}")
         elif token == "," and not in_call:
-            raise ValueError(
-                "a comma is only for a function's arguments "
-                "and for groups of three digits, as in 1,234,567"
-            )
+            right = "a function's arguments and for groups of three digits, as in 1,234,567"
+            raise ValueError(f"a comma is only for {right}")
         if len(open_calls) > _MAX_NESTING:
             raise ValueError(f"more than {_MAX_NESTING} parentheses inside each other")
         previous = token

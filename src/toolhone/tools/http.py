@@ -10,9 +10,10 @@ compressed answers are not used.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlencode
 
@@ -67,8 +68,7 @@ class HttpTool:
         address, path, query = _read_url(tool, spec.get("url"))
         method = str(spec.get("method", METHODS[0])).upper()
         if method not in METHODS:
-            known = f"methods: {', '.join(METHODS)}"
-            near = nearest(method, METHODS)
+            known, near = f"methods: {', '.join(METHODS)}", nearest(method, METHODS)
             raise ConfigError(f"tool {tool.name!r}: no method {method!r}{near}; {known}")
         headers = _read_headers(tool, spec.get("headers", {}))
         limits = spec.get("timeout", TIMEOUT), spec.get("max_bytes", MAX_BYTES)
@@ -114,7 +114,8 @@ class HttpTool:
             if not texts[name]:
                 raise ValueError(f"{name}: an empty text cannot stand in the address")
         quoted = {name: quote(text, safe="") for name, text in texts.items()}
-        target, query = (part.fill(quoted, _quote_literal) for part in (self.path, self.query))
+        literal = functools.partial(quote, safe="/%:@!$&'()*+,;=~?[]")
+        target, query = (part.fill(quoted, literal) for part in (self.path, self.query))
         if _climbs(target):
             wrong = "'.' and '..' cannot stand in the address as steps of a path"
             raise ValueError(f"{', '.join(self.path.names)}: {wrong}")
@@ -123,7 +124,10 @@ class HttpTool:
             texts_of(rest, rest)
             body, own["Content-Type"] = as_text(rest).encode("utf-8"), "application/json"
         else:
-            pairs = urlencode(list(_pairs(rest)), quote_via=quote)
+            several = {k: v if isinstance(v, list | tuple) else [v] for k, v in rest.items()}
+            each = [(k, v) for k, values in several.items() for v in values if v is not None]
+            asked = [(key, texts_of({key: value}, [key])[key]) for key, value in each]
+            pairs = urlencode(asked, quote_via=quote)
             query = "&".join(part for part in (query, pairs) if part)
         ours = {name.lower() for name in headers}
         own = {name: text for name, text in own.items() if name.lower() not in ours}
@@ -160,8 +164,7 @@ def _read_url(tool: Tool, url: Json) -> tuple[Address, Template, Template]:
 
 def _read_headers(tool: Tool, headers: Json) -> tuple[tuple[str, FromEnvironment], ...]:
     where = f"tool {tool.name!r}:"
-    texts = isinstance(headers, Mapping) and all(isinstance(v, str) for v in headers.values())
-    if not texts:
+    if not isinstance(headers, Mapping) or not all(isinstance(v, str) for v in headers.values()):
         raise ConfigError(f"{where} 'headers' must be an object of texts, got {headers!r:.80}")
     for name, value in headers.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
@@ -178,10 +181,6 @@ def _read_headers(tool: Tool, headers: Json) -> tuple[tuple[str, FromEnvironment
     return tuple((name, FromEnvironment(value)) for name, value in headers.items())
 
 
-def _quote_literal(text: str) -> str:
-    return quote(text, safe="/%:@!$&'()*+,;=~?[]")
-
-
 def _climbs(path: str) -> bool:
     """Whether a server that decodes the path, even repeatedly, could find `.` or `..` in it."""
     for _ in range(_DECODINGS):
@@ -191,14 +190,6 @@ def _climbs(path: str) -> bool:
         if path == before:
             return False
     return True
-
-
-def _pairs(arguments: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
-    """Yield the arguments as a query has them: lists repeated, objects as JSON, null left out."""
-    for name, value in arguments.items():
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if each is not None:
-                yield name, texts_of({name: each}, [name])[name]
 
 
 def _value(reply: HttpReply, secrets: Sequence[str]) -> Json:

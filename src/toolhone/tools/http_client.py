@@ -29,12 +29,11 @@ from toolhone.tools.result import CallError, ToolStatus, truncate
 
 MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
+_certificates = functools.cache(ssl.create_default_context)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect to."""
-
     scheme: str
     host: str
     port: int
@@ -62,9 +61,8 @@ class Address:
     def resolve(self) -> list[str]:
         """Return the IP addresses of the host.
 
-        A public name that leads to this machine or its link is refused, so that whoever owns the
-        name cannot aim a call at a local service; a url that names such a place itself
-        (`localhost`, `127.0.0.1`) is the user's choice.
+        Refuse a public name that leads to this machine or its link, so that its owner cannot aim a
+        call at a local service; a url that itself names such a place is the user's choice.
         """
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         places = list(dict.fromkeys(str(place[0]) for *_, place in found))
@@ -99,7 +97,7 @@ class HttpReply(NamedTuple):
 def exchange(address: Address, request: HttpRequest, seconds: float, max_bytes: int) -> HttpReply:
     """Send a request and follow redirects within the same scheme, host and port.
 
-    `seconds` covers connections, redirects and bodies together. The body is read up to `max_bytes`.
+    `seconds` covers connections, redirects and bodies; a body is read up to `max_bytes`.
     """
     deadline = time.monotonic() + seconds
     late = f"{address.host} did not answer in full within {seconds:g} s"
@@ -121,8 +119,7 @@ def exchange(address: Address, request: HttpRequest, seconds: float, max_bytes: 
 
 
 class _Deadline:
-    """Cuts a connection at a time, however busily the other side still writes; the error is then
-    TIMEOUT."""
+    """Cuts a connection at a time, even if the other side still writes; the error is TIMEOUT."""
 
     def __init__(self, deadline: float, late: str) -> None:
         self.left = max(0.001, deadline - time.monotonic())
@@ -161,10 +158,8 @@ def _send(
 ) -> HttpReply:
     """Send a request to the first of the places that can be connected to."""
     own = {"Host": address.authority, "Connection": "close", "Accept-Encoding": "identity"}
-    headers = [
-        (name.encode(), text.strip().encode("latin-1"))
-        for name, text in {**own, **request.headers}.items()
-    ]
+    texts = {**own, **request.headers}
+    headers = [(name.encode(), text.strip().encode("latin-1")) for name, text in texts.items()]
     extensions = {
         "timeout": dict.fromkeys(("connect", "read", "write", "pool"), cut.left),
         "sni_hostname": address.host,
@@ -190,11 +185,6 @@ def _send(
                 if len(body) > max_bytes:
                     break
     return HttpReply(response, bytes(body[:max_bytes]), len(body) <= max_bytes)
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _redirect(address: Address, request: HttpRequest, status: int, location: str) -> HttpRequest:

@@ -28,8 +28,6 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 @dataclass(frozen=True)
 class Placeholder:
-    """A `{name}`."""
-
     name: str
 
 
@@ -73,8 +71,7 @@ def defaults_of(tool: Tool) -> dict[str, Json]:
 
 
 def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bool = False) -> None:
-    """Refuse a place without a parameter or (unless `may_be_absent`) one that a call may leave
-    empty."""
+    """Refuse a place without a parameter, or one that a call may leave empty."""
     declared, sure = tool.properties, {*tool.parameters.get("required", ()), *defaults_of(tool)}
     for name in names:
         place = f"tool {tool.name!r}: {where} has a place {{{name}}}, but"
@@ -89,10 +86,7 @@ def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bo
 
 
 def texts_of(values: Mapping[str, Json], names: Iterable[str]) -> dict[str, str]:
-    """Write the values of these names as texts.
-
-    `ValueError` names the one that cannot be written.
-    """
+    """Write the values of these names as texts; `ValueError` names one that cannot be."""
     texts = {}
     for name in names:
         try:
@@ -100,16 +94,15 @@ def texts_of(values: Mapping[str, Json], names: Iterable[str]) -> dict[str, str]
         except KeyError:
             raise ValueError(f"{name}: a value is needed") from None
         except UnicodeEncodeError:
-            wrong = "half a character (a lone surrogate) cannot be passed on"
-            raise ValueError(f"{name}: {wrong}") from None
+            wrong = f"{name}: half a character (a lone surrogate) cannot be passed on"
+            raise ValueError(wrong) from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: {error}") from None
     return texts
 
 
 def as_text(value: Json) -> str:
-    """Write a value for its place: a text as it is, other values as JSON. `ValueError` if UTF-8
-    cannot hold it."""
+    """Write a text as it is, other values as JSON; `ValueError` if UTF-8 cannot hold it."""
     if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     value.encode("utf-8")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
@@ -39,11 +39,9 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class ToolLimits:
-    """Limits of one tool; None means the registry's limit. `timeout` does not count the wait for
-    `at_once`.
+    """Limits of one tool in one registry; None means the registry's limit.
 
-    max_calls: calls in one registry. at_once: calls that run at the same time in one registry;
-    others wait.
+    at_once: calls that run at the same time; others wait, which `timeout` does not count.
     """
 
     timeout: float | None = None
@@ -56,9 +54,9 @@ class ToolLimits:
 class Implementation:
     """A function with the terms of its calls, to use as the function of a `Tool`.
 
-    refusal: why it may not run here; empty if it may. definition: what its results depend on beside
-    name and arguments. cache: whether results may be reused. accepts: names of its arguments; None
-    reads its signature.
+    cache: whether results may be reused. refusal: why it may not run here, or "". definition: what
+    its results depend on beside name and arguments. accepts: its arguments; None reads its
+    signature.
     """
 
     function: Callable[..., Json]
@@ -84,27 +82,31 @@ class FinishedCall:
     implementation: Implementation | None
 
 
-class Journal(Protocol):
-    """Keeps the results of calls (`tool_cache.py`).
+class Journal:
+    """Keeps the results of calls (`tool_cache.py`); this one keeps none.
 
     `answers_all`: `recall` always answers, so no tool runs.
     """
 
-    answers_all: bool
+    answers_all = False
 
     def recall(
-        self, call: ToolCall, implementation: Implementation | None
-    ) -> ToolResult | None: ...
+        self,
+        call: ToolCall,  # noqa: ARG002
+        implementation: Implementation | None,  # noqa: ARG002
+    ) -> ToolResult | None:
+        return None
 
-    def record(self, finished: FinishedCall) -> None: ...
+    def record(self, finished: FinishedCall) -> None:
+        pass
 
 
 class Registry:
     """The tools of a task or a run, by name. A call never raises, except for a `UserError`.
 
-    timeout: seconds per call. A function that exceeds it yields TIMEOUT, but its thread runs on
-    until it returns. max_chars: longest `content` in characters. seed: seed of `weather` and
-    `search`. journals: asked in order before a tool runs; each records every call.
+    timeout: seconds per call; the thread of a late function runs on until it returns. max_chars:
+    longest `content`. seed: of `weather` and `search`. journals: asked in order before a tool runs;
+    each records every call.
     """
 
     def __init__(
@@ -131,27 +133,27 @@ class Registry:
 
     @property
     def runnable(self) -> frozenset[str]:
-        """Names of the tools whose calls get a result, from an implementation or a journal that
-        answers all."""
+        """Names of the tools whose calls get a result, from an implementation or a journal."""
         return frozenset(name for name, entry in self._entries.items() if not self._refusal(entry))
 
     def run(self, call: ToolCall) -> ToolResult:
         """Check the call and make it."""
         start, entry = time.perf_counter(), self._entries.get(call.name)
         result = self._refuse(call, entry)
-        recalled = None if result or entry is None else self._recall(call, entry)
-        result = result or recalled
+        recalled, implementation = None, None if entry is None else entry.implementation
         if result is None:
             assert entry is not None, call.name
-            limit = entry.limits.timeout
-            with entry.gate:
-                work = functools.partial(entry.call, call.arguments)
-                result = _in_thread(work, self._timeout if limit is None else limit)
+            found = (journal.recall(call, implementation) for journal in self._journals)
+            result = recalled = next((each for each in found if each), None)
+            if result is None:
+                limit = entry.limits.timeout
+                with entry.gate:
+                    work = functools.partial(entry.call, call.arguments)
+                    result = _in_thread(work, self._timeout if limit is None else limit)
         max_chars = (entry and entry.limits.max_chars) or self._max_chars
         # A lone surrogate, which no tokenizer accepts, becomes "?".
         content = truncate(result.content.encode("utf-8", "replace").decode("utf-8"), max_chars)
         result = replace(result, content=content, seconds=time.perf_counter() - start)
-        implementation = None if entry is None else entry.implementation
         for journal in self._journals:
             journal.record(FinishedCall(call, result, recalled is not None, implementation))
         return result
@@ -167,11 +169,10 @@ class Registry:
     def _refuse(self, call: ToolCall, entry: _Entry | None) -> ToolResult | None:
         """Return the result of a call that may not run."""
         if entry is None:
-            known = ", ".join(self._entries) or "none"
-            wrong = (
-                f"there is no tool {call.name!r}{nearest(call.name, self._entries)}; tools: {known}"
+            known = (
+                f"{nearest(call.name, self._entries)}; tools: {', '.join(self._entries) or 'none'}"
             )
-            return ToolResult(ToolStatus.UNKNOWN_TOOL, wrong)
+            return ToolResult(ToolStatus.UNKNOWN_TOOL, f"there is no tool {call.name!r}{known}")
         if refusal := self._refusal(entry):
             return ToolResult(ToolStatus.REFUSED, refusal)
         if problems := entry.problems(call.arguments):
@@ -194,15 +195,10 @@ class Registry:
             return f"tool {entry.tool.name!r} cannot be run here: it has no implementation"
         return entry.implementation.refusal
 
-    def _recall(self, call: ToolCall, entry: _Entry) -> ToolResult | None:
-        found = (journal.recall(call, entry.implementation) for journal in self._journals)
-        return next((result for result in found if result), None)
-
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tool, its implementation and the types of its parameters (None: unknown); `gate` limits
-    calls at once."""
+    """A tool and the types of its parameters (None: unknown); `gate` limits calls at once."""
 
     tool: Tool
     implementation: Implementation | None
@@ -256,12 +252,8 @@ class _Entry:
 def _in_thread(work: Callable[[], ToolResult], timeout: float) -> ToolResult:
     """Work in a daemon thread; a late thread runs on and its result is dropped."""
     ends: list[ToolResult | UserError] = []
-    context = contextvars.copy_context()
-
-    def target() -> None:
-        ends.append(context.run(_guard, work))
-
-    thread = threading.Thread(target=target, daemon=True, name="tool")
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(_guard, work, ends), daemon=True, name="tool")
     thread.start()
     thread.join(timeout)
     if not ends:
@@ -271,25 +263,26 @@ def _in_thread(work: Callable[[], ToolResult], timeout: float) -> ToolResult:
     return ends[0]
 
 
-def _guard(work: Callable[[], ToolResult]) -> ToolResult | UserError:
-    """Turn what the tool raises into its result."""
+def _guard(work: Callable[[], ToolResult], ends: list[ToolResult | UserError]) -> None:
+    """Append the result of a tool to `ends`; what the tool raises becomes its result."""
+    end: ToolResult | UserError
     try:
-        return work()
+        end = work()
     except UserError as error:
-        return error
+        end = error
     except CallError as error:
-        return ToolResult(error.outcome, str(error))
+        end = ToolResult(error.outcome, str(error))
     except TimeoutError as error:
-        return ToolResult(ToolStatus.TIMEOUT, str(error) or "the tool ran out of time")
+        end = ToolResult(ToolStatus.TIMEOUT, str(error) or "the tool ran out of time")
     except BaseException as error:  # SystemExit too: a tool cannot end this process
         try:
             text = " ".join(str(error).split())
         except Exception:  # __str__ of the tool's own exception fails
             text = ""
-        named = f"{type(error).__name__}: {text}".rstrip(": ")
-        return ToolResult(
-            ToolStatus.ERROR, text if text and isinstance(error, ValueError) else named
-        )
+        if not text or not isinstance(error, ValueError):
+            text = f"{type(error).__name__}: {text}".rstrip(": ")
+        end = ToolResult(ToolStatus.ERROR, text)
+    ends.append(end)
 
 
 def _plain(value: Any) -> Json:
@@ -310,10 +303,9 @@ def tool(*, name: str = "", description: str = "") -> Callable[[F], F]: ...
 def tool(
     function: F | None = None, *, name: str = "", description: str = ""
 ) -> F | Callable[[F], F]:
-    """Mark a function as a tool, with another name or description if given; registers nothing.
+    """Mark a function as a tool, with `@tool` or `@tool(name=..., description=...)`.
 
-    Use it as `@tool` or `@tool(name=..., description=...)`. `load_tools("file.py")` finds marked
-    functions.
+    Registers nothing; `load_tools("file.py")` finds marked functions.
     """
 
     def mark(function: F) -> F:

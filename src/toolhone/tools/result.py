@@ -1,5 +1,4 @@
-"""How a call of a tool ends: `ToolStatus`, `ToolResult`, and `CallError` for a tool's function to
-raise."""
+"""How a call of a tool ends: `ToolStatus`, `ToolResult`, and `CallError` for a tool to raise."""
 
 from __future__ import annotations
 
@@ -36,9 +35,8 @@ class CallError(Exception):
 class ToolResult:
     """The result of a call.
 
-    `content` is what the model reads: a text as it is, other values as JSON, or one line about the
-    error. `value` is the full value, also where `content` is cut; None unless OK. `seconds` is
-    wall-clock time.
+    content: what the model reads: a text as it is, other values as JSON, or a line about the error.
+    value: the full value, also where `content` is cut; None unless OK. seconds: wall-clock time.
     """
 
     outcome: ToolStatus
@@ -53,8 +51,7 @@ def to_text(value: Any) -> str:
 
 
 def truncate(text: str, limit: int, total: int | None = None) -> str:
-    """Cut a text to `limit` characters with a visible mark; `total` is its size if part is cut
-    already."""
+    """Cut a text to `limit` characters with a visible mark; `total` is its size before any cut."""
     size = len(text) if total is None else total
     if size <= limit:
         return text

@@ -39,6 +39,7 @@ MAX_SOURCE = 20_000
 """Longest program in characters."""
 _SPLIT_SECONDS = 0.25
 _CHECKOUTS_PER_WORKER = 100
+_POLICY = {"sleep": "zero", "random_start": {"seed": 0}}
 
 _SPLIT = """
 def parses(text):
@@ -71,10 +72,7 @@ def last_expression(source):
 
 last_expression(source)
 """
-"""Finds in the sandbox where the last expression of `source` begins, or -1.
-
-`exec` compiles first.
-"""
+"""Finds where the last expression of `source` begins, or -1; `exec` compiles first."""
 
 _SHOW = """
 if NAME is not None:
@@ -90,8 +88,7 @@ if NAME is not None:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one run: wall-clock seconds, memory in MiB, depth of calls, characters of output
-    and of value."""
+    """Limits of one run. `recursion` is the depth of calls; `output_chars` also cuts the value."""
 
     seconds: float = 1.0
     memory_mb: int = 64
@@ -123,18 +120,15 @@ class SandboxResult:
 
 
 class Sandbox:
-    """Runs programs, at most one in each of `workers` processes; further runs wait. Threads may
-    share it.
+    """Runs programs, at most one in each of `workers` processes; further runs wait.
 
-    A worker that does not answer `GRACE` seconds after its limit is killed and replaced. A process
-    forked after the first run is refused, because the threads that serve the workers do not survive
-    a fork.
+    Threads may share it. A worker that does not answer `GRACE` seconds after its limit is killed
+    and replaced. A process forked after the first run is refused: the serving threads do not
+    survive a fork.
     """
 
     def __init__(self, limits: Limits | None = None, workers: int = 0) -> None:
-        self.limits = limits or Limits()
-        self._workers = workers
-        self._lock = threading.Lock()
+        self.limits, self._workers, self._lock = limits or Limits(), workers, threading.Lock()
         self._pool: monty.Monty | None = None
         self._close: weakref.finalize[[monty.Monty], Sandbox] | None = None
 
@@ -146,7 +140,33 @@ class Sandbox:
             return SandboxResult(ToolStatus.ERROR, error=f"SyntaxError: the program has {size}")
         pool = self._open()
         code = code.rstrip().rstrip(";")
-        return self._run(pool, code, self._last_expression(pool, code), started)
+        split, name = self._last_expression(pool, code), f"_{secrets.token_hex(8)}"
+        limit = self.limits.output_chars
+        show = _SHOW.replace("NAME", name).replace("LIMIT", str(limit + 1))
+        program = f"{code[:split]}{name} = ({code[split:].lstrip()}\n)\n{show}"
+        program = f"{code}\nNone" if split < 0 else program
+        printed, as_json, as_repr = _Printed(limit), "", ""
+
+        def send(*texts: str) -> None:
+            nonlocal as_json, as_repr
+            as_json, as_repr = texts
+
+        outcome, error, resources = ToolStatus.OK, "", self._resources(self.limits.seconds)
+        try:
+            with pool.checkout(limits=resources, os_policy=_POLICY) as session:
+                if sys.platform == "linux" and session.worker_pid is not None:
+                    # Bounds how long a worker outlives its parent.
+                    cpu = int(_CHECKOUTS_PER_WORKER * (self.limits.seconds + GRACE)) + 1
+                    with contextlib.suppress(OSError):
+                        resource.prlimit(session.worker_pid, resource.RLIMIT_CPU, (cpu, cpu))
+                lookup = {f"{name}_send": send}
+                session.feed_run(program, external_lookup=lookup, print_callback=printed)
+        except monty.MontyError as caught:
+            outcome, error = _how_it_ended(caught, code.count("\n") + 1, self.limits)
+        failed = outcome is not ToolStatus.OK
+        value, text = (None, "") if failed else _read_value(as_json, as_repr, limit)
+        seconds = time.perf_counter() - started
+        return SandboxResult(outcome, value, text, printed.text(), error, seconds)
 
     def close(self) -> None:
         """End the workers. A later `run` starts new ones."""
@@ -167,7 +187,17 @@ class Sandbox:
             raise CapabilityError(f"{wrong}: start processes with the method 'spawn'")
         with self._lock:
             if self._pool is None:
-                self._pool = _open_pool(self.limits.seconds + GRACE, self._workers)
+                pool = monty.Monty(
+                    max_processes=self._workers or WORKERS,
+                    request_timeout=self.limits.seconds + GRACE,
+                    max_checkouts_per_worker=_CHECKOUTS_PER_WORKER,
+                    feed_duration_limit_grace=GRACE,
+                )
+                try:
+                    self._pool = pool.__enter__()
+                except (RuntimeError, OSError, monty.MontyError) as error:
+                    wrong = f"the sandbox's worker cannot be started: {error}"
+                    raise CapabilityError(f"{wrong}; install `pydantic-monty` again") from None
                 self._close = weakref.finalize(self, _end_pool, self._pool)
             return self._pool
 
@@ -178,22 +208,6 @@ class Sandbox:
                 return int(session.feed_run(_SPLIT, inputs=inputs, print_callback=_Printed(0)))
         except monty.MontyError:
             return -1
-
-    def _run(self, pool: monty.Monty, code: str, split: int, started: float) -> SandboxResult:
-        limit, name = self.limits.output_chars, f"_{secrets.token_hex(8)}"
-        printed, sent = _Printed(limit), _Sent()
-        program = _with_value_sent(code, split, name, limit + 1)
-        outcome, error, resources = ToolStatus.OK, "", self._resources(self.limits.seconds)
-        try:
-            with pool.checkout(limits=resources, os_policy=_POLICY) as session:
-                _bound_cpu(session.worker_pid, self.limits.seconds)
-                lookup = {f"{name}_send": sent}
-                session.feed_run(program, external_lookup=lookup, print_callback=printed)
-        except monty.MontyError as caught:
-            outcome, error = _how_it_ended(caught, code.count("\n") + 1, self.limits)
-        value, text = sent.value(limit) if outcome is ToolStatus.OK else (None, "")
-        seconds = time.perf_counter() - started
-        return SandboxResult(outcome, value, text, printed.text(), error, seconds)
 
     def _resources(self, seconds: float) -> dict[str, float]:
         return {
@@ -209,27 +223,10 @@ def shared_sandbox() -> Sandbox:
     return Sandbox()
 
 
-_POLICY = {"sleep": "zero", "random_start": {"seed": 0}}
-
-
 @cache
 def _home() -> int:
     """The process in which a sandbox was used first."""
     return os.getpid()
-
-
-def _open_pool(deadline: float, workers: int) -> monty.Monty:
-    pool = monty.Monty(
-        max_processes=workers or WORKERS,
-        request_timeout=deadline,
-        max_checkouts_per_worker=_CHECKOUTS_PER_WORKER,
-        feed_duration_limit_grace=GRACE,
-    )
-    try:
-        return pool.__enter__()
-    except (RuntimeError, OSError, monty.MontyError) as error:
-        wrong = f"the sandbox's worker cannot be started: {error}"
-        raise CapabilityError(f"{wrong}; install `pydantic-monty` again") from None
 
 
 def _end_pool(pool: monty.Monty) -> None:
@@ -239,54 +236,29 @@ def _end_pool(pool: monty.Monty) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
 
 
-def _bound_cpu(worker: int | None, seconds: float) -> None:
-    """Bound the processor time of a worker, so that it does not outlive its parent for long."""
-    if sys.platform == "linux" and worker is not None:
-        total = int(_CHECKOUTS_PER_WORKER * (seconds + GRACE)) + 1
-        with contextlib.suppress(OSError):
-            resource.prlimit(worker, resource.RLIMIT_CPU, (total, total))
-
-
 class _Printed:
     """Keeps the first `keep` characters of the output and counts the others."""
 
     def __init__(self, keep: int) -> None:
-        self._keep, self._total = keep, 0
-        self._parts: list[str] = []
+        self._keep, self._total, self._text = keep, 0, ""
 
     def __call__(self, _stream: str, text: str) -> None:
-        if self._total < self._keep:
-            self._parts.append(text[: self._keep - self._total])
+        self._text += text[: max(0, self._keep - self._total)]
         self._total += len(text)
 
     def text(self) -> str:
-        return truncate("".join(self._parts), self._keep, self._total)
+        return truncate(self._text, self._keep, self._total)
 
 
-class _Sent:
-    """Receives the texts of the program's value: JSON ("" where it has none) and `repr`."""
-
-    def __init__(self) -> None:
-        self._json = self._repr = ""
-
-    def __call__(self, as_json: str, as_repr: str) -> None:
-        self._json, self._repr = as_json, as_repr
-
-    def value(self, limit: int) -> tuple[Json, str]:
-        text = self._repr if len(self._repr) <= limit else self._repr[: limit - 1] + "…"
-        if not self._json:
-            return text or None, text
-        try:
-            return (json.loads(self._json) if len(self._json) <= limit else text), text
-        except (ValueError, RecursionError):
-            return text, text
-
-
-def _with_value_sent(code: str, split: int, name: str, limit: int) -> str:
-    if split < 0:
-        return f"{code}\nNone"
-    show = _SHOW.replace("NAME", name).replace("LIMIT", str(limit))
-    return f"{code[:split]}{name} = ({code[split:].lstrip()}\n)\n{show}"
+def _read_value(as_json: str, as_repr: str, limit: int) -> tuple[Json, str]:
+    """Return the value of a program, from its JSON ("" where it has none), and its `repr`."""
+    text = as_repr if len(as_repr) <= limit else as_repr[: limit - 1] + "…"
+    if not as_json or len(as_json) > limit:
+        return text or None, text
+    try:
+        return json.loads(as_json), text
+    except (ValueError, RecursionError):
+        return text, text
 
 
 def _how_it_ended(error: monty.MontyError, lines: int, limits: Limits) -> tuple[ToolStatus, str]:

@@ -39,19 +39,17 @@ def adapters_of(function: Callable[..., Json]) -> Adapters | None:
 
 def convert(adapters: Adapters, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Convert arguments to their hinted types. Raises pydantic's `ValidationError`."""
-    found = {name: adapters.get(name) for name in arguments}
     return {
-        name: value if (adapter := found[name]) is None else adapter.validate_python(value)
+        name: value if (adapter := adapters.get(name)) is None else adapter.validate_python(value)
         for name, value in arguments.items()
     }
 
 
 def adapt_function(tool: Tool, function: Callable[..., Json]) -> Callable[..., Json]:
-    """Return the function with its parameters as the tool declares them.
+    """Return the function with its parameters as the tool declares them, or raise `ConfigError`.
 
-    The tool may leave out what the function does not need. One parameter that only the tool has and
-    one that only the function has are matched where their types allow it; else it is a
-    `ConfigError`.
+    The tool may leave out what the function does not need. One parameter that only the tool has is
+    matched with one that only the function has where their types allow it.
     """
     if any(key in tool.parameters for key in COMPOSED):
         return function

@@ -24,7 +24,7 @@ from pathlib import Path
 from toolhone.errors import DataError, RunError
 from toolhone.runs.run import writing
 from toolhone.schema import Json, ToolCall
-from toolhone.tools.registry import FinishedCall, Implementation
+from toolhone.tools.registry import FinishedCall, Implementation, Journal
 from toolhone.tools.result import ToolResult, ToolStatus, to_text
 
 MAX_DEPTH = 50
@@ -32,31 +32,23 @@ MAX_DEPTH = 50
 _REPLAYED = (ToolStatus.OK, ToolStatus.ERROR, ToolStatus.TIMEOUT, ToolStatus.INVALID_ARGUMENTS)
 
 
-class CallLog:
+class CallLog(Journal):
     """Appends every call to a file; threads and processes may share it."""
-
-    answers_all = False
 
     def __init__(self, path: Path) -> None:
         self._lines = _Lines(path)
-
-    def recall(self, call: ToolCall, implementation: Implementation | None) -> None:
-        """A log never answers."""
 
     def record(self, finished: FinishedCall) -> None:
         replayed = {"replayed": True} if finished.from_journal else {}
         self._lines.append(_to_dict(finished) | replayed)
 
 
-class Cache:
-    """OK results by tool, arguments and definition (the address, the command, the source of the
-    function)."""
-
-    answers_all = False
+class Cache(Journal):
+    """OK results by tool, arguments and definition (address, command, source of the function)."""
 
     def __init__(self, path: Path, all_tools: bool = False) -> None:
         self._lines, self._all, self._lock = _Lines(path), all_tools, threading.Lock()
-        self._known: dict[str, str] = {}
+        self._known: dict[str | None, str] = {}
         self.account = Account()
         for entry in _read(path, self.account):
             if entry.definition is None or entry.result.outcome is not ToolStatus.OK:
@@ -66,10 +58,10 @@ class Cache:
                 self._known[key] = json.dumps(entry.result.value)
 
     def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
-        key = self._key_of(call, implementation)
-        if key not in self._known:
+        known = self._known.get(self._key_of(call, implementation))
+        if known is None:
             return None
-        value = json.loads(self._known[key])
+        value = json.loads(known)
         return ToolResult(ToolStatus.OK, to_text(value), value)
 
     def record(self, finished: FinishedCall) -> None:
@@ -85,17 +77,15 @@ class Cache:
         self._lines.append(_to_dict(finished) | {"definition": _digest(implementation)})
 
     def _key_of(self, call: ToolCall, implementation: Implementation | None) -> str | None:
-        if implementation is None or not (self._all or implementation.cache):
-            return None
         arguments = _canonical(call.arguments)
-        if arguments is None:
+        if arguments is None or implementation is None:
             return None
-        return json.dumps([call.name, arguments, _digest(implementation)])
+        cached = self._all or implementation.cache
+        return json.dumps([call.name, arguments, _digest(implementation)]) if cached else None
 
 
-class ReplayCache:
-    """Answers every call from a log or a cache, by tool and arguments; the last record of a call
-    counts."""
+class ReplayCache(Journal):
+    """Answers every call from a log or a cache; the last record of a call counts."""
 
     answers_all = True
 
@@ -122,9 +112,6 @@ class ReplayCache:
         found = None if arguments is None else self._known.get((call.name, arguments))
         missing = f"no recorded result for this call of {call.name!r}"
         return found or ToolResult(ToolStatus.ERROR, missing)
-
-    def record(self, finished: FinishedCall) -> None:
-        """A replay only reads."""
 
 
 @dataclass
@@ -177,19 +164,16 @@ def _to_dict(finished: FinishedCall) -> dict[str, Json]:
     return line
 
 
-def _is_exact(value: Json) -> bool:
+def _is_exact(value: Json, depth: int = 0) -> bool:
     """Whether strict JSON can write the value, and every reader can read it."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):
-        return False
-    return _is_shallow(value, MAX_DEPTH)
-
-
-def _is_shallow(value: Json, left: int) -> bool:
+    if depth == 0:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (ValueError, TypeError, RecursionError):
+            return False
     parts = value.values() if isinstance(value, Mapping) else value
     nested = isinstance(value, Mapping | list | tuple)
-    return left > 0 and (not nested or all(_is_shallow(part, left - 1) for part in parts))
+    return depth < MAX_DEPTH and (not nested or all(_is_exact(part, depth + 1) for part in parts))
 
 
 def _or_description(value: Json) -> Json:
@@ -232,36 +216,33 @@ def _read(path: Path, account: Account) -> Iterator[_Entry]:
     """Yield the exact entries of a file; count the other lines."""
     try:
         with path.open("rb") as file:
-            for line in file:
-                if not line.strip():
-                    continue
+            for line in filter(bytes.strip, file):
                 account.read += 1
-                entry = _parse(line)
-                if isinstance(entry, _Entry):
-                    yield entry
-                else:
-                    account.skipped[entry] += 1
+                try:
+                    yield _parse(line)
+                except DataError as error:
+                    account.skipped[str(error)] += 1
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot read the tool results: {reason}") from None
 
 
-def _parse(line: bytes) -> _Entry | str:
-    """Return an entry, or the reason why the line is none."""
+def _parse(line: bytes) -> _Entry:
+    """Return the entry of a line; the `DataError` is the reason why it has none."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
-        return "not JSON"
+        raise DataError("not JSON") from None
     try:
         outcome, tool, content = ToolStatus(data["outcome"]), data["tool"], data["content"]
         arguments, definition = _canonical(data["arguments"]), data.get("definition")
+        texts = isinstance(tool, str) and isinstance(content, str)
+        if not texts or not isinstance(definition, str | None):
+            raise TypeError
     except (KeyError, TypeError, ValueError, AttributeError):
-        return "not a tool result"
-    texts = isinstance(tool, str) and isinstance(content, str)
-    if not texts or not isinstance(definition, str | None):
-        return "not a tool result"
+        raise DataError("not a tool result") from None
     if arguments is None or data.get("exact") is False:
-        return "not exact"
+        raise DataError("not exact")
     if outcome is not ToolStatus.OK:
         return _Entry(tool, arguments, ToolResult(outcome, content), definition)
     value = data.get("value", content)
