@@ -15,7 +15,7 @@ from toolhone.schema import ExpectedCall, Tool, ToolCall
 from toolhone.sources.base import Loaded
 from toolhone.sources.call_repair import repair_call
 from toolhone.sources.registry import SOURCES, detect, detect_format, open_source
-from toolhone.sources.text_calls import CodeRepair, NoCode, read_code
+from toolhone.sources.text_calls import BEHIND, CODE, PLACE, NoCode, read_code
 
 DATASETS = SHARED / "datasets"
 
@@ -57,7 +57,7 @@ def test_code_is_read_as_calls_with_literals_and_keeps_what_is_no_literal_as_tex
     assert call.call(["handle"]) == ToolCall(
         "hub.load", {"handle": "a/b", "trainable": "use_it", "size": [1, 2], "k": None}
     )
-    assert repairs == {CodeRepair.CODE}
+    assert repairs == {CODE}
 
 
 def test_code_inside_an_argument_ends_where_its_own_brackets_and_strings_end() -> None:
@@ -76,14 +76,14 @@ def test_a_value_without_a_name_takes_the_name_of_its_place_unless_that_is_given
         "repo": "a",
         "model": "third",
     }
-    assert repairs == {CodeRepair.PLACE}
+    assert repairs == {PLACE}
     assert read_code("f(1, 2)")[0][0].call(["x"]).arguments == {"x": 1, "value_2": 2}
     assert read_code("f(1, 2)")[1] == set()
 
 
 def test_several_calls_and_text_behind_them_are_told_apart() -> None:
     written, repairs = read_code("a.b(1), c('x').eval()")
-    assert ([call.name for call in written], repairs) == (["a.b", "c"], {CodeRepair.BEHIND})
+    assert ([call.name for call in written], repairs) == (["a.b", "c"], {BEHIND})
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_an_openfunctions_answer_is_mended_where_one_thing_can_be_meant(tmp_path
     )
     assert (word.tasks[0].expect.calls, word.repaired) == (
         (ExpectedCall("cat.find", {"name": "Tom"}),),
-        {CodeRepair.CODE: 1},
+        {CODE: 1},
     )
 
 
@@ -279,7 +279,7 @@ def test_each_fixture_is_detected_as_its_format() -> None:
     not (DATASETS / "apibench").is_dir(), reason="the APIBench samples are not here"
 )
 def test_the_apibench_samples_are_read_and_counted() -> None:
-    place, code = CodeRepair.PLACE, CodeRepair.CODE
+    place, code = PLACE, CODE
     folder = DATASETS / "apibench"
     assert counts(open_source(folder / "torchhub_train.json.gz")) == (
         837,
@@ -307,7 +307,7 @@ def test_the_apibench_samples_are_read_and_counted() -> None:
         250,
         248,
         248,
-        Counter({code: 10, CodeRepair.BEHIND: 1}),
+        Counter({code: 10, BEHIND: 1}),
         Counter({"a target that is no Python call": 2}),
     )
     assert check(hub.conversations, hub.places).findings == []
@@ -329,7 +329,7 @@ def test_the_apibench_samples_are_read_and_counted() -> None:
 def test_the_openfunctions_sample_is_read_and_counted() -> None:
     loaded = open_source(DATASETS / "apibench" / "gorilla_openfunctions_v1_test.json")
     repaired, skipped = (
-        Counter({"a single value where a list is declared": 1, CodeRepair.CODE: 1}),
+        Counter({"a single value where a list is declared": 1, CODE: 1}),
         Counter({"arguments that break the tool's schema": 1}),
     )
     assert counts(loaded) == (112, 111, 111, repaired, skipped)

@@ -20,7 +20,7 @@ from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import Said, Talk, fitting
+from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "glaive"
@@ -87,9 +87,7 @@ def convert(record: Record, context: Context) -> Conversation:
         )
     words, listed = _split_system(system)
     tools = read_tools(listed, context)
-    talk = Talk()
-    if words:
-        talk.say("system", words)
+    talk = ConversationBuilder(words)
     for marker, text in _turns(chat):
         _add(talk, marker, text, tools)
     if len({tool.name for tool in tools}) < len(tools):
@@ -139,7 +137,7 @@ def _turns(chat: str) -> Iterator[tuple[str, str]]:
         yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
 
 
-def _add(talk: Talk, marker: str, text: str, tools: Sequence[Tool]) -> None:
+def _add(talk: ConversationBuilder, marker: str, text: str, tools: Sequence[Tool]) -> None:
     if marker == "ASSISTANT":
         turn, end, behind = text.partition(END)
         if behind.replace(END, "").strip():
@@ -147,16 +145,16 @@ def _add(talk: Talk, marker: str, text: str, tools: Sequence[Tool]) -> None:
         talk.repairs |= set() if end else {Repair.NO_END}
         found = read_function_calls(turn)
         calls = tuple(_declared(call, tools, talk.repairs) for call in found.calls)
-        talk.assistant(fitting(Said(found.words, calls, found.repairs), tools))
+        talk.add_assistant(AssistantTurn(found.content, calls, found.repairs), tools)
         return
     talk.repairs |= {Repair.STRAY_END} if END in text else set()
     text = text.strip().removesuffix(END).strip()
     if END in text:
         raise Skip(Reason.BEHIND_END, f"{text!r:.60}")
     if marker == "USER":
-        talk.say("user", text)
+        talk.add_text("user", text)
     else:
-        talk.result(text)
+        talk.add_result(text)
 
 
 def _declared(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
@@ -194,16 +192,17 @@ def _fits(call: ToolCall, tool: Tool) -> bool:
     )
 
 
-def read_function_calls(text: str) -> Said:
+def read_function_calls(text: str) -> AssistantTurn:
     """Read the words and calls of a turn of the assistant."""
     marks = list(_MARK.finditer(text))
     if not marks:
-        return Said(text.strip() or None)
+        return AssistantTurn(text.strip() or None)
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     bodies = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
     repairs: set[str] = {Repair.MARK} if any(mark[0] != OPEN for mark in marks) else set()
     calls = tuple(_read_call(body, repairs) for body in bodies if body or len(marks) == 1)
-    return Said(text[: marks[0].start()].strip() or None, calls, frozenset(repairs))
+    content = text[: marks[0].start()].strip() or None
+    return AssistantTurn(content, calls, frozenset(repairs))
 
 
 def _read_call(text: str, repairs: set[str]) -> ToolCall:

@@ -17,7 +17,7 @@ from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.possible_answers import note_misfit
-from toolhone.sources.text_calls import Said, Talk, as_call, read_listed
+from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder, as_call, read_listed
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
 NAME = "hammer"
@@ -120,21 +120,21 @@ def _turn(entry: Json) -> tuple[str, str]:
 
 def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Message, ...]:
     """Return the messages up to the wanted calls."""
-    talk = Talk()
+    talk = ConversationBuilder()
     for role, text in turns:
         said = text.strip()
         if said.endswith(_REQUEST):
             said = said.removesuffix(_REQUEST).strip()
             context.repairs.add("the line that asks for a request left out")
         if role == "user":
-            talk.say("user", said)
+            talk.add_text("user", said)
         elif role == "agent":
-            talk.assistant(Said(said))
+            talk.add_assistant(AssistantTurn(said))
         elif role == "assistant":
             fenced = _FENCED.fullmatch(said)
-            talk.assistant(read_listed(fenced[1] if fenced else said))
+            talk.add_assistant(read_listed(fenced[1] if fenced else said))
         elif role == "tool":
-            talk.result(said)
+            talk.add_result(said)
         else:
             raise Skip(BAD_TURN, f"the role {role!r:.40}")
     messages = talk.messages

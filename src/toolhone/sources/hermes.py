@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import Talk, fitting, read_tagged, read_values
+from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "hermes"
@@ -53,20 +53,20 @@ def looks_like(record: Record) -> bool:
 
 def convert(record: Record, context: Context) -> Conversation:
     tools: tuple[Tool, ...] = ()
-    talk = Talk()
+    talk = ConversationBuilder()
     for index, (role, text) in enumerate(_turns(record)):
         if role == "system" and index == 0:
             words, listed = split_system(text)
             tools = read_tools(listed, context)
             if words:
-                talk.say("system", words)
+                talk.add_text("system", words)
         elif role == "assistant":
-            talk.assistant(fitting(read_tagged(text), tools))
+            talk.add_assistant(read_tagged(text), tools)
         elif role == "tool":
             for result in _RESPONSES.findall(text) or [text]:
-                talk.result(result.strip())
+                talk.add_result(result.strip())
         else:
-            talk.say(role, text.strip())
+            talk.add_text(role, text.strip())
     context.repairs |= {FORMAT, *talk.repairs}
     return Conversation(tuple(talk.messages), tools)
 

@@ -18,7 +18,7 @@ from toolhone.sources.base import About, Context, Converted, Skip, refuse_faults
 from toolhone.sources.files import Record
 from toolhone.sources.messages import ToolCache
 from toolhone.sources.sharegpt import NO_TOOLS, ROLES, add_turns, turns_of
-from toolhone.sources.text_calls import Talk
+from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "pairs"
@@ -63,9 +63,7 @@ def _own_form(record: Record, context: Context) -> Preference:
 
 def _sharegpt(record: Record, context: Context) -> Preference:
     tools = read_tools(record.get("tools") or [], context)
-    prompt = Talk()
-    if isinstance(record.get("system"), str) and record["system"].strip():
-        prompt.say("system", record["system"].strip())
+    prompt = ConversationBuilder(record.get("system"))
     add_turns(prompt, turns_of(record), tools)
     chosen = _side(record, "chosen", tools)
     if not tools and any(message.tool_calls for message in (*prompt.messages, *chosen)):
@@ -82,12 +80,12 @@ def _sharegpt(record: Record, context: Context) -> Preference:
 
 def _side(record: Record, side: str, tools: tuple[Tool, ...]) -> tuple[Message, ...]:
     """Return the messages of one turn: what the assistant says, or calls."""
-    turn, talk = record[side], Talk()
+    turn, builder = record[side], ConversationBuilder()
     role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
     if role not in ("assistant", "call"):
         raise Skip(NO_PAIR, f"{side} is {turn!r:.80}")
-    add_turns(talk, iter([(role, _text(record, side))]), tools)
-    return tuple(talk.messages)
+    add_turns(builder, [(role, _text(record, side))], tools)
+    return tuple(builder.messages)
 
 
 def _text(record: Record, side: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import Said, Talk, fitting, read_listed
+from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder, read_listed
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "parts"
@@ -48,14 +48,14 @@ def convert(record: Record, context: Context) -> Conversation:
     if not looks_like(record):
         raise Skip(NOT_PARTS, f"keys {sorted(record)}")
     tools = read_tools(record.get("tools") or [], context)
-    talk = Talk()
+    builder = ConversationBuilder()
     for message in record["messages"]:
-        _add(talk, message, tools)
-    context.repairs |= talk.repairs
-    return Conversation(tuple(talk.messages), tools)
+        _add(builder, message, tools)
+    context.repairs |= builder.repairs
+    return Conversation(tuple(builder.messages), tools)
 
 
-def _add(talk: Talk, message: Record, tools: Sequence[Tool]) -> None:
+def _add(builder: ConversationBuilder, message: Record, tools: Sequence[Tool]) -> None:
     role = message.get("role")
     if role not in _ROLES:
         raise Skip(NOT_PARTS, f"role {role!r:.40}; known: {', '.join(_ROLES)}")
@@ -69,13 +69,14 @@ def _add(talk: Talk, message: Record, tools: Sequence[Tool]) -> None:
         calls = tuple(call for block in blocks for call in block.calls)
         repairs = frozenset(repair for block in blocks for repair in block.repairs)
         reasoning = "\n".join(texts["reasoning"]).strip() or None
-        talk.assistant(fitting(Said(text.strip() or None, calls, repairs), tools), reasoning)
+        turn = AssistantTurn(text.strip() or None, calls, repairs)
+        builder.add_assistant(turn, tools, reasoning)
     elif texts["reasoning"] or texts["tool_call"]:
         raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")
     elif role == "tool":
-        talk.result(text)
+        builder.add_result(text)
     else:
-        talk.say(role, text)
+        builder.add_text(role, text)
 
 
 def _texts_by_type(content: Sequence[Json]) -> dict[str, list[str]]:

@@ -10,12 +10,17 @@ tools are given, calls cannot be checked: a row with calls is skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import Talk, fitting, read_bracketed, read_listed, read_tagged
+from toolhone.sources.text_calls import (
+    ConversationBuilder,
+    read_bracketed,
+    read_listed,
+    read_tagged,
+)
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "sharegpt"
@@ -60,15 +65,13 @@ def convert(record: Record, context: Context) -> Conversation:
     if "chosen" in record or "rejected" in record:
         raise Skip("preference pairs", f"keys {sorted(record)}")
     tools = read_tools(record.get("tools") or [], context)
-    talk = Talk()
-    if isinstance(record.get("system"), str) and record["system"].strip():
-        talk.say("system", record["system"].strip())
-    add_turns(talk, turns_of(record), tools)
-    calls = [call.name for message in talk.messages for call in message.tool_calls]
+    builder = ConversationBuilder(record.get("system"))
+    add_turns(builder, turns_of(record), tools)
+    calls = [call.name for message in builder.messages for call in message.tool_calls]
     if calls and not tools:
         raise Skip(NO_TOOLS, f"a call of {calls[0]!r}")
-    context.repairs |= talk.repairs
-    return Conversation(tuple(talk.messages), tools)
+    context.repairs |= builder.repairs
+    return Conversation(tuple(builder.messages), tools)
 
 
 def turns_of(record: Record) -> Iterator[tuple[str, str]]:
@@ -83,16 +86,18 @@ def turns_of(record: Record) -> Iterator[tuple[str, str]]:
         yield ROLES[_role_of(turn)], _text_of(turn)
 
 
-def add_turns(talk: Talk, turns: Iterator[tuple[str, str]], tools: Sequence[Tool]) -> None:
-    """Add turns to a conversation in the making, with calls that fit the tools where possible."""
+def add_turns(
+    builder: ConversationBuilder, turns: Iterable[tuple[str, str]], tools: Sequence[Tool]
+) -> None:
+    """Add turns to a conversation, with calls that fit the tools where possible."""
     for role, text in turns:
         if role == "call":
-            talk.assistant(fitting(read_listed(text), tools))
+            builder.add_assistant(read_listed(text), tools)
         elif role == "assistant":
             tagged = "<tool_call>" in text
-            said = read_tagged(text) if tagged else read_bracketed(text, tools)
-            talk.assistant(fitting(said, tools))
+            turn = read_tagged(text) if tagged else read_bracketed(text, tools)
+            builder.add_assistant(turn, tools)
         elif role == "tool":
-            talk.result(text)
+            builder.add_result(text)
         else:
-            talk.say(role, text.strip())
+            builder.add_text(role, text.strip())

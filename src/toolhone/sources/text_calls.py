@@ -4,7 +4,7 @@
     read_listed('{"name": "f", "arguments": {}}')         # one call, a list, or one a line
     read_bracketed("[Market Trends(kind='A'), Quotes(symbol='B')]", tools)
     read_code("hub.load('a/b', trainable=flag), other(x=1)")
-    talk.assistant(said)                                  # `Talk` numbers calls, links results
+    builder.add_assistant(turn, tools)         # `ConversationBuilder` numbers calls, links results
 
 A text is read completely, or raises `Skip` (`NoCode` from `read_code`). Nothing is evaluated.
 """
@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_literal
@@ -29,8 +28,11 @@ from toolhone.sources.tool_specs import fit_call
 BAD_CALL = "a call that cannot be read"
 TAKEN_APART = "several results in one message taken apart"
 LITERALS = "calls in Python literals instead of JSON"
+CODE = "an argument that is code, kept as text"
+PLACE = "a value without a name behind named ones"
+BEHIND = "text behind the call left out"
 _TAG = re.compile(r"\s*<(/?)tool_call>")
-_BETWEEN = re.compile(r"[\s,]*")
+_VALUE_START = re.compile(r"[^\s,]")
 _KEY = re.compile(r"\s*([^\s=(),\[\]'\"]+)\s*=")
 _UNKNOWN_NAME = re.compile(r"\s*([^\s()\[\]=,'\"][^()\[\]=,'\"]*?)\s*\(")
 _LOOKS_LIKE_CALLS = re.compile(r"\[[^()\[\]=,'\"]+\((?:\s*\)|[^\s=(),\[\]'\"]+\s*=)")
@@ -40,102 +42,87 @@ _CODE_STEP = re.compile(r"""[^'"()\[\]{},]+|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+
 
 
 @dataclass(frozen=True)
-class Said:
-    """A turn of the assistant: the words beside the calls, the calls, the repairs."""
+class AssistantTurn:
+    """A turn of the assistant: the text beside the calls, the calls, the repairs."""
 
-    words: str | None
+    content: str | None
     calls: tuple[ToolCall, ...] = ()
     repairs: frozenset[str] = frozenset()
 
 
-def fitting(said: Said, tools: Sequence[Tool]) -> Said:
-    """Convert arguments to the types that the tools declare, where that is certain."""
-    pairs = [fit_call(call, tools) for call in said.calls]
-    repairs = {repair for _, repaired in pairs for repair in repaired}
-    return Said(said.words, tuple(call for call, _ in pairs), said.repairs | repairs)
-
-
-def as_call(value: Json) -> ToolCall:
-    """Read a decoded object as a call."""
+def as_call(value: Json, reason: str = BAD_CALL) -> ToolCall:
+    """Read a decoded object as a call; `Skip` with this reason for what is none."""
     try:
         return ToolCall.from_dict(value)
     except DataError as error:
-        raise Skip(BAD_CALL, str(error)) from None
+        raise Skip(reason, str(error)) from None
 
 
 def read_value(text: str, start: int = 0) -> tuple[Json, int, bool]:
     """Read the JSON value or Python literal at `start`, its end, and whether it is a literal."""
-    found = decode(text, start)
-    if found.problem is ParseProblem.NONE:
-        return found.value, found.end, False
-    found = read_literal(text, start)
-    if found.problem is not ParseProblem.NONE:
-        raise Skip(BAD_CALL, f"neither JSON nor a literal: {text[start : start + 80]!r}")
-    return found.value, found.end, True
+    for read in (decode, read_literal):
+        found = read(text, start)
+        if found.problem is ParseProblem.NONE:
+            return found.value, found.end, read is read_literal
+    raise Skip(BAD_CALL, f"neither JSON nor a literal: {text[start : start + 80]!r}")
 
 
 def read_values(text: str) -> Iterator[tuple[Json, bool]]:
     """Read the values of a text, separated by white space or commas; at least one."""
-    position = _skip_between(text, 0)
-    if position == len(text):
+    found = _VALUE_START.search(text)
+    if found is None:
         raise Skip(BAD_CALL, "wanted calls, got an empty text")
-    while position < len(text):
-        value, end, literal = read_value(text, position)
+    while found is not None:
+        value, end, literal = read_value(text, found.start())
         yield value, literal
-        position = _skip_between(text, end)
+        found = _VALUE_START.search(text, end)
 
 
-def _skip_between(text: str, start: int) -> int:
-    found = _BETWEEN.match(text, start)
-    return start if found is None else found.end()
-
-
-def read_listed(text: str) -> Said:
-    """Read calls without words: an object, a list of objects, or objects one after another."""
-    said = _read_objects([text], None)
-    if not said.calls:
+def read_listed(text: str) -> AssistantTurn:
+    """Read calls without text: an object, a list of objects, or objects one after another."""
+    turn = _read_objects([text], None)
+    if not turn.calls:
         raise Skip(BAD_CALL, f"an empty list of calls: {text!r:.60}")
-    return said
+    return turn
 
 
-def read_tagged(text: str) -> Said:
-    """Read words, then `<tool_call>` blocks of one or several calls."""
+def read_tagged(text: str) -> AssistantTurn:
+    """Read text, then `<tool_call>` blocks of one or several calls."""
     first = _TAG.search(text)
     if first is None:
-        return Said(text.strip() or None)
+        return AssistantTurn(text.strip() or None)
     return _read_objects(_blocks(text[first.start() :]), text[: first.start()].strip() or None)
 
 
-def _read_objects(blocks: Iterator[str] | Sequence[str], words: str | None) -> Said:
+def _read_objects(blocks: Iterable[str], content: str | None) -> AssistantTurn:
     calls, literals = list[ToolCall](), set[str]()
     for block in blocks:
         for value, literal in read_values(block):
             calls += map(as_call, value if isinstance(value, list) else [value])
             literals |= {LITERALS} if literal else set()
-    return Said(words, tuple(calls), frozenset(literals))
+    return AssistantTurn(content, tuple(calls), frozenset(literals))
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """The texts between the tags of a text that begins with one."""
+    """Yield the texts between the tags of a text that begins with one."""
     text, position = text.rstrip(), 0
     while position < len(text):
         opening = _TAG.match(text, position)
         closing = opening and not opening[1] and _TAG.search(text, opening.end())
         if not opening or not closing or not closing[1]:
-            raise Skip(
-                BAD_CALL, f"tags that do not enclose a call: {text[position : position + 80]!r}"
-            )
+            rest = text[position : position + 80]
+            raise Skip(BAD_CALL, f"tags that do not enclose a call: {rest!r}")
         yield text[opening.end() : closing.start()]
         position = closing.end()
 
 
-def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
-    """Read `[name(key=value), ...]` as calls, other text as words."""
+def read_bracketed(text: str, tools: Sequence[Tool]) -> AssistantTurn:
+    """Read `[name(key=value), ...]` as calls, other text as content."""
     plain = text.strip()
     names = sorted((tool.name for tool in tools), key=len, reverse=True)
     begins = any(plain.startswith(f"[{name}(") for name in names)
     if not (begins or _LOOKS_LIKE_CALLS.match(plain)) or not plain.endswith("]"):
-        return Said(plain or None)
+        return AssistantTurn(plain or None)
     reader, calls = LiteralReader(plain, 1), list[ToolCall]()
     try:
         while not reader.take("]"):
@@ -148,12 +135,11 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> Said:
                 reader.expect("]")
                 break
     except LiteralError:
-        raise Skip(
-            BAD_CALL, f"{plain[max(0, reader.position - 20) : reader.position + 60]!r}"
-        ) from None
+        around = plain[max(0, reader.position - 20) : reader.position + 60]
+        raise Skip(BAD_CALL, repr(around)) from None
     if not reader.at_end() or not calls:
         raise Skip(BAD_CALL, f"text behind the calls: {plain[reader.position :]!r:.60}")
-    return Said(None, tuple(calls))
+    return AssistantTurn(None, tuple(calls))
 
 
 def _read_name(reader: LiteralReader, names: Sequence[str]) -> str:
@@ -172,16 +158,8 @@ class NoCode(Exception):  # noqa: N818  (a decision about one row, never shown a
     """The text does not begin with a call in Python."""
 
 
-class CodeRepair(StrEnum):
-    """How a call in a program was repaired."""
-
-    CODE = "an argument that is code, kept as text"
-    PLACE = "a value without a name behind named ones"
-    BEHIND = "text behind the call left out"
-
-
 @dataclass
-class Written:
+class CodeCall:
     """A call in a program: values by name, and values by place (from 1)."""
 
     name: str
@@ -189,7 +167,7 @@ class Written:
     placed: dict[int, Json] = field(default_factory=dict)
 
     def call(self, names: Sequence[str] = ()) -> ToolCall:
-        """The call; a value takes the name of its place in `names`, or `value_2` and so on."""
+        """Return the call; a value takes the name of its place in `names`, or `value_2` and so on."""
         arguments: dict[str, Json] = {}
         for place, value in self.placed.items():
             name = names[place - 1] if place <= len(names) else ""
@@ -197,26 +175,26 @@ class Written:
         return ToolCall(self.name, {**arguments, **self.named})
 
 
-def read_code(text: str) -> tuple[list[Written], set[CodeRepair]]:
+def read_code(text: str) -> tuple[list[CodeCall], set[str]]:
     """Read the calls at the beginning of a program text, separated by commas, and the repairs.
 
     A value that is code (a variable, another call) becomes its text.
     """
-    calls: list[Written] = []
+    calls: list[CodeCall] = []
     reader = _CodeReader(text.strip())
     try:
         while found := reader.match(_CODE_NAME):
             named, placed = reader.arguments(_CODE_KEY)
-            calls.append(Written(found[1], named, placed))
+            calls.append(CodeCall(found[1], named, placed))
             if named and list(placed) != list(range(1, len(placed) + 1)):
-                reader.repairs.add(CodeRepair.PLACE)
+                reader.repairs.add(PLACE)
             if not reader.take(","):
                 break
     except LiteralError:
         raise NoCode(text) from None
     if not calls:
         raise NoCode(text)
-    return calls, reader.repairs | (set() if reader.at_end() else {CodeRepair.BEHIND})
+    return calls, reader.repairs | (set() if reader.at_end() else {BEHIND})
 
 
 class _CodeReader(LiteralReader):
@@ -224,7 +202,7 @@ class _CodeReader(LiteralReader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.repairs: set[CodeRepair] = set()
+        self.repairs: set[str] = set()
 
     def argument(self, name: str | None) -> Json:  # noqa: ARG002
         self.skip_space()
@@ -236,11 +214,11 @@ class _CodeReader(LiteralReader):
         if found.problem is ParseProblem.NONE and ends:
             return found.value
         self.position = self._end_of_code(start)
-        self.repairs.add(CodeRepair.CODE)
+        self.repairs.add(CODE)
         return self.text[start : self.position].strip()
 
     def _end_of_code(self, start: int) -> int:
-        """The end of an expression: a comma or bracket outside its own brackets and strings."""
+        """Return the end of an expression: a comma or bracket outside its own brackets and strings."""
         depth = 0
         for step in _CODE_STEP.finditer(self.text, start):
             token = step[0]
@@ -253,22 +231,17 @@ class _CodeReader(LiteralReader):
 
 
 def _split_results(calls: Sequence[ToolCall], text: str) -> list[str]:
-    """The results in one text: one for each open call if it lists as many, else one."""
+    """Return the results in a text: one for each open call if it lists as many, else one."""
     found = decode(text, 0) if text.lstrip().startswith("[") else None
     if found is None or found.problem is not ParseProblem.NONE or text[found.end :].strip():
         return [text]
-    values = found.value
-    labelled = all(
-        isinstance(value, Mapping) and value.keys() >= {"tool_call_id", "content"}
-        for value in values
-    )
-    if len(values) != len(calls) or not (len(calls) > 1 or labelled):
+    objects = [value if isinstance(value, Mapping) else {} for value in found.value]
+    labelled = all(value.keys() >= {"tool_call_id", "content"} for value in objects)
+    if len(objects) != len(calls) or not (len(calls) > 1 or labelled):
         return [text]
     contents = [
-        value["content"]
-        if isinstance(value, Mapping) and value.keys() >= {"name", "content"}
-        else value
-        for value in values
+        fields["content"] if fields.keys() >= {"name", "content"} else value
+        for fields, value in zip(objects, found.value, strict=True)
     ]
     return [
         content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
@@ -276,42 +249,50 @@ def _split_results(calls: Sequence[ToolCall], text: str) -> list[str]:
     ]
 
 
-class Talk:
+class ConversationBuilder:
     """Builds a conversation: numbers calls, and puts each result beside its call."""
 
-    def __init__(self) -> None:
+    def __init__(self, system: Json = None) -> None:
         self.messages: list[Message] = []
         self.repairs: set[str] = set()
         self._open: list[ToolCall] = []
         self._calls = 0
+        if isinstance(system, str) and system.strip():
+            self.messages.append(Message("system", system.strip()))
 
-    def say(self, role: str, text: str) -> None:
+    def add_text(self, role: str, text: str) -> None:
         """Add a turn of the user or the system; a second one in a row is joined to the first."""
         last = self.messages[-1] if self.messages else None
         if last is not None and last.role == role and role in ("user", "system"):
             self.messages[-1] = Message(role, f"{last.content}\n\n{text}")
             self.repairs.add(f"two turns of the {role} in a row joined")
-            return
-        self.messages.append(Message(role, text))
+        else:
+            self.messages.append(Message(role, text))
 
-    def assistant(self, said: Said, reasoning: str | None = None) -> None:
-        """Add a turn of the assistant; it is joined to a turn without calls before it."""
-        calls = tuple(
-            ToolCall(call.name, call.arguments, f"call{self._calls + index}")
-            for index, call in enumerate(said.calls)
-        )
-        self._calls += len(calls)
+    def add_assistant(
+        self, turn: AssistantTurn, tools: Sequence[Tool] = (), reasoning: str | None = None
+    ) -> None:
+        """Add a turn of the assistant; it is joined to a turn without calls before it.
+
+        Arguments are converted to the types that the tools declare, where that is certain.
+        """
+        calls = []
+        for call in turn.calls:
+            fitted, repairs = fit_call(call, tools)
+            self.repairs |= repairs
+            calls.append(ToolCall(fitted.name, fitted.arguments, f"call{self._calls}"))
+            self._calls += 1
         self._open += calls
-        self.repairs |= said.repairs
-        words, last = said.words, self.messages[-1] if self.messages else None
+        self.repairs |= turn.repairs
+        content, last = turn.content, self.messages[-1] if self.messages else None
         if last is not None and last.role == "assistant" and not last.tool_calls:
             self.messages.pop()
-            words = "\n\n".join(filter(None, (last.content, words))) or None
+            content = "\n\n".join(filter(None, (last.content, content))) or None
             reasoning = "\n\n".join(filter(None, (last.reasoning, reasoning))) or None
             self.repairs.add("two turns of the assistant in a row joined")
-        self.messages.append(Message("assistant", words, reasoning, calls))
+        self.messages.append(Message("assistant", content, reasoning, tuple(calls)))
 
-    def result(self, text: str) -> None:
+    def add_result(self, text: str) -> None:
         """Add a message of results; `Skip` if no call is open."""
         if not self._open:
             raise Skip(FindingKind.RESULT_WITHOUT_CALL, f"{text!r:.80}")

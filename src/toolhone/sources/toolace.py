@@ -17,7 +17,7 @@ from toolhone.sources.files import Record
 from toolhone.sources.hermes import FORMAT, NO_TOOLS
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import add_turns, turns_of
-from toolhone.sources.text_calls import Talk
+from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "toolace"
@@ -43,7 +43,7 @@ def convert(record: Record, context: Context) -> Conversation:
     if prompt is None:
         raise Skip(NO_TOOLS, f"{system!r:.80}")
     tools = read_tools(prompt.tools, context)
-    talk = Talk()
-    add_turns(talk, turns_of(record), tools)
-    context.repairs |= {FORMAT, *talk.repairs}
-    return Conversation(tuple(talk.messages), tools)
+    builder = ConversationBuilder()
+    add_turns(builder, turns_of(record), tools)
+    context.repairs |= {FORMAT, *builder.repairs}
+    return Conversation(tuple(builder.messages), tools)

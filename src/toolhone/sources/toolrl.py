@@ -21,10 +21,9 @@ from toolhone.sources.files import Record
 from toolhone.sources.tasks import tasks_of
 from toolhone.sources.text_calls import (
     BAD_CALL,
-    Said,
-    Talk,
+    AssistantTurn,
+    ConversationBuilder,
     as_call,
-    fitting,
     read_value,
     read_values,
 )
@@ -74,27 +73,26 @@ def convert(record: Record, context: Context) -> Converted:
     if not all(isinstance(field, str) for field in fields):
         raise Skip(NOT_TOOLRL, f"keys {sorted(record)}")
     instruction, dialogue, target = fields
-    talk, tools = open_talk(instruction, context)
-    add_dialogue(talk, dialogue, tools)
-    before = len(talk.messages)
-    add_blocks(talk, target, tools, _PARTS)
-    if len(talk.messages) != before + 1 or talk.messages[-1].role != "assistant":
+    builder, tools = begin_conversation(instruction, context)
+    add_dialogue(builder, dialogue, tools)
+    before = len(builder.messages)
+    add_blocks(builder, target, tools, _PARTS)
+    if len(builder.messages) != before + 1 or builder.messages[-1].role != "assistant":
         raise Skip(NO_TARGET, f"{target[-80:]!r}")
-    context.repairs |= talk.repairs
-    conversation = context.complete(Conversation(tuple(talk.messages), tools), record)
+    context.repairs |= builder.repairs
+    conversation = context.complete(Conversation(tuple(builder.messages), tools), record)
     last = f"#{before}"
     return Converted(conversation, [t for t in tasks_of(conversation) if t.id.endswith(last)])
 
 
-def open_talk(instruction: str, context: Context) -> tuple[Talk, tuple[Tool, ...]]:
-    """Begin a conversation with the words of an instruction, and read its tools."""
+def begin_conversation(
+    instruction: str, context: Context
+) -> tuple[ConversationBuilder, tuple[Tool, ...]]:
+    """Begin a conversation with the text of an instruction, and read its tools."""
     words, _, rest = instruction.partition(_TOOLS)
     tools = read_tools(list(_listed(rest.partition(_STEPS)[0])), context)
     context.repairs.add(FORMAT)
-    talk = Talk()
-    if words.strip():
-        talk.say("system", words.strip())
-    return talk, tools
+    return ConversationBuilder(words), tools
 
 
 def _listed(text: str) -> Iterator[Json]:
@@ -111,29 +109,31 @@ def _listed(text: str) -> Iterator[Json]:
         yield {"name": name, "description": found["description"].strip(), "parameters": parameters}
 
 
-def add_dialogue(talk: Talk, text: str, tools: Sequence[Tool]) -> None:
+def add_dialogue(builder: ConversationBuilder, text: str, tools: Sequence[Tool]) -> None:
     """Add the tagged turns of a dialogue."""
     opening = _HISTORY.match(text)
-    add_blocks(talk, text[opening.end() :] if opening else text, tools, (*_PARTS, "user", "obs"))
+    add_blocks(builder, text[opening.end() :] if opening else text, tools, (*_PARTS, "user", "obs"))
 
 
-def add_blocks(talk: Talk, text: str, tools: Sequence[Tool], allowed: Sequence[str]) -> None:
+def add_blocks(
+    builder: ConversationBuilder, text: str, tools: Sequence[Tool], allowed: Sequence[str]
+) -> None:
     """Add turns; a thought, calls and a response in a row are one turn of the assistant."""
     parts: dict[str, str] = {}
     for name, body in _blocks(text):
         if name not in allowed:
             raise Skip(DIALOGUE, f"<{name}> where only {', '.join(allowed)} may be")
         if parts and (name not in _PARTS or name == "think" or name in parts):
-            _add_assistant(talk, parts, tools)
+            _add_assistant(builder, parts, tools)
             parts = {}
         if name in _PARTS:
             parts[name] = body
         elif name == "user":
-            talk.say("user", body)
+            builder.add_text("user", body)
         else:
-            talk.result(body)
+            builder.add_result(body)
     if parts:
-        _add_assistant(talk, parts, tools)
+        _add_assistant(builder, parts, tools)
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -147,13 +147,15 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         position = found.end()
 
 
-def _add_assistant(talk: Talk, parts: dict[str, str], tools: Sequence[Tool]) -> None:
+def _add_assistant(
+    builder: ConversationBuilder, parts: dict[str, str], tools: Sequence[Tool]
+) -> None:
     values = [value for value, _ in read_values(parts["tool_call"])] if "tool_call" in parts else []
-    calls = [_whole_name(as_call(value), tools, talk.repairs) for value in values]
-    turn = fitting(Said(parts.get("response") or None, tuple(calls)), tools)
-    if not turn.calls and not turn.words:
+    calls = [_whole_name(as_call(value), tools, builder.repairs) for value in values]
+    turn = AssistantTurn(parts.get("response") or None, tuple(calls))
+    if not turn.calls and not turn.content:
         raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
-    talk.assistant(turn, parts.get("think") or None)
+    builder.add_assistant(turn, tools, parts.get("think") or None)
 
 
 def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:

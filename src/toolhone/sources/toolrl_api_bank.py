@@ -17,7 +17,7 @@ from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_mis
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import fit_calls
-from toolhone.sources.toolrl import add_dialogue, open_talk
+from toolhone.sources.toolrl import add_dialogue, begin_conversation
 
 NAME = "toolrl_api_bank"
 ABOUT = About(
@@ -44,20 +44,20 @@ def convert(record: Record, context: Context) -> Task:
         or not isinstance(answer, list | dict)
     ):
         raise Skip("not a row of ToolRL's API-Bank", f"keys {sorted(record)}")
-    talk, tools = open_talk(system, context)
-    add_dialogue(talk, user, tools)
+    builder, tools = begin_conversation(system, context)
+    add_dialogue(builder, user, tools)
     calls = [as_call(call) for call in (answer if isinstance(answer, list) else [answer])]
     if not calls:
         raise Skip("an answer without a call")
     expected = fit_calls(calls, tools, context)
     loose = tuple(_loosen(tool, expected) for tool in tools)
     refuse_misfits(expected, loose)
-    context.repairs |= talk.repairs | (set() if loose == tools else {OPTIONAL})
+    context.repairs |= builder.repairs | (set() if loose == tools else {OPTIONAL})
     other = record.get("other")
     file = str(other.get("file", "")) if isinstance(other, dict) else ""
     level = file.partition("-level-")[2][:1]
     category = f"level_{level}" if level.isdigit() else "next_call"
-    return Task("", tuple(talk.messages), loose, expect_calls(expected), category=category)
+    return Task("", tuple(builder.messages), loose, expect_calls(expected), category=category)
 
 
 def _loosen(tool: Tool, expected: Sequence[ToolCall]) -> Tool:
