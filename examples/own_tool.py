@@ -8,8 +8,8 @@ Takes about a minute on two cores with the embedded model; it is far too short a
 from pathlib import Path
 
 from toolhone import (
+    ChatSession,
     Conversation,
-    Dialogue,
     Message,
     Registry,
     Tool,
@@ -72,7 +72,7 @@ def main() -> None:
     train(plan, folder)
     model = open_model(folder)
     print(evaluate(model).metrics["exact_match"])
-    for event in Dialogue(model.policy(), model.registry).say(
+    for event in ChatSession(model.policy(), model.registry).say(
         "How large is a room of 7 by 11 metres?"
     ):
         print(event)

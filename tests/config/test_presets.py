@@ -30,7 +30,7 @@ NAMES = {
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
 } | {"json_answer", "right_calls"}
-WAITING = {"teacher": r"training\.method: teacher_mode is not here yet; what is: sft"}
+WAITING = {"teacher": r"training\.method: teacher_mode is not available yet; use sft"}
 STANDING = sorted(NAMES - set(WAITING))
 
 

@@ -84,7 +84,7 @@ def test_templates_refuse_tools_that_they_cannot_ask_for() -> None:
     schema = {"name": "mine", "description": "", "parameters": {"type": "object"}}
     with pytest.raises(
         DataError,
-        match=r"built-in tools only, and tools has 'mine' too; make rows with .*manual_templates",
+        match=r"built-in tools only, and tools also has 'mine'; make rows with .*manual_templates",
     ):
         load_data(plan(f"tools={json.dumps(['calculator', schema])}"))
 

@@ -379,7 +379,7 @@ def test_a_value_head_is_refused_by_name_where_there_is_none(folder: Path) -> No
         lambda: trainer.critic("value_head"),
         lambda: open_critic(trainer, PpoSection(critic="value_head")),
     ):
-        with pytest.raises(CapabilityError, match=r"cut before its head|use regression"):
+        with pytest.raises(CapabilityError, match=r"split before its head|use regression"):
             wanted()
 
 

@@ -458,7 +458,7 @@ def test_it_starts_from_a_run_of_full_training_which_is_the_reference(tmp_path: 
     lora, _ = train(small("training.lora={}", "training.steps=1"), tmp_path / "lora")
     with pytest.raises(
         ConfigError,
-        match=r"is a LoRA folder, which brings its own settings, but training.lora is null",
+        match=r"is a LoRA folder with its own settings, but training.lora is null",
     ):
         train(small(f"model.adapter={lora.folder}"), tmp_path / "third")
 
