@@ -670,14 +670,14 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
     pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
     gold = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
     sampler = Says("Hm.", gold, gold)
-    ready = pairing.make(Dataset(TALKS[:2], TALKS[2:3], []), cast(Sampler, sampler))  # type: ignore[attr-defined]
+    ready = pairing.make(Dataset(TALKS[:2], TALKS[2:3], []), cast(Sampler, sampler))
     assert sampler.keys == [0, 1, 0]
     assert [pair.preference.rejected[0].content for pair in ready.pairs] == ["Hm.", gold]
     assert ready.report["train"]["samples"] == 6
     assert ready.report["train"]["wrong_samples"] == 4
     assert [pair.preference.rejected[0].content for pair in ready.held_out_pairs] == [gold]
     pairing.keep(ready, tmp_path)
-    again = pairing.stored(tmp_path)  # type: ignore[attr-defined]
+    again = pairing.stored(tmp_path)
     assert [row.tokens.tolist() for row in again.rows] == [
         row.tokens.tolist() for row in ready.rows
     ]
@@ -685,7 +685,7 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
     assert len(read_preferences(tmp_path / "pairs.jsonl")) == 3
     (tmp_path / "pairs.jsonl").unlink()
     with pytest.raises(RunError, match="the pairs of this run, is missing"):
-        pairing.stored(tmp_path)  # type: ignore[attr-defined]
+        pairing.stored(tmp_path)
 
 
 def test_ranked_pairs_come_from_tasks_and_the_right_side_is_a_sample() -> None:
@@ -699,7 +699,7 @@ def test_ranked_pairs_come_from_tasks_and_the_right_side_is_a_sample() -> None:
     pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
     tasks = [decision.task for decision in assistant_turns(TALKS)]
     reply = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
-    ready = pairing.make(Dataset([], [], tasks[:1], play=tasks), cast(Sampler, Says(reply, "Hm.")))  # type: ignore[attr-defined]
+    ready = pairing.make(Dataset([], [], tasks[:1], play=tasks), cast(Sampler, Says(reply, "Hm.")))
     assert [
         (pair.preference.chosen[0].tool_calls, pair.preference.rejected[0].content)
         for pair in ready.pairs
@@ -711,12 +711,12 @@ def test_ranked_pairs_come_from_tasks_and_the_right_side_is_a_sample() -> None:
 
 def test_a_summary_says_what_there_is_and_what_was_lost() -> None:
     pairing = PairSource(plan(), DIALECT, QWEN, 1000, 0, SilentProgress())
-    ready = pairing.make(Dataset(TALKS, TALKS[2:3], []), cast(Sampler, None))  # type: ignore[attr-defined]
+    ready = pairing.make(Dataset(TALKS, TALKS[2:3], []), cast(Sampler, None))
     assert ready.summary().startswith(
         "pairs: 4 to train on (2 malformed, 1 needless_call, 1 wrong_argument), 1 held out"
     )
     with pytest.raises(DataError, match="there is no pair to train on"):
-        pairing.make(Dataset([replace(TALKS[2], tools=())], [], []), cast(Sampler, None))  # type: ignore[attr-defined]
+        pairing.make(Dataset([replace(TALKS[2], tools=())], [], []), cast(Sampler, None))
 
 
 def test_a_decision_is_against_something_after_the_same_prompt() -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.scripted import scripted_policy
 from support.source_rows import gold
 from toolhone.backends.base import StopReason
+from toolhone.data.task_files import tasks_beside
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.prompted import open_syntax
 from toolhone.episodes.episode import Episode, EpisodeStatus
@@ -24,7 +25,6 @@ from toolhone.rewards.reward_registry import BUILTIN, LEGACY, OWN, Reward, compu
 from toolhone.rewards.tool_use import right_answer, right_calls, tool_use, working_calls
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
-from toolhone.training.dataset import tasks_beside
 
 TEXT = {"type": "string"}
 TOOLS = [

@@ -457,8 +457,7 @@ def test_it_starts_from_a_run_of_full_training_which_is_the_reference(tmp_path: 
     assert logged(second, "loss")[0] == pytest.approx(math.log(2), abs=1e-4)
     lora, _ = train(small("training.lora={}", "training.steps=1"), tmp_path / "lora")
     with pytest.raises(
-        ConfigError,
-        match=r"is a LoRA folder with its own settings, but training.lora is null",
+        ConfigError, match=r"is a LoRA folder with its own settings, but training.lora is null"
     ):
         train(small(f"model.adapter={lora.folder}"), tmp_path / "third")
 

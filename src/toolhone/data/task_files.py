@@ -15,13 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from toolhone.data.splits import opening
 from toolhone.errors import DataError
-from toolhone.schema import Task, Tool
+from toolhone.schema import Conversation, Task, Tool
 from toolhone.sources import toolbench
 from toolhone.sources.base import SourceOptions, rows_of
 from toolhone.sources.files import is_table, read_lines
 from toolhone.sources.messages import read_tasks
 from toolhone.sources.registry import SOURCES, detect_format, open_source, options_of
+from toolhone.sources.tasks import tasks_of
 
 
 def tasks_from_any(
@@ -79,6 +81,26 @@ def distinct(tasks: Sequence[Task]) -> list[Task]:
         number = seen[task.id]
         result.append(task if number == 1 else replace(task, id=f"{task.id}~{number}"))
     return result
+
+
+def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -> list[Task]:
+    """The tasks that start like one of these conversations.
+
+    Where no such task is judged by calls, every assistant turn of the conversations is one as well.
+    """
+    openings = {opening(conversation) for conversation in conversations}
+    found = [task for task in tasks if opening(task) in openings]
+    if any(task.expect.wanted or task.expect.no_call for task in found):
+        return found
+    own = {task.id: task for task in found}
+    return [
+        task
+        for conversation in conversations
+        for task in (
+            *([own[conversation.id]] if conversation.id in own else []),
+            *tasks_of(conversation),
+        )
+    ]
 
 
 def check_playable(tasks: Sequence[Task]) -> None:

@@ -26,7 +26,7 @@ from toolhone.guide.lesson import Workspace, lesson_named, trained
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
 from toolhone.sources.files import write_jsonl
-from toolhone.training.dataset import tools_of
+from toolhone.tools.loading import tools_of
 
 SPLITS = {
     "held_out_fillers": "old phrasings",

@@ -29,8 +29,9 @@ from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.schema import Conversation
 from toolhone.sources.messages import read_tasks
+from toolhone.tools.loading import tools_of
 from toolhone.tools.registry import Registry
-from toolhone.training.dataset import load_data, tools_of
+from toolhone.training.dataset import load_data
 
 MISTAKES = 2
 """Mistakes that are shown below the scores of a run."""

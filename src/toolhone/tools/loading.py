@@ -247,3 +247,8 @@ def _check_number(name: str, key: str, value: Json, whole: bool) -> None:
     if not number or not 0 < value < 1e9:
         right = f"a {'whole ' if whole else ''}number above 0"
         raise ConfigError(f"tool {name!r}: {key!r} must be {right}, got {value!r:.40}")
+
+
+def tools_of(experiment: Experiment) -> list[Tool]:
+    """The tools of an experiment as a model sees them; nothing is run."""
+    return [tool for spec in experiment.tools for tool in load_tools(spec, Path.cwd())]

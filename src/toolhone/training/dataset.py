@@ -19,13 +19,13 @@ from typing import Any
 from toolhone.config.sections import DataSection, Experiment
 from toolhone.config.user_code import is_user_code
 from toolhone.data.splits import opening, split_by_tools, split_rows
-from toolhone.data.task_files import distinct, gives_only_tasks, tasks_from_any
+from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
 from toolhone.doctor.checks import check, class_balance, quick_checks
 from toolhone.doctor.findings import REMARKS, account_of
 from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import CapabilityError, DataError
-from toolhone.schema import Conversation, Task, Tool
+from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Loaded, SourceOptions
 from toolhone.sources.files import FileLine
@@ -43,7 +43,7 @@ from toolhone.sources.user_source import read_own
 from toolhone.synthetic import ManualTemplates, read_examples
 from toolhone.synthetic.with_results import answers_of, with_answers
 from toolhone.tools.builtin import BUILTIN
-from toolhone.tools.loading import load_tools, open_registry
+from toolhone.tools.loading import load_tools, open_registry, tools_of
 
 MAX_HELD_OUT = 200
 """Most held-out conversations made from templates; as many tasks."""
@@ -100,12 +100,11 @@ def load_data(experiment: Experiment) -> Dataset:
     if plays and strategy != "templates" and path is not None and gives_only_tasks(path):
         return _playable(_from_tasks(experiment), experiment)
     dataset = _read_or_make(experiment)
-    if experiment.evaluation.tasks is None:
-        tasks, report = distinct(dataset.tasks), dict(dataset.report)
-    else:
-        tasks, report = _named_tasks(experiment.evaluation.tasks, experiment)
-        report = {**dataset.report, **report}
-    dataset = replace(dataset, tasks=tasks, report={**report, "tasks": len(tasks)})
+    tasks, note = distinct(dataset.tasks), dict[str, Any]()
+    if experiment.evaluation.tasks is not None:
+        tasks, note = _named_tasks(experiment.evaluation.tasks, experiment)
+    report = {**dataset.report, **note, "tasks": len(tasks)}
+    dataset = replace(dataset, tasks=tasks, report=report)
     if not plays:
         return dataset
     if strategy == "templates":
@@ -181,7 +180,13 @@ def _from_templates(experiment: Experiment) -> Dataset:
     train = templates.conversations(count, "train")
     held_out = templates.conversations(held, "held_out_fillers")
     tasks = templates.tasks(min(held, MAX_HELD_OUT), "held_out_fillers")
-    return Dataset(train, held_out, tasks, _made_report("templates", train, held_out, tasks))
+    return _counted(Dataset(train, held_out, tasks, {"source": "templates"}))
+
+
+def _counted(dataset: Dataset) -> Dataset:
+    """The dataset with the sizes of its parts in the report."""
+    sizes = {name: len(getattr(dataset, name)) for name in ("train", "held_out", "tasks")}
+    return replace(dataset, report={**dataset.report, **sizes})
 
 
 def _with_new_phrasings(dataset: Dataset, experiment: Experiment) -> Dataset:
@@ -231,22 +236,8 @@ def _from_user_tools(experiment: Experiment) -> Dataset:
     source = "manual templates"
     if data.chosen_strategy == "toolbench":
         source = f"{count} synthetic rows: no ToolBench file was named"
-    report = _made_report(source, train, held_out, tasks)
-    return Dataset(train, held_out, tasks, {**report, "made": made, "not_answered": dict(lost)})
-
-
-def tools_of(experiment: Experiment) -> list[Tool]:
-    """The tools of an experiment as a model sees them; nothing is run."""
-    return [tool for spec in experiment.tools for tool in load_tools(spec, Path.cwd())]
-
-
-def _made_report(
-    source: str,
-    train: Sequence[Conversation],
-    held_out: Sequence[Conversation],
-    tasks: Sequence[Task],
-) -> dict[str, Any]:
-    return {"source": source, "train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
+    report = {"source": source, "made": made, "not_answered": dict(lost)}
+    return _counted(Dataset(train, held_out, tasks, report))
 
 
 def _from_file(experiment: Experiment) -> Dataset:
@@ -275,8 +266,7 @@ def _from_file(experiment: Experiment) -> Dataset:
         openings = {opening(conversation) for conversation in loaded.conversations}
         alone = [task for task in loaded.tasks if opening(task) not in openings]
         tasks = [*tasks_beside(loaded.tasks, held_out), *alone]
-    report |= {"train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
-    return Dataset(train, held_out, tasks, report)
+    return _counted(Dataset(train, held_out, tasks, report))
 
 
 def _split(
@@ -311,15 +301,13 @@ def _from_pairs(experiment: Experiment) -> Dataset:
         raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
     pairs = list(loaded.preferences)[: data.max_samples]
     conversations = [pair.conversation() for pair in pairs]
-    report: dict[str, Any] = {
+    counts = {key: _counts(loaded)[key] for key in ("read", "kept", "skipped", "examples")}
+    report = {
         "source": f"pairs of {path}",
-        "read": loaded.read,
-        "kept": len(loaded.preferences),
-        "skipped": dict(loaded.skipped),
-        "examples": loaded.examples,
+        **counts,
         "beyond_max_samples": loaded.kept - len(pairs),
-        **_check_rows(conversations, loaded.places, data),
     }
+    report |= _check_rows(conversations, loaded.places, data)
     if data.validation is not None:
         other = open_source(data.validation, PAIRS)
         train, held_pairs = conversations, list(other.preferences)
@@ -331,8 +319,7 @@ def _from_pairs(experiment: Experiment) -> Dataset:
         of = {id(one): pair for one, pair in zip(conversations, pairs, strict=True)}
         pairs, held_pairs = [of[id(one)] for one in train], [of[id(one)] for one in held_out]
     tasks = [task for conversation in held_out for task in tasks_of(conversation)]
-    report |= {"train": len(train), "held_out": len(held_out), "tasks": len(tasks)}
-    return Dataset(train, held_out, tasks, report, pairs, held_pairs)
+    return _counted(Dataset(train, held_out, tasks, report, pairs, held_pairs))
 
 
 def _check_rows(
@@ -374,35 +361,9 @@ def _open(path: str | None, experiment: Experiment) -> Loaded:
 
 
 def _counts(loaded: Loaded) -> dict[str, Any]:
-    return {
-        "read": loaded.read,
-        "kept": loaded.kept,
-        "only_tasks": loaded.only_tasks,
-        "skipped": dict(loaded.skipped),
-        "repaired": dict(loaded.repaired),
-        "noted": dict(loaded.noted),
-        "examples": dict(loaded.examples),
-    }
-
-
-def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -> list[Task]:
-    """The tasks that start like one of these conversations.
-
-    Where no such task is judged by calls, every assistant turn of the conversations is one as well.
-    """
-    openings = {opening(conversation) for conversation in conversations}
-    found = [task for task in tasks if opening(task) in openings]
-    if any(task.expect.wanted or task.expect.no_call for task in found):
-        return found
-    own = {task.id: task for task in found}
-    return [
-        task
-        for conversation in conversations
-        for task in (
-            *([own[conversation.id]] if conversation.id in own else []),
-            *tasks_of(conversation),
-        )
-    ]
+    counts = {name: getattr(loaded, name) for name in ("read", "kept", "only_tasks")}
+    names = ("skipped", "repaired", "noted", "examples")
+    return counts | {name: dict(getattr(loaded, name)) for name in names}
 
 
 def _from_tasks(experiment: Experiment) -> Dataset:
