@@ -12,44 +12,32 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichBar
 
 T = TypeVar("T")
 
 
-class Progress(Protocol):
+class Progress:
+    """Shows long work; this one shows nothing."""
+
     def start(self, what: str, total: int, done: int = 0) -> None:
         """Start a piece of work of `total` parts, `done` of which are complete."""
-        ...
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count finished parts; the bar shows `note`."""
-        ...
 
     def report(self, line: str) -> None:
         """Print a line that remains."""
-        ...
 
 
-class SilentProgress:
-    def start(self, what: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, count: int = 1, note: str = "") -> None: ...
-
-    def report(self, line: str) -> None: ...
+class SilentProgress(Progress):
+    """Shows nothing."""
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """Prints each report, and the state of work that takes long."""
 
     def __init__(self) -> None:
@@ -70,10 +58,10 @@ class PlainProgress:
         self._next = max(self._next, time.monotonic() + 10)
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """A rich bar with elapsed time, remaining time and a note; reports scroll above it."""
 
-    def __init__(self, bar: RichBar) -> None:
+    def __init__(self, bar: bars.Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("", total=None, note="", visible=False)
 
@@ -99,15 +87,15 @@ def open_progress(kind: str = "auto") -> Iterator[Progress]:
         yield PlainProgress() if kind == "plain" else SilentProgress()
         return
     columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        bars.TextColumn("[bold]{task.description}"),
+        bars.BarColumn(bar_width=28),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("ETA"),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[note]}"),
     )
-    with RichBar(*columns, console=Console(stderr=True)) as bar:
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         yield LiveProgress(bar)
 
 

@@ -39,7 +39,7 @@ class Listener(Protocol):
 
 
 class Run:
-    """A run folder. Make one with `Run.create`, find one with `Run.open`."""
+    """A run folder, made by `Run.create` and found by `Run.open`."""
 
     def __init__(self, folder: Path, experiment: Experiment) -> None:
         self.folder, self.experiment = folder, experiment
@@ -60,8 +60,7 @@ class Run:
     @staticmethod
     def open(folder: Path) -> Run:
         """Open an existing run folder."""
-        path = folder / "experiment.json"
-        if not path.is_file():
+        if not (path := folder / "experiment.json").is_file():
             raise RunError(f"{folder} is no run folder: it holds no experiment.json")
         return Run(folder, make_experiment(read_json(path), str(path)))
 
@@ -88,8 +87,7 @@ class Run:
     ) -> Path:
         """Let `save(folder)` write a checkpoint, add `state` to it, and return the folder.
 
-        Where `save` returns a reference that is not the folder (a service's URI), the state keeps
-        it as `weights`.
+        The state keeps a reference that is not the folder (a service's URI) as `weights`.
         """
         folder = self.folder / "checkpoints" / name
         with writing(folder), whole_folder(folder) as partial:
@@ -130,20 +128,14 @@ class Run:
 
     def cut_back(self, step: int) -> None:
         """Remove what was logged after `step`, and a last line that was cut off."""
-        for name in ("metrics.jsonl", "samples.jsonl"):
-            path = self.folder / name
-            if path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [f"{line}\n" for line in lines if _logged_until(line, step)]
-                with writing(path):
-                    write_text(path, "".join(kept))
-
-
-def _logged_until(line: str, step: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):
-        return False
+        names = ("metrics.jsonl", "samples.jsonl")
+        for path in (self.folder / name for name in names if (self.folder / name).exists()):
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    kept += [f"{line}\n"] if json.loads(line)["step"] <= step else []
+            with writing(path):
+                write_text(path, "".join(kept))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -166,8 +158,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a metrics file."""
     if not path.is_file():
         raise RunError(f"no such file: {path}; give a run folder or a metrics.jsonl file")
-    lines = []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    lines, text = [], path.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), 1):
         where = f"{path}, line {number}:"
         try:
@@ -182,7 +173,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -199,9 +190,8 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `folder` on success; otherwise `folder` does not change."""
-    partial, old = (
-        folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old")
-    )
+    kinds = ("partial", "old")
+    partial, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in kinds)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -234,31 +224,26 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, machine and git state."""
-    versions = {}
+    """Return versions, machine and git state, which is None outside a repository."""
+    versions: dict[str, str] = {}
+    git: dict[str, Any] | None = None
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit, changes = (
+            subprocess.run(
+                ["git", *words], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+        git = {"commit": commit, "dirty": bool(changes)}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": versions,
-        "git": _git_state(),
+        "git": git,
         "command": sys.argv,
     }
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Return the commit and whether files are changed; None outside a repository."""
-    outputs = []
-    for command in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
-        try:
-            done = subprocess.run(
-                ["git", *command], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        outputs.append(done.stdout.strip())
-    return {"commit": outputs[0], "dirty": bool(outputs[1])}

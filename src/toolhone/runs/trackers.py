@@ -22,12 +22,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolhone.config.sections import (
-    TensorboardSection,
-    TrackingSection,
-    TrackioSection,
-    WandbSection,
-)
+from toolhone.config import sections
 from toolhone.errors import ConfigError
 from toolhone.runs.run import read_json, write_json, writing
 
@@ -40,21 +35,16 @@ _WANDB_REMEDY = (
 
 
 class Tracker(Protocol):
-    """One service. A curve is named `kind/name`, as in `train/loss`.
-
-    place: how to see the curves. identity: what the service needs to know when the run resumes.
-    """
+    """One service. place: how to see the curves. identity: what it needs to know at a resume."""
 
     place: str
     identity: Mapping[str, str]
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Send one line; an error is raised here, not later."""
-        ...
+        """Send one line as the curves `kind/name`; an error is raised here, not later."""
 
     def close(self, failed: bool) -> None:
         """Write what is left. `failed`: the training ended with an error."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ class Opening:
 class TensorboardTracker:
     """Event files. A resumed run writes a further file, which hides older points after its step."""
 
-    def __init__(self, section: TensorboardSection, opening: Opening) -> None:
+    def __init__(self, section: sections.TensorboardSection, opening: Opening) -> None:
         self.check(section)
         from torch.utils.tensorboard import SummaryWriter
 
@@ -80,7 +70,7 @@ class TensorboardTracker:
         self.place, self.identity = f"tensorboard --logdir {folder}", dict[str, str]()
 
     @staticmethod
-    def check(section: TensorboardSection) -> None:  # noqa: ARG004
+    def check(section: sections.TensorboardSection) -> None:  # noqa: ARG004
         _package("tensorboard", "tensorboard")
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -93,15 +83,13 @@ class TensorboardTracker:
 
 
 class WandbTracker:
-    """A run of Weights & Biases, online or offline; offline, nothing is sent, usage statistics
-    included.
+    """A run of Weights & Biases without code, git state and console output.
 
-    WANDB_MODE=offline in the environment wins over `mode`. No code, git state or console output is
-    uploaded.
+    Offline, nothing is sent, not even usage statistics; WANDB_MODE=offline wins over `mode`.
     """
 
     @staticmethod
-    def check(section: WandbSection) -> None:
+    def check(section: sections.WandbSection) -> None:
         """Raise where the package is missing, or the key for online use."""
         wandb, mode = _package("wandb", "wandb"), WandbTracker._mode(section)
         # The global settings, not those of a run, decide whether the client sends usage statistics.
@@ -112,16 +100,15 @@ class WandbTracker:
             raise ConfigError(f"tracking.wandb: {wrong}; look at the variables WANDB_...") from None
         if mode == "offline" or wandb.run is not None:
             return
+        wrong = "there is no key for Weights & Biases"
         try:
-            known = wandb.login(prompt=False, verify=False)
+            if wandb.login(prompt=False, verify=False):
+                return
         except Exception as error:
             wrong = f"the key is not usable ({_first_line(error)})"
-            raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}") from None
-        if not known:
-            wrong = "there is no key for Weights & Biases"
-            raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
+        raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
 
-    def __init__(self, section: WandbSection, opening: Opening) -> None:
+    def __init__(self, section: sections.WandbSection, opening: Opening) -> None:
         self.check(section)
         wandb = _package("wandb", "wandb")
         self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex[:8]}
@@ -147,7 +134,7 @@ class WandbTracker:
         self.place = offline if self._run.offline else str(self._run.url)
 
     @staticmethod
-    def _mode(section: WandbSection) -> str:
+    def _mode(section: sections.WandbSection) -> str:
         return "offline" if os.environ.get("WANDB_MODE") == "offline" else section.mode
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -161,11 +148,10 @@ class WandbTracker:
 class TrackioTracker:
     """Lines in trackio's own store on this machine (TRACKIO_DIR); `trackio sync` publishes.
 
-    The public `trackio.init` is not used: it asks the hub for a user name, prints, and hides
-    failures.
+    The public `trackio.init` asks the hub for a user name, prints, and hides failures.
     """
 
-    def __init__(self, section: TrackioSection, opening: Opening) -> None:
+    def __init__(self, section: sections.TrackioSection, opening: Opening) -> None:
         self._store = _package("trackio.sqlite_storage", "trackio").SQLiteStorage
         self._project = section.project
         name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
@@ -174,35 +160,26 @@ class TrackioTracker:
         self._config = {**opening.experiment, **created}
         try:
             self._store.init_db(self._project)
-            if opening.resumed_at is not None:
-                self._forget_after(opening.resumed_at)
+            path = self._store.get_project_db_path(self._project)
+            if opening.resumed_at is not None and path.exists():
+                later, which = "run_id = ? AND step > ?", (self.identity["id"], opening.resumed_at)
+                with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+                    connection.execute(f"DELETE FROM metrics WHERE {later}", which)
         except Exception as error:
             wrong = f"could not open its store ({_first_line(error)})"
             raise ConfigError(f"tracking.trackio {wrong}; TRACKIO_DIR names its place") from None
         self.place = f"trackio show --project {self._project}"
 
     @staticmethod
-    def check(section: TrackioSection) -> None:  # noqa: ARG004
+    def check(section: sections.TrackioSection) -> None:  # noqa: ARG004
         _package("trackio.sqlite_storage", "trackio")
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        line = {f"{kind}/{name}": value for name, value in values.items()}
+        name, run_id, config = self.identity["name"], self.identity["id"], dict(self._config)
         self._store.bulk_log(
-            self._project,
-            self.identity["name"],
-            [{f"{kind}/{name}": value for name, value in values.items()}],
-            steps=[step],
-            config=dict(self._config),
-            run_id=self.identity["id"],
+            self._project, name, [line], steps=[step], config=config, run_id=run_id
         )
-
-    def _forget_after(self, step: int) -> None:
-        """Delete the lines after a step that the run resumes from."""
-        path, query = self._store.get_project_db_path(self._project), "run_id = ? AND step > ?"
-        if path.exists():
-            with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
-                connection.execute(
-                    f"DELETE FROM metrics WHERE {query}", (self.identity["id"], step)
-                )
 
     def close(self, failed: bool) -> None: ...
 
@@ -219,8 +196,8 @@ class Trackers:
     """Open trackers by the name of their service."""
 
     def __init__(self, trackers: Mapping[str, Tracker], report: Report) -> None:
-        self._trackers, self._report = trackers, report
-        self._lines, self._left_out = 0, set[str]()
+        self._trackers, self._report, self._lines = trackers, report, 0
+        self._left_out = set[str]()
         self.missed: dict[str, int] = {}
         """Lines that a service did not get, for those that are switched off."""
 
@@ -260,7 +237,7 @@ class Trackers:
                 self._report(f"tracking.{name} lacks {lines}; metrics.jsonl has them all")
 
 
-def check_trackers(section: TrackingSection) -> None:
+def check_trackers(section: sections.TrackingSection) -> None:
     """Raise where an enabled service could not open."""
     for name in _enabled(section):
         SERVICES[name].check(getattr(section, name))
@@ -268,16 +245,13 @@ def check_trackers(section: TrackingSection) -> None:
 
 @contextmanager
 def open_trackers(
-    section: TrackingSection,
+    section: sections.TrackingSection,
     folder: Path,
     experiment: Mapping[str, Any],
     resumed_at: int | None,
     report: Report,
 ) -> Iterator[Trackers]:
-    """Open the enabled services.
-
-    `resumed_at` is the step that the run resumes from, None for a new run.
-    """
+    """Open the enabled services; `resumed_at` is the step of a resumed run."""
     resumes = resumed_at is not None and (folder / STATE).is_file()
     before = read_json(folder / STATE) if resumes else {}
     opened: dict[str, Tracker] = {}
@@ -306,7 +280,7 @@ def without_secrets(experiment: Mapping[str, Any]) -> dict[str, Any]:
     return {**experiment, "tools": names}
 
 
-def _enabled(section: TrackingSection) -> list[str]:
+def _enabled(section: sections.TrackingSection) -> list[str]:
     parts = {name: getattr(section, name) for name in SERVICES}
     return [name for name, part in parts.items() if part is not None and part.enabled]
 

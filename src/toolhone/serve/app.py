@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import secrets
 import socket
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from toolhone.api import Model
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.schema import Json
-from toolhone.serve.openai import Answer, ResponseHead, answer_of, chunks, completion, read_request
+from toolhone.serve.openai import answer_of, chunks, completion, read_request
 from toolhone.serve.worker import Worker
 
 if TYPE_CHECKING:
@@ -83,10 +84,7 @@ def serve(model: Model, sock: socket.socket) -> None:
 
 
 def open_app(model: Model, open_to_all: bool = False) -> Starlette:
-    """Make the application.
-
-    Unless it is open to all, it answers only to this machine's own names.
-    """
+    """Make the application; unless open to all, it answers only to this machine's own names."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -134,6 +132,8 @@ class ModelService:
         return _json(self._description()) if name == self.model.name else self._unknown(name)
 
     async def chat(self, request: Request) -> Response:
+        from starlette.responses import StreamingResponse
+
         try:
             body = await _body(request)
             chat = read_request(body, self.worker.defaults)
@@ -150,27 +150,29 @@ class ModelService:
             return error_response("the server failed at this request; its log says where", 500)
         identity = f"chatcmpl-{secrets.token_hex(12)}"
         fingerprint = "format_" + self.model.certificate.hashes.get("dialect", "")[:12]
-        head = ResponseHead(identity, int(time.time()), self.model.name, fingerprint)
-        if chat.stream:
-            return _events(answer, head, chat.with_usage)
-        return _json(completion(answer, head))
+        head = {"id": identity, "created": int(time.time()), "model": self.model.name}
+        head["system_fingerprint"] = fingerprint
+        if not chat.stream:
+            return _json(completion(answer, head))
+        lines = (f"data: {json.dumps(one)}\n\n" for one in chunks(answer, head, chat.with_usage))
+        headers = {"Cache-Control": "no-cache"}
+        return StreamingResponse(
+            itertools.chain(lines, ["data: [DONE]\n\n"]),
+            media_type="text/event-stream",
+            headers=headers,
+        )
 
     def _description(self) -> dict[str, Json]:
-        certificate = self.model.certificate
+        certificate, model = self.model.certificate, self.model
         about: dict[str, Json] = {
-            "dialect": self.model.dialect.name,
+            "dialect": model.dialect.name,
             "verdict": certificate.verdict.value,
             "hashes": dict(certificate.hashes),
-            "context": self.model.max_context,
-            "constrained": self.model.experiment.evaluation.constrained,
+            "context": model.max_context,
+            "constrained": model.experiment.evaluation.constrained,
         }
-        return {
-            "id": self.model.name,
-            "object": "model",
-            "created": self.started,
-            "owned_by": "toolhone",
-            "toolhone": about,
-        }
+        same = {"object": "model", "created": self.started, "owned_by": "toolhone"}
+        return {"id": model.name, **same, "toolhone": about}
 
     def _unknown(self, name: str) -> Response:
         message = f"there is no model {name!r} here; this server has {self.model.name!r}"
@@ -198,25 +200,12 @@ async def _body(request: Request) -> Json:
         parts.append(part)
         size += len(part)
         if size > MAX_REQUEST:
-            raise CapabilityError(
-                f"the request has more than {MAX_REQUEST // 2**20} MiB; shorten it"
-            )
+            most = f"{MAX_REQUEST // 2**20} MiB"
+            raise CapabilityError(f"the request has more than {most}; shorten it")
     try:
         return json.loads(b"".join(parts))
     except (ValueError, RecursionError) as error:
         raise CapabilityError(f"the request is not JSON: {error!s:.120}") from None
-
-
-def _events(answer: Answer, head: ResponseHead, with_usage: bool) -> Response:
-    from starlette.responses import StreamingResponse
-
-    def lines() -> Iterator[str]:
-        for chunk in chunks(answer, head, with_usage):
-            yield f"data: {json.dumps(chunk)}\n\n"
-        yield "data: [DONE]\n\n"
-
-    headers = {"Cache-Control": "no-cache"}
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
 
 
 def _json(value: Json, status: int = 200) -> Response:

@@ -13,14 +13,14 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.schema import Json, Message, Tool
 
 USED = (
     *("model", "messages", "tools", "tool_choice", "temperature", "top_p", "top_k", "max_tokens"),
@@ -92,21 +92,27 @@ def read_request(body: Json, defaults: Defaults) -> ChatRequest:
     model, stream, options = body.get("model"), _flag(body, "stream"), body.get("stream_options")
     choice = body.get("tool_choice") or "auto"
     if choice not in ("auto", "none"):
-        right = "a call cannot be required"
-        raise DataError(f"tool_choice is 'auto' or 'none', got {choice!r:.80}; {right}")
+        wrong = f"got {choice!r:.80}; a call cannot be required"
+        raise DataError(f"tool_choice is 'auto' or 'none', {wrong}")
     if model is not None and not isinstance(model, str):
         raise DataError(f"model must be a name, got {model!r:.40}")
     options = options or {}
     known = {"include_usage", "include_obfuscation"}
     if stream and (not isinstance(options, dict) or set(options) - known):
         raise DataError(f"stream_options is an object with include_usage, got {options!r:.60}")
+    keys = ("max_completion_tokens", "max_tokens")
+    new, old = (_number(body, key, 1, MAX_TOKENS, whole=True) for key in keys)
+    if new is not None and old is not None and new != old:
+        wrong = f"max_completion_tokens is {new} and max_tokens {old}"
+        raise DataError(f"{wrong}; they are one setting, give one")
+    most = old if new is None else new
     top_k = _number(body, "top_k", 0, MAX_TOKENS, whole=True)
     seed = _number(body, "seed", -(2**63), 2**63 - 1, whole=True)
     temperature, top_p = _number(body, "temperature", 0, 100), _number(body, "top_p", 1e-6, 1)
     return ChatRequest(
         messages,
         () if choice == "none" else tools,
-        _max_tokens(body, defaults.max_tokens),
+        defaults.max_tokens if most is None else int(most),
         defaults.temperature if temperature is None else float(temperature),
         defaults.top_p if top_p is None else float(top_p),
         defaults.top_k if top_k is None else int(top_k),
@@ -170,16 +176,6 @@ def _tools(body: Mapping[str, Json]) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def _max_tokens(body: Mapping[str, Json], default: int) -> int:
-    keys = ("max_completion_tokens", "max_tokens")
-    new, old = (_number(body, key, 1, MAX_TOKENS, whole=True) for key in keys)
-    if new is not None and old is not None and new != old:
-        wrong = f"max_completion_tokens is {new} and max_tokens {old}"
-        raise DataError(f"{wrong}; they are one setting, give one")
-    number = old if new is None else new
-    return default if number is None else int(number)
-
-
 def _number(
     body: Mapping[str, Json], key: str, low: float, high: float, whole: bool = False
 ) -> float | None:
@@ -221,61 +217,51 @@ class Answer:
         }
 
 
-@dataclass(frozen=True)
-class ResponseHead:
-    """The fields that all parts of one reply share."""
-
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-
-    def to_dict(self, kind: str) -> dict[str, Json]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }
-
-
 def answer_of(turn: Turn, request: ChatRequest) -> Answer:
     """Turn a sampled turn into an answer.
 
-    A turn that cannot be parsed, or calls where no tool is on offer, is returned as its text. Calls
-    that do not fit their tool are returned as calls. `Answer.toolhone` describes both.
+    A turn that cannot be parsed, or that calls where no tool is on offer, is returned as its text;
+    calls that do not fit their tool, as calls. `Answer.toolhone` describes both.
     """
     message, cut = turn.message, turn.stop_reason is StopReason.LENGTH
     prompt, sampled = len(turn.prompt) + len(turn.prefill), len(turn.tokens)
-    usage = {
-        "prompt_tokens": prompt,
-        "completion_tokens": sampled,
-        "total_tokens": prompt + sampled,
-    }
+    usage = {"prompt_tokens": prompt, "completion_tokens": sampled}
+    usage["total_tokens"] = prompt + sampled
     problem = turn.problem.value if turn.problem is not ParseProblem.NONE else ""
     if not problem and message.tool_calls and not request.tools:
         problem = NOT_ON_OFFER
     if problem:
         return Answer(turn.text, None, (), "length" if cut else "stop", usage, {"problem": problem})
-    calls = tuple(_write_calls(message.tool_calls))
-    faults = [fault for call in message.tool_calls for fault in _faults(call, request.tools)]
+    calls: list[dict[str, Json]] = []
+    faults: list[str] = []
+    offered = {tool.name: tool for tool in request.tools}
+    for call in message.tool_calls:
+        wrong = ["no tool of this name was on offer"]
+        if tool := offered.get(call.name):
+            wrong = tool.problems(call.arguments)
+        faults += [f"{call.name}: {fault}" for fault in wrong]
+        # The model's own ids, where they are unique.
+        unique = call.id and all(other["id"] != call.id for other in calls)
+        arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+        function = {"name": call.name, "arguments": arguments}
+        identity = call.id if unique else f"call_{secrets.token_hex(12)}"
+        calls.append({"id": identity, "type": "function", "function": function})
     finish = "length" if cut else "tool_calls" if calls else "stop"
     content = message.content if calls else message.content or ""
     notes = {"calls": faults} if faults else {}
-    return Answer(content, message.reasoning, calls, finish, usage, notes)
+    return Answer(content, message.reasoning, tuple(calls), finish, usage, notes)
 
 
-def completion(answer: Answer, head: ResponseHead) -> dict[str, Json]:
-    """Write the reply as one object."""
+def completion(answer: Answer, head: Mapping[str, Json]) -> dict[str, Json]:
+    """Write the reply as one object; `head` holds id, time, model and fingerprint."""
     choice = {"index": 0, "message": answer.message(), "logprobs": None}
     choice["finish_reason"] = answer.finish_reason
-    return {**head.to_dict("chat.completion"), "choices": [choice], "usage": answer.usage}
+    return {**head, "object": "chat.completion", "choices": [choice], "usage": answer.usage}
 
 
-def chunks(answer: Answer, head: ResponseHead, with_usage: bool) -> Iterator[dict[str, Json]]:
+def chunks(answer: Answer, head: Mapping[str, Json], with_usage: bool) -> Iterator[dict[str, Json]]:
     """Write the reply in pieces: role, reasoning, text, calls, finish reason, usage."""
-    shared = head.to_dict("chat.completion.chunk")
+    shared = {**head, "object": "chat.completion.chunk"}
     usage = {"usage": None} if with_usage else {}
     for delta in (*_deltas(answer), None):
         finish = answer.finish_reason if delta is None else None
@@ -297,22 +283,3 @@ def _deltas(answer: Answer) -> Iterator[dict[str, Json]]:
         yield {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}
     if answer.toolhone:
         yield {"toolhone": answer.toolhone}
-
-
-def _write_calls(calls: Sequence[ToolCall]) -> Iterator[dict[str, Json]]:
-    """Write calls in OpenAI's form, with the model's own ids where they are unique."""
-    ids: set[str] = set()
-    for call in calls:
-        unique = call.id if call.id and call.id not in ids else f"call_{secrets.token_hex(12)}"
-        ids.add(unique)
-        arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-        function = {"name": call.name, "arguments": arguments}
-        yield {"id": unique, "type": "function", "function": function}
-
-
-def _faults(call: ToolCall, tools: Sequence[Tool]) -> list[str]:
-    """Describe how a call does not fit its tool."""
-    for tool in tools:
-        if tool.name == call.name:
-            return [f"{call.name}: {problem}" for problem in tool.problems(call.arguments)]
-    return [f"{call.name}: no tool of this name was on offer"]

@@ -76,11 +76,9 @@ class Worker:
         try:
             prompt = self._policy.open(request.messages, request.tools)
             if not self._policy.fits(prompt):
-                context = f"the model's context holds {self._model.max_context}"
+                size = f"{len(prompt.tokens)} tokens and the model's context holds"
                 right = "shorten the messages or offer fewer tools"
-                raise CapabilityError(
-                    f"the prompt has {len(prompt.tokens)} tokens and {context}; {right}"
-                )
+                raise CapabilityError(f"the prompt has {size} {self._model.max_context}; {right}")
             self._policy.check_tools([request.tools])
         except Exception as error:  # of any kind: it belongs to whoever waits for the future
             future.set_exception(error)
@@ -98,14 +96,9 @@ class Worker:
         return _Job(prompt, replace(params, seed=request.seed), 0, future)
 
     def _answer(self, batch: Sequence[_Job]) -> None:
-        model = self._model
+        model, params, grammar = self._model, batch[0].params, self._policy.grammar
         policy = TokenPolicy(
-            model.sampler,
-            model.dialect,
-            model.tokenizer,
-            batch[0].params,
-            model.max_context,
-            self._policy.grammar,
+            model.sampler, model.dialect, model.tokenizer, params, model.max_context, grammar
         )
         waiting = {job.key: job.future for job in batch}
         try:
