@@ -1,21 +1,15 @@
-"""A published file turned into files of our own form: conversations, tasks, and the rows that could
-not be used.
+"""A published file turned into files of our own form: conversations, tasks, refused rows.
 
-    imported = import_file("glaive.json", "glaive.jsonl")       # the format is told from the rows
-    print(imported.loaded.summary(), imported.files)    # path and rows by kind
+    imported = import_file("glaive.json", "glaive.jsonl")    # detects the format from the rows
+    imported.loaded.summary(), imported.files                # path and number of rows by kind
 
-`OUT` gets the conversations, `<stem>.tasks.jsonl` beside it the tasks, `<stem>.refused.jsonl` every
-row that was not used, with its place, the reason and the row as it stands. Where a format gives
-tasks only, `OUT` gets these; of preference pairs it gets those. Lines that are no JSON objects are
-refused like other rows, as long as most lines are some. A file that would hold no row is not
-written. Nothing is overwritten unless that is allowed; then a file of an earlier import that has no
-successor goes, too. The folder is not searched for answers or catalogues beyond what the format
-itself needs (see its module).
+Beside `OUT`, `<stem>.tasks.jsonl` gets the tasks and `<stem>.refused.jsonl` the unused rows. `OUT`
+gets preference pairs or tasks where the format gives only these. Empty files are not written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +17,13 @@ from toolhone.data.task_files import distinct
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Json
-from toolhone.sources.base import BAD_LINE, Loaded, Refused
+from toolhone.sources.base import BAD_LINE, Loaded
 from toolhone.sources.files import read_lines, write_jsonl
 from toolhone.sources.registry import detect_format, find_source, open_source, options_of
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
-"""Bytes from which on a file gets a progress bar; counting its rows beforehand costs a small part
-of reading them."""
+"""Bytes from which on a file gets a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +36,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """The format, what was read, and the written files by what they hold: `conversations`,
-    `preferences`, `tasks`, `refused`."""
+    """The format, the rows, and the files: conversations, preferences, tasks, refused."""
 
     format: str
     loaded: Loaded
@@ -63,10 +55,7 @@ class ImportResult:
             "repaired": dict(loaded.repaired.most_common()),
             "unchecked": dict(loaded.noted.most_common()),
             "refused": dict(loaded.skipped.most_common()),
-            "files": {
-                kind: {"path": str(file.path), "rows": file.rows}
-                for kind, file in self.files.items()
-            },
+            "files": {k: {"path": str(f.path), "rows": f.rows} for k, f in self.files.items()},
         }
 
 
@@ -77,10 +66,16 @@ def import_file(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportResult:
-    """Read a file (or a folder) of a published format and write what it gives."""
+    """Read a file or folder of a published format and write its rows; never overwrite unasked."""
     path, out = Path(path), Path(out)
     places = _places(out)
-    _refuse_overwriting(path, places.values(), overwrite)
+    for place in places.values():
+        if place.exists() and path.exists() and place.samefile(path):
+            raise RunError(f"{place}: this is the file to import; wanted another name to write to")
+        if place.exists() and not overwrite:
+            raise RunError(
+                f"{place} exists already; name another file, or allow overwriting with --overwrite"
+            )
     name, loaded = _read(path, format, progress or SilentProgress())
     rows: dict[Path, Iterable[Mapping[str, Json]]] = {}
     tasks = [task.to_dict() for task in distinct(loaded.tasks)]
@@ -92,7 +87,10 @@ def import_file(
     if tasks:
         rows[kinds["tasks"]] = tasks
     if loaded.refused:
-        rows[kinds["refused"]] = refused_rows(loaded.refused)
+        rows[kinds["refused"]] = [
+            {"place": str(row.line), "reason": row.reason, "detail": row.detail, "row": row.row}
+            for row in loaded.refused
+        ]
     counts = {place: write_jsonl(place, each) for place, each in rows.items()}
     for place in places.values():
         if place not in counts:
@@ -106,7 +104,7 @@ def import_file(
 
 
 def _places(out: Path) -> dict[str, Path]:
-    """Where conversations, tasks and refused rows go."""
+    """Return the files of conversations, tasks and refused rows."""
     suffix = next((suffix for suffix in reversed(SUFFIXES) if out.name.endswith(suffix)), None)
     if suffix is None or out.name == suffix:
         raise RunError(
@@ -114,20 +112,8 @@ def _places(out: Path) -> dict[str, Path]:
             "for example train.jsonl"
         )
     stem = out.name.removesuffix(suffix)
-    return {
-        "conversations": out,
-        **{kind: out.with_name(f"{stem}.{kind}{suffix}") for kind in ("tasks", "refused")},
-    }
-
-
-def _refuse_overwriting(path: Path, places: Iterable[Path], overwrite: bool) -> None:
-    for place in places:
-        if place.exists() and path.exists() and place.samefile(path):
-            raise RunError(f"{place}: this is the file to import; wanted another name to write to")
-        if place.exists() and not overwrite:
-            raise RunError(
-                f"{place} exists already; name another file, or allow overwriting with --overwrite"
-            )
+    beside = {kind: out.with_name(f"{stem}.{kind}{suffix}") for kind in ("tasks", "refused")}
+    return {"conversations": out, **beside}
 
 
 def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
@@ -143,14 +129,3 @@ def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
     if path.is_file() and 2 * len(bad) > loaded.read:
         raise DataError(f"{bad[0].line}: {bad[0].detail}")
     return name, loaded
-
-
-def refused_rows(refused: Sequence[Refused]) -> Iterator[dict[str, Json]]:
-    """Yield place, reason, detail and the row itself (of a bad line its text)."""
-    for each in refused:
-        yield {
-            "place": str(each.line),
-            "reason": each.reason,
-            "detail": each.detail,
-            "row": each.row,
-        }

@@ -3,17 +3,15 @@
     batch = corrupt(assistant_turns(conversations), dialect, seed=0, each=1)
     batch.report["kinds"]                   # {"wrong_argument": 212, "missing_call": 187, ...}
 
-A pure function of the seed and the place in the list. Values are compared as JSON, so that a
-"wrong" expression may by chance have gold's result. No model and no tokenizer is asked.
+Same seed and turns, same pairs. Values are compared as JSON.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from toolhone.data.preferences import AssistantTurn, PairBatch, PairKind, PreferencePair
@@ -22,14 +20,6 @@ from toolhone.dialects.chat_template.turns import without_stop
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 
-CORRUPTIONS = (
-    PairKind.WRONG_TOOL,
-    PairKind.WRONG_ARGUMENT,
-    PairKind.MISSING_ARGUMENT,
-    PairKind.MALFORMED,
-    PairKind.NEEDLESS_CALL,
-    PairKind.MISSING_CALL,
-)
 REPLIES = (
     "I can tell you that without looking it up.",
     "Sorry, I cannot help with that.",
@@ -53,57 +43,44 @@ def corrupt(
     dialect: Dialect,
     seed: int = 0,
     each: int = 1,
-    kinds: Sequence[PairKind] = CORRUPTIONS,
+    kinds: Sequence[PairKind] = (),
 ) -> PairBatch:
-    """Make at most `each` pairs of every turn, of different kinds."""
-    pools = _Pools.of(turns)
+    """Make at most `each` pairs of every turn, of different kinds (default: all)."""
+    kinds = kinds or CORRUPTIONS
+    pools = _Pools.of(turns, dialect)
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for place, turn in enumerate(turns):
         rng = random.Random(f"corruption {seed} {place}")
-        found = list(islice(_pairs_of_turn(turn, dialect, pools, rng, kinds), each))
-        pairs += found
-        if not found:
+        own: list[PreferencePair] = []
+        for kind in rng.sample(list(kinds), len(kinds)):
+            if len(own) < each and (wrong := _MISTAKES[kind](turn, pools, rng)) is not None:
+                own.append(turn.against(kind, [wrong], raw=kind is PairKind.MALFORMED))
+        pairs += own
+        if not own:
             without[f"none of {', '.join(kinds)} is possible"] += 1
     counts = Counter(pair.kind.value for pair in pairs)
     report = {"decisions": len(turns), "kinds": dict(sorted(counts.items()))}
     return PairBatch(pairs, {**report, "without_pair": dict(without)})
 
 
-def _pairs_of_turn(
-    turn: AssistantTurn,
-    dialect: Dialect,
-    pools: _Pools,
-    rng: random.Random,
-    kinds: Sequence[PairKind],
-) -> Iterator[PreferencePair]:
-    """Yield a pair of each kind that is possible, in random order."""
-    for kind in rng.sample(list(kinds), len(kinds)):
-        if kind is PairKind.MALFORMED:
-            text = _malformed(turn, dialect, rng)
-            if text is not None:
-                yield turn.against(kind, [Message("assistant", text)], raw=True)
-        else:
-            wrong = _MISTAKES[kind](turn, pools, rng)
-            if wrong is not None:
-                yield turn.against(kind, [wrong])
-
-
 @dataclass(frozen=True)
 class _Pools:
-    """What the data have elsewhere: values by (tool, argument), and replies without a call."""
+    """The values of other turns by (tool, argument), their plain replies, and the dialect."""
 
     values: Mapping[tuple[str, str], Sequence[Json]]
     replies: Sequence[Message]
+    dialect: Dialect
 
     @staticmethod
-    def of(turns: Sequence[AssistantTurn]) -> _Pools:
+    def of(turns: Sequence[AssistantTurn], dialect: Dialect) -> _Pools:
         values: dict[tuple[str, str], list[Json]] = {}
         for turn in turns:
             for call in turn.gold.tool_calls:
                 for name, value in call.arguments.items():
                     values.setdefault((call.name, name), []).append(value)
-        return _Pools(values, [turn.gold for turn in turns if not turn.gold.tool_calls])
+        replies = [turn.gold for turn in turns if not turn.gold.tool_calls]
+        return _Pools(values, replies, dialect)
 
     def other(self, call: ToolCall, name: str, rng: random.Random) -> Json:
         """Return a value that another row has for this argument; None where all have the same."""
@@ -114,9 +91,7 @@ class _Pools:
                 return drawn
         return None
 
-    def arguments(
-        self, tool: Tool, source: Mapping[str, Json], rng: random.Random
-    ) -> dict[str, Json]:
+    def arguments(self, tool: Tool, source: Json, rng: random.Random) -> dict[str, Json]:
         """Return the required arguments of a tool, else its first; values of `source` first."""
         properties: Mapping[str, Any] = tool.parameters.get("properties", {})
         names = [*tool.parameters.get("required", ())] or list(properties)[:1]
@@ -124,7 +99,13 @@ class _Pools:
         arguments: dict[str, Json] = {}
         for name in names:
             schema = properties.get(name, {})
-            fitting = [value for value in left if _fits(value, schema)]
+            kind = schema.get("type") if isinstance(schema, Mapping) else None
+            types = _TYPES.get(kind, ()) if isinstance(kind, str) and "enum" not in schema else ()
+            fitting = [
+                value
+                for value in left
+                if isinstance(value, types) and isinstance(value, bool) == (kind == "boolean")
+            ]
             known = self.values.get((tool.name, name))
             if name in source:
                 arguments[name] = source[name]
@@ -141,7 +122,7 @@ Mistake = Callable[[AssistantTurn, _Pools, random.Random], Message | None]
 
 def _wrong_tool(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Call another tool on offer, with the same values where they fit."""
-    calls, others = turn.gold.tool_calls, _tools_not_called(turn)
+    calls, others = turn.gold.tool_calls, turn.uncalled_tools
     if not calls or not others:
         return None
     place, tool = rng.randrange(len(calls)), rng.choice(others)
@@ -151,10 +132,9 @@ def _wrong_tool(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Messa
 
 def _wrong_argument(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Replace one value: by one that another row has there, else by one of the same type."""
-    chosen = _arguments_of(turn.gold)
-    if not chosen:
+    if not turn.argument_places:
         return None
-    place, name = rng.choice(chosen)
+    place, name = rng.choice(turn.argument_places)
     call = turn.gold.tool_calls[place]
     old = call.arguments[name]
     properties = _schema_of(turn, call.name).get("properties", {})
@@ -172,7 +152,7 @@ def _wrong_argument(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> M
 
 def _missing_argument(turn: AssistantTurn, _: _Pools, rng: random.Random) -> Message | None:
     """Leave one argument out, a required one where there is one."""
-    calls, present = turn.gold.tool_calls, _arguments_of(turn.gold)
+    calls, present = turn.gold.tool_calls, turn.argument_places
     required = [
         (place, name)
         for place, name in present
@@ -187,10 +167,9 @@ def _missing_argument(turn: AssistantTurn, _: _Pools, rng: random.Random) -> Mes
 
 def _needless_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Call a tool where none is wanted, or one more than is wanted."""
-    others = _tools_not_called(turn)
-    if not others:
+    if not turn.uncalled_tools:
         return None
-    tool = rng.choice(others)
+    tool = rng.choice(turn.uncalled_tools)
     call = ToolCall(tool.name, pools.arguments(tool, {}, rng))
     content = turn.gold.content if turn.gold.tool_calls else None
     return replace(turn.gold, content=content, tool_calls=(*turn.gold.tool_calls, call))
@@ -208,24 +187,6 @@ def _missing_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Mes
     return Message("assistant", reply, turn.gold.reasoning)
 
 
-_MISTAKES: Mapping[PairKind, Mistake] = {
-    PairKind.WRONG_TOOL: _wrong_tool,
-    PairKind.WRONG_ARGUMENT: _wrong_argument,
-    PairKind.MISSING_ARGUMENT: _missing_argument,
-    PairKind.NEEDLESS_CALL: _needless_call,
-    PairKind.MISSING_CALL: _missing_call,
-}
-
-
-def _tools_not_called(turn: AssistantTurn) -> list[Tool]:
-    called = {call.name for call in turn.gold.tool_calls}
-    return [tool for tool in turn.task.tools if tool.name not in called]
-
-
-def _arguments_of(gold: Message) -> list[tuple[int, str]]:
-    return [(place, name) for place, call in enumerate(gold.tool_calls) for name in call.arguments]
-
-
 def _schema_of(turn: AssistantTurn, name: str) -> Mapping[str, Any]:
     return next((tool.parameters for tool in turn.task.tools if tool.name == name), {})
 
@@ -234,16 +195,24 @@ def _with_call(gold: Message, place: int, call: ToolCall) -> Message:
     return replace(gold, tool_calls=(*gold.tool_calls[:place], call, *gold.tool_calls[place + 1 :]))
 
 
-def _malformed(turn: AssistantTurn, dialect: Dialect, rng: random.Random) -> str | None:
-    """Return the text of gold's calls, broken so that the dialect cannot read it."""
+def _malformed(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+    """Break the text of gold's calls so that the dialect cannot read it."""
     if not turn.gold.tool_calls:
         return None
-    text = written(turn, dialect)
-    ways = list(_break(text, rng))
-    for broken in rng.sample(ways, len(ways)):
-        differs = broken.strip() and broken != text
-        if differs and dialect.parse(broken, turn.task.tools).problem is not ParseProblem.NONE:
-            return broken
+    text, tools = written(turn, pools.dialect), turn.task.tools
+    broken = [text[: rng.randint(max(1, 2 * len(text) // 5), max(1, len(text) - 1))]]
+    for mark in "}])\"':{[(":
+        places = [place for place, character in enumerate(text) if character == mark]
+        if places:
+            place = rng.choice(places)
+            broken.append(text[:place] + text[place + 1 :])
+    last = max(text.rfind(mark) for mark in "}])")
+    if last >= 0:
+        broken += [text[: last + 1] + text[last] + text[last + 1 :], text[:last]]
+    for wrong in rng.sample(broken, len(broken)):
+        unreadable = pools.dialect.parse(wrong, tools).problem is not ParseProblem.NONE
+        if wrong.strip() and wrong != text and unreadable:
+            return Message("assistant", wrong)
     return None
 
 
@@ -261,30 +230,6 @@ def written(turn: AssistantTurn, dialect: Dialect) -> str:
         spans.pop()
     start = max((place + 1 for place, span in enumerate(spans) if not span.trained), default=0)
     return without_stop("".join(span.text for span in spans[start:]), dialect.stop)
-
-
-def _break(text: str, rng: random.Random) -> Iterator[str]:
-    """Yield texts without the end, a bracket, a quotation mark or a colon, or with one too many."""
-    yield text[: rng.randint(max(1, 2 * len(text) // 5), max(1, len(text) - 1))]
-    for mark in "}])\"':{[(":
-        places = [place for place, character in enumerate(text) if character == mark]
-        if places:
-            place = rng.choice(places)
-            yield text[:place] + text[place + 1 :]
-    last = max(text.rfind(mark) for mark in "}])")
-    if last >= 0:
-        yield text[: last + 1] + text[last] + text[last + 1 :]
-        yield text[:last]
-
-
-def _fits(value: Json, schema: Json) -> bool:
-    """Return whether a value is of the one type that the schema names."""
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
-    if not isinstance(kind, str) or "enum" in schema:
-        return False
-    return isinstance(value, bool) == (kind == "boolean") and isinstance(
-        value, _TYPES.get(kind, ())
-    )
 
 
 def _invent(schema: Json, rng: random.Random, depth: int = 0) -> Json:
@@ -307,13 +252,24 @@ def _invent(schema: Json, rng: random.Random, depth: int = 0) -> Json:
 
 
 def _alter(value: Json, rng: random.Random) -> Json:
-    """Return another value of the same type, near this one; None where nothing can change."""
+    """Return another value of the same type, near this one; None where nothing can change.
+
+    Texts lose a word, get one more, or have two different neighbours swapped.
+    """
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
         return value + rng.choice((-3, -2, -1, 1, 2, 3, 10))
     if isinstance(value, str):
-        return _alter_text(value, rng)
+        words = value.split(" ")
+        if len(words) > 1:
+            place = rng.randrange(len(words))
+            return " ".join(words[:place] + words[place + 1 :])
+        places = [place for place in range(len(value) - 1) if value[place] != value[place + 1]]
+        if not places:
+            return f"{value} {rng.choice(_WORDS)}".strip()
+        place = rng.choice(places)
+        return value[:place] + value[place + 1] + value[place] + value[place + 2 :]
     if isinstance(value, list):
         return value[:-1] if value else None
     if isinstance(value, dict) and value:
@@ -323,14 +279,12 @@ def _alter(value: Json, rng: random.Random) -> Json:
     return None
 
 
-def _alter_text(text: str, rng: random.Random) -> str:
-    """Leave out a word, swap two different neighbours, or add a word."""
-    words = text.split(" ")
-    if len(words) > 1:
-        place = rng.randrange(len(words))
-        return " ".join(words[:place] + words[place + 1 :])
-    places = [place for place in range(len(text) - 1) if text[place] != text[place + 1]]
-    if not places:
-        return f"{text} {rng.choice(_WORDS)}".strip()
-    place = rng.choice(places)
-    return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
+_MISTAKES: Mapping[PairKind, Mistake] = {
+    PairKind.WRONG_TOOL: _wrong_tool,
+    PairKind.WRONG_ARGUMENT: _wrong_argument,
+    PairKind.MISSING_ARGUMENT: _missing_argument,
+    PairKind.MALFORMED: _malformed,
+    PairKind.NEEDLESS_CALL: _needless_call,
+    PairKind.MISSING_CALL: _missing_call,
+}
+CORRUPTIONS = tuple(_MISTAKES)

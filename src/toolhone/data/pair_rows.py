@@ -1,13 +1,10 @@
-"""Preference pairs as rows: two rows of one group, the chosen one first, with the same ids up to where the assistant decides.
+"""Preference pairs as rows: two rows of one group, the chosen one first, after the same prompt.
 
     rows = pair_rows(pairs, dialect, tokenizer, max_length=1024)
-    rows.rows, rows.report                 # report: pairs, identical, unwritable, too_long, kinds
+    rows.rows, rows.report                 # pairs, identical, unwritable, too_long, kinds
 
-Only what the assistant says behind the prompt is trained: its turns with their stop marks, never the results of tools between them,
-never turns of the prompt. A side goes through the dialect as any conversation does, tools included. A `raw` one is encoded as it
-stands, its marks as the marks they are, and gets the stop mark that the chosen one ends in; a sampled one keeps its ids. A pair
-whose sides have the same ids is refused and counted; one that is too long is dropped whole and counted. Where a template rewrites
-earlier turns, a side must be one turn, or the history `kept`: there would be no single row for it.
+Turns of the assistant after the prompt are trained, with their stop marks. A `raw` side keeps its
+marks, a sampled one its ids. Pairs with equal sides, or too long ones, are dropped and counted.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ from toolhone.tokenizer import Span, TextTokenizer
 
 @dataclass(frozen=True)
 class PairRows:
-    """Rows in pairs, the chosen one first, and the account of where every pair went."""
+    """Rows in pairs, the chosen one first, and a count of all pairs."""
 
     rows: list[Row]
     report: dict[str, Any]
@@ -44,7 +41,10 @@ def pair_rows(
     max_length: int,
     too_long: Literal["drop", "error"] = "drop",
 ) -> PairRows:
-    """The rows of all pairs. Of a made pair whose rejected side the dialect cannot write none; of a pair from a file, an error."""
+    """Return the rows of all pairs.
+
+    A rejected side that the dialect cannot write drops a made pair; in a file it is an error.
+    """
     rows: list[Row] = []
     kinds: list[PairKind] = []
     identical = unwritable = 0
@@ -59,7 +59,8 @@ def pair_rows(
             kinds.append(pair.kind)
     if identical and not rows:
         raise DataError(
-            f"in all {identical} pairs chosen and rejected are the same once they are written; there is nothing to prefer"
+            f"in all {identical} pairs chosen and rejected are the same once they are written; "
+            "there is nothing to prefer"
         )
     lengths = check_lengths(rows, max_length, too_long)
     left = {row.group for row in lengths.rows}
@@ -80,26 +81,28 @@ def pair_rows(
 def _sides(
     pair: PreferencePair, dialect: Dialect, tokenizer: TextTokenizer
 ) -> tuple[Row, Row | None]:
-    """The chosen row, and the rejected one; None where a rejected side that was made cannot be written."""
+    """Return the chosen row and the rejected one, or None if that is made and unwritable."""
     preference = pair.preference
     try:
         chosen = _row_of(preference, preference.chosen, dialect, tokenizer)
     except DialectError as error:
         raise DialectError(f"pair {preference.id!r}, chosen: {error}") from None
-    prompt = chosen.tokens[: _begin(chosen)].tolist()
+    prompt = chosen.tokens[: int(chosen.mask.argmax())].tolist()
     if pair.tokens:
-        return chosen, _continued(prompt, pair.tokens)
+        return chosen, _continue(prompt, pair.tokens)
     try:
         if preference.raw:
-            return chosen, _raw_row(prompt, preference, chosen, dialect, tokenizer)
+            raw = _raw_tokens(preference, chosen, dialect, tokenizer)
+            return chosen, _continue(prompt, raw)
         rejected = _row_of(preference, preference.rejected, dialect, tokenizer)
     except DialectError as error:
         if pair.kind is not PairKind.FILE:
             return chosen, None
         raise DialectError(f"pair {preference.id!r}, rejected: {error}") from None
-    if rejected.tokens[: _begin(rejected)].tolist() != prompt:
+    if rejected.tokens[: int(rejected.mask.argmax())].tolist() != prompt:
         raise DialectError(
-            f"pair {preference.id!r}: the template writes the prompt in two ways, depending on what follows it"
+            f"pair {preference.id!r}: the template writes the prompt in two ways, depending on "
+            "what follows it"
         )
     return chosen, rejected
 
@@ -107,15 +110,15 @@ def _sides(
 def _row_of(
     preference: Preference, side: Sequence[Message], dialect: Dialect, tokenizer: TextTokenizer
 ) -> Row:
-    """The row of the prompt and a side, trained on the side alone, up to its last trained token."""
-    lists = dialect.render(
-        Conversation((*preference.prompt, *side), preference.tools, preference.id)
-    )
+    """Return the prompt and a side up to its last trained token; only the side is trained."""
+    messages = (*preference.prompt, *side)
+    lists = dialect.render(Conversation(messages, preference.tools, preference.id))
     turns = sum(message.role == "assistant" for message in side)
     if len(lists) > 1 and turns > 1:
         raise DialectError(
-            f"it has {turns} turns of the assistant, and this model's template rewrites earlier turns, so that there is no one row "
-            "for them; use model.history=kept, or pairs of one turn"
+            f"it has {turns} turns of the assistant, and this model's template rewrites earlier "
+            "turns, so that there is no one row for them; use model.history=kept, or pairs of one "
+            "turn"
         )
     row = tokenizer.encode_spans(lists[-1])
     starts = np.flatnonzero(np.diff(row.mask.astype(np.int8), prepend=0) == 1)
@@ -130,31 +133,23 @@ def _row_of(
     return Row(row.tokens[:end], mask[:end], {}, origin)
 
 
-def _begin(row: Row) -> int:
-    """Where the trained part begins."""
-    return int(np.flatnonzero(row.mask)[0])
+def _continue(prompt: Sequence[int], tokens: Sequence[int]) -> Row:
+    """Return a row of the prompt and the sampled tokens after it, which are trained."""
+    origins = [int(Origin.PROMPT)] * len(prompt) + [int(Origin.SAMPLED)] * len(tokens)
+    return Row.of([*prompt, *tokens], [False] * len(prompt) + [True] * len(tokens), origins)
 
 
-def _continued(prompt: Sequence[int], said: Sequence[int]) -> Row:
-    """A prompt's ids and what was said after it."""
-    origins = [int(Origin.PROMPT)] * len(prompt) + [int(Origin.SAMPLED)] * len(said)
-    return Row.of([*prompt, *said], [False] * len(prompt) + [True] * len(said), origins)
-
-
-def _raw_row(
-    prompt: Sequence[int],
-    preference: Preference,
-    chosen: Row,
-    dialect: Dialect,
-    tokenizer: TextTokenizer,
-) -> Row:
-    """A raw text as the turn: its marks are marks, and the stop mark is the chosen side's."""
+def _raw_tokens(
+    preference: Preference, chosen: Row, dialect: Dialect, tokenizer: TextTokenizer
+) -> list[int]:
+    """Encode a raw text, its marks as marks; the stop mark is the chosen side's."""
     stops = tokenizer.stop_ids(dialect.stop)
     text = Span(preference.rejected[0].content or "", Origin.SAMPLED, trained=True)
-    said = tokenizer.encode_spans([Span("", Origin.SAMPLED), text]).tokens.tolist()
-    if any(token in stops for token in said):
+    tokens: list[int] = tokenizer.encode_spans([Span("", Origin.SAMPLED), text]).tokens.tolist()
+    if any(token in stops for token in tokens):
         raise DialectError(
-            f"its raw text holds the stop mark ({' or '.join(dialect.stop)}), behind which nothing is said"
+            f"its raw text holds the stop mark ({' or '.join(dialect.stop)}), behind which nothing "
+            "is said"
         )
     last = int(chosen.tokens[-1])
-    return _continued(prompt, [*said, last if last in stops else stops[0]])
+    return [*tokens, last if last in stops else stops[0]]

@@ -105,17 +105,16 @@ def fillers() -> dict[str, dict[str, list[str]]]:
 @cache
 def intents() -> tuple[Intent, ...]:
     """Return all shipped intents."""
-    return tuple(_intent(name, entry) for name, entry in phrasings()["intents"].items())
-
-
-def _intent(name: str, entry: Mapping[str, Any]) -> Intent:
-    group = name.partition(".")[0]
-    cores = {
-        s: tuple((form, text) for form, texts in entry.get(s, {}).items() for text in texts)
-        for s in PHRASING_SETS
-    }
-    calls, slots, after = entry.get("calls", ()), entry.get("slots", {}), entry.get("after", ())
-    return Intent(name, _GROUPS.get(group, group), cores, calls, slots, after, entry["answers"])
+    found = []
+    for name, entry in phrasings()["intents"].items():
+        group = name.partition(".")[0]
+        cores = {
+            key: tuple((form, text) for form, texts in entry.get(key, {}).items() for text in texts)
+            for key in PHRASING_SETS
+        }
+        rest = (entry.get("calls", ()), entry.get("slots", {}), entry.get("after", ()))
+        found.append(Intent(name, _GROUPS.get(group, group), cores, *rest, entry["answers"]))
+    return tuple(found)
 
 
 def skeletons(phrasing_set: str) -> Iterator[str]:
@@ -157,21 +156,22 @@ class Fillers:
             case "thing":
                 return f"{self._word('adjective')} {self._word('noun')}"
             case "query":
-                return self._query()
+                draw = rng.random()
+                if draw < 0.6:
+                    return f"{self._word('adjective')} {self._word('noun')}"
+                topic = draw < 0.8
+                start = rng.choice(self._pools["topic"]) if topic else f"{self._word('word')} of"
+                return f"{start} {self._word('noun')}"
             case "number":
                 return self._number(2, 10 ** rng.choice((2, 2, 3, 3, 4)) - 1)
-            case "two_digits":
-                return self._number(10, 99)
             case "numbers":
                 return ", ".join(self._number(2, 99) for _ in range(rng.choice((3, 3, 4))))
-            case "count":
-                return str(rng.randint(2, 9))
-            case "few":
-                return str(rng.randint(2, 4))
-            case "unit":
-                return rng.choice(("celsius", "fahrenheit"))
-            case "operator":
-                return rng.choice("+-*")
+            case "two_digits":
+                return self._number(10, 99)
+            case "count" | "few":
+                return str(rng.randint(2, 9 if kind == "count" else 4))
+            case "unit" | "operator":
+                return rng.choice(("celsius", "fahrenheit") if kind == "unit" else "+-*")
         return rng.choice(self._pools[kind])
 
     def _number(self, low: int, high: int) -> str:
@@ -179,16 +179,6 @@ class Fillers:
         while (number % 7 == 3) != self._held_out:
             number = self._rng.randint(low, high)
         return str(number)
-
-    def _query(self) -> str:
-        draw = self._rng.random()
-        if draw < 0.6:
-            start = self._word("adjective")
-        elif draw < 0.8:
-            start = self._rng.choice(self._pools["topic"])
-        else:
-            start = f"{self._word('word')} of"
-        return f"{start} {self._word('noun')}"
 
     def _word(self, pool: str) -> str:
         if self._rng.random() < _REAL:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from toolhone.schema import Conversation, Json, Message, Task
+from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
 from toolhone.sources.tasks import tasks_of
 
@@ -68,6 +68,17 @@ class AssistantTurn:
     task: Task
     gold: Message
 
+    @property
+    def uncalled_tools(self) -> list[Tool]:
+        called = {call.name for call in self.gold.tool_calls}
+        return [tool for tool in self.task.tools if tool.name not in called]
+
+    @property
+    def argument_places(self) -> list[tuple[int, str]]:
+        """Index of a call, and name of an argument, for all arguments of gold."""
+        calls = enumerate(self.gold.tool_calls)
+        return [(place, name) for place, call in calls for name in call.arguments]
+
     def against(
         self,
         kind: PairKind,
@@ -76,14 +87,9 @@ class AssistantTurn:
         raw: bool = False,
     ) -> PreferencePair:
         """Return the pair of gold and `rejected`."""
+        task, name = self.task, f"{self.task.id}/{kind.value}"
         preference = Preference(
-            prompt=self.task.messages,
-            chosen=(self.gold,),
-            rejected=tuple(rejected),
-            tools=self.task.tools,
-            id=f"{self.task.id}/{kind.value}",
-            source=self.task.source,
-            raw=raw,
+            task.messages, (self.gold,), tuple(rejected), task.tools, name, task.source, raw=raw
         )
         return PreferencePair(preference, kind, tuple(tokens))
 
@@ -119,7 +125,7 @@ def against_samples(
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for turn, drawn in zip(turns, samples, strict=True):
-        wrong = _wrong_samples(drawn, each)
+        wrong = _most_frequent(drawn, False, each)
         pairs += [_pair(turn, sample) for sample in wrong]
         if not wrong:
             any_right = any(sample.right for sample in drawn)
@@ -134,8 +140,7 @@ def among_samples(
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for task, drawn in zip(tasks, samples, strict=True):
-        right = _most_frequent([sample for sample in drawn if sample.right], 1)
-        wrong = _wrong_samples(drawn, each)
+        right, wrong = _most_frequent(drawn, True, 1), _most_frequent(drawn, False, each)
         pairs += [_pair(AssistantTurn(task, best.message), bad) for best in right for bad in wrong]
         if not drawn:
             without["the prompt leaves no room"] += 1
@@ -147,13 +152,11 @@ def among_samples(
     return PairBatch(pairs, _count(samples, without))
 
 
-def _wrong_samples(drawn: Sequence[Sampled], most: int) -> list[Sampled]:
-    return _most_frequent([one for one in drawn if not one.right and one.text], most)
-
-
-def _most_frequent(drawn: Sequence[Sampled], most: int) -> list[Sampled]:
-    by_tokens = {sample.tokens: sample for sample in drawn}
-    counts = Counter(sample.tokens for sample in drawn)
+def _most_frequent(drawn: Sequence[Sampled], right: bool, most: int) -> list[Sampled]:
+    """Return the most frequent different samples; wrong ones need a text."""
+    fitting = [one for one in drawn if one.right == right and (one.right or one.text)]
+    by_tokens = {sample.tokens: sample for sample in fitting}
+    counts = Counter(sample.tokens for sample in fitting)
     return [by_tokens[tokens] for tokens, _ in counts.most_common(most)]
 
 

@@ -2,8 +2,7 @@
 
     lengths = render_rows(conversations, dialect, tokenizer, training)
 
-Every conversation gives one row, or one for each assistant turn where its template rewrites
-history. A row that is too long is dropped whole and counted, or is an error; it is never cut.
+A conversation gives one row, or one for each assistant turn where its template rewrites history.
 """
 
 from __future__ import annotations
@@ -34,39 +33,35 @@ def render_rows(
     too_long: Literal["drop", "error"] = "drop",
     progress: Progress | None = None,
 ) -> Lengths:
-    """Render, encode and check the lengths. With `loss_on="all"` every token but the first is trained."""
+    """Render, encode and check the lengths; `loss_on="all"` trains every token but the first."""
     rows: list[Row] = []
-    for conversation in track(
-        conversations, progress or SilentProgress(), "rendering", len(conversations)
-    ):
-        rows += _rows_of(conversation, dialect, tokenizer)
+    progress = progress or SilentProgress()
+    for conversation in track(conversations, progress, "rendering", len(conversations)):
+        where = f"conversation {conversation.id!r}"
+        try:
+            own = encode_rows(dialect.render(conversation), dialect, tokenizer)
+        except DialectError as error:
+            raise DialectError(f"{where}: {error}") from None
+        if not any(row.mask.any() for row in own):
+            raise DataError(
+                f"{where} has no supervised token: wanted an assistant message with text or a call"
+            )
+        rows += own
     if training.loss_on == "all":
         rows = [Row.of(row.tokens.tolist(), np.ones(len(row), bool)) for row in rows]
     return check_lengths(rows, training.max_length, too_long)
 
 
 def encode_rows(lists: Sequence[Spans], dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
-    """The rows of a rendered conversation. Earlier turns have in each row the ids that they were trained with."""
+    """Return the rows of a rendered conversation; a turn has the same ids in every row."""
     if len(lists) == 1:
         return [tokenizer.encode_spans(lists[0])]
-    said: dict[int, list[int]] = {}
+    trained: dict[int, list[int]] = {}
     rows = []
     for number, spans in enumerate(lists):
-        row = assemble(spans, said, tokenizer, tokenizer.stop_ids(dialect.ends))
-        said[number] = row.tokens[row.mask].tolist()
+        row = assemble(spans, trained, tokenizer, tokenizer.stop_ids(dialect.ends))
+        trained[number] = row.tokens[row.mask].tolist()
         rows.append(row)
-    return rows
-
-
-def _rows_of(conversation: Conversation, dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
-    try:
-        rows = encode_rows(dialect.render(conversation), dialect, tokenizer)
-    except DialectError as error:
-        raise DialectError(f"conversation {conversation.id!r}: {error}") from None
-    if not any(row.mask.any() for row in rows):
-        raise DataError(
-            f"conversation {conversation.id!r} has no supervised token: wanted an assistant message with text or a call"
-        )
     return rows
 
 
@@ -82,26 +77,29 @@ class Lengths:
 def check_lengths(
     rows: Sequence[Row], max_length: int, policy: Literal["drop", "error"] = "drop"
 ) -> Lengths:
-    """Keep the rows of at most `max_length` tokens (0: any length), whole; a row with nothing to learn is an error.
+    """Keep the rows of at most `max_length` tokens (0: any length); policy "error" refuses others.
 
-    A longer row is dropped and counted, or, with policy `error`, is an error. Rows of one group stand or fall together.
+    Rows of one group are dropped together. A row without a trained token is a `DataError`.
     """
     for number, row in enumerate(rows, start=1):
         if not row.mask.any():
             raise DataError(
-                f"row {number} of {len(rows)} has {len(row)} tokens and none to learn from; wanted an assistant turn"
+                f"row {number} of {len(rows)} has {len(row)} tokens and none to learn from; "
+                "wanted an assistant turn"
             )
     longest = max(map(len, rows), default=0)
     too_long = [row for row in rows if 0 < max_length < len(row)]
     if too_long and policy == "error":
         raise DataError(
-            f"{len(too_long)} of {len(rows)} rows are longer than {max_length} tokens, the longest has {longest}; {_TOO_LONG_FIX}"
+            f"{len(too_long)} of {len(rows)} rows are longer than {max_length} tokens, the longest "
+            f"has {longest}; {_TOO_LONG_FIX}"
         )
     lost = {row.group for row in too_long if row.group is not None}
     kept = [row for row in rows if not 0 < max_length < len(row) and row.group not in lost]
     if rows and not kept:
         shortest = min(map(len, rows))
         raise DataError(
-            f"no row is left: all {len(rows)} are longer than {max_length} tokens, the shortest has {shortest}; {_TOO_LONG_FIX}"
+            f"no row is left: all {len(rows)} are longer than {max_length} tokens, the shortest "
+            f"has {shortest}; {_TOO_LONG_FIX}"
         )
     return Lengths(kept, len(rows) - len(kept), longest)

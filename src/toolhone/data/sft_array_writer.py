@@ -23,7 +23,6 @@ from toolhone.data.templates import SPLITS, run_calls
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.runs.run import write_text
 from toolhone.schema import Conversation
-from toolhone.sources.base import Loaded
 from toolhone.sources.files import Record
 from toolhone.sources.gsm8k import Calculator
 from toolhone.sources.registry import open_source
@@ -81,7 +80,7 @@ def read_shares(text: str) -> dict[str, float]:
 
 
 def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Return whole numbers that add up to `count`; the largest remainders are rounded up."""
+    """Return whole numbers that add up to `count`; round the largest remainders up."""
     exact = {category: count * shares.get(category, 0.0) for category in CATEGORIES}
     counts = {category: math.floor(number) for category, number in exact.items()}
     by_remainder = sorted(exact, key=lambda category: counts[category] - exact[category])
@@ -154,7 +153,11 @@ class SftRows:
         if loaded.only_tasks:
             self._skipped[NO_MARK] += loaded.only_tasks
         rows: list[Record] = []
-        candidates = list(_with_answers(loaded))
+        tasks, candidates = iter(loaded.tasks), []
+        for conversation in loaded.conversations:  # rows without a conversation give tasks as well
+            key = (conversation.id, conversation.messages[:1])
+            task = next(task for task in tasks if (task.id, task.messages) == key)
+            candidates.append((conversation, str(task.expect.answer)))
         self._rng("gsm8k").shuffle(candidates)
         for start in range(0, len(candidates), _AT_ONCE):
             for composed in self._compose(candidates[start : start + _AT_ONCE]):
@@ -167,11 +170,7 @@ class SftRows:
         )
 
     def _compose(self, candidates: Sequence[tuple[Conversation, str]]) -> Iterator[Record]:
-        """Yield rows whose solution is one expression with the right value.
-
-        The expression is the last mark of the solution, with results of earlier marks replaced by
-        their expressions. Each of its numbers must come from the question.
-        """
+        """Yield rows whose solution is one expression, of numbers in the question."""
         calculator = Calculator()
         prompts = [str(conversation.messages[0].content) for conversation, _ in candidates]
         expressions = [
@@ -193,15 +192,6 @@ class SftRows:
                 self._prompts.add(prompt)
                 name, arguments = f"gsm8k-{conversation.id}", {"expression": expression}
                 yield row(name, "gsm8k", "calculator", prompt, arguments, answer)
-
-
-def _with_answers(loaded: Loaded) -> Iterator[tuple[Conversation, str]]:
-    """Yield each conversation with the answer of its task; other rows give tasks as well."""
-    tasks = iter(loaded.tasks)
-    for conversation in loaded.conversations:
-        key = (conversation.id, conversation.messages[:1])
-        task = next(task for task in tasks if (task.id, task.messages) == key)
-        yield conversation, str(task.expect.answer)
 
 
 def row(

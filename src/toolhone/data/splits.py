@@ -59,7 +59,10 @@ def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R
     rows that share tools with both parts are dropped and counted. Adding rows may move others.
     """
     openings = _check(rows, fraction)
-    labels = [_labels(row, opening) for row, opening in zip(rows, openings, strict=True)]
+    labels = [
+        Labels([("opening", key), *(("tool", tool.name) for tool in one.tools)])
+        for one, key in zip(rows, openings, strict=True)
+    ]
     order = sorted(range(len(rows)), key=lambda index: (_place(openings[index], seed), index))
     target = round(fraction * len(rows))
     if 0 < fraction < 1:
@@ -70,7 +73,9 @@ def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R
         taken += cluster if len(taken) + len(cluster) <= target else []
     if len(taken) < target / 2:
         left = max((cluster for cluster in clusters if len(cluster) > target - len(taken)), key=len)
-        taken += _least_entangled(labels, left, target - len(taken))
+        often = Counter(label for index in left for label in labels[index])
+        left.sort(key=lambda index: sum(often[label] - 1 for label in labels[index]))
+        taken += left[: target - len(taken)]
     held = Labels().union(*(labels[index] for index in taken))
     validation = [row for row, own in zip(rows, labels, strict=True) if own <= held]
     train = [row for row, own in zip(rows, labels, strict=True) if not own & held]
@@ -80,10 +85,6 @@ def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R
             f"{len(validation)} rows to be held out; split by rows, or name a validation file"
         )
     return Split(train, validation, len(rows) - len(train) - len(validation))
-
-
-def _labels(row: Conversation | Task, opening: str) -> Labels:
-    return frozenset([("opening", opening), *(("tool", tool.name) for tool in row.tools)])
 
 
 def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]:
@@ -107,16 +108,6 @@ def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]
                 cluster += fresh
         clusters.append(sorted(cluster, key=rank.__getitem__))
     return clusters
-
-
-def _least_entangled(labels: Sequence[Labels], cluster: Sequence[int], count: int) -> list[int]:
-    """Return the rows of a cluster whose labels occur least often in other rows."""
-    often = Counter(label for index in cluster for label in labels[index])
-
-    def shared(index: int) -> int:
-        return sum(often[label] - 1 for label in labels[index])
-
-    return sorted(cluster, key=shared)[:count]
 
 
 def _check(rows: Sequence[R], fraction: float) -> list[str]:

@@ -32,10 +32,9 @@ def tasks_from_any(
     report: Callable[[str], None] | None = None,
     options: SourceOptions | None = None,
 ) -> list[Task]:
-    """The tasks of a file, with unique ids.
+    """Return the tasks of a file, with unique ids.
 
-    tools: offered where the file has none (none given: the built-in tools). options: those that the
-    file's format does not have are left out.
+    tools: for files without tools (default: the built-in ones). options: unknown ones are ignored.
     """
     path = Path(path)
     if _is_own_form(path):

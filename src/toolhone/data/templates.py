@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from toolhone.data.phrasings import Intent, PhrasedRequest, Wording, intents
+from toolhone.data.phrasings import PhrasedRequest, Wording, intents
 from toolhone.errors import CapabilityError, DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.tools.builtin import BUILTIN
@@ -31,15 +31,7 @@ SPLITS = {
     "rl_held_out": ("rl", "held_out"),
 }
 """Split -> (set of phrasings, set of fillers)."""
-SHARES = {
-    "calculator": 2.5,
-    "python": 3,
-    "weather": 1.5,
-    "search": 2.5,
-    "parallel": 4,
-    "multi_turn": 3,
-    "no_tool": 1.5,
-}
+SHARES = dict(zip(CATEGORIES, (2.5, 3, 1.5, 2.5, 4, 3, 1.5), strict=True))
 """How often a category occurs among conversations. Tasks take the categories in turn."""
 ANSWERED = {"calculator": 0.5, "python": 0.5, "weather": 0.25, "search": 0.06}
 """Share of conversations that continue to the final answer, by tool: some results are long."""
@@ -107,7 +99,11 @@ class Templates:
                 "templates ask for built-in tools, and none of them is offered; they are "
                 f"{', '.join(BUILTIN)}"
             )
-        self._intents = _intents_for([tool.name for tool in self.tools])
+        names = [tool.name for tool in self.tools]
+        possible = [one for one in intents() if all(call["name"] in names for call in one.calls)]
+        known = {intent.name for intent in possible}
+        # A follow-up needs something that it can follow.
+        self._intents = [one for one in possible if not one.after or known & set(one.after)]
         self._singles = [intent for intent in self._intents if intent.category in BUILTIN]
         self._categories = [name for name in CATEGORIES if name in tools or name not in BUILTIN]
 
@@ -149,7 +145,12 @@ class Templates:
             answer = None
             if len(calls) == 1:
                 (result,) = run_calls(self._registry, last.calls)
-                answer = _key_fact(last.calls[0].name, result.content)
+                answer = result.content.strip()
+                # A final answer must hold the temperature, or the first title.
+                if calls[0].name == "weather":
+                    answer = str(json.loads(answer)["temperature"])
+                elif calls[0].name == "search":
+                    answer = str(json.loads(answer)[0]["title"])
             expect = Expect(calls, answer=answer)
         source = "templates"
         return Task(name, tuple(messages), self.tools, expect, category=category, source=source)
@@ -189,19 +190,5 @@ class Templates:
         return replace(turn, results=tuple(run_calls(self._registry, turn.calls)))
 
 
-def _intents_for(tools: Sequence[str]) -> list[Intent]:
-    """Return the intents for these tools; a follow-up needs something that it can follow."""
-    met = [intent for intent in intents() if all(call["name"] in tools for call in intent.calls)]
-    names = {intent.name for intent in met}
-    return [intent for intent in met if not intent.after or names & set(intent.after)]
-
-
 def _turn(wording: Wording, *requests: PhrasedRequest) -> TemplateTurn:
     return TemplateTurn(wording.question(requests), requests)
-
-
-def _key_fact(tool: str, content: str) -> str:
-    """Return what a final answer must hold: the temperature, the first title, or all of it."""
-    if tool == "weather":
-        return str(json.loads(content)["temperature"])
-    return str(json.loads(content)[0]["title"]) if tool == "search" else content.strip()
