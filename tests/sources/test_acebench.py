@@ -14,10 +14,9 @@ from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources.acebench import BRACKETS
 from toolhone.sources.base import Loaded
-from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
 from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.scenarios import PLAYED
+from toolhone.sources.scenarios import MISFIT, NO_ANSWER, PLAYED
 
 ACEBENCH = SHARED / "datasets" / "acebench"
 TIDE = {

@@ -15,9 +15,9 @@ from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.bfcl import EMPTY_MEMORY, LONG_CONTEXT
 from toolhone.sources.bfcl_answers import MAX_VARIANTS, expected_call
-from toolhone.sources.possible_answers import MISFIT, NO_ANSWER
 from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
+from toolhone.sources.scenarios import MISFIT, NO_ANSWER
 
 BFCL = SHARED / "datasets" / "bfcl_v4"
 NAMED = "a tool whose types are named as JSON Schema names none"

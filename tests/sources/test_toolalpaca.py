@@ -14,9 +14,8 @@ from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, Task, ToolCall
 from toolhone.schema.tool import resolve_refs
 from toolhone.sources.base import Loaded
-from toolhone.sources.openapi import tools_of
 from toolhone.sources.registry import detect, detect_format, open_source
-from toolhone.sources.toolalpaca import find_holes
+from toolhone.sources.toolalpaca import find_holes, openapi_tools
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"
 SEARCH = {
@@ -87,7 +86,7 @@ def only(loaded: Loaded) -> Task:
 
 
 def test_operations_become_tools_with_parameters_and_body_in_one_schema() -> None:
-    search, add, remove = tools_of(DOCUMENT)
+    search, add, remove = openapi_tools(DOCUMENT)
     assert (search.name, add.name, remove.name) == ("search", "add", "delete_/cats/{id}")
     assert (search.description, add.description) == ("Finds cats.", "Adds a cat.")
     assert search.parameters["properties"]["text"] == {"type": "string", "description": "A name."}
@@ -98,7 +97,9 @@ def test_operations_become_tools_with_parameters_and_body_in_one_schema() -> Non
 
 def test_parameters_of_a_path_hold_for_its_operations() -> None:
     shared = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
-    (tool,) = tools_of({"paths": {"/x": {"parameters": [shared], "get": {"operationId": "x"}}}})
+    (tool,) = openapi_tools(
+        {"paths": {"/x": {"parameters": [shared], "get": {"operationId": "x"}}}}
+    )
     assert tool.parameters == {
         "type": "object",
         "properties": {"id": {"type": "integer"}},
@@ -111,7 +112,7 @@ def test_references_are_put_in_place_and_end_in_circles_and_nowhere() -> None:
         "properties"
     ]["age"] == {"type": "integer"}
     assert resolve_refs([{"$ref": "#/nowhere"}], DOCUMENT) == [{}]
-    assert tools_of({"paths": []}) == tools_of(None) == []
+    assert openapi_tools({"paths": []}) == openapi_tools(None) == []
 
 
 # --- records

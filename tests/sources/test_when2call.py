@@ -13,9 +13,9 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message
 from toolhone.sources.base import Loaded
-from toolhone.sources.possible_answers import MISFIT
 from toolhone.sources.registry import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
+from toolhone.sources.scenarios import MISFIT
 
 WHEN2CALL = SHARED / "datasets" / "when2call" / "when2call_test_llm_judge.jsonl.gz"
 SEATS: dict[str, Any] = {

@@ -17,9 +17,8 @@ from dataclasses import replace
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.possible_answers import Answers, note_misfit
 from toolhone.sources.prompt_rows import read_python_calls
-from toolhone.sources.scenarios import PLAYED, read_world
+from toolhone.sources.scenarios import PLAYED, Answers, note_misfit, read_world
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 NAME = "acebench"

@@ -19,9 +19,8 @@ from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls
 from toolhone.sources.bfcl_answers import BAD_ANSWER, expected_call
 from toolhone.sources.files import Record, read_records
-from toolhone.sources.possible_answers import Answers, note_misfit
 from toolhone.sources.prompt_rows import read_python_calls
-from toolhone.sources.scenarios import read_world
+from toolhone.sources.scenarios import Answers, note_misfit, read_world
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "bfcl"

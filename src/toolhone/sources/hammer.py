@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls
 from toolhone.sources.files import Record
-from toolhone.sources.possible_answers import note_misfit
+from toolhone.sources.scenarios import note_misfit
 from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder, as_call, read_listed
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 

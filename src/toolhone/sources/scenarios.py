@@ -1,22 +1,28 @@
-"""Benchmarks with a played user and tools that are not in the file.
+"""Parts of benchmarks: tools made from calls, worlds, and answers in a file of their own.
 
-    tools = tools_of_calls(calls)          # a tool for each name, with the arguments and types seen
+    tools = tools_of_calls(calls)            # a tool for each name, with the arguments seen
     world = read_world(record, "initial_config")
+    truth = Answers(path).find("parallel_7")    # from `possible_answer/<same name>` (BFCL, ACEBench)
 
-A source counts such tools as `FROM_CALLS`. What the model that plays the user is told may stand for
-the request; that is counted as `PLAYED`.
+Where the instructions of a model that plays the user serve as the request, that is `PLAYED`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 
-from toolhone.schema import Json, Tool, ToolCall
-from toolhone.sources.base import Skip
-from toolhone.sources.files import Record
+from toolhone.errors import DataError, nearest
+from toolhone.schema import ExpectedCall, Json, Tool, ToolCall
+from toolhone.sources.base import Context, Skip, refuse_misfits
+from toolhone.sources.files import Record, read_records
+from toolhone.sources.rules import FindingKind
 
 FROM_CALLS = "tools put together from the calls of the file"
 BAD_WORLD = "a world that is no object"
+MISFIT = "a right answer that its own tool does not allow"
+NO_ANSWER = "a question whose answer is not in the file of answers"
 NO_LIST = "something else where a list should be"
 PLAYED = "what a model that plays the user is told, taken for the request"
 
@@ -79,3 +85,52 @@ def json_type(value: Json) -> str:
         return "boolean"
     names = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
     return names.get(type(value), "null")
+
+
+class Answers:
+    """The answers to the questions of one file, read when the first is needed."""
+
+    def __init__(self, questions: Path) -> None:
+        self._questions = questions
+
+    def find(self, identity: str) -> Json:
+        """Return what counts as right for the question of this id."""
+        record = self._records.get(identity)
+        if record is None or "ground_truth" not in record:
+            raise Skip(NO_ANSWER, f"no 'ground_truth' for the id {identity!r} in {self._path}")
+        return record["ground_truth"]
+
+    @cached_property
+    def _path(self) -> Path:
+        plain = self._questions.name.removesuffix(".gz")
+        folder = self._questions.parent / "possible_answer"
+        for name in (plain, f"{plain}.gz"):
+            if (folder / name).is_file():
+                return folder / name
+        raise DataError(
+            f"{self._questions}: the answers are not beside this file; "
+            f"wanted them in {str(folder / plain)!r}"
+        )
+
+    @cached_property
+    def _records(self) -> Mapping[str, Record]:
+        return {str(record.get("id")): record for _, record in read_records(self._path)}
+
+
+def note_misfit(expected: Sequence[ExpectedCall], tools: Sequence[Tool], context: Context) -> None:
+    """Note right calls that break the schemas of their tools; `Skip` a call of an unknown tool.
+
+    The published set scores by such an answer, so the row is kept.
+    """
+    names = {tool.name for tool in tools}
+    for call in expected:
+        if call.name not in names:
+            raise Skip(FindingKind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, names)}")
+    if not expected:
+        return
+    try:
+        refuse_misfits([ToolCall(call.name, call.arguments) for call in expected], tools)
+    except Skip as skip:
+        if skip.reason not in (FindingKind.BAD_ARGUMENTS, FindingKind.UNDECLARED_ARGUMENT):
+            raise
+        context.notes.append(MISFIT)

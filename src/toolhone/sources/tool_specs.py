@@ -3,8 +3,8 @@
     tools = read_tools(record["tools"], context)                # repairs go into the context
     calls = fit_calls(calls, tools, context)
 
-Read are OpenAI tool objects, bare `{name, description, parameters}` with a JSON Schema, and flat
-parameters with Python types, `{"radius": {"type": "float", "default": 1.0}}`; also as JSON strings.
+Tools are OpenAI objects, bare `{name, description, parameters}` with a JSON Schema, or flat
+parameters with Python types, `{"radius": {"type": "float", "default": 1.0}}`; also JSON strings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
@@ -24,14 +24,12 @@ from toolhone.sources.python_types import ReadType, UnknownType, json_types, may
 
 BAD_TOOLS = "tools that cannot be read"
 BAD_ANSWER = "an answer that cannot be read"
-
 NULLS = "null columns of other tools taken out"
 DEFAULT = "a default of another type left out"
 TYPES = "a tool whose types are named as JSON Schema names none"
 REQUIRED = "required names that stood beside the parameters"
 TWICE = "a tool that was listed twice"
 TYPED = "arguments of another type"
-
 ARGUMENTS = "a tool whose schema stands under 'arguments'"
 NULL_DEFAULT = "a default of null left out"
 NO_TYPE = "a type without a name left out"
@@ -59,8 +57,7 @@ def decode_text(value: Json, reason: str, what: str) -> Json:
 def read_tools(value: Json, context: Context, loose: bool = False) -> tuple[Tool, ...]:
     """Return the tools of one row; each distinct tool is made once for a file.
 
-    loose: first repair schemas that are JSON Schema in all but small things, at any depth, as sets
-    made for evaluation have them (`_tidy_tool`).
+    loose: first repair schemas at any depth, as in sets made for evaluation (`_tidy_tool`).
     """
     listed = decode_text(value, BAD_TOOLS, "tools")
     if not isinstance(listed, list):
@@ -259,8 +256,7 @@ def fit_calls(
 
 
 def fit_call(call: ToolCall, tools: Sequence[Tool]) -> tuple[ToolCall, set[str]]:
-    """Return the call without null padding and with arguments of the declared types, and the
-    repairs.
+    """Return the call without null padding, with arguments of the declared types; the repairs.
 
     Padding is null for a name that the tool does not declare, or does not require and allows no
     null for. A type is changed only where one value can be meant. A call of an unknown tool stays.
@@ -294,8 +290,7 @@ def _fit(value: Json, schema: Json, repairs: set[str]) -> Json:
 
 
 def convert_type(value: Json, kind: Json) -> Json:
-    """Return the value in a JSON Schema type, where only one value can be meant ("10" for an
-    integer)."""
+    """Return the value in a JSON Schema type, where only one can be meant ("10" for 10)."""
     if isinstance(value, str):
         if kind in ("integer", "number") and _INTEGER.fullmatch(value):
             return int(value)
@@ -304,21 +299,11 @@ def convert_type(value: Json, kind: Json) -> Json:
         if kind == "boolean" and value.lower() in ("true", "false"):
             return value.lower() == "true"
         if kind in ("array", "object"):
-            return _nested(value, list if kind == "array" else dict)
+            for read in (decode, read_literal):
+                found = read(value, 0)
+                if found.problem is ParseProblem.NONE:
+                    fits = isinstance(found.value, list if kind == "array" else dict)
+                    return found.value if fits and not value[found.end :].strip() else value
     if kind == "string" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value
-
-
-def _nested(text: str, wanted: type) -> Json:
-    """Return the list or object that a text writes as JSON or a literal, else the text."""
-    found = decode(text, 0)
-    if found.problem is ParseProblem.NONE:
-        whole = isinstance(found.value, wanted) and not text[found.end :].strip()
-        return found.value if whole else text
-    reader = LiteralReader(text)
-    try:
-        value = reader.value()
-    except LiteralError:
-        return text
-    return value if isinstance(value, wanted) and reader.at_end() else text

@@ -11,15 +11,15 @@ tool. Format: Tang et al. 2023, arXiv:2306.05301.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.schema.tool import resolve_refs
 from toolhone.sources.base import About, Context, Skip, refuse_misfits
 from toolhone.sources.files import Record
-from toolhone.sources.openapi import tools_of
 from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call
 
 NAME = "toolalpaca"
@@ -34,6 +34,7 @@ ABOUT = About(
 UNREADABLE = "an answer that cannot be read"
 LATER = "calls that need another call's result, or the user's answer, left out"
 _ASKS = "getDetails"
+_METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 _HOLE = re.compile(r'"?\$\{([^{}",]*)\}?"?|"\{([^{}",]*)\}"')
 """`${id from search}`, with or without quotes or its closing bracket; `"{start date}"`."""
 
@@ -47,7 +48,13 @@ def convert(record: Record, context: Context) -> list[Task]:
     if not isinstance(wishes, list) or not isinstance(answers, list) or len(wishes) != len(answers):
         detail = f"wanted as many Instructions as Golden_Answers; keys {sorted(record)[:8]}"
         raise Skip("not a ToolAlpaca record", detail)
-    tools = _tools(record)
+    document = decode_text(record.get("Documentation"), BAD_TOOLS, "Documentation")
+    try:
+        tools = openapi_tools(document)
+    except DataError as error:
+        raise Skip(BAD_TOOLS, str(error)) from None
+    if not tools:
+        raise Skip(BAD_TOOLS, "the Documentation describes no operation")
     tasks: list[Task] = []
     left_out: list[str] = []
     stem = record.get("Name") or context.line.path.name.partition(".")[0]
@@ -65,17 +72,6 @@ def convert(record: Record, context: Context) -> list[Task]:
         raise Skip("a record without a usable instruction", "; ".join(left_out))
     context.notes += [f"an instruction left out: {reason}" for reason in left_out]
     return tasks
-
-
-def _tools(record: Record) -> tuple[Tool, ...]:
-    document = decode_text(record.get("Documentation"), BAD_TOOLS, "Documentation")
-    try:
-        tools = tools_of(document)
-    except DataError as error:
-        raise Skip(BAD_TOOLS, str(error)) from None
-    if not tools:
-        raise Skip(BAD_TOOLS, "the Documentation describes no operation")
-    return tuple(tools)
 
 
 def _expectation(wish: Json, answer: Json, tools: Sequence[Tool], repairs: set[str]) -> Expect:
@@ -121,3 +117,48 @@ def _call(name: str, given: str, tools: Sequence[Tool], repairs: set[str]) -> Ex
     refuse_misfits([call], tools)
     repairs |= fitted | ({"an empty text for what may be left out"} if empty else set())
     return ExpectedCall(call.name, call.arguments, {key: [""] for key in empty})
+
+
+def openapi_tools(document: Json) -> tuple[Tool, ...]:
+    """Return a tool for each operation of an OpenAPI 3 description; `DataError` for a bad schema.
+
+    A tool is named by its `operationId`, or by method and path (`get_/users/{id}`). Its parameters,
+    of path, query or header, and the fields of a JSON request body become one flat schema with
+    local references resolved. Responses, servers and security are left out.
+    """
+    return tuple(
+        Tool.of(_operation_tool(document, f"{method}_{path}", operation, item.get("parameters")))
+        for path, item in _object(_object(document).get("paths")).items()
+        for method, operation in _object(item).items()
+        if method in _METHODS and isinstance(operation, Mapping)
+    )
+
+
+def _operation_tool(
+    document: Json, name: str, operation: Mapping[str, Json], shared: Json
+) -> Record:
+    properties: Record = {}
+    required: list[str] = []
+    for entry in [*(shared or []), *(operation.get("parameters") or [])]:
+        parameter = _object(resolve_refs(entry, document))
+        key, text = parameter.get("name"), parameter.get("description")
+        if isinstance(key, str):
+            properties[key] = dict(_object(parameter.get("schema")))
+            if isinstance(text, str) and text:
+                properties[key].setdefault("description", text)
+            required += [key] if parameter.get("required") is True else []
+    body = resolve_refs(operation.get("requestBody"), document)
+    for key in ("content", "application/json", "schema"):
+        body = _object(body).get(key)
+    properties |= _object(body).get("properties") or {}
+    in_body = _object(body).get("required") or []
+    required += [key for key in in_body if key in properties and key not in required]
+    return {
+        "name": operation.get("operationId") or name,
+        "description": operation.get("description") or operation.get("summary"),
+        "parameters": {"type": "object", "properties": properties, "required": required},
+    }
+
+
+def _object(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}

@@ -19,6 +19,7 @@ from toolhone.sources.base import About, Context, Converted, Skip
 from toolhone.sources.files import Record
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.tasks import tasks_of
+from toolhone.sources.text_calls import as_call
 
 NAME = "toolbench"
 ABOUT = About(
@@ -109,31 +110,20 @@ def _messages(path: Sequence[Json], tools: Mapping[str, Tool], context: Context)
             name = str(given.get("name"))
             messages.append(Message("tool", str(content), tool_call_id=identity, name=name))
         elif role == "assistant" and messages and not waiting and isinstance(written, dict):
-            call = _call(written)
+            call = as_call(written, "a call whose arguments are not a JSON object")
             if content:
                 context.repairs.add("a thought beside a call left out")
             if call.name == _FINISH:
-                return [*messages, _answer(call)]
+                answer, gives = map(call.arguments.get, ("final_answer", "return_type"))
+                if gives != "give_answer" or not isinstance(answer, str) or not answer.strip():
+                    raise Skip("a search that gave up", f"{call.arguments!r:.80}")
+                return [*messages, Message("assistant", answer.strip())]
             _check(call, tools)
             numbered = ToolCall(call.name, call.arguments, identity)
             messages.append(Message("assistant", None, tool_calls=(numbered,)))
         else:
             raise Skip(NO_PATH, f"a turn of {role!r} that does not go on from the one before")
     raise Skip(NO_PATH, "the path does not end with a call of Finish")
-
-
-def _call(written: Mapping[str, Json]) -> ToolCall:
-    try:
-        return ToolCall.from_dict(written)
-    except DataError as error:
-        raise Skip("a call whose arguments are not a JSON object", str(error)) from None
-
-
-def _answer(finish: ToolCall) -> Message:
-    answer, gives = (finish.arguments.get(key) for key in ("final_answer", "return_type"))
-    if gives != "give_answer" or not isinstance(answer, str) or not answer.strip():
-        raise Skip("a search that gave up", f"{finish.arguments!r:.80}")
-    return Message("assistant", answer.strip())
 
 
 def _check(call: ToolCall, tools: Mapping[str, Tool]) -> None:
@@ -154,18 +144,15 @@ def _tool(function: Json) -> Tool:
     except DataError as error:
         raise Skip("not a ToolBench row", str(error)) from None
     declared = tool.parameters.get("properties") or {}
-    properties = {name: _with_examples(schema) for name, schema in declared.items()}
+    properties = {}
+    for name, schema in declared.items():
+        properties[name] = schema
+        if isinstance(schema, dict) and "example_value" in schema:
+            properties[name] = {k: v for k, v in schema.items() if k != "example_value"}
+            if schema["example_value"] not in ("", None) and schema.get("type") == "string":
+                properties[name]["examples"] = [schema["example_value"]]
     kept = {key: value for key, value in tool.parameters.items() if key != "optional"}
     return Tool(tool.name, tool.description, {**kept, "properties": properties})
-
-
-def _with_examples(schema: Json) -> Json:
-    if not isinstance(schema, dict) or "example_value" not in schema:
-        return schema
-    shown = schema["example_value"]
-    kept = {key: value for key, value in schema.items() if key != "example_value"}
-    is_text = shown not in ("", None) and schema.get("type") == "string"
-    return {**kept, "examples": [shown]} if is_text else kept
 
 
 def _query_task(record: Record, identity: str) -> Task:
@@ -198,11 +185,8 @@ def _query_task(record: Record, identity: str) -> Task:
 
 def _relevant_name(named: Json) -> str:
     """Return the name of the tool that `["suivi-colis", "Health"]` means."""
-    if (
-        not isinstance(named, list)
-        or len(named) != 2
-        or not all(isinstance(part, str) for part in named)
-    ):
+    texts = isinstance(named, list) and all(isinstance(part, str) for part in named)
+    if not texts or len(named) != 2:
         detail = f"wanted a tool and its API in 'relevant APIs', got {named!r:.60}"
         raise Skip(NOT_AN_API, detail)
     return _tool_name(*named)

@@ -9,13 +9,11 @@ messages format. Format: Ross et al. 2025, arXiv:2504.18851.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from toolhone.errors import DataError
-from toolhone.schema import Expect, Message, Task, Tool, ToolCall
+from toolhone.schema import Expect, Message, Task
 from toolhone.sources.base import About, Context, Skip, expect_calls
 from toolhone.sources.files import Record
-from toolhone.sources.possible_answers import note_misfit
+from toolhone.sources.scenarios import note_misfit
+from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
 NAME = "when2call"
@@ -42,7 +40,11 @@ def convert(record: Record, context: Context) -> Task:
         raise Skip("not a When2Call row", detail)
     tools = read_tools(record.get("tools"), context, loose=True)
     if decision == CALL:
-        expect = _expect_call(record, tools, context)
+        answers = record.get("answers")
+        if not isinstance(answers, dict) or not answers.get(CALL):
+            raise Skip(BAD_ANSWER, f"'answers' has no {CALL!r}: {answers!r:.60}")
+        call = as_call(decode_text(answers[CALL], BAD_ANSWER, CALL), BAD_ANSWER)
+        expect = expect_calls(fit_calls([call], tools, context))
     elif decision in NO_CALL:
         expect = Expect(no_call=True)
     else:
@@ -51,14 +53,3 @@ def convert(record: Record, context: Context) -> Task:
     note_misfit(expect.wanted, tools, context)
     identity = context.identity(record, "uuid")
     return Task(identity, (Message("user", question),), tools, expect, category=decision)
-
-
-def _expect_call(record: Record, tools: Sequence[Tool], context: Context) -> Expect:
-    answers = record.get("answers")
-    if not isinstance(answers, dict) or not answers.get(CALL):
-        raise Skip(BAD_ANSWER, f"'answers' has no {CALL!r}: {answers!r:.60}")
-    try:
-        call = ToolCall.from_dict(decode_text(answers[CALL], BAD_ANSWER, CALL))
-    except DataError as error:
-        raise Skip(BAD_ANSWER, str(error)) from None
-    return expect_calls(fit_calls([call], tools, context))

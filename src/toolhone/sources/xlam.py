@@ -9,10 +9,10 @@ expects no call. Format: Liu et al. 2024, arXiv:2406.18518.
 
 from __future__ import annotations
 
-from toolhone.errors import DataError
-from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
+from toolhone.schema import Conversation, Expect, Message, Task
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
+from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
 NAME = "xlam"
@@ -35,20 +35,12 @@ def convert(record: Record, context: Context) -> Conversation | Task:
         detail = f"wanted a text in 'query', got {query!r:.60}; keys {sorted(record)}"
         raise Skip("not an xLAM row", detail)
     tools = read_tools(record.get("tools"), context)
-    calls = fit_calls(_calls(record), tools, context)
+    answers = decode_text(record.get("answers"), BAD_ANSWER, "answers")
+    if not isinstance(answers, list):
+        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
+    decoded = [decode_text(answer, BAD_ANSWER, "answers") for answer in answers]
+    calls = fit_calls([as_call(value, BAD_ANSWER) for value in decoded], tools, context)
     user = Message("user", query)
     if not calls:
         return Task("", (user,), tools, Expect(no_call=True))
     return Conversation((user, Message("assistant", tool_calls=calls)), tools)
-
-
-def _calls(record: Record) -> list[ToolCall]:
-    answers = decode_text(record.get("answers"), BAD_ANSWER, "answers")
-    if not isinstance(answers, list):
-        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
-    try:
-        return [
-            ToolCall.from_dict(decode_text(answer, BAD_ANSWER, "answers")) for answer in answers
-        ]
-    except DataError as error:
-        raise Skip(BAD_ANSWER, str(error)) from None
