@@ -50,7 +50,7 @@ def convert(record: Record, context: Context) -> list[Task]:
         raise Skip("not a ToolAlpaca record", detail)
     document = decode_text(record.get("Documentation"), BAD_TOOLS, "Documentation")
     try:
-        tools = openapi_tools(document)
+        tools = tuple(openapi_tools(document))
     except DataError as error:
         raise Skip(BAD_TOOLS, str(error)) from None
     if not tools:
@@ -119,19 +119,19 @@ def _call(name: str, given: str, tools: Sequence[Tool], repairs: set[str]) -> Ex
     return ExpectedCall(call.name, call.arguments, {key: [""] for key in empty})
 
 
-def openapi_tools(document: Json) -> tuple[Tool, ...]:
+def openapi_tools(document: Json) -> list[Tool]:
     """Return a tool for each operation of an OpenAPI 3 description; `DataError` for a bad schema.
 
     A tool is named by its `operationId`, or by method and path (`get_/users/{id}`). Its parameters,
     of path, query or header, and the fields of a JSON request body become one flat schema with
     local references resolved. Responses, servers and security are left out.
     """
-    return tuple(
+    return [
         Tool.of(_operation_tool(document, f"{method}_{path}", operation, item.get("parameters")))
         for path, item in _object(_object(document).get("paths")).items()
         for method, operation in _object(item).items()
         if method in _METHODS and isinstance(operation, Mapping)
-    )
+    ]
 
 
 def _operation_tool(
