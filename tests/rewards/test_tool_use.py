@@ -178,7 +178,7 @@ def test_a_repaired_mistake_earns_more_than_one_that_stays():
             wanted, episode_of(turn(wrong), turn(ROME), results=(*bad, (ToolStatus.OK,)))
         ).values()
     )
-    assert left < retried == pytest.approx(1.0 - PENALTIES["failed"].each)
+    assert left < retried == pytest.approx(1.0 - PENALTIES["failed"][0])
     given_up = sum(
         tool_use(
             wanted, episode_of(turn(wrong), turn(text="I cannot."), results=(*bad, ()))
@@ -250,7 +250,7 @@ def test_calls_and_answer_each_count_half():
     ) == pytest.approx(0.5)
     assert sum(
         tool_use(wanted, episode_of(turn(text="It is 21 degrees."))).values()
-    ) == pytest.approx(0.5 + -PENALTIES["silence"].each)
+    ) == pytest.approx(0.5 + -PENALTIES["silence"][0])
     assert sum(
         right_answer(wanted, episode_of(turn(text="It is 21 degrees."))).values()
     ) == pytest.approx(0.75)

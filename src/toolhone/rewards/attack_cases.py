@@ -21,7 +21,7 @@ from toolhone.dialects.base import ParseProblem, Syntax
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.matching import judges_calls, match_calls
-from toolhone.schema import ANY_CALL, ExpectedCall, Json, Task, Tool, ToolCall
+from toolhone.schema import ANY_CALL, Json, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
 PLAIN_REPLY = "I can answer that without any help: it is a pleasure to talk to you."
@@ -47,13 +47,15 @@ class AttackCase:
     @cached_property
     def wanted(self) -> tuple[ToolCall, ...]:
         """The wanted calls of the first correct answer; open arguments are sampled."""
-        return tuple(map(self._example, self.task.expect.wanted))
-
-    def _example(self, call: ExpectedCall) -> ToolCall:
-        if not call.any_arguments:
-            return ToolCall(call.name, call.arguments)
-        tools = [tool for tool in self.task.tools if call.name in (tool.name, ANY_CALL.name)]
-        return sample_call(tools[0]) if tools else ToolCall(call.name)
+        calls = []
+        for call in self.task.expect.wanted:
+            tools = [tool for tool in self.task.tools if call.name in (tool.name, ANY_CALL.name)]
+            if call.any_arguments and tools:
+                calls.append(sample_call(tools[0]))
+            else:
+                arguments = {} if call.any_arguments else call.arguments
+                calls.append(ToolCall(call.name, arguments))
+        return tuple(calls)
 
     @property
     def is_open(self) -> bool:
@@ -85,9 +87,8 @@ class AttackCase:
     ) -> ScriptedReply:
         """A turn with these calls, and a second one where the task expects an answer."""
         text = self.syntax.write(content, calls)
-        if self.answer is None or not self.wanted:
-            return ScriptedReply((text,))
-        return ScriptedReply((text, self.write_text(self.answer)))
+        has_answer = self.answer is not None and self.wanted
+        return ScriptedReply((text, self.write_text(self.answer or "")) if has_answer else (text,))
 
     def call_only(self, calls: Sequence[ToolCall]) -> ScriptedReply:
         return ScriptedReply((self.syntax.write(None, calls),))
@@ -105,19 +106,22 @@ class AttackCase:
         results: list[tuple[ToolResult, ...]] = []
         status = EpisodeStatus.ANSWERED
         for index, text in enumerate(reply.texts):
-            turn = self._turn(text, reply.cut and index == len(reply.texts) - 1)
-            status = _turn_status(turn)
+            parsed = self.syntax.read(text, self.task.tools)
+            is_cut = reply.cut and index == len(reply.texts) - 1
+            stop = StopReason.LENGTH if is_cut else StopReason.STOP
+            turns.append(Turn(parsed.to_message(), text, parsed.problem, stop_reason=stop))
+            calls = turns[-1].message.tool_calls
+            if is_cut:
+                status = EpisodeStatus.TRUNCATED
+            elif parsed.problem is not ParseProblem.NONE:
+                status = EpisodeStatus.MALFORMED
+            else:
+                status = EpisodeStatus.CALLED if calls else EpisodeStatus.ANSWERED
             called = status is EpisodeStatus.CALLED
-            turns.append(turn)
-            results.append(tuple(map(self._result, turn.message.tool_calls)) if called else ())
+            results.append(tuple(map(self._result, calls)) if called else ())
             if not called:
                 break
         return Episode(self.task.id, tuple(turns), tuple(results), status)
-
-    def _turn(self, text: str, cut: bool) -> Turn:
-        reply = self.syntax.read(text, self.task.tools)
-        stop = StopReason.LENGTH if cut else StopReason.STOP
-        return Turn(reply.to_message(), text, reply.problem, stop_reason=stop)
 
     def _result(self, call: ToolCall) -> ToolResult:
         tool = next((tool for tool in self.task.tools if tool.name == call.name), None)
@@ -126,14 +130,6 @@ class AttackCase:
         if tool.problems(call.arguments):
             return ToolResult(ToolStatus.INVALID_ARGUMENTS, "invalid arguments")
         return ToolResult(ToolStatus.OK, self.task.expect.answer or "done")
-
-
-def _turn_status(turn: Turn) -> EpisodeStatus:
-    if turn.stop_reason is StopReason.LENGTH:
-        return EpisodeStatus.TRUNCATED
-    if turn.problem is not ParseProblem.NONE:
-        return EpisodeStatus.MALFORMED
-    return EpisodeStatus.CALLED if turn.message.tool_calls else EpisodeStatus.ANSWERED
 
 
 def sample_call(tool: Tool) -> ToolCall:

@@ -113,8 +113,14 @@ def attack_suite(
     attempts: list[Attempt] = []
     played, unwritable = 0, 0
     for task in tasks:
-        reason = _skip_reason(task, judges)
-        if not reason:
+        reason = ""
+        if task.turns:
+            reason = "a task with several user turns"
+        elif not {"calls", "answer"} & set(task.expect.speaks_of):
+            reason = "a task that is judged by its final state"
+        elif judges is not None and not judges(task):
+            reason = "the reward does not judge such a task"
+        else:
             try:
                 found, failed = _attack_task(reward, AttackCase(task, syntax))
             except DialectError as error:
@@ -131,31 +137,20 @@ def attack_suite(
             f"none of {len(tasks)} tasks can be used to attack the reward {reward.name!r} "
             f"({reasons or 'there is none'})"
         )
-    by_attack = {name: [one for one in attempts if one.attack.name == name] for name in ATTACKS}
-    by_attack = {name: mine for name, mine in by_attack.items() if mine}
+    by_attack: dict[str, list[Attempt]] = {}
+    for one in attempts:
+        by_attack.setdefault(one.attack.name, []).append(one)
+    by_attack = {name: by_attack[name] for name in ATTACKS if name in by_attack}
     return AttackReport(
         reward.name,
         syntax.name,
         played,
         {name: max(mine, key=lambda one: one.severity) for name, mine in by_attack.items()},
         {name: len({one.task_id for one in mine}) for name, mine in by_attack.items()},
-        {
-            name: len({one.task_id for one in mine if one.is_hole})
-            for name, mine in by_attack.items()
-        },
+        {k: len({one.task_id for one in mine if one.is_hole}) for k, mine in by_attack.items()},
         dict(skipped),
         unwritable,
     )
-
-
-def _skip_reason(task: Task, judges: Callable[[Task], bool] | None) -> str:
-    if task.turns:
-        return "a task with several user turns"
-    if not {"calls", "answer"} & set(task.expect.speaks_of):
-        return "a task that is judged by its final state"
-    if judges is not None and not judges(task):
-        return "the reward does not judge such a task"
-    return ""
 
 
 def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:
@@ -168,15 +163,13 @@ def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:
     earned: list[tuple[Attack, ScriptedReply, float]] = []
     for attack in ATTACKS.values():
         try:
-            replies = attack.replies(case)
+            replies = [
+                one for one in attack.replies(case) if one.cut or one.texts != case.gold.texts
+            ]
         except DialectError:
             unwritable += 1
             continue
-        earned += [
-            (attack, reply, earn(reply))
-            for reply in replies
-            if reply.texts != case.gold.texts or reply.cut
-        ]
+        earned += [(attack, reply, earn(reply)) for reply in replies]
     nothing = max(pay for attack, _, pay in earned if attack.name == "empty")
     attempts = [
         Attempt(attack, case.task.id, pay, gold, nothing, reply.texts)

@@ -119,13 +119,11 @@ class EpisodeView:
     @property
     def is_broken(self) -> bool:
         """Whether the last turn is unreadable, or cut off before its calls were certain."""
-        if not self.episode.turns:
-            return False
-        last = self.episode.turns[-1]
+        last = self.episode.turns[-1] if self.episode.turns else None
+        if last is None or last.problem is not ParseProblem.NONE:
+            return last is not None
         cut_off = last.stop_reason is StopReason.LENGTH
-        return last.problem is not ParseProblem.NONE or (
-            cut_off and (bool(last.message.tool_calls) or not self.records)
-        )
+        return cut_off and (bool(last.message.tool_calls) or not self.records)
 
     @property
     def unreadable(self) -> int:
@@ -180,22 +178,21 @@ def select_reference(task: Task, episode: Episode) -> Task:
     if not task.expect.alternatives:
         return task
     tasks = (replace(task, expect=choice) for choice in task.expect.choices)
-    return max(tasks, key=lambda one: _closeness(EpisodeView(one, episode)))
 
+    def closeness(one: Task) -> tuple[int, float]:
+        view, parts = EpisodeView(one, episode), list[tuple[bool, float]]()
+        if one.expect.no_call:
+            right = not view.records and not view.unreadable and not view.is_blank
+            parts.append((right, float(right)))
+        elif judges_calls(one.expect):
+            match = view.match
+            parts.append((match.exact, (match.tool_score + match.argument_score) / 2))
+        if one.expect.answer is not None:
+            carried = carries_answer(episode.answer or "", one.expect.answer)
+            parts.append((carried, view.answer_credit))
+        return sum(right for right, _ in parts), sum(score for _, score in parts)
 
-def _closeness(view: EpisodeView) -> tuple[int, float]:
-    parts: list[tuple[bool, float]] = []
-    expect = view.task.expect
-    if expect.no_call:
-        right = not view.records and not view.unreadable and not view.is_blank
-        parts.append((right, float(right)))
-    elif judges_calls(expect):
-        match = view.match
-        parts.append((match.exact, (match.tool_score + match.argument_score) / 2))
-    if expect.answer is not None:
-        carried = carries_answer(view.episode.answer or "", expect.answer)
-        parts.append((carried, view.answer_credit))
-    return sum(right for right, _ in parts), sum(score for _, score in parts)
+    return max(tasks, key=closeness)
 
 
 def injected_control_text(text: str, messages: Sequence[str]) -> bool:

@@ -110,18 +110,16 @@ def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) 
         if got["name"] == wanted["name"]
     ]
     exact = float(len(named) == len(pairs) and all(got == wanted for got, wanted in named))
-    function = len(named) / len(pairs)
-    params = sum(_share(got, wanted) for got, wanted in named) / len(pairs)
+    function, params = len(named) / len(pairs), 0.0
+    for got, wanted in named:
+        if got == wanted or not wanted:
+            params += got == wanted
+        else:
+            equal = [name in got and bool(got[name] == value) for name, value in wanted.items()]
+            params += sum(equal) / len(wanted)
+    params /= len(pairs)
     overall = 0.4 * function + 0.4 * params + 0.2 * exact
     return dict(zip(_SCORES, (exact, function, params, overall), strict=True))
-
-
-def _share(got: dict[str, Json], wanted: dict[str, Json]) -> float:
-    """The share of wanted parameters that are equal; if none is wanted, 1 for none."""
-    if got == wanted or not wanted:
-        return float(got == wanted)
-    equal = [name in got and bool(got[name] == value) for name, value in wanted.items()]
-    return sum(equal) / len(wanted)
 
 
 def _normalise(value: Json) -> Json:

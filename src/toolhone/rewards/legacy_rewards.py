@@ -50,10 +50,8 @@ def reply_text(episode: Episode, syntax: Syntax) -> str:
     """The raw text of the first reply; calls without a text are written in `syntax`."""
     if not episode.turns:
         return ""
-    turn = episode.turns[0]
-    if turn.text or not turn.message.tool_calls:
-        return turn.text
-    return write_calls(turn.message.tool_calls, syntax) or ""
+    text, calls = episode.turns[0].text, episode.turns[0].message.tool_calls
+    return text if text or not calls else write_calls(calls, syntax) or ""
 
 
 def write_calls(calls: Sequence[ToolCall], syntax: Syntax) -> str | None:
@@ -91,52 +89,47 @@ def tool_call_exact(task: Task, episode: Episode) -> float:
 
     A task that wants no call and has no answer has no text: then 1 if the reply has no call.
     """
-    text = _guided_text(episode)
-    if text is None:
-        return 0.0
-    reference = reference_text(task.expect)
-    if reference is None:
-        return float(not task.expect.calls and not extract_function_calls(text))
-    return float(text.lower().split() == reference.lower().split())
+    return _guided_scores(task, episode)["exact"]
 
 
 def tool_call_function(task: Task, episode: Episode) -> float:
     """Called wanted names / wanted names, as sets; where no call is wanted, 1 if there is none."""
-    text = _guided_text(episode)
-    if text is None:
-        return 0.0
-    called = {call["name"] for call in extract_function_calls(text)}
-    wanted = {call["name"] for call in reference_calls(task.expect)}
-    return len(wanted & called) / len(wanted) if wanted else float(not called)
+    return _guided_scores(task, episode)["function"]
 
 
 def tool_call_params(task: Task, episode: Episode) -> float:
     """`params_match` of `compare_function_calls`."""
-    return _compare(task, episode, "params_match")
+    return _guided_scores(task, episode)["params"]
 
 
 def tool_call_overall(task: Task, episode: Episode) -> float:
     """`overall` of `compare_function_calls`."""
-    return _compare(task, episode, "overall")
+    return _guided_scores(task, episode)["overall"]
 
 
-def tool_call_parseable(task: Task, episode: Episode) -> float:  # noqa: ARG001 (a reward gets the task)
+def tool_call_parseable(task: Task, episode: Episode) -> float:
     """1 if there is anything that looks like a call."""
-    text = _guided_text(episode)
-    return float(text is not None and bool(extract_function_calls(text)))
+    return _guided_scores(task, episode)["parseable"]
 
 
-def _guided_text(episode: Episode) -> str | None:
+def _guided_scores(task: Task, episode: Episode) -> dict[str, float]:
     text = reply_text(episode, Calls())
-    return None if _FORBIDDEN.search(text) else text
-
-
-def _compare(task: Task, episode: Episode, score: str) -> float:
-    text = _guided_text(episode)
-    if text is None:
-        return 0.0
-    calls = extract_function_calls(text)
-    return compare_function_calls(calls, reference_calls(task.expect))[score]
+    if _FORBIDDEN.search(text):
+        return dict.fromkeys(_GUIDED, 0.0)
+    calls, reference = extract_function_calls(text), reference_text(task.expect)
+    wanted_calls = reference_calls(task.expect)
+    called, wanted = ({call["name"] for call in found} for found in (calls, wanted_calls))
+    exact = not task.expect.calls and not calls
+    if reference is not None:
+        exact = text.lower().split() == reference.lower().split()
+    compared = compare_function_calls(calls, wanted_calls)
+    return {
+        "exact": float(exact),
+        "function": len(wanted & called) / len(wanted) if wanted else float(not called),
+        "params": compared["params_match"],
+        "overall": compared["overall"],
+        "parseable": float(bool(calls)),
+    }
 
 
 # bagel-RL (MIT), the PPO reward of its playground.
@@ -163,8 +156,11 @@ def json_answer(task: Task, episode: Episode) -> dict[str, float]:
     """
     text = reply_text(episode, JsonObject())
     first, last = text.find("{"), text.rfind("}")
-    answer = _json_object(text[first : last + 1]) if 0 <= first < last else None
-    if answer is None:
+    try:
+        answer = json.loads(text[first : last + 1]) if first >= 0 else None
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
         return {"format": 0.0, "tool": 0.0, "arguments": 0.0, "length": -0.2}
     wanted = task.expect.calls[0] if task.expect.calls else None
     known = [tool.name for tool in task.tools] or KNOWN_TOOLS
@@ -173,51 +169,35 @@ def json_answer(task: Task, episode: Episode) -> dict[str, float]:
         and answer.get("tool") == wanted.name
         and _has_right_arguments(wanted.name, answer.get("args"), wanted.arguments)
     )
+    if "final" in answer or wanted is None:
+        credit = 0.5 if "final" in answer and wanted is None else -0.5
+    else:
+        credit = 0.0 if "tool" not in answer else 0.5 if answer["tool"] == wanted.name else -0.5
     return {
         "format": float("final" in answer or (answer.get("tool") in known and "args" in answer)),
-        "tool": _tool_credit(answer, None if wanted is None else wanted.name),
+        "tool": credit,
         "arguments": float(right),
         "length": -0.2 if text[:first].strip() or text[last + 1 :].strip() else 0.0,
     }
-
-
-def _json_object(text: str) -> Mapping[str, Json] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _tool_credit(answer: Mapping[str, Json], wanted: str | None) -> float:
-    """Credit for the tool; `wanted` is None where a final answer is wanted."""
-    if "final" in answer or wanted is None:
-        return 0.5 if "final" in answer and wanted is None else -0.5
-    if "tool" not in answer:
-        return 0.0
-    return 0.5 if answer["tool"] == wanted else -0.5
 
 
 def _has_right_arguments(tool: str, got: Json, wanted: Mapping[str, Json]) -> bool:
     if not isinstance(got, Mapping):
         return False
     if tool == "calculator":
-        return _same_result(got.get("expression"), wanted.get("expression"))
+        first, second = got.get("expression"), wanted.get("expression")
+        if not isinstance(first, str) or not isinstance(second, str):
+            return bool(first is not None and first == second)
+        values = evaluate_expression(first.strip()), evaluate_expression(second.strip())
+        if values[0] is None or values[1] is None:
+            return first.strip() == second.strip()
+        return abs(values[0] - values[1]) <= _TOLERANCE
     if tool == "python":
         return "code" in got and same_code(got["code"], wanted.get("code"))
     try:
         return bool(got == wanted)
     except RecursionError:
         return False
-
-
-def _same_result(got: Json, wanted: Json) -> bool:
-    if not isinstance(got, str) or not isinstance(wanted, str):
-        return bool(got is not None and got == wanted)
-    first, second = evaluate_expression(got.strip()), evaluate_expression(wanted.strip())
-    if first is None or second is None:
-        return got.strip() == wanted.strip()
-    return abs(first - second) <= _TOLERANCE
 
 
 @lru_cache(maxsize=8192)

@@ -35,6 +35,7 @@ from toolhone.tools.result import truncate
 
 MAX_REASONS = 20
 _LONGEST_PROBLEM = 300
+_COMPOSITIONS = ("allOf", "anyOf", "oneOf")
 _SCALE = 1_000_000
 """Argument shares are compared in millionths, as whole numbers."""
 
@@ -117,10 +118,9 @@ def match_calls(
     tools: Sequence[Tool],
     comparators: Comparators = COMPARATORS,
 ) -> Match:
-    """Compare calls with what a task expects; `tools` supply types and defaults.
+    """Compare calls with the best alternative of an expectation; `tools` supply types.
 
-    Of several alternatives the best one counts: an exact one, else the largest sum of both scores,
-    else the first.
+    The best is an exact one, else the one with the largest sum of both scores, else the first.
     """
     assert judges_calls(expect), "the expectation does not cover calls; check judges_calls first"
     matches = [_match(calls, choice, tools, comparators) for choice in expect.choices]
@@ -132,7 +132,12 @@ def _match(
 ) -> Match:
     wanted, strict = expect.wanted, expect.order == "strict"
     if not wanted or not calls:
-        return _one_sided_match(calls, wanted)
+        score = float(not calls and not wanted)
+        missing = [CallPair(index, None) for index in range(len(wanted))]
+        extra = [CallPair(None, index) for index in range(len(calls))]
+        reasons = [f"no call, wanted {show_call(call)}" for call in wanted]
+        reasons += [f"no call was wanted, got {show_call(call)}" for call in calls]
+        return Match(score == 1.0, score, score, (*missing, *extra), _limit_reasons(reasons))
     matcher = _Matcher(tuple(calls), wanted, {tool.name: tool for tool in tools}, comparators)
     pairs = matcher.pair_calls(strict)
     size = max(len(wanted), len(calls))
@@ -144,16 +149,6 @@ def _match(
         tuple(pairs),
         _limit_reasons(list(matcher.reasons(pairs, strict))),
     )
-
-
-def _one_sided_match(calls: Sequence[ToolCall], wanted: Sequence[ExpectedCall]) -> Match:
-    """Match where no call is expected, or none was made."""
-    score = float(not calls and not wanted)
-    missing = [CallPair(index, None) for index in range(len(wanted))]
-    extra = [CallPair(None, index) for index in range(len(calls))]
-    reasons = [f"no call, wanted {show_call(call)}" for call in wanted]
-    reasons += [f"no call was wanted, got {show_call(call)}" for call in calls]
-    return Match(score == 1.0, score, score, (*missing, *extra), _limit_reasons(reasons))
 
 
 def _limit_reasons(reasons: Sequence[str]) -> tuple[str, ...]:
@@ -226,7 +221,12 @@ class _Matcher:
 
     def _mismatches(self, call: ToolCall, wanted: ExpectedCall) -> list[_Mismatch]:
         if wanted.any_arguments:
-            return [_Mismatch("", MISSING, MISSING, text) for text in self._schema_problems(call)]
+            if (tool := self.tools.get(call.name)) is None:
+                return []
+            undeclared = _undeclared_names(tool.parameters, call.arguments)
+            problems = [f"there is no argument {name}" for name in undeclared]
+            problems = tool.problems(call.arguments) + problems
+            return [_Mismatch("", MISSING, MISSING, problem) for problem in problems]
         mismatches = []
         for name, value in wanted.arguments.items():
             got = call.arguments.get(name, MISSING)
@@ -243,17 +243,6 @@ class _Matcher:
             ):
                 mismatches.append(_Mismatch(name, got, MISSING))
         return mismatches
-
-    def _schema_problems(self, call: ToolCall) -> list[str]:
-        """Violations of the tool's schema and undeclared arguments; none for an unknown tool."""
-        tool = self.tools.get(call.name)
-        if tool is None:
-            return []
-        undeclared = _undeclared_names(tool.parameters, call.arguments)
-        return [
-            *tool.problems(call.arguments),
-            *(f"there is no argument {name}" for name in undeclared),
-        ]
 
     def _is_accepted(self, tool: str, name: str, got: Json, values: Sequence[Json]) -> bool:
         compare = self.comparators.get((tool, name))
@@ -274,8 +263,13 @@ class _Matcher:
         for pair in pairs:
             if pair.wanted is not None and pair.got is not None:
                 call = self.calls[pair.got]
-                for mismatch in self._mismatches(call, self.wanted[pair.wanted]):
-                    yield f"{call.name}: {_describe(mismatch)}"
+                for name, got, value, problem in self._mismatches(call, self.wanted[pair.wanted]):
+                    expected = "not wanted" if value is MISSING else f"wanted {show(value)}"
+                    is_or_not = "is missing" if got is MISSING else f"is {show(got)}"
+                    text = (
+                        truncate(problem, _LONGEST_PROBLEM) or f"{name!r} {is_or_not}, {expected}"
+                    )
+                    yield f"{call.name}: {text}"
             elif pair.got is not None:
                 yield f"not wanted: {show_call(self.calls[pair.got])}"
             elif pair.wanted is not None:
@@ -298,10 +292,7 @@ def assign(gain: Gains) -> list[tuple[int, int]]:
 
 
 def assign_in_order(gain: Gains) -> list[tuple[int, int]]:
-    """Return the pairs of positive gain with the largest total that do not cross.
-
-    This is a weighted longest common subsequence.
-    """
+    """Return the uncrossed pairs with the largest total gain: a weighted longest common sequence."""
     rows, columns = len(gain), len(gain[0]) if gain else 0
     best = [[0] * (columns + 1) for _ in range(rows + 1)]
     for i in reversed(range(rows)):
@@ -321,7 +312,12 @@ def assign_in_order(gain: Gains) -> list[tuple[int, int]]:
 
 def _undeclared_names(schema: Json, value: Json, path: str = "") -> Iterator[str]:
     """Yield names in an object that its schema does not declare, nested objects included."""
-    parts = _schema_parts(schema)
+    parts, queue = list[Mapping[str, Json]](), [schema]
+    while queue:  # the schema and those that it is composed of
+        part = queue.pop(0)
+        if isinstance(part, Mapping):
+            parts.append(part)
+            queue[:0] = [one for key in _COMPOSITIONS for one in part.get(key) or ()]
     if isinstance(value, list | tuple):
         for part in parts:
             for inner in value:
@@ -340,23 +336,6 @@ def _undeclared_names(schema: Json, value: Json, path: str = "") -> Iterator[str
             yield from _undeclared_names(declared[name], inner, f"{path}{name}.")
         elif not any(re.search(pattern, str(name)) for pattern in patterns):
             yield show(f"{path}{name}")
-
-
-def _schema_parts(schema: Json) -> list[Mapping[str, Json]]:
-    """A schema and those that it is composed of."""
-    if not isinstance(schema, Mapping):
-        return []
-    inner = [one for key in ("allOf", "anyOf", "oneOf") for one in schema.get(key) or ()]
-    return [schema, *(part for one in inner for part in _schema_parts(one))]
-
-
-def _describe(mismatch: _Mismatch) -> str:
-    if mismatch.problem:
-        return truncate(mismatch.problem, _LONGEST_PROBLEM)
-    if mismatch.got is MISSING:
-        return f"{mismatch.name!r} is missing, wanted {show(mismatch.wanted)}"
-    expected = "not wanted" if mismatch.wanted is MISSING else f"wanted {show(mismatch.wanted)}"
-    return f"{mismatch.name!r} is {show(mismatch.got)}, {expected}"
 
 
 def _accept(wanted: ExpectedCall, name: str) -> list[Json]:

@@ -70,96 +70,66 @@ class RewardSpec:
         }
 
 
-def _own_spec(
-    function: RewardFunction,
-    formula: str,
-    judges: Callable[[Task], bool] = tool_use.judges_call_tasks,
-) -> RewardSpec:
-    formula, bounds = f"{formula}; less penalties", (_LOWEST, 1.0)
+_OWN_FORMULAS = {
+    "tool_use": "right_calls and right_answer, each half where a task asks for both",
+    "right_calls": "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted",
+    "right_tools": "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted",
+    "exact_calls": "1 for exactly the wanted calls, or for no call where none is wanted",
+    "working_calls": "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are",
+    "right_answer": "1 for the expected answer in the final text, 1/k among k candidates",
+}
+_JUDGES = {"tool_use": tool_use.judges, "right_answer": tool_use.judges_answer_tasks}
+_LEGACY_FORMULAS = {
+    "tool_call_exact": "1 if the reply is the wanted text but for case and white space",
+    "tool_call_function": "wanted names that occur among the called / wanted names",
+    "tool_call_params": "share of wanted parameters, by position",
+    "tool_call_overall": "0.4 names + 0.4 parameters + 0.2 all the same, by position",
+    "tool_call_parseable": "1 if there is anything like a call",
+    "json_answer": "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
+    "legacy_playground_format": (
+        "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5"
+    ),
+}
+_GUIDED = ("mlx-guided-grpo (MIT), examples/tool_calling_training.md", (0.0, 1.0), "calls")
+_SOURCES = {
+    "json_answer": ("llm-tool-calling (Apache-2.0), README.md", (-0.7, 2.5), "json"),
+    "legacy_playground_format": (
+        "bagel-RL (MIT), the PPO reward of June 2025",
+        (-0.5, 1.5),
+        "tagged",
+    ),
+}
+
+
+def _own_spec(name: str, formula: str) -> RewardSpec:
     return RewardSpec(
-        function.__name__, function, RewardOrigin.OWN, formula, "Toolhone", bounds, judges
+        name,
+        getattr(tool_use, name),
+        RewardOrigin.OWN,
+        f"{formula}; less penalties",
+        "Toolhone",
+        (_LOWEST, 1.0),
+        _JUDGES.get(name, tool_use.judges_call_tasks),
     )
 
 
-def _legacy_spec(
-    function: RewardFunction,
-    formula: str,
-    source: str = "mlx-guided-grpo (MIT), examples/tool_calling_training.md",
-    bounds: tuple[float, float] = (0.0, 1.0),
-    syntax: str = "calls",
-) -> RewardSpec:
+def _legacy_spec(name: str, formula: str) -> RewardSpec:
+    function: RewardFunction = getattr(legacy, name)
+
     def reward(task: Task, episode: Episode) -> float | Mapping[str, float]:
         if legacy.leaves_arguments_open(task):
             return {}
         return function(select_reference(task, episode), episode)
 
+    source, bounds, syntax = _SOURCES.get(name, _GUIDED)
+    judges, holes = legacy.knows_reference, legacy.KNOWN_EXPLOITS[name]
     return RewardSpec(
-        name=function.__name__,
-        function=reward,
-        kind=RewardOrigin.COMPATIBLE,
-        formula=formula,
-        source=source,
-        bounds=bounds,
-        judges=legacy.knows_reference,
-        syntax=syntax,
-        holes=legacy.KNOWN_EXPLOITS[function.__name__],
+        name, reward, RewardOrigin.COMPATIBLE, formula, source, bounds, judges, syntax, holes
     )
 
 
-OWN = (
-    _own_spec(
-        tool_use.tool_use,
-        "right_calls and right_answer, each half where a task asks for both",
-        tool_use.judges,
-    ),
-    _own_spec(
-        tool_use.right_calls,
-        "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted",
-    ),
-    _own_spec(
-        tool_use.right_tools,
-        "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted",
-    ),
-    _own_spec(
-        tool_use.exact_calls, "1 for exactly the wanted calls, or for no call where none is wanted"
-    ),
-    _own_spec(
-        tool_use.working_calls,
-        "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are",
-    ),
-    _own_spec(
-        tool_use.right_answer,
-        "1 for the expected answer in the final text, 1/k among k candidates",
-        tool_use.judges_answer_tasks,
-    ),
-)
-LEGACY = (
-    _legacy_spec(
-        legacy.tool_call_exact, "1 if the reply is the wanted text but for case and white space"
-    ),
-    _legacy_spec(
-        legacy.tool_call_function, "wanted names that occur among the called / wanted names"
-    ),
-    _legacy_spec(legacy.tool_call_params, "share of wanted parameters, by position"),
-    _legacy_spec(
-        legacy.tool_call_overall, "0.4 names + 0.4 parameters + 0.2 all the same, by position"
-    ),
-    _legacy_spec(legacy.tool_call_parseable, "1 if there is anything like a call"),
-    _legacy_spec(
-        legacy.json_answer,
-        "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
-        "llm-tool-calling (Apache-2.0), README.md",
-        (-0.7, 2.5),
-        "json",
-    ),
-    _legacy_spec(
-        legacy.legacy_playground_format,
-        "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5",
-        "bagel-RL (MIT), the PPO reward of June 2025",
-        (-0.5, 1.5),
-        "tagged",
-    ),
-)
+OWN = tuple(_own_spec(*item) for item in _OWN_FORMULAS.items())
+LEGACY = tuple(_legacy_spec(*item) for item in _LEGACY_FORMULAS.items())
 BUILTIN: Mapping[str, RewardSpec] = {spec.name: spec for spec in (*OWN, *LEGACY)}
 
 
@@ -203,7 +173,18 @@ class RewardResult:
 def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:
     """Load rewards by name, `file.py:function` or `module:function`; default weights are 1."""
     weights = weights or [1.0] * len(specs)
-    rewards = [_load_reward(spec, weight) for spec, weight in zip(specs, weights, strict=True)]
+    rewards = []
+    for spec, weight in zip(specs, weights, strict=True):
+        if spec in BUILTIN:
+            rewards.append(Reward(spec, BUILTIN[spec].function, weight))
+        elif is_user_code(spec):
+            function = import_callable(spec, Path.cwd(), "a reward")
+            rewards.append(Reward(spec.rpartition(":")[2], function, weight))
+        else:
+            raise ConfigError(
+                f"there is no reward {spec!r}{nearest(spec, BUILTIN)}; known: "
+                f"{', '.join(BUILTIN)}, and your own as 'file.py:function'"
+            )
     names = [reward.name for reward in rewards]
     for name in names:
         if names.count(name) > 1:
@@ -214,25 +195,10 @@ def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Re
     return rewards
 
 
-def _load_reward(spec: str, weight: float) -> Reward:
-    if spec in BUILTIN:
-        return Reward(spec, BUILTIN[spec].function, weight)
-    if is_user_code(spec):
-        function = import_callable(spec, Path.cwd(), "a reward")
-        return Reward(spec.rpartition(":")[2], function, weight)
-    raise ConfigError(
-        f"there is no reward {spec!r}{nearest(spec, BUILTIN)}; known: {', '.join(BUILTIN)}, "
-        "and your own as 'file.py:function'"
-    )
-
-
 def compute_reward(
     rewards: Sequence[Reward], task: Task, episode: Episode, penalty: float = PENALTY
 ) -> RewardResult:
-    """Compute the weighted total and the parts of one episode.
-
-    Each turn that the episode's rules penalise costs `penalty`, as the part of that name.
-    """
+    """Compute an episode's total and parts; each penalised turn costs `penalty`, a part too."""
     total, parts = 0.0, dict[str, float]()
     if episode.penalties:
         total = parts["penalty"] = -penalty * episode.penalties

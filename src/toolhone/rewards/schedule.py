@@ -60,13 +60,6 @@ class Phase:
     steps: int | None = None
     until: Mapping[str, float] = field(default_factory=dict)
 
-    def is_over(self, steps: int, scores: Mapping[str, float]) -> bool:
-        if self.steps is not None and steps >= self.steps:
-            return True
-        return bool(self.until) and all(
-            name in scores and scores[name] >= least for name, least in self.until.items()
-        )
-
 
 @dataclass(frozen=True)
 class PhaseSchedule:
@@ -105,8 +98,12 @@ class PhaseSchedule:
 
     def after(self, state: PhaseState, step: int, scores: Mapping[str, float]) -> PhaseState:
         """The state for the next step, after `step` steps in all and with these scores."""
-        phase, is_last = self._phase(state), state.phase + 1 == len(self.phases)
-        if is_last or not phase.is_over(step - state.since, scores):
+        phase = self._phase(state)
+        is_over = phase.steps is not None and step - state.since >= phase.steps
+        if not is_over and phase.until:
+            until = phase.until.items()
+            is_over = all(name in scores and scores[name] >= least for name, least in until)
+        if not is_over or state.phase + 1 == len(self.phases):
             return state
         return PhaseState(state.phase + 1, step)
 
@@ -137,23 +134,21 @@ class RewardSchedule:
         scores = {**self.validated, **reward_scores(metrics)}
         before, self.state = self.state, self.schedule.after(self.state, step, scores)
         if self.state == before:
-            return self._unknown_part(scores) if step == before.since + 1 else None
+            if step != before.since + 1:
+                return None
+            for name in self.schedule.phases[self.state.phase].until:
+                reward, dot, _ = name.partition(".")
+                if dot and name not in scores and reward in scores:
+                    parts = [known for known in scores if known.startswith(f"{reward}.")]
+                    return (
+                        f"note: the reward phase waits for {name!r}{nearest(name, parts)}, which "
+                        f"{reward} does not have; its parts: {', '.join(parts)}"
+                    )
+            return None
         rewards = self.schedule.rewards(self.state)
         names = ", ".join(f"{reward.weight:g} {reward.name}" for reward in rewards)
         phase = f"{self.state.phase + 1} of {len(self.schedule.phases)}"
         return f"step {step}: reward phase {phase} begins: {names}"
-
-    def _unknown_part(self, scores: Mapping[str, float]) -> str | None:
-        """A note where the phase waits for a part that its reward does not have."""
-        for name in self.schedule.phases[self.state.phase].until:
-            reward, dot, _ = name.partition(".")
-            if dot and name not in scores and reward in scores:
-                parts = [known for known in scores if known.startswith(f"{reward}.")]
-                return (
-                    f"note: the reward phase waits for {name!r}{nearest(name, parts)}, which "
-                    f"{reward} does not have; its parts: {', '.join(parts)}"
-                )
-        return None
 
 
 def reward_scores(metrics: Mapping[str, float]) -> dict[str, float]:

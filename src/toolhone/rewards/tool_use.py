@@ -9,7 +9,6 @@ and each penalty. They cannot judge the quality of a text where no call is wante
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.episode_view import EpisodeView, calls_in_prose
@@ -19,43 +18,30 @@ from toolhone.schema import Task
 Parts = dict[str, float]
 
 
-class Penalty(NamedTuple):
-    """Points off for each occurrence, at most `most` times."""
-
-    each: float
-    most: float = 1.0
-
-
-PENALTIES: Mapping[str, Penalty] = {
-    "silence": Penalty(0.25),
-    "spurious": Penalty(0.5, 2),
-    "failed": Penalty(0.1, 10),
-    "form": Penalty(0.1, 5),
-    "forged": Penalty(0.5),
-    "chatter": Penalty(0.1),
+PENALTIES: Mapping[str, tuple[float, float]] = {
+    "silence": (0.25, 1),
+    "spurious": (0.5, 2),
+    "failed": (0.1, 10),
+    "form": (0.1, 5),
+    "forged": (0.5, 1),
+    "chatter": (0.1, 1),
 }
+"""Points off for each occurrence, and the largest number of occurrences that count."""
 CHATTER_UNIT = 1000
 """Excess characters at which the full `chatter` penalty is due."""
 
 
-class Shares(NamedTuple):
-    """How a correct call's credit is split; they sum to 1."""
-
-    tools: float
-    arguments: float
-    exact: float
-
-
-MILD, GRADED, STRICT = Shares(0.5, 0.25, 0.25), Shares(0.3, 0.4, 0.3), Shares(0.0, 0.0, 1.0)
+MILD = {"tools": 0.5, "arguments": 0.25, "exact": 0.25}
+GRADED = {"tools": 0.3, "arguments": 0.4, "exact": 0.3}
+STRICT = {"exact": 1.0}
+"""How a correct call's credit is split."""
 
 
 def judges_call_tasks(task: Task) -> bool:
-    """Whether the task covers calls."""
     return judges_calls(task.expect)
 
 
 def judges_answer_tasks(task: Task) -> bool:
-    """Whether the task has an expected final answer."""
     return task.expect.answer is not None
 
 
@@ -122,14 +108,14 @@ def right_answer(task: Task, episode: Episode) -> Parts:
     return {"answer": view.answer_credit, **_penalties(view)}
 
 
-def _reward_calls(task: Task, episode: Episode, shares: Shares) -> Parts:
+def _reward_calls(task: Task, episode: Episode, shares: Mapping[str, float]) -> Parts:
     if not judges_call_tasks(task):
         return {}
     view = EpisodeView.closest(task, episode)
     return {**_call_parts(view, shares), **_penalties(view)}
 
 
-def _call_parts(view: EpisodeView, shares: Shares) -> Parts:
+def _call_parts(view: EpisodeView, shares: Mapping[str, float]) -> Parts:
     """Credit for the calls, without penalties; where none is wanted, for making none.
 
     Arguments that break the schema count half. A broken last turn halves the credit.
@@ -143,13 +129,13 @@ def _call_parts(view: EpisodeView, shares: Shares) -> Parts:
         for pair in match.pairs
         if pair.got is not None
     )
-    valid = all(record.schema_valid for record in view.compared)
-    parts = {
-        "tools": shares.tools * match.tool_score * whole,
-        "arguments": shares.arguments * arguments / size * whole,
-        "exact": shares.exact * (match.exact and not view.is_broken and valid),
+    exact = match.exact and not view.is_broken and all(one.schema_valid for one in view.compared)
+    earned = {
+        "tools": shares.get("tools", 0.0) * match.tool_score * whole,
+        "arguments": shares.get("arguments", 0.0) * arguments / size * whole,
+        "exact": shares["exact"] * exact,
     }
-    return {name: value for name, value in parts.items() if getattr(shares, name)}
+    return {name: earned[name] for name in shares}
 
 
 def _no_call_credit(view: EpisodeView) -> float:

@@ -49,30 +49,23 @@ class ValueShape:
     def of(schema: Json) -> ValueShape:
         return ValueShape(schema, schema)
 
-    def is_number(self) -> bool:
-        kinds = {kind for branch in self._branches() for kind in _as_list(branch.get("type"))}
-        return bool(kinds & {"number", "integer"})
-
-    def fixes_spelling(self) -> bool:
-        return any(key in branch for branch in self._branches() for key in _SPELLING_KEYS)
+    def keyword(self, *names: str) -> list[Json]:
+        """The values of these keywords in the schema and its parts."""
+        return [branch[name] for branch in self._branches() for name in names if name in branch]
 
     def property(self, name: str) -> ValueShape:
-        for branch in self._branches():
-            properties = branch.get("properties")
+        for properties in self.keyword("properties"):
             if isinstance(properties, Mapping) and name in properties:
                 return ValueShape(properties[name], self.root)
         return ANYTHING
 
     def items(self) -> ValueShape:
-        for branch in self._branches():
-            if isinstance(branch.get("items"), Mapping):
-                return ValueShape(branch["items"], self.root)
-        return ANYTHING
+        found = (items for items in self.keyword("items") if isinstance(items, Mapping))
+        return ValueShape(next(found, {}), self.root)
 
     def default(self) -> Json:
         """The schema's default, or `MISSING`."""
-        defaults = (branch["default"] for branch in self._branches() if "default" in branch)
-        return next(defaults, MISSING)
+        return next(iter(self.keyword("default")), MISSING)
 
     def _branches(self) -> Iterator[Mapping[str, Json]]:
         """Yield the schema and the parts that it refers to or is composed of."""
@@ -104,7 +97,12 @@ def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int
     if depth > MAX_DEPTH:
         return False
     if isinstance(got, Mapping) and isinstance(wanted, Mapping):
-        return _same_mapping(got, wanted, shape, depth + 1)
+        for key in {**wanted, **got}:
+            inner = shape.property(key)
+            a, b = (side[key] if key in side else inner.default() for side in (got, wanted))
+            if a is MISSING or b is MISSING or not same_value(a, b, inner, depth + 1):
+                return False
+        return True
     if isinstance(got, list | tuple) and isinstance(wanted, list | tuple):
         inner = shape.items()
         return len(got) == len(wanted) and all(
@@ -113,24 +111,14 @@ def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int
     if isinstance(got, bool) or isinstance(wanted, bool):
         return isinstance(got, bool) and isinstance(wanted, bool) and got == wanted
     if isinstance(got, str) and isinstance(wanted, str):
-        if same_text(got, wanted, shape.fixes_spelling()):
+        if same_text(got, wanted, bool(shape.keyword(*_SPELLING_KEYS))):
             return True
     elif got is None or wanted is None:
         return got is None and wanted is None
-    read = spelled_number if shape.is_number() else number
+    kinds = [kind for found in shape.keyword("type") for kind in _as_list(found)]
+    read = spelled_number if "number" in kinds or "integer" in kinds else number
     first, second = read(got), read(wanted)
     return first is not None and second is not None and same_number(first, second)
-
-
-def _same_mapping(
-    got: Mapping[str, Json], wanted: Mapping[str, Json], shape: ValueShape, depth: int
-) -> bool:
-    for key in {**wanted, **got}:
-        inner = shape.property(key)
-        first, second = (side[key] if key in side else inner.default() for side in (got, wanted))
-        if first is MISSING or second is MISSING or not same_value(first, second, inner, depth):
-            return False
-    return True
 
 
 def number(value: Json) -> int | float | None:
