@@ -10,7 +10,7 @@ A metric over all tasks is tested on its own; its categories are corrected toget
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -82,14 +82,9 @@ class Join:
     """Pairs whose categories differ; base's counts."""
 
     def to_dict(self) -> dict[str, Json]:
-        return {
-            "tasks": len(self.pairs),
-            "samples": self.paired,
-            "only_base": list(self.only_base),
-            "only_tuned": list(self.only_tuned),
-            "different": list(self.different),
-            "recategorised": list(self.recategorised),
-        }
+        names = ("only_base", "only_tuned", "different", "recategorised")
+        lists = {name: list(getattr(self, name)) for name in names}
+        return {"tasks": len(self.pairs), "samples": self.paired, **lists}
 
 
 @dataclass(frozen=True)
@@ -236,26 +231,21 @@ def compare(base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = ()) ->
 
     Without `metrics`, all of ours and the user's own that either side measured.
     """
-    join = _join(base.samples, tuned.samples)
-    return Comparison(join, _choose_metrics(metrics, [*base.samples, *tuned.samples]))
-
-
-def _choose_metrics(names: Sequence[str], samples: Sequence[JudgedEpisode]) -> tuple[str, ...]:
+    join, samples = _join(base.samples, tuned.samples), (*base.samples, *tuned.samples)
     scored = {name for sample in samples for name in sample.scores}
     ours = [name for name in (*METRICS, *RATES) if name in scored]
     known = [*ours, *sorted(scored - {*METRICS, *RATES})]
-    theirs = sorted({name for sample in samples for name in sample.legacy_scores})
-    chosen = []
-    for name in names:
+    everything = [*known, *sorted({name for sample in samples for name in sample.legacy_scores})]
+    chosen: dict[str, None] = {}
+    for name in metrics:
         full = name if name in known else METRIC_ALIASES.get(name, name)
-        if full not in known and full not in theirs:
-            everything = [*known, *theirs]
+        if full not in everything:
             raise ConfigError(
                 f"neither evaluation measured {name!r}{nearest(name, everything)}; "
                 f"measured: {', '.join(everything)}"
             )
-        chosen.append(full)
-    return tuple(dict.fromkeys(chosen)) or tuple(known)
+        chosen[full] = None
+    return Comparison(join, tuple(chosen or known))
 
 
 def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Join:
@@ -269,7 +259,12 @@ def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Join
         if (left[key].query, left[key].expected) == (right[key].query, right[key].expected)
     ]
     if not same:
-        raise DataError(_no_common_task(left, right, len(shared)))
+        found = f"all {len(shared)} task ids that both evaluations have name different tasks"
+        if not shared:
+            counts = [f"{len(one)}, such as {next(iter(one), 'none')!r}" for one in (left, right)]
+            found = "the two evaluations have no task in common "
+            found += f"(base has {counts[0]}, tuned {counts[1]})"
+        raise DataError(f"{found}; compare evaluations of one task file")
     paired, by_task = set(same), dict[str, list[str]]()
     for key in same:
         by_task.setdefault(left[key].id, []).append(key)
@@ -303,19 +298,6 @@ def _by_key(samples: Sequence[JudgedEpisode], seeded: bool, side: str) -> dict[s
             )
         found[key] = sample
     return found
-
-
-def _no_common_task(
-    left: Mapping[str, JudgedEpisode], right: Mapping[str, JudgedEpisode], shared: int
-) -> str:
-    if shared:
-        found = f"all {shared} task ids that both evaluations have name different tasks"
-    else:
-        base, tuned = (
-            f"{len(side)}, such as {next(iter(side), 'none')!r}" for side in (left, right)
-        )
-        found = f"the two evaluations have no task in common (base has {base}, tuned {tuned})"
-    return f"{found}; compare evaluations of one task file"
 
 
 def _all_scores(sample: JudgedEpisode) -> dict[str, float]:

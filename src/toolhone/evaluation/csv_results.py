@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
@@ -26,7 +25,7 @@ from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.errors import DataError, nearest
 from toolhone.evaluation.folder import write_text
 from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
-from toolhone.evaluation.metrics import json_calls, read_leniently
+from toolhone.evaluation.metrics import read_json_calls, read_leniently
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import Expect, ExpectedCall, Json, ToolCall
 
@@ -50,12 +49,9 @@ _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t"), ("false", "0", "0.0", "no
 _LONGEST_FIELD = 2**31 - 1
 
 
-class SkipReason(StrEnum):
-    """Why a row cannot be scored."""
-
-    FIELDS = "another number of fields than the header"
-    BLANK = "expected_calls is blank: nothing is said about calls"
-    EXPECTED = "expected_calls is not a JSON list of calls"
+_OTHER_FIELDS = "another number of fields than the header"
+_NO_EXPECTATION = "expected_calls is blank: nothing is said about calls"
+_BAD_EXPECTATION = "expected_calls is not a JSON list of calls"
 
 
 @dataclass(frozen=True)
@@ -110,11 +106,11 @@ def read_results_csv(path: str | Path) -> CallTable:
         _check_header(path, header)
         for number, record in enumerate(records, start=1):
             if len(record) != len(header):
-                skipped[SkipReason.FIELDS.value] += 1
+                skipped[_OTHER_FIELDS] += 1
                 continue
             row = _to_row(number, dict(zip(header, record, strict=True)))
-            if isinstance(row, SkipReason):
-                skipped[row.value] += 1
+            if isinstance(row, str):
+                skipped[row] += 1
             else:
                 rows.append(row)
     return CallTable(tuple(rows), dict(sorted(skipped.items())))
@@ -181,16 +177,19 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
             raise DataError(f"{path}: the header has the column {name!r} twice")
 
 
-def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | SkipReason:
+def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | str:
+    """Score a row, or return the reason to skip it."""
     if not cells["expected_calls"].strip():
-        return SkipReason.BLANK
+        return _NO_EXPECTATION
     wanted = read_json(cells["expected_calls"])
-    if not isinstance(wanted, list):
-        return SkipReason.EXPECTED
     try:
-        expected = [ToolCall.from_dict(call) for call in wanted]
+        expected = (
+            [ToolCall.from_dict(call) for call in wanted] if isinstance(wanted, list) else None
+        )
     except DataError:
-        return SkipReason.EXPECTED
+        expected = None
+    if expected is None:
+        return _BAD_EXPECTATION
     text = cells["predicted_text"]
     scores = _score_text(text, wanted, expected)
     column = cells.get("match", "").strip().lower()
@@ -205,7 +204,11 @@ def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | SkipReason:
 
 
 def _score_text(text: str, wanted: list[Json], expected: list[ToolCall]) -> dict[str, bool]:
-    extraction, found, reply = calls_between_tags(text), json_calls(text), ToolCallTags().read(text)
+    extraction, found, reply = (
+        calls_between_tags(text),
+        list(read_json_calls(text).calls),
+        ToolCallTags().read(text),
+    )
     is_blank = not text.strip()
     readings = [found] if found else read_leniently([text])
     if expected:

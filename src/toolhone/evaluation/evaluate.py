@@ -82,9 +82,21 @@ def judge_episode(
     sample = judge(task, episode, context)
     scores = dict(sample.scores)
     for name, metric in (own or {}).items():
-        value = _call_metric(name, metric, task, episode)
-        if value is not None:
-            scores[name] = value
+        try:
+            value: object = metric(task, episode)
+        except Exception as error:
+            raise ConfigError(
+                f"the metric {name!r} failed on the task {task.id!r}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if value is None:
+            continue
+        if not isinstance(value, Real) or value < 0 or not value <= 1:
+            raise ConfigError(
+                f"the metric {name!r} must give a number in [0, 1] or None; "
+                f"on the task {task.id!r} it gave {show(value)}"
+            )
+        scores[name] = float(value)
     earned: dict[str, float] = {}
     if rewards:
         result = compute_reward(rewards, task, episode)
@@ -92,20 +104,3 @@ def judge_episode(
         earned |= {f"reward/{name}": value for name, value in result.parts.items()}
     legacy = legacy_scores(task, episode, context)
     return replace(sample, scores=scores, legacy_scores=legacy, rewards=earned)
-
-
-def _call_metric(name: str, metric: Metric, task: Task, episode: Episode) -> float | None:
-    try:
-        value: object = metric(task, episode)
-    except Exception as error:
-        raise ConfigError(
-            f"the metric {name!r} failed on the task {task.id!r}: {type(error).__name__}: {error}"
-        ) from error
-    if value is None:
-        return None
-    if not isinstance(value, Real) or value < 0 or not value <= 1:
-        raise ConfigError(
-            f"the metric {name!r} must give a number in [0, 1] or None; "
-            f"on the task {task.id!r} it gave {show(value)}"
-        )
-    return float(value)

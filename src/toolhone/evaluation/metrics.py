@@ -21,7 +21,7 @@ from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.answers import carries_answer
 from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
-from toolhone.schema import Expect, Task, Tool, ToolCall
+from toolhone.schema import Expect, Task, ToolCall
 from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
@@ -187,10 +187,6 @@ class _Judging:
     context: EpisodeContext
 
     @cached_property
-    def tools(self) -> dict[str, Tool]:
-        return {tool.name: tool for tool in self.task.tools}
-
-    @cached_property
     def expect(self) -> Expect:
         """The correct answer that the episode comes closest to."""
         return select_reference(self.task, self.episode).expect
@@ -208,7 +204,12 @@ class _Judging:
             scores["tool_accuracy"] = self.match.tool_score
             scores["argument_accuracy"] = self.match.argument_score
             if can_run(self.task, self.context.runnable):
-                scores["execution_success"] = float(self._all_ran())
+                results = [result for turn in self.episode.results for result in turn]
+                scores["execution_success"] = float(
+                    bool(results)
+                    and len(results) == len(self.episode.calls)
+                    and all(one.outcome is ToolStatus.OK for one in results)
+                )
         if all(choice.no_call for choice in choices):
             scores["no_call_accuracy"] = float(self.is_exact)
         if judges_calls(expect):
@@ -249,36 +250,29 @@ class _Judging:
     @cached_property
     def invalid_calls(self) -> list[str]:
         """Names that are not on offer and arguments that break the schema."""
-        faults = []
+        faults, tools = [], {tool.name: tool for tool in self.task.tools}
         for call in self.episode.calls:
-            if call.name not in self.tools:
+            if call.name not in tools:
                 faults.append(f"{show(call.name)} is not a tool on offer")
                 continue
-            problems = self.tools[call.name].problems(call.arguments)
+            problems = tools[call.name].problems(call.arguments)
             faults += [f"{call.name}: {truncate(problem, 300)}" for problem in problems]
         return faults
 
-    def _all_ran(self) -> bool:
-        results = [result for turn in self.episode.results for result in turn]
-        return (
-            bool(results)
-            and len(results) == len(self.episode.calls)
-            and all(result.outcome is ToolStatus.OK for result in results)
-        )
-
     def _has_right_content(self) -> bool:
         """Whether any reading of the raw text is a correct answer; for no call, whether all are."""
-        found = read_leniently([turn.text for turn in self.episode.turns], self.tools)
+        found = read_leniently(
+            [turn.text for turn in self.episode.turns], [tool.name for tool in self.task.tools]
+        )
         found.append(list(self.episode.calls))
-        for choice in self.task.expect.choices:
-            if not choice.no_call:
-                right = any(match_calls(one, choice, self.task.tools).exact for one in found)
-            else:
-                truncated = self.episode.ending is EpisodeStatus.TRUNCATED
-                right = not self.is_blank and not truncated and not any(found)
-            if right:
-                return True
-        return False
+        truncated = self.episode.ending is EpisodeStatus.TRUNCATED
+        no_call = not self.is_blank and not truncated and not any(found)
+        return any(
+            no_call
+            if choice.no_call
+            else any(match_calls(one, choice, self.task.tools).exact for one in found)
+            for choice in self.task.expect.choices
+        )
 
     def reasons(self) -> Iterator[str]:
         """What is not correct: the format, the calls, their execution, the answer."""
@@ -310,24 +304,13 @@ def read_leniently(
     Only calls of tools `offered` count (None: all). This separates a model that knows the call but
     writes it in a wrong format from one that does not know it; no tool runs.
     """
-    readers = [*(make().read for make in SYNTAXES.values()), _read_json_calls]
-    return [
-        [
-            call
-            for text in texts
-            for call in read(text).calls
-            if offered is None or call.name in offered
-        ]
-        for read in readers
-    ]
+    readers = [*(make().read for make in SYNTAXES.values()), read_json_calls]
+    calls = [[call for text in texts for call in read(text).calls] for read in readers]
+    return [[call for call in one if offered is None or call.name in offered] for one in calls]
 
 
-def json_calls(text: str) -> list[ToolCall]:
-    """The calls written as JSON objects anywhere in the text."""
-    return list(_read_json_calls(text).calls)
-
-
-def _read_json_calls(text: str) -> ParsedReply:
+def read_json_calls(text: str) -> ParsedReply:
+    """Read the calls written as JSON objects anywhere in the text."""
     return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(_find_objects(body))))
 
 

@@ -52,7 +52,23 @@ def score(
                 "each task needs one prediction"
             )
         found[identity] = prediction
-    _check_complete([task.id for task in tasks], list(found))
+    ids = {task.id for task in tasks}
+    missing = [task.id for task in tasks if task.id not in found]
+    unknown = [name for name in found if name not in ids]
+    faults = [
+        f"{len(names)} of {total} {what} ({', '.join(map(repr, names[:3]))}"
+        f"{', ...' if len(names) > 3 else ''})"
+        for names, total, what in (
+            (missing, len(tasks), "tasks have no prediction"),
+            (unknown, len(found), "predictions have no task"),
+        )
+        if names
+    ]
+    if faults:
+        raise DataError(
+            f"tasks and predictions do not fit together: {' and '.join(faults)}; "
+            "their ids must be the same"
+        )
     syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
     return Evaluation(
         tuple(_judge(task, found[task.id], syntax, registry, rewards) for task in tasks)
@@ -66,35 +82,30 @@ def _judge(
     registry: Registry | None,
     rewards: Sequence[Reward],
 ) -> JudgedEpisode:
-    turn = _read_turn(prediction, syntax)
-    is_readable = turn.problem is ParseProblem.NONE
-    calls = turn.message.tool_calls if is_readable else ()
-    results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
-    if not is_readable:
-        status = EpisodeStatus.MALFORMED
-    else:
-        status = EpisodeStatus.CALLED if calls else EpisodeStatus.ANSWERED
-    episode = Episode(task.id, (turn,), (results,), status)
-    has_text = "text" in prediction
-    runnable = frozenset[str]() if registry is None else registry.runnable
-    context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
-    return judge_episode(task, episode, context, rewards=rewards)
-
-
-def _read_turn(prediction: Prediction, syntax: Syntax | None) -> Turn:
     if "calls" in prediction:
         try:
             calls = tuple(ToolCall.from_dict(call) for call in prediction["calls"])
         except DataError as error:
             raise DataError(f"the prediction {prediction['id']!r}: {error}") from None
-        return Turn(Message("assistant", None, tool_calls=calls), "")
-    if syntax is None:
+        turn = Turn(Message("assistant", None, tool_calls=calls), "")
+    elif syntax is None:
         raise DataError(
             f"the prediction {prediction['id']!r} is a text; "
             f"name the call syntax it is written in (--dialect): {', '.join(SYNTAXES)}"
         )
-    reply = syntax.read(prediction["text"])
-    return Turn(reply.to_message(), prediction["text"], reply.problem, stop_reason=StopReason.STOP)
+    else:
+        reply, text = syntax.read(prediction["text"]), prediction["text"]
+        turn = Turn(reply.to_message(), text, reply.problem, stop_reason=StopReason.STOP)
+    is_readable = turn.problem is ParseProblem.NONE
+    calls = turn.message.tool_calls if is_readable else ()
+    results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
+    status = EpisodeStatus.CALLED if calls else EpisodeStatus.ANSWERED
+    status = status if is_readable else EpisodeStatus.MALFORMED
+    episode = Episode(task.id, (turn,), (results,), status)
+    has_text = "text" in prediction
+    runnable = frozenset[str]() if registry is None else registry.runnable
+    context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
+    return judge_episode(task, episode, context, rewards=rewards)
 
 
 def _check_prediction(number: int, prediction: Prediction) -> None:
@@ -117,24 +128,4 @@ def _check_prediction(number: int, prediction: Prediction) -> None:
     if keys == ["calls"] and not isinstance(value, list | tuple):
         raise DataError(
             f"{where}: 'calls' must be a list of {{'name', 'arguments'}}, got {show(value)}"
-        )
-
-
-def _check_complete(tasks: Sequence[str], predictions: Sequence[str]) -> None:
-    known_tasks, known_predictions = set(tasks), set(predictions)
-    missing = [task for task in tasks if task not in known_predictions]
-    unknown = [name for name in predictions if name not in known_tasks]
-    faults = [
-        f"{len(ids)} of {len(all_ids)} {what} ({', '.join(map(repr, ids[:3]))}"
-        f"{', ...' if len(ids) > 3 else ''})"
-        for ids, all_ids, what in (
-            (missing, tasks, "tasks have no prediction"),
-            (unknown, predictions, "predictions have no task"),
-        )
-        if ids
-    ]
-    if faults:
-        raise DataError(
-            f"tasks and predictions do not fit together: {' and '.join(faults)}; "
-            "their ids must be the same"
         )

@@ -133,11 +133,18 @@ def _find_root(is_before: Callable[[float], bool], low: float, high: float) -> f
 def paired_p_value(differences: Sequence[float]) -> float:
     """Two-sided p-value of "there is no difference" by random sign flips (Fisher 1935, section 21).
 
-    For differences of -1, 0 and 1 this is McNemar's exact test.
+    For differences of -1, 0 and 1 this is McNemar's exact test. The observed flip counts too, so
+    that p is never 0 (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585).
     """
     if set(differences) <= {-1, 0, 1}:
         return mcnemar(sum(d > 0 for d in differences), sum(d < 0 for d in differences))
-    return _sign_flip_p_value(differences)
+    units = np.round(np.asarray(differences, dtype=np.float64) * 1000).astype(np.int64)
+    sizes, counts = np.unique(np.abs(units[units != 0]), return_counts=True)
+    stream = np.random.Generator(np.random.Philox(len(differences)))
+    sums = np.zeros(FLIPS, dtype=np.int64)
+    for size, count in zip(sizes, counts, strict=True):
+        sums += size * (2 * stream.binomial(count, 0.5, FLIPS) - count)
+    return (1 + int((np.abs(sums) >= abs(int(units.sum()))).sum())) / (1 + FLIPS)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -148,21 +155,6 @@ def mcnemar(gained: int, lost: int) -> float:
         term = term * (changed - k + 1) // k
         total += term
     return float(min(1.0, total / 2 ** max(changed - 1, 0)))
-
-
-def _sign_flip_p_value(differences: Sequence[float]) -> float:
-    """P-value from drawn flips: a binomial number of plus signs for each distinct size.
-
-    The observed flip counts too, so that p is never 0 (Phipson & Smyth 2010,
-    doi:10.2202/1544-6115.1585).
-    """
-    units = np.round(np.asarray(differences, dtype=np.float64) * 1000).astype(np.int64)
-    sizes, counts = np.unique(np.abs(units[units != 0]), return_counts=True)
-    stream = np.random.Generator(np.random.Philox(len(differences)))
-    sums = np.zeros(FLIPS, dtype=np.int64)
-    for size, count in zip(sizes, counts, strict=True):
-        sums += size * (2 * stream.binomial(count, 0.5, FLIPS) - count)
-    return (1 + int((np.abs(sums) >= abs(int(units.sum()))).sum())) / (1 + FLIPS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
