@@ -159,13 +159,8 @@ def _read_or_make(experiment: Experiment) -> Dataset:
 def _from_templates(experiment: Experiment) -> Dataset:
     """Questions for the built-in tools; held-out rows are extra unless their share is named."""
     data = experiment.data
-    others = [
-        tool.name
-        for spec in experiment.tools
-        if spec not in BUILTIN
-        for tool in load_tools(spec, Path.cwd())
-    ]
-    if others:
+    specs = [spec for spec in experiment.tools if spec not in BUILTIN]
+    if others := [tool.name for spec in specs for tool in load_tools(spec, Path.cwd())]:
         raise DataError(
             "data.strategy 'templates' has questions for built-in tools only, and tools also has "
             f"{', '.join(map(repr, others))}; make rows with data.strategy 'manual_templates', "
@@ -175,7 +170,7 @@ def _from_templates(experiment: Experiment) -> Dataset:
     count = data.max_samples or data.samples
     held = min(MAX_HELD_OUT, count)
     if data.validation_fraction is not None:
-        held = _held_out_count(data, count)
+        held = min(count - 1, max(1, round(count * data.held_out_share)))
         count -= held
     train = templates.conversations(count, "train")
     held_out = templates.conversations(held, "held_out_fillers")
@@ -212,17 +207,13 @@ def _templates(experiment: Experiment) -> Templates:
     return Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
 
 
-def _held_out_count(data: DataSection, count: int) -> int:
-    return min(count - 1, max(1, round(count * data.held_out_share)))
-
-
 def _from_user_tools(experiment: Experiment) -> Dataset:
     """Rows made for the tools of the experiment: `data.max_samples`, held-out ones included."""
     data, tools = experiment.data, tools_of(experiment)
     examples = [] if data.examples is None else read_examples(data.examples, tools)
     templates = ManualTemplates(tools, examples, experiment.seed)
     count = data.max_samples or data.samples
-    held = _held_out_count(data, count)
+    held = min(count - 1, max(1, round(count * data.held_out_share)))
     train = templates.conversations(count - held, "train")
     held_out = templates.conversations(held, "held_out")
     made = templates.report()
@@ -282,15 +273,10 @@ def _split(
 def _wants_pairs(experiment: Experiment) -> bool:
     """Tell whether the file of the experiment holds preference pairs to train on."""
     data = experiment.data
-    if (
-        experiment.training.method != "dpo"
-        or data.path is None
-        or data.preferences not in (None, "file")
-    ):
+    if experiment.training.method != "dpo" or data.path is None:
         return False
-    return data.preferences == "file" or (
-        data.format in ("auto", "pairs") and holds_pairs(_file_in(data.path))
-    )
+    detects = data.preferences is None and data.format in ("auto", "pairs")
+    return data.preferences == "file" or (detects and holds_pairs(_file_in(data.path)))
 
 
 def _from_pairs(experiment: Experiment) -> Dataset:

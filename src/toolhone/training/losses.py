@@ -145,7 +145,7 @@ def preference_loss(
     et al. 2024, arXiv:2404.19733). The last two and IPO want `share` (`reply_shares`).
 
     Metrics are sums over pairs: `pairs`, `margin` (beta times the difference of log-ratios),
-    `accuracy`, `chosen_reward`, `rejected_reward`, `chosen_logp`, `rejected_logp`; `tokens` counts
+    `accuracy`, and of each side `_reward` and `_logp`; `tokens` counts
     trained tokens, `chosen_tokens` those of chosen sides, over which `kl_reference` sums k3.
     """
     config = {
@@ -162,7 +162,7 @@ def preference_loss(
         gap = ops.where(batch.mask, logp - batch["ref_logprobs"], 0.0)
         scores = ops.sum(gap * batch["share"] if length_normalised or kind == "ipo" else gap, 1)
         chosen, rejected = scores[0::2], scores[1::2]
-        margin = chosen - rejected
+        margin, trained = chosen - rejected, ops.where(batch.mask, 1.0, 0.0)
         weights = ops.sum(batch["weights"], 1)[0::2]
         if kind == "ipo":
             losses = (margin - 1 / (2 * beta)) * (margin - 1 / (2 * beta))
@@ -172,11 +172,11 @@ def preference_loss(
         if rpo_alpha > 0:
             likelihood = ops.sum(ops.where(batch.mask, logp, 0.0) * batch["share"], 1)[0::2]
             losses = losses - rpo_alpha * likelihood
-        fixed = ops.stop_gradient(margin)
-        totals = ops.stop_gradient(ops.sum(ops.where(batch.mask, logp, 0.0), 1))
+        fixed, own = ops.stop_gradient(margin), ops.where(batch.mask, logp, 0.0)
+        totals = ops.stop_gradient(ops.sum(own, 1))
         metrics = {
-            "tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)),
-            "chosen_tokens": ops.sum(ops.where(batch.mask, 1.0, 0.0)[0::2]),
+            "tokens": ops.sum(trained),
+            "chosen_tokens": ops.sum(trained[0::2]),
             "kl_reference": ops.sum(ops.stop_gradient(k3(ops, logp, batch))[0::2]),
             "chosen_logp": ops.sum(totals[0::2]),
             "rejected_logp": ops.sum(totals[1::2]),
