@@ -253,10 +253,10 @@ def test_rows_that_cannot_be_followed_are_counted_by_reason(
 
 
 def test_a_step_is_read_with_or_without_its_thought_and_in_bounded_time() -> None:
-    assert read_step('Action: f\nAction Input: {"a": "Action: x"}').call == ToolCall(
+    assert read_step('Action: f\nAction Input: {"a": "Action: x"}')[1] == ToolCall(
         "f", {"a": "Action: x"}
     )
-    assert read_step("Thought: a\nb\nAction:  f \nAction Input:{}").thought == "a\nb"
+    assert read_step("Thought: a\nb\nAction:  f \nAction Input:{}")[0] == "a\nb"
     with pytest.raises(Skip):
         read_step("Thought:" + "\nAction: " * 20_000)
     with pytest.raises(Skip):

@@ -26,7 +26,7 @@ BAD_LINE = "a line that is no JSON object"
 """Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class About:
     """A published data set, as `toolhone data sources` lists it.
 
@@ -36,9 +36,9 @@ class About:
     """
 
     title: str
-    link: str
-    licence: str
-    rows: str
+    link: str = ""
+    licence: str = "as the data set"
+    rows: str = "any"
     teaches: str
     only_tasks: bool = False
 

@@ -28,15 +28,12 @@ ABOUT = About(
 
 
 def looks_like(record: Record) -> bool:
-    return "question" in record and "function" in record and isinstance(_answer(record), str)
-
-
-def _answer(record: Record) -> Json:
-    return record.get("model_answer")
+    texts = isinstance(record.get("model_answer"), str)
+    return "question" in record and "function" in record and texts
 
 
 def convert(record: Record, context: Context) -> Task:
-    question, functions, answer = record.get("question"), record.get("function"), _answer(record)
+    question, functions, answer = map(record.get, ("question", "function", "model_answer"))
     if not isinstance(question, str) or not question.strip():
         raise Skip("not an OpenFunctions row", f"keys {sorted(record)}")
     listed = functions if isinstance(functions, list) else [functions]
@@ -47,10 +44,10 @@ def convert(record: Record, context: Context) -> Task:
         raise Skip(BAD_ANSWER, f"{answer!r:.80}") from None
     context.repairs |= repairs
     calls = []
-    for one in written:
-        tool = next((tool for tool in tools if tool.name == one.name), None)
+    for each in written:
+        tool = next((tool for tool in tools if tool.name == each.name), None)
         names = list(tool.parameters.get("properties") or {}) if tool else ()
-        call, found = repair_call(one.call(names), tools)
+        call, found = repair_call(each.call(names), tools)
         context.repairs |= found
         calls.append(call)
     refuse_misfits(calls, tools)

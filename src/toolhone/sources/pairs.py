@@ -17,14 +17,13 @@ from toolhone.schema.preference import Preference
 from toolhone.sources.base import About, Context, Converted, Skip, refuse_faults
 from toolhone.sources.files import Record
 from toolhone.sources.messages import ToolCache
-from toolhone.sources.sharegpt import NO_TOOLS, ROLES, add_turns, turns_of
+from toolhone.sources.sharegpt import NO_TOOLS, add_turns, role_and_text, turns_of
 from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "pairs"
 ABOUT = About(
     title="preference pairs: our own form, TRL's, and LLaMA-Factory's",
-    link="",
     licence="as the data set; Apache-2.0 for the demonstration files",
     rows="as the data set",
     teaches="which of two replies is better (DPO)",
@@ -43,8 +42,8 @@ def convert(record: Record, context: Context) -> Converted:
     pair = _sharegpt(record, context) if "conversations" in record else _own_form(record, context)
     last = pair.prompt[-1].role
     if last not in ("user", "tool"):
-        reason = "a prompt that does not end with the user or a tool"
-        raise Skip(reason, f"it ends with a message of the role {last!r}")
+        detail = f"it ends with a message of the role {last!r}"
+        raise Skip("a prompt that does not end with the user or a tool", detail)
     if pair.chosen == pair.rejected:
         raise Skip("chosen and rejected say the same")
     return Converted(preference=pair)
@@ -80,17 +79,15 @@ def _sharegpt(record: Record, context: Context) -> Preference:
 
 def _side(record: Record, side: str, tools: tuple[Tool, ...]) -> tuple[Message, ...]:
     """Return the messages of one turn: what the assistant says, or calls."""
-    turn, builder = record[side], ConversationBuilder()
-    role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
+    builder, (role, _) = ConversationBuilder(), role_and_text(record[side])
     if role not in ("assistant", "call"):
-        raise Skip(NO_PAIR, f"{side} is {turn!r:.80}")
+        raise Skip(NO_PAIR, f"{side} is {record[side]!r:.80}")
     add_turns(builder, [(role, _text(record, side))], tools)
     return tuple(builder.messages)
 
 
 def _text(record: Record, side: str) -> str:
-    turn = record[side]
-    text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+    _, text = role_and_text(record[side])
     if not isinstance(text, str) or not text.strip():
-        raise Skip(NO_PAIR, f"{side} has no text: {turn!r:.80}")
+        raise Skip(NO_PAIR, f"{side} has no text: {record[side]!r:.80}")
     return text.strip()

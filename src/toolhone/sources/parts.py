@@ -23,7 +23,6 @@ ABOUT = About(
     title="LLaMA-Factory messages in parts",
     link="https://github.com/hiyouga/LLaMA-Factory/tree/main/data",
     licence="Apache-2.0 for the demonstration files",
-    rows="any",
     teaches="reasoning before calls, several calls at once, plain talk",
 )
 NOT_PARTS = "not a row of messages in parts"

@@ -28,13 +28,7 @@ from toolhone.sources.tasks import tasks_of
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 NAME = "prompt_rows"
-ABOUT = About(
-    title="prompt rows of GRPO training",
-    link="",
-    licence="as the data set",
-    rows="any",
-    teaches="calls from tools listed in the prompt",
-)
+ABOUT = About(title="prompt rows of GRPO training", teaches="calls from tools listed in the prompt")
 OPTIONS = frozenset({"raw_prompt"})
 MAX_LISTS = 200
 """Opening brackets of a prompt that are tried as the beginning of its tools."""

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
-from toolhone.schema import Expect, Message, Task, Tool, ToolCall
+from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
 from toolhone.sources.call_repair import repair_call
 from toolhone.sources.files import Record
@@ -46,14 +46,6 @@ _STEP = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Step:
-    """A turn of the ReAct style."""
-
-    thought: str
-    call: ToolCall
-
-
 def looks_like(record: Record) -> bool:
     turns = record.get("conversations")
     first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
@@ -62,10 +54,9 @@ def looks_like(record: Record) -> bool:
 
 
 def convert(record: Record, context: Context) -> Task:
-    turns = record.get("conversations")
-    if not looks_like(record) or not isinstance(turns, list) or len(turns) < 3:
-        raise Skip(NOT_ROTBENCH, f"keys {sorted(record)}")
-    if not all(isinstance(turn, dict) for turn in turns):
+    turns: Json = record.get("conversations")
+    is_dialogue = looks_like(record) and all(isinstance(turn, dict) for turn in turns)
+    if not is_dialogue or len(turns) < 3:
         raise Skip(NOT_ROTBENCH, f"keys {sorted(record)}")
     tools = _tools(str(turns[0].get("value")), context)
     messages = _messages(turns[1:-1], context.repairs)
@@ -91,7 +82,7 @@ def _tools(prompt: str, context: Context) -> tuple[Tool, ...]:
 
 
 def _messages(turns: Sequence[Record], repairs: set[str]) -> tuple[Message, ...]:
-    """Return what was said, called and answered before the last turn."""
+    """Return the messages before the last turn."""
     messages: list[Message] = []
     for number, turn in enumerate(turns):
         role, value = turn.get("from"), turn.get("value")
@@ -103,14 +94,14 @@ def _messages(turns: Sequence[Record], repairs: set[str]) -> tuple[Message, ...]
         elif role == "function" and waiting is not None:
             messages.append(Message("tool", value, tool_call_id=waiting.id, name=waiting.name))
         elif role == "assistant" and messages and messages[-1].role != "assistant":
-            messages.append(_assistant_turn(read_step(value), f"call{number}", repairs))
+            messages.append(_assistant_turn(*read_step(value), f"call{number}", repairs))
         else:
             raise Skip(BAD_TURN, f"turn {number + 1} of {role!r:.20}")
     return tuple(messages)
 
 
-def _assistant_turn(step: Step, identity: str, repairs: set[str]) -> Message:
-    reasoning, call = step.thought or None, step.call
+def _assistant_turn(thought: str, call: ToolCall, identity: str, repairs: set[str]) -> Message:
+    reasoning = thought or None
     if call.name not in (_FINISH, _ASK):
         return Message("assistant", None, reasoning, (replace(call, id=identity),))
     repairs.add(WORDS)
@@ -120,8 +111,8 @@ def _assistant_turn(step: Step, identity: str, repairs: set[str]) -> Message:
     return Message("assistant", texts[0], reasoning)
 
 
-def read_step(text: str) -> Step:
-    """Return a thought, an action and its input, which is a JSON object."""
+def read_step(text: str) -> tuple[str, ToolCall]:
+    """Return a thought, and the call of an action whose input is a JSON object."""
     found = _STEP.fullmatch(text)
     if found is None:
         raise Skip(NO_STEP, repr(text[:80]))
@@ -129,9 +120,8 @@ def read_step(text: str) -> Step:
     given = decode(written, 0)
     whole = given.problem is ParseProblem.NONE and not written[given.end :].strip()
     if not whole or not isinstance(given.value, dict):
-        detail = f"the input of {name!r:.40} is no JSON object: {written!r:.60}"
-        raise Skip(NO_STEP, detail)
-    return Step(thought, ToolCall(name, given.value))
+        raise Skip(NO_STEP, f"the input of {name!r:.40} is no JSON object: {written!r:.60}")
+    return thought, ToolCall(name, given.value)
 
 
 def _right_actions(turn: Record) -> list[ToolCall]:
@@ -139,7 +129,7 @@ def _right_actions(turn: Record) -> list[ToolCall]:
     if turn.get("from") != "assistant" or not isinstance(listed, list) or not listed:
         detail = f"wanted a list of right actions in the last turn, got {listed!r:.60}"
         raise Skip(NOT_ROTBENCH, detail)
-    return [read_step(str(text)).call for text in listed]
+    return [read_step(str(text))[1] for text in listed]
 
 
 def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[str]) -> Expect:

@@ -6,9 +6,8 @@
 
 Categories: `calculator` (`tool_args` {"expression"}), `python_exec` (tool `python`, {"code"}),
 `no_tool`. Calls are run in the sandbox and compared with `expected_answer` (numbers within
-`metadata.tolerance`, else 1e-6); rows that contradict themselves are skipped. Not checked: whether
-a call answers its question, code that the sandbox cannot finish (noted), and what a `no_tool` reply
-says.
+`metadata.tolerance`, else 1e-6); rows that contradict themselves are skipped. Code that the sandbox
+cannot finish is not checked but noted.
 """
 
 from __future__ import annotations
@@ -30,11 +29,7 @@ from toolhone.tools.result import ToolResult, ToolStatus
 
 NAME = "sft_array"
 ABOUT = About(
-    title="the SFT array",
-    link="",
-    licence="as the data set",
-    rows="any",
-    teaches="when to use a calculator, when Python, and when neither",
+    title="the SFT array", teaches="when to use a calculator, when Python, and when neither"
 )
 TOLERANCE = 1e-6
 CATEGORIES = {
@@ -46,8 +41,6 @@ CATEGORIES = {
 TOOLS = ("calculator", "python")
 _LONGEST_OUTPUT = 1000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
-
-
 NOT_THIS_FORMAT = "not a row of this shape"
 _ARGUMENTS = "tool_args that are not those of the tool"
 NOT_RUN = "code whose output was not compared with the expected answer"
@@ -86,19 +79,15 @@ def convert(record: Record, context: Context) -> Converted:
         note = check_result(example, next(context.prepared["results"]))
         context.notes += [] if note is None else [note]
     identity, source = context.identity(record), str(record.get("source") or NAME)
-    user = Message("user", example.prompt)
-    if example.call is None and not example.answer:
-        task = Task(
-            identity, (user,), tools, Expect(no_call=True), category=example.category, source=source
-        )
+    user, call, kind = Message("user", example.prompt), example.call, example.category
+    if call is None and not example.answer:
+        expect = Expect(no_call=True)
+        task = Task(identity, (user,), tools, expect, category=kind, source=source)
         return Converted(tasks=[task])
-    reply = Message(
-        "assistant",
-        example.answer if example.call is None else None,
-        tool_calls=() if example.call is None else (example.call,),
-    )
+    content, calls = (example.answer, ()) if call is None else (None, (call,))
+    reply = Message("assistant", content, tool_calls=calls)
     conversation = Conversation((user, reply), tools, identity, source)
-    return Converted(conversation, tasks_of(conversation, example.category))
+    return Converted(conversation, tasks_of(conversation, kind))
 
 
 def example_of(record: Record) -> Example:
@@ -164,8 +153,8 @@ def check_result(example: Example, result: ToolResult) -> str | None:
     shown = f"{str(*example.call.arguments.values())!r:.60}"
     calculator, finished = example.call.name == "calculator", result.outcome is ToolStatus.OK
     if calculator and not finished:
-        reason = "an expression that the calculator cannot compute"
-        raise Skip(reason, f"{shown}: {result.content:.120}")
+        detail = f"{shown}: {result.content:.120}"
+        raise Skip("an expression that the calculator cannot compute", detail)
     if calculator and as_number(example.answer) is None:
         return None
     if not calculator and (not finished or not 0 < len(example.answer) <= _LONGEST_OUTPUT):
@@ -173,19 +162,18 @@ def check_result(example: Example, result: ToolResult) -> str | None:
     if same_answer(result.content, example.answer, example.tolerance):
         return None
     if calculator:
-        reason = "an expression whose value is not the expected answer"
         detail = f"{shown} gives {result.content:.40}, expected is {example.answer:.40}"
-    else:
-        reason = "code whose output is not the expected answer"
-        detail = f"{shown} gives {result.content!r:.40}, expected is {example.answer!r:.40}"
-    raise Skip(reason, detail)
+        raise Skip("an expression whose value is not the expected answer", detail)
+    detail = f"{shown} gives {result.content!r:.40}, expected is {example.answer!r:.40}"
+    raise Skip("code whose output is not the expected answer", detail)
 
 
 def same_answer(got: str, wanted: str, tolerance: float) -> bool:
     """Compare numbers within the tolerance, other texts without white space at line ends."""
     first, second = as_number(got), as_number(wanted)
     if first is None or second is None:
-        return _lines(got) == _lines(wanted)
+        lines = [[line.rstrip() for line in text.strip().splitlines()] for text in (got, wanted)]
+        return lines[0] == lines[1]
     return abs(first - second) <= max(Decimal(tolerance), abs(second) * Decimal("1e-9"))
 
 
@@ -193,7 +181,3 @@ def as_number(text: str) -> Decimal | None:
     """Read a number, also with a dollar sign and commas between thousands; else None."""
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.strip()).replace("$", "", 1)
     return Decimal(plain) if _NUMBER.fullmatch(plain) else None
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.strip().splitlines()]

@@ -28,7 +28,6 @@ ABOUT = About(
     title="sharegpt forms (glaive for LLaMA-Factory and others)",
     link="https://github.com/hiyouga/LLaMA-Factory/tree/main/data",
     licence="as the data set; Apache-2.0 for the demonstration files",
-    rows="any",
     teaches="calls and plain talk over several turns; when to ask, to call and to decline",
 )
 NO_TOOLS = "calls although the row gives no tools"
@@ -44,21 +43,18 @@ ROLES = {
 
 def looks_like(record: Record) -> bool:
     turns = record.get("conversations")
-    if not isinstance(turns, list) or not turns or not all(map(_is_turn, turns)):
+    read = [role_and_text(turn) for turn in turns] if isinstance(turns, list) else []
+    if not read or not all(role and isinstance(text, str) for role, text in read):
         return False
-    return "\nAction:" not in f"{record.get('system') or ''}{_text_of(turns[0])}"  # ReAct
+    return "\nAction:" not in f"{record.get('system') or ''}{read[0][1]}"  # ReAct
 
 
-def _is_turn(turn: Json) -> bool:
-    return isinstance(turn, dict) and _role_of(turn) in ROLES and isinstance(_text_of(turn), str)
-
-
-def _role_of(turn: Record) -> str:
-    return str(turn.get("from", turn.get("role")))
-
-
-def _text_of(turn: Record) -> Json:
-    return turn.get("value", turn.get("content"))
+def role_and_text(turn: Json) -> tuple[str | None, Json]:
+    """Return the role (`None` for an unknown one) and the text of a turn under either keys."""
+    if not isinstance(turn, dict):
+        return None, None
+    role, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+    return ROLES.get(str(role)), text
 
 
 def convert(record: Record, context: Context) -> Conversation:
@@ -80,10 +76,11 @@ def turns_of(record: Record) -> Iterator[tuple[str, str]]:
     if not isinstance(turns, list) or not turns:
         raise Skip("not a sharegpt row", f"wanted turns in 'conversations'; keys {sorted(record)}")
     for turn in turns:
-        if not _is_turn(turn):
+        role, text = role_and_text(turn)
+        if role is None or not isinstance(text, str):
             detail = f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}"
             raise Skip("not a sharegpt row", detail)
-        yield ROLES[_role_of(turn)], _text_of(turn)
+        yield role, text
 
 
 def add_turns(

@@ -11,10 +11,9 @@ file. Format: Barres et al. 2025, arXiv:2506.07982.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import FROM_CALLS, PLAYED, read_list, read_world, tools_of_calls
@@ -48,14 +47,11 @@ def prepare(
 ) -> tuple[tuple[Tool, ...], tuple[Message, ...]]:
     """Return the tools that the actions of the file call, and the policy as a system message."""
     tools = tools_of_calls(call for record in records for call in _known_calls(record))
-    return tools, _policy(context.path.parent / "policy.md")
-
-
-def _policy(file: Path) -> tuple[Message, ...]:
+    file = context.path.parent / "policy.md"
     if not file.is_file():
-        return ()
+        return tools, ()
     try:
-        return (Message("system", file.read_text("utf-8").strip()),)
+        return tools, (Message("system", file.read_text("utf-8").strip()),)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: the policy cannot be read: {error}") from None
 
@@ -119,9 +115,9 @@ def _is_loose(action: Record) -> bool:
     """Return whether some arguments are compared, but not all."""
     compared = action.get("compare_args")
     return (
-        bool(compared)
-        and isinstance(compared, list)
-        and not set(action["arguments"]) <= set(compared)
+        isinstance(compared, list)
+        and bool(compared)
+        and not action["arguments"].keys() <= set(compared)
     )
 
 
@@ -141,12 +137,12 @@ def _call(action: Record) -> ToolCall:
 
 
 def _request(record: Record) -> tuple[str, bool]:
-    """Return what is asked for, and whether that is what a played user is told."""
+    """Return the request, and whether it is the instructions of a played user."""
     ticket, scenario = record.get("ticket"), record.get("user_scenario")
     if isinstance(ticket, str) and ticket.strip():
         return ticket.strip(), False
-    told = scenario.get("instructions") if isinstance(scenario, dict) else None
-    parts = [told.get(key) for key in _INSTRUCTIONS] if isinstance(told, dict) else [told]
+    found = scenario.get("instructions") if isinstance(scenario, dict) else None
+    parts = [found.get(key) for key in _INSTRUCTIONS] if isinstance(found, dict) else [found]
     text = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip(" ."))
     if not text:
         raise Skip("a task without a request", f"{scenario!r:.80}")
@@ -156,13 +152,13 @@ def _request(record: Record) -> tuple[str, bool]:
 def _history(record: Record) -> tuple[Message, ...]:
     """Return the messages that came before, results linked to their calls."""
     state = record.get("initial_state")
-    given = read_list(state, "message_history", "initial_state") if isinstance(state, dict) else []
-    try:
-        return tuple(Message.from_dict(_linked(message)) for message in given)
-    except DataError as error:
-        raise Skip("a turn before the task that cannot be read", str(error)) from None
-
-
-def _linked(message: Json) -> Json:
-    is_result = isinstance(message, dict) and message.get("role") == "tool"
-    return {**message, "tool_call_id": message.get("id")} if is_result else message
+    turns = read_list(state, "message_history", "initial_state") if isinstance(state, dict) else []
+    history: list[Message] = []
+    for turn in turns:
+        is_result = isinstance(turn, dict) and turn.get("role") == "tool"
+        linked = {**turn, "tool_call_id": turn.get("id")} if is_result else turn
+        try:
+            history.append(Message.from_dict(linked))
+        except DataError as error:
+            raise Skip("a turn before the task that cannot be read", str(error)) from None
+    return tuple(history)

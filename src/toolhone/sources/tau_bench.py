@@ -72,12 +72,12 @@ def convert(record: Record, context: Context) -> Conversation | Task:
 def _flat_messages(text: str) -> list[Message]:
     """Return the messages of a flat text, which writes `None` where a call was."""
     parts = _FLAT_TURN.split(text)
-    turns = [(role, said.strip()) for role, said in zip(parts[1::2], parts[2::2], strict=True)]
-    if any(role == "tool" or (role, said) == ("assistant", "None") for role, said in turns):
+    turns = [(role, turn.strip()) for role, turn in zip(parts[1::2], parts[2::2], strict=True)]
+    if any(role == "tool" or (role, turn) == ("assistant", "None") for role, turn in turns):
         raise Skip("a flat text that does not say what was called")
     if parts[0].strip() or not turns:
         raise Skip(BAD_TURN, f"{parts[0]!r:.60}")
-    return [Message(role, said) for role, said in turns]
+    return [Message(role, content) for role, content in turns]
 
 
 def _messages(record: Record) -> tuple[Message, ...]:
@@ -92,8 +92,8 @@ def _messages(record: Record) -> tuple[Message, ...]:
 
 def _failed_task(record: Record, context: Context) -> Task:
     """Return what was to be done in a dialogue that failed."""
-    told = _told(record)
-    request, outputs = told.get("instruction"), read_list(told, "outputs", "info.task")
+    task = _task_fields(record)
+    request, outputs = task.get("instruction"), read_list(task, "outputs", "info.task")
     calls = list(_actions(record))
     if not isinstance(request, str) or not request.strip():
         raise Skip(NOT_TAU, f"wanted a text in 'info.task.instruction', got {request!r:.60}")
@@ -111,20 +111,19 @@ def _failed_task(record: Record, context: Context) -> Task:
     )
 
 
-def _told(record: Record) -> Record:
+def _task_fields(record: Record) -> Record:
     info = record.get("info")
-    told = info.get("task") if isinstance(info, dict) else None
-    return told if isinstance(told, dict) else {}
+    task = info.get("task") if isinstance(info, dict) else None
+    return task if isinstance(task, dict) else {}
 
 
 def _actions(record: Record) -> Iterator[ToolCall]:
     """Yield the actions that are right, as calls."""
-    for action in read_list(_told(record), "actions", "info.task"):
-        given: Json = action if isinstance(action, dict) else {}
-        name, arguments = given.get("name"), given.get("kwargs")
+    for action in read_list(_task_fields(record), "actions", "info.task"):
+        fields: Json = action if isinstance(action, dict) else {}
+        name, arguments = fields.get("name"), fields.get("kwargs")
         if not isinstance(name, str) or not isinstance(arguments, dict):
-            detail = f"wanted an action with 'name' and 'kwargs', got {action!r:.60}"
-            raise Skip(NOT_TAU, detail)
+            raise Skip(NOT_TAU, f"wanted an action with 'name' and 'kwargs', got {action!r:.60}")
         yield ToolCall(name, arguments)
 
 

@@ -20,13 +20,7 @@ from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
 
 NAME = "test_cases"
-ABOUT = About(
-    title="test cases of a tool",
-    link="",
-    licence="as the data set",
-    rows="any",
-    teaches="the one right call of each case, or none",
-)
+ABOUT = About(title="test cases of a tool", teaches="the one right call of each case, or none")
 OPTIONS = frozenset({"tools"})
 NOT_A_CASE = "not a test case"
 

@@ -4,12 +4,10 @@ from the problem.
     compose([("48/2", "24"), ("48+24", "72")], "She sold 48 clips, ...")    # "48+(48/2)"
     unexplained("(12-3)*10", "12 eggs of 10 ounces in 4 boxes")    # [Decimal("3")]
 
-A number in a step is replaced by the expression of an earlier step that gave it (or gave it before
-rounding), unless the problem states it and that result has been used already: a result is computed
-to be used. A number of the whole is explained when the problem states it in digits or words, when
-it belongs to a word of the problem (7 to "week", 3 to "triple"), when it is a percentage or
-fraction stated there, or 1, 2 or 100. What remains was worked out in somebody's head. Nothing is
-evaluated here.
+A number in a step is replaced by the expression of an earlier step that gave it (perhaps before
+rounding), unless the problem states it and that result has been used already. The problem explains
+a number that it states in digits, words ("week" for 7), percentages or fractions, and 1, 2 and 100.
+Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -24,96 +22,51 @@ _NUMBER = re.compile(
 )
 _STATED = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+", re.ASCII)
 _FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)", re.ASCII)
-_WORDS_OF: dict[str, str] = {
-    **{
-        "0": "zero",
-        "0.01": "cent penny pennies",
-        "0.25": "quarter",
-        "0.5": "half halves",
-        "0.75": "quarter",
-        "1.5": "half",
-    },
-    **{
-        "3": "three third triple tripled thrice feet yard triangle",
-        "4": "four fourth quarter week month quart gallon square quadruple",
-    },
-    **{
-        "5": "five fifth nickel",
-        "6": "six sixth",
-        "7": "seven seventh day daily week weekly",
-        "8": "eight eighth",
-        "9": "nine ninth",
-    },
-    **{
-        "10": "ten tenth dime",
-        "11": "eleven",
-        "12": "twelve dozen month monthly year annual yearly foot feet inch",
-        "13": "thirteen",
-    },
-    **{
-        "14": "fourteen",
-        "15": "fifteen",
-        "16": "sixteen pound ounce",
-        "17": "seventeen",
-        "18": "eighteen",
-        "19": "nineteen",
-    },
-    **{
-        "20": "twenty",
-        "24": "day hour",
-        "30": "thirty month",
-        "40": "forty",
-        "50": "fifty",
-        "52": "week weekly year",
-    },
-    **{
-        "60": "sixty second minute hour",
-        "70": "seventy",
-        "80": "eighty",
-        "90": "ninety",
-        "100": "hundred",
-        "365": "year",
-    },
-    **{"1000": "thousand kilogram kilometer", "1000000": "million"},
-}
-"""The words of a problem that give a number."""
+_NUMBER_WORDS = (
+    "0 zero, 0.01 cent penny pennies, 0.25 quarter, 0.5 half halves, 0.75 quarter, 1.5 half, "
+    "3 three third triple tripled thrice feet yard triangle, "
+    "4 four fourth quarter week month quart gallon square quadruple, 5 five fifth nickel, "
+    "6 six sixth, 7 seven seventh day daily week weekly, 8 eight eighth, 9 nine ninth, "
+    "10 ten tenth dime, 11 eleven, 12 twelve dozen month monthly year annual yearly foot feet inch, "
+    "13 thirteen, 14 fourteen, 15 fifteen, 16 sixteen pound ounce, 17 seventeen, 18 eighteen, "
+    "19 nineteen, 20 twenty, 24 day hour, 30 thirty month, 40 forty, 50 fifty, "
+    "52 week weekly year, 60 sixty second minute hour, 70 seventy, 80 eighty, 90 ninety, "
+    "100 hundred, 365 year, 1000 thousand kilogram kilometer, 1000000 million"
+)
+"""Each number with the words of a problem that give it."""
 _ALWAYS = tuple(map(Decimal, (1, 2, 100)))
 
 
 def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
-    """The last of the (expression, result) pairs with earlier results in it replaced by what gave
-    them."""
+    """Return the last (expression, result) pair's expression, with earlier results composed in."""
     stated = set(_in_digits(question))
-    made: list[tuple[str, Decimal]] = []
+    composed: list[tuple[str, Decimal]] = []
     used: set[int] = set()
 
-    def replaced(number: re.Match[str]) -> str:
+    def substitute(number: re.Match[str]) -> str:
         value = _value(number[0])
         source = next(
-            (index for index in reversed(range(len(made))) if _gives(made[index][1], value)), None
+            (i for i in reversed(range(len(composed))) if _gives(composed[i][1], value)), None
         )
         if source is None or (value in stated and source in used) or _is_per_cent(number, question):
             return number[0]
         used.add(source)
-        return f"({made[source][0]})"
+        return f"({composed[source][0]})"
 
     for expression, result in steps:
-        made.append((_NUMBER.sub(replaced, expression), Decimal(result)))
-    return made[-1][0]
+        composed.append((_NUMBER.sub(substitute, expression), Decimal(result)))
+    return composed[-1][0]
 
 
 def unexplained(expression: str, question: str) -> list[Decimal]:
-    """The numbers of an expression that the problem does not give."""
+    """Return the numbers of an expression that the problem does not give."""
     given = set(_given(question))
-    return [
-        value
-        for number in _NUMBER.finditer(expression)
-        if (value := _value(number[0])) not in given
-    ]
+    values = (_value(number[0]) for number in _NUMBER.finditer(expression))
+    return [value for value in values if value not in given]
 
 
 def _given(question: str) -> Iterator[Decimal]:
-    """Every number that the problem gives."""
+    """Yield every number that the problem gives."""
     stated = list(_in_digits(question))
     yield from (*_ALWAYS, *stated)
     for word in re.findall(r"[a-z]+", question.lower()):
@@ -130,7 +83,8 @@ def _given(question: str) -> Iterator[Decimal]:
 
 @cache
 def _numbers_of(word: str) -> list[Decimal]:
-    return [Decimal(number) for number, words in _WORDS_OF.items() if word in words.split()]
+    entries = (entry.split() for entry in _NUMBER_WORDS.split(", "))
+    return [Decimal(number) for number, *words in entries if word in words]
 
 
 def _in_digits(text: str) -> Iterator[Decimal]:
@@ -142,16 +96,13 @@ def _value(text: str) -> Decimal:
 
 
 def _gives(result: Decimal, value: Decimal) -> bool:
-    """Whether a result is this value, or was rounded or cut to its decimals."""
+    """Return whether a result is this value, or was rounded or cut to its decimals."""
     exponent = value.as_tuple().exponent
     places = -exponent if isinstance(exponent, int) else 0
     return result == value or (places > 0 and abs(result - value) < Decimal(1).scaleb(-places))
 
 
 def _is_per_cent(number: re.Match[str], question: str) -> bool:
-    """Whether this is the 100 of a percentage."""
-    return (
-        number[0] == "100"
-        and number.string[: number.start()].rstrip().endswith("/")
-        and "%" in question
-    )
+    """Return whether this is the 100 of a percentage."""
+    divides = number.string[: number.start()].rstrip().endswith("/")
+    return number[0] == "100" and divides and "%" in question
