@@ -19,9 +19,8 @@ from toolhone.data.importing import ImportResult, import_file
 from toolhone.errors import DataError, RunError
 from toolhone.sources.base import BAD_LINE
 from toolhone.sources.files import read_records
-from toolhone.sources.listing import COLUMNS, as_markdown, listed
 from toolhone.sources.messages import read_conversations, read_preferences, read_tasks
-from toolhone.sources.registry import SOURCES
+from toolhone.sources.registry import COLUMNS, SOURCES, as_markdown, list_sources
 
 TOOL = {"name": "moor", "description": "Moors a boat.", "parameters": {"berth": {"type": "int"}}}
 ROW = {
@@ -416,13 +415,13 @@ def test_every_format_is_listed_with_its_licence_and_what_it_teaches(run: Run) -
     plain = run("data", "sources")[1]
     assert len(plain.splitlines()) == 2 * len(formats)
     assert "preference pairs: which of two replies is better" in plain
-    assert run("data", "sources", "--markdown")[1] == as_markdown(listed()) + "\n"
+    assert run("data", "sources", "--markdown")[1] == as_markdown(list_sources()) + "\n"
 
 
 def test_the_page_holds_the_table_of_the_formats() -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     table = page.partition("<!-- sources -->\n")[2].partition("\n<!-- /sources -->")[0]
-    assert table == as_markdown(listed()), "run: toolhone data sources --markdown"
+    assert table == as_markdown(list_sources()), "run: toolhone data sources --markdown"
     assert table.splitlines()[0].count("|") == len(COLUMNS) + 1
 
 

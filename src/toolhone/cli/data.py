@@ -58,9 +58,9 @@ def sources(
     ] = False,
 ) -> None:
     """List the published formats that can be read, with licence, size and what they teach."""
-    from toolhone.sources.listing import as_markdown, listed
+    from toolhone.sources.registry import as_markdown, list_sources
 
-    formats = listed()
+    formats = list_sources()
     if as_json:
         print(json.dumps([each.to_dict() for each in formats], ensure_ascii=False))
         return

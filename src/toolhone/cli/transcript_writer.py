@@ -19,7 +19,7 @@ from toolhone.episodes.chat_session import ChatSession, Transcript, transcript_o
 from toolhone.errors import RunError
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Tool
-from toolhone.sources.tasks import fingerprint
+from toolhone.sources.base import fingerprint
 
 
 class TranscriptWriter:

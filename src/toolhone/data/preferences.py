@@ -19,7 +19,7 @@ from typing import Any
 
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.tasks import tasks_of
+from toolhone.sources.base import tasks_of
 
 
 class PairKind(StrEnum):

@@ -20,7 +20,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.catalogue import find_beside
 from toolhone.sources.files import (
     BadLine,
@@ -33,7 +33,6 @@ from toolhone.sources.files import (
 )
 from toolhone.sources.python_types import UnknownType, read_type
 from toolhone.sources.scenarios import json_type
-from toolhone.sources.tasks import tasks_of
 from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
 
 NAME = "api_bank"

@@ -8,8 +8,10 @@ the file.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,7 +22,6 @@ from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, T
 from toolhone.schema.preference import Preference
 from toolhone.sources.files import BadLine, FileLine, Record, data_files, read_lines
 from toolhone.sources.rules import conversation_faults
-from toolhone.sources.tasks import tasks_of
 
 BAD_LINE = "a line that is no JSON object"
 """Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""
@@ -132,8 +133,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that was not used: its place, the reason, what was seen, and the row (of a bad line its
-    text)."""
+    """A skipped row: place, reason, detail, and the row (of a bad line its text)."""
 
     line: FileLine
     reason: str
@@ -141,36 +141,51 @@ class Refused:
     row: Json = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
-    """What a source made of a file.
+    """What a source read from a file; `keep` and `skip` add a row.
 
-    conversations, preferences: the kept rows, and `places` the place of each. tasks: what the
-    format gives for evaluation and episodes. only_tasks: kept rows that gave tasks alone. skipped:
-    rows by reason, with one sentence for each reason in `examples` and each row in `refused`.
-    repaired: kept rows by kind of repair. noted: kept rows of which something could not be checked.
-    read: all rows.
+    places: of each conversation or pair. only_tasks: kept rows that gave tasks alone. skipped: rows
+    by reason, with one sentence for each reason in `examples`. repaired: kept rows by kind of
+    repair. noted: kept rows of which something could not be checked. read: all rows.
     """
 
-    conversations: Sequence[Conversation]
-    places: Sequence[FileLine]
-    tasks: Sequence[Task]
-    skipped: Counter[str]
-    read: int
+    conversations: list[Conversation] = field(default_factory=list)
+    places: list[FileLine] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    read: int = 0
     repaired: Counter[str] = field(default_factory=Counter)
-    examples: Mapping[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     only_tasks: int = 0
     noted: Counter[str] = field(default_factory=Counter)
-    refused: Sequence[Refused] = ()
-    preferences: Sequence[Preference] = ()
-
-    def __post_init__(self) -> None:
-        assert len(self.conversations) + len(self.preferences) == len(self.places)
-        assert self.kept + self.skipped.total() == self.read, "a row was neither kept nor counted"
+    refused: list[Refused] = field(default_factory=list)
+    preferences: list[Preference] = field(default_factory=list)
 
     @property
     def kept(self) -> int:
         return len(self.conversations) + self.only_tasks + len(self.preferences)
+
+    def keep(
+        self, line: FileLine, row: Converted, repairs: Iterable[str] = (), notes: Iterable[str] = ()
+    ) -> None:
+        self.read += 1
+        self.conversations += [] if row.conversation is None else [row.conversation]
+        self.preferences += [] if row.preference is None else [row.preference]
+        if row.conversation is None and row.preference is None:
+            self.only_tasks += 1
+        else:
+            self.places.append(line)
+        self.tasks += row.tasks
+        self.repaired.update(repairs)
+        self.noted.update(notes)
+
+    def skip(self, line: FileLine, skip: Skip, row: Json = None) -> None:
+        self.read += 1
+        self.skipped[skip.reason] += 1
+        detail = f": {skip.detail}" if skip.detail else ""
+        self.examples.setdefault(skip.reason, f"{line}: {skip.reason}{detail}")
+        self.refused.append(Refused(line, skip.reason, skip.detail, row))
 
     def summary(self) -> str:
         """Return `kept 97 of 100 rows; skipped 3: 2 no number, 1 ...; repaired 4: ...`."""
@@ -188,65 +203,18 @@ class Loaded:
         return "; ".join(parts)
 
 
-class ReadStats:
-    """Collects what a source keeps and counts what it does not."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[FileLine, Converted]] = []
-        self._repaired: Counter[str] = Counter()
-        self._noted: Counter[str] = Counter()
-        self._refused: list[Refused] = []
-
-    def keep(
-        self,
-        line: FileLine,
-        row: Converted,
-        repairs: set[str] | frozenset[str] = frozenset(),
-        notes: Sequence[str] = (),
-    ) -> None:
-        self._kept.append((line, row))
-        self._repaired.update(repairs)
-        self._noted.update(notes)
-
-    def skip(self, line: FileLine, skip: Skip, row: Json = None) -> None:
-        self._refused.append(Refused(line, skip.reason, skip.detail, row))
-
-    def loaded(self) -> Loaded:
-        rows = [row for _, row in self._kept]
-        examples = {
-            each.reason: f"{each.line}: {each.reason}" + (f": {each.detail}" if each.detail else "")
-            for each in reversed(self._refused)
-        }
-        return Loaded(
-            conversations=[row.conversation for row in rows if row.conversation is not None],
-            preferences=[row.preference for row in rows if row.preference is not None],
-            places=[
-                line
-                for line, row in self._kept
-                if row.conversation is not None or row.preference is not None
-            ],
-            tasks=[task for row in rows for task in row.tasks],
-            skipped=Counter(each.reason for each in self._refused),
-            read=len(rows) + len(self._refused),
-            repaired=self._repaired,
-            examples=examples,
-            only_tasks=sum(row.conversation is None and row.preference is None for row in rows),
-            noted=self._noted,
-            refused=self._refused,
-        )
-
-
 def read_with(
     source: Source,
     path: Path,
     options: SourceOptions,
     skip_bad_lines: bool = False,
     on_row: Callable[[], None] | None = None,
+    loaded: Loaded | None = None,
 ) -> Loaded:
     """Read a file, or all files of a folder, with one source.
 
     skip_bad_lines: count lines that are no records instead of stopping at the first. `on_row` is
-    called after each row, for a display of progress.
+    called after each row, for a display of progress. loaded: what the rows are added to.
     """
     rows: Iterator[tuple[FileLine, Record | BadLine]] = getattr(source, "rows", rows_of)(path)
     context = Context(source.NAME, path, options, FileLine(path, 0))
@@ -255,17 +223,17 @@ def read_with(
         rows = iter(every)
         records = [record for _, record in every if not isinstance(record, BadLine)]
         context.prepared = source.prepare(records, context)
-    stats = ReadStats()
+    loaded = Loaded() if loaded is None else loaded
     for line, record in rows:
         if isinstance(record, BadLine):
             if not skip_bad_lines:
                 raise record.error
-            stats.skip(line, Skip(BAD_LINE, record.why), record.text)
+            loaded.skip(line, Skip(BAD_LINE, record.why), record.text)
         else:
-            _add_row(source, record, replace(context, line=line, repairs=set(), notes=[]), stats)
+            _add_row(source, record, replace(context, line=line, repairs=set(), notes=[]), loaded)
         if on_row is not None:
             on_row()
-    return stats.loaded()
+    return loaded
 
 
 def rows_of(path: Path) -> Iterator[tuple[FileLine, Record | BadLine]]:
@@ -280,7 +248,7 @@ def rows_of(path: Path) -> Iterator[tuple[FileLine, Record | BadLine]]:
     return chain.from_iterable(map(read_lines, files))
 
 
-def _add_row(source: Source, record: Record, context: Context, stats: ReadStats) -> None:
+def _add_row(source: Source, record: Record, context: Context, loaded: Loaded) -> None:
     line = context.line
     try:
         result = source.convert(record, context)
@@ -293,21 +261,66 @@ def _add_row(source: Source, record: Record, context: Context, stats: ReadStats)
     except Skip as skip:
         if skip.stops and not context.options.get("skip_bad"):
             raise DataError(f"{line}: {skip.detail}") from None
-        stats.skip(line, skip, record)
+        loaded.skip(line, skip, record)
     else:
-        stats.keep(line, result, context.repairs, context.notes)
+        loaded.keep(line, result, context.repairs, context.notes)
 
 
 def _complete_task(task: Task, record: Record, context: Context) -> Task:
     """Return the task with an id, a source, and a category by the shape of what it expects."""
-    count = len(task.expect.wanted)
-    shape = "several_calls" if count > 1 else "one_call" if count else "no_call"
     return replace(
         task,
         id=task.id or context.identity(record),
         source=task.source or context.name,
-        category=task.category or shape,
+        category=task.category or _shape(task.expect.wanted),
     )
+
+
+def _shape(calls: Sequence[ToolCall | ExpectedCall]) -> str:
+    return "several_calls" if len(calls) > 1 else "one_call" if calls else "no_call"
+
+
+def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
+    """Return a task for each decision of the assistant; its history is everything before that.
+
+    A turn with calls after a user turn or after results expects these calls, a plain reply to the
+    user no call; a final reply after results gives no task. Ids are `<conversation id>#<index of
+    the message>`. The default category is `one_call`, `several_calls`, `later_call` (after results)
+    or `no_call`.
+    """
+    identity = conversation.id or fingerprint(conversation.messages)[:12]
+    tasks = []
+    for index, message in enumerate(conversation.messages):
+        before = conversation.messages[index - 1].role if index else ""
+        decides = before == "user" or (before == "tool" and message.tool_calls)
+        if message.role != "assistant" or not decides:
+            continue
+        shape = "later_call" if before == "tool" else _shape(message.tool_calls)
+        tasks.append(
+            Task(
+                id=f"{identity}#{index}",
+                messages=conversation.messages[:index],
+                tools=conversation.tools,
+                expect=expect_calls(message.tool_calls),
+                category=category or shape,
+                source=conversation.source,
+            )
+        )
+    return tasks
+
+
+def fingerprint(messages: Sequence[Message]) -> str:
+    """Return a SHA-256 hash (hexadecimal) of what messages say; ids of calls do not count."""
+    content = [
+        [
+            message.role,
+            message.content,
+            message.reasoning,
+            [[call.name, call.arguments] for call in message.tool_calls],
+        ]
+        for message in messages
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def expect_calls(calls: Sequence[ToolCall], order: Any = "any") -> Expect:
@@ -324,26 +337,5 @@ def refuse_faults(conversation: Conversation) -> None:
 
 def refuse_misfits(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> None:
     """Raise `Skip` for calls, such as those a task expects, that do not fit the tools."""
-    refuse_faults(
-        Conversation(
-            (Message("assistant", tool_calls=tuple(calls)),), tuple(tools), source="a task"
-        )
-    )
-
-
-def join_loaded(parts: Sequence[Loaded]) -> Loaded:
-    """Return several files as one: rows one after another, counts summed, refused rows by place."""
-    refused = [row for part in parts for row in part.refused]
-    return Loaded(
-        conversations=[row for part in parts for row in part.conversations],
-        places=[place for part in parts for place in part.places],
-        tasks=[task for part in parts for task in part.tasks],
-        skipped=sum((part.skipped for part in parts), Counter()),
-        read=sum(part.read for part in parts),
-        repaired=sum((part.repaired for part in parts), Counter()),
-        examples={k: v for part in reversed(parts) for k, v in part.examples.items()},
-        only_tasks=sum(part.only_tasks for part in parts),
-        noted=sum((part.noted for part in parts), Counter()),
-        refused=sorted(refused, key=lambda row: (str(row.line.path), row.line.number)),
-        preferences=[pair for part in parts for pair in part.preferences],
-    )
+    message = Message("assistant", tool_calls=tuple(calls))
+    refuse_faults(Conversation((message,), tuple(tools), source="a task"))

@@ -1,20 +1,25 @@
-"""Tools in a file of their own: finding the file, choosing the tools on offer, calls by reference.
+"""Tools in a file of their own, references to earlier results, and calls in another spelling.
 
-path = find_beside(context, ["tools.json"])                  # or a `DataError` that names the
-option tools = choose_tools(["search"], known, count=4, seed="7/row-1") tool =
-accept_references(tool, r"\\$var\\d+\\$")               # a reference as well as a value
+path = find_beside(context, ["tools.json"])             # a `DataError` names the option
+tools = choose_tools(["search"], known, count=4, seed="7/row-1")
+call, repairs = repair_call(call, tools)
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from toolhone.errors import DataError
-from toolhone.schema import Json, Tool
+from toolhone.schema import Json, Tool, ToolCall
 from toolhone.sources.base import Context
 from toolhone.sources.files import Record
+from toolhone.sources.tool_specs import fit_call
+
+SPELLING = "an argument's name in another spelling"
+LIST = "a single value where a list is declared"
 
 
 def find_beside(context: Context, names: Sequence[str]) -> Path:
@@ -93,3 +98,42 @@ def _or_reference(schema: Record, pattern: str) -> Record:
     if not rest or rest == {"type": "string"}:
         return schema
     return {**kept, "anyOf": [rest, {"type": "string", "pattern": pattern}]}
+
+
+def repair_call(
+    call: ToolCall, tools: Sequence[Tool], reference: re.Pattern[str] | None = None
+) -> tuple[ToolCall, set[str]]:
+    """Return the call as its tool declares it, and the repairs.
+
+    A text with a `reference` in it may be in place of a list. A call of an unknown tool stays.
+    """
+    tool = next((tool for tool in tools if tool.name == call.name), None)
+    if tool is None:
+        return call, set()
+    declared = tool.parameters.get("properties") or {}
+    spelled = _respell(call.arguments, declared)
+    listed = {}
+    for name, value in spelled.items():
+        refers = reference and isinstance(value, str) and reference.search(value)
+        schema = declared.get(name)
+        wants_list = isinstance(schema, Mapping) and schema.get("type") == "array"
+        single = wants_list and isinstance(value, str | int | float) and not refers
+        listed[name] = [value] if single else value
+    fitting, repairs = fit_call(ToolCall(call.name, listed, call.id), tools)
+    repairs |= {SPELLING} if spelled.keys() != call.arguments.keys() else set()
+    repairs |= {LIST} if listed != spelled else set()
+    return fitting, repairs
+
+
+def _respell(arguments: Mapping[str, Json], declared: Mapping[str, Json]) -> dict[str, Json]:
+    """Use the declared name where an argument's name is another spelling of just one of them."""
+    result: dict[str, Json] = {}
+    for name, value in arguments.items():
+        alike = [other for other in declared if _letters(other) == _letters(name)]
+        meant = [] if name in declared else alike
+        result[meant[0] if len(meant) == 1 and meant[0] not in arguments else name] = value
+    return result
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()

@@ -10,17 +10,17 @@ to the data check.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Loaded, Skip, tasks_of
 from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.tasks import tasks_of
 
 T = TypeVar("T")
 NAME = "messages"
@@ -108,28 +108,19 @@ def _decode_text(value: Json, field: str) -> Json:
 
 def read_conversations(path: str | Path) -> list[Conversation]:
     """Read a file of conversations in our own form."""
-    cache = ToolCache()
-    return [
-        _at(line, cache.fill(line, record), Conversation.from_dict)
-        for line, record in read_records(path)
-    ]
+    return [conversation for _, conversation in _read(path, Conversation.from_dict)]
 
 
 def read_preferences(path: str | Path) -> list[Preference]:
     """Read a file of pairs in our own form; the format `pairs` reads others as well."""
-    cache = ToolCache()
-    return [
-        _at(line, cache.fill(line, record), Preference.from_dict)
-        for line, record in read_records(path)
-    ]
+    return [pair for _, pair in _read(path, Preference.from_dict)]
 
 
 def read_tasks(path: str | Path) -> list[Task]:
     """Read a file of tasks in our own form; ids must differ: predictions are joined on them."""
-    cache, tasks = ToolCache(), list[Task]()
+    tasks = list[Task]()
     seen: dict[str, FileLine] = {}
-    for line, record in read_records(path):
-        task = _at(line, cache.fill(line, record), Task.from_dict)
+    for line, task in _read(path, Task.from_dict):
         if task.id in seen:
             first = f"{seen[task.id].unit} {seen[task.id].number}"
             raise DataError(
@@ -138,6 +129,48 @@ def read_tasks(path: str | Path) -> list[Task]:
         seen[task.id] = line
         tasks.append(task)
     return tasks
+
+
+def _read(path: str | Path, make: Callable[[Json], T]) -> Iterator[tuple[FileLine, T]]:
+    cache = ToolCache()
+    for line, record in read_records(path):
+        yield line, _at(line, cache.fill(line, record), make)
+
+
+def read_own(spec: str, path: Path | None) -> Loaded:
+    """Read all rows that the user's function `file.py:name` yields for `path`.
+
+    A row is a conversation or a mapping with `messages`. An error of the function keeps its
+    traceback.
+    """
+    rows = import_callable(spec, Path.cwd(), "data.format")(path)
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise DataError(
+            f"{spec}: wanted rows (conversations, or mappings with 'messages'), "
+            f"got a {type(rows).__name__}"
+        )
+    loaded = Loaded()
+    for number, row in enumerate(rows, start=1):
+        line = FileLine(Path(spec), number, "row")
+        conversation = _conversation(line, row)
+        loaded.keep(line, Converted(conversation, tasks_of(conversation)))
+    if not loaded.read:
+        raise DataError(f"{spec}: it gave no row; wanted at least one conversation")
+    return loaded
+
+
+def _conversation(line: FileLine, row: Any) -> Conversation:
+    if isinstance(row, Conversation):
+        return row
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"{line}: wanted a Conversation or a mapping with 'messages', "
+            f"got a {type(row).__name__}"
+        )
+    try:
+        return Conversation.from_dict(row)
+    except DataError as error:
+        raise DataError(f"{line}: {error}") from None
 
 
 class ToolCache:

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
-from toolhone.sources.call_repair import repair_call
 from toolhone.sources.catalogue import (
     accept_references,
     choose_tools,
     count_distractors,
     find_beside,
+    repair_call,
     texts_in,
 )
 from toolhone.sources.files import FileLine, Record, read_records

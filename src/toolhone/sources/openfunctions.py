@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from toolhone.schema import Json, Message, Task
 from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
-from toolhone.sources.call_repair import repair_call
+from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import NoCode, read_code
 from toolhone.sources.tool_specs import BAD_ANSWER, read_tools

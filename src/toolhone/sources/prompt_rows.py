@@ -22,9 +22,8 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
-from toolhone.sources.tasks import tasks_of
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 NAME = "prompt_rows"

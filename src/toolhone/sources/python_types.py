@@ -1,23 +1,17 @@
 """Names of Python types, as data sets write them, turned into JSON Schema.
 
-    read_type("List[int]")            ReadType({"type": "array", "items": {"type": "integer"}})
     read_type("str, optional")        ReadType({"type": "string"}, optional=True)
-    read_type("Union[int, float]")    ReadType({"type": "number"}, optional=False)
+    read_type("List[Union[int, float]]")    ReadType({"type": "array", "items": {"type": "number"}})
 
-Read are `int`, `float`, `str`, `bool`, `list`, `dict`, `tuple`, `set`, `Any`, `None`, `Callable` (a
-text) and their relatives (`np.ndarray`, `datetime`), with or without a module before the name and
-in any case of letters; the names of JSON Schema's types; parameters in brackets (also round ones:
-`list(str)`); `Union`, `Optional`, `Literal`, `|` and "or"; and behind a comma `optional` or
-`default ...`. A value that may be None may be left out, too: that is what such descriptions mean.
-Anything else is an `UnknownType`. Nothing is evaluated.
-
-`json_types(schema)` does the same for the types inside a JSON Schema that is one but for the names
-of its types.
+Names may have a module in front and any case; `list(str)`, `|`, "or" and, behind a comma,
+`optional` or `default ...` are read as well. The text is parsed and never evaluated.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,13 +34,8 @@ _FAMILIES: Mapping[str, Mapping[str, Json]] = {
 _NAMES = {name: schema for family, schema in _FAMILIES.items() for name in family.split()}
 _JSON_TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 _OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
-_SCHEMA = ("items", "additionalProperties", "not")
-_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SUFFIX = re.compile(r"\s*[,(]\s*(?:(optional)\s*\)?\s*$|default\b.*$)", re.IGNORECASE | re.DOTALL)
 _ROUND = re.compile(r"\s*([A-Za-z_][\w.]*)\s*\((.+)\)\s*", re.DOTALL)
-_TOKEN = re.compile(
-    r"""\s*(?:([A-Za-z_][\w.]*|\.\.\.|-?\d+(?:\.\d+)?)|('[^']*'|"[^"]*")|([\[\],|]))"""
-)
 
 
 class UnknownType(Exception):  # noqa: N818  (a decision about one row, never shown as an error)
@@ -62,7 +51,10 @@ class ReadType:
 
 
 def read_type(text: str) -> ReadType:
-    """The schema that the name of a type stands for."""
+    """Return the schema of a type; raise `UnknownType` for any other text.
+
+    A value that may be None may be left out as well.
+    """
     if text.count("[") > MAX_BRACKETS or text.lstrip().startswith("["):
         raise UnknownType(text)
     optional = re.match(r"\s*(\w+\.)*optional\s*\[", text, re.IGNORECASE) is not None
@@ -70,15 +62,16 @@ def read_type(text: str) -> ReadType:
         optional, text = True, text[: found.start()]
     if found := _ROUND.fullmatch(text):
         text = f"{found[1]}[{found[2]}]"
-    reader = _Reader(text)
-    schema = reader.union()
-    if reader.position < len(reader.tokens):
-        raise UnknownType(text)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            schema = _schema(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
+        raise UnknownType(text) from None
     return ReadType(schema, optional or (bool(schema) and may_be_null(schema)))
 
 
 def may_be_null(schema: Json) -> bool:
-    """Whether null is a value of this schema (only `type`, `enum` and `anyOf` are looked at)."""
+    """Return whether null is a value of this schema, judged by `type`, `enum` and `anyOf`."""
     if not isinstance(schema, Mapping):
         return False
     if isinstance(schema.get("anyOf"), list):
@@ -90,164 +83,94 @@ def may_be_null(schema: Json) -> bool:
 
 
 def json_types(schema: Json) -> Json:
-    """The same schema with the types, at any depth, named as JSON Schema names them; itself where
-    they are already."""
+    """Return a JSON Schema with the types, at any depth, named as JSON Schema names them."""
     if not isinstance(schema, Mapping):
         return schema
-    made: dict[str, Json] = {}
+    result: dict[str, Json] = {}
     for key, value in schema.items():
+        names = value if isinstance(value, list) else [value]
         if key in _OF_SCHEMAS and isinstance(value, Mapping):
-            made[key] = {name: json_types(inner) for name, inner in value.items()}
-        elif key in _SCHEMA:
-            made[key] = json_types(value)
-        elif key in _SCHEMAS and isinstance(value, list):
-            made[key] = [json_types(inner) for inner in value]
-        elif key != "type" or _known_type(value):
-            made[key] = value
+            result[key] = {name: json_types(inner) for name, inner in value.items()}
+        elif key in ("items", "additionalProperties", "not"):
+            result[key] = json_types(value)
+        elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(value, list):
+            result[key] = [json_types(inner) for inner in value]
+        elif key != "type" or all(name in _JSON_TYPES for name in names):
+            result[key] = value
+        elif not all(isinstance(name, str) for name in names):
+            raise UnknownType(str(value))
         else:
-            made = {**_named_type(value), **made}
-    return schema if made == schema else made
+            result = {**_union([read_type(name).schema for name in names]), **result}
+    return schema if result == schema else result
 
 
-def _known_type(value: Json) -> bool:
-    return (
-        value in _JSON_TYPES
-        if isinstance(value, str)
-        else isinstance(value, list) and all(map(_known_type, value))
-    )
-
-
-def _named_type(value: Json) -> dict[str, Json]:
-    names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise UnknownType(str(value))
-    return _union([read_type(name).schema for name in names])
-
-
-class _Reader:
-    """A position among the tokens of a name, and what can be read there."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
-        self.tokens = _tokens(text)
-
-    def union(self) -> dict[str, Json]:
-        members = [self.term()]
-        while self._take("|") or self._take("or"):
-            members.append(self.term())
-        return _union(members)
-
-    def term(self) -> dict[str, Json]:
-        if self._take("["):  # the arguments of a Callable
-            self._arguments()
+def _schema(node: ast.expr) -> dict[str, Json]:
+    """Return the schema of a type; raise `ValueError` or `KeyError` for any other expression."""
+    match node:
+        case ast.BoolOp(op=ast.Or()) | ast.BinOp(op=ast.BitOr()):
+            return _union([_schema(member) for member in _alternatives(node)])
+        case ast.List(elts=arguments):  # of a Callable
+            for argument in arguments:
+                _schema(argument)
             return {}
-        name = self._next().lower().rpartition(".")[2]
-        if name == "literal":
-            return {"enum": self._values()}
-        given = self._arguments() if self._take("[") else None
-        ends_openly = given is not None and self.tokens[self.position - 2] == "..."
-        if name in ("union", "optional") and given:
-            return _union([*given, {"type": "null"}] if name == "optional" else given)
-        if name not in _NAMES:
-            raise UnknownType(self.text)
-        schema = dict(_NAMES[name])
-        if name == "tuple" and given and not ends_openly:
-            return _tuple(given)
-        return schema if given is None else _of(schema, given, name, self.text)
-
-    def _arguments(self) -> list[dict[str, Json]]:
-        """Types up to the closing bracket; `...` is left out."""
-        given = []
-        while not self._take("]"):
-            given += [] if self._take("...") else [self.union()]
-            if not self._take(","):
-                self._expect("]")
-                break
-        return given
-
-    def _values(self) -> list[Json]:
-        """The values of a Literal."""
-        values: list[Json] = []
-        self._expect("[")
-        while not self._take("]"):
-            values.append(_value(self._next(), self.text))
-            if not self._take(","):
-                self._expect("]")
-                break
-        return values
-
-    def _next(self) -> str:
-        if self.position >= len(self.tokens) or self.tokens[self.position] in "[],|":
-            raise UnknownType(self.text)
-        self.position += 1
-        return self.tokens[self.position - 1]
-
-    def _take(self, token: str) -> bool:
-        if self.position < len(self.tokens) and self.tokens[self.position] == token:
-            self.position += 1
-            return True
-        return False
-
-    def _expect(self, token: str) -> None:
-        if not self._take(token):
-            raise UnknownType(self.text)
+        case ast.Constant(value=None):
+            return {"type": "null"}
+        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inner):
+            members = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return _container(name.lower(), members)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return dict(_NAMES[name.lower()])
+    raise ValueError(ast.dump(node))
 
 
-def _tokens(text: str) -> list[str]:
-    tokens, position = [], 0
-    text = text.strip()
-    while position < len(text):
-        found = _TOKEN.match(text, position)
-        if found is None:
-            raise UnknownType(text)
-        tokens.append(found[1] or found[2] or found[3])
-        position = found.end()
-    return tokens
+def _is_ellipsis(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
 
 
-def _value(token: str, text: str) -> Json:
-    if token[0] in "'\"":
-        return token[1:-1]
-    if re.fullmatch(r"-?\d+", token):
-        return int(token)
-    named: Mapping[str, Json] = {"True": True, "False": False, "None": None}
-    if token not in named:
-        raise UnknownType(text)
-    return named[token]
+def _alternatives(node: ast.expr) -> list[ast.expr]:
+    """Return the members of `a | b` and `a or b`, in order."""
+    match node:
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return [member for value in values for member in _alternatives(value)]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return [*_alternatives(left), *_alternatives(right)]
+    return [node]
 
 
-def _of(
-    schema: dict[str, Json], given: Sequence[dict[str, Json]], name: str, text: str
-) -> dict[str, Json]:
-    """A container of any size with the types of what it holds."""
+def _container(name: str, inner: Sequence[ast.expr]) -> dict[str, Json]:
+    """Return the schema of `name[inner]`."""
+    if name == "literal":
+        values = [ast.literal_eval(node) for node in inner]
+        if not all(isinstance(value, str | int | None) for value in values):
+            raise ValueError(name)
+        return {"enum": values}
+    members = [_schema(node) for node in inner if not _is_ellipsis(node)]
+    if name in ("union", "optional") and members:
+        return _union([*members, {"type": "null"}] if name == "optional" else members)
+    schema = dict(_NAMES[name])
     if name in ("callable", "any"):
         return schema
-    if schema.get("type") == "object" and len(given) == 2:
-        return {**schema, "additionalProperties": given[1]} if given[1] else schema
-    if schema.get("type") != "array" or not given:
-        raise UnknownType(text)
-    items = _union(given)
+    if name == "tuple" and members and not _is_ellipsis(inner[-1]):
+        alike = all(member == members[0] for member in members)
+        places: dict[str, Json] = {"items": members[0]} if alike else {"prefixItems": members}
+        return {**schema, **places, "minItems": len(members), "maxItems": len(members)}
+    if schema.get("type") == "object" and len(members) == 2:
+        return {**schema, "additionalProperties": members[1]} if members[1] else schema
+    if schema.get("type") != "array" or not members:
+        raise ValueError(name)
+    items = _union(members)
     return {**schema, "items": items} if items else schema
 
 
-def _tuple(given: Sequence[dict[str, Json]]) -> dict[str, Json]:
-    """A list with one type for each place."""
-    alike = all(member == given[0] for member in given)
-    places: dict[str, Json] = {"items": given[0]} if alike else {"prefixItems": list(given)}
-    return {"type": "array", **places, "minItems": len(given), "maxItems": len(given)}
-
-
 def _union(members: Sequence[dict[str, Json]]) -> dict[str, Json]:
-    """One schema for several; plain types are joined in one list."""
+    """Return one schema for several; join plain types in one list."""
     if any(not member for member in members):
         return {}
     distinct = [member for index, member in enumerate(members) if member not in members[:index]]
     if len(distinct) == 1:
         return distinct[0]
-    if not all(
-        member.keys() == {"type"} and isinstance(member["type"], str) for member in distinct
-    ):
+    kinds = [member["type"] if member.keys() == {"type"} else None for member in distinct]
+    if not all(isinstance(kind, str) for kind in kinds):
         return {"anyOf": distinct}
-    kinds = [member["type"] for member in distinct]
     kinds = [kind for kind in kinds if not (kind == "integer" and "number" in kinds)]
     return {"type": kinds[0] if len(kinds) == 1 else kinds}

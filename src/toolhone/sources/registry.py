@@ -9,12 +9,14 @@ print(loaded.summary())                                  # kept 2960 of 3000 row
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Unpack
 
 from toolhone.errors import DataError, nearest
+from toolhone.schema import Json
 from toolhone.sources import (
     acebench,
     api_bank,
@@ -49,15 +51,7 @@ from toolhone.sources import (
     when2call,
     xlam,
 )
-from toolhone.sources.base import (
-    Loaded,
-    ReadStats,
-    Skip,
-    Source,
-    SourceOptions,
-    join_loaded,
-    read_with,
-)
+from toolhone.sources.base import About, Loaded, Skip, Source, SourceOptions, read_with
 from toolhone.sources.files import (
     BadLine,
     FileLine,
@@ -156,7 +150,7 @@ def _read_folder(
     folder: Path, source: Source, options: SourceOptions, skip_bad_lines: bool
 ) -> Loaded:
     """Read the files of one format as one; each other file counts as a row that was not used."""
-    parts, others = [], ReadStats()
+    loaded = Loaded()
     for file in data_files(folder):
         try:
             found = detect_format(file)
@@ -165,11 +159,11 @@ def _read_folder(
         else:
             why = f"it is {found!r}"
         if found == source.NAME:
-            parts.append(read_with(source, file, options, skip_bad_lines))
+            read_with(source, file, options, skip_bad_lines, loaded=loaded)
         else:
             reason = f"a file that is not of the format {source.NAME!r}"
-            others.skip(FileLine(file, 1, "file"), Skip(reason, why), read_whole(file))
-    return join_loaded([*parts, others.loaded()])
+            loaded.skip(FileLine(file, 1, "file"), Skip(reason, why), read_whole(file))
+    return loaded
 
 
 def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
@@ -247,3 +241,49 @@ def _detect_folder(folder: Path) -> str:
             f"known formats: {', '.join(SOURCES)}"
         )
     return found.most_common(1)[0][0]
+
+
+COLUMNS = ("format", "data set", "licence", "rows", "teaches", "gives", "options")
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A format, what there is to know of its data, and the options it has."""
+
+    name: str
+    about: About
+    options: tuple[str, ...] = ()
+
+    @property
+    def gives(self) -> str:
+        if self.name == PAIRS:
+            return "preference pairs"
+        return "tasks only" if self.about.only_tasks else "conversations, tasks"
+
+    def cells(self) -> tuple[str, ...]:
+        """Return one text for each of `COLUMNS`."""
+        about = self.about
+        facts = (about.title, about.licence, about.rows, about.teaches)
+        return (self.name, *facts, self.gives, ", ".join(self.options))
+
+    def to_dict(self) -> dict[str, Json]:
+        return {"format": self.name, **asdict(self.about), "options": list(self.options)}
+
+
+def list_sources() -> list[SourceInfo]:
+    """Return all formats, sorted by name."""
+    infos = [
+        SourceInfo(name, source.ABOUT, tuple(sorted(options_of(source))))
+        for name, source in {**SOURCES, PAIRS: pairs}.items()
+    ]
+    return sorted(infos, key=lambda info: info.name)
+
+
+def as_markdown(infos: Sequence[SourceInfo]) -> str:
+    """Return the table of the documentation; a title links to where the data are published."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS)]
+    for info in infos:
+        name, title, *others = (cell.replace("|", "\\|") for cell in info.cells())
+        title = f"[{title}]({info.about.link})" if info.about.link else title
+        rows.append((f"`{name}`", title, *others))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

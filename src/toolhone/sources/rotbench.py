@@ -19,7 +19,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
-from toolhone.sources.call_repair import repair_call
+from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.tool_specs import read_tools

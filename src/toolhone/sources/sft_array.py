@@ -21,9 +21,8 @@ from decimal import Decimal
 from typing import Any
 
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
-from toolhone.sources.tasks import tasks_of
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
-from toolhone.sources.tasks import tasks_of
 from toolhone.sources.tool_specs import decode_text, fit_calls
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry

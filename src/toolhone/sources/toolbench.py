@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.tasks import tasks_of
 from toolhone.sources.text_calls import as_call
 
 NAME = "toolbench"

@@ -16,9 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from toolhone.schema import Conversation, Json, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
-from toolhone.sources.tasks import tasks_of
 from toolhone.sources.text_calls import (
     BAD_CALL,
     AssistantTurn,

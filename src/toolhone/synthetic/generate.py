@@ -20,7 +20,7 @@ from typing import Any
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.tasks import tasks_of
+from toolhone.sources.base import tasks_of
 from toolhone.synthetic.examples import CanonicalExample, argument_values
 from toolhone.synthetic.paraphrase import Frames, SmallTalk, core_of
 from toolhone.synthetic.phrases import (

@@ -27,8 +27,9 @@ from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import Loaded, SourceOptions
+from toolhone.sources.base import Loaded, SourceOptions, tasks_of
 from toolhone.sources.files import FileLine
+from toolhone.sources.messages import read_own
 from toolhone.sources.registry import (
     PAIRS,
     SOURCES,
@@ -38,8 +39,6 @@ from toolhone.sources.registry import (
     options_of,
 )
 from toolhone.sources.rules import FindingKind
-from toolhone.sources.tasks import tasks_of
-from toolhone.sources.user_source import read_own
 from toolhone.synthetic import ManualTemplates, read_examples
 from toolhone.synthetic.with_results import answers_of, with_answers
 from toolhone.tools.builtin import BUILTIN
