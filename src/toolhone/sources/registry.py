@@ -274,9 +274,9 @@ def list_sources() -> list[SourceInfo]:
     """Return all formats, sorted by name."""
     infos = [
         SourceInfo(name, source.ABOUT, tuple(sorted(options_of(source))))
-        for name, source in {**SOURCES, PAIRS: pairs}.items()
+        for name, source in SOURCES.items()
     ]
-    return sorted(infos, key=lambda info: info.name)
+    return sorted([*infos, SourceInfo(PAIRS, pairs.ABOUT)], key=lambda info: info.name)
 
 
 def as_markdown(infos: Sequence[SourceInfo]) -> str:
