@@ -19,11 +19,10 @@ from toolhone.data.splits import opening
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.sources import toolbench
-from toolhone.sources.base import SourceOptions, rows_of
+from toolhone.sources.base import SourceOptions, rows_of, tasks_of
 from toolhone.sources.files import is_table, read_lines
 from toolhone.sources.messages import read_tasks
 from toolhone.sources.registry import SOURCES, detect_format, open_source, options_of
-from toolhone.sources.tasks import tasks_of
 
 
 def tasks_from_any(
