@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from toolhone.config import sections
 from toolhone.errors import ConfigError
@@ -34,11 +34,17 @@ _WANDB_REMEDY = (
 )
 
 
-class Tracker(Protocol):
+class Tracker:
     """One service. place: how to see the curves. identity: what it needs to know at a resume."""
 
+    service = package = ""
     place: str
     identity: Mapping[str, str]
+
+    @classmethod
+    def check(cls, section: Any) -> None:  # noqa: ARG003
+        """Raise where the service cannot open."""
+        _package(cls.package, cls.service)
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Send one line as the curves `kind/name`; an error is raised here, not later."""
@@ -57,8 +63,10 @@ class Opening:
     resumed_at: int | None
 
 
-class TensorboardTracker:
+class TensorboardTracker(Tracker):
     """Event files. A resumed run writes a further file, which hides older points after its step."""
+
+    service = package = "tensorboard"
 
     def __init__(self, section: sections.TensorboardSection, opening: Opening) -> None:
         self.check(section)
@@ -69,10 +77,6 @@ class TensorboardTracker:
         self._writer = SummaryWriter(str(folder), purge_step=purge)
         self.place, self.identity = f"tensorboard --logdir {folder}", dict[str, str]()
 
-    @staticmethod
-    def check(section: sections.TensorboardSection) -> None:  # noqa: ARG004
-        _package("tensorboard", "tensorboard")
-
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(f"{kind}/{name}", value, step)
@@ -82,14 +86,14 @@ class TensorboardTracker:
         self._writer.close()
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """A run of Weights & Biases without code, git state and console output.
 
     Offline, nothing is sent, not even usage statistics; WANDB_MODE=offline wins over `mode`.
     """
 
-    @staticmethod
-    def check(section: sections.WandbSection) -> None:
+    @classmethod
+    def check(cls, section: sections.WandbSection) -> None:
         """Raise where the package is missing, or the key for online use."""
         wandb, mode = _package("wandb", "wandb"), WandbTracker._mode(section)
         # The global settings, not those of a run, decide whether the client sends usage statistics.
@@ -145,14 +149,16 @@ class WandbTracker:
         self._run.finish(exit_code=int(failed))
 
 
-class TrackioTracker:
+class TrackioTracker(Tracker):
     """Lines in trackio's own store on this machine (TRACKIO_DIR); `trackio sync` publishes.
 
     The public `trackio.init` asks the hub for a user name, prints, and hides failures.
     """
 
+    service, package = "trackio", "trackio.sqlite_storage"
+
     def __init__(self, section: sections.TrackioSection, opening: Opening) -> None:
-        self._store = _package("trackio.sqlite_storage", "trackio").SQLiteStorage
+        self._store = _package(self.package, self.service).SQLiteStorage
         self._project = section.project
         name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
         self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
@@ -170,18 +176,12 @@ class TrackioTracker:
             raise ConfigError(f"tracking.trackio {wrong}; TRACKIO_DIR names its place") from None
         self.place = f"trackio show --project {self._project}"
 
-    @staticmethod
-    def check(section: sections.TrackioSection) -> None:  # noqa: ARG004
-        _package("trackio.sqlite_storage", "trackio")
-
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         line = {f"{kind}/{name}": value for name, value in values.items()}
         name, run_id, config = self.identity["name"], self.identity["id"], dict(self._config)
         self._store.bulk_log(
             self._project, name, [line], steps=[step], config=config, run_id=run_id
         )
-
-    def close(self, failed: bool) -> None: ...
 
 
 SERVICES: Mapping[str, Any] = {

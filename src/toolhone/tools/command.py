@@ -132,8 +132,8 @@ class CommandTool:
         program, *elements = [Template.of(word) for word in words]
         where = f"tool {tool.name!r}:"
         if program.names:
-            wrong = "the model may not choose what runs"
-            raise ConfigError(f"{where} the program {words[0]!r} is a place; {wrong}")
+            wrong = "is a place; the model may not choose what runs"
+            raise ConfigError(f"{where} the program {words[0]!r} {wrong}")
         for word, element in zip(words[1:], elements, strict=True):
             check_places(tool, element.names, "command", element.prefix.startswith("-"))
             if element.prefix not in ("-", "--") or not element.names:
@@ -270,26 +270,20 @@ def _fixes_program(words: Sequence[str]) -> bool:
     name, rest = os.path.basename(words[0]), words[1:]
     if name in _SHELL_WRAPPERS:
         return False
-    if _WRAPPERS.fullmatch(name):
-        for index, word in enumerate(rest):
-            base = os.path.basename(word)
-            if _WRAPPERS.fullmatch(base) or _INTERPRETERS.fullmatch(base):
-                return _fixes_program(rest[index:])
-        return any(_names_program(before, word) for before, word in pairwise(words))
-    if _INTERPRETERS.fullmatch(name):
-        return any(
-            _names_program(before, word)
-            or (not _NO_SCRIPT.fullmatch(word) and re.search(r"^-\w*[cemE]$", before))
-            for before, word in pairwise(words)
-        )
-    return True
-
-
-def _names_program(before: str, word: str) -> bool:
-    """Whether a word is a program or a script, and not the value of an option before it."""
-    if _NO_SCRIPT.fullmatch(word):
-        return False
-    return not before.startswith("-") or before == "--" or "/" in word or "." in word
+    interpreter = bool(_INTERPRETERS.fullmatch(name))
+    if not interpreter and not _WRAPPERS.fullmatch(name):
+        return True
+    for index, word in enumerate([] if interpreter else rest):
+        base = os.path.basename(word)
+        if _WRAPPERS.fullmatch(base) or _INTERPRETERS.fullmatch(base):
+            return _fixes_program(rest[index:])
+    for before, word in pairwise(words):
+        if not _NO_SCRIPT.fullmatch(word):
+            # A program or a script, and not the value of an option before it.
+            fixed = not before.startswith("-") or before == "--" or "/" in word or "." in word
+            if fixed or (interpreter and re.search(r"^-\w*[cemE]$", before)):
+                return True
+    return False
 
 
 def _read_env(tool: Tool, env: Json) -> tuple[tuple[str, FromEnvironment], ...]:

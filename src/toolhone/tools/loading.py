@@ -9,16 +9,18 @@ Objects with "type": "api" or "command" are in `http.py` and `command.py`.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import file_of, import_callable, is_user_code, module_in_file
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
+from toolhone.schema.tool import schema_of_callable
 from toolhone.tools.command import CommandTool
 from toolhone.tools.http import HttpTool
 from toolhone.tools.registry import (
@@ -29,7 +31,7 @@ from toolhone.tools.registry import (
     ToolLimits,
     builtin_tool,
 )
-from toolhone.tools.signature import COMPOSED, adapt_function
+from toolhone.tools.result import CallError, ToolStatus
 from toolhone.tools.tool_cache import Cache, CallLog, ReplayCache, source_of
 
 Spec = str | Mapping[str, Json]
@@ -42,6 +44,8 @@ _KEYS = {
         "command": ("command", "env", "cwd", "timeout", "max_bytes"),
     }.items()
 }
+COMPOSED = ("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties")
+"""Keys of a schema whose parameters cannot be read from `properties` alone."""
 _GRACE = 5.0
 """Seconds that the registry waits longer than a tool with its own time limit."""
 
@@ -64,9 +68,8 @@ def make_registry(
 ) -> Registry:
     """Make the tools of an experiment.
 
-    log: every call and its result is appended. cache: keeps the results of tools with `"cache":
-    true`, or of all (`cache_all`). replay: a log or cache that answers every call; nothing runs,
-    and nothing has to be allowed.
+    log: gets every call. cache: keeps the results of tools with `"cache": true`, or of all
+    (`cache_all`). replay: a log or cache that answers every call; nothing has to be allowed.
     """
     if replay is not None and cache is not None:
         right = "a replay answers every call, so leave 'cache' out"
@@ -89,8 +92,7 @@ def make_registry(
 
 
 def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[Tool]:
-    """Load the tools of one entry. Those that ask an address or run a program need their name in
-    `allowed`.
+    """Load the tools of one entry; one that reaches outside needs its name in `allowed`.
 
     A Python file or module is executed: it is the user's own code, with all rights.
     """
@@ -115,59 +117,51 @@ def check_allowed(tools: Sequence[Tool], allowed: Collection[str]) -> None:
     names = [tool.name for tool in tools]
     for name in allowed:
         if name not in names:
-            known = (
-                f"there is no such tool{nearest(name, names)}; tools: {', '.join(names) or 'none'}"
-            )
-            raise ConfigError(f"allowed_tools names {name!r}, but {known}")
+            known = f"{nearest(name, names)}; tools: {', '.join(names) or 'none'}"
+            raise ConfigError(f"allowed_tools names {name!r}, but there is no such tool{known}")
 
 
 def reaches_outside(spec: Spec) -> str:
-    """Return what an entry does beyond calling a function, as in "runs a command (rm {file})", or
-    ""."""
-    if isinstance(spec, str):
+    """Return what an entry does beyond a function: "runs a command (rm {file})", or ""."""
+    kind = "" if isinstance(spec, str) else spec.get("type")
+    if isinstance(spec, str) or kind not in ("api", "command"):
         return ""
-    if spec.get("type") == "api":
-        return f"asks an address ({spec.get('url')!s:.120})"
-    if spec.get("type") == "command":
-        command = spec.get("command")
-        words = " ".join(map(str, command)) if isinstance(command, list) else command
-        return f"runs a command ({words!s:.120})"
-    return ""
+    target = spec.get("url" if kind == "api" else "command")
+    target = " ".join(map(str, target)) if isinstance(target, list) else target
+    return f"{'asks an address' if kind == 'api' else 'runs a command'} ({target!s:.120})"
 
 
 def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str]) -> Tool:
     kind = spec.get("type", "function")
     if kind not in _KEYS:
-        known = f"types: {', '.join(_KEYS)}"
-        near = nearest(str(kind), _KEYS)
+        known, near = f"types: {', '.join(_KEYS)}", nearest(str(kind), _KEYS)
         raise ConfigError(f"tool {spec.get('name')!r}: no type {kind!r}{near}; {known}")
     if kind == "function":
         return _function_tool(spec, base)
     _check_keys(f"tool {spec.get('name')!r} has", spec, _KEYS[kind])
     keys = ("name", "description", "parameters")
-    tool, dashes = _without_dashes(Tool.of({key: spec[key] for key in keys if key in spec}))
+    tool = Tool.of({key: spec[key] for key in keys if key in spec})
+    properties = {name: dict(schema) for name, schema in tool.properties.items()}
+    marks = {name: schema.pop("allow_dash", None) for name, schema in properties.items()}
+    if dashes := frozenset(name for name, mark in marks.items() if mark is True):
+        tool = replace(tool, parameters={**tool.parameters, "properties": properties})
     for key in ("timeout", "max_bytes"):
         _check_number(tool.name, key, spec.get(key, 1), whole=key == "max_bytes")
     outside = HttpTool.of(tool, spec) if kind == "api" else CommandTool.of(tool, spec, base, dashes)
-    limits, where = _limits(tool.name, spec), f"tool {tool.name!r}"
+    (limits, cache), where = _terms(tool.name, spec), f"tool {tool.name!r}"
     if limits.timeout is not None:
         right = "'timeout', not by limits.timeout"
         raise ConfigError(f"{where}: the time of a tool of type {kind!r} is limited by {right}")
-    refusal = ""
+    what = f"{reaches_outside(spec).partition(' (')[0]} and is not allowed"
+    refusal = f'{where} {what}; allow it by name: allowed_tools=["{tool.name}"]'
     if tool.name in allowed:
         outside.check()
-    else:
-        what = f"{reaches_outside(spec).partition(' (')[0]} and is not allowed"
-        refusal = f'{where} {what}; allow it by name: allowed_tools=["{tool.name}"]'
+        refusal = ""
     open_ended = any(key in tool.parameters for key in (*COMPOSED, "additionalProperties"))
-    implementation = Implementation(
-        outside,
-        replace(limits, timeout=outside.timeout + _GRACE),
-        _cache(tool.name, spec),
-        refusal,
-        definition=json.dumps(dict(spec), sort_keys=True, default=str),
-        accepts=None if open_ended else tuple(tool.properties),
-    )
+    limits = replace(limits, timeout=outside.timeout + _GRACE)
+    definition = json.dumps(dict(spec), sort_keys=True, default=str)
+    accepts = None if open_ended else tuple(tool.properties)
+    implementation = Implementation(outside, limits, cache, refusal, definition, accepts)
     return replace(tool, function=implementation)
 
 
@@ -178,13 +172,12 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
     schema = {key: body[key] for key in ("name", "description", "parameters") if body.get(key)}
     where = f"tool {schema.get('name')!r}"
     if not sources:
-        tool = Tool.of(schema)
         remedies = {"url": '"type": "api"', "command": '"type": "command"'}
         for key in ("url", "command", "limits", "cache", "implementation"):
             if key in spec:
                 right = remedies.get(key, "an 'implementation'")
                 raise ConfigError(f"{where} has {key!r}, but nothing that runs; it needs {right}")
-        return tool
+        return Tool.of(schema)
     _check_keys(f"{where} has", spec, _KEYS["function"])
     if len(sources) > 1:
         raise ConfigError(f"{where} has both 'implementation' and 'function'; give one of them")
@@ -199,12 +192,67 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
     assert function is not None, spec
     inner = function if isinstance(function, Implementation) else Implementation(function)
     adapted = adapt_function(tool, inner.function)
-    limits, cache = _limits(tool.name, spec), _cache(tool.name, spec)
+    limits, cache = _terms(tool.name, spec)
     if limits == ToolLimits() and not cache and inner is not function:
         return replace(tool, function=adapted)
     limits = replace(limits, at_once=limits.at_once or inner.limits.at_once)
     definition = f"{source}\n{inner.definition or source_of(inner.function)}"
     return replace(tool, function=Implementation(adapted, limits, cache, definition=definition))
+
+
+def adapt_function(tool: Tool, function: Callable[..., Json]) -> Callable[..., Json]:
+    """Return the function with its parameters as the tool declares them, or raise `ConfigError`.
+
+    The tool may leave out what the function does not need. One parameter that only the tool has is
+    matched with one that only the function has where their types allow it.
+    """
+    if any(key in tool.parameters for key in COMPOSED):
+        return function
+    declared, own = tool.properties, schema_of_callable(function)[2]
+    unknown = [name for name in declared if name not in own["properties"]]
+    missing = [name for name in own["required"] if name not in declared]
+    if not unknown and not missing:
+        return function
+    if len(unknown) == len(missing) == 1:
+        first = declared[unknown[0]].get("type")
+        second = own["properties"][missing[0]].get("type")
+        named = isinstance(first, str) and isinstance(second, str)
+        if not named or first == second or {first, second} == {"integer", "number"}:
+            return _rename_parameter(function, unknown[0], missing[0], tool.name)
+    wrong = []
+    if unknown:
+        wrong.append(f"declares {', '.join(map(repr, unknown))}, which its function does not take")
+    if missing:
+        wrong.append(f"lacks {', '.join(map(repr, missing))}, which its function needs")
+    known = ", ".join(own["properties"]) or "none"
+    raise ConfigError(
+        f"tool {tool.name!r} {' and '.join(wrong)}; parameters of the function: {known} "
+        "(one name may differ where all others agree)"
+    )
+
+
+def _rename_parameter(
+    function: Callable[..., Json], declared: str, own: str, tool: str
+) -> Callable[..., Json]:
+    """Return the function with its parameter `own` named `declared`, in its signature too."""
+
+    def renamed(**arguments: Json) -> Any:
+        if declared not in arguments:
+            wrong = f"{tool}: arguments: {declared!r} is a required property"
+            raise CallError(ToolStatus.INVALID_ARGUMENTS, wrong)
+        arguments[own] = arguments.pop(declared)
+        return function(**arguments)
+
+    signature, names = inspect.signature(function), {own: declared}
+    parameters = [
+        parameter.replace(name=names.get(key, key), kind=inspect.Parameter.KEYWORD_ONLY)
+        for key, parameter in signature.parameters.items()
+    ]
+    hints = get_type_hints(function, include_extras=True)
+    renamed.__annotations__ = {names.get(key, key): hint for key, hint in hints.items()}
+    renamed.__name__, renamed.__doc__ = function.__name__, function.__doc__
+    renamed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return renamed
 
 
 def _check_keys(subject: str, keys: Iterable[str], known: Collection[str]) -> None:
@@ -214,17 +262,8 @@ def _check_keys(subject: str, keys: Iterable[str], known: Collection[str]) -> No
             raise ConfigError(f"{subject} an unknown key {key!r}{right}")
 
 
-def _without_dashes(tool: Tool) -> tuple[Tool, frozenset[str]]:
-    """Remove our own key `allow_dash` from the schema; return also the parameters that had it."""
-    properties = {name: dict(schema) for name, schema in tool.properties.items()}
-    allow = {name: schema.pop("allow_dash", None) is True for name, schema in properties.items()}
-    marked = frozenset(name for name in allow if allow[name])
-    if not marked:
-        return tool, marked
-    return replace(tool, parameters={**tool.parameters, "properties": properties}), marked
-
-
-def _limits(name: str, spec: Mapping[str, Json]) -> ToolLimits:
+def _terms(name: str, spec: Mapping[str, Json]) -> tuple[ToolLimits, bool]:
+    """Return the limits of a tool, and whether its results may be cached."""
     limits, known = spec.get("limits", {}), tuple(ToolLimits.__dataclass_fields__)
     if not isinstance(limits, Mapping):
         right = f"an object with {', '.join(known)}"
@@ -232,14 +271,10 @@ def _limits(name: str, spec: Mapping[str, Json]) -> ToolLimits:
     _check_keys(f"tool {name!r}: 'limits' has", limits, known)
     for key, value in limits.items():
         _check_number(name, f"limits.{key}", value, whole=key != "timeout")
-    return ToolLimits(**cast(Mapping[str, Any], limits))
-
-
-def _cache(name: str, spec: Mapping[str, Json]) -> bool:
     cache = spec.get("cache", False)
     if not isinstance(cache, bool):
         raise ConfigError(f"tool {name!r}: 'cache' must be true or false, got {cache!r:.60}")
-    return cache
+    return ToolLimits(**cast(Mapping[str, Any], limits)), cache
 
 
 def _check_number(name: str, key: str, value: Json, whole: bool) -> None:

@@ -20,19 +20,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, get_type_hints, overload
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import to_jsonable_python
 
 from toolhone.errors import ConfigError, UserError, nearest
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.tools.result import CallError, ToolResult, ToolStatus, to_text, truncate
-from toolhone.tools.signature import Adapters, adapters_of, convert
 
 F = TypeVar("F", bound=Callable[..., Any])
 Source = Tool | Mapping[str, Json] | Callable[..., Json] | str
 """A tool, a tool object, a Python function, or the name of a built-in tool."""
+Adapters = Mapping[str, TypeAdapter[Any] | None]
+"""The type of each parameter by name; None accepts any value."""
 TOOL_MARK = "__toolhone_tool__"
 _THREADS = 16
 
@@ -236,7 +238,13 @@ class _Entry:
         """Call the function with arguments converted to its types."""
         assert self.implementation is not None, self.tool.name
         try:
-            typed = convert(self.accepts or {}, arguments)
+            adapters = {name: (self.accepts or {}).get(name) for name in arguments}
+            typed = {
+                name: value
+                if (adapter := adapters[name]) is None
+                else adapter.validate_python(value)
+                for name, value in arguments.items()
+            }
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "arguments"
@@ -249,11 +257,52 @@ class _Entry:
         return ToolResult(ToolStatus.OK, to_text(value), value)
 
 
+def adapters_of(function: Callable[..., Json]) -> Adapters | None:
+    """Return the type of each parameter; None if the signature does not list them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+        hints = get_type_hints(function, include_extras=True)
+    except (TypeError, ValueError, NameError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    adapters: dict[str, TypeAdapter[Any] | None] = {}
+    for parameter in parameters:
+        try:
+            adapters[parameter.name] = TypeAdapter(hints.get(parameter.name, Any))
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            adapters[parameter.name] = None
+    return adapters
+
+
 def _in_thread(work: Callable[[], ToolResult], timeout: float) -> ToolResult:
-    """Work in a daemon thread; a late thread runs on and its result is dropped."""
+    """Work in a daemon thread; a late thread runs on and its result is dropped.
+
+    What the tool raises becomes its result, except for a `UserError`.
+    """
     ends: list[ToolResult | UserError] = []
+
+    def target() -> None:
+        try:
+            ends.append(work())
+        except UserError as error:
+            ends.append(error)
+        except CallError as error:
+            ends.append(ToolResult(error.outcome, str(error)))
+        except TimeoutError as error:
+            late = str(error) or "the tool ran out of time"
+            ends.append(ToolResult(ToolStatus.TIMEOUT, late))
+        except BaseException as error:  # SystemExit too: a tool cannot end this process
+            try:
+                text = " ".join(str(error).split())
+            except Exception:  # __str__ of the tool's own exception fails
+                text = ""
+            if not text or not isinstance(error, ValueError):
+                text = f"{type(error).__name__}: {text}".rstrip(": ")
+            ends.append(ToolResult(ToolStatus.ERROR, text))
+
     run = contextvars.copy_context().run
-    thread = threading.Thread(target=run, args=(_guard, work, ends), daemon=True, name="tool")
+    thread = threading.Thread(target=run, args=(target,), daemon=True, name="tool")
     thread.start()
     thread.join(timeout)
     if not ends:
@@ -261,28 +310,6 @@ def _in_thread(work: Callable[[], ToolResult], timeout: float) -> ToolResult:
     if isinstance(ends[0], UserError):
         raise ends[0]
     return ends[0]
-
-
-def _guard(work: Callable[[], ToolResult], ends: list[ToolResult | UserError]) -> None:
-    """Append the result of a tool to `ends`; what the tool raises becomes its result."""
-    end: ToolResult | UserError
-    try:
-        end = work()
-    except UserError as error:
-        end = error
-    except CallError as error:
-        end = ToolResult(error.outcome, str(error))
-    except TimeoutError as error:
-        end = ToolResult(ToolStatus.TIMEOUT, str(error) or "the tool ran out of time")
-    except BaseException as error:  # SystemExit too: a tool cannot end this process
-        try:
-            text = " ".join(str(error).split())
-        except Exception:  # __str__ of the tool's own exception fails
-            text = ""
-        if not text or not isinstance(error, ValueError):
-            text = f"{type(error).__name__}: {text}".rstrip(": ")
-        end = ToolResult(ToolStatus.ERROR, text)
-    ends.append(end)
 
 
 def _plain(value: Any) -> Json:
