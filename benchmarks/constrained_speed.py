@@ -1,4 +1,5 @@
-"""What constrained calls cost: the same prompts, free and under a grammar, in turns (A B A B), tokens per second of wall time.
+"""What constrained calls cost: the same prompts, free and under a grammar, in turns (A B A B),
+tokens per second of wall time.
 
     python benchmarks/constrained_speed.py [--dialect json] [--batch 32] [--tokens 96] [--rounds 4] [--tokenizer FOLDER]
 
@@ -51,7 +52,9 @@ def speed(
 
 
 def alone(tokenizer: TextTokenizer, tools: Sequence[Tool]) -> dict[str, float]:
-    """Milliseconds for the grammar of these tools, for a copy of it, and for one mask (median over a random turn)."""
+    """Milliseconds for the grammar of these tools, for a copy of it, and for one mask (median over
+    a random turn).
+    """
     grammars = Grammars(open_dialect(tokenizer, "json"), tokenizer)
     started = time.perf_counter()
     grammars(tools)

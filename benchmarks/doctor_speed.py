@@ -1,12 +1,14 @@
-"""How long the data doctor takes for 100,000 rows, without a model and with one; there is no peer that does the same.
+"""How long the data doctor takes for 100,000 rows, without a model and with one; there is no peer
+that does the same.
 
     python benchmarks/doctor_speed.py [--rows 100000] [--model pico|FOLDER|none] [--fix] [--file ROWS.jsonl]
 
-The rows are generated conversations; each offers the built-in tools and up to six out of 500 others, in an order of its own,
-and one in a hundred is spoilt (a call typed by hand, a wrong type, a null, an unknown tool, a result too many). `--file` keeps
-them for the next time. Prints one JSON object: seconds of wall time and of processor time (the first is worth little where
-others use the cores) for making the rows, for the doctor without a model, and for the doctor with one, each in a process of its
-own, and the most memory it took.
+The rows are generated conversations; each offers the built-in tools and up to six out of 500
+others, in an order of its own, and one in a hundred is spoilt (a call typed by hand, a wrong type,
+a null, an unknown tool, a result too many). `--file` keeps them for the next time. Prints one JSON
+object: seconds of wall time and of processor time (the first is worth little where others use the
+cores) for making the rows, for the doctor without a model, and for the doctor with one, each in a
+process of its own, and the most memory it took.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ Row = dict[str, Any]
 
 
 def catalogue(count: int) -> list[Row]:
-    """Tools that nobody calls: one to six parameters of all types, some with enums, lists and limits."""
+    """Tools that nobody calls: one to six parameters of all types, some with enums, lists and
+    limits.
+    """
     tools = []
     for number in range(count):
         rng = random.Random(f"tool {number}")
@@ -121,7 +125,9 @@ def _measure(queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -
 
 
 def measured(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Run in a new process: wall time of the work; processor time and memory of the whole process, imports included."""
+    """Run in a new process: wall time of the work; processor time and memory of the whole process,
+    imports included.
+    """
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_measure, args=(queue, work, arguments))

@@ -1,5 +1,6 @@
-"""What happens to calls and to their tags when the same rows are prepared for training in four ways: an experiment of others, told
-again on pico. There calls stayed right while tags broke; the three rates that are reported here keep the two apart.
+"""What happens to calls and to their tags when the same rows are prepared for training in four
+ways: an experiment of others, told again on pico. There calls stayed right while tags broke; the
+three rates that are reported here keep the two apart.
 
     python benchmarks/four_arms.py --out runs/four_arms [--seeds 0 1] [--arms typed all] [--from RUN] [--rows N] [--steps N]
 
@@ -10,13 +11,15 @@ again on pico. There calls stayed right while tags broke; the three rates that a
     completion    the same; only what the assistant says is trained
     cleaned       `completion` on the rows that `toolhone doctor --fix` leaves
 
-Each row is a question that offers one tool and wants one call (66 in 100) or several. All arms but the last have the same faulty
-rows (`FAULTS`), number of steps and seed. `train` refuses such rows; the benchmark goes in below the check. Without `--from` pico
-learns from random weights (6,000 rows, 300 steps of 32, every weight); with it a model that can call already is tuned on as
-many rows and for as long as theirs was (489 rows, three epochs of 8), by the adapters of lesson 5.
+Each row is a question that offers one tool and wants one call (66 in 100) or several. All arms but
+the last have the same faulty rows (`FAULTS`), number of steps and seed. `train` refuses such rows;
+the benchmark goes in below the check. Without `--from` pico learns from random weights (6,000 rows,
+300 steps of 32, every weight); with it a model that can call already is tuned on as many rows and
+for as long as theirs was (489 rows, three epochs of 8), by the adapters of lesson 5.
 
-An arm that is there is not trained again, so arms may run side by side. Prints what the doctor says of each file before training,
-then a table over all arms and seeds in the folder. A pilot on a toy model: what it says of large models is a guess.
+An arm that is there is not trained again, so arms may run side by side. Prints what the doctor says
+of each file before training, then a table over all arms and seeds in the folder. A pilot on a toy
+model: what it says of large models is a guess.
 """
 
 from __future__ import annotations
@@ -111,7 +114,9 @@ SLIPPED = 0.10
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained: a run (None: pico from random weights), on how many rows, by which `training` section."""
+    """What is trained: a run (None: pico from random weights), on how many rows, by which
+    `training` section.
+    """
 
     base: Path | None
     rows: int
@@ -230,7 +235,9 @@ def _spoil(row: Record, fault: Fault, rng: random.Random) -> None:
 
 
 def typed_rows(rows: Sequence[Record], seed: int, slipped: float = SLIPPED) -> list[Record]:
-    """The rows with their calls typed by hand, one tag pair a line; the first call of some has a slip in its tags."""
+    """The rows with their calls typed by hand, one tag pair a line; the first call of some has a
+    slip in its tags.
+    """
     rng = random.Random(f"slips {seed}")
     result = []
     for row in rows:
@@ -246,7 +253,9 @@ def typed_rows(rows: Sequence[Record], seed: int, slipped: float = SLIPPED) -> l
 
 
 def held_out(count: int, seed: int) -> list[Task]:
-    """Tasks with words, names and numbers that no row has: one tool on offer, its calls wanted; only the reply counts."""
+    """Tasks with words, names and numbers that no row has: one tool on offer, its calls wanted;
+    only the reply counts.
+    """
     made = [iter(Templates(seed, (tool,)).tasks(4 * count, "held_out_fillers")) for tool in BUILTIN]
     tasks: list[Task] = []
     for number in range(count):
@@ -269,7 +278,9 @@ def held_out(count: int, seed: int) -> list[Task]:
 
 
 def literally(row: Record) -> Conversation:
-    """A row without any check or repair; only arguments as text have to become an object, since there is no other form here."""
+    """A row without any check or repair; only arguments as text have to become an object, since
+    there is no other form here.
+    """
     bodies = [tool["function"] for tool in row["tools"]]
     messages = tuple(
         Message(
@@ -287,7 +298,9 @@ def literally(row: Record) -> Conversation:
 
 
 def as_one_text(row: Record, tokenizer: TextTokenizer) -> Row:
-    """The chat as one text, encoded at once, all of it trained: a tag that stands in `content` becomes the control token."""
+    """The chat as one text, encoded at once, all of it trained: a tag that stands in `content`
+    becomes the control token.
+    """
     text = tokenizer.wrapped.apply_chat_template(
         row["messages"], tools=row["tools"], tokenize=False
     )
@@ -443,7 +456,9 @@ def run_base(seed: int, files: Files, wanted: Setting, tasks: Sequence[Task]) ->
 
 
 def table(out: Path) -> str:
-    """Markdown: content right, format right and both over all seeds together, with intervals, and each seed's own."""
+    """Markdown: content right, format right and both over all seeds together, with intervals, and
+    each seed's own.
+    """
     lines = [
         "| arm | n | content right | format right | both | match | opens with a closing tag |",
         "|---|---|---|---|---|---|---|",

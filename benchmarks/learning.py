@@ -1,12 +1,15 @@
-"""What GRPO, PPO and DPO teach pico in phrasings that SFT never saw, and what they cost in those that it knew.
+"""What GRPO, PPO and DPO teach pico in phrasings that SFT never saw, and what they cost in those
+that it knew.
 
     python benchmarks/learning.py --out runs/learning --seeds 0 1 2
     python benchmarks/learning.py --out runs/learning --seeds 0 --methods dpo
 
-For each seed: the SFT of `toolhone demo`, then every method from its weights, on one thread each. Old phrasings are those of SFT,
-new ones are played by the methods and were never a label; the words, names and numbers of both are ones that no training has seen.
-Prints a line of JSON for each training (also in OUT/learning.jsonl); what is there already is not trained again. CPU seconds are
-those of the training, without the evaluations and without worker processes of tools that are still alive at its end.
+For each seed: the SFT of `toolhone demo`, then every method from its weights, on one thread each.
+Old phrasings are those of SFT, new ones are played by the methods and were never a label; the
+words, names and numbers of both are ones that no training has seen. Prints a line of JSON for each
+training (also in OUT/learning.jsonl); what is there already is not trained again. CPU seconds are
+those of the training, without the evaluations and without worker processes of tools that are still
+alive at its end.
 """
 
 from __future__ import annotations

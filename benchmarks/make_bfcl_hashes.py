@@ -1,10 +1,12 @@
-"""Make `presets/bfcl_hashes.json.gz`, by which the data doctor tells questions of BFCL in training data.
+"""Make `presets/bfcl_hashes.json.gz`, by which the data doctor tells questions of BFCL in training
+data.
 
     pip download --no-deps bfcl-eval==2026.3.23 && unzip bfcl_eval-*.whl -d bfcl
     python benchmarks/make_bfcl_hashes.py bfcl/bfcl_eval/data --release "bfcl-eval 2026.3.23"
 
-Read are all `BFCL_v4_*.json` (also gzip-compressed) of the folders; what users say in them is hashed (`toolhone.doctor.leaks`)
-and not kept. The same questions give the same bytes. Prints how many texts there were and how many were hashed.
+Read are all `BFCL_v4_*.json` (also gzip-compressed) of the folders; what users say in them is
+hashed (`toolhone.doctor.leaks`) and not kept. The same questions give the same bytes. Prints how
+many texts there were and how many were hashed.
 """
 
 from __future__ import annotations

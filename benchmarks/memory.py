@@ -1,9 +1,11 @@
-"""Peak memory of one training step: 16,384 tokens with a vocabulary of 151,669 words, above what the loaded model takes.
+"""Peak memory of one training step: 16,384 tokens with a vocabulary of 151,669 words, above what
+the loaded model takes.
 
     python benchmarks/memory.py [--full] [--tokens 16384] [--hidden 256] [--layers 4]
 
-Settings are the defaults (8,192 tokens in one forward pass). Prints one JSON object; sizes in GB (10^9 bytes), peak resident set of
-this process (`ru_maxrss`) or, with CUDA, peak allocated. The logits alone would take 9.9 GB in float32. No peer is measured here.
+Settings are the defaults (8,192 tokens in one forward pass). Prints one JSON object; sizes in GB
+(10^9 bytes), peak resident set of this process (`ru_maxrss`) or, with CUDA, peak allocated. The
+logits alone would take 9.9 GB in float32. No peer is measured here.
 """
 
 from __future__ import annotations

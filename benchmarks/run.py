@@ -1,4 +1,5 @@
-"""All benchmarks, one after the other: `make bench`. Each is a script of its own; see its first lines for what it measures.
+"""All benchmarks, one after the other: `make bench`. Each is a script of its own; see its first
+lines for what it measures.
 
 python benchmarks/run.py [name ...]        names: constrained_speed, memory, sft_speed
 """

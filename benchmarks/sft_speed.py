@@ -1,10 +1,12 @@
-"""SFT against TRL's SFTTrainer: the same rows, model, optimiser and batch size, in turns (A B A B), tokens per second of wall time.
+"""SFT against TRL's SFTTrainer: the same rows, model, optimiser and batch size, in turns (A B A B),
+tokens per second of wall time.
 
     python benchmarks/sft_speed.py [--model pico|small] [--steps 20] [--rounds 3] [--batch 32]
 
-A is our torch trainer. B is TRL with its default settings but the precision (float32 on both sides); C is TRL tuned for a
-CPU (no gradient checkpointing, batches of similar length). Rows are generated conversations rendered by our dialect; TRL gets the
-same ids and the same completion mask. Prints one JSON object with every round and the median ratios. Needs the `bench` extra.
+A is our torch trainer. B is TRL with its default settings but the precision (float32 on both
+sides); C is TRL tuned for a CPU (no gradient checkpointing, batches of similar length). Rows are
+generated conversations rendered by our dialect; TRL gets the same ids and the same completion mask.
+Prints one JSON object with every round and the median ratios. Needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from toolhone.training.update import with_token_weights
 
 
 def make_model(kind: str, folder: Path) -> Path:
-    """`pico` as it is, or `small`: 21 million parameters (8 layers of width 384) with pico's tokenizer, random weights."""
+    """`pico` as it is, or `small`: 21 million parameters (8 layers of width 384) with pico's
+    tokenizer, random weights.
+    """
     if kind == "pico":
         return pico_folder()
     config = Qwen3Config.from_pretrained(pico_folder())

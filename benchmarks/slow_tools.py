@@ -1,14 +1,16 @@
-"""What slow tools cost: the same 1,000 episodes at once, with instant tools and with tools that wait 50 ms, in turns (A B A B).
+"""What slow tools cost: the same 1,000 episodes at once, with instant tools and with tools that
+wait 50 ms, in turns (A B A B).
 
     python benchmarks/slow_tools.py [--model RUN] [--episodes 1000] [--delay 0.05] [--rounds 3] [--limit 1.25]
 
-Every token is sampled by the torch backend, on one thread. With --model (a run, or a checkpoint of one) the model calls tools by
-itself, in tasks of the templates that are played to the end. Without it pico is untrained and speaks noise: then each reply of 24
-tokens is taken as two parallel calls in the first two turns and as the answer in the third, so that no model needs to be trained.
-Results are fixed texts, in both cases the same. Prints one JSON object: seconds of every round, for how much of it nothing was
-sampled because tools were running, the ratio of each pair, their median, the ratio of the fastest rounds (the least disturbed
-ones on a busy machine), what was played, and how many episodes came out the same to the token. Exit code 1 where the median is
-above --limit.
+Every token is sampled by the torch backend, on one thread. With --model (a run, or a checkpoint of
+one) the model calls tools by itself, in tasks of the templates that are played to the end. Without
+it pico is untrained and speaks noise: then each reply of 24 tokens is taken as two parallel calls
+in the first two turns and as the answer in the third, so that no model needs to be trained. Results
+are fixed texts, in both cases the same. Prints one JSON object: seconds of every round, for how
+much of it nothing was sampled because tools were running, the ratio of each pair, their median, the
+ratio of the fastest rounds (the least disturbed ones on a busy machine), what was played, and how
+many episodes came out the same to the token. Exit code 1 where the median is above --limit.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ CALLING_TURNS = 2
 
 
 class Forced(TokenPolicy):
-    """Reads two calls into whatever was sampled in the first turns, and an answer into what came after."""
+    """Reads two calls into whatever was sampled in the first turns, and an answer into what came
+    after.
+    """
 
     def read(self, prompt: Prompt, sample: Sample) -> Turn:
         turn = super().read(prompt, sample)
@@ -73,7 +77,9 @@ def tools_that_wait(templates: Templates, seconds: float) -> Registry:
 
 @dataclass(frozen=True)
 class Round:
-    """All tasks, played at once: wall time, how much of it nothing was sampled because tools were running, and the episodes."""
+    """All tasks, played at once: wall time, how much of it nothing was sampled because tools were
+    running, and the episodes.
+    """
 
     seconds: float
     waited: float

@@ -1,8 +1,10 @@
-"""A tool of one's own, data made for it, a trained model that calls it: the Python interface in a few lines.
+"""A tool of one's own, data made for it, a trained model that calls it: the Python interface in a
+few lines.
 
     python examples/own_tool.py
 
-Takes about a minute on two cores with the embedded model; it is far too short a training for a good one.
+Takes about a minute on two cores with the embedded model; it is far too short a training for a good
+one.
 """
 
 from pathlib import Path

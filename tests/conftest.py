@@ -1,4 +1,6 @@
-"""For all tests: one thread of torch (small models, shared cores), no network, and a cache of their own for the embedded model."""
+"""For all tests: one thread of torch (small models, shared cores), no network, and a cache of their
+own for the embedded model.
+"""
 
 import os
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     from toolhone import evaluate, experiment, open_model, tool, train
 
-The command line is `toolhone` (`cli/`); the same from Python is in `api.py`. Names below are loaded when they are first used, so
-that importing the package costs nothing.
+The command line is `toolhone` (`cli/`); the same from Python is in `api.py`. Names below are loaded
+when they are first used, so that importing the package costs nothing.
 """
 
 from __future__ import annotations

@@ -104,7 +104,9 @@ def experiment(
 def train(
     plan: Experiment, out: str | Path, resume: bool = False, progress: Progress | None = None
 ) -> tuple[Run, TrainStatus]:
-    """Train into the run folder `out` and evaluate at the end; `resume` continues its latest checkpoint."""
+    """Train into the run folder `out` and evaluate at the end; `resume` continues its latest
+    checkpoint.
+    """
     progress = progress or SilentProgress()
     algorithm = find_method(plan)
     folder = Path(out)
@@ -238,7 +240,9 @@ def evaluate(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Play tasks (a file, a list, or the model's held-out ones) and score them; `out` gets the evaluation folder."""
+    """Play tasks (a file, a list, or the model's held-out ones) and score them; `out` gets the
+    evaluation folder.
+    """
     if out is not None:
         refuse_overwriting(Path(out))
     if tasks is None:
@@ -278,10 +282,11 @@ def open_model(
     overrides: Sequence[str] = (),
     settings: Experiment | None = None,
 ) -> Model:
-    """Open a run (its final checkpoint, or the one named), a checkpoint, a model or PEFT folder, a hub name, or `pico`.
+    """Open a run (its final checkpoint, or the one named), a checkpoint, a model or PEFT folder, a
+    hub name, or `pico`.
 
-    settings: an experiment whose tools and evaluation replace the run's; a model that is no run gets
-    all of it. `config.trust` limits what a run or checkpoint of someone else may do.
+    settings: an experiment whose tools and evaluation replace the run's; a model that is no run
+    gets all of it. `config.trust` limits what a run or checkpoint of someone else may do.
     """
     plan, weights = find(str(ref), checkpoint)
     original = plan
@@ -325,7 +330,9 @@ def _tasks_file(weights: Path, original: Experiment, plan: Experiment) -> Path |
 
 
 def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Experiment:
-    """The plan with tools and evaluation of another; a model that is no run gets all but its weights."""
+    """The plan with tools and evaluation of another; a model that is no run gets all but its
+    weights.
+    """
     if is_run:
         return plan.model_copy(update={name: getattr(settings, name) for name in SETTINGS})
     own = {"name": plan.model.name, "adapter": plan.model.adapter}

@@ -1,4 +1,6 @@
-"""From a model folder to an evaluated run for families written by others, and with real tokenizers where they are present."""
+"""From a model folder to an evaluated run for families written by others, and with real tokenizers
+where they are present.
+"""
 
 import json
 from pathlib import Path

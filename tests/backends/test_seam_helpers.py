@@ -12,7 +12,8 @@ def a_row(length: int, group: str | None = None) -> Row:
     return Row(np.arange(length), np.arange(length) > 0, {}, None, group)
 
 
-# ------------------------------------------------------------------------------------------------------------- padded
+# -------------------------------------------------------------------------------------------------------------
+# padded
 
 
 def test_padding_is_on_the_right_with_zeros_and_no_mask() -> None:
@@ -31,7 +32,8 @@ def test_padding_reaches_the_width_asked_for() -> None:
     assert (tokens.shape, mask.shape) == ((1, 5), (1, 5))
 
 
-# ------------------------------------------------------------------------------------------------------ micro_batches
+# ------------------------------------------------------------------------------------------------------
+# micro_batches
 
 
 def test_micro_batches_cover_every_row_once() -> None:
@@ -75,7 +77,8 @@ def test_rows_of_similar_length_go_together() -> None:
     assert sorted(sorted(batch) for batch in micro_batches(rows, 40)) == [[0, 2], [1, 3]]
 
 
-# ------------------------------------------------------------------------------------------------------ random_stream
+# ------------------------------------------------------------------------------------------------------
+# random_stream
 
 
 def test_a_random_stream_is_a_function_of_its_seed_and_path() -> None:

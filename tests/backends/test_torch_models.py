@@ -1,4 +1,6 @@
-"""The torch backend on model families written by others: training, adapters that `peft` reads, precision, large vocabularies."""
+"""The torch backend on model families written by others: training, adapters that `peft` reads,
+precision, large vocabularies.
+"""
 
 import json
 from dataclasses import replace

@@ -38,7 +38,8 @@ def step(trainer: Trainer, rows: list[Row], optimizer: Adam) -> None:
     trainer.optim_step(optimizer).result()
 
 
-# ------------------------------------------------------------------------------------------------------- the gradient
+# -------------------------------------------------------------------------------------------------------
+# the gradient
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -96,7 +97,8 @@ def test_muon_is_refused_in_a_sentence_that_names_what_can() -> None:
         trainer.optim_step(Muon(0.1, Adam(0.1)))
 
 
-# ----------------------------------------------------------------------------------------------------------- contexts
+# -----------------------------------------------------------------------------------------------------------
+# contexts
 
 
 def test_a_window_holds_the_tokens_before_a_position_oldest_first() -> None:
@@ -166,7 +168,8 @@ def test_sampled_log_probabilities_are_those_of_logprobs_to_the_bit() -> None:
     assert sampler.logprobs([row], temperature=0.7)[0][2:].tolist() == sample.logprobs
 
 
-# ---------------------------------------------------------------------------------------------------------- snapshots
+# ----------------------------------------------------------------------------------------------------------
+# snapshots
 
 
 def test_weights_are_copied_only_while_a_snapshot_is_alive() -> None:
@@ -201,7 +204,8 @@ def test_a_stream_keeps_its_snapshot_alive() -> None:
     assert [samples for _, samples in stream.poll()] == expected
 
 
-# --------------------------------------------------------------------------------------------------------------- disk
+# ---------------------------------------------------------------------------------------------------------------
+# disk
 
 
 def test_a_write_that_fails_leaves_the_former_save_whole(
@@ -266,7 +270,8 @@ def test_a_folder_without_a_save_is_a_clear_error(tmp_path: Path) -> None:
         open_sampler(tmp_path)
 
 
-# ---------------------------------------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------------------------------------
+# bad input
 
 
 @pytest.mark.parametrize("token", [-1, VOCAB])

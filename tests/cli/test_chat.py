@@ -1,4 +1,6 @@
-"""A talk on a terminal: what lines and commands do, what is kept of it, and what survives a Ctrl-C. The model is a script."""
+"""A talk on a terminal: what lines and commands do, what is kept of it, and what survives a Ctrl-C.
+The model is a script.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`toolhone check` and `setup.sh`: what is missing is found and said with its remedy; only what is needed makes the exit code 1."""
+"""`toolhone check` and `setup.sh`: what is missing is found and said with its remedy; only what is
+needed makes the exit code 1.
+"""
 
 from __future__ import annotations
 

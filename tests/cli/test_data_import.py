@@ -1,4 +1,6 @@
-"""`toolhone data import` and `data sources`: what is written, counted and refused, and that the page tells the same."""
+"""`toolhone data import` and `data sources`: what is written, counted and refused, and that the
+page tells the same.
+"""
 
 from __future__ import annotations
 

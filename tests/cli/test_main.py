@@ -1,4 +1,6 @@
-"""The command line as a user meets it: one sentence and exit code 2 for each mistake, results on standard output."""
+"""The command line as a user meets it: one sentence and exit code 2 for each mistake, results on
+standard output.
+"""
 
 import json
 import os

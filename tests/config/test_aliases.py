@@ -1,4 +1,6 @@
-"""Keys of other systems: each becomes one of ours, or is named with the reason why it has no effect; nothing is lost silently."""
+"""Keys of other systems: each becomes one of ours, or is named with the reason why it has no
+effect; nothing is lost silently.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""Presets: each is a whole experiment with the numbers it is known for, and those of a method that stands run on pico."""
+"""Presets: each is a whole experiment with the numbers it is known for, and those of a method that
+stands run on pico.
+"""
 
 from pathlib import Path
 

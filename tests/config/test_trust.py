@@ -1,4 +1,6 @@
-"""Somebody else's run: no code, no reach, no files, however it is opened; and what is switched off is told."""
+"""Somebody else's run: no code, no reach, no files, however it is opened; and what is switched off
+is told.
+"""
 
 import json
 import subprocess

@@ -1,7 +1,8 @@
 """The contract of `toolhone.backends.base`, held against every backend.
 
-A new backend adds one `Backend` to `BACKENDS`: how to open a trainer on a tiny model (vocabulary `VOCAB`, context `CONTEXT`), how
-to open a sampler on what it saved, and a learning rate at which the loss on a few rows falls to about 1 in `LESSONS` steps.
+A new backend adds one `Backend` to `BACKENDS`: how to open a trainer on a tiny model (vocabulary
+`VOCAB`, context `CONTEXT`), how to open a sampler on what it saved, and a learning rate at which
+the loss on a few rows falls to about 1 in `LESSONS` steps.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ WHOLE_BATCH = 100_000
 
 @dataclass(frozen=True)
 class Backend:
-    """`open(folder, micro_batch_tokens)` gives a fresh trainer, always the same; `folder` is scratch space kept for the module."""
+    """`open(folder, micro_batch_tokens)` gives a fresh trainer, always the same; `folder` is
+    scratch space kept for the module.
+    """
 
     open: Callable[[Path, int], Trainer]
     reopen: Callable[[Path], Sampler]
@@ -121,11 +124,14 @@ BACKENDS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------- rows and fixtures
+# ----------------------------------------------------------------------------------------------------
+# rows and fixtures
 
 
 def some_rows(lengths: Sequence[int] = (5, 9, 12, 7, 10, 3), seed: int = 0) -> list[Row]:
-    """Random rows, two of three positions trained, `weights` that make the loss a mean over all of them."""
+    """Random rows, two of three positions trained, `weights` that make the loss a mean over all of
+    them.
+    """
     rng = np.random.default_rng(seed)
     rows = [
         Row.of(rng.integers(0, VOCAB, length).tolist(), (np.arange(length) % 3 != 2).tolist())
@@ -145,7 +151,9 @@ def all_trained(tokens: Tokens, prompt: int = 0) -> Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """A backend with its scratch folder and, saved in `lessons`, a trainer that knows `ROWS` fairly well."""
+    """A backend with its scratch folder and, saved in `lessons`, a trainer that knows `ROWS` fairly
+    well.
+    """
 
     backend: Backend
     folder: Path
@@ -201,11 +209,14 @@ def logprobs(trainer: Trainer, rows: Sequence[Row] = ROWS) -> list[Array]:
 
 
 def nudge(scale: float, clip_norm: float = 0.0) -> Adam:
-    """An Adam that is plain gradient descent with rate `scale`: with a huge eps the second moment does not matter."""
+    """An Adam that is plain gradient descent with rate `scale`: with a huge eps the second moment
+    does not matter.
+    """
     return Adam(learning_rate=scale * 1e6, eps=1e6, clip_norm=clip_norm)
 
 
-# --------------------------------------------------------------------------------------------------------- the trainer
+# ---------------------------------------------------------------------------------------------------------
+# the trainer
 
 
 def test_training_lowers_the_loss_on_a_fixed_batch(bench: Bench) -> None:
@@ -336,7 +347,9 @@ def test_the_micro_batch_size_does_not_change_gradients(bench: Bench) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_gradient_is_the_slope_of_the_loss(bench: Bench, temperature: float) -> None:
-    """A small step down the gradient g must lower the loss by rate * |g|^2, and one up must raise it as much."""
+    """A small step down the gradient g must lower the loss by rate * |g|^2, and one up must raise
+    it as much.
+    """
     loss = Loss("warm", cross_entropy().fn, temperature=temperature)
 
     def loss_after(sign: float, rate: float) -> tuple[float, float]:
@@ -480,7 +493,8 @@ def test_muon_trains_or_is_refused_by_name(bench: Bench) -> None:
     assert not bench.same(logprobs(trainer), before)
 
 
-# ------------------------------------------------------------------------------------------------------ saved weights
+# ------------------------------------------------------------------------------------------------------
+# saved weights
 
 
 def test_saving_and_loading_changes_no_log_probability(bench: Bench, tmp_path: Path) -> None:
@@ -536,7 +550,8 @@ def test_loading_what_is_not_there_is_a_clear_error(bench: Bench, tmp_path: Path
     assert bench.same(logprobs(trainer), before)
 
 
-# --------------------------------------------------------------------------------------------------------- the sampler
+# ---------------------------------------------------------------------------------------------------------
+# the sampler
 
 
 def all_next(sampler: Sampler, prompt: Tokens, temperature: float = 1.0) -> Array:
@@ -849,8 +864,9 @@ def test_a_key_may_not_be_queued_twice(sampler: Sampler) -> None:
 
 
 class ShortAndLong:
-    """A policy whose first task has a short turn that calls a tool; the turn of the second is long. `continued`: set when sampling
-    continues after the short turn."""
+    """A policy whose first task has a short turn that calls a tool; the turn of the second is long.
+    `continued`: set when sampling continues after the short turn.
+    """
 
     seed = 0
 
@@ -942,7 +958,9 @@ class Anything:
 
 @pytest.fixture
 def bound(bench: Bench) -> Any:
-    """A sampler whose grammars are the number of the first residue, or `anything`; `compiled` counts them."""
+    """A sampler whose grammars are the number of the first residue, or `anything`; `compiled`
+    counts them.
+    """
     sampler: Any = bench.trainer().snapshot()
     sampler.compiled = Counter()
 

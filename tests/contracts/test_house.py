@@ -1,4 +1,6 @@
-"""The rules of the house that a program can measure; each test names every file that breaks its rule."""
+"""The rules of the house that a program can measure; each test names every file that breaks its
+rule.
+"""
 
 import ast
 import re
@@ -24,7 +26,9 @@ ORDER = (
     ),
     *("tools", "backends", "dialects", "runs", "config", "tokenizer", "rows", "schema", "errors"),
 )
-"""From top to bottom. A file imports files of its own level and of those below. `data.dataset` joins what synthetic and doctor do."""
+"""From top to bottom. A file imports files of its own level and of those below. `data.dataset`
+joins what synthetic and doctor do.
+"""
 SAME_STEM = {"base": "the protocol of a room", "data": "the verb and the room"}
 """File names that two rooms may share, each with its reason."""
 
@@ -139,7 +143,9 @@ def test_functions_have_at_most_60_lines() -> None:
 
 
 def test_functions_have_at_most_8_parameters() -> None:
-    """Commands have one for each option; they are functions with defaults for everything but arguments."""
+    """Commands have one for each option; they are functions with defaults for everything but
+    arguments.
+    """
     counts = {
         f"{name}.{node.name}": len(parameters(node))
         for name, node in functions()

@@ -1,4 +1,6 @@
-"""The package that users install: built from a source archive, it checks itself and trains in an environment of its own."""
+"""The package that users install: built from a source archive, it checks itself and trains in an
+environment of its own.
+"""
 
 import json
 import os
@@ -45,7 +47,9 @@ def run(*command: str, cwd: Path | None = None) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The tests' own, with the programs of its packages (the sandbox is one) and without its sources."""
+    """The tests' own, with the programs of its packages (the sandbox is one) and without its
+    sources.
+    """
     programs = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**kept, "PATH": programs}

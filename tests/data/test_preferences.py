@@ -1,4 +1,6 @@
-"""Preference pairs: typed mistakes, own wrong samples, files; and their rows, of which only the assistant's tokens are trained."""
+"""Preference pairs: typed mistakes, own wrong samples, files; and their rows, of which only the
+assistant's tokens are trained.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Generated data: the sets are disjoint, the labels are right, and the same seed gives the same bytes."""
+"""Generated data: the sets are disjoint, the labels are right, and the same seed gives the same
+bytes.
+"""
 
 import json
 import random

@@ -1,4 +1,6 @@
-"""What `toolhone.doctor.checks` promises: each fault is found, named with its place, and counted; good data pass."""
+"""What `toolhone.doctor.checks` promises: each fault is found, named with its place, and counted;
+good data pass.
+"""
 
 from __future__ import annotations
 

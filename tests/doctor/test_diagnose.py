@@ -1,4 +1,6 @@
-"""What the data doctor promises: each fault is found under its kind, with its place; sound rows pass; a verdict says what to do."""
+"""What the data doctor promises: each fault is found under its kind, with its place; sound rows
+pass; a verdict says what to do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `--fix` promises: nothing is lost uncounted, nothing is guessed, nothing that stops is left, the data stay as they are."""
+"""What `--fix` promises: nothing is lost uncounted, nothing is guessed, nothing that stops is left,
+the data stay as they are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A talk with a person: what the model is shown, what is kept, and what happens when a turn goes wrong."""
+"""A talk with a person: what the model is shown, what is kept, and what happens when a turn goes
+wrong.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""The driver's speed, without a stopwatch: tools run side by side, sampling goes on meanwhile, and each tool has its bound."""
+"""The driver's speed, without a stopwatch: tools run side by side, sampling goes on meanwhile, and
+each tool has its bound.
+"""
 
 import json
 import threading

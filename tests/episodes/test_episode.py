@@ -1,4 +1,6 @@
-"""Episodes: wishes and answers, token ids kept as sampled, every ending, and that no episode disturbs another."""
+"""Episodes: wishes and answers, token ids kept as sampled, every ending, and that no episode
+disturbs another.
+"""
 
 import json
 import threading

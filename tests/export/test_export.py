@@ -1,4 +1,6 @@
-"""An exported folder says what the run says, opens in other libraries, and carries its certificate; else nothing is written."""
+"""An exported folder says what the run says, opens in other libraries, and carries its certificate;
+else nothing is written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The demo in small: both trainings, before and after on the same tasks, and that it goes on where it was stopped."""
+"""The demo in small: both trainings, before and after on the same tasks, and that it goes on where
+it was stopped.
+"""
 
 from __future__ import annotations
 

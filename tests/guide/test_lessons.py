@@ -1,4 +1,6 @@
-"""`toolhone examples` and the tour: lessons run, are not trained twice, ask only a person, and name only commands that exist."""
+"""`toolhone examples` and the tour: lessons run, are not trained twice, ask only a person, and name
+only commands that exist.
+"""
 
 from __future__ import annotations
 

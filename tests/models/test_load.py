@@ -1,4 +1,6 @@
-"""Tools as experiment files name them: schemas over functions, module paths, permissions, and limits of single tools."""
+"""Tools as experiment files name them: schemas over functions, module paths, permissions, and
+limits of single tools.
+"""
 
 from __future__ import annotations
 

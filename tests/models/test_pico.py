@@ -1,4 +1,6 @@
-"""The embedded model: same bytes for the same seed, text round-trips, and its template writes what the data says."""
+"""The embedded model: same bytes for the same seed, text round-trips, and its template writes what
+the data says.
+"""
 
 import hashlib
 import json

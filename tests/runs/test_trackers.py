@@ -1,4 +1,6 @@
-"""Trackers: the curves are in the services' own files, nothing leaves the machine unasked, and no service can end a training."""
+"""Trackers: the curves are in the services' own files, nothing leaves the machine unasked, and no
+service can end a training.
+"""
 
 import errno
 import json
@@ -121,7 +123,9 @@ def test_lines_can_be_seen_in_tensorboard_while_the_training_runs(tmp_path: Path
 
 @pytest.fixture
 def wandb_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
-    """An address on this machine that stands for the service; gives the list of connections that came."""
+    """An address on this machine that stands for the service; gives the list of connections that
+    came.
+    """
     wandb = pytest.importorskip("wandb")
     came: list[Any] = []
     listener = socket.create_server(("127.0.0.1", 0))
@@ -162,7 +166,9 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def wandb_records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: a 7-byte header, then blocks of 32 KiB with records of (crc32, length, type) and content."""
+    """The records of a .wandb file: a 7-byte header, then blocks of 32 KiB with records of (crc32,
+    length, type) and content.
+    """
     data, place, whole = path.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
     while place + 7 <= len(data):

@@ -1,4 +1,6 @@
-"""The server over HTTP: OpenAI's forms, nothing lost, batches, text never a control token. The model is a script or pico."""
+"""The server over HTTP: OpenAI's forms, nothing lost, batches, text never a control token. The
+model is a script or pico.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ TOKENIZER = small_tokenizer(THINKING)
 
 
 class Script:
-    """Says what the last word of the prompt's last user turn names. `asked` notes prompts, `batches` how many came at once."""
+    """Says what the last word of the prompt's last user turn names. `asked` notes prompts,
+    `batches` how many came at once.
+    """
 
     max_context = 4000
 
@@ -211,7 +215,8 @@ def joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return message
 
 
-# ------------------------------------------------------------------------------------------------------------------ replies
+# ------------------------------------------------------------------------------------------------------------------
+# replies
 
 
 def test_a_call_comes_back_in_openai_s_form_with_an_id_and_counted_tokens(
@@ -352,7 +357,8 @@ def test_text_of_messages_and_tools_never_becomes_a_control_token(
         ].count(text)
 
 
-# ----------------------------------------------------------------------------------------------------------------- sampling
+# -----------------------------------------------------------------------------------------------------------------
+# sampling
 
 
 def test_sampling_settings_come_from_the_request_and_otherwise_from_the_run(
@@ -457,7 +463,8 @@ def test_a_bug_in_one_batch_is_told_to_its_client_and_the_server_goes_on(
     assert live.say("text")["choices"][0]["message"]["content"] == REPLIES["text"]
 
 
-# --------------------------------------------------------------------------------------------------------------- bad requests
+# ---------------------------------------------------------------------------------------------------------------
+# bad requests
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "text"}]}
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -588,7 +595,8 @@ def test_health_and_models_say_what_is_served_in_which_format(live: Live) -> Non
     assert json.loads(live.send("GET", "/v1/models/runs/mine")[1]) == model
 
 
-# --------------------------------------------------------------------------------------------------------- clients and the verb
+# ---------------------------------------------------------------------------------------------------------
+# clients and the verb
 
 
 def test_the_openai_client_talks_to_a_live_server(live: Live) -> None:

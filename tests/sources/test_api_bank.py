@@ -1,4 +1,6 @@
-"""API-Bank: dialogues with calls and results in one line, one file each; and folders of files in general."""
+"""API-Bank: dialogues with calls and results in one line, one file each; and folders of files in
+general.
+"""
 
 from __future__ import annotations
 

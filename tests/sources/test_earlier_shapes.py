@@ -1,4 +1,6 @@
-"""The data shapes of earlier systems: told apart, read with every field checked, and every row kept or counted."""
+"""The data shapes of earlier systems: told apart, read with every field checked, and every row kept
+or counted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `toolhone.sources.files` promises: strict reading that names the line, writing that is all or nothing."""
+"""What `toolhone.sources.files` promises: strict reading that names the line, writing that is all
+or nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How much of each published file is read: all that is well-formed. What else is refused is named here, by data set and count."""
+"""How much of each published file is read: all that is well-formed. What else is refused is named
+here, by data set and count.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ NOT_WELL_FORMED: Mapping[str, Mapping[str, int]] = {
     "when2call": {},
     "xlam": {},
 }
-"""Rows whose gold breaks its own tools, and rows that hold nothing to learn or to judge by, by the reason of their refusal."""
+"""Rows whose gold breaks its own tools, and rows that hold nothing to learn or to judge by, by the
+reason of their refusal.
+"""
 
 
 def places(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,6 @@
-"""Names of Python types become JSON Schema, and what is no type is refused; flat tools are read with them."""
+"""Names of Python types become JSON Schema, and what is no type is refused; flat tools are read
+with them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `toolhone.sources` promise: each format is told from its rows, and every row is kept or counted."""
+"""What `toolhone.sources` promise: each format is told from its rows, and every row is kept or
+counted.
+"""
 
 from __future__ import annotations
 

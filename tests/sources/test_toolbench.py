@@ -1,4 +1,6 @@
-"""ToolBench's answer and instruction files: what becomes a conversation, and what is counted instead."""
+"""ToolBench's answer and instruction files: what becomes a conversation, and what is counted
+instead.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Cases that every call syntax must take: what a message says, the exact text for it, and texts that are wrong.
+"""Cases that every call syntax must take: what a message says, the exact text for it, and texts
+that are wrong.
 
-`MESSAGES` are (name, content, calls). `TEXTS[syntax][name]` is the exact text for that message, or `REFUSED` where the syntax has
-no way to say it. `MALFORMED[syntax]` are (text, problem, names of the calls that can still be read, content).
+`MESSAGES` are (name, content, calls). `TEXTS[syntax][name]` is the exact text for that message, or
+`REFUSED` where the syntax has no way to say it. `MALFORMED[syntax]` are (text, problem, names of
+the calls that can still be read, content).
 """
 
 from __future__ import annotations

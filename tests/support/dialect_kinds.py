@@ -1,4 +1,6 @@
-"""Dialects of every kind, opened on small tokenizers, with the texts that one conversation trains; and helpers to look at rows."""
+"""Dialects of every kind, opened on small tokenizers, with the texts that one conversation trains;
+and helpers to look at rows.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Small tokenizers and chat templates for tests, made here; and random texts and calls to try parsers with.
+"""Small tokenizers and chat templates for tests, made here; and random texts and calls to try
+parsers with.
 
-The templates are written for these tests after the ways of well-known ones: ChatML with tagged calls, the same with thoughts that
-vanish from earlier turns, and bare JSON calls with an end mark of their own.
+The templates are written for these tests after the ways of well-known ones: ChatML with tagged
+calls, the same with thoughts that vanish from earlier turns, and bare JSON calls with an end mark
+of their own.
 """
 
 from __future__ import annotations
@@ -202,7 +204,9 @@ def random_calls(rng: random.Random) -> tuple[ToolCall, ...]:
 
 
 def metaspace_tokenizer(scheme: str) -> TextTokenizer:
-    """A tokenizer that marks words with `▁` and puts one in front of every text (`first`) or every piece (`always`)."""
+    """A tokenizer that marks words with `▁` and puts one in front of every text (`first`) or every
+    piece (`always`).
+    """
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
     backend.decoder = decoders.Metaspace(prepend_scheme=scheme)

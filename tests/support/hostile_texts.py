@@ -1,4 +1,5 @@
-"""Texts that parsers trip over: random ones full of a syntax's own marks, and long ones that repeat what costs most to read.
+"""Texts that parsers trip over: random ones full of a syntax's own marks, and long ones that repeat
+what costs most to read.
 
 pieces_of(syntax)             what random texts are made of
 random_text(rng, pieces)      a short text
@@ -162,7 +163,9 @@ def _units(syntax: Syntax) -> list[str]:
 
 
 def adversarial(syntax: Syntax, size: int, every: int = 1) -> Iterator[tuple[str, str]]:
-    """Each start followed by one unit again and again, up to this size; `every`: only each so-many-th of them."""
+    """Each start followed by one unit again and again, up to this size; `every`: only each
+    so-many-th of them.
+    """
     count = 0
     for start in _starts(syntax):
         for unit in _units(syntax):

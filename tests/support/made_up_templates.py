@@ -1,4 +1,5 @@
-"""Chat templates that no model has: made up for tests, with marks that nobody uses. `READABLE` have calls that can be read back.
+"""Chat templates that no model has: made up for tests, with marks that nobody uses. `READABLE` have
+calls that can be read back.
 
 Each is `CHAT` with its own way to write calls (`CALLS`), its control tokens being `TOKENS`.
 """

@@ -1,7 +1,9 @@
-"""A world for tests of reinforcement learning in which every turn is one token, so that a toy policy masters it in a second.
+"""A world for tests of reinforcement learning in which every turn is one token, so that a toy
+policy masters it in a second.
 
-The alphabet has 16 ids. A task is one id; a turn of an id below 4 calls `look`, any other is an answer. What earns 1: to look
-first, and then to answer with an even id (task 14) or an odd one (task 15). A random policy earns about .09.
+The alphabet has 16 ids. A task is one id; a turn of an id below 4 calls `look`, any other is an
+answer. What earns 1: to look first, and then to answer with an even id (task 14) or an odd one
+(task 15). A random policy earns about .09.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ class OneToken:
 
 
 class Breaking(OneToken):
-    """A policy whose second prompt cannot be written, so that the program breaks off every episode that looks."""
+    """A policy whose second prompt cannot be written, so that the program breaks off every episode
+    that looks.
+    """
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:  # noqa: ARG002
         raise ValueError("the second prompt cannot be written")

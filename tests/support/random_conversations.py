@@ -3,8 +3,9 @@
     Draw(rng, marks, wild)   texts, values, tools and conversations; the same `rng` with other `marks` gives the same structure,
                              so that a conversation full of marks can be compared with one full of harmless words
 
-An ordinary conversation holds plain values that fit their tools' schemas; a wild one holds marks, quotes, odd keys and white space,
-numbers at the edges, and texts that look like values of another type.
+An ordinary conversation holds plain values that fit their tools' schemas; a wild one holds marks,
+quotes, odd keys and white space, numbers at the edges, and texts that look like values of another
+type.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ class Draw:
         self.wild = wild
 
     def text(self, most: int = 5) -> str:
-        """A text; a wild one holds marks and odd characters, may look like another type, and may have white space at its ends."""
+        """A text; a wild one holds marks and odd characters, may look like another type, and may
+        have white space at its ends.
+        """
         pieces = [self._piece() for _ in range(self.rng.randint(1, most))]
         if not self.wild:
             return " ".join(pieces)
@@ -232,7 +235,9 @@ class Draw:
         return Tool(name, self.text(), parameters)
 
     def call(self, tools: Sequence[Tool]) -> ToolCall:
-        """A call of one of the tools; a wild one may have arguments that no schema speaks of, or none at all."""
+        """A call of one of the tools; a wild one may have arguments that no schema speaks of, or
+        none at all.
+        """
         tool = self.rng.choice(tools)
         properties = tool.parameters["properties"]
         arguments = {
@@ -245,7 +250,9 @@ class Draw:
         return ToolCall(tool.name, {} if self.rng.random() < 0.08 else arguments)
 
     def conversation(self, calls: int | None = None, beside: bool | None = None) -> Conversation:
-        """Question, calls, results, answer; sometimes twice, sometimes with system text. `calls`, `beside`: what a turn holds."""
+        """Question, calls, results, answer; sometimes twice, sometimes with system text. `calls`,
+        `beside`: what a turn holds.
+        """
         tools = self.tools()
         messages = [Message("system", self.said())] if self.rng.random() < 0.4 else []
         for _ in range(self.rng.randint(1, 2)):
@@ -262,7 +269,9 @@ class Draw:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are the same, types included: 1 is neither 1.0 nor true, and -0.0 is not 0.0."""
+    """Whether two JSON values are the same, types included: 1 is neither 1.0 nor true, and -0.0 is
+    not 0.0.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):

@@ -1,4 +1,6 @@
-"""A policy that answers from a script, for tests: a real tokenizer and dialect around a sampler that is a plain function."""
+"""A policy that answers from a script, for tests: a real tokenizer and dialect around a sampler
+that is a plain function.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def byte_tokenizer() -> TextTokenizer:
 
 
 class ScriptedStream:
-    """A stream over a sampler's `sample`: each poll answers at most `most` queued prompts with equal params."""
+    """A stream over a sampler's `sample`: each poll answers at most `most` queued prompts with
+    equal params.
+    """
 
     def __init__(self, sampler, most: int | None = None) -> None:
         self._sampler, self._most = sampler, most
@@ -69,7 +73,9 @@ class ScriptedStream:
 
 
 class ScriptedSampler:
-    """Says what the script says. `spelled` writes byte by byte, as no tokenizer would. `asked` notes (key, prompt)."""
+    """Says what the script says. `spelled` writes byte by byte, as no tokenizer would. `asked`
+    notes (key, prompt).
+    """
 
     def __init__(self, script: Script, spelled: bool = False) -> None:
         self.script, self.spelled = script, spelled

@@ -1,4 +1,6 @@
-"""For the tests of importers: rows into files, the formats that recognise them, and whether right answers score as such."""
+"""For the tests of importers: rows into files, the formats that recognise them, and whether right
+answers score as such.
+"""
 
 from __future__ import annotations
 

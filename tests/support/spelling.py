@@ -1,7 +1,9 @@
-"""A world for tests of what replies are given: a task is to spell a word of four letters, and only the whole word earns anything.
+"""A world for tests of what replies are given: a task is to spell a word of four letters, and only
+the whole word earns anything.
 
-The alphabet has 16 ids: letters, an end mark, and one for each task. A random policy is right once in a million times, so that
-nothing is learned without help; a toy policy learns a letter in a few steps once the letters before it are given.
+The alphabet has 16 ids: letters, an end mark, and one for each task. A random policy is right once
+in a million times, so that nothing is learned without help; a toy policy learns a letter in a few
+steps once the letters before it are given.
 """
 
 from __future__ import annotations

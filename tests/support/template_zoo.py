@@ -1,4 +1,5 @@
-"""Published chat templates on a small tokenizer that carries their marks: of an installed `trl`, and beside the repository.
+"""Published chat templates on a small tokenizer that carries their marks: of an installed `trl`,
+and beside the repository.
 
     TEMPLATES           name -> path of every template found here ("trl/qwen3", "shared/glm4.6"); empty where there is none
     zoo_tokenizer(text) a byte-level tokenizer on which every mark that occurs in the template's text is one token

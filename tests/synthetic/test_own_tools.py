@@ -1,4 +1,6 @@
-"""A tool with a nested schema, from ten lines of Python to a talk; and a configuration of the playground, trained on as it is."""
+"""A tool with a nested schema, from ten lines of Python to a talk; and a configuration of the
+playground, trained on as it is.
+"""
 
 import json
 from pathlib import Path

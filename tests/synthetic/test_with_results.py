@@ -1,4 +1,6 @@
-"""Own tools' conversations that go on from the calls: only where asked for, with real results, and never with a failed call."""
+"""Own tools' conversations that go on from the calls: only where asked for, with real results, and
+never with a failed call.
+"""
 
 from collections.abc import Mapping
 from typing import Any

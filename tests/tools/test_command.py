@@ -1,4 +1,6 @@
-"""Tools that run a program: no shell, no options by the model, nothing unless allowed, and limits that hold for all it starts."""
+"""Tools that run a program: no shell, no options by the model, nothing unless allowed, and limits
+that hold for all it starts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tools that ask an address: what is sent, what comes back, and that limits, redirects and secrets hold. All on the loopback."""
+"""Tools that ask an address: what is sent, what comes back, and that limits, redirects and secrets
+hold. All on the loopback.
+"""
 
 from __future__ import annotations
 
@@ -392,7 +394,9 @@ def test_a_body_of_exactly_the_limit_is_whole(server):
 
 
 def resolve_to(monkeypatch, *places: str) -> list[str]:
-    """Let names lead to these addresses, one after the other; returns the names that were looked up."""
+    """Let names lead to these addresses, one after the other; returns the names that were looked
+    up.
+    """
     original, names, left = socket.getaddrinfo, list[str](), list(places)
 
     def getaddrinfo(host, port, *rest, **more):

@@ -47,7 +47,9 @@ def alive(pid: int) -> bool:
 
 
 def survives(sandbox: Sandbox, code: str) -> tuple[ToolStatus, str, str]:
-    """Run a hostile program: it ends in time, and the next program runs correctly. Outcome, error, stdout."""
+    """Run a hostile program: it ends in time, and the next program runs correctly. Outcome, error,
+    stdout.
+    """
     started = time.perf_counter()
     result = sandbox.run(code)
     assert time.perf_counter() - started < LATEST

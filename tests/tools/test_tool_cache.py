@@ -1,4 +1,6 @@
-"""Calls that are logged, cached and replayed: the same results as without, whatever models and tools say."""
+"""Calls that are logged, cached and replayed: the same results as without, whatever models and
+tools say.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `train` says about the numbers of reinforcement learning: which sign leads to which remedy, and when nothing is said."""
+"""What `train` says about the numbers of reinforcement learning: which sign leads to which remedy,
+and when nothing is said.
+"""
 
 import pytest
 
@@ -72,7 +74,9 @@ def test_a_low_reward_that_does_not_rise_is_named(
 
 
 def test_episodes_of_turns_that_cannot_be_read_are_named_also_where_the_error_goes_back() -> None:
-    """By the default rules no such episode ends as malformed: it is given its errors until its turns are used up."""
+    """By the default rules no such episode ends as malformed: it is given its errors until its
+    turns are used up.
+    """
     adding = task("sum", "2+3?", [ADD], {"calls": [{"name": "add", "arguments": {"a": 2}}]})
     broken = '[TOOL_CALL]{"name": "add", "parameters": {"a"'
     policy = scripted_policy(lambda _: broken)

@@ -1,4 +1,6 @@
-"""Critics: what a moment tells, the clipped value loss by hand, a regression that learns, and the value head of torch."""
+"""Critics: what a moment tells, the clipped value loss by hand, a regression that learns, and the
+value head of torch.
+"""
 
 from __future__ import annotations  # noqa: I001
 
@@ -98,7 +100,8 @@ def random_moments(count: int, seed: int) -> list[TurnState]:
     ]
 
 
-# -------------------------------------------------------------------------------------------------------- what is known
+# --------------------------------------------------------------------------------------------------------
+# what is known
 
 
 def test_a_moment_holds_what_came_before_its_turn_and_nothing_after() -> None:
@@ -151,7 +154,8 @@ def test_features_do_not_depend_on_the_process() -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------- clipped value loss
+# ---------------------------------------------------------------------------------------------------
+# clipped value loss
 
 BY_HAND = [
     (1.0, 2.0, 0.9, 0.2, 1.0),  # within the clip: (1 - 2)^2
@@ -182,7 +186,8 @@ def test_a_clipped_target_has_the_smallest_loss_and_is_the_nearest_that_has() ->
             assert loss > least + 1e-12 or abs(value - old) >= abs(target - old) - 1e-9
 
 
-# ----------------------------------------------------------------------------------------------------------- regression
+# -----------------------------------------------------------------------------------------------------------
+# regression
 
 
 def test_the_regression_learns_a_linear_value_and_foresees_it_in_moments_it_never_saw() -> None:
@@ -264,7 +269,8 @@ def test_explained_variance_is_one_for_perfect_guesses_nought_for_the_mean_and_a
     assert "explained_variance" not in value_metrics(np.ones(3), returns, returns, None)
 
 
-# ----------------------------------------------------------------------------------------------------------- value head
+# -----------------------------------------------------------------------------------------------------------
+# value head
 
 PROMPTS = [(3, 9, 9, 4), (5, 1), (3, 9), (7, 7, 7, 7, 7, 2), (5, 1), (3, 9, 9, 4, 8, 8)]
 

@@ -45,7 +45,9 @@ from toolhone.training.update import optimizer_at
 
 
 def pair(number: int) -> list[Row]:
-    """After [1 + n % 3, 5 + n % 4] the next token once more is better than 12; the ends differ in length."""
+    """After [1 + n % 3, 5 + n % 4] the next token once more is better than 12; the ends differ in
+    length.
+    """
     prompt, good = [1 + number % 3, 5 + number % 4], 5 + number % 4
     chosen = Row.of([*prompt, good, 2], [False, False, True, True])
     rejected = Row.of([*prompt, 12, 12, 2], [False, False, True, True, True])

@@ -1,8 +1,10 @@
-"""From the sampler to the loss through episodes of eight turns: ids and log-probabilities stay what was sampled, bit by bit.
+"""From the sampler to the loss through episodes of eight turns: ids and log-probabilities stay what
+was sampled, bit by bit.
 
-A sampler that says whole turns stands behind the real policy, dialect, driver, reward, algorithm and torch trainer. Seven turns
-make parallel calls in the model's own syntax, some spelled as no tokenizer would spell them; the tools answer with texts full of
-control marks. What the loss is given in the end is compared with what the sampler gave out: trained are those ids and no other.
+A sampler that says whole turns stands behind the real policy, dialect, driver, reward, algorithm
+and torch trainer. Seven turns make parallel calls in the model's own syntax, some spelled as no
+tokenizer would spell them; the tools answer with texts full of control marks. What the loss is
+given in the end is compared with what the sampler gave out: trained are those ids and no other.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ HOSTILE = (
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """A tokenizer with its template; where the template rewrites what was said, with a history that follows it or keeps it."""
+    """A tokenizer with its template; where the template rewrites what was said, with a history that
+    follows it or keeps it.
+    """
 
     tokenizer: TextTokenizer
     dialect: Dialect
@@ -99,7 +103,9 @@ METHODS = [("grpo", 0.0), ("ppo", 0.1)]
 LEARNED = [(*case, *method) for case in HERE for method in METHODS]
 LEARNED += [pytest.param(*case, *METHODS[case[1]], marks=pytest.mark.real) for case in REAL]
 A_ROW_A_TURN = {("thinking", False), ("qwen3", False)}
-"""Where the template rewrites what stands before a turn between two results, so that each turn is a row of its own."""
+"""Where the template rewrites what stands before a turn between two results, so that each turn is a
+row of its own.
+"""
 
 
 def said_message(index: int, turn: int) -> Message:
@@ -159,7 +165,9 @@ def letter_by_letter(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[int]:
 
 
 class Speaker:
-    """A sampler that says the turns of `said_message`, with log-probabilities of its own; `said` keeps what it gave out."""
+    """A sampler that says the turns of `said_message`, with log-probabilities of its own; `said`
+    keeps what it gave out.
+    """
 
     def __init__(self, family: Family) -> None:
         self.family, self.said = family, dict[int, Sample]()
@@ -231,7 +239,9 @@ def turns_of(rows: Sequence[Row], speaker: Speaker) -> list[list[Sample]]:
 
 
 def check_trained(rows: Sequence[Row], wanted: Sequence[Sequence[Sample]]) -> None:
-    """Trained are the sampled ids with their log-probabilities and nothing else; no array says anything of another token."""
+    """Trained are the sampled ids with their log-probabilities and nothing else; no array says
+    anything of another token.
+    """
     assert len(rows) == len(wanted), f"{len(rows)} rows for {len(wanted)}"
     for row, samples in zip(rows, wanted, strict=True):
         assert row.tokens[row.mask].tolist() == [
@@ -251,7 +261,9 @@ def check_trained(rows: Sequence[Row], wanted: Sequence[Sequence[Sample]]) -> No
 
 @dataclass
 class Watched:
-    """A torch trainer that notes what its losses are given: rows, arrays as the loss sees them, and the ids that are learned."""
+    """A torch trainer that notes what its losses are given: rows, arrays as the loss sees them, and
+    the ids that are learned.
+    """
 
     inner: TorchTrainer
     rows: list[Row] = field(default_factory=list)
@@ -484,7 +496,9 @@ def test_a_pair_of_dpo_trains_what_the_assistant_says_and_a_sample_with_its_own_
 
 
 def flipped(row: Row, name: str) -> Row:
-    """The row with one token of a tool's result trained: in the mask, or in one of the arrays alone."""
+    """The row with one token of a tool's result trained: in the mask, or in one of the arrays
+    alone.
+    """
     assert row.origin is not None
     place = int(np.flatnonzero(row.origin == Origin.TOOL)[3])
     if name == "mask":

@@ -1,4 +1,6 @@
-"""The four ways to prepare the same rows (`benchmarks/four_arms.py`): what tells their data apart, what the doctor says of each."""
+"""The four ways to prepare the same rows (`benchmarks/four_arms.py`): what tells their data apart,
+what the doctor says of each.
+"""
 
 from __future__ import annotations
 

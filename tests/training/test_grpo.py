@@ -1,4 +1,6 @@
-"""GRPO: which episodes are learned from and with what advantage, and a toy policy that learns, is interrupted and resumes."""
+"""GRPO: which episodes are learned from and with what advantage, and a toy policy that learns, is
+interrupted and resumes.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ from toolhone.training.loop import TrainStatus
 
 
 class Watching(ToyTrainer):
-    """A toy that notes, for each row it learns from, the task's id, the first sampled token and the row's advantages."""
+    """A toy that notes, for each row it learns from, the task's id, the first sampled token and the
+    row's advantages.
+    """
 
     def forward_backward(self, rows: Any, loss: Any) -> Any:
         self.seen = [
@@ -164,7 +168,9 @@ MANY = {"inner_epochs": 2, "mini_batch_size": 1, "beta": 0.05}
 
 
 def resumed(run: Run, experiment: Experiment) -> ToyTrainer:
-    """Go on from the latest checkpoint in a new process's place: a fresh trainer, and the reference of the beginning."""
+    """Go on from the latest checkpoint in a new process's place: a fresh trainer, and the reference
+    of the beginning.
+    """
     trainer = toy(seed=9)
     stage = replace(
         env_of(trainer, experiment),

@@ -1,4 +1,6 @@
-"""The losses: values by hand, derivatives against finite differences, sums, and the example in the docstring."""
+"""The losses: values by hand, derivatives against finite differences, sums, and the example in the
+docstring.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Our losses against the trainers of the installed `trl`: the same tokens and weights give the same loss and the same gradient.
+"""Our losses against the trainers of the installed `trl`: the same tokens and weights give the same
+loss and the same gradient.
 
-TRL's own `compute_loss` runs on a tiny Llama with random weights; its trainers are made without their set-up, with just the
-attributes that the computation reads. Ours runs through `TorchTrainer`. Compared are the value and the gradient of every weight.
+TRL's own `compute_loss` runs on a tiny Llama with random weights; its trainers are made without
+their set-up, with just the attributes that the computation reads. Ours runs through `TorchTrainer`.
+Compared are the value and the gradient of every weight.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def replies(
     prompts: Sequence[int], lengths: Sequence[int], holes: bool = False, seed: int = 0
 ) -> list[Row]:
-    """Rows of random tokens: a prompt, and a reply that is trained; with `holes`, some tokens inside it come from a tool."""
+    """Rows of random tokens: a prompt, and a reply that is trained; with `holes`, some tokens
+    inside it come from a tool.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for prompt, length in zip(prompts, lengths, strict=True):
@@ -174,7 +178,9 @@ def test_cross_entropy_is_the_loss_of_sft_trainer(models: tuple[Path, Path]) -> 
 
 
 def pairs_of(models: tuple[Path, Path], lengths: Sequence[int] = (5, 8, 3)) -> list[Row]:
-    """Three pairs of one prompt each, with the reference's log-probabilities; the chosen sides have these lengths."""
+    """Three pairs of one prompt each, with the reference's log-probabilities; the chosen sides have
+    these lengths.
+    """
     chosen, rejected = (
         replies([4, 3, 6], lengths, seed=1),
         replies([4, 3, 6], [7, 2, 6], holes=True, seed=2),
@@ -206,7 +212,8 @@ def pairs_of(models: tuple[Path, Path], lengths: Sequence[int] = (5, 8, 3)) -> l
 def test_the_preference_loss_is_that_of_dpo_trainer(
     theirs_type: str | tuple[str, str], loss: Loss, precomputed: bool, models: tuple[Path, Path]
 ) -> None:
-    # TRL adds the mean over the tokens of all chosen sides, ours is a mean of each side's; they agree where lengths are equal
+    # TRL adds the mean over the tokens of all chosen sides, ours is a mean of each side's; they
+    # agree where lengths are equal
     rows = pairs_of(models, (5, 5, 5)) if loss.config["rpo_alpha"] else pairs_of(models)
     ids, seen, mask = right_padded([*rows[0::2], *rows[1::2]])
     head = {"outputs": ("log_probs", "entropy", "mean_logits", "is_top1")}
@@ -258,7 +265,9 @@ def test_the_preference_loss_is_that_of_dpo_trainer(
 
 
 def conservative(trainer: Any, inputs: dict[str, Any]) -> tuple[float, Gradient]:
-    """(1 - e) times TRL's sigmoid loss, plus e times the same with the sides exchanged: conservative DPO."""
+    """(1 - e) times TRL's sigmoid loss, plus e times the same with the sides exchanged:
+    conservative DPO.
+    """
     halves = {}
     for side in ("right", "wrong"):
         trainer.model.zero_grad()
@@ -283,7 +292,9 @@ def conservative(trainer: Any, inputs: dict[str, Any]) -> tuple[float, Gradient]
 
 
 def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
-    """Five replies with advantages, sampled by a policy that has moved since, some tokens of them a tool's."""
+    """Five replies with advantages, sampled by a policy that has moved since, some tokens of them a
+    tool's.
+    """
     rows = replies([4, 3, 6, 2, 3], [5, 8, 3, 7, 9], holes=True, seed=3)
     known = open_sampler(models[1], EngineOptions(device_map="cpu")).logprobs(rows)
     now = open_sampler(models[0], EngineOptions(device_map="cpu")).logprobs(rows, temperature)
@@ -309,7 +320,9 @@ def grpo_rows(models: tuple[Path, Path], temperature: float) -> list[Row]:
 
 
 def grpo_inputs(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """As TRL stacks them: prompts padded on the left, replies on the right, tools told apart in `tool_mask`."""
+    """As TRL stacks them: prompts padded on the left, replies on the right, tools told apart in
+    `tool_mask`.
+    """
     begins = [int(np.flatnonzero(row.mask)[0]) for row in rows]
     left, right = (
         max(begins),
@@ -353,7 +366,8 @@ def test_the_policy_loss_is_that_of_grpo_trainer(
 ) -> None:
     temperature = 0.8
     rows = grpo_rows(models, temperature)
-    # TRL's cispo bounds the ratio itself, from above alone; ours by 1 + epsilon_high, and from below
+    # TRL's cispo bounds the ratio itself, from above alone; ours by 1 + epsilon_high, and from
+    # below
     low, high = (1.0, 0.28) if variant == "cispo" else (0.2, 0.28)
     trainer = bare(
         trl.GRPOTrainer,

@@ -1,4 +1,6 @@
-"""Losses of reinforcement and preference learning: derivatives against finite differences, values by hand, halves that add up."""
+"""Losses of reinforcement and preference learning: derivatives against finite differences, values
+by hand, halves that add up.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from training.test_losses import NumpyOps, slope_by_differences
 
 
 def rl_rows(count: int = 4, seed: int = 0, far: float = 0.3) -> tuple[list[Row], list[Array]]:
-    """Rows with advantages, sampled and reference log-probabilities; and the policy's own, `far` away from them."""
+    """Rows with advantages, sampled and reference log-probabilities; and the policy's own, `far`
+    away from them.
+    """
     rng = np.random.default_rng(seed)
     rows, own = [], []
     for number in range(count):

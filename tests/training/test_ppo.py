@@ -1,4 +1,6 @@
-"""PPO: advantages by hand, which token gets which, the penalty and the early stop, and a toy policy that learns and resumes."""
+"""PPO: advantages by hand, which token gets which, the penalty and the early stop, and a toy policy
+that learns and resumes.
+"""
 
 from __future__ import annotations  # noqa: I001
 
@@ -62,7 +64,8 @@ def played(rewrites: bool = False) -> list[Episode]:
     return [episode for group in groups for episode in group.episodes if len(episode.turns) == 2]
 
 
-# ---------------------------------------------------------------------------------------------------------- advantages
+# ----------------------------------------------------------------------------------------------------------
+# advantages
 
 
 def test_advantages_over_turns_are_those_worked_out_by_hand() -> None:
@@ -138,7 +141,8 @@ def test_a_turn_of_several_tokens_has_one_advantage() -> None:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------- learning
+# -------------------------------------------------------------------------------------------------------------
+# learning
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,8 @@ def test_the_loss_is_the_clipped_one_under_a_name_that_a_service_may_know() -> N
     assert np.array_equal(found[1], wanted[1])
 
 
-# -------------------------------------------------------------------------------------------------- how far it may move
+# --------------------------------------------------------------------------------------------------
+# how far it may move
 
 
 def test_passes_end_when_the_policy_has_moved_too_far(tmp_path: Path) -> None:
@@ -324,7 +329,8 @@ def test_many_steps_whose_gradient_is_not_finite_stop_the_run(tmp_path: Path) ->
     assert counts == [3, 0, 4]
 
 
-# ------------------------------------------------------------------------------------------------------------- resuming
+# -------------------------------------------------------------------------------------------------------------
+# resuming
 
 MANY = {
     "inner_epochs": 2,
@@ -335,7 +341,9 @@ MANY = {
 
 
 def resumed(run: Run, experiment: Experiment, reference: ToyTrainer) -> ToyTrainer:
-    """Go on from the latest checkpoint in a new process's place: fresh trainer, fresh critic, the reference of the beginning."""
+    """Go on from the latest checkpoint in a new process's place: fresh trainer, fresh critic, the
+    reference of the beginning.
+    """
     trainer = toy(seed=9)
     stage = replace(
         env_of(trainer, experiment),
@@ -405,7 +413,8 @@ def test_a_snapshot_lives_for_as_many_steps_as_asked_and_its_age_is_logged(tmp_p
     assert max(map(abs, logged(run, "kl_sampled"))) > 0
 
 
-# ------------------------------------------------------------------------------------------------------------- settings
+# -------------------------------------------------------------------------------------------------------------
+# settings
 
 
 def test_settings_of_other_trainers_are_understood() -> None:

@@ -1,4 +1,6 @@
-"""What replies are given to begin with: which ids, that they are read and never trained, and how second tries are compared."""
+"""What replies are given to begin with: which ids, that they are read and never trained, and how
+second tries are compared.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,8 @@ def play_given(
     )[0]
 
 
-# -------------------------------------------------------------------------------------------------------- the mechanism
+# --------------------------------------------------------------------------------------------------------
+# the mechanism
 
 
 def test_a_turn_is_what_was_given_and_what_was_sampled_together() -> None:
@@ -126,7 +129,9 @@ def test_what_is_sampled_follows_the_prompt_and_what_was_given() -> None:
 
 
 def check_trained(row: Row, episode: Episode) -> None:
-    """Exactly the sampled tokens of the episode are trained, and each token says where it comes from."""
+    """Exactly the sampled tokens of the episode are trained, and each token says where it comes
+    from.
+    """
     turns = episode.turns
     assert row.tokens[row.mask].tolist() == [token for turn in turns for token in turn.tokens]
     assert row.origin is not None
@@ -204,7 +209,8 @@ def test_what_is_given_needs_room_in_the_context() -> None:
     assert not policy.fits(replace(prompt, prefill=(5,) * room))
 
 
-# ------------------------------------------------------------------------------------------------------- the curriculum
+# -------------------------------------------------------------------------------------------------------
+# the curriculum
 
 
 def test_the_share_falls_in_a_line_from_start_to_end_and_then_stays() -> None:
@@ -373,7 +379,9 @@ def test_what_cannot_be_given_is_refused_before_a_run_begins(tmp_path: Path) -> 
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[tuple[int, ...]]]:
-    """What each prompt was given from now on, by the temperature it was answered at: 0 where a model is evaluated."""
+    """What each prompt was given from now on, by the temperature it was answered at: 0 where a
+    model is evaluated.
+    """
     given: dict[float, list[tuple[int, ...]]] = {}
     submit = _TokenStream.submit
 
@@ -419,7 +427,8 @@ def test_training_gives_beginnings_and_evaluation_none(
     assert logged(run, "sampler_gap") == pytest.approx([0], abs=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------------- thoughts
+# -------------------------------------------------------------------------------------------------------------
+# thoughts
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
@@ -500,7 +509,8 @@ def test_every_reply_of_an_enforced_thought_is_given_its_opening_in_training_alo
     assert ("given", "<think>\n") in [(piece["origin"], piece["text"]) for piece in pieces]
 
 
-# ---------------------------------------------------------------------------------------------------------- second tries
+# ----------------------------------------------------------------------------------------------------------
+# second tries
 
 
 def first_try(said: str, asked: Task = ASKED, **options: Any) -> tuple[TokenPolicy, Episode]:
@@ -578,7 +588,9 @@ def test_a_form_without_a_mark_for_calls_has_no_opening() -> None:
 
 
 def second(most: int, size: int = 16) -> tuple[list[RolloutGroup], RlSection, Spelling]:
-    """Groups of a world in which a third of all replies is cut off, with at most so many second tries."""
+    """Groups of a world in which a third of all replies is cut off, with at most so many second
+    tries.
+    """
     return groups_at(0, {"curriculum": {}, "two_phase_samples_per_group": most}, size)
 
 
@@ -733,7 +745,8 @@ def test_only_what_a_second_try_said_itself_is_learned_from(
         assert row.mask[np.flatnonzero(given)[-1] + 1 :].all()
 
 
-# -------------------------------------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------------------------------------
+# refusals
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""PPO-ptx: labelled rows beside the reward: their gradient, that they hold what a reward lets drift, and what is refused."""
+"""PPO-ptx: labelled rows beside the reward: their gradient, that they hold what a reward lets
+drift, and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +132,8 @@ def test_a_run_that_goes_on_draws_what_it_would_have_drawn(method: str, tmp_path
     assert np.array_equal(weights(trainer), weights(resumed))
 
 
-# ------------------------------------------------------------------------------------------------------------ from a file
+# ------------------------------------------------------------------------------------------------------------
+# from a file
 
 
 SMALL = {

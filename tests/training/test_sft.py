@@ -1,4 +1,6 @@
-"""Supervised fine-tuning as an algorithm, on the toy backend: schedule, order of the data, resuming, Ctrl-C, best checkpoint."""
+"""Supervised fine-tuning as an algorithm, on the toy backend: schedule, order of the data,
+resuming, Ctrl-C, best checkpoint.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Where the time of a step goes, as GRPO and PPO log it: sampling, tools, scoring, reference, training, and tokens per second."""
+"""Where the time of a step goes, as GRPO and PPO log it: sampling, tools, scoring, reference,
+training, and tokens per second.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The data of an experiment: rows to train on, held-out rows, tasks to score and to play.
 
     dataset = load_data(experiment)
-    dataset.report            # rows read, kept, skipped by reason, held out: written to RUN/data.json
+    dataset.report            # rows read, kept, skipped by reason, held out: kept in RUN/data.json
 
 `data.strategy` says where rows come from: a file, templates for built-in tools, templates for
 the user's tools, or ToolBench files. Made held-out rows use words, names and numbers that training

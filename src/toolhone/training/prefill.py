@@ -59,7 +59,9 @@ def gold_reply(task: Task) -> Message | None:
 
 
 def gold_prefix(policy: TokenPolicy, task: Task, ratio: float) -> Ids:
-    """Return this share of the gold reply's ids without its end mark; empty where the format has none."""
+    """Return this share of the gold reply's ids without its end mark; empty where the format has
+    none.
+    """
     gold = gold_reply(task)
     if not ratio or gold is None:
         return ()

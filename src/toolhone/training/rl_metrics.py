@@ -70,7 +70,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> Metrics:
 
 
 def reward_means(results: Sequence[RewardResult]) -> Metrics:
-    """`reward/NAME` of each reward, unweighted; `reward/NAME.PART` of its parts, which sum to it."""
+    """`reward/NAME` of each reward, unweighted; `reward/NAME.PART` of its parts, which add up."""
     means = {
         name: float(np.mean([result.parts.get(name, 0.0) for result in results]))
         for name in {key for result in results for key in result.parts}
@@ -136,8 +136,8 @@ def prefill_metrics(groups: Sequence[RolloutGroup], rl: RlSection, step: int) ->
 def update_means(passes: Sequence[Metrics], snapshot_age: int) -> Metrics:
     """Means over the updates of a step: per trained token, or per update. All 0 without updates.
 
-    `sampler_gap`, the mean of |log p - log p_behavior| per token of the first update, is logged where
-    sampler and trainer had the same weights (`staleness` 0).
+    `sampler_gap`, the mean of |log p - log p_behavior| per token of the first update, is logged
+    where sampler and trainer had the same weights (`staleness` 0).
     """
     sums = Metrics()
     for one in passes:

@@ -79,7 +79,7 @@ def with_loss_weights(variant: Variant, longest: int, rows: Sequence[Row]) -> li
 def mini_batches(
     groups: Sequence[Sequence[Row]], size: int | None, order: np.random.Generator
 ) -> Iterator[list[Row]]:
-    """The rows of `size` groups at a time (None: all at once) in a drawn order; groups stay whole."""
+    """The rows of `size` whole groups at a time (None: all at once), in a drawn order."""
     places = order.permutation(len(groups)).tolist()
     size = size or max(1, len(groups))
     for start in range(0, len(places), size):
