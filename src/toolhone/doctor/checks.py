@@ -16,13 +16,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.doctor.findings import Findings, finding_at
 from toolhone.doctor.typed_calls import MARK, is_closing, marks_in, read_typed
-from toolhone.schema import Conversation, Json, Message, Tool
+from toolhone.schema import Conversation, Json, Task, Tool
 from toolhone.sources.files import FileLine
 from toolhone.sources.rules import Fault, FindingKind, conversation_faults, order_faults
 
@@ -37,6 +37,8 @@ _RESULTS = (
     ),
     re.compile(r"\s*\[(RESULT|TOOL_RESULTS?)\](.*?)\[/\1\]\s*", re.DOTALL),
 )
+_CALL_SIGN = re.compile(r"[<\[{(]")
+"""Without one of these a text holds no call and no mark of one."""
 _FEWEST = 20
 """Rows from which on the balance of a file is judged."""
 _LOPSIDED = 0.05
@@ -56,7 +58,7 @@ def check(conversations: Sequence[Conversation], where: str | Sequence[FileLine]
 def quick_checks(
     conversations: Sequence[Conversation], where: str | Sequence[FileLine]
 ) -> Findings:
-    """Run all checks that need no model and no second file; `where` as in `check`."""
+    """Run the checks that need no model and no second file; `where` as in `check`."""
     places = _places(where, len(conversations))
     return _collect(conversations, places, row_faults, cross_faults(conversations, places))
 
@@ -82,14 +84,14 @@ def _collect(
 
 
 def row_faults(
-    conversation: Conversation, control: re.Pattern[str] | None = COMMON_MARKS
+    row: Conversation, control: re.Pattern[str] | None = COMMON_MARKS
 ) -> Iterator[Fault]:
     """Yield the faults of one row; `control` finds texts that are control tokens."""
-    yield from conversation_faults(conversation)
-    yield from order_faults(conversation.messages)
-    yield from text_faults(conversation)
+    yield from conversation_faults(row)
+    yield from order_faults(row.messages)
+    yield from text_faults(row)
     if control is not None:
-        yield from control_faults(conversation, control)
+        yield from control_faults(row, control)
 
 
 def text_faults(conversation: Conversation) -> Iterator[Fault]:
@@ -100,7 +102,8 @@ def text_faults(conversation: Conversation) -> Iterator[Fault]:
         if not text:
             continue
         if message.role == "assistant":
-            yield from _mark_faults(field, text, tools)
+            if _CALL_SIGN.search(text):
+                yield from _mark_faults(field, text, tools)
         elif message.role == "user" and typed_results(text):
             what = f"the user's message is a tool result between marks: {text.strip()[:60]!r}"
             yield Fault(FindingKind.TYPED_RESULT, field, what, "wanted a tool message")
@@ -144,24 +147,18 @@ def control_faults(conversation: Conversation, pattern: re.Pattern[str]) -> Iter
     """
     right = "wanted text that no tokenizer takes for a control token"
     for index, message in enumerate(conversation.messages):
-        for field, text in _texts(f"messages[{index}]", message):
-            skip_marks = message.role == "assistant" and field.endswith("content")
+        texts = [("content", split_reasoning(message).content or "")]
+        for number, call in enumerate(message.tool_calls):
+            texts += [(f"tool_calls[{number}].arguments", one) for one in _strings(call.arguments)]
+        for field, text in texts:
+            skip_marks = message.role == "assistant" and field == "content"
             matches = pattern.finditer(text)
             hits = (hit for hit in matches if not (skip_marks and MARK.match(hit[0])))
             if found := next(hits, None):
                 around = text[max(found.start() - 30, 0) : found.end() + 20]
                 what = f"the {message.role}'s text holds {found[0]!r}: {around!r}"
-                yield Fault(FindingKind.CONTROL_TEXT, field, what, right)
+                yield Fault(FindingKind.CONTROL_TEXT, f"messages[{index}].{field}", what, right)
                 break
-
-
-def _texts(field: str, message: Message) -> Iterator[tuple[str, str]]:
-    """Yield the content without its reasoning, and the strings of all arguments."""
-    if content := split_reasoning(message).content:
-        yield f"{field}.content", content
-    for number, call in enumerate(message.tool_calls):
-        for text in _strings(call.arguments):
-            yield f"{field}.tool_calls[{number}].arguments", text
 
 
 def _strings(value: Json) -> Iterator[str]:
@@ -170,6 +167,23 @@ def _strings(value: Json) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)
+
+
+def prompt_of(row: Conversation | Task) -> str:
+    """Return what the user says before the assistant speaks, without case and white space."""
+    messages = row.turns[0] if isinstance(row, Task) and row.turns else row.messages
+    opening = takewhile(lambda message: message.role != "assistant", messages)
+    texts = [message.content or "" for message in opening if message.role == "user"]
+    return "\n".join(" ".join(text.split()).casefold() for text in texts)
+
+
+def prompts_of(rows: Iterable[tuple[str, Conversation | Task]]) -> dict[str, str]:
+    """Return the prompts of rows, each with the place of its first row."""
+    prompts: dict[str, str] = {}
+    for place, row in rows:
+        if prompt := prompt_of(row):
+            prompts.setdefault(prompt, place)
+    return prompts
 
 
 class Decision(NamedTuple):
@@ -201,27 +215,23 @@ def fingerprints(conversations: Iterable[Conversation]) -> list[Fingerprint]:
             if id(tool) not in tool_texts:
                 tool_texts[id(tool)] = json.dumps(tool.to_dict())
         tools = "\n".join(tool_texts[id(tool)] for tool in conversation.tools)
-        marks.append(_fingerprint(conversation.messages, tools))
+        exact = blake2b(tools.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES)
+        loose, decisions = blake2b(digest_size=_HASH_BYTES), []
+        for index, message in enumerate(conversation.messages):
+            calls = [json.dumps([c.name, c.arguments], sort_keys=True) for c in message.tool_calls]
+            if message.role == "assistant":
+                answer = blake2b(
+                    "\n".join(sorted(calls)).encode(), digest_size=_HASH_BYTES
+                ).digest()
+                shown = ", ".join(calls)[:100] or "no call"
+                decisions.append(Decision(index, exact.digest(), answer, shown))
+            parts = [message.role, message.content, message.reasoning, calls]
+            exact.update(json.dumps(parts).encode())
+            if message.role != "system":
+                plain = " ".join((message.content or "").split()).casefold()
+                loose.update(json.dumps([message.role, plain, calls]).encode())
+        marks.append(Fingerprint(exact.digest(), loose.digest(), tuple(decisions)))
     return marks
-
-
-def _fingerprint(messages: Sequence[Message], tools: str) -> Fingerprint:
-    exact = blake2b(tools.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES)
-    loose = blake2b(digest_size=_HASH_BYTES)
-    decisions = []
-    for index, message in enumerate(messages):
-        calls = [
-            json.dumps([call.name, call.arguments], sort_keys=True) for call in message.tool_calls
-        ]
-        if message.role == "assistant":
-            answer = blake2b("\n".join(sorted(calls)).encode(), digest_size=_HASH_BYTES).digest()
-            shown = ", ".join(calls)[:100] or "no call"
-            decisions.append(Decision(index, exact.digest(), answer, shown))
-        exact.update(json.dumps([message.role, message.content, message.reasoning, calls]).encode())
-        if message.role != "system":
-            plain = " ".join((message.content or "").split()).casefold()
-            loose.update(json.dumps([message.role, plain, calls]).encode())
-    return Fingerprint(exact.digest(), loose.digest(), tuple(decisions))
 
 
 def cross_faults(

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from toolhone.doctor.checks import COMMON_MARKS, Balance, class_balance, cross_faults, row_faults
+from toolhone.doctor.checks import (
+    COMMON_MARKS,
+    Balance,
+    class_balance,
+    cross_faults,
+    prompts_of,
+    row_faults,
+)
 from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Findings, finding_at
-from toolhone.doctor.leaks import benchmark_faults, leak_faults, prompts_of
+from toolhone.doctor.leaks import benchmark_faults, leak_faults
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
 from toolhone.runs.progress import Progress, SilentProgress
@@ -77,61 +84,49 @@ def diagnose(
     """
     lengths, progress = lengths or LengthCheck(), progress or SilentProgress()
     train, *others = files
-    held_out = prompts_of(pair for file in others for pair in _rows_with_places(file))
-    checks = _RowChecks(lengths, held_out)
-    own = _file_findings(train, checks, progress)
+    rows: list[tuple[str, Conversation | Task]] = []
+    for file in others:
+        rows += [(f"{file.path}, task {task.id!r}", task) for task in file.tasks]
+        rows += [(str(case.place), case.conversation) for case in file.cases if case.conversation]
+    own = _file_findings(train, lengths, prompts_of(rows), progress)
     findings = list(own)
     for file in () if only_first else others:
-        findings += _file_findings(file, replace(checks, held_out={}), progress)
+        findings += _file_findings(file, lengths, {}, progress)
     balance = class_balance(train.conversations)
     about = (*balance.faults(), *_training_faults(train, own, lengths))
     findings += [finding_at(fault, WHOLE_FILE, str(train.path)) for fault in about]
-    rows = {str(file.path): file.read for file in (files[:1] if only_first else files)}
-    return Diagnosis(rows, Findings(sum(rows.values()), findings), balance)
+    counts = {str(file.path): file.read for file in (files[:1] if only_first else files)}
+    return Diagnosis(counts, Findings(sum(counts.values()), findings), balance)
 
 
-def _rows_with_places(file: DataFile) -> Iterator[tuple[str, Conversation | Task]]:
-    for task in file.tasks:
-        yield f"{file.path}, task {task.id!r}", task
-    for case in file.cases:
-        if case.conversation is not None:
-            yield str(case.place), case.conversation
+def _control_pattern(lengths: LengthCheck) -> re.Pattern[str] | None:
+    """Return a pattern of the model's control tokens; without a model, of those of many models."""
+    if lengths.parts is None:
+        return COMMON_MARKS
+    longest_first = sorted(lengths.parts.tokenizer.control_texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
-@dataclass(frozen=True)
-class _RowChecks:
-    """The checks of single rows."""
-
-    lengths: LengthCheck
-    held_out: Mapping[str, str]
-
-    @cached_property
-    def control(self) -> re.Pattern[str] | None:
-        """Finds the control tokens of the model; without one, those of many models."""
-        if self.lengths.parts is None:
-            return COMMON_MARKS
-        longest_first = sorted(self.lengths.parts.tokenizer.control_texts, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-    def faults(self, conversation: Conversation) -> Iterator[Fault]:
-        yield from row_faults(conversation, self.control)
-        yield from leak_faults(conversation, self.held_out)
-        yield from benchmark_faults(conversation)
-        yield from self.lengths.faults(conversation)
-
-
-def _file_findings(file: DataFile, checks: _RowChecks, progress: Progress) -> list[DataFinding]:
+def _file_findings(
+    file: DataFile, lengths: LengthCheck, held_out: Mapping[str, str], progress: Progress
+) -> list[DataFinding]:
     """Return the findings about a file, those about single rows first."""
     rows = [row for row, case in enumerate(file.cases) if case.conversation is not None]
     crossed = cross_faults(file.conversations, [str(file.cases[row].place) for row in rows])
     by_row = {rows[index]: faults for index, faults in crossed.items()}
-    checks.lengths.measure(file.conversations, progress)
+    control = _control_pattern(lengths)
+    lengths.measure(file.conversations, progress)
     findings: list[DataFinding] = []
     progress.start(f"checking {file.path.name}", total=len(file.cases))
     for row, case in enumerate(file.cases):
-        own = () if case.conversation is None else checks.faults(case.conversation)
-        name = "" if case.conversation is None else case.conversation.id
-        faults = (*case.faults, *own, *by_row.get(row, ()))
+        faults, name = [*case.faults], ""
+        if (conversation := case.conversation) is not None:
+            name = conversation.id
+            faults += row_faults(conversation, control)
+            faults += leak_faults(conversation, held_out)
+            faults += benchmark_faults(conversation)
+            faults += lengths.faults(conversation)
+        faults += by_row.get(row, ())
         findings += [finding_at(fault, row, str(case.place), name) for fault in faults]
         if row % _STEP == _STEP - 1:
             progress.advance(_STEP)

@@ -20,7 +20,7 @@ from toolhone.doctor.checks import cross_faults
 from toolhone.doctor.diagnose import Diagnosis, diagnose
 from toolhone.doctor.findings import REMEDIES, WHOLE_FILE
 from toolhone.doctor.lengths import LengthCheck
-from toolhone.doctor.reading import Case, DataFile
+from toolhone.doctor.reading import DataFile
 from toolhone.doctor.repair import repair_conversation
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress, SilentProgress
@@ -31,7 +31,6 @@ from toolhone.sources.rules import FindingKind
 
 _CROSS_KINDS = {FindingKind.DUPLICATE_ROW, FindingKind.NEAR_DUPLICATE, FindingKind.CONFLICT}
 """Kinds that a row has only because of other rows of its file."""
-Reasons = Mapping[int, tuple[str, ...]]
 
 
 class RowOutcome(StrEnum):
@@ -131,14 +130,26 @@ def clean(
         cases.append(case)
     bare = [replace(case, faults=()) if case.conversation else case for case in cases]
     first = diagnose([replace(train, cases=bare), *others], lengths, progress, only_first=True)
-    dropped = dict(_own_reasons(first))
-    left = [(row, case) for row, case in enumerate(cases) if row not in dropped]
-    dropped |= _cross_reasons(left)
+    dropped: dict[int, dict[str, None]] = defaultdict(dict)
+    for finding in first.findings.findings:
+        drops = REMEDIES[finding.kind].drops and finding.kind not in _CROSS_KINDS
+        if drops and finding.row != WHOLE_FILE:
+            dropped[finding.row][finding.kind.value] = None
+    left = [
+        (row, str(case.place), case.conversation)
+        for row, case in enumerate(cases)
+        if row not in dropped and case.conversation is not None
+    ]
+    crossed = cross_faults([one for _, _, one in left], [place for _, place, _ in left])
+    for index, faults in crossed.items():
+        for fault in faults:
+            if REMEDIES[fault.kind].drops:
+                dropped[left[index][0]][fault.kind.value] = None
     changes = []
     for row, case in enumerate(cases):
         name = case.conversation.id if case.conversation else ""
         if row in dropped:
-            outcome, reasons = RowOutcome.DROPPED, dropped[row]
+            outcome, reasons = RowOutcome.DROPPED, tuple(dropped[row])
         else:
             outcome, reasons = RowOutcome.REPAIRED, tuple(sorted(case.repairs))
         if reasons:
@@ -146,37 +157,8 @@ def clean(
     kept = [replace(case, faults=()) for row, case in enumerate(cases) if row not in dropped]
     copy = DataFile(train.path, train.format, kept)
     after = diagnose([copy, *others], lengths, progress, only_first=True)
-    return CleanResult(
-        train.path,
-        train.read,
-        copy.conversations,
-        changes,
-        train.only_tasks,
-        dict(train.repaired),
-        after,
-    )
-
-
-def _own_reasons(diagnosis: Diagnosis) -> Reasons:
-    """Return row -> the reasons of its own for which it is dropped, each once."""
-    reasons: dict[int, dict[str, None]] = defaultdict(dict)
-    for finding in diagnosis.findings.findings:
-        drops = REMEDIES[finding.kind].drops and finding.kind not in _CROSS_KINDS
-        if drops and finding.row != WHOLE_FILE:
-            reasons[finding.row][finding.kind.value] = None
-    return {row: tuple(found) for row, found in reasons.items()}
-
-
-def _cross_reasons(cases: Sequence[tuple[int, Case]]) -> Reasons:
-    """Return the same for rows that repeat or contradict others among these rows."""
-    used = [(row, case) for row, case in cases if case.conversation is not None]
-    conversations = [case.conversation for _, case in used if case.conversation is not None]
-    crossed = cross_faults(conversations, [str(case.place) for _, case in used])
-    reasons = {
-        used[index][0]: tuple(fault.kind.value for fault in faults if REMEDIES[fault.kind].drops)
-        for index, faults in crossed.items()
-    }
-    return {row: found for row, found in reasons.items() if found}
+    counts = (train.only_tasks, dict(train.repaired))
+    return CleanResult(train.path, train.read, copy.conversations, changes, *counts, after)
 
 
 def report_path(out: Path) -> Path:

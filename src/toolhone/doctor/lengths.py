@@ -126,13 +126,26 @@ def measure_all(
     A program that asks for workers needs its start behind `if __name__ == "__main__"`.
     """
     progress.start("rendering", total=len(conversations))
-    copy = _pickle(parts, progress) if workers > 1 and len(conversations) >= _FEWEST else None
+    copy = None
+    if workers > 1 and len(conversations) >= _FEWEST:
+        try:
+            copy = pickle.dumps(parts)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            progress.report(
+                "rendering on one core: the dialect or tokenizer cannot be copied to another "
+                f"process ({error})"
+            )
     if copy is None:
         return _count((measure(one, parts) for one in conversations), progress)
+    # Tools without validators and implementations can be pickled.
+    tools = {id(tool): tool for conversation in conversations for tool in conversation.tools}
+    bare = {key: Tool(tool.name, tool.description, tool.parameters) for key, tool in tools.items()}
+    plain = [
+        replace(one, tools=tuple(bare[id(tool)] for tool in one.tools)) for one in conversations
+    ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _open_worker, (copy,)) as pool:
-        bare = _without_validators(conversations)
-        return _count(pool.map(_measure_in_worker, bare, chunksize=_CHUNK), progress)
+        return _count(pool.map(_measure_in_worker, plain, chunksize=_CHUNK), progress)
 
 
 def _count(results: Iterable[Measured], progress: Progress) -> list[Measured]:
@@ -141,26 +154,6 @@ def _count(results: Iterable[Measured], progress: Progress) -> list[Measured]:
         measured.append(result)
         progress.advance()
     return measured
-
-
-def _without_validators(conversations: Sequence[Conversation]) -> list[Conversation]:
-    """Return the conversations with tools that can be pickled: no validator, no implementation."""
-    tools = {id(tool): tool for conversation in conversations for tool in conversation.tools}
-    bare = {key: Tool(tool.name, tool.description, tool.parameters) for key, tool in tools.items()}
-    return [
-        replace(one, tools=tuple(bare[id(tool)] for tool in one.tools)) for one in conversations
-    ]
-
-
-def _pickle(parts: ModelParts, progress: Progress) -> bytes | None:
-    try:
-        return pickle.dumps(parts)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        progress.report(
-            "rendering on one core: the dialect or tokenizer cannot be copied to another process "
-            f"({error})"
-        )
-        return None
 
 
 def _open_worker(copy: bytes) -> None:

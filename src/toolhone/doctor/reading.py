@@ -67,12 +67,21 @@ class DataFile:
 def read_file(path: str | Path, format: str = "auto", progress: Progress | None = None) -> DataFile:
     """Read a file of any format; a file of none, or without data, is a `DataError`."""
     path, progress = Path(path), progress or SilentProgress()
-    if _holds_tasks(path):
+    first = []
+    if path.is_file() and not is_table(path):
+        with closing(read_lines(path)) as lines:
+            first = [row for _, row in islice(lines, _FIRST_ROWS)]
+    if any("expect" in row for row in first if not isinstance(row, BadLine)):
         tasks = tasks_from_any(path, report=progress.report)
         return DataFile(path, "tasks", [], len(tasks), tasks)
     name = detect_format(path) if format == "auto" else format
     progress.start(f"reading {path.name}", total=2)
-    faults = _chat_faults(path) if path.is_file() else {}
+    # Faults of chat messages that their source would hide.
+    faults = {
+        line: list(record_faults(row))
+        for line, row in (read_lines(path) if path.is_file() else ())
+        if not isinstance(row, BadLine) and is_chat(row)
+    }
     progress.advance()
     skip_bad = True if name == messages.NAME else None
     loaded = open_source(path, name, skip_bad_lines=True, skip_bad=skip_bad)
@@ -82,23 +91,6 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     cases += [_refused_case(row, name, faults.get(row.line, [])) for row in loaded.refused]
     cases.sort(key=lambda case: (str(case.place.path), case.place.number))
     return DataFile(path, name, cases, loaded.only_tasks, [], loaded.repaired, loaded.noted)
-
-
-def _holds_tasks(path: Path) -> bool:
-    if not path.is_file() or is_table(path):
-        return False
-    with closing(read_lines(path)) as rows:
-        first = [row for _, row in islice(rows, _FIRST_ROWS)]
-    return any("expect" in row for row in first if not isinstance(row, BadLine))
-
-
-def _chat_faults(path: Path) -> dict[FileLine, list[Fault]]:
-    """Return the faults of records of chat messages that their source would hide."""
-    return {
-        line: faults
-        for line, row in read_lines(path)
-        if not isinstance(row, BadLine) and is_chat(row) and (faults := list(record_faults(row)))
-    }
 
 
 def _refused_case(refused: Refused, name: str, faults: list[Fault]) -> Case:

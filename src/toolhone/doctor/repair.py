@@ -94,18 +94,14 @@ def _decode_nested(text: str) -> tuple[Json, int]:
             return value, depth
         inner = _from_json(value)
         if inner is value:
-            return _from_literal(value), -1
+            reader = LiteralReader(value)
+            try:
+                literal = reader.value()
+            except LiteralError:
+                return value, -1
+            return literal if reader.at_end() else value, -1
         value = inner
     return value, _DEEPEST
-
-
-def _from_literal(text: str) -> Json:
-    reader = LiteralReader(text)
-    try:
-        value = reader.value()
-    except LiteralError:
-        return text
-    return value if reader.at_end() else text
 
 
 def repair_record(record: Record) -> Record:
@@ -212,27 +208,26 @@ def _repair_message(
         yield from (Message("tool", result) for result in results)
         return
     if message.role == "assistant":
-        message = _with_typed_calls(message, tools, repairs)
+        found, own = read_typed(message.content or "", tools), message.tool_calls
+        # Typed calls beside calls of the message must be the same ones.
+        if found is not None and (not own or list(found.calls) == list(own)):
+            repairs.add(FindingKind.TYPED_CALL.value)
+            message = replace(message, content=found.content, tool_calls=own or found.calls)
         calls = tuple(_repair_call(call, tools, repairs) for call in message.tool_calls)
         if any(new is not old for new, old in zip(calls, message.tool_calls, strict=True)):
             message = replace(message, tool_calls=calls)
     yield message
 
 
-def _with_typed_calls(message: Message, tools: Mapping[str, Tool], repairs: set[str]) -> Message:
-    """Move typed calls to `tool_calls`; beside calls of its own they must be the same ones."""
-    found = read_typed(message.content or "", tools)
-    if found is None or (message.tool_calls and list(found.calls) != list(message.tool_calls)):
-        return message
-    repairs.add(FindingKind.TYPED_CALL.value)
-    return replace(message, content=found.content, tool_calls=message.tool_calls or found.calls)
-
-
 def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -> ToolCall:
     """Return the call with the name of its tool and with arguments that fit, where certain."""
-    tool = tools.get(call.name) or _tool_with_same_letters(call.name, tools)
+    tool = tools.get(call.name)
     if tool is None:
-        return call
+        letters = _letters(call.name)
+        alike = [other for name, other in tools.items() if letters and _letters(name) == letters]
+        if len(alike) != 1:
+            return call
+        tool = alike[0]
     arguments: Mapping[str, Json] = call.arguments
     padding = tuple(null_padding(arguments, tool.parameters))
     if padding:
@@ -248,13 +243,6 @@ def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -
     elif arguments is call.arguments:
         return call
     return ToolCall(tool.name, dict(arguments), call.id)
-
-
-def _tool_with_same_letters(name: str, tools: Mapping[str, Tool]) -> Tool | None:
-    """Return the only tool whose name differs in case and separators alone."""
-    letters = _letters(name)
-    alike = [tool for known, tool in tools.items() if letters and _letters(known) == letters]
-    return alike[0] if len(alike) == 1 else None
 
 
 def _letters(name: str) -> str:

@@ -111,13 +111,13 @@ def is_closing(mark: str) -> bool:
 def read_typed(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
     """Return the calls typed into a text; None if there are none, or one cannot be read whole."""
     if marks_in(text):
-        return _by_syntax(text, tools) or _behind_marks(text)
+        return _between_marks(text, tools) or _behind_marks(text)
     if not text or not tools:
         return None
     return _fenced(text, tools) or _bare(text, tools) or _action(text, tools)
 
 
-def _by_syntax(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
+def _between_marks(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
     """Read the marks of a call syntax; in forms that are not JSON only calls of tools on offer."""
     for name, make in SYNTAXES.items():
         reply = make().read(text) if name not in _BARE else ParsedReply(text)

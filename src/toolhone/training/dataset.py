@@ -21,9 +21,8 @@ from toolhone.config.user_code import is_user_code
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
-from toolhone.doctor.checks import check, class_balance, quick_checks
+from toolhone.doctor.checks import check, class_balance, prompt_of, prompts_of, quick_checks
 from toolhone.doctor.findings import REMARKS, account_of
-from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
