@@ -40,19 +40,18 @@ def read_examples(
         rows = read_records(source)
     else:
         rows = ((f"example {number}", row) for number, row in enumerate(source, start=1))
-    return [_read_example(str(place), row, tools) for place, row in rows]
-
-
-def _read_example(place: str, row: Mapping[str, Json], tools: Sequence[Tool]) -> CanonicalExample:
-    try:
-        example = _example(row)
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from None
-    assistant = Message("assistant", example.answer or "-", tool_calls=example.calls)
-    conversation = Conversation((Message("user", example.query), assistant), tuple(tools))
-    for finding in check([conversation], place).findings:
-        raise DataError(f"{place}: {finding.what}; {finding.right}")
-    return example
+    examples = []
+    for place, row in rows:
+        try:
+            example = _example(row)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
+        assistant = Message("assistant", example.answer or "-", tool_calls=example.calls)
+        conversation = Conversation((Message("user", example.query), assistant), tuple(tools))
+        for finding in check([conversation], str(place)).findings:
+            raise DataError(f"{place}: {finding.what}; {finding.right}")
+        examples.append(example)
+    return examples
 
 
 def _example(row: Mapping[str, Json]) -> CanonicalExample:

@@ -55,19 +55,22 @@ class Reject(StrEnum):
     SEEN = "a task that occurs before"
 
 
+Drawn = tuple[str, Message] | Reject
+"""A question and the assistant's message, or why there is none."""
+
+
 @dataclass
 class _Counts:
     """What was drawn for a split so far."""
 
-    rows: int = 0
-    tools: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
     rejected: Counter[Reject] = field(default_factory=Counter)
     questions: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "rows": self.rows,
+            "rows": self.kinds.total(),
             "by_kind": dict(self.kinds),
             "by_tool": dict(self.tools),
             "distinct_questions": len(self.questions),
@@ -88,9 +91,14 @@ class ManualTemplates:
         self.tools, self._seed, self._shares = tuple(tools), seed, _check_shares(shares)
         self._by_name = _by_name(self.tools, examples)
         self._undrawable: dict[str, str] = {}
-        verbs = _verbs(self.tools)
+        # Words that begin a command: the common ones, and the first words of names.
+        names = [words_of(tool.name) for tool in self.tools]
+        verbs = {*material()["verbs"], *(words[0] for words in names if len(words) > 1)}
         self._single, self._several = self._phrases(examples, verbs)
-        protected = _protected_words(self.tools, examples)
+        # Words that set tools or values apart are never replaced by others.
+        texts = [tool.name for tool in self.tools] if len(self.tools) > 1 else []
+        texts += (text for one in examples for call in one.calls for text in _texts(call.arguments))
+        protected = {word for text in texts for word in words_of(text)}
         self._frames = {name: Frames(name, protected) for name in SPLITS}
         talk = [(*core_of(one.query, verbs), one.answer) for one in examples if not one.calls]
         self._talk = SmallTalk(self.tools, talk)
@@ -136,9 +144,7 @@ class ManualTemplates:
         several = [(call.name, phrase) for phrase in self._several for call in phrase.calls]
         single = [(name, phrase) for name, group in self._single.items() for phrase in group]
         return {
-            "splits": {
-                name: counts.to_dict() for name, counts in self._counts.items() if counts.rows
-            },
+            "splits": {name: own.to_dict() for name, own in self._counts.items() if own.kinds},
             "phrasings": dict(Counter(name for name, _ in single + several)),
             "word_for_word": {
                 phrase.text: f"{phrase.located.stuck} is not in the question"
@@ -154,11 +160,7 @@ class ManualTemplates:
         """Return the phrases with one call, by tool, and those with several."""
         values = argument_values(examples)
         # Arguments with one value in all examples that have them.
-        kept = {
-            key
-            for key, seen in values.items()
-            if len(seen) > 1 and seen.count(seen[0]) == len(seen)
-        }
+        kept = {key for key, seen in values.items() if len(seen) == seen.count(seen[0]) > 1}
         samplers = {
             tool.name: SchemaSampler(
                 tool, {path: seen for (name, path), seen in values.items() if name == tool.name}
@@ -210,7 +212,6 @@ class ManualTemplates:
                 counts.rejected[drawn] += 1
                 continue
             question, assistant = drawn
-            counts.rows += 1
             counts.kinds[kind] += 1
             counts.tools.update(call.name for call in assistant.tool_calls)
             counts.questions.add(question)
@@ -224,17 +225,13 @@ class ManualTemplates:
             "examples or wider schemas"
         )
 
-    def _draw_talk(
-        self, _kind: str, split: str, rng: random.Random
-    ) -> tuple[str, Message] | Reject:
+    def _draw_talk(self, _kind: str, split: str, rng: random.Random) -> Drawn:
         pieces, answer = self._talk.draw(rng, split == "held_out")
         question = "".join(piece.text for piece in pieces)
         fits = side(question) == split
         return (question, Message("assistant", answer)) if fits else Reject.OTHER_SPLIT
 
-    def _draw_calls(
-        self, kind: str, split: str, rng: random.Random
-    ) -> tuple[str, Message] | Reject:
+    def _draw_calls(self, kind: str, split: str, rng: random.Random) -> Drawn:
         draws = [phrase.draw(rng, split == "held_out") for phrase in self._choose(kind, rng)]
         calls = [call for draw in draws for call in draw.calls]
         if any(self._by_name[call.name].problems(call.arguments) for call in calls):
@@ -250,10 +247,8 @@ class ManualTemplates:
             if ambiguous(pieces):
                 return Reject.AMBIGUOUS
             numbered = enumerate(calls)
-            linked = [
-                ToolCall(call.name, call.arguments, f"call{place}") for place, call in numbered
-            ]
-            return question, Message("assistant", None, tool_calls=tuple(linked))
+            linked = tuple(ToolCall(one.name, one.arguments, f"call{i}") for i, one in numbered)
+            return question, Message("assistant", None, tool_calls=linked)
         return Reject.OTHER_SPLIT
 
     def _choose(self, kind: str, rng: random.Random) -> list[Phrase]:
@@ -298,21 +293,6 @@ def _check_shares(shares: Mapping[str, float]) -> dict[str, float]:
     if not sum(shares.values()):
         raise DataError("all shares are 0; at least one kind of row needs a share")
     return {name: float(shares.get(name, 0.0)) for name in SHARES}
-
-
-def _verbs(tools: Sequence[Tool]) -> set[str]:
-    """Return the words that begin a command: the common ones, and the first words of names."""
-    names = [words_of(tool.name) for tool in tools]
-    return {*material()["verbs"], *(words[0] for words in names if len(words) > 1)}
-
-
-def _protected_words(tools: Sequence[Tool], examples: Sequence[CanonicalExample]) -> set[str]:
-    """Return the words that set tools or values apart, which are never replaced by others."""
-    texts = [tool.name for tool in tools] if len(tools) > 1 else []
-    for example in examples:
-        for call in example.calls:
-            texts += _texts(dict(call.arguments))
-    return {word for text in texts for word in words_of(text)}
 
 
 def _texts(value: Json) -> Iterator[str]:

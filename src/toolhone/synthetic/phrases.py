@@ -82,7 +82,14 @@ class ExamplePhrase:
     makers: tuple[Maker, ...]
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
-        values = _draw_distinct(self.makers, rng, held)
+        values: list[Any] = []
+        for make in self.makers:  # where there is choice, values differ
+            value = make(rng, held)
+            for _ in range(_TRIES):
+                if isinstance(value, bool) or value not in values:
+                    break
+                value = make(rng, held)
+            values.append(value)
         arguments: list[Any] = [copy.deepcopy(dict(call.arguments)) for call in self.calls]
         for slot, value in zip(self.located.slots, values, strict=True):
             for leaf in slot.leaves:
@@ -107,19 +114,6 @@ class ExamplePhrase:
             end = span.end
         if end < len(self.text) or not self.text:
             yield SlotPiece(self.text[end:])
-
-
-def _draw_distinct(makers: Sequence[Maker], rng: random.Random, held: bool) -> list[Any]:
-    """Draw a value from each maker; where there is choice, they differ."""
-    values: list[Any] = []
-    for make in makers:
-        value = make(rng, held)
-        for _ in range(_TRIES):
-            if isinstance(value, bool) or value not in values:
-                break
-            value = make(rng, held)
-        values.append(value)
-    return values
 
 
 def _exact(value: Any) -> str:

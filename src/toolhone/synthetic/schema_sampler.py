@@ -256,7 +256,12 @@ def _sized(make: Make, schema: Schema) -> Maker:
 
 def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> Maker:
     """Draw multiples of a step within the bounds of the schema, the name or the example."""
-    step = _step(schema, value, whole)
+    shown = str(value)
+    decimals = len(shown.partition(".")[2]) if isinstance(value, float) and "e" not in shown else 0
+    step = Decimal(1) if whole else Decimal(1).scaleb(-min(decimals, 6))
+    if schema.get("multipleOf"):
+        step = Decimal(str(schema["multipleOf"]))
+        step *= step.as_integer_ratio()[1] if whole else 1
     low, high = _bounds(schema, names, value)
     first, last = math.ceil(Decimal(str(low)) / step), math.floor(Decimal(str(high)) / step)
     if "exclusiveMinimum" in schema and first * step <= Decimal(str(schema["exclusiveMinimum"])):
@@ -277,18 +282,16 @@ def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> M
     return draw
 
 
-def _step(schema: Schema, value: Json, whole: bool) -> Decimal:
-    if schema.get("multipleOf"):
-        step = Decimal(str(schema["multipleOf"]))
-        return step * step.as_integer_ratio()[1] if whole else step
-    shown = str(value)
-    decimals = len(shown.partition(".")[2]) if isinstance(value, float) and "e" not in shown else 0
-    return Decimal(1) if whole else Decimal(1).scaleb(-min(decimals, 6))
-
-
 def _bounds(schema: Schema, names: Sequence[str], value: Json) -> tuple[float, float]:
     """Return the bounds of the schema, or those of the name or the example moved inside them."""
-    low, high = _usual_range(names, value)
+    ranges: Mapping[str, list[int]] = material()["ranges"]
+    low: float
+    high: float
+    low, high = next((ranges[word] for word in reversed(names) if word in ranges), (2, 999))
+    # An example outside the range of the name, or of any number, decides the size.
+    if value is not None and (not low <= value <= high or (low, high) == (2, 999)):
+        size = max(20.0, 5.0 * abs(value)) if isinstance(value, int) or abs(value) >= 1 else 1.0
+        low, high = -size if value < 0 else 0 if value == 0 else min(1, abs(value)), size
     least: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
     most: Any = schema.get("maximum", schema.get("exclusiveMaximum"))
     if least is not None and most is not None and most - least <= _WIDEST:
@@ -298,13 +301,3 @@ def _bounds(schema: Schema, names: Sequence[str], value: Json) -> tuple[float, f
     if most is not None and not low <= most <= high:
         low, high = min(most, max(low, most - (high - low))), most
     return max(low, low if least is None else least), min(high, high if most is None else most)
-
-
-def _usual_range(names: Sequence[str], value: Json) -> tuple[float, float]:
-    """Return the range of the name, if the example lies in it; else one of the example's size."""
-    ranges: Mapping[str, list[int]] = material()["ranges"]
-    low, high = next((ranges[word] for word in reversed(names) if word in ranges), (2, 999))
-    if value is None or (low <= value <= high and (low, high) != (2, 999)):
-        return low, high
-    size = max(20.0, 5.0 * abs(value)) if isinstance(value, int) or abs(value) >= 1 else 1.0
-    return (-size if value < 0 else 0 if value == 0 else min(1, abs(value)), size)

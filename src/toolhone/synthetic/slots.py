@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -99,7 +100,14 @@ def locate(text: str, leaves: Sequence[Leaf], kept: frozenset[Steps]) -> Located
     in the question stays if it is a truth value, one of an enum, a default, null or kept; any
     other one may follow from the values around it, so that the whole example stays as it is.
     """
-    groups = _claim_spans(_groups(text, leaves))
+    by_value: dict[str, _Group] = {}
+    for leaf in leaves:
+        apart = [str(leaf.path)] if isinstance(leaf.value, bool) else []
+        key = json.dumps([leaf.value, apart], sort_keys=True)
+        group = by_value.setdefault(key, _Group(leaf.value, spans=list(_spans(text, leaf))))
+        group.leaves.append(leaf)
+    groups = list(by_value.values())
+    _claim_spans(groups)
     own = [group for group in groups if group.free and not group.entangled]
     slots = [Slot(group.value, tuple(group.free), tuple(group.leaves)) for group in own]
     missing = [leaf for group in groups if not group.spans for leaf in group.leaves]
@@ -107,7 +115,14 @@ def locate(text: str, leaves: Sequence[Leaf], kept: frozenset[Steps]) -> Located
     texts = [leaf for leaf in missing if isinstance(leaf.value, str)]
     tokens, weaves = _weave(text, texts, taken, len(slots))
     woven = {weave.path for weave in weaves}
-    unexplained = [leaf for leaf in missing if not _is_default(leaf) and leaf.path not in woven]
+    unexplained = [
+        leaf
+        for leaf in missing
+        if leaf.path not in woven
+        and leaf.value not in (None, [], {})
+        and leaf.schema.get("default", ...) != leaf.value
+        and "const" not in leaf.schema
+    ]
     for leaf in unexplained:
         if not (isinstance(leaf.value, bool) or "enum" in leaf.schema or leaf.path in kept):
             return Located(stuck=".".join(map(str, leaf.path[1:])))
@@ -118,17 +133,7 @@ def locate(text: str, leaves: Sequence[Leaf], kept: frozenset[Steps]) -> Located
     return Located((*slots, *tokens), tuple(weaves))
 
 
-def _groups(text: str, leaves: Sequence[Leaf]) -> list[_Group]:
-    groups: dict[str, _Group] = {}
-    for leaf in leaves:
-        apart = [str(leaf.path)] if isinstance(leaf.value, bool) else []
-        key = json.dumps([leaf.value, apart], sort_keys=True)
-        group = groups.setdefault(key, _Group(leaf.value, spans=list(_spans(text, leaf))))
-        group.leaves.append(leaf)
-    return list(groups.values())
-
-
-def _claim_spans(groups: list[_Group]) -> list[_Group]:
+def _claim_spans(groups: Sequence[_Group]) -> None:
     """Give each place to the group with the longest value; groups that lose all are entangled."""
     owners: list[tuple[SlotSpan, _Group]] = []
 
@@ -144,12 +149,6 @@ def _claim_spans(groups: list[_Group]) -> list[_Group]:
             for owner in touched:
                 owner.entangled = True
         owners += [(span, group) for span in group.free]
-    return groups
-
-
-def _is_default(leaf: Leaf) -> bool:
-    default = leaf.value in (None, [], {}) or leaf.schema.get("default", ...) == leaf.value
-    return default or "const" in leaf.schema
 
 
 def _spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
@@ -231,12 +230,13 @@ def _pole_spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
             after = rf"\b{name}(?: is| are|:| =)? {pole}"
             for match in re.finditer(before if yes == "with" else after, text, re.IGNORECASE):
                 if (match[1].lower() == yes) == leaf.value:
-                    found.append(SlotSpan(match.start(1), match.end(1), _pole_writer(yes, no)))
+                    write = partial(_write_pole, yes, no)
+                    found.append(SlotSpan(match.start(1), match.end(1), write))
     yield from found if len(found) == 1 else ()
 
 
-def _pole_writer(yes: str, no: str) -> Write:
-    return lambda value: [SlotPiece(yes if value else no, True, bool(value))]
+def _write_pole(yes: str, no: str, value: Json) -> list[SlotPiece]:
+    return [SlotPiece(yes if value else no, True, bool(value))]
 
 
 def _weave(
@@ -256,18 +256,17 @@ def _weave(
         if free and len(spans) == count:
             numbers[token] = start + len(slots)
             slots.append(Slot(value, tuple(spans), token=token))
-    weaves = [Weave(leaf.path, tuple(_parts(leaf.value, numbers))) for leaf in leaves]
-    return slots, [weave for weave in weaves if any(isinstance(part, int) for part in weave.parts)]
+    weaves = []
+    for leaf in leaves:
+        parts, end = list[str | int](), 0
+        for match in _TOKEN.finditer(leaf.value):
+            if match[0] in numbers:
+                parts += (leaf.value[end : match.start()], numbers[match[0]])
+                end = match.end()
+        if parts:
+            weaves.append(Weave(leaf.path, (*parts, leaf.value[end:])))
+    return slots, weaves
 
 
 def as_number(text: str) -> int | float:
     return float(text) if "." in text else int(text)
-
-
-def _parts(text: str, numbers: dict[str, int]) -> Iterator[str | int]:
-    end = 0
-    for match in _TOKEN.finditer(text):
-        if match[0] in numbers:
-            yield from (text[end : match.start()], numbers[match[0]])
-            end = match.end()
-    yield text[end:]

@@ -108,18 +108,13 @@ def places(text: str, value: Json) -> list[SpelledPlace]:
     for name, spelled in spellings(value).items():
         for start in _find(small, folded(spelled)):
             end = start + len(spelled)
-            found.append(SpelledPlace(start, end, name, _case(text[start:end], spelled)))
+            cases = {spelled.upper(): "upper", spelled.lower(): "lower", spelled: ""}
+            found.append(SpelledPlace(start, end, name, cases.get(text[start:end], "")))
     result: list[SpelledPlace] = []
     for place in sorted(found, key=lambda place: place.start - place.end):
         if all(place.end <= other.start or other.end <= place.start for other in result):
             result.append(place)
     return sorted(result, key=lambda place: place.start)
-
-
-def _case(seen: str, spelled: str) -> str:
-    if seen == spelled:
-        return ""
-    return "lower" if seen == spelled.lower() else "upper" if seen == spelled.upper() else ""
 
 
 def _find(small: str, wanted: str) -> Iterator[int]:
@@ -164,22 +159,16 @@ def _number_spellings(value: int | float) -> dict[str, str]:
     if value < 0:
         result["minus"] = f"minus {-value}"
     if isinstance(value, int) and 0 <= value <= 100:
-        result["words"] = _in_words(value)
+        tens, ones = divmod(value, 10)
+        small, tens_name = _SMALL.split(), (*[""] * 2, *_TENS.split(), "a hundred")
+        after = f"-{small[ones]}" if ones else ""
+        result["words"] = small[value] if value < 20 else tens_name[tens] + after
     if isinstance(value, float) and round(value, 2) == value:
         result["cents"] = f"{value:.2f}"
     if isinstance(value, float) and 0 < value < 1 and round(value, 4) == value:
         share = f"{round(value * 100, 2):g}"
         result |= {"%": f"{share}%", "percent": f"{share} percent"}
     return result
-
-
-def _in_words(number: int) -> str:
-    if number < 20:
-        return _SMALL.split()[number]
-    if number == 100:
-        return "a hundred"
-    tens = _TENS.split()[number // 10 - 2]
-    return f"{tens}-{_SMALL.split()[number % 10]}" if number % 10 else tens
 
 
 def _date_spellings(text: str) -> dict[str, str]:

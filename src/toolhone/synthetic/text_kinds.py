@@ -25,15 +25,8 @@ from toolhone.synthetic.spelling import is_date, is_moment, is_time
 Make = Callable[[random.Random, bool], str]
 """Draws a text; True asks for one of the held-out values."""
 FORMATS = {
-    "date": "date",
-    "time": "time",
-    "date-time": "moment",
-    "email": "email",
-    "idn-email": "email",
-    "uri": "uri",
-    "url": "uri",
-    "uuid": "uuid",
-    "ipv4": "ipv4",
+    **{name: name for name in ("date", "time", "email", "uri", "uuid", "ipv4")},
+    **{"date-time": "moment", "idn-email": "email", "url": "uri"},
 }
 """JSON Schema's `format` -> kind."""
 _ONE_WORD = {"person": "last", "thing": "word", "title": "word"}
@@ -51,13 +44,10 @@ _FORMS: tuple[tuple[str, str], ...] = (
 _BY_FORM_ONLY = "date time moment email uri uuid expression file phone"
 _WITH_DIGITS = "address query sentence title thing"
 _NAMES = "city country language person first last"
-_CODES = (
-    (
-        "currency",
-        frozenset(["currency", "currencies", "money", "exchange", "price", "amount", "payment"]),
-    ),
-    ("airport", frozenset(["airport", "airports", "flight", "flights", "airline", "fly"])),
-)
+_CODES = {
+    "currency": "currency currencies money exchange price amount payment",
+    "airport": "airport airports flight flights airline fly",
+}
 """Kinds of three capital letters, and the words that speak of them."""
 _CODE_NAMES = ("from", "to", "source", "target", "base")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -98,9 +88,18 @@ def kind_of(names: Sequence[str], about: str, value: str | None, tool: Collectio
     if re.fullmatch("[A-Z]{3}", value):
         return _code(topics, named) or "like"
     form = next((kind for kind, pattern in _FORMS if re.fullmatch(pattern, value)), "")
-    if form in ("", "query") and named:
-        return named if _suits(named, value) else "like"
-    return form or "like"
+    if form not in ("", "query") or not named:
+        return form or "like"
+    # A name must not overrule the form of an example.
+    if named in _BY_FORM_ONLY.split():
+        suits = False
+    elif any(letter.isdigit() for letter in value):
+        suits = named in _WITH_DIGITS.split()
+    elif named in _NAMES.split():
+        suits = value.istitle() and value.isascii() and (named != "first" or " " not in value)
+    else:
+        suits = value.isascii() and named not in ("id", "digits", "airport", "currency")
+    return named if suits else "like"
 
 
 def _named(words: Sequence[str]) -> str:
@@ -112,25 +111,20 @@ def _named(words: Sequence[str]) -> str:
 
 
 def _code(words: set[str], named: str) -> str:
-    return next((kind for kind, topic in _CODES if named == kind or words & topic), "")
-
-
-def _suits(kind: str, value: str) -> bool:
-    """Return whether a value has the form of its kind; a name must not overrule an example."""
-    if kind in _BY_FORM_ONLY.split():
-        return False
-    if any(letter.isdigit() for letter in value):
-        return kind in _WITH_DIGITS.split()
-    if kind in _NAMES.split():
-        return value.istitle() and value.isascii() and (kind != "first" or " " not in value)
-    return value.isascii() and kind not in ("id", "digits", "airport", "currency")
+    return next(
+        (kind for kind, topic in _CODES.items() if named == kind or words & {*topic.split()}), ""
+    )
 
 
 def text_maker(kind: str, value: str | None) -> Make:
     """Return a maker of texts of a kind; `value` is the example's, whose shape some kinds keep."""
     if kind == "like":
+        # The shape of the example: sign by sign where there are digits, else as many words.
         assert value is not None
-        return _like(value)
+        if any(letter.isdigit() for letter in value) or (value.isupper() and len(value) < 6):
+            return _split_by_checksum(lambda rng: _reshape(value, rng))
+        pool = {1: "word", 2: "thing"}.get(len(value.split()), "sentence")
+        return _with_case(lambda rng, held: _from_pool(pool, rng, held), value)
     if kind == "expression":
         number, shown = re.compile(r"\d+(\.\d+)?"), value or "12 * 7"
         return _split_by_checksum(lambda rng: number.sub(lambda match: near(match[0], rng), shown))
@@ -191,28 +185,19 @@ def _with_case(make: Make, value: str | None) -> Make:
     return lambda rng, held: change(make(rng, held))
 
 
-def _like(value: str) -> Make:
-    """Draw texts of the shape of one: sign by sign where there are digits, else as many words."""
-    if any(letter.isdigit() for letter in value) or (value.isupper() and len(value) < 6):
-        return _split_by_checksum(lambda rng: _reshape(value, rng))
-    kind = {1: "word", 2: "thing"}.get(len(value.split()), "sentence")
-    return _with_case(lambda rng, held: _from_pool(kind, rng, held), value)
-
-
 def _reshape(value: str, rng: random.Random) -> str:
     """Replace each digit and ASCII letter by another of its sort, but for a word in front."""
     keep = re.match(r"[A-Za-z]{4,}(?=[\W_]|\d)", value)
     start = keep.end() if keep else 0
-    signs = [_another(sign, rng, position > 0) for position, sign in enumerate(value[start:])]
+    signs = []
+    for position, sign in enumerate(value[start:]):
+        if sign.isdigit():
+            sign = rng.choice("0123456789" if position else "123456789")
+        elif sign.isascii() and sign.isalpha():
+            upper = sign.isupper()
+            sign = rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ" if upper else "abcdefghijkmnopqrstuvwxyz")
+        signs.append(sign)
     return value[:start] + "".join(signs)
-
-
-def _another(sign: str, rng: random.Random, inside: bool) -> str:
-    if sign.isdigit():
-        return rng.choice("0123456789" if inside else "123456789")
-    if not (sign.isascii() and sign.isalpha()):
-        return sign
-    return rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ" if sign.isupper() else "abcdefghijkmnopqrstuvwxyz")
 
 
 def near(number: str, rng: random.Random) -> str:
@@ -238,16 +223,13 @@ def _moment(rng: random.Random, value: str | None) -> str:
     return f"{_date(rng, None)}{middle}{_time(rng, None)}{rest}"
 
 
-def _uuid(rng: random.Random, _: str | None) -> str:
-    shape = "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx"
-    return "".join(rng.choice("0123456789abcdef") if sign == "x" else sign for sign in shape)
-
-
 _GENERATED: dict[str, Callable[[random.Random, str | None], str]] = {
     "date": _date,
     "time": _time,
     "moment": _moment,
-    "uuid": _uuid,
+    "uuid": lambda rng, _: re.sub(
+        "x", lambda _: rng.choice("0123456789abcdef"), "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx"
+    ),
     "phone": lambda rng, value: _reshape(value or "+47 555 01 234", rng),
     "ipv4": lambda rng, _: ".".join(str(rng.randint(2, 250)) for _ in range(4)),
 }

@@ -51,34 +51,24 @@ def with_answers(
     for conversation in conversations:
         rng = random.Random(f"answered {seed} {conversation.id}")
         if conversation.messages[-1].tool_calls and rng.random() < share:
-            conversation = _continue(conversation, registry, answers, rng, left)
+            calls = conversation.messages[-1].tool_calls
+            results = registry.run_all(calls)
+            failed = next((one for one in results if one.outcome is not ToolStatus.OK), None)
+            if failed is None:
+                parts = []
+                messages = list(conversation.messages)
+                for call, one in zip(calls, results, strict=True):
+                    wording = rng.choice(answers.get(call.name) or [""])
+                    parts.append(fill_answer(wording, one.value, one.content))
+                    messages.append(
+                        Message("tool", one.content, tool_call_id=call.id, name=call.name)
+                    )
+                messages.append(Message("assistant", " ".join(parts)))
+                conversation = replace(conversation, messages=tuple(messages))
+            else:
+                left[f"a call ended as {failed.outcome}: {failed.content:.80}"] += 1
         result.append(conversation)
     return result, left
-
-
-def _continue(
-    conversation: Conversation,
-    registry: Registry,
-    answers: Wordings,
-    rng: random.Random,
-    left: Counter[str],
-) -> Conversation:
-    calls = conversation.messages[-1].tool_calls
-    results = registry.run_all(calls)
-    for result in results:
-        if result.outcome is not ToolStatus.OK:
-            left[f"a call ended as {result.outcome}: {result.content:.80}"] += 1
-            return conversation
-    messages = [
-        Message("tool", result.content, tool_call_id=call.id, name=call.name)
-        for call, result in zip(calls, results)
-    ]
-    parts = [
-        fill_answer(rng.choice(answers.get(call.name) or [""]), result.value, result.content)
-        for call, result in zip(calls, results)
-    ]
-    answer = Message("assistant", " ".join(parts))
-    return replace(conversation, messages=(*conversation.messages, *messages, answer))
 
 
 def fill_answer(wording: str, value: Json, content: str) -> str:
@@ -87,7 +77,10 @@ def fill_answer(wording: str, value: Json, content: str) -> str:
     A field that the result lacks is a `DataError`.
     """
     values = value if isinstance(value, Mapping) else {}
-    fields = {name: _plain(field) for name, field in values.items()}
+    fields = {
+        name: field if isinstance(field, str) else json.dumps(field, ensure_ascii=False)
+        for name, field in values.items()
+    }
     if not wording:
         return ", ".join(f"{name}: {field}" for name, field in fields.items()) or content
     where = f"the answer {wording!r} of an example"
@@ -104,7 +97,3 @@ def fill_answer(wording: str, value: Json, content: str) -> str:
             has = ", ".join(fields) or "no fields"
             raise DataError(f"{where} asks for {{{name}}}, but the tool's result has {has}")
     return wording.format_map({**fields, "result": content})
-
-
-def _plain(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
