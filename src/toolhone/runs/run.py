@@ -119,7 +119,7 @@ class Run:
         return self.folder / "checkpoints" / steps[-1] if steps else None
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
-        """Return the state in a checkpoint: the step, and what the algorithm keeps."""
+        """Return the step of a checkpoint, and what the algorithm keeps."""
         return read_json(checkpoint / "state.json")
 
     def weights(self, checkpoint: Path) -> str:

@@ -256,6 +256,17 @@ def open_trackers(
     before = read_json(folder / STATE) if resumes else {}
     opened: dict[str, Tracker] = {}
     trackers, failed = Trackers(opened, report), True
+
+    def save() -> None:
+        """Write RUN/tracking.json; lines missed before a resume stay counted."""
+        state = {}
+        for name, tracker in opened.items():
+            lines = before.get(name, {}).get("missed_lines", 0) + trackers.missed.get(name, 0)
+            state[name] = {"identity": tracker.identity, "missed_lines": lines}
+        if state:
+            with writing(folder):
+                write_json(folder / STATE, state)
+
     try:
         for name in _enabled(section):
             identity = before.get(name, {}).get("identity", {})
@@ -264,13 +275,13 @@ def open_trackers(
                 folder.mkdir(parents=True, exist_ok=True)
                 opened[name] = SERVICES[name](getattr(section, name), opening)
             report(f"tracking: {opened[name].place}")
-        _save(folder, opened, before, {})
+        save()
         yield trackers
         failed = False
     finally:
         trackers.close(failed)
         if trackers.missed:
-            _save(folder, opened, before, trackers.missed)
+            save()
 
 
 def without_secrets(experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,22 +294,6 @@ def without_secrets(experiment: Mapping[str, Any]) -> dict[str, Any]:
 def _enabled(section: sections.TrackingSection) -> list[str]:
     parts = {name: getattr(section, name) for name in SERVICES}
     return [name for name, part in parts.items() if part is not None and part.enabled]
-
-
-def _save(
-    folder: Path,
-    opened: Mapping[str, Tracker],
-    before: Mapping[str, Any],
-    missed: Mapping[str, int],
-) -> None:
-    """Write RUN/tracking.json; lines missed before a resume stay counted."""
-    state = {}
-    for name, tracker in opened.items():
-        lines = before.get(name, {}).get("missed_lines", 0) + missed.get(name, 0)
-        state[name] = {"identity": tracker.identity, "missed_lines": lines}
-    if state:
-        with writing(folder):
-            write_json(folder / STATE, state)
 
 
 def _package(name: str, service: str) -> Any:

@@ -113,8 +113,19 @@ def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             wrong = f"parameter {key!r} has no name a model could use; give it one"
             raise DataError(f"tool {name!r}: {wrong}")
-        schema = _schema_of_hint(name, parameter, hints.get(key, Any))
+        hint = hints.get(key, Any)
+        try:
+            schema = TypeAdapter(hint).json_schema()
+        except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
+            what = f"parameter {key!r} of type {hint!r}"
+            raise DataError(f"tool {name!r}: no JSON Schema for {what}: {error}") from None
+        schema.pop("title", None)
         definitions.update(schema.pop("$defs", {}))
+        extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        if text := next((extra for extra in extras if isinstance(extra, str)), None):
+            schema["description"] = text
+        if isinstance(parameter.default, str | int | float | bool):
+            schema["default"] = parameter.default
         if key in notes:
             schema.setdefault("description", notes[key])
         if parameter.default is inspect.Parameter.empty:
@@ -125,21 +136,6 @@ def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str
         " ".join(head.split()),
         parameters | ({"$defs": definitions} if definitions else {}),
     )
-
-
-def _schema_of_hint(tool: str, parameter: inspect.Parameter, hint: Any) -> dict[str, Any]:
-    try:
-        schema = TypeAdapter(hint).json_schema()
-    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
-        what = f"parameter {parameter.name!r} of type {hint!r}"
-        raise DataError(f"tool {tool!r}: no JSON Schema for {what}: {error}") from None
-    schema.pop("title", None)
-    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    if text := next((extra for extra in extras if isinstance(extra, str)), None):
-        schema["description"] = text
-    if isinstance(parameter.default, str | int | float | bool):
-        schema["default"] = parameter.default
-    return schema
 
 
 def find_ref(root: Json, reference: str) -> Json:

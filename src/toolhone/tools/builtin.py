@@ -48,7 +48,30 @@ _NODES = (
 
 def evaluate(expression: str) -> float | int:
     """Compute an arithmetic expression in the sandbox; a mistake in it is a `ValueError`."""
-    result = shared_sandbox().run(_PRELUDE + _to_python(expression))
+    if len(expression) > MAX_EXPRESSION:
+        size = f"{len(expression):,} characters; at most {MAX_EXPRESSION} are evaluated"
+        raise ValueError(f"the expression has {size}")
+    source = " ".join(_tokens(expression))
+    if not source:
+        raise ValueError("the expression is empty")
+    try:
+        tree = ast.parse(source, mode="eval")
+    except (SyntaxError, RecursionError, MemoryError):
+        hint = "; '%' is the remainder: write 15 per cent as 15/100" if "%" in source else ""
+        raise ValueError(f"{expression!r} is not a complete arithmetic expression{hint}") from None
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        in_call = id(node) in called
+        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
+            raise ValueError("a multiplication sign is missing before '(': write 2*(3), not 2(3)")
+        if isinstance(node, ast.Name) and in_call and node.id not in FUNCTIONS:
+            raise ValueError(f"{node.id!r} is a number, not a function: write {node.id}*(...)")
+        if isinstance(node, ast.Name) and not in_call and node.id not in CONSTANTS:
+            raise ValueError(f"the function {node.id!r} needs parentheses, as in {node.id}(2)")
+        if not isinstance(node, _NODES):
+            right = "and a comma only separates a function's arguments"
+            raise ValueError(f"only numbers, operators and functions can be evaluated, {right}")
+    result = shared_sandbox().run(_PRELUDE + source)
     shown, text = repr(expression[:60]), result.text
     if result.outcome is ToolStatus.TIMEOUT:
         raise ValueError(f"{shown} takes too long to compute")
@@ -94,34 +117,6 @@ def python(
         raise ValueError(result.error + before)
     shown = result.value if isinstance(result.value, str) else result.text
     return result.stdout or shown or "The program printed nothing and does not end with a value."
-
-
-def _to_python(expression: str) -> str:
-    """Return the expression as one line of Python that holds only arithmetic."""
-    if len(expression) > MAX_EXPRESSION:
-        size = f"{len(expression):,} characters; at most {MAX_EXPRESSION} are evaluated"
-        raise ValueError(f"the expression has {size}")
-    source = " ".join(_tokens(expression))
-    if not source:
-        raise ValueError("the expression is empty")
-    try:
-        tree = ast.parse(source, mode="eval")
-    except (SyntaxError, RecursionError, MemoryError):
-        hint = "; '%' is the remainder: write 15 per cent as 15/100" if "%" in source else ""
-        raise ValueError(f"{expression!r} is not a complete arithmetic expression{hint}") from None
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
-        in_call = id(node) in called
-        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
-            raise ValueError("a multiplication sign is missing before '(': write 2*(3), not 2(3)")
-        if isinstance(node, ast.Name) and in_call and node.id not in FUNCTIONS:
-            raise ValueError(f"{node.id!r} is a number, not a function: write {node.id}*(...)")
-        if isinstance(node, ast.Name) and not in_call and node.id not in CONSTANTS:
-            raise ValueError(f"the function {node.id!r} needs parentheses, as in {node.id}(2)")
-        if not isinstance(node, _NODES):
-            right = "and a comma only separates a function's arguments"
-            raise ValueError(f"only numbers, operators and functions can be evaluated, {right}")
-    return source
 
 
 def _tokens(expression: str) -> Iterator[str]:

@@ -139,7 +139,6 @@ class SearchWorld:
 
 def _chance(seed: int, world: str, key: str) -> random.Random:
     """Return a random stream that depends on these three alone, on every machine."""
-    digest = hashlib.blake2b(
-        f"{seed}|{world}|{key}".encode("utf-8", "replace"), digest_size=8
-    ).digest()
+    place = f"{seed}|{world}|{key}".encode("utf-8", "replace")
+    digest = hashlib.blake2b(place, digest_size=8).digest()
     return random.Random(int.from_bytes(digest, "big"))
