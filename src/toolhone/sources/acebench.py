@@ -54,7 +54,10 @@ def convert(record: Record, context: Context) -> Task:
         raise Skip("not an ACEBench row", f"keys {sorted(record)}")
     category = re.split(r"_\d", record["id"], maxsplit=1)[0]
     tools = read_tools(record["function"], context, loose=True)
-    messages, answers = _system(record), context.prepared
+    lines = [str(record.get("time") or "").strip()]
+    lines += [f"The user's profile: {record['profile']}"] if record.get("profile") else []
+    text, answers = "\n".join(filter(None, lines)), context.prepared
+    messages = (Message("system", text),) if text else ()
     task = Task(record["id"], messages, tools, category=category)
     task = replace(task, world=read_world(record, "initial_config"))
     if category.startswith("agent"):
@@ -72,14 +75,6 @@ def convert(record: Record, context: Context) -> Task:
     expected = _expected_calls(answers.find(task.id), tools, context)
     note_misfit(expected, tools, context)
     return replace(task, expect=Expect(tuple(expected)))
-
-
-def _system(record: Record) -> tuple[Message, ...]:
-    """Return what is known besides the dialogue: the time and the user's profile."""
-    lines = [str(record.get("time") or "").strip()]
-    lines += [f"The user's profile: {record['profile']}"] if record.get("profile") else []
-    text = "\n".join(filter(None, lines))
-    return (Message("system", text),) if text else ()
 
 
 def read_dialogue(text: str, tools: Sequence[Tool]) -> tuple[Message, ...]:

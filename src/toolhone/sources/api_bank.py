@@ -116,7 +116,7 @@ def prepare(records: Sequence[Record], context: Context) -> Prepared:
     calls: dict[str, list[Called]] = {}
     for record in records:
         turns = record["turns"]
-        for called in map(_called, filter(_is_call, turns)) if _is_dialogue(turns) else ():
+        for called in map(_called, filter(_is_call, turns)) if all(map(looks_like, turns)) else ():
             calls.setdefault(called.name, []).append(called)
     known |= _searched(calls.get(SEARCHER.name, ()))
     made = {name: _make_tool(known[name], given) for name, given in calls.items() if name in known}
@@ -137,22 +137,15 @@ def convert(record: Record, context: Context) -> Converted:
             raise Skip("a call of an API that is not described", detail)
     tools = tuple(prepared.tools[name] for name in names)
     messages = _messages(turns, tools, context.repairs)
-    talk = Conversation(tuple(messages), tools, _identity(context))
-    tasks = tasks_of(context.complete(talk, record))
+    file, root = context.line.path, context.path
+    name = str(file.relative_to(root)) if root.is_dir() else file.name
+    identity = name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    conversation = Conversation(tuple(messages), tools, identity)
+    tasks = tasks_of(context.complete(conversation, record))
     if not tasks:
         raise Skip("a dialogue without a turn to decide")
     context.repairs |= {DESCRIBED} if prepared.by_calls & set(names) else set()
     return Converted(tasks=tasks)
-
-
-def _identity(context: Context) -> str:
-    file, root = context.line.path, context.path
-    name = str(file.relative_to(root)) if root.is_dir() else file.name
-    return name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
-
-
-def _is_dialogue(turns: Sequence[Record]) -> bool:
-    return all(map(looks_like, turns))
 
 
 def _is_call(turn: Record) -> bool:

@@ -80,7 +80,14 @@ def _read(record: Record) -> tuple[str, tuple[ToolCall, ...], set[str]]:
         written, repairs = read_code(target)
     except NoCode:
         raise Skip("a target that is no Python call", repr(target[:80])) from None
-    return wish, tuple(call.call(_places(call.name)) for call in written), set(repairs)
+    of_model = ("pretrained_model_name_or_path",)
+    calls = [
+        call.call(
+            of_model if call.name.endswith(".from_pretrained") else _PLACES.get(call.name, ())
+        )
+        for call in written
+    ]
+    return wish, tuple(calls), set(repairs)
 
 
 def _places(function: str) -> Sequence[str]:

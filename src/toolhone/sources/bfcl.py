@@ -13,7 +13,6 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from toolhone.errors import DataError
@@ -103,7 +102,10 @@ def convert(record: Record, context: Context) -> list[Task]:
         elif category in ("irrelevance", "live_irrelevance"):
             expect = Expect(no_call=True)
         else:
-            expect = _expect_calls(answers.find(record["id"]), tools)
+            truth = answers.find(record["id"])
+            if not isinstance(truth, list) or not truth:
+                raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
+            expect = Expect(tuple(expected_call(answer, tools) for answer in truth))
         task = Task(record["id"], _messages(record), tools, expect)
     if category == "multi_turn_long_context":
         context.notes.append(LONG_CONTEXT)
@@ -134,12 +136,6 @@ def _expect_answer(truth: Json) -> Expect:
     return Expect(answer=first, alternatives=tuple(Expect(answer=other) for other in others))
 
 
-def _expect_calls(truth: Json, tools: Sequence[Tool]) -> Expect:
-    if not isinstance(truth, list) or not truth:
-        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
-    return Expect(tuple(expected_call(answer, tools) for answer in truth))
-
-
 def _memory_tasks(record: Record, truth: Json, context: Context) -> list[Task]:
     """Return a task for the tools of each kind of memory; the world names the memory."""
     messages, expect = _messages(record), _expect_answer(truth)
@@ -162,21 +158,17 @@ def _class_tools(classes: Json, context: Context) -> tuple[Tool, ...]:
             known = ", ".join(_DOCUMENTS)
             raise Skip(BAD_ANSWER, f"the class {name!r:.40} has no document; known: {known}")
         if name not in context.tools:
-            file = _document(context.path, _DOCUMENTS[name])
+            plain = context.path.parent / "multi_turn_func_doc" / f"{_DOCUMENTS[name]}.json"
+            packed = plain.with_name(f"{plain.name}.gz")
+            if not plain.is_file() and not packed.is_file():
+                raise DataError(
+                    f"the tools of these questions are not beside them; wanted them in "
+                    f"{str(plain)!r}"
+                )
+            file = plain if plain.is_file() else packed
             context.tools[name] = [record for _, record in read_records(file)]
         tools += read_tools(context.tools[name], context, loose=True)
     return tuple(tools)
-
-
-def _document(questions: Path, stem: str) -> Path:
-    folder = questions.parent / "multi_turn_func_doc"
-    for file in (folder / f"{stem}.json", folder / f"{stem}.json.gz"):
-        if file.is_file():
-            return file
-    raise DataError(
-        "the tools of these questions are not beside them; "
-        f"wanted them in {str(folder / f'{stem}.json')!r}"
-    )
 
 
 def _turns_task(record: Record, truth: Json, context: Context) -> Task:

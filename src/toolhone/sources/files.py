@@ -97,20 +97,16 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, Record]]:
 
 def read_json(path: Path) -> Json:
     """Return the one JSON value of a file."""
-    with _open(path) as stream:
-        text = _decode(FileLine(path, 1), _guard(FileLine(path, 1), stream.read))
     try:
-        return json.loads(text)
+        return json.loads(_text_of(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
 
 
 def read_whole(path: Path) -> Json:
-    """Return the content of a file: as JSON where it is that, else as text; null where it is
-    neither."""
+    """Return the content of a file: JSON, else text, else null where it is neither."""
     try:
-        with _open(path) as stream:
-            text = _decode(FileLine(path, 1), _guard(FileLine(path, 1), stream.read))
+        text = _text_of(path)
     except DataError:
         return None
     try:
@@ -119,8 +115,13 @@ def read_whole(path: Path) -> Json:
         return text
 
 
+def _text_of(path: Path) -> str:
+    with _open(path) as stream:
+        return _decode(FileLine(path, 1), _guard(FileLine(path, 1), stream.read))
+
+
 def is_table(path: Path) -> bool:
-    """Whether the name says CSV."""
+    """Return whether the name says CSV."""
     return path.name.lower().endswith((".csv", ".csv.gz"))
 
 
@@ -144,7 +145,10 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
         try:
             stream = stack.enter_context(open(path, "rb"))
         except FileNotFoundError:
-            raise DataError(_no_such_file(path)) from None
+            hint = f"; the folder {str(path.parent)!r} does not exist"
+            if path.parent.is_dir():
+                hint = nearest(path.name, os.listdir(path.parent))
+            raise DataError(f"{path}: no such file{hint}") from None
         except OSError as error:
             raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from None
         if stream.peek(2)[:2] == _GZIP:
@@ -159,12 +163,6 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
         if start.startswith(codecs.BOM_UTF8):
             stream.read(len(codecs.BOM_UTF8))
         yield stream
-
-
-def _no_such_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"{path}: no such file; the folder {str(path.parent)!r} does not exist"
-    return f"{path}: no such file{nearest(path.name, os.listdir(path.parent))}"
 
 
 def _guard(line: FileLine, read: Callable[[], T]) -> T:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
@@ -34,6 +33,12 @@ ABOUT = About(
 )
 END = "<|endoftext|>"
 OPEN = "<functioncall>"
+NOT_THIS_FORMAT = "not a Glaive row"
+BEHIND_END = "text behind the end mark of a turn"
+UNREADABLE = "a call that cannot be read"
+CUT_OFF = "a call that is cut off"
+BRACE = "a brace too many or too few behind the arguments"
+MARKER = "a turn marker inside a turn, kept as text"
 _MARK = re.compile(r"<\s*/?\s*function[_ ]?call\s*>", re.IGNORECASE)
 _NO_JSON_WORD = re.compile(r"(?<![\w\"])(?:-?Infinity|NaN)\b")
 _WIDE = re.compile(r"\n\n\n+[ \t]*(?:USER|ASSISTANT|FUNCTION RESPONSE):")
@@ -45,36 +50,6 @@ _INNER = re.compile(r"(?:USER|ASSISTANT|FUNCTION RESPONSE):")
 _BETWEEN = re.compile(r"[\s,]*")
 
 
-class Reason(StrEnum):
-    """Why a row is skipped; besides these, the reasons of the modules that read tools and calls."""
-
-    NOT_THIS_FORMAT = "not a Glaive row"
-    BEHIND_END = "text behind the end mark of a turn"
-    UNREADABLE = "a call that cannot be read"
-    CUT_OFF = "a call that is cut off"
-    NO_OBJECT = "arguments that are no object"
-    NO_JSON_WORD = "arguments with a value that JSON has no word for"
-
-
-class Repair(StrEnum):
-    """How a row was repaired."""
-
-    NO_END = "a turn without its end mark"
-    STRAY_END = "an end mark behind a turn of the user or of a function"
-    NAME = "a call name spelled otherwise than the declared one"
-    DEFINED_TWICE = "a function declared twice: the definition that the calls fit was kept"
-    OBJECT = "arguments as an object instead of a text"
-    NULL = "arguments of null instead of none"
-    PARAMETERS = "arguments under the key 'parameters'"
-    BRACE = "a brace too many or too few behind the arguments"
-    QUOTES = "escaped apostrophes inside the arguments"
-    BEHIND = "words behind a call left out"
-    MARK = "another spelling of the call mark"
-
-
-MARKER = "a turn marker inside a turn, kept as text"
-
-
 def looks_like(record: Record) -> bool:
     return isinstance(record.get("chat"), str) and isinstance(record.get("system"), str)
 
@@ -82,9 +57,7 @@ def looks_like(record: Record) -> bool:
 def convert(record: Record, context: Context) -> Conversation:
     system, chat = record.get("system"), record.get("chat")
     if not isinstance(system, str) or not isinstance(chat, str):
-        raise Skip(
-            Reason.NOT_THIS_FORMAT, f"wanted texts in 'system' and 'chat'; keys {sorted(record)}"
-        )
+        raise Skip(NOT_THIS_FORMAT, f"wanted texts in 'system' and 'chat'; keys {sorted(record)}")
     words, listed = _split_system(system)
     tools = read_tools(listed, context)
     talk = ConversationBuilder(words)
@@ -92,7 +65,7 @@ def convert(record: Record, context: Context) -> Conversation:
         _add(talk, marker, text, tools)
     if len({tool.name for tool in tools}) < len(tools):
         tools = _one_definition_each(tools, talk.messages)
-        talk.repairs.add(Repair.DEFINED_TWICE)
+        talk.repairs.add("a function declared twice: the definition that the calls fit was kept")
     context.repairs |= talk.repairs
     if any(_INNER.search(message.content or "") for message in talk.messages):
         context.notes.append(MARKER)
@@ -120,7 +93,7 @@ def _turns(chat: str) -> Iterator[tuple[str, str]]:
     pattern = _MARKERS[r"\n\n\n+" if _WIDE.search(chat) else r"\n\n+"]
     parts = pattern.split(chat.rstrip())
     if len(parts) < 3 or parts[0].strip():
-        raise Skip(Reason.NOT_THIS_FORMAT, f"a chat that begins with {chat[:60]!r}")
+        raise Skip(NOT_THIS_FORMAT, f"a chat that begins with {chat[:60]!r}")
     waiting: list[str] = []
     for marker, text in zip(parts[1::2], parts[2::2], strict=True):
         if waiting and marker != "ASSISTANT":
@@ -141,16 +114,18 @@ def _add(talk: ConversationBuilder, marker: str, text: str, tools: Sequence[Tool
     if marker == "ASSISTANT":
         turn, end, behind = text.partition(END)
         if behind.replace(END, "").strip():
-            raise Skip(Reason.BEHIND_END, f"{behind.strip()!r:.60}")
-        talk.repairs |= set() if end else {Repair.NO_END}
+            raise Skip(BEHIND_END, f"{behind.strip()!r:.60}")
+        talk.repairs |= set() if end else {"a turn without its end mark"}
         found = read_function_calls(turn)
         calls = tuple(_declared(call, tools, talk.repairs) for call in found.calls)
         talk.add_assistant(AssistantTurn(found.content, calls, found.repairs), tools)
         return
-    talk.repairs |= {Repair.STRAY_END} if END in text else set()
+    talk.repairs |= (
+        {"an end mark behind a turn of the user or of a function"} if END in text else set()
+    )
     text = text.strip().removesuffix(END).strip()
     if END in text:
-        raise Skip(Reason.BEHIND_END, f"{text!r:.60}")
+        raise Skip(BEHIND_END, f"{text!r:.60}")
     if marker == "USER":
         talk.add_text("user", text)
     else:
@@ -162,7 +137,7 @@ def _declared(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolC
     names = {tool.name for tool in tools}
     alike = {name for name in names if _letters(name) == _letters(call.name)}
     if call.name not in names and len(alike) == 1:
-        repairs.add(Repair.NAME)
+        repairs.add("a call name spelled otherwise than the declared one")
         return ToolCall(alike.pop(), call.arguments)
     return call
 
@@ -199,7 +174,9 @@ def read_function_calls(text: str) -> AssistantTurn:
         return AssistantTurn(text.strip() or None)
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     bodies = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    repairs: set[str] = {Repair.MARK} if any(mark[0] != OPEN for mark in marks) else set()
+    repairs: set[str] = (
+        {"another spelling of the call mark"} if any(mark[0] != OPEN for mark in marks) else set()
+    )
     calls = tuple(_read_call(body, repairs) for body in bodies if body or len(marks) == 1)
     content = text[: marks[0].start()].strip() or None
     return AssistantTurn(content, calls, frozenset(repairs))
@@ -215,7 +192,7 @@ def _read_call(text: str, repairs: set[str]) -> ToolCall:
             raise
         reader = _Reader(text.replace("\\'", "'"))
         call = reader.call()
-        reader.repairs.add(Repair.QUOTES)
+        reader.repairs.add("escaped apostrophes inside the arguments")
     repairs |= reader.repairs
     return call
 
@@ -234,16 +211,16 @@ class _Reader:
             key = self._json()
             self._expect(":")
             if not isinstance(key, str) or key in fields:
-                raise Skip(Reason.UNREADABLE, self._seen(0))
+                raise Skip(UNREADABLE, self._seen(0))
             fields[key] = self._quoted() if self._take("'") else self._unquoted(key)
             if not self._take(","):
                 break
         if not self._take("}"):
-            self.repairs.add(Repair.BRACE)
+            self.repairs.add(BRACE)
         while self._take("}"):
-            self.repairs.add(Repair.BRACE)
+            self.repairs.add(BRACE)
         if self.position < len(self.text):
-            self.repairs.add(Repair.BEHIND)
+            self.repairs.add("words behind a call left out")
         return self._call_of(fields)
 
     def _quoted(self) -> Json:
@@ -252,10 +229,10 @@ class _Reader:
             return {}
         value = self._json()
         while self._take("}"):
-            self.repairs.add(Repair.BRACE)
+            self.repairs.add(BRACE)
         if not self._take("'"):
             raise Skip(
-                Reason.CUT_OFF if self.position == len(self.text) else Reason.UNREADABLE,
+                CUT_OFF if self.position == len(self.text) else UNREADABLE,
                 self._seen(self.position),
             )
         return value
@@ -263,7 +240,7 @@ class _Reader:
     def _unquoted(self, key: str) -> Json:
         value = self._json()
         if isinstance(value, dict) and key in ("arguments", "parameters"):
-            self.repairs.add(Repair.OBJECT)
+            self.repairs.add("arguments as an object instead of a text")
         return value
 
     def _call_of(self, fields: Mapping[str, Json]) -> ToolCall:
@@ -271,28 +248,30 @@ class _Reader:
         keys = [key for key in ("arguments", "parameters") if key in fields]
         others = fields.keys() - {"name", *keys}
         if not isinstance(name, str) or not name or len(keys) > 1 or others:
-            raise Skip(Reason.UNREADABLE, f"wanted 'name' and 'arguments', got {sorted(fields)}")
+            raise Skip(UNREADABLE, f"wanted 'name' and 'arguments', got {sorted(fields)}")
         arguments = fields[keys[0]] if keys else {}
-        self.repairs |= {Repair.PARAMETERS} if keys == ["parameters"] else set()
+        self.repairs |= (
+            {"arguments under the key 'parameters'"} if keys == ["parameters"] else set()
+        )
         if isinstance(arguments, str):
             found = decode(arguments or "{}", 0)
             whole = found.problem is ParseProblem.NONE and not arguments[found.end :].strip()
             arguments = found.value if whole else arguments
         if arguments is None:
-            self.repairs.add(Repair.NULL)
+            self.repairs.add("arguments of null instead of none")
             arguments = {}
         if not isinstance(arguments, dict):
-            raise Skip(Reason.NO_OBJECT, f"{name}: {arguments!r:.60}")
+            raise Skip("arguments that are no object", f"{name}: {arguments!r:.60}")
         return ToolCall(name, arguments)
 
     def _json(self) -> Json:
         found = decode(self.text, self.position)
         if found.problem is not ParseProblem.NONE:
-            reason = Reason.UNREADABLE
+            reason = UNREADABLE
             if not self.text[self.position :].strip() or open_at_end(self.text, self.position):
-                reason = Reason.CUT_OFF
+                reason = CUT_OFF
             if _NO_JSON_WORD.search(self.text, self.position):
-                reason = Reason.NO_JSON_WORD
+                reason = "arguments with a value that JSON has no word for"
             raise Skip(reason, self._seen(self.position))
         self.position = found.end
         return found.value
@@ -307,10 +286,7 @@ class _Reader:
 
     def _expect(self, token: str) -> None:
         if not self._take(token):
-            raise Skip(
-                Reason.CUT_OFF if self.position >= len(self.text) else Reason.UNREADABLE,
-                self._seen(0),
-            )
+            raise Skip(CUT_OFF if self.position >= len(self.text) else UNREADABLE, self._seen(0))
 
     def _seen(self, start: int) -> str:
         return f"{self.text[start : start + 80]!r}"

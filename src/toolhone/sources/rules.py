@@ -232,8 +232,12 @@ def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
             names = [
                 one.name if one.id is None else f"{one.name} (id {one.id!r})" for _, one in waiting
             ]
+            labels = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
+            labels += [f"name {message.name!r}"] if message.name else []
+            with_labels = f" with {' and '.join(labels)}" if labels else ""
+            what = f"the tool result{with_labels} answers no open call"
             right = f"open calls: {', '.join(names) or 'none'}"
-            yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, _stray_result(message), right)
+            yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, what, right)
         elif message.role == "user" or (message.role == "assistant" and not message.tool_calls):
             for place, call in waiting:
                 what = f"the call of {call.name!r} has no result before {field} ({message.role})"
@@ -259,13 +263,6 @@ def answered_call(message: Message, calls: Sequence[ToolCall]) -> int | None:
         if matches:
             return position
     return None
-
-
-def _stray_result(message: Message) -> str:
-    labels = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
-    labels += [f"name {message.name!r}"] if message.name else []
-    with_labels = f" with {' and '.join(labels)}" if labels else ""
-    return f"the tool result{with_labels} answers no open call"
 
 
 def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
