@@ -72,8 +72,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Called:
-    """A call: its arguments as the dialogue writes them and as the API received them, and its
-    output."""
+    """A call: its arguments as written and as the API received them, and its output."""
 
     name: str
     written: Record

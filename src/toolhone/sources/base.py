@@ -108,8 +108,7 @@ class Context:
         return f"{stem}-{self.line.number}" if own in (None, "") else str(own)
 
     def complete(self, conversation: Conversation, record: Record) -> Conversation:
-        """Return the conversation with an id and a source; raise `Skip` for one that breaks the
-        rules."""
+        """Return the conversation with id and source; raise `Skip` if it breaks the rules."""
         refuse_faults(conversation)
         return replace(
             conversation,

@@ -43,7 +43,7 @@ _MAY_BE_LEFT_OUT: Final = ""
 _LEAVE_OUT: Final = object()
 _CATEGORY = re.compile(r"([a-z_]+?)_\d")
 _MEMORY, _MEMORIES = "memory", ("kv", "rec_sum", "vector")
-_DOCUMENTS = {
+_DOCUMENTS = {  # the file in `multi_turn_func_doc` with the tools of each class
     "GorillaFileSystem": "gorilla_file_system",
     "MathAPI": "math_api",
     "MemoryAPI_kv": "memory_kv",
@@ -57,8 +57,6 @@ _DOCUMENTS = {
     "VehicleControlAPI": "vehicle_control",
     "WebSearchAPI": "web_search",
 }
-"""The document that describes the tools of each class, in `multi_turn_func_doc` beside the
-questions."""
 
 
 def looks_like(record: Record) -> bool:

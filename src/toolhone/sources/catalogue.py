@@ -23,8 +23,7 @@ LIST = "a single value where a list is declared"
 
 
 def find_beside(context: Context, names: Sequence[str]) -> Path:
-    """Return the option `catalogue`, or the first of `names` (or with `.gz`) beside the rows or
-    above."""
+    """Return the option `catalogue`, or the first of `names` beside the rows or above."""
     given = context.options.get("catalogue")
     if given is not None:
         return Path(given)

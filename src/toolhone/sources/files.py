@@ -262,7 +262,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[FileLine, Record]]:
 
 
 def _plain_json(path: Path, column: str, value: Any) -> Json:
-    """A Parquet value as JSON has it: NaN (an empty cell) is null, a time is text."""
+    """Return a Parquet value as JSON: NaN (an empty cell) is null, a time is text."""
     if isinstance(value, dict):
         return {str(key): _plain_json(path, column, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -326,8 +326,7 @@ def _refuse_constant(name: str) -> Json:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
-    """Write one JSON object per line, as gzip data when the name ends in `.gz`; return their
-    number.
+    """Write one JSON object per line, packed if the name ends in `.gz`; return their number.
 
     `path` holds either what it held before or all rows; the same rows give the same bytes. A device
     or a pipe is written in place. A value that JSON cannot write is a `DataError`, a full disk is a

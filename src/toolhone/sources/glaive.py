@@ -73,7 +73,7 @@ def convert(record: Record, context: Context) -> Conversation:
 
 
 def _split_system(text: str) -> tuple[str, list[Json]]:
-    """The words of the system text, and the functions that it lists."""
+    """Return the words of the system text, and the functions that it lists."""
     text = text.strip().removeprefix("SYSTEM:").strip()
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=len(text))
     listed: list[Json] = []
@@ -133,7 +133,7 @@ def _add(talk: ConversationBuilder, marker: str, text: str, tools: Sequence[Tool
 
 
 def _declared(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
-    """The call with its declared name, if it spells exactly one in another way."""
+    """Return the call with its declared name where it spells exactly one in another way."""
     names = {tool.name for tool in tools}
     alike = {name for name in names if _letters(name) == _letters(call.name)}
     if call.name not in names and len(alike) == 1:

@@ -174,8 +174,7 @@ def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
 
 
 def detect_format(path: str | Path, with_pairs: bool = False) -> str:
-    """Return the format of at least half of the first rows of a file, of a folder that of most
-    files.
+    """Return the format of at least half of the first rows, or of most files of a folder.
 
     with_pairs: preference pairs are a format as well.
     """
