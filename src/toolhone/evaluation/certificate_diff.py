@@ -86,23 +86,17 @@ class CertificateDiff:
 def _summary(certificate: Certificate | None) -> dict[str, str]:
     if certificate is None:
         return {"verdict": "no certificate"}
-    dialect = certificate.dialect
+    found = {**certificate.dialect, "switches": certificate.dialect.get("switches") or None}
+    labels = {"name": "dialect", "syntax": "calls written as"}
     summary = {
         "verdict": certificate.verdict.value,
         "limits": "; ".join(certificate.limits) or "none",
-        "dialect": _to_text(dialect.get("name")),
-        "calls written as": _to_text(dialect.get("syntax")),
-        "markup": _to_text(dialect.get("markup")),
-        "switches": _to_text(dialect.get("switches") or None),
-        "history": _to_text(dialect.get("history")),
-        "a turn ends with": " or ".join(map(str, dialect.get("stop") or ())) or NONE,
     }
+    for key in ("name", "syntax", "markup", "switches", "history"):
+        value = found.get(key)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        summary[labels.get(key, key)] = NONE if value is None else text or NONE
+    summary["a turn ends with"] = " or ".join(map(str, found.get("stop") or ())) or NONE
     for name in HASHES:
         summary[f"{name} hash"] = certificate.hashes.get(name, "")[:SHORT] or NONE
     return summary | {f"with {name}": version for name, version in certificate.versions.items()}
-
-
-def _to_text(value: Json) -> str:
-    if isinstance(value, str):
-        return value or NONE
-    return NONE if value is None else json.dumps(value, ensure_ascii=False)

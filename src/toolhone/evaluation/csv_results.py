@@ -14,7 +14,7 @@ import csv
 import io
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +103,16 @@ def read_results_csv(path: str | Path) -> CallTable:
     with _open_csv(path) as stream:
         records = _read_csv(path, stream)
         header = [name.strip().lower() for name in next(records, [])]
-        _check_header(path, header)
+        missing = [name for name in NEEDED if name not in header]
+        if missing:
+            found = ", ".join(map(repr, header[:20])) or "nothing, the file is empty"
+            raise DataError(
+                f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; "
+                f"found {found}"
+            )
+        for name in (*NEEDED, "extracted_calls", "match"):
+            if header.count(name) > 1:
+                raise DataError(f"{path}: the header has the column {name!r} twice")
         for number, record in enumerate(records, start=1):
             if len(record) != len(header):
                 skipped[_OTHER_FIELDS] += 1
@@ -164,19 +173,6 @@ def _read_csv(path: Path, stream: TextIO) -> Iterator[list[str]]:
         csv.field_size_limit(before)
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    missing = [name for name in NEEDED if name not in header]
-    if missing:
-        found = ", ".join(map(repr, header[:20])) or "nothing, the file is empty"
-        raise DataError(
-            f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; "
-            f"found {found}"
-        )
-    for name in (*NEEDED, "extracted_calls", "match"):
-        if header.count(name) > 1:
-            raise DataError(f"{path}: the header has the column {name!r} twice")
-
-
 def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | str:
     """Score a row, or return the reason to skip it."""
     if not cells["expected_calls"].strip():
@@ -209,7 +205,13 @@ def _score_text(text: str, wanted: list[Json], expected: list[ToolCall]) -> dict
         list(read_json_calls(text).calls),
         ToolCallTags().read(text),
     )
-    is_blank = not text.strip()
+    is_blank, left, recovered = not text.strip(), [call.to_dict() for call in found], True
+    for call in expected:  # the same calls in any order, by Python's equality
+        place = next((i for i, one in enumerate(left) if same_json(one, call.to_dict())), None)
+        recovered = recovered and place is not None
+        if place is not None:
+            left.pop(place)
+    recovered = recovered and not left
     readings = [found] if found else read_leniently([text])
     if expected:
         expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in expected))
@@ -220,24 +222,13 @@ def _score_text(text: str, wanted: list[Json], expected: list[ToolCall]) -> dict
     tags = reply.problem is ParseProblem.NONE and has_calls and not is_blank
     return {
         "match": same_json(extraction, wanted),
-        "recovered": _same_calls(found, expected),
+        "recovered": recovered,
         "content_right": content,
         "tags_right": tags,
         "both_right": content and tags,
         "stray_tag": text.lstrip().startswith(ToolCallTags.close),
         "nothing_extracted": not extraction,
     }
-
-
-def _same_calls(found: list[ToolCall], expected: list[ToolCall]) -> bool:
-    """Whether both are the same calls in any order, by Python's equality."""
-    left = [call.to_dict() for call in found]
-    for call in expected:
-        place = next((i for i, one in enumerate(left) if same_json(one, call.to_dict())), None)
-        if place is None:
-            return False
-        left.pop(place)
-    return not left
 
 
 def _read_list(cell: str) -> Json:

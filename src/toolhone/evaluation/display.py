@@ -124,24 +124,25 @@ def legacy_table(evaluation: Evaluation, groups: Sequence[str] = tuple(LEGACY_ME
 def csv_table(tables: Mapping[str, CallTable]) -> Table:
     """One row per CSV file: its rows, the correct ones, and odd ones."""
     shares = {"match": "match", "recovered": "recovered", "tags_right": "tags right"}
-    odd = {
-        "stray_tag": "stray tag",
-        "nothing_extracted": "nothing extracted",
-        "disagrees": "file disagrees",
-    }
-    headings = ["rows", "skipped", *shares.values(), *odd.values()]
+    odd = ("stray_tag", "nothing_extracted", "disagrees")
+    headings = [
+        "rows",
+        "skipped",
+        *shares.values(),
+        "stray tag",
+        "nothing extracted",
+        "file disagrees",
+    ]
     table = _new_table("answers made elsewhere", ["file"], headings)
     for name, found in tables.items():
-        rows = len(found.rows)
+        rows, counts = len(found.rows), {what: found.count(what) for what in (*shares, *odd)}
+        percents = [
+            f"{counts[what]} ({100 * counts[what] / rows:.1f} %)" if rows else "-"
+            for what in shares
+        ]
+        skipped = str(found.read - rows)
         table.add_row(
-            Text(clean(name)),
-            str(rows),
-            str(found.read - rows),
-            *(
-                f"{found.count(what)} ({100 * found.count(what) / rows:.1f} %)" if rows else "-"
-                for what in shares
-            ),
-            *(str(found.count(what)) for what in odd),
+            Text(clean(name)), str(rows), skipped, *percents, *(str(counts[what]) for what in odd)
         )
     return table
 
@@ -149,9 +150,9 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
 def mismatches(evaluation: Evaluation, k: int = 5) -> Text:
     """The first `k` tasks that are not fully correct, with the reasons."""
     wrong = [
-        sample
-        for sample in evaluation.samples
-        if any(sample.scores.get(name, 1.0) < 1.0 for name in METRICS)
+        one
+        for one in evaluation.samples
+        if any(one.scores.get(name, 1.0) < 1.0 for name in METRICS)
     ]
     title = f"{len(wrong)} of {len(evaluation.samples)} tasks were not fully correct"
     return Text("\n\n".join([title, *(_describe(sample, why=True) for sample in wrong[:k])]))
@@ -264,10 +265,8 @@ def join_lines(join: Join) -> list[str]:
     """What was compared and what was not; every sample is in one of the counts."""
     lines = []
     for side, only in (("base", join.only_base), ("tuned", join.only_tuned)):
-        parts = [
-            f"{join.paired + len(only) + len(join.different)} samples",
-            f"{join.paired} compared",
-        ]
+        total = join.paired + len(only) + len(join.different)
+        parts = [f"{total} samples", f"{join.paired} compared"]
         if only:
             parts.append(f"{len(only)} only there{_some_names(only)}")
         if join.different:
@@ -323,8 +322,7 @@ def _pair_lines(pair: TaskPair, metric: str, gained: bool) -> Iterator[str]:
         calls = "" if sample.text else "; ".join(map(show_call, sample.calls))
         yield f"  {side:<9} {seed}{sample.text or calls or '(nothing)'}"
     wrong, verb = (pair.base[0], "base was") if gained else (pair.tuned[0], "tuned is")
-    for reason in wrong.reasons[:3]:
-        yield f"  {verb} wrong: {reason}"
+    yield from (f"  {verb} wrong: {reason}" for reason in wrong.reasons[:3])
 
 
 def guard_lines(worse: Sequence[Cell], tolerance: float) -> list[str]:

@@ -145,19 +145,14 @@ def _to_csv(evaluation: Evaluation) -> str:
     for sample in evaluation.samples:
         right = sample.scores.get("exact_match", sample.scores.get("answer_quality"))
         calls = json.dumps(plain([call.to_dict() for call in sample.calls]), ensure_ascii=False)
-        expected = _expected_calls(sample.expected)
+        wanted, expected = sample.expected.wanted, ""
+        is_open = sample.expected.alternatives or any(call.any_arguments for call in wanted)
+        if judges_calls(sample.expected) and not is_open:
+            listed = [{"name": call.name, "arguments": dict(call.arguments)} for call in wanted]
+            expected = json.dumps(plain(listed), ensure_ascii=False)
         match = "" if right is None else str(right == 1.0)
         writer.writerow([plain(sample.query), plain(sample.text), calls, expected, match])
     return text.getvalue()
-
-
-def _expected_calls(expect: Expect) -> str:
-    wanted = expect.wanted
-    is_open = expect.alternatives or any(call.any_arguments for call in wanted)
-    if is_open or not judges_calls(expect):
-        return ""
-    calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in wanted]
-    return json.dumps(plain(calls), ensure_ascii=False)
 
 
 def plain(value: Json, depth: int = 0) -> Json:

@@ -111,12 +111,27 @@ def score_reply(
     ran: Sequence[tuple[ToolCall, ToolResult]] | None = None,
 ) -> dict[str, float]:
     """Score a first reply. `ran`: its calls with results, or None where the tools cannot run."""
-    calls, answer, block = expect.calls or (), _json_answer(text, offered), tagged_block(text)
+    calls, block = expect.calls or (), tagged_block(text)
+    first, last = text.find("{"), text.rfind("}")
+    answer = read_json(text[first : last + 1]) if 0 <= first < last else NOT_JSON
+    if not isinstance(answer, Mapping) or not (
+        "final" in answer or (answer.get("tool") in offered and "args" in answer)
+    ):
+        answer = None
     wanted = calls[0].name if calls else ""
     predicted = predicted_tool(text, offered) == wanted
     formatted = (
         isinstance(block, Mapping) and "parameters" in block and block.get("name") in offered
     )
+    has_run = None if ran is None else False
+    if formatted and ran:
+        call, result = ran[0]
+        has_run = (
+            call.name == block["name"]
+            and same_json(dict(call.arguments), block["parameters"])
+            and result.outcome is ToolStatus.OK
+            and not (isinstance(result.value, Mapping) and "error" in result.value)
+        )
     comparison = compare_function_calls(
         extract_function_calls(text), reference_calls(expect) if calls else []
     )
@@ -127,7 +142,7 @@ def score_reply(
         answer is not None and bool(calls) and answer.get("tool") == wanted,
         predicted,
         formatted,
-        None if ran is None else formatted and bool(ran) and _has_run(block, *ran[0]),
+        has_run,
         (predicted + formatted) / 2,
         comparison["exact_match"],
         comparison["function_match"],
@@ -137,27 +152,6 @@ def score_reply(
     )
     scores = zip(NAMES, values, strict=True)
     return {name: float(value) for name, value in scores if value is not None}
-
-
-def _json_answer(text: str, offered: tuple[str, ...]) -> Mapping[str, Json] | None:
-    """The JSON object with `final`, or with `args` and a `tool` on offer."""
-    first, last = text.find("{"), text.rfind("}")
-    value = read_json(text[first : last + 1]) if 0 <= first < last else NOT_JSON
-    if not isinstance(value, Mapping):
-        return None
-    is_call = value.get("tool") in offered and "args" in value
-    return value if "final" in value or is_call else None
-
-
-def _has_run(block: Mapping[str, Json], call: ToolCall, result: ToolResult) -> bool:
-    """Whether the block's call ran without an error and without an `error` in its result."""
-    failed = isinstance(result.value, Mapping) and "error" in result.value
-    return (
-        call.name == block["name"]
-        and same_json(dict(call.arguments), block["parameters"])
-        and result.outcome is ToolStatus.OK
-        and not failed
-    )
 
 
 METRIC_ALIASES: Mapping[str, str] = {
@@ -214,20 +208,19 @@ def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
     `params_accuracy` is ours: the share of cases whose arguments are all correct. `not_measured`
     counts samples without raw text or without expected calls.
     """
-    details = [
-        _to_case(sample)
-        for sample in evaluation.samples
-        if "playground.tool_accuracy" in sample.legacy_scores
-    ]
-    return {
-        "total_cases": len(details),
-        "not_measured": len(evaluation.samples) - len(details),
-        "tool_accuracy": _rate(details, "tool_correct"),
-        "format_accuracy": _rate(details, "format_correct"),
-        "execution_accuracy": _rate(details, "execution_success"),
-        "params_accuracy": _rate(details, "params_correct"),
-        "details": details,
-    }
+    judged = [one for one in evaluation.samples if "playground.tool_accuracy" in one.legacy_scores]
+    details = [_to_case(sample) for sample in judged]
+    rates: dict[str, float | None] = {}
+    for name, key in (
+        ("tool_accuracy", "tool_correct"),
+        ("format_accuracy", "format_correct"),
+        ("execution_accuracy", "execution_success"),
+        ("params_accuracy", "params_correct"),
+    ):
+        values = [case[key] for case in details if case[key] is not None]
+        rates[name] = sum(values) / len(values) if values else None
+    missing = len(evaluation.samples) - len(details)
+    return {"total_cases": len(details), "not_measured": missing, **rates, "details": details}
 
 
 def _to_case(sample: JudgedEpisode) -> dict[str, Json]:
@@ -247,8 +240,3 @@ def _to_case(sample: JudgedEpisode) -> dict[str, Json]:
         "predicted_params": block.get("parameters") if isinstance(block, Mapping) else None,
         "params_correct": arguments == 1.0,
     }
-
-
-def _rate(details: list[dict[str, Json]], key: str) -> float | None:
-    values = [case[key] for case in details if case[key] is not None]
-    return sum(values) / len(values) if values else None

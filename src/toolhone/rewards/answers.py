@@ -49,8 +49,17 @@ def answer_credit(
     """
     number, echoes = _number_alone(answer), [*messages, *descriptions]
     if number is not None:
-        lines = list(map(_end_lines, echoes))
-        return _number_credit(remove_echoes(_end_lines(text), lines, len(answer)), number, messages)
+        claim = remove_echoes(_end_lines(text), list(map(_end_lines, echoes)), len(answer))
+        sentences = reversed(_SENTENCE_END.split(claim))
+        last = next((sentence for sentence in sentences if find_numbers(sentence)), "")
+        found = find_numbers(last)
+        if not any(same_number(number, one) for one in found):
+            return 0.0
+        asked = {one for message in messages for one in find_numbers(message)}
+        if any(same_number(number, one) for one in asked):
+            asked = set()
+        others = {one for one in found if one not in asked and not same_number(number, one)}
+        return min(1.0, FREE_WORDS / len(last.split())) / (1 + len(others))
     words = normal_text(answer)
     claim = remove_echoes(text, echoes, len(words))
     if not words or not _has_words(claim, words):
@@ -81,18 +90,6 @@ def remove_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> s
     for echo in longest_first:
         rest = rest.replace(echo, " ")
     return claim if rest.strip() else ""
-
-
-def _number_credit(claim: str, answer: int | float, messages: Sequence[str]) -> float:
-    sentences = reversed(_SENTENCE_END.split(claim))
-    last = next((sentence for sentence in sentences if find_numbers(sentence)), "")
-    found = find_numbers(last)
-    if not any(same_number(answer, number) for number in found):
-        return 0.0
-    asked = [number for message in messages for number in find_numbers(message)]
-    free = set() if any(same_number(answer, number) for number in asked) else set(asked)
-    others = {number for number in found if number not in free and not same_number(answer, number)}
-    return min(1.0, FREE_WORDS / len(last.split())) / (1 + len(others))
 
 
 def _end_lines(text: str) -> str:

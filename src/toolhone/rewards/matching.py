@@ -292,7 +292,7 @@ def assign(gain: Gains) -> list[tuple[int, int]]:
 
 
 def assign_in_order(gain: Gains) -> list[tuple[int, int]]:
-    """Return the uncrossed pairs with the largest total gain: a weighted longest common sequence."""
+    """Return the pairs that do not cross with the largest gain (a longest common sequence)."""
     rows, columns = len(gain), len(gain[0]) if gain else 0
     best = [[0] * (columns + 1) for _ in range(rows + 1)]
     for i in reversed(range(rows)):

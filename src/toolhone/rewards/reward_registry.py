@@ -75,7 +75,9 @@ _OWN_FORMULAS = {
     "right_calls": "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted",
     "right_tools": "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted",
     "exact_calls": "1 for exactly the wanted calls, or for no call where none is wanted",
-    "working_calls": "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are",
+    "working_calls": (
+        "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are"
+    ),
     "right_answer": "1 for the expected answer in the final text, 1/k among k candidates",
 }
 _JUDGES = {"tool_use": tool_use.judges, "right_answer": tool_use.judges_answer_tasks}
