@@ -141,14 +141,14 @@ def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[
             repairs.add(WORDS)
             choices.append(Expect(no_call=True))
             continue
-        fitting, found = repair_call(call, tools)
+        repaired, found = repair_call(call, tools)
         try:
-            refuse_misfits([fitting], tools)
+            refuse_misfits([repaired], tools)
         except Skip as skip:
             misfits.append(skip)
             continue
         repairs |= found
-        choices.append(expect_calls([fitting]))
+        choices.append(expect_calls([repaired]))
     if not choices:
         raise misfits[0]
     repairs |= {MISFIT} if misfits else set()

@@ -52,8 +52,7 @@ _REFERENCE = re.compile(r"\bAPI_call_\d+\b")
 
 @dataclass
 class Catalogue:
-    """The tools by name, their fields ("Sports/Golf"), the tools of each field and branch, the
-    results."""
+    """The tools by name, their fields ("Sports/Golf"), tools by field and branch, the results."""
 
     tools: dict[str, Tool] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -118,16 +117,16 @@ def convert_calls(
     """Return a row with its task; where calls use each other's results, the task alone."""
     user, identity = Message("user", query), context.identity(record)
     if any(_REFERENCE.search(text) for call in calls for text in texts_in(call.arguments)):
-        asked = (Message("system", SYSTEM), user)
-        told = tuple(map(catalogue.with_results, tools))
+        messages = (Message("system", SYSTEM), user)
+        described = tuple(map(catalogue.with_results, tools))
         expect = expect_calls(calls, "strict")
-        task = Task(identity, asked, told, expect, category="nested", source=context.name)
+        task = Task(identity, messages, described, expect, category="nested", source=context.name)
         return Converted(tasks=[task])
     category = "one_call" if len(calls) == 1 else "several_calls"
     expect = expect_calls(calls)
     task = Task(identity, (user,), tools, expect, category=category, source=context.name)
-    messages = (user, Message("assistant", tool_calls=calls))
-    return Converted(Conversation(messages, tools, identity, context.name), [task])
+    turns = (user, Message("assistant", tool_calls=calls))
+    return Converted(Conversation(turns, tools, identity, context.name), [task])
 
 
 def read_calls(
@@ -168,25 +167,25 @@ def _fit_arguments(tool: Tool, given: Record, refers: bool) -> Record:
     refers: a reference may be in place of a value.
     """
     properties = tool.parameters["properties"]
-    for name in given:
+    arguments: Record = {}
+    for name, value in given.items():
         if name not in properties:
             detail = f"{tool.name} has no parameter {name!r}{nearest(name, properties)}"
             raise Skip(FindingKind.BAD_ARGUMENTS, detail)
-    fitting = {name: convert_type(value, properties[name]["type"]) for name, value in given.items()}
-    judge = accept_references(tool, _REFERENCE.pattern) if refers else tool
-    if problems := judge.problems(fitting):
+        arguments[name] = convert_type(value, properties[name]["type"])
+    checker = accept_references(tool, _REFERENCE.pattern) if refers else tool
+    if problems := checker.problems(arguments):
         raise Skip(FindingKind.BAD_ARGUMENTS, f"{tool.name}, {problems[0]}")
-    return fitting
+    return arguments
 
 
 def _results(responses: Json) -> list[str]:
-    """Return what a call gives: each result by its name and its description."""
-    described = responses if isinstance(responses, dict) else {}
-    pairs = [
-        (name, what.get("description") if isinstance(what, dict) else "")
-        for name, what in described.items()
-    ]
-    return [f"{name} ({what})" if what else str(name) for name, what in pairs]
+    """Return the results of a call, each by its name and its description."""
+    results = []
+    for name, fields in (responses if isinstance(responses, dict) else {}).items():
+        text = fields.get("description") if isinstance(fields, dict) else ""
+        results.append(f"{name} ({text})" if text else str(name))
+    return results
 
 
 def _read_tool(line: FileLine, record: Record) -> Tool:
@@ -195,15 +194,11 @@ def _read_tool(line: FileLine, record: Record) -> Tool:
     required = record.get("required") or []
     named = isinstance(name, str) and bool(name)
     if not named or not isinstance(described, dict) or not isinstance(required, list):
-        raise DataError(
-            f"{line}: not a tool of Seal-Tools; "
-            "wanted 'api_name', 'parameters' and a list 'required'"
-        )
-    for parameter in required:
-        if parameter not in described:
-            raise DataError(
-                f"{line}: tool {name!r} requires {parameter!r}, which is not among its parameters"
-            )
+        wanted = "wanted 'api_name', 'parameters' and a list 'required'"
+        raise DataError(f"{line}: not a tool of Seal-Tools; {wanted}")
+    if missing := [parameter for parameter in required if parameter not in described]:
+        where = f"{line}: tool {name!r} requires {missing[0]!r}"
+        raise DataError(f"{where}, which is not among its parameters")
     properties = {key: _property(line, key, value) for key, value in described.items()}
     parameters = {"type": "object", "properties": properties, "required": required}
     return Tool(str(name), str(record.get("api_description") or ""), parameters)
@@ -213,14 +208,11 @@ def _property(line: FileLine, name: str, given: Json) -> Record:
     described = given if isinstance(given, dict) else {"type": given}
     kind = described.get("type")
     if kind not in _TYPES:
-        raise DataError(
-            f"{line}: parameter {name!r} has the unknown type {kind!r}; known: {', '.join(_TYPES)}"
-        )
+        found = f"parameter {name!r} has the unknown type {kind!r}"
+        raise DataError(f"{line}: {found}; known: {', '.join(_TYPES)}")
     unit = f" (in {described['unit']})" if described.get("unit") else ""
     text = str(described.get("description") or "") + unit
     result: Record = {"type": _TYPES[kind], "description": text}
     if isinstance(described.get("choices"), list):
         result["enum"] = described["choices"]
-    if "default" in described:
-        result["default"] = described["default"]
-    return result
+    return result | {key: described[key] for key in ("default",) if key in described}

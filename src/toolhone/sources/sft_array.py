@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
+from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
 from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
 from toolhone.tools.registry import Registry
@@ -108,7 +108,12 @@ def example_of(record: Record) -> Example:
         raise Skip(_ARGUMENTS, f"no tool, but tool_args {record['tool_args']!r:.60}")
     if call is not None and tool == "python":
         _check_syntax(call.arguments["code"])
-    return Example(prompt, category, call, _text(record.get("expected_answer")), _tolerance(record))
+    answer = record.get("expected_answer")
+    if not isinstance(answer, str | int | float | None):
+        detail = f"expected_answer must be a text or a number, got {answer!r:.60}"
+        raise Skip(NOT_THIS_FORMAT, detail)
+    text = "" if answer is None else str(answer).strip()
+    return Example(prompt, category, call, text, _tolerance(record))
 
 
 def _argument(record: Record, key: str) -> str:
@@ -126,13 +131,6 @@ def _check_syntax(code: str) -> None:
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Skip("code that is not Python", f"{error}: {code!r:.60}") from None
-
-
-def _text(answer: Json) -> str:
-    if answer is not None and not isinstance(answer, str | int | float):
-        detail = f"expected_answer must be a text or a number, got {answer!r:.60}"
-        raise Skip(NOT_THIS_FORMAT, detail)
-    return "" if answer is None else str(answer).strip()
 
 
 def _tolerance(record: Record) -> float:

@@ -46,10 +46,9 @@ def convert(record: Record, context: Context) -> Converted:
     calculator: Calculator = context.prepared
     texts = [record.get(key) for key in ("Body", "Question", "Equation")]
     answer = str(record.get("Answer")).strip()
-    if not all(isinstance(text, str) for text in texts) or not _NUMBER.fullmatch(answer):
-        raise Skip("not a SVAMP row", f"keys {sorted(record)}, answer {answer:.40}")
     body, question, equation = (str(text).strip() for text in texts)
-    if not question:
+    usable = question and all(isinstance(text, str) for text in texts)
+    if not usable or not _NUMBER.fullmatch(answer):
         raise Skip("not a SVAMP row", f"keys {sorted(record)}, answer {answer:.40}")
     expression = expression_of(equation)
     found = calculator.run(expression)

@@ -66,8 +66,7 @@ def _known_calls(record: Record) -> Iterator[ToolCall]:
 
 
 def convert(record: Record, context: Context) -> Task:
-    tools, policy = context.prepared
-    actions = _actions(record)
+    (tools, policy), actions = context.prepared, _actions(record)
     own = [action for action in actions if not _is_users(action)]
     request, played = _request(record)
     outputs = read_list(_criteria(record), "communicate_info", "evaluation_criteria")
@@ -124,9 +123,8 @@ def _is_loose(action: Record) -> bool:
 def _expected(action: Record) -> ExpectedCall:
     """Return the action as an expected call; with any arguments where none are compared."""
     call = _call(action)
-    if action.get("compare_args") == [] and call.arguments:
-        return ExpectedCall(call.name, any_arguments=True)
-    return ExpectedCall(call.name, call.arguments)
+    free = action.get("compare_args") == [] and bool(call.arguments)
+    return ExpectedCall(call.name, {} if free else call.arguments, any_arguments=free)
 
 
 def _call(action: Record) -> ToolCall:

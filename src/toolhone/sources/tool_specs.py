@@ -125,11 +125,9 @@ def _is_schema(parameters: Record) -> bool:
     if parameters.get("type") == "object" or "$ref" in parameters:
         return True
     properties = parameters.get("properties")
-    return (
-        isinstance(properties, dict)
-        and all(isinstance(inner, dict) for inner in properties.values())
-        and not isinstance(parameters.get("type"), dict)
-    )
+    if not isinstance(properties, dict) or isinstance(parameters.get("type"), dict):
+        return False
+    return all(isinstance(inner, dict) for inner in properties.values())
 
 
 def _schema_of_flat(tool: str, parameters: Record, required: Json) -> Record:
@@ -143,18 +141,14 @@ def _schema_of_flat(tool: str, parameters: Record, required: Json) -> Record:
             raise Skip(BAD_TOOLS, f"{where} must be an object, got {given!r:.60}")
         kind = described.get("type", "any")
         try:
-            named = isinstance(kind, list)
-            read = (
-                ReadType(json_types({"type": kind}))
-                if named
-                else read_type(kind if isinstance(kind, str) else "")
-            )
+            if isinstance(kind, list):
+                read = ReadType(json_types({"type": kind}))
+            else:
+                read = read_type(kind if isinstance(kind, str) else "")
         except UnknownType:
             raise Skip(BAD_TOOLS, f"{where} has the unknown type {kind!r:.60}") from None
-        properties[name] = {
-            **read.schema,
-            **{k: described[k] for k in (*_KEPT, *_LIMITS) if k in described},
-        }
+        kept = {key: described[key] for key in (*_KEPT, *_LIMITS) if key in described}
+        properties[name] = read.schema | kept
         marked = described.get("optional") is True or described.get("required") is False
         needed += [] if read.optional or marked or "default" in described else [name]
     if isinstance(required, list):

@@ -172,14 +172,9 @@ def _query_task(record: Record, identity: str) -> Task:
     for name in names:
         if name not in tools:
             raise Skip("a right API that is not on offer", f"{name!r}{nearest(name, tools)}")
-    return Task(
-        identity,
-        (Message("user", query.strip()),),
-        tuple(tools.values()),
-        Expect(tuple(ExpectedCall(name, any_arguments=True) for name in names)),
-        category=CATEGORY,
-        source=NAME,
-    )
+    messages, offered = (Message("user", query.strip()),), tuple(tools.values())
+    expect = Expect(tuple(ExpectedCall(name, any_arguments=True) for name in names))
+    return Task(identity, messages, offered, expect, category=CATEGORY, source=NAME)
 
 
 def _relevant_name(named: Json) -> str:
@@ -212,10 +207,8 @@ def tool_of_api(api: Json) -> Tool:
 
 def _property(entry: Mapping[str, Json]) -> Record:
     kind = str(entry.get("type")).lower()
-    result: Record = {
-        "type": kind if kind in _TYPES else "string",
-        "description": str(entry.get("description") or "").strip(),
-    }
+    text = str(entry.get("description") or "").strip()
+    result: Record = {"type": kind if kind in _TYPES else "string", "description": text}
     if kind.startswith("date (yyyy-mm-dd)"):
         result["format"] = "date"
     if result["type"] == "string" and entry.get("default") not in ("", None):
