@@ -22,7 +22,7 @@ from toolhone.data.importing import import_file
 from toolhone.errors import DataError
 from toolhone.sources.base import Loaded
 from toolhone.sources.files import data_files
-from toolhone.sources.registry import FOLDERS, detect_format
+from toolhone.sources.formats import FOLDERS, detect_format
 
 HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused")
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from toolhone.sources import registry
+from toolhone.sources import formats
 from toolhone.sources.files import write_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +32,9 @@ def test_the_format_of_the_page_is_detected_and_read(
     assert code is not None
     module = cast(Any, types.ModuleType("question_answer"))
     exec(code[1], module.__dict__)
-    monkeypatch.setitem(cast(dict[str, Any], registry.SOURCES), module.NAME, module)
+    monkeypatch.setitem(cast(dict[str, Any], formats.SOURCES), module.NAME, module)
     write_jsonl(tmp_path / "rows.jsonl", [{"q": "Why?", "a": "So."}, {"q": "Who?", "a": ""}])
-    assert registry.detect_format(tmp_path / "rows.jsonl") == "question_answer"
-    loaded = registry.open_source(tmp_path / "rows.jsonl")
+    assert formats.detect_format(tmp_path / "rows.jsonl") == "question_answer"
+    loaded = formats.open_source(tmp_path / "rows.jsonl")
     assert [one.messages[1].content for one in loaded.conversations] == ["So."]
     assert dict(loaded.skipped) == {"a row without an answer": 1}

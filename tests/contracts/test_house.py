@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).parents[2] / "src" / "toolhone"
 ORDER = (
     *("cli", "guide", "serve", "export", "reports", "api", "training", "evaluation", "rewards"),
@@ -108,7 +106,6 @@ def is_parent(package: str, name: str) -> bool:
     return package.endswith("__init__") and name.startswith(package.removesuffix("__init__"))
 
 
-@pytest.mark.xfail(reason="rooms are being joined")
 def test_no_class_name_is_used_twice() -> None:
     places = defaultdict(list)
     for name, tree in trees().items():
@@ -118,7 +115,6 @@ def test_no_class_name_is_used_twice() -> None:
     assert not {each: names for each, names in places.items() if len(names) > 1}
 
 
-@pytest.mark.xfail(reason="rooms are being joined")
 def test_no_file_name_is_used_twice() -> None:
     places = defaultdict(list)
     for name in trees():
@@ -127,13 +123,11 @@ def test_no_file_name_is_used_twice() -> None:
     assert not {stem: places[stem] for stem in twice - {"__init__", *SAME_STEM}}
 
 
-@pytest.mark.xfail(reason="rooms are being joined")
 def test_files_have_at_most_400_lines() -> None:
     lengths = {str(path): path.read_text().count("\n") for path in SOURCE.rglob("*.py")}
     assert not {name: length for name, length in lengths.items() if length > 400}
 
 
-@pytest.mark.xfail(reason="rooms are being joined")
 def test_functions_have_at_most_60_lines() -> None:
     lengths = {
         f"{name}.{node.name}": (node.end_lineno or 0) - node.lineno + 1

@@ -41,8 +41,8 @@ from toolhone.runs.progress import SilentProgress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.schema.preference import Preference
 from toolhone.sources.files import write_jsonl
+from toolhone.sources.formats import PAIRS, holds_pairs, open_source
 from toolhone.sources.messages import read_preferences
-from toolhone.sources.registry import PAIRS, holds_pairs, open_source
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import Dataset, load_data
 from toolhone.training.preference_pairs import PairSource, is_right

@@ -27,7 +27,7 @@ from toolhone.data.sft_array_writer import (
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Expect, ExpectedCall
 from toolhone.sources.base import Loaded
-from toolhone.sources.registry import open_source
+from toolhone.sources.formats import open_source
 from toolhone.sources.sft_array import as_number
 from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.builtin import calculator, python

@@ -17,7 +17,7 @@ from support.made_up_templates import (
     made_up,
 )
 from support.random_conversations import Draw, same
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.probe.derive import derive
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.syntax.delimited import (

@@ -31,7 +31,7 @@ from toolhone.backends.constraint import (
 from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
 from toolhone.dialects.base import Dialect, ParseProblem
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.grammar import grammar_of
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.dialects.probe.prove import prove_template

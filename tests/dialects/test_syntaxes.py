@@ -25,7 +25,7 @@ from support.framed_cases import FORMS, Calls
 from support.hostile_texts import adversarial, pieces_of
 from support.hostile_texts import random_text as hostile_text
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
-from toolhone.dialects.chat_template.render import check_reading
+from toolhone.dialects.chat_template.dialect import check_reading
 from toolhone.dialects.prompted import open_syntax
 from toolhone.dialects.syntax import model_text
 from toolhone.dialects.syntax.untyped_values import typed_call

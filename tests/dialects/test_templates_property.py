@@ -16,7 +16,7 @@ from support.dialect_kinds import controls, trained_texts
 from support.dialect_models import QWEN_LIKE, small_tokenizer
 from support.random_conversations import Draw, same
 from support.template_zoo import zoo_dialect, zoo_parameters
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.errors import DialectError

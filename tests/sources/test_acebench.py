@@ -14,7 +14,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources.acebench import BRACKETS
 from toolhone.sources.base import Loaded
-from toolhone.sources.registry import SOURCES, detect_format, open_source
+from toolhone.sources.formats import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import MISFIT, NO_ANSWER, PLAYED
 

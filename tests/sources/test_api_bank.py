@@ -15,7 +15,7 @@ from conftest import SHARED
 from toolhone.errors import DataError
 from toolhone.schema import ExpectedCall, Task
 from toolhone.sources.api_bank import read_table
-from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.formats import detect, detect_format, open_source
 
 API_BANK = SHARED / "datasets" / "api_bank"
 INFO = """description = "Rings at a time."

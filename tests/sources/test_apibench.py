@@ -14,7 +14,7 @@ from toolhone.doctor.checks import check
 from toolhone.schema import ExpectedCall, Tool, ToolCall
 from toolhone.sources.base import Loaded
 from toolhone.sources.catalogue import repair_call
-from toolhone.sources.registry import SOURCES, detect, detect_format, open_source
+from toolhone.sources.formats import SOURCES, detect, detect_format, open_source
 from toolhone.sources.text_calls import BEHIND, CODE, PLACE, NoCode, read_code
 
 DATASETS = SHARED / "datasets"

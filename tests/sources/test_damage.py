@@ -17,7 +17,7 @@ from sources import test_tau as tau
 from sources import test_when2call as when2call
 from support.source_rows import write_rows
 from toolhone.schema import Task
-from toolhone.sources.registry import open_source
+from toolhone.sources.formats import open_source
 
 JUNK: list[Any] = [None, 1, "x", [], {}, [1], {"x": 1}, True, [[]], [{}], {"x": "y"}]
 TURNS = {

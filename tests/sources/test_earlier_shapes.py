@@ -31,7 +31,7 @@ from support.shape_rows import (
 from toolhone.data.task_files import tasks_from_any
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Task, Tool
-from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 # --- telling them apart

@@ -16,7 +16,7 @@ from toolhone.data.importing import import_file
 from toolhone.errors import DataError
 from toolhone.schema import Expect, Task
 from toolhone.sources.files import data_files
-from toolhone.sources.registry import FOLDERS, detect_format, open_source
+from toolhone.sources.formats import FOLDERS, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 DATASETS = SHARED / "datasets"

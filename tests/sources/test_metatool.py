@@ -13,7 +13,7 @@ from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import ExpectedCall
-from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.svamp import expression_of
 
 DATASETS = SHARED / "datasets"

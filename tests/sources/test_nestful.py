@@ -13,8 +13,8 @@ from conftest import SHARED
 from toolhone.errors import DataError
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, ToolCall
+from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.nestful import SYSTEM
-from toolhone.sources.registry import detect, detect_format, open_source
 
 NESTFUL = SHARED / "datasets" / "nestful"
 FIND = {

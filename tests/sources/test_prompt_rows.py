@@ -20,8 +20,8 @@ from support.shape_rows import (
     save,
 )
 from toolhone.schema import Expect
-from toolhone.sources.prompt_rows import Prompt, read_python_calls, split_prompt
-from toolhone.sources.registry import open_source
+from toolhone.sources.formats import open_source
+from toolhone.sources.prompt_rows import PromptText, read_python_calls, split_prompt
 from toolhone.sources.rules import FindingKind
 
 
@@ -194,7 +194,7 @@ def test_the_raw_prompt_can_be_kept_unchanged(tmp_path: Path) -> None:
 def test_an_empty_list_before_the_tools_is_text_and_a_system_field_is_used_where_the_prompt_has_none(
     tmp_path: Path,
 ) -> None:
-    assert split_prompt(f"Return [] if in doubt. {json.dumps([FACTORIAL])} Why?") == Prompt(
+    assert split_prompt(f"Return [] if in doubt. {json.dumps([FACTORIAL])} Why?") == PromptText(
         "Return [] if in doubt.", [FACTORIAL], "Why?"
     )
     prompt = f"{json.dumps([FACTORIAL])}\n\nWhat is 5!?"

@@ -17,8 +17,8 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.files import read_jsonl
+from toolhone.sources.formats import SOURCES, open_source
 from toolhone.sources.gsm8k import Calculator, check_mark
-from toolhone.sources.registry import SOURCES, open_source
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
 

@@ -12,7 +12,7 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources.base import Loaded
-from toolhone.sources.registry import SOURCES, detect_format, open_source
+from toolhone.sources.formats import SOURCES, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import FROM_CALLS, NO_LIST, PLAYED, schema_of, tools_of_calls
 

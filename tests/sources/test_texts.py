@@ -13,7 +13,7 @@ from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
 from toolhone.sources.base import Loaded
-from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 DATASETS = SHARED / "datasets"

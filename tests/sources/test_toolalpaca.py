@@ -14,7 +14,7 @@ from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, Task, ToolCall
 from toolhone.schema.tool import resolve_refs
 from toolhone.sources.base import Loaded
-from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.toolalpaca import find_holes, openapi_tools
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"

@@ -18,7 +18,7 @@ from toolhone.data.task_files import gives_only_tasks, tasks_from_any
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources.registry import open_source
+from toolhone.sources.formats import open_source
 from toolhone.sources.toolbench import CATEGORY, ONCE, tool_of_api
 
 TOOLBENCH = SHARED / "datasets" / "toolbench"

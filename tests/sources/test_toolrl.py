@@ -16,7 +16,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Tool
 from toolhone.sources.base import Loaded
 from toolhone.sources.files import read_records
-from toolhone.sources.registry import detect, detect_format, open_source
+from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 
 DATASETS = SHARED / "datasets" / "toolrl"

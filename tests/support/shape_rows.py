@@ -10,8 +10,8 @@ from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, ExpectedCall
 from toolhone.sources.base import Loaded
 from toolhone.sources.files import write_jsonl
+from toolhone.sources.formats import open_source
 from toolhone.sources.messages import read_tasks
-from toolhone.sources.registry import open_source
 
 FACTORIAL = {
     "name": "factorial",

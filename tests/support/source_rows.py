@@ -14,7 +14,7 @@ from toolhone.rewards.attack_cases import sample_call
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.schema import Expect, ExpectedCall, Task, Tool, ToolCall
 from toolhone.sources.files import read_records
-from toolhone.sources.registry import detect
+from toolhone.sources.formats import detect
 
 
 def write_rows(path: Path, *rows: Any) -> Path:

@@ -19,7 +19,7 @@ import pytest
 
 from conftest import SHARED
 from support.dialect_models import small_tokenizer
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer

@@ -58,7 +58,7 @@ def sources(
     ] = False,
 ) -> None:
     """List the published formats that can be read, with licence, size and what they teach."""
-    from toolhone.sources.registry import as_markdown, list_sources
+    from toolhone.sources.formats import as_markdown, list_sources
 
     formats = list_sources()
     if as_json:

@@ -19,7 +19,7 @@ from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Json
 from toolhone.sources.base import BAD_LINE, Loaded
 from toolhone.sources.files import read_lines, write_jsonl
-from toolhone.sources.registry import detect_format, find_source, open_source, options_of
+from toolhone.sources.formats import detect_format, find_source, open_source, options_of
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000

@@ -21,8 +21,8 @@ from toolhone.schema import Conversation, Task, Tool
 from toolhone.sources import toolbench
 from toolhone.sources.base import SourceOptions, rows_of, tasks_of
 from toolhone.sources.files import is_table, read_lines
+from toolhone.sources.formats import SOURCES, detect_format, open_source, options_of
 from toolhone.sources.messages import read_tasks
-from toolhone.sources.registry import SOURCES, detect_format, open_source, options_of
 
 
 def tasks_from_any(

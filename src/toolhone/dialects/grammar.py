@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.grammar_calls import CallForm, call_of, form_of
 from toolhone.dialects.grammar_values import WAY_OUT, Values

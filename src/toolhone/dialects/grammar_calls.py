@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import ParsedReply
-from toolhone.dialects.chat_template.render import ChatTemplateDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import without_stop
 from toolhone.dialects.grammar_values import WAY_OUT, Field, Schema, Values, join_members
 from toolhone.dialects.lark import (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from toolhone.dialects.base import History, Syntax
-from toolhone.dialects.chat_template.render import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
+from toolhone.dialects.chat_template.dialect import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
 from toolhone.dialects.chat_template.sanitise import (
     ChatMessage,
     ControlTokenGuard,

@@ -23,7 +23,7 @@ from toolhone.schema import Conversation, Task
 from toolhone.sources import messages
 from toolhone.sources.base import BAD_LINE, Context, Refused, Skip
 from toolhone.sources.files import BadLine, FileLine, is_table, read_lines
-from toolhone.sources.registry import detect_format, open_source
+from toolhone.sources.formats import detect_format, open_source
 from toolhone.sources.rules import Fault, FindingKind
 
 _FIRST_ROWS = 10

@@ -105,7 +105,7 @@ def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
     Errors of the program once the task is under way (or that the driver throws in) end the episode
     as `FAILED`; a first prompt that cannot be written is raised.
     """
-    history = _History()
+    history = _PlayState()
     prompt = policy.open(task.messages, task.tools)
     prompt = replace(prompt, prefill=rules.prefill) if rules.prefill else prompt
     try:
@@ -124,7 +124,7 @@ def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
 
 
 @dataclass
-class _History:
+class _PlayState:
     """The turns so far."""
 
     turns: list[Turn] = field(default_factory=list)
@@ -147,7 +147,7 @@ class _History:
 
 
 def _turns(
-    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: _History
+    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: _PlayState
 ) -> Generator[Request, Answer, EpisodeStatus]:
     while policy.fits(prompt):
         answer = yield SampleRequest(prompt, len(history.turns))

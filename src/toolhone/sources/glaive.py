@@ -19,7 +19,7 @@ from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder
+from toolhone.sources.text_calls import ConversationBuilder, TextTurn
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NAME = "glaive"
@@ -118,7 +118,7 @@ def _add(talk: ConversationBuilder, marker: str, text: str, tools: Sequence[Tool
         talk.repairs |= set() if end else {"a turn without its end mark"}
         found = read_function_calls(turn)
         calls = tuple(_declared(call, tools, talk.repairs) for call in found.calls)
-        talk.add_assistant(AssistantTurn(found.content, calls, found.repairs), tools)
+        talk.add_assistant(TextTurn(found.content, calls, found.repairs), tools)
         return
     talk.repairs |= (
         {"an end mark behind a turn of the user or of a function"} if END in text else set()
@@ -167,11 +167,11 @@ def _fits(call: ToolCall, tool: Tool) -> bool:
     )
 
 
-def read_function_calls(text: str) -> AssistantTurn:
+def read_function_calls(text: str) -> TextTurn:
     """Read the words and calls of a turn of the assistant."""
     marks = list(_MARK.finditer(text))
     if not marks:
-        return AssistantTurn(text.strip() or None)
+        return TextTurn(text.strip() or None)
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     bodies = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
     repairs: set[str] = (
@@ -179,25 +179,25 @@ def read_function_calls(text: str) -> AssistantTurn:
     )
     calls = tuple(_read_call(body, repairs) for body in bodies if body or len(marks) == 1)
     content = text[: marks[0].start()].strip() or None
-    return AssistantTurn(content, calls, frozenset(repairs))
+    return TextTurn(content, calls, frozenset(repairs))
 
 
 def _read_call(text: str, repairs: set[str]) -> ToolCall:
     """Read the call at the beginning of a text."""
-    reader = _Reader(text)
+    reader = _GlaiveReader(text)
     try:
         call = reader.call()
     except Skip:
         if "\\'" not in text:
             raise
-        reader = _Reader(text.replace("\\'", "'"))
+        reader = _GlaiveReader(text.replace("\\'", "'"))
         call = reader.call()
         reader.repairs.add("escaped apostrophes inside the arguments")
     repairs |= reader.repairs
     return call
 
 
-class _Reader:
+class _GlaiveReader:
     """A position in the text of a call, and the repairs of the call."""
 
     def __init__(self, text: str) -> None:

@@ -39,7 +39,7 @@ _DECIMALS = re.compile(r"\.(\d+)$")
 
 
 @dataclass(frozen=True)
-class Step:
+class CalculatorStep:
     """The text before a mark, its expression and its result; the last step has text alone."""
 
     text: str
@@ -115,9 +115,9 @@ def _parts(record: Record) -> tuple[str, str, str]:
     return question.strip(), solution, answer
 
 
-def _steps(solution: str, calculator: Calculator, repairs: set[str]) -> list[Step]:
+def _steps(solution: str, calculator: Calculator, repairs: set[str]) -> list[CalculatorStep]:
     """Return the steps of a solution; the last one is the text behind them."""
-    steps: list[Step] = []
+    steps: list[CalculatorStep] = []
     text, end = "", 0
     for mark in _MARK.finditer(solution):
         text += solution[end : mark.start()]
@@ -130,10 +130,10 @@ def _steps(solution: str, calculator: Calculator, repairs: set[str]) -> list[Ste
     outside = _MARK.sub("", solution)
     if "<<" in outside or ">>" in outside:
         raise Skip(BROKEN_MARK, repr(solution[-60:]))
-    return [*steps, Step(text + solution[end:])]
+    return [*steps, CalculatorStep(text + solution[end:])]
 
 
-def check_mark(mark: str, calculator: Calculator) -> tuple[Step | None, str | None]:
+def check_mark(mark: str, calculator: Calculator) -> tuple[CalculatorStep | None, str | None]:
     """Return the step of a mark `left=right`, and its repair; `Skip` where it does not hold."""
     left, equals, _ = mark.partition("=")
     right = mark.rpartition("=")[2]
@@ -145,11 +145,11 @@ def check_mark(mark: str, calculator: Calculator) -> tuple[Step | None, str | No
     if found := calculator.run(left.strip()):
         if stated is None or not _is_rounded(found[0], stated, right):
             raise Skip("a mark whose result is wrong", f"{mark!r} gives {found[1]}")
-        return Step("", left.strip(), found[1]), None
+        return CalculatorStep("", left.strip(), found[1]), None
     for spelling in _spellings(left):
         found = calculator.run(spelling)
         if found and stated is not None and _is_close(found[0], stated):
-            return Step("", spelling, found[1]), "a mark rewritten for the calculator"
+            return CalculatorStep("", spelling, found[1]), "a mark rewritten for the calculator"
     raise Skip("a mark that the calculator cannot read", repr(mark))
 
 
@@ -184,7 +184,7 @@ def _spellings(text: str) -> Iterator[str]:
 
 
 def _turns(
-    steps: Sequence[Step], answer: str, with_text: bool, calculator: Calculator
+    steps: Sequence[CalculatorStep], answer: str, with_text: bool, calculator: Calculator
 ) -> Iterator[Message]:
     for index, step in enumerate(steps[:-1]):
         call = replace(calculator.call(step.expression), id=f"call{index:05d}")

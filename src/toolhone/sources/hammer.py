@@ -17,7 +17,7 @@ from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import About, Context, Skip, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import note_misfit
-from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder, as_call, read_listed
+from toolhone.sources.text_calls import ConversationBuilder, TextTurn, as_call, read_listed
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
 NAME = "hammer"
@@ -129,7 +129,7 @@ def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Messa
         if role == "user":
             talk.add_text("user", said)
         elif role == "agent":
-            talk.add_assistant(AssistantTurn(said))
+            talk.add_assistant(TextTurn(said))
         elif role == "assistant":
             fenced = _FENCED.fullmatch(said)
             talk.add_assistant(read_listed(fenced[1] if fenced else said))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import About, Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import AssistantTurn, ConversationBuilder, read_listed
+from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed
 from toolhone.sources.tool_specs import read_tools
 
 NAME = "parts"
@@ -68,7 +68,7 @@ def _add(builder: ConversationBuilder, message: Record, tools: Sequence[Tool]) -
         calls = tuple(call for block in blocks for call in block.calls)
         repairs = frozenset(repair for block in blocks for repair in block.repairs)
         reasoning = "\n".join(texts["reasoning"]).strip() or None
-        turn = AssistantTurn(text.strip() or None, calls, repairs)
+        turn = TextTurn(text.strip() or None, calls, repairs)
         builder.add_assistant(turn, tools, reasoning)
     elif texts["reasoning"] or texts["tool_call"]:
         raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")

@@ -74,7 +74,7 @@ def _check_fields(record: Record) -> None:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptText:
     """The three parts of a prompt; the tools as they are written."""
 
     system: str
@@ -82,18 +82,18 @@ class Prompt:
     question: str
 
 
-def _split(record: Record) -> Prompt:
+def _split(record: Record) -> PromptText:
     text, system, tools = record["prompt"], str(record.get("system") or ""), record.get("tools")
     found = split_prompt(text)
     if found is None and not tools:
         raise Skip("a prompt without a list of tools", repr(text[:60]))
-    prompt = Prompt(system, tools, text.strip()) if found is None else found
+    prompt = PromptText(system, tools, text.strip()) if found is None else found
     if not prompt.question:
         raise Skip("a prompt without a question", repr(text[-60:]))
-    return Prompt(prompt.system or system, tools or prompt.tools, prompt.question)
+    return PromptText(prompt.system or system, tools or prompt.tools, prompt.question)
 
 
-def split_prompt(text: str) -> Prompt | None:
+def split_prompt(text: str) -> PromptText | None:
     """Split a prompt at its first JSON list of objects with names; None without one."""
     start = text.find("[")
     for _ in range(MAX_LISTS):
@@ -101,7 +101,7 @@ def split_prompt(text: str) -> Prompt | None:
             return None
         found = decode(text, start)
         if found.problem is ParseProblem.NONE and _are_tools(found.value):
-            return Prompt(text[:start].strip(), found.value, text[found.end :].strip())
+            return PromptText(text[:start].strip(), found.value, text[found.end :].strip())
         start = text.find("[", start + 1)
     return None
 

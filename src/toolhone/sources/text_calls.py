@@ -42,7 +42,7 @@ _CODE_STEP = re.compile(r"""[^'"()\[\]{},]+|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+
 
 
 @dataclass(frozen=True)
-class AssistantTurn:
+class TextTurn:
     """A turn of the assistant: the text beside the calls, the calls, the repairs."""
 
     content: str | None
@@ -78,7 +78,7 @@ def read_values(text: str) -> Iterator[tuple[Json, bool]]:
         found = _VALUE_START.search(text, end)
 
 
-def read_listed(text: str) -> AssistantTurn:
+def read_listed(text: str) -> TextTurn:
     """Read calls without text: an object, a list of objects, or objects one after another."""
     turn = _read_objects([text], None)
     if not turn.calls:
@@ -86,21 +86,21 @@ def read_listed(text: str) -> AssistantTurn:
     return turn
 
 
-def read_tagged(text: str) -> AssistantTurn:
+def read_tagged(text: str) -> TextTurn:
     """Read text, then `<tool_call>` blocks of one or several calls."""
     first = _TAG.search(text)
     if first is None:
-        return AssistantTurn(text.strip() or None)
+        return TextTurn(text.strip() or None)
     return _read_objects(_blocks(text[first.start() :]), text[: first.start()].strip() or None)
 
 
-def _read_objects(blocks: Iterable[str], content: str | None) -> AssistantTurn:
+def _read_objects(blocks: Iterable[str], content: str | None) -> TextTurn:
     calls, literals = list[ToolCall](), set[str]()
     for block in blocks:
         for value, literal in read_values(block):
             calls += map(as_call, value if isinstance(value, list) else [value])
             literals |= {LITERALS} if literal else set()
-    return AssistantTurn(content, tuple(calls), frozenset(literals))
+    return TextTurn(content, tuple(calls), frozenset(literals))
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -116,13 +116,13 @@ def _blocks(text: str) -> Iterator[str]:
         position = closing.end()
 
 
-def read_bracketed(text: str, tools: Sequence[Tool]) -> AssistantTurn:
+def read_bracketed(text: str, tools: Sequence[Tool]) -> TextTurn:
     """Read `[name(key=value), ...]` as calls, other text as content."""
     plain = text.strip()
     names = sorted((tool.name for tool in tools), key=len, reverse=True)
     begins = any(plain.startswith(f"[{name}(") for name in names)
     if not (begins or _LOOKS_LIKE_CALLS.match(plain)) or not plain.endswith("]"):
-        return AssistantTurn(plain or None)
+        return TextTurn(plain or None)
     reader, calls = LiteralReader(plain, 1), list[ToolCall]()
     try:
         while not reader.take("]"):
@@ -139,7 +139,7 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> AssistantTurn:
         raise Skip(BAD_CALL, repr(around)) from None
     if not reader.at_end() or not calls:
         raise Skip(BAD_CALL, f"text behind the calls: {plain[reader.position :]!r:.60}")
-    return AssistantTurn(None, tuple(calls))
+    return TextTurn(None, tuple(calls))
 
 
 def _read_name(reader: LiteralReader, names: Sequence[str]) -> str:
@@ -270,7 +270,7 @@ class ConversationBuilder:
             self.messages.append(Message(role, text))
 
     def add_assistant(
-        self, turn: AssistantTurn, tools: Sequence[Tool] = (), reasoning: str | None = None
+        self, turn: TextTurn, tools: Sequence[Tool] = (), reasoning: str | None = None
     ) -> None:
         """Add a turn of the assistant; it is joined to a turn without calls before it.
 

@@ -20,8 +20,8 @@ from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
     BAD_CALL,
-    AssistantTurn,
     ConversationBuilder,
+    TextTurn,
     as_call,
     read_value,
     read_values,
@@ -151,7 +151,7 @@ def _add_assistant(
 ) -> None:
     values = [value for value, _ in read_values(parts["tool_call"])] if "tool_call" in parts else []
     calls = [_whole_name(as_call(value), tools, builder.repairs) for value in values]
-    turn = AssistantTurn(parts.get("response") or None, tuple(calls))
+    turn = TextTurn(parts.get("response") or None, tuple(calls))
     if not turn.calls and not turn.content:
         raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
     builder.add_assistant(turn, tools, parts.get("think") or None)

@@ -205,14 +205,14 @@ def source_of(function: Callable[..., Json]) -> str:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _CacheEntry:
     tool: str
     arguments: str
     result: ToolResult
     definition: str | None
 
 
-def _read(path: Path, account: Account) -> Iterator[_Entry]:
+def _read(path: Path, account: Account) -> Iterator[_CacheEntry]:
     """Yield the exact entries of a file; count the other lines."""
     try:
         with path.open("rb") as file:
@@ -227,7 +227,7 @@ def _read(path: Path, account: Account) -> Iterator[_Entry]:
         raise DataError(f"{path}: cannot read the tool results: {reason}") from None
 
 
-def _parse(line: bytes) -> _Entry:
+def _parse(line: bytes) -> _CacheEntry:
     """Return the entry of a line; the `DataError` is the reason why it has none."""
     try:
         data = json.loads(line)
@@ -244,6 +244,6 @@ def _parse(line: bytes) -> _Entry:
     if arguments is None or data.get("exact") is False:
         raise DataError("not exact")
     if outcome is not ToolStatus.OK:
-        return _Entry(tool, arguments, ToolResult(outcome, content), definition)
+        return _CacheEntry(tool, arguments, ToolResult(outcome, content), definition)
     value = data.get("value", content)
-    return _Entry(tool, arguments, ToolResult(outcome, to_text(value), value), definition)
+    return _CacheEntry(tool, arguments, ToolResult(outcome, to_text(value), value), definition)

@@ -28,8 +28,7 @@ from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Loaded, SourceOptions, tasks_of
 from toolhone.sources.files import FileLine
-from toolhone.sources.messages import read_own
-from toolhone.sources.registry import (
+from toolhone.sources.formats import (
     PAIRS,
     SOURCES,
     detect_format,
@@ -37,6 +36,7 @@ from toolhone.sources.registry import (
     open_source,
     options_of,
 )
+from toolhone.sources.messages import read_own
 from toolhone.sources.rules import FindingKind
 from toolhone.synthetic import ManualTemplates, read_examples
 from toolhone.synthetic.with_results import answers_of, with_answers

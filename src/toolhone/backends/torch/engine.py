@@ -3,8 +3,7 @@
     engine = open_engine("path/to/model", lora=Lora(rank=8), options=EngineOptions())
     logp = engine.logprobs(rows, temperature=1.0)    # float32 [rows, tokens], 0 outside the mask
 
-Rows are right-padded and need no attention mask. Trained weights are float32; `torch_dtype` is the
-precision of frozen weights and of arithmetic (autocast). All dropout of the model itself is off.
+Trained weights are float32; `torch_dtype` is the precision of frozen weights and of arithmetic.
 """
 
 from __future__ import annotations

@@ -129,15 +129,15 @@ class TorchStream:
     """Prompts that wait, and batches that are decoded (`backends.base.Stream`).
 
     Which prompts share a batch changes the last bits of a log-probability, so it follows from the
-    prompts and their order of arrival. A batch starts when nothing runs, or beside running rows when
-    it has at least as many and these may take more than `JOIN_STEPS`.
+    prompts and their order of arrival. A batch starts when nothing runs, or beside running rows
+    when it has at least as many and these may take more than `JOIN_STEPS`.
     """
 
     def __init__(self, sampler: TorchSampler) -> None:
         self._sampler = sampler
         self._keys: set[int] = set()
         self._waiting: dict[int, _Request] = {}
-        self._batches: list[_Batch] = []
+        self._batches: list[_RunningBatch] = []
 
     def submit(
         self, key: int, prompt: Tokens, params: SamplingParams, grammar: str | None = None
@@ -161,7 +161,7 @@ class TorchStream:
             while (requests := self._next_batch()) is not None:
                 for request in requests:
                     del self._waiting[request.key]
-                self._batches.append(_Batch(requests, self._sampler.info.max_context))
+                self._batches.append(_RunningBatch(requests, self._sampler.info.max_context))
             if not self._batches:
                 return []
             with torch.no_grad():
@@ -203,7 +203,7 @@ class TorchStream:
         return chosen if len(chosen) * params.num_samples >= max(1, running) else None
 
 
-class _Batch:
+class _RunningBatch:
     """Prompts with equal params, decoded in step. `alive` lists the rows in the cache."""
 
     def __init__(self, requests: list[_Request], max_context: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.chat_template.render import ChatTemplateDialect, MarkupDialect
+from toolhone.dialects.chat_template.dialect import ChatTemplateDialect, MarkupDialect
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.facts import TemplateFact, cures, examine
 from toolhone.dialects.probe.prove import find_limits, prove_template

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toolhone.dialects.chat_template.render import REASON, REASONING_FIELDS
+from toolhone.dialects.chat_template.dialect import REASON, REASONING_FIELDS
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, VALUE

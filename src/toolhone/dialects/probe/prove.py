@@ -16,7 +16,7 @@ from itertools import product
 from typing import Literal
 
 from toolhone.dialects.base import Dialect, History, ParsedReply, Syntax
-from toolhone.dialects.chat_template.render import (
+from toolhone.dialects.chat_template.dialect import (
     REASONING_FIELDS,
     SENTINEL,
     ChatTemplateDialect,
@@ -98,7 +98,7 @@ def _stage(number: int, reason: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class _Proof:
     """One way to pass conversations to the template."""
 
     markup: Markup
@@ -150,12 +150,12 @@ def prove_template(
     raise DialectError(f"the model is without a usable template: it {furthest}; {REMEDY}")
 
 
-def _check_shown(markup: TemplateMarkup, writer: ChatWriter) -> _Attempt:
+def _check_shown(markup: TemplateMarkup, writer: ChatWriter) -> _Proof:
     """Check on texts alone that tools, calls and results are shown, and that the disguise is safe.
 
     A template that escapes brackets in tools is used with a check of every text.
     """
-    attempt = _Attempt(markup, writer)
+    attempt = _Proof(markup, writer)
     with _stage(1, "refuses tools"):
         prompt = attempt.write([_ASK], header=True)
     if not all(tool.name in prompt for tool in attempt.tools):
@@ -172,10 +172,10 @@ def _check_shown(markup: TemplateMarkup, writer: ChatWriter) -> _Attempt:
         return attempt
     if not replace(attempt, tools=_PLAIN_TOOLS).ignores_disguise():
         raise _FaultError(6, "treats text that holds brackets in another way")
-    return _Attempt(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
+    return _Proof(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
 
 
-def _try_syntaxes(attempt: _Attempt, tokenizer: TextTokenizer) -> ChatTemplateDialect:
+def _try_syntaxes(attempt: _Proof, tokenizer: TextTokenizer) -> ChatTemplateDialect:
     """The dialect with the first syntax that reads what the template writes."""
     writer = attempt.writer
     called = writer.guard.reveal(writer.chat(_CALLED))
@@ -198,14 +198,14 @@ def _try_syntaxes(attempt: _Attempt, tokenizer: TextTokenizer) -> ChatTemplateDi
     raise max(faults, key=lambda fault: fault.stage)
 
 
-def _syntaxes(attempt: _Attempt, behaviour: TemplateBehaviour) -> Iterator[Syntax]:
+def _syntaxes(attempt: _Proof, behaviour: TemplateBehaviour) -> Iterator[Syntax]:
     """The known syntaxes, then those that could have made the template's own texts."""
     yield from SYNTAXES
     yield from derive(partial(_write_calls, attempt, behaviour), behaviour.lead)
 
 
 def _write_calls(
-    attempt: _Attempt, behaviour: TemplateBehaviour, calls: Sequence[ToolCall]
+    attempt: _Proof, behaviour: TemplateBehaviour, calls: Sequence[ToolCall]
 ) -> str | None:
     """The text of a turn with these calls, without end mark and reasoning; None for a refusal."""
     writer = attempt.writer
