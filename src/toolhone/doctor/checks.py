@@ -27,12 +27,14 @@ from toolhone.sources.files import FileLine
 from toolhone.sources.rules import Fault, FindingKind, conversation_faults, order_faults
 
 COMMON_MARKS = re.compile(
-    r"<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+    r"<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]"
+    r"|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
 )
 """What many tokenizers have as control tokens."""
 _RESULTS = (
     re.compile(
-        r"\s*<(tool_response|tool_result|function_response|function_results?|functionresponse)>(.*?)</\1>\s*",
+        r"\s*<(tool_response|tool_result|function_response|function_results?|functionresponse)>"
+        r"(.*?)</\1>\s*",
         re.DOTALL | re.IGNORECASE,
     ),
     re.compile(r"\s*\[(RESULT|TOOL_RESULTS?)\](.*?)\[/\1\]\s*", re.DOTALL),

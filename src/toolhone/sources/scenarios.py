@@ -2,7 +2,7 @@
 
     tools = tools_of_calls(calls)            # a tool for each name, with the arguments seen
     world = read_world(record, "initial_config")
-    truth = Answers(path).find("parallel_7")    # from `possible_answer/<same name>` (BFCL, ACEBench)
+    truth = Answers(path).find("parallel_7")    # in `possible_answer/<same name>`
 
 Where the instructions of a model that plays the user serve as the request, that is `PLAYED`.
 """

@@ -167,7 +167,7 @@ class CodeCall:
     placed: dict[int, Json] = field(default_factory=dict)
 
     def call(self, names: Sequence[str] = ()) -> ToolCall:
-        """Return the call; a value takes the name of its place in `names`, or `value_2` and so on."""
+        """Return the call; a value gets the name of its place in `names`, or `value_2` etc."""
         arguments: dict[str, Json] = {}
         for place, value in self.placed.items():
             name = names[place - 1] if place <= len(names) else ""
@@ -218,7 +218,7 @@ class _CodeReader(LiteralReader):
         return self.text[start : self.position].strip()
 
     def _end_of_code(self, start: int) -> int:
-        """Return the end of an expression: a comma or bracket outside its own brackets and strings."""
+        """Return the end of an expression: a comma or bracket outside of brackets and strings."""
         depth = 0
         for step in _CODE_STEP.finditer(self.text, start):
             token = step[0]

@@ -144,8 +144,8 @@ def preference_loss(
     for IPO, as in TRL). rpo_alpha: weight of the chosen side's mean negative log-likelihood (Pang
     et al. 2024, arXiv:2404.19733). The last two and IPO want `share` (`reply_shares`).
 
-    Metrics are sums over pairs; `margin` is beta times the difference of log-ratios. `tokens` counts
-    trained tokens, `chosen_tokens` those of chosen sides, over which `kl_reference` sums k3.
+    Metrics are sums over pairs; `margin` is beta times the difference of log-ratios. `tokens`
+    counts trained tokens, `chosen_tokens` those of chosen sides, over which `kl_reference` sums k3.
     """
     config = {
         "beta": beta,
