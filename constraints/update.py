@@ -1,6 +1,7 @@
 """Write the exact versions of the current environment, one file for each extra: `make constraints`.
 
-`core.txt` holds what Toolhone itself needs; `EXTRA.txt` holds what an extra adds to that. pip takes them with --constraint.
+`core.txt` holds what Toolhone itself needs; `EXTRA.txt` holds what an extra adds to that. pip takes
+them with --constraint.
 """
 
 from __future__ import annotations
