@@ -54,7 +54,6 @@ class TorchTrainer:
         self.engine, self.info = engine, engine.info
         self.can = Capabilities(value_head=engine.split, max_context=engine.max_context)
         self._optimizer = OptimizerState(engine)
-        self._current = TorchSampler(engine)
         self._snapshots: weakref.WeakSet[TorchSampler] = weakref.WeakSet()
         self._passes = 0
         dropout = engine.lora is not None and engine.lora.dropout > 0
@@ -134,7 +133,7 @@ class TorchTrainer:
         return Done(self._optimizer.step(optimizer))
 
     def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> Done[list[Array]]:
-        return Done(self._current.logprobs(rows, temperature))
+        return Done(TorchSampler(self.engine).logprobs(rows, temperature))
 
     def snapshot(self) -> TorchSampler:
         sampler = TorchSampler(self.engine)
