@@ -28,7 +28,7 @@ def test_the_files_that_the_page_names_exist() -> None:
 def test_the_format_of_the_page_is_detected_and_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = re.search(r"```python pairs_of_lines.py\n(.*?)```", PAGE, re.S)
+    code = re.search(r"```python question_answer.py\n(.*?)```", PAGE, re.S)
     assert code is not None
     module = cast(Any, types.ModuleType("question_answer"))
     exec(code[1], module.__dict__)

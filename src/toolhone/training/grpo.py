@@ -27,7 +27,13 @@ from toolhone.training.rl_metrics import (
     update_means,
 )
 from toolhone.training.rollout import RLEnv, rollout, score
-from toolhone.training.update import planned_rl_steps, seeded_batch, update, with_loss_weights
+from toolhone.training.update import (
+    TASK_ORDER,
+    planned_rl_steps,
+    seeded_batch,
+    update,
+    with_loss_weights,
+)
 
 
 def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None) -> TrainStatus:
@@ -44,16 +50,18 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
     loop = Loop(trainer, run, env.hooks, total, state)
     loss = policy_loss(rl.loss, rl.epsilon, rl.epsilon_high or rl.epsilon, rl.beta, rl.temperature)
     weigh = partial(with_loss_weights, rl.loss, rl.max_completion_length)
-    scale, trend = ("none" if rl.loss == "dr_grpo" else rl.scale_rewards), Trend()
-    for step in loop:
+    scale = "none" if rl.loss == "dr_grpo" else rl.scale_rewards  # Dr. GRPO only centres
+    trend = Trend()
+    for step in loop:  # saves and validates when due, ends at `total` steps or on a signal
         sampler = loop.sampler(every=rl.sampler_refresh_every)
         with env.clock.on("sample"):
-            tasks = seeded_batch(env.tasks, plan.batch_size, experiment.seed, step, 7)
+            tasks = seeded_batch(env.tasks, plan.batch_size, experiment.seed, step, TASK_ORDER)
             groups = rollout(env, sampler, tasks, experiment, step)
         groups = score(groups, env)
-        kept = [group.without_failures() for group in groups]
+        played = [group.without_failures() for group in groups]
+        # A group of equal rewards has no advantage; with a KL term it still holds the policy.
         kept = [
-            group for group in kept if has_signal(group.rewards) or (rl.beta and group.episodes)
+            group for group in played if has_signal(group.rewards) or (rl.beta and group.episodes)
         ]
         advantages = [
             group_relative_advantages(group.rewards, scale, group.first_tries) for group in kept

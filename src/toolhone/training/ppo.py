@@ -37,7 +37,13 @@ from toolhone.training.trajectory import (
     trajectory_kl,
     turn_advantages,
 )
-from toolhone.training.update import planned_rl_steps, seeded_batch, update, with_loss_weights
+from toolhone.training.update import (
+    TASK_ORDER,
+    planned_rl_steps,
+    seeded_batch,
+    update,
+    with_loss_weights,
+)
 
 KL_GAIN, MAX_KL_ERROR = 0.1, 0.2
 """The adaptive KL coefficient (Ziegler et al. 2019, section 2.2) moves by gain * bounded error."""
@@ -71,7 +77,7 @@ def ppo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None)
     for step in loop:
         sampler = loop.sampler(every=rl.sampler_refresh_every)
         with env.clock.on("sample"):
-            tasks = seeded_batch(env.tasks, plan.batch_size, experiment.seed, step, 7)
+            tasks = seeded_batch(env.tasks, plan.batch_size, experiment.seed, step, TASK_ORDER)
             groups = rollout(env, sampler, tasks, experiment, step)
         groups = score(groups, env)
         metrics = rollout_metrics(groups) | prefill_metrics(groups, rl, step)

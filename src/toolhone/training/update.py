@@ -21,6 +21,8 @@ from toolhone.rows import Row
 from toolhone.training.losses import Variant, cross_entropy, reply_shares, token_weights
 
 T = TypeVar("T")
+TASK_ORDER = 7
+"""Separates the order of tasks from other random streams of a seed."""
 
 
 def seeded_batch(items: Sequence[T], size: int, seed: int, step: int, *path: int) -> list[T]:
