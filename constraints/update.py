@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def versions_for(requirements: list[str]) -> dict[str, str]:
-    """Return the installed packages, name to version, that the requirements need, directly or not."""
+    """Return the installed packages, name to version, that the requirements need."""
     versions: dict[str, str] = {}
     waiting = [(requirement, "") for requirement in map(Requirement, requirements)]
     seen = set()
