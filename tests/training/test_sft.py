@@ -195,20 +195,37 @@ def test_a_resumed_run_ends_with_the_same_bits_and_the_same_log(tmp_path: Path) 
     assert logged(run, "loss")[2:] == logged(whole_run, "loss")[2:]
 
 
-def test_ctrl_c_saves_the_step_in_hand(tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_reference_that_its_trainer_saved(tmp_path: Path) -> None:
+    loaded: list[Any] = []
+
+    class Remote(ToyTrainer):
+        def load(self, ref: Any, optimizer: bool = True) -> None:  # noqa: ARG002
+            loaded.append(ref)
+
+    run = Run.create(tmp_path / "run", plan())
+    state = {"step": 5, "seconds": 1.0, "best_score": None}
+    folder = run.save_checkpoint("checkpoint_step_5", state, lambda _: "service://weights/5")
+    trainer = open_toy(16, seed=1)
+    trainer.__class__ = Remote
+    assert sft(trainer, ROWS, [], run, hooks(trainer), folder) is TrainStatus.FINISHED
+    assert loaded == ["service://weights/5"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_saves_the_step_in_hand(number: signal.Signals, tmp_path: Path) -> None:
     class Presses(Lines):
         def advance(self, count: int = 1, note: str = "") -> None:
             self.lines += [note] * count
             if len(self.lines) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     trainer, run = open_toy(16, seed=1), Run.create(tmp_path / "run", plan(log_every=0))
     surroundings = hooks(trainer)
     ending = sft(trainer, ROWS, [], run, Hooks(surroundings.validate, surroundings.save, Presses()))
     assert ending is TrainStatus.INTERRUPTED
     assert run.checkpoints() == ["checkpoint_step_3"]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_path: Path) -> None:

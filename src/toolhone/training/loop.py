@@ -82,7 +82,7 @@ def resume(trainer: Trainer, run: Run, folder: Path | None, initial: S) -> S:
             f"{folder}/state.json lacks {', '.join(missing)}; "
             f"it is not a checkpoint of training.method {run.experiment.training.method}"
         )
-    trainer.load(folder)
+    trainer.load(run.weights(folder))
     run.cut_back(saved["step"])
     if BEST in run.checkpoints():
         saved["best_score"] = run.state(run.checkpoint(BEST))["best_score"]
