@@ -32,7 +32,8 @@ def test_the_format_of_the_page_is_detected_and_read(
     assert code is not None
     module = cast(Any, types.ModuleType("question_answer"))
     exec(code[1], module.__dict__)
-    monkeypatch.setitem(cast(dict[str, Any], formats.SOURCES), module.NAME, module)
+    source = module.QUESTION_ANSWER
+    monkeypatch.setitem(cast(dict[str, Any], formats.SOURCES), source.name, source)
     write_jsonl(tmp_path / "rows.jsonl", [{"q": "Why?", "a": "So."}, {"q": "Who?", "a": ""}])
     assert formats.detect_format(tmp_path / "rows.jsonl") == "question_answer"
     loaded = formats.open_source(tmp_path / "rows.jsonl")

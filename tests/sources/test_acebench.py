@@ -14,7 +14,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources.acebench import BRACKETS
 from toolhone.sources.base import Loaded
-from toolhone.sources.formats import SOURCES, detect_format, open_source
+from toolhone.sources.formats import ABOUT, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import MISFIT, NO_ANSWER, PLAYED
 
@@ -262,7 +262,7 @@ def test_a_question_without_its_answer_is_counted_and_a_missing_file_stops(tmp_p
 
 
 def test_it_is_for_evaluation_only() -> None:
-    assert SOURCES["acebench"].ABOUT.only_tasks
+    assert ABOUT["acebench"].only_tasks
 
 
 @pytest.mark.real

@@ -14,7 +14,7 @@ from toolhone.doctor.checks import check
 from toolhone.schema import ExpectedCall, Tool, ToolCall
 from toolhone.sources.base import Loaded
 from toolhone.sources.catalogue import repair_call
-from toolhone.sources.formats import SOURCES, detect, detect_format, open_source
+from toolhone.sources.formats import ABOUT, detect, detect_format, open_source
 from toolhone.sources.text_calls import BEHIND, CODE, PLACE, NoCode, read_code
 
 DATASETS = SHARED / "datasets"
@@ -218,7 +218,7 @@ def test_an_openfunctions_row_gives_a_task_under_the_name_that_is_called(tmp_pat
         [],
         1,
     )
-    assert SOURCES["openfunctions"].ABOUT.only_tasks
+    assert ABOUT["openfunctions"].only_tasks
     (task,) = loaded.tasks
     assert task.expect.calls == (ExpectedCall("cat.find", {"name": "Tom", "days": 2}),)
     assert (task.tools[0].name, task.tools[0].description) == (

@@ -14,7 +14,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.bfcl import EMPTY_MEMORY, LONG_CONTEXT, MAX_VARIANTS, expected_call
-from toolhone.sources.formats import SOURCES, detect_format, open_source
+from toolhone.sources.formats import ABOUT, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import MISFIT, NO_ANSWER
 
@@ -418,7 +418,7 @@ def test_a_web_search_expects_the_answer_in_the_final_text(tmp_path: Path) -> No
 
 
 def test_it_is_for_evaluation_only() -> None:
-    assert SOURCES["bfcl"].ABOUT.only_tasks
+    assert ABOUT["bfcl"].only_tasks
 
 
 KEPT = {

@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +18,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.files import read_jsonl
-from toolhone.sources.formats import SOURCES, open_source
+from toolhone.sources.formats import ABOUT, PAIRS, SOURCES, open_source
 from toolhone.sources.gsm8k import Calculator, check_mark
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
@@ -91,10 +92,12 @@ def test_an_option_that_a_format_lacks_is_refused(tmp_path: Path) -> None:
         open_source(save(tmp_path / "a.jsonl", ROW), style="short")
 
 
-def test_the_registry_names_each_format_after_its_module() -> None:
+def test_the_registry_names_and_describes_each_format() -> None:
+    assert {*SOURCES, PAIRS} == ABOUT.keys()
     for name, source in SOURCES.items():
-        assert name == source.NAME
-        assert str(vars(source)["__name__"]).endswith(f".{name}")
+        assert name == source.name
+        assert ABOUT[name].title
+        assert ABOUT[name].teaches
 
 
 # --- messages
@@ -176,8 +179,9 @@ def test_of_our_own_form_no_foreign_format_is_asked(
     def refuse(record: Any) -> bool:
         raise AssertionError(f"asked about {record}")
 
-    for source in SOURCES.values():
-        monkeypatch.setattr(source, "looks_like", refuse)
+    for name, source in list(SOURCES.items()):
+        asked = replace(source, looks_like=refuse)
+        monkeypatch.setitem(cast(dict[str, Any], SOURCES), name, asked)
     plain = {"messages": [USER, FINAL], "tools": [TOOL], "id": "x", "source": "y"}
     assert open_source(save(tmp_path / "a.jsonl", plain)).kept == 1
 

@@ -12,7 +12,7 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources.base import Loaded
-from toolhone.sources.formats import SOURCES, detect_format, open_source
+from toolhone.sources.formats import ABOUT, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import FROM_CALLS, NO_LIST, PLAYED, schema_of, tools_of_calls
 
@@ -304,7 +304,7 @@ def test_tasks_that_cannot_be_told_are_counted(tmp_path: Path, bad: Any, reason:
 
 
 def test_tau2_is_for_evaluation_only() -> None:
-    assert SOURCES["tau2_bench"].ABOUT.only_tasks
+    assert ABOUT["tau2_bench"].only_tasks
 
 
 @pytest.mark.real

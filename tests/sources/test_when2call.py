@@ -13,7 +13,7 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
 from toolhone.schema import Expect, ExpectedCall, Message
 from toolhone.sources.base import Loaded
-from toolhone.sources.formats import SOURCES, detect_format, open_source
+from toolhone.sources.formats import ABOUT, detect_format, open_source
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.scenarios import MISFIT
 
@@ -118,7 +118,7 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, bad: Any, reason: 
 
 
 def test_it_is_for_evaluation_only() -> None:
-    assert SOURCES["when2call"].ABOUT.only_tasks
+    assert ABOUT["when2call"].only_tasks
 
 
 @pytest.mark.real

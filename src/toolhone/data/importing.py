@@ -19,7 +19,7 @@ from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Json
 from toolhone.sources.base import BAD_LINE, Loaded
 from toolhone.sources.files import read_lines, write_jsonl
-from toolhone.sources.formats import detect_format, find_source, open_source, options_of
+from toolhone.sources.formats import detect_format, find_source, open_source
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
@@ -119,7 +119,7 @@ def _places(out: Path) -> dict[str, Path]:
 def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
     """Return the format and all rows; a file with more bad lines than records is a `DataError`."""
     name = detect_format(path, with_pairs=True) if format == "auto" else format
-    skip_bad = True if "skip_bad" in options_of(find_source(name)) else None
+    skip_bad = True if "skip_bad" in find_source(name).options else None
     on_row = None
     if path.is_file() and path.stat().st_size >= LONG:
         progress.start(f"reading {path.name}", sum(1 for _ in read_lines(path)))

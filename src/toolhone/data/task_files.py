@@ -21,7 +21,7 @@ from toolhone.schema import Conversation, Task, Tool
 from toolhone.sources import toolbench
 from toolhone.sources.base import SourceOptions, rows_of, tasks_of
 from toolhone.sources.files import is_table, read_lines
-from toolhone.sources.formats import SOURCES, detect_format, open_source, options_of
+from toolhone.sources.formats import ABOUT, SOURCES, detect_format, open_source
 from toolhone.sources.messages import read_tasks
 
 
@@ -40,7 +40,7 @@ def tasks_from_any(
         return read_tasks(path)
     name = detect_format(path)
     wanted = {**(options or {}), **({"tools": tools} if tools else {})}
-    known = {key: value for key, value in wanted.items() if key in options_of(SOURCES[name])}
+    known = {key: value for key, value in wanted.items() if key in SOURCES[name].options}
     loaded = open_source(path, name, **cast(SourceOptions, known))
     summary = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
     if not loaded.tasks or (loaded.skipped and report is None):
@@ -56,8 +56,8 @@ def gives_only_tasks(path: str | Path) -> bool:
     if _is_own_form(path):
         return True
     name = detect_format(path)
-    if name != toolbench.NAME:
-        return SOURCES[name].ABOUT.only_tasks
+    if name != "toolbench":
+        return ABOUT[name].only_tasks
     first = next(rows_of(path))[1]
     return isinstance(first, dict) and toolbench.is_query(first)
 

@@ -83,7 +83,7 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
         if not isinstance(row, BadLine) and is_chat(row)
     }
     progress.advance()
-    skip_bad = True if name == messages.NAME else None
+    skip_bad = True if name == "messages" else None
     loaded = open_source(path, name, skip_bad_lines=True, skip_bad=skip_bad)
     progress.advance()
     pairs = zip(loaded.places, loaded.conversations, strict=True)
@@ -96,9 +96,9 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
 def _refused_case(refused: Refused, name: str, faults: list[Fault]) -> Case:
     """Return a refused row, repaired if its faults can be repaired, else with its reason."""
     grave = tuple(fault for fault in faults if fault.kind not in REMARKS)
-    unreadable = refused.reason == BAD_LINE or name == messages.NAME
+    unreadable = refused.reason == BAD_LINE or name == "messages"
     kind = FindingKind.UNREADABLE if unreadable else FindingKind.REFUSED
-    if grave and name == messages.NAME and isinstance(refused.row, dict):
+    if grave and name == "messages" and isinstance(refused.row, dict):
         context = Context(name, refused.line.path, {}, refused.line)
         try:
             converted = messages.convert(repair_record(refused.row), context)

@@ -15,21 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import read_python_calls
 from toolhone.sources.scenarios import PLAYED, Answers, note_misfit, read_world
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
-NAME = "acebench"
-ABOUT = About(
-    title="ACEBench",
-    link="https://github.com/chenchen0103/ACEBench",
-    licence="MIT",
-    rows="about 2,000, half of them Chinese",
-    teaches="measures calls, questions back and refusals, also within dialogues",
-    only_tasks=True,
-)
 BRACKETS = "a call within the dialogue that cannot be read, kept as text"
 RESULT = "a result that the dialogue leaves out, taken from what is said next"
 BAD_QUESTION = "a question that is no dialogue"
@@ -176,3 +167,6 @@ def _final_state(truth: Json) -> dict[str, Json]:
     if not states or not all(isinstance(state, dict) for state in states):
         raise Skip(BAD_ANSWER, f"wanted the states of the world, got {truth!r:.80}")
     return {name: state for part in states for name, state in part.items()}
+
+
+ACEBENCH = Source("acebench", looks_like, convert, prepare)

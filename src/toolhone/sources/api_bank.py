@@ -20,7 +20,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.catalogue import find_beside
 from toolhone.sources.files import (
     BadLine,
@@ -35,17 +35,6 @@ from toolhone.sources.python_types import UnknownType, read_type
 from toolhone.sources.scenarios import json_type
 from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
 
-NAME = "api_bank"
-ABOUT = About(
-    title="API-Bank (levels 1 and 2)",
-    link="https://github.com/AlibabaResearch/DAMO-ConvAI/tree/main/api-bank",
-    licence="MIT",
-    rows="314 dialogues with 753 calls in three levels",
-    teaches="measures when to call, when to ask and what to call, turn by turn, also where the API "
-    "must be searched first",
-    only_tasks=True,
-)
-OPTIONS = frozenset({"catalogue"})
 DESCRIBED = "an API that is called otherwise than described, described by its calls"
 JOINED = "two replies in a row made one"
 SEARCHER = Tool(
@@ -278,3 +267,6 @@ def _fitting_schema(name: str, described: Record | None, calls: Sequence[Called]
     seen: Record = {"type": kinds if len(kinds) > 1 else kinds[0]}
     text = (described or {}).get("description")
     return {**seen, "description": text} if text is not None else seen
+
+
+API_BANK = Source("api_bank", looks_like, convert, prepare, rows=rows, options={"catalogue"})

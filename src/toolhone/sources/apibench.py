@@ -13,20 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.schema import Conversation, Message, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import json_type
 from toolhone.sources.text_calls import NoCode, read_code
 
-NAME = "apibench"
-ABOUT = About(
-    title="APIBench (Gorilla)",
-    link="https://github.com/ShishirPatil/gorilla/tree/main/data/apibench",
-    licence="Apache-2.0",
-    rows="about 17,000 in three sets (Torch Hub, TensorFlow Hub, Hugging Face)",
-    teaches="to write the one library call that loads the model a wish asks for; the names of "
-    "models are learned by heart",
-)
 _WISH = re.compile(
     r"\s*(?:\{'Instruction':|#{2,}\s?Instruction:)(.*?)(?:,\s*'Output':|#{2,}\s?Output:|\Z)",
     re.DOTALL,
@@ -110,3 +101,6 @@ def _tool(name: str, providers: Sequence[str], calls: Sequence[ToolCall]) -> Too
     library = ", ".join(filter(None, providers))
     described = f"A Python function of {library}." if library else "A Python function."
     return Tool(name, described, schema)
+
+
+APIBENCH = Source("apibench", looks_like, convert, prepare)

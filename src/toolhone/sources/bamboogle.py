@@ -9,19 +9,8 @@ option `tools`. Format: Press et al. 2022, arXiv:2210.03350.
 from __future__ import annotations
 
 from toolhone.schema import Expect, Message, Task
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
-
-NAME = "bamboogle"
-ABOUT = About(
-    title="Bamboogle",
-    link="https://github.com/ofirpress/self-ask",
-    licence="MIT; Apache-2.0 in ToolRL",
-    rows="125",
-    teaches="measures answers that need two facts",
-    only_tasks=True,
-)
-OPTIONS = frozenset({"tools"})
 
 
 def looks_like(record: Record) -> bool:
@@ -35,3 +24,6 @@ def convert(record: Record, context: Context) -> Task:
         raise Skip("a row without a question and an answer", f"{question!r:.60}, {given!r:.40}")
     user, tools = Message("user", question.strip()), tuple(context.options.get("tools") or ())
     return Task("", (user,), tools, Expect(answer=answer), category="two_steps")
+
+
+BAMBOOGLE = Source("bamboogle", looks_like, convert, options={"tools"})

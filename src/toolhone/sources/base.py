@@ -1,9 +1,7 @@
 """The loop that all formats share: every row is kept, or skipped and counted with a reason.
 
-A format is a module with `NAME`, `ABOUT` (`About`), `looks_like(record)` and `convert(record,
-context)`. It may also have `OPTIONS` (names of `SourceOptions` it reads), `prepare(records,
-context)`, which runs once on all records of the file, and `rows(path)`, which replaces the rows of
-the file.
+SOURCE = Source("name", looks_like, convert)             # at the end of the module of a format
+loaded = read_with(SOURCE, Path("train.jsonl"), options={})
 """
 
 from __future__ import annotations
@@ -11,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
@@ -117,17 +115,20 @@ class Context:
         )
 
 
-class Source(Protocol):
-    """A published format; the modules of this package are such objects."""
+@dataclass(frozen=True)
+class Source:
+    """A published format: how its rows are told from others, and how one is converted.
 
-    NAME: str
-    ABOUT: About
+    prepare: runs once on all records of the file; what it returns is `Context.prepared`. rows:
+    yields the rows of a file or folder. options: names of the `SourceOptions` that are read.
+    """
 
-    def looks_like(self, record: Record) -> bool: ...
-
-    def convert(
-        self, record: Record, context: Context
-    ) -> Conversation | Task | list[Task] | Converted: ...
+    name: str
+    looks_like: Callable[[Record], bool]
+    convert: Callable[[Record, Context], Conversation | Task | list[Task] | Converted]
+    prepare: Callable[[Sequence[Record], Context], Any] | None = None
+    rows: Callable[[Path], Iterator[tuple[FileLine, Record | BadLine]]] | None = None
+    options: Set[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -215,9 +216,9 @@ def read_with(
     skip_bad_lines: count lines that are no records instead of stopping at the first. `on_row` is
     called after each row, for a display of progress. loaded: what the rows are added to.
     """
-    rows: Iterator[tuple[FileLine, Record | BadLine]] = getattr(source, "rows", rows_of)(path)
-    context = Context(source.NAME, path, options, FileLine(path, 0))
-    if hasattr(source, "prepare"):
+    rows: Iterator[tuple[FileLine, Record | BadLine]] = (source.rows or rows_of)(path)
+    context = Context(source.name, path, options, FileLine(path, 0))
+    if source.prepare is not None:
         every = list(rows)
         rows = iter(every)
         records = [record for _, record in every if not isinstance(record, BadLine)]

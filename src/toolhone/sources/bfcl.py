@@ -17,22 +17,12 @@ from typing import Final
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls
+from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.prompt_rows import read_python_calls
 from toolhone.sources.scenarios import Answers, note_misfit, read_world
 from toolhone.sources.tool_specs import read_tools
 
-NAME = "bfcl"
-ABOUT = About(
-    title="BFCL v4 (Berkeley Function-Calling Leaderboard)",
-    link="https://github.com/ShishirPatil/gorilla/tree/main/berkeley-function-call-leaderboard",
-    licence="Apache-2.0",
-    rows="4,696",
-    teaches="measures calls: one, several, any, none, over several turns, with accepted values; "
-    "and answers",
-    only_tasks=True,
-)
 MAX_VARIANTS = 1000
 """Values that one parameter may be multiplied out to."""
 BAD_ANSWER = "an accepted answer that cannot be read"
@@ -317,3 +307,6 @@ def _best(values: Sequence[Json], free: bool, schema: Json) -> Json:
     judge = Tool("", "", {"type": "object", "properties": {"value": dict(schema)}})
     fitting = (value for value in real if not judge.problems({"value": value}))
     return next(fitting, _LEAVE_OUT if free else real[0])
+
+
+BFCL = Source("bfcl", looks_like, convert, prepare)

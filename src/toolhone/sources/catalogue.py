@@ -18,6 +18,7 @@ from toolhone.sources.base import Context
 from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import fit_call
 
+CATALOGUE_OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 SPELLING = "an argument's name in another spelling"
 LIST = "a single value where a list is declared"
 

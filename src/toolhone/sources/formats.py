@@ -8,10 +8,12 @@ print(loaded.summary())                                  # kept 2960 of 3000 row
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Unpack
 
@@ -63,45 +65,52 @@ from toolhone.sources.files import (
 )
 
 _ALL: tuple[Source, ...] = (
-    gsm8k,
-    hammer,
-    xlam,
-    parts,
-    messages,
-    seal_tools,
-    sft_array,
-    prompt_rows,
-    test_cases,
-    toolbench,
-    api_bank,
-    apibench,
-    metatool,
-    nestful,
-    openfunctions,
-    rotbench,
-    svamp,
-    bamboogle,
-    toolalpaca,
-    glaive,
-    hermes,
-    toolace,
-    seal_tools_sft,
-    sharegpt,
-    toolrl,
-    toolrl_api_bank,
-    acebench,
-    bfcl,
-    tau2_bench,
-    tau_bench,
-    when2call,
+    gsm8k.GSM8K,
+    hammer.HAMMER,
+    xlam.XLAM,
+    parts.PARTS,
+    messages.MESSAGES,
+    seal_tools.SEAL_TOOLS,
+    sft_array.SFT_ARRAY,
+    prompt_rows.PROMPT_ROWS,
+    test_cases.TEST_CASES,
+    toolbench.TOOLBENCH,
+    api_bank.API_BANK,
+    apibench.APIBENCH,
+    metatool.METATOOL,
+    nestful.NESTFUL,
+    openfunctions.OPENFUNCTIONS,
+    rotbench.ROTBENCH,
+    svamp.SVAMP,
+    bamboogle.BAMBOOGLE,
+    toolalpaca.TOOLALPACA,
+    glaive.GLAIVE,
+    hermes.HERMES,
+    toolace.TOOLACE,
+    seal_tools_sft.SEAL_TOOLS_SFT,
+    sharegpt.SHAREGPT,
+    toolrl.TOOLRL,
+    toolrl_api_bank.TOOLRL_API_BANK,
+    acebench.ACEBENCH,
+    bfcl.BFCL,
+    tau2_bench.TAU2_BENCH,
+    tau_bench.TAU_BENCH,
+    when2call.WHEN2CALL,
 )
-SOURCES: Mapping[str, Source] = {source.NAME: source for source in _ALL}
+SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}
 """All formats by name, in the order in which they are asked whether a row is theirs."""
-PAIRS = pairs.NAME
+PAIRS = pairs.PAIRS.name
 """Preference pairs: read by name, or detected where a caller asks for pairs as well."""
-TABLES = (xlam.NAME, metatool.NAME)
+ABOUT = {
+    name: About(**facts)
+    for name, facts in json.loads(
+        (files("toolhone.sources") / "published.json").read_text()
+    ).items()
+}
+"""What is known of each format's data, by name."""
+TABLES = ("xlam", "metatool")
 """The formats that may come as a CSV file."""
-FOLDERS = (toolbench.NAME, api_bank.NAME)
+FOLDERS = ("toolbench", "api_bank")
 """The formats that read a folder as one; folders of the others are read file by file."""
 _FIRST_ROWS = 10
 
@@ -121,29 +130,24 @@ def open_source(
     """
     path = Path(path)
     source = find_source(detect_format(path) if format == "auto" else format)
-    known = options_of(source)
+    known = source.options
     for name, value in options.items():
         if value is not None and name not in known:
             has = f"it has: {', '.join(sorted(known))}" if known else "it has none"
-            raise DataError(f"{path}: the format {source.NAME!r} has no option {name!r}; {has}")
-    if path.is_dir() and source.NAME not in FOLDERS:
+            raise DataError(f"{path}: the format {source.name!r} has no option {name!r}; {has}")
+    if path.is_dir() and source.name not in FOLDERS:
         return _read_folder(path, source, options, skip_bad_lines)
     return read_with(source, path, options, skip_bad_lines, on_row)
 
 
 def find_source(name: str) -> Source:
     """Return the format of this name; an unknown name is a `DataError`."""
-    every: dict[str, Source] = {**SOURCES, PAIRS: pairs}
+    every: dict[str, Source] = {**SOURCES, PAIRS: pairs.PAIRS}
     if name not in every:
         raise DataError(
             f"unknown data format {name!r}{nearest(name, every)}; known: auto, {', '.join(every)}"
         )
     return every[name]
-
-
-def options_of(source: Source) -> frozenset[str]:
-    """Return the names of the options that a format has."""
-    return getattr(source, "OPTIONS", frozenset())
 
 
 def _read_folder(
@@ -158,10 +162,10 @@ def _read_folder(
             found, why = "", str(error)
         else:
             why = f"it is {found!r}"
-        if found == source.NAME:
+        if found == source.name:
             read_with(source, file, options, skip_bad_lines, loaded=loaded)
         else:
-            reason = f"a file that is not of the format {source.NAME!r}"
+            reason = f"a file that is not of the format {source.name!r}"
             loaded.skip(FileLine(file, 1, "file"), Skip(reason, why), read_whole(file))
     return loaded
 
@@ -169,7 +173,7 @@ def _read_folder(
 def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
     """Return the name of the first format that a row is in; our own form goes before all others."""
     if messages.is_own_form(record):
-        return messages.NAME
+        return messages.MESSAGES.name
     return next((name for name in known if SOURCES[name].looks_like(record)), None)
 
 
@@ -271,11 +275,12 @@ class SourceInfo:
 
 def list_sources() -> list[SourceInfo]:
     """Return all formats, sorted by name."""
-    infos = [
-        SourceInfo(name, source.ABOUT, tuple(sorted(options_of(source))))
+    infos = {
+        name: SourceInfo(name, ABOUT[name], tuple(sorted(source.options)))
         for name, source in SOURCES.items()
-    ]
-    return sorted([*infos, SourceInfo(PAIRS, pairs.ABOUT)], key=lambda info: info.name)
+    }
+    infos[PAIRS] = SourceInfo(PAIRS, ABOUT[PAIRS])
+    return [infos[name] for name in sorted(infos)]
 
 
 def as_markdown(infos: Sequence[SourceInfo]) -> str:

@@ -17,20 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
-NAME = "glaive"
-ABOUT = About(
-    title="Glaive function calling v2",
-    link="https://huggingface.co/datasets/glaiveai/glaive-function-calling-v2",
-    licence="Apache-2.0",
-    rows="112,960",
-    teaches="one call at a time over several turns, asking for what is missing, declining, "
-    "plain talk",
-)
 END = "<|endoftext|>"
 OPEN = "<functioncall>"
 NOT_THIS_FORMAT = "not a Glaive row"
@@ -290,3 +281,6 @@ class _GlaiveReader:
 
     def _seen(self, start: int) -> str:
         return f"{self.text[start : start + 80]!r}"
+
+
+GLAIVE = Source("glaive", looks_like, convert)

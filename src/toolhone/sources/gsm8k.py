@@ -16,20 +16,11 @@ from dataclasses import dataclass, replace
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import Context, Converted, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 
-NAME = "gsm8k"
-ABOUT = About(
-    title="GSM8K",
-    link="https://github.com/openai/grade-school-math",
-    licence="MIT",
-    rows="8,792",
-    teaches="calculator calls step by step in grade-school problems",
-)
-OPTIONS = frozenset({"style", "first_call"})
 STYLES = ("calls", "short")
 BROKEN_MARK = "a mark without its end, its beginning or its equals sign"
 _MARK = re.compile(r"<<(.*?)>>", re.DOTALL)
@@ -97,10 +88,10 @@ def convert(record: Record, context: Context) -> Converted:
     first = messages[1].tool_calls[:1] if context.options.get("first_call") else ()
     calls = tuple(ExpectedCall(call.name, call.arguments) for call in first) or None
     expect = Expect(calls, answer=answer)
-    task = Task(identity, (user,), tools, expect, category="arithmetic", source=NAME)
+    task = Task(identity, (user,), tools, expect, category="arithmetic", source=context.name)
     if len(steps) == 1:
         return Converted(tasks=[task])
-    return Converted(Conversation(messages, tools, identity, NAME), [task])
+    return Converted(Conversation(messages, tools, identity, context.name), [task])
 
 
 def _parts(record: Record) -> tuple[str, str, str]:
@@ -194,3 +185,6 @@ def _turns(
     rest = steps[-1].text.strip() if with_text else ""
     closing = f"The answer is {answer}."
     yield Message("assistant", f"{rest}\n{closing}" if rest else closing)
+
+
+GSM8K = Source("gsm8k", looks_like, convert, prepare, options={"style", "first_call"})

@@ -14,20 +14,12 @@ import re
 from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls
+from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import note_misfit
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, as_call, read_listed
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
-NAME = "hammer"
-ABOUT = About(
-    title="Hammer (training example and tests)",
-    link="https://github.com/MadeAgents/Hammer",
-    licence="Apache-2.0",
-    rows="about 1,000",
-    teaches="calls of tools with masked names; its tests measure the next call of a dialogue",
-)
 NOT_HAMMER = "not a Hammer row"
 BAD_TURN = "a turn of a dialogue that cannot be read"
 _BEGIN = "[BEGIN OF AVAILABLE TOOLS]"
@@ -147,3 +139,6 @@ def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Messa
     if not messages:
         raise Skip(BAD_TURN, "nobody asks for anything")
     return tuple(messages)
+
+
+HAMMER = Source("hammer", looks_like, convert)

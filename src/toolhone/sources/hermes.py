@@ -14,20 +14,11 @@ import re
 from collections.abc import Iterator
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
-NAME = "hermes"
-ABOUT = About(
-    title="Hermes function calling v1",
-    link="https://huggingface.co/datasets/NousResearch/hermes-function-calling-v1",
-    licence="Apache-2.0",
-    rows="11,578",
-    teaches="calls in one and in several turns, several at once, from tools listed in the system "
-    "text",
-)
 NOT_HERMES = "not a Hermes row"
 NO_TOOLS = "a system text without a list of tools"
 FORMAT = "tools and format description taken out of the system text"
@@ -103,3 +94,6 @@ def split_system(text: str) -> tuple[str, Json]:
     ends = [found.end() for found in _SENTENCE_END.finditer(before)]
     listed = values[0] if len(values) == 1 and isinstance(values[0], list) else values
     return before[: ends[-1]].strip() if ends else "", listed
+
+
+HERMES = Source("hermes", looks_like, convert)

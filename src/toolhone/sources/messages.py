@@ -19,19 +19,10 @@ from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import About, Context, Converted, Loaded, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
 from toolhone.sources.files import FileLine, Record, read_records
 
 T = TypeVar("T")
-NAME = "messages"
-ABOUT = About(
-    title="OpenAI messages, and our own form",
-    link="https://platform.openai.com/docs/guides/supervised-fine-tuning",
-    licence="as the data set",
-    rows="any",
-    teaches="whatever the conversations hold",
-)
-OPTIONS = frozenset({"skip_bad"})
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
@@ -52,7 +43,7 @@ def is_own_form(record: Record) -> bool:
 
 def convert(record: Record, context: Context) -> Converted:
     line = context.line
-    cache = context.tools.setdefault(NAME, ToolCache())
+    cache = context.tools.setdefault(context.name, ToolCache())
     try:
         plain = cache.fill(line, _with_current_names(record))
         conversation = _at(line, plain, Conversation.from_dict)
@@ -212,3 +203,6 @@ def _bad_message(record: Json) -> str:
         except DataError:
             return f"messages[{index}]: "
     return ""
+
+
+MESSAGES = Source("messages", looks_like, convert, options={"skip_bad"})

@@ -15,20 +15,15 @@ from collections.abc import Sequence
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls
-from toolhone.sources.catalogue import choose_tools, count_distractors, find_beside
+from toolhone.sources.base import Context, Skip, Source, expect_calls
+from toolhone.sources.catalogue import (
+    CATALOGUE_OPTIONS,
+    choose_tools,
+    count_distractors,
+    find_beside,
+)
 from toolhone.sources.files import Record, read_json
 
-NAME = "metatool"
-ABOUT = About(
-    title="MetaTool (ToolE)",
-    link="https://github.com/HowieHwong/MetaTool",
-    licence="MIT",
-    rows="about 21,000 questions for one tool, 497 for two",
-    teaches="measures the choice of a tool by its description",
-    only_tasks=True,
-)
-OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 9
 
 
@@ -63,3 +58,6 @@ def convert(record: Record, context: Context) -> Task:
     tools = choose_tools(names, known, count, seed)
     expect = expect_calls([ToolCall(name, {}) for name in names])
     return Task(context.identity({}), (Message("user", query.strip()),), tools, expect)
+
+
+METATOOL = Source("metatool", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)

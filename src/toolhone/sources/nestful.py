@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
+from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import (
+    CATALOGUE_OPTIONS,
     accept_references,
     choose_tools,
     count_distractors,
@@ -28,16 +29,6 @@ from toolhone.sources.catalogue import (
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.tool_specs import read_tools
 
-NAME = "nestful"
-ABOUT = About(
-    title="NESTFUL (first release)",
-    link="https://github.com/IBM/NESTFUL",
-    licence="Apache-2.0",
-    rows="300",
-    teaches="measures sequences of calls in which one uses the result of another",
-    only_tasks=True,
-)
-OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 4
 SYSTEM = (
     "Answer with all calls that the request takes, in the order in which they are to be made. "
@@ -170,3 +161,6 @@ def _description(record: Record) -> str:
         told = about.get("description") if isinstance(about, dict) else None
         fields.append(f"{name} ({told})" if isinstance(told, str) and told else str(name))
     return f"{text}\nIts result has the fields: {'; '.join(fields)}"
+
+
+NESTFUL = Source("nestful", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)

@@ -10,21 +10,11 @@ Format: Patil et al. 2023, arXiv:2305.15334.
 from __future__ import annotations
 
 from toolhone.schema import Json, Message, Task
-from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
+from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import NoCode, read_code
 from toolhone.sources.tool_specs import BAD_ANSWER, read_tools
-
-NAME = "openfunctions"
-ABOUT = About(
-    title="Gorilla OpenFunctions v1 (test)",
-    link="https://github.com/ShishirPatil/gorilla/tree/main/openfunctions",
-    licence="Apache-2.0",
-    rows="about 110",
-    teaches="measures a single call of a single function",
-    only_tasks=True,
-)
 
 
 def looks_like(record: Record) -> bool:
@@ -61,3 +51,6 @@ def _named(function: Json) -> Json:
     title, text = function.get("name"), str(function.get("description") or "")
     described = f"{title}: {text}" if title and text else title or text
     return {**function, "name": function["api_call"], "description": described}
+
+
+OPENFUNCTIONS = Source("openfunctions", looks_like, convert)

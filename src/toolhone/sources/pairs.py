@@ -14,21 +14,13 @@ from dataclasses import replace
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import About, Context, Converted, Skip, refuse_faults
+from toolhone.sources.base import Context, Converted, Skip, Source, refuse_faults
 from toolhone.sources.files import Record
 from toolhone.sources.messages import ToolCache
 from toolhone.sources.sharegpt import NO_TOOLS, add_turns, role_and_text, turns_of
 from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
 
-NAME = "pairs"
-ABOUT = About(
-    title="preference pairs: our own form, TRL's, and LLaMA-Factory's",
-    licence="as the data set; Apache-2.0 for the demonstration files",
-    rows="as the data set",
-    teaches="which of two replies is better (DPO)",
-)
-OPTIONS = frozenset({"skip_bad"})
 NO_PAIR = "not a pair of a chosen and a rejected side"
 
 
@@ -51,7 +43,7 @@ def convert(record: Record, context: Context) -> Converted:
 
 def _own_form(record: Record, context: Context) -> Preference:
     line = context.line
-    cache = context.tools.setdefault(NAME, ToolCache())
+    cache = context.tools.setdefault(context.name, ToolCache())
     try:
         pair = Preference.from_dict(cache.fill(line, record))
     except DataError as error:
@@ -91,3 +83,6 @@ def _text(record: Record, side: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise Skip(NO_PAIR, f"{side} has no text: {record[side]!r:.80}")
     return text.strip()
+
+
+PAIRS = Source("pairs", looks_like, convert, options={"skip_bad"})

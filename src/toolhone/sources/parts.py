@@ -13,18 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed
 from toolhone.sources.tool_specs import read_tools
 
-NAME = "parts"
-ABOUT = About(
-    title="LLaMA-Factory messages in parts",
-    link="https://github.com/hiyouga/LLaMA-Factory/tree/main/data",
-    licence="Apache-2.0 for the demonstration files",
-    teaches="reasoning before calls, several calls at once, plain talk",
-)
 NOT_PARTS = "not a row of messages in parts"
 OTHER_PART = "a part that is neither text, reasoning nor a call"
 _ROLES = ("system", "user", "assistant", "tool")
@@ -87,3 +80,6 @@ def _texts_by_type(content: Sequence[Json]) -> dict[str, list[str]]:
             raise Skip(OTHER_PART, f"{part!r:.80}")
         texts[kind].append(value)
     return texts
+
+
+PARTS = Source("parts", looks_like, convert)

@@ -22,13 +22,10 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
-NAME = "prompt_rows"
-ABOUT = About(title="prompt rows of GRPO training", teaches="calls from tools listed in the prompt")
-OPTIONS = frozenset({"raw_prompt"})
 MAX_LISTS = 200
 """Opening brackets of a prompt that are tried as the beginning of its tools."""
 _OWN_KEYS = ("type", "tools", "ground_truth", "ground_truth_text", "possible_boxed_answers")
@@ -43,7 +40,7 @@ def looks_like(record: Record) -> bool:
 
 def convert(record: Record, context: Context) -> Converted:
     _check_fields(record)
-    user, source = Message("user", record["prompt"]), str(record.get("source") or NAME)
+    user, source = Message("user", record["prompt"]), str(record.get("source") or context.name)
     if context.options.get("raw_prompt"):
         answer, identity = record["answer"], context.identity(record)
         task = Task(
@@ -175,3 +172,6 @@ def _check_truth(record: Record, conversation: Conversation) -> None:
     if not isinstance(boxed, list) or sorted(map(str, boxed)) != names:
         detail = f"{boxed!r:.60}; on offer: {', '.join(names)}"
         raise Skip("possible_boxed_answers are not the tools on offer", detail)
+
+
+PROMPT_ROWS = Source("prompt_rows", looks_like, convert, options={"raw_prompt"})

@@ -18,21 +18,12 @@ from dataclasses import replace
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
+from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.tool_specs import read_tools
 
-NAME = "rotbench"
-ABOUT = About(
-    title="RoTBench",
-    link="https://github.com/Junjie-Ye/RoTBench",
-    licence="Apache-2.0",
-    rows="105 for each of five levels of noise and two turns",
-    teaches="measures the choice of the next call, also where names and descriptions are noisy",
-    only_tasks=True,
-)
 NOT_ROTBENCH = "not a RoTBench row"
 NO_STEP = "a turn that is no thought with an action and its input"
 BAD_TURN = "a turn that does not go on from the one before"
@@ -154,3 +145,6 @@ def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[
     repairs |= {MISFIT} if misfits else set()
     distinct = [one for index, one in enumerate(choices) if one not in choices[:index]]
     return replace(distinct[0], alternatives=tuple(distinct[1:]))
+
+
+ROTBENCH = Source("rotbench", looks_like, convert)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, expect_calls
+from toolhone.sources.base import Context, Converted, Skip, Source, expect_calls
 from toolhone.sources.catalogue import (
+    CATALOGUE_OPTIONS,
     accept_references,
     choose_tools,
     count_distractors,
@@ -28,15 +29,6 @@ from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.tool_specs import TYPED, convert_type
 
-NAME = "seal_tools"
-ABOUT = About(
-    title="Seal-Tools",
-    link="https://github.com/fairyshine/Seal-Tools",
-    licence="Apache-2.0",
-    rows="14,076",
-    teaches="choosing one or several of 4,076 tools, among tools of the same field",
-)
-OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 DISTRACTORS = 4
 SYSTEM = (
     "Answer with all calls that the request takes, in the order in which they are to be made. "
@@ -216,3 +208,6 @@ def _property(line: FileLine, name: str, given: Json) -> Record:
     if isinstance(described.get("choices"), list):
         result["enum"] = described["choices"]
     return result | {key: described[key] for key in ("default",) if key in described}
+
+
+SEAL_TOOLS = Source("seal_tools", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)

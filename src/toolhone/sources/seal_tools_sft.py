@@ -10,19 +10,11 @@ On offer is what `api_list` holds; the user says `task_instruction`. See `seal_t
 from __future__ import annotations
 
 from toolhone.errors import DataError
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import Context, Converted, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.seal_tools import Catalogue, convert_calls, read_calls
 from toolhone.sources.text_calls import read_value
 
-NAME = "seal_tools_sft"
-ABOUT = About(
-    title="Seal-Tools, training rows",
-    link="https://github.com/fairyshine/Seal-Tools",
-    licence="Apache-2.0",
-    rows="part of the 14,076",
-    teaches="choosing one or several out of a handful of tools that a search found",
-)
 NOT_SFT = "not a training row of Seal-Tools"
 FORMAT = "tools and format description taken out of the prompt"
 _LIST, _QUERY, _END = "\napi_list = ", "\ntask_instruction = ", "\nOutput:"
@@ -66,3 +58,6 @@ def convert(record: Record, context: Context) -> Converted:
     context.repairs.add(FORMAT)
     tools = tuple(catalogue.tools.values())
     return convert_calls(query, calls, tools, catalogue, context, record)
+
+
+SEAL_TOOLS_SFT = Source("seal_tools_sft", looks_like, convert)

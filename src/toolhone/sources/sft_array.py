@@ -21,15 +21,11 @@ from decimal import Decimal
 from typing import Any
 
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 
-NAME = "sft_array"
-ABOUT = About(
-    title="the SFT array", teaches="when to use a calculator, when Python, and when neither"
-)
 TOLERANCE = 1e-6
 CATEGORIES = {
     "calculator": ("calculator", "expression"),
@@ -77,7 +73,7 @@ def convert(record: Record, context: Context) -> Converted:
     if example.call is not None:
         note = check_result(example, next(context.prepared["results"]))
         context.notes += [] if note is None else [note]
-    identity, source = context.identity(record), str(record.get("source") or NAME)
+    identity, source = context.identity(record), str(record.get("source") or context.name)
     user, call, kind = Message("user", example.prompt), example.call, example.category
     if call is None and not example.answer:
         expect = Expect(no_call=True)
@@ -178,3 +174,6 @@ def as_number(text: str) -> Decimal | None:
     """Read a number, also with a dollar sign and commas between thousands; else None."""
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.strip()).replace("$", "", 1)
     return Decimal(plain) if _NUMBER.fullmatch(plain) else None
+
+
+SFT_ARRAY = Source("sft_array", looks_like, convert, prepare)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
     ConversationBuilder,
@@ -23,13 +23,6 @@ from toolhone.sources.text_calls import (
 )
 from toolhone.sources.tool_specs import read_tools
 
-NAME = "sharegpt"
-ABOUT = About(
-    title="sharegpt forms (glaive for LLaMA-Factory and others)",
-    link="https://github.com/hiyouga/LLaMA-Factory/tree/main/data",
-    licence="as the data set; Apache-2.0 for the demonstration files",
-    teaches="calls and plain talk over several turns; when to ask, to call and to decline",
-)
 NO_TOOLS = "calls although the row gives no tools"
 ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -98,3 +91,6 @@ def add_turns(
             builder.add_result(text)
         else:
             builder.add_text(role, text.strip())
+
+
+SHAREGPT = Source("sharegpt", looks_like, convert)

@@ -15,19 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toolhone.schema import Conversation, Expect, Message, Task
-from toolhone.sources.base import About, Context, Converted, Skip
+from toolhone.sources.base import Context, Converted, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.gsm8k import Calculator
 
-NAME = "svamp"
-ABOUT = About(
-    title="SVAMP",
-    link="https://github.com/arkilpatel/SVAMP",
-    licence="MIT",
-    rows="1,000",
-    teaches="to put a short arithmetic problem into one calculator call; made to test whether a "
-    "model reads the question",
-)
 _WHOLE = re.compile(r"(?<=\d)\.0+(?!\d)")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -68,8 +59,8 @@ def convert(record: Record, context: Context) -> Converted:
     )
     category = str(record.get("Type") or "arithmetic").lower()
     expect = Expect(answer=answer)
-    task = Task(identity, (user,), tools, expect, category=category, source=NAME)
-    return Converted(Conversation(messages, tools, identity, NAME), [task])
+    task = Task(identity, (user,), tools, expect, category=category, source=context.name)
+    return Converted(Conversation(messages, tools, identity, context.name), [task])
 
 
 def _join(body: str, question: str) -> str:
@@ -92,3 +83,6 @@ def expression_of(equation: str) -> str:
         if depth == 0:
             return plain[1:-1] if position == len(plain) - 1 else plain
     return plain
+
+
+SVAMP = Source("svamp", looks_like, convert, prepare)

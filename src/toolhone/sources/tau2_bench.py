@@ -14,19 +14,10 @@ from collections.abc import Iterator, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import FROM_CALLS, PLAYED, read_list, read_world, tools_of_calls
 
-NAME = "tau2_bench"
-ABOUT = About(
-    title="tau2-bench",
-    link="https://github.com/sierra-research/tau2-bench",
-    licence="MIT",
-    rows="50 to 114 for each domain",
-    teaches="measures what an agent does for a user under a policy",
-    only_tasks=True,
-)
 BAD_ACTION = "an action that cannot be read"
 NOTHING_EXPECTED = (
     "a task that expects nothing but that all stays as it is, or words that a model judges"
@@ -74,7 +65,7 @@ def convert(record: Record, context: Context) -> Task:
     if not own and answer is None:
         raise Skip(NOTHING_EXPECTED)
     task = Task(
-        id=f"{NAME}-{record.get('id')}",
+        id=f"{context.name}-{record.get('id')}",
         messages=(*policy, *_history(record), Message("user", request)),
         tools=tools,
         expect=Expect(tuple(map(_expected, own)) or None, answer=answer),
@@ -160,3 +151,6 @@ def _history(record: Record) -> tuple[Message, ...]:
         except DataError as error:
             raise Skip("a turn before the task that cannot be read", str(error)) from None
     return tuple(history)
+
+
+TAU2_BENCH = Source("tau2_bench", looks_like, convert, prepare)

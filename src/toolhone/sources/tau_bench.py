@@ -15,19 +15,10 @@ from collections.abc import Iterator, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls
+from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import FROM_CALLS, PLAYED, read_list, tools_of_calls
 
-NAME = "tau_bench"
-ABOUT = About(
-    title="tau-bench (recorded dialogues)",
-    link="https://github.com/sierra-research/tau-bench",
-    licence="MIT",
-    rows="some hundred for each domain and model",
-    teaches="long dialogues under a policy, with calls, results and consent; about the benchmark's "
-    "own tasks",
-)
 NOT_TAU = "not a tau-bench row"
 BAD_TURN = "a turn that cannot be read"
 LAST_WORDS = "the user's last words left out, which nobody answers"
@@ -130,4 +121,7 @@ def _actions(record: Record) -> Iterator[ToolCall]:
 def _identity(record: Record, context: Context) -> str:
     if "task_id" not in record:
         return context.identity(record)
-    return f"{NAME}-{record['task_id']}-{record.get('trial', context.line.number)}"
+    return f"{context.name}-{record['task_id']}-{record.get('trial', context.line.number)}"
+
+
+TAU_BENCH = Source("tau_bench", looks_like, convert, prepare)

@@ -12,15 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import decode_text, fit_calls
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.registry import Registry
 
-NAME = "test_cases"
-ABOUT = About(title="test cases of a tool", teaches="the one right call of each case, or none")
-OPTIONS = frozenset({"tools"})
 NOT_A_CASE = "not a test case"
 
 
@@ -61,3 +58,6 @@ def _call(record: Record) -> ToolCall | None:
     if not name and given:
         raise Skip("expected_params without an expected_tool", f"{given!r:.60}")
     return ToolCall(name, given) if name else None
+
+
+TEST_CASES = Source("test_cases", looks_like, convert, prepare, options={"tools"})

@@ -12,23 +12,13 @@ What the system text says besides its tools is left out. Format: Liu et al. 2024
 from __future__ import annotations
 
 from toolhone.schema import Conversation
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.hermes import FORMAT, NO_TOOLS
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import add_turns, turns_of
 from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
-
-NAME = "toolace"
-ABOUT = About(
-    title="ToolACE",
-    link="https://huggingface.co/datasets/Team-ACE/ToolACE",
-    licence="Apache-2.0",
-    rows="11,300",
-    teaches="single, parallel and dependent calls, missing parameters and requests that no tool "
-    "can serve",
-)
 
 
 def looks_like(record: Record) -> bool:
@@ -47,3 +37,6 @@ def convert(record: Record, context: Context) -> Conversation:
     add_turns(builder, turns_of(record), tools)
     context.repairs |= {FORMAT, *builder.repairs}
     return Conversation(tuple(builder.messages), tools)
+
+
+TOOLACE = Source("toolace", looks_like, convert)

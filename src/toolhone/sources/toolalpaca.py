@@ -18,19 +18,10 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.schema.tool import resolve_refs
-from toolhone.sources.base import About, Context, Skip, refuse_misfits
+from toolhone.sources.base import Context, Skip, Source, refuse_misfits
 from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call
 
-NAME = "toolalpaca"
-ABOUT = About(
-    title="ToolAlpaca (evaluation)",
-    link="https://github.com/tangqiaoyu/ToolAlpaca",
-    licence="Apache-2.0",
-    rows="10 simulated APIs with 100 instructions, 11 real ones",
-    teaches="measures calls of APIs that are described by OpenAPI",
-    only_tasks=True,
-)
 UNREADABLE = "an answer that cannot be read"
 LATER = "calls that need another call's result, or the user's answer, left out"
 _ASKS = "getDetails"
@@ -162,3 +153,6 @@ def _operation_tool(
 
 def _object(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else {}
+
+
+TOOLALPACA = Source("toolalpaca", looks_like, convert)

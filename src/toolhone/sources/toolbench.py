@@ -15,20 +15,11 @@ from collections.abc import Mapping, Sequence
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.rules import FindingKind
 from toolhone.sources.text_calls import as_call
 
-NAME = "toolbench"
-ABOUT = About(
-    title="ToolBench (answer trees and queries)",
-    link="https://github.com/OpenBMB/ToolBench",
-    licence="Apache-2.0",
-    rows="126,486",
-    teaches="paths of several calls through thousands of web APIs; its queries measure the choice "
-    "among APIs",
-)
 CATEGORY = "right_apis"
 ONCE = "one call of each right API is taken to be right, since the query does not say how often"
 NO_PATH = "a search without a path to an answer"
@@ -56,7 +47,7 @@ def convert(record: Record, context: Context) -> Converted:
     identity = _identity(context)
     if is_query(record):
         context.notes.append(ONCE)
-        return Converted(tasks=[_query_task(record, identity)])
+        return Converted(tasks=[_query_task(record, identity, context.name)])
     conversation = _conversation(record, identity, context)
     return Converted(conversation, tasks_of(conversation))
 
@@ -67,7 +58,7 @@ def _identity(context: Context) -> str:
     name = str(line.path.relative_to(root)) if root.is_dir() else line.path.name
     stem = name.removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
     first = line.unit == "line" and line.number == 1
-    return f"{NAME}-{stem}" if first else f"{NAME}-{stem}-{line.number}"
+    return f"{context.name}-{stem}" if first else f"{context.name}-{stem}-{line.number}"
 
 
 def _conversation(record: Record, identity: str, context: Context) -> Conversation:
@@ -88,7 +79,7 @@ def _conversation(record: Record, identity: str, context: Context) -> Conversati
         tools = [tool_of_api(api) for api in record.get("api_list") or []]
     offered = {tool.name: tool for tool in tools if tool.name != _FINISH}
     messages = _messages(max(paths, key=len), offered, context)
-    return Conversation(tuple(messages), tuple(offered.values()), identity, NAME)
+    return Conversation(tuple(messages), tuple(offered.values()), identity, context.name)
 
 
 def _messages(path: Sequence[Json], tools: Mapping[str, Tool], context: Context) -> list[Message]:
@@ -154,7 +145,7 @@ def _tool(function: Json) -> Tool:
     return Tool(tool.name, tool.description, {**kept, "properties": properties})
 
 
-def _query_task(record: Record, identity: str) -> Task:
+def _query_task(record: Record, identity: str, source: str) -> Task:
     """Return the task of a query: which APIs it takes."""
     query, relevant, apis = (record.get(key) for key in ("query", "relevant APIs", "api_list"))
     if not isinstance(relevant, list) or not relevant:
@@ -174,7 +165,7 @@ def _query_task(record: Record, identity: str) -> Task:
             raise Skip("a right API that is not on offer", f"{name!r}{nearest(name, tools)}")
     messages, offered = (Message("user", query.strip()),), tuple(tools.values())
     expect = Expect(tuple(ExpectedCall(name, any_arguments=True) for name in names))
-    return Task(identity, messages, offered, expect, category=CATEGORY, source=NAME)
+    return Task(identity, messages, offered, expect, category=CATEGORY, source=source)
 
 
 def _relevant_name(named: Json) -> str:
@@ -229,3 +220,6 @@ def _parameter_name(name: str) -> str:
 def _snake(name: str) -> str:
     plain = re.sub(r"_+", "_", re.sub(r"[^\u4e00-\u9fa5a-zA-Z0-9_]", "_", name)).strip("_").lower()
     return f"get_{plain}" if plain[:1].isdigit() else plain
+
+
+TOOLBENCH = Source("toolbench", looks_like, convert)

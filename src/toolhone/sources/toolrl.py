@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from toolhone.schema import Conversation, Json, Tool, ToolCall
-from toolhone.sources.base import About, Context, Converted, Skip, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
     BAD_CALL,
@@ -28,15 +28,6 @@ from toolhone.sources.text_calls import (
 )
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
-NAME = "toolrl"
-ABOUT = About(
-    title="ToolRL",
-    link="https://github.com/qiancheng0/ToolRL",
-    licence="Apache-2.0",
-    rows="4,000",
-    teaches="thinking before calls, choosing tools under masked names, answering where no tool "
-    "helps",
-)
 NOT_TOOLRL = "not a ToolRL row"
 NO_TARGET = "a target that is neither a call nor a reply"
 DIALOGUE = "a dialogue that is not a sequence of tagged turns"
@@ -166,3 +157,6 @@ def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> Too
     rest = whole[0].removeprefix(f"{call.name.rstrip()} (") + "("
     arguments = {name.removeprefix(rest): value for name, value in call.arguments.items()}
     return ToolCall(whole[0], arguments)
+
+
+TOOLRL = Source("toolrl", looks_like, convert)

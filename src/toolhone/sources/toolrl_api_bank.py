@@ -13,21 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.schema import Task, Tool, ToolCall
-from toolhone.sources.base import About, Context, Skip, expect_calls, refuse_misfits
+from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import fit_calls
 from toolhone.sources.toolrl import add_dialogue, begin_conversation
 
-NAME = "toolrl_api_bank"
-ABOUT = About(
-    title="API-Bank in ToolRL's form",
-    link="https://github.com/qiancheng0/ToolRL",
-    licence="Apache-2.0",
-    rows="597",
-    teaches="measures the next call after a dialogue of several turns, in three levels",
-    only_tasks=True,
-)
 OPTIONAL = "a parameter that the right call leaves out, made optional"
 _KEYS = ("system", "user", "answer")
 
@@ -68,3 +59,6 @@ def _loosen(tool: Tool, expected: Sequence[ToolCall]) -> Tool:
     if kept == required:
         return tool
     return Tool(tool.name, tool.description, {**tool.parameters, "required": kept})
+
+
+TOOLRL_API_BANK = Source("toolrl_api_bank", looks_like, convert)

@@ -10,21 +10,12 @@ messages format. Format: Ross et al. 2025, arXiv:2504.18851.
 from __future__ import annotations
 
 from toolhone.schema import Expect, Message, Task
-from toolhone.sources.base import About, Context, Skip, expect_calls
+from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import note_misfit
 from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 
-NAME = "when2call"
-ABOUT = About(
-    title="When2Call (test)",
-    link="https://github.com/NVIDIA/When2Call",
-    licence="Apache-2.0 or CC-BY-4.0 (the publishers say both)",
-    rows="3,652, and 300 for a judge",
-    teaches="measures whether to call, to ask back or to decline",
-    only_tasks=True,
-)
 CALL = "tool_call"
 NO_CALL = ("request_for_info", "cannot_answer")
 
@@ -53,3 +44,6 @@ def convert(record: Record, context: Context) -> Task:
     note_misfit(expect.wanted, tools, context)
     identity = context.identity(record, "uuid")
     return Task(identity, (Message("user", question),), tools, expect, category=decision)
+
+
+WHEN2CALL = Source("when2call", looks_like, convert)

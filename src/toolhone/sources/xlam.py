@@ -10,19 +10,10 @@ expects no call. Format: Liu et al. 2024, arXiv:2406.18518.
 from __future__ import annotations
 
 from toolhone.schema import Conversation, Expect, Message, Task
-from toolhone.sources.base import About, Context, Skip
+from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
-
-NAME = "xlam"
-ABOUT = About(
-    title="xLAM function calling 60k (APIGen)",
-    link="https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k",
-    licence="CC-BY-4.0",
-    rows="60,000",
-    teaches="single and parallel calls from a list of tools",
-)
 
 
 def looks_like(record: Record) -> bool:
@@ -44,3 +35,6 @@ def convert(record: Record, context: Context) -> Conversation | Task:
     if not calls:
         return Task("", (user,), tools, Expect(no_call=True))
     return Conversation((user, Message("assistant", tool_calls=calls)), tools)
+
+
+XLAM = Source("xlam", looks_like, convert)

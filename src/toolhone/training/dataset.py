@@ -28,14 +28,7 @@ from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Loaded, SourceOptions, tasks_of
 from toolhone.sources.files import FileLine
-from toolhone.sources.formats import (
-    PAIRS,
-    SOURCES,
-    detect_format,
-    holds_pairs,
-    open_source,
-    options_of,
-)
+from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
 from toolhone.sources.messages import read_own
 from toolhone.sources.rules import FindingKind
 from toolhone.synthetic import ManualTemplates, read_examples
@@ -339,7 +332,7 @@ def _open(path: str | None, experiment: Experiment) -> Loaded:
     request, path = source_request(experiment), _file_in(path)
     name = "toolbench" if data.chosen_strategy == "toolbench" else data.format
     name = detect_format(Path(path)) if name == "auto" else name
-    if name in SOURCES and "tools" in options_of(SOURCES[name]):
+    if name in SOURCES and "tools" in SOURCES[name].options:
         request["tools"] = tools_of(experiment)
     return open_source(path, name, **request)
 
