@@ -29,10 +29,8 @@ from toolhone.api import open_model
 from toolhone.backends.base import Sample, SamplingParams, StopReason
 from toolhone.data.templates import Templates
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.clock import Clock
-from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import Episode
-from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.driver import Clock, run_episodes
+from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.registry import Implementation, Registry

@@ -36,8 +36,7 @@ from toolhone.backends.base import (
     train_step,
 )
 from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import EpisodeStatus
-from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.episode import EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import CapabilityError, UserError
 from toolhone.rows import Array, Row, Tokens

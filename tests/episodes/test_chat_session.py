@@ -8,7 +8,7 @@ from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.probe.certificate import open_dialect
-from toolhone.episodes.chat_session import ChatSession, Event
+from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.tools.registry import Registry
 
@@ -48,7 +48,7 @@ def test_a_call_runs_and_its_result_is_shown_to_the_model() -> None:
     assert events[2].message.content == "It is 42."
     assert roles(dialogue) == ["user", "assistant", "tool", "assistant"]
     assert "42" in seen(sampler)
-    assert dialogue.whole == 4
+    assert dialogue.exchanges[-1].ended is ChatEnd.ANSWERED
 
 
 def test_results_of_the_last_allowed_turn_reach_the_next_prompt() -> None:
@@ -69,15 +69,16 @@ def test_the_next_prompt_continues_the_ids_of_the_last_one() -> None:
     assert second[: len(first)] == first
 
 
-def test_an_unreadable_turn_ends_the_answer_and_is_not_whole() -> None:
+def test_an_unreadable_turn_ends_the_answer_and_is_unreadable() -> None:
     dialogue, _ = talk(['{"final": "good"}', '{"tool": "calcul', '{"final": "again"}'])
     list(dialogue.say("First."))
     (turn,) = dialogue.say("Second.")
     assert isinstance(turn, Turn)
     assert turn.problem is not ParseProblem.NONE
-    assert dialogue.whole == 2
+    assert dialogue.exchanges[-1].ended is ChatEnd.UNREADABLE
     list(dialogue.say("Third."))
-    assert dialogue.whole == 6
+    assert dialogue.exchanges[-1].ended is ChatEnd.ANSWERED
+    assert roles(dialogue) == ["user", "assistant"] * 3
 
 
 def test_after_a_turn_that_was_cut_off_the_talk_goes_on_from_its_messages() -> None:

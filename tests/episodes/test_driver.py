@@ -15,10 +15,8 @@ from toolhone.backends.base import SamplingParams
 from toolhone.backends.torch import sampler as torch_sampler
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler
-from toolhone.episodes.clock import Clock
-from toolhone.episodes.driver import TOOL_THREADS, run_episodes
-from toolhone.episodes.episode import EpisodeStatus
-from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.driver import TOOL_THREADS, Clock, run_episodes
+from toolhone.episodes.episode import EpisodeRules, EpisodeStatus
 from toolhone.errors import ConfigError
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.registry import Implementation, Registry, ToolLimits, builtin_tool

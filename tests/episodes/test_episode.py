@@ -20,10 +20,16 @@ from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.data.task_files import refuse_unplayable
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.driver import TO_THE_END, TURNS_PER_KEY, run_call, run_episodes, sample_key
-from toolhone.episodes.episode import EpisodeStatus, SampleRequest, ToolRequest, episode
-from toolhone.episodes.outcome import EpisodeRules, OnFault
-from toolhone.episodes.outcome import TurnOutcome as Came
-from toolhone.episodes.policy import TokenPolicy, reply
+from toolhone.episodes.episode import (
+    EpisodeRules,
+    EpisodeStatus,
+    OnFault,
+    SampleRequest,
+    ToolRequest,
+    episode,
+)
+from toolhone.episodes.episode import TurnOutcome as Came
+from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, DialectError
 from toolhone.schema import Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
@@ -74,7 +80,7 @@ def test_an_episode_yields_wishes_and_is_played_by_hand():
     wish = next(game)
     assert isinstance(wish, SampleRequest)
     assert wish.prompt.tokens == policy.open(a_task().messages, (ADD,)).tokens
-    wish = game.send(reply(policy, a_task().messages, (ADD,)))
+    wish = game.send(policy.complete(policy.open(a_task().messages, (ADD,))))
     assert wish == ToolRequest((ToolCall("add", {"a": 2, "b": 3}),))
     wish = game.send([ToolResult(ToolStatus.OK, "5")])
     assert isinstance(wish, SampleRequest)
@@ -175,7 +181,7 @@ def test_a_prompt_put_together_equals_the_prompt_rendered_at_once():
 def test_the_stop_mark_is_no_part_of_the_text_and_stop_ids_come_from_the_dialect():
     policy = scripted_policy(adds_then_answers)
     assert policy.params.stop_ids == byte_tokenizer().stop_ids([STOP])
-    turn = reply(policy, a_task().messages, (ADD,))
+    turn = policy.complete(policy.open(a_task().messages, (ADD,)))
     assert turn.text == ADD_2_3
     assert turn.tokens[-1] == policy.params.stop_ids[0]
     assert len(turn.logprobs) == len(turn.tokens)

@@ -665,11 +665,12 @@ def test_constrained_replies_of_an_untrained_model_never_break_a_call() -> None:
 
 
 def test_a_real_model_gives_the_same_ids_over_http_as_in_the_program() -> None:
-    from toolhone.episodes.policy import reply
     from toolhone.schema import Message, Tool
 
     model = open_any("pico", overrides=["evaluation.max_new_tokens=20"])
-    here = reply(model.policy(), [Message("user", "What is 2 + 2?")], [Tool.of(WEATHER)])
+    policy = model.policy()
+    messages = [Message("user", "What is 2 + 2?")]
+    here = policy.complete(policy.open(messages, [Tool.of(WEATHER)]))
     server = Live(model)
     try:
         there = server.say("What is 2 + 2?")

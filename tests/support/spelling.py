@@ -18,8 +18,7 @@ from toolhone.backends.base import Sample, Sampler
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.sections import Experiment
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.episode import Episode
-from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import DialectError
 from toolhone.rewards.reward_registry import RewardResult

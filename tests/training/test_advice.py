@@ -8,8 +8,7 @@ from support.scripted import scripted_policy, task
 from toolhone.config.rl import EpisodeSection
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.episodes.outcome import EpisodeRules, OnFault, TurnOutcome
+from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus, OnFault, TurnOutcome
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall

@@ -34,8 +34,7 @@ from toolhone.data.preferences import PairKind, PreferencePair
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
-from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DialectError
 from toolhone.models.pico import pico_folder

@@ -26,9 +26,8 @@ from toolhone.config.rl import CurriculumSection, PpoSection, RlSection
 from toolhone.dialects.base import Dialect, History, ParseProblem
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import Episode
-from toolhone.episodes.outcome import EpisodeRules, TurnOutcome
-from toolhone.episodes.policy import Prompt, TokenPolicy, _TokenStream
+from toolhone.episodes.episode import Episode, EpisodeRules, TurnOutcome
+from toolhone.episodes.policy import Prompt, TokenPolicy, TurnStream
 from toolhone.errors import CapabilityError, ConfigError, DialectError
 from toolhone.models.pico import pico_folder
 from toolhone.rewards.reward_registry import RewardResult
@@ -383,13 +382,13 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[tuple[int, ...]
     model is evaluated.
     """
     given: dict[float, list[tuple[int, ...]]] = {}
-    submit = _TokenStream.submit
+    submit = TurnStream.submit
 
-    def noting(stream: _TokenStream, key: int, prompt: Prompt) -> None:
-        given.setdefault(stream._policy.params.temperature, []).append(prompt.prefill)
+    def noting(stream: TurnStream, key: int, prompt: Prompt) -> None:
+        given.setdefault(stream.policy.params.temperature, []).append(prompt.prefill)
         submit(stream, key, prompt)
 
-    monkeypatch.setattr(_TokenStream, "submit", noting)
+    monkeypatch.setattr(TurnStream, "submit", noting)
     return given
 
 

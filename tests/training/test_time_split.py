@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.one_token import SEE, TASKS, OneToken, earned, env_of, plan, toy
-from toolhone.episodes.clock import Clock
+from toolhone.episodes.driver import Clock
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.runs.run import Run

@@ -20,7 +20,7 @@ from itertools import pairwise
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.doctor.checks import check
-from toolhone.episodes.policy import Policy, Prompt, Turn, complete
+from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tools.registry import Registry
@@ -43,53 +43,52 @@ class ChatEnd(StrEnum):
     """Interrupted, or still in progress."""
 
 
+REASONS = {
+    ChatEnd.UNREADABLE: "their turn was cut off or could not be read",
+    ChatEnd.CUT_OFF: "their turn was cut off or could not be read",
+    ChatEnd.TOO_MANY_TURNS: "the model kept calling tools and did not answer",
+    ChatEnd.STOPPED: "their answer was stopped",
+}
+"""Why the messages of an exchange are not kept."""
+
+
 @dataclass(frozen=True)
 class _Position:
-    """Where an exchange began: enough to resume there with the same ids."""
+    """What the next turn continues: the last prompt and turn, which ends `answered` messages."""
 
-    messages: int = 0
-    whole: int = 0
     prompt: Prompt | None = None
     last: Turn | None = None
-    unanswered: tuple[Message, ...] = ()
+    answered: int = 0
 
 
 @dataclass
 class Exchange:
     """A message of the user and all that followed, from message `start` of the conversation."""
 
-    place: _Position
+    start: int
+    position: _Position
     turns: list[Turn] = field(default_factory=list)
     ended: ChatEnd = ChatEnd.STOPPED
 
-    @property
-    def start(self) -> int:
-        return self.place.messages
-
 
 class ChatSession:
-    """A conversation in progress.
+    """A conversation in progress: `messages` is all of it, `exchanges` its parts.
 
-    `messages` is all of it, `exchanges` its parts; the first `whole` messages end in a turn that is
-    complete and readable. The context `thinking` is entered while the model writes.
+    The context `thinking` is entered while the model writes.
     """
 
     def __init__(
         self,
-        policy: Policy,
+        policy: TokenPolicy,
         registry: Registry,
         max_turns: int = 8,
         thinking: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._policy, self._registry = policy, registry
         self._max_turns, self._thinking = max_turns, thinking
-        self._prompt: Prompt | None = None
-        self._last: Turn | None = None
-        self._unanswered: list[Message] = []
-        self._turns = 0
+        self._position, self._turns = _Position(), 0
         self.messages: list[Message] = []
         self.exchanges: list[Exchange] = []
-        self.whole = 0
 
     def say(self, text: str) -> Iterator[Event]:
         """Send a message, and follow the model until it answers or `max_turns` have passed.
@@ -98,21 +97,25 @@ class ChatSession:
         """
         if self.exchanges and self.exchanges[-1].ended is ChatEnd.STOPPED:
             self.undo()
-        before = (len(self.messages), self.whole, self._prompt, self._last)
-        exchange = Exchange(_Position(*before, tuple(self._unanswered)))
+        exchange = Exchange(len(self.messages), self._position)
         self.exchanges.append(exchange)
-        self._add(Message("user", text))
+        self.messages.append(Message("user", text))
         for _ in range(self._max_turns):
             turn = self._next_turn()
             exchange.turns.append(turn)
-            ended = _end_of(turn)
-            exchange.ended = ended or exchange.ended
-            yield turn
-            if ended is not None:
-                return
             calls = turn.message.tool_calls
+            if turn.stop_reason is StopReason.LENGTH:
+                exchange.ended = ChatEnd.CUT_OFF
+            elif turn.problem is not ParseProblem.NONE:
+                exchange.ended = ChatEnd.UNREADABLE
+            elif not calls:
+                exchange.ended = ChatEnd.ANSWERED
+            yield turn
+            if exchange.ended is not ChatEnd.STOPPED:
+                return
             for call, result in zip(calls, self._registry.run_all(calls), strict=True):
-                self._add(Message("tool", result.content, tool_call_id=call.id, name=call.name))
+                answer = Message("tool", result.content, tool_call_id=call.id, name=call.name)
+                self.messages.append(answer)
                 yield call, result
         exchange.ended = ChatEnd.TOO_MANY_TURNS
 
@@ -120,59 +123,34 @@ class ChatSession:
         """Remove the last exchange; returns the user's message, None when there is none."""
         if not self.exchanges:
             return None
-        place = self.exchanges.pop().place
-        removed = self.messages[place.messages :]
-        del self.messages[place.messages :]
-        self.whole, self._prompt, self._last = place.whole, place.prompt, place.last
-        self._unanswered = list(place.unanswered)
+        exchange = self.exchanges.pop()
+        removed = self.messages[exchange.start :]
+        del self.messages[exchange.start :]
+        self._position = exchange.position
         return (removed[0].content if removed else None) or ""
 
-    def _add(self, message: Message) -> None:
-        self._unanswered.append(message)
-        self.messages.append(message)
-
     def _next_turn(self) -> Turn:
-        last = self._last
-        if self._prompt is None or last is None or last.stop_reason is StopReason.LENGTH:
+        before, last = self._position, self._position.last
+        if before.prompt is None or last is None or last.stop_reason is StopReason.LENGTH:
             prompt = self._policy.open(self.messages, self._registry.tools)
         else:
-            prompt = self._policy.extend(self._prompt, last, self._unanswered)
+            prompt = self._policy.extend(before.prompt, last, self.messages[before.answered :])
         if not self._policy.fits(prompt):
             raise DataError(
                 f"the conversation fills the model's context ({len(prompt.tokens)} tokens); "
                 "start a new one"
             )
         with self._thinking():
-            turn = complete(self._policy, prompt, self._turns)
+            turn = self._policy.complete(prompt, self._turns)
         calls = tuple(
             replace(call, id=call.id or f"call{self._turns:03d}{i:02d}")
             for i, call in enumerate(turn.message.tool_calls)
         )
         self._turns += 1
-        self._prompt, self._unanswered = prompt, []
-        self._last = turn = replace(turn, message=replace(turn.message, tool_calls=calls))
+        turn = replace(turn, message=replace(turn.message, tool_calls=calls))
         self.messages.append(turn.message)
-        if turn.problem is ParseProblem.NONE and turn.stop_reason is StopReason.STOP:
-            self.whole = len(self.messages)
+        self._position = _Position(prompt, turn, len(self.messages))
         return turn
-
-
-def _end_of(turn: Turn) -> ChatEnd | None:
-    """How this turn ends the exchange; None when it has calls to run."""
-    if turn.stop_reason is StopReason.LENGTH:
-        return ChatEnd.CUT_OFF
-    if turn.problem is not ParseProblem.NONE:
-        return ChatEnd.UNREADABLE
-    return None if turn.message.tool_calls else ChatEnd.ANSWERED
-
-
-REASONS = {
-    ChatEnd.UNREADABLE: "their turn was cut off or could not be read",
-    ChatEnd.CUT_OFF: "their turn was cut off or could not be read",
-    ChatEnd.TOO_MANY_TURNS: "the model kept calling tools and did not answer",
-    ChatEnd.STOPPED: "their answer was stopped",
-}
-"""Why the messages of an exchange are not kept."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +165,8 @@ class Transcript:
     def sentences(self) -> list[str]:
         """One sentence for each reason."""
         where = " at the end" if self.at_end else ""
-        return [
-            f"{count} messages{where} are not saved: {reason}"
-            for reason, count in self.left_out.items()
-        ]
+        counts = self.left_out.items()
+        return [f"{count} messages{where} are not saved: {reason}" for reason, count in counts]
 
 
 def transcript_of(session: ChatSession, tools: Sequence[Tool], name: str) -> Transcript:

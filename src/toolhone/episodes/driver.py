@@ -9,16 +9,16 @@ streams. An episode on which the program fails ends as `FAILED`; a `UserError` o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
 from toolhone.data.task_files import refuse_unplayable
-from toolhone.episodes.clock import Clock
-from toolhone.episodes.episode import Episode, Play, Request, SampleRequest, episode
-from toolhone.episodes.outcome import EpisodeRules
-from toolhone.episodes.policy import Policy
+from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, SampleRequest, episode
+from toolhone.episodes.policy import TokenPolicy, TurnStream
 from toolhone.errors import UserError
 from toolhone.schema import Task, ToolCall
 from toolhone.tools.registry import Registry
@@ -38,6 +38,45 @@ NO_TOOLS = Registry([])
 OnEpisode = Callable[[int, Episode], None]
 
 
+@dataclass
+class Clock:
+    """Where wall time goes: `with clock.on("sample"): ...`, then `clock.take()`.
+
+    Time inside a nested activity counts there alone, so all times together are the time that
+    passed. One thread only. `now` is a clock in seconds.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    _since: float = 0.0
+    _seconds: dict[str, float] = field(default_factory=dict)
+    _active: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        """Count the time inside, except that of nested activities."""
+        self._count()
+        self._active.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._active.pop()
+
+    def take(self) -> dict[str, float]:
+        """Seconds by activity since the last call."""
+        self._count()
+        taken, self._seconds = self._seconds, {}
+        return taken
+
+    def _count(self) -> None:
+        """Count the time since the last change for the innermost activity."""
+        now = self.now()
+        if self._active:
+            name = self._active[-1]
+            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+
 def sample_key(index: int, turn: int) -> int:
     """The key of the sample for a turn of a task; distinct for indices below 2^22."""
     assert turn < TURNS_PER_KEY, f"turn {turn} is beyond {TURNS_PER_KEY}"
@@ -45,7 +84,7 @@ def sample_key(index: int, turn: int) -> int:
 
 
 def run_episodes(
-    policy: Policy,
+    policy: TokenPolicy,
     tasks: Sequence[Task],
     registry: Registry,
     rules: EpisodeRules | Sequence[EpisodeRules] = TO_THE_END,
@@ -63,13 +102,15 @@ def run_episodes(
     refuse_unplayable(tasks)
     each = [rules] * len(tasks) if isinstance(rules, EpisodeRules) else list(rules)
     assert len(each) == len(tasks), f"{len(each)} rules for {len(tasks)} tasks"
+    stream = policy.stream()
     threads = ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="tool")
+    driver = _Driver(policy, tasks, each, registry, on_episode, first, threads, stream)
     try:
-        return _Driver(policy, tasks, each, registry, on_episode, first).run(
-            threads, at_once, clock or Clock()
-        )
+        driver.run(at_once, clock or Clock())
     finally:
+        stream.close()
         threads.shutdown(cancel_futures=True)
+    return [driver.done[index] for index in range(len(tasks))]
 
 
 def run_call(registry: Registry, task: Task, call: ToolCall) -> ToolResult:
@@ -78,77 +119,71 @@ def run_call(registry: Registry, task: Task, call: ToolCall) -> ToolResult:
     return (registry if offered else NO_TOOLS).run(call)
 
 
+@dataclass
 class _Driver:
     """The episodes that are alive.
 
     `sampling` maps keys of prompts to tasks, `working` tasks to their running calls.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        tasks: Sequence[Task],
-        rules: Sequence[EpisodeRules],
-        registry: Registry,
-        on_episode: OnEpisode | None,
-        first: int,
-    ) -> None:
-        self.policy, self.tasks, self.rules = policy, tasks, rules
-        self.registry, self.on_episode, self.first = registry, on_episode, first
-        self.stream = policy.stream()
-        self.fresh: list[Future[ToolResult]] = []
-        self.next_wait = self.sampled = 0.0
-        self.plays: dict[int, Play] = {}
-        self.sampling: dict[int, int] = {}
-        self.working: dict[int, list[Future[ToolResult]]] = {}
-        self.done: dict[int, Episode] = {}
+    policy: TokenPolicy
+    tasks: Sequence[Task]
+    rules: Sequence[EpisodeRules]
+    registry: Registry
+    on_episode: OnEpisode | None
+    first: int
+    threads: ThreadPoolExecutor
+    stream: TurnStream
+    fresh: list[Future[ToolResult]] = field(default_factory=list)
+    next_wait: float = 0.0
+    sampled: float = 0.0
+    plays: dict[int, Play] = field(default_factory=dict)
+    sampling: dict[int, int] = field(default_factory=dict)
+    working: dict[int, list[Future[ToolResult]]] = field(default_factory=dict)
+    done: dict[int, Episode] = field(default_factory=dict)
 
-    def run(self, threads: ThreadPoolExecutor, at_once: int, clock: Clock) -> list[Episode]:
-        self.threads = threads
+    def run(self, at_once: int, clock: Clock) -> None:
         waiting = iter(range(len(self.tasks)))
-        try:
-            while len(self.done) < len(self.tasks):
-                for index in islice(waiting, at_once - len(self.plays)):
-                    self._start(index)
-                with clock.on("tools"):
-                    self._wait()
-                self._collect()
-                self._sample()
-        finally:
-            self.stream.close()
-        return [self.done[index] for index in range(len(self.tasks))]
+        while len(self.done) < len(self.tasks):
+            for index in islice(waiting, at_once - len(self.plays)):
+                self.plays[index] = episode(self.tasks[index], self.policy, self.rules[index])
+                try:
+                    self._advance(index, partial(next, self.plays[index]))
+                except UserError as error:
+                    raise type(error)(f"task {self.tasks[index].id!r}: {error}") from None
+            with clock.on("tools"):
+                answered = self._wait()
+            self._collect(answered)
+            started = time.monotonic()
+            turns = self.stream.poll() if self.sampling else []
+            self.sampled += time.monotonic() - started
+            for key, turn in turns:
+                index = self.sampling.pop(key)
+                self._advance(index, partial(self.plays[index].send, turn))
 
-    def _start(self, index: int) -> None:
-        self.plays[index] = episode(self.tasks[index], self.policy, self.rules[index])
-        try:
-            self._advance(index, partial(next, self.plays[index]))
-        except UserError as error:
-            raise type(error)(f"task {self.tasks[index].id!r}: {error}") from None
+    def _wait(self) -> list[int]:
+        """Wait a moment for new calls; if nothing samples, until an episode can continue.
 
-    def _wait(self) -> None:
-        """Wait a moment for new calls; if nothing samples, until an episode can continue."""
+        Returns the episodes whose calls have all ended.
+        """
         fresh, self.fresh = self.fresh, []
         grace = max(GRACE, GRACE_SHARE * self.sampled)
         if fresh and time.monotonic() >= self.next_wait:
             self.sampled = 0.0
             if wait(fresh, grace).not_done:
                 self.next_wait = time.monotonic() + grace / GRACE_SHARE
-        running = [future for futures in self.working.values() for future in futures]
-        while running and not self.sampling and not self._answered():
-            wait([future for future in running if not future.done()], return_when=FIRST_COMPLETED)
+        while True:
+            calls = self.working.items()
+            answered = [index for index, futures in calls if all(one.done() for one in futures)]
+            if answered or self.sampling or not self.working:
+                return answered
+            running = [one for futures in self.working.values() for one in futures]
+            wait([one for one in running if not one.done()], return_when=FIRST_COMPLETED)
             wait(running, grace)
 
-    def _answered(self) -> list[int]:
-        """The episodes whose calls have all ended."""
-        return [
-            index
-            for index, futures in self.working.items()
-            if all(future.done() for future in futures)
-        ]
-
-    def _collect(self) -> None:
+    def _collect(self, answered: Sequence[int]) -> None:
         """Hand finished tool results to their episodes."""
-        for index in self._answered():
+        for index in answered:
             futures = self.working.pop(index)
             errors = [error for future in futures if (error := future.exception())]
             if errors and isinstance(errors[0], UserError):
@@ -158,15 +193,6 @@ class _Driver:
             else:
                 results = [future.result() for future in futures]
                 self._advance(index, partial(self.plays[index].send, results))
-
-    def _sample(self) -> None:
-        """Sample until a turn ends, and hand it to its episode."""
-        started = time.monotonic()
-        turns = self.stream.poll() if self.sampling else []
-        self.sampled += time.monotonic() - started
-        for key, turn in turns:
-            index = self.sampling.pop(key)
-            self._advance(index, partial(self.plays[index].send, turn))
 
     def _advance(self, index: int, advance: Callable[[], Request]) -> None:
         """Take an episode to its next request or its end."""
@@ -183,8 +209,8 @@ class _Driver:
             self.sampling[key] = index
             self.stream.submit(key, request.prompt)
         else:
-            task = self.tasks[index]
             self.working[index] = [
-                self.threads.submit(run_call, self.registry, task, call) for call in request.calls
+                self.threads.submit(run_call, self.registry, self.tasks[index], call)
+                for call in request.calls
             ]
             self.fresh += self.working[index]

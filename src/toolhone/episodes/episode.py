@@ -1,31 +1,22 @@
 """One played task, as a generator that yields requests and is sent the answers; it does no I/O.
 
-    play = episode(task, policy, EpisodeRules())
-    request = next(play)            # SampleRequest(prompt): answer with a Turn
-    request = play.send(turn)       # ToolRequest(calls): answer with one ToolResult for each
-    ...                             # StopIteration carries the Episode
-
-A tool that fails does not end an episode: its result goes back to the model.
+play = episode(task, policy, EpisodeRules())
+request = next(play)            # SampleRequest(prompt): answer with a Turn
+request = play.send(turn)       # ToolRequest(calls): answer with one ToolResult for each; ...
+                                # StopIteration carries the Episode
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
 
-from toolhone.episodes.outcome import (
-    FAULTS,
-    EpisodeRules,
-    OnFault,
-    TurnOutcome,
-    complaint,
-    final_answer,
-    outcome_of,
-)
-from toolhone.episodes.policy import Policy, Prompt, Turn
-from toolhone.schema import Message, Task, ToolCall
+from toolhone.backends.base import StopReason
+from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
+from toolhone.schema import Message, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult
 
 
@@ -48,6 +39,70 @@ class EpisodeStatus(StrEnum):
     """The prompt of the next turn leaves no room in the context."""
     FAILED = "failed"
     """The program failed, not the model; `Episode.reason` says how."""
+
+
+class TurnOutcome(StrEnum):
+    """What an assistant turn came to: the first of these that applies."""
+
+    TRUNCATED = "truncated"
+    """Cut off by the limit on new tokens or by the context."""
+    MALFORMED = "malformed"
+    """Could not be read without a problem."""
+    ANSWER = "answer"
+    """Plain text."""
+    FINAL_CALL = "final_call"
+    """A call of a stop tool: the answer is in its arguments."""
+    UNKNOWN_TOOL = "unknown_tool"
+    """A call of a tool that the task does not offer."""
+    BAD_ARGUMENTS = "bad_arguments"
+    """Arguments that break the tool's schema."""
+    VALID_CALLS = "valid_calls"
+    """Calls of tools on offer, with arguments that fit."""
+
+
+class OnFault(StrEnum):
+    """What follows a turn with a fault: try again, end the episode, or end it and pay less."""
+
+    FEED_BACK = "feed_back"
+    STOP = "stop"
+    PENALISE = "penalise"
+
+
+FAULTS: Mapping[TurnOutcome, OnFault] = {
+    TurnOutcome.MALFORMED: OnFault.STOP,
+    TurnOutcome.UNKNOWN_TOOL: OnFault.FEED_BACK,
+    TurnOutcome.BAD_ARGUMENTS: OnFault.FEED_BACK,
+}
+"""What may be fed back, with what follows by default. A truncated turn always ends an episode; it
+may cost."""
+
+# The model reads these sentences, so a change of words changes what it samples.
+_ADVICE: Mapping[ParseProblem, str] = {
+    ParseProblem.NOT_JSON: "the call could not be read: its body is not well-formed",
+    ParseProblem.NOT_A_CALL: "the call could not be read: it has no name, "
+    "or another shape than a call",
+    ParseProblem.BAD_ARGUMENTS: "the call could not be read: its arguments are no mapping",
+    ParseProblem.UNCLOSED: "the call could not be read: it has no end",
+    ParseProblem.STRAY_MARK: "there is a mark of a call without a call",
+    ParseProblem.STRAY_TEXT: "text stands beside the call, where there is no room for it",
+}
+
+
+@dataclass(frozen=True)
+class EpisodeRules:
+    """How far to play: at most `max_turns` assistant turns, or up to the first turn with calls.
+
+    `then`: what follows a fault, where it differs from `FAULTS`.
+    `stop_tools`: tools whose call is the answer. `too_many_turns`: whether `max_turns` costs.
+    `prefill`: ids that the first reply begins with, in place of the policy's own.
+    """
+
+    max_turns: int = 8
+    first_call_only: bool = False
+    then: Mapping[TurnOutcome, OnFault] = field(default_factory=dict)
+    stop_tools: frozenset[str] = frozenset()
+    too_many_turns: OnFault = OnFault.STOP
+    prefill: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,11 +154,12 @@ Answer = Turn | Sequence[ToolResult]
 Play = Generator[Request, Answer, Episode]
 
 
-def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
+def episode(task: Task, policy: TokenPolicy, rules: EpisodeRules) -> Play:
     """Play one task; the return value of the generator is the `Episode`.
 
-    Errors of the program once the task is under way (or that the driver throws in) end the episode
-    as `FAILED`; a first prompt that cannot be written is raised.
+    A tool that fails does not end an episode: its result goes back to the model. Errors of the
+    program once the task is under way (or that the driver throws in) end the episode as `FAILED`; a
+    first prompt that cannot be written is raised.
     """
     history = _PlayState()
     prompt = policy.open(task.messages, task.tools)
@@ -112,14 +168,17 @@ def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
         ending, reason = (yield from _turns(prompt, policy, rules, history)), ""
     except Exception as error:
         ending, reason = EpisodeStatus.FAILED, f"{type(error).__name__}: {error}"
-    final_call = None
-    if history.outcomes[-1:] == [TurnOutcome.FINAL_CALL]:
-        final_call = final_answer(history.turns[-1], rules.stop_tools)
-    faults = [one for one in history.outcomes if one in (*FAULTS, TurnOutcome.TRUNCATED)]
-    penalties = sum(rules.after(fault) is OnFault.PENALISE for fault in faults)
+    turns, outcomes, final_call = tuple(history.turns), tuple(history.outcomes), None
+    if outcomes[-1:] == (TurnOutcome.FINAL_CALL,):
+        # The answer in a call of a stop tool: its argument `answer`, its only one, or all as text.
+        call = next(call for call in turns[-1].message.tool_calls if call.name in rules.stop_tools)
+        values = dict(call.arguments)
+        only = next(iter(values.values())) if len(values) == 1 else values
+        final_call = str(values.get("answer", only))
+    faults = (*FAULTS, TurnOutcome.TRUNCATED)
+    penalties = sum(one in faults and rules.then.get(one) is OnFault.PENALISE for one in outcomes)
     penalties += ending is EpisodeStatus.TOO_MANY_TURNS and rules.too_many_turns is OnFault.PENALISE
-    turns, results = tuple(history.turns), tuple(history.results)
-    outcomes = tuple(history.outcomes)
+    results = tuple(history.results)
     return Episode(task.id, turns, results, ending, reason, outcomes, penalties, final_call)
 
 
@@ -147,7 +206,7 @@ class _PlayState:
 
 
 def _turns(
-    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: _PlayState
+    prompt: Prompt, policy: TokenPolicy, rules: EpisodeRules, history: _PlayState
 ) -> Generator[Request, Answer, EpisodeStatus]:
     while policy.fits(prompt):
         answer = yield SampleRequest(prompt, len(history.turns))
@@ -155,17 +214,22 @@ def _turns(
         turn = history.add(answer)
         outcome = outcome_of(turn, prompt.tools, rules.stop_tools)
         history.outcomes.append(outcome)
-        if (ending := _ending(outcome, rules)) is not None:
-            return ending
-        if outcome is TurnOutcome.MALFORMED:
-            messages = [complaint(turn)]
+        if outcome is TurnOutcome.TRUNCATED:
+            return EpisodeStatus.TRUNCATED
+        if outcome in (TurnOutcome.ANSWER, TurnOutcome.FINAL_CALL):
+            return EpisodeStatus.ANSWERED
+        malformed = outcome is TurnOutcome.MALFORMED
+        if {**FAULTS, **rules.then}.get(outcome, OnFault.FEED_BACK) is not OnFault.FEED_BACK:
+            return EpisodeStatus.MALFORMED if malformed else EpisodeStatus.BAD_CALL
+        if malformed:
+            advice = _ADVICE.get(turn.problem, "your message could not be read")
+            messages = [Message("user", f"Error: {advice}. Write it again.")]
         else:
             calls = turn.message.tool_calls
             answer = yield ToolRequest(calls)
             assert not isinstance(answer, Turn), "a tool request needs results"
-            assert len(answer) == len(calls), (
-                f"{len(calls)} calls need as many results, got {len(answer)}"
-            )
+            wrong = f"{len(calls)} calls need as many results, got {len(answer)}"
+            assert len(answer) == len(calls), wrong
             history.results[-1] = tuple(answer)
             messages = [
                 Message("tool", result.content, tool_call_id=call.id, name=call.name)
@@ -179,12 +243,22 @@ def _turns(
     return EpisodeStatus.NO_ROOM
 
 
-def _ending(outcome: TurnOutcome, rules: EpisodeRules) -> EpisodeStatus | None:
-    """How a turn with this outcome ends the episode; None when it continues."""
-    if outcome is TurnOutcome.TRUNCATED:
-        return EpisodeStatus.TRUNCATED
-    if outcome in (TurnOutcome.ANSWER, TurnOutcome.FINAL_CALL):
-        return EpisodeStatus.ANSWERED
-    if outcome is TurnOutcome.VALID_CALLS or rules.after(outcome) is OnFault.FEED_BACK:
-        return None
-    return EpisodeStatus.MALFORMED if outcome is TurnOutcome.MALFORMED else EpisodeStatus.BAD_CALL
+def outcome_of(
+    turn: Turn, tools: Sequence[Tool], stop_tools: frozenset[str] = frozenset()
+) -> TurnOutcome:
+    """The outcome of a turn for a task with these tools."""
+    calls = turn.message.tool_calls
+    if turn.stop_reason is StopReason.LENGTH:
+        return TurnOutcome.TRUNCATED
+    if turn.problem is not ParseProblem.NONE:
+        return TurnOutcome.MALFORMED
+    if not calls:
+        return TurnOutcome.ANSWER
+    if any(call.name in stop_tools for call in calls):
+        return TurnOutcome.FINAL_CALL
+    offered = {tool.name: tool for tool in tools}
+    if any(call.name not in offered for call in calls):
+        return TurnOutcome.UNKNOWN_TOOL
+    if any(offered[call.name].problems(call.arguments) for call in calls):
+        return TurnOutcome.BAD_ARGUMENTS
+    return TurnOutcome.VALID_CALLS

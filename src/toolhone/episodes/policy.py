@@ -1,7 +1,7 @@
 """A policy continues a conversation. `TokenPolicy` is one of our models behind a dialect.
 
     policy = TokenPolicy(sampler, dialect, tokenizer, SamplingParams(max_tokens=128, temperature=0))
-    turn = reply(policy, messages, tools)
+    turn = policy.complete(policy.open(messages, tools))
 
 Token ids are the only truth: what was sampled is never decoded and encoded again. A reply may begin
 with a prefill: ids after the prompt that are not sampled and that are read as part of the turn.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, ParseProblem
@@ -54,40 +53,8 @@ class Turn:
     prefill: tuple[int, ...] = ()
 
 
-class TurnStream(Protocol):
-    """`backends.base.Stream` for turns."""
-
-    def submit(self, key: int, prompt: Prompt) -> None:
-        """Queue a prompt; `key` names it in `poll`, and its random stream."""
-
-    def poll(self) -> list[tuple[int, Turn]]:
-        """Work until a prompt is answered; returns all that are, and [] only when none is left."""
-
-    def close(self) -> None:
-        """Drop all prompts."""
-
-
-class Policy(Protocol):
-    """Something that continues conversations."""
-
-    @property
-    def seed(self) -> int:
-        """The seed of its sampling, for the record."""
-
-    def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
-        """The prompt for the first turn."""
-
-    def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
-        """The prompt for the next turn, after `turn` and the results of its tools."""
-
-    def fits(self, prompt: Prompt) -> bool:
-        """Whether the context has room for at least one more token."""
-
-    def stream(self) -> TurnStream: ...
-
-
 class TokenPolicy:
-    """A sampler with its dialect and tokenizer.
+    """A policy made of a sampler with its dialect and tokenizer; `seed` is that of its sampling.
 
     Empty `params.stop_ids` become the dialect's stop marks. `max_context` 0 is unbounded. `grammar`
     writes the grammar of a turn with these tools. `opening` is the prefill of every reply.
@@ -103,19 +70,13 @@ class TokenPolicy:
         grammar: Callable[[Sequence[Tool]], str] | None = None,
         opening: tuple[int, ...] = (),
     ) -> None:
-        assert params.num_samples == 1, (
-            f"a turn is one sample, got num_samples={params.num_samples}"
-        )
+        assert params.num_samples == 1, f"a turn is one sample, got {params.num_samples}"
         assert grammar is None or not opening, "a grammar covers whole turns, so no prefill"
         self.sampler, self.dialect, self.tokenizer = sampler, dialect, tokenizer
         self.max_context, self.grammar, self.opening = max_context, grammar, opening
         self._opened: Prompt | None = None
         stop_ids = params.stop_ids or tokenizer.stop_ids(dialect.stop)
-        self.params = replace(params, stop_ids=stop_ids)
-
-    @property
-    def seed(self) -> int:
-        return self.params.seed
+        self.params, self.seed = replace(params, stop_ids=stop_ids), params.seed
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         """The prompt for the first turn; the same object again for the same tuples."""
@@ -128,6 +89,7 @@ class TokenPolicy:
         return opened
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
+        """The prompt for the next turn, after `turn` and the results of its tools."""
         messages = (*prompt.messages, turn.message)
         number = sum(message.role == "assistant" for message in prompt.messages)
         turn_ids = {**prompt.turn_ids, number: (*turn.prefill, *turn.tokens)}
@@ -156,6 +118,7 @@ class TokenPolicy:
         return tuple(row.tokens[start:][row.mask[start:]].tolist())
 
     def fits(self, prompt: Prompt) -> bool:
+        """Whether the context has room for at least one more token."""
         return not self.max_context or len(prompt.tokens) + len(prompt.prefill) < self.max_context
 
     def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None:
@@ -165,7 +128,14 @@ class TokenPolicy:
                 self.grammar(tools)
 
     def stream(self) -> TurnStream:
-        return _TokenStream(self, self.sampler.stream())
+        return TurnStream(self, self.sampler.stream())
+
+    def complete(self, prompt: Prompt, key: int = 0) -> Turn:
+        """One turn after this prompt; `key` names its random stream."""
+        stream = self.stream()
+        stream.submit(key, prompt)
+        ((_, turn),) = stream.poll()
+        return turn
 
     def read(self, prompt: Prompt, sample: Sample) -> Turn:
         """Read a sample as a turn; never raises."""
@@ -175,41 +145,28 @@ class TokenPolicy:
         return Turn(read.to_message(), text, read.problem, *ids)
 
 
-class _TokenStream:
-    def __init__(self, policy: TokenPolicy, stream: Stream) -> None:
-        self._policy, self._stream = policy, stream
-        self._prompts: dict[int, Prompt] = {}
+@dataclass(frozen=True)
+class TurnStream:
+    """`backends.base.Stream` for turns."""
+
+    policy: TokenPolicy
+    samples: Stream
+    prompts: dict[int, Prompt] = field(default_factory=dict)
 
     def submit(self, key: int, prompt: Prompt) -> None:
-        assert not prompt.prefill or self._policy.grammar is None, (
-            "a grammar covers whole turns, so no prefill"
-        )
-        self._prompts[key] = prompt
-        grammar = self._policy.grammar and self._policy.grammar(prompt.tools)
+        """Queue a prompt; `key` names it in `poll`, and its random stream."""
+        grammar = self.policy.grammar and self.policy.grammar(prompt.tools)
+        assert grammar is None or not prompt.prefill, "a grammar covers whole turns, so no prefill"
+        self.prompts[key] = prompt
         tokens = (*prompt.tokens, *prompt.prefill)
-        self._stream.submit(key, tokens, self._policy.params, grammar)
+        self.samples.submit(key, tokens, self.policy.params, grammar)
 
     def poll(self) -> list[tuple[int, Turn]]:
-        return [
-            (key, self._policy.read(self._prompts.pop(key), samples[0]))
-            for key, samples in self._stream.poll()
-        ]
+        """Work until a prompt is answered; returns all that are, and [] only when none is left."""
+        done = self.samples.poll()
+        return [(key, self.policy.read(self.prompts.pop(key), one[0])) for key, one in done]
 
     def close(self) -> None:
-        self._prompts.clear()
-        self._stream.close()
-
-
-def reply(
-    policy: Policy, messages: Sequence[Message], tools: Sequence[Tool] = (), key: int = 0
-) -> Turn:
-    """One turn of a policy after these messages."""
-    return complete(policy, policy.open(messages, tools), key)
-
-
-def complete(policy: Policy, prompt: Prompt, key: int = 0) -> Turn:
-    """One turn of a policy after this prompt; `key` names its random stream."""
-    stream = policy.stream()
-    stream.submit(key, prompt)
-    ((_, turn),) = stream.poll()
-    return turn
+        """Drop all prompts."""
+        self.prompts.clear()
+        self.samples.close()

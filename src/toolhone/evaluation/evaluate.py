@@ -15,9 +15,8 @@ from numbers import Real
 
 from toolhone.data.task_files import check_ids
 from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import Episode
-from toolhone.episodes.outcome import EpisodeRules
-from toolhone.episodes.policy import Policy
+from toolhone.episodes.episode import Episode, EpisodeRules
+from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode, can_run, judge
@@ -33,7 +32,7 @@ Metric = Callable[[Task, Episode], float | None]
 
 
 def evaluate(
-    policy: Policy,
+    policy: TokenPolicy,
     tasks: Sequence[Task],
     registry: Registry | None = None,
     progress: Progress | None = None,

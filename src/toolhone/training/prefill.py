@@ -13,8 +13,7 @@ from enum import StrEnum
 
 from toolhone.config.rl import CurriculumSection
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.episodes.outcome import TurnOutcome
+from toolhone.episodes.episode import Episode, EpisodeStatus, TurnOutcome
 from toolhone.episodes.policy import Prompt, TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, DialectError
 from toolhone.schema import Message, Task, Tool, ToolCall

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolhone.backends.base import Metrics
 from toolhone.config.rl import RlSection
-from toolhone.episodes.clock import Clock
+from toolhone.episodes.driver import Clock
 from toolhone.rewards.episode_view import EpisodeView, select_reference
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.reward_registry import RewardResult

@@ -20,10 +20,8 @@ import numpy as np
 from toolhone.backends.base import Sampler
 from toolhone.config.rl import RlSection
 from toolhone.config.sections import Experiment
-from toolhone.episodes.clock import Clock
-from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.episodes.outcome import EpisodeRules
+from toolhone.episodes.driver import Clock, run_episodes
+from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PhaseState, RewardSchedule

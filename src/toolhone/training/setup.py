@@ -23,7 +23,7 @@ from toolhone.config.user_code import import_callable, is_user_code
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import FormatRequest, check_same, open_certified
-from toolhone.episodes.outcome import EpisodeRules, OnFault, TurnOutcome
+from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, ModelError
 from toolhone.evaluation.evaluate import Metric
