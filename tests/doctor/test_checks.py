@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolhone.doctor.checks import check
-from toolhone.doctor.findings import Findings
+from toolhone.doctor.checks import Findings, check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.sources.files import FileLine

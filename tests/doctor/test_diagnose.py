@@ -33,9 +33,8 @@ from support.doctor_rows import (
 from toolhone.config.experiment import make_experiment
 from toolhone.data.templates import Templates
 from toolhone.doctor import leaks
-from toolhone.doctor.checks import Decision, Fingerprint, conflicts
+from toolhone.doctor.checks import REMEDIES, Decision, Fingerprint, conflicts
 from toolhone.doctor.diagnose import DataVerdict, diagnose
-from toolhone.doctor.findings import REMEDIES
 from toolhone.doctor.lengths import LengthCheck, measure_all
 from toolhone.doctor.reading import read_file
 from toolhone.doctor.typed_calls import read_typed
@@ -310,9 +309,7 @@ def test_workers_measure_what_one_process_measures() -> None:
 def test_every_kind_says_why_it_matters_and_what_is_done() -> None:
     assert set(REMEDIES) == set(FindingKind)
     assert all(remedy.why and remedy.fix for remedy in REMEDIES.values())
-    assert all(remedy.drops for kind, remedy in REMEDIES.items() if remedy.grave), (
-        "what stops cannot stay in a cleaned file"
-    )
+    assert {remedy.effect for remedy in REMEDIES.values()} == {"stop", "drop", "keep"}
 
 
 def trained(tmp_path: Path, *rows: Row, **data: object) -> dict[str, object]:

@@ -16,8 +16,8 @@ import pytest
 
 from toolhone.cli.main import main
 from toolhone.dialects.probe.certificate import open_dialect
+from toolhone.doctor.checks import WHOLE_FILE
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
-from toolhone.doctor.findings import WHOLE_FILE
 from toolhone.doctor.reading import read_file
 from toolhone.evaluation.folder import read_folder
 from toolhone.models.pico import pico_folder

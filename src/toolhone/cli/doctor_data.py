@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from toolhone.cli.console import console, print_table
+from toolhone.doctor.checks import REMEDIES, FindingGroup
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
-from toolhone.doctor.findings import REMEDIES, FindingGroup
 from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned
 from toolhone.doctor.lengths import LengthCheck, ModelParts
 from toolhone.doctor.reading import read_file
@@ -105,7 +105,7 @@ def _show(diagnosis: Diagnosis) -> None:
     rows = []
     for group in groups:
         remedy = REMEDIES[group.kind]
-        word = Text("stops", "bold red") if remedy.grave else Text("remark", "yellow")
+        word = Text("stops", "bold red") if remedy.effect == "stop" else Text("remark", "yellow")
         rows.append((group.kind.value, str(group.count), word, remedy.why, remedy.fix))
     if rows:
         headings = ("finding", "count", "", "why it matters", "what --fix does")
@@ -124,7 +124,7 @@ def _examples(group: FindingGroup) -> Text:
         lines.append(f"  {printable(f'{finding}{times}')[:_LONGEST]}")
     left = group.count - sum(finding.times for finding in group.examples)
     lines += [f"  ... and {left} more"] if left else []
-    style = "bold red" if REMEDIES[group.kind].grave else "bold yellow"
+    style = "bold red" if REMEDIES[group.kind].effect == "stop" else "bold yellow"
     return Text.assemble((group.kind.value, style), "\n", "\n".join(lines))
 
 

@@ -1,11 +1,10 @@
-"""The checks that every training runs on its rows, alone and beside each other.
+"""The checks that every training runs on its rows, alone and beside each other, and what they find.
 
     findings = quick_checks(loaded.conversations, loaded.places)    # no tokenizer, no model
-    findings.raise_if_any()
-    check(conversations, "a.jsonl")                          # rules and exact duplicates only
-    class_balance(conversations).faults()
+    findings.raise_if_any()             # the first grave finding, as one sentence
+    REMEDIES[kind].why, REMEDIES[kind].fix                   # from `remedies.json`
 
-Rows are never changed; `doctor.repair` does that.
+A grave finding stops a training; the others are remarks. Rows are never changed here.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from hashlib import blake2b
-from itertools import pairwise, takewhile
-from typing import NamedTuple
+from importlib import resources
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 from toolhone.dialects.syntax.model_text import split_reasoning
-from toolhone.doctor.findings import Findings, finding_at
-from toolhone.doctor.typed_calls import MARK, is_closing, marks_in, read_typed
-from toolhone.schema import Conversation, Json, Task, Tool
+from toolhone.doctor.typed_calls import MARK, mark_faults, typed_results
+from toolhone.errors import DataError
+from toolhone.schema import Conversation, Json, texts_in
 from toolhone.sources.files import FileLine
 from toolhone.sources.rules import Fault, FindingKind, conversation_faults, order_faults
 
@@ -31,20 +32,126 @@ COMMON_MARKS = re.compile(
     r"|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
 )
 """What many tokenizers have as control tokens."""
-_RESULTS = (
-    re.compile(
-        r"\s*<(tool_response|tool_result|function_response|function_results?|functionresponse)>"
-        r"(.*?)</\1>\s*",
-        re.DOTALL | re.IGNORECASE,
-    ),
-    re.compile(r"\s*\[(RESULT|TOOL_RESULTS?)\](.*?)\[/\1\]\s*", re.DOTALL),
-)
+WHOLE_FILE = -1
+"""The `row` of a finding about a whole file."""
+_EXAMPLES = 5
+"""Examples of a kind that are shown."""
 _CALL_SIGN = re.compile(r"[<\[{(]")
 """Without one of these a text holds no call and no mark of one."""
 _FEWEST = 20
 """Rows from which on the balance of a file is judged."""
 _LOPSIDED = 0.05
-_HASH_BYTES = 16
+_digest = partial(blake2b, digest_size=16)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What a kind leads to, why it matters, and what `--fix` does about it.
+
+    effect: `stop` ends a training, and `--fix` drops a row that it cannot repair; `drop` lets a
+    training go on, but `--fix` drops the row; `keep` is a remark.
+    """
+
+    effect: Literal["stop", "drop", "keep"]
+    why: str
+    fix: str = "drops the row"
+
+
+REMEDIES = {
+    FindingKind(kind): Remedy(**remedy)
+    for kind, remedy in json.loads(
+        (resources.files("toolhone.doctor") / "remedies.json").read_text("utf-8")
+    ).items()
+}
+REMARKS = frozenset(kind for kind, remedy in REMEDIES.items() if remedy.effect != "stop")
+"""Kinds that do not stop a training."""
+
+
+@dataclass(frozen=True)
+class DataFinding:
+    """One thing that is wrong.
+
+    row: counts from 0, or is `WHOLE_FILE`. place: file and line. field: a path inside the row.
+    times: the rows that a finding about a file counts for.
+    """
+
+    kind: FindingKind
+    row: int
+    place: str
+    id: str
+    field: str
+    what: str
+    right: str
+    times: int = 1
+
+    def __str__(self) -> str:
+        name = f" (id {self.id!r})" if self.id else ""
+        field = f", {self.field}" if self.field else ""
+        right = f"; {self.right}" if self.right else ""
+        return f"{self.place}{name}{field}: {self.what}{right}"
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the finding for JSON; `row` is null for a finding about a file."""
+        row = None if self.row == WHOLE_FILE else self.row
+        return {**vars(self), "kind": self.kind.value, "row": row}
+
+
+def finding_at(fault: Fault, row: int, place: str, identity: str = "") -> DataFinding:
+    """Return a fault with its place."""
+    return DataFinding(fault.kind, row, place, identity, fault.field, fault.what, fault.right)
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """The findings of one kind: how many, in how many rows, and the first few."""
+
+    kind: FindingKind
+    count: int
+    rows: int
+    examples: Sequence[DataFinding]
+
+    def to_dict(self) -> dict[str, Json]:
+        remedy, grave = REMEDIES[self.kind], self.kind not in REMARKS
+        examples = [finding.to_dict() for finding in self.examples]
+        counts = {"kind": self.kind.value, "grave": grave, "count": self.count, "rows": self.rows}
+        return {**counts, "why": remedy.why, "fix": remedy.fix, "examples": examples}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings, in the order of the rows; `rows` were checked."""
+
+    rows: int
+    findings: Sequence[DataFinding]
+
+    @cached_property
+    def counts(self) -> Counter[FindingKind]:
+        """Findings by kind."""
+        counts: Counter[FindingKind] = Counter()
+        for finding in self.findings:
+            counts[finding.kind] += finding.times
+        return counts
+
+    @cached_property
+    def groups(self) -> list[FindingGroup]:
+        """Findings by kind: the grave ones first, then by number."""
+        groups = []
+        for kind, count in self.counts.items():
+            found = [finding for finding in self.findings if finding.kind == kind]
+            rows = len({(finding.place, finding.row) for finding in found})
+            groups.append(FindingGroup(kind, count, rows, found[:_EXAMPLES]))
+        return sorted(groups, key=lambda one: (one.kind in REMARKS, -one.count, one.kind.value))
+
+    def raise_if_any(self, allow: Collection[FindingKind] = REMARKS) -> None:
+        """Raise a `DataError` about the first finding that is not allowed, and count the others."""
+        first = next((finding for finding in self.findings if finding.kind not in allow), None)
+        if first is None:
+            return
+        same = self.counts[first.kind] - 1
+        others = sum(count for kind, count in self.counts.items() if kind not in allow) - same - 1
+        counted = [(same, "more of this kind"), (others, "of other kinds")]
+        more = " and ".join(f"{count} {text}" for count, text in counted if count)
+        raise DataError(f"{first} (… and {more})" if more else str(first))
 
 
 def check(conversations: Sequence[Conversation], where: str | Sequence[FileLine]) -> Findings:
@@ -52,31 +159,25 @@ def check(conversations: Sequence[Conversation], where: str | Sequence[FileLine]
 
     where: the name of the file, or the place of each row.
     """
-    places = _places(where, len(conversations))
-    repeats = _duplicate_faults([mark.exact for mark in fingerprints(conversations)], places)
-    return _collect(conversations, places, conversation_faults, repeats)
+    return _run(conversations, where, conversation_faults, only_exact=True)
 
 
 def quick_checks(
     conversations: Sequence[Conversation], where: str | Sequence[FileLine]
 ) -> Findings:
     """Run the checks that need no model and no second file; `where` as in `check`."""
-    places = _places(where, len(conversations))
-    return _collect(conversations, places, row_faults, cross_faults(conversations, places))
+    return _run(conversations, where, row_faults, only_exact=False)
 
 
-def _places(where: str | Sequence[FileLine], count: int) -> list[str]:
-    if isinstance(where, str):
-        return [f"{where}, row {row + 1}" for row in range(count)]
-    return list(map(str, where[:count]))
-
-
-def _collect(
+def _run(
     conversations: Sequence[Conversation],
-    places: Sequence[str],
+    where: str | Sequence[FileLine],
     faults_of: Callable[[Conversation], Iterator[Fault]],
-    cross: Mapping[int, Sequence[Fault]],
+    only_exact: bool,
 ) -> Findings:
+    places = [f"{where}, row {row}" for row, _ in enumerate(conversations, start=1)]
+    places = places if isinstance(where, str) else list(map(str, where))
+    cross = cross_faults(conversations, places, only_exact)
     findings = [
         finding_at(fault, row, places[row], conversation.id)
         for row, conversation in enumerate(conversations)
@@ -91,67 +192,28 @@ def row_faults(
     """Yield the faults of one row; `control` finds texts that are control tokens."""
     yield from conversation_faults(row)
     yield from order_faults(row.messages)
-    yield from text_faults(row)
-    if control is not None:
-        yield from control_faults(row, control)
-
-
-def text_faults(conversation: Conversation) -> Iterator[Fault]:
-    """Yield calls and stray marks in texts of the assistant, and results in texts of the user."""
-    tools = {tool.name: tool for tool in conversation.tools}
-    for index, message in enumerate(conversation.messages):
-        text, field = message.content, f"messages[{index}].content"
-        if not text:
-            continue
-        if message.role == "assistant":
-            if _CALL_SIGN.search(text):
-                yield from _mark_faults(field, text, tools)
-        elif message.role == "user" and typed_results(text):
+    tools = {tool.name: tool for tool in row.tools}
+    for index, message in enumerate(row.messages):
+        text, field = message.content or "", f"messages[{index}].content"
+        if message.role == "assistant" and _CALL_SIGN.search(text):
+            yield from mark_faults(field, text, tools)
+        elif message.role == "user" and text.lstrip()[:1] in ("<", "[") and typed_results(text):
             what = f"the user's message is a tool result between marks: {text.strip()[:60]!r}"
             yield Fault(FindingKind.TYPED_RESULT, field, what, "wanted a tool message")
+    if control is not None:
+        yield from _control_faults(row, control)
 
 
-def _mark_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Iterator[Fault]:
-    shown, right = repr(text.strip()[:60]), "wanted it in tool_calls"
-    found = read_typed(text, tools)
-    marks = marks_in(text) if found is None else []
-    closing = sum(map(is_closing, marks))
-    if found is not None:
-        names = ", ".join(repr(call.name) for call in found.calls[:3])
-        what = f"the text holds a call of {names}, {found.form}: {shown}"
-        yield Fault(FindingKind.TYPED_CALL, field, what, right)
-    elif closing and 2 * closing == len(marks) and not is_closing(marks[0]):
-        what = f"the call between {marks[0]} and {marks[1]} in the text cannot be read: {shown}"
-        yield Fault(FindingKind.TYPED_CALL, field, what, right)
-    elif marks:
-        counts = f"{len(marks) - closing} marks open and {closing} close"
-        what = f"{counts}, the first is {marks[0]!r}: {shown}"
-        right = "wanted no marks in text; calls belong in tool_calls"
-        yield Fault(FindingKind.STRAY_MARK, field, what, right)
-
-
-def typed_results(text: str) -> tuple[str, ...]:
-    """Return the results between marks in a text; none if the text holds anything else."""
-    for pattern in _RESULTS if text.lstrip().startswith(("<", "[")) else ():
-        results, position = list[str](), 0
-        while found := pattern.match(text, position):
-            results.append(found[2].strip())
-            position = found.end()
-        if results and position == len(text):
-            return tuple(results)
-    return ()
-
-
-def control_faults(conversation: Conversation, pattern: re.Pattern[str]) -> Iterator[Fault]:
+def _control_faults(conversation: Conversation, pattern: re.Pattern[str]) -> Iterator[Fault]:
     """Yield a remark for each message with a control text in its content or arguments.
 
-    Marks of calls in the assistant's content are left to `text_faults`.
+    Marks of calls in the assistant's content have findings of their own.
     """
     right = "wanted text that no tokenizer takes for a control token"
     for index, message in enumerate(conversation.messages):
         texts = [("content", split_reasoning(message).content or "")]
         for number, call in enumerate(message.tool_calls):
-            texts += [(f"tool_calls[{number}].arguments", one) for one in _strings(call.arguments)]
+            texts += [(f"tool_calls[{number}].arguments", one) for one in texts_in(call.arguments)]
         for field, text in texts:
             skip_marks = message.role == "assistant" and field == "content"
             matches = pattern.finditer(text)
@@ -161,31 +223,6 @@ def control_faults(conversation: Conversation, pattern: re.Pattern[str]) -> Iter
                 what = f"the {message.role}'s text holds {found[0]!r}: {around!r}"
                 yield Fault(FindingKind.CONTROL_TEXT, f"messages[{index}].{field}", what, right)
                 break
-
-
-def _strings(value: Json) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _strings(inner)
-
-
-def prompt_of(row: Conversation | Task) -> str:
-    """Return what the user says before the assistant speaks, without case and white space."""
-    messages = row.turns[0] if isinstance(row, Task) and row.turns else row.messages
-    opening = takewhile(lambda message: message.role != "assistant", messages)
-    texts = [message.content or "" for message in opening if message.role == "user"]
-    return "\n".join(" ".join(text.split()).casefold() for text in texts)
-
-
-def prompts_of(rows: Iterable[tuple[str, Conversation | Task]]) -> dict[str, str]:
-    """Return the prompts of rows, each with the place of its first row."""
-    prompts: dict[str, str] = {}
-    for place, row in rows:
-        if prompt := prompt_of(row):
-            prompts.setdefault(prompt, place)
-    return prompts
 
 
 class Decision(NamedTuple):
@@ -217,14 +254,12 @@ def fingerprints(conversations: Iterable[Conversation]) -> list[Fingerprint]:
             if id(tool) not in tool_texts:
                 tool_texts[id(tool)] = json.dumps(tool.to_dict())
         tools = "\n".join(tool_texts[id(tool)] for tool in conversation.tools)
-        exact = blake2b(tools.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES)
-        loose, decisions = blake2b(digest_size=_HASH_BYTES), []
+        exact, loose = _digest(tools.encode("utf-8", "surrogatepass")), _digest()
+        decisions = []
         for index, message in enumerate(conversation.messages):
             calls = [json.dumps([c.name, c.arguments], sort_keys=True) for c in message.tool_calls]
             if message.role == "assistant":
-                answer = blake2b(
-                    "\n".join(sorted(calls)).encode(), digest_size=_HASH_BYTES
-                ).digest()
+                answer = _digest("\n".join(sorted(calls)).encode()).digest()
                 shown = ", ".join(calls)[:100] or "no call"
                 decisions.append(Decision(index, exact.digest(), answer, shown))
             parts = [message.role, message.content, message.reasoning, calls]
@@ -237,12 +272,19 @@ def fingerprints(conversations: Iterable[Conversation]) -> list[Fingerprint]:
 
 
 def cross_faults(
-    conversations: Sequence[Conversation], places: Sequence[str]
-) -> Mapping[int, Sequence[Fault]]:
-    """Return the faults of rows beside other rows of the same file, by row."""
-    marks = fingerprints(conversations)
-    found = _duplicate_faults([mark.exact for mark in marks], places)
-    for row, first in _repeats([mark.loose for mark in marks]).items():
+    conversations: Sequence[Conversation], places: Sequence[str], only_exact: bool = False
+) -> dict[int, list[Fault]]:
+    """Return the faults of rows beside other rows of the same file, by row.
+
+    only_exact: exact duplicates alone.
+    """
+    marks, found = fingerprints(conversations), defaultdict[int, list[Fault]](list)
+    for row, first in _repeats(mark.exact for mark in marks):
+        what, right = f"says the same as {places[first]}", "wanted each row once"
+        found[row].append(Fault(FindingKind.DUPLICATE_ROW, "messages", what, right))
+    if only_exact:
+        return found
+    for row, first in _repeats(mark.loose for mark in marks):
         if row not in found:
             what = f"says the same as {places[first]}, in other spelling or with other tools"
             right = "wanted rows that add something"
@@ -255,19 +297,11 @@ def cross_faults(
     return found
 
 
-def _duplicate_faults(hashes: Sequence[bytes], places: Sequence[str]) -> dict[int, list[Fault]]:
-    found: dict[int, list[Fault]] = defaultdict(list)
-    for row, first in _repeats(hashes).items():
-        what = f"says the same as {places[first]}"
-        found[row] = [Fault(FindingKind.DUPLICATE_ROW, "messages", what, "wanted each row once")]
-    return found
-
-
-def _repeats(hashes: Sequence[bytes]) -> dict[int, int]:
-    """Return row -> the first row with the same hash, for all but the first ones."""
+def _repeats(hashes: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Return each row whose hash occurs before, with the first row that has it."""
     seen: dict[bytes, int] = {}
     firsts = ((row, seen.setdefault(digest, row)) for row, digest in enumerate(hashes))
-    return {row: first for row, first in firsts if row != first}
+    return [(row, first) for row, first in firsts if row != first]
 
 
 class Conflict(NamedTuple):
@@ -290,26 +324,19 @@ def conflicts(marks: Sequence[Fingerprint]) -> dict[int, Conflict]:
             members[decision.before].append((row, decision))
     found: dict[int, Conflict] = {}
     for group in members.values():
-        for row, conflict in _minority(group) if len(group) > 1 else ():
-            if row not in found or conflict.message < found[row].message:
-                found[row] = conflict
+        votes, firsts = Counter(decision.calls for _, decision in group), dict[bytes, Any]()
+        winner, most = votes.most_common(1)[0]
+        if most == len(group):
+            continue
+        for row, decision in group:
+            firsts.setdefault(decision.calls, (row, decision))
+        for row, decision in group:
+            wins = decision.calls == winner and 2 * most > len(group)
+            if not wins and (row not in found or decision.message < found[row].message):
+                others = (first for calls, first in firsts.items() if calls != decision.calls)
+                other, its = next(others)
+                found[row] = Conflict(decision.message, other, decision.shown, its.shown)
     return found
-
-
-def _minority(group: Sequence[tuple[int, Decision]]) -> Iterator[tuple[int, Conflict]]:
-    votes = Counter(decision.calls for _, decision in group)
-    if len(votes) < 2:
-        return
-    winner, most = votes.most_common(1)[0]
-    if 2 * most <= len(group):
-        winner = b""
-    firsts: dict[bytes, tuple[int, Decision]] = {}
-    for row, decision in group:
-        firsts.setdefault(decision.calls, (row, decision))
-    for row, decision in group:
-        if decision.calls != winner:
-            other, its = next(first for calls, first in firsts.items() if calls != decision.calls)
-            yield row, Conflict(decision.message, other, decision.shown, its.shown)
 
 
 @dataclass(frozen=True)
@@ -326,9 +353,6 @@ class Balance:
     decisions_to_answer: int = 0
     offer_one_tool: int = 0
 
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self)
-
     def __str__(self) -> str:
         share = f"{self.calls_anywhere / self.rows:.0%}" if self.rows else "none"
         decisions = self.decisions_to_call + self.decisions_to_answer
@@ -340,15 +364,17 @@ class Balance:
 
     def faults(self) -> Iterator[Fault]:
         """Yield what is lopsided beyond 19 to 1."""
-        decisions, judged = self.decisions_to_call + self.decisions_to_answer, self.rows >= _FEWEST
+        calls, answers = self.decisions_to_call, self.decisions_to_answer
+        judged, of_all = self.rows >= _FEWEST, f"of {calls + answers} answers to a user"
+        few = _LOPSIDED * (calls + answers)
         if self.rows and not self.calls_anywhere:
             what = f"none of {self.rows} rows calls a tool"
             yield Fault(FindingKind.NO_CALLS, "", what, "wanted rows that do")
-        elif judged and self.decisions_to_answer < _LOPSIDED * decisions:
-            what = f"{self.decisions_to_answer} of {decisions} answers to a user do without a call"
+        elif judged and answers < few:
+            what = f"{answers} {of_all} do without a call"
             yield Fault(FindingKind.ONLY_CALLS, "", what, "wanted some questions that need no tool")
-        elif judged and self.decisions_to_call < _LOPSIDED * decisions:
-            what = f"{self.decisions_to_call} of {decisions} answers to a user call a tool"
+        elif judged and calls < few:
+            what = f"{calls} {of_all} call a tool"
             yield Fault(FindingKind.FEW_CALLS, "", what, "wanted more questions that need one")
         if judged and self.offer_one_tool == self.rows:
             what = f"all {self.rows} rows offer exactly one tool"

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
 
 from toolhone.doctor.checks import (
     COMMON_MARKS,
+    REMARKS,
+    WHOLE_FILE,
     Balance,
+    DataFinding,
+    Findings,
     class_balance,
     cross_faults,
-    prompts_of,
+    finding_at,
     row_faults,
 )
-from toolhone.doctor.findings import REMARKS, WHOLE_FILE, DataFinding, Findings, finding_at
-from toolhone.doctor.leaks import benchmark_faults, leak_faults
+from toolhone.doctor.leaks import benchmark_faults, leak_faults, prompts_of
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
 from toolhone.runs.progress import Progress, SilentProgress
@@ -66,7 +69,7 @@ class Diagnosis:
             "verdict": self.verdict.value,
             "files": dict(self.files),
             "counts": {kind.value: count for kind, count in self.findings.counts.items()},
-            "balance": self.balance.to_dict(),
+            "balance": asdict(self.balance),
             "kinds": [group.to_dict() for group in self.findings.groups],
             "findings": [finding.to_dict() for finding in self.findings.findings],
         }

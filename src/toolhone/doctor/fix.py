@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from toolhone.doctor.checks import cross_faults
+from toolhone.doctor.checks import REMEDIES, WHOLE_FILE, cross_faults
 from toolhone.doctor.diagnose import Diagnosis, diagnose
-from toolhone.doctor.findings import REMEDIES, WHOLE_FILE
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
 from toolhone.doctor.repair import repair_conversation
@@ -132,7 +131,7 @@ def clean(
     first = diagnose([replace(train, cases=bare), *others], lengths, progress, only_first=True)
     dropped: dict[int, dict[str, None]] = defaultdict(dict)
     for finding in first.findings.findings:
-        drops = REMEDIES[finding.kind].drops and finding.kind not in _CROSS_KINDS
+        drops = REMEDIES[finding.kind].effect != "keep" and finding.kind not in _CROSS_KINDS
         if drops and finding.row != WHOLE_FILE:
             dropped[finding.row][finding.kind.value] = None
     left = [
@@ -143,7 +142,7 @@ def clean(
     crossed = cross_faults([one for _, _, one in left], [place for _, place, _ in left])
     for index, faults in crossed.items():
         for fault in faults:
-            if REMEDIES[fault.kind].drops:
+            if REMEDIES[fault.kind].effect != "keep":
                 dropped[left[index][0]][fault.kind.value] = None
     changes = []
     for row, case in enumerate(cases):

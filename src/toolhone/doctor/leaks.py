@@ -12,17 +12,34 @@ import gzip
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
+from itertools import takewhile
 
-from toolhone.doctor.checks import prompt_of
-from toolhone.schema import Conversation
+from toolhone.schema import Conversation, Task
 from toolhone.sources.rules import Fault, FindingKind
 
 FILE = "bfcl_hashes.json.gz"
 MIN_BYTES = 32
 """Shorter texts ("hi", "what can you do?") occur everywhere and have no hash."""
+
+
+def prompt_of(row: Conversation | Task) -> str:
+    """Return what the user says before the assistant speaks, without case and white space."""
+    messages = row.turns[0] if isinstance(row, Task) and row.turns else row.messages
+    opening = takewhile(lambda message: message.role != "assistant", messages)
+    texts = [message.content or "" for message in opening if message.role == "user"]
+    return "\n".join(" ".join(text.split()).casefold() for text in texts)
+
+
+def prompts_of(rows: Iterable[tuple[str, Conversation | Task]]) -> dict[str, str]:
+    """Return the prompts of rows, each with the place of its first row."""
+    prompts: dict[str, str] = {}
+    for place, row in rows:
+        if prompt := prompt_of(row):
+            prompts.setdefault(prompt, place)
+    return prompts
 
 
 def leak_faults(conversation: Conversation, held_out: Mapping[str, str]) -> Iterator[Fault]:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from toolhone.data.task_files import tasks_from_any
-from toolhone.doctor.findings import REMARKS
+from toolhone.doctor.checks import REMARKS
 from toolhone.doctor.repair import is_chat, record_faults, repair_record
 from toolhone.runs.progress import Progress, SilentProgress
 from toolhone.schema import Conversation, Task

@@ -16,8 +16,7 @@ from dataclasses import replace
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import decode
-from toolhone.doctor.checks import typed_results
-from toolhone.doctor.typed_calls import read_typed
+from toolhone.doctor.typed_calls import read_typed, typed_results
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.files import Record
 from toolhone.sources.rules import Fault, FindingKind, null_padding, result_runs, without_paths

@@ -21,6 +21,7 @@ from toolhone.dialects.syntax.model_text import as_call, decode
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.sources.rules import Fault, FindingKind
 
 MARK = re.compile(
     r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)"
@@ -30,6 +31,14 @@ MARK = re.compile(
     r"|\[/?TOOL_CALLS?\]|<\|python_tag\|>"
 )
 """Marks with which models and their templates begin and end calls."""
+_RESULTS = (
+    re.compile(
+        r"\s*<(tool_response|tool_result|function_response|function_results?|functionresponse)>"
+        r"(.*?)</\1>\s*",
+        re.DOTALL | re.IGNORECASE,
+    ),
+    re.compile(r"\s*\[(RESULT|TOOL_RESULTS?)\](.*?)\[/\1\]\s*", re.DOTALL),
+)
 _QUICK = ("<", "[TOOL_CALL", "[/TOOL_CALL")
 _CLOSING = re.compile(r"<\|?/|\[/|<end_|<[^=]*[_▁]end[|｜]?>")
 _NAMED = re.compile(
@@ -103,11 +112,6 @@ def _fences(text: str) -> Iterator[tuple[int, int, str]]:
         yield opening.start(), position, code
 
 
-def is_closing(mark: str) -> bool:
-    """Return whether a mark ends a call."""
-    return _CLOSING.match(mark) is not None
-
-
 def read_typed(text: str, tools: Mapping[str, Tool]) -> TypedCalls | None:
     """Return the calls typed into a text; None if there are none, or one cannot be read whole."""
     if marks_in(text):
@@ -139,7 +143,7 @@ def _behind_marks(text: str) -> TypedCalls | None:
     """Read JSON or Python literals behind opening marks; the closing marks may be missing."""
     pieces, calls, position, first = list[str](), list[ToolCall](), 0, ""
     while mark := MARK.search(text, position):
-        if is_closing(mark[0]):
+        if _CLOSING.match(mark[0]):
             return None
         inside, behind = _FUNCTION.fullmatch(mark[0]), _NAMED.match(text, mark.end())
         named = inside or behind
@@ -151,7 +155,7 @@ def _behind_marks(text: str) -> TypedCalls | None:
         calls += found
         first = first or mark[0]
         closing = MARK.match(text, _skip_space(text, read[1]))
-        position = closing.end() if closing is not None and is_closing(closing[0]) else read[1]
+        position = closing.end() if closing is not None and _CLOSING.match(closing[0]) else read[1]
     return _typed(calls, [*pieces, text[position:]], f"behind {first}")
 
 
@@ -245,3 +249,35 @@ def _skip_space(text: str, start: int) -> int:
     while start < len(text) and text[start].isspace():
         start += 1
     return start
+
+
+def typed_results(text: str) -> tuple[str, ...]:
+    """Return the results between marks in a text; none if the text holds anything else."""
+    for pattern in _RESULTS:
+        results, position = list[str](), 0
+        while found := pattern.match(text, position):
+            results.append(found[2].strip())
+            position = found.end()
+        if results and position == len(text):
+            return tuple(results)
+    return ()
+
+
+def mark_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Iterator[Fault]:
+    """Yield the calls and the stray marks in a text of the assistant."""
+    shown, right = repr(text.strip()[:60]), "wanted it in tool_calls"
+    found = read_typed(text, tools)
+    marks = marks_in(text) if found is None else []
+    closing = [mark for mark in marks if _CLOSING.match(mark)]
+    if found is not None:
+        names = ", ".join(repr(call.name) for call in found.calls[:3])
+        what = f"the text holds a call of {names}, {found.form}: {shown}"
+        yield Fault(FindingKind.TYPED_CALL, field, what, right)
+    elif closing and 2 * len(closing) == len(marks) and marks[0] not in closing:
+        what = f"the call between {marks[0]} and {marks[1]} in the text cannot be read: {shown}"
+        yield Fault(FindingKind.TYPED_CALL, field, what, right)
+    elif marks:
+        counts = f"{len(marks) - len(closing)} marks open and {len(closing)} close"
+        what = f"{counts}, the first is {marks[0]!r}: {shown}"
+        right = "wanted no marks in text; calls belong in tool_calls"
+        yield Fault(FindingKind.STRAY_MARK, field, what, right)

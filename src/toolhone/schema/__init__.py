@@ -7,7 +7,7 @@ always a mapping. A problem in the input is a `DataError` that names the field.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -291,6 +291,15 @@ class Task:
 def dicts_of(items: Iterable[Any]) -> list[dict[str, Json]]:
     """Write messages, tools, calls or expectations for the disk."""
     return [item.to_dict() for item in items]
+
+
+def texts_in(value: Json) -> Iterator[str]:
+    """Yield all texts that are values, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(inner)
 
 
 def _parse(text: str, what: str, width: int = 60) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toolhone.errors import DataError
@@ -74,15 +74,6 @@ def choose_tools(
         names += rng.sample(rest, min(target - len(names), len(rest)))
     rng.shuffle(names)
     return tuple(known[name] for name in names)
-
-
-def texts_in(value: Json) -> Iterator[str]:
-    """Yield all texts that are values, at any depth."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from texts_in(inner)
 
 
 def accept_references(tool: Tool, pattern: str) -> Tool:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.errors import DataError
-from toolhone.schema import Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Json, Message, Task, Tool, ToolCall, texts_in
 from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import (
     CATALOGUE_OPTIONS,
@@ -24,7 +24,6 @@ from toolhone.sources.catalogue import (
     count_distractors,
     find_beside,
     repair_call,
-    texts_in,
 )
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.tool_specs import read_tools

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall, texts_in
 from toolhone.sources.base import Context, Converted, Skip, Source, expect_calls
 from toolhone.sources.catalogue import (
     CATALOGUE_OPTIONS,
@@ -23,7 +23,6 @@ from toolhone.sources.catalogue import (
     choose_tools,
     count_distractors,
     find_beside,
-    texts_in,
 )
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.rules import FindingKind

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from toolhone.config.user_code import is_user_code
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
-from toolhone.doctor.checks import check, class_balance, prompt_of, prompts_of, quick_checks
-from toolhone.doctor.findings import REMARKS, account_of
+from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
+from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
@@ -307,8 +307,8 @@ def _check_rows(
     findings.raise_if_any(REMARKS | RAW_PROMPT_FINDINGS if data.raw_prompt else REMARKS)
     return {
         "findings": {kind.value: count for kind, count in findings.counts.items()},
-        "doctor": account_of(findings),
-        "balance": class_balance(conversations).to_dict(),
+        "doctor": [group.to_dict() for group in findings.groups],
+        "balance": asdict(class_balance(conversations)),
     }
 
 
