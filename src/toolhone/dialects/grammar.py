@@ -1,15 +1,14 @@
 """From a dialect and the tools on offer to a grammar of the assistant's turn: `grammar_of`.
 
-    text = grammar_of(dialect, tools, tokenizer)     # `backends.constraint` compiles it
-
 A turn is reasoning, then free text without a mark of a call, or free text and calls, then a stop
 mark. Each call names one of the tools and has arguments that its schema allows. A grammar does not
 choose the right tool, and cannot finish a turn that the token limit cuts off. A form or a schema
-without a grammar is refused in one sentence.
+without a grammar is refused in one sentence. `backends.constraint` compiles grammars.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -17,17 +16,16 @@ from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.grammar_calls import CallForm, call_of, form_of
-from toolhone.dialects.grammar_values import WAY_OUT, Values
+from toolhone.dialects.grammar_values import JSON_STYLE, WAY_OUT, Values
 from toolhone.dialects.lark import (
     ANY,
-    JSON_STYLE,
+    SOME,
     GrammarRules,
     exactly,
     found_in,
     in_turn,
     loosely,
     one_of,
-    plain,
     text_until,
     up_to,
     without,
@@ -63,16 +61,16 @@ def grammar_of(dialect: Dialect, tools: Sequence[Tool], tokenizer: TextTokenizer
         raise DialectError(f"the dialect {dialect.name!r} has no grammar; {WAY_OUT}")
     ids = {text: tokenizer.control_id(text) for text in tokenizer.control_texts}
     control = {text: index for text, index in ids.items() if index is not None}
-    return _TurnGrammar(GrammarRules(control), form_of(dialect, control), dialect).grammar(tools)
+    return _TurnGrammar(GrammarRules(control), form_of(dialect, control), dialect).write(tools)
 
 
-class _FreeText:
-    """What an assistant may write beside the calls of one form.
+class _TurnGrammar:
+    """Puts the grammar of one dialect together.
 
-    Forbidden is what the readers take for a call or a thought. A mark that plain text may hold
-    (`[`, for instance) counts only where
-    the reader counts it: in front of a call's beginning, or at the beginning of a line. Where text
-    in front of such a mark could not be separated from the call, calls have no text in front.
+    Forbidden in free text is what the readers take for a call or a thought. A mark that plain text
+    may hold (`[`, for instance) counts only where the reader counts it: in front of a call's
+    beginning, or at the beginning of a line. Where text in front of such a mark could not be
+    separated from the call, calls have no text in front.
     """
 
     def __init__(
@@ -81,136 +79,43 @@ class _FreeText:
         self.rules, self.form = rules, form
         self.syntax, self.behaviour = dialect.syntax, dialect.behaviour
         self.gap = rules.terminal("/[ \\n]{1,2}/") + "?"
-        self._delimited = isinstance(dialect.syntax, DelimitedSyntax)
-        self._lead = (form.frame.lead if self._delimited else dialect.behaviour.lead).lstrip()
-        fixed = form.frame.before.lstrip()
-        for slot in (NAME_SLOT, ID_SLOT, NUMBER_SLOT):
-            fixed = fixed.partition(slot)[0]
-        self._fixed = fixed.rstrip()
+        frame, body = form.frame, form.body
+        delimited = isinstance(dialect.syntax, DelimitedSyntax)
+        self._lead = (frame.lead if delimited else dialect.behaviour.lead).lstrip()
+        before = re.split(f"[{NAME_SLOT}{ID_SLOT}{NUMBER_SLOT}]", frame.before.lstrip())[0]
+        self._fixed = before.rstrip()
         """What the mark in front of a call always begins with."""
-        self._weak = self._delimited and form.frame.weak
-
-    @cached_property
-    def text(self) -> str:
-        """Free text, or none, behind what the markup writes in front of it."""
-        lines = f"/{_LINE}(\\n{_LINE})*/ & " if self.form.lines else ""
-        text = f"{self.rules.terminal(lines + plain(self._no_call))}?"
-        return in_turn(self.gap, *self.rules.terms(self._lead), text) if self._lead else text
-
-    def before(self, mark: str, begins: str = "") -> str:
-        """Free text, then the mark with what the call begins with."""
-        rules, whole = self.rules, mark + begins
-        if self.form.lines:
-            return rules.terminal(without(rf"({_LINE}\n)*[ \t]*{exactly(whole)}", self._forbidden))
-        alone = in_turn(self.gap, *rules.terms(whole))
-        if self._lead or not self._fixed:
-            answer = self._behind_answer(begins)
-            return f"({alone} | {answer})" if answer else alone
-        first = rules.parts(self._fixed)[0]
-        rest = rules.terms(whole[len(first) :])
-        if self._weak:
-            return self._before_weak(whole, first, rest)
-        sure = next(iter(self._sure_marks), "")
-        if rules.token(first) is not None:
-            if not self._fixed.startswith(sure or "\n"):
-                return alone
-            text = f"{rules.terminal(plain(self._no_call))}?"
-            return in_turn(text, *rules.terms(first), *rest)
-        sign = sure if sure in first else first if sure.startswith(first) else ""
-        if not sign:
-            return alone
-        others = [found_in(exactly(other)) for other in self._sure_marks[1:]]
-        behind = len(first) - first.find(sign) - len(sign)
-        body = up_to(exactly(first), exactly(sign), [*self._forbidden, *others], behind=behind)
-        return in_turn(rules.terminal(body), *rest)
-
-    def _before_weak(self, whole: str, first: str, rest: list[str]) -> str:
-        """The same for a mark that plain text may hold: one terminal, which ends at a call."""
-        rules, parts = self.rules, self.rules.parts(whole)
-        if any(rules.token(part) is not None for part in parts):
-            return in_turn(self.gap, *rules.terms(whole))
-        others = [*self._forbidden, *(found_in(exactly(other)) for other in self._sure_marks)]
-        if not self.form.body.begins:
-            mark = exactly(first)
-            twice = rf"({ANY}\n)?[ \t]*({mark}){ANY}\n[ \t]*({mark}){ANY}"
-            line = without(rf"({ANY}\n)?[ \t]*{mark}", (twice, *others))
-            return in_turn(rules.terminal(line), *rest)
-        if isinstance(self.form.body, PythonCalls) and parts == [whole]:
-            overlap = f"{ANY}{exactly(whole[0])}{exactly(whole)}"
-            return rules.terminal(up_to(exactly(whole), self._weak_sign, [*others, overlap]))
-        return rules.terminal(rf"/[ \n]{{0,2}}{exactly(whole)}/")
-
-    def _behind_answer(self, begins: str) -> str:
-        """A first call behind an answer, if the mark between two calls may follow an answer too."""
-        between = (self.form.frame.between or "").strip()
-        if self._fixed or not self._lead or not between or NAME_SLOT in between:
-            return ""
-        rules, first = self.rules, self.rules.parts(between)[0]
-        if rules.token(first) is not None:
-            text = plain([*self._forbidden, found_in(loosely(first))])
-            answer = in_turn(f"{rules.terminal(text)}?", *rules.terms(first))
-        else:
-            answer = rules.terminal(up_to(exactly(first), loosely(first), self._forbidden))
-        rest = rules.terms(between[len(first) :] + begins)
-        return in_turn(self.gap, *rules.terms(self._lead), answer, *rest)
-
-    @cached_property
-    def _sure_marks(self) -> tuple[str, ...]:
-        """Marks that are a sign of a call anywhere, the one that begins a call first."""
-        if self._delimited:
-            return tuple(mark for mark, _ in self.form.frame.signs)
-        return (self.syntax.open, self.syntax.close) if isinstance(self.syntax, Tagged) else ()
-
-    @property
-    def _weak_sign(self) -> str:
-        """The pattern of a mark that plain text may hold, and a call's beginning behind it."""
-        body = self.form.body
+        self._weak = delimited and frame.weak
         begins = _NAME_AND_BRACKET if isinstance(body, PythonCalls) else body.begins
-        return loosely(self.form.frame.before.strip()) + (rf"\s*{begins}" if begins else "")
-
-    @cached_property
-    def _no_call(self) -> list[str]:
-        """The patterns of texts that hold a call, or a sign of one."""
-        signs = [found_in("|".join(map(exactly, self._sure_marks)))] if self._sure_marks else []
-        if self._weak and self._fixed:
-            signs.append(found_in(self._weak_sign, at_line=not self.form.body.begins))
-        if self._delimited and not self._fixed:
-            between = self.form.frame.between or ""
-            signs += [found_in(loosely(between))] if between.strip() else []
-            signs += [] if self._lead else [self._beginning]
-        return [*self._forbidden, *signs]
-
-    @cached_property
-    def _forbidden(self) -> list[str]:
-        """The patterns of texts that are read as a thought, or as a call without marks."""
+        self._weak_sign = loosely(frame.before.strip()) + (rf"\s*{begins}" if begins else "")
+        """The pattern of a mark that plain text may hold, and a call's beginning behind it."""
+        tags = (self.syntax.open, self.syntax.close) if isinstance(self.syntax, Tagged) else ()
+        self._sure_marks = tuple(mark for mark, _ in frame.signs) if delimited else tags
+        """Marks that are a sign of a call anywhere, the one that begins a call first."""
         opens = dict.fromkeys(thought.open for thought in (self.behaviour.thought, USUAL))
         thoughts = rf"\s*({'|'.join(map(exactly, opens))}){ANY}"
-        return [thoughts, *(_BARE_JSON if isinstance(self.syntax, BareJson) else ())]
+        bare = _BARE_JSON if isinstance(self.syntax, BareJson) else ()
+        self._forbidden = [thoughts, *bare]
+        """The patterns of texts that are read as a thought, or as a call without marks."""
+        self._no_call = self._forbidden.copy()
+        """The patterns of texts that hold a call, or a sign of one."""
+        if self._sure_marks:
+            self._no_call.append(found_in("|".join(map(exactly, self._sure_marks))))
+        if self._weak and self._fixed:
+            self._no_call.append(found_in(self._weak_sign, at_line=not body.begins))
+        if delimited and not self._fixed:
+            between = frame.between or ""
+            self._no_call += [found_in(loosely(between))] if between.strip() else []
+            self._no_call += [] if self._lead else [self._beginning()]
 
-    @property
-    def _beginning(self) -> str:
-        """The pattern of texts that begin as a call without any mark does."""
-        match self.form.body:
-            case NamedJson(name_first=True) | LooseObject():
-                return rf"\s*[^\n{{]*\s*\"?\{{{ANY}"
-            case PythonCalls():
-                return rf"\s*{_NAME_AND_BRACKET}{ANY}"
-            case Parameters() as body:
-                return found_in(loosely(body.separates))
-        return rf"\s*[{{\[\"]{ANY}"
-
-
-class _TurnGrammar(_FreeText):
-    """Puts the grammar of one dialect together."""
-
-    def grammar(self, tools: Sequence[Tool]) -> str:
+    def write(self, tools: Sequence[Tool]) -> str:
         rules, behaviour = self.rules, self.behaviour
-        ids = [index for text in behaviour.stop if (index := rules.token(text)) is not None]
+        ids = [rules.control[text] for text in behaviour.stop if text in rules.control]
         stop = rules.rule(one_of(f"<[{index}]>" for index in ids))
-        trail = f"({in_turn(*rules.terms(behaviour.trail))})?" if behaviour.trail else ""
+        trail = f"({rules.mark(behaviour.trail)})?" if behaviour.trail else ""
         turns = [in_turn(self._answer(), trail, stop)]
         if tools:
-            behind = self.text if self.form.text_behind else ""
+            behind = self._text if self.form.text_behind else ""
             turns.append(in_turn(self._calls(tools), behind, trail, stop))
         return rules.grammar(in_turn(self._thought(), f"({one_of(turns)})"))
 
@@ -222,17 +127,35 @@ class _TurnGrammar(_FreeText):
         closes = text_until(rules, thought.close)
         if self.behaviour.opens_thought:
             return closes
-        if rules.parts(thought.open) == [thought.open] and rules.token(thought.open) is None:
+        if rules.parts(thought.open) == [thought.open] and thought.open not in rules.control:
             opens = rules.terminal(rf"/[ \n]{{0,2}}{exactly(thought.open)}/")
             return f"({opens} {closes})?"
-        return f"({in_turn(self.gap, *rules.terms(thought.open), closes)})?"
+        return f"({in_turn(self.gap, rules.mark(thought.open), closes)})?"
 
     def _answer(self) -> str:
         """A turn without calls; the syntax `json` has a form for it."""
         if not isinstance(self.syntax, JsonObject):
-            return self.text
+            return self._text
         values = Values(self.rules, JSON_STYLE, PROBE_TOOLS[0])
-        return in_turn(self.gap, values.object_of([("final", JSON_STYLE.string(self.rules))]))
+        return in_turn(self.gap, values.object_of([("final", values.string())]))
+
+    @cached_property
+    def _text(self) -> str:
+        """Free text, or none, behind what the markup writes in front of it."""
+        lines = f"/{_LINE}(\\n{_LINE})*/ & " if self.form.lines else ""
+        text = f"{self.rules.terminal(lines + without(SOME, self._no_call))}?"
+        return in_turn(self.gap, self.rules.mark(self._lead), text) if self._lead else text
+
+    def _beginning(self) -> str:
+        """The pattern of texts that begin as a call without any mark does."""
+        match self.form.body:
+            case NamedJson(name_first=True) | LooseObject():
+                return rf"\s*[^\n{{]*\s*\"?\{{{ANY}"
+            case PythonCalls():
+                return rf"\s*{_NAME_AND_BRACKET}{ANY}"
+            case Parameters() as body:
+                return found_in(loosely(body.separates))
+        return rf"\s*[{{\[\"]{ANY}"
 
     def _calls(self, tools: Sequence[Tool]) -> str:
         """One or several calls: a rule per last tool, because marks behind may repeat its name."""
@@ -241,38 +164,88 @@ class _TurnGrammar(_FreeText):
         frame, rules = self.form.frame, self.rules
         between = frame.between or ""
         cut = common_start(frame.after, between).rfind(NAME_SLOT) + 1
-        runs = [(rules.reserve(), tool, call_of(self.form, rules, tool)) for tool in tools]
-        previous = ""
-        if frame.between is not None:
-            previous = rules.rule(
-                one_of(
-                    in_turn(run, *rules.terms(_name(between[:cut], tool))) for run, tool, _ in runs
-                )
+        runs = [(rules.reserve(), tool.name, call_of(self.form, rules, tool)) for tool in tools]
+
+        def behind(mark: str) -> str:
+            """All runs of calls, each with this mark behind it."""
+            ends = (
+                in_turn(run, rules.mark(mark.replace(NAME_SLOT, name))) for run, name, _ in runs
             )
-        for run, tool, call in runs:
-            ways = [
-                in_turn(self.before(_name(frame.before.lstrip(), tool), call.begins), call.rest)
-            ]
+            return rules.rule(one_of(ends))
+
+        previous = "" if frame.between is None else behind(between[:cut])
+        for run, name, (begins, rest) in runs:
+            first = self._before(frame.before.lstrip().replace(NAME_SLOT, name), begins)
+            ways = [in_turn(first, rest)]
             if previous:
-                mark = _name(between[cut:], tool) + call.begins
-                ways.append(in_turn(previous, *rules.terms(mark), call.rest))
-            rules.define(run, one_of(ways))
-        return rules.rule(
-            one_of(in_turn(run, *rules.terms(_name(frame.after, tool))) for run, tool, _ in runs)
-        )
+                mark = between[cut:].replace(NAME_SLOT, name) + begins
+                ways.append(in_turn(previous, rules.mark(mark), rest))
+            rules.bodies[run] = one_of(ways)
+        return behind(frame.after)
 
     def _list(self, tools: Sequence[Tool]) -> str:
         """All calls in one list."""
         frame, rules = self.form.frame, self.rules
         if NAME_SLOT in frame.before + frame.after:
-            raise DialectError(
-                f"a list of calls whose marks repeat a tool's name has no grammar; {WAY_OUT}"
-            )
+            wrong = "a list of calls whose marks repeat a tool's name has no grammar"
+            raise DialectError(f"{wrong}; {WAY_OUT}")
         values = Values(rules, JSON_STYLE, tools[0])
-        item = rules.rule(one_of(call_of(self.form, rules, tool).rest for tool in tools))
-        calls = in_turn('"["', values.gap, f"{item} ({values.comma} {item})*", values.gap, '"]"')
-        return in_turn(self.before(frame.before.lstrip()), calls, *rules.terms(frame.after))
+        item = rules.rule(one_of(call_of(self.form, rules, tool)[1] for tool in tools))
+        calls = values.between("[", f"{item} ({values.comma} {item})*", "]")
+        return in_turn(self._before(frame.before.lstrip()), calls, rules.mark(frame.after))
 
+    def _before(self, mark: str, begins: str = "") -> str:
+        """Free text, then the mark with what the call begins with."""
+        rules, whole = self.rules, mark + begins
+        if self.form.lines:
+            return rules.terminal(without(rf"({_LINE}\n)*[ \t]*{exactly(whole)}", self._forbidden))
+        alone = in_turn(self.gap, rules.mark(whole))
+        if self._lead or not self._fixed:
+            answer = self._behind_answer(begins)
+            return f"({alone} | {answer})" if answer else alone
+        first = rules.parts(self._fixed)[0]
+        rest = rules.mark(whole[len(first) :])
+        if self._weak:
+            return self._before_weak(whole, first, rest)
+        sure = next(iter(self._sure_marks), "")
+        if first in rules.control:
+            if not self._fixed.startswith(sure or "\n"):
+                return alone
+            text = f"{rules.terminal(without(SOME, self._no_call))}?"
+            return in_turn(text, rules.mark(first), rest)
+        sign = sure if sure in first else first if sure.startswith(first) else ""
+        if not sign:
+            return alone
+        others = [found_in(exactly(other)) for other in self._sure_marks[1:]]
+        behind = len(first) - first.find(sign) - len(sign)
+        body = up_to(exactly(first), exactly(sign), [*self._forbidden, *others], behind=behind)
+        return in_turn(rules.terminal(body), rest)
 
-def _name(mark: str, tool: Tool) -> str:
-    return mark.replace(NAME_SLOT, tool.name)
+    def _before_weak(self, whole: str, first: str, rest: str) -> str:
+        """The same for a mark that plain text may hold: one terminal, which ends at a call."""
+        rules, parts, mark = self.rules, self.rules.parts(whole), exactly(first)
+        if not rules.control.keys().isdisjoint(parts):
+            return in_turn(self.gap, rules.mark(whole))
+        others = [*self._forbidden, *(found_in(exactly(other)) for other in self._sure_marks)]
+        if not self.form.body.begins:
+            twice = rf"({ANY}\n)?[ \t]*({mark}){ANY}\n[ \t]*({mark}){ANY}"
+            line = without(rf"({ANY}\n)?[ \t]*{mark}", (twice, *others))
+            return in_turn(rules.terminal(line), rest)
+        if isinstance(self.form.body, PythonCalls) and parts == [whole]:
+            overlap = f"{ANY}{exactly(whole[0])}{exactly(whole)}"
+            return rules.terminal(up_to(exactly(whole), self._weak_sign, [*others, overlap]))
+        return rules.terminal(rf"/[ \n]{{0,2}}{exactly(whole)}/")
+
+    def _behind_answer(self, begins: str) -> str:
+        """A first call behind an answer, if the mark between two calls may follow an answer too."""
+        between = (self.form.frame.between or "").strip()
+        if self._fixed or not self._lead or not between or NAME_SLOT in between:
+            return ""
+        rules, first = self.rules, self.rules.parts(between)[0]
+        if first in rules.control:
+            text = without(SOME, [*self._forbidden, found_in(loosely(first))])
+            answer = in_turn(f"{rules.terminal(text)}?", rules.mark(first))
+        else:
+            answer = rules.terminal(up_to(exactly(first), loosely(first), self._forbidden))
+        rest = rules.mark(between[len(first) :] + begins)
+        return in_turn(self.gap, rules.mark(self._lead), answer, rest)

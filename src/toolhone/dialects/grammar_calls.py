@@ -1,7 +1,7 @@
 """The calls of a dialect as rules of a grammar: their form, and one call of one tool in it.
 
-    form = form_of(dialect, control)     # frame and body, and an example of a JSON call
-    call_of(form, rules, tool)           # its first text, and the term for what follows
+    form = form_of(dialect, control)              # frame and body, and an example of a JSON call
+    begins, rest = call_of(form, rules, tool)     # its first text, and the term for what follows
 
 The form is found in the dialect's own rendering of probes (`probe.derive`); a derived syntax has
 one already. `grammar` puts calls into turns.
@@ -17,18 +17,16 @@ from dataclasses import dataclass, replace
 from toolhone.dialects.base import ParsedReply
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import without_stop
-from toolhone.dialects.grammar_values import WAY_OUT, Field, Schema, Values, join_members
-from toolhone.dialects.lark import (
+from toolhone.dialects.grammar_values import (
     JSON_STYLE,
     PYTHON_STYLE,
-    GrammarRules,
+    WAY_OUT,
+    WORDS,
+    Schema,
     Style,
-    in_turn,
-    loosely,
-    one_of,
-    quoted,
-    text_until,
+    Values,
 )
+from toolhone.dialects.lark import GrammarRules, in_turn, loosely, one_of, quoted, text_until
 from toolhone.dialects.probe.derive import FIRST, PROBE_TOOLS, SECOND, TOOL, VALUE, VALUE_2, derive
 from toolhone.dialects.prompted import PromptedDialect
 from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax, is_name
@@ -68,14 +66,6 @@ class CallForm:
     example: Json = None
 
 
-@dataclass(frozen=True)
-class CallRule:
-    """A call of one tool: the text that it begins with, and the term for the rest."""
-
-    begins: str
-    rest: str
-
-
 def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[str]) -> CallForm:
     """Find the form of calls in this dialect. `DialectError` if no grammar can describe it."""
     one, syntax = _write_turn(dialect, [_ONE]), dialect.syntax
@@ -84,19 +74,18 @@ def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[
         derived = derive(lambda calls: _write_turn(dialect, calls), dialect.behaviour.lead)
         found = next((form for form in derived if form.read(one, _TOOLS).calls == (_ONE,)), None)
     if found is None or one is None:
-        raise DialectError(
-            f"no grammar was found for the calls of the dialect {dialect.name!r}; {WAY_OUT}"
-        )
+        wrong = f"no grammar was found for the calls of the dialect {dialect.name!r}"
+        raise DialectError(f"{wrong}; {WAY_OUT}")
     if f'\\"{FIRST}' in one:
-        raise DialectError(
-            f"calls that hold their arguments as text inside JSON have no grammar; {WAY_OUT}"
-        )
-    example = None
-    if isinstance(found.body, JsonCalls | NameAsKey):
+        wrong = "calls that hold their arguments as text inside JSON have no grammar"
+        raise DialectError(f"{wrong}; {WAY_OUT}")
+    frame, body, example = found.frame, found.body, None
+    if isinstance(body, JsonCalls | NameAsKey):
         starts = [match.start() for match in re.finditer(r"[{\[]", one)]
-        values = [read_value(one, start, found.body.literal).value for start in starts]
+        values = [read_value(one, start, body.literal).value for start in starts]
         example = next((v for v in values if TOOL in str(v) and VALUE in str(v)), None)
-    frame, body = _whole_marks(found.frame, found.body, control)
+    if isinstance(body, Parameters) and not body.joins:
+        frame, body = _whole_marks(frame, body, control)
     both, beside = _write_turn(dialect, [_BOTH]) or "", _write_turn(dialect, [_ONE], VALUE_2) or ""
     ordered = 0 <= both.find(VALUE_2) < both.find(VALUE)
     text_behind = beside.find(VALUE_2) > beside.find(VALUE)
@@ -104,20 +93,20 @@ def form_of(dialect: ChatTemplateDialect | PromptedDialect, control: Collection[
 
 
 def _whole_marks(
-    frame: DelimitedFormat, body: Body, control: Collection[str]
-) -> tuple[DelimitedFormat, Body]:
+    frame: DelimitedFormat, body: Parameters, control: Collection[str]
+) -> tuple[DelimitedFormat, Parameters]:
     """Move the cut between a value's end mark and what follows, if it splits a control token."""
-    if not isinstance(body, Parameters) or body.joins:
-        return frame, body
     follow = [body.opens, frame.after, *([] if frame.between is None else [frame.between])]
-    for begin, end in [(text[:k], text[k:]) for text in control for k in range(1, len(text))]:
-        if body.closes.endswith(begin) and all(mark.startswith(end) for mark in follow):
-            k = len(end)
-            between = None if frame.between is None else frame.between[k:]
-            moved = replace(
-                frame, middle=frame.middle + end, after=frame.after[k:], between=between
-            )
-            return moved, replace(body, opens=body.opens[k:], closes=body.closes + end)
+    for text in control:
+        for cut in range(1, len(text)):
+            begin, end = text[:cut], text[cut:]
+            if body.closes.endswith(begin) and all(mark.startswith(end) for mark in follow):
+                opens, after, *between = (mark.removeprefix(end) for mark in follow)
+                middle = frame.middle + end
+                moved = replace(
+                    frame, middle=middle, after=after, between=next(iter(between), None)
+                )
+                return moved, replace(body, opens=opens, closes=body.closes + end)
     return frame, body
 
 
@@ -141,58 +130,45 @@ def _write_turn(
     return text if isinstance(dialect.syntax, DelimitedSyntax) or cut == text.rstrip() else cut
 
 
-def call_of(form: CallForm, rules: GrammarRules, tool: Tool) -> CallRule:
-    """The call of this tool in this form."""
-    body, name = form.body, tool.name
-    _check_name(form, name)
+def call_of(form: CallForm, rules: GrammarRules, tool: Tool) -> tuple[str, str]:
+    """The call of this tool in this form: the text that it begins with, the term for the rest."""
+    body, name, middle = form.body, tool.name, form.frame.middle
+    allowed = _LINE_NAME if form.lines else _PLAIN_NAME
+    any_name = isinstance(body, JsonCalls | NameAsKey)
+    if not any_name and not (allowed.fullmatch(name) and is_name(name, form.frame)):
+        wrong = f"the form {body.kind!r} has no room for its name"
+        raise DialectError(f"tool {name!r} cannot be constrained: {wrong}; {WAY_OUT}")
     if form.ordered:
-        tool = replace(tool, parameters=_sort_properties(tool.parameters))
-    json_style = PYTHON_STYLE if getattr(body, "literal", False) else JSON_STYLE
+        text = json.dumps(dict(tool.parameters))
+        tool = replace(tool, parameters=json.loads(text, object_hook=_sort_properties))
+    literal = getattr(body, "literal", False)
+    match body:
+        case PythonCalls():
+            return f"{name}(", in_turn(_python_arguments(body, rules, tool), '")"')
+        case LooseObject():
+            style = Style(marks=(body.opening, body.closing))
+            return name, Values(rules, style, tool).arguments()
+        case Parameters():
+            return name + middle, _parameters(body, rules, tool)
+    values = Values(rules, PYTHON_STYLE if literal else JSON_STYLE, tool)
     match body:
         case JsonCalls():
             example = form.example[0] if isinstance(form.example, list) else form.example
-            return CallRule("", _fill(example, (), body, Values(rules, json_style, tool)))
+            return "", _fill(example, (), body, values)
         case NameAsKey():
-            values = Values(rules, json_style, tool)
-            return CallRule("", values.object_of([(name, values.arguments())]))
+            return "", values.object_of([(name, values.arguments())])
+        case NamedJson(name_first=True):
+            return name + middle, values.arguments()
         case NamedJson():
-            arguments = Values(rules, json_style, tool).arguments()
-            if body.name_first:
-                return CallRule(name + form.frame.middle, arguments)
-            return CallRule("", in_turn(arguments, *rules.terms(form.frame.middle + name)))
-        case PythonCalls():
-            arguments = _python_arguments(body, Values(rules, PYTHON_STYLE, tool))
-            return CallRule(f"{name}(", in_turn(arguments, '")"'))
-        case LooseObject():
-            style = Style(marks=(body.opening, body.closing))
-            return CallRule(name, Values(rules, style, tool).arguments())
-        case Parameters():
-            return CallRule(name + form.frame.middle, _parameters(body, rules, tool))
+            return "", in_turn(values.arguments(), rules.mark(middle + name))
     raise DialectError(f"calls of the form {body.kind!r} have no grammar; {WAY_OUT}")
 
 
-def _check_name(form: CallForm, name: str) -> None:
-    """Refuse a name that would not be read back; JSON has room for any."""
-    allowed = _LINE_NAME if form.lines else _PLAIN_NAME
-    if isinstance(form.body, JsonCalls | NameAsKey):
-        return
-    if not allowed.fullmatch(name) or not is_name(name, form.frame):
-        raise DialectError(
-            f"tool {name!r} cannot be constrained: the form {form.body.kind!r} "
-            f"has no room for its name; {WAY_OUT}"
-        )
-
-
-def _sort_properties(schema: Json) -> Json:
-    """The schema with the properties of every object sorted by name."""
-    if isinstance(schema, list):
-        return [_sort_properties(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    inner = {key: _sort_properties(value) for key, value in schema.items()}
-    if isinstance(inner.get("properties"), dict):
-        inner["properties"] = dict(sorted(inner["properties"].items()))
-    return inner
+def _sort_properties(schema: dict[str, Json]) -> dict[str, Json]:
+    """The schema with its properties sorted by name."""
+    if isinstance(schema.get("properties"), dict):
+        schema["properties"] = dict(sorted(schema["properties"].items()))
+    return schema
 
 
 def _fill(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values) -> str:
@@ -205,79 +181,64 @@ def _fill(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values) -
         return values.object_of(
             (key, _fill(inner, (*path, key), body, values)) for key, inner in value.items()
         )
-    if isinstance(value, str) and _ID.fullmatch(value):
-        return in_turn(r'"\""', _ANY_ID, r'"\""')
-    if isinstance(value, str) and value.isdigit():
-        return in_turn(r'"\""', _ANY_COUNT, r'"\""')
+    if isinstance(value, str) and (_ID.fullmatch(value) or value.isdigit()):
+        return in_turn(r'"\""', _ANY_COUNT if value.isdigit() else _ANY_ID, r'"\""')
     if isinstance(value, int) and not isinstance(value, bool):
         return _ANY_COUNT
     return values.exactly(value)
 
 
-def _python_arguments(body: PythonCalls, values: Values) -> str:
-    items: list[tuple[str, bool]] = []
-    for field in values.fields():
-        value = values.of(field.schema)
+def _python_arguments(body: PythonCalls, rules: GrammarRules, tool: Tool) -> str:
+    values = Values(rules, PYTHON_STYLE, tool)
+
+    def without_escapes(quote: str, case: Schema) -> list[str]:
+        """The ways to write a value where strings are quoted without escapes."""
+        if case.get("type") == "string":
+            return [in_turn(quoted(quote), text_until(rules, quote, values.size(case)))]
+        listed = case.get("enum", ())
+        closed = re.compile(rf"{quote}\s*[,)]")
+        texts = [text for text in listed if isinstance(text, str) and not closed.search(text)]
+        others = [] if listed and len(texts) == len(listed) else [values.of(case)]
+        return [*(quoted(f"{quote}{text}{quote}") for text in texts), *others]
+
+    def write(name: str, schema: Json) -> str:
+        value = values.of(schema)
         if body.raw:
-            cases = values.cases(field.schema)
-            ways = [way for case in cases for way in _unescaped_ways(body.raw, values, case)]
-            value = values.rules.rule(one_of(ways))
-        if is_keyword_name(field.name):
-            term = in_turn(quoted(f"{field.name}="), value)
-        else:
-            term = in_turn('"**{"', values.style.key(field.name), values.gap, value, '"}"')
-        items.append((term, field.required))
-    return join_members(values.rules, items, values.rules.terminal("/, ?/"))
+            cases = values.cases(schema)
+            value = rules.rule(one_of(w for case in cases for w in without_escapes(body.raw, case)))
+        if is_keyword_name(name):
+            return in_turn(quoted(f"{name}="), value)
+        return in_turn('"**{"', values.key(name), values.gap, value, '"}"')
 
-
-def _unescaped_ways(quote: str, values: Values, case: Schema) -> list[str]:
-    """The ways to write a value where strings are quoted without escapes."""
-    if case.get("type") == "string":
-        return [in_turn(quoted(quote), text_until(values.rules, quote, values.size(case)))]
-    listed = case.get("enum", ())
-    texts = [
-        value
-        for value in listed
-        if isinstance(value, str) and not re.search(rf"{quote}\s*[,)]", value)
-    ]
-    others = [] if listed and len(texts) == len(listed) else [values.of(case)]
-    return [*(quoted(f"{quote}{text}{quote}") for text in texts), *others]
+    return values.separate_arguments(rules.terminal("/, ?/"), write)
 
 
 def _parameters(body: Parameters, rules: GrammarRules, tool: Tool) -> str:
     """Each argument between its marks, the end mark of its value included."""
-    avoid = "" if body.literal else loosely(body.closes)
-    values = Values(rules, Style(avoid=avoid), tool)
-    items: list[tuple[str, bool]] = []
-    for field in values.fields():
-        opens = rules.terms(f"{body.opens}{field.name}{body.separates}")
-        ways = (
-            [in_turn(values.of(field.schema), *rules.terms(body.closes))]
-            if body.literal
-            else _untyped_ways(body, values, field)
-        )
-        items.append((in_turn(*opens, rules.rule(one_of(ways))), field.required))
-    return join_members(rules, items, in_turn(*rules.terms(body.joins)) if body.joins else "")
+    values = Values(rules, Style(avoid="" if body.literal else loosely(body.closes)), tool)
+    closes = rules.mark(body.closes)
 
+    def untyped(case: Schema) -> list[str]:
+        """The ways to write a value and its end mark: strings as they are, all else as JSON."""
+        if not case or case.get("type") == "string":
+            return [text_until(rules, body.closes, values.size(case))]
+        if "enum" in case:
+            listed = [
+                (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False), v)
+                for v in case["enum"]
+            ]
+            texts = [text for text, value in listed if typed_value(text, case) == value]
+            return [in_turn(rules.mark(text), closes) for text in texts]
+        if case["type"] in WORDS:
+            return [in_turn(f"({one_of(map(quoted, WORDS[case['type']]))})", closes)]
+        return [in_turn(values.of(case), closes)]
 
-def _untyped_ways(body: Parameters, values: Values, field: Field) -> list[str]:
-    """The ways to write a value and its end mark: strings as they are, all else as JSON."""
-    rules = values.rules
-    closes = rules.terms(body.closes)
-    ways: list[str] = []
-    for case in values.cases(field.schema):
-        if not case:
-            ways.append(text_until(rules, body.closes))
-        elif "enum" in case:
-            for value in case["enum"]:
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                if typed_value(text, case) == value:
-                    ways.append(in_turn(*rules.terms(text), *closes))
-        elif case["type"] == "string":
-            ways.append(text_until(rules, body.closes, values.size(case)))
-        elif case["type"] in ("boolean", "null"):
-            words = PYTHON_STYLE.words(case["type"])
-            ways.append(in_turn(f"({one_of(map(quoted, words))})", *closes))
+    def write(name: str, schema: Json) -> str:
+        opens = rules.mark(f"{body.opens}{name}{body.separates}")
+        if body.literal:
+            ways = [in_turn(values.of(schema), closes)]
         else:
-            ways.append(in_turn(values.of(case), *closes))
-    return ways
+            ways = [way for case in values.cases(schema) for way in untyped(case)]
+        return in_turn(opens, rules.rule(one_of(ways)))
+
+    return values.separate_arguments(rules.mark(body.joins), write)
