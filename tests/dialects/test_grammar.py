@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,7 @@ from toolhone import api
 from toolhone.api import evaluate, open_model
 from toolhone.backends import constraint as constraint_module
 from toolhone.backends.base import SamplingParams, check_unconstrained
-from toolhone.backends.constraint import (
-    GrammarCompiler,
-    GrammarConstraint,
-    Grammars,
-    compile_grammar,
-)
+from toolhone.backends.constraint import GrammarConstraint, Grammars, compile_grammar
 from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
 from toolhone.dialects.base import Dialect, ParseProblem
@@ -275,7 +271,7 @@ def toy_policy(kind: str, constrained: bool, max_tokens: int = 300) -> TokenPoli
     params = SamplingParams(max_tokens, temperature=1.0, seed=3)
     grammar = Grammars(dialect, tokenizer).text if constrained else None
     sampler = trainer.snapshot()
-    sampler.compile_grammar = GrammarCompiler(tokenizer)
+    sampler.compile_grammar = partial(compile_grammar, tokenizer)
     return TokenPolicy(sampler, dialect, tokenizer, params, 4096, grammar)
 
 
@@ -653,9 +649,9 @@ def test_a_grammar_is_text_that_compiles_without_the_dialect() -> None:
     text, stops = Grammars(dialect, tokenizer).text(TOOLS), tokenizer.stop_ids(dialect.stop)
     assert text == grammar_of(dialect, TOOLS, tokenizer)
     for ids in written(tokenizer, dialect):
-        follow(compile_grammar(text, tokenizer, stops), ids, tokenizer)
+        follow(compile_grammar(tokenizer, text, stops), ids, tokenizer)
     with pytest.raises(DialectError, match="nothing"):
-        compile_grammar("start: nothing", tokenizer, stops)
+        compile_grammar(tokenizer, "start: nothing", stops)
 
 
 def test_the_setting_binds_what_a_model_says_and_refuses_tools_before_it_plays() -> None:

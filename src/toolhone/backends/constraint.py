@@ -1,8 +1,8 @@
 """Grammars that bind sampling: from a grammar's text to masks of allowed ids.
 
-    text = Grammars(dialect, tokenizer).text(tools)         # checked; a plain string
-    constraint = compile_grammar(text, tokenizer, stop_ids) # fresh, for one sample
-    constraint.allowed()                                # bool [vocabulary]: what may be next
+    text = Grammars(dialect, tokenizer).text(tools)            # checked; a plain string
+    constraint = compile_grammar(tokenizer, text, stop_ids)    # fresh, for one sample
+    constraint.allowed()                                       # bool [vocabulary]
     constraint.advance(token)
 
 Log-probabilities stay those of the policy without the grammar: see
@@ -46,7 +46,7 @@ class Grammars:
 
     def __call__(self, tools: Sequence[Tool]) -> GrammarConstraint:
         """Return a fresh constraint for a turn with these tools."""
-        return compile_grammar(self.text(tools), self._tokenizer, self._stop)
+        return compile_grammar(self._tokenizer, self.text(tools), self._stop)
 
     def text(self, tools: Sequence[Tool]) -> str:
         """Write the grammar of a turn with these tools. `DialectError` names a tool without one."""
@@ -61,18 +61,16 @@ class Grammars:
         text = grammar_of(self.dialect, tools, self._tokenizer)
         try:
             _compile(text, self._tokenizer)
+            return text
         except DialectError as error:
-            for tool in tools:
-                try:
-                    _compile(grammar_of(self.dialect, [tool], self._tokenizer), self._tokenizer)
-                except DialectError as alone:
-                    raise DialectError(
-                        f"tool {tool.name!r} cannot be constrained: {alone}; {WAY_OUT}"
-                    ) from None
-            raise DialectError(
-                f"these {len(tools)} tools cannot be constrained: {error}; offer fewer at once"
-            ) from None
-        return text
+            fault = f"these {len(tools)} tools cannot be constrained: {error}; offer fewer at once"
+        for tool in tools:
+            try:
+                _compile(grammar_of(self.dialect, [tool], self._tokenizer), self._tokenizer)
+            except DialectError as alone:
+                fault = f"tool {tool.name!r} cannot be constrained: {alone}; {WAY_OUT}"
+                break
+        raise DialectError(fault)
 
 
 class GrammarConstraint:
@@ -99,24 +97,24 @@ class GrammarConstraint:
 
 
 def compile_grammar(
-    text: str, tokenizer: TextTokenizer, stop_ids: Sequence[int]
+    tokenizer: str | TextTokenizer,
+    text: str,
+    stop_ids: Sequence[int],
+    trust_remote_code: bool = False,
 ) -> GrammarConstraint:
-    """Compile the grammar, once for each text. `DialectError` if the library refuses it."""
-    return GrammarConstraint(_compile(text, tokenizer).deep_copy(), tokenizer.vocab_size, stop_ids)
+    """Compile the grammar, once for each text. `DialectError` if the library refuses it.
+
+    tokenizer: a folder or hub name is loaded on first use.
+    """
+    if not tokenizer:
+        raise CapabilityError("this model names no tokenizer, which a grammar needs")
+    if isinstance(tokenizer, str):
+        tokenizer = _load(tokenizer, trust_remote_code)
+    matcher = _compile(text, tokenizer).deep_copy()
+    return GrammarConstraint(matcher, tokenizer.vocab_size, stop_ids)
 
 
-class GrammarCompiler:
-    """Compiles grammars for a tokenizer (a folder or hub name), which is loaded on first use."""
-
-    def __init__(self, tokenizer: str | TextTokenizer, trust_remote_code: bool = False) -> None:
-        self._tokenizer, self._trust = tokenizer, trust_remote_code
-
-    def __call__(self, grammar: str, stop_ids: Sequence[int]) -> GrammarConstraint:
-        if not self._tokenizer:
-            raise CapabilityError("this model names no tokenizer, which a grammar needs")
-        if isinstance(self._tokenizer, str):
-            self._tokenizer = TextTokenizer.load(self._tokenizer, self._trust)
-        return compile_grammar(grammar, self._tokenizer, stop_ids)
+_load = lru_cache(maxsize=4)(TextTokenizer.load)
 
 
 @lru_cache(maxsize=KEPT)
@@ -157,20 +155,19 @@ def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
 class _Texts:
     """A tokenizer as a list of its ids' texts, for kinds that the library cannot read."""
 
+    bos_token_id = None
+
     def __init__(self, tokenizer: TextTokenizer) -> None:
-        control = {tokenizer.control_id(text): text for text in tokenizer.control_texts}
+        control = {tokenizer.control_id(text) for text in tokenizer.control_texts}
         names = tokenizer.wrapped.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))
+        escapes = [_BYTE.fullmatch(str(name)) for name in names]
         self._tokenizer = tokenizer
         self.eos_token_id = tokenizer.pad_id if tokenizer.eos_id is None else tokenizer.eos_id
-        self.bos_token_id = None
-        self.special_token_ids = [index for index in control if index is not None]
-        self.tokens = [self._bytes(index, str(name)) for index, name in enumerate(names)]
+        self.special_token_ids = sorted(index for index in control if index is not None)
+        self.tokens = [
+            bytes([int(byte[1], 16)]) if byte else tokenizer.decode([index]).encode()
+            for index, byte in enumerate(escapes)
+        ]
 
     def __call__(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
-
-    def _bytes(self, index: int, name: str) -> bytes:
-        byte = _BYTE.fullmatch(name)
-        if byte is not None:
-            return bytes([int(byte[1], 16)])
-        return self._tokenizer.decode([index]).encode()

@@ -15,6 +15,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from toolhone.backends.base import (
     random_stream,
     sample_all,
 )
-from toolhone.backends.constraint import GrammarCompiler
+from toolhone.backends.constraint import compile_grammar
 from toolhone.backends.gradient import loss_gradient
 from toolhone.backends.toy_policy import NO_TOKEN, Forward, Ids, Real, ToyPolicy, ToyShape
 from toolhone.errors import CapabilityError, ModelError, RunError
@@ -54,8 +55,8 @@ class ToySampler:
 
     def __init__(self, policy: ToyPolicy, info: ModelInfo) -> None:
         self._policy, self.info = policy, info
-        self.compile_grammar: Callable[[str, Sequence[int]], Constraint] = GrammarCompiler(
-            info.tokenizer
+        self.compile_grammar: Callable[[str, Sequence[int]], Constraint] = partial(
+            compile_grammar, info.tokenizer
         )
 
     def sample(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from toolhone.backends.base import (
     random_stream,
     sample_all,
 )
-from toolhone.backends.constraint import GrammarCompiler
+from toolhone.backends.constraint import compile_grammar
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
 from toolhone.errors import CapabilityError
@@ -44,8 +45,8 @@ class TorchSampler:
         self._frozen: Engine | None = None
         self.weights: dict[str, torch.Tensor] | None = None
         """None: the engine's current weights. The trainer sets this before it changes them."""
-        self.compile_grammar: Callable[[str, Sequence[int]], Constraint] = GrammarCompiler(
-            engine.name, engine.options.trust_remote_code
+        self.compile_grammar: Callable[[str, Sequence[int]], Constraint] = partial(
+            compile_grammar, engine.name, trust_remote_code=engine.options.trust_remote_code
         )
 
     @property
