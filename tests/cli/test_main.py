@@ -16,7 +16,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from toolhone.cli.main import main
-from toolhone.models.pico import pico_folder
+from toolhone.models.resolve import pico_folder
 
 TOOL = {
     "name": "weather",

@@ -12,7 +12,7 @@ from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
 from toolhone.config.sections import Experiment
 from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
-from toolhone.models.pico import CONTEXT, pico_folder
+from toolhone.models.resolve import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import load_data
 

@@ -11,7 +11,7 @@ from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.doctor.diagnose import Diagnosis, diagnose
 from toolhone.doctor.lengths import ModelParts
 from toolhone.doctor.reading import read_file
-from toolhone.models.pico import pico_folder
+from toolhone.models.resolve import pico_folder
 from toolhone.sources.rules import FindingKind
 from toolhone.tokenizer import TextTokenizer
 
