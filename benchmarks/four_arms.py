@@ -55,7 +55,7 @@ from toolhone.evaluation.statistics import Score, interval
 from toolhone.guide.lesson import lesson_named
 from toolhone.models.resolve import pico_folder
 from toolhone.rows import Row
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run, read_json, write_json
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 from toolhone.sources.files import write_jsonl
@@ -350,7 +350,7 @@ class Files:
                 [path],
                 fix=None if arm is Arm.TYPED_WELL else cleaned,
                 show=False,
-                progress=SilentProgress(),
+                progress=Progress(),
             )
             found = seen.diagnosis
             counts = {kind.value: number for kind, number in found.findings.counts.items()}
@@ -414,7 +414,7 @@ def run_arm(arm: Arm, seed: int, files: Files, wanted: Setting, tasks: Sequence[
         rows,
         [],
         Run.create(folder, plan),
-        Hooks(lambda _: ({}, []), _saved(trainer, tokenizer), SilentProgress()),
+        Hooks(lambda _: ({}, []), _saved(trainer, tokenizer), Progress()),
     )
     evaluation = _answers(trainer, dialect, tokenizer, tasks, seed)
     write_folder(evaluation, folder / "evaluation", certificate.to_dict())

@@ -82,7 +82,7 @@ def measured(
     from toolhone import evaluate, experiment, open_model, train
     from toolhone.config.presets import read_preset
     from toolhone.data.templates import Templates
-    from toolhone.runs.progress import PlainProgress
+    from toolhone.runs.progress import Progress
 
     torch.set_num_threads(1)
     known = out / "learning.json"
@@ -100,7 +100,7 @@ def measured(
     train(
         experiment(plan, [f"{key}={value}" for key, value in changes.items()]),
         out,
-        progress=PlainProgress(),
+        progress=Progress(plain=True),
     )
     spent = cpu_seconds() - began
     model, made = open_model(out), Templates(seed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from toolhone.backends.open import open_sampler
 from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
-from toolhone.config.user_code import import_callable, is_user_code
+from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.task_files import check_ids, check_playable, tasks_from_any
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
@@ -32,7 +33,7 @@ from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.models.resolve import adapter_of, find, resolve_model, trained_format
 from toolhone.rows import Row
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import FINAL, Run, read_json, write_json, write_text, writing
 from toolhone.runs.trackers import check_trackers, open_trackers
 from toolhone.schema import Json, Task
@@ -107,17 +108,16 @@ def train(
     """Train into the run folder `out` and evaluate at the end; `resume` continues its latest
     checkpoint.
     """
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     algorithm = find_method(plan)
     folder = Path(out)
     run = _open_unfinished(folder, plan) if resume else None
     if run is None and (folder / "experiment.json").exists():
-        raise RunError(
-            f"{folder} already holds a run; continue it with --resume, "
-            "or choose another folder with --out"
-        )
+        right = "continue it with --resume, or choose another folder with --out"
+        raise RunError(f"{folder} already holds a run; {right}")
     checkpoint = run.latest() if run is not None else None
-    check_trackers(plan.tracking)
+    if plan.tracking.services:
+        check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
     data = load_data(plan)
     progress.report(data.summary())
@@ -133,9 +133,8 @@ def train(
             check_same(trained, setup.certificate, str(folder))
     step = int(run.state(checkpoint).get("step", 0)) if run and checkpoint else 0
     started_at = None if run is None else step
-    with open_trackers(
-        plan.tracking, folder, plan.model_dump(), started_at, progress.report
-    ) as trackers:
+    opening = (plan.tracking, folder, plan.model_dump(), started_at, progress.report)
+    with open_trackers(*opening) if plan.tracking.services else nullcontext() as trackers:
         run = run or Run.create(folder, plan)
         run.trackers = trackers
         with writing(folder):
@@ -157,7 +156,8 @@ def train(
             result = setup.evaluate(setup.trainer.snapshot(), tasks, progress)
             format_note = format_of_run(setup.certificate, plan)
             write_folder(result, folder / "evaluation", format_note, overwrite=True)
-            trackers.log(_last_step(run), "evaluation", scores_of(result)[0])
+            if trackers is not None:
+                trackers.log(_last_step(run), "evaluation", scores_of(result)[0])
         run.trackers = None
     return run, status
 
@@ -165,7 +165,7 @@ def train(
 def find_method(plan: Experiment) -> Any:
     """The algorithm that `training.method` names: a built-in one, or the user's function."""
     method = plan.training.method
-    if is_user_code(method):
+    if USER_CODE.fullmatch(method):
         return import_callable(method, Path.cwd(), "training.method")
     if method not in METHODS:
         raise CapabilityError(

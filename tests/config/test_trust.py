@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from toolhone import open_model, train
-from toolhone.config.experiment import experiment_of, merged
-from toolhone.config.trust import refuse_to_resume_unnamed, run_folder
+from toolhone.config.experiment import experiment_of, merged, run_folder
+from toolhone.config.trust import refuse_to_resume_unnamed
 from toolhone.errors import RunError
 from toolhone.runs.run import Run
 from toolhone.schema import ToolCall

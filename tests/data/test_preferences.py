@@ -37,7 +37,7 @@ from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, DialectError, RunError
 from toolhone.rows import Origin, Row
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.schema.preference import Preference
 from toolhone.sources.files import write_jsonl
@@ -669,7 +669,7 @@ def test_own_samples_become_pairs_with_their_ids_and_are_the_same_when_read_agai
         },
         "the test",
     )
-    pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
+    pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, Progress())
     gold = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
     sampler = Says("Hm.", gold, gold)
     ready = pairing.make(Dataset(TALKS[:2], TALKS[2:3], []), cast(Sampler, sampler))
@@ -698,7 +698,7 @@ def test_ranked_pairs_come_from_tasks_and_the_right_side_is_a_sample() -> None:
         },
         "the test",
     )
-    pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, SilentProgress())
+    pairing = PairSource(experiment, DIALECT, QWEN, 1000, 0, Progress())
     tasks = [decision.task for decision in assistant_turns(TALKS)]
     reply = '<tool_call>{"name":"book","arguments":{"city":"Oslo","nights":2}}</tool_call>'
     ready = pairing.make(Dataset([], [], tasks[:1], play=tasks), cast(Sampler, Says(reply, "Hm.")))
@@ -712,7 +712,7 @@ def test_ranked_pairs_come_from_tasks_and_the_right_side_is_a_sample() -> None:
 
 
 def test_a_summary_says_what_there_is_and_what_was_lost() -> None:
-    pairing = PairSource(plan(), DIALECT, QWEN, 1000, 0, SilentProgress())
+    pairing = PairSource(plan(), DIALECT, QWEN, 1000, 0, Progress())
     ready = pairing.make(Dataset(TALKS, TALKS[2:3], []), cast(Sampler, None))
     assert ready.summary().startswith(
         "pairs: 4 to train on (2 malformed, 1 needless_call, 1 wrong_argument), 1 held out"

@@ -39,7 +39,7 @@ from toolhone.doctor.lengths import LengthCheck, measure_all
 from toolhone.doctor.reading import read_file
 from toolhone.doctor.typed_calls import read_typed
 from toolhone.errors import DataError
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Tool
 from toolhone.sources.rules import FindingKind
 from toolhone.training.dataset import load_data
@@ -301,9 +301,7 @@ def test_without_a_model_only_rows_that_are_longer_by_any_estimate_get_a_remark(
 @pytest.mark.slow
 def test_workers_measure_what_one_process_measures() -> None:
     rows, parts = Templates(0).conversations(2100), pico()
-    assert measure_all(rows, parts, 2, SilentProgress()) == measure_all(
-        rows, parts, 1, SilentProgress()
-    )
+    assert measure_all(rows, parts, 2, Progress()) == measure_all(rows, parts, 1, Progress())
 
 
 def test_every_kind_says_why_it_matters_and_what_is_done() -> None:

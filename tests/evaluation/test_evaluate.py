@@ -19,7 +19,7 @@ from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, read_lenient
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.rewards.answers import carries_answer, find_numbers
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.registry import Registry, builtin_tool
 
@@ -289,7 +289,7 @@ def test_a_context_that_is_full_from_the_start_scores_nothing():
 def test_an_evaluation_is_the_same_every_time_and_reports_progress():
     seen: list[tuple] = []
 
-    class Noting(SilentProgress):
+    class Noting(Progress):
         def start(self, what: str, total: int, done: int = 0) -> None:
             seen.append((what, total, done))
 

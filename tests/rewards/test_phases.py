@@ -10,7 +10,7 @@ import pytest
 
 from toolhone.api import experiment, train
 from toolhone.errors import ConfigError
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import FINAL, Run
 
 PLAN: dict[str, Any] = {
@@ -40,7 +40,7 @@ PLAN: dict[str, Any] = {
 SAID = "step 2: reward phase 2 of 2 begins: 1 right_calls"
 
 
-class Lines(SilentProgress):
+class Lines(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 

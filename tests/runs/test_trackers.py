@@ -20,7 +20,7 @@ import pytest
 from toolhone.api import experiment, train
 from toolhone.config.sections import TrackingSection
 from toolhone.errors import ConfigError
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
 from toolhone.runs.trackers import (
     TensorboardTracker,
@@ -34,7 +34,7 @@ accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_a
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Lines(SilentProgress):
+class Lines(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 

@@ -24,7 +24,7 @@ from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
 from toolhone.schema import Expect, Message, Task, Tool, ToolCall
 from toolhone.tools.registry import Registry
@@ -133,7 +133,7 @@ def plan(rl: dict[str, Any] | None = None, **training: Any) -> Experiment:
     return make_experiment({"training": section}, "the test")
 
 
-class Lines(SilentProgress):
+class Lines(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 

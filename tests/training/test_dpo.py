@@ -25,7 +25,7 @@ from toolhone.data.preferences import assistant_turns
 from toolhone.data.templates import Templates
 from toolhone.errors import ConfigError, RunError
 from toolhone.rows import Array, Row
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_preferences
@@ -72,7 +72,7 @@ def plan(dpo: dict[str, Any] | None = None, beta: float = 0.5, **training: Any) 
     )
 
 
-class Lines(SilentProgress):
+class Lines(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -351,7 +351,7 @@ def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: P
         (12, TrainStatus.FINISHED_ON_REQUEST, [FINAL]),
     ):
 
-        class Presses(SilentProgress):
+        class Presses(Progress):
             def __init__(self, at: int) -> None:
                 self.left = at
 
@@ -503,7 +503,7 @@ def test_own_samples_are_drawn_once_and_a_resumed_run_ends_with_the_same_bits(
     )
     assert account["pairs"] > 5
 
-    class Presses(SilentProgress):
+    class Presses(Progress):
         def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002
             if note.startswith("loss"):
                 os.kill(os.getpid(), signal.SIGINT)

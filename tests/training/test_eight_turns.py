@@ -40,7 +40,7 @@ from toolhone.errors import DialectError
 from toolhone.models.resolve import pico_folder
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Origin, Row
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
 from toolhone.schema import Conversation, Expect, Message, Task, Tool, ToolCall
 from toolhone.schema.preference import Preference
@@ -420,7 +420,7 @@ def learned(
         Hooks(
             lambda _: ({}, []),
             lambda path, optimizer: trainer.inner.save(path, optimizer),
-            SilentProgress(),
+            Progress(),
         ),
     )
     (grpo if method == "grpo" else ppo)(trainer, stage, run)
@@ -472,7 +472,7 @@ def test_a_pair_of_dpo_trains_what_the_assistant_says_and_a_sample_with_its_own_
     hooks = Hooks(
         lambda _: ({}, []),
         lambda folder, optimizer: trainer.inner.save(folder, optimizer),
-        SilentProgress(),
+        Progress(),
     )
     dpo(trainer, rows, [], run, hooks)
     better, worse = trainer.rows

@@ -18,7 +18,7 @@ from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, ScheduleSection
 from toolhone.errors import RunError
 from toolhone.rows import Row
-from toolhone.runs.progress import SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.training.loop import Hooks, TrainStatus, Validation, due, mean_nll
 from toolhone.training.losses import cross_entropy
@@ -28,7 +28,7 @@ from toolhone.training.update import learning_rate_factor, with_token_weights
 ROWS = [Row.of([1 + i % 3, 5 + i % 5, 5 + i % 5, 2], [False, False, True, True]) for i in range(10)]
 
 
-class Lines(SilentProgress):
+class Lines(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_that_is_due_is_saved_before_validation_can_fail(tmp_path: 
 def test_ctrl_c_in_the_last_step_finishes_the_training_but_says_that_it_came(
     tmp_path: Path,
 ) -> None:
-    class Presses(SilentProgress):
+    class Presses(Progress):
         def advance(self, count: int = 1, note: str = "") -> None:
             if len(seen) == 11:
                 os.kill(os.getpid(), signal.SIGINT)

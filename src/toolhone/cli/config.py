@@ -34,12 +34,12 @@ def show(
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
     from toolhone.config.experiment import load_experiment
-    from toolhone.config.user_code import is_user_code
+    from toolhone.config.user_code import USER_CODE
     from toolhone.evaluation.legacy_metrics import known_metrics
 
     path, keys = experiment_and_keys(context, experiment, overrides)
     plan = load_experiment(path, keys)
-    known_metrics([name for name in plan.evaluation.metrics or () if not is_user_code(name)])
+    known_metrics([name for name in plan.evaluation.metrics or () if not USER_CODE.fullmatch(name)])
     print(json.dumps(plan.model_dump(), indent=2))
 
 

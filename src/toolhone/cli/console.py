@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolhone.backends.base import StopReason
-from toolhone.config.user_code import is_user_code
+from toolhone.config.user_code import USER_CODE
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.chat_session import Event
 from toolhone.episodes.policy import Turn
@@ -59,8 +59,8 @@ def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] =
     """Print the metrics (all, or those that an experiment names), `count` predictions and `count`
     mismatches."""
     out = console()
-    own = [name.rpartition(":")[2] for name in metrics if is_user_code(name)]
-    known = known_metrics([name for name in metrics if not is_user_code(name)])
+    own = [name.rpartition(":")[2] for name in metrics if USER_CODE.fullmatch(name)]
+    known = known_metrics([name for name in metrics if not USER_CODE.fullmatch(name)])
     out.print(metrics_table(evaluation, [*known, *own]))
     if count:
         out.print(predictions(evaluation, count))

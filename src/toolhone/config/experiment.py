@@ -21,7 +21,7 @@ from toolhone.config.aliases import translated
 from toolhone.config.fields import Mark, field_types, map_marked, section_in
 from toolhone.config.presets import PICO, for_pico, preset_names, read_preset
 from toolhone.config.sections import Experiment
-from toolhone.config.user_code import anchored
+from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
 
 _OF_EPISODES = {
@@ -118,6 +118,16 @@ def is_preset(path: Path) -> bool:
     return str(path) in preset_names() and not path.is_file()
 
 
+def run_folder(path: Path) -> Path:
+    """Return the run that a folder belongs to: a run, a checkpoint or anything inside; the path
+    itself where there is none."""
+    place = path.resolve()
+    for folder in (place, *place.parents):
+        if (folder / "experiment.json").is_file():
+            return folder
+    return next((p.parent for p in place.parents if p.name == "checkpoints"), place)
+
+
 def user_code_in(experiment: Experiment) -> list[tuple[str, str]]:
     """Return (key, text) of every place in an experiment that may name the user's own code, tools
     included."""
@@ -212,9 +222,16 @@ def _model_name(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]])
 def _anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make relative paths absolute, those of code too."""
 
+    def anchored(spec: str) -> str:
+        code = USER_CODE.fullmatch(spec)
+        if code is None or code["file"] is None:
+            return spec
+        file = (base / Path(code["file"]).expanduser()).resolve()
+        return f"{file}:{code['name']}" if code["name"] else str(file)
+
     def change(_: str, mark: Mark, value: Any) -> Any:
         if mark is Mark.CODE:
-            return anchored(value, base)
+            return anchored(value)
         if mark is Mark.PATH:
             return str((base / Path(value).expanduser()).resolve())
         if mark is Mark.FOLDER_OR_NAME:
@@ -224,7 +241,7 @@ def _anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
             tool["cwd"] = str((base / tool["cwd"]).resolve())
         for key in ("implementation", "function"):
             if isinstance(tool.get(key), str):
-                tool[key] = anchored(tool[key], base)
+                tool[key] = anchored(tool[key])
         return tool
 
     result: dict[str, Any] = map_marked(values, Experiment, change)

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from toolhone.config.fields import Alias, AnchoredPath, Flag, Mark, Section, UserCode
 from toolhone.config.rl import RlSection
-from toolhone.config.user_code import is_user_code
+from toolhone.config.user_code import USER_CODE
 from toolhone.errors import nearest
 
 METHODS = ("sft", "dpo", "ppo", "grpo", "teacher_mode")
@@ -101,13 +101,13 @@ class DataSection(Section):
     @property
     def chosen_strategy(self) -> str:
         """The strategy, with the default filled in."""
-        reads = self.path is not None or is_user_code(self.format)
+        reads = self.path is not None or USER_CODE.fullmatch(self.format)
         return self.strategy or ("file" if reads else "templates")
 
     @model_validator(mode="after")
     def _agree(self) -> DataSection:
         strategy, path = self.chosen_strategy, self.path is not None
-        own_reader = is_user_code(self.format)
+        own_reader = USER_CODE.fullmatch(self.format)
         reads = strategy == "file" or (strategy == "toolbench" and path)
         generates = strategy in ("manual_templates", "toolbench")
         options = [
@@ -238,7 +238,7 @@ class TrainingSection(Section):
     @field_validator("method")
     @classmethod
     def _known_method(cls, value: str) -> str:
-        if value in METHODS or is_user_code(value):
+        if value in METHODS or USER_CODE.fullmatch(value):
             return value
         raise ValueError(
             f"should be one of {', '.join(METHODS)}, or 'file.py:function'{nearest(value, METHODS)}"
@@ -309,6 +309,12 @@ class TrackingSection(Section):
     tensorboard: Annotated[TensorboardSection | None, Alias("tensorboard")] = None
     wandb: Annotated[WandbSection | None, Alias("wandb")] = None
     trackio: Annotated[TrackioSection | None, Alias("trackio")] = None
+
+    @property
+    def services(self) -> list[str]:
+        """The names of the enabled services; cheap and local ones first."""
+        parts = {name: getattr(self, name) for name in ("tensorboard", "wandb", "trackio")}
+        return [name for name, part in parts.items() if part is not None and part.enabled]
 
 
 class ToolResultsSection(Section):

@@ -12,9 +12,9 @@ import sysconfig
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from toolhone.config.experiment import user_code_in
+from toolhone.config.experiment import run_folder, user_code_in
 from toolhone.config.sections import Experiment, ToolResultsSection
-from toolhone.config.user_code import file_of, is_user_code
+from toolhone.config.user_code import USER_CODE
 from toolhone.errors import RunError
 
 
@@ -63,16 +63,6 @@ def refuse_to_resume_unnamed(plan: Experiment, folder: Path) -> None:
         )
 
 
-def run_folder(path: Path) -> Path:
-    """Return the run that a folder belongs to: a run, a checkpoint or anything inside; the path
-    itself where there is none."""
-    place = path.resolve()
-    for folder in (place, *place.parents):
-        if (folder / "experiment.json").is_file():
-            return folder
-    return next((p.parent for p in place.parents if p.name == "checkpoints"), place)
-
-
 def _foreign_code(plan: Experiment, run: Path, named: Collection[str]) -> list[tuple[str, str]]:
     """Return (key, text) of code that is not the user's own, by its place; a module may be anything
     that is installed."""
@@ -80,10 +70,10 @@ def _foreign_code(plan: Experiment, run: Path, named: Collection[str]) -> list[t
     outside = [run, *(Path(path).resolve() for name, path in paths if "lib" in name)]
     found = []
     for key, spec in user_code_in(plan):
-        if key in named or not is_user_code(spec):
+        code = USER_CODE.fullmatch(spec)
+        if key in named or code is None:
             continue
-        file = file_of(spec)
-        place = None if file is None else file.resolve()
+        place = Path(code["file"]).resolve() if code["file"] else None
         if (
             place is None
             or not place.is_relative_to(Path.cwd().resolve())

@@ -1,7 +1,7 @@
 """The user's own code, named in an experiment file: a Python file or an importable module, and a
 name in it.
 
-    is_user_code("mine.py:politeness")                 # True; so is "my_package.scores:politeness"
+    USER_CODE.fullmatch("mine.py:politeness")     # matches, as "my_package.scores:politeness" does
     politeness = import_callable("mine.py:politeness", Path.cwd(), "a metric")
 
 A file runs once, with all rights of the user, and again after it has changed. Nothing is registered
@@ -23,58 +23,37 @@ from typing import Any
 
 from toolhone.errors import ConfigError, nearest
 
-_FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?", re.DOTALL)
-_MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>\w+)")
-
-
-def is_user_code(spec: str) -> bool:
-    """Return whether a text names code: `file.py`, `file.py:name` or `package.module:name`."""
-    return bool(_FILE.fullmatch(spec) or _MODULE.fullmatch(spec))
-
-
-def file_of(spec: str) -> Path | None:
-    """Return the Python file that a text names, or None for a module."""
-    match = _FILE.fullmatch(spec)
-    return Path(match["file"]) if match else None
-
-
-def anchored(spec: str, base: Path) -> str:
-    """Make the file in a text absolute, relative to `base`; other texts stay as they are."""
-    match = _FILE.fullmatch(spec)
-    if match is None:
-        return spec
-    file = (base / Path(match["file"]).expanduser()).resolve()
-    return f"{file}:{match['name']}" if match["name"] else str(file)
+USER_CODE = re.compile(
+    r"(?:(?P<file>.+\.py)|(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?=:))(?::(?P<name>\w+))?",
+    re.DOTALL,
+)
+"""A text that names code: `file.py`, `file.py:name` or `package.module:name`."""
 
 
 def import_callable(spec: str, base: Path, what: str) -> Callable[..., Any]:
     """Import what `file.py:name` (relative to `base`) or `package.module:name` names; `what`: as in
     "a metric"."""
-    if match := _FILE.fullmatch(spec):
-        path = base / Path(match["file"]).expanduser()
-        module, place = module_in_file(path, what), str(path)
-        if match["name"] is None:
-            functions = _functions(module)
-            raise ConfigError(
-                f"{what} is named 'file.py:function'; {spec!r} names no function{functions}"
-            )
-    elif match := _MODULE.fullmatch(spec):
-        module, place = module_of_name(match["module"], what), match["module"]
-    else:
+    match = USER_CODE.fullmatch(spec)
+    if match is None:
         raise ConfigError(
             f"{what} is named 'file.py:function' or 'package.module:function', got {spec!r}"
         )
+    if match["module"]:
+        module, place = module_of_name(match["module"], what), match["module"]
+    else:
+        path = base / Path(match["file"]).expanduser()
+        module, place = module_in_file(path, what), str(path)
+    functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+    known = f"; functions: {', '.join(functions) or 'none'}"
+    if match["name"] is None:
+        raise ConfigError(f"{what} is named 'file.py:function'; {spec!r} names no function{known}")
     value = getattr(module, match["name"], None)
     if callable(value):
         found: Callable[..., Any] = value
         return found
-    names = [
-        key
-        for key, other in vars(module).items()
-        if inspect.isfunction(other) or inspect.isclass(other)
-    ]
-    near = nearest(match["name"], names)
-    raise ConfigError(f"{place} has no function {match['name']!r}{near}{_functions(module)}")
+    classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
+    near = nearest(match["name"], [*functions, *classes])
+    raise ConfigError(f"{place} has no function {match['name']!r}{near}{known}")
 
 
 def module_in_file(path: Path, what: str) -> ModuleType:
@@ -118,8 +97,3 @@ def _failure(place: str, error: BaseException) -> str:
     lines = [frame.lineno for frame in frames if frame.filename == place]
     where = f" (line {lines[-1]})" if lines else ""
     return f"{place} cannot be imported: {type(error).__name__}: {error}{where}"
-
-
-def _functions(module: ModuleType) -> str:
-    names = [key for key, other in vars(module).items() if inspect.isfunction(other)]
-    return f"; functions: {', '.join(names) or 'none'}"

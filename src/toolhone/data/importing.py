@@ -15,7 +15,7 @@ from pathlib import Path
 
 from toolhone.data.task_files import distinct
 from toolhone.errors import DataError, RunError
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Json
 from toolhone.sources.base import BAD_LINE, Loaded
 from toolhone.sources.files import read_lines, write_jsonl
@@ -76,7 +76,7 @@ def import_file(
             raise RunError(
                 f"{place} exists already; name another file, or allow overwriting with --overwrite"
             )
-    name, loaded = _read(path, format, progress or SilentProgress())
+    name, loaded = _read(path, format, progress or Progress())
     rows: dict[Path, Iterable[Mapping[str, Json]]] = {}
     tasks = [task.to_dict() for task in distinct(loaded.tasks)]
     main = "preferences" if loaded.preferences else "conversations"

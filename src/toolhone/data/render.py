@@ -18,7 +18,7 @@ from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Row
-from toolhone.runs.progress import Progress, SilentProgress, track
+from toolhone.runs.progress import Progress, track
 from toolhone.schema import Conversation
 from toolhone.tokenizer import Spans, TextTokenizer
 
@@ -35,7 +35,7 @@ def render_rows(
 ) -> Lengths:
     """Render, encode and check the lengths; `loss_on="all"` trains every token but the first."""
     rows: list[Row] = []
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     for conversation in track(conversations, progress, "rendering", len(conversations)):
         where = f"conversation {conversation.id!r}"
         try:

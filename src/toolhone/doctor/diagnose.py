@@ -30,7 +30,7 @@ from toolhone.doctor.checks import (
 from toolhone.doctor.leaks import benchmark_faults, leak_faults, prompts_of
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Task
 from toolhone.sources.rules import Fault, FindingKind
 
@@ -85,7 +85,7 @@ def diagnose(
 
     only_first: the other files give their prompts, and their rows are not checked.
     """
-    lengths, progress = lengths or LengthCheck(), progress or SilentProgress()
+    lengths, progress = lengths or LengthCheck(), progress or Progress()
     train, *others = files
     rows: list[tuple[str, Conversation | Task]] = []
     for file in others:

@@ -22,7 +22,7 @@ from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
 from toolhone.doctor.repair import repair_conversation
 from toolhone.errors import DataError, RunError
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import write_json, writing
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.files import write_jsonl
@@ -118,7 +118,7 @@ def clean(
     Rows are dropped for faults of their own first. Only the rows that are left count when rows
     repeat or contradict each other.
     """
-    lengths, progress = lengths or LengthCheck(), progress or SilentProgress()
+    lengths, progress = lengths or LengthCheck(), progress or Progress()
     train, *others = files
     plain_tools: dict[int, Tool] = {}
     cases = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from toolhone.data.task_files import tasks_from_any
 from toolhone.doctor.checks import REMARKS
 from toolhone.doctor.repair import is_chat, record_faults, repair_record
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Task
 from toolhone.sources import messages
 from toolhone.sources.base import BAD_LINE, Context, Refused, Skip
@@ -66,7 +66,7 @@ class DataFile:
 
 def read_file(path: str | Path, format: str = "auto", progress: Progress | None = None) -> DataFile:
     """Read a file of any format; a file of none, or without data, is a `DataError`."""
-    path, progress = Path(path), progress or SilentProgress()
+    path, progress = Path(path), progress or Progress()
     first = []
     if path.is_file() and not is_table(path):
         with closing(read_lines(path)) as lines:

@@ -22,7 +22,7 @@ from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode, can_run, judge
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward, compute_reward
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 
@@ -52,7 +52,7 @@ def evaluate(
                 f"a metric of your own cannot be named {name!r}, which is one of ours; "
                 "rename the function"
             )
-    registry, progress = registry or Registry([]), progress or SilentProgress()
+    registry, progress = registry or Registry([]), progress or Progress()
     context = EpisodeContext(policy.seed, registry.runnable)
     live = [task.expect.answer is not None and can_run(task, context.runnable) for task in tasks]
     rules = [EpisodeRules(max_turns, first_call_only=not to_the_end) for to_the_end in live]

@@ -22,7 +22,7 @@ from toolhone.api import Model, experiment, open_model, train
 from toolhone.config.sections import Experiment
 from toolhone.episodes.chat_session import ChatSession, Event
 from toolhone.errors import UserError
-from toolhone.runs.progress import Progress, SilentProgress
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import FINAL, Run, write_text, writing
 from toolhone.training.loop import TrainStatus
 
@@ -44,9 +44,7 @@ class Workspace:
 
     root: Path
     overrides: tuple[str, ...] = ()
-    open_progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(
-        SilentProgress()
-    )
+    open_progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(Progress())
     note: Callable[[str], None] = lambda _: None
 
     def folder(self, name: str) -> Path:

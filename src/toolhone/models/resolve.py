@@ -19,10 +19,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from toolhone.config.experiment import make_experiment
+from toolhone.config.experiment import make_experiment, run_folder
 from toolhone.config.presets import PICO
 from toolhone.config.sections import Experiment
-from toolhone.config.trust import run_folder
 from toolhone.data.templates import Templates
 from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, ModelError, RunError

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolhone.config.user_code import import_callable, is_user_code
+from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, nearest
 from toolhone.rewards import legacy_rewards as legacy
@@ -138,7 +138,7 @@ BUILTIN: Mapping[str, RewardSpec] = {spec.name: spec for spec in (*OWN, *LEGACY)
 def warnings_for(names: Sequence[str]) -> list[str]:
     """Warn about known holes, unless one of the rewards is Toolhone's own or the user's."""
     specs = [BUILTIN[name] for name in names if name in BUILTIN]
-    if any(map(is_user_code, names)) or any(spec.kind is RewardOrigin.OWN for spec in specs):
+    if any(map(USER_CODE.fullmatch, names)) or any(spec.kind is RewardOrigin.OWN for spec in specs):
         return []
     use = "used alone" if len(specs) == 1 else "used without a reward that has none"
     return [
@@ -179,7 +179,7 @@ def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Re
     for spec, weight in zip(specs, weights, strict=True):
         if spec in BUILTIN:
             rewards.append(Reward(spec, BUILTIN[spec].function, weight))
-        elif is_user_code(spec):
+        elif USER_CODE.fullmatch(spec):
             function = import_callable(spec, Path.cwd(), "a reward")
             rewards.append(Reward(spec.rpartition(":")[2], function, weight))
         else:

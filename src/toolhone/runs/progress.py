@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rich import progress as bars
@@ -20,62 +21,43 @@ from rich.console import Console
 T = TypeVar("T")
 
 
+@dataclass
 class Progress:
-    """Shows long work; this one shows nothing."""
+    """Shows long work as `plain` lines or as a live `bar`, above which reports scroll; by default
+    it shows nothing. Plain lines are the reports, and the state of work that takes long."""
+
+    plain: bool = False
+    bar: bars.Progress | None = None
+    _task: bars.TaskID | None = field(default=None, init=False)
+    _what, _total, _done, _next = "", 0, 0, 0.0
 
     def start(self, what: str, total: int, done: int = 0) -> None:
         """Start a piece of work of `total` parts, `done` of which are complete."""
+        self._what, self._total, self._done = what, total, done
+        self._next = time.monotonic() + 10
+        if self.bar is not None:
+            if self._task is not None:
+                self.bar.remove_task(self._task)
+            self._task = self.bar.add_task(what, total=total, completed=done, note="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count finished parts; the bar shows `note`."""
-
-    def report(self, line: str) -> None:
-        """Print a line that remains."""
-
-
-class SilentProgress(Progress):
-    """Shows nothing."""
-
-
-class PlainProgress(Progress):
-    """Prints each report, and the state of work that takes long."""
-
-    def __init__(self) -> None:
-        self._what, self._total, self._done, self._next = "", 0, 0, 0.0
-
-    def start(self, what: str, total: int, done: int = 0) -> None:
-        self._what, self._total, self._done = what, total, done
-        self._next = time.monotonic() + 10
-
-    def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002 (the note is for the live display)
         self._done += count
-        if time.monotonic() >= self._next:
+        if self.bar is not None and self._task is not None:
+            self.bar.update(self._task, advance=count)
+            if note:
+                self.bar.update(self._task, note=note)
+        elif self.plain and time.monotonic() >= self._next:
             self._next = time.monotonic() + 30
             self.report(f"{self._what}: {self._done}/{self._total}")
 
     def report(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-        self._next = max(self._next, time.monotonic() + 10)
-
-
-class LiveProgress(Progress):
-    """A rich bar with elapsed time, remaining time and a note; reports scroll above it."""
-
-    def __init__(self, bar: bars.Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("", total=None, note="", visible=False)
-
-    def start(self, what: str, total: int, done: int = 0) -> None:
-        self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(what, total=total, completed=done, note="")
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        self._bar.update(self._task, advance=count)
-        if note:
-            self._bar.update(self._task, note=note)
-
-    def report(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False)
+        """Print a line that remains."""
+        if self.bar is not None:
+            self.bar.console.print(line, highlight=False, markup=False)
+        elif self.plain:
+            print(line, file=sys.stderr, flush=True)
+            self._next = max(self._next, time.monotonic() + 10)
 
 
 @contextmanager
@@ -84,7 +66,7 @@ def open_progress(kind: str = "auto") -> Iterator[Progress]:
     if kind == "auto":
         kind = "rich" if sys.stderr.isatty() else "plain"
     if kind != "rich":
-        yield PlainProgress() if kind == "plain" else SilentProgress()
+        yield Progress(plain=kind == "plain")
         return
     columns = (
         bars.TextColumn("[bold]{task.description}"),
@@ -96,7 +78,7 @@ def open_progress(kind: str = "auto") -> Iterator[Progress]:
         bars.TextColumn("{task.fields[note]}"),
     )
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-        yield LiveProgress(bar)
+        yield Progress(bar=bar)
 
 
 def track(items: Iterable[T], progress: Progress, what: str, total: int) -> Iterator[T]:

@@ -17,13 +17,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import RunError, nearest
+
+if TYPE_CHECKING:
+    from toolhone.runs.trackers import Trackers
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 PACKAGES = (
@@ -32,18 +36,16 @@ PACKAGES = (
 )
 
 
-class Listener(Protocol):
-    """Receives every line of `metrics.jsonl` (see `runs.trackers`)."""
-
-    def log(self, step: int, kind: str, values: Mapping[str, Any]) -> None: ...
-
-
+@dataclass(eq=False)
 class Run:
-    """A run folder, made by `Run.create` and found by `Run.open`."""
+    """A run folder, made by `Run.create` and found by `Run.open`.
 
-    def __init__(self, folder: Path, experiment: Experiment) -> None:
-        self.folder, self.experiment = folder, experiment
-        self.trackers: Listener | None = None
+    trackers: receive every line of `metrics.jsonl`.
+    """
+
+    folder: Path
+    experiment: Experiment
+    trackers: Trackers | None = None
 
     @staticmethod
     def create(folder: Path, experiment: Experiment) -> Run:

@@ -37,14 +37,8 @@ _WANDB_REMEDY = (
 class Tracker:
     """One service. place: how to see the curves. identity: what it needs to know at a resume."""
 
-    service = package = ""
     place: str
     identity: Mapping[str, str]
-
-    @classmethod
-    def check(cls, section: Any) -> None:  # noqa: ARG003
-        """Raise where the service cannot open."""
-        _package(cls.package, cls.service)
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Send one line as the curves `kind/name`; an error is raised here, not later."""
@@ -66,10 +60,8 @@ class Opening:
 class TensorboardTracker(Tracker):
     """Event files. A resumed run writes a further file, which hides older points after its step."""
 
-    service = package = "tensorboard"
-
     def __init__(self, section: sections.TensorboardSection, opening: Opening) -> None:
-        self.check(section)
+        _package("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         folder = Path(section.log_dir or opening.folder / "tensorboard").expanduser()
@@ -92,29 +84,8 @@ class WandbTracker(Tracker):
     Offline, nothing is sent, not even usage statistics; WANDB_MODE=offline wins over `mode`.
     """
 
-    @classmethod
-    def check(cls, section: sections.WandbSection) -> None:
-        """Raise where the package is missing, or the key for online use."""
-        wandb, mode = _package("wandb", "wandb"), WandbTracker._mode(section)
-        # The global settings, not those of a run, decide whether the client sends usage statistics.
-        try:
-            wandb.setup(wandb.Settings(mode=mode, silent=True))
-        except Exception as error:  # a variable WANDB_... that it cannot read
-            wrong = f"its settings cannot be used ({_first_line(error)})"
-            raise ConfigError(f"tracking.wandb: {wrong}; look at the variables WANDB_...") from None
-        if mode == "offline" or wandb.run is not None:
-            return
-        wrong = "there is no key for Weights & Biases"
-        try:
-            if wandb.login(prompt=False, verify=False):
-                return
-        except Exception as error:
-            wrong = f"the key is not usable ({_first_line(error)})"
-        raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
-
     def __init__(self, section: sections.WandbSection, opening: Opening) -> None:
-        self.check(section)
-        wandb = _package("wandb", "wandb")
+        wandb, mode = _check_wandb(section)
         self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex[:8]}
         quiet = {"console": "off", "silent": True, "disable_git": True, "disable_code": True}
         try:
@@ -124,7 +95,7 @@ class WandbTracker(Tracker):
                 name=section.run_name or opening.folder.resolve().name,
                 id=self.identity["id"],
                 resume="allow",
-                mode=self._mode(section),
+                mode=mode,
                 dir=str(opening.folder),
                 config=dict(opening.experiment),
                 reinit="create_new",
@@ -137,16 +108,32 @@ class WandbTracker(Tracker):
         offline = f"wandb sync {Path(self._run.dir).parent}"
         self.place = offline if self._run.offline else str(self._run.url)
 
-    @staticmethod
-    def _mode(section: sections.WandbSection) -> str:
-        return "offline" if os.environ.get("WANDB_MODE") == "offline" else section.mode
-
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        named = {f"{kind}/{name}": value for name, value in values.items()}
-        self._run.log({**named, "step": step})
+        self._run.log({f"{kind}/{name}": value for name, value in values.items()} | {"step": step})
 
     def close(self, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
+
+
+def _check_wandb(section: sections.WandbSection) -> tuple[Any, str]:
+    """Return the package and the mode; raise where the key for online use is missing."""
+    wandb = _package("wandb")
+    mode = "offline" if os.environ.get("WANDB_MODE") == "offline" else section.mode
+    # The global settings, not those of a run, decide whether the client sends usage statistics.
+    try:
+        wandb.setup(wandb.Settings(mode=mode, silent=True))
+    except Exception as error:  # a variable WANDB_... that it cannot read
+        wrong = f"its settings cannot be used ({_first_line(error)})"
+        raise ConfigError(f"tracking.wandb: {wrong}; look at the variables WANDB_...") from None
+    if mode == "offline" or wandb.run is not None:
+        return wandb, mode
+    wrong = "there is no key for Weights & Biases"
+    try:
+        if wandb.login(prompt=False, verify=False):
+            return wandb, mode
+    except Exception as error:
+        wrong = f"the key is not usable ({_first_line(error)})"
+    raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
 
 
 class TrackioTracker(Tracker):
@@ -155,11 +142,8 @@ class TrackioTracker(Tracker):
     The public `trackio.init` asks the hub for a user name, prints, and hides failures.
     """
 
-    service, package = "trackio", "trackio.sqlite_storage"
-
     def __init__(self, section: sections.TrackioSection, opening: Opening) -> None:
-        self._store = _package(self.package, self.service).SQLiteStorage
-        self._project = section.project
+        self._store, self._project = _package("trackio").SQLiteStorage, section.project
         name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
         self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
         created = {"_Created": datetime.now(UTC).isoformat(), "_Username": None, "_Group": None}
@@ -189,7 +173,6 @@ SERVICES: Mapping[str, Any] = {
     "wandb": WandbTracker,
     "trackio": TrackioTracker,
 }
-"""By the name of their section; cheap and local ones first."""
 
 
 class Trackers:
@@ -239,8 +222,11 @@ class Trackers:
 
 def check_trackers(section: sections.TrackingSection) -> None:
     """Raise where an enabled service could not open."""
-    for name in _enabled(section):
-        SERVICES[name].check(getattr(section, name))
+    for name in section.services:
+        if name == "wandb" and section.wandb is not None:
+            _check_wandb(section.wandb)
+        else:
+            _package(name)
 
 
 @contextmanager
@@ -268,7 +254,7 @@ def open_trackers(
                 write_json(folder / STATE, state)
 
     try:
-        for name in _enabled(section):
+        for name in section.services:
             identity = before.get(name, {}).get("identity", {})
             opening = Opening(folder, without_secrets(experiment), identity, resumed_at)
             with writing(folder):
@@ -291,13 +277,9 @@ def without_secrets(experiment: Mapping[str, Any]) -> dict[str, Any]:
     return {**experiment, "tools": names}
 
 
-def _enabled(section: sections.TrackingSection) -> list[str]:
-    parts = {name: getattr(section, name) for name in SERVICES}
-    return [name for name, part in parts.items() if part is not None and part.enabled]
-
-
-def _package(name: str, service: str) -> Any:
-    """Import an optional package."""
+def _package(service: str) -> Any:
+    """Import the optional package of a service."""
+    name = "trackio.sqlite_storage" if service == "trackio" else service
     try:
         return importlib.import_module(name)
     except ImportError as error:

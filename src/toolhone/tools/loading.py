@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from toolhone.config.sections import Experiment
-from toolhone.config.user_code import file_of, import_callable, is_user_code, module_in_file
+from toolhone.config.user_code import USER_CODE, import_callable, module_in_file
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.schema.tool import schema_of_callable
@@ -98,16 +98,16 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
     """
     if isinstance(spec, Mapping):
         return [_from_object(spec, base, allowed)]
-    if not is_user_code(spec):
+    code = USER_CODE.fullmatch(spec)
+    if code is None:
         return [builtin_tool(spec)]
-    file = file_of(spec)
-    if file is None or not spec.endswith(".py"):
+    if code["name"]:
         return [Tool.of(import_callable(spec, base, "a tool"))]
-    path = base / file.expanduser()
+    path = base / Path(code["file"]).expanduser()
     values = vars(module_in_file(path, "a tool")).values()
     marked = [value for value in values if getattr(value, TOOL_MARK, False)]
     if not marked:
-        right = f"mark one, or name one as '{file}:function'"
+        right = f"mark one, or name one as '{code['file']}:function'"
         raise ConfigError(f"{path} has no function marked with @tool; {right}")
     return [Tool.of(value) for value in marked]
 

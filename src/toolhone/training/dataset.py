@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.config.sections import DataSection, Experiment
-from toolhone.config.user_code import is_user_code
+from toolhone.config.user_code import USER_CODE
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
@@ -326,7 +326,7 @@ def _file_in(path: str) -> str:
 
 def _open(path: str | None, experiment: Experiment) -> Loaded:
     data = experiment.data
-    if is_user_code(data.format):
+    if USER_CODE.fullmatch(data.format):
         return read_own(data.format, None if path is None else Path(path))
     assert path is not None, "a file strategy has a path"
     request, path = source_request(experiment), _file_in(path)

@@ -19,7 +19,7 @@ from toolhone.backends.constraint import Grammars
 from toolhone.backends.open import check_plan, open_trainer
 from toolhone.config.rl import EpisodeSection
 from toolhone.config.sections import Experiment
-from toolhone.config.user_code import import_callable, is_user_code
+from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import FormatRequest, check_same, open_certified
@@ -59,7 +59,7 @@ class UserMetrics:
         """Those that the experiment names. Raises `ConfigError` for an unknown or repeated name."""
         own: dict[str, Metric] = {}
         for name in plan.evaluation.metrics or ():
-            if not is_user_code(name):
+            if not USER_CODE.fullmatch(name):
                 known_metric(name)
             elif (key := name.rpartition(":")[2]) in own:
                 raise ConfigError(
