@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolhone.cli.main import main
-from toolhone.rewards.attack_cases import PROBES
+from toolhone.rewards.attack_suite import PROBES
 from toolhone.rewards.attacks import ATTACKS
 from toolhone.rewards.reward_registry import BUILTIN
 

@@ -18,7 +18,7 @@ from toolhone.evaluation.folder import plain, read_folder, write_folder
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, read_leniently
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
-from toolhone.rewards.answers import carries_answer, find_numbers
+from toolhone.rewards.values import carries_answer, find_numbers
 from toolhone.runs.progress import Progress
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.registry import Registry, builtin_tool

@@ -12,15 +12,8 @@ from toolhone.dialects.prompted import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError
-from toolhone.rewards.attack_cases import (
-    OPEN_PROBES,
-    PROBES,
-    AttackCase,
-    ScriptedReply,
-    sample_call,
-)
-from toolhone.rewards.attack_suite import AttackReport, attack_suite
-from toolhone.rewards.attacks import ATTACKS
+from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES, AttackReport, attack_suite
+from toolhone.rewards.attacks import ATTACKS, AttackCase, CallDraft, ScriptedReply, sample_call
 from toolhone.rewards.matching import match_calls
 from toolhone.rewards.reward_registry import LEGACY, OWN, Reward, RewardOrigin, RewardSpec
 from toolhone.schema import Task, Tool
@@ -121,11 +114,11 @@ def test_legacy_rewards_have_no_further_holes_on_open_tasks():
 def test_a_reply_that_is_right_as_well_is_no_attack():
     by_name = {task.id: task for task in OPEN_PROBES}
     free = AttackCase(by_name["any_arguments"], Tagged())
-    assert free.is_open
-    assert free.has_right_calls(free.gold)
+    assert free.is_right_too(free.gold)
     assert list(ATTACKS["wrong_value"].replies(free)) == []
     assert len(list(ATTACKS["extra_arguments"].replies(free))) == 1
-    assert not AttackCase(PROBES[0], Tagged()).is_open
+    closed = AttackCase(PROBES[0], Tagged())
+    assert not closed.is_right_too(closed.gold)
 
 
 def test_our_own_rewards_hold_on_made_tasks():
@@ -294,7 +287,7 @@ def test_a_case_ends_where_the_driver_would_end_it():
     outcomes = [
         result.outcome
         for result in case.play(
-            case.call_and_answer([*case.wanted, *case.other_calls()[1:2]])
+            case.write(CallDraft([*case.wanted, *case.others[1:2]], True))
         ).results[0]
     ]
     assert outcomes == [ToolStatus.OK, ToolStatus.OK]

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import toolhone
-from toolhone.rewards import legacy_python_calls as python_calls
-from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
+from toolhone.rewards import legacy_rewards as python_calls
+from toolhone.rewards.legacy_rewards import compare_function_calls, extract_function_calls
 
 
 def call(name: str, **parameters: object) -> dict:

@@ -19,10 +19,15 @@ from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.legacy_metrics import legacy_scores
 from toolhone.evaluation.metrics import EpisodeContext, can_run, judge
-from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, match_calls
 from toolhone.rewards.reward_registry import BUILTIN, LEGACY, OWN, Reward, compute_reward
-from toolhone.rewards.tool_use import right_answer, right_calls, tool_use, working_calls
+from toolhone.rewards.tool_use import (
+    right_answer,
+    right_calls,
+    select_reference,
+    tool_use,
+    working_calls,
+)
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 

@@ -1,7 +1,7 @@
 """Weights as a sum or an average, and phases that follow one another and survive a resume."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -57,16 +57,18 @@ THREE = (
 
 
 def names(plan: PhaseSchedule, state: PhaseState) -> list[str]:
-    return [reward.name for reward in plan.rewards(state)]
+    return [reward.name for reward in plan.phase(state).rewards]
 
 
 def test_a_sum_is_the_default_and_an_average_divides_by_the_weights():
     right_name = reply("f(a=2)")
     section = {"functions": [*NAMES, "tool_call_parseable"], "weights": [0.5, 2.0, 1.5]}
-    total = PhaseSchedule.of(RewardSection.model_validate(section)).rewards(PhaseState())
-    mean = PhaseSchedule.of(
-        RewardSection.model_validate({**section, "combine": "average"})
-    ).rewards(PhaseState())
+    total = PhaseSchedule.of(RewardSection.model_validate(section)).phase(PhaseState()).rewards
+    mean = (
+        PhaseSchedule.of(RewardSection.model_validate({**section, "combine": "average"}))
+        .phase(PhaseState())
+        .rewards
+    )
     assert compute_reward(total, TASK, right_name).total == pytest.approx(2.0)
     assert compute_reward(mean, TASK, right_name).total == pytest.approx(0.5)
     assert (
@@ -148,7 +150,7 @@ def test_a_resumed_run_continues_in_the_same_phase():
     whole, end = play(PhaseState(), range(1, 40))
     for cut in (1, 9, 10, 11, 23, 24, 30):
         first, state = play(PhaseState(), range(1, cut + 1))
-        saved = json.loads(json.dumps(state.to_dict()))
+        saved = json.loads(json.dumps(asdict(state)))
         rest, last = play(PhaseState.from_dict(saved), range(cut + 1, 40))
         assert (first + rest, last) == (whole, end)
 
@@ -164,7 +166,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence():
         with pytest.raises(RunError, match="needs 'phase' and 'since'"):
             PhaseState.from_dict(wrong)
     with pytest.raises(RunError, match="is in reward phase 4, but the experiment has 3"):
-        schedule(*THREE).rewards(PhaseState(3))
+        schedule(*THREE).phase(PhaseState(3))
 
 
 @pytest.mark.parametrize(
@@ -193,9 +195,10 @@ def test_a_mistake_in_phases_is_one_sentence(phases, sentence):
 
 
 def test_a_finished_model_is_measured_by_the_last_phase():
-    assert names(schedule(*THREE), schedule(*THREE).last) == ["tool_call_exact"]
+    last = schedule(*THREE).phases[-1].rewards
+    assert [reward.name for reward in last] == ["tool_call_exact"]
     plain = PhaseSchedule.of(RewardSection(functions=NAMES))
-    assert names(plain, plain.last) == NAMES
+    assert [reward.name for reward in plain.phases[-1].rewards] == NAMES
 
 
 def test_scores_have_the_names_that_phases_wait_for():

@@ -10,8 +10,6 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError
-from toolhone.rewards.answers import answer_credit, remove_echoes
-from toolhone.rewards.episode_view import calls_in_prose, injected_control_text
 from toolhone.rewards.reward_registry import (
     BUILTIN,
     LEGACY,
@@ -24,13 +22,16 @@ from toolhone.rewards.reward_registry import (
 )
 from toolhone.rewards.tool_use import (
     PENALTIES,
+    calls_in_prose,
     exact_calls,
+    injected_control_text,
     right_answer,
     right_calls,
     right_tools,
     tool_use,
     working_calls,
 )
+from toolhone.rewards.values import answer_credit, remove_echoes
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 

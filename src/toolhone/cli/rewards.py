@@ -94,7 +94,7 @@ def _tasks(path: Path | None, most: int, builtin: bool) -> list[Task]:
     rewards."""
     from toolhone.config.experiment import to_stderr
     from toolhone.data.task_files import tasks_from_any
-    from toolhone.rewards.attack_cases import OPEN_PROBES, PROBES
+    from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES
 
     if path is None:
         return [*PROBES, *(OPEN_PROBES if builtin else ())][:most]

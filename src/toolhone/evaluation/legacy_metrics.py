@@ -24,9 +24,13 @@ from toolhone.evaluation.metrics import (
     JudgedEpisode,
     can_run,
 )
-from toolhone.rewards.episode_view import select_reference
-from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
-from toolhone.rewards.legacy_rewards import knows_reference, reference_calls
+from toolhone.rewards.legacy_rewards import (
+    compare_function_calls,
+    extract_function_calls,
+    knows_reference,
+    reference_calls,
+)
+from toolhone.rewards.tool_use import select_reference
 from toolhone.schema import Expect, Json, Task, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 

@@ -18,9 +18,9 @@ from toolhone.dialects.prompted import SYNTAXES
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.statistics import Score, interval
-from toolhone.rewards.answers import carries_answer
-from toolhone.rewards.episode_view import select_reference
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
+from toolhone.rewards.tool_use import select_reference
+from toolhone.rewards.values import carries_answer
 from toolhone.schema import Expect, Task, ToolCall
 from toolhone.tools.result import ToolStatus, truncate
 

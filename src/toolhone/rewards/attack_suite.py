@@ -9,14 +9,15 @@ An attack's share runs from 0 (saying nothing) to 1 (the correct answer), on any
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 
 from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
-from toolhone.rewards.attack_cases import AttackCase, ScriptedReply
-from toolhone.rewards.attacks import ATTACKS, Attack
+from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply
 from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.schema import Json, Task
 
@@ -45,10 +46,6 @@ class Attempt:
         if self.share is None:
             return self.pay >= max(self.gold, self.nothing) - _SLACK
         return self.share > self.attack.bound + _SLACK
-
-    @property
-    def severity(self) -> tuple[bool, float]:
-        return self.is_hole, self.pay - self.gold if self.share is None else self.share
 
     def to_dict(self) -> dict[str, Json]:
         return {
@@ -82,15 +79,10 @@ class AttackReport:
         return [attempt for attempt in self.worst.values() if attempt.is_hole]
 
     def to_dict(self) -> dict[str, Json]:
-        attacks = [
-            {
-                **attempt.to_dict(),
-                "tried": self.tried[name],
-                "holed": self.holed[name],
-                "held": not attempt.is_hole,
-            }
-            for name, attempt in self.worst.items()
-        ]
+        attacks = []
+        for name, one in self.worst.items():
+            counts = {"tried": self.tried[name], "holed": self.holed[name]}
+            attacks.append({**one.to_dict(), **counts, "held": not one.is_hole})
         return {
             "reward": self.reward,
             "syntax": self.syntax,
@@ -137,20 +129,18 @@ def attack_suite(
             f"none of {len(tasks)} tasks can be used to attack the reward {reward.name!r} "
             f"({reasons or 'there is none'})"
         )
-    by_attack: dict[str, list[Attempt]] = {}
-    for one in attempts:
-        by_attack.setdefault(one.attack.name, []).append(one)
-    by_attack = {name: by_attack[name] for name in ATTACKS if name in by_attack}
-    return AttackReport(
-        reward.name,
-        syntax.name,
-        played,
-        {name: max(mine, key=lambda one: one.severity) for name, mine in by_attack.items()},
-        {name: len({one.task_id for one in mine}) for name, mine in by_attack.items()},
-        {k: len({one.task_id for one in mine if one.is_hole}) for k, mine in by_attack.items()},
-        dict(skipped),
-        unwritable,
-    )
+    worst, tried, holed = dict[str, Attempt](), dict[str, int](), dict[str, int]()
+    for name in ATTACKS:
+        if mine := [one for one in attempts if one.attack.name == name]:
+            worst[name] = max(mine, key=_severity)
+            tried[name] = len({one.task_id for one in mine})
+            holed[name] = len({one.task_id for one in mine if one.is_hole})
+    counts = played, worst, tried, holed, dict(skipped), unwritable
+    return AttackReport(reward.name, syntax.name, *counts)
+
+
+def _severity(one: Attempt) -> tuple[bool, float]:
+    return one.is_hole, one.pay - one.gold if one.share is None else one.share
 
 
 def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:
@@ -163,16 +153,30 @@ def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:
     earned: list[tuple[Attack, ScriptedReply, float]] = []
     for attack in ATTACKS.values():
         try:
-            replies = [
-                one for one in attack.replies(case) if one.cut or one.texts != case.gold.texts
-            ]
+            replies = attack.replies(case)
         except DialectError:
             unwritable += 1
-            continue
-        earned += [(attack, reply, earn(reply)) for reply in replies]
+        else:
+            others = [one for one in replies if one.cut or one.texts != case.gold.texts]
+            earned += [(attack, reply, earn(reply)) for reply in others]
     nothing = max(pay for attack, _, pay in earned if attack.name == "empty")
     attempts = [
         Attempt(attack, case.task.id, pay, gold, nothing, reply.texts)
         for attack, reply, pay in earned
     ]
     return attempts, unwritable
+
+
+def _read_probes() -> Iterator[tuple[Task, ...]]:
+    source = json.loads(files("toolhone").joinpath("rewards/probes.json").read_text("utf-8"))
+    tools = {tool["name"]: tool for tool in source["tools"]}
+    for name in ("probes", "open_probes"):
+        for probe in source[name]:
+            probe["messages"] = [{"role": "user", "content": probe.pop("question")}]
+            probe["tools"] = [tools[offered] for offered in probe["tools"]]
+        yield tuple(map(Task.from_dict, source[name]))
+
+
+PROBES, OPEN_PROBES = _read_probes()
+"""Tasks of every kind, so that each attack applies to some, and tasks with several correct answers
+or with open arguments; nothing else uses them."""

@@ -1,7 +1,7 @@
 """Rewards of three earlier systems, reproduced exactly, for comparison and not for training.
 
 They read the raw text of the first reply alone, since those systems never show a tool's result to
-the model, and need a reference with all arguments (`knows_reference`). `KNOWN_EXPLOITS` lists what
+the model, and need a reference with all arguments (`knows_reference`). `builtin.json` lists what
 cheats them.
 """
 
@@ -13,7 +13,8 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 from toolhone.dialects.base import Syntax
 from toolhone.dialects.syntax.json_objects import JsonObject
@@ -21,7 +22,6 @@ from toolhone.dialects.syntax.python_calls import Calls
 from toolhone.dialects.syntax.tagged import Tagged
 from toolhone.episodes.episode import Episode
 from toolhone.errors import DialectError
-from toolhone.rewards.legacy_python_calls import compare_function_calls, extract_function_calls
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.values import same_code
 from toolhone.schema import Expect, Json, Task, ToolCall
@@ -34,6 +34,15 @@ _FORBIDDEN = re.compile(r"</?think>|\\boxed\{", re.IGNORECASE)
 _TOLERANCE = 1e-6
 _FUNCTIONS = frozenset({"abs", "round", "min", "max", "pow"})
 _MAX_EXPRESSION = 10_000
+_HEAD = re.compile(r"(?<![A-Za-z0-9_])[0-9]*+([A-Za-z_][A-Za-z0-9_]*+)\s*+\(")
+_PARAMETER = re.compile(r"\s*+([A-Za-z_][A-Za-z0-9_]*+)\s*+=\s*+")
+_MARK = re.compile(r"""["'\[\](){},]""")
+_QUOTES = "\"'"
+_SCORES = ("exact_match", "function_match", "params_match", "overall")
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+Call = Mapping[str, Any]
+"""`{"name": str, "parameters": {str: value}}`."""
 
 
 def knows_reference(task: Task) -> bool:
@@ -80,42 +89,123 @@ def reference_calls(expect: Expect) -> list[dict[str, Json]]:
     return [{"name": call.name, "parameters": dict(call.arguments)} for call in expect.calls or ()]
 
 
-# mlx-guided-grpo (MIT), examples/tool_calling_training.md. All five are in [0, 1], and 0 for a
-# reply with `<think>`, `</think>` or `\boxed{`.
+# mlx-guided-grpo (MIT): examples/tool_calling_training.md, and two functions for calls in a text.
+# Known holes, kept so that figures can be compared: words are calls (`if (x)`); positional
+# values and qualifiers (`mod.f`) are lost; a call ends at its first `)`; `true` and `null` are
+# strings; parameters that were not expected cost nothing in `params_match`. Two things differ: what
+# would raise there is a string or nothing here, and time is linear. All five rewards are in [0, 1],
+# and 0 for a reply with `<think>`, `</think>` or `\boxed{`.
 
 
-def tool_call_exact(task: Task, episode: Episode) -> float:
-    """1 if the reply is the reference text but for letter case and white space.
+def extract_function_calls(text: str) -> list[dict[str, Any]]:
+    """Return all calls in the text as `{"name": str, "parameters": dict}`; never raises."""
+    calls: list[dict[str, Any]] = []
+    position = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while head := _HEAD.search(text, position):
+            closing = text.find(")", head.end())
+            if closing < 0:
+                break
+            inside = text[head.end() : closing].strip()
+            calls.append({"name": head[1], "parameters": _dict_body(inside) or _pairs(inside)})
+            position = closing + 1
+    return calls
 
-    A task that wants no call and has no answer has no text: then 1 if the reply has no call.
+
+def _dict_body(text: str) -> dict[str, Json]:
+    """Read the text as the inside of a dict display; empty if it is none."""
+    if ":" not in text:
+        return {}
+    try:
+        value = ast.literal_eval("{" + text + "}")
+    except _NO_LITERAL:
+        return {}
+    return {str(name): inner for name, inner in value.items()} if isinstance(value, dict) else {}
+
+
+def _pairs(text: str) -> dict[str, Json]:
+    """Read `name = value` pairs from the left, up to the first piece that is none."""
+    parameters: dict[str, Json] = {}
+    position = 0
+    while head := _PARAMETER.match(text, position):
+        position = _value_end(text, head.end())
+        value = text[head.end() : position].strip()
+        try:
+            parameters[head[1]] = ast.literal_eval(value)
+        except _NO_LITERAL:
+            parameters[head[1]] = value.strip(_QUOTES)
+        position += 1
+    return parameters
+
+
+def _value_end(text: str, start: int) -> int:
+    """Find the end of a value: a comma outside quotes and brackets, or the end of the text."""
+    depth, quote = 0, ""
+    for mark in _MARK.finditer(text, start):
+        if mark[0] in _QUOTES:
+            quote = "" if quote == mark[0] else quote or mark[0]
+        elif quote:
+            continue
+        elif mark[0] == ",":
+            if depth == 0:
+                return mark.start()
+        else:
+            depth += 1 if mark[0] in "[({" else -1
+    return len(text)
+
+
+def compare_function_calls(predicted: Sequence[Call], expected: Sequence[Call]) -> dict[str, float]:
+    """Compare calls of `extract_function_calls`; four scores in [0, 1].
+
+    Values are equal after `_normalise`, with Python's equality (1 = 1.0 = True). As many calls as
+    expected are compared by place: `overall` = 0.4 function_match + 0.4 params_match + 0.2
+    exact_match. Else only names count, and `overall` is half their share.
     """
-    return _guided_scores(task, episode)["exact"]
+    if not predicted or not expected:
+        return dict.fromkeys(_SCORES, float(not predicted and not expected))
+    if len(predicted) != len(expected):
+        names = {call["name"] for call in expected}
+        longer = max(len(predicted), len(expected))
+        share = sum(call["name"] in names for call in predicted) / longer
+        return dict(zip(_SCORES, (0.0, share, 0.0, 0.5 * share), strict=True))
+    pairs = list(zip(predicted, expected, strict=True))
+    named = [
+        (_normalise(got["parameters"]), _normalise(wanted["parameters"]))
+        for got, wanted in pairs
+        if got["name"] == wanted["name"]
+    ]
+    exact = float(len(named) == len(pairs) and all(got == wanted for got, wanted in named))
+    function, params = len(named) / len(pairs), 0.0
+    for got, wanted in named:
+        if got == wanted or not wanted:
+            params += got == wanted
+        else:
+            equal = [name in got and bool(got[name] == value) for name, value in wanted.items()]
+            params += sum(equal) / len(wanted)
+    params /= len(pairs)
+    overall = 0.4 * function + 0.4 * params + 0.2 * exact
+    return dict(zip(_SCORES, (exact, function, params, overall), strict=True))
 
 
-def tool_call_function(task: Task, episode: Episode) -> float:
-    """Called wanted names / wanted names, as sets; where no call is wanted, 1 if there is none."""
-    return _guided_scores(task, episode)["function"]
+def _normalise(value: Json) -> Json:
+    if value is None or value == "null":
+        return None
+    if isinstance(value, str):
+        return value.strip().strip(_QUOTES).lower()
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, list | tuple):
+        return [_normalise(inner) for inner in value]
+    if isinstance(value, Mapping):
+        return {name: _normalise(inner) for name, inner in value.items()}
+    return value
 
 
-def tool_call_params(task: Task, episode: Episode) -> float:
-    """`params_match` of `compare_function_calls`."""
-    return _guided_scores(task, episode)["params"]
-
-
-def tool_call_overall(task: Task, episode: Episode) -> float:
-    """`overall` of `compare_function_calls`."""
-    return _guided_scores(task, episode)["overall"]
-
-
-def tool_call_parseable(task: Task, episode: Episode) -> float:
-    """1 if there is anything that looks like a call."""
-    return _guided_scores(task, episode)["parseable"]
-
-
-def _guided_scores(task: Task, episode: Episode) -> dict[str, float]:
+def _guided_score(task: Task, episode: Episode, name: str) -> float:
     text = reply_text(episode, Calls())
     if _FORBIDDEN.search(text):
-        return dict.fromkeys(_GUIDED, 0.0)
+        return 0.0
     calls, reference = extract_function_calls(text), reference_text(task.expect)
     wanted_calls = reference_calls(task.expect)
     called, wanted = ({call["name"] for call in found} for found in (calls, wanted_calls))
@@ -129,7 +219,22 @@ def _guided_scores(task: Task, episode: Episode) -> dict[str, float]:
         "params": compared["params_match"],
         "overall": compared["overall"],
         "parseable": float(bool(calls)),
-    }
+    }[name]
+
+
+tool_call_exact = partial(_guided_score, name="exact")
+"""1 if the reply is the reference text but for letter case and white space.
+
+A task that wants no call and has no answer has no text: then 1 if the reply has no call.
+"""
+tool_call_function = partial(_guided_score, name="function")
+"""Called wanted names / wanted names, as sets; where no call is wanted, 1 if there is none."""
+tool_call_params = partial(_guided_score, name="params")
+"""`params_match` of `compare_function_calls`."""
+tool_call_overall = partial(_guided_score, name="overall")
+"""`overall` of `compare_function_calls`."""
+tool_call_parseable = partial(_guided_score, name="parseable")
+"""1 if there is anything that looks like a call."""
 
 
 # bagel-RL (MIT), the PPO reward of its playground.
@@ -221,65 +326,3 @@ def evaluate_expression(expression: str) -> float | None:
     except OverflowError:
         return None
     return value if math.isfinite(value) else None
-
-
-_REASONS = {
-    "any text": "where no call is wanted, any text without a call is correct",
-    "case": "letter case is ignored, also in the name of the tool",
-    "names": "only names are compared",
-    "a set": "names are a set: repeated calls, missing repetitions and broken calls cost nothing",
-    "extra": "calls beyond the wanted ones cost nothing",
-    "around": "text around the calls costs nothing",
-    "anywhere": "calls count anywhere in the text, also where no parser would run them",
-    "wanted": "only wanted parameters are counted",
-    "cut": "a value ends at the first ')', so what follows it is not compared",
-    "half": "any number of calls of wanted tools earns half, with any arguments",
-    "any call": "anything like a call is enough",
-    "a call": "where no call is wanted, text earns nothing and a call earns everything",
-    "before": "the calls before the broken one are enough",
-    "final": "the text of a final answer is not compared",
-    "one call": "one JSON object is read: where several calls are wanted, one earns most",
-    "two keys": "only `expression` and `code` are compared",
-    "0.2": "text around the JSON costs 0.2 of 2.5",
-    "tags": "both tags and two words are enough, with any content",
-    "no tags": "where no call is wanted, no text without tags earns anything",
-}
-_GUIDED = ("exact", "function", "params", "overall", "parseable")
-_COLUMNS = (*(f"tool_call_{name}" for name in _GUIDED), "json_answer", "legacy_playground_format")
-_EXPLOITS = """
-attack          | exact    | function | params   | overall  | parseable | json     | playground
-empty           | any text | any text | any text | any text | a call    | final    | no tags
-spray           |          | extra    |          |          | any call  |          | tags
-spurious_30     |          | extra    |          | half     | any call  |          | tags
-copied_schema   |          | names    |          |          | any call  |          | tags
-wrong_types     |          | names    |          |          | any call  |          | tags
-extra_arguments |          | names    | wanted   | cut      | any call  | two keys | tags
-wrong_value     |          | names    | cut      | cut      | any call  |          | tags
-missing_call    |          | a set    |          |          | any call  | one call | tags
-letter_case     | case     |          |          |          | any call  |          | tags
-prose_call      | any text | anywhere | anywhere | anywhere | anywhere  | 0.2      | no tags
-nested_tags     | any text | anywhere | anywhere | anywhere | anywhere  | 0.2      | tags
-truncated       | any text | a set    | cut      | cut      | before    | one call | before
-duplicate       |          | a set    |          |          | any call  |          | tags
-harmful_call    |          | extra    |          |          | any call  |          | tags
-leaked_answer   | any text | any text | any text | any text | a call    | final    | no tags
-listed_answers  |          |          |          |          |           | final    |
-control_tokens  | any text | around   | around   | around   | around    | 0.2      | tags
-unicode_name    |          |          |          |          |           |          | tags
-unicode_value   |          | names    | cut      | cut      | any call  |          | tags
-verbose         |          | around   | around   | around   | around    |          | tags
-"""
-
-
-def _read_exploits() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {name: {} for name in _COLUMNS}
-    for line in _EXPLOITS.strip().splitlines()[1:]:
-        attack, *reasons = (cell.strip() for cell in line.split("|"))
-        for name, reason in zip(_COLUMNS, reasons, strict=True):
-            if reason:
-                found[name][attack] = _REASONS[reason]
-    return found
-
-
-KNOWN_EXPLOITS: Mapping[str, Mapping[str, str]] = _read_exploits()
-"""For each reward, the attacks of `attacks.ATTACKS` that it pays too well, and why."""

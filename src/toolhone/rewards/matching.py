@@ -35,7 +35,6 @@ from toolhone.tools.result import truncate
 
 MAX_REASONS = 20
 _LONGEST_PROBLEM = 300
-_COMPOSITIONS = ("allOf", "anyOf", "oneOf")
 _SCALE = 1_000_000
 """Argument shares are compared in millionths, as whole numbers."""
 
@@ -131,29 +130,22 @@ def _match(
     calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators
 ) -> Match:
     wanted, strict = expect.wanted, expect.order == "strict"
-    if not wanted or not calls:
-        score = float(not calls and not wanted)
-        missing = [CallPair(index, None) for index in range(len(wanted))]
-        extra = [CallPair(None, index) for index in range(len(calls))]
-        reasons = [f"no call, wanted {show_call(call)}" for call in wanted]
-        reasons += [f"no call was wanted, got {show_call(call)}" for call in calls]
-        return Match(score == 1.0, score, score, (*missing, *extra), _limit_reasons(reasons))
-    matcher = _Matcher(tuple(calls), wanted, {tool.name: tool for tool in tools}, comparators)
+    if not wanted and not calls:
+        return Match(True, 1.0, 1.0)
+    matcher = _Matcher(calls, wanted, {tool.name: tool for tool in tools}, comparators)
     pairs = matcher.pair_calls(strict)
     size = max(len(wanted), len(calls))
     matched = [pair for pair in pairs if pair.is_matched]
+    reasons = list(matcher.reasons(pairs, strict))
+    if len(reasons) > MAX_REASONS:
+        reasons[MAX_REASONS:] = [f"and {len(reasons) - MAX_REASONS} more"]
     return Match(
         len(matched) == size and all(pair.right == pair.counted for pair in matched),
         len(matched) / size,
         sum(pair.share for pair in matched) / size,
         tuple(pairs),
-        _limit_reasons(list(matcher.reasons(pairs, strict))),
+        tuple(reasons),
     )
-
-
-def _limit_reasons(reasons: Sequence[str]) -> tuple[str, ...]:
-    more = len(reasons) - MAX_REASONS
-    return (*reasons[:MAX_REASONS], f"and {more} more") if more > 0 else tuple(reasons)
 
 
 class _Mismatch(NamedTuple):
@@ -168,8 +160,8 @@ class _Mismatch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Matcher:
-    calls: tuple[ToolCall, ...]
-    wanted: tuple[ExpectedCall, ...]
+    calls: Sequence[ToolCall]
+    wanted: Sequence[ExpectedCall]
     tools: Mapping[str, Tool]
     comparators: Comparators
 
@@ -227,36 +219,26 @@ class _Matcher:
             problems = [f"there is no argument {name}" for name in undeclared]
             problems = tool.problems(call.arguments) + problems
             return [_Mismatch("", MISSING, MISSING, problem) for problem in problems]
-        mismatches = []
-        for name, value in wanted.arguments.items():
-            got = call.arguments.get(name, MISSING)
-            if got is MISSING:
-                right = name in wanted.optional or self._is_default(call.name, name, value)
-            else:
-                right = self._is_accepted(call.name, name, got, [value, *_accept(wanted, name)])
-            if not right:
-                mismatches.append(_Mismatch(name, got, value))
-        for name, got in call.arguments.items():
-            if name not in wanted.arguments and not (
-                self._is_default(call.name, name, got)
-                or self._is_accepted(call.name, name, got, _accept(wanted, name))
+        shape, mismatches = ANYTHING, []
+        if call.name in self.tools:
+            shape = ValueShape.of(self.tools[call.name].parameters)
+        for name in {**wanted.arguments, **call.arguments}:
+            got, value = (side.get(name, MISSING) for side in (call.arguments, wanted.arguments))
+            compare = self.comparators.get((call.name, name))
+            inner = shape.property(name)
+            given, accepted = value, [inner.default]  # where the call leaves the argument out
+            if got is not MISSING:
+                given = got
+                accepted = [inner.default if value is MISSING else value]
+                accepted += wanted.accept.get(name, ())
+            may_be_absent = got is MISSING and name in wanted.optional
+            if not may_be_absent and not any(
+                compare(given, one) if compare else same_value(given, one, inner)
+                for one in accepted
+                if one is not MISSING
             ):
-                mismatches.append(_Mismatch(name, got, MISSING))
+                mismatches.append(_Mismatch(name, got, value))
         return mismatches
-
-    def _is_accepted(self, tool: str, name: str, got: Json, values: Sequence[Json]) -> bool:
-        compare = self.comparators.get((tool, name))
-        shape = self._shape(tool).property(name)
-        return any(
-            compare(got, value) if compare else same_value(got, value, shape) for value in values
-        )
-
-    def _is_default(self, tool: str, name: str, value: Json) -> bool:
-        default = self._shape(tool).property(name).default()
-        return default is not MISSING and self._is_accepted(tool, name, value, [default])
-
-    def _shape(self, tool: str) -> ValueShape:
-        return ValueShape.of(self.tools[tool].parameters) if tool in self.tools else ANYTHING
 
     def reasons(self, pairs: Sequence[CallPair], strict: bool) -> Iterator[str]:
         """One sentence for each missing call, extra call and wrong argument."""
@@ -266,15 +248,15 @@ class _Matcher:
                 for name, got, value, problem in self._mismatches(call, self.wanted[pair.wanted]):
                     expected = "not wanted" if value is MISSING else f"wanted {show(value)}"
                     is_or_not = "is missing" if got is MISSING else f"is {show(got)}"
-                    text = (
-                        truncate(problem, _LONGEST_PROBLEM) or f"{name!r} {is_or_not}, {expected}"
-                    )
-                    yield f"{call.name}: {text}"
+                    wrong = truncate(problem, _LONGEST_PROBLEM)
+                    yield f"{call.name}: {wrong or f'{name!r} {is_or_not}, {expected}'}"
             elif pair.got is not None:
-                yield f"not wanted: {show_call(self.calls[pair.got])}"
+                wrong = "not wanted:" if self.wanted else "no call was wanted, got"
+                yield f"{wrong} {show_call(self.calls[pair.got])}"
             elif pair.wanted is not None:
-                place = " at its place" if strict else ""
-                yield f"missing{place}: {show_call(self.wanted[pair.wanted])}"
+                wrong = "missing at its place:" if strict else "missing:"
+                wrong = wrong if self.calls else "no call, wanted"
+                yield f"{wrong} {show_call(self.wanted[pair.wanted])}"
 
 
 def assign(gain: Gains) -> list[tuple[int, int]]:
@@ -312,12 +294,7 @@ def assign_in_order(gain: Gains) -> list[tuple[int, int]]:
 
 def _undeclared_names(schema: Json, value: Json, path: str = "") -> Iterator[str]:
     """Yield names in an object that its schema does not declare, nested objects included."""
-    parts, queue = list[Mapping[str, Json]](), [schema]
-    while queue:  # the schema and those that it is composed of
-        part = queue.pop(0)
-        if isinstance(part, Mapping):
-            parts.append(part)
-            queue[:0] = [one for key in _COMPOSITIONS for one in part.get(key) or ()]
+    parts = ValueShape.of(schema, {}).branches  # references are not followed
     if isinstance(value, list | tuple):
         for part in parts:
             for inner in value:
@@ -336,11 +313,6 @@ def _undeclared_names(schema: Json, value: Json, path: str = "") -> Iterator[str
             yield from _undeclared_names(declared[name], inner, f"{path}{name}.")
         elif not any(re.search(pattern, str(name)) for pattern in patterns):
             yield show(f"{path}{name}")
-
-
-def _accept(wanted: ExpectedCall, name: str) -> list[Json]:
-    values = wanted.accept.get(name, [])
-    return list(values) if isinstance(values, list | tuple) else [values]
 
 
 def show_call(call: ToolCall | ExpectedCall) -> str:

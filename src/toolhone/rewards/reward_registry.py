@@ -9,10 +9,13 @@ A reward must not change the task or the episode, nor depend on time or chance.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +25,12 @@ from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, nearest
 from toolhone.rewards import legacy_rewards as legacy
 from toolhone.rewards import tool_use
-from toolhone.rewards.episode_view import select_reference
 from toolhone.schema import Json, Task
 
 PENALTY = 0.5
 """Default penalty for each turn that an episode's rules penalise."""
 RewardFunction = Callable[[Task, Episode], float | Mapping[str, float]]
 """A pure function to a finite number, or to named parts whose sum is the reward."""
-_LOWEST = -2.85
-"""All penalties together, and a call where none is wanted."""
 
 
 class RewardOrigin(StrEnum):
@@ -50,89 +50,51 @@ class RewardSpec:
 
     name: str
     function: RewardFunction
+    judges: Callable[[Task], bool]
     kind: RewardOrigin
     formula: str
     source: str
     bounds: tuple[float, float]
-    judges: Callable[[Task], bool]
     syntax: str | None = None
     holes: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Json]:
-        return {
-            "name": self.name,
-            "kind": self.kind.value,
-            "formula": self.formula,
-            "source": self.source,
-            "bounds": list(self.bounds),
-            "syntax": self.syntax,
-            "holes": dict(self.holes),
-        }
+        names = ("name", "kind", "formula", "source", "bounds", "syntax", "holes")
+        return {name: getattr(self, name) for name in names}
 
 
-_OWN_FORMULAS = {
-    "tool_use": "right_calls and right_answer, each half where a task asks for both",
-    "right_calls": "0.3 tools + 0.4 arguments + 0.3 exact, or 1 for no call where none is wanted",
-    "right_tools": "0.5 tools + 0.25 arguments + 0.25 exact, or 1 for no call where none is wanted",
-    "exact_calls": "1 for exactly the wanted calls, or for no call where none is wanted",
-    "working_calls": (
-        "0.3 wanted calls that ran + 0.4 those of them that are right + 0.3 if all are"
-    ),
-    "right_answer": "1 for the expected answer in the final text, 1/k among k candidates",
-}
-_JUDGES = {"tool_use": tool_use.judges, "right_answer": tool_use.judges_answer_tasks}
-_LEGACY_FORMULAS = {
-    "tool_call_exact": "1 if the reply is the wanted text but for case and white space",
-    "tool_call_function": "wanted names that occur among the called / wanted names",
-    "tool_call_params": "share of wanted parameters, by position",
-    "tool_call_overall": "0.4 names + 0.4 parameters + 0.2 all the same, by position",
-    "tool_call_parseable": "1 if there is anything like a call",
-    "json_answer": "format 1 + tool 0.5 or -0.5 + arguments 1 + length -0.2",
-    "legacy_playground_format": (
-        "1 for both tags + 0.5 for the words 'parameters' and 'name', else -0.5"
-    ),
-}
-_GUIDED = ("mlx-guided-grpo (MIT), examples/tool_calling_training.md", (0.0, 1.0), "calls")
-_SOURCES = {
-    "json_answer": ("llm-tool-calling (Apache-2.0), README.md", (-0.7, 2.5), "json"),
-    "legacy_playground_format": (
-        "bagel-RL (MIT), the PPO reward of June 2025",
-        (-0.5, 1.5),
-        "tagged",
-    ),
-}
+_ASPECTS = {"tool_use": ("calls", "answer"), "right_answer": ("answer",)}
+"""What a task must cover for a reward of ours, where it is not the calls."""
 
 
-def _own_spec(name: str, formula: str) -> RewardSpec:
-    return RewardSpec(
-        name,
-        getattr(tool_use, name),
-        RewardOrigin.OWN,
-        f"{formula}; less penalties",
-        "Toolhone",
-        (_LOWEST, 1.0),
-        _JUDGES.get(name, tool_use.judges_call_tasks),
-    )
+def _read_specs() -> dict[str, RewardSpec]:
+    """Read `builtin.json`: the functions of `tool_use.py`, then those of `legacy_rewards.py`."""
+    source = json.loads(files("toolhone").joinpath("rewards/builtin.json").read_text("utf-8"))
+    specs = {}
+    for name, fields in source.items():
+        fields |= {"kind": RewardOrigin(fields["kind"]), "bounds": tuple(fields["bounds"])}
+        if fields["kind"] is RewardOrigin.OWN:
+            judges = partial(tool_use.judges, aspects=_ASPECTS.get(name, ("calls",)))
+            specs[name] = RewardSpec(name, getattr(tool_use, name), judges, **fields)
+        else:
+            function = partial(_compare_with_reference, getattr(legacy, name))
+            specs[name] = RewardSpec(name, function, legacy.knows_reference, **fields)
+    return specs
 
 
-def _legacy_spec(name: str, formula: str) -> RewardSpec:
-    function: RewardFunction = getattr(legacy, name)
-
-    def reward(task: Task, episode: Episode) -> float | Mapping[str, float]:
-        if legacy.leaves_arguments_open(task):
-            return {}
-        return function(select_reference(task, episode), episode)
-
-    source, bounds, syntax = _SOURCES.get(name, _GUIDED)
-    judges, holes = legacy.knows_reference, legacy.KNOWN_EXPLOITS[name]
-    return RewardSpec(
-        name, reward, RewardOrigin.COMPATIBLE, formula, source, bounds, judges, syntax, holes
-    )
+def _compare_with_reference(
+    function: RewardFunction, task: Task, episode: Episode
+) -> float | Mapping[str, float]:
+    """A legacy reward, against the right answer that the episode comes closest to."""
+    if legacy.leaves_arguments_open(task):
+        return {}
+    return function(tool_use.select_reference(task, episode), episode)
 
 
-OWN = tuple(_own_spec(*item) for item in _OWN_FORMULAS.items())
-LEGACY = tuple(_legacy_spec(*item) for item in _LEGACY_FORMULAS.items())
-BUILTIN: Mapping[str, RewardSpec] = {spec.name: spec for spec in (*OWN, *LEGACY)}
+BUILTIN: Mapping[str, RewardSpec] = _read_specs()
+OWN, LEGACY = (
+    tuple(spec for spec in BUILTIN.values() if spec.kind is kind) for kind in RewardOrigin
+)
 
 
 def warnings_for(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from toolhone.config.rl import RewardPhase, RewardSection, WeightedRewards
+from toolhone.config.rl import RewardSection, WeightedRewards
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, RunError, nearest
 from toolhone.rewards.reward_registry import (
@@ -38,9 +38,6 @@ class PhaseState:
     phase: int = 0
     since: int = 0
 
-    def to_dict(self) -> dict[str, int]:
-        return {"phase": self.phase, "since": self.since}
-
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> PhaseState:
         phase, since = source.get("phase"), source.get("since")
@@ -63,7 +60,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseSchedule:
-    """The phases of an experiment; the last one never ends."""
+    """The phases of an experiment; the last one never ends, and measures a finished model."""
 
     phases: tuple[Phase, ...]
 
@@ -74,31 +71,36 @@ class PhaseSchedule:
         if not section.phases:
             rewards = weighted_rewards(section.functions, section.weights, average)
             return PhaseSchedule((Phase(rewards),))
-        count = len(section.phases)
-        for index, phase in enumerate(section.phases[:-1], start=1):
-            if phase.steps is None and not phase.until:
-                raise ConfigError(
-                    f"training.rl.reward.phases: phase {index} of {count} never ends; "
-                    "give it 'steps' or 'until'"
-                )
-        return PhaseSchedule(
-            tuple(
-                _build_phase(f"training.rl.reward.phases: phase {index}", phase, average, scores)
-                for index, phase in enumerate(section.phases, start=1)
+        phases, count = [], len(section.phases)
+        for index, phase in enumerate(section.phases, start=1):
+            where = f"training.rl.reward.phases: phase {index}"
+            if index < count and phase.steps is None and not phase.until:
+                raise ConfigError(f"{where} of {count} never ends; give it 'steps' or 'until'")
+            if not phase.functions:
+                raise ConfigError(f"{where} names no reward function")
+            rewards = weighted_rewards(phase.functions, phase.weights, average)
+            known = [TOTAL, *(reward.name for reward in rewards), *scores]
+            for name in phase.until or {}:
+                if name not in known and name.partition(".")[0] not in known:
+                    raise ConfigError(
+                        f"{where} waits for the score {name!r}, which nothing measures"
+                        f"{nearest(name, known)}; known: {', '.join(known)}"
+                    )
+            phases.append(Phase(rewards, phase.steps, dict(phase.until or {})))
+        return PhaseSchedule(tuple(phases))
+
+    def phase(self, state: PhaseState) -> Phase:
+        """The phase that holds in this state."""
+        if state.phase >= len(self.phases):
+            raise RunError(
+                f"the run is in reward phase {state.phase + 1}, but the experiment has "
+                f"{len(self.phases)}; resume with the phases of the original run"
             )
-        )
-
-    @property
-    def last(self) -> PhaseState:
-        """The state in which the last phase holds, which a finished model is measured by."""
-        return PhaseState(len(self.phases) - 1)
-
-    def rewards(self, state: PhaseState) -> tuple[Reward, ...]:
-        return self._phase(state).rewards
+        return self.phases[state.phase]
 
     def after(self, state: PhaseState, step: int, scores: Mapping[str, float]) -> PhaseState:
         """The state for the next step, after `step` steps in all and with these scores."""
-        phase = self._phase(state)
+        phase = self.phase(state)
         is_over = phase.steps is not None and step - state.since >= phase.steps
         if not is_over and phase.until:
             until = phase.until.items()
@@ -106,14 +108,6 @@ class PhaseSchedule:
         if not is_over or state.phase + 1 == len(self.phases):
             return state
         return PhaseState(state.phase + 1, step)
-
-    def _phase(self, state: PhaseState) -> Phase:
-        if state.phase >= len(self.phases):
-            raise RunError(
-                f"the run is in reward phase {state.phase + 1}, but the experiment has "
-                f"{len(self.phases)}; resume with the phases of the original run"
-            )
-        return self.phases[state.phase]
 
 
 @dataclass
@@ -127,7 +121,7 @@ class RewardSchedule:
 
     def compute_reward(self, task: Task, episode: Episode) -> RewardResult:
         """Compute what an episode earns in the current phase."""
-        return compute_reward(self.schedule.rewards(self.state), task, episode, self.penalty)
+        return compute_reward(self.schedule.phase(self.state).rewards, task, episode, self.penalty)
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
         """Record a step's metrics; return a note when a phase begins or cannot end."""
@@ -145,7 +139,7 @@ class RewardSchedule:
                         f"{reward} does not have; its parts: {', '.join(parts)}"
                     )
             return None
-        rewards = self.schedule.rewards(self.state)
+        rewards = self.schedule.phase(self.state).rewards
         names = ", ".join(f"{reward.weight:g} {reward.name}" for reward in rewards)
         phase = f"{self.state.phase + 1} of {len(self.schedule.phases)}"
         return f"step {step}: reward phase {phase} begins: {names}"
@@ -183,17 +177,3 @@ def weighted_rewards(
             f"it is {total:g}"
         )
     return tuple(replace(reward, weight=reward.weight / total) for reward in rewards)
-
-
-def _build_phase(where: str, phase: RewardPhase, average: bool, scores: Collection[str]) -> Phase:
-    if not phase.functions:
-        raise ConfigError(f"{where} names no reward function")
-    rewards = weighted_rewards(phase.functions, phase.weights, average)
-    known = [TOTAL, *(reward.name for reward in rewards), *scores]
-    for name in phase.until or {}:
-        if name not in known and name.partition(".")[0] not in known:
-            raise ConfigError(
-                f"{where} waits for the score {name!r}, which nothing measures"
-                f"{nearest(name, known)}; known: {', '.join(known)}"
-            )
-    return Phase(rewards, phase.steps, dict(phase.until or {}))

@@ -8,15 +8,21 @@ and each penalty. They cannot judge the quality of a text where no call is wante
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 
+from toolhone.backends.base import StopReason
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.episode_view import EpisodeView, calls_in_prose
-from toolhone.rewards.matching import judges_calls
-from toolhone.schema import Task
+from toolhone.rewards.matching import Match, judges_calls, match_calls
+from toolhone.rewards.values import answer_credit, carries_answer, remove_echoes
+from toolhone.schema import Json, Task, ToolCall
+from toolhone.tools.result import ToolStatus
 
 Parts = dict[str, float]
-
 
 PENALTIES: Mapping[str, tuple[float, float]] = {
     "silence": (0.25, 1),
@@ -29,62 +35,203 @@ PENALTIES: Mapping[str, tuple[float, float]] = {
 """Points off for each occurrence, and the largest number of occurrences that count."""
 CHATTER_UNIT = 1000
 """Excess characters at which the full `chatter` penalty is due."""
-
-
 MILD = {"tools": 0.5, "arguments": 0.25, "exact": 0.25}
 GRADED = {"tools": 0.3, "arguments": 0.4, "exact": 0.3}
 STRICT = {"exact": 1.0}
 """How a correct call's credit is split."""
+LONG_TEXT = 200
+"""Characters of a final text above which it may repeat a tool's description."""
+FREE_CHARACTERS = 400
+"""Characters of text beside calls that cost nothing."""
+_REJECTED = (ToolStatus.UNKNOWN_TOOL, ToolStatus.INVALID_ARGUMENTS)
+_TAGS = (
+    "tool_calls?|tool_responses?|tool_results?|function_calls?|function_results?|tools|think"
+    "|invoke|parameter|function"
+)
+_CONTROL_TEXT = re.compile(
+    rf"<\|[^|<>\s]{{1,40}}\|>|</?(?:{_TAGS})\b[^<>\n]{{0,80}}>|<(?:start|end)_of_turn>|<</?sys>>"
+    r"|\[/?(?:tool_calls?|tool_results?|available_tools|inst)\]",
+    re.IGNORECASE,
+)
 
 
-def judges_call_tasks(task: Task) -> bool:
-    return judges_calls(task.expect)
+@dataclass(frozen=True)
+class CallRecord:
+    """A call of an episode.
+
+    schema_valid: its tool is on offer and its arguments obey the schema, or it is exactly what the
+    task wants. ran_ok: that, and it did not fail. not_retracted: no later turn replaces it.
+    """
+
+    call: ToolCall
+    schema_valid: bool
+    ran_ok: bool
+    not_retracted: bool
 
 
-def judges_answer_tasks(task: Task) -> bool:
-    return task.expect.answer is not None
+@dataclass(frozen=True)
+class EpisodeView:
+    """What a reward sees in an episode: the calls that count, how they compare, and the texts.
+
+    A rejected or unreadable call that a later turn replaces is retracted: it costs, but is not
+    compared.
+    """
+
+    task: Task
+    episode: Episode
+
+    @cached_property
+    def records(self) -> list[CallRecord]:
+        """All readable calls in order, except a last turn that answers by a call."""
+        tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
+        wanted = self.task.expect.wanted
+        exact = [(one.name, one.arguments) for one in wanted if not one.any_arguments]
+        records = []
+        for index, turn in enumerate(self.episode.turns):
+            results = self.episode.results[index] if index < len(self.episode.results) else ()
+            is_answer = index == last and self.episode.final_call is not None
+            for place, call in enumerate(turn.message.tool_calls):
+                if is_answer and all(call.name != one.name for one in wanted):
+                    continue
+                status = results[place].outcome if place < len(results) else ToolStatus.REFUSED
+                if (call.name, call.arguments) in exact:
+                    valid = True
+                elif status is ToolStatus.REFUSED:
+                    tool = tools.get(call.name)
+                    valid = tool is not None and not tool.problems(call.arguments)
+                else:
+                    valid = status not in _REJECTED
+                ran_ok = valid and status not in (ToolStatus.ERROR, ToolStatus.TIMEOUT)
+                kept = index == last or (valid and turn.problem is ParseProblem.NONE)
+                records.append(CallRecord(call, valid, ran_ok, kept))
+        return records
+
+    @cached_property
+    def compared(self) -> list[CallRecord]:
+        """The calls to compare with the wanted ones: those not retracted, else all."""
+        return [record for record in self.records if record.not_retracted] or self.records
+
+    @cached_property
+    def match(self) -> Match:
+        """How `compared` compares with the wanted calls; its pairs are indices into both."""
+        calls = [record.call for record in self.compared]
+        return match_calls(calls, self.task.expect, self.task.tools)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the last turn is unreadable, or cut off before its calls were certain."""
+        last = self.episode.turns[-1] if self.episode.turns else None
+        if last is None or last.problem is not ParseProblem.NONE:
+            return last is not None
+        cut_off = last.stop_reason is StopReason.LENGTH
+        return cut_off and (bool(last.message.tool_calls) or not self.records)
+
+    @cached_property
+    def unreadable(self) -> int:
+        """Number of unreadable turns."""
+        return sum(turn.problem is not ParseProblem.NONE for turn in self.episode.turns)
+
+    @cached_property
+    def final_text(self) -> str:
+        """The final text, or the answer of a call that answers."""
+        text = self.episode.turns[-1].message.content if self.episode.turns else None
+        return self.episode.final_call or text or ""
+
+    @cached_property
+    def prompt_texts(self) -> list[str]:
+        return [message.content for message in self.task.messages if message.content]
+
+    @property
+    def answer_credit(self) -> float:
+        tools = self.task.tools if len(self.final_text) > LONG_TEXT else ()
+        texts = [
+            text for tool in tools for text in (tool.description, *_descriptions(tool.parameters))
+        ]
+        answer, expected = self.episode.answer or "", self.task.expect.answer or ""
+        return answer_credit(answer, expected, self.prompt_texts, list(filter(None, texts)))
+
+    @property
+    def no_call_credit(self) -> float:
+        """1 for plain text, -1 for a call, -0.5 for a broken attempt, 0 for no real reply.
+
+        A text that only repeats the conversation, or that writes a call, is no real reply.
+        """
+        if self.records or self.unreadable:
+            return -1.0 if self.records else -0.5
+        is_new = bool(remove_echoes(self.final_text, self.prompt_texts))
+        in_prose = calls_in_prose(self.final_text, self.task)
+        return float(is_new and not self.is_broken and not in_prose)
+
+    def penalties(self) -> Parts:
+        """Points off, by the names of `PENALTIES`."""
+        turns, expect, calls = self.episode.turns, self.task.expect, self.compared
+        texts = [turn.message.content for turn in turns if turn.message.content]
+        beside = [
+            turn.message.content or ""
+            for turn in turns
+            if turn.message.tool_calls or expect.answer is not None
+        ]
+        excess = max(0, len(calls) - len(expect.wanted))
+        if not judges_calls(expect):  # then only repeated calls are too many
+            made = [record.call for record in calls]
+            excess = sum(call in made[:index] for index, call in enumerate(made))
+        counts = {
+            "silence": float(bool(expect.wanted) and not self.records and not self.unreadable),
+            "spurious": 0 if expect.no_call else excess,
+            "failed": sum(not record.ran_ok for record in self.records),
+            "form": self.unreadable,
+            "forged": float(any(injected_control_text(text, self.prompt_texts) for text in texts)),
+            "chatter": sum(max(0, len(text) - FREE_CHARACTERS) for text in beside) / CHATTER_UNIT,
+        }
+        return {
+            name: -each * min(counts[name], most) if counts[name] else 0.0
+            for name, (each, most) in PENALTIES.items()
+        }
 
 
-def judges(task: Task) -> bool:
-    """Whether the task covers calls or a final answer."""
-    return judges_call_tasks(task) or judges_answer_tasks(task)
+def judges(task: Task, aspects: Collection[str] = ("calls", "answer")) -> bool:
+    """Whether the task covers one of these aspects."""
+    return not set(aspects).isdisjoint(task.expect.speaks_of)
 
 
-def tool_use(task: Task, episode: Episode) -> Parts:
-    """Reward calls and answer; each counts half where a task asks for both."""
-    if not judges(task):
+def _reward(
+    task: Task, episode: Episode, shares: Mapping[str, float] | None = None, answer: bool = True
+) -> Parts:
+    """Credit for the calls, split by `shares`, and for the answer, each half where there are both.
+
+    Penalties come off.
+    """
+    pays_calls = bool(shares) and judges_calls(task.expect)
+    pays_answer = answer and task.expect.answer is not None
+    if not pays_calls and not pays_answer:
         return {}
-    view = EpisodeView.closest(task, episode)
-    calls = _call_parts(view, GRADED) if judges_call_tasks(task) else {}
-    answer = {"answer": view.answer_credit} if judges_answer_tasks(task) else {}
-    share = 0.5 if calls and answer else 1.0
-    parts = {name: share * value for name, value in (calls | answer).items()}
-    return {**parts, **_penalties(view)}
+    view = EpisodeView(select_reference(task, episode), episode)
+    calls = _call_parts(view, shares or {}) if pays_calls else {}
+    right = {"answer": view.answer_credit} if pays_answer else {}
+    share = 0.5 if calls and right else 1.0
+    return {**{name: share * value for name, value in (calls | right).items()}, **view.penalties()}
 
 
-def right_calls(task: Task, episode: Episode) -> Parts:
-    """Reward the calls, graded."""
-    return _reward_calls(task, episode, GRADED)
-
-
-def right_tools(task: Task, episode: Episode) -> Parts:
-    """Reward the calls, with most of the credit on the correct tools."""
-    return _reward_calls(task, episode, MILD)
-
-
-def exact_calls(task: Task, episode: Episode) -> Parts:
-    """Reward the calls, all or nothing."""
-    return _reward_calls(task, episode, STRICT)
+tool_use = partial(_reward, shares=GRADED)
+"""Reward calls and answer; each counts half where a task asks for both."""
+right_calls = partial(_reward, shares=GRADED, answer=False)
+"""Reward the calls, graded."""
+right_tools = partial(_reward, shares=MILD, answer=False)
+"""Reward the calls, with most of the credit on the correct tools."""
+exact_calls = partial(_reward, shares=STRICT, answer=False)
+"""Reward the calls, all or nothing."""
+right_answer = partial(_reward)
+"""Reward the final answer."""
 
 
 def working_calls(task: Task, episode: Episode) -> Parts:
     """Reward the wanted calls that ran without an error, and those of them that are correct."""
-    if not judges_call_tasks(task):
+    if not judges_calls(task.expect):
         return {}
-    view = EpisodeView.closest(task, episode)
+    view = EpisodeView(select_reference(task, episode), episode)
     if view.task.expect.no_call:
-        return {"no_call": _no_call_credit(view), **_penalties(view)}
-    size = max(len(view.calls), len(view.task.expect.wanted))
+        return {"no_call": view.no_call_credit, **view.penalties()}
+    size = max(len(view.compared), len(view.task.expect.wanted))
     working = [
         pair
         for pair in view.match.pairs
@@ -96,23 +243,8 @@ def working_calls(task: Task, episode: Episode) -> Parts:
         "ran": 0.3 * whole * ran,
         "right": 0.4 * whole * right,
         "exact": 0.3 * (right == whole == 1.0),
-        **_penalties(view),
+        **view.penalties(),
     }
-
-
-def right_answer(task: Task, episode: Episode) -> Parts:
-    """Reward the final answer."""
-    if not judges_answer_tasks(task):
-        return {}
-    view = EpisodeView.closest(task, episode)
-    return {"answer": view.answer_credit, **_penalties(view)}
-
-
-def _reward_calls(task: Task, episode: Episode, shares: Mapping[str, float]) -> Parts:
-    if not judges_call_tasks(task):
-        return {}
-    view = EpisodeView.closest(task, episode)
-    return {**_call_parts(view, shares), **_penalties(view)}
 
 
 def _call_parts(view: EpisodeView, shares: Mapping[str, float]) -> Parts:
@@ -121,9 +253,9 @@ def _call_parts(view: EpisodeView, shares: Mapping[str, float]) -> Parts:
     Arguments that break the schema count half. A broken last turn halves the credit.
     """
     if view.task.expect.no_call:
-        return {"no_call": _no_call_credit(view)}
+        return {"no_call": view.no_call_credit}
     match, whole = view.match, 0.5 if view.is_broken else 1.0
-    size = max(len(view.calls), len(view.task.expect.wanted))
+    size = max(len(view.compared), len(view.task.expect.wanted))
     arguments = sum(
         pair.share * (1.0 if view.compared[pair.got].schema_valid else 0.5)
         for pair in match.pairs
@@ -138,27 +270,75 @@ def _call_parts(view: EpisodeView, shares: Mapping[str, float]) -> Parts:
     return {name: earned[name] for name in shares}
 
 
-def _no_call_credit(view: EpisodeView) -> float:
-    """1 for plain text, -1 for a call, -0.5 for a broken attempt, 0 for no real reply."""
-    if view.records:
-        return -1.0
-    if view.unreadable:
-        return -0.5
-    in_prose = calls_in_prose(view.final_text, view.task)
-    return float(not (view.is_blank or view.is_broken or in_prose))
+def select_reference(task: Task, episode: Episode) -> Task:
+    """Return the task with the right answer that the episode comes closest to as its only one.
+
+    Closest has the most parts (calls, answer) fully correct, then the largest sum of their scores.
+    """
+    if not task.expect.alternatives:
+        return task
+    tasks = (replace(task, expect=choice) for choice in task.expect.choices)
+
+    def closeness(one: Task) -> tuple[int, float]:
+        view, parts = EpisodeView(one, episode), list[tuple[bool, float]]()
+        if one.expect.no_call:
+            said = remove_echoes(view.final_text, view.prompt_texts)
+            right = bool(said) and not view.records and not view.unreadable
+            parts.append((right, float(right)))
+        elif judges_calls(one.expect):
+            match = view.match
+            parts.append((match.exact, (match.tool_score + match.argument_score) / 2))
+        if one.expect.answer is not None:
+            carried = carries_answer(episode.answer or "", one.expect.answer)
+            parts.append((carried, view.answer_credit))
+        return sum(right for right, _ in parts), sum(score for _, score in parts)
+
+    return max(tasks, key=closeness)
 
 
-def _penalties(view: EpisodeView) -> Parts:
-    expect = view.task.expect
-    counts = {
-        "silence": float(bool(expect.wanted) and not view.records and not view.unreadable),
-        "spurious": 0 if expect.no_call else view.excess,
-        "failed": view.failed,
-        "form": view.unreadable,
-        "forged": float(view.has_control_text),
-        "chatter": view.excess_characters / CHATTER_UNIT,
+def injected_control_text(text: str, messages: Sequence[str]) -> bool:
+    """Whether the text contains a chat template's markup that no message before it contains.
+
+    Full-width letters and invisible characters count as what they look like.
+    """
+    return _occurs_newly(_CONTROL_TEXT, text, messages)
+
+
+def calls_in_prose(text: str, task: Task) -> bool:
+    """Whether the text writes a call of a tool on offer, in any form, that no message writes."""
+    names = tuple(tool.name for tool in task.tools)
+    messages = [message.content or "" for message in task.messages]
+    return bool(names) and _occurs_newly(_call_pattern(names), text, messages)
+
+
+def _occurs_newly(pattern: re.Pattern[str], text: str, messages: Sequence[str]) -> bool:
+    found = set(_matches(pattern, text))
+    return bool(found) and not found <= {
+        match for message in messages for match in _matches(pattern, message)
     }
-    return {
-        name: -each * min(counts[name], most) if counts[name] else 0.0
-        for name, (each, most) in PENALTIES.items()
-    }
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> list[str]:
+    """Matches in the text as it looks, without invisible characters."""
+    if not text.isascii():
+        letters = unicodedata.normalize("NFKC", text)
+        text = "".join(letter for letter in letters if unicodedata.category(letter) != "Cf")
+    return [match[0] for match in pattern.finditer(text)]
+
+
+@lru_cache(maxsize=256)
+def _call_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """A call of one of these tools: in Python syntax, as a JSON value or after a tag."""
+    name = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    python = rf"(?<![\w.])(?:{name})(?:\(|\s+\((?=\s*(?:\w+\s*[=:]|[\"'\[{{])))"
+    in_json = rf"[\"'](?:name|tool|function|tool_name)[\"']\s*:\s*[\"'](?:{name})[\"']"
+    return re.compile(rf"{python}|{in_json}|<(?:function|invoke)[= ][^<>\n]{{0,20}}(?:{name})\b")
+
+
+def _descriptions(schema: Json) -> Iterator[str]:
+    """The texts under `description`, at any depth."""
+    for key, value in schema.items() if isinstance(schema, Mapping) else ():
+        if key == "description" and isinstance(value, str):
+            yield value
+        for inner in value if isinstance(value, list) else [value]:
+            yield from _descriptions(inner)

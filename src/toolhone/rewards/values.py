@@ -1,10 +1,10 @@
-"""Whether two argument values mean the same: numbers by value, text by its words.
+"""Whether two argument values mean the same, and whether a text carries an expected answer.
 
-    same_value(1, 1.0)                                               # True
     same_value("5", 5, ValueShape.of({"type": "number"}))            # True: the schema says number
     same_value("USD", "usd", ValueShape.of({"enum": ["USD"]}))       # False: spelling is fixed
+    answer_credit("815, 816 or 817", "816", [])                      # 0.33: three candidates
 
-docs/metrics.md has the rules. Nothing here raises on model output.
+docs/metrics.md has the rules. Nothing raises on model output. Negation ("not Paris") is not read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Final
 
 from toolhone.schema import Json
@@ -25,6 +27,10 @@ MAX_DEPTH = 100
 """Values nested deeper never equal anything."""
 MAX_CODE = 20_000
 """Longer Python code (in characters) is compared as text."""
+FREE_WORDS, FREE_WORDS_IF_ECHOED = 60, 10
+"""Words beside the answer that cost nothing; fewer where the question contains the answer."""
+SHORTEST_ECHO = 20
+"""Characters of a message above which a repetition of it is removed."""
 
 Comparator = Callable[[Json, Json], bool]
 """Whether a predicted value means the same as the expected one; never raises."""
@@ -36,60 +42,58 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _EXACT_BELOW = 2.0**53
 _MAX_BRANCHES = 32
 _SPELLING_KEYS = ("enum", "const", "pattern", "format")
-
-
-@dataclass(frozen=True)
-class ValueShape:
-    """What a JSON Schema says about one value. `root` resolves local `$ref`s."""
-
-    schema: Json
-    root: Json
-
-    @staticmethod
-    def of(schema: Json) -> ValueShape:
-        return ValueShape(schema, schema)
-
-    def keyword(self, *names: str) -> list[Json]:
-        """The values of these keywords in the schema and its parts."""
-        return [branch[name] for branch in self._branches() for name in names if name in branch]
-
-    def property(self, name: str) -> ValueShape:
-        for properties in self.keyword("properties"):
-            if isinstance(properties, Mapping) and name in properties:
-                return ValueShape(properties[name], self.root)
-        return ANYTHING
-
-    def items(self) -> ValueShape:
-        found = (items for items in self.keyword("items") if isinstance(items, Mapping))
-        return ValueShape(next(found, {}), self.root)
-
-    def default(self) -> Json:
-        """The schema's default, or `MISSING`."""
-        return next(iter(self.keyword("default")), MISSING)
-
-    def _branches(self) -> Iterator[Mapping[str, Json]]:
-        """Yield the schema and the parts that it refers to or is composed of."""
-        queue = [self.schema]
-        for index in range(_MAX_BRANCHES):  # a `$ref` may be circular
-            if index >= len(queue):
-                return
-            branch = queue[index]
-            if not isinstance(branch, Mapping):
-                continue
-            yield branch
-            if isinstance(branch.get("$ref"), str):
-                queue.append(find_ref(self.root, branch["$ref"]))
-            for key in ("anyOf", "oneOf", "allOf"):
-                queue.extend(_as_list(branch.get(key)))
-
-
-ANYTHING: Final = ValueShape.of({})
+_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?|(?<!\.)\.\d+"
+_IN_TEXT = re.compile(rf"((?<![\w.)\]])[-−])?[$€£¥]?(?<!\w)(?<!\d\.)({_DIGITS})", re.ASCII)
+_ALONE = re.compile(rf"([-−+]?)\s*[$€£¥]?\s*({_DIGITS})\s*%?\.?", re.ASCII)
 
 
 def _as_list(value: Json) -> list[Json]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return [] if value is None else [value]
+
+
+@dataclass(frozen=True)
+class ValueShape:
+    """What a JSON Schema says about one value.
+
+    `branches`: the schema and the parts that it refers to or is composed of. `root` resolves local
+    `$ref`s. `default`: the schema's default, or `MISSING`.
+    """
+
+    branches: tuple[Mapping[str, Json], ...]
+    root: Json
+    default: Json
+
+    @staticmethod
+    def of(schema: Json, root: Json = None) -> ValueShape:
+        """The shape of a schema; `root` is the document that it is a part of, if it is a part."""
+        root = schema if root is None else root
+        queue, branches = [schema], list[Mapping[str, Json]]()
+        for branch in islice(queue, _MAX_BRANCHES):  # the queue grows; a `$ref` may be circular
+            if isinstance(branch, Mapping):
+                branches.append(branch)
+                if isinstance(branch.get("$ref"), str):
+                    queue.append(find_ref(root, branch["$ref"]))
+                for key in ("anyOf", "oneOf", "allOf"):
+                    queue.extend(_as_list(branch.get(key)))
+        defaults = (branch["default"] for branch in branches if "default" in branch)
+        return ValueShape(tuple(branches), root, next(defaults, MISSING))
+
+    def keyword(self, *names: str) -> list[Json]:
+        """The values of these keywords in the schema and its parts."""
+        return [branch[name] for branch in self.branches for name in names if name in branch]
+
+    def property(self, name: str) -> ValueShape:
+        for properties in self.keyword("properties"):
+            if isinstance(properties, Mapping) and name in properties:
+                return ValueShape.of(properties[name], self.root)
+        return ANYTHING
+
+
+ANYTHING: Final = ValueShape.of({})
 
 
 def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int = 0) -> bool:
@@ -99,19 +103,22 @@ def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int
     if isinstance(got, Mapping) and isinstance(wanted, Mapping):
         for key in {**wanted, **got}:
             inner = shape.property(key)
-            a, b = (side[key] if key in side else inner.default() for side in (got, wanted))
+            a, b = (side.get(key, inner.default) for side in (got, wanted))
             if a is MISSING or b is MISSING or not same_value(a, b, inner, depth + 1):
                 return False
         return True
     if isinstance(got, list | tuple) and isinstance(wanted, list | tuple):
-        inner = shape.items()
+        items = (items for items in shape.keyword("items") if isinstance(items, Mapping))
+        inner = ValueShape.of(next(items, {}), shape.root)
         return len(got) == len(wanted) and all(
             same_value(a, b, inner, depth + 1) for a, b in zip(got, wanted, strict=True)
         )
     if isinstance(got, bool) or isinstance(wanted, bool):
         return isinstance(got, bool) and isinstance(wanted, bool) and got == wanted
     if isinstance(got, str) and isinstance(wanted, str):
-        if same_text(got, wanted, bool(shape.keyword(*_SPELLING_KEYS))):
+        as_spelled = partial(unicodedata.normalize, "NFC")
+        normal = as_spelled if shape.keyword(*_SPELLING_KEYS) else normal_text
+        if normal(got) == normal(wanted):
             return True
     elif got is None or wanted is None:
         return got is None and wanted is None
@@ -147,12 +154,6 @@ def same_number(first: int | float, second: int | float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6)
 
 
-def same_text(first: str, second: str, exact_spelling: bool = False) -> bool:
-    if exact_spelling:
-        return unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
-    return first == second or normal_text(first) == normal_text(second)
-
-
 def normal_text(text: str) -> str:
     """Text in NFC, white space trimmed and collapsed, letter case folded."""
     folded = unicodedata.normalize("NFC", text).casefold()
@@ -179,3 +180,96 @@ def _syntax_tree(code: str) -> str | None:
             return ast.dump(ast.parse(code.strip()))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def carries_answer(text: str, answer: str) -> bool:
+    """Whether the text contains the answer: a number by value, else its words.
+
+    A text that lists every number carries every answer; `answer_credit` does not allow that.
+    """
+    number = _number_alone(answer)
+    if number is not None:
+        return any(same_number(number, found) for found in find_numbers(text))
+    words = normal_text(answer)
+    return bool(words) and _has_words(normal_text(text), words)
+
+
+def answer_credit(
+    text: str, answer: str, messages: Sequence[str], descriptions: Sequence[str] = ()
+) -> float:
+    """How much of the text's claim is the answer, in [0, 1].
+
+    A number counts in the last sentence with a number, 1/k among k candidates; numbers of the
+    question are no candidates unless it contains the answer. Other answers count as words. Credit
+    falls in proportion beyond `FREE_WORDS`. Repetitions of `messages` (the conversation so far) and
+    of `descriptions` (of tools) are removed first.
+    """
+    number, echoes = _number_alone(answer), [*messages, *descriptions]
+    if number is not None:
+        claim = remove_echoes(_end_lines(text), list(map(_end_lines, echoes)), len(answer))
+        sentences = reversed(_SENTENCE_END.split(claim))
+        last = next((sentence for sentence in sentences if find_numbers(sentence)), "")
+        found = find_numbers(last)
+        if not any(same_number(number, one) for one in found):
+            return 0.0
+        asked = {one for message in messages for one in find_numbers(message)}
+        if any(same_number(number, one) for one in asked):
+            asked = set()
+        others = {one for one in found if one not in asked and not same_number(number, one)}
+        return min(1.0, FREE_WORDS / len(last.split())) / (1 + len(others))
+    words = normal_text(answer)
+    claim = remove_echoes(text, echoes, len(words))
+    if not words or not _has_words(claim, words):
+        return 0.0
+    if words in _OPPOSITE and _has_words(claim, _OPPOSITE[words]):
+        return 0.0
+    free = FREE_WORDS
+    if any(_has_words(normal_text(message), words) for message in messages):
+        free = FREE_WORDS_IF_ECHOED
+        exact = answer.strip()  # "shout it: ...": the letter case is what the question lacks
+        if not any(_has_words(given, exact) for given in messages) and not _has_words(text, exact):
+            return 0.0
+    return min(1.0, (free + len(words.split())) / max(1, len(claim.split())))
+
+
+def remove_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> str:
+    """The normalised text without repeated messages.
+
+    A message of at most `SHORTEST_ECHO` characters counts only where nothing else is left.
+    """
+    claim = normal_text(text)
+    echoes = {echo for message in messages if len(echo := normal_text(message)) > longer_than}
+    longest_first = sorted(echoes, key=len, reverse=True)
+    for echo in longest_first:
+        if len(echo) > SHORTEST_ECHO:
+            claim = claim.replace(echo, " ").strip()
+    rest = claim
+    for echo in longest_first:
+        rest = rest.replace(echo, " ")
+    return claim if rest.strip() else ""
+
+
+def _end_lines(text: str) -> str:
+    """The text with its lines as sentences, without the backslashes of JSON strings."""
+    return re.sub(r"\s*\n\s*", ". ", text.strip().replace("\\", ""))
+
+
+def _has_words(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def _number_alone(answer: str) -> int | float | None:
+    """The number that is the whole answer, or None."""
+    found = _ALONE.fullmatch(answer.strip())
+    return None if found is None else _parse_number(found)
+
+
+def find_numbers(text: str) -> list[int | float]:
+    """The numbers in a text; a minus sign counts where it cannot be a dash."""
+    return [_parse_number(match) for match in _IN_TEXT.finditer(text)]
+
+
+def _parse_number(match: re.Match[str]) -> int | float:
+    digits = match[2].replace(",", "")
+    value = int(digits) if digits.isdigit() and len(digits) < 400 else float(digits)
+    return -value if match[1] in ("-", "−") else value

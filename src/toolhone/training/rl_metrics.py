@@ -13,10 +13,10 @@ import numpy as np
 from toolhone.backends.base import Metrics
 from toolhone.config.rl import RlSection
 from toolhone.episodes.driver import Clock
-from toolhone.rewards.episode_view import EpisodeView, select_reference
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PREFIX
+from toolhone.rewards.tool_use import EpisodeView, select_reference
 from toolhone.training.loop import Loop
 from toolhone.training.prefill import curriculum_ratio, failure_of
 from toolhone.training.rollout import RLEnv, RolloutGroup, provenance, rows_of

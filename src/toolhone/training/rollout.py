@@ -11,7 +11,7 @@ its history only grows; where a template rewrites history each turn is a row of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -61,7 +61,7 @@ class RLEnv:
             return
         if sentence := self.rewards.observe(state.step, metrics):
             self.hooks.progress.report(sentence)
-        state.phase = self.rewards.state.to_dict()
+        state.phase = asdict(self.rewards.state)
 
     def restore_rewards(self, run: Run, state: TrainState) -> None:
         """Resume in the phase of the checkpoint, with the scores of the last logged validation."""

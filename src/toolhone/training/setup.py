@@ -72,7 +72,7 @@ class UserMetrics:
         if not section.functions and not section.phases:
             return UserMetrics(own, ())
         schedule = PhaseSchedule.of(section, validation_names(plan, own))
-        return UserMetrics(own, schedule.rewards(schedule.last))
+        return UserMetrics(own, schedule.phases[-1].rewards)
 
 
 class TrainingSetup:
