@@ -49,7 +49,6 @@ from toolhone.sources import (
     toolalpaca,
     toolbench,
     toolrl,
-    toolrl_api_bank,
     when2call,
     xlam,
 )
@@ -90,7 +89,7 @@ _ALL: tuple[Source, ...] = (
     seal_tools_sft.SEAL_TOOLS_SFT,
     sharegpt.SHAREGPT,
     toolrl.TOOLRL,
-    toolrl_api_bank.TOOLRL_API_BANK,
+    toolrl.TOOLRL_API_BANK,
     acebench.ACEBENCH,
     bfcl.BFCL,
     tau2_bench.TAU2_BENCH,

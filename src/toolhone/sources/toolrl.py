@@ -8,15 +8,26 @@ r"""ToolRL: numbered tools, the dialogue so far as tagged text, and the next tur
 and the same as prompt rows of verl: `prompt` (a system and a user message) and
 `reward_model.ground_truth`. A row becomes the dialogue with the target as its last turn, and one
 task for that turn. Thoughts become reasoning. Format: Qian et al. 2025, arXiv:2504.13958.
+
+API-Bank as ToolRL evaluates it has `system`, `user` and `answer`, a list of calls; a row becomes a
+task. It does not mark optional parameters: what the expected call leaves out is made optional.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from toolhone.schema import Conversation, Json, Tool, ToolCall
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
+from toolhone.schema import Conversation, Json, Task, Tool, ToolCall
+from toolhone.sources.base import (
+    Context,
+    Converted,
+    Skip,
+    Source,
+    expect_calls,
+    refuse_misfits,
+    tasks_of,
+)
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
     BAD_CALL,
@@ -26,13 +37,9 @@ from toolhone.sources.text_calls import (
     read_value,
     read_values,
 )
-from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
+from toolhone.sources.tool_specs import BAD_TOOLS, fit_calls, read_tools
 
-NOT_TOOLRL = "not a ToolRL row"
-NO_TARGET = "a target that is neither a call nor a reply"
 DIALOGUE = "a dialogue that is not a sequence of tagged turns"
-FORMAT = "steps and format description taken out of the instruction"
-CUT_NAME = "a call name cut in two at a bracket"
 _TOOLS, _STEPS = "**Available Tools**", "**Steps for Each Turn**"
 _HISTORY = re.compile(r"\s*\*+Dialogue Records History\*\*\s*")
 _NUMBERED = re.compile(r"^\d+\. ", re.MULTILINE)
@@ -42,7 +49,7 @@ _TOOL = re.compile(
     re.DOTALL,
 )
 _BLOCK = re.compile(r"\s*<(think|user|response|tool_call|obs)>(.*?)</\1>\s*", re.DOTALL)
-_PARTS = ("think", "tool_call", "response")
+_TARGET = ("think", "tool_call", "response")
 
 
 def looks_like(record: Record) -> bool:
@@ -59,30 +66,31 @@ def _fields(record: Record) -> tuple[Json, Json, Json]:
 
 
 def convert(record: Record, context: Context) -> Converted:
-    fields = _fields(record)
+    instruction, dialogue, target = fields = _fields(record)
     if not all(isinstance(field, str) for field in fields):
-        raise Skip(NOT_TOOLRL, f"keys {sorted(record)}")
-    instruction, dialogue, target = fields
-    builder, tools = begin_conversation(instruction, context)
-    add_dialogue(builder, dialogue, tools)
+        raise Skip("not a ToolRL row", f"keys {sorted(record)}")
+    builder, tools = _begin(instruction, dialogue, context)
     before = len(builder.messages)
-    add_blocks(builder, target, tools, _PARTS)
+    _add_blocks(builder, target, tools, _TARGET)
     if len(builder.messages) != before + 1 or builder.messages[-1].role != "assistant":
-        raise Skip(NO_TARGET, f"{target[-80:]!r}")
+        raise Skip("a target that is neither a call nor a reply", f"{target[-80:]!r}")
     context.repairs |= builder.repairs
     conversation = context.complete(Conversation(tuple(builder.messages), tools), record)
-    last = f"#{before}"
-    return Converted(conversation, [t for t in tasks_of(conversation) if t.id.endswith(last)])
+    tasks = [task for task in tasks_of(conversation) if task.id.endswith(f"#{before}")]
+    return Converted(conversation, tasks)
 
 
-def begin_conversation(
-    instruction: str, context: Context
+def _begin(
+    instruction: str, dialogue: str, context: Context
 ) -> tuple[ConversationBuilder, tuple[Tool, ...]]:
-    """Begin a conversation with the text of an instruction, and read its tools."""
+    """Return the conversation before the target, and the tools that the instruction lists."""
     words, _, rest = instruction.partition(_TOOLS)
     tools = read_tools(list(_listed(rest.partition(_STEPS)[0])), context)
-    context.repairs.add(FORMAT)
-    return ConversationBuilder(words), tools
+    context.repairs.add("steps and format description taken out of the instruction")
+    builder, opening = ConversationBuilder(words), _HISTORY.match(dialogue)
+    text = dialogue[opening.end() :] if opening else dialogue
+    _add_blocks(builder, text, tools, (*_TARGET, "user", "obs"))
+    return builder, tools
 
 
 def _listed(text: str) -> Iterator[Json]:
@@ -99,64 +107,76 @@ def _listed(text: str) -> Iterator[Json]:
         yield {"name": name, "description": found["description"].strip(), "parameters": parameters}
 
 
-def add_dialogue(builder: ConversationBuilder, text: str, tools: Sequence[Tool]) -> None:
-    """Add the tagged turns of a dialogue."""
-    opening = _HISTORY.match(text)
-    add_blocks(builder, text[opening.end() :] if opening else text, tools, (*_PARTS, "user", "obs"))
-
-
-def add_blocks(
-    builder: ConversationBuilder, text: str, tools: Sequence[Tool], allowed: Sequence[str]
+def _add_blocks(
+    builder: ConversationBuilder, text: str, tools: tuple[Tool, ...], allowed: tuple[str, ...]
 ) -> None:
     """Add turns; a thought, calls and a response in a row are one turn of the assistant."""
+    gap, *found = _BLOCK.split(text)
+    if rest := "".join((gap, *found[2::3])):
+        raise Skip(DIALOGUE, f"{rest[:80]!r}")
     parts: dict[str, str] = {}
-    for name, body in _blocks(text):
-        if name not in allowed:
+    for name, body in zip((*found[0::3], ""), (*map(str.strip, found[1::3]), ""), strict=True):
+        if name and name not in allowed:
             raise Skip(DIALOGUE, f"<{name}> where only {', '.join(allowed)} may be")
-        if parts and (name not in _PARTS or name == "think" or name in parts):
-            _add_assistant(builder, parts, tools)
+        if parts and (name not in _TARGET or name == "think" or name in parts):
+            listed = list(read_values(parts["tool_call"])) if "tool_call" in parts else []
+            calls = (_whole_name(as_call(value), tools, builder.repairs) for value, _ in listed)
+            turn = TextTurn(parts.get("response") or None, tuple(calls))
+            if not turn.calls and not turn.content:
+                raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
+            builder.add_assistant(turn, tools, parts.get("think") or None)
             parts = {}
-        if name in _PARTS:
+        if name in _TARGET:
             parts[name] = body
         elif name == "user":
             builder.add_text("user", body)
-        else:
+        elif name:
             builder.add_result(body)
-    if parts:
-        _add_assistant(builder, parts, tools)
 
 
-def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each tagged block."""
-    position = 0
-    while position < len(text):
-        found = _BLOCK.match(text, position)
-        if found is None:
-            raise Skip(DIALOGUE, f"{text[position : position + 80]!r}")
-        yield found[1], found[2].strip()
-        position = found.end()
-
-
-def _add_assistant(
-    builder: ConversationBuilder, parts: dict[str, str], tools: Sequence[Tool]
-) -> None:
-    values = [value for value, _ in read_values(parts["tool_call"])] if "tool_call" in parts else []
-    calls = [_whole_name(as_call(value), tools, builder.repairs) for value in values]
-    turn = TextTurn(parts.get("response") or None, tuple(calls))
-    if not turn.calls and not turn.content:
-        raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
-    builder.add_assistant(turn, tools, parts.get("think") or None)
-
-
-def _whole_name(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
+def _whole_name(call: ToolCall, tools: tuple[Tool, ...], repairs: set[str]) -> ToolCall:
     """Repair a tool's name that was cut at a bracket: its rest begins an argument's name."""
     whole = [tool.name for tool in tools if tool.name.startswith(f"{call.name.rstrip()} (")]
     if len(whole) != 1 or any(tool.name == call.name for tool in tools):
         return call
-    repairs.add(CUT_NAME)
+    repairs.add("a call name cut in two at a bracket")
     rest = whole[0].removeprefix(f"{call.name.rstrip()} (") + "("
     arguments = {name.removeprefix(rest): value for name, value in call.arguments.items()}
     return ToolCall(whole[0], arguments)
 
 
+def is_api_bank(record: Record) -> bool:
+    return record.keys() >= {"system", "user", "answer"} and _TOOLS in str(record["system"])
+
+
+def convert_api_bank(record: Record, context: Context) -> Task:
+    system, user, answer = (record.get(key) for key in ("system", "user", "answer"))
+    texts = isinstance(system, str) and isinstance(user, str)
+    if not texts or not isinstance(answer, list | dict):
+        raise Skip("not a row of ToolRL's API-Bank", f"keys {sorted(record)}")
+    builder, tools = _begin(str(system), str(user), context)
+    calls = [as_call(call) for call in (answer if isinstance(answer, list) else [answer])]
+    if not calls:
+        raise Skip("an answer without a call")
+    expected = fit_calls(calls, tools, context)
+    loose = []
+    for tool in tools:
+        present = [call.arguments.keys() for call in expected if call.name == tool.name]
+        required = tool.parameters.get("required") or []
+        kept = [name for name in required if all(name in keys for keys in present)]
+        if kept != required:
+            context.repairs.add("a parameter that the right call leaves out, made optional")
+            tool = Tool(tool.name, tool.description, {**tool.parameters, "required": kept})
+        loose.append(tool)
+    refuse_misfits(expected, loose)
+    context.repairs |= builder.repairs
+    other = record.get("other")
+    file = str(other.get("file", "")) if isinstance(other, dict) else ""
+    level = file.partition("-level-")[2][:1]
+    category = f"level_{level}" if level.isdigit() else "next_call"
+    messages = tuple(builder.messages)
+    return Task("", messages, tuple(loose), expect_calls(expected), category=category)
+
+
 TOOLRL = Source("toolrl", looks_like, convert)
+TOOLRL_API_BANK = Source("toolrl_api_bank", is_api_bank, convert_api_bank)
