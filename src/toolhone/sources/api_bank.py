@@ -32,7 +32,7 @@ from toolhone.sources.files import (
     read_records,
 )
 from toolhone.sources.python_types import UnknownType, read_type
-from toolhone.sources.scenarios import json_type
+from toolhone.sources.scenarios import json_types, of_types
 from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
 
 DESCRIBED = "an API that is called otherwise than described, described by its calls"
@@ -263,10 +263,8 @@ def _fitting_schema(name: str, described: Record | None, calls: Sequence[Called]
         kind = described.get("type")
         if not any(tool.problems({name: convert_type(value, kind)}) for value in values):
             return described
-    kinds = list(dict.fromkeys(map(json_type, values)))
-    seen: Record = {"type": kinds if len(kinds) > 1 else kinds[0]}
     text = (described or {}).get("description")
-    return {**seen, "description": text} if text is not None else seen
+    return of_types(json_types(values)) | ({} if text is None else {"description": text})
 
 
 API_BANK = Source("api_bank", looks_like, convert, prepare, rows=rows, options={"catalogue"})

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema import ExpectedCall, Json, Tool, ToolCall
+from toolhone.schema import ExpectedCall, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Context, Skip, refuse_misfits
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.rules import FindingKind
@@ -25,6 +25,15 @@ MISFIT = "a right answer that its own tool does not allow"
 NO_ANSWER = "a question whose answer is not in the file of answers"
 NO_LIST = "something else where a list should be"
 PLAYED = "what a model that plays the user is told, taken for the request"
+_JSON_TYPES = {
+    bool: "boolean",
+    str: "string",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
 
 
 def tools_of_calls(calls: Iterable[ToolCall]) -> tuple[Tool, ...]:
@@ -32,7 +41,15 @@ def tools_of_calls(calls: Iterable[ToolCall]) -> tuple[Tool, ...]:
     seen: dict[str, list[Mapping[str, Json]]] = {}
     for call in calls:
         seen.setdefault(call.name, []).append(call.arguments)
-    return tuple(Tool(name, "", _object(given)) for name, given in seen.items())
+    return tuple(Tool(name, "", schema_of_objects(given)) for name, given in seen.items())
+
+
+def read_messages(turns: Iterable[Json], reason: str) -> tuple[Message, ...]:
+    """Return turns in OpenAI's form as messages; `Skip` with this reason for what is none."""
+    try:
+        return tuple(map(Message.from_dict, turns))
+    except DataError as error:
+        raise Skip(reason, str(error)) from None
 
 
 def read_world(record: Record, key: str) -> Mapping[str, Json] | None:
@@ -53,38 +70,36 @@ def read_list(record: Record, key: str, where: str) -> list[Json]:
 
 def schema_of(values: Sequence[Json]) -> dict[str, Json]:
     """Return a schema that all these values obey."""
-    kinds = list(dict.fromkeys(map(json_type, values)))
+    kinds = json_types(values)
     if "number" in kinds:
         kinds = [kind for kind in kinds if kind != "integer"]
-    if not kinds:
-        return {}
-    made: dict[str, Json] = {"type": kinds[0] if len(kinds) == 1 else kinds}
     if kinds == ["object"]:
-        return _object(values)
+        return schema_of_objects(values)
+    made = of_types(kinds)
     if "array" in kinds:
         inner = schema_of([item for value in values if isinstance(value, list) for item in value])
         made |= {"items": inner} if inner else {}
     return made
 
 
-def _object(values: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+def json_types(values: Iterable[Json]) -> list[str]:
+    """Return the names that JSON Schema has for the types of these values, each once."""
+    return list(dict.fromkeys(_JSON_TYPES[type(value)] for value in values))
+
+
+def of_types(kinds: Sequence[str]) -> dict[str, Json]:
+    """Return the schema of any of these types; of all where there is none."""
+    return {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
+
+
+def schema_of_objects(values: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """Return a schema that these objects obey; what each of them has is required."""
     names = list(dict.fromkeys(name for value in values for name in value))
     properties = {
         name: schema_of([value[name] for value in values if name in value]) for name in names
     }
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [n for n in names if all(n in value for value in values)],
-    }
-
-
-def json_type(value: Json) -> str:
-    """Return the name that JSON Schema has for the type of a value."""
-    if isinstance(value, bool):
-        return "boolean"
-    names = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
-    return names.get(type(value), "null")
+    required = [name for name in names if all(name in value for value in values)]
+    return {"type": "object", "properties": properties, "required": required}
 
 
 class Answers:
@@ -95,26 +110,26 @@ class Answers:
 
     def find(self, identity: str) -> Json:
         """Return what counts as right for the question of this id."""
-        record = self._records.get(identity)
+        path, records = self._file
+        record = records.get(identity)
         if record is None or "ground_truth" not in record:
-            raise Skip(NO_ANSWER, f"no 'ground_truth' for the id {identity!r} in {self._path}")
+            raise Skip(NO_ANSWER, f"no 'ground_truth' for the id {identity!r} in {path}")
         return record["ground_truth"]
 
     @cached_property
-    def _path(self) -> Path:
-        plain = self._questions.name.removesuffix(".gz")
+    def _file(self) -> tuple[Path, Mapping[str, Record]]:
         folder = self._questions.parent / "possible_answer"
-        for name in (plain, f"{plain}.gz"):
-            if (folder / name).is_file():
-                return folder / name
-        raise DataError(
-            f"{self._questions}: the answers are not beside this file; "
-            f"wanted them in {str(folder / plain)!r}"
-        )
+        missing = f"{self._questions}: the answers are not beside this file"
+        path = find_packed(folder / self._questions.name.removesuffix(".gz"), missing)
+        return path, {str(record.get("id")): record for _, record in read_records(path)}
 
-    @cached_property
-    def _records(self) -> Mapping[str, Record]:
-        return {str(record.get("id")): record for _, record in read_records(self._path)}
+
+def find_packed(plain: Path, missing: str) -> Path:
+    """Return this file or the packed one beside it; a `DataError` says what is missing."""
+    for file in (plain, plain.with_name(f"{plain.name}.gz")):
+        if file.is_file():
+            return file
+    raise DataError(f"{missing}; wanted them in {str(plain)!r}")
 
 
 def note_misfit(expected: Sequence[ExpectedCall], tools: Sequence[Tool], context: Context) -> None:
