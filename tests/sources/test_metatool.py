@@ -14,7 +14,7 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import ExpectedCall
 from toolhone.sources.formats import detect, detect_format, open_source
-from toolhone.sources.svamp import expression_of
+from toolhone.sources.math_problems import expression_of
 
 DATASETS = SHARED / "datasets"
 TOOLS = {f"tool{number}": f"Does thing {number}." for number in range(20)}

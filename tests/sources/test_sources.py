@@ -19,7 +19,7 @@ from toolhone.schema import Conversation, Expect, ExpectedCall
 from toolhone.sources.base import Loaded, Skip
 from toolhone.sources.files import read_jsonl
 from toolhone.sources.formats import ABOUT, PAIRS, SOURCES, open_source
-from toolhone.sources.gsm8k import Calculator, check_mark
+from toolhone.sources.math_problems import Calculator, check_mark
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
 

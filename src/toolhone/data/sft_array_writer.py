@@ -25,7 +25,7 @@ from toolhone.runs.run import write_text
 from toolhone.schema import Conversation
 from toolhone.sources.files import Record
 from toolhone.sources.formats import open_source
-from toolhone.sources.gsm8k import Calculator
+from toolhone.sources.math_problems import Calculator
 from toolhone.sources.sft_array import CATEGORIES, TOLERANCE, TOOLS
 from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.registry import Registry

@@ -44,6 +44,14 @@ def tools_of_calls(calls: Iterable[ToolCall]) -> tuple[Tool, ...]:
     return tuple(Tool(name, "", schema_of_objects(given)) for name, given in seen.items())
 
 
+def read_question(record: Record, key: str, reason: str) -> str:
+    """Return the text of this key; `Skip` with this reason for what is none."""
+    text = record.get(key)
+    if not isinstance(text, str) or not text.strip():
+        raise Skip(reason, f"wanted a text in {key!r}, got {text!r:.60}; keys {sorted(record)}")
+    return text
+
+
 def read_messages(turns: Iterable[Json], reason: str) -> tuple[Message, ...]:
     """Return turns in OpenAI's form as messages; `Skip` with this reason for what is none."""
     try:

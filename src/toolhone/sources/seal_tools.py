@@ -6,6 +6,12 @@ On offer are the called tools and distractors: tools of the same field first, th
 branch, then any. A row in which a call uses another call's result (`API_call_0`) gives a task
 alone, which expects all calls in one reply, with the references as texts. Format: Wu et al. 2024,
 arXiv:2405.08355.
+
+    {"id": "s1", "conversations": [
+        {"from": "human", "value": "api_list = [{...}]\\ntask_instruction = \\"...\\"\\nOutput:"},
+        {"from": "gpt", "value": "[{'api': 'f', 'parameters': {...}, 'responses': [...]}]"}]}
+
+In its training rows `api_list` is on offer, and the user says `task_instruction`.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from toolhone.sources.catalogue import (
 )
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.rules import FindingKind
+from toolhone.sources.text_calls import read_value
 from toolhone.sources.tool_specs import TYPED, convert_type
 
 DISTRACTORS = 4
@@ -37,8 +44,10 @@ SYSTEM = (
     "API_call_1 for the second."
 )
 NOT_SEAL = "not a Seal-Tools row"
+NOT_SFT = "not a training row of Seal-Tools"
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _REFERENCE = re.compile(r"\bAPI_call_\d+\b")
+_LIST, _QUERY, _END = "\napi_list = ", "\ntask_instruction = ", "\nOutput:"
 
 
 @dataclass
@@ -51,30 +60,62 @@ class Catalogue:
     results: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, line: FileLine, record: Record) -> None:
-        """Add a tool; `DataError` for what is none, or for a name that occurs already."""
-        tool = _read_tool(line, record)
-        if tool.name in self.tools:
-            raise DataError(f"{line}: the tool {tool.name!r} occurs already; names must differ")
-        own = str(record.get("field", ""))
-        self.tools[tool.name], self.fields[tool.name] = tool, own
-        self.results[tool.name] = _results(record.get("responses"))
-        for group in dict.fromkeys((own, own.partition("/")[0])):
-            self.groups.setdefault(group, []).append(tool.name)
+        """Add a tool; `DataError` for what is none, or for a name that occurs already.
 
-    def near(self, names: Sequence[str]) -> list[list[str]]:
-        """Return the tools of the same fields as these, and those of the same branches."""
+        The schema is right by construction and not checked.
+        """
+        name, described = record.get("api_name"), record.get("parameters")
+        required, responses = record.get("required") or [], record.get("responses")
+        named = isinstance(name, str) and bool(name)
+        if not named or not isinstance(described, dict) or not isinstance(required, list):
+            wanted = "wanted 'api_name', 'parameters' and a list 'required'"
+            raise DataError(f"{line}: not a tool of Seal-Tools; {wanted}")
+        name = str(name)
+        if missing := [parameter for parameter in required if parameter not in described]:
+            where = f"{line}: tool {name!r} requires {missing[0]!r}"
+            raise DataError(f"{where}, which is not among its parameters")
+        properties = {key: _property(line, key, value) for key, value in described.items()}
+        parameters = {"type": "object", "properties": properties, "required": required}
+        if name in self.tools:
+            raise DataError(f"{line}: the tool {name!r} occurs already; names must differ")
+        self.tools[name] = Tool(name, str(record.get("api_description") or ""), parameters)
+        own = self.fields[name] = str(record.get("field", ""))
+        for group in dict.fromkeys((own, own.partition("/")[0])):
+            self.groups.setdefault(group, []).append(name)
+        self.results[name] = []
+        for result, about in (responses if isinstance(responses, dict) else {}).items():
+            text = about.get("description") if isinstance(about, dict) else ""
+            self.results[name].append(f"{result} ({text})" if text else str(result))
+
+    def choose(self, names: Sequence[str], count: int, seed: str) -> tuple[Tool, ...]:
+        """Return these tools and others, of the same fields first, then of the same branches."""
         fields = [self.fields[name] for name in names]
-        branches = [field_name.partition("/")[0] for field_name in fields]
-        return [
+        branches = [one.partition("/")[0] for one in fields]
+        near = [
             list(dict.fromkeys(name for group in groups for name in self.groups[group]))
             for groups in (fields, branches)
         ]
+        return choose_tools(names, self.tools, count, seed, near)
 
     def with_results(self, tool: Tool) -> Tool:
         """Return the tool that says what it gives and whose parameters take references."""
         gives = "; ".join(self.results[tool.name]) or "nothing"
         text = f"{tool.description}\nIt gives, in this order: {gives}".strip()
         return accept_references(Tool(tool.name, text, tool.parameters), _REFERENCE.pattern)
+
+
+def _property(line: FileLine, name: str, given: Json) -> Record:
+    described = given if isinstance(given, dict) else {"type": given}
+    kind = described.get("type")
+    if kind not in _TYPES:
+        found = f"parameter {name!r} has the unknown type {kind!r}"
+        raise DataError(f"{line}: {found}; known: {', '.join(_TYPES)}")
+    unit = f" (in {described['unit']})" if described.get("unit") else ""
+    text = str(described.get("description") or "") + unit
+    result: Record = {"type": _TYPES[kind], "description": text}
+    if isinstance(described.get("choices"), list):
+        result["enum"] = described["choices"]
+    return result | {key: described[key] for key in ("default",) if key in described}
 
 
 def looks_like(record: Record) -> bool:
@@ -88,39 +129,54 @@ def prepare(_records: Sequence[Record], context: Context) -> tuple[Catalogue, in
     return catalogue, count_distractors(context, DISTRACTORS, len(catalogue.tools))
 
 
-def convert(record: Record, context: Context) -> Converted:
+def convert(record: Record, context: Context) -> Converted | Task:
     catalogue, count = context.prepared
-    query, calls = read_calls(record, catalogue, context)
+    query, calls = _read_calls(record, catalogue, context)
     seed = f"{context.options.get('seed') or 0}/{context.identity(record)}"
-    names = list(dict.fromkeys(call.name for call in calls))
-    tools = choose_tools(names, catalogue.tools, count, seed, catalogue.near(names))
-    return convert_calls(query, calls, tools, catalogue, context, record)
+    tools = catalogue.choose(list(dict.fromkeys(call.name for call in calls)), count, seed)
+    return _converted(query, calls, tools, catalogue, context, context.identity(record))
 
 
-def convert_calls(
-    query: str,
-    calls: tuple[ToolCall, ...],
-    tools: tuple[Tool, ...],
-    catalogue: Catalogue,
-    context: Context,
-    record: Record,
-) -> Converted:
-    """Return a row with its task; where calls use each other's results, the task alone."""
-    user, identity = Message("user", query), context.identity(record)
-    if any(_REFERENCE.search(text) for call in calls for text in texts_in(call.arguments)):
-        messages = (Message("system", SYSTEM), user)
-        described = tuple(map(catalogue.with_results, tools))
-        expect = expect_calls(calls, "strict")
-        task = Task(identity, messages, described, expect, category="nested", source=context.name)
-        return Converted(tasks=[task])
-    category = "one_call" if len(calls) == 1 else "several_calls"
-    expect = expect_calls(calls)
-    task = Task(identity, (user,), tools, expect, category=category, source=context.name)
-    turns = (user, Message("assistant", tool_calls=calls))
-    return Converted(Conversation(turns, tools, identity, context.name), [task])
+def is_sft(record: Record) -> bool:
+    return _texts(record) is not None
 
 
-def read_calls(
+def convert_sft(record: Record, context: Context) -> Converted | Task:
+    prompt, answer = _texts(record) or ("", "")
+    if not prompt:
+        raise Skip(NOT_SFT, f"keys {sorted(record)}")
+    listed, end, _ = read_value(prompt, prompt.index(_LIST) + len(_LIST))
+    before, found, rest = prompt[end:].partition(_QUERY)
+    if not isinstance(listed, list) or before.strip() or not found:
+        raise Skip(NOT_SFT, f"{prompt[end : end + 60]!r} behind the tools")
+    catalogue, line = Catalogue(), context.line
+    try:
+        for entry in listed:
+            catalogue.add(line, entry)
+    except (DataError, AttributeError) as error:
+        raise Skip(NOT_SFT, str(error).removeprefix(f"{line}: ")) from None
+    calling, behind, _ = read_value(answer)
+    if answer[behind:].strip():
+        raise Skip(NOT_SFT, f"{answer[behind : behind + 60]!r} behind the calls")
+    asked = (rest.rpartition(_END)[0] or rest).strip().removeprefix('"').removesuffix('"').strip()
+    query, calls = _read_calls({"query": asked, "calling": calling}, catalogue, context)
+    context.repairs.add("tools and format description taken out of the prompt")
+    tools = tuple(catalogue.tools.values())
+    return _converted(query, calls, tools, catalogue, context, context.identity(record))
+
+
+def _texts(record: Record) -> tuple[str, str] | None:
+    """Return the prompt and the answer of a training row; None for another kind of row."""
+    turns = record.get("conversations")
+    if not isinstance(turns, list) or len(turns) != 2:
+        return None
+    prompt, answer = (turn.get("value") if isinstance(turn, dict) else None for turn in turns)
+    if not isinstance(prompt, str) or not isinstance(answer, str):
+        return None
+    return (prompt, answer) if _LIST in prompt and _QUERY in prompt else None
+
+
+def _read_calls(
     record: Record, catalogue: Catalogue, context: Context
 ) -> tuple[str, tuple[ToolCall, ...]]:
     """Return the query and its calls, which refer to results of earlier calls only."""
@@ -170,43 +226,27 @@ def _fit_arguments(tool: Tool, given: Record, refers: bool) -> Record:
     return arguments
 
 
-def _results(responses: Json) -> list[str]:
-    """Return the results of a call, each by its name and its description."""
-    results = []
-    for name, fields in (responses if isinstance(responses, dict) else {}).items():
-        text = fields.get("description") if isinstance(fields, dict) else ""
-        results.append(f"{name} ({text})" if text else str(name))
-    return results
-
-
-def _read_tool(line: FileLine, record: Record) -> Tool:
-    """Return a tool of the catalogue; its schema is right by construction and not checked."""
-    name, described = record.get("api_name"), record.get("parameters")
-    required = record.get("required") or []
-    named = isinstance(name, str) and bool(name)
-    if not named or not isinstance(described, dict) or not isinstance(required, list):
-        wanted = "wanted 'api_name', 'parameters' and a list 'required'"
-        raise DataError(f"{line}: not a tool of Seal-Tools; {wanted}")
-    if missing := [parameter for parameter in required if parameter not in described]:
-        where = f"{line}: tool {name!r} requires {missing[0]!r}"
-        raise DataError(f"{where}, which is not among its parameters")
-    properties = {key: _property(line, key, value) for key, value in described.items()}
-    parameters = {"type": "object", "properties": properties, "required": required}
-    return Tool(str(name), str(record.get("api_description") or ""), parameters)
-
-
-def _property(line: FileLine, name: str, given: Json) -> Record:
-    described = given if isinstance(given, dict) else {"type": given}
-    kind = described.get("type")
-    if kind not in _TYPES:
-        found = f"parameter {name!r} has the unknown type {kind!r}"
-        raise DataError(f"{line}: {found}; known: {', '.join(_TYPES)}")
-    unit = f" (in {described['unit']})" if described.get("unit") else ""
-    text = str(described.get("description") or "") + unit
-    result: Record = {"type": _TYPES[kind], "description": text}
-    if isinstance(described.get("choices"), list):
-        result["enum"] = described["choices"]
-    return result | {key: described[key] for key in ("default",) if key in described}
+def _converted(
+    query: str,
+    calls: tuple[ToolCall, ...],
+    tools: tuple[Tool, ...],
+    catalogue: Catalogue,
+    context: Context,
+    identity: str,
+) -> Converted | Task:
+    """Return a row with its task; where calls use each other's results, the task alone."""
+    user, source = Message("user", query), context.name
+    if any(_REFERENCE.search(text) for call in calls for text in texts_in(call.arguments)):
+        offered, messages = (
+            tuple(map(catalogue.with_results, tools)),
+            (Message("system", SYSTEM), user),
+        )
+        return Task(identity, messages, offered, expect_calls(calls, "strict"), category="nested")
+    category = "one_call" if len(calls) == 1 else "several_calls"
+    task = Task(identity, (user,), tools, expect_calls(calls), category=category, source=source)
+    turns = (user, Message("assistant", tool_calls=calls))
+    return Converted(Conversation(turns, tools, identity, source), [task])
 
 
 SEAL_TOOLS = Source("seal_tools", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)
+SEAL_TOOLS_SFT = Source("seal_tools_sft", is_sft, convert_sft)
