@@ -64,7 +64,8 @@ def is_when2call(record: Record) -> bool:
 def convert_when2call(record: Record, context: Context) -> Task:
     """Return a task whose category is the right decision: call, ask back, or decline."""
     user = Message("user", read_question(record, "question", "not a When2Call row"))
-    tools, decision = read_tools(record.get("tools"), context, loose=True), record["correct_answer"]
+    decision = record.get("correct_answer")
+    tools = read_tools(record.get("tools"), context, loose=True)
     if decision == CALL:
         answers = record.get("answers")
         if not isinstance(answers, dict) or not answers.get(CALL):
