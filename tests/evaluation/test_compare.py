@@ -13,8 +13,7 @@ import pytest
 from cli.test_main import run
 from toolhone.dialects.probe.certificate import Certificate, CertificateVerdict
 from toolhone.errors import ConfigError, DataError
-from toolhone.evaluation.certificate_diff import CertificateDiff, Sameness
-from toolhone.evaluation.compare import Cell, Comparison, compare
+from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, Sameness, compare
 from toolhone.evaluation.compare import GuardVerdict as Found
 from toolhone.evaluation.display import changed_tasks, join_lines
 from toolhone.evaluation.folder import write_folder
@@ -81,7 +80,7 @@ def total(comparison: Comparison, metric: str = "exact_match") -> Cell:
 
 def test_gained_lost_and_same_are_counted_and_decide_the_verdict() -> None:
     cell = total(compare(*both(gained=12, lost=2, same=6)))
-    assert (cell.n, cell.gained, cell.lost, cell.same) == (20, 12, 2, 6)
+    assert (cell.difference.n, cell.gained, cell.lost, cell.to_dict()["same"]) == (20, 12, 2, 6)
     assert (cell.base, cell.tuned) == (wilson(8, 20), wilson(18, 20))
     assert cell.difference.value == 0.5
     assert cell.p == cell.corrected == mcnemar(12, 2)
@@ -131,7 +130,7 @@ def test_categories_are_corrected_for_their_number_and_the_total_is_not() -> Non
 def test_a_category_that_was_not_measured_costs_the_others_nothing() -> None:
     plain = evaluation([{"valid_format": 1.0}] * 30, "b", 100)
     cells = compare(*joined(both(6, 0, 20, "a"), (plain, plain))).by_category["exact_match"]
-    assert (cells["b"].n, cells["b"].verdict) == (0, Found.NOT_MEASURED)
+    assert (cells["b"].difference.n, cells["b"].verdict) == (0, Found.NOT_MEASURED)
     assert cells["a"].corrected == mcnemar(6, 0)
 
 
@@ -144,15 +143,15 @@ def test_every_sample_is_compared_or_counted() -> None:
             sample("new", 1),
         )
     )
-    join = compare(base, tuned).join
-    assert ([pair.id for pair in join.pairs], join.paired) == (["t0", "t1", "t2"], 3)
+    join = compare(base, tuned)
+    assert ([pair.id for pair in join.pairs], join.samples) == (["t0", "t1", "t2"], 3)
     assert (join.only_base, join.only_tuned, join.different) == (
         ("old", "older"),
         ("new",),
         ("t3",),
     )
-    assert join.paired + len(join.only_base) + len(join.different) == len(base.samples)
-    assert join.paired + len(join.only_tuned) + len(join.different) == len(tuned.samples)
+    assert join.samples + len(join.only_base) + len(join.different) == len(base.samples)
+    assert join.samples + len(join.only_tuned) + len(join.different) == len(tuned.samples)
     assert join_lines(join) == [
         "base: 6 samples, 3 compared, 2 only there (old, older), 1 with another task under their id (t3)",
         "tuned: 5 samples, 3 compared, 1 only there (new), 1 with another task under their id (t3)",
@@ -165,11 +164,11 @@ def test_an_id_with_another_expectation_is_another_task() -> None:
         evaluation([1, 1]),
         Evaluation((sample("t0", 1), sample("t1", 1, expected=wanted))),
     )
-    assert compare(base, tuned).join.different == ("t1",)
+    assert compare(base, tuned).different == ("t1",)
 
 
 def test_another_category_is_the_same_task_and_is_reported() -> None:
-    join = compare(evaluation([1, 1]), Evaluation((sample("t0", 1), sample("t1", 1, "moved")))).join
+    join = compare(evaluation([1, 1]), Evaluation((sample("t0", 1), sample("t1", 1, "moved"))))
     assert [pair.category for pair in join.pairs] == ["c", "c"]
     assert "1 samples have another category in tuned; base's counts (t1)" in join_lines(join)
 
@@ -216,13 +215,13 @@ def test_a_task_with_several_seeds_counts_once_with_its_mean() -> None:
 
     comparison = compare(seeds([[0, 0, 1], [1, 1, 1]]), seeds([[1, 1, 1], [1, 1]]))
     cell = total(comparison)
-    assert (cell.n, cell.gained, cell.same) == (2, 1, 1)
+    assert (cell.difference.n, cell.gained, cell.to_dict()["same"]) == (2, 1, 1)
     assert (cell.base.value, cell.tuned.value) == (pytest.approx(2 / 3), 1.0)
-    assert comparison.join.paired == 5
-    assert comparison.join.only_base == ("t1 (seed 2)",)
+    assert comparison.samples == 5
+    assert comparison.only_base == ("t1 (seed 2)",)
     assert (
         "each task counts once, with its mean over the seeds that both have (0, 1, 2)"
-        in join_lines(comparison.join)
+        in join_lines(comparison)
     )
 
 
@@ -232,7 +231,12 @@ def test_a_metric_of_one_side_alone_is_counted_and_not_compared() -> None:
         evaluation([1] * 3),
     )
     cell = total(compare(base, tuned), "execution_success")
-    assert (cell.n, cell.only_base, cell.only_tuned, cell.verdict) == (0, 3, 0, Found.NOT_MEASURED)
+    assert (cell.difference.n, cell.only_base, cell.only_tuned, cell.verdict) == (
+        0,
+        3,
+        0,
+        Found.NOT_MEASURED,
+    )
     assert cell.difference.value is None
 
 

@@ -295,7 +295,7 @@ def test_the_summary_has_the_promised_columns_and_four_decimals(tmp_path):
 
 def test_a_summary_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="the file was not written"):
+    with pytest.raises(RunError, match="could not be written"):
         write_summary(tmp_path / "file" / "summary_results.csv", {})
 
 

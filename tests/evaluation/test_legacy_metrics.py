@@ -21,7 +21,7 @@ from toolhone.evaluation.legacy_metrics import (
     playground_summary,
     score_reply,
 )
-from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, aggregate
+from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.schema import Expect, Tool
@@ -462,8 +462,8 @@ def test_scores_of_other_names_are_aggregated_after_ours_by_name():
         replace(sample, scores={"z": 1.0, "b": 0.0, "exact_match": 1.0})
         for sample in evaluate_answers({}).samples
     ]
-    assert list(aggregate(samples))[-2:] == ["b", "z"]
-    assert aggregate(samples)["b"].value == 0
+    assert list(Evaluation(samples).metrics)[-2:] == ["b", "z"]
+    assert Evaluation(samples).metrics["b"].value == 0
 
 
 # The playground's summary.

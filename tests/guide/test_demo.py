@@ -59,7 +59,7 @@ def test_grpo_starts_from_sft_s_weights_and_both_are_measured_on_the_same_tasks(
             for run in (sft, grpo)
         ]
         assert ids[0] == ids[1] == [sample.id for sample in story.before[split].samples]
-        assert len(ids[0]) == story.change(split).n == 7
+        assert len(ids[0]) == story.change(split).difference.n == 7
     watched = [
         line["id"]
         for line in map(

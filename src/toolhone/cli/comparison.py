@@ -14,8 +14,7 @@ from toolhone.cli.options import AsJson
 from toolhone.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from toolhone.evaluation.certificate_diff import CertificateDiff
-    from toolhone.evaluation.compare import Cell, Comparison, TaskPair
+    from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, TaskPair
 
 COMPARE_EXAMPLE = (
     "Examples: toolhone compare evals/base runs/sft   |   toolhone compare evals/base runs/sft "
@@ -65,9 +64,10 @@ def compare(
     Reads evaluation folders only: no model, no tokenizer, no task file.
     """
     from toolhone.dialects.probe.certificate import Certificate
-    from toolhone.evaluation.certificate_diff import CertificateDiff
+    from toolhone.evaluation.compare import CertificateDiff
     from toolhone.evaluation.compare import compare as compare_evaluations
-    from toolhone.evaluation.folder import plain, read_folder, write_text
+    from toolhone.evaluation.folder import plain, read_folder
+    from toolhone.runs.run import write_text, writing
 
     if tolerance is not None and not guard:
         raise ConfigError("--tolerance says which losses --guard forgives; add --guard")
@@ -87,7 +87,9 @@ def compare(
         found["guard"] = {"passed": not worse, "tolerance": share, "worse": cells}
     text = json.dumps(plain(found), ensure_ascii=False, allow_nan=False)
     if out is not None:
-        write_text(out, text + "\n")
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(out, text + "\n")
     if as_json:
         print(text)
     else:
@@ -157,20 +159,14 @@ def _show_comparison(comparison: Comparison, formats: CertificateDiff, named: bo
     from toolhone.evaluation import display
 
     out, leading = console(), comparison.leading
-    out.print(display.totals_table(comparison))
-    if comparison.several:
-        shown = comparison.metrics if named else (leading,)
-        for name in shown:
-            out.print(display.category_table(comparison, name))
-        others = display.moved_table(comparison, shown)
-        if others is not None:
-            out.print(others)
+    for table in display.comparison_tables(comparison, comparison.metrics if named else [leading]):
+        out.print(table)
     for gained in (False, True):
         out.print(display.changed_tasks(comparison, leading, gained, SHOWN))
         out.print()
     out.print(display.certificate_table(formats))
     out.print(Text(formats.sentence, "" if not formats.different else "yellow"))
-    for line in display.join_lines(comparison.join):
+    for line in display.join_lines(comparison):
         out.print(Text(line))
 
 

@@ -112,7 +112,7 @@ def _show_demo(result: DemoResult) -> None:
     for split, name in SPLITS.items():
         cell = result.change(split)
         change = f"{_cell(cell.difference)}  {cell.verdict}"
-        rows.append((name, str(cell.n), _cell(cell.base), _cell(cell.tuned), change))
+        rows.append((name, str(cell.difference.n), _cell(cell.base), _cell(cell.tuned), change))
     title = (
         "Exact match in % on tasks it never saw (95 % interval); the change is over the same tasks"
     )

@@ -9,37 +9,20 @@ in docs/coming-from.md."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
-from toolhone.config.fields import Alias, marks_of, walk_fields
-from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
 
 Values = dict[str, Any]
-MOVED: dict[str, str] = {
-    mark.key: key
-    for key, kind, _ in walk_fields(Experiment)
-    for mark in marks_of(kind)
-    if isinstance(mark, Alias)
-}
-"""Key of another system -> ours, both dotted; declared at the fields."""
-_BATCHES = "replies are generated in batches that fit model.micro_batch_tokens"
-_PADDING = "padding never reaches the model's attention"
-_ADAM = "AdamW runs with betas 0.9, 0.95 and epsilon 1e-8"
-WITHOUT_MEANING = {
-    "training.eval_batch_size": _BATCHES,
-    "training.per_device_eval_batch_size": _BATCHES,
-    "training.tokenizer_padding_side": _PADDING,
-    "training.optim": "training.optimizer is adamw or muon, in full precision",
-    "training.adam_beta1": _ADAM,
-    "training.adam_beta2": _ADAM,
-    "training.adam_epsilon": _ADAM,
-    "training.vf_coef": "the critic shares no weight with the policy, so its loss needs no weight",
-    "tokenizer.padding_side": _PADDING,
-    "tokenizer.trust_remote_code": "model.trust_remote_code covers the tokenizer too",
-    "tokenizer.use_fast": "tokenizers are always fast ones",
-}
+_TABLE = resources.files("toolhone.config.presets") / "aliases.json"
+_KEYS: Mapping[str, Mapping[str, str]] = json.loads(_TABLE.read_text(encoding="utf-8"))
+MOVED = _KEYS["moved"]
+"""Key of another system -> ours, both dotted."""
+WITHOUT_MEANING = _KEYS["without_meaning"]
+"""Key of another system -> why it has no effect."""
 _ABSENT = object()
 """A key is not there; None is a value."""
 
@@ -50,13 +33,13 @@ def translated(
     """Return the values with every key in our words, and a note for each key that was left out. The
     input does not change."""
     result, notes = _copy(values), list[str]()
-    _translate_train_split(result)
-    _translate_precision(result)
-    adaptive = _take_switch(result, "training.adap_kl_ctrl")
-    if adaptive is not None:
-        both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"
-        _put(result, "training.rl.ppo.kl_penalty", "adaptive" if adaptive else "fixed", both)
-    notes += _translate_tokenizer(result)
+    _convert(result)
+    tokenizer, model = _take(result, "tokenizer.name"), result.get("model")
+    model = model.get("name") if isinstance(model, dict) else model
+    if tokenizer is not _ABSENT and tokenizer != model:  # naming the model's own is harmless
+        whose = "" if model is None else f" ({model!r})"
+        why = f"a model is used with its own tokenizer{whose}"
+        notes.append(f"tokenizer.name {tokenizer!r} has no effect: {why}")
     for old, reason in WITHOUT_MEANING.items():
         if _take(result, old) is not _ABSENT:
             notes.append(f"{old} has no effect: {reason}")
@@ -64,8 +47,7 @@ def translated(
         value = _take(result, old)
         if value is not _ABSENT:
             _put(result, new, value, f"{where}: both {old} and {new} are given; keep one")
-    notes += _translate_use_lora(result)
-    return result, notes
+    return result, notes + _apply_use_lora(result)
 
 
 def _copy(value: Any) -> Any:
@@ -91,12 +73,12 @@ def _take(values: Values, key: str) -> Any:
 
 
 def _take_switch(values: Values, key: str) -> bool | None:
-    value = _take(values, key)
-    if value is _ABSENT:
-        return None
-    if not isinstance(value, bool):
+    value: bool | object = _take(values, key)
+    if isinstance(value, bool):
+        return value
+    if value is not _ABSENT:
         raise ConfigError(f"{key} is true or false, got {value!r}")
-    return value
+    return None
 
 
 def _put(values: Values, key: str, value: Any, both: str) -> None:
@@ -114,57 +96,42 @@ def _put(values: Values, key: str, value: Any, both: str) -> None:
     values[last] = value
 
 
-def _translate_train_split(values: Values) -> None:
-    """Turn the share to train on into the share that is held out."""
+def _convert(values: Values) -> None:
+    """Turn the share to train on into the share held out, and switches into the value they mean."""
     share = _take(values, "data.train_split")
-    if share is _ABSENT:
-        return
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise ConfigError(
-            f"data.train_split is the share of rows to train on, between 0 and 1; got {share!r}"
-        )
-    both = "both data.train_split and data.validation_fraction are given; keep one"
-    _put(values, "data.validation_fraction", round(1 - share, 10), both)
-
-
-def _translate_precision(values: Values) -> None:
-    """Turn the switches `fp16` and `bf16` into `model.torch_dtype`."""
+    if share is not _ABSENT:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            right = "the share of rows to train on, between 0 and 1"
+            raise ConfigError(f"data.train_split is {right}; got {share!r}")
+        both = "both data.train_split and data.validation_fraction are given; keep one"
+        _put(values, "data.validation_fraction", round(1 - share, 10), both)
     fp16, bf16 = _take_switch(values, "training.fp16"), _take_switch(values, "training.bf16")
     if fp16 and bf16:
         raise ConfigError("training.fp16 and training.bf16 are both true; keep one")
-    if not fp16 and not bf16:
-        return
-    wanted, model = "float16" if fp16 else "bfloat16", values.setdefault("model", {})
-    if isinstance(model, dict) and model.setdefault("torch_dtype", wanted) != wanted:
-        raise ConfigError(
-            f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training sets "
-            f"{wanted}; keep one"
-        )
+    if fp16 or bf16:
+        wanted, model = "float16" if fp16 else "bfloat16", values.setdefault("model", {})
+        if isinstance(model, dict) and model.setdefault("torch_dtype", wanted) != wanted:
+            raise ConfigError(
+                f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training sets "
+                f"{wanted}; keep one"
+            )
+    adaptive = _take_switch(values, "training.adap_kl_ctrl")
+    if adaptive is not None:
+        both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"
+        _put(values, "training.rl.ppo.kl_penalty", "adaptive" if adaptive else "fixed", both)
 
 
-def _translate_tokenizer(values: Values) -> list[str]:
-    """Note a tokenizer that is not the model's own; naming the model's is harmless."""
-    name, section = _take(values, "tokenizer.name"), values.get("model")
-    model = section.get("name") if isinstance(section, dict) else section
-    if name is _ABSENT or name == model:
-        return []
-    whose = "" if model is None else f" ({model!r})"
-    note = f"tokenizer.name {name!r} has no effect: a model is used with its own tokenizer{whose}"
-    return [note]
-
-
-def _translate_use_lora(values: Values) -> list[str]:
-    """Train every weight with `use_lora: false`, whatever the LoRA settings; add adapters with
-    `true`."""
+def _apply_use_lora(values: Values) -> list[str]:
+    """Train every weight with `use_lora: false`, whatever the LoRA settings, which the note names;
+    add adapters with `true`."""
     wanted = _take_switch(values, "training.use_lora")
     if wanted is None:
         return []
     training = values.setdefault("training", {})
-    if wanted:
-        if training.setdefault("lora", {}) is None:
-            raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
-        return []
-    lora, training["lora"] = training.get("lora"), None
-    if not isinstance(lora, dict):
-        return []
-    return [f"training.lora_* ({', '.join(lora)}) has no effect: training.use_lora is false"]
+    if not wanted:
+        lora, training["lora"] = training.get("lora"), None
+        names = f"training.lora_* ({', '.join(lora)})" if isinstance(lora, dict) else ""
+        return [f"{names} has no effect: training.use_lora is false"] if names else []
+    if training.setdefault("lora", {}) is None:
+        raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
+    return []

@@ -48,18 +48,31 @@ def load_experiment(
 ) -> Experiment:
     """Read the experiment of a file or a preset (none: all defaults), with `key=value` overrides
     applied."""
-    where = str(path or "the command line")
     changes = [_parse(override, tell) for override in overrides]
-    values: dict[str, Any] = {}
-    if path is not None and is_preset(path):
-        values, where = _for_adapter(read_preset(str(path)), changes, tell), f"the preset {path}"
-        if values["model"]["name"] != PICO == _model_name(values, changes):
-            values = _for_adapter(for_pico(values), changes, tell)
-            command = f"toolhone config show {path} model.name={PICO}"
-            tell(f"{path}: sizes and recipe are those for {PICO} ({command})")
-    elif path is not None:
-        values = _anchor(_translate(_read(path), str(path), tell), path.resolve().parent)
-    return _merge_and_check(values, changes, where, tell)
+    if path is None:
+        return _merge_and_check({}, changes, "the command line", tell)
+    if is_preset(path):
+        values = _read_preset(str(path), changes, tell)
+        return _merge_and_check(values, changes, f"the preset {path}", tell)
+    values = _anchor(_translate(_read(path), str(path), tell), path.resolve().parent)
+    return _merge_and_check(values, changes, str(path), tell)
+
+
+def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) -> dict[str, Any]:
+    """Read a preset in the size and with the adapter settings that fit the model of overrides."""
+    values = read_preset(name)
+    model: dict[str, Any] = values["model"]
+    for change in changes:
+        model = merged(model, change["model"]) if isinstance(change.get("model"), dict) else model
+    if model.get("adapter") and "lora" in values["training"]:
+        tell("training.lora of the preset has no effect: model.adapter brings its own")
+    if values["model"]["name"] != PICO == model["name"]:
+        values = for_pico(values)
+        command = f"toolhone config show {name} model.name={PICO}"
+        tell(f"{name}: sizes and recipe are those for {PICO} ({command})")
+    if model.get("adapter"):
+        values["training"].pop("lora", None)
+    return values
 
 
 def experiment_of(
@@ -97,20 +110,6 @@ def _merge_and_check(
     experiment = make_experiment(values, where)
     _note_unused(experiment, tell)
     return experiment
-
-
-def _for_adapter(
-    values: dict[str, Any], changes: Sequence[Mapping[str, Any]], tell: Tell
-) -> dict[str, Any]:
-    """Drop the LoRA settings of a preset where an override names an adapter, which brings its
-    own."""
-    models = [change.get("model") for change in changes]
-    has_adapter = any(model.get("adapter") for model in models if isinstance(model, dict))
-    if not has_adapter or "lora" not in values["training"]:
-        return values
-    tell("training.lora of the preset has no effect: model.adapter brings its own")
-    training = {key: value for key, value in values["training"].items() if key != "lora"}
-    return {**values, "training": training}
 
 
 def is_preset(path: Path) -> bool:
@@ -213,12 +212,6 @@ def _names_in(section: BaseModel, field: str) -> list[str]:
     return [f"{field}.{name}" for name in sorted(value.model_fields_set)]
 
 
-def _model_name(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
-    models = [part.get("model") for part in (values, *changes)]
-    names = [model["name"] for model in models if isinstance(model, dict) and "name" in model]
-    return str(names[-1]) if names else PICO
-
-
 def _anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make relative paths absolute, those of code too."""
 
@@ -286,17 +279,13 @@ def _error_message(error: ValidationError, where: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         *parents, last = [str(part) for part in problem["loc"] if not isinstance(part, int)]
-        known = _known_keys(parents)
+        section: type[BaseModel] = Experiment
+        for name in parents:
+            section = section_in(field_types(section).get(name)) or section
+        known = list(section.model_fields)
         place = f"section {'.'.join(parents)!r} of {where}" if parents else where
         near = nearest(last, known)
         return f"unknown key {key!r} in {place}{near}; known: {', '.join(known)}"
     if problem["type"] == "value_error" and not key:
         return f"{where}: {message}"
     return f"{key} in {where}: {message[0].lower()}{message[1:]}, got {problem['input']!r:.80}"
-
-
-def _known_keys(parents: Sequence[str]) -> list[str]:
-    section: type[BaseModel] = Experiment
-    for name in parents:
-        section = section_in(field_types(section).get(name)) or section
-    return list(section.model_fields)

@@ -2,7 +2,6 @@
 fields.
 
 path: AnchoredPath | None                                # relative to the file that names it
-epochs: Annotated[float, Alias("training.num_epochs")]   # the key of another system
 steps: Annotated[int, Flag("--iters")]                   # a flag of `toolhone train`
 """
 
@@ -44,13 +43,6 @@ class Flag:
 
     name: str
     other: str = ""
-
-
-@dataclass(frozen=True)
-class Alias:
-    """A key of another system that sets the field, dotted from the top of the file."""
-
-    key: str
 
 
 AnchoredPath = Annotated[str, Mark.PATH]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from toolhone.config.fields import Alias, Flag, Section, UserCode
+from toolhone.config.fields import Flag, Section, UserCode
 
 
 class WeightedRewards(Section):
@@ -73,17 +73,17 @@ class PpoSection(Section):
     critic: Literal["regression", "value_head", "none"] = "regression"
     """predicts the reward to come: a regression on features of the turn, a head on the model's
     hidden states (torch), or nothing: then an episode is compared with the mean of its group"""
-    gamma: Annotated[float, Alias("training.gamma")] = Field(1.0, gt=0, le=1)
+    gamma: float = Field(1.0, gt=0, le=1)
     """discount of a reward for each turn that it lies ahead"""
-    lam: Annotated[float, Alias("training.lam")] = Field(0.95, ge=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
     """GAE's lambda: 1 trusts rewards alone, 0 the critic's next prediction"""
-    target_kl: Annotated[float | None, Alias("training.target_kl")] = Field(0.1, gt=0)
+    target_kl: float | None = Field(0.1, gt=0)
     """end the passes of a step when the policy has moved this far (nats per token); none: never"""
     kl_penalty: Literal["fixed", "adaptive"] = "fixed"
     """training.rl.beta stays as it is, or adapts towards kl_target"""
     kl_target: float = Field(6.0, gt=0)
     """KL to the reference that an adaptive beta aims at, in nats per episode"""
-    value_clip: Annotated[float | None, Alias("training.cliprange_value")] = Field(0.2, gt=0)
+    value_clip: float | None = Field(0.2, gt=0)
     """how far the critic's prediction may move in one step; none: freely"""
 
 
@@ -92,11 +92,11 @@ class DpoSection(Section):
 
     loss_type: Literal["sigmoid", "ipo"] = "sigmoid"
     """the loss of DPO, or the square of IPO"""
-    label_smoothing: Annotated[float, Alias("training.label_smoothing")] = Field(0.0, ge=0, lt=0.5)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """the probability that a pair is the wrong way round"""
     length_normalised: bool = False
     """means over a side's tokens in place of sums; IPO always takes means"""
-    rpo_alpha: Annotated[float, Alias("training.rpo_alpha")] = Field(0.0, ge=0)
+    rpo_alpha: float = Field(0.0, ge=0)
     """weight of the chosen side's own loss, as in SFT; it keeps that side likely"""
 
 
@@ -153,16 +153,9 @@ class RlSection(Section):
     """tokens of one reply"""
     temperature: Annotated[float, Flag("--temperature")] = Field(1.0, gt=0)
     """of sampling"""
-    beta: Annotated[
-        float,
-        Flag("--beta"),
-        Alias("training.beta"),
-        Alias("training.dpo_beta"),
-        Alias("training.kl_coef"),
-        Alias("training.init_kl_coef"),
-    ] = Field(0.0, ge=0)
+    beta: Annotated[float, Flag("--beta")] = Field(0.0, ge=0)
     """weight of the KL to the reference; DPO's beta, where none means 0.1"""
-    epsilon: Annotated[float, Flag("--epsilon"), Alias("training.cliprange")] = Field(0.2, gt=0)
+    epsilon: Annotated[float, Flag("--epsilon")] = Field(0.2, gt=0)
     """lower clip of the ratio"""
     epsilon_high: Annotated[float | None, Flag("--epsilon-high")] = Field(None, gt=0)
     """upper clip of the ratio; none: epsilon"""
@@ -170,11 +163,9 @@ class RlSection(Section):
     """GRPO: which loss"""
     scale_rewards: Literal["deviation", "none"] = "deviation"
     """GRPO: divide rewards by their group's deviation"""
-    inner_epochs: Annotated[int, Alias("training.ppo_epochs"), Alias("training.num_ppo_epochs")] = (
-        Field(1, gt=0)
-    )
+    inner_epochs: int = Field(1, gt=0)
     """passes over the episodes of a step"""
-    mini_batch_size: Annotated[int | None, Alias("training.mini_batch_size")] = Field(None, gt=0)
+    mini_batch_size: int | None = Field(None, gt=0)
     """tasks in one optimiser step; none: all of them"""
     sampler_refresh_every: int = Field(1, gt=0)
     """steps between snapshots that sample"""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from toolhone.config.fields import Alias, AnchoredPath, Flag, Mark, Section, UserCode
+from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode
 from toolhone.config.rl import RlSection
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import nearest
@@ -107,24 +107,23 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _agree(self) -> DataSection:
         strategy, path = self.chosen_strategy, self.path is not None
-        own_reader = USER_CODE.fullmatch(self.format)
         reads = strategy == "file" or (strategy == "toolbench" and path)
         generates = strategy in ("manual_templates", "toolbench")
         options = [
             n for n in ("style", "distractors", "raw_prompt") if getattr(self, n) is not None
         ]
         options += ["split"] if self.split != "hash" else []
+        makes_rows = f"but data.strategy {strategy!r} generates its rows"
         is_other = f"belongs to strategy 'manual_templates', but data.strategy is {strategy!r}"
         problems = {
             "data.strategy 'file' needs data.path": strategy == "file"
             and not path
-            and not own_reader,
-            f"data.path names a file, but data.strategy {strategy!r} reads none; "
-            "use strategy 'file', or leave path out": path and not reads,
+            and not USER_CODE.fullmatch(self.format),
+            f"data.path names a file, but data.strategy {strategy!r} reads none; use strategy "
+            "'file', or leave path out": path and not reads,
             "data.validation and data.format describe a file, but there is no data.path": not reads
             and (self.validation or self.format != "auto"),
-            f"data.{''.join(options[:1])} describes a file, but data.strategy {strategy!r} "
-            "generates its rows": options and not reads,
+            f"data.{''.join(options[:1])} describes a file, {makes_rows}": options and not reads,
             "data.examples and data.answered are for generated rows, but data.path or data.format "
             "names rows to read": reads and (self.examples is not None or self.answered),
             f"data.examples {is_other}": self.examples is not None and not generates,
@@ -134,8 +133,7 @@ class DataSection(Section):
             "data.generation_type 'real' needs data.path (a file or folder); 'synthetic' generates "
             "rows": self.generation_type == "real" and not path,
             "data.generation_type 'synthetic' generates rows, but data.path names a file; leave "
-            "one "
-            "of them out": self.generation_type == "synthetic" and path,
+            "one of them out": self.generation_type == "synthetic" and path,
         }
         for problem, found in problems.items():
             if found:
@@ -146,19 +144,15 @@ class DataSection(Section):
 class LoraSection(Section):
     """Low-rank adapters; `training.lora: null` trains every weight."""
 
-    rank: Annotated[int, Flag("--lora-rank"), Alias("training.lora_r")] = Field(16, gt=0)
+    rank: Annotated[int, Flag("--lora-rank")] = Field(16, gt=0)
     """rank of the adapters"""
-    alpha: Annotated[float, Flag("--lora-alpha"), Alias("training.lora_alpha")] = Field(32.0, gt=0)
+    alpha: Annotated[float, Flag("--lora-alpha")] = Field(32.0, gt=0)
     """scale of the adapters is alpha / rank"""
-    dropout: Annotated[float, Flag("--lora-dropout"), Alias("training.lora_dropout")] = Field(
-        0.0, ge=0, lt=1
-    )
+    dropout: Annotated[float, Flag("--lora-dropout")] = Field(0.0, ge=0, lt=1)
     """dropout of the adapters while training"""
     last_layers: Annotated[int, Flag("--lora-layers", "--num-layers")] = Field(0, ge=0)
     """only the last N decoder layers; 0 means all"""
-    target_modules: Annotated[list[str], Alias("training.lora_target_modules")] = Field(
-        default_factory=list
-    )
+    target_modules: list[str] = Field(default_factory=list)
     """names of linear layers; empty means all but the head"""
 
 
@@ -174,11 +168,9 @@ class ScheduleSection(Section):
     """The learning rate: warm-up, then constant until the last `decay_share` of the steps, then
     down to 0."""
 
-    shape: Annotated[
-        Literal["linear", "cosine", "constant"], Alias("training.lr_scheduler_type")
-    ] = "linear"
+    shape: Literal["linear", "cosine", "constant"] = "linear"
     """form of the decay"""
-    warmup_steps: Annotated[int, Alias("training.warmup_steps")] = Field(10, ge=0)
+    warmup_steps: int = Field(10, ge=0)
     decay_share: float = Field(1.0, ge=0, le=1)
     """share of the steps after warm-up in which the rate falls"""
 
@@ -192,14 +184,10 @@ class TrainingSection(Section):
 
     method: Annotated[UserCode, Flag("--train-mode", "--method")] = "sft"
     """sft, dpo, ppo, grpo, teacher_mode, or your own algorithm: 'file.py:function'"""
-    steps: Annotated[int | None, Flag("--iters"), Alias("training.max_steps")] = Field(None, gt=0)
+    steps: Annotated[int | None, Flag("--iters")] = Field(None, gt=0)
     """optimiser steps; none: as many as `epochs` need"""
-    epochs: Annotated[float, Alias("training.num_epochs"), Alias("training.num_train_epochs")] = (
-        Field(1.0, gt=0)
-    )
-    batch_size: Annotated[
-        int, Flag("--batch-size"), Alias("training.per_device_train_batch_size")
-    ] = Field(8, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: Annotated[int, Flag("--batch-size")] = Field(8, gt=0)
     """conversations (in RL: tasks) in a batch"""
     gradient_accumulation_steps: int = Field(1, gt=0)
     """batches in an optimiser step"""
@@ -215,22 +203,14 @@ class TrainingSection(Section):
     """train the assistant's text, or every token"""
     max_length: Annotated[int, Flag("--max-seq-length")] = Field(1024, gt=1)
     """longest row in tokens"""
-    log_every: Annotated[int, Flag("--steps-per-report"), Alias("training.logging_steps")] = Field(
-        10, ge=0
-    )
+    log_every: Annotated[int, Flag("--steps-per-report")] = Field(10, ge=0)
     """steps between reports"""
-    validate_every: Annotated[
-        int, Flag("--steps-per-eval"), Alias("training.eval_steps"), Alias("evaluation.eval_steps")
-    ] = Field(100, ge=0)
+    validate_every: Annotated[int, Flag("--steps-per-eval")] = Field(100, ge=0)
     """steps between validations: generate on held-out tasks and score them"""
     validation_samples: int = Field(50, ge=0)
-    save_every: Annotated[int, Flag("--save-every"), Alias("training.save_steps")] = Field(
-        100, ge=0
-    )
+    save_every: Annotated[int, Flag("--save-every")] = Field(100, ge=0)
     """steps between checkpoints"""
-    gradient_checkpointing: Annotated[
-        bool, Flag("--grad-checkpoint"), Alias("training.gradient_checkpoint")
-    ] = False
+    gradient_checkpointing: Annotated[bool, Flag("--grad-checkpoint")] = False
     """recompute activations in the backward pass: less memory, slower"""
     lora: Annotated[LoraSection | None, Flag("--train-type")] = LoraSection()
     rl: RlSection = RlSection()
@@ -306,9 +286,9 @@ class TrackingSection(Section):
     """auto: a live display on a terminal, plain lines elsewhere"""
     samples: int = Field(3, ge=0)
     """sample predictions to print after an evaluation"""
-    tensorboard: Annotated[TensorboardSection | None, Alias("tensorboard")] = None
-    wandb: Annotated[WandbSection | None, Alias("wandb")] = None
-    trackio: Annotated[TrackioSection | None, Alias("trackio")] = None
+    tensorboard: TensorboardSection | None = None
+    wandb: WandbSection | None = None
+    trackio: TrackioSection | None = None
 
     @property
     def services(self) -> list[str]:

@@ -1,21 +1,23 @@
-"""Compare two evaluations of the same tasks, task by task.
+"""Compare two evaluations of the same tasks, task by task, and their format certificates.
 
     comparison = compare(read_folder("before"), read_folder("after"))
     comparison.totals["exact_match"].verdict             # better, worse, no difference seen, ...
-    comparison.worse(0.02)                               # what lost more than 2 points
+    CertificateDiff(Certificate.read("before"), Certificate.read("after")).sentence
 
 A metric over all tasks is tested on its own; its categories are corrected together.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import zip_longest
 
+from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, DataError, nearest
 from toolhone.evaluation.legacy_metrics import METRIC_ALIASES
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, JudgedEpisode
@@ -27,6 +29,10 @@ LEVEL = 0.05
 LEADING = ("exact_match", "answer_quality", "valid_format")
 """Metrics whose changed tasks are worth showing, in order of preference."""
 _ROUNDING = 1e-9
+HASHES = ("template", "tokenizer", "dialect")
+SHORT = 12
+"""Characters of a hash to show."""
+NONE = "-"
 
 
 class GuardVerdict(StrEnum):
@@ -35,6 +41,13 @@ class GuardVerdict(StrEnum):
     NO_DIFFERENCE = "no difference seen"
     """Too few tasks changed, or as many gained as lost; no proof that the two are equal."""
     NOT_MEASURED = "not measured in both"
+
+
+class Sameness(StrEnum):
+    SAME = "same"
+    DIFFERENT = "different"
+    UNKNOWN = "unknown"
+    """One of the evaluations has no certificate."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +63,14 @@ class TaskPair:
     def _scores(self) -> dict[str, tuple[float, float]]:
         found: dict[str, list[tuple[float, float]]] = {}
         for base, tuned in zip(self.base, self.tuned, strict=True):
-            before, after = _all_scores(base), _all_scores(tuned)
+            before, after = base.all_scores, tuned.all_scores
             for name in before.keys() & after.keys():
                 found.setdefault(name, []).append((before[name], after[name]))
         return {
-            name: (_mean([before for before, _ in both]), _mean([after for _, after in both]))
+            name: (
+                math.fsum(base for base, _ in both) / len(both),
+                math.fsum(tuned for _, tuned in both) / len(both),
+            )
             for name, both in found.items()
         }
 
@@ -66,25 +82,6 @@ class TaskPair:
         """Tuned minus base; 0 where not measured in both."""
         base, tuned = self._scores.get(metric, (0.0, 0.0))
         return tuned - base if abs(tuned - base) > _ROUNDING else 0.0
-
-
-@dataclass(frozen=True)
-class Join:
-    """Which samples were paired; the others by id (and seed, where ids are not unique)."""
-
-    pairs: tuple[TaskPair, ...]
-    paired: int
-    only_base: tuple[str, ...] = ()
-    only_tuned: tuple[str, ...] = ()
-    different: tuple[str, ...] = ()
-    """Samples with the same id whose question or expectation differ."""
-    recategorised: tuple[str, ...] = ()
-    """Pairs whose categories differ; base's counts."""
-
-    def to_dict(self) -> dict[str, Json]:
-        names = ("only_base", "only_tuned", "different", "recategorised")
-        lists = {name: list(getattr(self, name)) for name in names}
-        return {"tasks": len(self.pairs), "samples": self.paired, **lists}
 
 
 @dataclass(frozen=True)
@@ -100,20 +97,12 @@ class Cell:
     base: Score
     tuned: Score
     difference: Score
-    gained: int = 0
-    lost: int = 0
-    only_base: int = 0
-    only_tuned: int = 0
-    p: float | None = None
+    gained: int
+    lost: int
+    only_base: int
+    only_tuned: int
+    p: float | None
     corrected: float | None = None
-
-    @property
-    def n(self) -> int:
-        return self.difference.n
-
-    @property
-    def same(self) -> int:
-        return self.n - self.gained - self.lost
 
     @property
     def verdict(self) -> GuardVerdict:
@@ -124,14 +113,11 @@ class Cell:
         return GuardVerdict.BETTER if self.difference.value > 0 else GuardVerdict.WORSE
 
     def to_dict(self) -> dict[str, Json]:
+        counts = {"n": self.difference.n, "gained": self.gained, "lost": self.lost}
         return {
-            "base": self.base.to_dict(),
-            "tuned": self.tuned.to_dict(),
-            "difference": self.difference.to_dict(),
-            "n": self.n,
-            "gained": self.gained,
-            "lost": self.lost,
-            "same": self.same,
+            **{name: getattr(self, name).to_dict() for name in ("base", "tuned", "difference")},
+            **counts,
+            "same": self.difference.n - self.gained - self.lost,
             "only_base": self.only_base,
             "only_tuned": self.only_tuned,
             "p": self.p,
@@ -142,55 +128,59 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The pairs, and the results for `metrics`."""
+    """The pairs, and the results for `metrics`; samples that were not paired, by id (and seed,
+    where ids are not unique).
 
-    join: Join
-    metrics: tuple[str, ...]
+    different: samples with the same id whose question or expectation differ. recategorised: pairs
+    whose categories differ; base's counts.
+    """
+
+    pairs: tuple[TaskPair, ...]
+    samples: int
+    only_base: tuple[str, ...]
+    only_tuned: tuple[str, ...]
+    different: tuple[str, ...]
+    recategorised: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
 
     @cached_property
     def totals(self) -> dict[str, Cell]:
         """Metric to cell; each metric is tested on its own."""
-        return {
-            metric: _correct([_measure(metric, None, self.join.pairs)])[0]
-            for metric in self.metrics
-        }
+        return {name: _correct([_measure(name, None, self.pairs)])[0] for name in self.metrics}
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, Cell]]:
         """Metric, then category; the categories of a metric are corrected together."""
         groups: dict[str, list[TaskPair]] = {}
-        for pair in sorted(self.join.pairs, key=lambda pair: pair.category):
+        for pair in sorted(self.pairs, key=lambda pair: pair.category):
             groups.setdefault(pair.category, []).append(pair)
         return {
-            metric: {
-                str(cell.category): cell
-                for cell in _correct([_measure(metric, *group) for group in groups.items()])
-            }
+            metric: dict(
+                zip(groups, _correct([_measure(metric, *group) for group in groups.items()]))
+            )
             for metric in self.metrics
         }
 
     @property
     def several(self) -> bool:
         """Whether there is more than one category."""
-        return len({pair.category for pair in self.join.pairs}) > 1
+        return len({pair.category for pair in self.pairs}) > 1
 
     @property
     def leading(self) -> str:
         """The metric whose changed tasks are shown."""
-        measured = [name for name in self.metrics if self.totals[name].n] or [*self.metrics]
+        measured = [name for name in self.metrics if self.totals[name].difference.n]
+        measured = measured or [*self.metrics]
         return next((name for name in LEADING if name in measured), measured[0])
 
-    @property
-    def cells(self) -> Iterator[Cell]:
-        """All tests: totals, then categories where there are several."""
-        yield from self.totals.values()
-        if self.several:
-            for cells in self.by_category.values():
-                yield from cells.values()
-
     def worse(self, tolerance: float = 0.0) -> list[Cell]:
-        """Cells whose verdict is worse and that lost more than `tolerance` (0.02 is 2 points)."""
-        lost = [cell for cell in self.cells if cell.verdict is GuardVerdict.WORSE]
+        """Cells whose verdict is worse and that lost more than `tolerance` (0.02 is 2 points).
+
+        Totals come first, then categories where there are several.
+        """
+        parts = [self.totals, *(self.by_category.values() if self.several else ())]
+        cells = [cell for part in parts for cell in part.values()]
+        lost = [cell for cell in cells if cell.verdict is GuardVerdict.WORSE]
         return [cell for cell in lost if -(cell.difference.value or 0.0) > tolerance + _ROUNDING]
 
     def changed(self, metric: str, gained: bool) -> list[TaskPair]:
@@ -204,7 +194,7 @@ class Comparison:
             along = sum(sign * pair.difference(name) > 0 for name in METRICS)
             return sign * pair.difference(metric), along
 
-        moved = [pair for pair in self.join.pairs if sign * pair.difference(metric) > 0]
+        moved = [pair for pair in self.pairs if sign * pair.difference(metric) > 0]
         by_category: dict[str, list[TaskPair]] = {}
         for pair in sorted(moved, key=importance, reverse=True):
             by_category.setdefault(pair.category, []).append(pair)
@@ -212,18 +202,19 @@ class Comparison:
         return [pair for turn in zip_longest(*queues) for pair in turn if pair is not None]
 
     def to_dict(self) -> dict[str, Json]:
+        lists = ("only_base", "only_tuned", "different", "recategorised")
+        paired = {"tasks": len(self.pairs), "samples": self.samples}
         metrics = {
             name: {
                 "all": self.totals[name].to_dict(),
-                "categories": {
-                    category: cell.to_dict() for category, cell in self.by_category[name].items()
-                },
+                "categories": {key: cell.to_dict() for key, cell in self.by_category[name].items()},
                 "gained": [pair.id for pair in self.changed(name, gained=True)],
                 "lost": [pair.id for pair in self.changed(name, gained=False)],
             }
             for name in self.metrics
         }
-        return {"paired": self.join.to_dict(), "metrics": metrics}
+        named = {name: list(getattr(self, name)) for name in lists}
+        return {"paired": paired | named, "metrics": metrics}
 
 
 def compare(base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = ()) -> Comparison:
@@ -231,43 +222,53 @@ def compare(base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = ()) ->
 
     Without `metrics`, all of ours and the user's own that either side measured.
     """
-    join, samples = _join(base.samples, tuned.samples), (*base.samples, *tuned.samples)
+    joined, samples = _join(base.samples, tuned.samples), (*base.samples, *tuned.samples)
     scored = {name for sample in samples for name in sample.scores}
     ours = [name for name in (*METRICS, *RATES) if name in scored]
     known = [*ours, *sorted(scored - {*METRICS, *RATES})]
     everything = [*known, *sorted({name for sample in samples for name in sample.legacy_scores})]
-    chosen: dict[str, None] = {}
-    for name in metrics:
-        full = name if name in known else METRIC_ALIASES.get(name, name)
+    chosen = {name: name if name in known else METRIC_ALIASES.get(name, name) for name in metrics}
+    for name, full in chosen.items():
         if full not in everything:
             raise ConfigError(
                 f"neither evaluation measured {name!r}{nearest(name, everything)}; "
                 f"measured: {', '.join(everything)}"
             )
-        chosen[full] = None
-    return Comparison(join, tuple(chosen or known))
+    return replace(joined, metrics=tuple(dict.fromkeys(chosen.values()) or known))
 
 
-def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Join:
+def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Comparison:
     """Pair samples by id, or by id and seed where an id occurs with several seeds."""
     seeded = any(len({sample.id for sample in side}) < len(side) for side in (base, tuned))
-    left, right = _by_key(base, seeded, "base"), _by_key(tuned, seeded, "tuned")
-    shared = [key for key in left if key in right]
-    same = [
-        key
-        for key in shared
-        if (left[key].query, left[key].expected) == (right[key].query, right[key].expected)
-    ]
+    sides: list[dict[str, JudgedEpisode]] = [{}, {}]
+    for name, side, samples in zip(("base", "tuned"), sides, (base, tuned), strict=True):
+        for sample in samples:
+            key = f"{sample.id} (seed {sample.seed})" if seeded else sample.id
+            if key in side:
+                raise DataError(
+                    f"{name}: the task {key} occurs more than once; "
+                    "samples are joined on id and seed, which must differ"
+                )
+            side[key] = sample
+    left, right = sides
+    only, same, different = list[str](), list[str](), list[str]()
+    by_task: dict[str, list[str]] = {}
+    for key, one in left.items():
+        other = right.get(key)
+        if other is None:
+            only.append(key)
+        elif (one.query, one.expected) == (other.query, other.expected):
+            same.append(key)
+            by_task.setdefault(one.id, []).append(key)
+        else:
+            different.append(key)
     if not same:
-        found = f"all {len(shared)} task ids that both evaluations have name different tasks"
-        if not shared:
-            counts = [f"{len(one)}, such as {next(iter(one), 'none')!r}" for one in (left, right)]
+        found = f"all {len(different)} task ids that both evaluations have name different tasks"
+        if not different:
+            counts = [f"{len(one)}, such as {next(iter(one), 'none')!r}" for one in sides]
             found = "the two evaluations have no task in common "
             found += f"(base has {counts[0]}, tuned {counts[1]})"
         raise DataError(f"{found}; compare evaluations of one task file")
-    paired, by_task = set(same), dict[str, list[str]]()
-    for key in same:
-        by_task.setdefault(left[key].id, []).append(key)
     pairs = [
         TaskPair(
             task,
@@ -277,35 +278,14 @@ def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Join
         )
         for task, keys in by_task.items()
     ]
-    return Join(
+    return Comparison(
         tuple(pairs),
         len(same),
-        tuple(key for key in left if key not in right),
+        tuple(only),
         tuple(key for key in right if key not in left),
-        tuple(key for key in shared if key not in paired),
+        tuple(different),
         tuple(key for key in same if left[key].category != right[key].category),
     )
-
-
-def _by_key(samples: Sequence[JudgedEpisode], seeded: bool, side: str) -> dict[str, JudgedEpisode]:
-    found: dict[str, JudgedEpisode] = {}
-    for sample in samples:
-        key = f"{sample.id} (seed {sample.seed})" if seeded else sample.id
-        if key in found:
-            raise DataError(
-                f"{side}: the task {key} occurs more than once; "
-                "samples are joined on id and seed, which must differ"
-            )
-        found[key] = sample
-    return found
-
-
-def _all_scores(sample: JudgedEpisode) -> dict[str, float]:
-    return {**sample.legacy_scores, **sample.scores}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return values[0] if len(values) == 1 else math.fsum(values) / len(values)
 
 
 def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Cell:
@@ -313,10 +293,10 @@ def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Ce
     measured = [(pair, both) for pair in pairs if (both := pair.scores(metric)) is not None]
     alone = [pair for pair in pairs if pair.scores(metric) is None]
     moves = [pair.difference(metric) for pair, _ in measured]
-
-    def count(sides: list[tuple[JudgedEpisode, ...]]) -> int:
-        return sum(any(metric in _all_scores(sample) for sample in side) for side in sides)
-
+    only = [
+        sum(any(metric in sample.all_scores for sample in side) for side in sides)
+        for sides in ([pair.base for pair in alone], [pair.tuned for pair in alone])
+    ]
     return Cell(
         metric,
         category,
@@ -325,8 +305,8 @@ def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Ce
         paired_interval(moves),
         gained=sum(move > 0 for move in moves),
         lost=sum(move < 0 for move in moves),
-        only_base=count([pair.base for pair in alone]),
-        only_tuned=count([pair.tuned for pair in alone]),
+        only_base=only[0],
+        only_tuned=only[1],
         p=paired_p_value(moves) if moves else None,
     )
 
@@ -335,3 +315,72 @@ def _correct(cells: Sequence[Cell]) -> list[Cell]:
     """Correct the p-values for being read together; cells without one are no tests."""
     corrected = iter(holm([cell.p for cell in cells if cell.p is not None]))
     return [cell if cell.p is None else replace(cell, corrected=next(corrected)) for cell in cells]
+
+
+@dataclass(frozen=True)
+class CertificateDiff:
+    """Two certificates; None where the evaluation has none. Nothing is certified again."""
+
+    base: Certificate | None
+    tuned: Certificate | None
+
+    @property
+    def different(self) -> list[str]:
+        """Names of the hashes that differ, where both certificates exist."""
+        if self.base is None or self.tuned is None:
+            return []
+        base, tuned = self.base.hashes, self.tuned.hashes
+        return [name for name in HASHES if base.get(name) != tuned.get(name)]
+
+    @property
+    def sameness(self) -> Sameness:
+        if not (self.base and self.base.hashes and self.tuned and self.tuned.hashes):
+            return Sameness.UNKNOWN
+        return Sameness.DIFFERENT if self.different else Sameness.SAME
+
+    @property
+    def sentence(self) -> str:
+        """Whether the two were evaluated in the same format."""
+        if self.sameness is Sameness.UNKNOWN:
+            sides = (("base", self.base), ("tuned", self.tuned))
+            names = [name for name, found in sides if not (found and found.hashes)]
+            without = f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no certificate"
+            return f"it is not known whether the two were evaluated in the same format: {without}"
+        if self.sameness is Sameness.SAME:
+            return "the two were evaluated in the same format"
+        verb = "differs" if len(self.different) == 1 else "differ"
+        what = f"{' and '.join(self.different)} {verb}"
+        return f"the two were evaluated in different formats: {what}"
+
+    @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Lines of heading, base and tuned; versions only where they differ."""
+        base, tuned = _summary(self.base), _summary(self.tuned)
+        lines = [(name, base.get(name, NONE), tuned.get(name, NONE)) for name in {**base, **tuned}]
+        return [line for line in lines if line[1] != line[2] or not line[0].startswith("with ")]
+
+    def to_dict(self) -> dict[str, Json]:
+        return {
+            "formats": self.sameness.value,
+            "different": self.different,
+            "sentence": self.sentence,
+            "base": self.base and self.base.to_dict(),
+            "tuned": self.tuned and self.tuned.to_dict(),
+        }
+
+
+def _summary(certificate: Certificate | None) -> dict[str, str]:
+    if certificate is None:
+        return {"verdict": "no certificate"}
+    found = {**certificate.dialect, "switches": certificate.dialect.get("switches") or None}
+    limits = "; ".join(certificate.limits) or "none"
+    summary = {"verdict": certificate.verdict.value, "limits": limits}
+    labels = {"name": "dialect", "syntax": "calls written as"}
+    for key in ("name", "syntax", "markup", "switches", "history"):
+        value = found.get(key)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        summary[labels.get(key, key)] = NONE if value is None else text or NONE
+    summary["a turn ends with"] = " or ".join(map(str, found.get("stop") or ())) or NONE
+    for name in HASHES:
+        summary[f"{name} hash"] = certificate.hashes.get(name, "")[:SHORT] or NONE
+    return summary | {f"with {name}": version for name, version in certificate.versions.items()}

@@ -14,19 +14,17 @@ import csv
 import io
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.tagged import ToolCallTags
 from toolhone.errors import DataError, nearest
-from toolhone.evaluation.folder import write_text
 from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
 from toolhone.evaluation.metrics import read_json_calls, read_leniently
 from toolhone.rewards.matching import match_calls
+from toolhone.runs.run import write_text, writing
 from toolhone.schema import Expect, ExpectedCall, Json, ToolCall
 
 NEEDED = ("query", "predicted_text", "expected_calls")
@@ -47,8 +45,6 @@ COUNTED = (
 """What `CallTable.count` can count."""
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t"), ("false", "0", "0.0", "no", "n", "f")
 _LONGEST_FIELD = 2**31 - 1
-
-
 _OTHER_FIELDS = "another number of fields than the header"
 _NO_EXPECTATION = "expected_calls is blank: nothing is said about calls"
 _BAD_EXPECTATION = "expected_calls is not a JSON list of calls"
@@ -97,38 +93,30 @@ def _percent(rows: int, matches: int) -> float | None:
 
 def read_results_csv(path: str | Path) -> CallTable:
     """Read one file; rows are numbered from 1, without the header and blank lines."""
-    path = Path(path)
-    rows: list[CallRow] = []
-    skipped: Counter[str] = Counter()
-    with _open_csv(path) as stream:
-        records = _read_csv(path, stream)
-        header = [name.strip().lower() for name in next(records, [])]
-        missing = [name for name in NEEDED if name not in header]
-        if missing:
-            found = ", ".join(map(repr, header[:20])) or "nothing, the file is empty"
-            raise DataError(
-                f"{path}: the header lacks {', '.join(missing)}{nearest(missing[0], header)}; "
-                f"found {found}"
-            )
-        for name in (*NEEDED, "extracted_calls", "match"):
-            if header.count(name) > 1:
-                raise DataError(f"{path}: the header has the column {name!r} twice")
-        for number, record in enumerate(records, start=1):
-            if len(record) != len(header):
-                skipped[_OTHER_FIELDS] += 1
-                continue
-            row = _to_row(number, dict(zip(header, record, strict=True)))
-            if isinstance(row, str):
-                skipped[row] += 1
-            else:
-                rows.append(row)
+    records = _read_csv(Path(path))
+    header = [name.strip().lower() for name in next(records, [])]
+    missing = [name for name in NEEDED if name not in header]
+    if missing:
+        found = ", ".join(map(repr, header[:20])) or "nothing, the file is empty"
+        near = nearest(missing[0], header)
+        raise DataError(f"{path}: the header lacks {', '.join(missing)}{near}; found {found}")
+    for name in (*NEEDED, "extracted_calls", "match"):
+        if header.count(name) > 1:
+            raise DataError(f"{path}: the header has the column {name!r} twice")
+    rows, skipped = list[CallRow](), Counter[str]()
+    for number, record in enumerate(records, start=1):
+        cells = dict(zip(header, record))
+        scores = _score(cells) if len(record) == len(header) else _OTHER_FIELDS
+        if isinstance(scores, str):
+            skipped[scores] += 1
+        else:
+            rows.append(CallRow(number, cells["query"], cells["predicted_text"], scores))
     return CallTable(tuple(rows), dict(sorted(skipped.items())))
 
 
 def is_summary(path: str | Path) -> bool:
     """Whether a file is a summary that `write_summary` wrote."""
-    with _open_csv(Path(path)) as stream:
-        return tuple(next(_read_csv(Path(path), stream), [])) == SUMMARY_COLUMNS
+    return tuple(next(_read_csv(Path(path)), [])) == SUMMARY_COLUMNS
 
 
 def write_summary(path: str | Path, counts: Mapping[str, tuple[int, int]]) -> Path:
@@ -140,95 +128,80 @@ def write_summary(path: str | Path, counts: Mapping[str, tuple[int, int]]) -> Pa
         assert 0 <= matches <= rows, f"{name}: {matches} matches in {rows} rows"
         percent = _percent(rows, matches)
         writer.writerow([name, rows, matches, "nan" if percent is None else percent])
-    write_text(Path(path), text.getvalue())
+    with writing(Path(path)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(path), text.getvalue())
     return Path(path)
 
 
-@contextmanager
-def _open_csv(path: Path) -> Iterator[TextIO]:
+def _read_csv(path: Path) -> Iterator[list[str]]:
+    """Yield the records of a CSV file with fields of any length, without blank lines."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        stream = path.open(encoding="utf-8-sig", newline="")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            yield from filter(None, reader)
     except FileNotFoundError:
         names = [other.name for other in path.parent.glob("*.csv")] if path.parent.is_dir() else []
         raise DataError(f"{path}: no such file{nearest(path.name, names)}") from None
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from None
-    with stream:
-        yield stream
-
-
-def _read_csv(path: Path, stream: TextIO) -> Iterator[list[str]]:
-    """Yield the records of a CSV file with fields of any length, without blank lines."""
-    before = csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(stream)
-    try:
-        yield from filter(None, reader)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 text after line {reader.line_num}: {error.reason}"
-        ) from None
+        wrong = f"not UTF-8 text after line {reader.line_num}: {error.reason}"
+        raise DataError(f"{path}: {wrong}") from None
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not a CSV record: {error}") from None
     finally:
         csv.field_size_limit(before)
 
 
-def _to_row(number: int, cells: Mapping[str, str]) -> CallRow | str:
+def _score(cells: Mapping[str, str]) -> dict[str, bool] | str:
     """Score a row, or return the reason to skip it."""
     if not cells["expected_calls"].strip():
         return _NO_EXPECTATION
     wanted = read_json(cells["expected_calls"])
+    if not isinstance(wanted, list):
+        return _BAD_EXPECTATION
     try:
-        expected = (
-            [ToolCall.from_dict(call) for call in wanted] if isinstance(wanted, list) else None
-        )
+        expected = [ToolCall.from_dict(call) for call in wanted]
     except DataError:
-        expected = None
-    if expected is None:
         return _BAD_EXPECTATION
     text = cells["predicted_text"]
-    scores = _score_text(text, wanted, expected)
-    column = cells.get("match", "").strip().lower()
-    reported = True if column in _TRUE else False if column in _FALSE else None
-    scores["disagrees"] = reported is not None and reported != scores["match"]
-    scores["says_nothing"] = reported is None
-    extracted, ours = _read_list(cells.get("extracted_calls", "")), calls_between_tags(text)
-    scores["extraction_disagrees"] = extracted is not None and not same_json(
-        extracted, False if ours is None else ours
-    )
-    return CallRow(number, cells["query"], text, scores)
-
-
-def _score_text(text: str, wanted: list[Json], expected: list[ToolCall]) -> dict[str, bool]:
-    extraction, found, reply = (
-        calls_between_tags(text),
-        list(read_json_calls(text).calls),
-        ToolCallTags().read(text),
-    )
-    is_blank, left, recovered = not text.strip(), [call.to_dict() for call in found], True
-    for call in expected:  # the same calls in any order, by Python's equality
-        place = next((i for i, one in enumerate(left) if same_json(one, call.to_dict())), None)
-        recovered = recovered and place is not None
-        if place is not None:
-            left.pop(place)
-    recovered = recovered and not left
+    extraction, found = calls_between_tags(text), list(read_json_calls(text).calls)
+    reply, is_blank = ToolCallTags().read(text), not text.strip()
     readings = [found] if found else read_leniently([text])
+    content = not is_blank and not any(readings)
     if expected:
         expect = Expect(tuple(ExpectedCall(call.name, call.arguments) for call in expected))
         content = any(match_calls(calls, expect, ()).exact for calls in readings)
-    else:
-        content = not is_blank and not any(readings)
     has_calls = bool(reply.calls) or not expected
     tags = reply.problem is ParseProblem.NONE and has_calls and not is_blank
+    match, column = same_json(extraction, wanted), cells.get("match", "").strip().lower()
+    theirs = _read_list(cells.get("extracted_calls", ""))
     return {
-        "match": same_json(extraction, wanted),
-        "recovered": recovered,
+        "match": match,
+        "recovered": _are_same_calls(found, expected),
         "content_right": content,
         "tags_right": tags,
         "both_right": content and tags,
         "stray_tag": text.lstrip().startswith(ToolCallTags.close),
         "nothing_extracted": not extraction,
+        "disagrees": column in (_FALSE if match else _TRUE),
+        "says_nothing": column not in (*_TRUE, *_FALSE),
+        "extraction_disagrees": theirs is not None
+        and not same_json(theirs, False if extraction is None else extraction),
     }
+
+
+def _are_same_calls(found: Sequence[ToolCall], expected: Sequence[ToolCall]) -> bool:
+    """Whether these are the same calls in any order, by Python's equality."""
+    left = [call.to_dict() for call in found]
+    for call in expected:
+        place = next((i for i, one in enumerate(left) if same_json(one, call.to_dict())), None)
+        if place is None:
+            return False
+        left.pop(place)
+    return not left
 
 
 def _read_list(cell: str) -> Json:

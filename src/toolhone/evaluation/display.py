@@ -2,7 +2,7 @@
 
     console.print(metrics_table(evaluation))
     console.print(mismatches(evaluation, 5))
-    console.print(totals_table(comparison))
+    console.print(*comparison_tables(comparison, [comparison.leading]))
 
 Model output is shown as plain text, shortened, without control characters, never as markup.
 """
@@ -10,14 +10,13 @@ Model output is shown as plain text, shortened, without control characters, neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolhone.evaluation.certificate_diff import CertificateDiff
-from toolhone.evaluation.compare import Cell, Comparison, GuardVerdict, Join, TaskPair
+from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, GuardVerdict, TaskPair
 from toolhone.evaluation.csv_results import CallTable
 from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import UNMEASURED, Score
@@ -87,28 +86,31 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
             group, dot, rest = name.partition(".")
             found = evaluation.legacy.get(group, {}) if dot else evaluation.metrics
             score = found.get(rest if dot else name, UNMEASURED)
-            if score.value is None or score.low is None or score.high is None:
-                table.add_row(Text(clean(name)), "-", "-", "0", style="dim")
-            else:
-                span = f"{100 * score.low:.1f} to {100 * score.high:.1f}"
-                table.add_row(Text(clean(name)), percent(score), span, str(score.n))
+            value, span = _points(score)
+            style = "dim" if score.value is None else ""
+            table.add_row(Text(clean(name)), value, span, str(score.n), style=style)
         table.add_section()
-    for name, value in evaluation.rewards.items():
-        table.add_row(Text(clean(name)), f"{value:.3f}", "", "")
+    for name, mean in evaluation.rewards.items():
+        table.add_row(Text(clean(name)), f"{mean:.3f}", "", "")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items())
     ending = Text(f"ended: {outcomes}")
     if len(evaluation.by_category) < 2:
         return Group(table, ending)
     categories = _new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])
     for category, metrics in evaluation.by_category.items():
-        values = [percent(metrics[name]) for name in METRICS]
+        values = [_points(metrics[name])[0] for name in METRICS]
         categories.add_row(Text(clean(category)), *values, str(metrics["valid_format"].n))
     return Group(table, categories, ending)
 
 
-def percent(score: Score) -> str:
-    """`93.8`, or `-` for an unmeasured score."""
-    return "-" if score.value is None else f"{100 * score.value:.1f}"
+def _points(score: Score, sign: str = "") -> tuple[str, str]:
+    """The mean and its interval in points of 100, `93.8` and `77.1 to 98.9`; `-` where
+    unmeasured."""
+    if score.value is None or score.low is None or score.high is None:
+        return "-", "-"
+    numbers = (score.value, score.low, score.high)
+    value, low, high = (format(100 * number, f"{sign}.1f") for number in numbers)
+    return value, f"{low} to {high}"
 
 
 def legacy_table(evaluation: Evaluation, groups: Sequence[str] = tuple(LEGACY_METRICS)) -> Table:
@@ -116,34 +118,24 @@ def legacy_table(evaluation: Evaluation, groups: Sequence[str] = tuple(LEGACY_ME
     table = _new_table("by the definitions of other systems", ["group", "metrics"], ["n"])
     for group in groups:
         metrics = evaluation.legacy[group]
-        values = ", ".join(f"{name} {percent(score)}" for name, score in metrics.items())
+        values = ", ".join(f"{name} {_points(score)[0]}" for name, score in metrics.items())
         table.add_row(group, values, str(max(score.n for score in metrics.values())))
     return table
 
 
 def csv_table(tables: Mapping[str, CallTable]) -> Table:
     """One row per CSV file: its rows, the correct ones, and odd ones."""
-    shares = {"match": "match", "recovered": "recovered", "tags_right": "tags right"}
-    odd = ("stray_tag", "nothing_extracted", "disagrees")
-    headings = [
-        "rows",
-        "skipped",
-        *shares.values(),
-        "stray tag",
-        "nothing extracted",
-        "file disagrees",
-    ]
+    shares, odd = ("match", "recovered", "tags_right"), ("stray_tag", "nothing_extracted")
+    headings = [name.replace("_", " ") for name in (*shares, *odd)]
+    headings = ["rows", "skipped", *headings, "file disagrees"]
     table = _new_table("answers made elsewhere", ["file"], headings)
     for name, found in tables.items():
-        rows, counts = len(found.rows), {what: found.count(what) for what in (*shares, *odd)}
+        rows, counts = len(found.rows), {what: found.count(what) for what in shares}
         percents = [
-            f"{counts[what]} ({100 * counts[what] / rows:.1f} %)" if rows else "-"
-            for what in shares
+            f"{count} ({100 * count / rows:.1f} %)" if rows else "-" for count in counts.values()
         ]
-        skipped = str(found.read - rows)
-        table.add_row(
-            Text(clean(name)), str(rows), skipped, *percents, *(str(counts[what]) for what in odd)
-        )
+        others = [str(found.count(what)) for what in (*odd, "disagrees")]
+        table.add_row(Text(clean(name)), str(rows), str(found.read - rows), *percents, *others)
     return table
 
 
@@ -193,96 +185,86 @@ def show_expectation(expect: Expect) -> str:
     return "; or ".join(choices)
 
 
-def totals_table(comparison: Comparison) -> Table:
-    """Every metric over all paired tasks."""
-    tasks = len(comparison.join.pairs)
+def comparison_tables(comparison: Comparison, shown: Sequence[str]) -> list[Table]:
+    """Every metric over all paired tasks; the `shown` ones by category, where there are several,
+    with p-values corrected for their number; and what moved in a category by the others."""
+    tasks = len(comparison.pairs)
     unit = "task" if tasks == 1 else "tasks"
     title = f"{tasks} {unit} in both, each metric tested on its own"
-    return _cells_table(title, "metric", "p", list(comparison.totals.items()))
-
-
-def category_table(comparison: Comparison, metric: str) -> Table:
-    """One metric by category, with p-values corrected for the number of categories."""
-    cells = [
-        (name, cell)
-        for name, cell in comparison.by_category[metric].items()
-        if cell.n or cell.only_base or cell.only_tuned
-    ]
-    title = f"{clean(metric)} by category, tested together"
-    return _cells_table(title, "category", "p (Holm)", cells)
-
-
-def moved_table(comparison: Comparison, shown: Sequence[str]) -> Table | None:
-    """Categories that moved by metrics that are not `shown`; None where there is none."""
+    tables = [_cells_table(title, "metric", "p", comparison.totals.items())]
+    if not comparison.several:
+        return tables
+    for metric in shown:
+        cells = [
+            (name, cell)
+            for name, cell in comparison.by_category[metric].items()
+            if cell.difference.n or cell.only_base or cell.only_tuned
+        ]
+        title = f"{clean(metric)} by category, tested together"
+        tables.append(_cells_table(title, "category", "p (Holm)", cells))
     moved = [
         (f"{cell.metric}, {cell.category}", cell)
-        for name, cells in comparison.by_category.items()
-        if name not in shown
-        for cell in cells.values()
-        if cell.verdict in (GuardVerdict.BETTER, GuardVerdict.WORSE)
+        for name, found in comparison.by_category.items()
+        for cell in found.values()
+        if name not in shown and cell.verdict in (GuardVerdict.BETTER, GuardVerdict.WORSE)
     ]
     title = "other metrics that moved in a category"
-    return _cells_table(title, "metric, category", "p (Holm)", moved) if moved else None
+    tables += [_cells_table(title, "metric, category", "p (Holm)", moved)] if moved else []
+    return tables
 
 
-def _cells_table(title: str, first: str, p: str, cells: Sequence[tuple[str, Cell]]) -> Table:
+def _cells_table(title: str, first: str, p: str, cells: Iterable[tuple[str, Cell]]) -> Table:
     scores = ["base (95 %)", "tuned (95 %)", "difference (95 %)"]
     table = _new_table(title, [first], [*scores, "gained", "lost", "same", "n", p])
     table.add_column("verdict")
     for name, cell in cells:
-        counts = [str(count) for count in (cell.gained, cell.lost, cell.same, cell.n)]
+        n, gained, lost = cell.difference.n, cell.gained, cell.lost
+        counts = [str(count) for count in (gained, lost, n - gained - lost, n)]
         sides = (("base", cell.only_base), ("tuned", cell.only_tuned))
         alone = ", ".join(f"{count} in {side} only" for side, count in sides if count)
         verdict = f"{cell.verdict.value} ({alone})" if alone else cell.verdict.value
         table.add_row(
             Text(clean(name)),
-            _points(cell.base),
-            _points(cell.tuned),
-            _points(cell.difference, signed=True),
-            *(counts if cell.n else ["-", "-", "-", "0"]),
+            _span(cell.base),
+            _span(cell.tuned),
+            _span(cell.difference, "+"),
+            *(counts if n else ["-", "-", "-", "0"]),
             _p_value(cell.corrected),
             Text(verdict, STYLES[cell.verdict]),
         )
     return table
 
 
-def _points(score: Score, signed: bool = False) -> str:
-    """`81.3 (77.1 to 84.9)`, in points of 100, or `-`."""
-    if score.value is None or score.low is None or score.high is None:
-        return "-"
-    form = "+.1f" if signed else ".1f"
-    value, low, high = (
-        format(100 * number, form) for number in (score.value, score.low, score.high)
-    )
-    return f"{value} ({low} to {high})"
+def _span(score: Score, sign: str = "") -> str:
+    """`81.3 (77.1 to 84.9)`, or `-`."""
+    value, span = _points(score, sign)
+    return value if span == "-" else f"{value} ({span})"
 
 
 def _p_value(p: float | None) -> str:
     return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def join_lines(join: Join) -> list[str]:
+def join_lines(comparison: Comparison) -> list[str]:
     """What was compared and what was not; every sample is in one of the counts."""
-    lines = []
-    for side, only in (("base", join.only_base), ("tuned", join.only_tuned)):
-        total = join.paired + len(only) + len(join.different)
-        parts = [f"{total} samples", f"{join.paired} compared"]
+    lines, different = [], comparison.different
+    for side, only in (("base", comparison.only_base), ("tuned", comparison.only_tuned)):
+        total = comparison.samples + len(only) + len(different)
+        parts = [f"{total} samples", f"{comparison.samples} compared"]
         if only:
             parts.append(f"{len(only)} only there{_some_names(only)}")
-        if join.different:
-            count, names = len(join.different), _some_names(join.different)
-            parts.append(f"{count} with another task under their id{names}")
+        if different:
+            names = _some_names(different)
+            parts.append(f"{len(different)} with another task under their id{names}")
         lines.append(f"{side}: {', '.join(parts)}")
-    if join.paired > len(join.pairs):
-        seeds = sorted({sample.seed for pair in join.pairs for sample in pair.base})
+    if comparison.samples > len(comparison.pairs):
+        seeds = sorted({sample.seed for pair in comparison.pairs for sample in pair.base})
+        both = "each task counts once, with its mean over the seeds that both have"
+        lines.append(f"{both} ({', '.join(map(str, seeds))})")
+    if comparison.recategorised:
         lines.append(
-            "each task counts once, with its mean over the seeds that both have "
-            f"({', '.join(map(str, seeds))})"
-        )
-    if join.recategorised:
-        lines.append(
-            f"{len(join.recategorised)} samples have another category in tuned; "
-            f"base's counts{_some_names(join.recategorised)}"
+            f"{len(comparison.recategorised)} samples have another category in tuned; "
+            f"base's counts{_some_names(comparison.recategorised)}"
         )
     return lines
 
@@ -306,7 +288,7 @@ def changed_tasks(comparison: Comparison, metric: str, gained: bool, k: int) -> 
     pairs = comparison.changed(metric, gained)
     shown = f", {k} of them here" if len(pairs) > k else ""
     moved = f"{'gained' if gained else 'lost'} by {metric}"
-    title = f"{moved}: {len(pairs)} of {len(comparison.join.pairs)} tasks{shown}"
+    title = f"{moved}: {len(pairs)} of {len(comparison.pairs)} tasks{shown}"
     blocks = ["\n".join(map(shorten, _pair_lines(pair, metric, gained))) for pair in pairs[:k]]
     return Text("\n\n".join([clean(title), *blocks]))
 
@@ -334,6 +316,6 @@ def guard_lines(worse: Sequence[Cell], tolerance: float) -> list[str]:
     lines = [f"guard: failed, {len(worse)} {unit} got worse{beyond}"]
     for cell in worse:
         place = "" if cell.category is None else f" in {clean(cell.category)}"
-        points = f"{_points(cell.difference, signed=True)} points, p {_p_value(cell.corrected)}"
+        points = f"{_span(cell.difference, '+')} points, p {_p_value(cell.corrected)}"
         lines.append(f"  {clean(cell.metric)}{place}: {points}")
     return lines

@@ -13,18 +13,19 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from toolhone.errors import DataError, RunError
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.rewards.matching import judges_calls
+from toolhone.runs.run import write_json, write_text, writing
 from toolhone.schema import Expect, Json, ToolCall
 from toolhone.sources.files import read_records, write_jsonl
 
 METRICS, SAMPLES, TABLE = "metrics.json", "samples.jsonl", "samples.csv"
 CERTIFICATE = "certificate.json"
+FILES = (METRICS, SAMPLES, TABLE, CERTIFICATE)
 COLUMNS = ("query", "predicted_text", "extracted_calls", "expected_calls", "match")
 MAX_DEPTH = 50
 """Values nested deeper are written as text."""
@@ -43,18 +44,15 @@ def write_folder(
     folder = Path(folder)
     if not overwrite:
         refuse_overwriting(folder)
-    try:
-        for name in _files_in(folder):
-            (folder / name).unlink()
-    except OSError as error:
-        raise RunError(
-            f"{error.filename}: the file cannot be replaced: {error.strerror or error}"
-        ) from None
-    write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
-    write_text(folder / TABLE, _to_csv(evaluation))
-    if certificate is not None:
-        write_text(folder / CERTIFICATE, _to_json(plain(dict(certificate))))
-    write_text(folder / METRICS, _to_json(evaluation.to_dict()))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
+        write_text(folder / TABLE, _to_csv(evaluation))
+        if certificate is not None:
+            write_json(folder / CERTIFICATE, plain(dict(certificate)))
+        write_json(folder / METRICS, plain(evaluation.to_dict()))
     return folder
 
 
@@ -62,15 +60,11 @@ def refuse_overwriting(folder: Path) -> None:
     """Raise `RunError` where the folder holds an evaluation, or is a file."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: this is a file; wanted a folder for the evaluation")
-    if names := _files_in(folder):
+    if names := [name for name in FILES if (folder / name).exists()]:
         raise RunError(
             f"{folder}: this folder holds an evaluation already ({', '.join(names)}); "
             "name another or allow overwriting"
         )
-
-
-def _files_in(folder: Path) -> list[str]:
-    return [name for name in (METRICS, SAMPLES, TABLE, CERTIFICATE) if (folder / name).exists()]
 
 
 def read_folder(folder: str | Path) -> Evaluation:
@@ -91,21 +85,11 @@ def read_folder(folder: str | Path) -> Evaluation:
 
 
 def _to_dict(sample: JudgedEpisode) -> dict[str, Json]:
-    return {
-        "id": sample.id,
-        "category": sample.category,
-        "seed": sample.seed,
-        "query": sample.query,
-        "text": sample.text,
-        "calls": [call.to_dict() for call in sample.calls],
-        "expected": sample.expected.to_dict(),
-        "outcome": sample.outcome,
-        "scores": dict(sample.scores),
-        "reasons": list(sample.reasons),
-        "offered": list(sample.offered),
-        "familiar": dict(sample.legacy_scores),
-        **({"rewards": dict(sample.rewards)} if sample.rewards else {}),
-    }
+    record: dict[str, Json] = dict(vars(sample))
+    record["calls"] = [call.to_dict() for call in sample.calls]
+    record["expected"] = sample.expected.to_dict()
+    record["familiar"], rewards = record.pop("legacy_scores"), record.pop("rewards")
+    return {**record, "rewards": rewards} if rewards else record
 
 
 def _from_dict(record: Mapping[str, Json]) -> JudgedEpisode:
@@ -177,21 +161,3 @@ def plain(value: Json, depth: int = 0) -> Json:
 def _plain_text(text: str) -> str:
     """Text with lone surrogates, which UTF-8 cannot encode, as `\\udXXX`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _to_json(value: Json) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, all or nothing; create missing folders."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8", newline="")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"{path}: the file was not written: {error.strerror or error}") from None

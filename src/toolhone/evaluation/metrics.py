@@ -42,6 +42,7 @@ LEGACY_METRICS: Mapping[str, tuple[str, ...]] = {
 }
 """Metrics of earlier systems by group; `legacy_metrics` computes them."""
 NO_CATEGORY = "uncategorised"
+NO_MATCH = Match(False, 0.0, 0.0)
 MAX_OBJECTS = 1000
 """Opening braces tried in one text, which bounds the time."""
 
@@ -82,6 +83,10 @@ class JudgedEpisode:
     legacy_scores: Mapping[str, float] = field(default_factory=dict)
     rewards: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def all_scores(self) -> dict[str, float]:
+        return {**self.legacy_scores, **self.scores}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -91,22 +96,22 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, Score]:
-        return aggregate(self.samples)
+        """Mean and interval of every score over the samples that have it: ours, then by name."""
+        return _aggregate([sample.scores for sample in self.samples])
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, Score]]:
-        names = sorted({sample.category for sample in self.samples})
-        return {
-            name: aggregate([sample for sample in self.samples if sample.category == name])
-            for name in names
-        }
+        groups: dict[str, list[Mapping[str, float]]] = {}
+        for sample in sorted(self.samples, key=lambda sample: sample.category):
+            groups.setdefault(sample.category, []).append(sample.scores)
+        return {name: _aggregate(scores) for name, scores in groups.items()}
 
     @cached_property
     def legacy(self) -> dict[str, dict[str, Score]]:
         """The metrics of earlier systems, by group."""
-        found = [sample.legacy_scores for sample in self.samples]
+        scores = [sample.legacy_scores for sample in self.samples]
         return {
-            group: {name: _average(found, f"{group}.{name}") for name in names}
+            group: {name: _average(scores, f"{group}.{name}") for name in names}
             for group, names in LEGACY_METRICS.items()
         }
 
@@ -126,29 +131,27 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, object]:
         """The content of metrics.json."""
+
+        def plain(metrics: Mapping[str, Score]) -> dict[str, object]:
+            return {name: score.to_dict() for name, score in metrics.items()}
+
         return {
             "n": len(self.samples),
-            "metrics": _to_dicts(self.metrics),
-            "by_category": {name: _to_dicts(found) for name, found in self.by_category.items()},
-            "familiar": {group: _to_dicts(found) for group, found in self.legacy.items()},
+            "metrics": plain(self.metrics),
+            "by_category": {name: plain(found) for name, found in self.by_category.items()},
+            "familiar": {group: plain(found) for group, found in self.legacy.items()},
             "outcomes": self.outcomes,
             **({"rewards": self.rewards} if self.rewards else {}),
         }
 
 
-def aggregate(samples: Sequence[JudgedEpisode]) -> dict[str, Score]:
-    """Mean and interval of every score over the samples that have it: ours first, then by name."""
-    others = sorted({name for sample in samples for name in sample.scores} - {*METRICS, *RATES})
-    found = [sample.scores for sample in samples]
-    return {name: _average(found, name) for name in (*METRICS, *RATES, *others)}
+def _aggregate(scores: Sequence[Mapping[str, float]]) -> dict[str, Score]:
+    others = sorted({name for found in scores for name in found} - {*METRICS, *RATES})
+    return {name: _average(scores, name) for name in (*METRICS, *RATES, *others)}
 
 
 def _average(scores: Sequence[Mapping[str, float]], name: str) -> Score:
     return interval([found[name] for found in scores if name in found])
-
-
-def _to_dicts(metrics: Mapping[str, Score]) -> dict[str, object]:
-    return {name: score.to_dict() for name, score in metrics.items()}
 
 
 def can_run(task: Task, runnable: Collection[str]) -> bool:
@@ -180,23 +183,28 @@ def judge(
     )
 
 
-@dataclass(frozen=True)
 class _Judging:
-    task: Task
-    episode: Episode
-    context: EpisodeContext
+    """An episode beside the correct answer that it comes closest to."""
 
-    @cached_property
-    def expect(self) -> Expect:
-        """The correct answer that the episode comes closest to."""
-        return select_reference(self.task, self.episode).expect
+    def __init__(self, task: Task, episode: Episode, context: EpisodeContext) -> None:
+        self.task, self.episode, self.context = task, episode, context
+        self.expect = expect = select_reference(task, episode).expect
+        judged = judges_calls(expect)
+        self.match = match_calls(episode.calls, expect, task.tools) if judged else NO_MATCH
+        turns = episode.turns
+        self.is_readable = bool(turns) and all(turn.problem is ParseProblem.NONE for turn in turns)
+        self.is_truncated = episode.ending is EpisodeStatus.TRUNCATED
+        # A reply that should have no call was truncated before a call could follow.
+        self.is_cut_off = expect.no_call and self.is_truncated
+        last = turns[-1].message if turns else None
+        holds = last is not None and bool(last.tool_calls or (last.content or "").strip())
+        self.is_blank = context.raw_text and not holds
+        whole = self.is_readable and not self.is_blank and not self.is_cut_off
+        self.is_exact = self.match.exact and whole
+        self.invalid_calls = list(self._invalid_calls())
+        self.scores = self._scores()
 
-    @cached_property
-    def match(self) -> Match:
-        return match_calls(self.episode.calls, self.expect, self.task.tools)
-
-    @cached_property
-    def scores(self) -> dict[str, float]:
+    def _scores(self) -> dict[str, float]:
         expect, choices, has_calls = self.expect, self.task.expect.choices, bool(self.episode.calls)
         valid = self.is_readable and not self.invalid_calls and (has_calls or not expect.wanted)
         scores = {"valid_format": float(valid)}
@@ -205,11 +213,9 @@ class _Judging:
             scores["argument_accuracy"] = self.match.argument_score
             if can_run(self.task, self.context.runnable):
                 results = [result for turn in self.episode.results for result in turn]
-                scores["execution_success"] = float(
-                    bool(results)
-                    and len(results) == len(self.episode.calls)
-                    and all(one.outcome is ToolStatus.OK for one in results)
-                )
+                ran = bool(results) and len(results) == len(self.episode.calls)
+                fine = all(one.outcome is ToolStatus.OK for one in results)
+                scores["execution_success"] = float(ran and fine)
         if all(choice.no_call for choice in choices):
             scores["no_call_accuracy"] = float(self.is_exact)
         if judges_calls(expect):
@@ -224,53 +230,26 @@ class _Judging:
             scores["answer_quality"] = float(carries_answer(answer, expect.answer))
         return scores
 
-    @cached_property
-    def is_readable(self) -> bool:
-        """Whether there is a turn, and every turn was parsed without a problem."""
-        turns = self.episode.turns
-        return bool(turns) and all(turn.problem is ParseProblem.NONE for turn in turns)
-
-    @cached_property
-    def is_exact(self) -> bool:
-        return self.match.exact and self.is_readable and not self.is_blank and not self.is_cut_off
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether a reply that should have no call was truncated before a call could follow."""
-        return self.expect.no_call and self.episode.ending is EpisodeStatus.TRUNCATED
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether the raw text is known and the reply holds nothing."""
-        message = self.episode.turns[-1].message if self.episode.turns else None
-        return self.context.raw_text and (
-            message is None or not (message.tool_calls or (message.content or "").strip())
-        )
-
-    @cached_property
-    def invalid_calls(self) -> list[str]:
+    def _invalid_calls(self) -> Iterator[str]:
         """Names that are not on offer and arguments that break the schema."""
-        faults, tools = [], {tool.name: tool for tool in self.task.tools}
+        tools = {tool.name: tool for tool in self.task.tools}
         for call in self.episode.calls:
             if call.name not in tools:
-                faults.append(f"{show(call.name)} is not a tool on offer")
+                yield f"{show(call.name)} is not a tool on offer"
                 continue
-            problems = tools[call.name].problems(call.arguments)
-            faults += [f"{call.name}: {truncate(problem, 300)}" for problem in problems]
-        return faults
+            for problem in tools[call.name].problems(call.arguments):
+                yield f"{call.name}: {truncate(problem, 300)}"
 
     def _has_right_content(self) -> bool:
         """Whether any reading of the raw text is a correct answer; for no call, whether all are."""
-        found = read_leniently(
-            [turn.text for turn in self.episode.turns], [tool.name for tool in self.task.tools]
-        )
+        texts, offered = [turn.text for turn in self.episode.turns], self.task.tools
+        found = read_leniently(texts, [tool.name for tool in offered])
         found.append(list(self.episode.calls))
-        truncated = self.episode.ending is EpisodeStatus.TRUNCATED
-        no_call = not self.is_blank and not truncated and not any(found)
+        no_call = not self.is_blank and not self.is_truncated and not any(found)
         return any(
             no_call
             if choice.no_call
-            else any(match_calls(one, choice, self.task.tools).exact for one in found)
+            else any(match_calls(one, choice, offered).exact for one in found)
             for choice in self.task.expect.choices
         )
 
@@ -279,8 +258,7 @@ class _Judging:
         for turn in self.episode.turns:
             if turn.problem is not ParseProblem.NONE:
                 yield f"a turn cannot be read: {turn.problem}"
-        if judges_calls(self.expect):
-            yield from self.match.reasons
+        yield from self.match.reasons
         yield from self.invalid_calls
         for turn, results in zip(self.episode.turns, self.episode.results):
             for call, result in zip(turn.message.tool_calls, results):
@@ -311,19 +289,19 @@ def read_leniently(
 
 def read_json_calls(text: str) -> ParsedReply:
     """Read the calls written as JSON objects anywhere in the text."""
-    return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(_find_objects(body))))
 
+    def objects(body: str) -> Iterator[ToolCall]:
+        start = body.find("{")
+        for _ in range(MAX_OBJECTS):
+            if start < 0:
+                return
+            found, call = decode(body, start), None
+            if found.problem is ParseProblem.NONE:
+                call = as_call(found.value, "name", ("arguments", "parameters")).call or (
+                    as_call(found.value, "tool", ("args", "arguments", "parameters")).call
+                )
+            if call is not None:
+                yield call
+            start = body.find("{", start + 1 if call is None else found.end)
 
-def _find_objects(text: str) -> Iterator[ToolCall]:
-    start = text.find("{")
-    for _ in range(MAX_OBJECTS):
-        if start < 0:
-            return
-        found = decode(text, start)
-        call = None
-        if found.problem is ParseProblem.NONE:
-            call = as_call(found.value, "name", ("arguments", "parameters")).call
-            call = call or as_call(found.value, "tool", ("args", "arguments", "parameters")).call
-        if call is not None:
-            yield call
-        start = text.find("{", start + 1 if call is None else found.end)
+    return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(objects(body))))

@@ -159,9 +159,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for being read together (Holm 1979, Scand. J. Stat. 6:65-70), in order."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, least = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = least
-    return corrected
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    stepwise = np.minimum(1.0, factors * np.asarray(p_values, dtype=np.float64)[order])
+    corrected[order] = np.maximum.accumulate(stepwise)
+    return [float(p) for p in corrected]
