@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
 
 
 class ToolhoneError(Exception):
@@ -58,3 +60,60 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class FindingKind(StrEnum):
+    """What can be wrong with training data."""
+
+    UNREADABLE = "a row that cannot be read"
+    REFUSED = "a row that its format cannot use"
+    REPAIRED = "repaired while reading"
+    UNCHECKED = "kept, though something could not be checked"
+    NOTHING_TO_LEARN = "nothing to learn from"
+
+    NO_ASSISTANT = "no assistant message"
+    EMPTY_TURN = "an assistant turn that says and calls nothing"
+    NO_NAME = "a call without a name"
+    UNKNOWN_TOOL = "a call of a tool that is not on offer"
+    BAD_ARGUMENTS = "arguments that break the tool's schema"
+    UNDECLARED_ARGUMENT = "an argument that the tool does not declare"
+    NULL_PADDING = "nulls of a merged table"
+    TOOL_TWICE = "two different tools of one name"
+    RESULT_WITHOUT_CALL = "a tool result without a call"
+    CALL_WITHOUT_RESULT = "a call without a result"
+    REORDERED_RESULTS = "results in another order than their calls"
+
+    ARGUMENTS_AS_TEXT = "arguments written as JSON text"
+    ENCODED_TWICE = "arguments encoded twice"
+    ARGUMENTS_NOT_JSON = "arguments that are text and no JSON"
+
+    TYPED_CALL = "a call typed by hand as text"
+    STRAY_MARK = "a mark of a call that begins or ends nothing"
+    TYPED_RESULT = "a tool result typed by hand as text"
+    CONTROL_TEXT = "text that reads as a control token"
+
+    DUPLICATE_ROW = "a row that occurs before"
+    NEAR_DUPLICATE = "a row that occurs before in other spelling or with other tools"
+    CONFLICT = "different calls for one prompt"
+    LEAK = "a held-out prompt that is trained on"
+    BENCHMARK = "a question of BFCL"
+
+    CANNOT_RENDER = "a row that the model's format cannot write"
+    NO_SUPERVISED = "a row without a token to learn from"
+    TOO_LONG = "a row longer than the model takes"
+    MAYBE_TOO_LONG = "a row that is probably longer than the limit"
+    NO_LIMIT = "no limit to check lengths against"
+
+    NO_CALLS = "no row calls a tool"
+    ONLY_CALLS = "hardly a row answers without a call"
+    FEW_CALLS = "hardly a row calls a tool"
+    ONE_TOOL = "every row offers exactly one tool"
+
+
+class Fault(NamedTuple):
+    """One fault of a row: `field` is a path inside the row, `right` says what would be right."""
+
+    kind: FindingKind
+    field: str
+    what: str
+    right: str

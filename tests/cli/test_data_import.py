@@ -19,9 +19,8 @@ from toolhone.cli.main import main
 from toolhone.data import importing
 from toolhone.data.importing import ImportResult, import_file
 from toolhone.errors import DataError, RunError
-from toolhone.sources.base import BAD_LINE
 from toolhone.sources.files import read_records
-from toolhone.sources.formats import COLUMNS, SOURCES, as_markdown, list_sources
+from toolhone.sources.formats import BAD_LINE, COLUMNS, SOURCES, as_markdown, list_sources
 from toolhone.sources.messages import read_conversations, read_preferences, read_tasks
 
 TOOL = {"name": "moor", "description": "Moors a boat.", "parameters": {"berth": {"type": "int"}}}

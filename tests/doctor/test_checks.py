@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from toolhone.doctor.checks import Findings, check
-from toolhone.errors import DataError
+from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.sources.files import FileLine
-from toolhone.sources.rules import FindingKind
 
 WEATHER = Tool.of(
     {

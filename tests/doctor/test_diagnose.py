@@ -38,10 +38,9 @@ from toolhone.doctor.diagnose import DataVerdict, diagnose
 from toolhone.doctor.lengths import LengthCheck, measure_all
 from toolhone.doctor.reading import read_file
 from toolhone.doctor.typed_calls import read_typed
-from toolhone.errors import DataError
+from toolhone.errors import DataError, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Tool
-from toolhone.sources.rules import FindingKind
 from toolhone.training.dataset import load_data
 
 

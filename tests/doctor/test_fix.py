@@ -32,11 +32,10 @@ from toolhone.doctor.diagnose import DataVerdict
 from toolhone.doctor.fix import CleanResult, RowOutcome, clean
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import read_file
-from toolhone.doctor.repair import without_schema_nulls
-from toolhone.errors import ConfigError, DataError, RunError
+from toolhone.errors import ConfigError, DataError, FindingKind, RunError
 from toolhone.schema import Conversation, ToolCall
+from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources.messages import read_conversations
-from toolhone.sources.rules import FindingKind
 
 CALLS = (ToolCall("get_weather", {"city": "Oslo"}),)
 

@@ -29,10 +29,9 @@ from support.shape_rows import (
     save,
 )
 from toolhone.data.task_files import tasks_from_any
-from toolhone.errors import DataError
+from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Expect, ExpectedCall, Task, Tool
 from toolhone.sources.formats import detect, detect_format, open_source
-from toolhone.sources.rules import FindingKind
 
 # --- telling them apart
 

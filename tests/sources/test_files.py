@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from toolhone.errors import DataError, RunError
-from toolhone.sources.files import BadLine, read_jsonl, read_lines, read_records, write_jsonl
+from toolhone.sources.files import BadLine, Record, read_lines, read_records, write_jsonl
 from toolhone.sources.messages import read_conversations, read_tasks
 
 ROW: dict[str, Any] = {
@@ -29,6 +29,10 @@ TASK: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
     "expect": {"no_call": True},
 }
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
+    return ((line.number, record) for line, record in read_records(path))
 
 
 def save(path: Path, text: str | bytes) -> Path:

@@ -13,11 +13,10 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score
 from toolhone.data.importing import import_file
-from toolhone.errors import DataError
+from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Expect, Task
 from toolhone.sources.files import data_files
 from toolhone.sources.formats import FOLDERS, detect_format, open_source
-from toolhone.sources.rules import FindingKind
 
 DATASETS = SHARED / "datasets"
 WELL_FORMED = 0.99

@@ -19,10 +19,10 @@ from support.shape_rows import (
     same_again,
     save,
 )
+from toolhone.errors import FindingKind
 from toolhone.schema import Expect
 from toolhone.sources.formats import open_source
 from toolhone.sources.prompt_rows import PromptText, read_python_calls, split_prompt
-from toolhone.sources.rules import FindingKind
 
 
 def test_a_prompt_is_split_into_system_tools_and_question(tmp_path: Path) -> None:

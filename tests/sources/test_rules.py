@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolhone.sources.rules import null_padding, without_paths
+from toolhone.schema.tool import strip_padding
 
 
 @pytest.mark.parametrize(
@@ -44,5 +44,6 @@ from toolhone.sources.rules import null_padding, without_paths
 def test_a_null_is_padding_only_where_the_schema_allows_no_null(
     parameters: Any, arguments: Any, paths: list[str]
 ) -> None:
-    assert list(null_padding(arguments, parameters)) == paths
-    assert list(null_padding(without_paths(arguments, paths), parameters)) == []
+    stripped, found = strip_padding(arguments, parameters)
+    assert found == paths
+    assert strip_padding(stripped, parameters) == (stripped, [])

@@ -17,7 +17,7 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
 from toolhone.sources.base import Loaded, Skip
-from toolhone.sources.files import read_jsonl
+from toolhone.sources.files import read_records
 from toolhone.sources.formats import ABOUT, PAIRS, SOURCES, open_source
 from toolhone.sources.math_problems import Calculator, check_mark
 
@@ -440,7 +440,7 @@ def test_gsm8k_as_published_is_kept_whole_and_every_call_gives_what_its_mark_sta
     assert (
         len(loaded.tasks) == loaded.kept == loaded.read == len({task.id for task in loaded.tasks})
     )
-    answers = [record["answer"] for _, record in read_jsonl(path)]
+    answers = [record["answer"] for _, record in read_records(path)]
     calls = 0
     for conversation, place in zip(loaded.conversations, loaded.places):
         marks = [mark.split("=") for mark in re.findall("<<(.*?)>>", answers[place.number - 1])]

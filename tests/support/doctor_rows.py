@@ -11,8 +11,8 @@ from toolhone.dialects.probe.certificate import open_dialect
 from toolhone.doctor.diagnose import Diagnosis, diagnose
 from toolhone.doctor.lengths import ModelParts
 from toolhone.doctor.reading import read_file
+from toolhone.errors import FindingKind
 from toolhone.models.resolve import pico_folder
-from toolhone.sources.rules import FindingKind
 from toolhone.tokenizer import TextTokenizer
 
 Row = dict[str, Any]

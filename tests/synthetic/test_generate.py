@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from toolhone.doctor.checks import check
-from toolhone.errors import DataError
+from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Conversation, Json, Tool, ToolCall
 from toolhone.sources.files import write_jsonl
-from toolhone.sources.rules import FindingKind
 from toolhone.synthetic import CanonicalExample, ManualTemplates, read_examples
 from toolhone.synthetic.generate import Reject, side
 from toolhone.synthetic.phrases import ambiguous

@@ -246,7 +246,7 @@ def _score_answers(
     from toolhone.data.task_files import tasks_from_any
     from toolhone.evaluation.score import score as score_predictions
     from toolhone.rewards.reward_registry import load_rewards, syntax_of
-    from toolhone.sources.files import read_jsonl
+    from toolhone.sources.files import read_records
     from toolhone.tools.loading import load_tools
     from toolhone.tools.registry import Registry
 
@@ -256,7 +256,7 @@ def _score_answers(
         if names
         else None
     )
-    answers = [record for _, record in read_jsonl(predictions)]
+    answers = [record for _, record in read_records(predictions)]
     loaded = load_rewards(rewards)
     if dialect is None and rewards and any("text" in answer for answer in answers):
         dialect = syntax_of(rewards)

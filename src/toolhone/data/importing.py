@@ -17,9 +17,9 @@ from toolhone.data.task_files import distinct
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress
 from toolhone.schema import Json
-from toolhone.sources.base import BAD_LINE, Loaded
-from toolhone.sources.files import read_lines, write_jsonl
-from toolhone.sources.formats import detect_format, find_source, open_source
+from toolhone.sources.base import Loaded
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, read_lines, write_jsonl
+from toolhone.sources.formats import BAD_LINE, detect_format, find_source, open_source
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
@@ -118,13 +118,18 @@ def _places(out: Path) -> dict[str, Path]:
 
 def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
     """Return the format and all rows; a file with more bad lines than records is a `DataError`."""
-    name = detect_format(path, with_pairs=True) if format == "auto" else format
+    rows = RecordStream(path)
+    name = detect_format(rows, with_pairs=True) if format == "auto" else format
     skip_bad = True if "skip_bad" in find_source(name).options else None
-    on_row = None
-    if path.is_file() and path.stat().st_size >= LONG:
+    shown = path.is_file() and path.stat().st_size >= LONG
+    if shown:
         progress.start(f"reading {path.name}", sum(1 for _ in read_lines(path)))
-        on_row = progress.advance
-    loaded = open_source(path, name, skip_bad_lines=True, on_row=on_row, skip_bad=skip_bad)
+
+    def on_row(_line: FileLine, _row: Record | BadLine) -> None:
+        if shown:
+            progress.advance()
+
+    loaded = open_source(rows, name, skip_bad_lines=True, on_row=on_row, skip_bad=skip_bad)
     bad = [row for row in loaded.refused if row.reason == BAD_LINE]
     if path.is_file() and 2 * len(bad) > loaded.read:
         raise DataError(f"{bad[0].line}: {bad[0].detail}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -19,14 +18,14 @@ from toolhone.data.splits import opening
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.sources import toolbench
-from toolhone.sources.base import SourceOptions, rows_of, tasks_of
-from toolhone.sources.files import is_table, read_lines
+from toolhone.sources.base import SourceOptions, tasks_of
+from toolhone.sources.files import RecordStream, is_table, open_records
 from toolhone.sources.formats import ABOUT, SOURCES, detect_format, open_source
 from toolhone.sources.messages import read_tasks
 
 
 def tasks_from_any(
-    path: str | Path,
+    source: str | Path | RecordStream,
     tools: Sequence[Tool] = (),
     report: Callable[[str], None] | None = None,
     options: SourceOptions | None = None,
@@ -35,38 +34,39 @@ def tasks_from_any(
 
     tools: for files without tools (default: the built-in ones). options: unknown ones are ignored.
     """
-    path = Path(path)
-    if _is_own_form(path):
-        return read_tasks(path)
-    name = detect_format(path)
+    stream = open_records(source)
+    if _is_own_form(stream):
+        return read_tasks(stream)
+    name = detect_format(stream)
     wanted = {**(options or {}), **({"tools": tools} if tools else {})}
     known = {key: value for key, value in wanted.items() if key in SOURCES[name].options}
-    loaded = open_source(path, name, **cast(SourceOptions, known))
-    summary = f"{path}: {loaded.summary()}; for example: {next(iter(loaded.examples.values()), '')}"
+    loaded = open_source(stream, name, **cast(SourceOptions, known))
+    example = next(iter(loaded.examples.values()), "")
+    summary = f"{stream.path}: {loaded.summary()}; for example: {example}"
     if not loaded.tasks or (loaded.skipped and report is None):
-        raise DataError(summary if loaded.skipped else f"{path}: its rows give no task")
+        raise DataError(summary if loaded.skipped else f"{stream.path}: its rows give no task")
     if loaded.skipped and report is not None:
         report(summary)
     return distinct(loaded.tasks)
 
 
-def gives_only_tasks(path: str | Path) -> bool:
+def gives_only_tasks(source: str | Path | RecordStream) -> bool:
     """Tell whether a file holds tasks alone: our own form, or a format made for evaluation."""
-    path = Path(path)
-    if _is_own_form(path):
+    stream = open_records(source)
+    if _is_own_form(stream):
         return True
-    name = detect_format(path)
-    if name != "toolbench":
+    name = detect_format(stream)
+    if name != toolbench.TOOLBENCH.name:
         return ABOUT[name].only_tasks
-    first = next(rows_of(path))[1]
+    file = stream.files[0] if stream.path.is_dir() else stream
+    first = file.first[0][1]
     return isinstance(first, dict) and toolbench.is_query(first)
 
 
-def _is_own_form(path: Path) -> bool:
-    if path.is_dir() or is_table(path):
+def _is_own_form(stream: RecordStream) -> bool:
+    if stream.path.is_dir() or is_table(stream.path):
         return False
-    with closing(read_lines(path)) as rows:
-        first = next(rows)[1]
+    first = stream.first[0][1]
     return isinstance(first, dict) and "expect" in first
 
 

@@ -30,9 +30,9 @@ from toolhone.doctor.checks import (
 from toolhone.doctor.leaks import benchmark_faults, leak_faults, prompts_of
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
+from toolhone.errors import Fault, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Task
-from toolhone.sources.rules import Fault, FindingKind
 
 _STEP = 100
 

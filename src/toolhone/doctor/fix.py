@@ -11,7 +11,7 @@ never touched.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,13 +20,15 @@ from toolhone.doctor.checks import REMEDIES, WHOLE_FILE, cross_faults
 from toolhone.doctor.diagnose import Diagnosis, diagnose
 from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import DataFile
-from toolhone.doctor.repair import repair_conversation
-from toolhone.errors import DataError, RunError
+from toolhone.doctor.typed_calls import read_typed, typed_results
+from toolhone.errors import DataError, FindingKind, RunError
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import write_json, writing
-from toolhone.schema import Conversation, Json, Tool
+from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.schema.tool import strip_padding, without_schema_nulls
+from toolhone.sources.base import result_runs
 from toolhone.sources.files import write_jsonl
-from toolhone.sources.rules import FindingKind
+from toolhone.sources.tool_specs import fit_call
 
 _CROSS_KINDS = {FindingKind.DUPLICATE_ROW, FindingKind.NEAR_DUPLICATE, FindingKind.CONFLICT}
 """Kinds that a row has only because of other rows of its file."""
@@ -158,6 +160,87 @@ def clean(
     after = diagnose([copy, *others], lengths, progress, only_first=True)
     counts = (train.only_tasks, dict(train.repaired))
     return CleanResult(train.path, train.read, copy.conversations, changes, *counts, after)
+
+
+def repair_conversation(
+    conversation: Conversation, plain_tools: dict[int, Tool]
+) -> tuple[Conversation, frozenset[str]]:
+    """Return the conversation and the kinds of its repairs; without any, the same object.
+
+    plain_tools: a cache of tools without nulls by the id of the tool; rows repeat their tools.
+    """
+    repairs: set[str] = set()
+    for tool in conversation.tools:
+        if id(tool) not in plain_tools:
+            parameters = without_schema_nulls(dict(tool.parameters))
+            same = parameters == tool.parameters
+            plain_tools[id(tool)] = tool if same else replace(tool, parameters=parameters)
+    tools = tuple(plain_tools[id(tool)] for tool in conversation.tools)
+    if any(new is not old for new, old in zip(tools, conversation.tools, strict=True)):
+        repairs.add(FindingKind.NULL_PADDING.value)
+    named = {tool.name: tool for tool in tools}
+    messages = [
+        repaired
+        for message in conversation.messages
+        for repaired in _repair_message(message, named, repairs)
+    ]
+    for start, end, order in result_runs(messages):
+        if order != sorted(order):
+            by_call = sorted(zip(order, range(start, end), strict=True))
+            messages[start:end] = [messages[place] for _, place in by_call]
+            repairs.add(FindingKind.REORDERED_RESULTS.value)
+    if repairs:
+        conversation = replace(conversation, messages=tuple(messages), tools=tools)
+    return conversation, frozenset(repairs)
+
+
+def _repair_message(
+    message: Message, tools: Mapping[str, Tool], repairs: set[str]
+) -> Iterator[Message]:
+    if message.role == "user" and (results := typed_results(message.content or "")):
+        repairs.add(FindingKind.TYPED_RESULT.value)
+        yield from (Message("tool", result) for result in results)
+        return
+    if message.role == "assistant":
+        found, own = read_typed(message.content or "", tools), message.tool_calls
+        # Typed calls beside calls of the message must be the same ones.
+        if found is not None and (not own or list(found.calls) == list(own)):
+            repairs.add(FindingKind.TYPED_CALL.value)
+            message = replace(message, content=found.content, tool_calls=own or found.calls)
+        calls = tuple(_repair_call(call, tools, repairs) for call in message.tool_calls)
+        if any(new is not old for new, old in zip(calls, message.tool_calls, strict=True)):
+            message = replace(message, tool_calls=calls)
+    yield message
+
+
+def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -> ToolCall:
+    """Return the call with the name of its tool and with arguments that fit, where certain."""
+    tool = tools.get(call.name)
+    if tool is None:
+        letters = _letters(call.name)
+        alike = [other for name, other in tools.items() if letters and _letters(name) == letters]
+        if len(alike) != 1:
+            return call
+        tool = alike[0]
+    arguments: Mapping[str, Json] = call.arguments
+    stripped, padding = strip_padding(arguments, tool.parameters)
+    if padding:
+        arguments = stripped
+        repairs.add(FindingKind.NULL_PADDING.value)
+    if tool.problems(arguments):
+        fitting, _ = fit_call(ToolCall(tool.name, dict(arguments)), [tool])
+        if not tool.problems(fitting.arguments):
+            arguments = fitting.arguments
+            repairs.add(FindingKind.BAD_ARGUMENTS.value)
+    if tool.name != call.name:
+        repairs.add(FindingKind.UNKNOWN_TOOL.value)
+    elif arguments is call.arguments:
+        return call
+    return ToolCall(tool.name, dict(arguments), call.id)
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def report_path(out: Path) -> Path:

@@ -17,8 +17,8 @@ from functools import lru_cache
 from importlib import resources
 from itertools import takewhile
 
+from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Conversation, Task
-from toolhone.sources.rules import Fault, FindingKind
 
 FILE = "bfcl_hashes.json.gz"
 MIN_BYTES = 32

@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect
-from toolhone.errors import DataError, DialectError
+from toolhone.errors import DataError, DialectError, Fault, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Tool
-from toolhone.sources.rules import Fault, FindingKind
 from toolhone.tokenizer import TextTokenizer
 
 _CHARACTERS = 5

@@ -9,24 +9,28 @@ cases of their own. Refused rows of chat messages are repaired where that is cer
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from toolhone.data.task_files import tasks_from_any
+from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.literals import read_literal
+from toolhone.dialects.syntax.model_text import Decoded, decode
 from toolhone.doctor.checks import REMARKS
-from toolhone.doctor.repair import is_chat, record_faults, repair_record
+from toolhone.errors import Fault, FindingKind
 from toolhone.runs.progress import Progress
-from toolhone.schema import Conversation, Task
+from toolhone.schema import Conversation, Json, Task
+from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources import messages
-from toolhone.sources.base import BAD_LINE, Context, Refused, Skip
-from toolhone.sources.files import BadLine, FileLine, is_table, read_lines
-from toolhone.sources.formats import detect_format, open_source
-from toolhone.sources.rules import Fault, FindingKind
+from toolhone.sources.base import Context, Refused, Skip
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table
+from toolhone.sources.formats import BAD_LINE, detect_format, open_source
 
-_FIRST_ROWS = 10
+_DEEPEST = 4
+"""Encodings inside each other that are decoded, at most."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +70,26 @@ class DataFile:
 
 def read_file(path: str | Path, format: str = "auto", progress: Progress | None = None) -> DataFile:
     """Read a file of any format; a file of none, or without data, is a `DataError`."""
-    path, progress = Path(path), progress or Progress()
-    first = []
-    if path.is_file() and not is_table(path):
-        with closing(read_lines(path)) as lines:
-            first = [row for _, row in islice(lines, _FIRST_ROWS)]
-    if any("expect" in row for row in first if not isinstance(row, BadLine)):
-        tasks = tasks_from_any(path, report=progress.report)
+    stream, progress = RecordStream(path), progress or Progress()
+    path = stream.path
+    first = stream.first if path.is_file() and not is_table(path) else ()
+    if any("expect" in row for _, row in first if not isinstance(row, BadLine)):
+        tasks = tasks_from_any(stream, report=progress.report)
         return DataFile(path, "tasks", [], len(tasks), tasks)
-    name = detect_format(path) if format == "auto" else format
-    progress.start(f"reading {path.name}", total=2)
+    name = detect_format(stream) if format == "auto" else format
+    progress.start(f"reading {path.name}", total=1)
     # Faults of chat messages that their source would hide.
-    faults = {
-        line: list(record_faults(row))
-        for line, row in (read_lines(path) if path.is_file() else ())
-        if not isinstance(row, BadLine) and is_chat(row)
-    }
-    progress.advance()
-    skip_bad = True if name == "messages" else None
-    loaded = open_source(path, name, skip_bad_lines=True, skip_bad=skip_bad)
+    faults: dict[FileLine, list[Fault]] = {}
+
+    def find_faults(line: FileLine, row: Record | BadLine) -> None:
+        # Other formats than chat messages repair theirs in their sources.
+        if isinstance(row, BadLine) or "messages" not in row or path.is_dir():
+            return
+        if not row.keys() >= {"query", "tools", "answers"}:
+            faults[line] = repair_record(row)[1]
+
+    skip_bad = True if name == messages.MESSAGES.name else None
+    loaded = open_source(stream, name, skip_bad_lines=True, on_row=find_faults, skip_bad=skip_bad)
     progress.advance()
     pairs = zip(loaded.places, loaded.conversations, strict=True)
     cases = [Case(place, one, tuple(faults.get(place, ()))) for place, one in pairs]
@@ -96,15 +101,109 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
 def _refused_case(refused: Refused, name: str, faults: list[Fault]) -> Case:
     """Return a refused row, repaired if its faults can be repaired, else with its reason."""
     grave = tuple(fault for fault in faults if fault.kind not in REMARKS)
-    unreadable = refused.reason == BAD_LINE or name == "messages"
-    kind = FindingKind.UNREADABLE if unreadable else FindingKind.REFUSED
-    if grave and name == "messages" and isinstance(refused.row, dict):
+    is_chat = name == messages.MESSAGES.name
+    if grave and is_chat and isinstance(refused.row, dict):
         context = Context(name, refused.line.path, {}, refused.line)
         try:
-            converted = messages.convert(repair_record(refused.row), context)
+            converted = messages.convert(repair_record(refused.row)[0], context)
         except Skip:
             return Case(refused.line, None, grave)
         repairs = frozenset(fault.kind.value for fault in grave)
         return Case(refused.line, converted.conversation, grave, repairs)
-    parts = [refused.detail] if refused.reason == BAD_LINE else [refused.reason, refused.detail]
+    bad = refused.reason == BAD_LINE
+    kind = FindingKind.UNREADABLE if bad or is_chat else FindingKind.REFUSED
+    parts = [refused.detail] if bad else [refused.reason, refused.detail]
     return Case(refused.line, None, grave or (Fault(kind, "", ": ".join(filter(None, parts)), ""),))
+
+
+def repair_record(record: Record) -> tuple[Record, list[Fault]]:
+    """Return a record of chat messages that its source can read, and the faults it would hide.
+
+    Arguments become objects, and tools lose their nulls. What has two readings stays as it is.
+    """
+    result, faults = dict(record), list[Fault]()
+    tools, turns = _from_json(record.get("tools")), _from_json(record.get("messages"))
+    if isinstance(tools, list):
+        given = [_from_json(tool) for tool in tools]
+        result["tools"] = [_plain_tool(tool) for tool in given] if _has_null(given) else given
+        if result["tools"] != given:
+            what = "tools have null parameters or null keywords of JSON Schema"
+            faults.append(Fault(FindingKind.NULL_PADDING, "tools", what, "wanted them left out"))
+    if isinstance(turns, list):
+        result["messages"] = [
+            _repair_calls(f"messages[{index}]", turn, faults) if isinstance(turn, dict) else turn
+            for index, turn in enumerate(turns)
+        ]
+    return result, faults
+
+
+def _has_null(value: Json) -> bool:
+    return "null" in json.dumps(value)
+
+
+def _repair_calls(field: str, message: Record, faults: list[Fault]) -> Record:
+    """Return a message with the arguments of its calls decoded, in any of the spellings."""
+    result, calls = dict(message), _from_json(message.get("tool_calls"))
+    if isinstance(calls, list):
+        named = [(f"{field}.tool_calls[{number}]", call) for number, call in enumerate(calls)]
+        result["tool_calls"] = [_repair_call(place, call, faults) for place, call in named]
+    if old := _from_json(message.get("function_call")):
+        result["function_call"] = _repair_call(f"{field}.function_call", old, faults)
+    return result
+
+
+def _repair_call(field: str, call: Json, faults: list[Fault]) -> Json:
+    body = call.get("function", call) if isinstance(call, dict) else call
+    name = body.get("name") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(name, str) or not name.strip():
+        what = f"an empty call: {json.dumps(call)[:80]}"
+        faults.append(Fault(FindingKind.NO_NAME, field, what, "wanted a name and arguments"))
+        return call
+    key = "arguments" if "arguments" in body else "parameters"
+    text = body.get(key)
+    if not isinstance(text, str) or not text.strip():
+        return call
+    value, depth = _decode_nested(text)
+    if not isinstance(value, dict) or depth < 0:
+        kind, problem = FindingKind.ARGUMENTS_NOT_JSON, "text that holds no JSON object"
+    elif depth > 1:
+        kind, problem = FindingKind.ENCODED_TWICE, f"text inside text, encoded {depth} times"
+    else:
+        kind, problem = FindingKind.ARGUMENTS_AS_TEXT, "JSON text"
+    what = f"{name}: {text[:60]!r} is {problem}"
+    faults.append(Fault(kind, f"{field}.arguments", what, "wanted an object"))
+    fixed = {**body, key: value if isinstance(value, dict) else text}
+    return fixed if body is call else {**call, "function": fixed}
+
+
+def _decode_nested(text: str) -> tuple[Json, int]:
+    """Return what a text says, and how many JSON encodings it had; -1 for Python literals."""
+    value: Json = text
+    for depth in range(_DEEPEST):
+        if not isinstance(value, str):
+            return value, depth
+        inner = _from_json(value)
+        if inner is value:
+            return _from_json(value, read_literal), -1
+        value = inner
+    return value, _DEEPEST
+
+
+def _from_json(value: Json, read: Callable[[str, int], Decoded] = decode) -> Json:
+    """Return what a JSON text says; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    found = read(value, 0)
+    whole = found.problem is ParseProblem.NONE and not value[found.end :].strip()
+    return found.value if whole else value
+
+
+def _plain_tool(tool: Json) -> Json:
+    """Return a tool object without nulls in its parameters."""
+    if not isinstance(tool, dict):
+        return tool
+    if isinstance(tool.get("function"), dict):
+        return {**tool, "function": _plain_tool(tool["function"])}
+    if "parameters" not in tool:
+        return tool
+    return {**tool, "parameters": without_schema_nulls(tool["parameters"])}

@@ -20,8 +20,8 @@ from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import as_call, decode
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.dialects.syntax.python_calls import PythonCalls
+from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.sources.rules import Fault, FindingKind
 
 MARK = re.compile(
     r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)"

@@ -29,6 +29,12 @@ Json = Any
 """A value that JSON can write."""
 Schema = Mapping[str, Json]
 NO_PARAMETERS: dict[str, Json] = {"type": "object", "properties": {}}
+OPEN_KEYWORDS = frozenset(
+    {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
+)
+"""Keywords that may allow arguments which `properties` does not name."""
+_VALUE_KEYWORDS = frozenset({"default", "const", "example", "examples"})
+"""Keywords whose value may be null."""
 _DEEPEST = 20
 """References inside each other, at most."""
 _ARGUMENT = re.compile(r"^[^\S\n]+(\w+)[^\S\n]*(?:\([^)\n]*\))?:[^\S\n]*(.+)$", re.MULTILINE)
@@ -165,3 +171,67 @@ def resolve_refs(value: Json, root: Json = None, inside: tuple[str, ...] = ()) -
         return {}
     target = find_ref(root, reference)
     return {} if target is None else resolve_refs(target, root, (*inside, reference))
+
+
+def strip_padding(value: Json, schema: Json, path: str = "") -> tuple[Json, list[str]]:
+    """Return the value without the nulls that a merged table left, and the paths of these.
+
+    The schema does not name such a field, or makes it optional and allows no null there.
+    """
+    fields: Schema = schema if isinstance(schema, Mapping) else {}
+    properties, items, paths = fields.get("properties"), fields.get("items"), list[str]()
+    if isinstance(value, Mapping) and isinstance(properties, Mapping):
+        kept = {}
+        for name, inner in value.items():
+            here = f"{path}.{name}" if path else name
+            if inner is None and _is_padding(name, fields, properties):
+                paths.append(here)
+                continue
+            kept[name], more = strip_padding(inner, properties.get(name), here)
+            paths += more
+        return kept, paths
+    if isinstance(value, list) and isinstance(items, Mapping):
+        entries = [strip_padding(one, items, f"{path}[{i}]") for i, one in enumerate(value)]
+        return [one for one, _ in entries], [path for _, more in entries for path in more]
+    return value, paths
+
+
+def _is_padding(name: str, schema: Schema, properties: Schema) -> bool:
+    if name not in properties:
+        return not schema.keys() & OPEN_KEYWORDS or schema.get("additionalProperties") is False
+    return name not in (schema.get("required") or ()) and not allows_null(properties[name])
+
+
+def allows_null(schema: Json) -> bool:
+    """Return whether null may be a value here; a schema with a reference counts as allowing it."""
+    if (
+        not isinstance(schema, Mapping)
+        or schema.keys() & {"$ref", "allOf", "not", "if"}
+        or schema.get("nullable") is True
+    ):
+        return True
+    for keyword in ("anyOf", "oneOf"):
+        if isinstance(schema.get(keyword), list):
+            return any(allows_null(option) for option in schema[keyword])
+    if "enum" in schema or "const" in schema:
+        return None in (schema.get("enum") or ()) or ("const" in schema and schema["const"] is None)
+    kind = schema.get("type")
+    return kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind)
+
+
+def without_schema_nulls(schema: Json) -> Json:
+    """Return a schema without the nulls that a merged table left; a null default stays."""
+    if isinstance(schema, list):
+        return [without_schema_nulls(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key == "properties" and isinstance(value, dict):
+            named = {name: inner for name, inner in value.items() if inner is not None}
+            kept[key] = {name: without_schema_nulls(inner) for name, inner in named.items()}
+        elif key in _VALUE_KEYWORDS or (key == "enum" and value is not None):
+            kept[key] = value
+        elif value is not None:
+            kept[key] = without_schema_nulls(value)
+    return kept

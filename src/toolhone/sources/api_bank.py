@@ -22,15 +22,7 @@ from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.catalogue import find_beside
-from toolhone.sources.files import (
-    BadLine,
-    FileLine,
-    Record,
-    data_files,
-    is_table,
-    read_lines,
-    read_records,
-)
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table, read_records
 from toolhone.sources.python_types import UnknownType, read_type
 from toolhone.sources.scenarios import json_types, of_types
 from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
@@ -83,20 +75,17 @@ def looks_like(record: Record) -> bool:
     return record.get("role") in ("User", "AI") and isinstance(record.get("text"), str)
 
 
-def rows(path: Path) -> Iterator[tuple[FileLine, Record | BadLine]]:
+def rows(stream: RecordStream) -> Iterator[tuple[FileLine, Record | BadLine]]:
     """Yield one row for each file: its turns under "turns", or its first bad line."""
-    files = [file for file in data_files(path) if not is_table(file)] if path.is_dir() else [path]
+    files = stream.files if stream.path.is_dir() else [stream]
+    files = [file for file in files if not is_table(file.path)]
     if not files:
-        raise DataError(f"{path}: the folder holds no API-Bank file; wanted files named *.jsonl")
+        folder = f"{stream.path}: the folder holds no API-Bank file"
+        raise DataError(f"{folder}; wanted files named *.jsonl")
     for file in files:
-        turns: list[Record] = []
-        bad = None
-        for _, turn in read_lines(file):
-            if isinstance(turn, BadLine):
-                bad = bad or turn
-            else:
-                turns.append(turn)
-        yield FileLine(file, 1), bad or {"turns": turns}
+        turns = [turn for _, turn in file]
+        bad = next((turn for turn in turns if isinstance(turn, BadLine)), None)
+        yield FileLine(file.path, 1), bad or {"turns": turns}
 
 
 def prepare(records: Sequence[Record], context: Context) -> Prepared:

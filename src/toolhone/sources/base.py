@@ -1,7 +1,10 @@
-"""The loop that all formats share: every row is kept, or skipped and counted with a reason.
+"""What a format is, what its rows give, and the rules that every row must keep.
 
-SOURCE = Source("name", looks_like, convert)             # at the end of the module of a format
-loaded = read_with(SOURCE, Path("train.jsonl"), options={})
+    NAME = Source("name", looks_like, convert)           # at the end of the module of a format
+    for fault in conversation_faults(conversation):
+        print(fault.kind, fault.field, fault.what, fault.right)
+
+The rules look at one row and change nothing. `formats` has the loop that reads the rows.
 """
 
 from __future__ import annotations
@@ -9,37 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
-from toolhone.errors import DataError
+from toolhone.errors import Fault, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.schema.preference import Preference
-from toolhone.sources.files import BadLine, FileLine, Record, data_files, read_lines
-from toolhone.sources.rules import conversation_faults
+from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
-BAD_LINE = "a line that is no JSON object"
-"""Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class About:
-    """A published data set, as `toolhone data sources` lists it.
-
-    title, link: its usual name and where it is published. licence: of the data. rows: how many, as
-    published. teaches: what a model learns from it, or what it measures. only_tasks: made for
-    evaluation, never to be trained on.
-    """
-
-    title: str
-    link: str = ""
-    licence: str = "as the data set"
-    rows: str = "any"
-    teaches: str
-    only_tasks: bool = False
+_SHOWN = 5
+"""Names that a finding lists, at most."""
 
 
 class SourceOptions(TypedDict, total=False):
@@ -108,11 +93,8 @@ class Context:
     def complete(self, conversation: Conversation, record: Record) -> Conversation:
         """Return the conversation with id and source; raise `Skip` if it breaks the rules."""
         refuse_faults(conversation)
-        return replace(
-            conversation,
-            id=conversation.id or self.identity(record),
-            source=conversation.source or self.name,
-        )
+        identity = conversation.id or self.identity(record)
+        return replace(conversation, id=identity, source=conversation.source or self.name)
 
 
 @dataclass(frozen=True)
@@ -120,14 +102,14 @@ class Source:
     """A published format: how its rows are told from others, and how one is converted.
 
     prepare: runs once on all records of the file; what it returns is `Context.prepared`. rows:
-    yields the rows of a file or folder. options: names of the `SourceOptions` that are read.
+    regroups the rows of a file or folder. options: names of the `SourceOptions` that are read.
     """
 
     name: str
     looks_like: Callable[[Record], bool]
     convert: Callable[[Record, Context], Conversation | Task | list[Task] | Converted]
     prepare: Callable[[Sequence[Record], Context], Any] | None = None
-    rows: Callable[[Path], Iterator[tuple[FileLine, Record | BadLine]]] | None = None
+    rows: Callable[[RecordStream], Iterator[tuple[FileLine, Record | BadLine]]] | None = None
     options: Set[str] = frozenset()
 
 
@@ -192,91 +174,16 @@ class Loaded:
         parts = [f"kept {self.kept} of {self.read} {'row' if self.read == 1 else 'rows'}"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"
-        for word, counts in (
-            ("skipped", self.skipped),
-            ("repaired", self.repaired),
-            ("kept unchecked", self.noted),
-        ):
+        words = {"skipped": self.skipped, "repaired": self.repaired, "kept unchecked": self.noted}
+        for word, counts in words.items():
             if counts:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
                 parts.append(f"{word} {counts.total()}: {reasons}")
         return "; ".join(parts)
 
 
-def read_with(
-    source: Source,
-    path: Path,
-    options: SourceOptions,
-    skip_bad_lines: bool = False,
-    on_row: Callable[[], None] | None = None,
-    loaded: Loaded | None = None,
-) -> Loaded:
-    """Read a file, or all files of a folder, with one source.
-
-    skip_bad_lines: count lines that are no records instead of stopping at the first. `on_row` is
-    called after each row, for a display of progress. loaded: what the rows are added to.
-    """
-    rows: Iterator[tuple[FileLine, Record | BadLine]] = (source.rows or rows_of)(path)
-    context = Context(source.name, path, options, FileLine(path, 0))
-    if source.prepare is not None:
-        every = list(rows)
-        rows = iter(every)
-        records = [record for _, record in every if not isinstance(record, BadLine)]
-        context.prepared = source.prepare(records, context)
-    loaded = Loaded() if loaded is None else loaded
-    for line, record in rows:
-        if isinstance(record, BadLine):
-            if not skip_bad_lines:
-                raise record.error
-            loaded.skip(line, Skip(BAD_LINE, record.why), record.text)
-        else:
-            _add_row(source, record, replace(context, line=line, repairs=set(), notes=[]), loaded)
-        if on_row is not None:
-            on_row()
-    return loaded
-
-
-def rows_of(path: Path) -> Iterator[tuple[FileLine, Record | BadLine]]:
-    """Yield the rows of a file, or of all files of a folder."""
-    if not path.is_dir():
-        return read_lines(path)
-    files = data_files(path)
-    if not files:
-        raise DataError(
-            f"{path}: the folder holds no file named *.json, *.jsonl, *.csv or *.parquet"
-        )
-    return chain.from_iterable(map(read_lines, files))
-
-
-def _add_row(source: Source, record: Record, context: Context, loaded: Loaded) -> None:
-    line = context.line
-    try:
-        result = source.convert(record, context)
-        if isinstance(result, Conversation):
-            conversation = context.complete(result, record)
-            result = Converted(conversation, tasks_of(conversation))
-        elif not isinstance(result, Converted):
-            tasks = [result] if isinstance(result, Task) else result
-            result = Converted(tasks=[_complete_task(task, record, context) for task in tasks])
-    except Skip as skip:
-        if skip.stops and not context.options.get("skip_bad"):
-            raise DataError(f"{line}: {skip.detail}") from None
-        loaded.skip(line, skip, record)
-    else:
-        loaded.keep(line, result, context.repairs, context.notes)
-
-
-def _complete_task(task: Task, record: Record, context: Context) -> Task:
-    """Return the task with an id, a source, and a category by the shape of what it expects."""
-    return replace(
-        task,
-        id=task.id or context.identity(record),
-        source=task.source or context.name,
-        category=task.category or _shape(task.expect.wanted),
-    )
-
-
-def _shape(calls: Sequence[ToolCall | ExpectedCall]) -> str:
+def shape_of(calls: Sequence[ToolCall | ExpectedCall]) -> str:
+    """Return the category of a decision by its number of calls."""
     return "several_calls" if len(calls) > 1 else "one_call" if calls else "no_call"
 
 
@@ -295,31 +202,19 @@ def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
         decides = before == "user" or (before == "tool" and message.tool_calls)
         if message.role != "assistant" or not decides:
             continue
-        shape = "later_call" if before == "tool" else _shape(message.tool_calls)
-        tasks.append(
-            Task(
-                id=f"{identity}#{index}",
-                messages=conversation.messages[:index],
-                tools=conversation.tools,
-                expect=expect_calls(message.tool_calls),
-                category=category or shape,
-                source=conversation.source,
-            )
-        )
+        shape = "later_call" if before == "tool" else shape_of(message.tool_calls)
+        name, history = f"{identity}#{index}", conversation.messages[:index]
+        task = Task(name, history, conversation.tools, expect_calls(message.tool_calls))
+        tasks.append(replace(task, category=category or shape, source=conversation.source))
     return tasks
 
 
 def fingerprint(messages: Sequence[Message]) -> str:
     """Return a SHA-256 hash (hexadecimal) of what messages say; ids of calls do not count."""
-    content = [
-        [
-            message.role,
-            message.content,
-            message.reasoning,
-            [[call.name, call.arguments] for call in message.tool_calls],
-        ]
-        for message in messages
-    ]
+    content = []
+    for message in messages:
+        calls = [[call.name, call.arguments] for call in message.tool_calls]
+        content.append([message.role, message.content, message.reasoning, calls])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -339,3 +234,152 @@ def refuse_misfits(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> None:
     """Raise `Skip` for calls, such as those a task expects, that do not fit the tools."""
     message = Message("assistant", tool_calls=tuple(calls))
     refuse_faults(Conversation((message,), tuple(tools), source="a task"))
+
+
+def conversation_faults(conversation: Conversation) -> Iterator[Fault]:
+    """Yield the faults of one conversation: its tools, its turns, its calls, its results."""
+    tools: dict[str, Tool] = {}
+    for index, tool in enumerate(conversation.tools):
+        known = tools.setdefault(tool.name, tool)
+        if known is not tool and known != tool:
+            what = f"a second, different tool is named {tool.name!r}"
+            right = "wanted one tool for each name"
+            yield Fault(FindingKind.TOOL_TWICE, f"tools[{index}]", what, right)
+    if all(message.role != "assistant" for message in conversation.messages):
+        what = "there is no assistant message"
+        yield Fault(FindingKind.NO_ASSISTANT, "messages", what, "wanted one to learn from")
+    for index, message in enumerate(conversation.messages):
+        field = f"messages[{index}]"
+        if message.role != "assistant":
+            continue
+        if not message.tool_calls and not (message.content or "").strip():
+            what = "the assistant says nothing and calls nothing"
+            yield Fault(FindingKind.EMPTY_TURN, field, what, "wanted content or tool_calls")
+        for number, call in enumerate(message.tool_calls):
+            yield from _call_faults(f"{field}.tool_calls[{number}]", call, tools)
+    yield from link_faults(conversation.messages)
+
+
+def _call_faults(field: str, call: ToolCall, tools: Mapping[str, Tool]) -> Iterator[Fault]:
+    tool, right = tools.get(call.name), f"wanted {_one_of(tools)}"
+    if not call.name.strip():
+        yield Fault(FindingKind.NO_NAME, f"{field}.name", "the call has no name", right)
+        return
+    if tool is None:
+        what = f"calls the unknown tool {call.name!r}{nearest(call.name, tools)}"
+        yield Fault(FindingKind.UNKNOWN_TOOL, f"{field}.name", what, right)
+        return
+    field = f"{field}.arguments"
+    arguments, padding = strip_padding(call.arguments, tool.parameters)
+    if padding:
+        names = ", ".join(map(repr, padding[:_SHOWN]))
+        what = f"{call.name} has null for {names}, which its schema does not allow"
+        yield Fault(FindingKind.NULL_PADDING, field, what, "wanted them left out")
+    for problem in tool.problems(arguments):
+        what = f"{call.name}, {problem[:200]}"
+        yield Fault(FindingKind.BAD_ARGUMENTS, field, what, _wanted(tool, problem))
+    properties = tool.parameters.get("properties")
+    if properties is None or tool.parameters.keys() & OPEN_KEYWORDS:
+        return
+    for name in arguments:
+        if name not in properties:
+            what = f"{call.name} declares no argument {name!r}{nearest(name, properties)}"
+            right = f"wanted {_one_of(properties)}, or 'additionalProperties': true in its schema"
+            yield Fault(FindingKind.UNDECLARED_ARGUMENT, field, what, right)
+
+
+def _one_of(names: Collection[str]) -> str:
+    shown = [repr(name) for name in list(names)[:_SHOWN]]
+    if not shown:
+        return "none, since none is declared"
+    rest = f" or one of {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
+    return ("one of " if len(shown) > 1 else "") + ", ".join(shown) + rest
+
+
+def _wanted(tool: Tool, problem: str) -> str:
+    """Name the schema of the argument that the problem names, or the required arguments."""
+    name = problem.partition(":")[0].partition(".")[0]
+    schema = (tool.parameters.get("properties") or {}).get(name)
+    if isinstance(schema, dict):
+        shown = {key: value for key, value in schema.items() if key != "description"}
+        return "wanted " + json.dumps(shown)[:200]
+    return f"required are {', '.join(map(repr, tool.parameters.get('required') or [])) or 'none'}"
+
+
+def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
+    """Yield tool results without a call, and calls without a result.
+
+    Calls must be answered before the assistant or the user speaks again; a row may end with open
+    calls.
+    """
+    waiting: list[tuple[str, ToolCall]] = []
+    for index, message in enumerate(messages):
+        field = f"messages[{index}]"
+        if message.role == "tool":
+            position = answered_call(message, [call for _, call in waiting])
+            if position is not None:
+                waiting.pop(position)
+                continue
+            names = [f"{one.name} (id {one.id!r})" if one.id else one.name for _, one in waiting]
+            labels = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
+            labels += [f"name {message.name!r}"] if message.name else []
+            with_labels = f" with {' and '.join(labels)}" if labels else ""
+            what = f"the tool result{with_labels} answers no open call"
+            right = f"open calls: {', '.join(names) or 'none'}"
+            yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, what, right)
+        elif message.role == "user" or (message.role == "assistant" and not message.tool_calls):
+            for place, call in waiting:
+                what = f"the call of {call.name!r} has no result before {field} ({message.role})"
+                right = "wanted a tool message for it"
+                yield Fault(FindingKind.CALL_WITHOUT_RESULT, place, what, right)
+            waiting = []
+        calls = enumerate(message.tool_calls)
+        waiting += [(f"{field}.tool_calls[{number}]", call) for number, call in calls]
+
+
+def answered_call(message: Message, calls: Sequence[ToolCall]) -> int | None:
+    """Return the position of the open call that a result answers, None for a stray result.
+
+    That is the call with its id where both have ids, else the first call with its name.
+    """
+    for position, call in enumerate(calls):
+        if message.tool_call_id is not None and call.id is not None:
+            matches = str(message.tool_call_id) == call.id
+        else:
+            matches = message.name in (None, "", call.name)
+        if matches:
+            return position
+    return None
+
+
+def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
+    """Yield runs of results in another order than the calls in front of them."""
+    for start, end, order in result_runs(messages):
+        if order != sorted(order):
+            field = f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]"
+            seen = ", ".join(str(place + 1) for place in order)
+            what = f"the results answer the calls in the order {seen}"
+            right = "wanted the order of the calls"
+            yield Fault(FindingKind.REORDERED_RESULTS, field, what, right)
+
+
+def result_runs(messages: Sequence[Message]) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield start and end of the results behind each turn with several calls, and their order.
+
+    The order has the number of the call that each result answers. Runs with a stray result are
+    left out.
+    """
+    for index, message in enumerate(messages):
+        if len(message.tool_calls) < 2:
+            continue
+        start = end = index + 1
+        while end < len(messages) and messages[end].role == "tool":
+            end += 1
+        left, order = list(range(len(message.tool_calls))), list[int]()
+        for result in messages[start:end]:
+            position = answered_call(result, [message.tool_calls[place] for place in left])
+            if position is None:
+                break
+            order.append(left.pop(position))
+        if order and len(order) == end - start:
+            yield start, end, order

@@ -1,7 +1,7 @@
 """Records on disk: JSON Lines, one JSON list or object, CSV and Parquet in; JSON Lines out.
 
     for line, record in read_records("a.jsonl.gz"): ...   # a `DataError` names the first bad line
-    for line, record in read_lines("a.jsonl.gz"): ...     # a bad line is a `BadLine` in the stream
+    for line, record in RecordStream("a.jsonl.gz"): ...   # a bad line is a `BadLine` in the stream
     write_jsonl("out.jsonl", (conversation.to_dict() for conversation in conversations))
 
 Reading is strict: no NaN, no key twice in an object, no half characters, UTF-8 only. Writing is
@@ -21,8 +21,10 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -32,8 +34,7 @@ from toolhone.schema import Json
 Record = dict[str, Json]
 T = TypeVar("T")
 
-_GZIP = b"\x1f\x8b"
-_PARQUET = b"PAR1"
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
     codecs.BOM_UTF16_LE: "UTF-16 text",
@@ -41,6 +42,7 @@ _FOREIGN = {
 }
 _KINDS = {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 _SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_FIRST_RECORDS = 10
 
 
 @dataclass(frozen=True)
@@ -68,31 +70,67 @@ class BadLine:
         return DataError(f"{self.line}: {self.why}")
 
 
+class RecordStream:
+    """The rows of a file, or of all files of a folder; each file is opened once and read once.
+
+    stream.first            # looks ahead to tell the format; iterating begins with the same rows
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @cached_property
+    def files(self) -> list[RecordStream]:
+        """The streams of the files of a folder."""
+        return [RecordStream(file) for file in data_files(self.path)]
+
+    @cached_property
+    def first(self) -> list[tuple[FileLine, Record | BadLine]]:
+        """The rows of a file up to its tenth record."""
+        self._rest, rows, records = read_lines(self.path), list[Any](), 0
+        while records < _FIRST_RECORDS and (row := next(self._rest, None)) is not None:
+            rows.append(row)
+            records += not isinstance(row[1], BadLine)
+        return rows
+
+    def __iter__(self) -> Iterator[tuple[FileLine, Record | BadLine]]:
+        if not self.path.is_dir():
+            return chain(self.first, self._rest)
+        if not self.files:
+            right = "no file named *.json, *.jsonl, *.csv or *.parquet"
+            raise DataError(f"{self.path}: the folder holds {right}")
+        return chain.from_iterable(self.files)
+
+    def close(self) -> None:
+        """Close the file; the rows after `first` are lost."""
+        if "first" in vars(self):
+            self._rest.close()
+
+
+def open_records(source: str | Path | RecordStream) -> RecordStream:
+    """Return the stream of a path; a stream is returned as it is."""
+    return source if isinstance(source, RecordStream) else RecordStream(source)
+
+
 def read_lines(path: str | Path) -> Generator[tuple[FileLine, Record | BadLine]]:
     """Yield place and record, or place and `BadLine`, for each line, list entry or table row.
 
     A file that cannot be read, or that holds nothing at all, is a `DataError`.
     """
-    path, empty = Path(path), True
+    path, row = Path(path), None
     with _open(path) as stream:
-        for line, value in _values(path, stream):
-            empty = False
-            yield line, value
-    if empty:
+        for row in _values(path, stream):
+            yield row
+    if row is None:
         raise DataError(f"{path}: the file is empty; wanted one JSON object per line")
 
 
-def read_records(path: str | Path) -> Generator[tuple[FileLine, Record]]:
+def read_records(source: str | Path | RecordStream) -> Iterator[tuple[FileLine, Record]]:
     """Yield place and record; the first bad line is a `DataError`."""
-    for line, value in read_lines(path):
+    for line, value in source if isinstance(source, RecordStream) else read_lines(source):
         if isinstance(value, BadLine):
             raise value.error
         yield line, value
-
-
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, Record]]:
-    """Yield the number of the line (or entry, or row) and the record."""
-    return ((line.number, record) for line, record in read_records(path))
 
 
 def read_json(path: Path) -> Json:
@@ -107,10 +145,9 @@ def read_whole(path: Path) -> Json:
     """Return the content of a file: JSON, else text, else null where it is neither."""
     try:
         text = _text_of(path)
+        return json.loads(text)
     except DataError:
         return None
-    try:
-        return json.loads(text)
     except (ValueError, RecursionError):
         return text
 
@@ -155,11 +192,9 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
             packed = stack.enter_context(gzip.GzipFile(fileobj=stream))
             stream = cast(Any, stack.enter_context(io.BufferedReader(cast(Any, packed))))
         start = _guard(FileLine(path, 1), lambda: stream.peek(4)[:4])
-        for mark, kind in _FOREIGN.items():
-            if start.startswith(mark):
-                raise DataError(
-                    f"{path}: this is {kind}; wanted UTF-8 text with one JSON object per line"
-                )
+        if kind := next((kind for mark, kind in _FOREIGN.items() if start.startswith(mark)), None):
+            right = "wanted UTF-8 text with one JSON object per line"
+            raise DataError(f"{path}: this is {kind}; {right}")
         if start.startswith(codecs.BOM_UTF8):
             stream.read(len(codecs.BOM_UTF8))
         yield stream
@@ -176,21 +211,21 @@ def _guard(line: FileLine, read: Callable[[], T]) -> T:
 
 def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, Record | BadLine]]:
     """Yield the values of a file by what it is: Parquet, CSV, a list, one object, or lines."""
-    start = stream.peek(64)
-    if start[:4] == _PARQUET:
-        yield from _parquet_rows(path)
+    begin, top = stream.peek(64), FileLine(path, 1)
+    start = begin.lstrip()
+    if begin[:4] == _PARQUET:
+        yield from _parquet_rows(path, stream)
     elif is_table(path):
-        yield from _table_rows(path, _guard(FileLine(path, 1), stream.read))
-    elif start.lstrip()[:1] == b"[":
-        raw = _guard(FileLine(path, 1), stream.read)
-        whole = _parse(FileLine(path, 1), _decode(FileLine(path, 1), raw))
+        yield from _table_rows(path, _guard(top, stream.read))
+    elif start[:1] == b"[":
+        whole = _parse(top, _decode(top, _guard(top, stream.read)))
         for number, entry in enumerate(whole, start=1):
             line = FileLine(path, number, "entry")
             yield line, entry if isinstance(entry, dict) else _no_object(line, entry)
-    elif start.lstrip().split(b"\n")[0].strip() == b"{" and b"\n" in start.lstrip():
-        raw = _guard(FileLine(path, 1), stream.read)
+    elif b"\n" in start and start.split(b"\n")[0].strip() == b"{":
+        raw = _guard(top, stream.read)
         try:
-            yield FileLine(path, 1), _parse(FileLine(path, 1), _decode(FileLine(path, 1), raw))
+            yield top, _parse(top, _decode(top, raw))
         except DataError:  # no single object: each line is judged by itself
             yield from _json_lines(path, io.BytesIO(raw))
     else:
@@ -198,11 +233,9 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
 
 
 def _json_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record | BadLine]]:
-    number = 0
-    while True:
-        line = FileLine(path, number := number + 1)
-        raw = _guard(line, stream.readline)
-        if not raw:
+    for number in count(1):
+        line = FileLine(path, number)
+        if not (raw := _guard(line, stream.readline)):
             return
         try:
             text = _decode(line, raw).strip()
@@ -241,21 +274,20 @@ def _table_rows(path: Path, raw: bytes) -> Iterator[tuple[FileLine, Record | Bad
             yield line, BadLine(line, why, ",".join(fields))
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[FileLine, Record]]:
+def _parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record]]:
     """Yield the rows of a Parquet file; it needs `pyarrow`."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DataError(
-            f"{path}: this is a Parquet file; to read it: pip install 'toolhone[parquet]'"
-        ) from None
-    number = 0
+        install = "to read it: pip install 'toolhone[parquet]'"
+        raise DataError(f"{path}: this is a Parquet file; {install}") from None
+    numbers = count(1)
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(1000):
+        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(1000):
             for row in batch.to_pylist():
                 record = {name: _plain_json(path, name, value) for name, value in row.items()}
-                yield FileLine(path, number := number + 1, "row"), record
+                yield FileLine(path, next(numbers), "row"), record
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise DataError(f"{path}: this is a Parquet file that cannot be read: {why}") from None
@@ -270,10 +302,8 @@ def _plain_json(path: Path, column: str, value: Any) -> Json:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
-        raise DataError(
-            f"{path}: the column {column!r} holds bytes, which no format here has; "
-            "write the file without it"
-        )
+        what = f"the column {column!r} holds bytes, which no format here has"
+        raise DataError(f"{path}: {what}; write the file without it")
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
@@ -283,9 +313,8 @@ def _decode(line: FileLine, raw: bytes) -> str:
     except UnicodeDecodeError as error:
         at = FileLine(line.path, line.number + raw.count(b"\n", 0, error.start))
         byte, position = raw[error.start], error.start - raw.rfind(b"\n", 0, error.start)
-        raise DataError(
-            f"{at}: not UTF-8: byte 0x{byte:02x} at position {position}; save the file as UTF-8"
-        ) from None
+        what = f"not UTF-8: byte 0x{byte:02x} at position {position}"
+        raise DataError(f"{at}: {what}; save the file as UTF-8") from None
 
 
 def _parse(line: FileLine, text: str) -> Json:
@@ -338,15 +367,22 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
     in_place = path.exists() and not path.is_file()
     target = path if in_place else path.resolve()
     part = path if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
+    number = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as stream:
-            count = _write(target, stream, rows)
+            out: Any = nullcontext(stream)
+            if target.suffix == ".gz":
+                out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0)
+            with out as packed:
+                for number, row in enumerate(rows, start=1):
+                    packed.write(_json_line(f"{target}: row {number}", row))
+            stream.flush()
             if not in_place:
                 os.fsync(stream.fileno())
         if not in_place:
             os.replace(part, target)
-        return count
+        return number
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full; free some space and write again" if full else error.strerror
@@ -357,19 +393,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
                 part.unlink()
 
 
-def _write(path: Path, stream: BinaryIO, rows: Iterable[Mapping[str, Json]]) -> int:
-    count = 0
-    with ExitStack() as stack:
-        out = stream
-        if path.suffix == ".gz":
-            packed = gzip.GzipFile("", "wb", fileobj=stream, mtime=0)
-            out = cast(BinaryIO, stack.enter_context(packed))
-        for count, row in enumerate(rows, start=1):
-            try:
-                text = json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
-                out.write(text.encode("utf-8"))
-            except (TypeError, ValueError, RecursionError) as error:
-                message = f"{path}: row {count} cannot be written as JSON: {error}"
-                raise DataError(message) from None
-    stream.flush()
-    return count
+def _json_line(where: str, row: Mapping[str, Json]) -> bytes:
+    try:
+        return (json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{where} cannot be written as JSON: {error}") from None

@@ -11,107 +11,80 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Unpack
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Json
-from toolhone.sources import (
-    acebench,
-    api_bank,
-    bfcl,
-    glaive,
-    gorilla,
-    hammer,
-    hermes,
-    math_problems,
-    messages,
-    nestful,
-    pairs,
-    parts,
-    prompt_rows,
-    rotbench,
-    seal_tools,
-    sft_array,
-    sharegpt,
-    single_turn,
-    tau_bench,
-    toolace,
-    toolalpaca,
-    toolbench,
-    toolrl,
+from toolhone.schema import Conversation, Json, Task
+from toolhone.sources import messages, pairs
+from toolhone.sources.base import (
+    Context,
+    Converted,
+    Loaded,
+    Skip,
+    Source,
+    SourceOptions,
+    shape_of,
+    tasks_of,
 )
-from toolhone.sources.base import About, Loaded, Skip, Source, SourceOptions, read_with
 from toolhone.sources.files import (
     BadLine,
     FileLine,
     Record,
-    data_files,
+    RecordStream,
     is_table,
-    read_lines,
+    open_records,
     read_whole,
 )
 
-_ALL: tuple[Source, ...] = (
-    math_problems.GSM8K,
-    hammer.HAMMER,
-    single_turn.XLAM,
-    parts.PARTS,
-    messages.MESSAGES,
-    seal_tools.SEAL_TOOLS,
-    sft_array.SFT_ARRAY,
-    prompt_rows.PROMPT_ROWS,
-    single_turn.TEST_CASES,
-    toolbench.TOOLBENCH,
-    api_bank.API_BANK,
-    gorilla.APIBENCH,
-    single_turn.METATOOL,
-    nestful.NESTFUL,
-    gorilla.OPENFUNCTIONS,
-    rotbench.ROTBENCH,
-    math_problems.SVAMP,
-    single_turn.BAMBOOGLE,
-    toolalpaca.TOOLALPACA,
-    glaive.GLAIVE,
-    hermes.HERMES,
-    toolace.TOOLACE,
-    seal_tools.SEAL_TOOLS_SFT,
-    sharegpt.SHAREGPT,
-    toolrl.TOOLRL,
-    toolrl.TOOLRL_API_BANK,
-    acebench.ACEBENCH,
-    bfcl.BFCL,
-    tau_bench.TAU2_BENCH,
-    tau_bench.TAU_BENCH,
-    single_turn.WHEN2CALL,
-)
-SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}
-"""All formats by name, in the order in which they are asked whether a row is theirs."""
-PAIRS = pairs.PAIRS.name
+BAD_LINE = "a line that is no JSON object"
+"""Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """A published data set, as `toolhone data sources` lists it.
+
+    title, link: its usual name and where it is published. licence: of the data. rows: how many, as
+    published. teaches: what a model learns from it, or what it measures. only_tasks: made for
+    evaluation, never to be trained on.
+    """
+
+    title: str
+    link: str = ""
+    licence: str = "as the data set"
+    rows: str = "any"
+    teaches: str
+    only_tasks: bool = False
+
+
+PAIRS = "pairs"
 """Preference pairs: read by name, or detected where a caller asks for pairs as well."""
-ABOUT = {
-    name: About(**facts)
-    for name, facts in json.loads(
-        (files("toolhone.sources") / "published.json").read_text()
-    ).items()
+_PUBLISHED = json.loads((resources.files("toolhone.sources") / "published.json").read_text("utf-8"))
+_MODULES = {name: entry.pop("module", name) for name, entry in _PUBLISHED.items()}
+ABOUT = {name: About(**entry) for name, entry in _PUBLISHED.items()}
+"""What is known of each format's data, by name, from `published.json`."""
+SOURCES: Mapping[str, Source] = {
+    name: getattr(import_module(f"toolhone.sources.{module}"), name.upper())
+    for name, module in _MODULES.items()
+    if name != PAIRS
 }
-"""What is known of each format's data, by name."""
+"""All formats by name, in the order in which they are asked whether a row is theirs."""
 TABLES = ("xlam", "metatool")
 """The formats that may come as a CSV file."""
 FOLDERS = ("toolbench", "api_bank")
 """The formats that read a folder as one; folders of the others are read file by file."""
-_FIRST_ROWS = 10
+_DETECTED_FILES = 10
 
 
 def open_source(
-    path: str | Path,
+    source: str | Path | RecordStream,
     format: str = "auto",
     *,
     skip_bad_lines: bool = False,
-    on_row: Callable[[], None] | None = None,
+    on_row: Callable[[FileLine, Record | BadLine], None] | None = None,
     **options: Unpack[SourceOptions],
 ) -> Loaded:
     """Read a file or folder of a published format.
@@ -119,46 +92,92 @@ def open_source(
     skip_bad_lines: count lines that are no records, which else stop the reading. `on_row` is called
     after each row. `options` are those of the format (`SourceOptions`); others are refused.
     """
-    path = Path(path)
-    source = find_source(detect_format(path) if format == "auto" else format)
-    known = source.options
+    stream, loaded = open_records(source), Loaded()
+    reader = find_source(detect_format(stream) if format == "auto" else format)
     for name, value in options.items():
-        if value is not None and name not in known:
-            has = f"it has: {', '.join(sorted(known))}" if known else "it has none"
-            raise DataError(f"{path}: the format {source.name!r} has no option {name!r}; {has}")
-    if path.is_dir() and source.name not in FOLDERS:
-        return _read_folder(path, source, options, skip_bad_lines)
-    return read_with(source, path, options, skip_bad_lines, on_row)
+        if value is not None and name not in reader.options:
+            known = ", ".join(sorted(reader.options))
+            has = f"it has: {known}" if known else "it has none"
+            what = f"the format {reader.name!r} has no option {name!r}"
+            raise DataError(f"{stream.path}: {what}; {has}")
+    if not stream.path.is_dir() or reader.name in FOLDERS:
+        _read(reader, stream, options, loaded, skip_bad_lines, on_row)
+        return loaded
+    for file in stream.files:
+        try:
+            found = detect_format(file)
+            why = f"it is {found!r}"
+        except DataError as error:
+            found, why = "", str(error)
+        if found == reader.name:
+            _read(reader, file, options, loaded, skip_bad_lines, on_row)
+        else:
+            skip = Skip(f"a file that is not of the format {reader.name!r}", why)
+            loaded.skip(FileLine(file.path, 1, "file"), skip, read_whole(file.path))
+    return loaded
 
 
 def find_source(name: str) -> Source:
     """Return the format of this name; an unknown name is a `DataError`."""
     every: dict[str, Source] = {**SOURCES, PAIRS: pairs.PAIRS}
     if name not in every:
-        raise DataError(
-            f"unknown data format {name!r}{nearest(name, every)}; known: auto, {', '.join(every)}"
-        )
+        known = f"{nearest(name, every)}; known: auto, {', '.join(every)}"
+        raise DataError(f"unknown data format {name!r}{known}")
     return every[name]
 
 
-def _read_folder(
-    folder: Path, source: Source, options: SourceOptions, skip_bad_lines: bool
-) -> Loaded:
-    """Read the files of one format as one; each other file counts as a row that was not used."""
-    loaded = Loaded()
-    for file in data_files(folder):
-        try:
-            found = detect_format(file)
-        except DataError as error:
-            found, why = "", str(error)
+def _read(
+    source: Source,
+    stream: RecordStream,
+    options: SourceOptions,
+    loaded: Loaded,
+    skip_bad_lines: bool,
+    on_row: Callable[[FileLine, Record | BadLine], None] | None,
+) -> None:
+    """Add all rows of a file, or of a folder that is read as one, to `loaded`."""
+    rows = iter(stream) if source.rows is None else source.rows(stream)
+    context = Context(source.name, stream.path, options, FileLine(stream.path, 0))
+    if source.prepare is not None:
+        every = list(rows)
+        records = [record for _, record in every if not isinstance(record, BadLine)]
+        context.prepared, rows = source.prepare(records, context), iter(every)
+    for line, record in rows:
+        if isinstance(record, BadLine):
+            if not skip_bad_lines:
+                raise record.error
+            loaded.skip(line, Skip(BAD_LINE, record.why), record.text)
         else:
-            why = f"it is {found!r}"
-        if found == source.name:
-            read_with(source, file, options, skip_bad_lines, loaded=loaded)
-        else:
-            reason = f"a file that is not of the format {source.name!r}"
-            loaded.skip(FileLine(file, 1, "file"), Skip(reason, why), read_whole(file))
-    return loaded
+            own = replace(context, line=line, repairs=set(), notes=[])
+            try:
+                converted = _convert(source, record, own)
+            except Skip as skip:
+                if skip.stops and not options.get("skip_bad"):
+                    raise DataError(f"{line}: {skip.detail}") from None
+                loaded.skip(line, skip, record)
+            else:
+                loaded.keep(line, converted, own.repairs, own.notes)
+        if on_row is not None:
+            on_row(line, record)
+
+
+def _convert(source: Source, record: Record, context: Context) -> Converted:
+    """Return what a row gives, with ids, sources, categories and the tasks of a conversation."""
+    result = source.convert(record, context)
+    if isinstance(result, Converted):
+        return result
+    if isinstance(result, Conversation):
+        conversation = context.complete(result, record)
+        return Converted(conversation, tasks_of(conversation))
+    tasks = [
+        replace(
+            task,
+            id=task.id or context.identity(record),
+            source=task.source or context.name,
+            category=task.category or shape_of(task.expect.wanted),
+        )
+        for task in ([result] if isinstance(result, Task) else result)
+    ]
+    return Converted(tasks=tasks)
 
 
 def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
@@ -168,73 +187,54 @@ def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
     return next((name for name in known if SOURCES[name].looks_like(record)), None)
 
 
-def detect_format(path: str | Path, with_pairs: bool = False) -> str:
+def detect_format(source: str | Path | RecordStream, with_pairs: bool = False) -> str:
     """Return the format of at least half of the first rows, or of most files of a folder.
 
     with_pairs: preference pairs are a format as well.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _detect_folder(path)
-    known = TABLES if is_table(path) else tuple(SOURCES)
-    records, bad = _first_records(path)
-    if not records and bad:
-        raise bad.error
-    if with_pairs and holds_pairs(path):
+    stream = open_records(source)
+    if stream.path.is_dir():
+        return _detect_folder(stream)
+    known = TABLES if is_table(stream.path) else tuple(SOURCES)
+    bad = next((row for _, row in stream.first if isinstance(row, BadLine)), None)
+    records = [row for _, row in stream.first if not isinstance(row, BadLine)]
+    if with_pairs and holds_pairs(stream):
         return PAIRS
     found = Counter(name for record in records if (name := detect(record, known)) is not None)
-    if found:
-        name, count = found.most_common(1)[0]
-        if 2 * count >= len(records):
-            return name
+    name, count = found.most_common(1)[0] if found else ("", 0)
+    if found and 2 * count >= len(records):
+        return name
     if bad:
         raise bad.error
     keys = ", ".join(map(repr, sorted(records[0])[:20]))
     raise DataError(
-        f"{path}: the format was not recognised; its first row has the keys {keys}; "
+        f"{stream.path}: the format was not recognised; its first row has the keys {keys}; "
         f"known formats: {', '.join(known)}"
     )
 
 
-def holds_pairs(path: str | Path) -> bool:
-    """Return whether at least half of the first rows have a chosen and a rejected side."""
-    if Path(path).is_dir():
-        return False
-    records, _ = _first_records(Path(path))
-    return bool(records) and 2 * sum(map(pairs.looks_like, records)) >= len(records)
-
-
-def _first_records(path: Path) -> tuple[list[Record], BadLine | None]:
-    """Return the first records of a file, and the first bad line among them."""
-    records: list[Record] = []
-    bad: BadLine | None = None
-    with closing(read_lines(path)) as rows:
-        for _, row in rows:
-            if isinstance(row, BadLine):
-                bad = bad or row
-            else:
-                records.append(row)
-            if len(records) == _FIRST_ROWS:
-                break
-    return records, bad
-
-
-def _detect_folder(folder: Path) -> str:
+def _detect_folder(folder: RecordStream) -> str:
     """Return the format of the most files, among the first that are of any."""
     found: Counter[str] = Counter()
-    for file in data_files(folder):
+    for file in folder.files:
         try:
             found[detect_format(file)] += 1
-        except DataError:
-            continue  # a file of no known format; when the folder is read, it is counted
-        if found.total() == _FIRST_ROWS:
+        except DataError:  # a file of no known format; when the folder is read, it is counted
+            file.close()
+        if found.total() == _DETECTED_FILES:
             break
     if not found:
-        raise DataError(
-            f"{folder}: the folder holds no file of a known format; "
-            f"known formats: {', '.join(SOURCES)}"
-        )
+        known = f"known formats: {', '.join(SOURCES)}"
+        raise DataError(f"{folder.path}: the folder holds no file of a known format; {known}")
     return found.most_common(1)[0][0]
+
+
+def holds_pairs(source: str | Path | RecordStream) -> bool:
+    """Return whether at least half of the first rows have a chosen and a rejected side."""
+    stream = open_records(source)
+    first = () if stream.path.is_dir() else stream.first
+    records = [row for _, row in first if not isinstance(row, BadLine)]
+    return bool(records) and 2 * sum(map(pairs.looks_like, records)) >= len(records)
 
 
 COLUMNS = ("format", "data set", "licence", "rows", "teaches", "gives", "options")
@@ -266,12 +266,8 @@ class SourceInfo:
 
 def list_sources() -> list[SourceInfo]:
     """Return all formats, sorted by name."""
-    infos = {
-        name: SourceInfo(name, ABOUT[name], tuple(sorted(source.options)))
-        for name, source in SOURCES.items()
-    }
-    infos[PAIRS] = SourceInfo(PAIRS, ABOUT[PAIRS])
-    return [infos[name] for name in sorted(infos)]
+    options = {name: tuple(sorted(source.options)) for name, source in SOURCES.items()}
+    return [SourceInfo(name, ABOUT[name], options.get(name, ())) for name in sorted(ABOUT)]
 
 
 def as_markdown(infos: Sequence[SourceInfo]) -> str:

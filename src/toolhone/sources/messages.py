@@ -20,7 +20,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
-from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.files import FileLine, Record, RecordStream, read_records
 
 T = TypeVar("T")
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
@@ -107,11 +107,11 @@ def read_preferences(path: str | Path) -> list[Preference]:
     return [pair for _, pair in _read(path, Preference.from_dict)]
 
 
-def read_tasks(path: str | Path) -> list[Task]:
+def read_tasks(source: str | Path | RecordStream) -> list[Task]:
     """Read a file of tasks in our own form; ids must differ: predictions are joined on them."""
     tasks = list[Task]()
     seen: dict[str, FileLine] = {}
-    for line, task in _read(path, Task.from_dict):
+    for line, task in _read(source, Task.from_dict):
         if task.id in seen:
             first = f"{seen[task.id].unit} {seen[task.id].number}"
             raise DataError(
@@ -122,9 +122,11 @@ def read_tasks(path: str | Path) -> list[Task]:
     return tasks
 
 
-def _read(path: str | Path, make: Callable[[Json], T]) -> Iterator[tuple[FileLine, T]]:
+def _read(
+    source: str | Path | RecordStream, make: Callable[[Json], T]
+) -> Iterator[tuple[FileLine, T]]:
     cache = ToolCache()
-    for line, record in read_records(path):
+    for line, record in read_records(source):
         yield line, _at(line, cache.fill(line, record), make)
 
 

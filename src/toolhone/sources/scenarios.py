@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from toolhone.errors import DataError, nearest
+from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import ExpectedCall, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Context, Skip, refuse_misfits
 from toolhone.sources.files import Record, read_records
-from toolhone.sources.rules import FindingKind
 
 FROM_CALLS = "tools put together from the calls of the file"
 BAD_WORLD = "a world that is no object"

@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from toolhone.errors import DataError, nearest
+from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall, texts_in
 from toolhone.sources.base import Context, Converted, Skip, Source, expect_calls
 from toolhone.sources.catalogue import (
@@ -31,7 +31,6 @@ from toolhone.sources.catalogue import (
     find_beside,
 )
 from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.rules import FindingKind
 from toolhone.sources.text_calls import read_value
 from toolhone.sources.tool_specs import TYPED, convert_type
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_literal
 from toolhone.dialects.syntax.model_text import decode
-from toolhone.errors import DataError
+from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.sources.base import Skip
-from toolhone.sources.rules import FindingKind
 from toolhone.sources.tool_specs import fit_call
 
 BAD_CALL = "a call that cannot be read"

@@ -13,11 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.errors import DataError, nearest
+from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
-from toolhone.sources.rules import FindingKind
 from toolhone.sources.text_calls import as_call
 
 CATEGORY = "right_apis"

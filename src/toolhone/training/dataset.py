@@ -23,14 +23,13 @@ from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, t
 from toolhone.data.templates import Templates
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
 from toolhone.doctor.leaks import prompt_of, prompts_of
-from toolhone.errors import CapabilityError, DataError
+from toolhone.errors import CapabilityError, DataError, FindingKind
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Loaded, SourceOptions, tasks_of
-from toolhone.sources.files import FileLine
+from toolhone.sources.files import FileLine, RecordStream
 from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
 from toolhone.sources.messages import read_own
-from toolhone.sources.rules import FindingKind
 from toolhone.synthetic import ManualTemplates, read_examples
 from toolhone.synthetic.with_results import answers_of, with_answers
 from toolhone.tools.builtin import BUILTIN
@@ -88,9 +87,10 @@ def load_data(experiment: Experiment) -> Dataset:
     """Read or make the data, check it, hold a part out, and choose the tasks to play."""
     plays = plays_tasks(experiment)
     path, strategy = experiment.data.path, experiment.data.chosen_strategy
-    if plays and strategy != "templates" and path is not None and gives_only_tasks(path):
-        return _playable(_from_tasks(experiment), experiment)
-    dataset = _read_or_make(experiment)
+    rows = None if path is None else RecordStream(_file_in(path))
+    if plays and strategy != "templates" and rows is not None and gives_only_tasks(rows):
+        return _playable(_from_tasks(experiment, rows), experiment)
+    dataset = _read_or_make(experiment, rows)
     tasks, note = distinct(dataset.tasks), dict[str, Any]()
     if experiment.evaluation.tasks is not None:
         tasks, note = _named_tasks(experiment.evaluation.tasks, experiment)
@@ -128,10 +128,10 @@ def learns_labels(experiment: Experiment) -> bool:
     return training.method in ("grpo", "ppo") and training.rl.ptx.coef > 0
 
 
-def _read_or_make(experiment: Experiment) -> Dataset:
+def _read_or_make(experiment: Experiment, rows: RecordStream | None) -> Dataset:
     data = experiment.data
-    if _wants_pairs(experiment):
-        return _from_pairs(experiment)
+    if rows is not None and _wants_pairs(experiment, rows):
+        return _from_pairs(experiment, rows)
     match data.chosen_strategy:
         case "templates":
             return _from_templates(experiment)
@@ -144,7 +144,7 @@ def _read_or_make(experiment: Experiment) -> Dataset:
             return _from_user_tools(experiment)
         case "toolbench" if data.path is None:
             return _from_user_tools(experiment)
-    return _from_file(experiment)
+    return _from_file(experiment, rows)
 
 
 def _from_templates(experiment: Experiment) -> Dataset:
@@ -222,10 +222,10 @@ def _from_user_tools(experiment: Experiment) -> Dataset:
     return _counted(Dataset(train, held_out, tasks, report))
 
 
-def _from_file(experiment: Experiment) -> Dataset:
+def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:
     data = experiment.data
-    loaded = _open(data.path, experiment)
-    source = _file_in(data.path) if data.path else data.format
+    loaded = _open(data.path, rows, experiment)
+    source = data.format if rows is None else str(rows.path)
     report: dict[str, Any] = {"source": source, **_counts(loaded)}
     if not loaded.conversations:
         raise DataError(
@@ -236,7 +236,8 @@ def _from_file(experiment: Experiment) -> Dataset:
     report["beyond_max_samples"] = len(loaded.conversations) - len(train)
     report |= _check_rows(train, loaded.places, data)
     if data.validation is not None:
-        other = _open(data.validation, experiment)
+        other_rows = RecordStream(_file_in(data.validation))
+        other = _open(data.validation, other_rows, experiment)
         checked = _check_rows(other.conversations, other.places, data)
         report["validation"] = {"source": data.validation, **_counts(other), **checked}
         prompts = prompts_of(("", conversation) for conversation in other.conversations)
@@ -261,19 +262,19 @@ def _split(
     return split.train, split.validation, split.dropped
 
 
-def _wants_pairs(experiment: Experiment) -> bool:
+def _wants_pairs(experiment: Experiment, rows: RecordStream) -> bool:
     """Tell whether the file of the experiment holds preference pairs to train on."""
     data = experiment.data
-    if experiment.training.method != "dpo" or data.path is None:
+    if experiment.training.method != "dpo":
         return False
     detects = data.preferences is None and data.format in ("auto", "pairs")
-    return data.preferences == "file" or (detects and holds_pairs(_file_in(data.path)))
+    return data.preferences == "file" or (detects and holds_pairs(rows))
 
 
-def _from_pairs(experiment: Experiment) -> Dataset:
+def _from_pairs(experiment: Experiment, rows: RecordStream) -> Dataset:
     """Pairs of a file; those with one prompt are on one side of the split."""
-    data, path = experiment.data, _file_in(experiment.data.path or "")
-    loaded = open_source(path, PAIRS)
+    data, path = experiment.data, rows.path
+    loaded = open_source(rows, PAIRS)
     if not loaded.preferences:
         raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
     pairs = list(loaded.preferences)[: data.max_samples]
@@ -324,17 +325,17 @@ def _file_in(path: str) -> str:
     return next((str(Path(path) / name) for name in names if (Path(path) / name).is_file()), path)
 
 
-def _open(path: str | None, experiment: Experiment) -> Loaded:
+def _open(path: str | None, rows: RecordStream | None, experiment: Experiment) -> Loaded:
     data = experiment.data
     if USER_CODE.fullmatch(data.format):
         return read_own(data.format, None if path is None else Path(path))
-    assert path is not None, "a file strategy has a path"
-    request, path = source_request(experiment), _file_in(path)
+    assert rows is not None, "a file strategy has a path"
+    request = source_request(experiment)
     name = "toolbench" if data.chosen_strategy == "toolbench" else data.format
-    name = detect_format(Path(path)) if name == "auto" else name
+    name = detect_format(rows) if name == "auto" else name
     if name in SOURCES and "tools" in SOURCES[name].options:
         request["tools"] = tools_of(experiment)
-    return open_source(path, name, **request)
+    return open_source(rows, name, **request)
 
 
 def _counts(loaded: Loaded) -> dict[str, Any]:
@@ -343,10 +344,10 @@ def _counts(loaded: Loaded) -> dict[str, Any]:
     return counts | {name: dict(getattr(loaded, name)) for name in names}
 
 
-def _from_tasks(experiment: Experiment) -> Dataset:
+def _from_tasks(experiment: Experiment, rows: RecordStream) -> Dataset:
     """A file of tasks, split; a file named for evaluation replaces the held-out part."""
     data = experiment.data
-    tasks, report = _named_tasks(str(data.path), experiment)
+    tasks, report = _named_tasks(rows, experiment)
     tasks, report = tasks[: data.max_samples], {"source": str(data.path), **report}
     if experiment.evaluation.tasks is not None:
         held_out, more = _named_tasks(experiment.evaluation.tasks, experiment)
@@ -355,10 +356,12 @@ def _from_tasks(experiment: Experiment) -> Dataset:
     return Dataset([], [], split.validation, report, play=split.train)
 
 
-def _named_tasks(path: str, experiment: Experiment) -> tuple[list[Task], dict[str, Any]]:
+def _named_tasks(
+    source: str | RecordStream, experiment: Experiment
+) -> tuple[list[Task], dict[str, Any]]:
     """The tasks of a file, and what was skipped, as an entry of the report."""
     notes: list[str] = []
-    tasks = tasks_from_any(path, tools_of(experiment), notes.append, source_request(experiment))
+    tasks = tasks_from_any(source, tools_of(experiment), notes.append, source_request(experiment))
     return tasks, {"task_file": notes[0]} if notes else {}
 
 

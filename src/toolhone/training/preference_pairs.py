@@ -38,7 +38,7 @@ from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import write_json, write_text, writing
 from toolhone.schema import Conversation, Task
-from toolhone.sources.files import read_jsonl
+from toolhone.sources.files import read_records
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import Dataset
 from toolhone.training.loop import Loop, MetricsAccumulator
@@ -129,7 +129,7 @@ class PairSource:
         if not path.is_file():
             raise RunError(f"{path}, the pairs of this run, is missing; train into another folder")
         parts: dict[str, list[PreferencePair]] = {"train": [], "held_out": []}
-        for _, line in read_jsonl(path):
+        for _, line in read_records(path):
             parts[line["part"]].append(PreferencePair.from_dict(line))
         return self._prepare([parts["train"], parts["held_out"]], [{}, {}])
 
