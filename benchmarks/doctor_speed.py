@@ -28,7 +28,7 @@ from typing import Any
 
 from toolhone.cli.doctor_data import examine_data
 from toolhone.data.templates import Templates
-from toolhone.dialects.probe.certificate import open_dialect
+from toolhone.dialects.probe.prove import open_dialect
 from toolhone.models.resolve import pico_folder
 from toolhone.sources.files import write_jsonl
 from toolhone.tokenizer import TextTokenizer

@@ -14,7 +14,7 @@ from toolhone.backends.base import SamplingParams
 from toolhone.cli.chat import COMMANDS, ChatREPL, Next
 from toolhone.cli.console import Terminal, event_lines
 from toolhone.cli.transcript_writer import TranscriptWriter
-from toolhone.dialects.probe.certificate import open_dialect
+from toolhone.dialects.probe.prove import open_dialect
 from toolhone.doctor.checks import check
 from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event, transcript_of
 from toolhone.episodes.policy import TokenPolicy, Turn

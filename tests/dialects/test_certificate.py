@@ -14,12 +14,13 @@ from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.certificate import (
     Certificate,
     CertificateVerdict,
-    FormatRequest,
+    TemplateFact,
     certify,
     check_same,
-    tokenizer_hash,
+    cures,
+    examine,
 )
-from toolhone.dialects.probe.facts import TemplateFact, cures, examine
+from toolhone.dialects.probe.prove import FormatRequest
 from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
 
@@ -201,7 +202,7 @@ def test_two_certificates_differ_by_template_tokenizer_switches_and_history() ->
 def test_a_tokenizer_keeps_its_hash_when_it_is_saved_and_loaded(tmp_path: Path) -> None:
     tokenizer = small_tokenizer(QWEN_LIKE)
     tokenizer.save(tmp_path)
-    assert tokenizer_hash(TextTokenizer.load(tmp_path)) == tokenizer_hash(tokenizer)
+    assert TextTokenizer.load(tmp_path).identity() == tokenizer.identity()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect, History
 from toolhone.dialects.chat_template.history import kept_ids
-from toolhone.dialects.probe.certificate import open_dialect
+from toolhone.dialects.probe.prove import open_dialect
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import TextTokenizer

@@ -32,7 +32,7 @@ from toolhone.config.experiment import make_experiment
 from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import PairKind, PreferencePair
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.probe.certificate import open_dialect
+from toolhone.dialects.probe.prove import open_dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy

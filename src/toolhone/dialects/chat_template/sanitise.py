@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count
+from itertools import count, product
 from typing import Any, Literal, Protocol
 
 import jinja2
@@ -171,6 +171,19 @@ TEMPLATE_ERRORS = (
 """What a chat template may raise for input that it was not written for."""
 
 
+_NOT_KWARGS = re.compile(
+    "messages?|tools?|tool_call|documents|content|role|loop|namespace|add_generation_prompt"
+    "|(bos|eos|pad|unk)_token|system_message|raise_exception|strftime_now|date_string"
+    "|(builtin|custom)_tools|model_identity|continue_final_message"
+)
+_FLAGS = (
+    re.compile(r"(?<![\w.\]'\"])([a-z_]\w*)\s+is\s+(?:not\s+)?(?:defined|true|false)\b"),
+    re.compile(r"(?<![\w.\]'\"])([a-z_]\w*)\s*\|\s*default\(\s*(?:[Tt]rue|[Ff]alse)"),
+    re.compile(r"(?:if|and|or)\s+not\s+([a-z_]\w*)\s*(?:-?%\}|and\b|or\b)"),
+)
+_LOOP_NAMES = re.compile(r"\{%-?\s*(?:for\s+(?:\w+\s*,\s*)?|macro\s+)([a-z_]\w*)")
+
+
 class Markup(Protocol):
     """Writes chat messages as one marked text."""
 
@@ -215,6 +228,17 @@ class TemplateMarkup:
             except TEMPLATE_ERRORS as error:
                 reason = reason or (str(error) or type(error).__name__).split("\n")[0]
         raise DialectError(f"the chat template refuses the conversation: {reason:.200}")
+
+    def known_kwargs(self) -> list[tuple[str, bool]]:
+        """Return keywords that the template may take, found in its text, with False and with True.
+
+        At most eight names: those that it tests or gives a default, and that are no part of a
+        message.
+        """
+        loops = _LOOP_NAMES.findall(self.source)
+        found = dict.fromkeys(name for pattern in _FLAGS for name in pattern.findall(self.source))
+        names = [name for name in found if name not in loops and not _NOT_KWARGS.fullmatch(name)]
+        return list(product(names[:8], (False, True)))
 
 
 class CheckedMarkup:
