@@ -20,7 +20,6 @@ from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason
 from toolhone.config.experiment import experiment_of
 from toolhone.config.sections import Experiment
 from toolhone.data.negatives import CORRUPTIONS, corrupt, written
-from toolhone.data.pair_rows import pair_rows
 from toolhone.data.preferences import (
     AssistantTurn,
     PairKind,
@@ -29,6 +28,7 @@ from toolhone.data.preferences import (
     against_samples,
     among_samples,
     assistant_turns,
+    pair_rows,
     pairs_of,
 )
 from toolhone.data.templates import Templates
@@ -723,6 +723,6 @@ def test_a_summary_says_what_there_is_and_what_was_lost() -> None:
 
 def test_a_decision_is_against_something_after_the_same_prompt() -> None:
     decision = AssistantTurn(assistant_turns(TALKS)[0].task, CALL)
-    pair = decision.against(PairKind.WRONG_TOOL, [Message("assistant", "x")])
+    pair = decision.against(PairKind.WRONG_TOOL, Message("assistant", "x"))
     assert (pair.preference.prompt, pair.preference.tools) == (TALKS[0].messages[:1], TOOLS)
     assert PreferencePair.from_dict(json.loads(json.dumps(pair.to_dict()))) == pair

@@ -5,10 +5,11 @@ bytes.
 import json
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import pytest
 
-from toolhone.data.phrasings import PHRASING_SETS, Fillers, fillers, intents, skeletons
+from toolhone.data.phrasings import PHRASING_SETS, Fillers, intents, word_lists
 from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Json, Task
@@ -50,6 +51,15 @@ def test_there_are_hundreds_of_cores_in_three_disjoint_sets() -> None:
     assert min(len(cores) for cores in sets.values()) >= 60
 
 
+def skeletons(phrasing_set: str) -> Iterator[str]:
+    """Every question of a set with its slots unfilled, without joined ones."""
+    for intent in intents():
+        for form, core in intent.cores[phrasing_set]:
+            frame = word_lists("phrasings")["frames"][phrasing_set][form]
+            for opening in frame["openings"]:
+                yield from (opening + core + ending for ending in frame["endings"])
+
+
 def test_no_composed_question_is_in_two_sets_of_phrasings() -> None:
     group = {name: set(skeletons(name)) for name in PHRASING_SETS}
     assert len(group["train"]) > 10_000
@@ -63,7 +73,7 @@ def test_every_intent_can_be_asked_in_training() -> None:
 
 
 def test_no_real_filler_is_in_both_sets() -> None:
-    pools = fillers()
+    pools = word_lists("fillers")
     assert pools["train"].keys() == pools["held_out"].keys()
     train, held_out = (
         {word.lower() for pool in pools[name].values() for word in pool}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from toolhone.data.phrasings import word_lists
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Conversation, Json, Tool, ToolCall
@@ -18,7 +19,6 @@ from toolhone.synthetic import CanonicalExample, ManualTemplates, read_examples
 from toolhone.synthetic.generate import Reject, side
 from toolhone.synthetic.phrases import ambiguous
 from toolhone.synthetic.slots import SlotPiece
-from toolhone.synthetic.text_kinds import material
 from toolhone.tools.registry import Registry
 
 CALLS_ONLY = {"one_call": 1.0, "two_calls": 0.0, "no_call": 0.0}
@@ -318,7 +318,7 @@ def test_held_out_rows_have_held_out_values_from_examples_and_from_schemas() -> 
             drawn = {
                 the_call(row).arguments["country"] for row in rows((visa,), examples, 60, split)
             }
-            assert drawn <= set(material()["pools"][split]["country"])
+            assert drawn <= set(word_lists("manual")["pools"][split]["country"])
 
 
 def test_two_parameters_of_equal_value_stay_equal() -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from toolhone.data.phrasings import word_lists
 from toolhone.schema import Tool
 from toolhone.synthetic.paraphrase import Form, Frames, core_of
 from toolhone.synthetic.phrases import command_of, spoken_name
 from toolhone.synthetic.schema_sampler import SchemaSampler, Undrawable, pattern_maker
 from toolhone.synthetic.schemas import Leaf, Schemas
-from toolhone.synthetic.slots import SlotPiece, chain_of, locate
-from toolhone.synthetic.spelling import places, spellings, write_value
-from toolhone.synthetic.text_kinds import kind_of, material, words_of
+from toolhone.synthetic.slots import SlotPiece, chain_of, locate, places, spellings, write_value
+from toolhone.synthetic.text_kinds import kind_of, words_of
 
 
 def draws(
@@ -153,11 +153,11 @@ def test_held_out_values_are_never_training_values_where_there_is_choice(
 
 
 def test_pools_of_the_two_sets_share_nothing_but_endings_of_files() -> None:
-    train, held_out = (material()["pools"][name] for name in ("train", "held_out"))
+    train, held_out = (word_lists("manual")["pools"][name] for name in ("train", "held_out"))
     assert train.keys() == held_out.keys()
     assert [name for name in train if set(train[name]) & set(held_out[name])] == ["ending"]
     for table in ("plain", "links", "described", "pairs", "beyond"):
-        train, held_out = (material()[table][name] for name in ("train", "held_out"))
+        train, held_out = (word_lists("manual")[table][name] for name in ("train", "held_out"))
         both = [
             set(map(str, part["openings"] if table == "plain" else part))
             for part in (train, held_out)
@@ -372,7 +372,7 @@ def test_protected_words_are_not_swapped() -> None:
 
 
 def test_descriptions_become_commands_and_paths_become_words() -> None:
-    verbs = material()["verbs"]
+    verbs = word_lists("manual")["verbs"]
     assert (
         command_of("Gets the weather of a city. Uses a service.", verbs)
         == "get the weather of a city"

@@ -29,8 +29,7 @@ from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
 from toolhone.config.experiment import make_experiment
-from toolhone.data.pair_rows import pair_rows
-from toolhone.data.preferences import PairKind, PreferencePair
+from toolhone.data.preferences import PairKind, PreferencePair, pair_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.prove import open_dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes

@@ -77,30 +77,26 @@ def import_file(
                 f"{place} exists already; name another file, or allow overwriting with --overwrite"
             )
     name, loaded = _read(path, format, progress or Progress())
-    rows: dict[Path, Iterable[Mapping[str, Json]]] = {}
-    tasks = [task.to_dict() for task in distinct(loaded.tasks)]
-    main = "preferences" if loaded.preferences else "conversations"
-    has_main = bool(loaded.preferences or loaded.conversations)
-    kinds = {main: out, "tasks": places["tasks"] if has_main else out, "refused": places["refused"]}
-    if has_main:
-        rows[out] = (row.to_dict() for row in loaded.preferences or loaded.conversations)
-    if tasks:
-        rows[kinds["tasks"]] = tasks
+    rows: dict[str, tuple[Path, Iterable[Mapping[str, Json]]]] = {}
+    main = loaded.preferences or loaded.conversations
+    if main:
+        kind = "preferences" if loaded.preferences else "conversations"
+        rows[kind] = out, (row.to_dict() for row in main)
+    if loaded.tasks:
+        tasks = (task.to_dict() for task in distinct(loaded.tasks))
+        rows["tasks"] = places["tasks"] if main else out, tasks
     if loaded.refused:
-        rows[kinds["refused"]] = [
+        refused = [
             {"place": str(row.line), "reason": row.reason, "detail": row.detail, "row": row.row}
             for row in loaded.refused
         ]
-    counts = {place: write_jsonl(place, each) for place, each in rows.items()}
-    for place in places.values():
-        if place not in counts:
-            place.unlink(missing_ok=True)
-    written = {
-        kind: WrittenFile(place, counts[place]) for kind, place in kinds.items() if place in counts
+        rows["refused"] = places["refused"], refused
+    files = {
+        kind: WrittenFile(place, write_jsonl(place, each)) for kind, (place, each) in rows.items()
     }
-    if not has_main:
-        written.pop(main, None)
-    return ImportResult(name, loaded, written)
+    for place in {*places.values()} - {file.path for file in files.values()}:
+        place.unlink(missing_ok=True)
+    return ImportResult(name, loaded, files)
 
 
 def _places(out: Path) -> dict[str, Path]:

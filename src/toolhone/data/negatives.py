@@ -9,9 +9,10 @@ Same seed and turns, same pairs. Values are compared as JSON.
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from toolhone.data.preferences import AssistantTurn, PairBatch, PairKind, PreferencePair
@@ -47,7 +48,7 @@ def corrupt(
 ) -> PairBatch:
     """Make at most `each` pairs of every turn, of different kinds (default: all)."""
     kinds = kinds or CORRUPTIONS
-    pools = _Pools.of(turns, dialect)
+    pools = _Pools(turns, dialect)
     pairs: list[PreferencePair] = []
     without: Counter[str] = Counter()
     for place, turn in enumerate(turns):
@@ -55,7 +56,7 @@ def corrupt(
         own: list[PreferencePair] = []
         for kind in rng.sample(list(kinds), len(kinds)):
             if len(own) < each and (wrong := _MISTAKES[kind](turn, pools, rng)) is not None:
-                own.append(turn.against(kind, [wrong], raw=kind is PairKind.MALFORMED))
+                own.append(turn.against(kind, wrong, raw=kind is PairKind.MALFORMED))
         pairs += own
         if not own:
             without[f"none of {', '.join(kinds)} is possible"] += 1
@@ -64,42 +65,34 @@ def corrupt(
     return PairBatch(pairs, {**report, "without_pair": dict(without)})
 
 
-@dataclass(frozen=True)
 class _Pools:
-    """The values of other turns by (tool, argument), their plain replies, and the dialect."""
+    """The values of all turns by (tool, argument), their plain replies, and the dialect."""
 
-    values: Mapping[tuple[str, str], Sequence[Json]]
-    replies: Sequence[Message]
-    dialect: Dialect
-
-    @staticmethod
-    def of(turns: Sequence[AssistantTurn], dialect: Dialect) -> _Pools:
-        values: dict[tuple[str, str], list[Json]] = {}
-        for turn in turns:
-            for call in turn.gold.tool_calls:
-                for name, value in call.arguments.items():
-                    values.setdefault((call.name, name), []).append(value)
-        replies = [turn.gold for turn in turns if not turn.gold.tool_calls]
-        return _Pools(values, replies, dialect)
+    def __init__(self, turns: Sequence[AssistantTurn], dialect: Dialect) -> None:
+        self.values: dict[tuple[str, str], list[Json]] = defaultdict(list)
+        for call in (call for turn in turns for call in turn.gold.tool_calls):
+            for name, value in call.arguments.items():
+                self.values[call.name, name].append(value)
+        self.replies = [turn.gold.content for turn in turns if not turn.gold.tool_calls]
+        self.dialect = dialect
 
     def other(self, call: ToolCall, name: str, rng: random.Random) -> Json:
         """Return a value that another row has for this argument; None where all have the same."""
-        known, value = self.values.get((call.name, name), ()), call.arguments[name]
+        value = call.arguments[name]
         for _ in range(4):
-            drawn = rng.choice(known) if known else None
+            drawn = rng.choice(self.values[call.name, name])
             if drawn is not None and type(drawn) is type(value) and drawn != value:
                 return drawn
         return None
 
     def arguments(self, tool: Tool, source: Json, rng: random.Random) -> dict[str, Json]:
         """Return the required arguments of a tool, else its first; values of `source` first."""
-        properties: Mapping[str, Any] = tool.parameters.get("properties", {})
-        names = [*tool.parameters.get("required", ())] or list(properties)[:1]
+        names = [*tool.parameters.get("required", ())] or list(tool.properties)[:1]
         left = [value for name, value in source.items() if name not in names]
         arguments: dict[str, Json] = {}
         for name in names:
-            schema = properties.get(name, {})
-            kind = schema.get("type") if isinstance(schema, Mapping) else None
+            schema = tool.properties.get(name, {})
+            kind = schema.get("type")
             types = _TYPES.get(kind, ()) if isinstance(kind, str) and "enum" not in schema else ()
             fitting = [
                 value
@@ -120,7 +113,7 @@ class _Pools:
 Mistake = Callable[[AssistantTurn, _Pools, random.Random], Message | None]
 
 
-def _wrong_tool(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+def wrong_tool(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Call another tool on offer, with the same values where they fit."""
     calls, others = turn.gold.tool_calls, turn.uncalled_tools
     if not calls or not others:
@@ -130,15 +123,14 @@ def _wrong_tool(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Messa
     return _with_call(turn.gold, place, ToolCall(tool.name, arguments, calls[place].id))
 
 
-def _wrong_argument(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+def wrong_argument(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Replace one value: by one that another row has there, else by one of the same type."""
     if not turn.argument_places:
         return None
     place, name = rng.choice(turn.argument_places)
     call = turn.gold.tool_calls[place]
     old = call.arguments[name]
-    properties = _schema_of(turn, call.name).get("properties", {})
-    schema = properties.get(name)
+    schema = _parameters(turn, call.name).get("properties", {}).get(name)
     enum = schema.get("enum", ()) if isinstance(schema, Mapping) else ()
     others = [choice for choice in enum if choice != old]
     value = rng.choice(others) if others else None
@@ -150,22 +142,19 @@ def _wrong_argument(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> M
     return _with_call(turn.gold, place, wrong)
 
 
-def _missing_argument(turn: AssistantTurn, _: _Pools, rng: random.Random) -> Message | None:
+def missing_argument(turn: AssistantTurn, _: _Pools, rng: random.Random) -> Message | None:
     """Leave one argument out, a required one where there is one."""
     calls, present = turn.gold.tool_calls, turn.argument_places
-    required = [
-        (place, name)
-        for place, name in present
-        if name in _schema_of(turn, calls[place].name).get("required", ())
-    ]
     if not present:
         return None
+    demanded = [_parameters(turn, call.name).get("required", ()) for call in calls]
+    required = [(place, name) for place, name in present if name in demanded[place]]
     place, name = rng.choice(required or present)
     kept = {key: value for key, value in calls[place].arguments.items() if key != name}
     return _with_call(turn.gold, place, replace(calls[place], arguments=kept))
 
 
-def _needless_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+def needless_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Call a tool where none is wanted, or one more than is wanted."""
     if not turn.uncalled_tools:
         return None
@@ -175,7 +164,7 @@ def _needless_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Me
     return replace(turn.gold, content=content, tool_calls=(*turn.gold.tool_calls, call))
 
 
-def _missing_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+def missing_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Leave one of several calls out, or reply in place of the only one."""
     calls = turn.gold.tool_calls
     if not calls:
@@ -183,11 +172,10 @@ def _missing_call(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Mes
     if len(calls) > 1:
         place = rng.randrange(len(calls))
         return replace(turn.gold, tool_calls=(*calls[:place], *calls[place + 1 :]))
-    reply = rng.choice(pools.replies).content if pools.replies else rng.choice(REPLIES)
-    return Message("assistant", reply, turn.gold.reasoning)
+    return Message("assistant", rng.choice(pools.replies or REPLIES), turn.gold.reasoning)
 
 
-def _schema_of(turn: AssistantTurn, name: str) -> Mapping[str, Any]:
+def _parameters(turn: AssistantTurn, name: str) -> Mapping[str, Any]:
     return next((tool.parameters for tool in turn.task.tools if tool.name == name), {})
 
 
@@ -195,15 +183,14 @@ def _with_call(gold: Message, place: int, call: ToolCall) -> Message:
     return replace(gold, tool_calls=(*gold.tool_calls[:place], call, *gold.tool_calls[place + 1 :]))
 
 
-def _malformed(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
+def malformed(turn: AssistantTurn, pools: _Pools, rng: random.Random) -> Message | None:
     """Break the text of gold's calls so that the dialect cannot read it."""
     if not turn.gold.tool_calls:
         return None
     text, tools = written(turn, pools.dialect), turn.task.tools
     broken = [text[: rng.randint(max(1, 2 * len(text) // 5), max(1, len(text) - 1))]]
     for mark in "}])\"':{[(":
-        places = [place for place, character in enumerate(text) if character == mark]
-        if places:
+        if places := [place for place, character in enumerate(text) if character == mark]:
             place = rng.choice(places)
             broken.append(text[:place] + text[place + 1 :])
     last = max(text.rfind(mark) for mark in "}])")
@@ -223,13 +210,12 @@ def written(turn: AssistantTurn, dialect: Dialect) -> str:
     """
     task = turn.task
     try:
-        spans = list(dialect.render(Conversation((*task.messages, turn.gold), task.tools))[-1])
+        spans = dialect.render(Conversation((*task.messages, turn.gold), task.tools))[-1]
     except DialectError as error:
         raise DialectError(f"{task.id}: {error}") from None
-    while spans and not spans[-1].trained:
-        spans.pop()
-    start = max((place + 1 for place, span in enumerate(spans) if not span.trained), default=0)
-    return without_stop("".join(span.text for span in spans[start:]), dialect.stop)
+    runs = groupby(spans, lambda span: span.trained)
+    texts = ["".join(span.text for span in run) for trained, run in runs if trained]
+    return without_stop(texts[-1] if texts else "", dialect.stop)
 
 
 def _invent(schema: Json, rng: random.Random, depth: int = 0) -> Json:
@@ -270,21 +256,21 @@ def _alter(value: Json, rng: random.Random) -> Json:
             return f"{value} {rng.choice(_WORDS)}".strip()
         place = rng.choice(places)
         return value[:place] + value[place + 1] + value[place] + value[place + 2 :]
+    if not value or not isinstance(value, list | dict):
+        return None
     if isinstance(value, list):
-        return value[:-1] if value else None
-    if isinstance(value, dict) and value:
-        name = rng.choice(list(value))
-        inner = _alter(value[name], rng)
-        return None if inner is None else {**value, name: inner}
-    return None
+        return value[:-1]
+    name = rng.choice(list(value))
+    inner = _alter(value[name], rng)
+    return None if inner is None else {**value, name: inner}
 
 
 _MISTAKES: Mapping[PairKind, Mistake] = {
-    PairKind.WRONG_TOOL: _wrong_tool,
-    PairKind.WRONG_ARGUMENT: _wrong_argument,
-    PairKind.MISSING_ARGUMENT: _missing_argument,
-    PairKind.MALFORMED: _malformed,
-    PairKind.NEEDLESS_CALL: _needless_call,
-    PairKind.MISSING_CALL: _missing_call,
+    PairKind.WRONG_TOOL: wrong_tool,
+    PairKind.WRONG_ARGUMENT: wrong_argument,
+    PairKind.MISSING_ARGUMENT: missing_argument,
+    PairKind.MALFORMED: malformed,
+    PairKind.NEEDLESS_CALL: needless_call,
+    PairKind.MISSING_CALL: missing_call,
 }
 CORRUPTIONS = tuple(_MISTAKES)

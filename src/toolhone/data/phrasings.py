@@ -13,10 +13,11 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from itertools import chain
 from typing import Any, cast
 
 from toolhone.schema import Json, ToolCall
@@ -76,37 +77,27 @@ class PhrasedRequest:
 
     def answer(self, values: Sequence[Json]) -> str:
         """Return the final answer, given what each call returned."""
-        named = {
-            f"result{number}" if number > 1 else "result": (
-                value.strip() if isinstance(value, str) else value
-            )
-            for number, value in enumerate(values, 1)
-        }
+        texts = [value.strip() if isinstance(value, str) else value for value in values]
+        named = {f"result{n}" if n > 1 else "result": text for n, text in enumerate(texts, 1)}
         return self.wording.format_map({**self.slots, **named})
 
 
-def _preset(name: str) -> Json:
-    file = resources.files("toolhone.config.presets") / name
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 @cache
-def phrasings() -> dict[str, Any]:
-    """Return the shipped openings and endings (`frames`) and the entries of all intents."""
-    return cast(dict[str, Any], _preset("phrasings.json"))
+def word_lists(name: str) -> dict[str, Any]:
+    """Return a shipped table.
 
-
-@cache
-def fillers() -> dict[str, dict[str, list[str]]]:
-    """Return the shipped cities, words, names and parts of queries: set -> pool -> values."""
-    return cast(dict[str, dict[str, list[str]]], _preset("fillers.json"))
+    phrasings: openings and endings (`frames`), and the entries of all intents. fillers: cities,
+    words, names and parts of queries, set -> pool -> values. manual: for the user's own tools.
+    """
+    file = resources.files("toolhone.config.presets") / f"{name}.json"
+    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
 
 
 @cache
 def intents() -> tuple[Intent, ...]:
     """Return all shipped intents."""
     found = []
-    for name, entry in phrasings()["intents"].items():
+    for name, entry in word_lists("phrasings")["intents"].items():
         group = name.partition(".")[0]
         cores = {
             key: tuple((form, text) for form, texts in entry.get(key, {}).items() for text in texts)
@@ -117,21 +108,13 @@ def intents() -> tuple[Intent, ...]:
     return tuple(found)
 
 
-def skeletons(phrasing_set: str) -> Iterator[str]:
-    """Yield every question of a set with its slots unfilled, without joined ones."""
-    for intent in intents():
-        for form, core in intent.cores[phrasing_set]:
-            frame = phrasings()["frames"][phrasing_set][form]
-            for opening in frame["openings"]:
-                yield from (opening + core + ending for ending in frame["endings"])
-
-
 class Fillers:
     """Draws values for slots from one set of fillers; `rng` decides everything."""
 
     def __init__(self, filler_set: str, rng: random.Random) -> None:
         self._held_out = filler_set == "held_out"
-        self._pools = fillers()[filler_set]
+        own = word_lists("manual")["pools"][filler_set]
+        self._pools: dict[str, list[str]] = {**own, **word_lists("fillers")[filler_set]}
         self._rng = rng
 
     def draw(self, slots: Mapping[str, str]) -> Slots:
@@ -156,9 +139,8 @@ class Fillers:
             case "thing":
                 return f"{self._word('adjective')} {self._word('noun')}"
             case "query":
-                draw = rng.random()
-                if draw < 0.6:
-                    return f"{self._word('adjective')} {self._word('noun')}"
+                if (draw := rng.random()) < 0.6:
+                    return self._value("thing", values)
                 topic = draw < 0.8
                 start = rng.choice(self._pools["topic"]) if topic else f"{self._word('word')} of"
                 return f"{start} {self._word('noun')}"
@@ -168,11 +150,15 @@ class Fillers:
                 return ", ".join(self._number(2, 99) for _ in range(rng.choice((3, 3, 4))))
             case "two_digits":
                 return self._number(10, 99)
-            case "count" | "few":
-                return str(rng.randint(2, 9 if kind == "count" else 4))
+            case "count" | "few" | "house":
+                return str(rng.randint(2, {"count": 9, "few": 4, "house": 180}[kind]))
             case "unit" | "operator":
                 return rng.choice(("celsius", "fahrenheit") if kind == "unit" else "+-*")
-        return rng.choice(self._pools[kind])
+        form = word_lists("manual")["composed"].get(kind)
+        if form is None:
+            return rng.choice(self._pools[kind])
+        text = re.sub(r"{(\w+)}", lambda slot: self._value(slot[1], values), form)
+        return text.title() if kind == "title" else text.lower() if kind == "email" else text
 
     def _number(self, low: int, high: int) -> str:
         number = self._rng.randint(low, high)
@@ -201,7 +187,7 @@ class Fillers:
 @cache
 def _long_words(held_out: bool) -> list[str]:
     """Return the words of all pools of a set that are long enough to be cut."""
-    pools = fillers()["held_out" if held_out else "train"].values()
+    pools = word_lists("fillers")["held_out" if held_out else "train"].values()
     words = {word.lower() for pool in pools for word in pool if len(word) >= 4 and word.isalpha()}
     return sorted(words)
 
@@ -209,8 +195,8 @@ def _long_words(held_out: bool) -> list[str]:
 @cache
 def _all_words() -> frozenset[str]:
     cores = [text for intent in intents() for core in intent.cores.values() for _, text in core]
-    pools = [word for pools in fillers().values() for pool in pools.values() for word in pool]
-    return frozenset(" ".join(cores + pools).lower().split())
+    pools = [pool for pools in word_lists("fillers").values() for pool in pools.values()]
+    return frozenset(" ".join(chain(cores, *pools)).lower().split())
 
 
 class Wording:
@@ -218,7 +204,7 @@ class Wording:
 
     def __init__(self, phrasing_set: str, filler_set: str, rng: random.Random) -> None:
         self._set = phrasing_set
-        self._frames = phrasings()["frames"][phrasing_set]
+        self._frames = word_lists("phrasings")["frames"][phrasing_set]
         self._fillers = Fillers(filler_set, rng)
         self._rng = rng
 
@@ -238,16 +224,14 @@ class Wording:
 
     def question(self, requests: Sequence[PhrasedRequest]) -> str:
         """Join the requests to one question, between an opening and an ending."""
-        frame = self._frames[requests[0].form]
-        text = requests[0].text
-        for request in requests[1:]:
-            text += self._rng.choice(self._frames["joins"]) + request.text
-        opening = self._frame_text(frame["openings"])
-        return f"{opening}{text}{self._frame_text(frame['endings'])}"
-
-    def _frame_text(self, choices: Sequence[str]) -> str:
-        """Draw an opening or an ending; some address somebody by name."""
-        return self._rng.choice(choices).format_map(self._fillers.draw({"name": "first"}))
+        joins, frame = self._frames["joins"], self._frames[requests[0].form]
+        rest = "".join(self._rng.choice(joins) + request.text for request in requests[1:])
+        # Some openings and endings address somebody by name.
+        opening, ending = (
+            self._rng.choice(frame[end]).format_map(self._fillers.draw({"name": "first"}))
+            for end in ("openings", "endings")
+        )
+        return f"{opening}{requests[0].text}{rest}{ending}"
 
     def _cores(self, intent: Intent, form: str | None) -> list[tuple[str, str]]:
         return [core for core in intent.cores[self._set] if form in (None, core[0])]

@@ -1,25 +1,30 @@
-"""Preference pairs, from a file or made: gold or a right sample against something worse.
+"""Preference pairs, from a file or made, and their rows: gold against something worse.
 
-    pairs = pairs_of(read_preferences("pairs.jsonl"))
-    turns = assistant_turns(conversations)
-    batch = corrupt(turns, dialect, seed=0)            # `data.negatives`: gold against mistakes
-    batch = against_samples(turns, samples)            # gold against wrong samples of the model
-    batch = among_samples(tasks, samples)              # its right samples against its wrong ones
-
-`data.pair_rows` makes rows of pairs; no model is asked here.
+turns = assistant_turns(conversations)
+batch = corrupt(turns, dialect, seed=0)            # `data.negatives`: gold against mistakes
+batch = against_samples(turns, samples)            # gold against wrong samples of the model
+batch = among_samples(tasks, samples)              # its right samples against its wrong ones
+rows = pair_rows(batch.pairs, dialect, tokenizer, max_length=1024)     # rows.rows, rows.report
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+
+from toolhone.data.render import check_lengths
+from toolhone.dialects.base import Dialect
+from toolhone.errors import DataError, DialectError
+from toolhone.rows import Origin, Row
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import tasks_of
+from toolhone.tokenizer import Span, TextTokenizer
 
 
 class PairKind(StrEnum):
@@ -80,18 +85,18 @@ class AssistantTurn:
         return [(place, name) for place, call in calls for name in call.arguments]
 
     def against(
-        self,
-        kind: PairKind,
-        rejected: Sequence[Message],
-        tokens: Sequence[int] = (),
-        raw: bool = False,
+        self, kind: PairKind, rejected: Message, tokens: tuple[int, ...] = (), raw: bool = False
     ) -> PreferencePair:
         """Return the pair of gold and `rejected`."""
         task, name = self.task, f"{self.task.id}/{kind.value}"
-        preference = Preference(
-            task.messages, (self.gold,), tuple(rejected), task.tools, name, task.source, raw=raw
-        )
-        return PreferencePair(preference, kind, tuple(tokens))
+        sides = ((self.gold,), (rejected,))
+        preference = Preference(task.messages, *sides, task.tools, name, task.source, raw=raw)
+        return PreferencePair(preference, kind, tokens)
+
+    def against_sample(self, sample: Sampled) -> PreferencePair:
+        """Return the pair of gold and a sample, as sampled."""
+        rejected = Message("assistant", sample.text)
+        return self.against(PairKind.OWN_SAMPLE, rejected, sample.tokens, raw=True)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def against_samples(
     without: Counter[str] = Counter()
     for turn, drawn in zip(turns, samples, strict=True):
         wrong = _most_frequent(drawn, False, each)
-        pairs += [_pair(turn, sample) for sample in wrong]
+        pairs += [turn.against_sample(sample) for sample in wrong]
         if not wrong:
             any_right = any(sample.right for sample in drawn)
             without["every sample is right" if any_right else "no sample has any text"] += 1
@@ -141,7 +146,8 @@ def among_samples(
     without: Counter[str] = Counter()
     for task, drawn in zip(tasks, samples, strict=True):
         right, wrong = _most_frequent(drawn, True, 1), _most_frequent(drawn, False, each)
-        pairs += [_pair(AssistantTurn(task, best.message), bad) for best in right for bad in wrong]
+        turns = [AssistantTurn(task, best.message) for best in right]
+        pairs += [turn.against_sample(sample) for turn in turns for sample in wrong]
         if not drawn:
             without["the prompt leaves no room"] += 1
         elif not right:
@@ -160,11 +166,6 @@ def _most_frequent(drawn: Sequence[Sampled], right: bool, most: int) -> list[Sam
     return [by_tokens[tokens] for tokens, _ in counts.most_common(most)]
 
 
-def _pair(turn: AssistantTurn, sample: Sampled) -> PreferencePair:
-    rejected = [Message("assistant", sample.text)]
-    return turn.against(PairKind.OWN_SAMPLE, rejected, sample.tokens, raw=True)
-
-
 def _count(samples: Sequence[Sequence[Sampled]], without: Counter[str]) -> dict[str, Any]:
     return {
         "decisions": len(samples),
@@ -172,3 +173,124 @@ def _count(samples: Sequence[Sequence[Sampled]], without: Counter[str]) -> dict[
         "wrong_samples": sum(not sample.right for drawn in samples for sample in drawn),
         "without_pair": dict(without),
     }
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Rows in pairs, the chosen one first, and a count of all pairs."""
+
+    rows: list[Row]
+    report: dict[str, Any]
+
+
+def pair_rows(
+    pairs: Iterable[PreferencePair],
+    dialect: Dialect,
+    tokenizer: TextTokenizer,
+    max_length: int,
+    too_long: Literal["drop", "error"] = "drop",
+) -> PairRows:
+    """Return the rows of all pairs: two rows of one group after the same prompt.
+
+    Turns of the assistant after the prompt are trained, with their stop marks. A `raw` side keeps
+    its marks, a sampled one its ids. Pairs with equal sides, or too long ones, are dropped and
+    counted. A rejected side that the dialect cannot write drops a made pair; in a file it is an
+    error.
+    """
+    rows: list[Row] = []
+    kinds: list[PairKind] = []
+    identical = unwritable = 0
+    for number, pair in enumerate(pairs):
+        chosen, rejected = _sides(pair, dialect, tokenizer)
+        if rejected is None:
+            unwritable += 1
+        elif chosen.tokens.tolist() == rejected.tokens.tolist():
+            identical += 1
+        else:
+            rows += [replace(row, group=f"pair-{number}") for row in (chosen, rejected)]
+            kinds.append(pair.kind)
+    if identical and not rows:
+        same = "chosen and rejected are the same once they are written; there is nothing to prefer"
+        raise DataError(f"in all {identical} pairs {same}")
+    lengths = check_lengths(rows, max_length, too_long)
+    left = {row.group for row in lengths.rows}
+    places = zip(kinds, rows[::2], strict=True)
+    kept = Counter(kind.value for kind, row in places if row.group in left)
+    report = {
+        "pairs": len(lengths.rows) // 2,
+        "identical": identical,
+        "unwritable": unwritable,
+        "too_long": lengths.dropped // 2,
+        "longest_row": lengths.longest,
+        "kinds": dict(sorted(kept.items())),
+    }
+    return PairRows(lengths.rows, report)
+
+
+def _sides(
+    pair: PreferencePair, dialect: Dialect, tokenizer: TextTokenizer
+) -> tuple[Row, Row | None]:
+    """Return the chosen row and the rejected one, or None if that is made and unwritable."""
+    preference, side = pair.preference, "chosen"
+    try:
+        chosen = _row_of(preference, preference.chosen, dialect, tokenizer)
+        side, prompt = "rejected", chosen.tokens[: int(chosen.mask.argmax())].tolist()
+        sampled = pair.tokens
+        if preference.raw and not sampled:
+            sampled = _raw_tokens(preference, chosen, dialect, tokenizer)
+        if sampled:
+            split = (len(prompt), len(sampled))
+            origins = [int(Origin.PROMPT)] * split[0] + [int(Origin.SAMPLED)] * split[1]
+            mask = [False] * split[0] + [True] * split[1]
+            return chosen, Row.of([*prompt, *sampled], mask, origins)
+        rejected = _row_of(preference, preference.rejected, dialect, tokenizer)
+    except DialectError as error:
+        if side == "rejected" and pair.kind is not PairKind.FILE:
+            return chosen, None
+        raise DialectError(f"pair {preference.id!r}, {side}: {error}") from None
+    if rejected.tokens[: int(rejected.mask.argmax())].tolist() != prompt:
+        raise DialectError(
+            f"pair {preference.id!r}: the template writes the prompt in two ways, depending on "
+            "what follows it"
+        )
+    return chosen, rejected
+
+
+def _row_of(
+    preference: Preference, side: Sequence[Message], dialect: Dialect, tokenizer: TextTokenizer
+) -> Row:
+    """Return the prompt and a side up to its last trained token; only the side is trained."""
+    messages = (*preference.prompt, *side)
+    lists = dialect.render(Conversation(messages, preference.tools, preference.id))
+    turns = sum(message.role == "assistant" for message in side)
+    if len(lists) > 1 and turns > 1:
+        raise DialectError(
+            f"it has {turns} turns of the assistant, and this model's template rewrites earlier "
+            "turns, so that there is no one row for them; use model.history=kept, or pairs of one "
+            "turn"
+        )
+    row = tokenizer.encode_spans(lists[-1])
+    starts = np.flatnonzero(np.diff(row.mask.astype(np.int8), prepend=0) == 1)
+    if len(starts) < turns:
+        raise DialectError(
+            f"it has {turns} turns of the assistant, of which the rendered text shows {len(starts)}"
+        )
+    mask = row.mask.copy()
+    mask[: starts[len(starts) - turns]] = False
+    end = int(np.flatnonzero(mask)[-1]) + 1
+    origin = None if row.origin is None else row.origin[:end]
+    return Row(row.tokens[:end], mask[:end], {}, origin)
+
+
+def _raw_tokens(
+    preference: Preference, chosen: Row, dialect: Dialect, tokenizer: TextTokenizer
+) -> tuple[int, ...]:
+    """Encode a raw text, its marks as marks; the stop mark is the chosen side's."""
+    stops = tokenizer.stop_ids(dialect.stop)
+    text = Span(preference.rejected[0].content or "", Origin.SAMPLED, trained=True)
+    tokens: list[int] = tokenizer.encode_spans([Span("", Origin.SAMPLED), text]).tokens.tolist()
+    if any(token in stops for token in tokens):
+        marks = " or ".join(dialect.stop)
+        raise DialectError(f"its raw text holds the stop mark ({marks}), which ends the turn")
+    last = int(chosen.tokens[-1])
+    return (*tokens, last if last in stops else stops[0])

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 
 from toolhone.data.phrasings import PhrasedRequest, Wording, intents
@@ -66,10 +67,8 @@ def read_shares(text: str) -> dict[str, float]:
         except ValueError:
             share = math.nan
         if name not in CATEGORIES:
-            raise DataError(
-                f"--shares has the unknown category {name!r}{nearest(name, CATEGORIES)}; known: "
-                f"{', '.join(CATEGORIES)}"
-            )
+            known = f"{nearest(name, CATEGORIES)}; known: {', '.join(CATEGORIES)}"
+            raise DataError(f"--shares has the unknown category {name!r}{known}")
         if name in shares or not 0 <= share <= 1:
             raise DataError(f"--shares needs one number between 0 and 1 for {name!r}, got {part!r}")
         shares[name] = share
@@ -119,18 +118,17 @@ class SftRows:
         results = iter(run_calls(Registry(TOOLS), calls))
         rows = []
         for index, (prompt, request) in enumerate(requests):
+            name = f"{category}-{self._seed}-{index:05d}"
             arguments, answer = None, ""
             for call in request.calls:  # one, or none where no tool is needed
                 arguments, answer = dict(call.arguments), next(results).content.strip()
             answer = answer if request.calls else request.answer([])
-            name = f"{category}-{self._seed}-{index:05d}"
             rows.append(row(name, "templates", category, prompt, arguments, answer))
         return rows
 
     def _request(self, category: str, index: int) -> tuple[str, PhrasedRequest]:
         """Draw a prompt that does not occur yet, and what it asks for."""
-        rng = self._rng(f"{category} {index}")
-        wording = Wording(*SPLITS["train"], rng)
+        wording = Wording(*SPLITS["train"], self._rng(f"{category} {index}"))
         wanted = CATEGORIES[category][0] or category
         choices = [intent for intent in intents() if intent.category == wanted]
         for _ in range(_ATTEMPTS):
@@ -139,10 +137,8 @@ class SftRows:
             if prompt not in self._prompts:
                 self._prompts.add(prompt)
                 return prompt, request
-        raise DataError(
-            f"the phrasings give no more than about {index} different questions of the category "
-            f"{category!r}"
-        )
+        few = f"no more than about {index} different questions of the category {category!r}"
+        raise DataError(f"the phrasings give {few}")
 
     def _from_gsm8k(self, path: Path, count: int) -> list[Record]:
         """Return the first `count` usable rows of the file in an order that the seed decides."""
@@ -160,27 +156,22 @@ class SftRows:
             candidates.append((conversation, str(task.expect.answer)))
         self._rng("gsm8k").shuffle(candidates)
         for start in range(0, len(candidates), _AT_ONCE):
-            for composed in self._compose(candidates[start : start + _AT_ONCE]):
-                rows.append(composed)
-                if len(rows) == count:
-                    return rows
-        raise DataError(
-            f"{path}: {len(rows)} rows can be used as calculator rows, but {count} are wanted; ask "
-            "for fewer --rows"
-        )
+            composed = self._compose(candidates[start : start + _AT_ONCE])
+            rows += islice(composed, count - len(rows))
+            if len(rows) == count:
+                return rows
+        wrong = f"{len(rows)} rows can be used as calculator rows, but {count} are wanted"
+        raise DataError(f"{path}: {wrong}; ask for fewer --rows")
 
     def _compose(self, candidates: Sequence[tuple[Conversation, str]]) -> Iterator[Record]:
         """Yield rows whose solution is one expression, of numbers in the question."""
         calculator = Calculator()
         prompts = [str(conversation.messages[0].content) for conversation, _ in candidates]
-        expressions = [
-            compose(steps_of(conversation), prompt)
-            for (conversation, _), prompt in zip(candidates, prompts, strict=True)
-        ]
+        steps = [steps_of(conversation) for conversation, _ in candidates]
+        expressions = [compose(*pair) for pair in zip(steps, prompts, strict=True)]
         calculator.learn(expressions)
-        for (conversation, answer), prompt, expression in zip(
-            candidates, prompts, expressions, strict=True
-        ):
+        rows = zip(candidates, prompts, expressions, strict=True)
+        for (conversation, answer), prompt, expression in rows:
             found = calculator.run(expression)
             if found is None or abs(Decimal(str(found[0])) - Decimal(answer)) > Decimal(TOLERANCE):
                 self._skipped[NOT_COMPOSED] += 1

@@ -98,16 +98,13 @@ def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]
     clusters: list[list[int]] = []
     seen: set[int] = set()
     for start in order:
-        if start in seen:
-            continue
+        cluster = [] if start in seen else [start]
         seen.add(start)
-        cluster = [start]
         for index in cluster:
-            for label in labels[index]:
-                fresh = [other for other in members.pop(label, ()) if other not in seen]
-                seen.update(fresh)
-                cluster += fresh
-        clusters.append(sorted(cluster, key=rank.__getitem__))
+            fresh = {other for label in labels[index] for other in members.pop(label, ())} - seen
+            seen |= fresh
+            cluster += fresh
+        clusters += [sorted(cluster, key=rank.__getitem__)] if cluster else []
     return clusters
 
 

@@ -14,6 +14,7 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from toolhone.data.phrasings import PhrasedRequest, Wording, intents
 from toolhone.errors import CapabilityError, DataError, nearest
@@ -66,25 +67,18 @@ class TemplateTurn:
 
     def messages(self) -> list[Message]:
         """Return the question, the calls, and, if there are results or no calls, the answer."""
-        question = Message("user", self.question)
-        if not self.calls:
-            return [question, Message("assistant", self._answer())]
-        called = [question, Message("assistant", None, tool_calls=self.calls)]
-        if not self.results:
-            return called
-        results = [
-            Message("tool", result.content, tool_call_id=call.id, name=call.name)
-            for call, result in zip(self.calls, self.results, strict=True)
-        ]
-        return [*called, *results, Message("assistant", self._answer())]
-
-    def _answer(self) -> str:
-        left = [result.value for result in self.results]
-        parts = []
-        for request in self.requests:
-            parts.append(request.answer(left[: len(request.calls)]))
-            left = left[len(request.calls) :]
-        return " ".join(parts)
+        messages = [Message("user", self.question)]
+        if self.calls:
+            messages.append(Message("assistant", None, tool_calls=self.calls))
+            if not self.results:
+                return messages
+            messages += [
+                Message("tool", result.content, tool_call_id=call.id, name=call.name)
+                for call, result in zip(self.calls, self.results, strict=True)
+            ]
+        values = iter([result.value for result in self.results])
+        parts = [one.answer([*islice(values, len(one.calls))]) for one in self.requests]
+        return [*messages, Message("assistant", " ".join(parts))]
 
 
 class Templates:
@@ -139,19 +133,17 @@ class Templates:
         *history, last = turns
         messages = [message for turn in history for message in turn.messages()]
         messages.append(Message("user", last.question))
-        expect = Expect(no_call=True)
-        if last.calls:
-            calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
-            answer = None
-            if len(calls) == 1:
-                (result,) = run_calls(self._registry, last.calls)
-                answer = result.content.strip()
-                # A final answer must hold the temperature, or the first title.
-                if calls[0].name == "weather":
-                    answer = str(json.loads(answer)["temperature"])
-                elif calls[0].name == "search":
-                    answer = str(json.loads(answer)[0]["title"])
-            expect = Expect(calls, answer=answer)
+        answer = None
+        if len(last.calls) == 1:
+            (result,) = run_calls(self._registry, last.calls)
+            answer = result.content.strip()
+            # A final answer must hold the temperature, or the first title.
+            if last.calls[0].name == "weather":
+                answer = str(json.loads(answer)["temperature"])
+            elif last.calls[0].name == "search":
+                answer = str(json.loads(answer)[0]["title"])
+        calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
+        expect = Expect(calls, answer=answer) if calls else Expect(no_call=True)
         source = "templates"
         return Task(name, tuple(messages), self.tools, expect, category=category, source=source)
 

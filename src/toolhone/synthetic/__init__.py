@@ -4,7 +4,7 @@
     templates = ManualTemplates(tools, examples, seed=0)
     templates.conversations(1000), templates.tasks(200, "held_out"), templates.report()
 
-No model is asked; tools run in `with_results` alone.
+No model is asked; tools run in `with_answers` alone.
 """
 
 from toolhone.synthetic.examples import CanonicalExample, read_examples

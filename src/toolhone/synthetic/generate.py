@@ -13,13 +13,14 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from toolhone.data.phrasings import word_lists
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Conversation, Message, Task, Tool, ToolCall
 from toolhone.sources.base import tasks_of
 from toolhone.synthetic.examples import CanonicalExample, argument_values
 from toolhone.synthetic.paraphrase import Frames, SmallTalk, core_of
@@ -32,8 +33,8 @@ from toolhone.synthetic.phrases import (
     example_phrases,
 )
 from toolhone.synthetic.schema_sampler import SchemaSampler, Undrawable
-from toolhone.synthetic.spelling import folded
-from toolhone.synthetic.text_kinds import material, words_of
+from toolhone.synthetic.slots import folded
+from toolhone.synthetic.text_kinds import words_of
 
 SPLITS = ("train", "held_out")
 SHARES = {"one_call": 0.7, "two_calls": 0.1, "no_call": 0.2}
@@ -68,15 +69,6 @@ class _Counts:
     rejected: Counter[Reject] = field(default_factory=Counter)
     questions: set[str] = field(default_factory=set)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "rows": self.kinds.total(),
-            "by_kind": dict(self.kinds),
-            "by_tool": dict(self.tools),
-            "distinct_questions": len(self.questions),
-            "rejected_draws": {reason.value: count for reason, count in self.rejected.items()},
-        }
-
 
 class ManualTemplates:
     """Makes conversations and tasks for the tools; the same arguments give the same rows."""
@@ -88,35 +80,34 @@ class ManualTemplates:
         seed: int = 0,
         shares: Mapping[str, float] = SHARES,
     ) -> None:
-        self.tools, self._seed, self._shares = tuple(tools), seed, _check_shares(shares)
-        self._by_name = _by_name(self.tools, examples)
+        check_use(tools, examples, shares)
+        self.tools, self._seed = tuple(tools), seed
+        self._shares = {name: float(shares.get(name, 0.0)) for name in SHARES}
+        self._by_name = {tool.name: tool for tool in tools}
         self._undrawable: dict[str, str] = {}
         # Words that begin a command: the common ones, and the first words of names.
-        names = [words_of(tool.name) for tool in self.tools]
-        verbs = {*material()["verbs"], *(words[0] for words in names if len(words) > 1)}
+        names = [words_of(tool.name) for tool in tools]
+        verbs = {*word_lists("manual")["verbs"], *(words[0] for words in names if len(words) > 1)}
         self._single, self._several = self._phrases(examples, verbs)
         # Words that set tools or values apart are never replaced by others.
-        texts = [tool.name for tool in self.tools] if len(self.tools) > 1 else []
-        texts += (text for one in examples for call in one.calls for text in _texts(call.arguments))
+        texts = [tool.name for tool in tools] if len(tools) > 1 else []
+        for values in argument_values(examples).values():
+            texts += [value for value in values if isinstance(value, str)]
         protected = {word for text in texts for word in words_of(text)}
         self._frames = {name: Frames(name, protected) for name in SPLITS}
         talk = [(*core_of(one.query, verbs), one.answer) for one in examples if not one.calls]
-        self._talk = SmallTalk(self.tools, talk)
+        self._talk = SmallTalk(tools, talk)
         self._counts = {name: _Counts() for name in SPLITS}
         calling = self._shares["one_call"] or self._shares["two_calls"]
         if calling and not self._single and not self._several:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._undrawable.items())
-            raise DataError(
-                f"no arguments can be drawn for any tool ({reasons}); give an example for one of "
-                "them"
-            )
+            right = "give an example for one of them"
+            raise DataError(f"no arguments can be drawn for any tool ({reasons}); {right}")
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """Return the first n rows of a split."""
-        return [
-            self._conversation(self._rng("conversation", split, index), index, split)
-            for index in range(n)
-        ]
+        rngs = (self._rng("conversation", split, index) for index in range(n))
+        return [self._conversation(rng, index, split) for index, rng in enumerate(rngs)]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
         """Return the first n tasks of a split, all with different questions.
@@ -141,14 +132,25 @@ class ManualTemplates:
 
     def report(self) -> dict[str, Any]:
         """Return what was drawn so far by split, the phrasings by tool, and what stays as it is."""
-        several = [(call.name, phrase) for phrase in self._several for call in phrase.calls]
-        single = [(name, phrase) for name, group in self._single.items() for phrase in group]
+        phrases = [(name, phrase) for name, group in self._single.items() for phrase in group]
+        phrases += [(call.name, phrase) for phrase in self._several for call in phrase.calls]
+        splits = {
+            name: {
+                "rows": own.kinds.total(),
+                "by_kind": dict(own.kinds),
+                "by_tool": dict(own.tools),
+                "distinct_questions": len(own.questions),
+                "rejected_draws": {reason.value: count for reason, count in own.rejected.items()},
+            }
+            for name, own in self._counts.items()
+            if own.kinds
+        }
         return {
-            "splits": {name: own.to_dict() for name, own in self._counts.items() if own.kinds},
-            "phrasings": dict(Counter(name for name, _ in single + several)),
+            "splits": splits,
+            "phrasings": dict(Counter(name for name, _ in phrases)),
             "word_for_word": {
                 phrase.text: f"{phrase.located.stuck} is not in the question"
-                for _, phrase in single + several
+                for _, phrase in phrases
                 if isinstance(phrase, ExamplePhrase) and phrase.located.stuck
             },
             "without_rows": dict(self._undrawable),
@@ -170,16 +172,15 @@ class ManualTemplates:
         single: dict[str, list[Phrase]] = {tool.name: [] for tool in self.tools}
         several: list[ExamplePhrase] = []
         for example in examples:
+            own = example_phrases(example, samplers, kept, verbs) if example.calls else []
             if len(example.calls) == 1:
-                own = example_phrases(example, samplers, kept, verbs)
                 single[example.calls[0].name] += own
-            elif example.calls:
-                several += example_phrases(example, samplers, kept, verbs)
+            else:
+                several += own
         for tool in self.tools:
             if not single[tool.name]:
-                single[tool.name] += builtin_phrases(tool) or self._describe(
-                    tool, samplers[tool.name]
-                )
+                found = builtin_phrases(tool) or self._describe(tool, samplers[tool.name])
+                single[tool.name] += found
         return {name: phrases for name, phrases in single.items() if phrases}, several
 
     def _describe(self, tool: Tool, sampler: SchemaSampler) -> list[Phrase]:
@@ -204,10 +205,9 @@ class ManualTemplates:
 
     def _conversation(self, rng: random.Random, index: int, split: str) -> Conversation:
         kind = rng.choices(list(self._shares), list(self._shares.values()))[0]
-        draw = self._draw_talk if kind == "no_call" else self._draw_calls
         counts = self._counts[split]
         for _ in range(_TRIES):
-            drawn = draw(kind, split, rng)
+            drawn = self._draw(kind, split, rng)
             if isinstance(drawn, Reject):
                 counts.rejected[drawn] += 1
                 continue
@@ -225,18 +225,18 @@ class ManualTemplates:
             "examples or wider schemas"
         )
 
-    def _draw_talk(self, _kind: str, split: str, rng: random.Random) -> Drawn:
-        pieces, answer = self._talk.draw(rng, split == "held_out")
-        question = "".join(piece.text for piece in pieces)
-        fits = side(question) == split
-        return (question, Message("assistant", answer)) if fits else Reject.OTHER_SPLIT
-
-    def _draw_calls(self, kind: str, split: str, rng: random.Random) -> Drawn:
-        draws = [phrase.draw(rng, split == "held_out") for phrase in self._choose(kind, rng)]
+    def _draw(self, kind: str, split: str, rng: random.Random) -> Drawn:
+        held = split == "held_out"
+        if kind == "no_call":
+            pieces, answer = self._talk.draw(rng, held)
+            question = "".join(piece.text for piece in pieces)
+            fits = side(question) == split
+            return (question, Message("assistant", answer)) if fits else Reject.OTHER_SPLIT
+        draws = [phrase.draw(rng, held) for phrase in self._choose(kind, rng)]
         calls = [call for draw in draws for call in draw.calls]
         if any(self._by_name[call.name].problems(call.arguments) for call in calls):
             return Reject.SCHEMA
-        if any(call == other for index, call in enumerate(calls) for other in calls[:index]):
+        if any(call in calls[:index] for index, call in enumerate(calls)):
             return Reject.SAME_CALLS
         parts = [(draw.form, draw.pieces) for draw in draws]
         for _ in range(_FRAMINGS):
@@ -246,12 +246,11 @@ class ManualTemplates:
                 continue
             if ambiguous(pieces):
                 return Reject.AMBIGUOUS
-            numbered = enumerate(calls)
-            linked = tuple(ToolCall(one.name, one.arguments, f"call{i}") for i, one in numbered)
-            return question, Message("assistant", None, tool_calls=linked)
+            linked = [ToolCall(one.name, one.arguments, f"call{i}") for i, one in enumerate(calls)]
+            return question, Message("assistant", None, tool_calls=tuple(linked))
         return Reject.OTHER_SPLIT
 
-    def _choose(self, kind: str, rng: random.Random) -> list[Phrase]:
+    def _choose(self, kind: str, rng: random.Random) -> Sequence[Phrase]:
         """Choose one phrase, or two; an example with several calls of its own counts as two."""
         two = kind == "two_calls"
         if self._several and ((two and rng.random() < 0.5) or not self._single):
@@ -266,24 +265,10 @@ def side(question: str) -> str:
     return "held_out" if zlib.crc32(words.encode()) % _HELD_OUT == 0 else "train"
 
 
-def _by_name(tools: Sequence[Tool], examples: Sequence[CanonicalExample]) -> dict[str, Tool]:
-    """Return the tools by name; no tool, equal names and unknown tools of examples are errors."""
-    by_name: dict[str, Tool] = {}
-    for tool in tools:
-        if tool.name in by_name:
-            raise DataError(f"two tools are named {tool.name!r}; give one of them another name")
-        by_name[tool.name] = tool
-    if not tools:
-        raise DataError("wanted a tool, got none")
-    for name in {call.name for example in examples for call in example.calls} - by_name.keys():
-        raise DataError(
-            f"an example calls the unknown tool {name!r}{nearest(name, by_name)}; read it with "
-            "`read_examples`"
-        )
-    return by_name
-
-
-def _check_shares(shares: Mapping[str, float]) -> dict[str, float]:
+def check_use(
+    tools: Sequence[Tool], examples: Sequence[CanonicalExample], shares: Mapping[str, float]
+) -> None:
+    """Refuse no tool, equal names, examples of unknown tools, unknown shares and no share."""
     for name, share in shares.items():
         if name not in SHARES:
             known = f"known: {', '.join(SHARES)}"
@@ -292,12 +277,12 @@ def _check_shares(shares: Mapping[str, float]) -> dict[str, float]:
             raise DataError(f"the share of {name!r} must be 0 or more, got {share}")
     if not sum(shares.values()):
         raise DataError("all shares are 0; at least one kind of row needs a share")
-    return {name: float(shares.get(name, 0.0)) for name in SHARES}
-
-
-def _texts(value: Json) -> Iterator[str]:
-    if isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
-    elif isinstance(value, str):
-        yield value
+    if not tools:
+        raise DataError("wanted a tool, got none")
+    names = Counter(tool.name for tool in tools)
+    for name, count in names.items():
+        if count > 1:
+            raise DataError(f"two tools are named {name!r}; give one of them another name")
+    for name in {call.name for example in examples for call in example.calls} - names.keys():
+        hint = f"{nearest(name, names)}; read it with `read_examples`"
+        raise DataError(f"an example calls the unknown tool {name!r}{hint}")

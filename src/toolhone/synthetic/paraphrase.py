@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 
-from toolhone.data.phrasings import Fillers, Wording, intents, phrasings
+from toolhone.data.phrasings import Fillers, Wording, intents, word_lists
 from toolhone.schema import Tool
 from toolhone.synthetic.slots import SlotPiece
-from toolhone.synthetic.text_kinds import material, words_of
+from toolhone.synthetic.text_kinds import words_of
 
 _COURTESY = re.compile(
     r"(?:(?:please|kindly|hey|hi|hello|ok|so|now)\b[,!]? |"
@@ -25,10 +25,6 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _THANKS = re.compile(r"(?:,? (?:please|thanks|thank you|for me))*\s*[.?!]*$", re.IGNORECASE)
-_ASKING = (
-    "what what's whats which who who's whose whom when where where's how how's why is are was "
-    "were do does did has have had am can could will would should may shall"
-)
 _SWAPPED = 0.35
 _FROM_EXAMPLES = 0.5
 _BEYOND = 0.5
@@ -57,7 +53,7 @@ def core_of(query: str, verbs: Collection[str]) -> tuple[Form, str]:
     first = re.split(r"[\s,:]", bare, maxsplit=1)[0].lower()
     if re.search(r"[.?!;:]\s", bare) or not bare.strip():
         return Form.PLAIN, query
-    if first in _ASKING.split():
+    if first in word_lists("manual")["asking"]:
         return Form.ASK, bare
     if first in verbs:
         return Form.DO, bare
@@ -68,19 +64,19 @@ class Frames:
     """Openings, endings, links and other verbs of one set; `protected` words stay."""
 
     def __init__(self, name: str, protected: Collection[str] = ()) -> None:
-        frames = {**phrasings()["frames"][name], "plain": material()["plain"][name]}
+        lists = word_lists("manual")
+        frames = {**word_lists("phrasings")["frames"][name], "plain": lists["plain"][name]}
         # A name in a frame might be taken for an argument.
         self._openings, self._endings = (
             {form: [text for text in frames[form.value][end] if "{" not in text] for form in Form}
             for end in ("openings", "endings")
         )
         self._joins: list[str] = frames["joins"]
-        self._links: list[str] = material()["links"][name]
-        swaps: Mapping[str, list[str]] = material()["swaps"][name]
+        self._links: list[str] = lists["links"][name]
+        swaps: dict[str, list[str]] = lists["swaps"][name]
+        texts = {words: " ".join((words, *ways)).split() for words, ways in swaps.items()}
         self._swaps = {
-            words: ways
-            for words, ways in swaps.items()
-            if not set(protected) & set(" ".join((words, *ways)).split())
+            words: ways for words, ways in swaps.items() if not {*protected} & {*texts[words]}
         }
 
     def question(self, parts: Sequence[Part], rng: random.Random) -> list[SlotPiece]:
@@ -108,17 +104,17 @@ class Frames:
             pieces += [*(_lower_first(own) if index else own), SlotPiece(end)]
         return pieces
 
-    def _swap_verb(self, pieces: Sequence[SlotPiece], rng: random.Random) -> list[SlotPiece]:
+    def _swap_verb(self, pieces: Sequence[SlotPiece], rng: random.Random) -> Sequence[SlotPiece]:
         """Return the pieces, at times with another verb at the beginning."""
         if not pieces or pieces[0].filled or rng.random() >= _SWAPPED:
-            return list(pieces)
+            return pieces
         first = pieces[0].text
-        for words, ways in self._swaps.items():
-            if first.lower().startswith(words + " "):
-                way = rng.choice(ways)
-                way = way.capitalize() if first[0].isupper() else way
-                return [SlotPiece(way + first[len(words) :]), *pieces[1:]]
-        return list(pieces)
+        words = next((one for one in self._swaps if first.lower().startswith(one + " ")), None)
+        if words is None:
+            return pieces
+        way = rng.choice(self._swaps[words])
+        way = way.capitalize() if first[0].isupper() else way
+        return [SlotPiece(way + first[len(words) :]), *pieces[1:]]
 
 
 def _lower_first(pieces: Sequence[SlotPiece]) -> list[SlotPiece]:
@@ -137,42 +133,35 @@ class SmallTalk:
         self, tools: Sequence[Tool], examples: Iterable[tuple[Form, str, str]] = ()
     ) -> None:
         self._examples = list(examples)
-        offered = _vocabulary(tools)
+        texts: list[str] = []
+        for tool in tools:
+            texts += (tool.name, tool.description, *tool.properties)
+            for schema in tool.properties.values():
+                texts += (str(schema.get("description") or ""), *map(str, schema.get("enum") or ()))
+        words = {word for text in texts for word in words_of(text)}
+        # Also the beginnings of words, so that `rental` covers `rent`.
+        offered = {word[:end] for word in words for end in range(3, len(word) + 1)} | words
         self._beyond = {
             name: [entry for entry in entries if not offered & set(entry["words"])]
-            for name, entries in material()["beyond"].items()
+            for name, entries in word_lists("manual")["beyond"].items()
         }
 
     def draw(self, rng: random.Random, held: bool) -> tuple[list[SlotPiece], str]:
         """Return a whole question, framed, and the assistant's answer."""
-        name = "held_out" if held else "train"
+        name, lists = "held_out" if held else "train", word_lists("manual")
         if self._examples and rng.random() < _FROM_EXAMPLES:
             form, text, answer = rng.choice(self._examples)
             question = Frames(name).question([(form, [SlotPiece(text)])], rng)
-            return question, answer or rng.choice(material()["replies"])
+            return question, answer or rng.choice(lists["replies"])
         if self._beyond[name] and rng.random() < _BEYOND:
             entry = rng.choice(self._beyond[name])
             slots = {kind: kind for kind in re.findall(r"{(\w+)}", entry["text"])}
             text = entry["text"].format_map(Fillers(name, rng).draw(slots))
             question = Frames(name).question([(Form(entry["form"]), [SlotPiece(text)])], rng)
-            return question, rng.choice(material()["refusals"])
+            return question, rng.choice(lists["refusals"])
         wording = Wording(name, name, rng)
-        talk = [intent for intent in intents() if intent.category == "no_tool"]
         # Some answers name the embedded model.
+        talk = [intent for intent in intents() if intent.category == "no_tool"]
         modest = [one for one in talk if not any("pico" in answer for answer in one.answers)]
         request = wording.request(wording.pick(modest))
         return [SlotPiece(wording.question([request]))], request.answer([])
-
-
-def _vocabulary(tools: Sequence[Tool]) -> set[str]:
-    """Return the words of the tools, and their beginnings, so that `rental` covers `rent`."""
-    texts: list[str] = []
-    for tool in tools:
-        texts += (tool.name, tool.description)
-        for name, schema in (tool.parameters.get("properties") or {}).items():
-            texts.append(name)
-            if isinstance(schema, Mapping):
-                texts.append(str(schema.get("description") or ""))
-                texts += map(str, schema.get("enum") or ())
-    words = {word for text in texts for word in words_of(text)}
-    return {word[:end] for word in words for end in range(3, len(word) + 1)} | words

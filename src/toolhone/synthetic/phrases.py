@@ -16,25 +16,26 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from toolhone.data.phrasings import Intent, Wording, intents
+from toolhone.data.phrasings import Intent, Wording, intents, word_lists
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.synthetic.examples import CanonicalExample
 from toolhone.synthetic.paraphrase import Form, core_of
-from toolhone.synthetic.schema_sampler import Maker, SchemaSampler, Undrawable
+from toolhone.synthetic.schema_sampler import Maker, SchemaSampler, Undrawable, constant
 from toolhone.synthetic.schemas import Leaf, Steps
 from toolhone.synthetic.slots import (
+    EXACT,
     Located,
     Slot,
     SlotPiece,
     SlotSpan,
     as_number,
-    list_schema,
     locate,
+    places,
+    spellings,
 )
-from toolhone.synthetic.spelling import EXACT, is_date, is_time, places, spellings
-from toolhone.synthetic.text_kinds import material, near, text_maker, words_of
+from toolhone.synthetic.text_kinds import clock_kind, near, text_maker, words_of
 
 Samplers = Mapping[str, SchemaSampler]
 _TRIES = 10
@@ -45,16 +46,8 @@ _AFTER = re.compile(
     r"(\s\w+)??(?=$|[.,?!]|\s(?:in|on|at|for|with|to|from|by|under|until|and|please)\b)",
     re.IGNORECASE,
 )
-_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth"
 _LONGEST_COMMAND = 12
 """Words of a description's first sentence, at most, that make it a command."""
-_BUILTIN_KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "calculator": (r"calc|arithmetic|math|comput|evaluat", ("expression",)),
-    "python": (r"python", ("code",)),
-    "weather": (r"weather|forecast|temperature", ("city", "location", "place")),
-    "search": (r"search|look up|find", ("query", "q")),
-}
-"""Built-in tool -> the words of a tool of its kind, and the names of its main parameter."""
 
 
 class Draw(NamedTuple):
@@ -63,12 +56,6 @@ class Draw(NamedTuple):
     form: Form
     pieces: tuple[SlotPiece, ...]
     calls: tuple[ToolCall, ...]
-
-
-class Phrase(Protocol):
-    """Something that can be asked in many ways."""
-
-    def draw(self, rng: random.Random, held: bool) -> Draw: ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +69,9 @@ class ExamplePhrase:
     makers: tuple[Maker, ...]
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
+        """Draw values, which differ where there is choice."""
         values: list[Any] = []
-        for make in self.makers:  # where there is choice, values differ
+        for make in self.makers:
             value = make(rng, held)
             for _ in range(_TRIES):
                 if isinstance(value, bool) or value not in values:
@@ -95,9 +83,7 @@ class ExamplePhrase:
             for leaf in slot.leaves:
                 _put(arguments, leaf.path, value)
         for weave in self.located.weaves:
-            parts = (
-                _exact(values[part]) if isinstance(part, int) else part for part in weave.parts
-            )
+            parts = [_exact(values[one]) if isinstance(one, int) else one for one in weave.parts]
             _put(arguments, weave.path, "".join(parts))
         pairs = zip(self.calls, arguments, strict=True)
         calls = tuple(ToolCall(call.name, own) for call, own in pairs)
@@ -114,6 +100,28 @@ class ExamplePhrase:
             end = span.end
         if end < len(self.text) or not self.text:
             yield SlotPiece(self.text[end:])
+
+    def shorter(self, slot: Slot, samplers: Samplers) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Return text and calls without an optional argument and its words, such as ` at 7 pm`."""
+        if len(slot.leaves) != 1 or len(slot.spans) != 1 or len(slot.leaves[0].path) != 2:
+            return None
+        (index, name), span = slot.leaves[0].path, slot.spans[0]
+        call = self.calls[int(index)]
+        schemas = samplers[call.name].schemas
+        schema = schemas.fitting(schemas.root, dict(call.arguments))
+        before = _BEFORE.search(self.text[: span.start])
+        after = _AFTER.match(self.text[span.end :])
+        if name in (schema.get("required") or ()) or before is None or after is None:
+            return None
+        if after[1] and not isinstance(slot.value, int | float):
+            return None
+        gone = SlotSpan(before.start(), span.end + after.end(), span.write)
+        others = [other for one in self.located.slots for other in one.spans if other != span]
+        if gone.touches(others):
+            return None
+        left = {key: value for key, value in call.arguments.items() if key != name}
+        calls = tuple(ToolCall(call.name, left) if one is call else one for one in self.calls)
+        return self.text[: gone.start] + self.text[gone.end :], calls
 
 
 def _exact(value: Any) -> str:
@@ -135,12 +143,9 @@ def example_phrases(
     """Return the phrase of an example, and the phrases without one of its optional arguments."""
     form, core = core_of(example.query, verbs)
     phrase = _example_phrase(form, core, example.calls, samplers, kept)
-    shorter = [
-        _example_phrase(form, *found, samplers, kept)
-        for slot in phrase.located.slots
-        if (found := _leave_out(phrase, slot, samplers))
-    ]
-    return [phrase, *(found for found in shorter if not found.located.stuck)]
+    shorter = [phrase.shorter(slot, samplers) for slot in phrase.located.slots]
+    others = [_example_phrase(form, *found, samplers, kept) for found in shorter if found]
+    return [phrase, *(other for other in others if not other.located.stuck)]
 
 
 def _example_phrase(
@@ -156,55 +161,36 @@ def _example_phrase(
         for leaf in schemas.leaves(dict(call.arguments)):
             parts = [leaf]
             if isinstance(leaf.value, list) and leaf.value:
-                whole = locate(text, [replace(leaf, path=(index, *leaf.path))], frozenset())
+                whole = locate(text, [replace(leaf, path=(index, *leaf.path))], ())
                 parts = [leaf] if whole.slots else list(schemas.items(leaf))
             leaves += [replace(part, path=(index, *part.path)) for part in parts]
-    agreed = [
-        leaf.path for leaf in leaves if (calls[int(leaf.path[0])].name, leaf.path[1:]) in kept
-    ]
-    located = locate(text, leaves, frozenset(agreed))
+    paths = [leaf.path for leaf in leaves]
+    agreed = [path for path in paths if (calls[int(path[0])].name, path[1:]) in kept]
+    located = locate(text, leaves, agreed)
     makers = tuple(_slot_maker(slot, text, calls, samplers) for slot in located.slots)
     return ExamplePhrase(form, text, calls, located, makers)
 
 
 def _slot_maker(slot: Slot, text: str, calls: Sequence[ToolCall], samplers: Samplers) -> Maker:
-    """Return the maker of a slot; the value itself where the schema allows no drawing."""
+    """Return the maker of a slot; the value itself where the schema allows no drawing.
+
+    Of a list, one item stays one; a number that the question names ("both", "the three") stays.
+    """
     if slot.token and slot.token[0].isdigit():
         return lambda rng, _: as_number(near(slot.token, rng))
     if slot.token:
         return text_maker("word", slot.token)
-    leaf = slot.leaves[0]
-    schema = list_schema(text, leaf) if isinstance(slot.value, list) else leaf.schema
-    sampler = samplers[calls[int(leaf.path[0])].name]
+    (index, *path), schema = slot.leaves[0].path, slot.leaves[0].schema
+    if isinstance(slot.value, list):
+        count = len(slot.value)
+        pair = re.search(r"\b(both|pair)\b", text, re.IGNORECASE)
+        fixed = count == 1 or pair or places(text, count)
+        schema = {**schema, "minItems": max(2, int(schema.get("minItems", 0)))}
+        schema |= {"minItems": count, "maxItems": count} if fixed else {}
     try:
-        return sampler.maker(schema, leaf.path[1:], slot.value)
+        return samplers[calls[int(index)].name].maker(schema, tuple(path), slot.value)
     except Undrawable:
-        return lambda _rng, _held: slot.value
-
-
-def _leave_out(
-    phrase: ExamplePhrase, slot: Slot, samplers: Samplers
-) -> tuple[str, tuple[ToolCall, ...]] | None:
-    """Return text and calls without an optional argument and its words, such as ` at 7 pm`."""
-    if len(slot.leaves) != 1 or len(slot.spans) != 1 or len(slot.leaves[0].path) != 2:
-        return None
-    (index, name), span = slot.leaves[0].path, slot.spans[0]
-    call = phrase.calls[int(index)]
-    sampler = samplers[call.name]
-    schema = sampler.schemas.fitting(sampler.root, dict(call.arguments))
-    before = _BEFORE.search(phrase.text[: span.start])
-    after = _AFTER.match(phrase.text[span.end :])
-    if name in (schema.get("required") or ()) or before is None or after is None:
-        return None
-    if after[1] and not isinstance(slot.value, int | float):
-        return None
-    gone = SlotSpan(before.start(), span.end + after.end(), span.write)
-    others = [other for one in phrase.located.slots for other in one.spans if other != span]
-    if any(gone.touches(other) for other in others):
-        return None
-    shorter = {key: value for key, value in call.arguments.items() if key != name}
-    calls = tuple(ToolCall(call.name, shorter) if one is call else one for one in phrase.calls)
-    return phrase.text[: gone.start] + phrase.text[gone.end :], calls
+        return constant(slot.value)
 
 
 def ambiguous(pieces: Sequence[SlotPiece]) -> str:
@@ -212,10 +198,8 @@ def ambiguous(pieces: Sequence[SlotPiece]) -> str:
     text = "".join(piece.text for piece in pieces)
     values = [piece.value for piece in pieces if piece.filled and not isinstance(piece.value, bool)]
     wanted = Counter(_exact(value).lower() for value in values)
-    for value in values:
-        if len(places(text, value)) != wanted[_exact(value).lower()]:
-            return _exact(value)
-    return ""
+    wrong = (one for one in values if len(places(text, one)) != wanted[_exact(one).lower()])
+    return next(map(_exact, wrong), "")
 
 
 @dataclass(frozen=True)
@@ -227,6 +211,7 @@ class IntentPhrase:
     renamed: Mapping[str, str]
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
+        """Draw a request in words of the set, and its call under the tool's own names."""
         name = "held_out" if held else "train"
         request = Wording(name, name, rng).request(self.intent)
         pairs = [pair for call in request.calls for pair in call.arguments.items()]
@@ -234,27 +219,28 @@ class IntentPhrase:
         pieces = (SlotPiece(request.text),)
         return Draw(Form(request.form), pieces, (ToolCall(self.tool.name, arguments),))
 
-    @property
-    def suits(self) -> bool:
-        """Whether both sets have phrasings, and the calls of some draws obey the tool's schema."""
-        if not self.intent.cores["train"] or not self.intent.cores["held_out"]:
-            return False
-        properties = self.tool.parameters.get("properties") or {}
-        draws = [self.draw(random.Random(seed), False).calls[0].arguments for seed in range(5)]
-        known = all(arguments.keys() <= properties.keys() for arguments in draws)
-        return known and not any(map(self.tool.problems, draws))
-
 
 def builtin_phrases(tool: Tool) -> list[IntentPhrase]:
-    """Return the built-in requests for a tool of a known kind, by its words and parameters."""
-    properties = tool.parameters.get("properties") or {}
+    """Return the built-in requests for a tool of a known kind, by its words and parameters.
+
+    Both sets have phrasings of them, and the calls of some draws obey the tool's schema.
+    """
     words = f"{' '.join(words_of(tool.name))} {tool.description}"
-    for kind, (pattern, names) in _BUILTIN_KINDS.items():
-        main = next((name for name in names if name in properties), None)
-        if main is not None and re.search(pattern, words, re.IGNORECASE):
-            fitting = [intent for intent in intents() if intent.category == kind]
-            found = [IntentPhrase(tool, intent, {names[0]: main}) for intent in fitting]
-            return [phrase for phrase in found if phrase.suits]
+    for category, known in word_lists("manual")["builtin"].items():
+        main = next((name for name in known["main"] if name in tool.properties), None)
+        if main is None or not re.search(known["words"], words, re.IGNORECASE):
+            continue
+        fitting = [
+            IntentPhrase(tool, intent, {known["main"][0]: main})
+            for intent in intents()
+            if intent.category == category and intent.cores["train"] and intent.cores["held_out"]
+        ]
+        phrases = []
+        for phrase in fitting:
+            draws = [phrase.draw(random.Random(i), False).calls[0].arguments for i in range(5)]
+            declared = all(arguments.keys() <= tool.properties.keys() for arguments in draws)
+            phrases += [phrase] if declared and not any(map(tool.problems, draws)) else []
+        return phrases
     return []
 
 
@@ -266,16 +252,18 @@ class DescribedPhrase:
 
     def __init__(self, tool: Tool, sampler: SchemaSampler) -> None:
         self._tool, self._schemas = tool, sampler.schemas
-        self._arguments = sampler.arguments()
+        self._arguments = sampler.maker(tool.parameters, ())
         self._name = " ".join(words_of(tool.name)) or tool.name
-        command = command_of(tool.description, material()["verbs"])
+        command = command_of(tool.description, word_lists("manual")["verbs"])
         self._command = command or f"use {self._name}"
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
+        """Draw arguments, and a question that lists them."""
         arguments = self._arguments(rng, held)
         name = "held_out" if held else "train"
-        listed = self._list_arguments(arguments, rng.choice(material()["pairs"][name]), rng)
-        before, _, after = rng.choice(material()["described"][name]).partition("{args}")
+        pair = rng.choice(word_lists("manual")["pairs"][name])
+        listed = self._list_arguments(arguments, pair, rng)
+        before, _, after = rng.choice(word_lists("manual")["described"][name]).partition("{args}")
         if not listed:
             before = re.sub(r"(:|, where|,| with| using| given| on) $", "", before)
         before = before.replace("{what}", self._command).replace("{tool}", self._name)
@@ -300,9 +288,12 @@ class DescribedPhrase:
                 if number:
                     pieces.append(SlotPiece(" and " if number == len(items) - 1 else ", "))
                 pieces.append(_speak(item, spoken, choice, rng))
-            if after:
-                pieces.append(SlotPiece(after))
+            pieces += [SlotPiece(after)] if after else []
         return pieces
+
+
+Phrase = ExamplePhrase | IntentPhrase | DescribedPhrase
+"""Something that can be asked in many ways."""
 
 
 def command_of(description: str, verbs: Collection[str]) -> str:
@@ -323,7 +314,7 @@ def spoken_name(path: Steps) -> str:
             continue
         own = words_of(step) or [step]
         if isinstance(following, int):
-            nth = (_ORDINALS.split()[following : following + 1] or ["next"])[0]
+            nth = (word_lists("manual")["ordinals"][following : following + 1] or ["next"])[0]
             plural = own[-1].endswith("s") and len(own[-1]) > 3
             own = [nth, *own[:-1], own[-1][:-1] if plural else own[-1]]
         words += own
@@ -336,7 +327,7 @@ def _speak(value: Json, spoken: bool, choice: bool, rng: random.Random) -> SlotP
     text = known[EXACT]
     if spoken and isinstance(value, bool):
         text = known["yes or no"]
-    elif spoken and (is_date(value) or is_time(value) or (choice and "spaced" in known)):
+    elif spoken and (clock_kind(value) in ("date", "time") or (choice and "spaced" in known)):
         text = rng.choice(list(known.values()))
     if isinstance(value, str) and len(value.split()) > 2 and '"' not in value:
         text = f'"{value}"'

@@ -14,23 +14,16 @@ import math
 import random
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from rstr import Rstr
 
+from toolhone.data.phrasings import word_lists
 from toolhone.schema import Json, Tool
-from toolhone.synthetic.schemas import Schema, Schemas, Steps, of_type
-from toolhone.synthetic.text_kinds import (
-    FORMATS,
-    Make,
-    kind_of,
-    material,
-    quoted_examples,
-    text_maker,
-    words_of,
-)
+from toolhone.synthetic.schemas import TYPES, Schema, Schemas, Steps, of_type
+from toolhone.synthetic.text_kinds import Make, kind_of, text_maker, words_of
 
 Maker = Callable[[random.Random, bool], Json]
 """Draws a value; True asks for a held-out one, where there is choice enough."""
@@ -43,6 +36,14 @@ _INCLUDED = 0.6
 """How often an optional property is drawn."""
 _SHAPED = ("like", "id", "digits", "phone", "time", "moment")
 """Kinds of text that keep the shape of a value which the schema shows."""
+_KEYWORDS = {
+    **dict.fromkeys(("properties", "required"), "object"),
+    **dict.fromkeys(("items", "prefixItems"), "array"),
+    **dict.fromkeys(("minimum", "maximum", "multipleOf"), "number"),
+}
+"""Keyword -> the type of a schema that names none."""
+_QUOTED = re.compile(r"(?:e\.g\.,?|for example|such as|like|example:)\s*(['\"`])([^'\"`]{1,60})\1")
+"""A value that a description shows: `e.g. "Oslo"`, `such as 'large'`."""
 
 
 class Undrawable(Exception):  # noqa: N818  (a decision about one schema, never shown as an error)
@@ -54,17 +55,11 @@ class SchemaSampler:
 
     def __init__(self, tool: Tool, known: Mapping[Steps, Sequence[Json]] | None = None) -> None:
         self.schemas = Schemas(tool.parameters)
-        self.root = tool.parameters
-        self._about = words_of(tool.name)
-        self._described = words_of(tool.description)
+        self._about, self._described = words_of(tool.name), words_of(tool.description)
         self._known = known or {}
 
-    def arguments(self) -> Maker:
-        """Return a maker of whole arguments; it sometimes leaves out optional ones."""
-        return self.maker(self.root, ())
-
     def maker(self, schema: Json, path: Steps, value: Json = None) -> Maker:
-        """Return a maker for the value at `path`.
+        """Return a maker for the value at `path`; objects sometimes lack optional properties.
 
         value: an example's; the draws are of its alternative, its kind and its size.
         """
@@ -83,15 +78,18 @@ class SchemaSampler:
 
     def _maker(self, schema: Schema, path: Steps, value: Json) -> Maker:
         if "const" in schema:
-            return _constant(schema["const"])
+            return constant(schema["const"])
         if "enum" in schema:
             fitting = [choice for choice in schema["enum"] if of_type(choice, schema.get("type"))]
-            return _one_of([one for one in fitting if one is not None] or schema["enum"])
+            choices = [one for one in fitting if one is not None] or schema["enum"]
+            if not choices:
+                raise Undrawable("an empty list of choices")
+            return lambda rng, _: rng.choice(choices)
         match _kind(schema, value):
             case "null":
-                return _constant(None)
+                return constant(None)
             case "boolean":
-                return _one_of([True, False])
+                return lambda rng, _: rng.choice([True, False])
             case "integer" | "number" as kind:
                 return _number(schema, _names(path), value, kind == "integer")
             case "array":
@@ -104,23 +102,32 @@ class SchemaSampler:
         low = max(int(schema.get("minItems", 0)), 1)
         high = min(int(schema.get("maxItems", max(low, 3))), max(low, 4))
         if high < 1 or len(path) > _MAX_DEPTH:
-            return _constant([])
+            return constant([])
         prefix = enumerate(schema.get("prefixItems") or ())
         fixed = [self.maker(part, (*path, index)) for index, part in prefix]
         shown = value[0] if value else None
         item = self.maker(self.schemas.item(schema, len(fixed)), (*path, 0), shown)
-        unique = bool(schema.get("uniqueItems"))
 
         def draw(rng: random.Random, held: bool) -> list[Json]:
+            """Draw items that differ; without choice repeat some, or draw fewer if unique."""
             wanted = max(rng.randint(low, high), len(fixed))
-            first = (make(rng, held) for make in fixed)
-            return distinct(first, lambda: item(rng, held), wanted, unique)
+            items = [make(rng, held) for make in fixed]
+            seen = {json.dumps(one, sort_keys=True) for one in items}
+            for _ in range(_TRIES):
+                if len(items) >= wanted:
+                    break
+                one = item(rng, held)
+                if (key := json.dumps(one, sort_keys=True)) not in seen:
+                    seen.add(key)
+                    items.append(one)
+            more = 0 if schema.get("uniqueItems") else wanted - len(items)
+            return items + [item(rng, held) for _ in range(more)]
 
         return draw
 
     def _object(self, schema: Schema, path: Steps) -> Maker:
-        declared: Mapping[str, Json] = schema.get("properties") or {}
         required = set(schema.get("required") or ())
+        declared = schema.get("properties") or {}
         makers: dict[str, Maker] = {}
         for name in [*declared, *sorted(required - set(declared))]:
             try:
@@ -138,23 +145,29 @@ class SchemaSampler:
         return draw
 
     def _text(self, schema: Schema, path: Steps, value: Json) -> Maker:
+        value = value if isinstance(value, str) else None
         if "pattern" in schema:
             make = pattern_maker(str(schema["pattern"]))
-            if make is None and not isinstance(value, str):
+            if make is None and value is None:
                 raise Undrawable("a pattern for which no string was found")
-            return _sized(lambda rng, _: make(rng), schema) if make else _constant(value)
+            return _sized(lambda rng, _: make(rng), schema) if make else constant(value)
         names = tuple(step for step in path if isinstance(step, str))
-        if isinstance(value, str) and not value.isascii():
-            return _one_of(sorted({value, *map(str, self._known.get(names, ()))}))
+        if value is not None and not value.isascii():
+            choices = sorted({value, *map(str, self._known.get(names, ()))})
+            return lambda rng, _: rng.choice(choices)
         about = str(schema.get("description") or "")
-        listed = [one for one in schema.get("examples") or () if isinstance(one, str)]
-        shown = next(iter(listed or quoted_examples(about)), None)
-        like = shown if shown is not None and shown.isascii() else None
-        like = value if isinstance(value, str) else like
-        kind = FORMATS.get(str(schema.get("format")), "") or kind_of(
+        shown = [one for one in schema.get("examples") or () if isinstance(one, str)]
+        shown = (shown or [match[2] for match in _QUOTED.finditer(about)])[:1]
+        like = next(filter(str.isascii, shown), None) if value is None else value
+        kind = word_lists("manual")["formats"].get(str(schema.get("format"))) or kind_of(
             self._about + _names(path), about, like, self._described
         )
         return _sized(text_maker(kind, like if kind in _SHAPED else value), schema)
+
+
+def constant(value: Json) -> Maker:
+    """Return a maker of one value, which draws nothing."""
+    return lambda _rng, _held: value
 
 
 def _names(path: Steps) -> list[str]:
@@ -166,41 +179,8 @@ def _kind(schema: Schema, value: Json) -> str:
     if "type" in schema:
         return str(schema["type"])
     if value is not None:
-        kinds = ("boolean", "integer", "number", "string", "array", "object")
-        return next(kind for kind in kinds if of_type(value, kind))
-    if "properties" in schema or "required" in schema:
-        return "object"
-    if "items" in schema or "prefixItems" in schema:
-        return "array"
-    return "number" if schema.keys() & {"minimum", "maximum", "multipleOf"} else "string"
-
-
-def _constant(value: Json) -> Maker:
-    return lambda _rng, _held: value
-
-
-def _one_of(choices: Sequence[Json]) -> Maker:
-    if not choices:
-        raise Undrawable("an empty list of choices")
-    return lambda rng, _: rng.choice(choices)
-
-
-def distinct(
-    first: Iterable[Json], more: Callable[[], Json], wanted: int, unique: bool
-) -> list[Json]:
-    """Draw `wanted` items that differ; without choice repeat some, or with `unique` draw fewer."""
-    items = list(first)
-    seen = {json.dumps(item, sort_keys=True) for item in items}
-    for _ in range(_TRIES):
-        if len(items) >= wanted:
-            break
-        item = more()
-        if (key := json.dumps(item, sort_keys=True)) not in seen:
-            seen.add(key)
-            items.append(item)
-    while len(items) < wanted and not unique:
-        items.append(more())
-    return items
+        return next(kind for kind in TYPES if of_type(value, kind))
+    return next((kind for keyword, kind in _KEYWORDS.items() if keyword in schema), "string")
 
 
 class _ShortStrings(Rstr):
@@ -240,16 +220,15 @@ def _sized(make: Make, schema: Schema) -> Maker:
         raise Undrawable("minLength above maxLength")
 
     def draw(rng: random.Random, held: bool) -> str:
-        text = make(rng, held)
         for _ in range(_TRIES):
+            text = make(rng, held)
             if low <= len(text) <= high:
                 return text
-            text = make(rng, held)
+        text = make(rng, held)
         if "pattern" in schema:
             return text
-        end = max(low, min(high, len(text)))
         filled = text.strip() + "".join(rng.choice("aeioulmnrst") for _ in range(low))
-        return filled[:end].strip()
+        return filled[: max(low, min(high, len(text)))].strip()
 
     return draw
 
@@ -270,11 +249,10 @@ def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> M
         last -= 1
     if first > last:
         raise Undrawable("a range without a number in it")
-    large = last - first + 1 >= _ENOUGH
 
     def draw(rng: random.Random, held: bool) -> int | float:
         count = rng.randint(first, last)
-        while large and (count % 7 == 3) != held:
+        while last - first + 1 >= _ENOUGH and (count % 7 == 3) != held:
             count = rng.randint(first, last)
         number = count * step
         return int(number) if number == number.to_integral_value() else float(number)
@@ -284,9 +262,7 @@ def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> M
 
 def _bounds(schema: Schema, names: Sequence[str], value: Json) -> tuple[float, float]:
     """Return the bounds of the schema, or those of the name or the example moved inside them."""
-    ranges: Mapping[str, list[int]] = material()["ranges"]
-    low: float
-    high: float
+    ranges: Mapping[str, list[float]] = word_lists("manual")["ranges"]
     low, high = next((ranges[word] for word in reversed(names) if word in ranges), (2, 999))
     # An example outside the range of the name, or of any number, decides the size.
     if value is not None and (not low <= value <= high or (low, high) == (2, 999)):

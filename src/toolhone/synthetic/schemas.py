@@ -19,13 +19,16 @@ from toolhone.schema.tool import find_ref
 Steps = tuple[str | int, ...]
 Schema = dict[str, Any]
 _MAX_REFS = 20
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "object": Mapping,
-    "array": list,
-    "string": str,
+TYPES: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
+    "integer": (int, float),
+    "number": (int, float),
+    "string": str,
+    "array": list,
+    "object": Mapping,
     "null": type(None),
 }
+"""Type of JSON Schema -> types of Python; a truth value is no number, 2.5 no integer."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class Leaf:
     value: Json
 
 
+@dataclass(frozen=True)
 class Schemas:
     """The parts of one schema, with `$ref` followed, `allOf` merged, alternatives apart."""
 
-    def __init__(self, root: Mapping[str, Json]) -> None:
-        self._root = root
+    root: Mapping[str, Json]
 
     def alternatives(self, schema: Json, followed: int = 0) -> list[Schema]:
         """Return what the schema may be, each without references, combinations and type lists."""
@@ -49,7 +52,7 @@ class Schemas:
             return [{}]
         own = dict(schema)
         if "$ref" in own:
-            target = find_ref(self._root, str(own.pop("$ref")))
+            target = find_ref(self.root, str(own.pop("$ref")))
             return self.alternatives(_merge(target, own), followed + 1)
         if "allOf" in own:
             for part in own.pop("allOf"):
@@ -57,9 +60,8 @@ class Schemas:
             return self.alternatives(own, followed + 1)
         for key in ("anyOf", "oneOf"):
             if key in own:
-                branches = [_merge(own, branch) for branch in own.pop(key)]
-                found = [self.alternatives(branch, followed + 1) for branch in branches]
-                return [alternative for group in found for alternative in group]
+                ways = [_merge(own, branch) for branch in own.pop(key)]
+                return [one for way in ways for one in self.alternatives(way, followed + 1)]
         kinds = own.get("type")
         return [{**own, "type": kind} for kind in kinds] if isinstance(kinds, list) else [own]
 
@@ -69,12 +71,11 @@ class Schemas:
         return next((one for one in found if self._fits(one, value)), found[0])
 
     def _fits(self, schema: Schema, value: Json) -> bool:
-        if "const" in schema and schema["const"] != value:
+        known = schema.get("const", value) == value and value in schema.get("enum", [value])
+        if not known or not of_type(value, schema.get("type")):
             return False
-        if "enum" in schema and value not in schema["enum"]:
-            return False
-        if not of_type(value, schema.get("type")) or not isinstance(value, Mapping):
-            return of_type(value, schema.get("type"))
+        if not isinstance(value, Mapping):
+            return True
         declared = schema.get("properties") or {}
         missing = set(schema.get("required") or ()) - value.keys()
         if missing or (declared and not value.keys() <= declared.keys()):
@@ -86,7 +87,7 @@ class Schemas:
 
     def leaves(self, value: Json, schema: Json = None, path: Steps = ()) -> Iterator[Leaf]:
         """Yield the values inside objects and lists of objects, in their order."""
-        plain = self.fitting(self._root if schema is None else schema, value)
+        plain = self.fitting(self.root if schema is None else schema, value)
         if isinstance(value, Mapping):
             for name, item in value.items():
                 yield from self.leaves(item, self.property(plain, name), (*path, name))
@@ -114,16 +115,15 @@ class Schemas:
 
 def of_type(value: Json, kind: Json) -> bool:
     """Return whether a JSON value is of this JSON Schema type; None is any type."""
-    if kind in ("integer", "number"):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and (kind == "number" or float(value).is_integer())
-    return kind is None or isinstance(value, _TYPES.get(str(kind), object))
+    if kind in ("integer", "number") and isinstance(value, bool):
+        return False
+    whole = kind != "integer" or not isinstance(value, float) or value.is_integer()
+    return kind is None or (whole and isinstance(value, TYPES.get(str(kind), object)))
 
 
 def _merge(first: Json, second: Json) -> Schema:
     """Merge two schemas: the second counts, except that properties and requirements are united."""
-    one = dict(first) if isinstance(first, Mapping) else {}
-    other = dict(second) if isinstance(second, Mapping) else {}
+    one, other = (dict(part) if isinstance(part, Mapping) else {} for part in (first, second))
     result = {**one, **other}
     for key in ("properties", "$defs"):
         if key in one and key in other:

@@ -1,11 +1,10 @@
-"""Finds the values of an example's calls in its question: what can be drawn again, and where.
+"""How values are written in a question, where a question has them, and what can be drawn again.
 
-    located = locate(question, leaves, kept=frozenset())
-    located.slots     # values that can be replaced
-    located.weaves    # text arguments with values inside: "25 * 4" for "25 multiplied by 4"
-    located.stuck     # "", or the argument that keeps this example as it is
+    spellings(1234)                                # {"exact": "1234", "grouped": "1,234"}
+    places("Two seats, 12 rows", 2)                # one place, from 0 to 3, spelled "words"
+    locate(question, leaves, kept=frozenset())     # slots, weaves: what can be replaced
 
-When in doubt nothing is replaced: a question must never ask for other values than its calls hold.
+English only. When in doubt nothing is replaced: a question never asks for values of other calls.
 """
 
 from __future__ import annotations
@@ -13,23 +12,137 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from toolhone.data.phrasings import word_lists
 from toolhone.schema import Json
-from toolhone.synthetic.schemas import Leaf, Schema, Steps
-from toolhone.synthetic.spelling import SpelledPlace, places, write_value
-from toolhone.synthetic.text_kinds import words_of
+from toolhone.synthetic.schemas import Leaf, Steps
+from toolhone.synthetic.text_kinds import clock_kind, words_of
 
+EXACT = "exact"
+_CASELESS = "\u2e80"
+"""Scripts from here on (Chinese, Japanese, Korean, ...) write words without spaces."""
+_WORD, _LETTER = rf"[^\W{_CASELESS}-\U0010ffff]", rf"[^\W_{_CASELESS}-\U0010ffff]"
+_UNITS = r"(?:km|kg|g|cm|mm|m|mi|lb|c|f|mb|gb|h|min|s|ms|usd|eur)(?![^\W\d_])"
+_STARTS_INSIDE = re.compile(rf"{_WORD}{_LETTER}|[-−.]\d|(?<=\d)[,:/]\d")
+_ENDS_INSIDE = re.compile(rf"\d[.,:/-]\d|\d(?!{_UNITS}){_WORD}|(?!\d){_LETTER}{_WORD}")
+"""Two signs between which no word or number starts, or ends; a unit may follow, as in `5km`."""
 _SEPARATOR = re.compile(r"\s*[,;/&+]?\s*(?:\b(?:and|or|plus|then)\b)?\s*")
 _TOKEN = re.compile(
     r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)|(?<=')[a-z]{2,}(?=')|(?<=\")[a-z]{2,}(?=\")"
 )
-_POLES = "with/without true/false yes/no on/off enabled/disabled"
-_EMPTY_WORDS = "include includes is has with send use enable enabled allow add the a"
+
+
+class SpelledPlace(NamedTuple):
+    """Where a text has a value, [start, end), and how; `case` is "", "lower" or "upper"."""
+
+    start: int
+    end: int
+    spelling: str
+    case: str = ""
+
+
+def folded(text: str) -> str:
+    """Return the text in lower case, with the same length."""
+    return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
+
+
+def spellings(value: Json) -> dict[str, str]:
+    """Return name of the spelling -> text; nothing for null, lists and objects."""
+    if isinstance(value, bool):
+        return {EXACT: "true" if value else "false", "yes or no": "yes" if value else "no"}
+    if isinstance(value, int | float):
+        return _number_spellings(value)
+    if not isinstance(value, str) or not value.strip():
+        return {}
+    match clock_kind(value):
+        case "date":
+            return {EXACT: value, **_date_spellings(value)}
+        case "time":
+            return {EXACT: value, **_time_spellings(value)}
+        case "moment":
+            days = {EXACT: value[:10], **_date_spellings(value[:10])}
+            hours = {"24": value[11:16], **_time_spellings(value[11:])}
+            joined = {
+                f"{day} {word} {hour}": f"{days[day]}{' at' if word == 'at' else ','} {hours[hour]}"
+                for day in days
+                for hour in hours
+                for word in ("at", ",")
+            }
+            return {EXACT: value, **joined}
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"(?<=\w)[_-](?=\w)", " ", value))
+    return {EXACT: value} if spaced == value else {EXACT: value, "spaced": spaced}
+
+
+def write_value(value: Json, spelling: str, case: str = "") -> str:
+    """Return the value in this spelling, or as it is where it has no such spelling."""
+    known = spellings(value)
+    text = known.get(spelling, known[EXACT])
+    return text.lower() if case == "lower" else text.upper() if case == "upper" else text
+
+
+def places(text: str, value: Json) -> list[SpelledPlace]:
+    """Return where the text has the value, in order; of two that overlap, the longer.
+
+    A number inside a longer one (2 in `12`, `2.5`, `10:2`, `2025-02-01`) is not found.
+    """
+    small, found = folded(text), []
+    for name, spelled in spellings(value).items():
+        cases = {spelled.upper(): "upper", spelled.lower(): "lower", spelled: ""}
+        wanted, start = folded(spelled), -1
+        while (start := small.find(wanted, start + 1)) >= 0:
+            end = start + len(wanted)
+            inside = (start and _STARTS_INSIDE.match(small, start - 1)) or _ENDS_INSIDE.match(
+                small, end - 1
+            )
+            if not inside:
+                found.append(SpelledPlace(start, end, name, cases.get(text[start:end], "")))
+    result: list[SpelledPlace] = []
+    for place in sorted(found, key=lambda place: place.start - place.end):
+        if all(place.end <= other.start or other.end <= place.start for other in result):
+            result.append(place)
+    return sorted(result, key=lambda place: place.start)
+
+
+def _number_spellings(value: int | float) -> dict[str, str]:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        decimals = {"decimal": f"{value:.1f}", "cents": f"{value:.2f}"}
+        return {**_number_spellings(int(value)), **decimals}
+    result = {EXACT: str(value)}
+    if abs(value) >= 1000:
+        result["grouped"] = f"{value:,}"
+    if value < 0:
+        result["minus"] = f"minus {-value}"
+    if isinstance(value, int) and 0 <= value <= 100:
+        result["words"] = word_lists("manual")["numbers"][value]
+    if isinstance(value, float) and round(value, 2) == value:
+        result["cents"] = f"{value:.2f}"
+    if isinstance(value, float) and 0 < value < 1 and round(value, 4) == value:
+        share = f"{round(value * 100, 2):g}"
+        result |= {"%": f"{share}%", "percent": f"{share} percent"}
+    return result
+
+
+def _date_spellings(text: str) -> dict[str, str]:
+    year, month, day = map(int, text.split("-"))
+    name = word_lists("manual")["months"][month - 1]
+    ending = "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    parts = {"month": name, "short": name[:3], "day": day, "nth": f"{day}{ending}", "year": year}
+    forms = word_lists("manual")["dates"].items()
+    return {spelling: form.format_map(parts) for spelling, form in forms}
+
+
+def _time_spellings(text: str) -> dict[str, str]:
+    hour, minute = int(text[:2]), text[3:5]
+    half, twelve = ("am" if hour < 12 else "pm"), hour % 12 or 12
+    short = str(twelve) if minute == "00" else f"{twelve}:{minute}"
+    result = {"12": f"{short} {half}", "12 tight": f"{short}{half}"}
+    result["12 full"] = f"{twelve}:{minute} {half}"
+    return {**result, "24": text[:5]} if len(text) == 8 else result
 
 
 class SlotPiece(NamedTuple):
@@ -40,19 +153,17 @@ class SlotPiece(NamedTuple):
     value: Json = None
 
 
-Write = Callable[[Json], list[SlotPiece]]
-
-
 @dataclass(frozen=True)
 class SlotSpan:
     """A part of the question, [start, end), that has a value; `write` writes another one there."""
 
     start: int
     end: int
-    write: Write
+    write: Callable[[Json], list[SlotPiece]]
 
-    def touches(self, other: SlotSpan) -> bool:
-        return self.start < other.end and other.start < self.end
+    def touches(self, others: Collection[SlotSpan]) -> bool:
+        """Return whether another span has a letter of this one."""
+        return any(self.start < other.end and other.start < self.end for other in others)
 
 
 @dataclass(frozen=True)
@@ -86,30 +197,22 @@ class Located:
 class _Group:
     """The arguments of one value, all places of the value, and those that are its own."""
 
-    value: Json
+    spans: list[SlotSpan]
     leaves: list[Leaf] = field(default_factory=list)
-    spans: list[SlotSpan] = field(default_factory=list)
     free: list[SlotSpan] = field(default_factory=list)
     entangled: bool = False
 
 
-def locate(text: str, leaves: Sequence[Leaf], kept: frozenset[Steps]) -> Located:
+def locate(text: str, leaves: Sequence[Leaf], kept: Collection[Steps]) -> Located:
     """Find the arguments in the text; `kept` are paths whose value all examples agree on.
 
     Equal arguments stay equal, and a value is replaced in all its places. An argument that is not
     in the question stays if it is a truth value, one of an enum, a default, null or kept; any
     other one may follow from the values around it, so that the whole example stays as it is.
     """
-    by_value: dict[str, _Group] = {}
-    for leaf in leaves:
-        apart = [str(leaf.path)] if isinstance(leaf.value, bool) else []
-        key = json.dumps([leaf.value, apart], sort_keys=True)
-        group = by_value.setdefault(key, _Group(leaf.value, spans=list(_spans(text, leaf))))
-        group.leaves.append(leaf)
-    groups = list(by_value.values())
-    _claim_spans(groups)
+    groups = _claim_spans(text, leaves)
     own = [group for group in groups if group.free and not group.entangled]
-    slots = [Slot(group.value, tuple(group.free), tuple(group.leaves)) for group in own]
+    slots = [Slot(group.leaves[0].value, tuple(group.free), tuple(group.leaves)) for group in own]
     missing = [leaf for group in groups if not group.spans for leaf in group.leaves]
     taken = [span for group in groups for span in group.free]
     texts = [leaf for leaf in missing if isinstance(leaf.value, str)]
@@ -126,29 +229,35 @@ def locate(text: str, leaves: Sequence[Leaf], kept: frozenset[Steps]) -> Located
     for leaf in unexplained:
         if not (isinstance(leaf.value, bool) or "enum" in leaf.schema or leaf.path in kept):
             return Located(stuck=".".join(map(str, leaf.path[1:])))
-    if unexplained:
-        counted = [slot for slot in slots if slot.token or len(slot.spans) <= len(slot.leaves)]
-        if len(counted) < len(slots):
-            slots, weaves, tokens = counted, [], []
+    once = [slot for slot in slots if len(slot.spans) <= len(slot.leaves)]
+    if unexplained and len(once) < len(slots):
+        return Located(tuple(once))
     return Located((*slots, *tokens), tuple(weaves))
 
 
-def _claim_spans(groups: Sequence[_Group]) -> None:
-    """Give each place to the group with the longest value; groups that lose all are entangled."""
-    owners: list[tuple[SlotSpan, _Group]] = []
+def _claim_spans(text: str, leaves: Sequence[Leaf]) -> list[_Group]:
+    """Group equal arguments; each place belongs to the group with the longest value there.
+
+    Groups that take all places of another one are entangled with it.
+    """
+    groups: dict[str, _Group] = {}
+    for leaf in leaves:
+        apart = str(leaf.path) if isinstance(leaf.value, bool) else ""
+        key = json.dumps([leaf.value, apart], sort_keys=True)
+        groups.setdefault(key, _Group(list(_spans(text, leaf)))).leaves.append(leaf)
 
     def longest(group: _Group) -> int:
         return max((span.end - span.start for span in group.spans), default=0)
 
-    for group in sorted(groups, key=longest, reverse=True):
-        touched = [owner for span in group.spans for other, owner in owners if span.touches(other)]
-        group.free = [
-            span for span in group.spans if not any(span.touches(other) for other, _ in owners)
-        ]
+    owners: list[_Group] = []
+    for group in sorted(groups.values(), key=longest, reverse=True):
+        taken = [span for owner in owners for span in owner.free]
+        group.free = [span for span in group.spans if not span.touches(taken)]
         if group.spans and not group.free:
-            for owner in touched:
-                owner.entangled = True
-        owners += [(span, group) for span in group.free]
+            for owner in owners:
+                owner.entangled |= any(span.touches(owner.free) for span in group.spans)
+        owners.append(group)
+    return list(groups.values())
 
 
 def _spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
@@ -156,21 +265,30 @@ def _spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
         yield from _pole_spans(text, leaf)
     elif isinstance(leaf.value, list):
         if chain := chain_of(text, leaf.value):
-            yield SlotSpan(chain[0].start, chain[-1].end, _list_writer(text, chain))
+            between = [text[one.end : other.start] for one, other in pairwise(chain)]
+            last = between[-1] if between else " and "
+            comma = between[0] if len(between) > 1 else ", "
+            write = partial(_write_list, chain[0], comma, last)
+            yield SlotSpan(chain[0].start, chain[-1].end, write)
     else:
         found = places(text, leaf.value)
-        if leaf.value == 1 and any(place.spelling != "words" for place in found):
-            found = [place for place in found if place.spelling != "words"]
-        for place in found:
-            yield SlotSpan(place.start, place.end, _writer(place))
+        figures = [place for place in found if place.spelling != "words"]
+        for place in figures if leaf.value == 1 and figures else found:
+            yield SlotSpan(place.start, place.end, partial(_write, place))
 
 
-def _piece(value: Json, place: SpelledPlace) -> SlotPiece:
-    return SlotPiece(write_value(value, place.spelling, place.case), True, value)
+def _write(place: SpelledPlace, value: Json) -> list[SlotPiece]:
+    return [SlotPiece(write_value(value, place.spelling, place.case), True, value)]
 
 
-def _writer(place: SpelledPlace) -> Write:
-    return lambda value: [_piece(value, place)]
+def _write_list(
+    place: SpelledPlace, comma: str, last: str, values: Sequence[Json]
+) -> list[SlotPiece]:
+    pieces: list[SlotPiece] = []
+    for index, value in enumerate(values):
+        between = last if index == len(values) - 1 else comma
+        pieces += [*([SlotPiece(between)] if index else []), *_write(place, value)]
+    return pieces
 
 
 def chain_of(text: str, items: Sequence[Json]) -> list[SpelledPlace]:
@@ -180,58 +298,27 @@ def chain_of(text: str, items: Sequence[Json]) -> list[SpelledPlace]:
         chain = [start]
         for options in found[1:]:
             end = chain[-1].end
-            following = (place for place in options if place.start >= end)
+            following = (place for place in options if place.start > end)
             fitting = (one for one in following if _SEPARATOR.fullmatch(text[end : one.start]))
-            after = next(fitting, None)
-            if after is None or after.start == end:
-                break
-            chain.append(after)
+            chain += [after] if (after := next(fitting, None)) else []
         if len(chain) == len(items):
             return chain
     return []
 
 
-def _list_writer(text: str, chain: Sequence[SpelledPlace]) -> Write:
-    between = [text[one.end : other.start] for one, other in pairwise(chain)]
-    last = between[-1] if between else " and "
-    comma = between[0] if len(between) > 1 else ", "
-
-    def write(values: Sequence[Json]) -> list[SlotPiece]:
-        pieces: list[SlotPiece] = []
-        for index, value in enumerate(values):
-            if index:
-                pieces.append(SlotPiece(last if index == len(values) - 1 else comma))
-            pieces.append(_piece(value, chain[0]))
-        return pieces
-
-    return write
-
-
-def list_schema(text: str, leaf: Leaf) -> Schema:
-    """Return the schema of a list in the text, with a length that fits the words around it.
-
-    One item stays one; a number that the question names ("both", "the three") stays.
-    """
-    count = len(leaf.value)
-    pair = re.search(r"\b(both|pair)\b", text, re.IGNORECASE)
-    fixed = count == 1 or pair or places(text, count)
-    limits: dict[str, Any] = {"minItems": count, "maxItems": count} if fixed else {}
-    return {**leaf.schema, "minItems": max(2, int(leaf.schema.get("minItems", 0))), **limits}
-
-
 def _pole_spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
     """Yield the word beside the name that says a truth value, if the text has only one."""
-    words = [word for word in words_of(str(leaf.path[-1])) if word not in _EMPTY_WORDS.split()]
+    lists = word_lists("manual")
+    words = [word for word in words_of(str(leaf.path[-1])) if word not in lists["empty"]]
     found: list[SlotSpan] = []
     for word in words:
-        for yes, no in (pair.split("/") for pair in _POLES.split()):
+        for yes, no in lists["poles"]:
             pole, name = rf"\b({yes}|{no})\b", rf"{re.escape(word)}s?"
             before = rf"{pole} (?:an? |the |any )?{name}\b"
             after = rf"\b{name}(?: is| are|:| =)? {pole}"
             for match in re.finditer(before if yes == "with" else after, text, re.IGNORECASE):
                 if (match[1].lower() == yes) == leaf.value:
-                    write = partial(_write_pole, yes, no)
-                    found.append(SlotSpan(match.start(1), match.end(1), write))
+                    found.append(SlotSpan(*match.span(1), partial(_write_pole, yes, no)))
     yield from found if len(found) == 1 else ()
 
 
@@ -251,9 +338,9 @@ def _weave(
     numbers: dict[str, int] = {}
     for token, count in counts.items():
         value = as_number(token) if token[0].isdigit() else token
-        spans = [SlotSpan(place.start, place.end, _writer(place)) for place in places(text, value)]
-        free = not any(span.touches(other) for span in spans for other in taken)
-        if free and len(spans) == count:
+        found = places(text, value)
+        spans = [SlotSpan(place.start, place.end, partial(_write, place)) for place in found]
+        if len(spans) == count and not any(span.touches(taken) for span in spans):
             numbers[token] = start + len(slots)
             slots.append(Slot(value, tuple(spans), token=token))
     weaves = []

@@ -31,7 +31,7 @@ from toolhone.sources.files import FileLine, RecordStream
 from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
 from toolhone.sources.messages import read_own
 from toolhone.synthetic import ManualTemplates, read_examples
-from toolhone.synthetic.with_results import answers_of, with_answers
+from toolhone.synthetic.examples import answers_of, with_answers
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import load_tools, open_registry, tools_of
 

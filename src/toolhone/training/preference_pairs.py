@@ -20,14 +20,15 @@ from typing import Any
 from toolhone.backends.base import Metrics, Sampler, SamplingParams, StopReason
 from toolhone.config.sections import Experiment
 from toolhone.data.negatives import corrupt
-from toolhone.data.pair_rows import PairRows, pair_rows
 from toolhone.data.preferences import (
     PairBatch,
+    PairRows,
     PreferencePair,
     Sampled,
     against_samples,
     among_samples,
     assistant_turns,
+    pair_rows,
     pairs_of,
 )
 from toolhone.dialects.base import Dialect, ParseProblem

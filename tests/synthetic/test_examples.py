@@ -12,7 +12,7 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.synthetic import CanonicalExample, ManualTemplates
-from toolhone.synthetic.with_results import answers_of, fill_answer, with_answers
+from toolhone.synthetic.examples import answers_of, fill_answer, with_answers
 from toolhone.tools.registry import Registry
 from toolhone.training.dataset import held_out_tasks, load_data
 
