@@ -9,7 +9,8 @@ except plain words and white space. Only tokenizers with a `tokenizer.json` are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -18,8 +19,6 @@ from typing import Any
 
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin, Row, Tokens
-
-_ANCHORS = ("\n", "\x00", "|", "=")
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,6 @@ class Span:
 Spans = list[Span]
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Text without a cut; of each character whether it may be control text, and its origin."""
-
-    text: str
-    control: bytes
-    origins: bytes
-
-    @staticmethod
-    def join(spans: Sequence[Span]) -> _Piece:
-        return _Piece(
-            "".join(span.text for span in spans),
-            b"".join(bytes([span.control]) * len(span.text) for span in spans),
-            b"".join(bytes([span.origin]) * len(span.text) for span in spans),
-        )
-
-
 class TextTokenizer:
     """A transformers tokenizer, wrapped for whole conversations.
 
@@ -74,11 +56,14 @@ class TextTokenizer:
             )
         self.wrapped = wrapped
         self._backend: Any = backend
-        self._control = {
+        self._control: dict[int, str] = {
             index: token.content
             for index, token in self._backend.get_added_tokens_decoder().items()
             if _is_control(token.content, token.special)
         }
+        self.control_texts = tuple(self._control.values())
+        self.folds = backend.normalizer is not None
+        """Whether characters are normalised before control tokens are looked for."""
         self._anchor = self._find_anchor()
         self._anchor_ids = self._ids(self._anchor) if self._anchor else []
 
@@ -114,15 +99,6 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """Number of ids, added tokens included (a model's embedding may have more rows)."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
-
-    @property
-    def control_texts(self) -> tuple[str, ...]:
-        return tuple(self._control.values())
-
-    @property
-    def folds(self) -> bool:
-        """Whether characters are normalised before control tokens are looked for."""
-        return self._backend.normalizer is not None
 
     @property
     def eos_text(self) -> str | None:
@@ -162,39 +138,73 @@ class TextTokenizer:
 
     def stop_ids(self, stop: Iterable[str]) -> tuple[int, ...]:
         """Return the ids of a dialect's stop texts. `ModelError` for one that is no token here."""
-        ids = []
-        for text in dict.fromkeys(stop):
-            index = self.control_id(text)
+        ids = {text: self.control_id(text) for text in stop}
+        for text, index in ids.items():
             if index is None:
                 raise ModelError(f"the stop mark {text!r} is no control token of this tokenizer")
-            ids.append(index)
-        return tuple(ids)
+        return tuple(index for index in ids.values() if index is not None)
 
     def encode(self, text: str, control: bool = False) -> list[int]:
         """Return the ids of a text. control: whether marks in it become control tokens."""
-        return self._encode_piece(_Piece.join([Span(text, control=control)]), starts_text=True)[0]
+        return self._encode_piece([Span(text, control=control)], True)[0]
 
-    def encode_spans(self, spans: Sequence[Span]) -> Row:
+    def encode_spans(
+        self, spans: Sequence[Span], kept: Mapping[int, Tokens] | None = None, ends: Tokens = ()
+    ) -> Row:
         """Return the ids of rendered spans with mask (trained) and origin.
 
         A list that begins with an empty span continues an earlier text; an empty span is a cut.
+        kept: sampled ids by turn. They are never encoded again: of a turn those ids are kept whose
+        text the template keeps, all or all after the place where the template changes it. ends:
+        the ids that end a turn.
         """
+        kept = kept or {}
         tokens: list[int] = []
         mask: list[bool] = []
         origins: list[int] = []
         starts_text = not spans or bool(spans[0].text)
-        pieces = groupby(
-            spans, lambda span: (bool(span.text), span.trained, span.origin == Origin.SAMPLED)
-        )
-        for (has_text, trained, _), group in pieces:
+
+        def key(span: Span) -> tuple[int | None, bool, bool, bool]:
+            if span.turn in kept:
+                return span.turn, False, False, True
+            return None, span.trained, span.origin == Origin.SAMPLED, bool(span.text)
+
+        for (turn, trained, _, has_text), group in groupby(spans, key):
             if not has_text:
                 continue
-            ids, kinds = self._encode_piece(_Piece.join(list(group)), starts_text)
+            if turn is None:
+                ids, kinds = self._encode_piece(list(group), starts_text)
+            else:
+                ids = self._keep("".join(span.text for span in group), kept[turn], ends)
+                kinds = [int(Origin.SAMPLED)] * len(ids)
             tokens += ids
             origins += kinds
             mask += [trained] * len(ids)
             starts_text = False
         return Row.of(tokens, mask, origins)
+
+    def _keep(self, written: str, sampled: Tokens, ends: Tokens) -> list[int]:
+        """The ids of a sampled turn, as far as the template's text for it keeps them."""
+        body, ending = list(sampled), list[int]()
+        if body and body[-1] in ends:
+            body, ending = body[:-1], body[-1:]
+        marks = {self.decode([index]): index for index in ends}
+        fitting = [mark for mark in marks if written.endswith(mark)]
+        if fitting:
+            mark = max(fitting, key=len)
+            written, ending = written.removesuffix(mark), [marks[mark]]
+        text = self.decode(body)
+        if text == written:
+            return [*body, *ending]
+        pairs = enumerate(zip(reversed(text), reversed(written), strict=False))
+        shared = next((k for k, (a, b) in pairs if a != b), min(len(text), len(written)))
+
+        def length(start: int) -> int:
+            return -len(self.decode(body[start:]))
+
+        kept = body[bisect_left(range(len(body)), -shared, key=length) :]
+        missing = len(written) - len(self.decode(kept))
+        return [*self.encode(written[:missing], control=True), *kept, *ending]
 
     def decode(self, ids: Tokens, skip_stop: Sequence[int] = ()) -> str:
         """Return the exact text of ids, without a last id that is in `skip_stop`."""
@@ -203,40 +213,41 @@ class TextTokenizer:
             return self._text(kept)
         return self._text(self._anchor_ids + kept)[len(self._text(self._anchor_ids)) :]
 
-    def _encode_piece(self, piece: _Piece, starts_text: bool) -> tuple[list[int], list[int]]:
-        """Ids and origins of a piece, cut until no control token covers other text."""
+    def _encode_piece(
+        self, spans: Sequence[Span], starts_text: bool
+    ) -> tuple[list[int], list[int]]:
+        """Ids and origins of a text without cuts, cut until no control token covers other text."""
+        text = "".join(span.text for span in spans)
+        control = b"".join(bytes([span.control]) * len(span.text) for span in spans)
+        origin_at = b"".join(bytes([span.origin]) * len(span.text) for span in spans)
         ids: list[int] = []
         origins: list[int] = []
-        waiting = [(0, len(piece.text))]
+        waiting = [(0, len(text))]
         while waiting:
             start, end = waiting.pop()
             anchored = not (starts_text and start == 0)
-            found, offsets = self._encode_text(piece.text[start:end], anchored)
+            found, offsets = self._encode_text(text[start:end], anchored)
             places = [(start + a, start + b) for a, b in offsets] if start else offsets
-            if cuts := self._forbidden(piece, found, places):
-                edges = [start, *cuts, end]
-                waiting += reversed([(a, b) for a, b in pairwise(edges) if a < b])
+            if 0 in control and (cuts := self._forbidden(text, control, found, places)):
+                waiting += reversed([(a, b) for a, b in pairwise([start, *cuts, end]) if a < b])
                 continue
             ids += found
-            if len(set(piece.origins)) < 2:
-                origins += [*piece.origins[:1]] * len(found)
+            if len(set(origin_at)) < 2:
+                origins += [*origin_at[:1]] * len(found)
             else:
-                until_end = piece.origins + piece.origins[-1:]
-                origins += [until_end[start] for start, _ in places]
+                origins += [origin_at[min(start, len(text) - 1)] for start, _ in places]
         return ids, origins
 
-    def _forbidden(self, piece: _Piece, ids: list[int], places: list[tuple[int, int]]) -> list[int]:
+    def _forbidden(
+        self, text: str, control: bytes, ids: Sequence[int], places: Sequence[tuple[int, int]]
+    ) -> list[int]:
         """Where to cut: after the first character of each control token over other text."""
-        if 0 not in piece.control:
-            return []
         cuts = []
-        for start, end in [
-            place for place, index in zip(places, ids, strict=True) if index in self._control
-        ]:
-            covered = piece.text[start:end]
+        for index, (start, end) in zip(ids, places, strict=True):
+            covered = text[start:end]
             start += len(covered) - len(covered.lstrip())
             end -= len(covered) - len(covered.rstrip())
-            if 0 not in piece.control[start:end]:
+            if index not in self._control or 0 not in control[start:end]:
                 continue
             if end - start < 2:
                 raise DataError(
@@ -272,8 +283,7 @@ class TextTokenizer:
         line = self._ids("\n")
         if all(self._ids("\n" + text) == line + self._ids(text) for text in probes):
             return ""
-        anchors: tuple[str, ...] = (*_ANCHORS, *self._control.values())
-        for anchor in anchors:
+        for anchor in ("\n", "\x00", "|", "=", *self.control_texts):
             before = self._ids(anchor)
             shown = self._text(before)
             if before and all(
@@ -302,17 +312,17 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
 
     if path.is_dir() and not (path / "tokenizer.json").is_file():
         return "the folder holds no tokenizer.json; save the model together with its tokenizer"
-    reasons: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+    no_model = "no such model here, and the hub"
+    reasons: list[tuple[tuple[type[Exception], ...], str]] = [
         (
             (LocalEntryNotFoundError, OfflineModeIsEnabled),
-            "no such model here, and the hub was not reached; give a folder, or download it first",
+            f"{no_model} was not reached; give a folder, or download it first",
         ),
         (
-            RepositoryNotFoundError,
-            "no such model here, and the hub has none of this name that may be read; give a folder "
-            "or another name",
+            (RepositoryNotFoundError,),
+            f"{no_model} has none of this name that may be read; give a folder or another name",
         ),
-        (HFValidationError, "no such folder, and not a name of the hub; give a folder"),
+        ((HFValidationError,), "no such folder, and not a name of the hub; give a folder"),
     ]
     causes = (error, error.__cause__, error.__context__)
     for kinds, reason in reasons if not path.exists() else []:

@@ -11,11 +11,10 @@ from support.dialect_models import QWEN_LIKE, THINKING, small_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect, History
-from toolhone.dialects.chat_template.history import kept_ids
 from toolhone.dialects.probe.prove import open_dialect
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Conversation, Message
-from toolhone.tokenizer import TextTokenizer
+from toolhone.tokenizer import Span, TextTokenizer
 
 USER, MORE = Message("user", "What is 2 + 2?"), Message("user", "Sure?")
 CALL = Message("assistant", None, "I compute.", ONE)
@@ -109,6 +108,13 @@ def test_sampled_turns_keep_ids_that_no_encoding_gives() -> None:
     assert " ".join(map(str, tokenizer.encode("It is 4."))) not in text
 
 
+def _kept_ids(
+    text: str, sampled: list[int], tokenizer: TextTokenizer, stop: tuple[int, ...]
+) -> list[int]:
+    row = tokenizer.encode_spans([Span(text, turn=0)], {0: sampled}, stop)
+    return [int(token) for token in row.tokens]
+
+
 def test_a_kept_turn_loses_only_its_beginning_and_only_where_a_token_ends() -> None:
     tokenizer = small_tokenizer(THINKING)
     stop = tokenizer.stop_ids(("<|im_end|>",))
@@ -117,17 +123,17 @@ def test_a_kept_turn_loses_only_its_beginning_and_only_where_a_token_ends() -> N
         + tokenizer.encode("It is 4.")
         + list(stop)
     )
-    assert kept_ids("It is 4.<|im_end|>", whole, tokenizer, stop) == tokenizer.encode(
+    assert _kept_ids("It is 4.<|im_end|>", whole, tokenizer, stop) == tokenizer.encode(
         "It is 4."
     ) + list(stop)
-    changed = kept_ids("It was 4.<|im_end|>", whole, tokenizer, stop)
+    changed = _kept_ids("It was 4.<|im_end|>", whole, tokenizer, stop)
     assert tokenizer.decode(changed) == "It was 4.<|im_end|>", (
         "what the template changes is its own"
     )
-    assert kept_ids("<|im_end|>", whole, tokenizer, stop) == list(stop)
+    assert _kept_ids("<|im_end|>", whole, tokenizer, stop) == list(stop)
     glued: list[int] = tokenizer.encode("answer is") + list(stop)
     inside = "answer is"[2:]
-    cut = kept_ids(inside + "<|im_end|>", glued, tokenizer, stop)
+    cut = _kept_ids(inside + "<|im_end|>", glued, tokenizer, stop)
     assert tokenizer.decode(cut) == inside + "<|im_end|>"
     assert cut[-3:] == glued[-3:], "tokens that begin behind the cut are kept as they were sampled"
 
@@ -138,6 +144,6 @@ def test_an_end_mark_of_an_earlier_turn_is_the_templates() -> None:
     )
     sampled: Any = [*tokenizer.encode("It is 4."), tokenizer.control_id("<|return|>")]
     stops = tokenizer.stop_ids(("<|return|>", "<|im_end|>"))
-    assert kept_ids("It is 4.<|im_end|>", sampled, tokenizer, stops)[-1] == tokenizer.control_id(
+    assert _kept_ids("It is 4.<|im_end|>", sampled, tokenizer, stops)[-1] == tokenizer.control_id(
         "<|im_end|>"
     )

@@ -28,7 +28,7 @@ from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.dialect import check_reading
 from toolhone.dialects.prompted import open_syntax
 from toolhone.dialects.syntax import model_text
-from toolhone.dialects.syntax.untyped_values import typed_call
+from toolhone.dialects.syntax.parameters import typed_call
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
 

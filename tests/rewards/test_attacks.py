@@ -9,7 +9,7 @@ from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.task_files import tasks_from_any
 from toolhone.dialects.prompted import SYNTAXES, open_syntax
-from toolhone.dialects.syntax.tagged import Tagged
+from toolhone.dialects.syntax.model_text import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError
 from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES, AttackReport, attack_suite

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.syntax.json_objects import JsonObject
-from toolhone.dialects.syntax.python_calls import Calls
-from toolhone.dialects.syntax.tagged import Tagged
+from toolhone.dialects.syntax.model_text import Tagged
+from toolhone.dialects.syntax.unmarked import Calls, JsonObject
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.legacy_rewards import (

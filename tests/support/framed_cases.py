@@ -11,16 +11,20 @@ from typing import Any
 
 from support.dialect_cases import OK, A, N, S, T, U, X
 from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.syntax.bodies import (
+    JsonCalls,
+    LooseObject,
+    NameAsKey,
+    NamedJson,
+    PythonCalls,
+)
 from toolhone.dialects.syntax.delimited import (
     ID_SLOT,
     NUMBER_SLOT,
     DelimitedFormat,
     DelimitedSyntax,
 )
-from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
-from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.parameters import Parameters
-from toolhone.dialects.syntax.python_calls import PythonCalls
 
 Calls = tuple[tuple[str, dict[str, Any]], ...]
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from toolhone.config.sections import TrainingSection
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress, track
@@ -59,7 +58,7 @@ def encode_rows(lists: Sequence[Spans], dialect: Dialect, tokenizer: TextTokeniz
     trained: dict[int, list[int]] = {}
     rows = []
     for number, spans in enumerate(lists):
-        row = assemble(spans, trained, tokenizer, tokenizer.stop_ids(dialect.ends))
+        row = tokenizer.encode_spans(spans, trained, tokenizer.stop_ids(dialect.ends))
         trained[number] = row.tokens[row.mask].tolist()
         rows.append(row)
     return rows

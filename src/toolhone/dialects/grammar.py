@@ -32,14 +32,11 @@ from toolhone.dialects.lark import (
 )
 from toolhone.dialects.probe.derive import PROBE_TOOLS
 from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.syntax.bodies import LooseObject, NamedJson, PythonCalls
 from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
-from toolhone.dialects.syntax.json_bodies import NamedJson
-from toolhone.dialects.syntax.json_objects import BareJson, JsonObject
-from toolhone.dialects.syntax.loose_object import LooseObject
-from toolhone.dialects.syntax.model_text import USUAL
+from toolhone.dialects.syntax.model_text import USUAL, Tagged
 from toolhone.dialects.syntax.parameters import Parameters
-from toolhone.dialects.syntax.python_calls import PythonCalls
-from toolhone.dialects.syntax.tagged import Tagged
+from toolhone.dialects.syntax.unmarked import BareJson, JsonObject
 from toolhone.errors import DialectError
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer

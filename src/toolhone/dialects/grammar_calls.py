@@ -29,14 +29,18 @@ from toolhone.dialects.grammar_values import (
 from toolhone.dialects.lark import GrammarRules, in_turn, loosely, one_of, quoted, text_until
 from toolhone.dialects.probe.derive import FIRST, PROBE_TOOLS, SECOND, TOOL, VALUE, VALUE_2, derive
 from toolhone.dialects.prompted import PromptedDialect
+from toolhone.dialects.syntax.bodies import (
+    JsonCalls,
+    LooseObject,
+    NameAsKey,
+    NamedJson,
+    PythonCalls,
+)
 from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax, is_name
-from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
 from toolhone.dialects.syntax.literals import read_value
-from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.model_text import read_after_reasoning
-from toolhone.dialects.syntax.parameters import Parameters
-from toolhone.dialects.syntax.python_calls import Calls, PythonCalls, is_keyword_name
-from toolhone.dialects.syntax.untyped_values import typed_value
+from toolhone.dialects.syntax.parameters import Parameters, typed_value
+from toolhone.dialects.syntax.unmarked import Calls, is_keyword_name
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 

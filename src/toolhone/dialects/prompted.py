@@ -17,10 +17,13 @@ from toolhone.dialects.chat_template.sanitise import (
     TemplateMarkup,
     link_results,
 )
-from toolhone.dialects.syntax.json_objects import BareJson, JsonObject
-from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
-from toolhone.dialects.syntax.python_calls import Calls
-from toolhone.dialects.syntax.tagged import Tagged, ToolCallTags
+from toolhone.dialects.syntax.model_text import (
+    Tagged,
+    ToolCallTags,
+    split_reasoning,
+    write_reasoning,
+)
+from toolhone.dialects.syntax.unmarked import BareJson, Calls, JsonObject
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import Spans, TextTokenizer

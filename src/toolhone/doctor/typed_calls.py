@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.prompted import SYNTAXES
+from toolhone.dialects.syntax.bodies import PythonCalls
 from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import as_call, decode
 from toolhone.dialects.syntax.parameters import Parameters
-from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Json, Tool, ToolCall
 

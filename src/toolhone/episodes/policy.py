@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, ParseProblem
-from toolhone.dialects.chat_template.history import assemble
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message, Tool
 from toolhone.tokenizer import TextTokenizer
@@ -96,7 +95,7 @@ class TokenPolicy:
         if self.dialect.history is History.TEMPLATE:
             spans = self.dialect.prompt([*messages, *results], prompt.tools)
             ends = self.tokenizer.stop_ids(self.dialect.ends)
-            row = assemble(spans, turn_ids, self.tokenizer, ends)
+            row = self.tokenizer.encode_spans(spans, turn_ids, ends)
             tokens = tuple(row.tokens.tolist())
         else:
             spans = self.dialect.suffix(messages, prompt.tools, results)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.tagged import ToolCallTags
+from toolhone.dialects.syntax.model_text import ToolCallTags
 from toolhone.errors import DataError, nearest
 from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
 from toolhone.evaluation.metrics import read_json_calls, read_leniently

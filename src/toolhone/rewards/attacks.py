@@ -19,7 +19,7 @@ from typing import NamedTuple
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem, Syntax
 from toolhone.dialects.syntax.model_text import list_tools
-from toolhone.dialects.syntax.python_calls import Calls
+from toolhone.dialects.syntax.unmarked import Calls
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.legacy_rewards import leaves_arguments_open, write_calls

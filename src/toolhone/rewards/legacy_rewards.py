@@ -17,9 +17,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.syntax.json_objects import JsonObject
-from toolhone.dialects.syntax.python_calls import Calls
-from toolhone.dialects.syntax.tagged import Tagged
+from toolhone.dialects.syntax.model_text import Tagged
+from toolhone.dialects.syntax.unmarked import Calls, JsonObject
 from toolhone.episodes.episode import Episode
 from toolhone.errors import DialectError
 from toolhone.rewards.matching import judges_calls

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import KEYWORD, LiteralError, LiteralReader
-from toolhone.dialects.syntax.model_text import decode
-from toolhone.dialects.syntax.python_calls import Calls
-from toolhone.dialects.syntax.tagged import ToolCallTags
+from toolhone.dialects.syntax.model_text import ToolCallTags, decode
+from toolhone.dialects.syntax.unmarked import Calls
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record

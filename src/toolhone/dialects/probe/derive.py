@@ -13,6 +13,13 @@ from dataclasses import dataclass
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.chat_template.turns import common_start
+from toolhone.dialects.syntax.bodies import (
+    JsonCalls,
+    LooseObject,
+    NameAsKey,
+    NamedJson,
+    PythonCalls,
+)
 from toolhone.dialects.syntax.delimited import (
     ID_SLOT,
     NAME_SLOT,
@@ -21,12 +28,9 @@ from toolhone.dialects.syntax.delimited import (
     DelimitedFormat,
     DelimitedSyntax,
 )
-from toolhone.dialects.syntax.json_bodies import JsonCalls, NameAsKey, NamedJson
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_value
-from toolhone.dialects.syntax.loose_object import LooseObject
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.dialects.syntax.parameters import Parameters
-from toolhone.dialects.syntax.python_calls import PythonCalls
 from toolhone.schema import Json, Tool, ToolCall
 
 TOOL, OTHER = "look_up7", "book_seat7"

@@ -37,9 +37,8 @@ from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, with
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
 from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, unknown_name
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
-from toolhone.dialects.syntax.json_objects import BareJson
-from toolhone.dialects.syntax.model_text import read_after_reasoning
-from toolhone.dialects.syntax.tagged import ToolCallTags
+from toolhone.dialects.syntax.model_text import ToolCallTags, read_after_reasoning
+from toolhone.dialects.syntax.unmarked import BareJson
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Protocol
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.syntax.model_text import list_tools, open_at_end
+from toolhone.dialects.syntax.model_text import first_problem, join_texts, list_tools, open_at_end
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
 
@@ -69,16 +69,13 @@ class Body(Protocol):
     @property
     def kind(self) -> str:
         """The name of the form in certificates."""
-        ...
 
     @property
     def begins(self) -> str:
         """The pattern that all its calls begin with, or an empty string."""
-        ...
 
     def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
         """Read the call (or list of calls) at `start`; never raises."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,20 +123,19 @@ class DelimitedFormat:
 
     @cached_property
     def joint(self) -> re.Pattern[str] | None:
-        if self.between is None:
-            return None
-        return re.compile(rf"\s*+{loose(self.between.strip())}\s*+")
-
-    @cached_property
-    def follows(self) -> str:
-        """The pattern of what may follow a call: end mark, next call, or the end of the text."""
-        return rf"(?:{self.ends}|\s*+\Z)"
+        between = self.between
+        return None if between is None else re.compile(rf"\s*+{loose(between.strip())}\s*+")
 
     @cached_property
     def ends(self) -> str:
-        """The same without the end of the text, if there are marks."""
+        """The pattern of what may follow a call: its end mark, or the mark of the next call."""
         marks = [loose(mark.strip()) for mark in (self.after, self.between or "") if mark.strip()]
         return rf"\s*+(?:{'|'.join(marks) or chr(92) + 'Z'})"
+
+    @cached_property
+    def follows(self) -> str:
+        """The same, or the end of the text."""
+        return rf"(?:{self.ends}|\s*+\Z)"
 
     @cached_property
     def name_end(self) -> re.Pattern[str]:
@@ -149,11 +145,20 @@ class DelimitedFormat:
     @cached_property
     def signs(self) -> tuple[tuple[str, ParseProblem], ...]:
         """Parts of marks that, left over in the text, show a call that could not be read."""
-        last = _telling(self.after)[-1:]
+        last = [mark for mark in _telling(self.after)[-1:] if mark not in self.before]
         return (
             *((mark, ParseProblem.NOT_A_CALL) for mark in _telling(self.before)[:1]),
-            *((mark, ParseProblem.STRAY_MARK) for mark in last if mark not in self.before),
+            *((mark, ParseProblem.STRAY_MARK) for mark in last),
         )
+
+    def skip_lead(self, text: str) -> int:
+        """Return where the text begins behind the lead of an answer; 0 without a lead."""
+        lead = self.lead.strip()
+        start = len(text) - len(text.lstrip())
+        if not lead or not text.startswith(lead, start):
+            return 0
+        end = start + len(lead)
+        return end + (self.lead.endswith("\n") and text.startswith("\n", end))
 
 
 @dataclass(frozen=True)
@@ -167,12 +172,9 @@ class DelimitedSyntax:
     def name(self) -> str:
         return self.body.kind
 
-    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
-        return self.read(text, tools)
-
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read all calls; where the form leaves types open, the tools' schemas decide them."""
-        reply = read_delimited(text, self.frame, self.body)
+        reply = _Reading(text, self.frame, self.body).reply()
         typed = getattr(self.body, "typed", None)
         if typed is None or not reply.calls:
             return reply
@@ -180,6 +182,8 @@ class DelimitedSyntax:
         return replace(
             reply, calls=tuple(typed(call, known.get(call.name)) for call in reply.calls)
         )
+
+    read_body = read
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:  # noqa: ARG002
         raise DialectError("a derived call syntax is written by the model's own template")
@@ -213,48 +217,70 @@ class _Reading:
         self.openings = _Ahead(frame.opening_of(body.begins), text)
         self.closings = _Ahead(frame.next_closing, text)
 
-    def first_call(self, position: int) -> tuple[int, int] | None:
-        """Where the first call's mark begins and ends: at 0 without a mark and a lead."""
-        if position or self.frame.before.strip():
-            return self.next_call(position)
-        return (0, len(self.text) - len(self.text.lstrip())) if self.text.strip() else None
+    def reply(self) -> ParsedReply:
+        """Read all calls in the text, and the text around them."""
+        text, frame = self.text, self.frame
+        pieces: list[str] = []
+        calls: list[ToolCall] = []
+        problems: list[ParseProblem] = []
+        begin = position = frame.skip_lead(text)
+        mark = self._next_call(position)
+        if not position and not frame.before.strip():
+            mark = (0, len(text) - len(text.lstrip())) if text.strip() else None
+        while mark is not None:
+            found, position = self._run(mark[1]), mark[1]
+            unread = not found.calls and found.problem is ParseProblem.NOT_A_CALL
+            if not frame.weak or frame.lead or not unread:
+                pieces.append(text[begin : mark[0]])
+                calls += found.calls
+                problems.append(found.problem)
+                begin = position = max(found.end, mark[1])
+            mark = self._next_call(position)
+        pieces.append(text[begin:])
+        problems += [shown for sign, shown in frame.signs if any(sign in one for one in pieces)]
+        problem = first_problem(problems)
+        if not calls and problem is ParseProblem.NONE:
+            return ParsedReply(text[frame.skip_lead(text) :])
+        return ParsedReply(join_texts(pieces), tuple(calls), None, problem)
 
-    def next_call(self, position: int) -> tuple[int, int] | None:
+    def _next_call(self, position: int) -> tuple[int, int] | None:
         """Where the next call's mark begins and ends at or behind `position`."""
         found = self.openings.at(position)
         return None if found is None else found.span()
 
-    def run(self, start: int) -> FoundCalls:
+    def _run(self, start: int) -> FoundCalls:
         """Read calls joined by `between`, up to `after`."""
         calls: list[ToolCall] = []
         found, text, frame = FoundCalls(start), self.text, self.frame
+        unjoined = not (frame.between or "").strip()
         while True:
             before, found = found, self.body.read(text, start, frame)
-            if (
-                calls
-                and found.problem is ParseProblem.NOT_A_CALL
-                and not (frame.between or "").strip()
-            ):
+            if calls and unjoined and found.problem is ParseProblem.NOT_A_CALL:
                 return self._closed(before, calls)
             calls += found.calls
             if found.problem is not ParseProblem.NONE:
-                return self._broken(found, tuple(calls))
+                return self._broken(found, calls)
             joint = frame.joint.match(text, found.end) if frame.joint is not None else None
             if joint is None or not found.end < joint.end() < len(text):
                 return self._closed(found, calls)
             start = joint.end()
 
     def _closed(self, last: FoundCalls, calls: list[ToolCall]) -> FoundCalls:
-        """Read the end mark behind the calls, or find the problem."""
+        """Read the end mark behind the calls, or find the problem.
+
+        Behind a call that no mark ends, only the next call may follow.
+        """
         closing = self.frame.closing.match(self.text, last.end)
         if closing is not None:
-            return FoundCalls(closing.end(), tuple(calls), self._behind(closing.end()))
+            end = closing.end()
+            stray = not self.frame.after.strip() and _SOLID.search(self.text, end) is not None
+            stray = stray and self.openings.at(end) is None
+            problem = ParseProblem.STRAY_TEXT if stray else ParseProblem.NONE
+            return FoundCalls(end, tuple(calls), problem)
         if self._may_end(last.end):
             return FoundCalls(self._resume(last.end), tuple(calls), ParseProblem.UNCLOSED)
-        return self._broken(
-            FoundCalls(last.end, (), ParseProblem.NOT_JSON),
-            tuple(calls[: len(calls) - len(last.calls)]),
-        )
+        broken = FoundCalls(last.end, (), ParseProblem.NOT_JSON)
+        return self._broken(broken, calls[: len(calls) - len(last.calls)])
 
     def _may_end(self, end: int) -> bool:
         """Whether a call without its end mark ends here: at the end, a call, a part of the mark."""
@@ -268,40 +294,26 @@ class _Reading:
         cut_off = at_end and "".join(after.split()).startswith("".join(rest.split()))
         return cut_off or any(rest.startswith(part) for part in _telling(after))
 
-    def _behind(self, end: int) -> ParseProblem:
-        """Find text behind a call that no mark ends; the next call may follow."""
-        if (
-            self.frame.after.strip()
-            or _SOLID.search(self.text, end) is None
-            or self.next_call(end) is not None
-        ):
-            return ParseProblem.NONE
-        return ParseProblem.STRAY_TEXT
-
-    def _broken(self, found: FoundCalls, calls: tuple[ToolCall, ...]) -> FoundCalls:
+    def _broken(self, found: FoundCalls, calls: Sequence[ToolCall]) -> FoundCalls:
         """Resume behind a call that could not be read.
 
-        It is `UNCLOSED` if its end mark is missing, or follows the beginning of another call.
+        It is `UNCLOSED` if its end mark is missing, or follows the beginning of another call; in a
+        form without end marks, if the text ends in the middle of a name, or of an object.
         """
-        closing, opening = self.closings.at(found.end), self.openings.at(found.end)
-        problem = found.problem
-        if problem is ParseProblem.NOT_JSON or (
-            problem is ParseProblem.NOT_A_CALL and not self.frame.weak
-        ):
+        text, end, problem = self.text, found.end, found.problem
+        no_call = problem is ParseProblem.NOT_A_CALL
+        closing, opening = self.closings.at(end), self.openings.at(end)
+        if problem is ParseProblem.NOT_JSON or (no_call and not self.frame.weak):
             if self.frame.after.strip():
                 unclosed = closing is None or (
                     opening is not None and opening.start() < closing.start()
                 )
             else:
-                unclosed = opening is None and self._cut_off(found)
+                unclosed = opening is None and bool(
+                    _NAME_ONLY.match(text, end) if no_call else open_at_end(text, end)
+                )
             problem = ParseProblem.UNCLOSED if unclosed else problem
-        return FoundCalls(self._resume(found.end), calls, problem)
-
-    def _cut_off(self, found: FoundCalls) -> bool:
-        """Whether the text ends in the middle of a name, or of an object."""
-        if found.problem is ParseProblem.NOT_A_CALL:
-            return _NAME_ONLY.match(self.text, found.end) is not None
-        return open_at_end(self.text, found.end)
+        return FoundCalls(self._resume(end), tuple(calls), problem)
 
     def _resume(self, position: int) -> int:
         """Where reading resumes behind a broken call: its end mark, the next call, or the end."""
@@ -309,49 +321,6 @@ class _Reading:
         if closing is not None and (opening is None or closing.start() <= opening.start()):
             return closing.end()
         return len(self.text) if opening is None else opening.start()
-
-
-def read_delimited(text: str, frame: DelimitedFormat, body: Body) -> ParsedReply:
-    """Read all calls in the text; never raises."""
-    reading = _Reading(text, frame, body)
-    pieces: list[str] = []
-    calls: list[ToolCall] = []
-    problem = ParseProblem.NONE
-    text_start = position = _skip_lead(text, frame)
-    mark = reading.first_call(position)
-    while mark is not None:
-        found = reading.run(mark[1])
-        position = mark[1]
-        if (
-            not frame.weak
-            or frame.lead
-            or found.calls
-            or found.problem is not ParseProblem.NOT_A_CALL
-        ):
-            pieces.append(text[text_start : mark[0]])
-            calls += found.calls
-            problem = problem if problem is not ParseProblem.NONE else found.problem
-            text_start = position = max(found.end, mark[1])
-        mark = reading.next_call(position)
-    pieces.append(text[text_start:])
-    for sign, shown in frame.signs:
-        if problem is ParseProblem.NONE and any(sign in piece for piece in pieces):
-            problem = shown
-    if not calls and problem is ParseProblem.NONE:
-        return ParsedReply(text[_skip_lead(text, frame) :])
-    return ParsedReply(
-        "\n".join(filter(None, map(str.strip, pieces))) or None, tuple(calls), None, problem
-    )
-
-
-def _skip_lead(text: str, frame: DelimitedFormat) -> int:
-    """Where the text begins behind the lead of an answer; 0 without a lead."""
-    lead = frame.lead.strip()
-    start = len(text) - len(text.lstrip())
-    if not lead or not text.startswith(lead, start):
-        return 0
-    end = start + len(lead)
-    return end + (frame.lead.endswith("\n") and text.startswith("\n", end))
 
 
 def _telling(mark: str) -> list[str]:

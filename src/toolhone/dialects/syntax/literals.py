@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.model_text import MAX_DEPTH, Decoded, decode, skip_space, write_json
+from toolhone.dialects.syntax.model_text import MAX_DEPTH, Decoded, decode, write_json
 from toolhone.errors import DialectError
 from toolhone.schema import Json
 
@@ -40,24 +40,24 @@ class LiteralError(Exception):
 
     def __init__(self, unclosed: bool = False, repeated: bool = False) -> None:
         super().__init__("not a literal")
-        self.unclosed, self.repeated = unclosed, repeated
-
-    @property
-    def problem(self) -> ParseProblem:
+        self.problem = ParseProblem.UNCLOSED if unclosed else ParseProblem.NOT_JSON
         """The problem of a call with these arguments."""
-        if self.repeated:
-            return ParseProblem.BAD_ARGUMENTS
-        return ParseProblem.UNCLOSED if self.unclosed else ParseProblem.NOT_JSON
+        if repeated:
+            self.problem = ParseProblem.BAD_ARGUMENTS
 
 
 class LiteralReader:
     """A position in a text, with methods that read there and move it."""
 
+    quotes: tuple[str, ...] = ('"', "'")
+    brackets: Mapping[str, str] = {"[": "]", "(": ")"}
+    space = re.compile(r"[ \t\r\n]*")
+
     def __init__(self, text: str, position: int = 0) -> None:
         self.text, self.position = text, position
 
     def skip_space(self) -> None:
-        self.position = skip_space(self.text, self.position)
+        self.match(self.space)
 
     def at_end(self) -> bool:
         self.skip_space()
@@ -83,15 +83,14 @@ class LiteralReader:
 
     def value(self, depth: int = 0) -> Json:
         """Read a literal."""
-        self.skip_space()
-        first = self.text[self.position : self.position + 1]
-        if depth > MAX_DEPTH or not first:
-            raise LiteralError(unclosed=not first)
-        if first in "\"'":
-            return self._string()
-        if first in "[(":
+        ended = self.at_end()
+        if depth > MAX_DEPTH or ended:
+            raise LiteralError(unclosed=ended)
+        if self.text.startswith(self.quotes, self.position):
+            return self.string()
+        if closing := self.brackets.get(self.text[self.position]):
             self.position += 1
-            return self._items("]" if first == "[" else ")", depth)
+            return self._items(closing, depth)
         if self.take("{"):
             return self._pairs(depth)
         if number := self.match(NUMBER):
@@ -101,13 +100,18 @@ class LiteralReader:
             raise LiteralError(unclosed=self.at_end())
         return CONSTANTS[name[0]]
 
-    def _string(self) -> str:
-        self.skip_space()
+    def string(self) -> str:
+        """Read a string, its quotes included."""
         found = self.match(_STRING)
         if found is None:
             first = self.text[self.position : self.position + 1]
-            raise LiteralError(unclosed=first in ("", '"', "'"))
+            raise LiteralError(unclosed=first in ("", *self.quotes))
         return _unescape(found[1] if found[1] is not None else found[2])
+
+    def key(self) -> str:
+        """Read the key of a dict, up to its colon."""
+        self.skip_space()
+        return self.string()
 
     def _items(self, closing: str, depth: int) -> list[Json]:
         items: list[Json] = []
@@ -121,7 +125,7 @@ class LiteralReader:
     def _pairs(self, depth: int) -> dict[str, Json]:
         pairs: dict[str, Json] = {}
         while not self.take("}"):
-            key = self._string()
+            key = self.key()
             if key in pairs:
                 raise LiteralError(repeated=True)
             self.expect(":")
@@ -171,9 +175,7 @@ def read_value(text: str, start: int, literal: bool) -> Decoded:
     Without a value, `end` is where it would have begun.
     """
     found = decode(text, start)
-    if found.problem is ParseProblem.NONE or not literal:
-        return found
-    return read_literal(text, found.end)
+    return found if found.ok or not literal else read_literal(text, found.end)
 
 
 def read_literal(text: str, start: int = 0) -> Decoded:
@@ -182,8 +184,8 @@ def read_literal(text: str, start: int = 0) -> Decoded:
     try:
         return Decoded(reader.value(), reader.position)
     except LiteralError as error:
-        problem = ParseProblem.UNCLOSED if error.unclosed else ParseProblem.NOT_JSON
-        return Decoded(None, start, problem)
+        repeated = error.problem is ParseProblem.BAD_ARGUMENTS
+        return Decoded(None, start, ParseProblem.NOT_JSON if repeated else error.problem)
 
 
 def write_literal(value: Json, depth: int = 0) -> str:

@@ -1,9 +1,8 @@
-"""Read what a model wrote: the reasoning block in front, and JSON; for all call syntaxes.
+"""Read what a model wrote, for all call syntaxes: reasoning in front, JSON, JSON between tags.
 
 Reading never raises. What two readers could understand differently is not JSON here: a repeated
 key, `NaN`, `Infinity`, a number too large for a double, half a surrogate pair, and nesting deeper
-than `MAX_DEPTH`. Comments, single quotes and trailing commas are not repaired. A reasoning block
-counts only at the very start of the text.
+than `MAX_DEPTH`. Comments, single quotes and trailing commas are not repaired.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 
-from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
 
@@ -26,7 +26,12 @@ _LONGEST_WORD = 16
 """A pair of escaped surrogates, or `-Infinity`: the end of a window may cut these."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*+("|\\?\Z)|[{}\[\]]', re.DOTALL)
-_HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
+_INSTRUCTIONS = json.loads(
+    (resources.files("toolhone.dialects.syntax") / "instructions.json").read_text("utf-8")
+)
+"""By syntax: the lines that explain the tools and a call, and lines that are always there."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def write_reasoning(reasoning: str) -> str:
 def read_after_reasoning(
     text: str, read: Callable[[str], ParsedReply], thought: ReasoningBlock = USUAL
 ) -> ParsedReply:
-    """Apply `read` to the text behind the block. A block without an end is `UNCLOSED`."""
+    """Apply `read` to the text behind a block at the very start; one without end is `UNCLOSED`."""
     if not text.lstrip().startswith(thought.open):
         return read(text)
     reasoning, mark, rest = text.lstrip()[len(thought.open) :].partition(thought.close)
@@ -60,12 +65,10 @@ def read_after_reasoning(
 def split_reasoning(message: Message) -> Message:
     """Move a block at the start of an assistant's content to `reasoning`, unless that is set."""
     content = message.content or ""
-    if message.role != "assistant" or message.reasoning is not None:
-        return message
-    if not content.lstrip().startswith(USUAL.open):
+    if message.role != "assistant" or message.reasoning is not None or USUAL.open not in content:
         return message
     reply = read_after_reasoning(content, ParsedReply)
-    if reply.problem is not ParseProblem.NONE:
+    if reply.problem is not ParseProblem.NONE or not content.lstrip().startswith(USUAL.open):
         return message
     return replace(message, content=reply.content, reasoning=reply.reasoning)
 
@@ -77,6 +80,10 @@ class Decoded:
     value: Json
     end: int
     problem: ParseProblem = ParseProblem.NONE
+
+    @property
+    def ok(self) -> bool:
+        return self.problem is ParseProblem.NONE
 
 
 def skip_space(text: str, start: int) -> int:
@@ -94,7 +101,8 @@ def decode(text: str, start: int) -> Decoded:
         return Decoded(None, start, ParseProblem.NOT_JSON)
     brackets = text.count("{", start, end) + text.count("[", start, end)
     if (brackets > MAX_DEPTH and _too_deep(value)) or (
-        _HALF_SURROGATE.search(text, start, end) and not _is_unicode(value)
+        _HALF_ESCAPED.search(text, start, end)
+        and _HALF.search(json.dumps(value, ensure_ascii=False))
     ):
         return Decoded(None, start, ParseProblem.NOT_JSON)
     return Decoded(value, end)
@@ -111,9 +119,8 @@ def _decode(text: str, start: int) -> tuple[Json, int]:
             if whole or end < size:
                 return value, start + end
         except json.JSONDecodeError as error:
-            if whole or (
-                error.pos < size - _LONGEST_WORD and not error.msg.startswith("Unterminated")
-            ):
+            cut = error.pos >= size - _LONGEST_WORD or error.msg.startswith("Unterminated")
+            if whole or not cut:
                 raise
         size *= 4
     return _DECODER.raw_decode(text, start)
@@ -139,21 +146,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, pars
 def _too_deep(value: Json) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
+        nested = [one for one in level if isinstance(one, dict | list)]
         level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            item for one in nested for item in (one.values() if isinstance(one, dict) else one)
         ]
     return bool(level)
-
-
-def _is_unicode(value: Json) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def open_at_end(text: str, start: int) -> bool:
@@ -176,7 +173,7 @@ def decode_sequence(text: str, start: int, separators: str) -> Iterator[Decoded]
     while start < len(text) and text[start] in "{[":
         found = decode(text, start)
         yield found
-        if found.problem is not ParseProblem.NONE:
+        if not found.ok:
             return
         gap = between.match(text, found.end)
         start = found.end if gap is None else gap.end()
@@ -216,24 +213,112 @@ def write_json(value: Json) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        raise DialectError(
-            f"a call cannot be written as JSON: {error}; got {value!r:.80}"
-        ) from None
+        reason = f"a call cannot be written as JSON: {error}; got {value!r:.80}"
+        raise DialectError(reason) from None
 
 
 def list_tools(tools: Sequence[Tool]) -> str:
     """List the tools as JSON objects with name, description and parameters, one per line."""
-    return "\n".join(
-        write_json(
-            {"name": tool.name, "description": tool.description, "parameters": {**tool.parameters}}
-        )
+    listed = [
+        {"name": tool.name, "description": tool.description, "parameters": {**tool.parameters}}
         for tool in tools
-    )
+    ]
+    return "\n".join(map(write_json, listed))
 
 
-def result_value(message: Message) -> str:
-    """A tool's result as JSON: unchanged if it is JSON in one line already, else a JSON string."""
-    content = (message.content or "").strip()
-    found = decode(content, 0)
-    is_json = found.problem is ParseProblem.NONE and found.end == len(content)
-    return content if is_json and "\n" not in content else write_json(message.content or "")
+def first_problem(problems: Sequence[ParseProblem]) -> ParseProblem:
+    """Return the first of the problems that is one."""
+    return next((one for one in problems if one is not ParseProblem.NONE), ParseProblem.NONE)
+
+
+def join_texts(pieces: Iterable[str]) -> str | None:
+    """Join the texts around calls: stripped, one per line; None for nothing."""
+    return "\n".join(filter(None, map(str.strip, pieces))) or None
+
+
+class PromptedSyntax(Syntax):
+    """What the call syntaxes share that a system text explains, not a chat template."""
+
+    name: str
+
+    def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
+        return read_after_reasoning(text, lambda rest: self.read_body(rest, tools))
+
+    def instructions(self, tools: Sequence[Tool]) -> str:
+        lines = _INSTRUCTIONS[self.name]
+        explained = "\n".join(lines["tools"]).replace("{tools}", list_tools(tools))
+        return (explained if tools else "") + "\n".join(lines["always"])
+
+
+class Tagged(PromptedSyntax):
+    """The syntax `tagged`: JSON between `[TOOL_CALL]` and `[/TOOL_CALL]`, one call per line.
+
+    Text around the calls is content: stripped pieces joined by newlines. A complete JSON body
+    without an end tag still counts as a call, with the problem `UNCLOSED`; a body with anything
+    behind its JSON does not.
+    """
+
+    name = "tagged"
+    open, close = "[TOOL_CALL]", "[/TOOL_CALL]"
+    _space, _key, _escape = "", "parameters", "\\u005b"
+    _result = "[TOOL_RESULT]{}[/TOOL_RESULT]"
+
+    def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
+        """Write content, then the calls. Tags inside strings get an escaped bracket."""
+        lines = [content] if content else []
+        for call in calls:
+            body = write_json({"name": call.name, self._key: dict(call.arguments)})
+            for mark in (self.open, self.close):
+                body = body.replace(mark, self._escape + mark[1:])
+            lines.append(f"{self.open}{self._space}{body}{self._space}{self.close}")
+        return "\n".join(lines)
+
+    def result(self, message: Message) -> str:
+        return self._result.format(message.content or "")
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        marks = re.compile(f"{re.escape(self.open)}|{re.escape(self.close)}")
+        pieces: list[str] = []
+        calls: list[ToolCall] = []
+        problems: list[ParseProblem] = []
+        position = 0
+        while mark := marks.search(text, position):
+            pieces.append(text[position : mark.start()])
+            position, check = mark.end(), CallCheck(None, ParseProblem.STRAY_MARK)
+            if mark[0] == self.open:
+                position, check = self._read_call(text, position, marks)
+            calls += [] if check.call is None else [check.call]
+            problems.append(check.problem)
+        problem = first_problem(problems)
+        if not calls and problem is ParseProblem.NONE:
+            return ParsedReply(text)
+        return ParsedReply(join_texts([*pieces, text[position:]]), tuple(calls), None, problem)
+
+    def _read_call(self, text: str, start: int, marks: re.Pattern[str]) -> tuple[int, CallCheck]:
+        """Read the call at `start`; also return where reading resumes.
+
+        The JSON is decoded before the end tag is looked for, so that a string may hold the tag.
+        """
+        found = decode(text, start)
+        after = skip_space(text, found.end)
+        if found.ok:
+            check = as_call(found.value, "name", ("arguments", "parameters"))
+            mark = marks.match(text, after)
+            if mark is not None and mark[0] == self.close:
+                return mark.end(), check
+            if mark is not None or after == len(text):
+                return after, CallCheck(check.call, ParseProblem.UNCLOSED)
+        mark = marks.search(text, after)
+        if mark is not None and mark[0] == self.close:
+            return mark.end(), CallCheck(None, ParseProblem.NOT_JSON)
+        resume = len(text) if mark is None else mark.start()
+        return resume, CallCheck(None, ParseProblem.UNCLOSED)
+
+
+class ToolCallTags(Tagged):
+    """The syntax `tool_call_tags`, the native form of many models: `<tool_call>` on a line."""
+
+    name = "tool_call_tags"
+    open, close = "<tool_call>", "</tool_call>"
+    _space, _key, _escape = "\n", "arguments", "\\u003c"
+    _result = "<tool_response>\n{}\n</tool_response>"

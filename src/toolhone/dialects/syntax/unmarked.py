@@ -1,0 +1,255 @@
+"""Calls without marks around them: the syntaxes `json`, `bare_json` and `calls`.
+
+    {"tool": NAME, "args": {...}}    {"final": TEXT}   `json`: a call, and an answer
+    {"name": NAME, "parameters": {...}}                `bare_json`: a call; answers are text
+    get_weather(city="Paris", **{"odd-name": 1})       `calls`: one per line, values are literals
+
+Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+
+from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, write_literal
+from toolhone.dialects.syntax.model_text import (
+    CallCheck,
+    PromptedSyntax,
+    as_call,
+    decode,
+    decode_sequence,
+    first_problem,
+    join_texts,
+    open_at_end,
+    write_json,
+)
+from toolhone.errors import DialectError
+from toolhone.schema import Message, Tool, ToolCall
+
+_ARGUMENT_KEYS = ("parameters", "arguments")
+_BEGINS = re.compile(r"\s*\{")
+_BEHIND_TEXT = re.compile(r'^[ \t]*(\{\s*"(?:tool|args|final)"\s*:)', re.MULTILINE)
+_BARE_BEGINS = re.compile(r"""\s*(?:\[\s*)?\{\s*(?:["']|\Z)""")
+_BARE_BEHIND_TEXT = re.compile(
+    r'^[ \t]*((?:\[[ \t]*)?\{\s*"(?:name|type|parameters|arguments)"\s*:)', re.MULTILINE
+)
+_TOOL_NAME = re.compile(r"[^\W\d][\w.:/-]*")
+_NO_WORD = re.compile(r"\W+")
+_LINE_HEAD = re.compile(r"[ \t]*([^\W\d][\w.:/-]*)\(")
+_LINE_SIGN = re.compile(r"""\s*(?:[^\W\d]\w*\s*=(?!=)|\*\*\s*\{|["'\[{]|[-+]?\.?\d|\Z|\))""")
+
+
+class JsonObject(PromptedSyntax):
+    """The syntax `json`. Plain text is `STRAY_TEXT`; an object with other keys is `NOT_A_CALL`.
+
+    `write` refuses text beside a call; reading it gives the text as content with the problem
+    `STRAY_TEXT`. An object behind text (a code fence, for instance) is found only at the beginning
+    of a line.
+    """
+
+    name = "json"
+
+    def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
+        """Write the calls, or the answer."""
+        if not calls:
+            return write_json({"final": content or ""})
+        return _write_objects(self.name, content, calls, ("tool", "args"))
+
+    def result(self, message: Message) -> str:
+        """Write the result as JSON: unchanged if it is that in one line already."""
+        content, name = (message.content or "").strip(), message.name
+        found = decode(content, 0)
+        is_line = found.ok and found.end == len(content) and "\n" not in content
+        value = content if is_line else write_json(message.content or "")
+        tool = "" if name is None else f'"tool": {write_json(name)}, '
+        return f'{{{tool}"result": {value}}}'
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        start = end = _find_start(text, _BEGINS, _BEHIND_TEXT)
+        if start < 0:
+            return ParsedReply(text.strip() or None, problem=ParseProblem.STRAY_TEXT)
+        calls: list[ToolCall] = []
+        answers: list[str] = []
+        problems: list[ParseProblem] = []
+        for found in decode_sequence(text, start, ""):
+            end, value = found.end, found.value
+            keys = set(value) if isinstance(value, Mapping) else {""}
+            if not found.ok:
+                problems.append(_broken(text, end))
+                end = len(text)
+            elif keys == {"final"}:
+                final = value["final"]
+                answers.append(final if isinstance(final, str) else write_json(final))
+            elif keys <= {"tool", "args"}:
+                check = as_call(value, "tool", ("args",))
+                calls += [] if check.call is None else [check.call]
+                problems.append(check.problem)
+            else:
+                problems.append(ParseProblem.NOT_A_CALL)
+        before, rest = text[:start].strip(), text[end:].strip()
+        if before or rest or len(answers) + bool(calls) > 1:
+            problems.append(ParseProblem.STRAY_TEXT)
+        content: str | None = "\n".join(filter(None, [before, *answers, rest])) or None
+        if len(answers) == 1 and not before and not rest:
+            content = answers[0]
+        return ParsedReply(content, tuple(calls), None, first_problem(problems))
+
+
+class BareJson(PromptedSyntax):
+    """The syntax `bare_json`, with text beside calls as in `json`.
+
+    Calls follow one another with white space, `;` or `,` between, or stand in one list. An object
+    without a name, or without arguments, is a plain answer in JSON.
+    """
+
+    name = "bare_json"
+
+    def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
+        """Write one object per line, or the content."""
+        if not calls:
+            return content or ""
+        return _write_objects(self.name, content, calls, ("name", "parameters"))
+
+    def result(self, message: Message) -> str:
+        return write_json({"output": message.content or ""})
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        start = end = _find_start(text, _BARE_BEGINS, _BARE_BEHIND_TEXT)
+        if start < 0:
+            return ParsedReply(text)
+        calls: list[ToolCall] = []
+        problems: list[ParseProblem] = []
+        for found in decode_sequence(text, start, ",;"):
+            if not found.ok:
+                problems.append(_broken(text, found.end))
+                end = len(text)
+                break
+            for value in found.value if isinstance(found.value, list) else [found.value]:
+                if not isinstance(value, Mapping) or value.keys().isdisjoint(_ARGUMENT_KEYS):
+                    problem = first_problem([*problems, ParseProblem.NOT_A_CALL])
+                    return (
+                        ParsedReply(None, tuple(calls), None, problem)
+                        if calls
+                        else ParsedReply(text)
+                    )
+                check = as_call(value, "name", _ARGUMENT_KEYS)
+                calls += [] if check.call is None else [check.call]
+                problems.append(check.problem)
+            end = found.end
+        around = join_texts([text[:start], text[end:].strip(" \t\r\n,;")])
+        problem = first_problem(
+            [*problems, ParseProblem.STRAY_TEXT if around else ParseProblem.NONE]
+        )
+        if not calls and problem is ParseProblem.NONE:
+            return ParsedReply(text)
+        return ParsedReply(around, tuple(calls), None, problem)
+
+
+def _write_objects(
+    syntax: str, content: str | None, calls: Sequence[ToolCall], keys: tuple[str, str]
+) -> str:
+    """One object per line, with name and arguments under these keys; refuses text beside them."""
+    if (content or "").strip():
+        raise DialectError(
+            f"the syntax {syntax} has no place for text beside a call; "
+            f"the message says {content!r:.60}"
+        )
+    name, arguments = keys
+    return "\n".join(
+        write_json({name: call.name, arguments: dict(call.arguments)}) for call in calls
+    )
+
+
+def _find_start(text: str, begins: re.Pattern[str], behind: re.Pattern[str]) -> int:
+    """Where the first object is, at the beginning of the text or of a line; -1 for nowhere."""
+    if begins.match(text):
+        return len(text) - len(text.lstrip())
+    found = behind.search(text)
+    return -1 if found is None else found.start(1)
+
+
+def _broken(text: str, start: int) -> ParseProblem:
+    return ParseProblem.UNCLOSED if open_at_end(text, start) else ParseProblem.NOT_JSON
+
+
+class Calls(PromptedSyntax):
+    """The syntax `calls`: one call per line. Tool names may hold letters, digits and `_ . - : /`.
+
+    * A call line holds a tool name, `(`, named arguments and `)`, and white space around them.
+      `I will call f (n = 5)` and `f(n=5) is next` are text.
+    * A line that begins as one (name, `(`, then `word=`, `**{` or a literal) but cannot be read, or
+      has punctuation behind it, is a broken call: `UNCLOSED` if it is the last line and ends too
+      early, `BAD_ARGUMENTS` if an argument has no name or a name occurs twice, else `NOT_JSON`.
+      `O(n log n)` and `f(x)` are text.
+    * Text before the calls is content. Text behind a call is content with the problem `STRAY_TEXT`.
+    """
+
+    name = "calls"
+
+    def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
+        """Write content, then one call per line. Refuse what would not be read back."""
+        text = content or ""
+        for line in text.split("\n"):
+            if _read_line(line, last=True) is not None:
+                raise DialectError(
+                    "the syntax calls would read a line of the assistant's text as a call: "
+                    f"{line!r:.80}"
+                )
+        return "\n".join([*([text] if text.strip() or not calls else []), *map(_write_call, calls)])
+
+    def result(self, message: Message) -> str:
+        return f"{message.name or 'Result'} -> {message.content or ''}"
+
+    def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
+        lines = text.split("\n")
+        last = max((index for index, line in enumerate(lines) if line.strip()), default=0)
+        checks = [_read_line(line, last=index == last) for index, line in enumerate(lines)]
+        found = [check for check in checks if check is not None]
+        if not found:
+            return ParsedReply(text)
+        problems = [check.problem for check in found]
+        plain = [(k, line) for k, line in enumerate(lines) if checks[k] is None]
+        if any(line.strip() for k, line in plain if k > checks.index(found[0])):
+            problems.append(ParseProblem.STRAY_TEXT)
+        content = "\n".join(line for _, line in plain).strip() or None
+        calls = tuple(check.call for check in found if check.call is not None)
+        return ParsedReply(content, calls, None, first_problem(problems))
+
+
+def _write_call(call: ToolCall) -> str:
+    if not _TOOL_NAME.fullmatch(call.name):
+        raise DialectError(
+            f"the syntax calls cannot write the tool name {call.name!r}: "
+            "it must be of letters, digits and _ . - : /"
+        )
+    named = {key: value for key, value in call.arguments.items() if is_keyword_name(key)}
+    odd = {key: value for key, value in call.arguments.items() if key not in named}
+    parts = [f"{key}={write_literal(value)}" for key, value in named.items()]
+    return f"{call.name}({', '.join([*parts, *([f'**{write_literal(odd)}'] if odd else [])])})"
+
+
+def is_keyword_name(name: str) -> bool:
+    """Whether Python can write an argument with this name as `name=value`."""
+    return re.fullmatch(r"[^\W\d]\w*", name) is not None and not keyword.iskeyword(name)
+
+
+def _read_line(line: str, last: bool) -> CallCheck | None:
+    """Read the call on this line, or find its problem; None if the line is text."""
+    head = _LINE_HEAD.match(line)
+    if head is None or not _LINE_SIGN.match(line, head.end()):
+        return None
+    reader = LiteralReader(line, head.end())
+    try:
+        named, placed = reader.arguments()
+    except LiteralError as error:
+        early = error.problem is ParseProblem.UNCLOSED and not last
+        return CallCheck(None, ParseProblem.NOT_JSON if early else error.problem)
+    if not reader.at_end():
+        broken = _NO_WORD.fullmatch(line, reader.position)
+        return CallCheck(None, ParseProblem.NOT_JSON) if broken else None
+    if placed:
+        return CallCheck(None, ParseProblem.BAD_ARGUMENTS)
+    return CallCheck(ToolCall(head[1], named))
