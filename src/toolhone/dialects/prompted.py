@@ -11,11 +11,12 @@ from dataclasses import replace
 from toolhone.dialects.base import History, Syntax
 from toolhone.dialects.chat_template.dialect import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
 from toolhone.dialects.chat_template.sanitise import (
+    Chat,
     ChatMessage,
     ControlTokenGuard,
     Markup,
     TemplateMarkup,
-    link_results,
+    link_calls,
 )
 from toolhone.dialects.syntax.model_text import (
     Tagged,
@@ -28,51 +29,46 @@ from toolhone.errors import DialectError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import Spans, TextTokenizer
 
-
-class ChatML:
-    """`<|im_start|>role`, the text, an end mark: `<|im_end|>`, or else the end-of-text token."""
-
-    name = "chatml"
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        end = "<|im_end|>" if tokenizer.control_id("<|im_end|>") is not None else tokenizer.eos_text
-        if end is None:
-            raise DialectError(
-                "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has "
-                "neither"
-            )
-        self.end = end
-        self._begin = tokenizer.bos_text
-
-    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
-        turns = [f"<|im_start|>{one['role']}\n{one['content']}{self.end}\n" for one in messages]
-        return self._begin + "".join(turns) + ("<|im_start|>assistant\n" if header else "")
+_ROLES = ("system", "user", "assistant")
 
 
-class PlainMarkup:
-    """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token; system text first."""
+class RoleMarkup:
+    """A markup of role headers: for each role the text in front of a message, and behind it."""
 
-    name = "plain"
+    def __init__(self, name: str, begin: str, header: str, around: Mapping[str, tuple[str, str]]):
+        self.name = name
+        self._begin, self._header, self._around = begin, header, around
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        if tokenizer.eos_text is None:
-            raise DialectError(
-                "the plain markup needs an end-of-text token that is one token; this tokenizer has "
-                "none"
-            )
-        self._begin = tokenizer.bos_text
-        self._around = {
-            "system": ("", ""),
-            "user": ("Human: ", ""),
-            "assistant": ("Assistant: ", tokenizer.eos_text),
-        }
-
-    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
+    def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
         text = self._begin
         for message in messages:
             before, after = self._around[message["role"]]
-            text += f"{before}{message['content']}{after}\n\n"
-        return text + ("Assistant:" if header else "")
+            text += f"{before}{message['content']}{after}"
+        return text + self._header * header
+
+
+def chatml(tokenizer: TextTokenizer) -> RoleMarkup:
+    """`<|im_start|>role`, the text, an end mark: `<|im_end|>`, or else the end-of-text token."""
+    end = "<|im_end|>" if tokenizer.control_id("<|im_end|>") is not None else tokenizer.eos_text
+    if end is None:
+        raise DialectError(
+            "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has "
+            "neither"
+        )
+    around = {role: (f"<|im_start|>{role}\n", f"{end}\n") for role in _ROLES}
+    return RoleMarkup("chatml", tokenizer.bos_text, "<|im_start|>assistant\n", around)
+
+
+def plain(tokenizer: TextTokenizer) -> RoleMarkup:
+    """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token; system text first."""
+    if tokenizer.eos_text is None:
+        raise DialectError(
+            "the plain markup needs an end-of-text token that is one token; this tokenizer has none"
+        )
+    leads = {"system": "", "user": "Human: ", "assistant": "Assistant: "}
+    around = {role: (lead, "\n\n") for role, lead in leads.items()}
+    around["assistant"] = ("Assistant: ", f"{tokenizer.eos_text}\n\n")
+    return RoleMarkup("plain", tokenizer.bos_text, "Assistant:", around)
 
 
 SYNTAXES: Mapping[str, Callable[[], Syntax]] = {
@@ -82,12 +78,11 @@ SYNTAXES: Mapping[str, Callable[[], Syntax]] = {
     "tool_call_tags": ToolCallTags,
     "bare_json": BareJson,
 }
-MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | ChatML | PlainMarkup]] = {
+MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | RoleMarkup]] = {
     "template": TemplateMarkup,
-    "chatml": ChatML,
-    "plain": PlainMarkup,
+    "chatml": chatml,
+    "plain": plain,
 }
-_SYSTEM = ("system", "developer")
 _PROBE = Conversation(
     (
         Message("system", "brief"),
@@ -113,7 +108,7 @@ class PromptedDialect(MarkupDialect):
     def __init__(
         self,
         syntax: Syntax,
-        markup: TemplateMarkup | ChatML | PlainMarkup,
+        markup: TemplateMarkup | RoleMarkup,
         tokenizer: TextTokenizer,
         keep_history: bool = False,
     ) -> None:
@@ -133,31 +128,34 @@ class PromptedDialect(MarkupDialect):
                 self.syntax.write(message.content, message.tool_calls)
         return super().render(conversation)
 
-    def _offer(self, tools: Sequence[Tool]) -> list[Json]:  # noqa: ARG002
-        return []
-
-    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
+    def _chat(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> tuple[list[ChatMessage], list[Json]]:
         """The conversation as system, user and assistant messages, their texts disguised."""
-        roles = [message.role in _SYSTEM for message in messages]
+        roles = [message.role in ("system", "developer") for message in messages]
         body = roles.index(False) if False in roles else len(messages)
         texts = [self.syntax.instructions(tools), *(message.content for message in messages[:body])]
         system = self._guard.wrap("\n\n".join(filter(None, texts)))
         chat: list[dict[str, Json]] = []
-        for message, link in list(zip(messages, link_results(messages), strict=True))[body:]:
+        for message, _, call in list(link_calls(messages))[body:]:
             if message.role == "assistant":
                 chat.append({"role": "assistant", "content": self._write(split_reasoning(message))})
-            elif link is None:
-                _add_user(chat, self._guard.wrap(message.content or ""), "\n\n")
+                continue
+            text, between = self._guard.wrap(message.content or ""), "\n\n"
+            if call is not None:
+                result = self.syntax.result(replace(message, name=call.tool))
+                text, between = self._guard.wrap(result, tool=True), "\n"
+            if chat and chat[-1]["role"] == "user":
+                chat[-1]["content"] += between + text
             else:
-                result = self.syntax.result(replace(message, name=link[1]))
-                _add_user(chat, self._guard.wrap(result, tool=True), "\n")
-        if not system:
-            return list(chat)
-        if self._system_role:
-            return [{"role": "system", "content": system}, *chat]
-        if not chat or chat[0]["role"] != "user":
-            return [{"role": "user", "content": system}, *chat]
-        return [{"role": "user", "content": f"{system}\n\n{chat[0]['content']}"}, *chat[1:]]
+                chat.append({"role": "user", "content": text})
+        if system and self._system_role:
+            chat = [{"role": "system", "content": system}, *chat]
+        elif system and chat and chat[0]["role"] == "user":
+            chat[0]["content"] = f"{system}\n\n{chat[0]['content']}"
+        elif system:
+            chat = [{"role": "user", "content": system}, *chat]
+        return list(chat), []
 
     def _write(self, message: Message) -> str:
         """The assistant's text. Where the syntax has no room for content, it precedes the calls."""
@@ -180,14 +178,6 @@ def keeps_system(markup: Markup) -> bool:
         return False
     before, shown, _ = first.partition("Sentinel6")
     return bool(shown) and later.startswith(before + shown)
-
-
-def _add_user(chat: list[dict[str, Json]], text: str, between: str) -> None:
-    """Add to the user turn that ends the chat, or begin one."""
-    if chat and chat[-1]["role"] == "user":
-        chat[-1]["content"] += between + text
-    else:
-        chat.append({"role": "user", "content": text})
 
 
 def open_syntax(name: str) -> Syntax:

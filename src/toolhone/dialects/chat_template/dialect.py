@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from toolhone.dialects.base import History, ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.sanitise import (
+    Chat,
     ChatMessage,
     ChatWriter,
     ControlTokenGuard,
@@ -63,34 +64,31 @@ class MarkupDialect:
         self.history = History.KEPT if keep_history else History.TEMPLATE
         self._turns = Turns(markup, guard, behaviour, keep_history)
 
-    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:
-        """The messages as the markup takes them, disguised."""
-        raise NotImplementedError
-
-    def _offer(self, tools: Sequence[Tool]) -> list[Json]:
-        """The tools as the markup takes them, disguised."""
+    def _chat(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> tuple[list[ChatMessage], list[Json]]:
+        """The messages and the tools as the markup takes them, disguised."""
         raise NotImplementedError
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """Return one list of spans, or one per turn; `DialectError` for a turn that is misread."""
         tools = conversation.tools
-        chat = self._chat(conversation.messages, tools)
         turns = [message for message in conversation.messages if message.role == "assistant"]
 
         def check(k: int, text: str) -> None:
             check_reading(split_reasoning(turns[k]), self.parse(text, tools), text)
 
-        return self._turns.render(chat, self._offer(tools), check)
+        return self._turns.render(*self._chat(conversation.messages, tools), check)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
-        return self._turns.prompt(self._chat(messages, tools), self._offer(tools))
+        return self._turns.prompt(*self._chat(messages, tools))
 
     def suffix(
         self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
     ) -> Spans:
-        last = len(self._chat(messages, tools)) - 1
-        chat = self._chat([*messages, *results], tools)
-        return self._turns.suffix(chat, last, self._offer(tools))
+        last = len(self._chat(messages, tools)[0]) - 1
+        chat, offer = self._chat([*messages, *results], tools)
+        return self._turns.suffix(chat, last, offer)
 
     def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read an assistant's turn, with or without its stop mark."""
@@ -123,11 +121,10 @@ class ChatTemplateDialect(MarkupDialect):
         self.name = "native"
         self.writer = writer
 
-    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[ChatMessage]:  # noqa: ARG002
-        return self.writer.chat(messages)
-
-    def _offer(self, tools: Sequence[Tool]) -> list[Json]:
-        return self.writer.tools(tools)
+    def _chat(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> tuple[list[ChatMessage], list[Json]]:
+        return self.writer.chat(messages), self.writer.tools(tools)
 
 
 def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
@@ -136,19 +133,18 @@ def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
     White space at the ends of texts does not count.
     """
     wrote, read = message.tool_calls, reply.calls
+    pairs = zip(wrote, read, strict=False)
+    changed = next(((a, b) for a, b in pairs if a != b or _spelled(a) != _spelled(b)), None)
+    before, after = _texts(message), _texts(reply)
     what = ""
     if len(wrote) != len(read):
         what = f"{len(wrote)} calls, {len(read)} read back"
-    elif changed := [
-        (a, b) for a, b in zip(wrote, read, strict=True) if a != b or _types(a) != _types(b)
-    ]:
-        a, b = changed[0]
-        what = f"the call {a.to_dict()!r:.100}, read back as {b.to_dict()!r:.100}"
-    elif _texts(message) != _texts(reply):
-        what = (
-            f"the text{' beside a call' if wrote else ''} {_texts(message)!r:.100}, "
-            f"read back as {_texts(reply)!r:.100}"
-        )
+    elif changed is not None:
+        first, second = changed
+        what = f"the call {first.to_dict()!r:.100}, read back as {second.to_dict()!r:.100}"
+    elif before != after:
+        beside = " beside a call" if wrote else ""
+        what = f"the text{beside} {before!r:.100}, read back as {after!r:.100}"
     elif reply.problem is not ParseProblem.NONE:
         what = f"a turn, read back as {reply.problem.value}"
     if what:
@@ -157,7 +153,7 @@ def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
         )
 
 
-def _types(call: ToolCall) -> str:
+def _spelled(call: ToolCall) -> str:
     """The arguments as text, which separates 1, 1.0 and true; they are equal in Python."""
     return json.dumps(call.arguments, sort_keys=True, default=str)
 
@@ -169,10 +165,7 @@ def _texts(message: Message | ParsedReply) -> str:
 
 
 def find_behaviour(
-    markup: Markup,
-    tokenizer: TextTokenizer,
-    called: Sequence[ChatMessage] = (),
-    tools: Sequence[Json] = (),
+    markup: Markup, tokenizer: TextTokenizer, called: Chat = (), tools: Sequence[Json] = ()
 ) -> TemplateBehaviour:
     """Return the behaviour of a markup with these tools.
 
@@ -189,10 +182,8 @@ def find_behaviour(
     eos = [] if tokenizer.eos_text is None else [tokenizer.eos_text]
     stop = list(borrowed or ())
     if not borrowed:
-        user_turn = header.rpartition("question")[2]
-        marks = [_first_mark(user_turn, controls), tokenizer.eos_text]
-        known = [mark for mark in marks if mark and mark in ending]
-        stop = known[:1] or [_end_mark(ending, controls)]
+        marks = [*_marks_in(header.rpartition("question")[2], controls)[:1], *eos]
+        stop = [mark for mark in marks if mark in ending][:1] or [_end_mark(ending, controls)]
         if called:
             stop.append(_call_end_mark(markup, tools, called, stop[0], controls))
     missing = _missing(header, last, controls)
@@ -222,43 +213,40 @@ def find_behaviour(
 
 
 def find_thought(
-    markup: Markup, tools: Sequence[Json], header: str, called: Sequence[ChatMessage] = ()
+    markup: Markup, tools: Sequence[Json], header: str, called: Chat = ()
 ) -> ReasoningBlock:
     """Return the marks around reasoning that the template is given; the usual ones without any."""
+
+    def write(chat: Chat) -> str:
+        try:
+            return markup.write(chat, tools, False)
+        except DialectError:
+            return ""
+
     for find, chat in ((_thought_before_answer, ANSWERED), (_thought_before_call, called)):
-        plain = _write(markup, chat, tools) if chat else ""
+        plain = write(chat) if chat else ""
         for field in REASONING_FIELDS if plain else ():
-            full = _write(markup, [*chat[:-1], {**chat[-1], field: REASON}], tools)
-            found = find(header, plain, full) if REASON in full else None
-            if found is not None:
-                return found
+            full = write([*chat[:-1], {**chat[-1], field: REASON}])
+            opening, close = find(header, plain, full) if REASON in full else ("", "")
+            if opening and close:
+                return ReasoningBlock(opening, close)
     return USUAL
 
 
-def _write(markup: Markup, chat: Sequence[ChatMessage], tools: Sequence[Json]) -> str:
-    """The text of a chat; empty where the markup refuses it."""
-    try:
-        return markup.write(chat, tools, False)
-    except DialectError:
-        return ""
-
-
-def _thought_before_call(header: str, plain: str, full: str) -> ReasoningBlock | None:
+def _thought_before_call(header: str, plain: str, full: str) -> tuple[str, str]:
     """For templates that write reasoning beside calls only: between the header and the call."""
     call = plain.removeprefix(header)
     thought = full.removeprefix(header).removesuffix(call)
-    if header + call != plain or header + thought + call != full:
-        return None
     opening, _, close = thought.rpartition(REASON)
-    opening, close = opening.strip(), close.strip()
-    return ReasoningBlock(opening, close) if opening and close else None
+    exact = header + call == plain and header + thought + call == full
+    return (opening.strip(), close.strip()) if exact else ("", "")
 
 
-def _thought_before_answer(header: str, plain: str, full: str) -> ReasoningBlock | None:
+def _thought_before_answer(header: str, plain: str, full: str) -> tuple[str, str]:
     """The marks between which the reasoning of an answer is."""
     start, end = full.rfind(REASON), full.rfind(SENTINEL)
     if start >= end:
-        return None
+        return "", ""
     close = full[start + len(REASON) : end].strip()
     if full.startswith(header) and start > len(header):
         opening = full[len(header) : start].strip()
@@ -269,7 +257,7 @@ def _thought_before_answer(header: str, plain: str, full: str) -> ReasoningBlock
     lead = plain[len(header) : plain.rfind(SENTINEL)].strip() if plain.startswith(header) else ""
     if not lead.startswith(USUAL.open):
         close = close.removesuffix(lead).strip()
-    return ReasoningBlock(opening, close) if opening and close else None
+    return opening, close
 
 
 def _after_sentinel(full: str) -> str:
@@ -278,16 +266,16 @@ def _after_sentinel(full: str) -> str:
     return full.rpartition(SENTINEL)[2]
 
 
-def _first_mark(text: str, controls: Sequence[str]) -> str:
-    """The first control token in a text; empty for none."""
-    found = [(text.find(mark), -len(mark), mark) for mark in controls if mark in text]
-    return min(found)[2] if found else ""
+def _marks_in(text: str, controls: Sequence[str]) -> list[str]:
+    """The control tokens in a text in the order in which they begin, longer ones first."""
+    found = [mark for mark in controls if mark in text]
+    return sorted(found, key=lambda mark: (text.find(mark), -len(mark), mark))
 
 
 def _end_mark(ending: str, controls: Sequence[str]) -> str:
     """The first control token after a plain answer."""
-    if mark := _first_mark(ending, controls):
-        return mark
+    if marks := _marks_in(ending, controls):
+        return marks[0]
     raise DialectError(
         f"the chat template ends a turn with {ending[-20:]!r}, which holds no control token of "
         "this tokenizer"
@@ -295,11 +283,7 @@ def _end_mark(ending: str, controls: Sequence[str]) -> str:
 
 
 def _call_end_mark(
-    markup: Markup,
-    tools: Sequence[Json],
-    called: Sequence[ChatMessage],
-    stop: str,
-    controls: Sequence[str],
+    markup: Markup, tools: Sequence[Json], called: Chat, stop: str, controls: Sequence[str]
 ) -> str:
     """The mark that ends a turn with a call: the answer's, else the last one behind the call.
 
@@ -309,10 +293,8 @@ def _call_end_mark(
     if stop in ending:
         return stop
     header = markup.write(called[:-1], tools, True)
-    found = [
-        (ending.rfind(text) + len(text), len(text), text) for text in controls if text in ending
-    ]
-    end, _, mark = max(found, default=(0, 0, ""))
+    found = [(ending.rfind(mark) + len(mark), len(mark), mark) for mark in controls]
+    end, _, mark = max((one for one in found if one[2] in ending), default=(0, 0, ""))
     if not mark or ending[end:].strip() or header.rstrip().endswith(mark):
         raise DialectError(
             f"the chat template ends a call with {ending[-20:]!r}, which is no control token of "
@@ -322,7 +304,7 @@ def _call_end_mark(
 
 
 def _borrow_marks(
-    markup: Markup, tools: Sequence[Json], called: Sequence[ChatMessage], controls: Sequence[str]
+    markup: Markup, tools: Sequence[Json], called: Chat, controls: Sequence[str]
 ) -> tuple[str, str] | None:
     """For a template that ends no turn: the first mark of a user's message, and of a result."""
     later = markup.write([*ANSWERED, ANOTHER], tools, False)
@@ -330,12 +312,7 @@ def _borrow_marks(
     if not called:
         return answer, answer
     full = markup.write(called, tools, False).rstrip()
-    result: ChatMessage = {
-        "role": "tool",
-        "content": "result",
-        "tool_call_id": "call00000",
-        "name": "look_up7",
-    }
+    result = {"role": "tool", "content": "result", "tool_call_id": "call00000", "name": "look_up7"}
     answered = markup.write([*called, result], tools, False)
     if not answered.startswith(full):
         return None
@@ -352,10 +329,6 @@ def _missing(header: str, full: str, controls: Sequence[str]) -> str:
         return ""
     if shared == start:
         return header[start:]
-    places = [header.rfind(text, 0, shared + len(text)) for text in controls]
-    begins = [
-        place
-        for place, text in zip(places, controls, strict=True)
-        if place >= 0 and place + len(text) > shared
-    ]
-    return header[min(begins) :] if begins and full.startswith(header[: min(begins)]) else ""
+    places = [(header.rfind(text, 0, shared + len(text)), len(text)) for text in controls]
+    begin = min((at for at, size in places if at >= 0 and at + size > shared), default=None)
+    return header[begin:] if begin is not None and full.startswith(header[:begin]) else ""

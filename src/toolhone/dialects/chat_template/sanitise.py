@@ -11,22 +11,23 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, product
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jinja2
 
 from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
-from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.schema import Json, Message, Tool
 from toolhone.tokenizer import Span, Spans, TextTokenizer
 
 ChatMessage = Mapping[str, Json]
 """A message as chat templates take it, its texts disguised."""
+Chat = Sequence[ChatMessage]
 
 _BASE = 0x10F000
 _BEGIN, _END, _BEGIN_TOOL, _END_TOOL, _ESCAPE = (chr(_BASE + i) for i in range(5))
@@ -37,7 +38,7 @@ _SPELLED = re.compile(
     rf"\\U00{_BASE >> 8:x}([0-9a-f]{{2}})"
     rf"|\\u{0xD800 + ((_BASE - 0x10000) >> 10):x}\\udc([0-9a-f]{{2}})"
 )
-"""A reserved character as Python's `repr` writes it, or JSON in ASCII."""
+"""A reserved character as Python's `repr` writes it, or JSON in ASCII: some templates do."""
 _UNSAFE = "so that text from outside cannot be told apart"
 
 
@@ -52,12 +53,8 @@ class ControlTokenGuard:
     """
 
     def __init__(self, control: Iterable[str], folding: bool = False) -> None:
-        edges = {
-            edge
-            for text in control
-            for edge in (text[0], text[-1])
-            if not edge.isalnum() and not edge.isspace()
-        }
+        ends = {end for text in control for end in (text[0], text[-1])}
+        edges = {end for end in ends if not end.isalnum() and not end.isspace()}
         if folding:
             edges |= set(_look_alikes(frozenset(edges)))
         kept = sorted(edges)[: 255 - _FIRST_STAND_IN]
@@ -71,10 +68,9 @@ class ControlTokenGuard:
         body = text.strip()
         if not body:
             return text
-        start = len(text) - len(text.lstrip())
+        before, _, after = text.partition(body)
         begin = _BEGIN_TOOL if tool else _BEGIN
-        inner = f"{begin}{self.disguise(body)}{_CLOSING[begin]}"
-        return text[:start] + inner + text[start + len(body) :]
+        return f"{before}{begin}{self.disguise(body)}{_CLOSING[begin]}{after}"
 
     def disguise(self, value: Json) -> Json:
         """Disguise all strings and keys of a value, without marks, so that they can be compared."""
@@ -83,10 +79,8 @@ class ControlTokenGuard:
                 raise DialectError(f"a text spells a reserved private character: {value!r:.80}")
             return value.translate(self._disguise)
         if isinstance(value, Mapping):
-            return {
-                str(key).translate(self._disguise): self.disguise(item)
-                for key, item in value.items()
-            }
+            keys = [str(key).translate(self._disguise) for key in value]
+            return dict(zip(keys, map(self.disguise, value.values()), strict=True))
         return [self.disguise(item) for item in value] if isinstance(value, list | tuple) else value
 
     def reveal(self, value: Json) -> Json:
@@ -128,13 +122,6 @@ class ControlTokenGuard:
             raise DialectError(f"the chat template cuts off a message's text, {_UNSAFE}")
         _add(spans, Span(marked[position:], origin, trained, True, turn))
         return spans
-
-
-def decode_spelled(text: str) -> str:
-    """Decode reserved characters that a template spelled as escapes (through `repr`, say)."""
-    if "\\" not in text:
-        return text
-    return _SPELLED.sub(lambda found: chr(_BASE + int(found[1] or found[2], 16)), text)
 
 
 def _add(spans: Spans, span: Span) -> None:
@@ -189,12 +176,11 @@ class Markup(Protocol):
 
     name: str
 
-    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+    def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:
         """Write the messages; with `header`, up to where the assistant starts to write.
 
         `DialectError` when it cannot.
         """
-        ...
 
 
 class TemplateMarkup:
@@ -212,19 +198,14 @@ class TemplateMarkup:
         self.source = str(tokenizer.wrapped.chat_template)
         self.hash = hashlib.sha256(self.source.encode()).hexdigest()
 
-    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+    def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:
         reason = ""
         tries: list[list[Json] | None] = [list(tools)] if tools else [None, []]
         for offered in tries:
             try:
-                text = self._apply(
-                    list(messages),
-                    offered,
-                    add_generation_prompt=header,
-                    tokenize=False,
-                    **self.template_kwargs,
-                )
-                return decode_spelled(str(text))
+                options = {"add_generation_prompt": header, "tokenize": False}
+                text = str(self._apply(list(messages), offered, **options, **self.template_kwargs))
+                return _SPELLED.sub(lambda code: chr(_BASE + int(code[1] or code[2], 16)), text)
             except TEMPLATE_ERRORS as error:
                 reason = reason or (str(error) or type(error).__name__).split("\n")[0]
         raise DialectError(f"the chat template refuses the conversation: {reason:.200}")
@@ -253,7 +234,7 @@ class CheckedMarkup:
         self.template = markup
         self._guard = guard
 
-    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Json], header: bool) -> str:
+    def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:
         text = self.template.write(messages, tools, header)
         reveal = self._guard.reveal
         if self.template.write(reveal(list(messages)), reveal(list(tools)), header) != reveal(text):
@@ -292,21 +273,19 @@ class ChatWriter:
         ]
 
     def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
-        rows = zip(messages, call_ids(messages), link_results(messages), strict=True)
-        return [
-            self._assistant(split_reasoning(message), ids)
-            if message.role == "assistant"
-            else self._other(message, link)
-            for message, ids, link in rows
-        ]
+        return [self._message(*linked) for linked in link_calls(messages)]
 
-    def _other(self, message: Message, link: tuple[str, str | None] | None) -> ChatMessage:
-        content = self.guard.wrap(message.content or "", tool=link is not None)
-        if link is None:
+    def _message(
+        self, message: Message, ids: Sequence[str], answers: AnsweredCall | None
+    ) -> ChatMessage:
+        if message.role == "assistant":
+            return self._assistant(split_reasoning(message), ids)
+        content = self.guard.wrap(message.content or "", tool=answers is not None)
+        if answers is None:
             role = "system" if message.role == "developer" else message.role
             return {"role": role, "content": content}
-        new, name = link[0], self.guard.disguise(link[1] or "tool")
-        return {"role": "tool", "content": content, "tool_call_id": new, "name": name}
+        name = self.guard.disguise(answers.tool or "tool")
+        return {"role": "tool", "content": content, "tool_call_id": answers.id, "name": name}
 
     def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
         quirks, wrap = self.quirks, self.guard.wrap
@@ -321,47 +300,44 @@ class ChatWriter:
         if message.tool_calls and not content and quirks.empty == "absent":
             content = None
         result["content"] = content
-        if message.tool_calls:
-            calls = zip(message.tool_calls, ids, strict=True)
-            result["tool_calls"] = [self._call(call, new) for call, new in calls]
-        return result
-
-    def _call(self, call: ToolCall, new: str) -> dict[str, Json]:
-        arguments: Json = self.guard.disguise(dict(call.arguments))
-        if self.quirks.arguments == "string":
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        function = {"name": self.guard.disguise(call.name), "arguments": arguments}
-        return {"id": new, "type": "function", "function": function}
+        calls: list[Json] = []
+        for call, new in zip(message.tool_calls, ids, strict=True):
+            arguments: Json = self.guard.disguise(dict(call.arguments))
+            if quirks.arguments == "string":
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            function = {"name": self.guard.disguise(call.name), "arguments": arguments}
+            calls.append({"id": new, "type": "function", "function": function})
+        return {**result, "tool_calls": calls} if calls else result
 
 
-_UNKNOWN = (None, ("call00000", None))
+class AnsweredCall(NamedTuple):
+    """The call that a tool message answers: its new id, and its tool where that is known."""
+
+    id: str
+    tool: str | None
 
 
-def call_ids(messages: Sequence[Message]) -> list[list[str]]:
-    """Return new ids for each message's calls: nine letters and digits, numbered throughout."""
-    counter = count()
-    return [[f"call{next(counter):05d}" for _ in message.tool_calls] for message in messages]
+def link_calls(
+    messages: Sequence[Message],
+) -> Iterator[tuple[Message, list[str], AnsweredCall | None]]:
+    """Yield each message with new ids for its calls, and the call that a tool message answers.
 
-
-def link_results(messages: Sequence[Message]) -> list[tuple[str, str | None] | None]:
-    """Return the id and tool of the call that each tool message answers, None for other messages.
-
-    Found by its id among the last calls, else the first unanswered one; the tool may be unknown.
+    Ids are nine letters and digits, numbered throughout. The call is found by its id among the
+    last calls, else it is the first unanswered one.
     """
-    links: list[tuple[str, str | None] | None] = []
-    waiting: list[tuple[str | None, tuple[str, str | None]]] = []
-    for message, ids in zip(messages, call_ids(messages), strict=True):
+    counter = count()
+    waiting: list[tuple[str | None, AnsweredCall]] = []
+    for message in messages:
+        ids = [f"call{next(counter):05d}" for _ in message.tool_calls]
         if message.role == "assistant":
             calls = zip(message.tool_calls, ids, strict=True)
-            waiting = [(call.id, (new, call.name)) for call, new in calls]
+            waiting = [(call.id, AnsweredCall(new, call.name)) for call, new in calls]
         if message.role != "tool":
-            links.append(None)
+            yield message, ids, None
             continue
-        same_id = [
-            k
-            for k, (old, _) in enumerate(waiting)
-            if old is not None and old == message.tool_call_id
-        ]
-        _, (new, name) = waiting.pop(same_id[0] if same_id else 0) if waiting else _UNKNOWN
-        links.append((new, message.name or name))
-    return links
+        own = message.tool_call_id
+        same_id = [k for k, (old, _) in enumerate(waiting) if old is not None and old == own]
+        found = AnsweredCall("call00000", None)
+        if waiting:
+            _, found = waiting.pop(same_id[0] if same_id else 0)
+        yield message, ids, found._replace(tool=message.name or found.tool)

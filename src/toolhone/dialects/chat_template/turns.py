@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
-from toolhone.dialects.chat_template.sanitise import ChatMessage, ControlTokenGuard, Markup
+from toolhone.dialects.chat_template.sanitise import Chat, ChatMessage, ControlTokenGuard, Markup
 from toolhone.dialects.syntax.model_text import USUAL, ReasoningBlock
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
@@ -22,8 +23,7 @@ from toolhone.tokenizer import Span, Spans
 STAND_IN: ChatMessage = {"role": "user", "content": "question"}
 
 
-@dataclass(frozen=True)
-class RenderedTurn:
+class RenderedTurn(NamedTuple):
     """One assistant turn, marked: what precedes it, what the assistant writes, what follows."""
 
     prompt: str
@@ -76,9 +76,7 @@ class Turns:
         self.markup, self.guard, self.behaviour = markup, guard, behaviour
         self.keep_history = keep_history
 
-    def turn(
-        self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int
-    ) -> RenderedTurn:
+    def turn(self, messages: Chat, tools: Sequence[Json], index: int) -> RenderedTurn:
         """Return the turn of the assistant message at `index`, rendered as the last message."""
         behaviour = self.behaviour
         prompt = self.markup.write(messages[:index], tools, True)
@@ -93,14 +91,12 @@ class Turns:
             raise DialectError(
                 "the chat template asks for a turn without reasoning, and the message has some"
             )
-        end = _end(full, self._after_thought(full, start), behaviour.stop)
+        end = self._end(full, start, behaviour.stop)
         if end is not None:
             return RenderedTurn(prompt, full[start:end], full[end:])
         if behaviour.borrowed is None:
-            raise DialectError(
-                "the chat template writes a turn without its end mark "
-                f"{' or '.join(behaviour.stop)}"
-            )
+            marks = " or ".join(behaviour.stop)
+            raise DialectError(f"the chat template writes a turn without its end mark {marks}")
         mark = behaviour.borrowed[bool(messages[index].get("tool_calls"))]
         return RenderedTurn(prompt, full[start:].rstrip() + mark, "")
 
@@ -114,15 +110,11 @@ class Turns:
         prompt = self.markup.write([STAND_IN], tools, True)
         short = self.markup.write([STAND_IN, message], tools, False)
         start = _start(prompt, short, self.behaviour.no_thought)
-        if start is None or not full.endswith(short[start:]):
-            return None
-        return len(full) - len(short) + start
+        ends = start is not None and full.endswith(short[start:])
+        return len(full) - len(short) + start if start is not None and ends else None
 
     def render(
-        self,
-        messages: Sequence[ChatMessage],
-        tools: Sequence[Json],
-        check: Callable[[int, str], None],
+        self, messages: Chat, tools: Sequence[Json], check: Callable[[int, str], None]
     ) -> list[Spans]:
         """Render all assistant turns as training text: one list of spans, or one for each turn.
 
@@ -135,20 +127,19 @@ class Turns:
         if not turns:
             return []
         check_shown(messages[: places[-1]], tools, turns[-1].prompt)
-        spans_of = self.guard.to_spans
-        wholes = [turn.prompt + turn.text for turn in turns]
-        if all(
-            turn.prompt.startswith(whole) for turn, whole in zip(turns[1:], wholes, strict=False)
-        ):
+        spans_of, rest = self.guard.to_spans, self.guard.to_spans(turns[-1].rest)
+        following = list(
+            zip(turns, ["", *(turn.prompt + turn.text for turn in turns)], strict=False)
+        )
+        if all(turn.prompt.startswith(before) for turn, before in following):
             spans: Spans = []
-            for turn, before in zip(turns, ["", *wholes], strict=False):
+            for turn, before in following:
                 spans += spans_of(turn.prompt[len(before) :])
                 spans += spans_of(turn.text, Origin.SAMPLED, trained=True)
-            return [[*spans, *spans_of(turns[-1].rest)]]
+            return [[*spans, *rest]]
         if self.keep_history:
             texts = [turn.text for turn in turns]
-            spans = self._keep(messages[: places[-1] + 1], tools, texts, trained=True)
-            return [[*spans, *spans_of(turns[-1].rest)]]
+            return [[*self._keep(messages[: places[-1] + 1], tools, texts, trained=True), *rest]]
         earlier = [(turn.prompt, partial(str, turn.text)) for turn in turns]
         return [
             [
@@ -159,7 +150,7 @@ class Turns:
             for k, turn in enumerate(turns)
         ]
 
-    def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Json]) -> Spans:
+    def prompt(self, messages: Chat, tools: Sequence[Json]) -> Spans:
         """Render everything up to where the assistant starts to write."""
         text = self.markup.write(messages, tools, True)
         check_shown(messages, tools, text)
@@ -167,21 +158,16 @@ class Turns:
         if self.keep_history and places:
             texts = [self._text(messages, tools, index) for index in places]
             return self._keep(messages, tools, texts, trained=False)
-        earlier = [
-            (
-                self.markup.write(messages[:index], tools, True),
-                partial(self._text, messages, tools, index),
-            )
-            for index in places
-        ]
-        return self._mark_earlier(text, earlier)
+        prompts = [self.markup.write(messages[:index], tools, True) for index in places]
+        texts_of = [partial(self._text, messages, tools, index) for index in places]
+        return self._mark_earlier(text, list(zip(prompts, texts_of, strict=True)))
 
-    def suffix(self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json]) -> Spans:
+    def suffix(self, messages: Chat, last: int, tools: Sequence[Json]) -> Spans:
         """Render what follows the stop mark of the assistant message at `last`.
 
         Where the later messages change what precedes them, it is taken from a short chat that
         ends in the same way; where the template refuses the assistant's message (two calls at
-        once, nothing at all), from one with a plainer turn.
+        once, nothing at all), from one with a plainer turn. At last the turn's text is looked for.
         """
         turn, later = messages[last], messages[last + 1 :]
         calls = turn.get("tool_calls") or []
@@ -190,31 +176,23 @@ class Turns:
         short = [[STAND_IN, message, *later] for message in plainer]
         chats = [(messages, last, False), *((chat, 1, False) for chat in short)]
         reason = "the chat template changes earlier turns when a result is added"
-        for chat, index, rewritten in (*chats, (messages, last, True)):
+        for chat, index, by_text in (*chats, (messages, last, True)):
             try:
-                spans = self._suffix(chat, index, tools, rewritten)
+                full = self.markup.write(chat, tools, True)
+                if by_text:
+                    text = self._text(chat, tools, index)
+                    begin = full.rfind(without_stop(text, self.behaviour.stop))
+                    place = self._find(full, begin, text) if text else None
+                else:
+                    place = self._earlier(self.markup.write(chat[:index], tools, True), full)
             except DialectError as error:
                 reason = str(error)
                 continue
-            if spans is not None:
-                return spans
+            if place is not None:
+                return [Span("", Origin.SAMPLED), *self.guard.to_spans(full[place[1] :])]
         raise DialectError(f"nothing can follow the assistant's message: {reason}")
 
-    def _suffix(
-        self, messages: Sequence[ChatMessage], last: int, tools: Sequence[Json], rewritten: bool
-    ) -> Spans | None:
-        """What follows the turn at `last`. `rewritten`: look for its text, not for its prompt."""
-        full = self.markup.write(messages, tools, True)
-        if rewritten:
-            text = self._text(messages, tools, last)
-            place = self._find(full, full.rfind(self._without_stop(text)), text) if text else None
-        else:
-            place = self._earlier(self.markup.write(messages[:last], tools, True), full)
-        if place is None:
-            return None
-        return [Span("", Origin.SAMPLED), *self.guard.to_spans(full[place[1] :])]
-
-    def _text(self, messages: Sequence[ChatMessage], tools: Sequence[Json], index: int) -> str:
+    def _text(self, messages: Chat, tools: Sequence[Json], index: int) -> str:
         """The text of a turn when it was the last one; empty where the template refuses it."""
         try:
             return self.turn(messages, tools, index).text
@@ -222,11 +200,7 @@ class Turns:
             return ""
 
     def _keep(
-        self,
-        messages: Sequence[ChatMessage],
-        tools: Sequence[Json],
-        texts: Sequence[str],
-        trained: bool,
+        self, messages: Chat, tools: Sequence[Json], texts: Sequence[str], trained: bool
     ) -> Spans:
         """The first prompt, then every turn's text as it is given, with what follows it."""
         places = _assistants(messages)
@@ -263,40 +237,40 @@ class Turns:
         if start is None:
             return None
         start = self._after_header(full, start)
-        end = _end(full, self._after_thought(full, start), self.behaviour.earlier_stop)
+        end = self._end(full, start, self.behaviour.earlier_stop)
         return None if end is None else (start, end)
 
     def _find(self, text: str, done: int, turn: str) -> tuple[int, int] | None:
         """Where a turn is whose prompt was rewritten: as it is, or without its thought."""
-        body = self._without_stop(turn)
+        body = without_stop(turn, self.behaviour.stop)
         without_thought = body.partition(self.behaviour.thought.close)[2].lstrip("\n")
         for wanted in filter(str.strip, (body, without_thought)):
             start = text.find(wanted, max(done, 0))
-            if start < 0:
-                continue
             end = start + len(wanted)
-            for mark in self.behaviour.earlier_stop:
+            for mark in self.behaviour.earlier_stop if start >= 0 else ():
                 if text.startswith(mark, end):
                     return start, end + len(mark)
         return None
 
-    def _without_stop(self, text: str) -> str:
-        return without_stop(text, [mark for mark in self.behaviour.stop if mark])
-
     def _after_header(self, full: str, start: int) -> int:
         """Where the turn begins for a model that is asked without the header."""
         header = self.behaviour.header
-        return start + len(header) if header and full.startswith(header, start) else start
+        return start + len(header) * full.startswith(header, start)
 
-    def _after_thought(self, full: str, start: int) -> int:
-        """Where a turn continues after its thought, whose end mark may also end turns."""
+    def _end(self, full: str, start: int, stops: Sequence[str]) -> int | None:
+        """Where the first stop mark ends behind a turn's thought, whose end mark may be one.
+
+        Marks from outside are disguised, not found.
+        """
         thought = self.behaviour.thought
         begin = len(full) - len(full[start:].lstrip())
-        end = full.find(thought.close, begin) if full.startswith(thought.open, begin) else -1
-        return end + len(thought.close) if end >= 0 else start
+        close = full.find(thought.close, begin) if full.startswith(thought.open, begin) else -1
+        start = close + len(thought.close) if close >= 0 else start
+        found = [(at, at + len(stop)) for stop in stops if (at := full.find(stop, start)) >= 0]
+        return min(found)[1] if found else None
 
 
-def check_shown(messages: Sequence[ChatMessage], tools: Sequence[Json], text: str) -> None:
+def check_shown(messages: Chat, tools: Sequence[Json], text: str) -> None:
     """Raise `DialectError` when a text from outside or a tool's name is missing in a rendered text.
 
     A text may be trimmed, or escaped as JSON.
@@ -304,20 +278,18 @@ def check_shown(messages: Sequence[ChatMessage], tools: Sequence[Json], text: st
     for index, message in enumerate(messages):
         content = (message.get("content") or "").strip() if message["role"] != "assistant" else ""
         if content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-            raise DialectError(
-                "the chat template drops or changes the text of message "
-                f"{index + 1} ({message['role']})"
-            )
+            where = f"message {index + 1} ({message['role']})"
+            raise DialectError(f"the chat template drops or changes the text of {where}")
     if not all(tool["function"]["name"] in text for tool in tools):
         raise DialectError("the chat template does not show every tool that is on offer")
 
 
 def without_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text without a stop mark at its end."""
-    return next((text[: -len(mark)] for mark in stop if text.endswith(mark)), text)
+    return next((text[: -len(mark)] for mark in stop if mark and text.endswith(mark)), text)
 
 
-def _assistants(messages: Sequence[ChatMessage]) -> list[int]:
+def _assistants(messages: Chat) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 
@@ -325,12 +297,6 @@ def _start(prompt: str, full: str, no_thought: str) -> int | None:
     """Where `full` continues after `prompt`, or after all of it but the thought at its end."""
     start = prompt if full.startswith(prompt) else prompt.removesuffix(no_thought)
     return len(start) if full.startswith(start) else None
-
-
-def _end(text: str, start: int, stops: Sequence[str]) -> int | None:
-    """Where the first stop mark after `start` ends. Marks from outside are disguised, not found."""
-    found = [(place, place + len(stop)) for stop in stops if (place := text.find(stop, start)) >= 0]
-    return min(found)[1] if found else None
 
 
 def common_start(a: str, b: str) -> str:
