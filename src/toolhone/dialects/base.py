@@ -66,23 +66,12 @@ class Syntax(Protocol):
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
         """Write the assistant's text for this content and these calls."""
-        ...
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read any text; never raises. `tools` give the types where the form leaves them open."""
-        ...
 
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read text without a block of reasoning in front of it; never raises."""
-        ...
-
-    def instructions(self, tools: Sequence[Tool]) -> str:
-        """Write the system text that explains the tools and how to call them."""
-        ...
-
-    def result(self, message: Message) -> str:
-        """Write the text that shows a tool's result to the model."""
-        ...
 
 
 class Dialect(Protocol):
@@ -97,11 +86,9 @@ class Dialect(Protocol):
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """Render training text: one list of spans, or one per turn where history is rewritten."""
-        ...
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
         """Render everything before the assistant's next turn, generation prompt included."""
-        ...
 
     def suffix(
         self, messages: Sequence[Message], tools: Sequence[Tool], results: Sequence[Message]
@@ -110,8 +97,6 @@ class Dialect(Protocol):
 
         `messages` ends with the assistant's turn that made the calls; `results` answer it.
         """
-        ...
 
     def parse(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read an assistant's text, with or without its stop mark."""
-        ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import History, Syntax
+from toolhone.dialects.base import History
 from toolhone.dialects.chat_template.dialect import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
 from toolhone.dialects.chat_template.sanitise import (
     Chat,
@@ -19,6 +19,7 @@ from toolhone.dialects.chat_template.sanitise import (
     link_calls,
 )
 from toolhone.dialects.syntax.model_text import (
+    PromptedSyntax,
     Tagged,
     ToolCallTags,
     split_reasoning,
@@ -71,7 +72,7 @@ def plain(tokenizer: TextTokenizer) -> RoleMarkup:
     return RoleMarkup("plain", tokenizer.bos_text, "Assistant:", around)
 
 
-SYNTAXES: Mapping[str, Callable[[], Syntax]] = {
+SYNTAXES: Mapping[str, Callable[[], PromptedSyntax]] = {
     "json": JsonObject,
     "calls": Calls,
     "tagged": Tagged,
@@ -107,13 +108,14 @@ class PromptedDialect(MarkupDialect):
 
     def __init__(
         self,
-        syntax: Syntax,
+        syntax: PromptedSyntax,
         markup: TemplateMarkup | RoleMarkup,
         tokenizer: TextTokenizer,
         keep_history: bool = False,
     ) -> None:
         self._guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
         super().__init__(markup, find_behaviour(markup, tokenizer), syntax, self._guard)
+        self._syntax = syntax
         self._system_role = keeps_system(markup)
         if len(self.render(_PROBE)) < 2:
             self.history = History.APPENDED
@@ -134,7 +136,10 @@ class PromptedDialect(MarkupDialect):
         """The conversation as system, user and assistant messages, their texts disguised."""
         roles = [message.role in ("system", "developer") for message in messages]
         body = roles.index(False) if False in roles else len(messages)
-        texts = [self.syntax.instructions(tools), *(message.content for message in messages[:body])]
+        texts = [
+            self._syntax.instructions(tools),
+            *(message.content for message in messages[:body]),
+        ]
         system = self._guard.wrap("\n\n".join(filter(None, texts)))
         chat: list[dict[str, Json]] = []
         for message, _, call in list(link_calls(messages))[body:]:
@@ -143,7 +148,7 @@ class PromptedDialect(MarkupDialect):
                 continue
             text, between = self._guard.wrap(message.content or ""), "\n\n"
             if call is not None:
-                result = self.syntax.result(replace(message, name=call.tool))
+                result = self._syntax.result(replace(message, name=call.tool))
                 text, between = self._guard.wrap(result, tool=True), "\n"
             if chat and chat[-1]["role"] == "user":
                 chat[-1]["content"] += between + text
@@ -180,7 +185,7 @@ def keeps_system(markup: Markup) -> bool:
     return bool(shown) and later.startswith(before + shown)
 
 
-def open_syntax(name: str) -> Syntax:
+def open_syntax(name: str) -> PromptedSyntax:
     """Return the call syntax of this name, to read texts without a model."""
     if name not in SYNTAXES:
         raise unknown_name("dialect", name, tuple(SYNTAXES))

@@ -125,9 +125,9 @@ class NamedJson:
         found = self._read_object(text, start, "")
         if not found.calls:
             return found
-        middle = frame.name_end.match(text, found.end)
+        middle = frame.patterns.name_end.match(text, found.end)
         name_start = found.end if middle is None else middle.end()
-        last_name = re.compile(rf"[\w.:/-]{{1,256}}?(?={frame.ends})")
+        last_name = re.compile(rf"[\w.:/-]{{1,256}}?(?={frame.patterns.ends})")
         name = None if middle is None else last_name.match(text, name_start)
         if name is None:
             cut_off = _NAME_TO_END.match(text, name_start)
@@ -182,7 +182,7 @@ class _RawReader(LiteralReader):
     def __init__(self, text: str, position: int, body: PythonCalls, frame: DelimitedFormat) -> None:
         super().__init__(text, position)
         self._quote, self._opening = body.raw, frame.opening_of(body.begins)
-        self._behind = re.compile(rf"\s*+,\s*+{_KEY_TEXT}\s*+=|\s*+\){frame.follows}")
+        self._behind = re.compile(rf"\s*+,\s*+{_KEY_TEXT}\s*+=|\s*+\){frame.patterns.follows}")
 
     def argument(self, name: str | None) -> Json:
         quote = self._quote
@@ -230,7 +230,7 @@ class _LooseReader(LiteralReader):
     def __init__(self, text: str, position: int, form: LooseObject, frame: DelimitedFormat) -> None:
         super().__init__(text, position)
         self.quotes, self.brackets, self.space = (form.opening,), {"[": "]"}, _SPACE
-        self._next_call = frame.opening
+        self._next_call = frame.patterns.opening
         opening, closing = re.escape(form.opening), re.escape(form.closing)
         self._closing = re.compile(closing)
         words = "|".join(CONSTANTS)

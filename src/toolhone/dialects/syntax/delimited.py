@@ -14,12 +14,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.syntax.model_text import first_problem, join_texts, list_tools, open_at_end
+from toolhone.dialects.syntax.model_text import first_problem, join_texts, open_at_end
 from toolhone.errors import DialectError
-from toolhone.schema import Message, Tool, ToolCall
+from toolhone.schema import Tool, ToolCall
 
 NAME_SLOT, ID_SLOT, NUMBER_SLOT = "\x01", "\x02", "\x03"
 """Places in marks: the tool's name, the call's id, the number of the call."""
@@ -78,6 +78,23 @@ class Body(Protocol):
         """Read the call (or list of calls) at `start`; never raises."""
 
 
+class FramePatterns(NamedTuple):
+    """What the marks of a frame match."""
+
+    opening: re.Pattern[str] | None
+    """The mark before a call; without one, the mark between two calls."""
+    closing: re.Pattern[str]
+    next_closing: re.Pattern[str] | None
+    """The same for a search; None if nothing ends a call."""
+    joint: re.Pattern[str] | None
+    ends: str
+    """What may follow a call: its end mark, or the mark of the next call."""
+    follows: str
+    """The same, or the end of the text."""
+    name_end: re.Pattern[str]
+    """What ends a tool's name: the mark in the middle, if there is one."""
+
+
 @dataclass(frozen=True)
 class DelimitedFormat:
     """The marks around calls.
@@ -99,48 +116,30 @@ class DelimitedFormat:
         return not _telling(self.before)
 
     @cached_property
-    def opening(self) -> re.Pattern[str] | None:
-        """The mark before a call; without one, the mark between two calls."""
-        if self.before.strip():
-            return re.compile((_LINE if self.weak else "") + loose(self.before.strip()) + r"\s*+")
-        between = (self.between or "").strip()
-        return re.compile(loose(between) + r"\s*+") if between else None
+    def patterns(self) -> FramePatterns:
+        before, after, between = (
+            self.before.strip(),
+            self.after.strip(),
+            (self.between or "").strip(),
+        )
+        begin, end, line = loose(before or between), loose(after), _LINE if self.weak else ""
+        ends = rf"\s*+(?:{'|'.join(map(loose, filter(None, (after, between)))) or chr(92) + 'Z'})"
+        joint = None if self.between is None else re.compile(rf"\s*+{loose(between)}\s*+")
+        return FramePatterns(
+            opening=re.compile((line if before else "") + begin + r"\s*+") if begin else None,
+            closing=re.compile(r"\s*+" + end),
+            next_closing=re.compile(SPACE + end) if end else None,
+            joint=joint,
+            ends=ends,
+            follows=rf"(?:{ends}|\s*+\Z)",
+            name_end=re.compile(rf"{SPACE}{loose(self.middle.strip())}\s*+"),
+        )
 
     def opening_of(self, begins: str) -> re.Pattern[str] | None:
-        """The same for a body with this beginning."""
+        """Return the pattern of the mark before a call whose body begins so."""
         if not self.weak or not begins or not self.before.strip():
-            return self.opening
+            return self.patterns.opening
         return re.compile(rf"{loose(self.before.strip())}\s*+(?={begins})")
-
-    @cached_property
-    def closing(self) -> re.Pattern[str]:
-        return re.compile(r"\s*+" + loose(self.after.strip()))
-
-    @cached_property
-    def next_closing(self) -> re.Pattern[str] | None:
-        """The same for a search; None if nothing ends a call."""
-        return re.compile(SPACE + loose(self.after.strip())) if self.after.strip() else None
-
-    @cached_property
-    def joint(self) -> re.Pattern[str] | None:
-        between = self.between
-        return None if between is None else re.compile(rf"\s*+{loose(between.strip())}\s*+")
-
-    @cached_property
-    def ends(self) -> str:
-        """The pattern of what may follow a call: its end mark, or the mark of the next call."""
-        marks = [loose(mark.strip()) for mark in (self.after, self.between or "") if mark.strip()]
-        return rf"\s*+(?:{'|'.join(marks) or chr(92) + 'Z'})"
-
-    @cached_property
-    def follows(self) -> str:
-        """The same, or the end of the text."""
-        return rf"(?:{self.ends}|\s*+\Z)"
-
-    @cached_property
-    def name_end(self) -> re.Pattern[str]:
-        """What ends a tool's name: the mark in the middle, if there is one."""
-        return re.compile(rf"{SPACE}{loose(self.middle.strip())}\s*+")
 
     @cached_property
     def signs(self) -> tuple[tuple[str, ParseProblem], ...]:
@@ -188,12 +187,6 @@ class DelimitedSyntax:
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:  # noqa: ARG002
         raise DialectError("a derived call syntax is written by the model's own template")
 
-    def instructions(self, tools: Sequence[Tool]) -> str:
-        return list_tools(tools)
-
-    def result(self, message: Message) -> str:
-        return message.content or ""
-
 
 class _Ahead:
     """Finds matches at or behind growing positions; each part of the text is searched once."""
@@ -215,7 +208,7 @@ class _Reading:
     def __init__(self, text: str, frame: DelimitedFormat, body: Body) -> None:
         self.text, self.frame, self.body = text, frame, body
         self.openings = _Ahead(frame.opening_of(body.begins), text)
-        self.closings = _Ahead(frame.next_closing, text)
+        self.closings = _Ahead(frame.patterns.next_closing, text)
 
     def reply(self) -> ParsedReply:
         """Read all calls in the text, and the text around them."""
@@ -252,7 +245,7 @@ class _Reading:
         """Read calls joined by `between`, up to `after`."""
         calls: list[ToolCall] = []
         found, text, frame = FoundCalls(start), self.text, self.frame
-        unjoined = not (frame.between or "").strip()
+        unjoined, joints = not (frame.between or "").strip(), frame.patterns.joint
         while True:
             before, found = found, self.body.read(text, start, frame)
             if calls and unjoined and found.problem is ParseProblem.NOT_A_CALL:
@@ -260,7 +253,7 @@ class _Reading:
             calls += found.calls
             if found.problem is not ParseProblem.NONE:
                 return self._broken(found, calls)
-            joint = frame.joint.match(text, found.end) if frame.joint is not None else None
+            joint = joints.match(text, found.end) if joints is not None else None
             if joint is None or not found.end < joint.end() < len(text):
                 return self._closed(found, calls)
             start = joint.end()
@@ -270,7 +263,7 @@ class _Reading:
 
         Behind a call that no mark ends, only the next call may follow.
         """
-        closing = self.frame.closing.match(self.text, last.end)
+        closing = self.frame.patterns.closing.match(self.text, last.end)
         if closing is not None:
             end = closing.end()
             stray = not self.frame.after.strip() and _SOLID.search(self.text, end) is not None
@@ -333,7 +326,7 @@ def read_name(
     text: str, start: int, frame: DelimitedFormat, ends: re.Pattern[str] | None = None
 ) -> tuple[str, int] | None:
     """Read the tool's name at `start`. Return it with the position behind its end mark, or None."""
-    pattern = ends or frame.name_end
+    pattern = ends or frame.patterns.name_end
     found = pattern.search(text, start, start + MAX_NAME + 64 + len(frame.middle))
     if found is None or found.end() == start:
         return None

@@ -245,9 +245,14 @@ class PromptedSyntax(Syntax):
         return read_after_reasoning(text, lambda rest: self.read_body(rest, tools))
 
     def instructions(self, tools: Sequence[Tool]) -> str:
+        """Write the system text that explains the tools and how to call them."""
         lines = _INSTRUCTIONS[self.name]
         explained = "\n".join(lines["tools"]).replace("{tools}", list_tools(tools))
         return (explained if tools else "") + "\n".join(lines["always"])
+
+    def result(self, message: Message) -> str:
+        """Write the text that shows a tool's result to the model."""
+        raise NotImplementedError
 
 
 class Tagged(PromptedSyntax):

@@ -117,7 +117,7 @@ class Parameters:
             if end is None:
                 return None, found.end, ParseProblem.NOT_JSON if found.ok else found.problem
             return found.value, end.end(), ParseProblem.NONE
-        closing = followed(patterns.closing, patterns.behind, text, start, frame.opening)
+        closing = followed(patterns.closing, patterns.behind, text, start, frame.patterns.opening)
         closing = closing or patterns.closing.search(text, start)
         if closing is None:
             return None, len(text), ParseProblem.UNCLOSED
@@ -173,15 +173,15 @@ def _patterns(body: Parameters, frame: DelimitedFormat) -> _Patterns:
     letter = r"\S" if set(body.closes + body.joins + body.opens) <= {" "} else letter
     name = rf"((?:{letter}){{1,{MAX_NAME}}}?)"
     name = r"\s*+" + name if (body.joins + body.opens).strip() else name
-    key = rf"{begin}(?!{frame.follows}){name}{equals}" + (r"\s*+" if body.literal else "")
+    key = rf"{begin}(?!{frame.patterns.follows}){name}{equals}" + (r"\s*+" if body.literal else "")
     joint = r"\s*+" + loose(joins) if joins else re.escape(body.joins)
-    ends = [frame.follows, *filter(None, [re.escape(frame.middle), begin])]
+    ends = [frame.patterns.follows, *filter(None, [re.escape(frame.middle), begin])]
     return _Patterns(
         opening=re.compile(r"\s*+" + loose(opens)) if opens else None,
         key=re.compile(key),
         closing=re.compile(end),
         joint=re.compile(joint),
-        behind=re.compile(rf"{joint}(?:{key})|{frame.follows}"),
+        behind=re.compile(rf"{joint}(?:{key})|{frame.patterns.follows}"),
         name_end=re.compile(rf"(?={'|'.join(f'(?:{mark})' for mark in ends)})"),
     )
 
