@@ -241,7 +241,7 @@ def _call(entry: Json) -> ToolCall | None:
         return None
     for name_key, argument_keys in _KEYS:
         if isinstance(body.get(name_key), str) and any(key in body for key in argument_keys):
-            return as_call(body, name_key, argument_keys).call
+            return next(iter(as_call(body, name_key, argument_keys).calls), None)
     return None
 
 

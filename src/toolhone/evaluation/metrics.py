@@ -295,13 +295,12 @@ def read_json_calls(text: str) -> ParsedReply:
         for _ in range(MAX_OBJECTS):
             if start < 0:
                 return
-            found, call = decode(body, start), None
-            if found.problem is ParseProblem.NONE:
-                call = as_call(found.value, "name", ("arguments", "parameters")).call or (
-                    as_call(found.value, "tool", ("args", "arguments", "parameters")).call
+            found, calls = decode(body, start), ()
+            if found.ok:
+                calls = as_call(found.value, "name", ("arguments", "parameters")).calls or (
+                    as_call(found.value, "tool", ("args", "arguments", "parameters")).calls
                 )
-            if call is not None:
-                yield call
-            start = body.find("{", start + 1 if call is None else found.end)
+            yield from calls
+            start = body.find("{", found.end if calls else start + 1)
 
     return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(objects(body))))

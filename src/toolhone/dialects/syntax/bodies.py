@@ -17,15 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.delimited import (
-    SPACE,
-    DelimitedFormat,
-    FoundCalls,
-    followed,
-    read_name,
-)
+from toolhone.dialects.syntax.delimited import SPACE, DelimitedFormat, followed, read_name
 from toolhone.dialects.syntax.literals import CONSTANTS, LiteralError, LiteralReader, read_value
-from toolhone.dialects.syntax.model_text import Decoded, as_call, decode
+from toolhone.dialects.syntax.model_text import Decoded, FoundCalls, as_call, decode
 from toolhone.schema import Json, ToolCall
 
 _NAME_TO_END = re.compile(r"\s*+[\w.:/-]{0,256}\Z")
@@ -63,7 +57,7 @@ class JsonCalls:
             for key in self.name[:-1]:
                 value = value.get(key) if isinstance(value, Mapping) else None
             check = as_call(value, self.name[-1], self.arguments[-1:])
-            calls += [] if check.call is None else [check.call]
+            calls += check.calls
             problem = problem if problem is not ParseProblem.NONE else check.problem
         return FoundCalls(found.end, tuple(calls), problem)
 

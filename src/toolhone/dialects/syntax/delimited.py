@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.syntax.model_text import first_problem, join_texts, open_at_end
+from toolhone.dialects.syntax.model_text import FoundCalls, open_at_end, reply_of
 from toolhone.errors import DialectError
 from toolhone.schema import Tool, ToolCall
 
@@ -52,15 +52,6 @@ def loose(mark: str) -> str:
         )
         for part in _SEAM.split(mark)
     )
-
-
-@dataclass(frozen=True)
-class FoundCalls:
-    """What a body read: the calls and where they end, or a problem and where it begins."""
-
-    end: int
-    calls: tuple[ToolCall, ...] = ()
-    problem: ParseProblem = ParseProblem.NONE
 
 
 class Body(Protocol):
@@ -231,10 +222,7 @@ class _Reading:
             mark = self._next_call(position)
         pieces.append(text[begin:])
         problems += [shown for sign, shown in frame.signs if any(sign in one for one in pieces)]
-        problem = first_problem(problems)
-        if not calls and problem is ParseProblem.NONE:
-            return ParsedReply(text[frame.skip_lead(text) :])
-        return ParsedReply(join_texts(pieces), tuple(calls), None, problem)
+        return reply_of(text[frame.skip_lead(text) :], pieces, calls, problems)
 
     def _next_call(self, position: int) -> tuple[int, int] | None:
         """Where the next call's mark begins and ends at or behind `position`."""

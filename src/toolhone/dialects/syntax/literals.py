@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import MAX_DEPTH, Decoded, decode, write_json
@@ -88,9 +88,10 @@ class LiteralReader:
             raise LiteralError(unclosed=ended)
         if self.text.startswith(self.quotes, self.position):
             return self.string()
-        if closing := self.brackets.get(self.text[self.position]):
+        first = self.text[self.position]
+        if first in self.brackets:
             self.position += 1
-            return self._items(closing, depth)
+            return [self.value(depth + 1) for _ in self._items(self.brackets[first])]
         if self.take("{"):
             return self._pairs(depth)
         if number := self.match(NUMBER):
@@ -113,26 +114,22 @@ class LiteralReader:
         self.skip_space()
         return self.string()
 
-    def _items(self, closing: str, depth: int) -> list[Json]:
-        items: list[Json] = []
+    def _items(self, closing: str) -> Iterator[None]:
+        """Yield in front of each item up to the closing bracket; commas are between."""
         while not self.take(closing):
-            items.append(self.value(depth + 1))
+            yield
             if not self.take(","):
                 self.expect(closing)
-                break
-        return items
+                return
 
     def _pairs(self, depth: int) -> dict[str, Json]:
         pairs: dict[str, Json] = {}
-        while not self.take("}"):
+        for _ in self._items("}"):
             key = self.key()
             if key in pairs:
                 raise LiteralError(repeated=True)
             self.expect(":")
             pairs[key] = self.value(depth + 1)
-            if not self.take(","):
-                self.expect("}")
-                break
         return pairs
 
     def arguments(
@@ -144,9 +141,7 @@ class LiteralReader:
         """
         named: dict[str, Json] = {}
         placed: dict[int, Json] = {}
-        place = 0
-        while not self.take(")"):
-            place += 1
+        for place, _ in enumerate(self._items(")"), 1):
             pairs: Json = {}
             if self.take("**"):
                 pairs = self.value()
@@ -159,9 +154,6 @@ class LiteralReader:
             if pairs.keys() & named.keys():
                 raise LiteralError(repeated=True)
             named |= pairs
-            if not self.take(","):
-                self.expect(")")
-                break
         return named, placed
 
     def argument(self, name: str | None) -> Json:  # noqa: ARG002
@@ -229,13 +221,10 @@ def _unescape(text: str) -> str:
 
 def _character(found: re.Match[str]) -> str:
     body = found[1]
-    if body in _ESCAPES:
-        return _ESCAPES[body]
-    if body[0] in "01234567":
-        return chr(int(body, 8))
-    if body[0] in "xuU" and len(body) > 1:
-        code = int(body[1:], 16)
-        if code > 0x10FFFF:
-            raise LiteralError
-        return chr(code)
-    return found[0]
+    octal = body[0] in "01234567"
+    if body in _ESCAPES or not (octal or len(body) > 1):
+        return _ESCAPES.get(body, found[0])
+    code = int(body, 8) if octal else int(body[1:], 16)
+    if code > 0x10FFFF:
+        raise LiteralError
+    return chr(code)

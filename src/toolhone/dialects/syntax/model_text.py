@@ -180,14 +180,15 @@ def decode_sequence(text: str, start: int, separators: str) -> Iterator[Decoded]
 
 
 @dataclass(frozen=True)
-class CallCheck:
-    """A decoded value as a call, or the reason why it is none."""
+class FoundCalls:
+    """What was read in a text: calls and where they end, or a problem and where it begins."""
 
-    call: ToolCall | None
+    end: int
+    calls: tuple[ToolCall, ...] = ()
     problem: ParseProblem = ParseProblem.NONE
 
 
-def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> CallCheck:
+def as_call(value: Json, name_key: str, argument_keys: Sequence[str], end: int = 0) -> FoundCalls:
     """Read a call out of a decoded object. Arguments may be absent, or a JSON string of an object.
 
     The id is kept only if it matches `CALL_ID`: a template may refuse others when it writes the
@@ -196,16 +197,16 @@ def as_call(value: Json, name_key: str, argument_keys: Sequence[str]) -> CallChe
     name = value.get(name_key) if isinstance(value, Mapping) else None
     present = [key for key in argument_keys if key in value] if name else []
     if not isinstance(name, str) or not name or len(present) > 1:
-        return CallCheck(None, ParseProblem.NOT_A_CALL)
+        return FoundCalls(end, (), ParseProblem.NOT_A_CALL)
     arguments = value[present[0]] if present else {}
     if isinstance(arguments, str):
         inner = decode(arguments or "{}", 0)
         arguments = inner.value if not arguments[inner.end :].strip() else None
     if not isinstance(arguments, Mapping):
-        return CallCheck(None, ParseProblem.BAD_ARGUMENTS)
+        return FoundCalls(end, (), ParseProblem.BAD_ARGUMENTS)
     identity = value.get("id")
     kept = identity if isinstance(identity, str) and CALL_ID.fullmatch(identity) else None
-    return CallCheck(ToolCall(name, dict(arguments), kept))
+    return FoundCalls(end, (ToolCall(name, dict(arguments), kept),))
 
 
 def write_json(value: Json) -> str:
@@ -226,14 +227,18 @@ def list_tools(tools: Sequence[Tool]) -> str:
     return "\n".join(map(write_json, listed))
 
 
-def first_problem(problems: Sequence[ParseProblem]) -> ParseProblem:
-    """Return the first of the problems that is one."""
-    return next((one for one in problems if one is not ParseProblem.NONE), ParseProblem.NONE)
+def reply_of(
+    text: str, pieces: Iterable[str], calls: Sequence[ToolCall], problems: Iterable[ParseProblem]
+) -> ParsedReply:
+    """Return what was read in a text: calls, the pieces around them, the first problem.
 
-
-def join_texts(pieces: Iterable[str]) -> str | None:
-    """Join the texts around calls: stripped, one per line; None for nothing."""
-    return "\n".join(filter(None, map(str.strip, pieces))) or None
+    The pieces are stripped, one per line. A text without calls and problems is content as it is.
+    """
+    problem = next((one for one in problems if one is not ParseProblem.NONE), ParseProblem.NONE)
+    if not calls and problem is ParseProblem.NONE:
+        return ParsedReply(text)
+    content = "\n".join(filter(None, map(str.strip, pieces))) or None
+    return ParsedReply(content, tuple(calls), None, problem)
 
 
 class PromptedSyntax(Syntax):
@@ -289,35 +294,32 @@ class Tagged(PromptedSyntax):
         position = 0
         while mark := marks.search(text, position):
             pieces.append(text[position : mark.start()])
-            position, check = mark.end(), CallCheck(None, ParseProblem.STRAY_MARK)
+            found = FoundCalls(mark.end(), (), ParseProblem.STRAY_MARK)
             if mark[0] == self.open:
-                position, check = self._read_call(text, position, marks)
-            calls += [] if check.call is None else [check.call]
-            problems.append(check.problem)
-        problem = first_problem(problems)
-        if not calls and problem is ParseProblem.NONE:
-            return ParsedReply(text)
-        return ParsedReply(join_texts([*pieces, text[position:]]), tuple(calls), None, problem)
+                found = self._read_call(text, mark.end(), marks)
+            position = found.end
+            calls += found.calls
+            problems.append(found.problem)
+        return reply_of(text, [*pieces, text[position:]], calls, problems)
 
-    def _read_call(self, text: str, start: int, marks: re.Pattern[str]) -> tuple[int, CallCheck]:
-        """Read the call at `start`; also return where reading resumes.
+    def _read_call(self, text: str, start: int, marks: re.Pattern[str]) -> FoundCalls:
+        """Read the call at `start`; `end` is where reading resumes.
 
         The JSON is decoded before the end tag is looked for, so that a string may hold the tag.
         """
         found = decode(text, start)
         after = skip_space(text, found.end)
         if found.ok:
-            check = as_call(found.value, "name", ("arguments", "parameters"))
             mark = marks.match(text, after)
+            call = as_call(found.value, "name", ("arguments", "parameters"), after)
             if mark is not None and mark[0] == self.close:
-                return mark.end(), check
+                return replace(call, end=mark.end())
             if mark is not None or after == len(text):
-                return after, CallCheck(check.call, ParseProblem.UNCLOSED)
+                return replace(call, problem=ParseProblem.UNCLOSED)
         mark = marks.search(text, after)
         if mark is not None and mark[0] == self.close:
-            return mark.end(), CallCheck(None, ParseProblem.NOT_JSON)
-        resume = len(text) if mark is None else mark.start()
-        return resume, CallCheck(None, ParseProblem.UNCLOSED)
+            return FoundCalls(mark.end(), (), ParseProblem.NOT_JSON)
+        return FoundCalls(mark.start() if mark else len(text), (), ParseProblem.UNCLOSED)
 
 
 class ToolCallTags(Tagged):

@@ -22,14 +22,13 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.delimited import (
     MAX_NAME,
     DelimitedFormat,
-    FoundCalls,
     followed,
     is_name,
     loose,
     read_name,
 )
 from toolhone.dialects.syntax.literals import read_literal, read_value
-from toolhone.dialects.syntax.model_text import decode
+from toolhone.dialects.syntax.model_text import FoundCalls, decode
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.schema.tool import find_ref
 

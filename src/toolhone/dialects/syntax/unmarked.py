@@ -12,18 +12,18 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, write_literal
 from toolhone.dialects.syntax.model_text import (
-    CallCheck,
+    FoundCalls,
     PromptedSyntax,
     as_call,
     decode,
     decode_sequence,
-    first_problem,
-    join_texts,
     open_at_end,
+    reply_of,
     write_json,
 )
 from toolhone.errors import DialectError
@@ -85,7 +85,7 @@ class JsonObject(PromptedSyntax):
                 answers.append(final if isinstance(final, str) else write_json(final))
             elif keys <= {"tool", "args"}:
                 check = as_call(value, "tool", ("args",))
-                calls += [] if check.call is None else [check.call]
+                calls += check.calls
                 problems.append(check.problem)
             else:
                 problems.append(ParseProblem.NOT_A_CALL)
@@ -95,7 +95,7 @@ class JsonObject(PromptedSyntax):
         content: str | None = "\n".join(filter(None, [before, *answers, rest])) or None
         if len(answers) == 1 and not before and not rest:
             content = answers[0]
-        return ParsedReply(content, tuple(calls), None, first_problem(problems))
+        return replace(reply_of("", (), calls, problems), content=content)
 
 
 class BareJson(PromptedSyntax):
@@ -129,23 +129,15 @@ class BareJson(PromptedSyntax):
                 break
             for value in found.value if isinstance(found.value, list) else [found.value]:
                 if not isinstance(value, Mapping) or value.keys().isdisjoint(_ARGUMENT_KEYS):
-                    problem = first_problem([*problems, ParseProblem.NOT_A_CALL])
-                    return (
-                        ParsedReply(None, tuple(calls), None, problem)
-                        if calls
-                        else ParsedReply(text)
-                    )
+                    problems = [*problems, ParseProblem.NOT_A_CALL] if calls else []
+                    return reply_of(text, (), calls, problems)
                 check = as_call(value, "name", _ARGUMENT_KEYS)
-                calls += [] if check.call is None else [check.call]
+                calls += check.calls
                 problems.append(check.problem)
             end = found.end
-        around = join_texts([text[:start], text[end:].strip(" \t\r\n,;")])
-        problem = first_problem(
-            [*problems, ParseProblem.STRAY_TEXT if around else ParseProblem.NONE]
-        )
-        if not calls and problem is ParseProblem.NONE:
-            return ParsedReply(text)
-        return ParsedReply(around, tuple(calls), None, problem)
+        around = [text[:start].strip(), text[end:].strip(" \t\r\n,;")]
+        problems += [ParseProblem.STRAY_TEXT] if any(around) else []
+        return reply_of(text, around, calls, problems)
 
 
 def _write_objects(
@@ -214,9 +206,10 @@ class Calls(PromptedSyntax):
         plain = [(k, line) for k, line in enumerate(lines) if checks[k] is None]
         if any(line.strip() for k, line in plain if k > checks.index(found[0])):
             problems.append(ParseProblem.STRAY_TEXT)
-        content = "\n".join(line for _, line in plain).strip() or None
-        calls = tuple(check.call for check in found if check.call is not None)
-        return ParsedReply(content, calls, None, first_problem(problems))
+        content = "\n".join(line for _, line in plain)
+        return reply_of(
+            text, [content], [call for check in found for call in check.calls], problems
+        )
 
 
 def _write_call(call: ToolCall) -> str:
@@ -236,7 +229,7 @@ def is_keyword_name(name: str) -> bool:
     return re.fullmatch(r"[^\W\d]\w*", name) is not None and not keyword.iskeyword(name)
 
 
-def _read_line(line: str, last: bool) -> CallCheck | None:
+def _read_line(line: str, last: bool) -> FoundCalls | None:
     """Read the call on this line, or find its problem; None if the line is text."""
     head = _LINE_HEAD.match(line)
     if head is None or not _LINE_SIGN.match(line, head.end()):
@@ -246,10 +239,10 @@ def _read_line(line: str, last: bool) -> CallCheck | None:
         named, placed = reader.arguments()
     except LiteralError as error:
         early = error.problem is ParseProblem.UNCLOSED and not last
-        return CallCheck(None, ParseProblem.NOT_JSON if early else error.problem)
+        return FoundCalls(0, (), ParseProblem.NOT_JSON if early else error.problem)
     if not reader.at_end():
         broken = _NO_WORD.fullmatch(line, reader.position)
-        return CallCheck(None, ParseProblem.NOT_JSON) if broken else None
+        return FoundCalls(0, (), ParseProblem.NOT_JSON) if broken else None
     if placed:
-        return CallCheck(None, ParseProblem.BAD_ARGUMENTS)
-    return CallCheck(ToolCall(head[1], named))
+        return FoundCalls(0, (), ParseProblem.BAD_ARGUMENTS)
+    return FoundCalls(0, (ToolCall(head[1], named),))
