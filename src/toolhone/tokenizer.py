@@ -301,32 +301,26 @@ class TextTokenizer:
         return str(self._backend.decode(ids, skip_special_tokens=False))
 
 
+_NO_MODEL = "no such model here, and the hub"
+_UNREACHED = f"{_NO_MODEL} was not reached; give a folder, or download it first"
+_UNKNOWN = f"{_NO_MODEL} has none of this name that may be read; give a folder or another name"
+_NOT_LOADED = {
+    "LocalEntryNotFoundError": _UNREACHED,
+    "OfflineModeIsEnabled": _UNREACHED,
+    "RepositoryNotFoundError": _UNKNOWN,
+    "HFValidationError": "no such folder, and not a name of the hub; give a folder",
+}
+"""What errors of `huggingface_hub.errors` mean for a user."""
+
+
 def _why_not_loaded(path: Path, error: Exception) -> str:
     """What a user can do about it where that is known, else what the library reports."""
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
     if path.is_dir() and not (path / "tokenizer.json").is_file():
         return "the folder holds no tokenizer.json; save the model together with its tokenizer"
-    no_model = "no such model here, and the hub"
-    reasons: list[tuple[tuple[type[Exception], ...], str]] = [
-        (
-            (LocalEntryNotFoundError, OfflineModeIsEnabled),
-            f"{no_model} was not reached; give a folder, or download it first",
-        ),
-        (
-            (RepositoryNotFoundError,),
-            f"{no_model} has none of this name that may be read; give a folder or another name",
-        ),
-        ((HFValidationError,), "no such folder, and not a name of the hub; give a folder"),
-    ]
     causes = (error, error.__cause__, error.__context__)
-    for kinds, reason in reasons if not path.exists() else []:
-        if any(isinstance(cause, kinds) for cause in causes):
+    kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    for name, reason in _NOT_LOADED.items() if not path.exists() else ():
+        if name in kinds:
             return reason
     return str(error).strip().split("\n")[0][:200]
 

@@ -208,26 +208,21 @@ class _Reading:
         calls: list[ToolCall] = []
         problems: list[ParseProblem] = []
         begin = position = frame.skip_lead(text)
-        mark = self._next_call(position)
+        mark = self.openings.at(position)
         if not position and not frame.before.strip():
-            mark = (0, len(text) - len(text.lstrip())) if text.strip() else None
+            mark = re.match(r"\s*+(?=.)", text, re.DOTALL)
         while mark is not None:
-            found, position = self._run(mark[1]), mark[1]
+            found, position = self._run(mark.end()), mark.end()
             unread = not found.calls and found.problem is ParseProblem.NOT_A_CALL
             if not frame.weak or frame.lead or not unread:
-                pieces.append(text[begin : mark[0]])
+                pieces.append(text[begin : mark.start()])
                 calls += found.calls
                 problems.append(found.problem)
-                begin = position = max(found.end, mark[1])
-            mark = self._next_call(position)
+                begin = position = max(found.end, mark.end())
+            mark = self.openings.at(position)
         pieces.append(text[begin:])
         problems += [shown for sign, shown in frame.signs if any(sign in one for one in pieces)]
         return reply_of(text[frame.skip_lead(text) :], pieces, calls, problems)
-
-    def _next_call(self, position: int) -> tuple[int, int] | None:
-        """Where the next call's mark begins and ends at or behind `position`."""
-        found = self.openings.at(position)
-        return None if found is None else found.span()
 
     def _run(self, start: int) -> FoundCalls:
         """Read calls joined by `between`, up to `after`."""

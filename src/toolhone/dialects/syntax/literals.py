@@ -32,7 +32,6 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _STRING = re.compile(r"""'((?:[^'\\]+|\\.)*+)'|"((?:[^"\\]+|\\.)*+)\"""", re.DOTALL)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
 _ESCAPES = dict(zip("ntrbfav\\'\"/", "\n\t\r\b\f\a\v\\'\"/", strict=True)) | {"\n": ""}
-_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 class LiteralError(Exception):
@@ -107,7 +106,14 @@ class LiteralReader:
         if found is None:
             first = self.text[self.position : self.position + 1]
             raise LiteralError(unclosed=first in ("", *self.quotes))
-        return _unescape(found[1] if found[1] is not None else found[2])
+        text = found[0][1:-1]
+        if "\\" not in text:
+            return text
+        try:
+            text = _ESCAPE.sub(_character, text)
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise LiteralError from None
 
     def key(self) -> str:
         """Read the key of a dict, up to its colon."""
@@ -205,18 +211,6 @@ def number_of(text: str) -> int | float:
     if isinstance(value, float) and not math.isfinite(value):
         raise LiteralError
     return value
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    joined = _SURROGATES.sub(
-        lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"),
-        _ESCAPE.sub(_character, text),
-    )
-    if any("\ud800" <= character <= "\udfff" for character in joined):
-        raise LiteralError
-    return joined
 
 
 def _character(found: re.Match[str]) -> str:

@@ -28,10 +28,10 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*+("|\\?\Z)|[{}\[\]]', re.DOTALL)
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
-_INSTRUCTIONS = json.loads(
-    (resources.files("toolhone.dialects.syntax") / "instructions.json").read_text("utf-8")
+_TEXTS = json.loads(
+    (resources.files("toolhone.dialects.syntax") / "prompts.json").read_text("utf-8")
 )
-"""By syntax: the lines that explain the tools and a call, and lines that are always there."""
+"""By syntax: the lines that explain the tools, lines that are always there, a result's form."""
 
 
 @dataclass(frozen=True)
@@ -251,13 +251,16 @@ class PromptedSyntax(Syntax):
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         """Write the system text that explains the tools and how to call them."""
-        lines = _INSTRUCTIONS[self.name]
+        lines = _TEXTS[self.name]
         explained = "\n".join(lines["tools"]).replace("{tools}", list_tools(tools))
         return (explained if tools else "") + "\n".join(lines["always"])
 
     def result(self, message: Message) -> str:
         """Write the text that shows a tool's result to the model."""
-        raise NotImplementedError
+        content = message.content or ""
+        form: str = _TEXTS[self.name]["result"]
+        name = message.name or "Result"
+        return form.format(name=name, content=content, json=write_json(content))
 
 
 class Tagged(PromptedSyntax):
@@ -271,7 +274,6 @@ class Tagged(PromptedSyntax):
     name = "tagged"
     open, close = "[TOOL_CALL]", "[/TOOL_CALL]"
     _space, _key, _escape = "", "parameters", "\\u005b"
-    _result = "[TOOL_RESULT]{}[/TOOL_RESULT]"
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:
         """Write content, then the calls. Tags inside strings get an escaped bracket."""
@@ -282,9 +284,6 @@ class Tagged(PromptedSyntax):
                 body = body.replace(mark, self._escape + mark[1:])
             lines.append(f"{self.open}{self._space}{body}{self._space}{self.close}")
         return "\n".join(lines)
-
-    def result(self, message: Message) -> str:
-        return self._result.format(message.content or "")
 
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         marks = re.compile(f"{re.escape(self.open)}|{re.escape(self.close)}")
@@ -328,4 +327,3 @@ class ToolCallTags(Tagged):
     name = "tool_call_tags"
     open, close = "<tool_call>", "</tool_call>"
     _space, _key, _escape = "\n", "arguments", "\\u003c"
-    _result = "<tool_response>\n{}\n</tool_response>"

@@ -38,16 +38,6 @@ _ANNOTATIONS = frozenset(["description", "title", "default", "examples"]) | froz
 _DECIDES = frozenset(
     ["anyOf", "oneOf", "allOf", "not", "if", "enum", "const", "$ref", "$dynamicRef"]
 )
-_KINDS: Mapping[str, Callable[[Json], bool]] = {
-    "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-    ),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "null": lambda value: value is None,
-    "array": lambda value: isinstance(value, list),
-    "object": lambda value: isinstance(value, Mapping),
-}
 _UNCHECKED = (
     ArithmeticError,
     ValueError,
@@ -163,11 +153,12 @@ def _patterns(body: Parameters, frame: DelimitedFormat) -> _Patterns:
         begin = r"\s*+" + loose(opens) + (r"\s*+" if body.opens[-1:].isspace() else "")
     end = re.escape(body.closes)
     if closes:
-        end = _optional(body.closes[: len(body.closes) - len(body.closes.lstrip())]) + loose(closes)
+        space = re.escape(body.closes[: -len(body.closes.lstrip())])
+        end = f"(?:{space})?{loose(closes)}"
     equals = re.escape(body.separates)
     if separates:
-        space = body.separates[len(body.separates.rstrip()) :]
-        equals = rf"\s*+{loose(separates)}" + _optional(space)
+        space = re.escape(body.separates[len(body.separates.rstrip()) :])
+        equals = rf"\s*+{loose(separates)}(?:{space})?"
     letter = rf"(?!{re.escape(closes)})[^\n]" if closes else r"[^\n]"
     letter = r"\S" if set(body.closes + body.joins + body.opens) <= {" "} else letter
     name = rf"((?:{letter}){{1,{MAX_NAME}}}?)"
@@ -183,10 +174,6 @@ def _patterns(body: Parameters, frame: DelimitedFormat) -> _Patterns:
         behind=re.compile(rf"{joint}(?:{key})|{frame.patterns.follows}"),
         name_end=re.compile(rf"(?={'|'.join(f'(?:{mark})' for mark in ends)})"),
     )
-
-
-def _optional(space: str) -> str:
-    return f"(?:{re.escape(space)})?" if space else ""
 
 
 def typed_call(call: ToolCall, tool: Tool | None) -> ToolCall:
@@ -223,12 +210,12 @@ def typed_value(text: Json, schema: Mapping[str, Json] | None) -> Json:
         found = read_literal(stripped)
     if not found.ok or stripped[found.end :].strip() or isinstance(found.value, str):
         return text
-    fits = _KINDS.get(kind) if isinstance(kind, str) else None
-    if schema is not None and fits is None:
-        fits = _validity(json.dumps(schema, sort_keys=True, default=str))
-    if schema is None or fits is None or fits(found.value):
+    if schema is None or isinstance(kind, str):
         return found.value
-    return text if fits(text) or may_be_text(schema, schema) else found.value
+    fits = _validity(json.dumps(schema, sort_keys=True, default=str))
+    if fits(found.value) or not (fits(text) or may_be_text(schema, schema)):
+        return found.value
+    return text
 
 
 def may_be_text(schema: Json, whole: Mapping[str, Json], depth: int = 0) -> bool:

@@ -113,9 +113,6 @@ class BareJson(PromptedSyntax):
             return content or ""
         return _write_objects(self.name, content, calls, ("name", "parameters"))
 
-    def result(self, message: Message) -> str:
-        return write_json({"output": message.content or ""})
-
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         start = end = _find_start(text, _BARE_BEGINS, _BARE_BEHIND_TEXT)
         if start < 0:
@@ -191,9 +188,6 @@ class Calls(PromptedSyntax):
                     f"{line!r:.80}"
                 )
         return "\n".join([*([text] if text.strip() or not calls else []), *map(_write_call, calls)])
-
-    def result(self, message: Message) -> str:
-        return f"{message.name or 'Result'} -> {message.content or ''}"
 
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         lines = text.split("\n")
