@@ -30,7 +30,9 @@ from toolhone.errors import DialectError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import Spans, TextTokenizer
 
-_ROLES = ("system", "user", "assistant")
+SYNTAXES: Mapping[str, Callable[[], PromptedSyntax]] = {
+    syntax.name: syntax for syntax in (JsonObject, Calls, Tagged, ToolCallTags, BareJson)
+}
 
 
 class RoleMarkup:
@@ -52,33 +54,24 @@ def chatml(tokenizer: TextTokenizer) -> RoleMarkup:
     """`<|im_start|>role`, the text, an end mark: `<|im_end|>`, or else the end-of-text token."""
     end = "<|im_end|>" if tokenizer.control_id("<|im_end|>") is not None else tokenizer.eos_text
     if end is None:
-        raise DialectError(
-            "ChatML needs <|im_end|> or an end-of-text token as one token; this tokenizer has "
-            "neither"
-        )
-    around = {role: (f"<|im_start|>{role}\n", f"{end}\n") for role in _ROLES}
+        needed = "<|im_end|> or an end-of-text token as one token; this tokenizer has neither"
+        raise DialectError(f"ChatML needs {needed}")
+    roles = ("system", "user", "assistant")
+    around = {role: (f"<|im_start|>{role}\n", f"{end}\n") for role in roles}
     return RoleMarkup("chatml", tokenizer.bos_text, "<|im_start|>assistant\n", around)
 
 
 def plain(tokenizer: TextTokenizer) -> RoleMarkup:
     """`Human: ...`, an empty line, `Assistant: ...`, the end-of-text token; system text first."""
-    if tokenizer.eos_text is None:
-        raise DialectError(
-            "the plain markup needs an end-of-text token that is one token; this tokenizer has none"
-        )
-    leads = {"system": "", "user": "Human: ", "assistant": "Assistant: "}
-    around = {role: (lead, "\n\n") for role, lead in leads.items()}
-    around["assistant"] = ("Assistant: ", f"{tokenizer.eos_text}\n\n")
+    end = tokenizer.eos_text
+    if end is None:
+        needed = "an end-of-text token that is one token; this tokenizer has none"
+        raise DialectError(f"the plain markup needs {needed}")
+    around = {"system": ("", "\n\n"), "user": ("Human: ", "\n\n")}
+    around["assistant"] = ("Assistant: ", f"{end}\n\n")
     return RoleMarkup("plain", tokenizer.bos_text, "Assistant:", around)
 
 
-SYNTAXES: Mapping[str, Callable[[], PromptedSyntax]] = {
-    "json": JsonObject,
-    "calls": Calls,
-    "tagged": Tagged,
-    "tool_call_tags": ToolCallTags,
-    "bare_json": BareJson,
-}
 MARKUPS: Mapping[str, Callable[[TextTokenizer], TemplateMarkup | RoleMarkup]] = {
     "template": TemplateMarkup,
     "chatml": chatml,
@@ -136,10 +129,8 @@ class PromptedDialect(MarkupDialect):
         """The conversation as system, user and assistant messages, their texts disguised."""
         roles = [message.role in ("system", "developer") for message in messages]
         body = roles.index(False) if False in roles else len(messages)
-        texts = [
-            self._syntax.instructions(tools),
-            *(message.content for message in messages[:body]),
-        ]
+        own = [message.content for message in messages[:body]]
+        texts = [self._syntax.instructions(tools), *own]
         system = self._guard.wrap("\n\n".join(filter(None, texts)))
         chat: list[dict[str, Json]] = []
         for message, _, call in list(link_calls(messages))[body:]:

@@ -55,12 +55,9 @@ class MarkupDialect:
         guard: ControlTokenGuard,
         keep_history: bool = False,
     ) -> None:
-        self.name = syntax.name
-        self.markup = markup
-        self.behaviour = behaviour
-        self.syntax = syntax
-        self.stop = behaviour.stop
-        self.ends = behaviour.earlier_stop
+        self.name, self.syntax = syntax.name, syntax
+        self.markup, self.behaviour = markup, behaviour
+        self.stop, self.ends = behaviour.stop, behaviour.earlier_stop
         self.history = History.KEPT if keep_history else History.TEMPLATE
         self._turns = Turns(markup, guard, behaviour, keep_history)
 
@@ -118,8 +115,7 @@ class ChatTemplateDialect(MarkupDialect):
         keep_history: bool = False,
     ) -> None:
         super().__init__(markup, behaviour, syntax, writer.guard, keep_history)
-        self.name = "native"
-        self.writer = writer
+        self.name, self.writer = "native", writer
 
     def _chat(
         self, messages: Sequence[Message], tools: Sequence[Tool]

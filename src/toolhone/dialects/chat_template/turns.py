@@ -85,7 +85,13 @@ class Turns:
         if start is None:
             start = self._start_by_stand_in(messages[index], tools, full)
         if start is None:
-            raise DialectError(_difference(self.guard.reveal(prompt), self.guard.reveal(full)))
+            asked, turn = self.guard.reveal(prompt), self.guard.reveal(full)
+            at = len(common_start(asked, turn))
+            raise DialectError(
+                "the chat template writes a turn differently from the prompt that asks for it, so "
+                f"that training and use would differ: after {asked[max(at - 30, 0) : at]!r} the "
+                f"prompt goes on with {asked[at : at + 40]!r}, the turn with {turn[at : at + 40]!r}"
+            )
         start = self._after_header(full, start)
         if behaviour.no_thought and full.startswith(behaviour.thought.open, start):
             raise DialectError(
@@ -303,13 +309,3 @@ def common_start(a: str, b: str) -> str:
     """Return the longest text that both begin with."""
     pairs = enumerate(zip(a, b, strict=False))
     return a[: next((k for k, (x, y) in pairs if x != y), min(len(a), len(b)))]
-
-
-def _difference(prompt: str, full: str) -> str:
-    """A sentence that names the place where a prompt and the same chat with its turn differ."""
-    at = len(common_start(prompt, full))
-    return (
-        "the chat template writes a turn differently from the prompt that asks for it, so that "
-        f"training and use would differ: after {prompt[max(at - 30, 0) : at]!r} the prompt goes "
-        f"on with {prompt[at : at + 40]!r}, the turn with {full[at : at + 40]!r}"
-    )
