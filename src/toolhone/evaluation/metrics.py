@@ -295,7 +295,7 @@ def read_json_calls(text: str) -> ParsedReply:
         for _ in range(MAX_OBJECTS):
             if start < 0:
                 return
-            found, calls = decode(body, start), ()
+            found, calls = decode(body, start), tuple[ToolCall, ...]()
             if found.ok:
                 calls = as_call(found.value, "name", ("arguments", "parameters")).calls or (
                     as_call(found.value, "tool", ("args", "arguments", "parameters")).calls
