@@ -26,9 +26,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from toolhone.cli.doctor_data import examine_data
+from toolhone.cli.doctor import examine_data
 from toolhone.data.templates import Templates
 from toolhone.dialects.probe.prove import open_dialect
+from toolhone.doctor.lengths import ModelParts
 from toolhone.models.resolve import pico_folder
 from toolhone.sources.files import write_jsonl
 from toolhone.tokenizer import TextTokenizer
@@ -105,7 +106,7 @@ def doctor(path: Path, model: str | None, fix: Path | None) -> str:
     parts = None
     if model is not None:
         tokenizer = TextTokenizer.load(pico_folder() if model == "pico" else model)
-        parts = (open_dialect(tokenizer), tokenizer)
+        parts = ModelParts(open_dialect(tokenizer), tokenizer)
     with redirect_stdout(StringIO()):
         return examine_data([path], parts, fix, max_length=2048).verdict.value
 

@@ -38,7 +38,7 @@ from typing import Any
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
-from toolhone.cli.doctor_data import examine_data
+from toolhone.cli.doctor import examine_data
 from toolhone.config.experiment import make_experiment
 from toolhone.config.presets import PICO, read_preset
 from toolhone.config.sections import Experiment, TrainingSection

@@ -11,9 +11,8 @@ import pytest
 
 from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams
-from toolhone.cli.chat import COMMANDS, ChatREPL, Next
+from toolhone.cli.chat import COMMANDS, ChatREPL, Next, TranscriptWriter
 from toolhone.cli.console import Terminal, event_lines
-from toolhone.cli.transcript_writer import TranscriptWriter
 from toolhone.dialects.probe.prove import open_dialect
 from toolhone.doctor.checks import check
 from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event, transcript_of

@@ -153,7 +153,7 @@ def fake_torch(cards: list[Card], cuda: str | None) -> SimpleNamespace:
 
 def test_each_card_is_named_with_its_memory() -> None:
     findings = list(
-        machine._cuda(fake_torch([Card("A", 80 * 2**30), Card("B", 24 * 2**30)], "13.0"))
+        machine.cuda(fake_torch([Card("A", 80 * 2**30), Card("B", 24 * 2**30)], "13.0"))
     )
     assert [(finding.what, finding.found) for finding in findings] == [
         ("cuda:0", "A, 80 GiB, CUDA 13.0"),
@@ -163,10 +163,10 @@ def test_each_card_is_named_with_its_memory() -> None:
 
 def test_a_driver_without_a_cuda_build_of_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    (finding,) = machine._cuda(fake_torch([], None))
+    (finding,) = machine.cuda(fake_torch([], None))
     assert finding.state is CheckState.NOTE
     assert "build without CUDA" in finding.found
-    (finding,) = machine._cuda(fake_torch([], "13.0"))
+    (finding,) = machine.cuda(fake_torch([], "13.0"))
     assert "nvidia-smi" in finding.advice
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from toolhone import evaluate, experiment, open_model, train
 from toolhone.cli.main import main
-from toolhone.cli.train import _command_to_resume
+from toolhone.cli.train import resume_command
 from toolhone.config.experiment import experiment_of, load_experiment
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.legacy_metrics import known_metrics
@@ -54,7 +54,7 @@ def test_a_flag_of_reinforcement_learning_leaves_the_method_of_a_preset(
     def stop(plan: Any, *_: Any, **__: Any) -> None:
         raise ConfigError(f"asked for {plan.training.method}")
 
-    monkeypatch.setattr("toolhone.api.train", stop)
+    monkeypatch.setattr("toolhone.cli.train.run_training", stop)
     assert run_cli(monkeypatch, "train", *arguments) == 2
     assert f"asked for {arguments[0][:3]}" in capsys.readouterr().err
 
@@ -280,10 +280,10 @@ def test_a_stopped_run_prints_a_command_that_goes_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["toolhone", "train", "own.json", "seed=1"])
-    assert _command_to_resume(plan(), Path("runs/a")) == "toolhone train --resume --out runs/a"
+    assert resume_command(plan(), Path("runs/a")) == "toolhone train --resume --out runs/a"
     outside = tmp_path.parent / "t.py"
     outside.write_text("def f(a: int) -> int:\n    return a\n")
-    command = _command_to_resume(plan(f'tools=["{outside}:f"]'), Path("runs/own"))
+    command = resume_command(plan(f'tools=["{outside}:f"]'), Path("runs/own"))
     assert command == "toolhone train own.json seed=1 --out runs/own --resume"
 
 

@@ -683,7 +683,7 @@ def test_the_flag_is_another_spelling_of_the_setting(
         asked.append(given[2])
         raise ModelError("seen")
 
-    monkeypatch.setattr(api, "open_model", seen)
+    monkeypatch.setattr(f"toolhone.cli.{verb}.open_model", seen)
     with pytest.raises(ModelError, match="seen"):
         typer.main.get_command(app)([verb, "pico", "--constrained"], standalone_mode=False)
     assert list(asked[0]) == ["evaluation.constrained=true"]

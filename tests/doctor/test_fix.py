@@ -26,7 +26,7 @@ from support.doctor_rows import (
     save,
     say,
 )
-from toolhone.cli.doctor_data import examine_data
+from toolhone.cli.doctor import examine_data
 from toolhone.data.templates import Templates
 from toolhone.doctor.diagnose import DataVerdict
 from toolhone.doctor.fix import CleanResult, RowOutcome, clean

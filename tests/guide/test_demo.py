@@ -97,7 +97,7 @@ def test_a_demo_goes_on_where_it_was_stopped(
 def test_the_command_shows_before_and_after_and_what_to_do_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("toolhone.cli.guide._workspace", lambda _, folder, __: small(folder))
+    monkeypatch.setattr("toolhone.cli.guide.open_workspace", lambda folder, *_: small(folder))
     monkeypatch.setattr("sys.argv", ["toolhone", "demo", "--out", str(tmp_path / "d")])
     assert run_main() == 0
     out = capsys.readouterr().out

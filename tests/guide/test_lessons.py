@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 
 from toolhone.api import open_model
 from toolhone.cli import guide as verb
 from toolhone.cli.guide import paragraphs, show
-from toolhone.cli.main import app, main
+from toolhone.cli.main import load_verb, main
 from toolhone.guide import runner
 from toolhone.guide.demo import tour
 from toolhone.guide.lesson import (
@@ -240,9 +239,8 @@ def commands(lesson: Lesson) -> list[list[str]]:
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.name)
 def test_a_lesson_names_only_commands_that_the_command_line_takes(lesson: Lesson) -> None:
     assert commands(lesson)
-    group = typer.main.get_command(app)
-    for _, *words in commands(lesson):
-        command = group
+    for _, verb_name, *words in commands(lesson):
+        command = load_verb(verb_name)
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
         command.make_context("toolhone", list(words))

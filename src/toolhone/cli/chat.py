@@ -1,21 +1,23 @@
-"""`toolhone chat`: a conversation with a model and live tools, and its commands, which begin with
-`/`.
-
-`ChatREPL` knows no terminal (`Screen` shows things and reads lines) and no model (a `ChatSession`
-has one)."""
+"""`toolhone chat`: a conversation with a model and live tools, its commands, which begin with `/`,
+and the JSON Lines file that keeps it, one conversation on a line, while the chat runs."""
 
 from __future__ import annotations
 
-import sys
+import json
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated
 
+import typer
 from typer import Option
 
-from toolhone.cli.options import (
+from toolhone.api import open_model
+from toolhone.cli.console import Terminal, print_note
+from toolhone.cli.flags import (
     Checkpoint,
     Constrained,
     DialectName,
@@ -23,18 +25,14 @@ from toolhone.cli.options import (
     Overrides,
     with_options,
 )
-from toolhone.errors import UserError, nearest
+from toolhone.episodes.chat_session import ChatEnd, ChatSession, Transcript, transcript_of
+from toolhone.episodes.policy import Turn
+from toolhone.errors import RunError, UserError, nearest
+from toolhone.runs.run import write_text, writing
+from toolhone.schema import Conversation, Tool
+from toolhone.sources.base import fingerprint
 
-if TYPE_CHECKING:
-    from toolhone.cli.transcript_writer import TranscriptWriter
-    from toolhone.episodes.chat_session import ChatSession, Event
-    from toolhone.episodes.policy import Turn
-    from toolhone.schema import Tool
-
-EXAMPLE = (
-    "Examples: toolhone chat runs/sft   |   "
-    "toolhone chat runs/sft --prompt 'What is 12 * 7?' --save chat.jsonl"
-)
+app = typer.Typer(rich_markup_mode=None)
 COMMANDS = {
     "/help": "this list",
     "/tools": "the tools that the model may call",
@@ -46,6 +44,10 @@ COMMANDS = {
 }
 
 
+@app.command(
+    epilog="Examples: toolhone chat runs/sft   |   "
+    "toolhone chat runs/sft --prompt 'What is 12 * 7?' --save chat.jsonl"
+)
 def chat(
     model: ModelName,
     overrides: Overrides = None,
@@ -65,11 +67,6 @@ def chat(
 ) -> None:
     """Chat with a model; its calls and their results are shown as they happen. /help lists
     commands; Ctrl-D ends the chat."""
-    from toolhone.api import open_model
-    from toolhone.cli.console import Terminal
-    from toolhone.cli.transcript_writer import TranscriptWriter
-    from toolhone.episodes.chat_session import ChatSession
-
     opened = open_model(model, checkpoint, with_options(overrides, dialect, constrained))
     if save is None and (Path(model) / "experiment.json").is_file():
         save = Path(model) / "chats" / f"{time.strftime('%Y-%m-%d_%H%M%S')}.jsonl"
@@ -97,7 +94,7 @@ def chat(
                 break
     finally:
         for sentence in writer.close():
-            print(sentence, file=sys.stderr)
+            print_note(sentence)
 
 
 class Next(Enum):
@@ -105,15 +102,6 @@ class Next(Enum):
 
     CONTINUE = auto()
     END = auto()
-
-
-class Screen(Protocol):
-    """Where a chat is shown; `console.Terminal` is one."""
-
-    def event(self, event: Event) -> None: ...
-    def note(self, text: str) -> None: ...
-    def show(self, text: str) -> None: ...
-    def raw(self, text: str) -> None: ...
 
 
 class ChatREPL:
@@ -127,7 +115,7 @@ class ChatREPL:
         self,
         open_session: Callable[[], ChatSession],
         tools: Sequence[Tool],
-        screen: Screen,
+        screen: Terminal,
         writer: TranscriptWriter,
         raw: Callable[[Turn, bool], str] = lambda turn, _: turn.text,
         interactive: bool = False,
@@ -151,35 +139,26 @@ class ChatREPL:
     def say(self, text: str) -> None:
         """Send a message to the model and show what it does."""
         before = len(self.session.exchanges)
-        why = None
         try:
-            self._follow(text)
-        except KeyboardInterrupt:
+            for event in self.session.say(text):
+                self._screen.event(event)
+        except (KeyboardInterrupt, UserError) as error:
             if not self._interactive:
                 raise
-            why = "stopped; your last message is taken back"
-        except UserError as error:
-            if not self._interactive:
-                raise
-            why = f"{error} (/reset starts a new conversation, /undo takes an exchange back)"
-        if why is not None:
             # nothing to undo where the error came before the exchange began
             if len(self.session.exchanges) > before:
                 self.session.undo()
-            self._screen.note(why)
+            why = f"{error} (/reset starts a new conversation, /undo takes an exchange back)"
+            stopped = isinstance(error, KeyboardInterrupt)
+            self._screen.note("stopped; your last message is taken back" if stopped else why)
+        else:
+            exchange = self.session.exchanges[-1]
+            if exchange.ended is ChatEnd.TOO_MANY_TURNS:
+                calls = f"the model called tools {len(exchange.turns)} times and did not answer"
+                self._screen.note(f"{calls} (evaluation.max_turns)")
+            elif exchange.ended is not ChatEnd.ANSWERED and self._interactive:
+                self._screen.note("/raw shows what it wrote, /undo takes the exchange back")
         self._keep()
-
-    def _follow(self, text: str) -> None:
-        from toolhone.episodes.chat_session import ChatEnd
-
-        for event in self.session.say(text):
-            self._screen.event(event)
-        exchange = self.session.exchanges[-1]
-        if exchange.ended is ChatEnd.TOO_MANY_TURNS:
-            calls = f"the model called tools {len(exchange.turns)} times and did not answer"
-            self._screen.note(f"{calls} (evaluation.max_turns)")
-        elif exchange.ended is not ChatEnd.ANSWERED and self._interactive:
-            self._screen.note("/raw shows what it wrote, /undo takes the exchange back")
 
     def _keep(self) -> None:
         try:
@@ -190,56 +169,117 @@ class ChatREPL:
             self._screen.note(str(error))
 
     def _command(self, name: str, rest: str) -> None:
+        screen, exchanges = self._screen, self.session.exchanges
         match name:
             case "/help":
-                self._screen.show("\n".join(f"{word:8s} {help}" for word, help in COMMANDS.items()))
+                screen.show("\n".join(f"{word:8s} {help}" for word, help in COMMANDS.items()))
             case "/tools":
-                self._screen.show("\n".join(map(_describe, self._tools)) or "there are no tools")
+                lines = []
+                for tool in self._tools:
+                    first, *_ = tool.description.strip().partition("\n")
+                    missing = "  (cannot be run here: it has no implementation)"
+                    lines.append(f"{tool.name}: {first}{'' if tool.function else missing}")
+                screen.show("\n".join(lines) or "there are no tools")
             case "/raw":
-                self._show_raw(whole=rest == "all")
+                turns = exchanges[-1].turns if exchanges else []
+                if not turns:
+                    screen.note("the model has not written anything yet")
+                for turn in turns[-1:] if rest == "all" else turns:
+                    screen.raw(self._raw(turn, rest == "all"))
             case "/undo":
                 message = self.session.undo()
-                self._screen.note(
-                    f"taken back: {message}" if message else "there is no message yet"
-                )
+                screen.note(f"taken back: {message}" if message else "there is no message yet")
                 self._keep()
             case "/reset":
                 self._writer.next_conversation()
                 self.session = self._open()
-                self._screen.note("a new conversation; the model does not see the one before")
+                screen.note("a new conversation; the model does not see the one before")
+            case "/save" if rest:
+                try:
+                    screen.note(self._writer.save(self.session, rest))
+                except UserError as error:
+                    screen.note(str(error))
             case "/save":
-                self._save(rest)
+                screen.note("/save needs the name of a file, for example /save chat.jsonl")
             case _:
-                self._screen.note(
-                    f"there is no command {name}{nearest(name, COMMANDS)}; "
-                    f"commands: {', '.join(COMMANDS)} (// sends a slash)"
-                )
+                hint = f"{nearest(name, COMMANDS)}; commands: {', '.join(COMMANDS)}"
+                screen.note(f"there is no command {name}{hint} (// sends a slash)")
 
-    def _show_raw(self, whole: bool) -> None:
-        turns = self.session.exchanges[-1].turns if self.session.exchanges else []
-        if not turns:
-            self._screen.note("the model has not written anything yet")
-        for turn in turns[-1:] if whole else turns:
-            self._screen.raw(self._raw(turn, whole))
 
-    def _save(self, name: str) -> None:
-        """Write the conversation to a file that the person names, now."""
-        if not name:
-            self._screen.note("/save needs the name of a file, for example /save chat.jsonl")
+class TranscriptWriter:
+    """Keeps the conversations of a chat in a JSON Lines file; lines that others wrote into it stay
+    as they are. `path` is None where nothing is kept without `save`."""
+
+    def __init__(self, path: Path | None, tools: Sequence[Tool]) -> None:
+        self.path, self._tools = path, tools
+        chat = f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        self._ids = (f"{chat}-{number}" for number in count(1))
+        self._finished: list[Transcript] = []
+        self._current, self._id = Transcript(None, {}), next(self._ids)
+
+    def next_conversation(self) -> None:
+        self._finished.append(self._current)
+        self._current, self._id = Transcript(None, {}), next(self._ids)
+
+    def keep(self, session: ChatSession) -> None:
+        """Write the conversation as it is now; one that equals an earlier one of this chat is not
+        written twice."""
+        self._current = transcript_of(session, self._tools, self._id)
+        if self.path is None:
             return
-        try:
-            transcript = self._writer.write(self.session, Path(name).expanduser())
-        except UserError as error:
-            self._screen.note(str(error))
-            return
+        conversation = self._current.conversation
+        earlier = [each.conversation for each in self._finished if each.conversation]
+        seen = [fingerprint(each.messages) for each in earlier]
+        is_known = conversation is not None and fingerprint(conversation.messages) in seen
+        _put(self.path, self._id, None if is_known else conversation)
+
+    def save(self, session: ChatSession, name: str) -> str:
+        """Write the conversation as it is now to a file that the person names; return sentences:
+        what was saved and what was left out."""
+        transcript = transcript_of(session, self._tools, self._id)
+        _put(Path(name).expanduser(), self._id, transcript.conversation)
         result = f"nothing to save; {name} was not written"
         if transcript.conversation:
-            count = len(transcript.conversation.messages)
-            result = f"{count} message{'' if count == 1 else 's'} saved to {name}"
-        self._screen.note("; ".join([result, *transcript.sentences()]))
+            number = len(transcript.conversation.messages)
+            result = f"{number} message{'' if number == 1 else 's'} saved to {name}"
+        return "; ".join([result, *transcript.sentences()])
+
+    def close(self) -> list[str]:
+        """Return sentences: where the conversations are, and what was left out."""
+        if self.path is None:
+            return []
+        transcripts = [*self._finished, self._current]
+        sentences = [sentence for each in transcripts for sentence in each.sentences()]
+        kept = sum(each.conversation is not None for each in transcripts)
+        if kept:
+            what = "a conversation" if kept == 1 else f"{kept} conversations"
+            sentences.append(f"saved as {what} to train on: {self.path}")
+        return sentences
 
 
-def _describe(tool: Tool) -> str:
-    first = tool.description.strip().partition("\n")[0]
-    missing = "" if tool.function else "  (cannot be run here: it has no implementation)"
-    return f"{tool.name}: {first}{missing}"
+def _put(path: Path, name: str, conversation: Conversation | None) -> None:
+    """Replace the conversation with the id `name` in a JSON Lines file; remove a file that becomes
+    empty."""
+    advice = "name a .jsonl file to keep conversations in"
+    text = ""
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be added to: {error}; {advice}") from None
+    elif path.exists():
+        raise RunError(f"{path} is no ordinary file; {advice}")
+    if text.lstrip().startswith("["):
+        raise RunError(f"{path} holds one JSON list, and a conversation is one line; {advice}")
+    before = [f"{line}\n" for line in text.split("\n") if line.strip()]
+    after = [line for line in before if f'"id": "{name}"' not in line]
+    if conversation is not None:
+        after.append(json.dumps(conversation.to_dict(), ensure_ascii=False) + "\n")
+    if after == before:
+        return
+    with writing(path):
+        if not after:
+            path.unlink()
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(after))

@@ -5,26 +5,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from typer import Argument, Option
 
-from toolhone.cli.options import AsJson
+from toolhone.cli.console import console
+from toolhone.cli.flags import AsJson
+from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, RunError
+from toolhone.evaluation import display
+from toolhone.evaluation.compare import CertificateDiff, Comparison
+from toolhone.evaluation.compare import compare as compare_evaluations
+from toolhone.evaluation.folder import METRICS, plain, read_folder
+from toolhone.runs.run import write_text, writing
 
-if TYPE_CHECKING:
-    from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, TaskPair
-
-COMPARE_EXAMPLE = (
-    "Examples: toolhone compare evals/base runs/sft   |   toolhone compare evals/base runs/sft "
-    "--guard --tolerance 2   |   "
-    "toolhone compare runs/a runs/b --metric exact_match --json"
-)
-PLOT_EXAMPLE = (
-    "Examples: toolhone plot runs/sft   |   "
-    "toolhone plot runs/a runs/b/metrics.jsonl --metrics loss,exact_match --out ab.png"
-)
+app = typer.Typer(rich_markup_mode=None)
 SHOWN = 3
 """Tasks that gained, and tasks that lost, which are shown."""
 
@@ -44,6 +41,11 @@ MetricNames = Annotated[
 ]
 
 
+@app.command(
+    epilog="Examples: toolhone compare evals/base runs/sft   |   "
+    "toolhone compare evals/base runs/sft --guard --tolerance 2   |   "
+    "toolhone compare runs/a runs/b --metric exact_match --json"
+)
 def compare(
     base: Annotated[
         Path,
@@ -63,12 +65,6 @@ def compare(
 
     Reads evaluation folders only: no model, no tokenizer, no task file.
     """
-    from toolhone.dialects.probe.certificate import Certificate
-    from toolhone.evaluation.compare import CertificateDiff
-    from toolhone.evaluation.compare import compare as compare_evaluations
-    from toolhone.evaluation.folder import plain, read_folder
-    from toolhone.runs.run import write_text, writing
-
     if tolerance is not None and not guard:
         raise ConfigError("--tolerance says which losses --guard forgives; add --guard")
     folders = find_evaluation(base), find_evaluation(tuned)
@@ -94,17 +90,15 @@ def compare(
         print(text)
     else:
         print(f"base   {folders[0]}\ntuned  {folders[1]}")
-        _show_comparison(comparison, formats, named=bool(metric))
-        if guard:
-            _show_guard(worse, share)
+        _show(comparison, formats, named=bool(metric))
+        for line in display.guard_lines(worse, share) if guard else ():
+            console().print(Text(line, "bold red" if worse else "green"))
     if worse:
         raise typer.Exit(1)
 
 
 def find_evaluation(path: Path) -> Path:
     """Return the evaluation folder that a path names: itself, or `evaluation` in a run."""
-    from toolhone.evaluation.folder import METRICS
-
     for folder in (path, path / "evaluation"):
         if (folder / METRICS).is_file():
             return folder
@@ -124,40 +118,29 @@ def find_evaluation(path: Path) -> Path:
 def as_dict(comparison: Comparison, formats: CertificateDiff) -> dict[str, Any]:
     """Return the comparison as JSON, with both answers to the tasks that changed most."""
     leading = comparison.leading
-    examples = {
-        name: [
-            _example(pair, leading)
-            for pair in comparison.changed(leading, name == "gained")[:SHOWN]
-        ]
-        for name in ("lost", "gained")
-    }
-    found = {"examples": {"metric": leading, **examples}, "certificates": formats.to_dict()}
-    return {**comparison.to_dict(), **found}
+    examples: dict[str, Any] = {"metric": leading, "lost": [], "gained": []}
+    for name in ("lost", "gained"):
+        for pair in comparison.changed(leading, name == "gained")[:SHOWN]:
+            base, tuned = pair.base[0], pair.tuned[0]
+            examples[name].append(
+                {
+                    "id": pair.id,
+                    "category": pair.category,
+                    "scores": pair.scores(leading),
+                    "query": base.query,
+                    "expected": base.expected.to_dict(),
+                    "base": {"text": base.text, "reasons": base.reasons},
+                    "tuned": {"text": tuned.text, "reasons": tuned.reasons},
+                }
+            )
+    return {**comparison.to_dict(), "examples": examples, "certificates": formats.to_dict()}
 
 
-def _example(pair: TaskPair, metric: str) -> dict[str, Any]:
-    base, tuned = pair.base[0], pair.tuned[0]
-    return {
-        "id": pair.id,
-        "category": pair.category,
-        "scores": pair.scores(metric),
-        "query": base.query,
-        "expected": base.expected.to_dict(),
-        "base": {"text": base.text, "reasons": base.reasons},
-        "tuned": {"text": tuned.text, "reasons": tuned.reasons},
-    }
-
-
-def _show_comparison(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
+def _show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:
     """Print tables, changed tasks, both certificates, and what was not compared.
 
     Categories are shown for every metric where the metrics were `named`, else for the leading one
     and what moved by the others."""
-    from rich.text import Text
-
-    from toolhone.cli.console import console
-    from toolhone.evaluation import display
-
     out, leading = console(), comparison.leading
     for table in display.comparison_tables(comparison, comparison.metrics if named else [leading]):
         out.print(table)
@@ -170,16 +153,10 @@ def _show_comparison(comparison: Comparison, formats: CertificateDiff, named: bo
         out.print(Text(line))
 
 
-def _show_guard(worse: list[Cell], tolerance: float) -> None:
-    from rich.text import Text
-
-    from toolhone.cli.console import console
-    from toolhone.evaluation.display import guard_lines
-
-    for line in guard_lines(worse, tolerance):
-        console().print(Text(line, "bold red" if worse else "green"))
-
-
+@app.command(
+    epilog="Examples: toolhone plot runs/sft   |   "
+    "toolhone plot runs/a runs/b/metrics.jsonl --metrics loss,exact_match --out ab.png"
+)
 def plot(
     runs: Annotated[
         list[Path], Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 from textwrap import indent
 
 from rich.console import Console
@@ -19,11 +20,18 @@ from toolhone.config.user_code import USER_CODE
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.chat_session import Event
 from toolhone.episodes.policy import Turn
-from toolhone.evaluation.display import clean, metrics_table, mismatches, predictions, shorten
+from toolhone.evaluation.display import (
+    GROUP_OF,
+    clean,
+    legacy_table,
+    metrics_table,
+    mismatches,
+    predictions,
+    shorten,
+)
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.rewards.matching import show
-from toolhone.schema import ToolCall
 from toolhone.tools.result import ToolStatus
 
 WIDTH = 200
@@ -55,9 +63,16 @@ def print_table(
     console().print(table)
 
 
-def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] = ()) -> None:
+def print_note(text: str) -> None:
+    """Print a remark to standard error, so that standard output holds results alone."""
+    print(text, file=sys.stderr)
+
+
+def show_evaluation(
+    evaluation: Evaluation, count: int, metrics: Sequence[str] = (), dialect: str | None = None
+) -> None:
     """Print the metrics (all, or those that an experiment names), `count` predictions and `count`
-    mismatches."""
+    mismatches, and the metrics that another system has for the dialect."""
     out = console()
     own = [name.rpartition(":")[2] for name in metrics if USER_CODE.fullmatch(name)]
     known = known_metrics([name for name in metrics if not USER_CODE.fullmatch(name)])
@@ -65,6 +80,8 @@ def show_evaluation(evaluation: Evaluation, count: int, metrics: Sequence[str] =
     if count:
         out.print(predictions(evaluation, count))
         out.print(mismatches(evaluation, count))
+    if dialect in GROUP_OF:
+        out.print(legacy_table(evaluation, [GROUP_OF[dialect]]))
 
 
 def show_event(event: Event) -> None:
@@ -89,7 +106,18 @@ def event_lines(event: Event) -> Iterator[Text]:
         )
         return
     for call in event.message.tool_calls:
-        yield Text.assemble(("  calls ", "dim"), (clean(_whole_call(call)), "cyan"))
+        values = {}
+        for name, value in call.arguments.items():
+            if isinstance(value, str) and "\n" in value.strip():  # a program, on its own lines
+                lines = indent(value.strip("\n")[:LONGEST_VALUE], "    | ")
+                values[name] = f"\n{lines}\n  "
+            elif isinstance(value, str | list | dict):
+                values[name] = repr(value)[:LONGEST_VALUE]
+            else:
+                values[name] = show(value)
+        arguments = ", ".join(f"{name[:80]}={value}" for name, value in values.items())
+        written = clean(f"{call.name[:80]}({arguments})")
+        yield Text.assemble(("  calls ", "dim"), (written, "cyan"))
     if event.message.content:
         yield Text.assemble((ASSISTANT, "bold magenta"), clean(event.message.content))
     wrote = ""
@@ -101,40 +129,25 @@ def event_lines(event: Event) -> Iterator[Text]:
         yield Text(f"  (could not be read: {event.problem.value}{wrote})", "yellow")
 
 
-def _whole_call(call: ToolCall) -> str:
-    """Write a call as Python would, a program in it on lines of its own."""
-    values = {}
-    for name, value in call.arguments.items():
-        if isinstance(value, str) and "\n" in value.strip():
-            values[name] = "\n" + indent(value.strip("\n")[:LONGEST_VALUE], "    | ") + "\n  "
-        elif isinstance(value, str | list | dict):
-            values[name] = repr(value)[:LONGEST_VALUE]
-        else:
-            values[name] = show(value)
-    arguments = ", ".join(f"{name[:80]}={value}" for name, value in values.items())
-    return f"{call.name[:80]}({arguments})"
-
-
 class Terminal:
     """Standard input and output of a chat, whether they are a terminal or not.
 
     Remarks of the program are dimmed on a terminal; elsewhere they go to standard error, so that
     standard output holds the conversation alone. `readline` edits lines where Python has it."""
 
+    event = staticmethod(show_event)
+
     def __init__(self) -> None:
         self._out = Console(highlight=False, markup=False)
         self.types = sys.stdin.isatty()
         self.live = self.types and self._out.is_terminal
-
-    def event(self, event: Event) -> None:
-        show_event(event)
 
     def note(self, text: str) -> None:
         """Print a remark of the program."""
         if self.live:
             self._out.print(Text(clean(text), "dim"))
         else:
-            print(clean(text), file=sys.stderr)
+            print_note(clean(text))
 
     def show(self, text: str) -> None:
         """Print lines that the person asked for."""
@@ -150,11 +163,9 @@ class Terminal:
     @contextmanager
     def thinking(self) -> Iterator[None]:
         """Show a spinner, on a terminal."""
-        if not self.live:
-            yield
-            return
         words = "[dim]thinking (Ctrl-C stops the answer)[/]"
-        with self._out.status(words, spinner="dots", spinner_style="magenta"):
+        spinner = self._out.status(words, spinner="dots", spinner_style="magenta")
+        with spinner if self.live else nullcontext():
             yield
 
     def echo(self, text: str) -> None:
@@ -165,7 +176,7 @@ class Terminal:
         """Yield the lines that the person types, until the end of input; Ctrl-C clears the line."""
         prompt = ""
         if self.types:
-            edits = _edit_lines(completions)
+            edits = edit_lines(completions)
             # \x01 and \x02 keep the line editor from counting the colours
             prompt = f"\x01\x1b[1;34m\x02{YOU}\x01\x1b[0m\x02" if self.live and edits else YOU
         while True:
@@ -186,7 +197,7 @@ class Terminal:
             yield text
 
 
-def _edit_lines(completions: Sequence[str]) -> bool:
+def edit_lines(completions: Sequence[str]) -> bool:
     """Switch on arrow keys, history and Tab completion; return whether Python has `readline`."""
     try:
         import readline
@@ -194,8 +205,7 @@ def _edit_lines(completions: Sequence[str]) -> bool:
         return False
 
     def complete(text: str, state: int) -> str | None:
-        fitting = [word for word in completions if word.startswith(text)]
-        return fitting[state] if state < len(fitting) else None
+        return next(islice((w for w in completions if w.startswith(text)), state, None), None)
 
     readline.set_completer(complete)
     readline.set_completer_delims(" ")

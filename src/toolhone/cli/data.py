@@ -4,38 +4,32 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from toolhone.cli.options import AsJson
+from toolhone.cli.console import print_note
+from toolhone.cli.flags import AsJson
+from toolhone.data.importing import import_file
+from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
+from toolhone.data.templates import Templates
 from toolhone.errors import DataError
-
-if TYPE_CHECKING:
-    from toolhone.data.importing import ImportResult
+from toolhone.runs.progress import open_progress
+from toolhone.schema import Conversation, Task
+from toolhone.sources.files import write_jsonl
+from toolhone.sources.formats import as_markdown, list_sources
 
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
 """Default sizes of the files of conversations and tasks."""
 ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 """Defaults of the SFT array."""
-BUILD_EXAMPLE = (
-    "Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
-    "toolhone data build --shape sft-array --out sft.json --rows 8000 --shares "
-    "calculator=0.2,python_exec=0.2,no_tool=0.6 "
-    "--gsm8k train.jsonl"
-)
-IMPORT_EXAMPLE = (
-    "Examples: toolhone data import glaive-function-calling-v2.json --to glaive.jsonl   |   "
-    "toolhone data import xlam.parquet --to xlam.jsonl --format xlam --json"
-)
-app = typer.Typer(
-    help="Generate data, and read published data.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(rich_markup_mode=None)
+group = typer.Typer(help="Generate data, and read published data.", no_args_is_help=True)
+app.add_typer(group, name="data")
 
 
 class Shape(StrEnum):
@@ -45,12 +39,7 @@ class Shape(StrEnum):
     SFT_ARRAY = "sft-array"
 
 
-@app.callback()
-def group() -> None:
-    """Generate data, and read published data."""
-
-
-@app.command(epilog="Examples: toolhone data sources   |   toolhone data sources --json")
+@group.command(epilog="Examples: toolhone data sources   |   toolhone data sources --json")
 def sources(
     as_json: AsJson = False,
     markdown: Annotated[
@@ -58,8 +47,6 @@ def sources(
     ] = False,
 ) -> None:
     """List the published formats that can be read, with licence, size and what they teach."""
-    from toolhone.sources.formats import as_markdown, list_sources
-
     formats = list_sources()
     if as_json:
         print(json.dumps([each.to_dict() for each in formats], ensure_ascii=False))
@@ -76,7 +63,11 @@ def sources(
         print(f"{'':{width}}  {each.gives}: {about.teaches}{options}")
 
 
-@app.command("import", epilog=IMPORT_EXAMPLE)
+@group.command(
+    "import",
+    epilog="Examples: toolhone data import glaive-function-calling-v2.json --to glaive.jsonl   |   "
+    "toolhone data import xlam.parquet --to xlam.jsonl --format xlam --json",
+)
 def import_(
     file: Annotated[
         Path,
@@ -102,34 +93,26 @@ def import_(
     OUT.jsonl, into OUT.tasks.jsonl and OUT.refused.jsonl.
 
     Exit code 1: no row could be used; the file of refused rows has the reason for each."""
-    from toolhone.data.importing import import_file
-    from toolhone.runs.progress import open_progress
-
     with open_progress(progress) as shown:
         imported = import_file(file, to, format_, overwrite, shown)
+    loaded = imported.loaded
     if as_json:
         print(json.dumps(imported.to_dict(), ensure_ascii=False))
     else:
-        print("\n".join(import_lines(imported)))
-    if not imported.loaded.kept:
+        kept = f"kept     {loaded.kept:6d}"
+        if loaded.only_tasks:
+            kept += f"  ({loaded.only_tasks} of them only as tasks)"
+        if loaded.preferences:
+            kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
+        print(f"format   {imported.format}\nread     {loaded.read:6d}\n{kept}")
+        counts = {"repaired": loaded.repaired, "unchecked": loaded.noted, "refused": loaded.skipped}
+        for word, reasons in counts.items():
+            for reason, count in reasons.most_common():
+                print(f"{word:9s}{count:6d}  {reason}")
+        for kind, written in imported.files.items():
+            print(f"wrote    {written.rows:6d}  {kind}: {written.path}")
+    if not loaded.kept:
         raise typer.Exit(1)
-
-
-def import_lines(imported: ImportResult) -> list[str]:
-    """Return a line for each count of what was read and written."""
-    loaded = imported.loaded
-    kept = f"kept     {loaded.kept:6d}"
-    if loaded.only_tasks:
-        kept += f"  ({loaded.only_tasks} of them only as tasks)"
-    if loaded.preferences:
-        kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
-    lines = [f"format   {imported.format}", f"read     {loaded.read:6d}", kept]
-    counts = {"repaired": loaded.repaired, "unchecked": loaded.noted, "refused": loaded.skipped}
-    for word, reasons in counts.items():
-        lines += [f"{word:9s}{count:6d}  {reason}" for reason, count in reasons.most_common()]
-    for kind, written in imported.files.items():
-        lines.append(f"wrote    {written.rows:6d}  {kind}: {written.path}")
-    return lines
 
 
 HeldOut = Annotated[
@@ -149,7 +132,11 @@ DataOut = Annotated[
 ]
 
 
-@app.command(epilog=BUILD_EXAMPLE)
+@group.command(
+    epilog="Examples: toolhone data build --out data --train 4000 --tasks 400 --seed 1   |   "
+    "toolhone data build --shape sft-array --out sft.json --rows 8000 "
+    "--shares calculator=0.2,python_exec=0.2,no_tool=0.6 --gsm8k train.jsonl"
+)
 def build(  # noqa: PLR0913 (the options of a command)
     out: DataOut = Path("data"),
     train: Annotated[
@@ -182,20 +169,20 @@ def build(  # noqa: PLR0913 (the options of a command)
                 "an SFT array"
             )
         counts = _write_array(out, rows or ROWS, shares or SHARES, seed, gsm8k)
+    elif gsm8k is not None:
+        raise DataError(
+            "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by "
+            "data.format=gsm8k"
+        )
+    elif rows is not None or shares is not None:
+        raise DataError(
+            "--rows and --shares are for --shape sft-array; --train, --held-out and --tasks "
+            "are the sizes of the other files"
+        )
     else:
-        if gsm8k is not None:
-            raise DataError(
-                "--gsm8k is for --shape sft-array; conversations of a GSM8K file are read by "
-                "data.format=gsm8k"
-            )
-        if rows is not None or shares is not None:
-            raise DataError(
-                "--rows and --shares are for --shape sft-array; --train, --held-out and --tasks "
-                "are the sizes of the other files"
-            )
-        held_out = HELD_OUT if held_out is None else held_out
-        tasks = TASKS if tasks is None else tasks
-        counts = _write_templates(out, train or TRAIN, held_out, tasks, seed)
+        sizes = zip((train, held_out, tasks), (TRAIN, HELD_OUT, TASKS), strict=True)
+        chosen = [default if size is None else size for size, default in sizes]
+        counts = _write_templates(out, seed, *chosen)
     if as_json:
         print(json.dumps(counts))
         return
@@ -203,23 +190,18 @@ def build(  # noqa: PLR0913 (the options of a command)
         print(f"{count:6d} rows  {name}")
 
 
-def _write_templates(out: Path, train: int, held_out: int, tasks: int, seed: int) -> dict[str, int]:
-    from toolhone.data.templates import Templates
-    from toolhone.schema import Conversation, Task
-    from toolhone.sources.files import write_jsonl
-
+def _write_templates(out: Path, seed: int, train: int, held_out: int, tasks: int) -> dict[str, int]:
     templates = Templates(seed)
     files: dict[str, Sequence[Conversation | Task]] = {
-        "train.jsonl": templates.conversations(train, "train"),
-        "held_out.jsonl": templates.conversations(held_out, "held_out_fillers"),
-        "tasks_held_out_fillers.jsonl": templates.tasks(tasks, "held_out_fillers"),
-        "tasks_held_out_phrasings.jsonl": templates.tasks(tasks, "held_out_phrasings"),
-        "tasks_rl.jsonl": templates.tasks(tasks, "rl"),
+        "train": templates.conversations(train, "train"),
+        "held_out": templates.conversations(held_out, "held_out_fillers"),
     }
+    for split in ("held_out_fillers", "held_out_phrasings", "rl"):
+        files[f"tasks_{split}"] = templates.tasks(tasks, split)
+    paths = {out / f"{name}.jsonl": found for name, found in files.items() if found}
     return {
-        str(out / name): write_jsonl(out / name, (row.to_dict() for row in rows))
-        for name, rows in files.items()
-        if rows
+        str(path): write_jsonl(path, (row.to_dict() for row in found))
+        for path, found in paths.items()
     }
 
 
@@ -228,13 +210,11 @@ def _write_array(
 ) -> dict[str, int]:
     """Write one file; the rows of each category, and unused rows by reason, go to standard
     error."""
-    from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
-
     path = out if out.suffix == ".json" else out / "sft_array.json"
     written = SftRows(seed).rows(rows, read_shares(shares), gsm8k)
     write_array(path, written.rows)
     note = ", ".join(f"{count} {category}" for category, count in written.counts().items())
     if unused := ", ".join(f"{count} {reason}" for reason, count in written.skipped.most_common()):
         note += f"; of {gsm8k} not used: {unused}"
-    print(note, file=sys.stderr)
+    print_note(note)
     return {str(path): len(written.rows)}

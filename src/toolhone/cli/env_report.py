@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -21,9 +21,9 @@ from typing import Any
 
 import typer
 
-from toolhone.cli.options import AsJson
+from toolhone.cli.flags import AsJson
 
-EXAMPLE = "Examples: toolhone check   |   toolhone check --json"
+app = typer.Typer(rich_markup_mode=None)
 GIB = 2**30
 LITTLE_SPACE, NO_SPACE = 5 * GIB, GIB // 10
 """Free bytes below which a checkpoint of a small open model may not fit, and below which not even
@@ -43,7 +43,8 @@ class CheckState(StrEnum):
     """Needed, and not usable."""
 
 
-STYLES = {CheckState.OK: "green", CheckState.NOTE: "yellow", CheckState.BROKEN: "bold red"}
+OK, NOTE, BROKEN = CheckState
+STYLES = {OK: "green", NOTE: "yellow", BROKEN: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,25 @@ class EnvFinding:
         return asdict(self)
 
 
+@app.command(epilog="Examples: toolhone check   |   toolhone check --json")
 def check(as_json: AsJson = False) -> None:
     """Check versions, devices, extras, folders and the sandbox; exit code 1 when something that is
     needed is broken."""
     findings = list(look())
-    broken = [finding.what for finding in findings if finding.state is CheckState.BROKEN]
+    broken = [finding.what for finding in findings if finding.state is BROKEN]
     if as_json:
         found = [finding.to_dict() for finding in findings]
         print(json.dumps({"ok": not broken, "findings": found}))
     else:
-        _show(findings)
+        from rich.text import Text
+
+        from toolhone.cli.console import print_table
+
+        rows = [
+            (each.what, Text(each.state.value, STYLES[each.state]), each.found, each.advice)
+            for each in findings
+        ]
+        print_table(("what", "", "found", "what to do"), rows)
         print(
             f"broken: {', '.join(broken)}; the last column says what to do"
             if broken
@@ -78,33 +88,16 @@ def check(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _show(findings: Sequence[EnvFinding]) -> None:
-    from rich.text import Text
-
-    from toolhone.cli.console import print_table
-
-    rows = [
-        (each.what, Text(each.state.value, STYLES[each.state]), each.found, each.advice)
-        for each in findings
-    ]
-    print_table(("what", "", "found", "what to do"), rows)
-
-
 def look() -> Iterator[EnvFinding]:
     """Check everything, one thing after the other."""
     python = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info >= OLDEST_PYTHON:
-        yield EnvFinding("python", CheckState.OK, python)
+        yield EnvFinding("python", OK, python)
     else:
         advice = f"Toolhone needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
-        yield EnvFinding("python", CheckState.BROKEN, python, advice)
-    yield from _packages()
-    yield _processor()
-    yield from _accelerators()
-    yield from _extras()
-    yield from _folders()
-    yield _hub()
-    yield _sandbox()
+        yield EnvFinding("python", BROKEN, python, advice)
+    for find in (packages, processor, accelerators, extras, folders, model_hub, sandbox):
+        yield from find()
 
 
 def _requirements() -> list[re.Match[str]]:
@@ -114,24 +107,23 @@ def _requirements() -> list[re.Match[str]]:
     ]
 
 
-def _packages() -> Iterator[EnvFinding]:
+def packages() -> Iterator[EnvFinding]:
     """Check Toolhone itself, and every package that it needs."""
     try:
         needed = [requirement for requirement in _requirements() if not requirement["extra"]]
     except metadata.PackageNotFoundError:
         advice = "python -m pip install --editable . in its folder"
-        yield EnvFinding("toolhone", CheckState.BROKEN, "not installed as a package", advice)
+        yield EnvFinding("toolhone", BROKEN, "not installed as a package", advice)
         return
-    yield EnvFinding("toolhone", CheckState.OK, metadata.version("toolhone"))
+    yield EnvFinding("toolhone", OK, metadata.version("toolhone"))
     for name, least in (requirement.group("name", "least") for requirement in needed):
         version = _version(name)
         advice = f"python -m pip install '{name}{f'>={least}' if least else ''}'"
-        if version is None:
-            yield EnvFinding(name, CheckState.BROKEN, "not installed", advice)
-        elif least and _numbers(version) < _numbers(least):
-            yield EnvFinding(name, CheckState.BROKEN, f"{version}, wanted >={least}", advice)
-        else:
-            yield EnvFinding(name, CheckState.OK, version)
+        old = least and _numbers(version or "") < _numbers(least)
+        state = BROKEN if version is None or old else OK
+        found = "not installed" if version is None else f"{version}, wanted >={least}"
+        text = found if state is BROKEN else str(version)
+        yield EnvFinding(name, state, text, advice if state is BROKEN else "")
 
 
 def _version(package: str) -> str | None:
@@ -147,40 +139,41 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in found[0].split(".")] if found else []
 
 
-def _processor() -> EnvFinding:
+def processor() -> Iterator[EnvFinding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         memory = 0
-    parts = [platform.machine(), f"{cores} cores"]
-    parts += [f"{memory / GIB:.0f} GiB of memory" if memory else "memory unknown"]
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        parts += [f"OMP_NUM_THREADS={threads}"]
-    return EnvFinding("processor", CheckState.OK, ", ".join(parts))
+    size = f"{memory / GIB:.0f} GiB of memory" if memory else "memory unknown"
+    threads = os.environ.get("OMP_NUM_THREADS")
+    parts = [platform.machine(), f"{cores} cores", size]
+    parts += [f"OMP_NUM_THREADS={threads}"] if threads else []
+    yield EnvFinding("processor", OK, ", ".join(parts))
 
 
-def _accelerators() -> Iterator[EnvFinding]:
+def accelerators() -> Iterator[EnvFinding]:
     try:
         import torch
     except (ImportError, OSError) as error:
         advice = "install torch again: python -m pip install --force-reinstall torch"
-        yield EnvFinding("torch", CheckState.BROKEN, f"cannot be imported: {error}", advice)
+        yield EnvFinding("torch", BROKEN, f"cannot be imported: {error}", advice)
         return
-    yield from _cuda(torch)
-    if platform.system() == "Darwin" and torch.backends.mps.is_available():
-        yield EnvFinding("Apple GPU (MPS)", CheckState.OK, "usable")
-    elif platform.system() == "Darwin":
+    yield from cuda(torch)
+    if platform.system() == "Darwin":
+        usable = torch.backends.mps.is_available()
         advice = "needs Apple silicon and macOS 12.3 or newer; training runs on the processor"
-        yield EnvFinding("Apple GPU (MPS)", CheckState.NOTE, "not usable", advice)
+        state, found = (OK, "usable") if usable else (NOTE, "not usable")
+        yield EnvFinding("Apple GPU (MPS)", state, found, "" if usable else advice)
 
 
-def _cuda(torch: Any) -> Iterator[EnvFinding]:
+def cuda(torch: Any) -> Iterator[EnvFinding]:
+    """Check the cards that torch can use."""
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        card = torch.cuda.get_device_properties(index)
+        found = f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}"
+        yield EnvFinding(f"cuda:{index}", OK, found)
     if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            card = torch.cuda.get_device_properties(index)
-            found = f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}"
-            yield EnvFinding(f"cuda:{index}", CheckState.OK, found)
         return
     if torch.version.cuda is not None:
         found = "no usable card"
@@ -191,10 +184,10 @@ def _cuda(torch: Any) -> Iterator[EnvFinding]:
     else:
         found = "no card (torch is a build without CUDA)"
         advice = "pico and small models train on the processor; larger ones need a card"
-    yield EnvFinding("CUDA", CheckState.NOTE, found, advice)
+    yield EnvFinding("CUDA", NOTE, found, advice)
 
 
-def _extras() -> Iterator[EnvFinding]:
+def extras() -> Iterator[EnvFinding]:
     """Check for each extra which of its packages are installed."""
     try:
         requirements = _requirements()
@@ -203,19 +196,16 @@ def _extras() -> Iterator[EnvFinding]:
     for extra in metadata.metadata("toolhone").get_all("Provides-Extra") or []:
         if extra in FOR_DEVELOPERS:
             continue
-        packages = {
-            each["name"]: _version(each["name"]) for each in requirements if each["extra"] == extra
-        }
-        missing = [name for name, version in packages.items() if version is None]
-        there = [f"{name} {version}" for name, version in packages.items() if version]
-        parts = [", ".join(there)] if there else []
-        parts += [f"not installed: {', '.join(missing)}"] if missing else []
+        names = [each["name"] for each in requirements if each["extra"] == extra]
+        missing = [name for name in names if _version(name) is None]
+        there = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        absent = f"not installed: {', '.join(missing)}" if missing else ""
         advice = f"if wanted: python -m pip install 'toolhone[{extra}]'" if missing else ""
-        state = CheckState.NOTE if missing else CheckState.OK
-        yield EnvFinding(f"extra {extra}", state, "; ".join(parts), advice)
+        found = "; ".join(filter(None, (there, absent)))
+        yield EnvFinding(f"extra {extra}", NOTE if missing else OK, found, advice)
 
 
-def _folders() -> Iterator[EnvFinding]:
+def folders() -> Iterator[EnvFinding]:
     """Check the folders that are written to: runs, and the cache of the embedded model."""
     advice = "go to a folder of your own, or name one with --out"
     yield _folder("folder for runs", Path.cwd() / "runs", "", advice)
@@ -229,18 +219,18 @@ def _folder(what: str, folder: Path, note: str, advice: str) -> EnvFinding:
     """Check that a folder (which need not exist yet) is writable and has free space."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        return EnvFinding(what, CheckState.BROKEN, f"{folder} cannot be written", advice)
+        return EnvFinding(what, BROKEN, f"{folder} cannot be written", advice)
     free = shutil.disk_usage(place).free
     found = f"{folder}, {free / GIB:.1f} GiB free{note}"
     if free < NO_SPACE:
-        return EnvFinding(what, CheckState.BROKEN, found, f"free some space, or {advice}")
+        return EnvFinding(what, BROKEN, found, f"free some space, or {advice}")
     if free < LITTLE_SPACE:
         advice = "enough for pico; a checkpoint of a small open model takes some GiB"
-        return EnvFinding(what, CheckState.NOTE, found, advice)
-    return EnvFinding(what, CheckState.OK, found)
+        return EnvFinding(what, NOTE, found, advice)
+    return EnvFinding(what, OK, found)
 
 
-def _hub() -> EnvFinding:
+def model_hub() -> Iterator[EnvFinding]:
     """Report what the environment says about the model hub, without a request to it."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
@@ -249,25 +239,26 @@ def _hub() -> EnvFinding:
     token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "no HF_TOKEN"
     found = f"{'offline (HF_HUB_OFFLINE)' if offline else 'allowed, not tried'}; {token}"
     found += f"; {models} model{'' if models == 1 else 's'} in {cache}"
-    if not offline:
-        return EnvFinding("model hub", CheckState.OK, found)
     advice = (
         "only models in that cache and in folders open; unset HF_HUB_OFFLINE to download others"
     )
-    return EnvFinding("model hub", CheckState.NOTE, found, advice)
+    yield EnvFinding("model hub", NOTE if offline else OK, found, advice if offline else "")
 
 
-def _sandbox() -> EnvFinding:
+def sandbox() -> Iterator[EnvFinding]:
+    """Run a program in the sandbox."""
     from toolhone.errors import UserError
     from toolhone.tools.sandbox import Sandbox
 
-    advice = "install pydantic-monty again"
+    state, found = BROKEN, ""
     try:
-        with Sandbox(workers=1) as sandbox:
-            result = sandbox.run("6 * 7")
+        with Sandbox(workers=1) as opened:
+            result = opened.run("6 * 7")
     except (UserError, OSError) as error:
-        return EnvFinding("sandbox", CheckState.BROKEN, f"does not start: {error}", advice)
-    if result.value != 42:
+        found = f"does not start: {error}"
+    else:
+        state = OK if result.value == 42 else BROKEN
         found = f"6 * 7 ended as {result.outcome}: {result.error}"
-        return EnvFinding("sandbox", CheckState.BROKEN, found, advice)
-    return EnvFinding("sandbox", CheckState.OK, f"runs programs ({1000 * result.seconds:.0f} ms)")
+        found = found if state is BROKEN else f"runs programs ({1000 * result.seconds:.0f} ms)"
+    advice = "install pydantic-monty again" if state is BROKEN else ""
+    yield EnvFinding("sandbox", state, found, advice)

@@ -4,14 +4,17 @@ anywhere."""
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from toolhone.cli.options import (
+from toolhone.api import evaluate as run_evaluation
+from toolhone.api import open_model
+from toolhone.cli.console import console, print_note, show_evaluation
+from toolhone.cli.flags import (
     AsJson,
     Checkpoint,
     Constrained,
@@ -20,19 +23,24 @@ from toolhone.cli.options import (
     Overrides,
     with_options,
 )
+from toolhone.config.experiment import load_experiment, to_stderr
+from toolhone.data.task_files import tasks_from_any
 from toolhone.errors import ConfigError, DataError
+from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
+from toolhone.evaluation.display import csv_table
+from toolhone.evaluation.folder import plain, write_folder
+from toolhone.evaluation.legacy_metrics import playground_summary
+from toolhone.evaluation.metrics import Evaluation
+from toolhone.evaluation.score import score as score_predictions
+from toolhone.rewards.reward_registry import load_rewards, syntax_of
+from toolhone.runs.progress import open_progress
+from toolhone.runs.run import write_json, writing
+from toolhone.sources.files import read_records
+from toolhone.tools.loading import load_tools
+from toolhone.tools.registry import Registry
+from toolhone.training.dataset import source_request
 
-if TYPE_CHECKING:
-    from toolhone.evaluation.metrics import Evaluation
-
-EVAL_EXAMPLE = (
-    "Examples: toolhone eval runs/sft   |   "
-    "toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json"
-)
-SCORE_EXAMPLE = (
-    "Examples: toolhone score --tasks tasks.jsonl --predictions answers.jsonl --dialect json   |   "
-    "toolhone score --csv a.csv b.csv"
-)
+app = typer.Typer(rich_markup_mode=None)
 
 
 class EvalCommand(TyperCommand):
@@ -55,10 +63,8 @@ class ScoreCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spread: list[str] = []
         for previous, word in zip(["", *args], args, strict=False):
-            follows = (
-                spread[-2:-1] == ["--csv"] and previous != "--csv" and not word.startswith("-")
-            )
-            spread += ["--csv", word] if follows else [word]
+            follows = spread[-2:-1] == ["--csv"] and previous != "--csv"
+            spread += ["--csv", word] if follows and not word.startswith("-") else [word]
         parsed: list[str] = super().parse_args(ctx, spread)
         return parsed
 
@@ -84,6 +90,12 @@ ToolsFrom = Annotated[
 ]
 
 
+@app.command(
+    "eval",
+    cls=EvalCommand,
+    epilog="Examples: toolhone eval runs/sft   |   "
+    "toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json",
+)
 def evaluate(  # noqa: PLR0913 (the options of a command)
     model: ModelName,
     overrides: Overrides = None,
@@ -100,18 +112,9 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
 
     MODEL_OR_RUN may also be given as --model-path.
     """
-    from toolhone.api import evaluate as run_evaluation
-    from toolhone.api import open_model
-    from toolhone.cli.console import show_evaluation
-    from toolhone.config.experiment import load_experiment, to_stderr
-    from toolhone.data.task_files import tasks_from_any
-    from toolhone.runs.progress import open_progress
-    from toolhone.training.dataset import source_request
-
     keys = with_options(overrides, dialect, constrained)
-    opened = open_model(
-        model, checkpoint, keys, None if config is None else load_experiment(Path(config))
-    )
+    settings = None if config is None else load_experiment(Path(config))
+    opened = open_model(model, checkpoint, keys, settings)
     plan = opened.experiment
     if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in keys):
         num_samples = plan.evaluation.num_samples
@@ -121,33 +124,15 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     folder = None if out is None or out.suffix == ".json" else out
     with open_progress("off" if as_json else plan.tracking.progress) as progress:
         result = run_evaluation(opened, chosen, num_samples, folder, progress)
-    if out is not None and folder is None:
-        _write_one_file(out, result)
+    if out is not None and folder is None:  # one file, in the form of the playground's evaluation
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(out, plain({**result.to_dict(), **playground_summary(result)}))
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
-        show_evaluation(result, plan.tracking.samples, plan.evaluation.metrics or ())
-        _show_legacy_metrics(result, opened.dialect.name)
-
-
-def _write_one_file(path: Path, result: Evaluation) -> None:
-    """Write all metrics and every test case in the form of the playground's evaluation."""
-    from toolhone.evaluation.folder import plain
-    from toolhone.evaluation.legacy_metrics import playground_summary
-    from toolhone.runs.run import write_json, writing
-
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, plain({**result.to_dict(), **playground_summary(result)}))
-
-
-def _show_legacy_metrics(result: Evaluation, dialect: str | None) -> None:
-    """Print the metrics that another system has for this call syntax."""
-    from toolhone.cli.console import console
-    from toolhone.evaluation.display import GROUP_OF, legacy_table
-
-    if dialect in GROUP_OF:
-        console().print(legacy_table(result, [GROUP_OF[dialect]]))
+        metrics = plan.evaluation.metrics or ()
+        show_evaluation(result, plan.tracking.samples, metrics, opened.dialect.name)
 
 
 CsvFiles = Annotated[
@@ -184,6 +169,11 @@ ScoreOut = Annotated[
 ]
 
 
+@app.command(
+    cls=ScoreCommand,
+    epilog="Examples: toolhone score --tasks tasks.jsonl --predictions answers.jsonl "
+    "--dialect json   |   toolhone score --csv a.csv b.csv",
+)
 def score(  # noqa: PLR0913 (the options of a command)
     tasks: Annotated[Path | None, Option(help="task file")] = None,
     predictions: Predictions = None,
@@ -199,16 +189,12 @@ def score(  # noqa: PLR0913 (the options of a command)
     """Score answers from anywhere; no model is needed. With --csv, --out gets
     summary_results.csv."""
     if csv:
-        given: dict[str, object] = {
-            "--tasks": tasks,
-            "--predictions": predictions,
-            "--dialect": dialect,
-        }
-        given |= {"--tools": tools, "--reward": " ".join(reward or []), "--jsonl": as_jsonl}
-        if names := [name for name, value in given.items() if value]:
+        names = ("--tasks", "--predictions", "--dialect", "--tools", "--reward", "--jsonl")
+        values = (tasks, predictions, dialect, tools, reward, as_jsonl)
+        if given := [name for name, value in zip(names, values, strict=True) if value]:
             raise ConfigError(
                 "--csv reads tables that hold the expected calls themselves; leave out "
-                f"{' and '.join(names)}"
+                f"{' and '.join(given)}"
             )
         _score_tables(csv, out, as_json)
         return
@@ -222,9 +208,6 @@ def score(  # noqa: PLR0913 (the options of a command)
             "--jsonl prints the reward of each task; name one: --reward NAME or --reward "
             "file.py:function"
         )
-    from toolhone.cli.console import show_evaluation
-    from toolhone.evaluation.folder import write_folder
-
     result, dialect = _score_answers(tasks, predictions, dialect, tools, reward or [])
     if out is not None:
         write_folder(result, out)
@@ -235,48 +218,29 @@ def score(  # noqa: PLR0913 (the options of a command)
     elif as_json:
         print(json.dumps(result.to_dict()))
     else:
-        show_evaluation(result, samples)
-        _show_legacy_metrics(result, dialect)
+        show_evaluation(result, samples, dialect=dialect)
 
 
 def _score_answers(
     tasks: Path, predictions: Path, dialect: str | None, tools: str, rewards: list[str]
 ) -> tuple[Evaluation, str | None]:
     """Return the evaluation, and the dialect in which the texts were read."""
-    from toolhone.data.task_files import tasks_from_any
-    from toolhone.evaluation.score import score as score_predictions
-    from toolhone.rewards.reward_registry import load_rewards, syntax_of
-    from toolhone.sources.files import read_records
-    from toolhone.tools.loading import load_tools
-    from toolhone.tools.registry import Registry
-
     names = tools.replace(",", " ").split()
-    registry = (
-        Registry([tool for name in names for tool in load_tools(name, Path.cwd())])
-        if names
-        else None
-    )
+    loaded_tools = [tool for name in names for tool in load_tools(name, Path.cwd())]
+    registry = Registry(loaded_tools) if names else None
     answers = [record for _, record in read_records(predictions)]
     loaded = load_rewards(rewards)
     if dialect is None and rewards and any("text" in answer for answer in answers):
         dialect = syntax_of(rewards)
         if dialect:
             made = f"the dialect of {' and '.join(rewards)}"
-            print(f"the texts are read as --dialect {dialect}, {made}", file=sys.stderr)
-    found = tasks_from_any(tasks, () if registry is None else registry.tools, _note)
+            print_note(f"the texts are read as --dialect {dialect}, {made}")
+    found = tasks_from_any(tasks, () if registry is None else registry.tools, print_note)
     return score_predictions(found, answers, dialect, registry, loaded), dialect
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
     """Score tables of answers; a summary among the files is skipped with a note."""
-    from toolhone.cli.console import console
-    from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
-    from toolhone.evaluation.display import csv_table
-
     summaries = [file for file in files if is_summary(file)]
     if len(summaries) == len(files):
         raise DataError(
@@ -284,7 +248,7 @@ def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
             "and expected_calls"
         )
     for file in summaries:
-        _note(f"{file}: skipped, it is a summary of results")
+        print_note(f"{file}: skipped, it is a summary of results")
     names = [file.name for file in files]
     tables = {
         file.name if names.count(file.name) == 1 else str(file): read_results_csv(file)

@@ -1,29 +1,62 @@
-"""Flags of `toolhone train` for people who come from other trainers: each sets one key of the
-experiment.
+"""Options that several verbs share, and flags of `toolhone train` for people who come from other
+trainers: each sets one key of the experiment.
 
     toolhone train --model Qwen/Qwen3-0.6B --data train.jsonl --train-type lora --iters 500
 
-Fields of the experiment declare their flags (`config.fields.Flag`). Lists take spaces or commas,
-switches stand alone or take a value. A flag of reinforcement learning sets `training.method` to
-grpo where nothing names a method; `key=value` wins over flags."""
+Fields of the experiment declare their flags (`config.fields.Flag`); `key=value` wins over flags."""
 
 from __future__ import annotations
 
 import json
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from typer import Argument, Option
 from typer.core import TyperCommand
 
 from toolhone.config.fields import Flag, marks_of, walk_fields
 from toolhone.config.presets import preset_names
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError, nearest
+
+AsJson = Annotated[bool, Option("--json", help="print one JSON object and nothing else")]
+Checkpoint = Annotated[
+    str | None, Option(help="a checkpoint of the run, by name [default: final_checkpoint]")
+]
+Constrained = Annotated[
+    bool, Option("--constrained", help="sample only calls that the tools' schemas allow")
+]
+DialectName = Annotated[
+    str | None, Option(help="write calls in this dialect on purpose: native, json, calls, tagged")
+]
+ExperimentName = Annotated[
+    str | None,
+    Argument(metavar="[EXPERIMENT.json|PRESET]", help="a file or a preset; none: all defaults"),
+]
+ModelName = Annotated[
+    str,
+    Argument(
+        metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, Argument(metavar="[KEY=VALUE]...", help="e.g. model.dialect=json")
+]
+
+
+def with_options(
+    overrides: list[str] | None, dialect: str | None, constrained: bool = False
+) -> list[str]:
+    """Return the overrides with those that `--dialect` and `--constrained` stand for."""
+    keys = list(overrides or [])
+    keys += [] if dialect is None else [f"model.dialect={dialect}"]
+    return keys + (["evaluation.constrained=true"] if constrained else [])
 
 
 class Kind(StrEnum):
@@ -50,28 +83,22 @@ class TrainFlag:
         return self.names[0].removeprefix("--").replace("-", "_")
 
 
-def _kind_of(annotation: Any) -> Kind:
-    if typing.get_origin(annotation) is list:
-        return Kind.LIST
-    options = (annotation, *typing.get_args(annotation))
-    plain = {typing.get_args(each)[0] if marks_of(each) else each for each in options}
-    return Kind.SWITCH if bool in plain else Kind.TEXT if str in plain else Kind.VALUE
+def _read_flags() -> Iterator[TrainFlag]:
+    """Yield a flag for each `Flag` that a field of the experiment declares."""
+    yield TrainFlag(("--train",), "", "train (this verb does nothing else)", Kind.SWITCH)
+    for key, declared, field in walk_fields(Experiment):
+        options = (field.annotation, *typing.get_args(field.annotation))
+        plain = {typing.get_args(each)[0] if marks_of(each) else each for each in options}
+        kind = Kind.SWITCH if bool in plain else Kind.TEXT if str in plain else Kind.VALUE
+        if typing.get_origin(field.annotation) is list:
+            kind = Kind.LIST
+        text = field.description or key.rpartition(".")[2].replace("_", " ")
+        for mark in marks_of(declared):
+            if isinstance(mark, Flag):
+                yield TrainFlag(tuple(filter(None, (mark.name, mark.other))), key, text, kind)
 
 
-FLAGS = (
-    TrainFlag(("--train",), "", "train (this verb does nothing else)", Kind.SWITCH),
-    *(
-        TrainFlag(
-            (mark.name, mark.other) if mark.other else (mark.name,),
-            key,
-            field.description or key.rpartition(".")[2].replace("_", " "),
-            _kind_of(field.annotation),
-        )
-        for key, kind, field in walk_fields(Experiment)
-        for mark in marks_of(kind)
-        if isinstance(mark, Flag)
-    ),
-)
+FLAGS = tuple(_read_flags())
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _BY_NAME = {name: flag for flag in FLAGS for name in flag.names}
 _OFF_IS_MINUS_ONE = ("lora_layers", "two_phase_samples_per_group")
@@ -82,10 +109,10 @@ class FlagCommand(TyperCommand):
     `meta["flags"]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = [_with_dashes(word) for word in args]
+        # --lora_rank=4 and --lora-rank=4 are both in use
+        words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word) for word in args]
         known = {*_BY_NAME, *(name for option in self.get_params(ctx) for name in option.opts)}
-        for word in words:
-            name = word.partition("=")[0]
+        for name in (word.partition("=")[0] for word in words):
             if name.startswith("--") and name not in known:
                 raise ConfigError(
                     f"there is no option {name}{nearest(name, known)}; see toolhone train --help"
@@ -96,23 +123,18 @@ class FlagCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         super().format_options(ctx, formatter)
-        rows = [
-            (f"{', '.join(flag.names)} {flag.kind}", f"{flag.help} [{flag.key or 'no key'}]")
-            for flag in FLAGS
-        ]
         with formatter.section("Flags, each another spelling of the key=value in brackets"):
-            formatter.write_dl(rows)
-
-
-def _with_dashes(word: str) -> str:
-    """Turn `--lora_rank=4` into `--lora-rank=4`: both spellings are in use."""
-    name, sign, value = word.partition("=")
-    return f"{name.replace('_', '-')}{sign}{value}" if name.startswith("--") else word
+            formatter.write_dl(
+                (f"{', '.join(flag.names)} {flag.kind}", f"{flag.help} [{flag.key or 'no key'}]")
+                for flag in FLAGS
+            )
 
 
 def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the flags by slot, each value as text (a list as JSON), and the other arguments in
-    their order."""
+    their order.
+
+    Lists take spaces or commas; switches stand alone or take a value."""
     left, others = list(args), list[str]()
     given: dict[str, str] = {}
     while left:
@@ -124,31 +146,24 @@ def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             continue
         if flag.slot in given:
             raise ConfigError(f"{name} is given twice; give it once")
+        values = [value] if sign else list(takewhile(_is_value, left))
         if flag.kind is Kind.LIST:
-            words = [value] if sign else _take_words(left)
-            given[flag.slot] = json.dumps(" ".join(words).replace(",", " ").split())
-        elif sign:
-            given[flag.slot] = value
-        elif flag.kind is Kind.SWITCH:
-            alone = not left or left[0].startswith("--") or _is_override(left[0])
-            given[flag.slot] = "true" if alone else left.pop(0)
-        elif not left or left[0].startswith("--"):
+            value = json.dumps(" ".join(values).replace(",", " ").split())
+            left = left if sign else left[len(values) :]
+        elif flag.kind is Kind.SWITCH and not values:
+            value = "true"
+        elif not sign and (not left or left[0].startswith("--")):
             raise ConfigError(f"{name} needs a value ({flag.help})")
-        else:
-            given[flag.slot] = left.pop(0)
+        elif not sign:
+            value = left.pop(0)
+        given[flag.slot] = value
     return given, others
 
 
-def _take_words(left: list[str]) -> list[str]:
-    """Remove and return the words before the next flag, override or experiment."""
-    words = []
-    while left and not (left[0].startswith("--") or _is_override(left[0])):
-        words.append(left.pop(0))
-    return words
-
-
-def _is_override(word: str) -> bool:
-    return "=" in word or word.endswith(".json") or word in preset_names()
+def _is_value(word: str) -> bool:
+    """Return whether a word is neither a flag, an override nor an experiment."""
+    is_experiment = word.endswith(".json") or word in preset_names()
+    return not (word.startswith("--") or "=" in word or is_experiment)
 
 
 def overrides_of(given: dict[str, str], guess_method: bool = True) -> list[str]:
@@ -184,7 +199,7 @@ def _value(flag: TrainFlag, text: str) -> str:
             raise ConfigError(
                 f"{name} needs at least one value, for example {name} a b, or {name} a,b"
             )
-        return json.dumps([_number(value) for value in values] if "weights" in flag.key else values)
+        return json.dumps(list(map(_number, values)) if "weights" in flag.key else values)
     if flag.kind is Kind.TEXT:
         return json.dumps(text)
     if flag.slot == "train_type":

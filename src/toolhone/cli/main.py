@@ -2,8 +2,8 @@
 progress to standard error.
 
 Exit codes: 0 well, 1 found something (a comparison that got worse, say), 2 wrong use, 130 stopped
-by Ctrl-C. A mistake of the user gets one sentence, never a traceback. A verb imports what it needs
-when it is used."""
+by Ctrl-C. A mistake of the user gets one sentence, never a traceback. The module of a verb is
+imported when the verb is used."""
 
 from __future__ import annotations
 
@@ -12,28 +12,55 @@ import os
 import re
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from toolhone.cli import (
-    chat,
-    comparison,
-    config,
-    data,
-    doctor,
-    env_report,
-    guide,
-    rewards,
-    serve,
-    train,
-)
-from toolhone.cli import eval as evaluate
-from toolhone.cli.flags import FlagCommand
 from toolhone.errors import UserError
+
+VERBS = {
+    "demo": ("guide", "Watch a model learn to call tools: SFT, then GRPO, before and after"),
+    "train": ("train", "Train a model, with progress, validation by generation, checkpoints"),
+    "doctor": ("doctor", "Prove the format of a model (--model), examine data (--data), or both"),
+    "eval": ("eval", "Play tasks with a model and live tools, and score the episodes."),
+    "score": ("eval", "Score answers from anywhere; no model is needed."),
+    "compare": ("comparison", "Compare two evaluations of the same tasks: paired differences"),
+    "plot": ("comparison", "Draw loss and scores of one or more runs."),
+    "chat": ("chat", "Chat with a model; its calls and their results are shown as they happen."),
+    "examples": ("guide", "Lessons that run for real, from a calculator by supervised training"),
+    "serve": ("serve", "Answer OpenAI's chat requests, with tools and calls, until Ctrl-C."),
+    "export": ("serve", "Write the model for other programs, open what was written, and replay"),
+    "check": (
+        "env_report",
+        "Check versions, devices, extras, folders and the sandbox; exit code 1",
+    ),
+    "data": ("data", "Generate data, and read published data."),
+    "config": ("train", "The experiment file: its schema, and what a file resolves to."),
+    "rewards": ("rewards", "Rewards: what they pay for, and what cheats them."),
+}
+"""The module of each verb, and its line in the help."""
+
+
+class VerbGroup(TyperGroup):
+    """A group that imports the module of a verb when the verb is used."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, None if name is None else load_verb(name), rest
+
+
+def load_verb(name: str) -> Any:
+    """Return the command, or the group of commands, of a verb."""
+    module = import_module(f"toolhone.cli.{VERBS[name][0]}")
+    return typer.main.get_group(module.app).commands[name]
+
 
 app = typer.Typer(
     name="toolhone",
+    cls=VerbGroup,
     help="Train open language models to call tools, and prove that it worked.",
     epilog="Start with: toolhone demo",
     no_args_is_help=True,
@@ -41,21 +68,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("demo", epilog=guide.DEMO_EXAMPLE)(guide.demo)
-app.command("train", epilog=train.EXAMPLE, cls=FlagCommand)(train.train)
-app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
-app.command("eval", epilog=evaluate.EVAL_EXAMPLE, cls=evaluate.EvalCommand)(evaluate.evaluate)
-app.command("score", epilog=evaluate.SCORE_EXAMPLE, cls=evaluate.ScoreCommand)(evaluate.score)
-app.command("compare", epilog=comparison.COMPARE_EXAMPLE)(comparison.compare)
-app.command("plot", epilog=comparison.PLOT_EXAMPLE)(comparison.plot)
-app.command("chat", epilog=chat.EXAMPLE)(chat.chat)
-app.command("examples", epilog=guide.EXAMPLE)(guide.examples)
-app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
-app.command("export", epilog=serve.EXPORT_EXAMPLE)(serve.export)
-app.command("check", epilog=env_report.EXAMPLE)(env_report.check)
-app.add_typer(data.app, name="data")
-app.add_typer(config.app, name="config")
-app.add_typer(rewards.app, name="rewards")
+for _name, (_, _help) in VERBS.items():
+    app.command(_name, help=_help)(lambda: None)
 
 _DOTENV_LINE = re.compile(
     r"""[ \t]*(?:\#[^\n]*)?\n

@@ -6,43 +6,39 @@ No model is needed, and no tool runs.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from toolhone.cli.options import AsJson
+from toolhone.cli.console import console, print_note, print_table
+from toolhone.cli.flags import AsJson
+from toolhone.config.experiment import to_stderr
+from toolhone.data.task_files import tasks_from_any
+from toolhone.dialects.prompted import open_syntax
+from toolhone.evaluation.display import clean
+from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES, AttackReport, attack_suite
+from toolhone.rewards.reward_registry import BUILTIN, load_rewards, syntax_of
 
-if TYPE_CHECKING:
-    from toolhone.rewards.attack_suite import AttackReport, Attempt
-    from toolhone.schema import Task
-
-app = typer.Typer(
-    help="Rewards: what they pay for, and what cheats them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(rich_markup_mode=None)
+group = typer.Typer(help="Rewards: what they pay for, and what cheats them.", no_args_is_help=True)
+app.add_typer(group, name="rewards")
 FALLBACK = "tagged"
 """The call syntax in which a reward is attacked that reads none by itself."""
-_LONGEST = 300
+LONGEST = 300
 """Characters of an attack that are shown."""
 
 
-@app.command("list", epilog="Examples: toolhone rewards list   |   toolhone rewards list --json")
+@group.command("list", epilog="Examples: toolhone rewards list   |   toolhone rewards list --json")
 def list_rewards(as_json: AsJson = False) -> None:
     """List every named reward, with its formula, its source and its known exploits."""
-    from toolhone.cli.console import console, print_table
-    from toolhone.rewards.reward_registry import BUILTIN
-
     if as_json:
         print(json.dumps({"rewards": [spec.to_dict() for spec in BUILTIN.values()]}))
         return
     rows = []
     for spec in BUILTIN.values():
-        bounds = "{:g} .. {:g}".format(*spec.bounds)
-        holes = ", ".join(spec.holes) or "none"
+        bounds, holes = "{:g} .. {:g}".format(*spec.bounds), ", ".join(spec.holes) or "none"
         rows.append((spec.name, spec.formula, bounds, spec.source, holes))
     headings = ("reward", "pays", "from .. to", "source", "known holes")
     print_table(headings, rows, "rewards", lines=True)
@@ -53,7 +49,7 @@ def list_rewards(as_json: AsJson = False) -> None:
     )
 
 
-@app.command(
+@group.command(
     epilog="Examples: toolhone rewards attack tool_call_function   |   "
     "toolhone rewards attack mine.py:paid --tasks tasks.jsonl --dialect json"
 )
@@ -72,15 +68,18 @@ def attack(
     as_json: AsJson = False,
 ) -> None:
     """Play every attack on a reward and name its holes; exit code 1 where there is one."""
-    from toolhone.dialects.prompted import open_syntax
-    from toolhone.rewards.attack_suite import attack_suite
-    from toolhone.rewards.reward_registry import BUILTIN, load_rewards, syntax_of
-
     (loaded,) = load_rewards([reward])
     syntax = open_syntax(dialect or syntax_of([reward]) or FALLBACK)
-    judges = BUILTIN[reward].judges if reward in BUILTIN else None
-    chosen = _tasks(tasks, num_samples, reward in BUILTIN)
-    report = attack_suite(loaded, chosen, syntax, judges)
+    builtin = BUILTIN.get(reward)
+    # open-ended tasks are for builtin rewards alone
+    found = [*PROBES, *(OPEN_PROBES if builtin else ())]
+    if tasks is not None:
+        found = tasks_from_any(tasks, (), to_stderr)
+        if len(found) > num_samples:
+            counts = f"the first {num_samples} of {len(found)} tasks are used (--num-samples)"
+            print_note(f"{tasks}: {counts}")
+    judges = None if builtin is None else builtin.judges
+    report = attack_suite(loaded, found[:num_samples], syntax, judges)
     if as_json:
         print(json.dumps(report.to_dict()))
     else:
@@ -89,25 +88,8 @@ def attack(
         raise typer.Exit(1)
 
 
-def _tasks(path: Path | None, most: int, builtin: bool) -> list[Task]:
-    """Read the tasks of a file, or take those that ship; open-ended ones only for builtin
-    rewards."""
-    from toolhone.config.experiment import to_stderr
-    from toolhone.data.task_files import tasks_from_any
-    from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES
-
-    if path is None:
-        return [*PROBES, *(OPEN_PROBES if builtin else ())][:most]
-    found = tasks_from_any(path, (), to_stderr)
-    if len(found) > most:
-        counts = f"the first {most} of {len(found)} tasks are used (--num-samples)"
-        print(f"{path}: {counts}", file=sys.stderr)
-    return found[:most]
-
-
 def _show(report: AttackReport) -> None:
-    from toolhone.cli.console import console, print_table
-
+    """Print a line for each attack, and each hole with the replies that it pays for."""
     rows = []
     for name, worst in report.worst.items():
         numbers = [f"{value:.2f}" for value in (worst.pay, worst.gold, worst.nothing)]
@@ -121,19 +103,13 @@ def _show(report: AttackReport) -> None:
     lines = [f"{count} tasks left out: {reason}" for reason, count in report.skipped.items()]
     if report.unwritable:
         lines.append(f"{report.unwritable} attacks cannot be written as {report.syntax}")
-    lines += map(_describe, report.holes)
+    for hole in report.holes:
+        others = f"the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
+        pays = f"it earned {hole.pay:.2f} on {hole.task_id}, {others}"
+        texts = [text if len(text) <= LONGEST else f"{text[:LONGEST]}..." for text in hole.texts]
+        replies = repr(clean(" | ".join(texts)))
+        lines.append(f"hole {hole.attack.name}: it pays {hole.attack.about}; {pays}\n  {replies}")
     held = len(report.worst) - len(report.holes)
     lines.append(f"{held} of {len(report.worst)} attacks held, {len(report.holes)} holes")
     for line in lines:
         console().print(line, markup=False, highlight=False)
-
-
-def _describe(hole: Attempt) -> str:
-    """Describe one hole, with the replies that it pays for."""
-    from toolhone.evaluation.display import clean
-
-    others = f"the right answer {hole.gold:.2f}, silence {hole.nothing:.2f}"
-    pays = f"it earned {hole.pay:.2f} on {hole.task_id}, {others}"
-    texts = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in hole.texts]
-    replies = repr(clean(" | ".join(texts)))
-    return f"hole {hole.attack.name}: it pays {hole.attack.about}; {pays}\n  {replies}"

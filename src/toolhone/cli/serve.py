@@ -4,14 +4,15 @@ folder for other programs."""
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from toolhone.cli.options import (
+from toolhone.api import open_model
+from toolhone.cli.console import print_note
+from toolhone.cli.flags import (
     AsJson,
     Checkpoint,
     Constrained,
@@ -20,16 +21,18 @@ from toolhone.cli.options import (
     Overrides,
     with_options,
 )
+from toolhone.export.merged import check_place, to_of
+from toolhone.export.merged import export as write_export
+from toolhone.serve.app import address_of, check_installed, listen
+from toolhone.serve.app import serve as run_server
 
-EXAMPLE = (
-    "Examples: toolhone serve runs/sft   |   toolhone serve runs/sft --port 9000 --constrained"
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(
+    epilog="Examples: toolhone serve runs/sft   |   "
+    "toolhone serve runs/sft --port 9000 --constrained"
 )
-EXPORT_EXAMPLE = (
-    "Examples: toolhone export runs/sft --out my-model   |   "
-    "toolhone export runs/sft --out my-adapter --to peft --json"
-)
-
-
 def serve(
     model: ModelName,
     overrides: Overrides = None,
@@ -49,25 +52,22 @@ def serve(
 
     Stops before the first answer where tokenizer or template differ from those the model was
     trained with."""
-    from toolhone.serve.app import address_of, check_installed, listen
-
     check_installed()
-    sock = listen(host, port)
-
-    from toolhone.api import open_model
-    from toolhone.serve.app import serve as run
-
-    with sock:
+    with listen(host, port) as sock:
         keys = with_options(overrides, dialect, constrained)
         keys += [] if max_new_tokens is None else [f"evaluation.max_new_tokens={max_new_tokens}"]
         opened = open_model(model, checkpoint, keys)
         what = f"{opened.certificate.verdict}, dialect {opened.dialect.name}"
         if opened.experiment.evaluation.constrained:
             what += ", calls constrained to their schemas"
-        print(f"{model} at {address_of(sock)}/v1 ({what}); Ctrl-C ends it", file=sys.stderr)
-        run(opened, sock)
+        print_note(f"{model} at {address_of(sock)}/v1 ({what}); Ctrl-C ends it")
+        run_server(opened, sock)
 
 
+@app.command(
+    epilog="Examples: toolhone export runs/sft --out my-model   |   "
+    "toolhone export runs/sft --out my-adapter --to peft --json"
+)
 def export(
     run: Annotated[
         str, Argument(metavar="RUN", help="a run, a checkpoint, an adapter or a model folder")
@@ -85,16 +85,10 @@ def export(
 
     Stops before writing where tokenizer or template differ from those the model was trained with.
     Exit code 1: a replay differs."""
-    from toolhone.export.merged import check_place, to_of
-
     form = to_of(to)
     check_place(out, run, overwrite)
-
-    from toolhone.api import open_model
-    from toolhone.export.merged import export as write
-
     opened = open_model(run, checkpoint, with_options(None, dialect))
-    result = write(opened, out, form, overwrite)
+    result = write_export(opened, out, form, overwrite)
     if as_json:
         print(json.dumps(result.to_dict()))
     else:

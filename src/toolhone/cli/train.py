@@ -1,30 +1,46 @@
-"""`toolhone train`: trains what an experiment file, a preset or flags describe."""
+"""`toolhone train` trains what an experiment file, a preset or flags describe; `toolhone config`
+prints the schema of experiment files, the resolved experiment, and the presets."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
 
-from toolhone.cli.flags import experiment_and_keys
-from toolhone.cli.options import ExperimentName, Overrides
+from toolhone.api import train as run_training
+from toolhone.cli.console import print_note, show_evaluation
+from toolhone.cli.flags import AsJson, ExperimentName, FlagCommand, Overrides, experiment_and_keys
+from toolhone.config.experiment import json_schema, load_experiment
+from toolhone.config.presets import preset_comment, preset_names
+from toolhone.config.sections import Experiment
+from toolhone.config.trust import refuse_to_resume_unnamed
+from toolhone.config.user_code import USER_CODE
 from toolhone.errors import RunError
+from toolhone.evaluation.folder import METRICS, read_folder
+from toolhone.evaluation.legacy_metrics import known_metrics
+from toolhone.runs.progress import open_progress
+from toolhone.runs.run import Run
+from toolhone.training.loop import TrainStatus
 
-if TYPE_CHECKING:
-    from toolhone.config.sections import Experiment
-
-EXAMPLE = (
-    "Examples: toolhone train sft.json --out runs/sft training.steps=200   |   toolhone train "
-    "calculator model.name=pico   |   "
-    "toolhone train --model pico --data rows.jsonl --iters 100   |   toolhone train --resume "
-    "--out runs/sft"
+app = typer.Typer(rich_markup_mode=None)
+group = typer.Typer(
+    help="The experiment file: its schema, and what a file resolves to.", no_args_is_help=True
 )
+app.add_typer(group, name="config")
 
 
+@app.command(
+    cls=FlagCommand,
+    epilog="Examples: toolhone train sft.json --out runs/sft training.steps=200   |   "
+    "toolhone train calculator model.name=pico   |   "
+    "toolhone train --model pico --data rows.jsonl --iters 100   |   "
+    "toolhone train --resume --out runs/sft",
+)
 def train(
     context: typer.Context,
     experiment: ExperimentName = None,
@@ -32,10 +48,7 @@ def train(
     out: Annotated[
         Path | None,
         Option(
-            "--out",
-            "--output-dir",
-            "--outdir",
-            "--adapter-path",
+            *("--out", "--output-dir", "--outdir", "--adapter-path"),
             help="the run folder [default: runs/ and the experiment's name]",
         ),
     ] = None,
@@ -49,10 +62,6 @@ def train(
 ) -> None:
     """Train a model, with progress, validation by generation, checkpoints, and an evaluation at the
     end."""
-    from toolhone.config.experiment import load_experiment
-    from toolhone.config.trust import refuse_to_resume_unnamed
-    from toolhone.runs.run import Run
-
     path, keys = experiment_and_keys(context, experiment, overrides, config)
     folder = out or Path("runs") / (path.stem if path else "sft")
     if resume and path is None and not keys:
@@ -60,34 +69,22 @@ def train(
         refuse_to_resume_unnamed(plan, folder)
     else:
         plan = load_experiment(path, keys)
-    _train(plan, folder, resume)
-
-
-def _train(plan: Experiment, folder: Path, resume: bool) -> None:
-    from toolhone.api import train as run_training
-    from toolhone.cli.console import show_evaluation
-    from toolhone.evaluation.folder import read_folder
-    from toolhone.runs.progress import open_progress
-    from toolhone.training.loop import TrainStatus
-
     with open_progress(plan.tracking.progress) as progress:
         run, status = run_training(plan, folder, resume, progress)
     if status is TrainStatus.INTERRUPTED:
-        command = _command_to_resume(plan, folder)
-        print(f"stopped; the state is saved. Resume with: {command}", file=sys.stderr)
+        command = resume_command(plan, folder)
+        print_note(f"stopped; the state is saved. Resume with: {command}")
         raise typer.Exit(130)
-    if (run.folder / "evaluation" / "metrics.json").is_file():
+    if (run.folder / "evaluation" / METRICS).is_file():
         evaluation = read_folder(run.folder / "evaluation")
         show_evaluation(evaluation, plan.tracking.samples, plan.evaluation.metrics or ())
     verbs = f"curves: toolhone plot {folder}   chat with it: toolhone chat {folder}"
-    print(f"run: {folder}   {verbs}", file=sys.stderr)
+    print_note(f"run: {folder}   {verbs}")
 
 
-def _command_to_resume(plan: Experiment, folder: Path) -> str:
+def resume_command(plan: Experiment, folder: Path) -> str:
     """Return the command that resumes; where a run folder alone is not trusted, the one that was
     given, with --resume."""
-    from toolhone.config.trust import refuse_to_resume_unnamed
-
     try:
         refuse_to_resume_unnamed(plan, folder)
     except RunError:
@@ -96,3 +93,36 @@ def _command_to_resume(plan: Experiment, folder: Path) -> str:
             words += ["--out", str(folder)]
         return f"toolhone {shlex.join([*words, '--resume'])}"
     return f"toolhone train --resume --out {folder}"
+
+
+@group.command(
+    epilog="Example: toolhone config schema > experiment.schema.json   and in a file: "
+    '{"$schema": "./experiment.schema.json"}'
+)
+def schema() -> None:
+    """Print the JSON Schema of an experiment file; editors complete and check from it."""
+    print(json.dumps(json_schema(), indent=2))
+
+
+@group.command(epilog="Example: toolhone config show sft.json training.steps=100", cls=FlagCommand)
+def show(
+    context: typer.Context, experiment: ExperimentName = None, overrides: Overrides = None
+) -> None:
+    """Print the resolved experiment: the file with defaults filled in and overrides applied."""
+    plan = load_experiment(*experiment_and_keys(context, experiment, overrides))
+    known_metrics([name for name in plan.evaluation.metrics or () if not USER_CODE.fullmatch(name)])
+    print(json.dumps(plan.model_dump(), indent=2))
+
+
+@group.command(
+    epilog="Example: toolhone config presets   and then: toolhone train calculator model.name=pico"
+)
+def presets(as_json: AsJson = False) -> None:
+    """List the presets: experiments that ship, to be used by name."""
+    comments = {name: preset_comment(name) for name in preset_names()}
+    if as_json:
+        print(json.dumps(comments))
+        return
+    width = max(map(len, comments))
+    for name, comment in comments.items():
+        print(f"{name:{width}}  {comment}")

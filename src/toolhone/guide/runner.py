@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -82,7 +82,7 @@ class Chat:
     """A question, and everything that happened until the answer."""
 
     question: str
-    events: Sequence[Event]
+    events: Iterable[Event]
 
 
 @dataclass(frozen=True)
