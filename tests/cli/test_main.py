@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from toolhone.cli.main import main
+from toolhone.cli.main import VERBS, app, load_verb, main
 from toolhone.models.resolve import pico_folder
 
 TOOL = {
@@ -523,5 +524,13 @@ def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(
 
 
 def test_importing_the_command_loads_no_torch() -> None:
-    code = "import sys; import toolhone.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    heavy = {"torch", "transformers", "numpy", "pydantic"}
+    code = f"import sys; import toolhone.cli.main; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_list_of_verbs_has_the_first_sentence_of_each(verb: str) -> None:
+    width = 78 - 6 - max(map(len, VERBS))
+    listed = typer.main.get_group(app).commands[verb].get_short_help_str(width)
+    assert listed == load_verb(verb).get_short_help_str(width)
