@@ -19,7 +19,6 @@ from support.dialect_kinds import KINDS, opened
 from support.dialect_models import QWEN_LIKE, small_tokenizer
 from support.made_up_templates import ADDRESSED, CALLS, OWN_THOUGHT, WITHOUT_END, made_up
 from support.template_zoo import zoo_dialect, zoo_parameters
-from toolhone import api
 from toolhone.api import evaluate, open_model
 from toolhone.backends import constraint as constraint_module
 from toolhone.backends.base import SamplingParams, check_unconstrained
