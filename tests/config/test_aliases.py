@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from toolhone.cli.flags import FLAGS
-from toolhone.config.aliases import MOVED, WITHOUT_MEANING, translated
+from toolhone.config.aliases import MOVED, WITHOUT_MEANING, translate
 from toolhone.config.experiment import load_experiment
 from toolhone.errors import ConfigError
+
+
+def translated(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values in our words, and the notes."""
+    notes: list[str] = []
+    return translate(values, "the experiment", notes.append), notes
+
 
 SCHEMA = {
     "type": "object",

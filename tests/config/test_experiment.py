@@ -44,7 +44,10 @@ def test_overrides_win_over_the_file_and_reach_nested_keys(tmp_path: Path) -> No
     [
         (
             "training.stepz=3",
-            r"unknown key 'training.stepz' in section 'training' of the command line \(did you mean 'steps'\?\)",
+            (
+                r"unknown key 'training.stepz' in section 'training' of the command "
+                r"line \(did you mean 'steps'\?\)"
+            ),
         ),
         (
             "trainig.steps=3",
@@ -61,7 +64,10 @@ def test_overrides_win_over_the_file_and_reach_nested_keys(tmp_path: Path) -> No
         ),
         (
             "training.method=sfft",
-            r"training.method in the command line: should be one of sft, .*did you mean 'sft'.* got 'sfft'",
+            (
+                r"training.method in the command line: should be one of sft, .*did you "
+                r"mean 'sft'.* got 'sfft'"
+            ),
         ),
         ("training.batch_size", r"an override is key=value"),
     ],

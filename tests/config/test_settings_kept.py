@@ -19,7 +19,8 @@ from toolhone.training.dataset import load_data
 
 PROMPT = (
     "You may call these functions.\n\n"
-    '[{"name": "area", "description": "Area.", "parameters": {"w": {"description": "width", "type": "int"}}}]\n\nHow large is 3?'
+    '[{"name": "area", "description": "Area.", "parameters": {"w": '
+    '{"description": "width", "type": "int"}}}]\n\nHow large is 3?'
 )
 ROW = {
     "prompt": PROMPT,
@@ -251,7 +252,10 @@ def test_another_experiments_tools_and_evaluation_are_used_where_they_are_named(
         {"prompt": 5},
     ]
     (tmp_path / "cases.json").write_text(json.dumps(cases))
-    line = "eval --model-path run --config other.json --test-cases cases.json --output found.json --json"
+    line = (
+        "eval --model-path run --config other.json --test-cases cases.json "
+        "--output found.json --json"
+    )
     assert run_cli(monkeypatch, *line.split()) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["metrics"]["always"]["value"] == 1.0

@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def foreign(made: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Changes the experiment that the run and its checkpoints hold, as somebody else may have done."""
+    """Changes the experiment in the run and its checkpoints, as somebody else may have done."""
     monkeypatch.chdir(made)
     original = json.loads((made / "original.json").read_text())
 

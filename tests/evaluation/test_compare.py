@@ -153,7 +153,10 @@ def test_every_sample_is_compared_or_counted() -> None:
     assert join.samples + len(join.only_base) + len(join.different) == len(base.samples)
     assert join.samples + len(join.only_tuned) + len(join.different) == len(tuned.samples)
     assert join_lines(join) == [
-        "base: 6 samples, 3 compared, 2 only there (old, older), 1 with another task under their id (t3)",
+        (
+            "base: 6 samples, 3 compared, 2 only there (old, older), 1 with "
+            "another task under their id (t3)"
+        ),
         "tuned: 5 samples, 3 compared, 1 only there (new), 1 with another task under their id (t3)",
     ]
 
@@ -490,11 +493,17 @@ def test_json_holds_every_cell_and_is_what_out_writes(
         (["base", "empty"], "empty: this is no evaluation; wanted an evaluation folder"),
         (
             ["base", "bare"],
-            "bare is a run without an evaluation; make one with toolhone eval bare --out bare/evaluation",
+            (
+                "bare is a run without an evaluation; make one with toolhone eval bare "
+                "--out bare/evaluation"
+            ),
         ),
         (
             ["base", "demo"],
-            "demo holds 2 evaluations; name one of demo/evaluation/fillers, demo/evaluation/phrasings",
+            (
+                "demo holds 2 evaluations; name one of demo/evaluation/fillers, "
+                "demo/evaluation/phrasings"
+            ),
         ),
         (["base", "base"], "BASE and TUNED are the same evaluation"),
         (["run", "run/evaluation"], "BASE and TUNED are the same evaluation"),

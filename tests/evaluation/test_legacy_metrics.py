@@ -15,7 +15,6 @@ from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.legacy_metrics import (
     METRIC_ALIASES,
     NAMES,
-    between,
     calls_between_tags,
     known_metric,
     playground_summary,
@@ -267,7 +266,6 @@ def test_text_between_tags_that_is_not_json_spoils_the_whole_extraction():
     assert calls_between_tags(F + "<tool_call></tool_call>") is None
     assert calls_between_tags("<tool_call>" + "[" * 100_000 + "</tool_call>") is None
     assert calls_between_tags("</tool_call>{}</tool_call>") == []
-    assert between("a<b>c</b>d", "<b>", "</b>") == ("c", 9)
 
 
 # In an evaluation.
@@ -409,7 +407,10 @@ def test_every_alias_leads_to_a_metric_and_hides_none_of_ours():
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
     with pytest.raises(
         ConfigError,
-        match=r"there is no metric 'respons_quality' .did you mean 'response_quality'.*known: valid_format",
+        match=(
+            r"there is no metric 'respons_quality' .did you mean "
+            r"'response_quality'.*known: valid_format"
+        ),
     ):
         known_metric("respons_quality")
 
@@ -440,7 +441,10 @@ def test_a_users_metric_is_averaged_over_the_tasks_where_it_applies(tmp_path):
 def test_a_users_metric_outside_its_range_is_one_sentence(bad):
     with pytest.raises(
         ConfigError,
-        match=r"the metric 'mine' must give a number in \[0, 1\] or None; on the task 'sum' it gave",
+        match=(
+            r"the metric 'mine' must give a number in \[0, 1\] or None; on the task "
+            r"'sum' it gave"
+        ),
     ):
         evaluate_answers({}, own={"mine": lambda *_: bad})
 

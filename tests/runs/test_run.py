@@ -1,4 +1,4 @@
-"""The run folder: nothing is half written, nothing is overwritten, what is wrong is one sentence."""
+"""The run folder: nothing is half written or overwritten, what is wrong is one sentence."""
 
 import json
 import resource

@@ -219,9 +219,8 @@ def test_a_wandb_offline_run_holds_the_scalars_and_goes_on_under_its_id(
         section(wandb=OFFLINE), folder, {"training": {"steps": 4}}, 2, lines.report
     ) as trackers:
         trackers.log(4, "evaluation", {"exact_match": 1.0})
-    pytest.importorskip(
-        "wandb"
-    ).teardown()  # waits for wandb's own process, which may still be writing when a run has finished
+    # waits for wandb's own process, which may still be writing when a run has finished
+    pytest.importorskip("wandb").teardown()
     (before, first), (after, second) = map(
         wandb_run, sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     )
@@ -271,7 +270,10 @@ def test_wandb_online_without_a_key_is_one_sentence_and_asks_nobody(
 ) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"no key for Weights & Biases; set WANDB_API_KEY .* or log offline with .*mode=offline",
+        match=(
+            r"no key for Weights & Biases; set WANDB_API_KEY .* or log offline with "
+            r".*mode=offline"
+        ),
     ):
         check_trackers(section(wandb={"project": "calls"}))
     with (
@@ -393,7 +395,10 @@ def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, package.partition(".")[0], None)
     monkeypatch.setitem(sys.modules, package, None)
-    sentence = rf"tracking\.{service} needs the package .*pip install 'toolhone\[track\]', or set tracking\.{service}\.enabled=false"
+    sentence = (
+        rf"tracking\.{service} needs the package .*pip install "
+        rf"'toolhone\[track\]', or set tracking\.{service}\.enabled=false"
+    )
     with pytest.raises(ConfigError, match=sentence):
         check_trackers(section(**{service: {}}))
     with (
@@ -424,7 +429,10 @@ def test_a_tracker_that_fails_is_named_switched_off_and_counted_while_others_go_
     assert [line[0] for line in healthy.lines] == [1, 2, 3]
     assert trackers.missed == {"broken": 2}
     assert lines.lines == [
-        "tracking.broken failed at step 2 and is switched off: OSError: [Errno 28] No space left on device",
+        (
+            "tracking.broken failed at step 2 and is switched off: OSError: [Errno "
+            "28] No space left on device"
+        ),
         "tracking.broken could not be closed: RuntimeError: still full",
         "tracking.broken lacks 2 of 3 lines; metrics.jsonl has them all",
     ]
@@ -453,7 +461,10 @@ def test_what_is_no_number_is_left_out_and_said_once() -> None:
         )
     assert healthy.lines == [(1, "train", {"loss": 1.0}), (2, "train", {"loss": 1.0})]
     assert lines.lines == [
-        "tracking: not numbers, so only in metrics.jsonl: train/note, train/flag, train/none, train/list"
+        (
+            "tracking: not numbers, so only in metrics.jsonl: train/note, "
+            "train/flag, train/none, train/list"
+        )
     ]
 
 

@@ -1,8 +1,8 @@
 """Keys of other systems: of the "LLM Tool Use Training Playground" and, where they mean the same,
 of transformers' trainers.
 
-    values, notes = translated({"training": {"num_epochs": 3, "use_lora": True, "lora_r": 8}})
-    values                              # {"training": {"epochs": 3, "lora": {"rank": 8}}}
+    translate({"training": {"num_epochs": 3, "use_lora": True, "lora_r": 8}}, "the file", print)
+    # {"training": {"epochs": 3, "lora": {"rank": 8}}}
 
 A key without a meaning here is left out with a note; a key in both spellings is refused. The map is
 in docs/coming-from.md."""
@@ -10,7 +10,7 @@ in docs/coming-from.md."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
@@ -27,27 +27,26 @@ _ABSENT = object()
 """A key is not there; None is a value."""
 
 
-def translated(
-    values: Mapping[str, Any], where: str = "the experiment"
-) -> tuple[Values, list[str]]:
-    """Return the values with every key in our words, and a note for each key that was left out. The
-    input does not change."""
-    result, notes = _copy(values), list[str]()
+def translate(values: Mapping[str, Any], where: str, tell: Callable[[str], None]) -> Values:
+    """Return the values with every key in our words; note each key that was left out. The input
+    does not change."""
+    result: Values = _copy(values)
     _convert(result)
     tokenizer, model = _take(result, "tokenizer.name"), result.get("model")
     model = model.get("name") if isinstance(model, dict) else model
     if tokenizer is not _ABSENT and tokenizer != model:  # naming the model's own is harmless
         whose = "" if model is None else f" ({model!r})"
         why = f"a model is used with its own tokenizer{whose}"
-        notes.append(f"tokenizer.name {tokenizer!r} has no effect: {why}")
+        tell(f"tokenizer.name {tokenizer!r} has no effect: {why}")
     for old, reason in WITHOUT_MEANING.items():
         if _take(result, old) is not _ABSENT:
-            notes.append(f"{old} has no effect: {reason}")
+            tell(f"{old} has no effect: {reason}")
     for old, new in MOVED.items():
         value = _take(result, old)
         if value is not _ABSENT:
             _put(result, new, value, f"{where}: both {old} and {new} are given; keep one")
-    return result, notes + _apply_use_lora(result)
+    _apply_use_lora(result, tell)
+    return result
 
 
 def _copy(value: Any) -> Any:
@@ -121,17 +120,17 @@ def _convert(values: Values) -> None:
         _put(values, "training.rl.ppo.kl_penalty", "adaptive" if adaptive else "fixed", both)
 
 
-def _apply_use_lora(values: Values) -> list[str]:
-    """Train every weight with `use_lora: false`, whatever the LoRA settings, which the note names;
+def _apply_use_lora(values: Values, tell: Callable[[str], None]) -> None:
+    """Train every weight with `use_lora: false`, whatever the LoRA settings, which a note names;
     add adapters with `true`."""
     wanted = _take_switch(values, "training.use_lora")
     if wanted is None:
-        return []
+        return
     training = values.setdefault("training", {})
     if not wanted:
         lora, training["lora"] = training.get("lora"), None
-        names = f"training.lora_* ({', '.join(lora)})" if isinstance(lora, dict) else ""
-        return [f"{names} has no effect: training.use_lora is false"] if names else []
-    if training.setdefault("lora", {}) is None:
+        if isinstance(lora, dict):
+            names = ", ".join(lora)
+            tell(f"training.lora_* ({names}) has no effect: training.use_lora is false")
+    elif training.setdefault("lora", {}) is None:
         raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
-    return []

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from toolhone.config.aliases import translated
+from toolhone.config.aliases import translate
 from toolhone.config.fields import Mark, field_types, map_marked, section_in
 from toolhone.config.presets import PICO, for_pico, preset_names, read_preset
 from toolhone.config.sections import Experiment
@@ -54,7 +54,7 @@ def load_experiment(
     if is_preset(path):
         values = _read_preset(str(path), changes, tell)
         return _merge_and_check(values, changes, f"the preset {path}", tell)
-    values = _anchor(_translate(_read(path), str(path), tell), path.resolve().parent)
+    values = _anchor(translate(_read(path), str(path), tell), path.resolve().parent)
     return _merge_and_check(values, changes, str(path), tell)
 
 
@@ -80,7 +80,7 @@ def experiment_of(
 ) -> Experiment:
     """Read an experiment from plain values, which may use the keys of other systems, with overrides
     applied."""
-    plain = _translate(values, where, tell)
+    plain = translate(values, where, tell)
     return _merge_and_check(plain, [_parse(text, tell) for text in overrides], where, tell)
 
 
@@ -176,20 +176,17 @@ def _read(path: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("$schema", "$comment")}
 
 
-def _translate(values: Mapping[str, Any], where: str, tell: Tell) -> dict[str, Any]:
-    result, notes = translated(values, where)
-    for note in notes:
-        tell(note)
-    return result
-
-
 def _note_unused(experiment: Experiment, tell: Tell) -> None:
     """Note settings of reinforcement learning that the method, or a switched-off section, does not
     read."""
     method, rl = experiment.training.method, experiment.training.rl
     given = rl.model_fields_set
     idle = given - {"reward"} if method == "sft" else given & IDLE.get(method, set())
-    unused = [name for field in idle for name in _names_in(rl, field)]
+    unused = []
+    for field in idle:
+        value = getattr(rl, field)
+        below = value.model_fields_set if isinstance(value, BaseModel) else None
+        unused += [field] if below is None else [f"{field}.{name}" for name in below]
     if method in ("sft", "dpo") and rl.reward.phases:
         unused.append("reward.phases")
     if unused:
@@ -198,18 +195,10 @@ def _note_unused(experiment: Experiment, tell: Tell) -> None:
         return
     curriculum, ptx = rl.curriculum.model_fields_set, rl.ptx.model_fields_set
     if curriculum and "enabled" not in curriculum:
-        names = ", ".join(_names_in(rl, "curriculum"))
+        names = ", ".join(f"curriculum.{name}" for name in sorted(curriculum))
         tell(f"training.rl ({names}) has no effect without training.rl.curriculum.enabled=true")
     elif ptx and "coef" not in ptx:
         tell("training.rl (ptx.batch_size) has no effect without training.rl.ptx.coef")
-
-
-def _names_in(section: BaseModel, field: str) -> list[str]:
-    """Return the field, or the fields that were set in it where it is a section."""
-    value = getattr(section, field)
-    if not isinstance(value, BaseModel):
-        return [field]
-    return [f"{field}.{name}" for name in sorted(value.model_fields_set)]
 
 
 def _anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -254,7 +243,7 @@ def _parse(override: str, tell: Tell) -> dict[str, Any]:
         change = text
     for part in reversed(key.split(".")):
         change = {part: change}
-    return _anchor(_translate(change, "the command line", tell), Path.cwd())
+    return _anchor(translate(change, "the command line", tell), Path.cwd())
 
 
 def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

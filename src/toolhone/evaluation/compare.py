@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import zip_longest
+from typing import TypeVar
 
 from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, DataError, nearest
@@ -33,6 +34,7 @@ HASHES = ("template", "tokenizer", "dialect")
 SHORT = 12
 """Characters of a hash to show."""
 NONE = "-"
+K = TypeVar("K", bound=str | None)
 
 
 class GuardVerdict(StrEnum):
@@ -146,7 +148,7 @@ class Comparison:
     @cached_property
     def totals(self) -> dict[str, Cell]:
         """Metric to cell; each metric is tested on its own."""
-        return {name: _correct([_measure(name, None, self.pairs)])[0] for name in self.metrics}
+        return {name: _cells(name, {None: self.pairs})[None] for name in self.metrics}
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, Cell]]:
@@ -154,12 +156,7 @@ class Comparison:
         groups: dict[str, list[TaskPair]] = {}
         for pair in sorted(self.pairs, key=lambda pair: pair.category):
             groups.setdefault(pair.category, []).append(pair)
-        return {
-            metric: dict(
-                zip(groups, _correct([_measure(metric, *group) for group in groups.items()]))
-            )
-            for metric in self.metrics
-        }
+        return {metric: _cells(metric, groups) for metric in self.metrics}
 
     @property
     def several(self) -> bool:
@@ -288,33 +285,35 @@ def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Comp
     )
 
 
+def _cells(metric: str, groups: Mapping[K, Sequence[TaskPair]]) -> dict[K, Cell]:
+    """A metric over each group of pairs, with p-values corrected for being read together."""
+    cells = {category: _measure(metric, category, pairs) for category, pairs in groups.items()}
+    tests = {category: cell.p for category, cell in cells.items() if cell.p is not None}
+    corrected = dict(zip(tests, holm([*tests.values()]), strict=True))
+    return {name: replace(cell, corrected=corrected.get(name)) for name, cell in cells.items()}
+
+
 def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Cell:
     """One metric over these pairs; its p-value is not corrected yet."""
-    measured = [(pair, both) for pair in pairs if (both := pair.scores(metric)) is not None]
+    measured = [both for pair in pairs if (both := pair.scores(metric)) is not None]
     alone = [pair for pair in pairs if pair.scores(metric) is None]
-    moves = [pair.difference(metric) for pair, _ in measured]
-    only = [
-        sum(any(metric in sample.all_scores for sample in side) for side in sides)
-        for sides in ([pair.base for pair in alone], [pair.tuned for pair in alone])
-    ]
+    moves = [pair.difference(metric) for pair in pairs if pair.scores(metric) is not None]
+
+    def count(sides: list[tuple[JudgedEpisode, ...]]) -> int:
+        return sum(any(metric in sample.all_scores for sample in side) for side in sides)
+
     return Cell(
         metric,
         category,
-        interval([base for _, (base, _) in measured]),
-        interval([tuned for _, (_, tuned) in measured]),
+        interval([base for base, _ in measured]),
+        interval([tuned for _, tuned in measured]),
         paired_interval(moves),
         gained=sum(move > 0 for move in moves),
         lost=sum(move < 0 for move in moves),
-        only_base=only[0],
-        only_tuned=only[1],
+        only_base=count([pair.base for pair in alone]),
+        only_tuned=count([pair.tuned for pair in alone]),
         p=paired_p_value(moves) if moves else None,
     )
-
-
-def _correct(cells: Sequence[Cell]) -> list[Cell]:
-    """Correct the p-values for being read together; cells without one are no tests."""
-    corrected = iter(holm([cell.p for cell in cells if cell.p is not None]))
-    return [cell if cell.p is None else replace(cell, corrected=next(corrected)) for cell in cells]
 
 
 @dataclass(frozen=True)

@@ -46,22 +46,15 @@ def evaluate(
     computed too and change no score.
     """
     check_ids(tasks)
-    for name in own or {}:
-        if name in OURS:
-            raise ConfigError(
-                f"a metric of your own cannot be named {name!r}, which is one of ours; "
-                "rename the function"
-            )
+    if taken := [name for name in own or {} if name in OURS]:
+        wrong = f"a metric of your own cannot be named {taken[0]!r}, which is one of ours"
+        raise ConfigError(f"{wrong}; rename the function")
     registry, progress = registry or Registry([]), progress or Progress()
     context = EpisodeContext(policy.seed, registry.runnable)
     live = [task.expect.answer is not None and can_run(task, context.runnable) for task in tasks]
     rules = [EpisodeRules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
     progress.start("evaluating", len(tasks))
-
-    def advance(index: int, episode: Episode) -> None:  # noqa: ARG001 (the driver's callback)
-        progress.advance()
-
-    episodes = run_episodes(policy, tasks, registry, rules, advance)
+    episodes = run_episodes(policy, tasks, registry, rules, lambda *_: progress.advance())
     return Evaluation(
         tuple(
             judge_episode(task, episode, replace(context, live=to_the_end), own, rewards)
@@ -84,17 +77,13 @@ def judge_episode(
         try:
             value: object = metric(task, episode)
         except Exception as error:
-            raise ConfigError(
-                f"the metric {name!r} failed on the task {task.id!r}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            wrong = f"failed on the task {task.id!r}: {type(error).__name__}: {error}"
+            raise ConfigError(f"the metric {name!r} {wrong}") from error
         if value is None:
             continue
         if not isinstance(value, Real) or value < 0 or not value <= 1:
-            raise ConfigError(
-                f"the metric {name!r} must give a number in [0, 1] or None; "
-                f"on the task {task.id!r} it gave {show(value)}"
-            )
+            wrong = f"on the task {task.id!r} it gave {show(value)}"
+            raise ConfigError(f"the metric {name!r} must give a number in [0, 1] or None; {wrong}")
         scores[name] = float(value)
     earned: dict[str, float] = {}
     if rewards:

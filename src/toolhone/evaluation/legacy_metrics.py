@@ -49,20 +49,13 @@ def read_json(text: str) -> Json:
         return NOT_JSON
 
 
-def between(text: str, opening: str, closing: str, start: int = 0) -> tuple[str, int] | None:
-    """The text between the next two marks and the end of the second, or None."""
-    first = text.find(opening, start)
-    last = text.find(closing, first + len(opening)) if first >= 0 else -1
-    return None if last < 0 else (text[first + len(opening) : last], last + len(closing))
-
-
 def calls_between_tags(text: str) -> list[Json] | None:
     """Every text between `<tool_call>` and `</tool_call>` as JSON; None where one is not JSON."""
-    calls = []
-    found = between(text, "<tool_call>", "</tool_call>")
-    while found is not None:
-        calls.append(read_json(found[0]))
-        found = between(text, "<tool_call>", "</tool_call>", found[1])
+    opening, closing = "<tool_call>", "</tool_call>"
+    calls, start = [], text.find(opening)
+    while start >= 0 and (end := text.find(closing, start)) >= 0:
+        calls.append(read_json(text[start + len(opening) : end]))
+        start = text.find(opening, end)
     return None if any(call is NOT_JSON for call in calls) else calls
 
 
@@ -76,16 +69,16 @@ def same_json(first: Json, second: Json) -> bool:
 
 def tagged_block(text: str) -> Json:
     """The JSON of the first `[TOOL_CALL]` block, or `NOT_JSON`."""
-    found = between(text, "[TOOL_CALL]", "[/TOOL_CALL]")
-    return NOT_JSON if found is None else read_json(found[0])
+    _, _, rest = text.partition("[TOOL_CALL]")
+    body, closing, _ = rest.partition("[/TOOL_CALL]")
+    return read_json(body) if closing else NOT_JSON
 
 
 def predicted_tool(text: str, offered: tuple[str, ...]) -> Json:
     """The tool that the playground's evaluation takes a text to call, or an empty string."""
-    block = tagged_block(text)
+    block, low = tagged_block(text), text.lower()
     if block is not NOT_JSON:
         return block.get("name", "") if isinstance(block, Mapping) else ""
-    low = text.lower()
     return next((name for name in offered if name.lower() in low), "")
 
 
@@ -100,12 +93,11 @@ def legacy_scores(task: Task, episode: Episode, context: EpisodeContext) -> dict
     if episode.turns:
         turn = episode.turns[0]
         text, ran = turn.text, list(zip(turn.message.tool_calls, episode.results[0]))
-    return score_reply(
-        text,
+    offered, expect = (
         tuple(tool.name for tool in task.tools),
         select_reference(task, episode).expect,
-        ran if can_run(task, context.runnable) else None,
     )
+    return score_reply(text, offered, expect, ran if can_run(task, context.runnable) else None)
 
 
 def score_reply(
@@ -121,7 +113,7 @@ def score_reply(
     if not isinstance(answer, Mapping) or not (
         "final" in answer or (answer.get("tool") in offered and "args" in answer)
     ):
-        answer = None
+        answer = {}
     wanted = calls[0].name if calls else ""
     predicted = predicted_tool(text, offered) == wanted
     formatted = (
@@ -136,22 +128,18 @@ def score_reply(
             and result.outcome is ToolStatus.OK
             and not (isinstance(result.value, Mapping) and "error" in result.value)
         )
-    comparison = compare_function_calls(
-        extract_function_calls(text), reference_calls(expect) if calls else []
-    )
+    found, expected = extract_function_calls(text), reference_calls(expect) if calls else []
+    python = compare_function_calls(found, expected)
     listed = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
     values = (
-        answer is not None,
-        answer is not None and ("tool" if calls else "final") in answer,
-        answer is not None and bool(calls) and answer.get("tool") == wanted,
+        bool(answer),
+        ("tool" if calls else "final") in answer,
+        bool(calls) and answer.get("tool") == wanted,
         predicted,
         formatted,
         has_run,
         (predicted + formatted) / 2,
-        comparison["exact_match"],
-        comparison["function_match"],
-        comparison["params_match"],
-        comparison["overall"],
+        *(python[name] for name in ("exact_match", "function_match", "params_match", "overall")),
         same_json(calls_between_tags(text), listed),
     )
     scores = zip(NAMES, values, strict=True)
@@ -213,8 +201,7 @@ def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
     counts samples without raw text or without expected calls.
     """
     judged = [one for one in evaluation.samples if "playground.tool_accuracy" in one.legacy_scores]
-    details = [_to_case(sample) for sample in judged]
-    rates: dict[str, float | None] = {}
+    details, rates = [_to_case(sample) for sample in judged], dict[str, float | None]()
     for name, key in (
         ("tool_accuracy", "tool_correct"),
         ("format_accuracy", "format_correct"),

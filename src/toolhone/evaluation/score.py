@@ -19,7 +19,7 @@ from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
 from toolhone.evaluation.evaluate import judge_episode
-from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode
+from toolhone.evaluation.metrics import EpisodeContext, Evaluation
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
@@ -47,41 +47,36 @@ def score(
         _check_prediction(number, prediction)
         identity = str(prediction["id"])
         if identity in found:
-            raise DataError(
-                f"prediction {number}: the id {identity!r} occurs already; "
-                "each task needs one prediction"
-            )
+            wrong = f"prediction {number}: the id {identity!r} occurs already"
+            raise DataError(f"{wrong}; each task needs one prediction")
         found[identity] = prediction
-    ids = {task.id for task in tasks}
-    missing = [task.id for task in tasks if task.id not in found]
-    unknown = [name for name in found if name not in ids]
-    faults = [
-        f"{len(names)} of {total} {what} ({', '.join(map(repr, names[:3]))}"
-        f"{', ...' if len(names) > 3 else ''})"
-        for names, total, what in (
-            (missing, len(tasks), "tasks have no prediction"),
-            (unknown, len(found), "predictions have no task"),
-        )
-        if names
-    ]
+    ids = {task.id: task for task in tasks}
+    faults = []
+    for names, total, what in (
+        ([name for name in ids if name not in found], len(tasks), "tasks have no prediction"),
+        ([name for name in found if name not in ids], len(found), "predictions have no task"),
+    ):
+        if names:
+            some = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+            faults.append(f"{len(names)} of {total} {what} ({some})")
     if faults:
-        raise DataError(
-            f"tasks and predictions do not fit together: {' and '.join(faults)}; "
-            "their ids must be the same"
-        )
+        wrong = f"tasks and predictions do not fit together: {' and '.join(faults)}"
+        raise DataError(f"{wrong}; their ids must be the same")
     syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
-    return Evaluation(
-        tuple(_judge(task, found[task.id], syntax, registry, rewards) for task in tasks)
-    )
+    runnable = frozenset[str]() if registry is None else registry.runnable
+    samples = []
+    for task in tasks:
+        has_text = "text" in found[task.id]
+        context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
+        episode = _to_episode(task, found[task.id], syntax, registry)
+        samples.append(judge_episode(task, episode, context, rewards=rewards))
+    return Evaluation(tuple(samples))
 
 
-def _judge(
-    task: Task,
-    prediction: Prediction,
-    syntax: Syntax | None,
-    registry: Registry | None,
-    rewards: Sequence[Reward],
-) -> JudgedEpisode:
+def _to_episode(
+    task: Task, prediction: Prediction, syntax: Syntax | None, registry: Registry | None
+) -> Episode:
+    """The episode of one turn that a prediction is; its calls run where there is a registry."""
     if "calls" in prediction:
         try:
             calls = tuple(ToolCall.from_dict(call) for call in prediction["calls"])
@@ -101,31 +96,20 @@ def _judge(
     results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
     status = EpisodeStatus.CALLED if calls else EpisodeStatus.ANSWERED
     status = status if is_readable else EpisodeStatus.MALFORMED
-    episode = Episode(task.id, (turn,), (results,), status)
-    has_text = "text" in prediction
-    runnable = frozenset[str]() if registry is None else registry.runnable
-    context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
-    return judge_episode(task, episode, context, rewards=rewards)
+    return Episode(task.id, (turn,), (results,), status)
 
 
 def _check_prediction(number: int, prediction: Prediction) -> None:
     """Refuse any other shape than `{"id", "text"}` or `{"id", "calls"}`."""
-    if (
-        not isinstance(prediction, Mapping)
-        or not isinstance(prediction.get("id"), str | int)
-        or not str(prediction["id"])
-    ):
+    identity = prediction.get("id") if isinstance(prediction, Mapping) else None
+    if not isinstance(identity, str | int) or not str(identity):
         raise DataError(f"prediction {number}: a prediction needs an 'id'; got {show(prediction)}")
-    where = f"prediction {number} ({prediction['id']!r})"
+    where = f"prediction {number} ({identity!r})"
     keys = [key for key in ("text", "calls") if key in prediction]
     if len(keys) != 1:
-        raise DataError(
-            f"{where}: wanted either 'text' or 'calls', got {' and '.join(keys) or 'neither'}"
-        )
-    value = prediction[keys[0]]
-    if keys == ["text"] and not isinstance(value, str):
-        raise DataError(f"{where}: 'text' must be a string, got {show(value)}")
-    if keys == ["calls"] and not isinstance(value, list | tuple):
-        raise DataError(
-            f"{where}: 'calls' must be a list of {{'name', 'arguments'}}, got {show(value)}"
-        )
+        wrong = f"wanted either 'text' or 'calls', got {' and '.join(keys) or 'neither'}"
+        raise DataError(f"{where}: {wrong}")
+    kinds = {"text": (str, "a string"), "calls": (list | tuple, "a list of {'name', 'arguments'}")}
+    kind, right = kinds[keys[0]]
+    if not isinstance(prediction[keys[0]], kind):
+        raise DataError(f"{where}: {keys[0]!r} must be {right}, got {show(prediction[keys[0]])}")

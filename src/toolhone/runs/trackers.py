@@ -34,19 +34,6 @@ _WANDB_REMEDY = (
 )
 
 
-class Tracker:
-    """One service. place: how to see the curves. identity: what it needs to know at a resume."""
-
-    place: str
-    identity: Mapping[str, str]
-
-    def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Send one line as the curves `kind/name`; an error is raised here, not later."""
-
-    def close(self, failed: bool) -> None:
-        """Write what is left. `failed`: the training ended with an error."""
-
-
 @dataclass(frozen=True)
 class Opening:
     """The run that a service opens for: of a resumed run the step and the identity in it."""
@@ -57,7 +44,7 @@ class Opening:
     resumed_at: int | None
 
 
-class TensorboardTracker(Tracker):
+class TensorboardTracker:
     """Event files. A resumed run writes a further file, which hides older points after its step."""
 
     def __init__(self, section: sections.TensorboardSection, opening: Opening) -> None:
@@ -78,7 +65,7 @@ class TensorboardTracker(Tracker):
         self._writer.close()
 
 
-class WandbTracker(Tracker):
+class WandbTracker:
     """A run of Weights & Biases without code, git state and console output.
 
     Offline, nothing is sent, not even usage statistics; WANDB_MODE=offline wins over `mode`.
@@ -136,7 +123,7 @@ def _check_wandb(section: sections.WandbSection) -> tuple[Any, str]:
     raise ConfigError(f"tracking.wandb: {wrong}; {_WANDB_REMEDY}")
 
 
-class TrackioTracker(Tracker):
+class TrackioTracker:
     """Lines in trackio's own store on this machine (TRACKIO_DIR); `trackio sync` publishes.
 
     The public `trackio.init` asks the hub for a user name, prints, and hides failures.
@@ -167,18 +154,26 @@ class TrackioTracker(Tracker):
             self._project, name, [line], steps=[step], config=config, run_id=run_id
         )
 
+    def close(self, failed: bool) -> None:
+        """Every line is in the store already."""
+
 
 SERVICES: Mapping[str, Any] = {
     "tensorboard": TensorboardTracker,
     "wandb": WandbTracker,
     "trackio": TrackioTracker,
 }
+"""Each has `place`, how to see the curves, and `identity`, what it needs to know at a resume.
+
+`log` sends one line as the curves `kind/name` and raises its errors at once; `close(failed)` writes
+what is left, after a training that ended with an error or not.
+"""
 
 
 class Trackers:
     """Open trackers by the name of their service."""
 
-    def __init__(self, trackers: Mapping[str, Tracker], report: Report) -> None:
+    def __init__(self, trackers: Mapping[str, Any], report: Report) -> None:
         self._trackers, self._report, self._lines = trackers, report, 0
         self._left_out = set[str]()
         self.missed: dict[str, int] = {}
@@ -191,11 +186,11 @@ class Trackers:
             for name, value in values.items()
             if isinstance(value, Real) and not isinstance(value, bool)
         }
-        others = {f"{kind}/{name}" for name in values if name not in numbers} - self._left_out
+        others = [f"{kind}/{name}" for name in values if name not in numbers]
+        others = [name for name in others if name not in self._left_out]
         if others and self._trackers:
-            self._left_out |= others
-            names = ", ".join(f"{kind}/{name}" for name in values if f"{kind}/{name}" in others)
-            self._report(f"tracking: not numbers, so only in metrics.jsonl: {names}")
+            self._left_out |= {*others}
+            self._report(f"tracking: not numbers, so only in metrics.jsonl: {', '.join(others)}")
         self._lines += 1
         for name, tracker in self._trackers.items():
             if name in self.missed:
@@ -240,7 +235,7 @@ def open_trackers(
     """Open the enabled services; `resumed_at` is the step of a resumed run."""
     resumes = resumed_at is not None and (folder / STATE).is_file()
     before = read_json(folder / STATE) if resumes else {}
-    opened: dict[str, Tracker] = {}
+    opened: dict[str, Any] = {}
     trackers, failed = Trackers(opened, report), True
 
     def save() -> None:
