@@ -132,15 +132,17 @@ def attack_suite(
     worst, tried, holed = dict[str, Attempt](), dict[str, int](), dict[str, int]()
     for name in ATTACKS:
         if mine := [one for one in attempts if one.attack.name == name]:
-            worst[name] = max(mine, key=_severity)
+            worst[name] = max(
+                mine,
+                key=lambda one: (
+                    one.is_hole,
+                    one.pay - one.gold if one.share is None else one.share,
+                ),
+            )
             tried[name] = len({one.task_id for one in mine})
             holed[name] = len({one.task_id for one in mine if one.is_hole})
     counts = played, worst, tried, holed, dict(skipped), unwritable
     return AttackReport(reward.name, syntax.name, *counts)
-
-
-def _severity(one: Attempt) -> tuple[bool, float]:
-    return one.is_hole, one.pay - one.gold if one.share is None else one.share
 
 
 def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:

@@ -237,7 +237,12 @@ def argument_attacks(case: AttackCase) -> Drafts:
     calls = wanted or case.others[:1]
     if any(call.arguments for call in calls):
         drafts["wrong_types"] = [
-            _with_arguments(calls, _change_type),
+            _with_arguments(
+                calls,
+                lambda value: (
+                    {"value": value} if isinstance(value, str) else json.dumps(value, default=str)
+                ),
+            ),
             _with_arguments(calls, lambda value: [value]),
         ]
     if wanted:
@@ -250,7 +255,10 @@ def argument_attacks(case: AttackCase) -> Drafts:
     if any(isinstance(value, str) and value for value in values):
         drafts["unicode_value"] = [
             _with_arguments(wanted, _zero_width),
-            _with_arguments(wanted, _right_to_left),
+            _with_arguments(
+                wanted,
+                lambda value: f"{value}\u202e" if value and isinstance(value, str) else value,
+            ),
         ]
     return drafts
 
@@ -304,16 +312,8 @@ def _with_arguments(calls: Iterable[ToolCall], change: Callable[[Json], Json]) -
     return CallDraft(changed)
 
 
-def _change_type(value: Json) -> Json:
-    return {"value": value} if isinstance(value, str) else json.dumps(value, default=str)
-
-
 def _zero_width(value: Json) -> Json:
     return f"{value[:1]}\u200b{value[1:]}" if isinstance(value, str) and value else value
-
-
-def _right_to_left(value: Json) -> Json:
-    return f"{value}\u202e" if isinstance(value, str) and value else value
 
 
 def _with_other_value(call: ToolCall, number: int) -> ToolCall:

@@ -56,13 +56,9 @@ class CallPair:
     counted: int = 0
 
     @property
-    def is_matched(self) -> bool:
-        return self.wanted is not None and self.got is not None
-
-    @property
     def share(self) -> float:
         """Share of correct arguments, in [0, 1]; 0 without a partner."""
-        if not self.is_matched:
+        if self.wanted is None or self.got is None:
             return 0.0
         return self.right / self.counted if self.counted else 1.0
 
@@ -135,7 +131,7 @@ def _match(
     matcher = _Matcher(calls, wanted, {tool.name: tool for tool in tools}, comparators)
     pairs = matcher.pair_calls(strict)
     size = max(len(wanted), len(calls))
-    matched = [pair for pair in pairs if pair.is_matched]
+    matched = [pair for pair in pairs if None not in (pair.wanted, pair.got)]
     reasons = list(matcher.reasons(pairs, strict))
     if len(reasons) > MAX_REASONS:
         reasons[MAX_REASONS:] = [f"and {len(reasons) - MAX_REASONS} more"]

@@ -69,20 +69,26 @@ class CallRecord:
     not_retracted: bool
 
 
-@dataclass(frozen=True)
 class EpisodeView:
     """What a reward sees in an episode: the calls that count, how they compare, and the texts.
 
-    A rejected or unreadable call that a later turn replaces is retracted: it costs, but is not
-    compared.
+    `records`: all readable calls in order, except a last turn that answers by a call. `compared`:
+    those to compare with the wanted ones. A rejected or unreadable call that a later turn replaces
+    is retracted: it costs, but is not compared. `unreadable`: number of unreadable turns.
+    `final_text`: the text of the last turn, or the answer of a call that answers.
     """
 
-    task: Task
-    episode: Episode
+    def __init__(self, task: Task, episode: Episode) -> None:
+        self.task, self.episode = task, episode
+        turns, problems = episode.turns, [turn.problem for turn in episode.turns]
+        self.unreadable = sum(problem is not ParseProblem.NONE for problem in problems)
+        self.final_text = episode.final_call or (turns[-1].message.content if turns else "") or ""
+        self.prompt_texts = [message.content for message in task.messages if message.content]
+        self.records = self._read_records()
+        kept = [record for record in self.records if record.not_retracted]
+        self.compared = kept or self.records
 
-    @cached_property
-    def records(self) -> list[CallRecord]:
-        """All readable calls in order, except a last turn that answers by a call."""
+    def _read_records(self) -> list[CallRecord]:
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
         wanted = self.task.expect.wanted
         exact = [(one.name, one.arguments) for one in wanted if not one.any_arguments]
@@ -107,11 +113,6 @@ class EpisodeView:
         return records
 
     @cached_property
-    def compared(self) -> list[CallRecord]:
-        """The calls to compare with the wanted ones: those not retracted, else all."""
-        return [record for record in self.records if record.not_retracted] or self.records
-
-    @cached_property
     def match(self) -> Match:
         """How `compared` compares with the wanted calls; its pairs are indices into both."""
         calls = [record.call for record in self.compared]
@@ -125,21 +126,6 @@ class EpisodeView:
             return last is not None
         cut_off = last.stop_reason is StopReason.LENGTH
         return cut_off and (bool(last.message.tool_calls) or not self.records)
-
-    @cached_property
-    def unreadable(self) -> int:
-        """Number of unreadable turns."""
-        return sum(turn.problem is not ParseProblem.NONE for turn in self.episode.turns)
-
-    @cached_property
-    def final_text(self) -> str:
-        """The final text, or the answer of a call that answers."""
-        text = self.episode.turns[-1].message.content if self.episode.turns else None
-        return self.episode.final_call or text or ""
-
-    @cached_property
-    def prompt_texts(self) -> list[str]:
-        return [message.content for message in self.task.messages if message.content]
 
     @property
     def answer_credit(self) -> float:

@@ -187,9 +187,8 @@ def carries_answer(text: str, answer: str) -> bool:
 
     A text that lists every number carries every answer; `answer_credit` does not allow that.
     """
-    number = _number_alone(answer)
-    if number is not None:
-        return any(same_number(number, found) for found in find_numbers(text))
+    if alone := _ALONE.fullmatch(answer.strip()):
+        return any(same_number(_parse_number(alone), found) for found in find_numbers(text))
     words = normal_text(answer)
     return bool(words) and _has_words(normal_text(text), words)
 
@@ -204,9 +203,13 @@ def answer_credit(
     falls in proportion beyond `FREE_WORDS`. Repetitions of `messages` (the conversation so far) and
     of `descriptions` (of tools) are removed first.
     """
-    number, echoes = _number_alone(answer), [*messages, *descriptions]
-    if number is not None:
-        claim = remove_echoes(_end_lines(text), list(map(_end_lines, echoes)), len(answer))
+    echoes = [*messages, *descriptions]
+    if alone := _ALONE.fullmatch(answer.strip()):
+        number = _parse_number(alone)
+        # Lines become sentences, without the backslashes of JSON strings.
+        plain = (one.strip().replace("\\", "") for one in (text, *echoes))
+        said, *others = (re.sub(r"\s*\n\s*", ". ", one) for one in plain)
+        claim = remove_echoes(said, others, len(answer))
         sentences = reversed(_SENTENCE_END.split(claim))
         last = next((sentence for sentence in sentences if find_numbers(sentence)), "")
         found = find_numbers(last)
@@ -215,8 +218,8 @@ def answer_credit(
         asked = {one for message in messages for one in find_numbers(message)}
         if any(same_number(number, one) for one in asked):
             asked = set()
-        others = {one for one in found if one not in asked and not same_number(number, one)}
-        return min(1.0, FREE_WORDS / len(last.split())) / (1 + len(others))
+        wrong = {one for one in found if one not in asked and not same_number(number, one)}
+        return min(1.0, FREE_WORDS / len(last.split())) / (1 + len(wrong))
     words = normal_text(answer)
     claim = remove_echoes(text, echoes, len(words))
     if not words or not _has_words(claim, words):
@@ -249,19 +252,8 @@ def remove_echoes(text: str, messages: Sequence[str], longer_than: int = 0) -> s
     return claim if rest.strip() else ""
 
 
-def _end_lines(text: str) -> str:
-    """The text with its lines as sentences, without the backslashes of JSON strings."""
-    return re.sub(r"\s*\n\s*", ". ", text.strip().replace("\\", ""))
-
-
 def _has_words(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
-
-
-def _number_alone(answer: str) -> int | float | None:
-    """The number that is the whole answer, or None."""
-    found = _ALONE.fullmatch(answer.strip())
-    return None if found is None else _parse_number(found)
 
 
 def find_numbers(text: str) -> list[int | float]:

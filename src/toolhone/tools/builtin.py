@@ -1,10 +1,8 @@
-"""The tools `calculator` and `python`, which run in the sandbox; `weather` and `search` are in
-`fake_services.py`.
+"""The tools `calculator` and `python`, which run in the sandbox; others are in `fake_services.py`.
 
 A calculator reads numbers (`12`, `.5`, `1e-3`), + - * / // % ** and parentheses, the functions and
-constants below; also × · ÷ − π, and `^` for a power. A comma between groups of three digits is a
-thousands separator, except directly between the parentheses of a function: `max(1,234)` is 234. `%`
-is the remainder. There is no implied multiplication.
+constants below; also × · ÷ − π, and `^` for a power. A comma in a number is a thousands separator,
+except directly between the parentheses of a function: `max(1,234)` is 234. `%` is the remainder.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A tool that runs a program: `{"name", "parameters", "type": "command", "command": "prog {x}"}`.
 
-There is no shell: each place `{param}` is filled inside its own element; parameters without a place
-are sent as a JSON object on stdin. A value that begins with `-` needs `--` before it or
-`"allow_dash": true`. At the end everything left in the program's process group is killed. Not
-covered: what the program makes of a value, its memory, and children that leave its group.
+There is no shell: a place `{param}` is filled inside its own element; parameters without one are a
+JSON object on stdin. A value that begins with `-` needs `--` before it or `"allow_dash": true`. At
+the end its process group is killed. Not covered: what it does, its memory, children that leave.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from toolhone.tools.placeholders import (
     Template,
     as_text,
     check_places,
-    defaults_of,
     hide,
     hide_in_part,
     texts_of,
+    values_of,
 )
 from toolhone.tools.result import CallError, ToolStatus, truncate
 
@@ -119,7 +118,7 @@ class CommandTool:
     elements: tuple[Template, ...]
     folder: Path
     dashes: frozenset[str] = frozenset()
-    environment: tuple[tuple[str, FromEnvironment], ...] = ()
+    environment: FromEnvironment = field(default_factory=FromEnvironment)
     timeout: float = TIMEOUT
     max_bytes: int = MAX_BYTES
 
@@ -165,20 +164,20 @@ class CommandTool:
         if sys.platform == "win32":
             needs = "which needs Linux, macOS or another POSIX system"
             raise CapabilityError(f"{where} runs a command, {needs}")
-        self._fill_environment()
+        environment = self._fill_environment()
         if not self.folder.is_dir():
             raise ConfigError(f"{where}: no such folder: {self.folder} (cwd)")
-        self._find_program()
+        self._find_program(environment)
 
     def __call__(self, /, **arguments: Json) -> Json:
         environment = self._fill_environment()
         try:
-            argv = [self._find_program(), *self._arguments(arguments)]
+            argv = [self._find_program(environment), *self._arguments(arguments)]
             stdin = self._stdin(arguments)
         except ValueError as error:
             raise CallError(ToolStatus.INVALID_ARGUMENTS, f"{self.tool.name}: {error}") from None
         end = run_program(argv, stdin, environment, self.folder, self.timeout, self.max_bytes)
-        secrets = [secret for _, text in self.environment for secret in text.secrets()]
+        secrets = self.environment.secrets()
         stdout, stderr = end.stdout.show(secrets), end.stderr.show(secrets)
         if end.stopped is Stopped.ENDED:
             return {"returncode": end.returncode, "stdout": stdout, "stderr": stderr}
@@ -194,32 +193,23 @@ class CommandTool:
 
     def _arguments(self, arguments: Mapping[str, Json]) -> list[str]:
         """Fill the places of the elements; `ValueError` names a value that does not fit."""
-        present = {name: value for name, value in arguments.items() if value is not None}
-        values = {**defaults_of(self.tool), **present}
+        given = {name for name, value in arguments.items() if value is not None}
+        values = values_of(self.tool, arguments)
         filled, protected = [], False
         for element in self.elements:
             if element.prefix.startswith("-") and any(name not in values for name in element.names):
                 continue
             texts = texts_of(values, element.names)
-            if not protected:
-                self._refuse_option(element, texts, present)
             filled.append(element.fill(texts))
+            if not protected and filled[-1].startswith("-"):
+                # The first part that is not empty begins the element: it may not be the model's.
+                parts = (one for one in element.parts if isinstance(one, str) or texts[one.name])
+                first = next(parts)
+                if isinstance(first, Placeholder) and first.name in given - self.dashes:
+                    raise ValueError(f"{first.name}: a value here cannot begin with '-'")
             continues = protected and bool(element.names) and not element.prefix
             protected = element.parts == ("--",) or continues
         return filled
-
-    def _refuse_option(
-        self, element: Template, texts: Mapping[str, str], present: Mapping[str, Json]
-    ) -> None:
-        """Raise where an element begins with a `-` that comes from the model."""
-        for part in element.parts:
-            if not isinstance(part, Placeholder):
-                return
-            name, text = part.name, texts[part.name]
-            if text.startswith("-") and name in present and name not in self.dashes:
-                raise ValueError(f"{name}: a value here cannot begin with '-'")
-            if text:
-                return
 
     def _stdin(self, arguments: Mapping[str, Json]) -> bytes | None:
         placed = {name for element in self.elements for name in element.names}
@@ -231,12 +221,11 @@ class CommandTool:
 
     def _fill_environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        where = f"tool {self.tool.name!r}, env"
-        return kept | {name: text.fill(f"{where} {name!r},") for name, text in self.environment}
+        return kept | self.environment.fill(f"tool {self.tool.name!r}, env")
 
-    def _find_program(self) -> str:
+    def _find_program(self, environment: Mapping[str, str]) -> str:
         """Return the program's path: as named where it has a slash, else from PATH."""
-        path = self._fill_environment().get("PATH", os.defpath)
+        path = environment.get("PATH", os.defpath)
         program, where = self.program, f" in PATH ({path})"
         if os.sep in program:
             program, where = str((self.folder / Path(program).expanduser()).absolute()), ""
@@ -286,7 +275,7 @@ def _fixes_program(words: Sequence[str]) -> bool:
     return False
 
 
-def _read_env(tool: Tool, env: Json) -> tuple[tuple[str, FromEnvironment], ...]:
+def _read_env(tool: Tool, env: Json) -> FromEnvironment:
     where = f"tool {tool.name!r}:"
     if isinstance(env, list | tuple) and all(isinstance(name, str) for name in env):
         env = {name: f"${{{name}}}" for name in env}
@@ -296,7 +285,7 @@ def _read_env(tool: Tool, env: Json) -> tuple[tuple[str, FromEnvironment], ...]:
     for name in env:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise ConfigError(f"{where} {name!r} is not the name of an environment variable")
-    return tuple((name, FromEnvironment(value)) for name, value in env.items())
+    return FromEnvironment(env)
 
 
 def run_program(

@@ -10,9 +10,11 @@ nothing about the world.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,38 +28,9 @@ _WET = (("drizzle", 75, 95), ("rain", 75, 98), ("thunderstorm", 70, 95))
 _COLD = (("light snow", 70, 95), ("snow", 80, 98))
 """Condition, lowest and highest humidity in per cent."""
 
-_FILLERS = re.compile(
-    r"a|an|and|are|about|at|by|can|did|do|does|find|for|from|give|how|i|in|is|it|latest|look|me|my"
-    r"|of|on|or|please|search|show|tell|that|the|this|to|up|was|web|were|what|when|where|which|who"
-    r"|why|with|you",
-    re.IGNORECASE,
-)
-"""Words that do not name a topic."""
-
-_PAGES = """
-overview | {Topic}: an overview
-An overview of {topic}: the main terms, how the parts fit together, and where to read on.
-guide | A beginner's guide to {topic}
-New to {topic}? This guide takes about {n} minutes and starts with the basics.
-faq | {Topic} - questions and answers
-{n} common questions about {topic}, each with a short answer and a source.
-history | A short history of {topic}
-How {topic} changed over time, with a timeline from {year} until now.
-numbers | {Topic} in numbers
-Figures on {topic}, compiled in {year}: {n} tables, with notes on how they were collected.
-debate | What experts disagree on: {topic}
-{n} open questions about {topic}, with the arguments on each side.
-checklist | {Topic}: a practical checklist
-{n} steps to take before you decide anything about {topic}. Updated in {year}.
-news | News about {topic}
-The latest on {topic}: {n} articles since {year}, newest first.
-mistakes | Common mistakes with {topic}
-{n} mistakes that people make with {topic}, and how to avoid each of them.
-reading | Further reading on {topic}
-{n} books and articles on {topic}, from introductions to specialist works.
-""".strip().splitlines()
-"""Two lines a page: its kind and title, its snippet."""
-MAX_RESULTS = len(_PAGES) // 2
+_SEARCH = json.loads(files("toolhone").joinpath("tools/fake_services.json").read_text("utf-8"))
+"""`fillers`: words that do not name a topic. `pages`: their kind, title and snippet."""
+MAX_RESULTS = len(_SEARCH["pages"])
 
 
 @dataclass(frozen=True)
@@ -120,20 +93,20 @@ class SearchWorld:
         words = re.findall(r"[^\W_]+(?:['’.-][^\W_]+)*", query)
         if not words:
             raise ValueError(f"the query {query!r} has no word to search for")
-        topic = " ".join([word for word in words if not _FILLERS.fullmatch(word)] or words)
+        named = [word for word in words if word.lower() not in _SEARCH["fillers"]]
+        topic = " ".join(named or words)
         topic = topic[:80].strip()
         chance = _chance(self.seed, "search", topic.casefold())
         slug = "-".join(re.findall(r"\w+", topic.casefold()))
-        pages, pairs = [], list(zip(_PAGES[::2], _PAGES[1::2], strict=True))
-        for head, snippet in chance.sample(pairs, k=MAX_RESULTS):
-            kind, _, title = head.partition(" | ")
+        pages = []
+        for page in chance.sample(_SEARCH["pages"], k=MAX_RESULTS):
             n, year = chance.randint(4, 30), chance.randint(1950, 2024)
-            page = {
-                "title": title.format(Topic=topic[:1].upper() + topic[1:], topic=topic),
-                "url": f"https://example.org/{slug}/{kind}",
-                "snippet": snippet.format(topic=topic, n=n, year=year),
+            found = {
+                "title": page["title"].format(Topic=topic[:1].upper() + topic[1:], topic=topic),
+                "url": f"https://example.org/{slug}/{page['kind']}",
+                "snippet": page["snippet"].format(topic=topic, n=n, year=year),
             }
-            pages.append(page)
+            pages.append(found)
         return pages[:limit]
 
 

@@ -1,11 +1,8 @@
-"""A tool that asks an address: `{"name", "parameters", "type": "api", "url", "method", "headers",
-...}`.
+"""A tool that asks an address: `{"name", "parameters", "type": "api", "url", "method", ...}`.
 
-POST, PUT and PATCH send the arguments as a JSON object, other methods as a query; an argument with
-a place `{param}` in the url goes there alone, quoted. The host of the url is resolved once per
-call, and every connection, redirects included, goes to that checked address. Proxies, cookies and
-compressed answers are not used. A name server that does not answer is waited for as long as the
-system does.
+POST, PUT and PATCH send the arguments as JSON, others as a query; an argument with a place in the
+url, `{param}`, goes there alone, quoted. The host is resolved once per call, and every connection,
+redirects included, goes to that checked address. No proxies, cookies or compressed answers.
 """
 
 from __future__ import annotations
@@ -18,10 +15,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
@@ -30,14 +26,15 @@ import httpx
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Tool
 from toolhone.tools.placeholders import (
+    VARIABLE,
     FromEnvironment,
     Template,
     as_text,
     check_places,
-    defaults_of,
     hide,
     hide_in_part,
     texts_of,
+    values_of,
 )
 from toolhone.tools.result import CallError, ToolStatus, truncate
 
@@ -87,7 +84,7 @@ class Address:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     def resolve(self) -> list[str]:
-        """Return the IP addresses of the host.
+        """Return the IP addresses of the host; there is no time limit of ours on that.
 
         Refuse a public name that leads to this machine or its link, so that its owner cannot aim a
         call at a local service; a url that itself names such a place is the user's choice.
@@ -127,7 +124,7 @@ class HttpTool:
     address: Address
     path: Template
     query: Template
-    headers: tuple[tuple[str, FromEnvironment], ...] = ()
+    headers: FromEnvironment
     timeout: float = TIMEOUT
     max_bytes: int = MAX_BYTES
 
@@ -149,7 +146,7 @@ class HttpTool:
 
     def __call__(self, /, **arguments: Json) -> Json:
         headers = self._fill_headers()
-        secrets = [secret for _, text in self.headers for secret in text.secrets()]
+        secrets = self.headers.secrets()
         try:
             request = self._request(arguments, headers)
         except ValueError as error:
@@ -161,23 +158,19 @@ class HttpTool:
             raise CallError(error.outcome, str(hide(str(error), secrets))) from None
 
     def _fill_headers(self) -> dict[str, str]:
-        filled = {}
-        for name, text in self.headers:
-            where = f"tool {self.tool.name!r}, header {name!r}"
-            filled[name] = text.fill(f"{where},")
-            if not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", filled[name]):
-                source = " or ".join(text.names) or "the text"
+        where = f"tool {self.tool.name!r}, header"
+        filled = self.headers.fill(where)
+        for name, text in filled.items():
+            if not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", text):
+                source = " or ".join(VARIABLE.findall(self.headers.texts[name])) or "the text"
                 wrong = "(a line break, or a character beyond Latin-1)"
-                raise ConfigError(
-                    f"{where}: the value of {source} cannot stand in a header {wrong}"
-                )
+                value = f"the value of {source} cannot stand in a header {wrong}"
+                raise ConfigError(f"{where} {name!r}: {value}")
         return filled
 
     def _request(self, arguments: Mapping[str, Json], headers: Mapping[str, str]) -> HttpRequest:
         """Return what to send. `ValueError` says what is wrong with an argument."""
-        present = {name: value for name, value in arguments.items() if value is not None}
-        values = {**defaults_of(self.tool), **present}
-        texts = texts_of(values, (*self.path.names, *self.query.names))
+        texts = texts_of(values_of(self.tool, arguments), (*self.path.names, *self.query.names))
         rest = {name: value for name, value in arguments.items() if name not in texts}
         for name in self.path.names:
             if not texts[name]:
@@ -193,11 +186,12 @@ class HttpTool:
             texts_of(rest, rest)
             body, own["Content-Type"] = as_text(rest).encode("utf-8"), "application/json"
         else:
-            several = {k: v if isinstance(v, list | tuple) else [v] for k, v in rest.items()}
-            each = [(k, v) for k, values in several.items() for v in values if v is not None]
-            asked = [(key, texts_of({key: value}, [key])[key]) for key, value in each]
-            pairs = urlencode(asked, quote_via=quote)
-            query = "&".join(part for part in (query, pairs) if part)
+            asked = []
+            for key, value in rest.items():
+                several = value if isinstance(value, list | tuple) else [value]
+                given = [one for one in several if one is not None]
+                asked += [(key, texts_of({key: one}, [key])[key]) for one in given]
+            query = "&".join(filter(None, (query, urlencode(asked, quote_via=quote))))
         ours = {name.lower() for name in headers}
         own = {name: text for name, text in own.items() if name.lower() not in ours}
         target += f"?{query}" if query else ""
@@ -231,7 +225,7 @@ def _read_url(tool: Tool, url: Json) -> tuple[Address, Template, Template]:
     return Address.of(scheme.lower(), authority, where), paths, queries
 
 
-def _read_headers(tool: Tool, headers: Json) -> tuple[tuple[str, FromEnvironment], ...]:
+def _read_headers(tool: Tool, headers: Json) -> FromEnvironment:
     where = f"tool {tool.name!r}:"
     if not isinstance(headers, Mapping) or not all(isinstance(v, str) for v in headers.values()):
         raise ConfigError(f"{where} 'headers' must be an object of texts, got {headers!r:.80}")
@@ -247,7 +241,7 @@ def _read_headers(tool: Tool, headers: Json) -> tuple[tuple[str, FromEnvironment
     if len({name.lower() for name in headers}) < len(headers):
         wrong = f"a header is given twice, in different spelling; headers: {', '.join(headers)}"
         raise ConfigError(f"{where} {wrong}")
-    return tuple((name, FromEnvironment(value)) for name, value in headers.items())
+    return FromEnvironment(headers)
 
 
 def _climbs(path: str) -> bool:
@@ -296,13 +290,16 @@ def exchange(address: Address, request: HttpRequest, seconds: float, max_bytes: 
     late = f"{address.host} did not answer in full within {seconds:g} s"
     try:
         places = address.resolve()
-        for _ in range(MAX_REDIRECTS + 1):
-            with _Deadline(deadline, late) as cut:
-                reply = _send(address, places, request, cut, max_bytes)
-            location = reply.response.headers.get("Location", "")
-            if reply.response.status_code not in (301, 302, 303, 307, 308) or not location:
-                return reply
-            request = _redirect(address, request, reply.response.status_code, location)
+        with _cut_off(deadline, late) as trace:
+            for _ in range(MAX_REDIRECTS + 1):
+                left = max(0.001, deadline - time.monotonic())
+                limits = dict.fromkeys(("connect", "read", "write", "pool"), left)
+                extensions = {"timeout": limits, "trace": trace}
+                reply = _send(address, places, request, extensions, max_bytes)
+                location = reply.response.headers.get("Location", "")
+                if reply.response.status_code not in (301, 302, 303, 307, 308) or not location:
+                    return reply
+                request = _redirect(address, request, reply.response.status_code, location)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         text = truncate(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
         failure = f"the request to {address.host} failed: {text.removesuffix(': ')}"
@@ -310,54 +307,57 @@ def exchange(address: Address, request: HttpRequest, seconds: float, max_bytes: 
     raise CallError(ToolStatus.ERROR, f"{address.host} redirects more than {MAX_REDIRECTS} times")
 
 
-class _Deadline:
-    """Cuts a connection at a time, even if the other side still writes; the error is TIMEOUT."""
+@contextlib.contextmanager
+def _cut_off(deadline: float, late: str) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    """Cut connections at a time, even if the other side still writes; the error is TIMEOUT.
 
-    def __init__(self, deadline: float, late: str) -> None:
-        self.left = max(0.001, deadline - time.monotonic())
-        self._late, self._passed, self._socket = late, False, socket.socket()
-        self._timer = threading.Timer(self.left, self._cut)
-        self._timer.daemon = True
+    Yields a trace for httpx that keeps a handle of each new connection.
+    """
+    handles: list[socket.socket] = []
+    passed = threading.Event()
 
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keep a handle of each new connection; TLS replaces only the socket object."""
-        if event == "connection.connect_tcp.complete":
-            self._socket.close()
-            self._socket = info["return_value"].get_extra_info("socket").dup()
-            if self._passed:
-                self._cut()
+    def cut() -> None:
+        passed.set()
+        for handle in handles:
+            with contextlib.suppress(OSError):
+                handle.shutdown(socket.SHUT_RDWR)
 
-    def _cut(self) -> None:
-        self._passed = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":  # TLS replaces only the socket object
+            handles.append(info["return_value"].get_extra_info("socket").dup())
+            if passed.is_set():
+                cut()
 
-    def __enter__(self) -> _Deadline:
-        self._timer.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        self._socket.close()
-        if self._passed or isinstance(error, httpx.TimeoutException | TimeoutError):
-            raise CallError(ToolStatus.TIMEOUT, self._late) from None
+    timer = threading.Timer(max(0.001, deadline - time.monotonic()), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield trace
+    except Exception as error:
+        if passed.is_set() or isinstance(error, httpx.TimeoutException | TimeoutError):
+            raise CallError(ToolStatus.TIMEOUT, late) from None
+        raise
+    finally:
+        timer.cancel()
+        for handle in handles:
+            handle.close()
+    if passed.is_set():
+        raise CallError(ToolStatus.TIMEOUT, late)
 
 
 def _send(
-    address: Address, places: Sequence[str], request: HttpRequest, cut: _Deadline, max_bytes: int
+    address: Address,
+    places: Sequence[str],
+    request: HttpRequest,
+    extensions: Mapping[str, Any],
+    max_bytes: int,
 ) -> HttpReply:
     """Send a request to the first of the places that can be connected to."""
     own = {"Host": address.authority, "Connection": "close", "Accept-Encoding": "identity"}
     texts = {**own, **request.headers}
     headers = [(name.encode(), text.strip().encode("latin-1")) for name, text in texts.items()]
-    extensions = {
-        "timeout": dict.fromkeys(("connect", "read", "write", "pool"), cut.left),
-        "sni_hostname": address.host,
-        "target": request.target.encode("ascii"),
-        "trace": cut.trace,
-    }
+    target = request.target.encode("ascii")
+    extensions = {**extensions, "sni_hostname": address.host, "target": target}
     with httpx.Client(verify=_certificates(), trust_env=False) as client:
         for place in places:
             url = httpx.URL(scheme=address.scheme, host=place, port=address.port, path="/")

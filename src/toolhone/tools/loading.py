@@ -1,10 +1,8 @@
 """The tools that an experiment file names. A Python file or module is executed: it is user code.
 
-    "calculator"                                 a built-in tool
-    "tools.py:area", "tools.py", "pkg.mod:area"  a function, those marked with `@tool`, a function
-    {"name", "description", "parameters"}        a schema, which the model sees; nothing runs
-    {..., "implementation" or "function": text}  a schema and what runs for it
-Objects with "type": "api" or "command" are in `http.py` and `command.py`.
+"calculator", "tools.py:area", "tools.py", "pkg.mod:area"     built in, functions, marked ones
+{"name", "description", "parameters"}                         a schema alone; nothing runs
+{..., "implementation" or "function": text}                   a schema and what runs for it
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Texts with places in them: `{param}` for an argument of a call, `${NAME}` for an environment
-variable.
+"""Texts with places: `{param}` for an argument of a call, `${NAME}` for an environment variable.
 
     Template.of("--size={width}x{height}").fill({"width": "2", "height": "3"})      # "--size=2x3"
-    FromEnvironment("Bearer ${API_TOKEN}").fill("tool 'x'")
+    FromEnvironment({"Authorization": "Bearer ${TOKEN}"}).fill("tool 'x', header")
 
-A parameter name is letters, digits, `_`, `-` and `.`; `{{name}}` is the text `{name}`. Values of
-variables are read when used, never kept, and `hide` removes them from what a service repeats.
+A name is letters, digits, `_`, `-` and `.`; `{{name}}` is the text `{name}`.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, quote_plus
 
 from toolhone.errors import ConfigError, nearest
@@ -23,7 +21,7 @@ from toolhone.schema import Json, Tool
 SHORTEST_SECRET = 4
 """Shorter values are not hidden, since every text contains them."""
 _PLACE = re.compile(r"\{\{(?P<text>[\w.-]+)\}\}|\{(?P<name>[\w.-]+)\}")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,22 @@ class Template:
         )
 
 
-def defaults_of(tool: Tool) -> dict[str, Json]:
-    """Return the defaults in the tool's schema."""
-    defaults = {name: schema.get("default") for name, schema in tool.properties.items()}
-    return {name: value for name, value in defaults.items() if value is not None}
+def values_of(tool: Tool, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the arguments over the defaults in the tool's schema, without nulls."""
+    values = {name: schema.get("default") for name, schema in tool.properties.items()}
+    values |= {name: value for name, value in arguments.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check_places(tool: Tool, names: Iterable[str], where: str, may_be_absent: bool = False) -> None:
     """Refuse a place without a parameter, or one that a call may leave empty."""
-    declared, sure = tool.properties, {*tool.parameters.get("required", ()), *defaults_of(tool)}
+    declared, sure = tool.properties, {*tool.parameters.get("required", ()), *values_of(tool, {})}
     for name in names:
         place = f"tool {tool.name!r}: {where} has a place {{{name}}}, but"
         if name not in declared:
-            known = f"parameters: {', '.join(declared) or 'none'}"
+            known = f"{nearest(name, declared)}; parameters: {', '.join(declared) or 'none'}"
             text = f"the text itself is written {{{{{name}}}}}"
-            near = nearest(name, declared)
-            raise ConfigError(f"{place} no parameter is named so{near}; {known}; {text}")
+            raise ConfigError(f"{place} no parameter is named so{known}; {text}")
         if name not in sure and not may_be_absent:
             right = "put it under 'required', or give it a 'default'"
             raise ConfigError(f"{place} a call may leave {name!r} out; {right}")
@@ -93,11 +91,10 @@ def texts_of(values: Mapping[str, Json], names: Iterable[str]) -> dict[str, str]
             texts[name] = as_text(values[name])
         except KeyError:
             raise ValueError(f"{name}: a value is needed") from None
-        except UnicodeEncodeError:
-            wrong = f"{name}: half a character (a lone surrogate) cannot be passed on"
-            raise ValueError(wrong) from None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{name}: {error}") from None
+            lone = "half a character (a lone surrogate) cannot be passed on"
+            wrong = lone if isinstance(error, UnicodeEncodeError) else error
+            raise ValueError(f"{name}: {wrong}") from None
     return texts
 
 
@@ -113,24 +110,24 @@ def as_text(value: Json) -> str:
 
 @dataclass(frozen=True)
 class FromEnvironment:
-    """A text with `${NAME}` in it; it holds the names, not the values."""
+    """Texts by name with `${NAME}` in them; values of variables are read when used, never kept."""
 
-    text: str
+    texts: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(_VARIABLE.findall(self.text))
-
-    def fill(self, where: str) -> str:
+    def fill(self, where: str) -> dict[str, str]:
         """Put the values in. `ConfigError` at `where` if a variable is not set."""
-        for name in self.names:
-            if not os.environ.get(name):
-                wrong = f"the environment variable {name}, which is not set (or is empty)"
-                raise ConfigError(f"{where} needs {wrong}")
-        return _VARIABLE.sub(lambda match: os.environ[match[1]], self.text)
+        for name, text in self.texts.items():
+            for variable in VARIABLE.findall(text):
+                if not os.environ.get(variable):
+                    wrong = f"the environment variable {variable}, which is not set (or is empty)"
+                    raise ConfigError(f"{where} {name!r}, needs {wrong}")
+        texts = self.texts.items()
+        return {name: VARIABLE.sub(lambda one: os.environ[one[1]], text) for name, text in texts}
 
-    def secrets(self) -> tuple[str, ...]:
-        return tuple(os.environ.get(name, "") for name in self.names)
+    def secrets(self) -> list[str]:
+        """The values of the variables."""
+        names = [name for text in self.texts.values() for name in VARIABLE.findall(text)]
+        return [os.environ.get(name, "") for name in names]
 
 
 def hide(value: Json, secrets: Iterable[str]) -> Json:

@@ -74,16 +74,6 @@ class Implementation:
         return self.function(**arguments)
 
 
-@dataclass(frozen=True)
-class FinishedCall:
-    """A call and its result. `from_journal`: the tool did not run, a journal had the result."""
-
-    call: ToolCall
-    result: ToolResult
-    from_journal: bool
-    implementation: Implementation | None
-
-
 class Journal:
     """Keeps the results of calls (`tool_cache.py`); this one keeps none.
 
@@ -92,15 +82,11 @@ class Journal:
 
     answers_all = False
 
-    def recall(
-        self,
-        call: ToolCall,  # noqa: ARG002
-        implementation: Implementation | None,  # noqa: ARG002
-    ) -> ToolResult | None:
-        return None
+    def recall(self, call: ToolCall, own: Implementation | None) -> ToolResult | None:
+        """The kept result of a call of the tool with this implementation."""
 
-    def record(self, finished: FinishedCall) -> None:
-        pass
+    def record(self, call: ToolCall, result: ToolResult, own: Implementation | None) -> None:
+        """Keep the result of a call."""
 
 
 class Registry:
@@ -108,7 +94,8 @@ class Registry:
 
     timeout: seconds per call; the thread of a late function runs on until it returns. max_chars:
     longest `content`. seed: of `weather` and `search`. journals: asked in order before a tool runs;
-    each records every call.
+    each records every call. runnable: names of the tools whose calls get a result, from an
+    implementation or a journal.
     """
 
     def __init__(
@@ -128,36 +115,31 @@ class Registry:
                 right = "give one of them another name"
                 raise ConfigError(f"two tools are named {tool.name!r}; {right}")
             self._entries[tool.name] = _Entry.of(tool)
-
-    @property
-    def tools(self) -> tuple[Tool, ...]:
-        return tuple(entry.tool for entry in self._entries.values())
-
-    @property
-    def runnable(self) -> frozenset[str]:
-        """Names of the tools whose calls get a result, from an implementation or a journal."""
-        return frozenset(name for name, entry in self._entries.items() if not self._refusal(entry))
+        entries, is_answered = self._entries.items(), any(one.answers_all for one in journals)
+        self.tools = tuple(entry.tool for _, entry in entries)
+        self.runnable = frozenset(
+            name for name, entry in entries if is_answered or not entry.own.refusal
+        )
 
     def run(self, call: ToolCall) -> ToolResult:
         """Check the call and make it."""
         start, entry = time.perf_counter(), self._entries.get(call.name)
-        result = self._refuse(call, entry)
-        recalled, implementation = None, None if entry is None else entry.implementation
-        if result is None:
-            assert entry is not None, call.name
-            found = (journal.recall(call, implementation) for journal in self._journals)
-            result = recalled = next((each for each in found if each), None)
+        result, own = self._refuse(call, entry), entry.own if entry else None
+        limits = own.limits if own else ToolLimits()
+        if entry is not None and result is None:
+            found = (journal.recall(call, own) for journal in self._journals)
+            result = next((replace(each, recalled=True) for each in found if each), None)
             if result is None:
-                limit = entry.limits.timeout
+                timeout = self._timeout if limits.timeout is None else limits.timeout
                 with entry.gate:
-                    work = functools.partial(entry.call, call.arguments)
-                    result = _in_thread(work, self._timeout if limit is None else limit)
-        max_chars = (entry and entry.limits.max_chars) or self._max_chars
+                    result = _in_thread(functools.partial(entry.call, call.arguments), timeout)
+        assert result is not None, call.name
         # A lone surrogate, which no tokenizer accepts, becomes "?".
-        content = truncate(result.content.encode("utf-8", "replace").decode("utf-8"), max_chars)
+        content = result.content.encode("utf-8", "replace").decode("utf-8")
+        content = truncate(content, limits.max_chars or self._max_chars)
         result = replace(result, content=content, seconds=time.perf_counter() - start)
         for journal in self._journals:
-            journal.record(FinishedCall(call, result, recalled is not None, implementation))
+            journal.record(call, result, own)
         return result
 
     def run_all(self, calls: Iterable[ToolCall]) -> list[ToolResult]:
@@ -171,16 +153,15 @@ class Registry:
     def _refuse(self, call: ToolCall, entry: _Entry | None) -> ToolResult | None:
         """Return the result of a call that may not run."""
         if entry is None:
-            known = (
-                f"{nearest(call.name, self._entries)}; tools: {', '.join(self._entries) or 'none'}"
-            )
+            near, names = nearest(call.name, self._entries), ", ".join(self._entries) or "none"
+            known = f"{near}; tools: {names}"
             return ToolResult(ToolStatus.UNKNOWN_TOOL, f"there is no tool {call.name!r}{known}")
-        if refusal := self._refusal(entry):
-            return ToolResult(ToolStatus.REFUSED, refusal)
+        if call.name not in self.runnable:
+            return ToolResult(ToolStatus.REFUSED, entry.own.refusal)
         if problems := entry.problems(call.arguments):
             shown = "; ".join(truncate(problem, 300) for problem in problems[:3])
             return ToolResult(ToolStatus.INVALID_ARGUMENTS, f"{call.name}: {shown}")
-        most = entry.limits.max_calls
+        most = entry.own.limits.max_calls
         if most is not None:
             with self._lock:
                 self._counts[call.name] += 1
@@ -190,37 +171,25 @@ class Registry:
                 return ToolResult(ToolStatus.REFUSED, wrong)
         return None
 
-    def _refusal(self, entry: _Entry) -> str:
-        if any(journal.answers_all for journal in self._journals):
-            return ""
-        if entry.implementation is None:
-            return f"tool {entry.tool.name!r} cannot be run here: it has no implementation"
-        return entry.implementation.refusal
-
 
 @dataclass(frozen=True)
 class _Entry:
     """A tool and the types of its parameters (None: unknown); `gate` limits calls at once."""
 
     tool: Tool
-    implementation: Implementation | None
+    own: Implementation
     accepts: Adapters | None
     gate: AbstractContextManager[object]
 
     @staticmethod
     def of(tool: Tool) -> _Entry:
-        function = tool.function
-        if function is None:
-            return _Entry(tool, None, None, nullcontext())
+        wrong = f"tool {tool.name!r} cannot be run here: it has no implementation"
+        function = tool.function or Implementation(dict, refusal=wrong)
         own = function if isinstance(function, Implementation) else Implementation(function)
         names, at_once = own.accepts, own.limits.at_once
         accepts = adapters_of(own.function) if names is None else dict.fromkeys(names)
         gate = threading.Semaphore(at_once) if at_once else nullcontext()
         return _Entry(tool, own, accepts, gate)
-
-    @property
-    def limits(self) -> ToolLimits:
-        return ToolLimits() if self.implementation is None else self.implementation.limits
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
         """Check arguments against the schema and against the parameters of the function."""
@@ -236,21 +205,17 @@ class _Entry:
 
     def call(self, arguments: Mapping[str, Json]) -> ToolResult:
         """Call the function with arguments converted to its types."""
-        assert self.implementation is not None, self.tool.name
         try:
-            adapters = {name: (self.accepts or {}).get(name) for name in arguments}
-            typed = {
-                name: value
-                if (adapter := adapters[name]) is None
-                else adapter.validate_python(value)
-                for name, value in arguments.items()
-            }
+            typed = dict(arguments)
+            for name, value in arguments.items():
+                if adapter := (self.accepts or {}).get(name):
+                    typed[name] = adapter.validate_python(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "arguments"
             wrong = f"{self.tool.name}: {where}: {first['msg']}"
             return ToolResult(ToolStatus.INVALID_ARGUMENTS, wrong)
-        value = self.implementation(**typed)
+        value = self.own(**typed)
         if inspect.iscoroutine(value):
             value = asyncio.run(value)
         value = to_jsonable_python(value, inf_nan_mode="constants", fallback=_plain)

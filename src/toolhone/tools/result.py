@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -37,12 +37,14 @@ class ToolResult:
 
     content: what the model reads: a text as it is, other values as JSON, or a line about the error.
     value: the full value, also where `content` is cut; None unless OK. seconds: wall-clock time.
+    recalled: a journal had the result, the tool did not run.
     """
 
     outcome: ToolStatus
     content: str
     value: Any = None
     seconds: float = 0.0
+    recalled: bool = field(default=False, compare=False)
 
 
 def to_text(value: Any) -> str:

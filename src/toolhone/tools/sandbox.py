@@ -1,11 +1,9 @@
-"""Runs Python written by a model, with limits on time, memory and recursion and no access to files
-or network.
+"""Runs Python written by a model, with limits on time, memory and recursion; no files or network.
 
     with Sandbox() as sandbox:
         sandbox.run("x = 6\\nx * 7")    # SandboxResult(outcome=OK, value=42, text="42", ...)
 
-The interpreter is Monty (`pydantic-monty`), a subset of Python in Rust, in worker processes. A bug
-in Monty that lets a program write into the worker's memory is not contained.
+Monty runs it, a subset of Python in Rust, in worker processes; its own bugs are not contained.
 """
 
 from __future__ import annotations
@@ -119,7 +117,7 @@ class SandboxResult:
     seconds: float = 0.0
 
 
-class Sandbox:
+class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
     """Runs programs, at most one in each of `workers` processes; further runs wait.
 
     Threads may share it. A worker that does not answer `GRACE` seconds after its limit is killed
@@ -145,12 +143,7 @@ class Sandbox:
         show = _SHOW.replace("NAME", name).replace("LIMIT", str(limit + 1))
         program = f"{code[:split]}{name} = ({code[split:].lstrip()}\n)\n{show}"
         program = f"{code}\nNone" if split < 0 else program
-        printed, as_json, as_repr = _Printed(limit), "", ""
-
-        def send(*texts: str) -> None:
-            nonlocal as_json, as_repr
-            as_json, as_repr = texts
-
+        printed, sent = _Printed(limit), [("", "")]
         outcome, error, resources = ToolStatus.OK, "", self._resources(self.limits.seconds)
         try:
             with pool.checkout(limits=resources, os_policy=_POLICY) as session:
@@ -159,14 +152,16 @@ class Sandbox:
                     cpu = int(_CHECKOUTS_PER_WORKER * (self.limits.seconds + GRACE)) + 1
                     with contextlib.suppress(OSError):
                         resource.prlimit(session.worker_pid, resource.RLIMIT_CPU, (cpu, cpu))
-                lookup = {f"{name}_send": send}
+                lookup = {f"{name}_send": lambda *texts: sent.append(texts)}
                 session.feed_run(program, external_lookup=lookup, print_callback=printed)
         except monty.MontyError as caught:
             outcome, error = _how_it_ended(caught, code.count("\n") + 1, self.limits)
         failed = outcome is not ToolStatus.OK
-        value, text = (None, "") if failed else _read_value(as_json, as_repr, limit)
+        value, text = (None, "") if failed else _read_value(*sent[-1], limit)
         seconds = time.perf_counter() - started
-        return SandboxResult(outcome, value, text, printed.text(), error, seconds)
+        return SandboxResult(
+            outcome, value, text, truncate(printed.text, limit, printed.total), error, seconds
+        )
 
     def close(self) -> None:
         """End the workers. A later `run` starts new ones."""
@@ -174,9 +169,6 @@ class Sandbox:
             if self._close is not None:
                 self._close()
             self._pool = self._close = None
-
-    def __enter__(self) -> Sandbox:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -236,18 +228,17 @@ def _end_pool(pool: monty.Monty) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
 
 
+@dataclass
 class _Printed:
-    """Keeps the first `keep` characters of the output and counts the others."""
+    """Keeps the first `keep` characters of the output and counts all."""
 
-    def __init__(self, keep: int) -> None:
-        self._keep, self._total, self._text = keep, 0, ""
+    keep: int
+    total: int = 0
+    text: str = ""
 
     def __call__(self, _stream: str, text: str) -> None:
-        self._text += text[: max(0, self._keep - self._total)]
-        self._total += len(text)
-
-    def text(self) -> str:
-        return truncate(self._text, self._keep, self._total)
+        self.text += text[: max(0, self.keep - self.total)]
+        self.total += len(text)
 
 
 def _read_value(as_json: str, as_repr: str, limit: int) -> tuple[Json, str]:

@@ -1,9 +1,5 @@
 """Results of tool calls on disk: a log of all, a cache, and replay from recorded results.
 
-    Registry(tools, journals=[CallLog(path)])       # appends one line per call
-    Registry(tools, journals=[Cache(path)])         # runs a call of a tool with "cache": true once
-    Registry(tools, journals=[ReplayCache(path)])   # answers from a log or a cache; nothing runs
-
 A line is {"time", "tool", "arguments", "outcome", "content", "seconds"}, with "value" where it
 differs from the content. A line with "exact": false holds a value that JSON cannot write as a text;
 it never answers a call.
@@ -24,7 +20,7 @@ from pathlib import Path
 from toolhone.errors import DataError, RunError
 from toolhone.runs.run import writing
 from toolhone.schema import Json, ToolCall
-from toolhone.tools.registry import FinishedCall, Implementation, Journal
+from toolhone.tools.registry import Implementation, Journal
 from toolhone.tools.result import ToolResult, ToolStatus, to_text
 
 MAX_DEPTH = 50
@@ -36,18 +32,31 @@ class CallLog(Journal):
     """Appends every call to a file; threads and processes may share it."""
 
     def __init__(self, path: Path) -> None:
-        self._lines = _Lines(path)
+        self._path, self._lock = path, threading.Lock()
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
+                file.seek(max(0, file.tell() - 1))
+                if file.read(1) not in (b"", b"\n"):
+                    file.write(b"\n")  # the last line was cut off
 
-    def record(self, finished: FinishedCall) -> None:
-        replayed = {"replayed": True} if finished.from_journal else {}
-        self._lines.append(_to_dict(finished) | replayed)
+    def record(self, call: ToolCall, result: ToolResult, own: Implementation | None) -> None:  # noqa: ARG002
+        self.append(_to_dict(call, result) | ({"replayed": True} if result.recalled else {}))
+
+    def append(self, line: Mapping[str, Json]) -> None:
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        data = text.encode("utf-8", "backslashreplace")
+        with writing(self._path), self._lock, self._path.open("ab", buffering=0) as file:
+            size = file.write(data)
+        if size != len(data):
+            raise RunError(f"{self._path}: a tool result was cut off; is the disk full?")
 
 
 class Cache(Journal):
     """OK results by tool, arguments and definition (address, command, source of the function)."""
 
     def __init__(self, path: Path, all_tools: bool = False) -> None:
-        self._lines, self._all, self._lock = _Lines(path), all_tools, threading.Lock()
+        self._log, self._all, self._lock = CallLog(path), all_tools, threading.Lock()
         self._known: dict[str | None, str] = {}
         self.account = Account()
         for entry in _read(path, self.account):
@@ -57,31 +66,29 @@ class Cache(Journal):
                 key = json.dumps([entry.tool, entry.arguments, entry.definition])
                 self._known[key] = json.dumps(entry.result.value)
 
-    def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:
-        known = self._known.get(self._key_of(call, implementation))
-        if known is None:
-            return None
-        value = json.loads(known)
-        return ToolResult(ToolStatus.OK, to_text(value), value)
+    def recall(self, call: ToolCall, own: Implementation | None) -> ToolResult | None:
+        known = self._known.get(self._key_of(call, own))
+        value = None if known is None else json.loads(known)
+        return None if known is None else ToolResult(ToolStatus.OK, to_text(value), value)
 
-    def record(self, finished: FinishedCall) -> None:
-        result, implementation = finished.result, finished.implementation
-        key = self._key_of(finished.call, implementation)
+    def record(self, call: ToolCall, result: ToolResult, own: Implementation | None) -> None:
+        key = self._key_of(call, own)
         if key is None or result.outcome is not ToolStatus.OK or not _is_exact(result.value):
             return
         with self._lock:
             if key in self._known:
                 return
             self._known[key] = json.dumps(result.value)
-        assert implementation is not None, finished.call.name
-        self._lines.append(_to_dict(finished) | {"definition": _digest(implementation)})
+        self._log.append(_to_dict(call, result) | {"definition": json.loads(key)[-1]})
 
-    def _key_of(self, call: ToolCall, implementation: Implementation | None) -> str | None:
+    def _key_of(self, call: ToolCall, own: Implementation | None) -> str | None:
+        """The tool, the arguments and a digest of the definition; None for what is not kept."""
         arguments = _canonical(call.arguments)
-        if arguments is None or implementation is None:
+        if arguments is None or own is None or not (self._all or own.cache):
             return None
-        cached = self._all or implementation.cache
-        return json.dumps([call.name, arguments, _digest(implementation)]) if cached else None
+        definition = own.definition or source_of(own.function)
+        digest = sha256(definition.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+        return json.dumps([call.name, arguments, digest])
 
 
 class ReplayCache(Journal):
@@ -107,7 +114,7 @@ class ReplayCache(Journal):
             reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
             raise DataError(f"{path}: no line is a tool result that can be replayed ({reasons})")
 
-    def recall(self, call: ToolCall, implementation: Implementation | None) -> ToolResult | None:  # noqa: ARG002
+    def recall(self, call: ToolCall, own: Implementation | None) -> ToolResult | None:  # noqa: ARG002
         arguments = _canonical(call.arguments)
         found = None if arguments is None else self._known.get((call.name, arguments))
         missing = f"no recorded result for this call of {call.name!r}"
@@ -126,39 +133,21 @@ class Account:
         return self.read - self.skipped.total()
 
 
-class _Lines:
-    """A file to append whole lines to."""
+def _to_dict(call: ToolCall, result: ToolResult) -> dict[str, Json]:
+    def describe(value: Json) -> Json:
+        what = f"(a value of type {type(value).__name__} that is not written as JSON)"
+        return value if _is_exact(value) else what
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a+b") as file:
-                file.seek(max(0, file.tell() - 1))
-                if file.read(1) not in (b"", b"\n"):
-                    file.write(b"\n")  # the last line was cut off
-
-    def append(self, line: Mapping[str, Json]) -> None:
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-        data = text.encode("utf-8", "backslashreplace")
-        with writing(self._path), self._lock, self._path.open("ab", buffering=0) as file:
-            size = file.write(data)
-        if size != len(data):
-            raise RunError(f"{self._path}: a tool result was cut off; is the disk full?")
-
-
-def _to_dict(finished: FinishedCall) -> dict[str, Json]:
-    call, result = finished.call, finished.result
     line: dict[str, Json] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "tool": call.name,
-        "arguments": {name: _or_description(value) for name, value in call.arguments.items()},
+        "arguments": {name: describe(value) for name, value in call.arguments.items()},
         "outcome": result.outcome.value,
         "content": result.content,
         "seconds": round(result.seconds, 6),
     }
     if result.outcome is ToolStatus.OK and result.value != result.content:
-        line["value"] = _or_description(result.value)
+        line["value"] = describe(result.value)
     if _canonical(call.arguments) is None or not _is_exact(result.value):
         line["exact"] = False
     return line
@@ -176,22 +165,11 @@ def _is_exact(value: Json, depth: int = 0) -> bool:
     return depth < MAX_DEPTH and (not nested or all(_is_exact(part, depth + 1) for part in parts))
 
 
-def _or_description(value: Json) -> Json:
-    if _is_exact(value):
-        return value
-    return f"(a value of type {type(value).__name__} that is not written as JSON)"
-
-
 def _canonical(arguments: Mapping[str, Json]) -> str | None:
     """Return one text for equal arguments in any order; None where JSON cannot write them."""
     if not all(_is_exact(value) for value in arguments.values()):
         return None
     return json.dumps(dict(arguments), sort_keys=True, separators=(",", ":"))
-
-
-def _digest(implementation: Implementation) -> str:
-    definition = implementation.definition or source_of(implementation.function)
-    return sha256(definition.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
 def source_of(function: Callable[..., Json]) -> str:
@@ -215,35 +193,38 @@ class _CacheEntry:
 def _read(path: Path, account: Account) -> Iterator[_CacheEntry]:
     """Yield the exact entries of a file; count the other lines."""
     try:
-        with path.open("rb") as file:
-            for line in filter(bytes.strip, file):
-                account.read += 1
-                try:
-                    yield _parse(line)
-                except DataError as error:
-                    account.skipped[str(error)] += 1
+        lines = list(filter(bytes.strip, path.read_bytes().split(b"\n")))
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot read the tool results: {reason}") from None
+    for line in lines:
+        account.read += 1
+        entry = _parse(line)
+        if isinstance(entry, _CacheEntry):
+            yield entry
+        else:
+            account.skipped[entry] += 1
 
 
-def _parse(line: bytes) -> _CacheEntry:
-    """Return the entry of a line; the `DataError` is the reason why it has none."""
+def _parse(line: bytes) -> _CacheEntry | str:
+    """Return the entry of a line, or the reason why it has none."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
-        raise DataError("not JSON") from None
+        return "not JSON"
     try:
         outcome, tool, content = ToolStatus(data["outcome"]), data["tool"], data["content"]
         arguments, definition = _canonical(data["arguments"]), data.get("definition")
-        texts = isinstance(tool, str) and isinstance(content, str)
-        if not texts or not isinstance(definition, str | None):
+        if not isinstance(tool, str) or not isinstance(content, str):
+            raise TypeError
+        if not isinstance(definition, str | None):
             raise TypeError
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise DataError("not a tool result") from None
+        return "not a tool result"
     if arguments is None or data.get("exact") is False:
-        raise DataError("not exact")
-    if outcome is not ToolStatus.OK:
-        return _CacheEntry(tool, arguments, ToolResult(outcome, content), definition)
-    value = data.get("value", content)
-    return _CacheEntry(tool, arguments, ToolResult(outcome, to_text(value), value), definition)
+        return "not exact"
+    result = ToolResult(outcome, content)
+    if outcome is ToolStatus.OK:
+        value = data.get("value", content)
+        result = ToolResult(outcome, to_text(value), value)
+    return _CacheEntry(tool, arguments, result, definition)
