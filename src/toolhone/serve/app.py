@@ -1,5 +1,4 @@
-"""An OpenAI-compatible server for one model: `GET /v1/models`, `POST /v1/chat/completions`, `GET
-/health`.
+"""An OpenAI-compatible server for one model: `/v1/models`, `/v1/chat/completions`, `/health`.
 
     serve(open_model("runs/first"), listen("127.0.0.1", 8000))
 
@@ -74,11 +73,9 @@ def serve(model: Model, sock: socket.socket) -> None:
     """Serve until Ctrl-C."""
     import uvicorn
 
-    host = sock.getsockname()[0]
-    app = open_app(model, open_to_all=host not in LOOPBACK)
-    config = uvicorn.Config(
-        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=SHUTDOWN_SECONDS
-    )
+    app = open_app(model, open_to_all=sock.getsockname()[0] not in LOOPBACK)
+    config = uvicorn.Config(app, log_level="warning", lifespan="on")
+    config.timeout_graceful_shutdown = SHUTDOWN_SECONDS
     with sock:
         uvicorn.Server(config).run(sockets=[sock])
 
@@ -149,18 +146,15 @@ class ModelService:
             traceback.print_exc(file=sys.stderr)
             return error_response("the server failed at this request; its log says where", 500)
         identity = f"chatcmpl-{secrets.token_hex(12)}"
-        fingerprint = "format_" + self.model.certificate.hashes.get("dialect", "")[:12]
         head = {"id": identity, "created": int(time.time()), "model": self.model.name}
-        head["system_fingerprint"] = fingerprint
+        dialect = self.model.certificate.hashes.get("dialect", "")
+        head["system_fingerprint"] = f"format_{dialect[:12]}"
         if not chat.stream:
             return _json(completion(answer, head))
-        lines = (f"data: {json.dumps(one)}\n\n" for one in chunks(answer, head, chat.with_usage))
-        headers = {"Cache-Control": "no-cache"}
-        return StreamingResponse(
-            itertools.chain(lines, ["data: [DONE]\n\n"]),
-            media_type="text/event-stream",
-            headers=headers,
-        )
+        pieces = map(json.dumps, chunks(answer, head, chat.with_usage))
+        lines = (f"data: {piece}\n\n" for piece in itertools.chain(pieces, ["[DONE]"]))
+        kind, headers = "text/event-stream", {"Cache-Control": "no-cache"}
+        return StreamingResponse(lines, media_type=kind, headers=headers)
 
     def _description(self) -> dict[str, Json]:
         certificate, model = self.model.certificate, self.model

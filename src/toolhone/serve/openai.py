@@ -1,7 +1,6 @@
-"""OpenAI's chat form: reads requests, writes answers whole (`completion`) or as a stream
-(`chunks`).
+"""OpenAI's chat form: reads requests, writes answers whole (`completion`) or in pieces (`chunks`).
 
-    request = read_request({"messages": [...], "tools": [...]}, Defaults(256, 0.0, 1.0))
+    request = read_request({"messages": [...], "tools": [...]}, SamplingParams())
     completion(answer_of(turn, request), head)    # {"object": "chat.completion", ...}
 
 Every key of a request is used, has no effect (`user`, ...), or is refused by name.
@@ -14,9 +13,10 @@ import math
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any
 
-from toolhone.backends.base import StopReason
+from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError, nearest
@@ -51,6 +51,7 @@ INSTEAD = {
     "functions": "use tools",
     "response_format": "leave it out; toolhone serve --constrained holds calls to their schemas",
 }
+STREAM_OPTIONS = {"include_usage", "include_obfuscation"}
 MAX_TOKENS = 131072
 """Most tokens that a request may ask for."""
 NOT_ON_OFFER = "not_on_offer"
@@ -58,36 +59,31 @@ NOT_ON_OFFER = "not_on_offer"
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """Sampling settings where a request has none."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int = 0
-
-
-@dataclass(frozen=True)
 class ChatRequest:
-    """One request. `tools` are those that the reply may call. A `seed` of None allows any."""
+    """One request. `tools` are those that the reply may call; if not `seeded`, any seed will do."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int = 0
-    seed: int | None = None
+    params: SamplingParams
+    seeded: bool = False
     model: str | None = None
     stream: bool = False
     with_usage: bool = False
 
 
-def read_request(body: Json, defaults: Defaults) -> ChatRequest:
-    """Read a request; a mistake is a `DataError`."""
+def read_request(body: Json, defaults: SamplingParams) -> ChatRequest:
+    """Read a request; a mistake is a `DataError`. `defaults` holds where the request is silent."""
     if not isinstance(body, dict):
         raise DataError(f"the request must be a JSON object, it is {type(body).__name__}")
-    _check_keys(body)
+    known = (*USED, *WITHOUT_EFFECT, *ONLY)
+    for key, value in body.items():
+        if key not in known:
+            raise DataError(f"{key!r} is not understood here{nearest(key, known)}; leave it out")
+        allowed = ONLY.get(key, (value,)) if value is not None else (None,)
+        same = [value is one or (value == one and not isinstance(value, bool)) for one in allowed]
+        if not any(same):
+            right = f"only {allowed[0]!r}; {INSTEAD.get(key, 'leave it out')}"
+            raise DataError(f"{key}={value!r:.60} is not supported here, {right}")
     messages, tools = _messages(body), _tools(body)
     model, stream, options = body.get("model"), _flag(body, "stream"), body.get("stream_options")
     choice = body.get("tool_choice") or "auto"
@@ -97,44 +93,33 @@ def read_request(body: Json, defaults: Defaults) -> ChatRequest:
     if model is not None and not isinstance(model, str):
         raise DataError(f"model must be a name, got {model!r:.40}")
     options = options or {}
-    known = {"include_usage", "include_obfuscation"}
-    if stream and (not isinstance(options, dict) or set(options) - known):
+    if stream and not (isinstance(options, dict) and options.keys() <= STREAM_OPTIONS):
         raise DataError(f"stream_options is an object with include_usage, got {options!r:.60}")
+    params = _params(body, defaults)
+    seeded = body.get("seed") is not None and params.temperature > 0
+    with_usage = stream and _flag(options, "include_usage")
+    offered = () if choice == "none" else tools
+    return ChatRequest(messages, offered, params, seeded, model, stream, with_usage)
+
+
+def _params(body: Mapping[str, Json], defaults: SamplingParams) -> SamplingParams:
+    """The settings of sampling; greedy sampling has no seed and truncates nothing."""
     keys = ("max_completion_tokens", "max_tokens")
     new, old = (_number(body, key, 1, MAX_TOKENS, whole=True) for key in keys)
     if new is not None and old is not None and new != old:
         wrong = f"max_completion_tokens is {new} and max_tokens {old}"
         raise DataError(f"{wrong}; they are one setting, give one")
-    most = old if new is None else new
-    top_k = _number(body, "top_k", 0, MAX_TOKENS, whole=True)
-    seed = _number(body, "seed", -(2**63), 2**63 - 1, whole=True)
-    temperature, top_p = _number(body, "temperature", 0, 100), _number(body, "top_p", 1e-6, 1)
-    return ChatRequest(
-        messages,
-        () if choice == "none" else tools,
-        defaults.max_tokens if most is None else int(most),
-        defaults.temperature if temperature is None else float(temperature),
-        defaults.top_p if top_p is None else float(top_p),
-        defaults.top_k if top_k is None else int(top_k),
-        None if seed is None else int(seed),
-        model,
-        stream,
-        stream and _flag(options, "include_usage"),
-    )
-
-
-def _check_keys(body: Mapping[str, Json]) -> None:
-    """Refuse unknown keys, and known ones with a value that is not supported."""
-    known = (*USED, *WITHOUT_EFFECT, *ONLY)
-    for key, value in body.items():
-        if key not in known:
-            raise DataError(f"{key!r} is not understood here{nearest(key, known)}; leave it out")
-        if key not in ONLY or value is None:
-            continue
-        is_bool = isinstance(value, bool)
-        if not any(value is only or (value == only and not is_bool) for only in ONLY[key]):
-            right = f"only {ONLY[key][0]!r}; {INSTEAD.get(key, 'leave it out')}"
-            raise DataError(f"{key}={value!r:.60} is not supported here, {right}")
+    found: dict[str, Any] = {
+        "max_tokens": old if new is None else new,
+        "top_k": _number(body, "top_k", 0, MAX_TOKENS, whole=True),
+        "seed": _number(body, "seed", -(2**63), 2**63 - 1, whole=True),
+        "temperature": _number(body, "temperature", 0, 100),
+        "top_p": _number(body, "top_p", 1e-6, 1),
+    }
+    params = replace(defaults, **{key: value for key, value in found.items() if value is not None})
+    if params.temperature == 0:
+        return replace(params, top_p=1.0, top_k=0, seed=defaults.seed)
+    return params
 
 
 def _messages(body: Mapping[str, Json]) -> tuple[Message, ...]:
@@ -158,13 +143,12 @@ def _messages(body: Mapping[str, Json]) -> tuple[Message, ...]:
 
 def _tools(body: Mapping[str, Json]) -> tuple[Tool, ...]:
     sources = body.get("tools")
-    if sources is not None and not isinstance(sources, list):
+    if not isinstance(sources, list | None):
         raise DataError(f"'tools' must be a list, got {sources!r:.60}")
     tools: dict[str, Tool] = {}
     for index, source in enumerate(sources or ()):
         where = f"tools[{index}]"
-        kind = source.get("type", "function") if isinstance(source, dict) else None
-        if kind != "function":
+        if not isinstance(source, dict) or source.get("type", "function") != "function":
             raise DataError(f"{where} must be an object of type 'function', got {source!r:.60}")
         try:
             tool = Tool.of(source)
@@ -198,44 +182,33 @@ def _flag(body: Mapping[str, Json], key: str) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """A turn for the client. `toolhone` holds its problems; it is empty where there are none."""
+    """A turn for the client. `message["toolhone"]` holds its problems, if it has any."""
 
-    content: str | None
-    reasoning: str | None
-    calls: tuple[dict[str, Json], ...]
+    message: dict[str, Json]
     finish_reason: str
     usage: dict[str, Json]
-    toolhone: dict[str, Json] = field(default_factory=dict)
-
-    def message(self) -> dict[str, Json]:
-        return {
-            "role": "assistant",
-            "content": self.content,
-            **({} if self.reasoning is None else {"reasoning_content": self.reasoning}),
-            **({"tool_calls": list(self.calls)} if self.calls else {}),
-            **({"toolhone": self.toolhone} if self.toolhone else {}),
-        }
 
 
 def answer_of(turn: Turn, request: ChatRequest) -> Answer:
     """Turn a sampled turn into an answer.
 
     A turn that cannot be parsed, or that calls where no tool is on offer, is returned as its text;
-    calls that do not fit their tool, as calls. `Answer.toolhone` describes both.
+    calls that do not fit their tool, as calls. `toolhone` in the message describes both.
     """
-    message, cut = turn.message, turn.stop_reason is StopReason.LENGTH
+    said, cut = turn.message, turn.stop_reason is StopReason.LENGTH
     prompt, sampled = len(turn.prompt) + len(turn.prefill), len(turn.tokens)
     usage = {"prompt_tokens": prompt, "completion_tokens": sampled}
     usage["total_tokens"] = prompt + sampled
     problem = turn.problem.value if turn.problem is not ParseProblem.NONE else ""
-    if not problem and message.tool_calls and not request.tools:
+    if not problem and said.tool_calls and not request.tools:
         problem = NOT_ON_OFFER
     if problem:
-        return Answer(turn.text, None, (), "length" if cut else "stop", usage, {"problem": problem})
+        whole = {"role": "assistant", "content": turn.text, "toolhone": {"problem": problem}}
+        return Answer(whole, "length" if cut else "stop", usage)
     calls: list[dict[str, Json]] = []
     faults: list[str] = []
     offered = {tool.name: tool for tool in request.tools}
-    for call in message.tool_calls:
+    for call in said.tool_calls:
         wrong = ["no tool of this name was on offer"]
         if tool := offered.get(call.name):
             wrong = tool.problems(call.arguments)
@@ -246,40 +219,39 @@ def answer_of(turn: Turn, request: ChatRequest) -> Answer:
         function = {"name": call.name, "arguments": arguments}
         identity = call.id if unique else f"call_{secrets.token_hex(12)}"
         calls.append({"id": identity, "type": "function", "function": function})
-    finish = "length" if cut else "tool_calls" if calls else "stop"
-    content = message.content if calls else message.content or ""
-    notes = {"calls": faults} if faults else {}
-    return Answer(content, message.reasoning, tuple(calls), finish, usage, notes)
+    content = said.content if calls else said.content or ""
+    message: dict[str, Json] = {"role": "assistant", "content": content}
+    message |= {} if said.reasoning is None else {"reasoning_content": said.reasoning}
+    message |= {"tool_calls": calls} if calls else {}
+    message |= {"toolhone": {"calls": faults}} if faults else {}
+    finish = "tool_calls" if calls else "stop"
+    return Answer(message, "length" if cut else finish, usage)
 
 
 def completion(answer: Answer, head: Mapping[str, Json]) -> dict[str, Json]:
     """Write the reply as one object; `head` holds id, time, model and fingerprint."""
-    choice = {"index": 0, "message": answer.message(), "logprobs": None}
+    choice = {"index": 0, "message": answer.message, "logprobs": None}
     choice["finish_reason"] = answer.finish_reason
     return {**head, "object": "chat.completion", "choices": [choice], "usage": answer.usage}
 
 
 def chunks(answer: Answer, head: Mapping[str, Json], with_usage: bool) -> Iterator[dict[str, Json]]:
     """Write the reply in pieces: role, reasoning, text, calls, finish reason, usage."""
+    message = answer.message
+    opening = {"role": "assistant", "content": None if message["content"] is None else ""}
+    deltas: list[dict[str, Json]] = [opening]
+    for key in ("reasoning_content", "content"):
+        deltas += [{key: word} for word in re.findall(r"\s+|\S+\s*", message.get(key) or "")]
+    for index, call in enumerate(message.get("tool_calls", ())):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        first = {"index": index, **call, "function": {"name": name, "arguments": ""}}
+        rest = {"index": index, "function": {"arguments": arguments}}
+        deltas += [{"tool_calls": [first]}, {"tool_calls": [rest]}]
+    deltas += [{"toolhone": message["toolhone"]}] if "toolhone" in message else []
     shared = {**head, "object": "chat.completion.chunk"}
     usage = {"usage": None} if with_usage else {}
-    for delta in (*_deltas(answer), None):
-        finish = answer.finish_reason if delta is None else None
-        choice = {"index": 0, "delta": delta or {}, "logprobs": None, "finish_reason": finish}
+    for delta, finish in (*((delta, None) for delta in deltas), ({}, answer.finish_reason)):
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         yield {**shared, "choices": [choice], **usage}
     if with_usage:
         yield {**shared, "choices": [], "usage": answer.usage}
-
-
-def _deltas(answer: Answer) -> Iterator[dict[str, Json]]:
-    yield {"role": "assistant", "content": None if answer.content is None else ""}
-    for key, text in (("reasoning_content", answer.reasoning), ("content", answer.content)):
-        for word in re.findall(r"\s+|\S+\s*", text or ""):
-            yield {key: word}
-    for index, call in enumerate(answer.calls):
-        name, arguments = call["function"]["name"], call["function"]["arguments"]
-        head = {"index": index, **call, "function": {"name": name, "arguments": ""}}
-        yield {"tool_calls": [head]}
-        yield {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}
-    if answer.toolhone:
-        yield {"toolhone": answer.toolhone}

@@ -20,7 +20,7 @@ from toolhone.api import Model
 from toolhone.backends.base import SamplingParams
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import CapabilityError
-from toolhone.serve.openai import ChatRequest, Defaults
+from toolhone.serve.openai import ChatRequest
 
 MOST_WAITING = 1024
 
@@ -37,9 +37,8 @@ class Worker:
     """Answers requests with one model."""
 
     def __init__(self, model: Model) -> None:
-        policy = self._policy = model.policy()
-        self._model, params = model, policy.params
-        self.defaults = Defaults(params.max_tokens, params.temperature, params.top_p, params.top_k)
+        self._model, self._policy = model, model.policy()
+        self.defaults = self._policy.params
         self._waiting = queue.SimpleQueue[tuple[ChatRequest, Future[Turn]] | None]()
         self._keys = count(1)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -83,23 +82,14 @@ class Worker:
         except Exception as error:  # of any kind: it belongs to whoever waits for the future
             future.set_exception(error)
             return None
-        greedy, limit = request.temperature == 0, self._model.max_context or request.max_tokens
-        params = replace(
-            self._policy.params,
-            max_tokens=min(request.max_tokens, limit),
-            temperature=request.temperature,
-            top_p=1.0 if greedy else request.top_p,
-            top_k=0 if greedy else request.top_k,
-        )
-        if greedy or request.seed is None:
-            return _Job(prompt, params, next(self._keys), future)
-        return _Job(prompt, replace(params, seed=request.seed), 0, future)
+        most = request.params.max_tokens
+        params = replace(request.params, max_tokens=min(most, self._model.max_context or most))
+        return _Job(prompt, params, 0 if request.seeded else next(self._keys), future)
 
     def _answer(self, batch: Sequence[_Job]) -> None:
         model, params, grammar = self._model, batch[0].params, self._policy.grammar
-        policy = TokenPolicy(
-            model.sampler, model.dialect, model.tokenizer, params, model.max_context, grammar
-        )
+        shared = (model.sampler, model.dialect, model.tokenizer)
+        policy = TokenPolicy(*shared, params, model.max_context, grammar)
         waiting = {job.key: job.future for job in batch}
         try:
             stream = policy.stream()
@@ -117,11 +107,9 @@ def batches_of(jobs: Sequence[_Job]) -> list[list[_Job]]:
     """Group jobs that can be sampled together, in order; a key occurs once in a batch."""
     batches: list[list[_Job]] = []
     for job in jobs:
-        for batch in batches:
-            keys = {other.key for other in batch}
-            if batch[0].params == job.params and job.key not in keys:
-                batch.append(job)
-                break
-        else:
-            batches.append([job])
+        alike = (batch for batch in batches if batch[0].params == job.params)
+        batch = next((one for one in alike if all(job.key != other.key for other in one)), None)
+        if batch is None:
+            batches.append(batch := [])
+        batch.append(job)
     return batches
