@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.chat_template.turns import common_start
@@ -38,8 +39,6 @@ FIRST, SECOND = "query7", "place7"
 VALUE, VALUE_2 = "Sentinel7", "Sentinel8"
 _TEXT: Json = {"type": "string", "description": "What."}
 _OPTIONS: Json = {"type": "object", "description": "How."}
-
-
 PROBE_TOOLS = tuple(
     Tool(name, description, {"type": "object", "properties": properties})
     for name, description, properties in (
@@ -53,12 +52,8 @@ HARD = 'it\'s "q" \\n'
 """A text that every form with escapes writes in another way."""
 Written = Callable[[Sequence[ToolCall]], str | None]
 """The text of these calls; None where the template refuses them."""
-
-_NONE = ToolCall(TOOL, {})
-_ONE = ToolCall(TOOL, {FIRST: VALUE})
-_BOTH = ToolCall(TOOL, {FIRST: VALUE, SECOND: VALUE_2})
-_NEXT = ToolCall(OTHER, {FIRST: VALUE})
-_QUOTED = ToolCall(TOOL, {FIRST: HARD})
+FindNext = Callable[[str, int], int]
+"""Where the next call begins in a text after this place; -1 for nowhere."""
 _Places = list[tuple[int, int]]
 _NUMBER = re.compile(r"\d+")
 _ID = re.compile(r"call\d{5}")
@@ -85,22 +80,18 @@ def derive(written: Written, lead: str = "") -> Iterator[DelimitedSyntax]:
 
     lead: the text in front of an answer.
     """
-    none, one, both = written([_NONE]), written([_ONE]), written([_BOTH])
+    first, second = ToolCall(TOOL, {FIRST: VALUE}), ToolCall(OTHER, {FIRST: VALUE})
+    none, one = written([ToolCall(TOOL, {})]), written([first])
+    both = written([ToolCall(TOOL, {FIRST: VALUE, SECOND: VALUE_2})])
     if one is None or TOOL not in one or VALUE not in one:
         return
-    texts = _CallTexts(
-        none or "", one, both or "", written([_ONE, _NEXT]), lead, written([_QUOTED]) or ""
-    )
+    twice, quoted = written([first, second]), written([ToolCall(TOOL, {FIRST: HARD})])
+    texts = _CallTexts(none or "", one, both or "", twice, lead, quoted or "")
     for literal in (False, True):
         yield from _json(texts, literal)
         yield from _named_json(texts, literal)
-        yield from _object_first(texts, literal)
     for propose in (_python, _loose, _parameters):
         yield from propose(texts)
-
-
-FindNext = Callable[[str, int], int]
-"""Where the next call begins in a text after this place; -1 for nowhere."""
 
 
 def _frame(
@@ -108,68 +99,58 @@ def _frame(
 ) -> DelimitedFormat:
     """The frame of the call in `texts.one`, from its name or JSON to the end of its arguments.
 
-    find_next: None where the calls of a turn are one list.
+    find_next: None where the calls of a turn are one list. Marks have slots where they hold a
+    tool's name, a call's id, or count the calls: the second has the next number.
     """
-    before, after = _slots(texts.one[:start]), _slots(texts.one[end:])
+    before, after, middle = map(_slots, (texts.one[:start], texts.one[end:], middle))
     between = None
     if find_next and texts.twice is not None and texts.twice[:end] == texts.one[:end]:
         begin = find_next(texts.twice, end)
         if begin > end:
-            before, between = _numbered(before, _slots(texts.twice[end:begin]))
-    return DelimitedFormat(before, after, _slots(middle), between, texts.lead)
+            between = _slots(texts.twice[end:begin])
+            for first in _NUMBER.finditer(before):
+                head, tail = before[: first.start()], before[first.end() :]
+                joint = f"{head}{int(first[0]) + 1}{tail}"
+                if between.endswith(joint):
+                    before = f"{head}{NUMBER_SLOT}{tail}"
+                    between = between.removesuffix(joint) + before
+                    break
+    return DelimitedFormat(before, after, middle, between, texts.lead)
 
 
 def _slots(mark: str) -> str:
-    """The mark with slots where it holds a tool's name or a call's id."""
     return _ID.sub(ID_SLOT, mark).replace(TOOL, NAME_SLOT).replace(OTHER, NAME_SLOT)
-
-
-def _numbered(before: str, between: str) -> tuple[str, str]:
-    """Both marks with a slot where they count the calls: the second has the next number."""
-    for first in _NUMBER.finditer(before):
-        head, tail = re.escape(before[: first.start()]), re.escape(before[first.end() :])
-        second = re.search(rf"{head}({int(first[0]) + 1}){tail}\Z", between)
-        if second is not None:
-            counted = between[: second.start(1)] + NUMBER_SLOT + between[second.end(1) :]
-            return before[: first.start()] + NUMBER_SLOT + before[first.end() :], counted
-    return before, between
 
 
 def _values(text: str, begins: str, literal: bool) -> Iterator[tuple[int, int, Json]]:
     """The first values in the text that begin with one of these characters: start, end, value."""
-    for start in [found.start() for found in re.finditer(f"[{re.escape(begins)}]", text)][:40]:
-        found = read_value(text, start, literal)
+    for begin in islice(re.finditer(f"[{re.escape(begins)}]", text), 40):
+        found = read_value(text, begin.start(), literal)
         if found.problem is ParseProblem.NONE:
-            yield start, found.end, found.value
+            yield begin.start(), found.end, found.value
 
 
 def _json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     """One JSON value that holds name and arguments."""
+
+    def next_object(text: str, end: int) -> int:
+        objects = _values(text[end:], "{", True)
+        return next((end + start for start, _, value in objects if OTHER in str(value)), -1)
+
     for start, end, value in _values(texts.one, "{[", literal):
-        body = _json_body(value, literal)
-        if body is None:
+        item = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(item, Mapping):
             continue
-        find_next = _next_bracket if isinstance(value, Mapping) else None
-        yield DelimitedSyntax(_frame(texts, start, end, find_next), body)
-        return
-
-
-def _next_bracket(text: str, end: int) -> int:
-    """Where the next object that holds the other tool's name begins."""
-    objects = _values(text[end:], "{", True)
-    return next((end + start for start, _, value in objects if OTHER in str(value)), -1)
-
-
-def _json_body(value: Json, literal: bool) -> Body | None:
-    item = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if not isinstance(item, Mapping):
-        return None
-    if item.get(TOOL) == {FIRST: VALUE}:
-        return NameAsKey(literal)
-    name, arguments = _path(item, lambda inner: inner == TOOL), _path(item, _is_arguments)
-    if name is None or arguments is None or name[:-1] != arguments[:-1]:
-        return None
-    return JsonCalls(name, arguments, literal)
+        body: Body | None = None
+        name, arguments = _path(item, lambda inner: inner == TOOL), _path(item, _is_arguments)
+        if item.get(TOOL) == {FIRST: VALUE}:
+            body = NameAsKey(literal)
+        elif name and arguments and name[:-1] == arguments[:-1]:
+            body = JsonCalls(name, arguments, literal)
+        if body is not None:
+            find_next = next_object if isinstance(value, Mapping) else None
+            yield DelimitedSyntax(_frame(texts, start, end, find_next), body)
+            return
 
 
 def _is_arguments(value: Json) -> bool:
@@ -192,39 +173,30 @@ def _path(value: Json, fits: Callable[[Json], bool], depth: int = 0) -> tuple[st
     return None
 
 
-def _objects(text: str, literal: bool) -> Iterator[tuple[int, int]]:
-    """Where objects with the arguments of the first probe are, or JSON strings with them."""
-    return (
-        (start, end) for start, end, value in _values(text, '{"', literal) if _is_arguments(value)
-    )
-
-
 def _named_json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
-    """The name as text, then a JSON object."""
-    for place, end in _objects(texts.one, literal):
+    """The name as text, then a JSON object; or the other way about."""
+
+    def objects(text: str) -> list[tuple[int, int]]:
+        """Objects with the arguments of the first probe, or JSON strings with them."""
+        found = _values(text, '{"', literal)
+        return [(start, end) for start, end, value in found if _is_arguments(value)]
+
+    def next_object(text: str, end: int) -> int:
+        return next((end + start for start, _ in objects(text[end:])), -1)
+
+    found, size = objects(texts.one), len(TOOL)
+    for place, end in found[:1]:
         start = texts.one.rfind(TOOL, 0, place)
-        if start < 0:
-            return
-        middle = texts.one[start + len(TOOL) : place]
-        frame = _frame(texts, start, end, _name_before("{"), middle)
-        yield DelimitedSyntax(frame, NamedJson(literal=literal))
-        return
-
-
-def _object_first(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
-    """A JSON object, then the name as text."""
-    for start, place in _objects(texts.one, literal):
+        if start >= 0:
+            middle = texts.one[start + size : place]
+            frame = _frame(texts, start, end, _name_before("{"), middle)
+            yield DelimitedSyntax(frame, NamedJson(literal=literal))
+    for start, place in found:
         name = texts.one.find(TOOL, place)
-        if name < 0:
-            continue
-        end = name + len(TOOL)
-
-        def next_object(text: str, end: int) -> int:
-            return next((end + start for start, _ in _objects(text[end:], literal)), -1)
-
-        frame = _frame(texts, start, end, next_object, texts.one[place:name])
-        yield DelimitedSyntax(frame, NamedJson(name_first=False, literal=literal))
-        return
+        if name >= 0:
+            frame = _frame(texts, start, name + size, next_object, texts.one[place:name])
+            yield DelimitedSyntax(frame, NamedJson(name_first=False, literal=literal))
+            return
 
 
 def _name_before(mark: str) -> FindNext:
@@ -242,33 +214,25 @@ def _python(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     for found in re.finditer(rf"{TOOL}\s*\(", texts.one):
         reader = LiteralReader(texts.one, found.end())
         try:
-            named, placed = reader.arguments()
+            read = reader.arguments()
         except LiteralError:
             continue
-        if named != {FIRST: VALUE} or placed:
-            continue
-
-        def next_name(text: str, end: int) -> int:
-            return text.find(f"{OTHER}(", end)
-
-        frame = _frame(texts, found.start(), reader.position, next_name)
-        for quote in "'\"":
-            if f"{quote}{HARD}{quote}" in texts.quoted:
-                yield DelimitedSyntax(frame, PythonCalls(quote))
-                break
-        yield DelimitedSyntax(frame, PythonCalls())
-        return
+        if read[0] == {FIRST: VALUE} and not read[1]:
+            end = reader.position
+            frame = _frame(texts, found.start(), end, lambda text, at: text.find(f"{OTHER}(", at))
+            quotes = [quote for quote in "'\"" if f"{quote}{HARD}{quote}" in texts.quoted]
+            yield from (DelimitedSyntax(frame, PythonCalls(quote)) for quote in quotes[:1])
+            yield DelimitedSyntax(frame, PythonCalls())
+            return
 
 
 def _loose(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     """`name{key:<mark>text<mark>}` with strings in marks of their own."""
-    found = re.search(
-        rf"{TOOL}\s*\{{\s*(\S*?){FIRST}(\S*?)\s*:\s*(\S+?){VALUE}(.+?)\s*\}}", texts.one, re.DOTALL
-    )
-    if found is None or found[1] != "" or found[2] != "":
-        return
-    frame = _frame(texts, found.start(), found.end(), _name_before("{"))
-    yield DelimitedSyntax(frame, LooseObject(found[3], found[4]))
+    value = rf"(\S*?){FIRST}(\S*?)\s*:\s*(\S+?){VALUE}(.+?)"
+    found = re.search(rf"{TOOL}\s*\{{\s*{value}\s*\}}", texts.one, re.DOTALL)
+    if found is not None and not found[1] and not found[2]:
+        frame = _frame(texts, found.start(), found.end(), _name_before("{"))
+        yield DelimitedSyntax(frame, LooseObject(found[3], found[4]))
 
 
 def _parameters(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
@@ -279,15 +243,11 @@ def _parameters(texts: _CallTexts) -> Iterator[DelimitedSyntax]:
     if places is None or single is None:
         return
     values = ((texts.both, places[2]), (texts.both, places[4]), (texts.one, single[2]))
-    if all(
-        text[start - 1 : start] == text[end : end + 1] in ("'", '"')
-        for text, (start, end) in values
-    ):
-        wider = [(start - 1, end + 1) for start, end in (places[2], places[4])]
-        quoted = [places[0], places[1], wider[0], places[3], wider[1]]
-        yield from _marks(
-            texts, quoted, [*single[:2], (single[2][0] - 1, single[2][1] + 1)], literal=True
-        )
+    around = [text[start - 1 : start] + text[end : end + 1] for text, (start, end) in values]
+    if all(quotes in ("''", '""') for quotes in around):
+        wide = [(start - 1, end + 1) for _, (start, end) in values]
+        quoted = [places[0], places[1], wide[0], places[3], wide[1]]
+        yield from _marks(texts, quoted, [*single[:2], wide[2]], literal=True)
     yield from _marks(texts, places, single, literal=False)
 
 
@@ -299,43 +259,33 @@ def _marks(
     opening, separates, gap = texts.both[a:b], texts.both[c:d], texts.both[e:f]
     tail = texts.one[single[2][1] :]
     opens = common_start(opening[::-1], gap[::-1])[::-1]
-    middle, closing = opening[: len(opening) - len(opens)], gap[: len(gap) - len(opens)]
+    middle = opening[: len(opening) - len(opens)]
     empty = _places(texts.none, (TOOL,))
     if empty is not None and not middle:
-        middle, opens = _split_middle(opens, texts.none[empty[0][1] :], tail)
-        closing = gap[: len(gap) - len(opens)]
+        # The part of the mark that also follows the name of a call without arguments.
+        behind = texts.none[empty[0][1] :]
+        shared = common_start(opens, behind)
+        cut = max(shared.rfind(" "), shared.rfind("\n")) + 1
+        cut = cut or (len(shared) if shared[-1:] in (">", "]", "}", ")") else 0)
+        cut = cut if tail.endswith(behind[cut:]) else 0
+        middle, opens = opens[:cut], opens[cut:]
+    closing = gap[: len(gap) - len(opens)]
     closes = common_start(closing, tail)
-    joins = closing[len(closes) :]
-    start, end = single[0][0], single[2][1] + len(closes)
-    if not separates or not (closes or literal):
-        return
-    frame = _frame(texts, start, end, _name_before(FIRST), middle)
-    yield DelimitedSyntax(frame, Parameters(opens, separates, closes, joins, literal))
-
-
-def _split_middle(opens: str, empty: str, tail: str) -> tuple[str, str]:
-    """Split an opening mark: the part that also follows the name of a call without arguments."""
-    shared = common_start(opens, empty)
-    shared = shared[: max(shared.rfind(" "), shared.rfind("\n"), -1) + 1] or (
-        shared if shared[-1:] in ">]})" else ""
-    )
-    cut = len(shared) if shared and tail.endswith(empty[len(shared) :]) else 0
-    return opens[:cut], opens[cut:]
+    if separates and (closes or literal):
+        start, end = single[0][0], single[2][1] + len(closes)
+        frame = _frame(texts, start, end, _name_before(FIRST), middle)
+        joins = closing[len(closes) :]
+        yield DelimitedSyntax(frame, Parameters(opens, separates, closes, joins, literal))
 
 
 def _places(text: str, words: Sequence[str]) -> _Places | None:
     """Where these words follow one another, the first as near to the second as it can be."""
-    places: _Places = []
-    position = 0
-    for k, word in enumerate(words):
+    following = text.find(words[1], text.find(words[0])) if len(words) > 1 else len(text)
+    places, position = _Places(), max(text.rfind(words[0], 0, max(following, 0)), 0)
+    for word in words:
         start = text.find(word, position)
-        if k == 0 and len(words) > 1 and start >= 0:
-            following = text.find(words[1], start)
-            start = text.rfind(word, 0, following) if following >= 0 else -1
-        elif k == 0:
-            start = text.rfind(word)
         if start < 0:
             return None
-        places.append((start, start + len(word)))
         position = start + len(word)
+        places.append((start, position))
     return places
