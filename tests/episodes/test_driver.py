@@ -144,7 +144,7 @@ def test_after_a_mistake_of_the_user_the_calls_that_wait_for_a_thread_are_not_ma
     assert peak.all <= TOOL_THREADS
 
 
-def test_a_tool_may_bound_how_many_of_its_calls_run_at_once_and_waiting_is_no_part_of_its_time():
+def test_a_tool_may_bound_its_calls_at_once_and_waiting_is_no_part_of_its_time():
     peak = Peak()
 
     def ask(n: int) -> int:
@@ -177,7 +177,7 @@ def test_no_more_programs_are_begun_than_the_sandbox_has_workers():
     assert (peak.most, peak.all) == (3, 12)
 
 
-def test_the_torch_backend_gives_back_one_batch_at_a_time_with_the_samples_of_all_at_once(
+def test_the_torch_backend_returns_one_batch_at_a_time_with_the_same_samples(
     tmp_path: Path, monkeypatch
 ):
     sampler = open_sampler(tiny_qwen3(tmp_path), EngineOptions(device_map="cpu"))

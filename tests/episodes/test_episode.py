@@ -105,7 +105,11 @@ def test_an_id_that_the_model_wrote_names_the_result_and_one_that_cannot_is_coun
 
     def said(*ids):
         return "\n".join(
-            f"[TOOL_CALL]{json.dumps({'name': 'add', 'parameters': {'a': 1, 'b': n}, **({'id': i} if i else {})})}[/TOOL_CALL]"
+            "[TOOL_CALL]"
+            + json.dumps(
+                {"name": "add", "parameters": {"a": 1, "b": n}, **({"id": i} if i else {})}
+            )
+            + "[/TOOL_CALL]"
             for n, i in enumerate(ids)
         )
 
@@ -325,9 +329,7 @@ def test_a_row_whose_tool_is_slow_does_not_hold_up_the_others():
     assert episodes[0].results[0][0].value is True
 
 
-def test_an_episode_on_which_the_program_fails_keeps_its_reason_and_spares_its_siblings(
-    monkeypatch,
-):
+def test_an_episode_on_which_the_program_fails_keeps_its_reason_and_spares_others(monkeypatch):
     policy = scripted_policy(adds_then_answers)
     extend = policy.extend
 

@@ -237,7 +237,8 @@ def test_what_cannot_be_attacked_is_counted_by_reason():
     assert report.unwritable > 0
     with pytest.raises(
         DataError,
-        match=r"none of 1 tasks can be used to attack the reward 'constant' \(1: a task with several",
+        match=r"none of 1 tasks can be used to attack the reward 'constant' "
+        r"\(1: a task with several",
     ):
         attack_suite(Reward("constant", constant), [turns], Tagged())
 

@@ -365,16 +365,20 @@ def test_a_command_that_is_not_allowed_is_shown_but_never_run(tmp_path):
     assert Registry(made).runnable == frozenset()
     with pytest.raises(
         ConfigError,
-        match=r"allowed_tools names 'goo', but there is no such tool \(did you mean 'go'\?\); tools: go",
+        match=r"allowed_tools names 'goo', but there is no such tool \(did you mean 'go'\?\); "
+        r"tools: go",
     ):
         make_registry([spec("touch {x}", schema(x=TEXT))], tmp_path, ["goo"])
 
 
 @pytest.mark.parametrize(
     "words",
-    ["{x}", "{x} a", "sh -c {x}", "sh -c 'echo {x}'", "bash -x {x}", "bash -o pipefail {x}", "python3 {x}", "python3.11 -c {x}",
-     "env {x}", "env -- {x}", "env A=1 {x}", "/usr/bin/env -i {x}", "timeout 5 {x}", "timeout -s KILL {x}", "sudo -u bob {x}",
-     "sudo -u bob sh -c {x}", "xargs -n 1 {x}", "nice -n 10 {x}", "env python3 -c {x}", "awk {x} file", "ssh host {x}",
+    ["{x}", "{x} a", "sh -c {x}", "sh -c 'echo {x}'", "bash -x {x}", "bash -o pipefail {x}",
+     "python3 {x}", "python3.11 -c {x}",
+     "env {x}", "env -- {x}", "env A=1 {x}", "/usr/bin/env -i {x}", "timeout 5 {x}",
+     "timeout -s KILL {x}", "sudo -u bob {x}",
+     "sudo -u bob sh -c {x}", "xargs -n 1 {x}", "nice -n 10 {x}", "env python3 -c {x}",
+     "awk {x} file", "ssh host {x}",
      "busybox sh -c {x}", "perl -e {x}", "node --eval={x}", "nohup {x}"],
 )  # fmt: skip
 def test_a_place_where_a_program_would_stand_is_refused(words):
@@ -386,9 +390,12 @@ def test_a_place_where_a_program_would_stand_is_refused(words):
 
 @pytest.mark.parametrize(
     "words",
-    ["sh -c 'echo \"$1\"' sh {x}", "python3 script.py {x}", "python3 -u script.py {x}", "python3 -m json.tool {x}", "sed 5p {x}",
-     "python3 -c 'print(1)' {x}", "timeout 5 ls {x}", "timeout -k 5 10 ls {x}", "env A=1 ls {x}", "env A=1 python3 -m mod {x}",
-     "sudo -u bob ls {x}", "awk '{print $1}' {x}", "perl -ne 'print' {x}", "npm watch {x}", "sh -c date"],
+    ["sh -c 'echo \"$1\"' sh {x}", "python3 script.py {x}", "python3 -u script.py {x}",
+     "python3 -m json.tool {x}", "sed 5p {x}",
+     "python3 -c 'print(1)' {x}", "timeout 5 ls {x}", "timeout -k 5 10 ls {x}", "env A=1 ls {x}",
+     "env A=1 python3 -m mod {x}",
+     "sudo -u bob ls {x}", "awk '{print $1}' {x}", "perl -ne 'print' {x}", "npm watch {x}",
+     "sh -c date"],
 )  # fmt: skip
 def test_a_command_that_names_its_program_is_taken(words):
     assert (
@@ -408,19 +415,23 @@ def test_a_command_that_names_its_program_is_taken(words):
         ("ls {z}", {}, "command has a place {z}, but no parameter is named so"),
         ("ls {y}", {}, "a call may leave 'y' out"),
         ("ls -o {y}", {}, "a call may leave 'y' out"),
-        ("ls -{x}", {}, "'-{x}' lets the model choose the option; write the option out (--name={x}), or give"),
+        ("ls -{x}", {},
+         "'-{x}' lets the model choose the option; write the option out (--name={x}), or give"),
         ("ls --{x}=1", {}, "'--{x}=1' lets the model choose the option"),
         ("ls --{z}", {}, "command has a place {z}"),
         ("no-such-program-at-all", {}, "no such program: 'no-such-program-at-all' in PATH"),
         ("./no-such-program", {}, "no such program: '/no-such-program'"),
         ("ls", {"cwd": "/no/such"}, "no such folder: /no/such (cwd)"),
         ("ls", {"cwd": 3}, "'cwd' must be a folder"),
-        ("ls", {"env": ["TOOLHONE_NOT_SET"]}, "env 'TOOLHONE_NOT_SET', needs the environment variable TOOLHONE_NOT_SET"),
+        ("ls", {"env": ["TOOLHONE_NOT_SET"]},
+         "env 'TOOLHONE_NOT_SET', needs the environment variable TOOLHONE_NOT_SET"),
         ("ls", {"env": {"A=B": "x"}}, "'A=B' is not the name of an environment variable"),
         ("ls", {"env": 5}, "'env' must be a list of names or an object of texts"),
         ("ls", {"shell": True}, "unknown key 'shell'"),
-        ("ls", {"limits": {"max_calls": 0}}, "'limits.max_calls' must be a whole number above 0, got 0"),
-        ("ls", {"limits": {"calls": 1}}, "'limits' has an unknown key 'calls' (did you mean 'max_calls'?)"),
+        ("ls", {"limits": {"max_calls": 0}},
+         "'limits.max_calls' must be a whole number above 0, got 0"),
+        ("ls", {"limits": {"calls": 1}},
+         "'limits' has an unknown key 'calls' (did you mean 'max_calls'?)"),
         ("ls", {"cache": "yes"}, "'cache' must be true or false"),
     ],
 )  # fmt: skip

@@ -474,8 +474,10 @@ def test_a_redirect_within_the_same_place_is_followed(server, status, method, bo
 
 @pytest.mark.parametrize(
     "place",
-    ["http://localhost:PORT/echo", "https://127.0.0.1:PORT/echo", "http://127.0.0.1:1/echo", "//other.invalid/echo", "file:///etc/passwd",
-     "http://127.0.0.1:PORT@other.invalid/", "http://[::1]:PORT/echo", "http://127.0.0.1:99999/", "ftp://127.0.0.1:PORT/"],
+    ["http://localhost:PORT/echo", "https://127.0.0.1:PORT/echo", "http://127.0.0.1:1/echo",
+     "//other.invalid/echo", "file:///etc/passwd",
+     "http://127.0.0.1:PORT@other.invalid/", "http://[::1]:PORT/echo", "http://127.0.0.1:99999/",
+     "ftp://127.0.0.1:PORT/"],
 )  # fmt: skip
 def test_a_redirect_to_another_place_is_refused(server, place):
     result = ask(server, f"/to/307/{place}")
@@ -565,8 +567,8 @@ def test_a_tool_that_is_not_allowed_is_shown_but_never_asks(server):
     result = Registry(made).run(ToolCall("ask", {}))
     assert (result.outcome, server.asked) == (ToolStatus.REFUSED, [])
     assert (
-        result.content
-        == "tool 'ask' asks an address and is not allowed; allow it by name: allowed_tools=[\"ask\"]"
+        result.content == "tool 'ask' asks an address and is not allowed; allow it by name: "
+        'allowed_tools=["ask"]'
     )
     assert made[0].to_dict()["function"]["name"] == "ask"
     assert Registry(made).runnable == frozenset()
@@ -595,8 +597,10 @@ ONE = schema("x", x={"type": "string"}, y={"type": "string"})
         ({"url": "http://example.org/a b"}, "without spaces"),
         ({"url": "http://example.org/a/../{x}"}, "without '.' and '..'"),
         ({"url": "http://example.org/?k=${KEY}"}, "in headers only"),
-        ({"url": "http://example.org/{z}"}, "a place {z}, but no parameter is named so; parameters: x, y; the text"),
-        ({"url": "http://example.org/{y}"}, "a call may leave 'y' out; put it under 'required', or give it a 'default'"),
+        ({"url": "http://example.org/{z}"},
+         "a place {z}, but no parameter is named so; parameters: x, y; the text"),
+        ({"url": "http://example.org/{y}"},
+         "a call may leave 'y' out; put it under 'required', or give it a 'default'"),
         ({"url": None}, "url must be an address"),
         ({"method": "FETCH"}, "no method 'FETCH'"),
         ({"method": "PATC"}, "no method 'PATC' (did you mean 'PATCH'?)"),
@@ -605,7 +609,8 @@ ONE = schema("x", x={"type": "string"}, y={"type": "string"})
         ({"headers": {"X": "a\nb"}}, "header 'X': the value of the text cannot stand in a header"),
         ({"headers": {"X": "{x}"}}, "header 'X' holds {x}; arguments go into the path"),
         ({"headers": {"X": "1", "x": "2"}}, "a header is given twice"),
-        ({"headers": {"X": "${TOOLHONE_NOT_SET}"}}, "header 'X', needs the environment variable TOOLHONE_NOT_SET"),
+        ({"headers": {"X": "${TOOLHONE_NOT_SET}"}},
+         "header 'X', needs the environment variable TOOLHONE_NOT_SET"),
         ({"headers": ["X"]}, "'headers' must be an object of texts"),
         ({"timeout": 0}, "'timeout' must be a number above 0, got 0"),
         ({"timeout": float("nan")}, "'timeout' must be a number above 0"),

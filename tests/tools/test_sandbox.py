@@ -359,7 +359,10 @@ def test_values_that_are_slow_to_build_do_not_stop_the_calling_process(sandbox, 
 
 
 def test_a_program_cannot_replace_what_sends_its_value(sandbox):
-    code = "repr = str = len = lambda *_: {1: 2}\nTypeError = 5\nclass A:\n    def __repr__(self): return 'mine'\nA()"
+    code = (
+        "repr = str = len = lambda *_: {1: 2}\nTypeError = 5\n"
+        "class A:\n    def __repr__(self): return 'mine'\nA()"
+    )
     outcome, _, _ = survives(sandbox, code)
     assert outcome in (OK, ERROR)
     assert sandbox.run("json = 5\nrepr = lambda _: 7\n[1]").value == [1]
@@ -400,7 +403,10 @@ def test_workers_end_when_the_sandbox_is_forgotten():
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_workers_end_with_the_process(killed):
-    code = "from toolhone.tools.sandbox import shared_sandbox as s; s().run('1'); print('ready', flush=True); input()"
+    code = (
+        "from toolhone.tools.sandbox import shared_sandbox as s; s().run('1'); "
+        "print('ready', flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

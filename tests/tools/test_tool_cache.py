@@ -219,7 +219,8 @@ def test_errors_are_replayed_and_refusals_are_counted(tmp_path):
     registry.run_all([ToolCall("none"), ToolCall("fails", {"x": "b"}), ToolCall("unknown")])
     path.write_bytes(
         path.read_bytes()
-        + b'[1]\n{"tool": "fails"}\n\n{"tool": 1, "arguments": {}, "outcome": "ok", "content": ""}\n'
+        + b'[1]\n{"tool": "fails"}\n\n'
+        + b'{"tool": 1, "arguments": {}, "outcome": "ok", "content": ""}\n'
     )
     replay = ReplayCache(path)
     assert same(Registry([FAILS], journals=[replay]).run(ToolCall("fails", {"x": "b"})), first)
