@@ -73,7 +73,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "answer": '{"final": "It is 4."}',
         "lines": '{"final": "First.\\n\\n  I will call f (n = 5), or O(n).\\n- done"}',
         "one": '{"tool": "calculator", "args": {"expression": "2 + 2"}}',
-        "two": '{"tool": "calculator", "args": {"expression": "2*3"}}\n{"tool": "search.web", "args": {"query": "tea", "top": 3}}',
+        "two": (
+            '{"tool": "calculator", "args": {"expression": "2*3"}}\n{"tool": '
+            '"search.web", "args": {"query": "tea", "top": 3}}'
+        ),
         "nested": f'{{"tool": "f", "args": {_NEST}}}',
         "quotes": f'{{"tool": "f", "args": {{"s": {_Q}}}}}',
         "scripts": f'{{"tool": "f", "args": {{"s": {_S}}}}}',
@@ -102,16 +105,23 @@ TEXTS: dict[str, dict[str, str]] = {
     "tagged": {
         "answer": "It is 4.",
         "lines": "First.\n\n  I will call f (n = 5), or O(n).\n- done",
-        "one": '[TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]',
-        "two": '[TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2*3"}}[/TOOL_CALL]\n'
+        "one": (
+            '[TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]'
+        ),
+        "two": '[TOOL_CALL]{"name": "calculator", "parameters": {"expression": '
+        '"2*3"}}[/TOOL_CALL]\n'
         '[TOOL_CALL]{"name": "search.web", "parameters": {"query": "tea", "top": 3}}[/TOOL_CALL]',
         "nested": f'[TOOL_CALL]{{"name": "f", "parameters": {_NEST}}}[/TOOL_CALL]',
         "quotes": f'[TOOL_CALL]{{"name": "f", "parameters": {{"s": {_Q}}}}}[/TOOL_CALL]',
         "scripts": f'[TOOL_CALL]{{"name": "f", "parameters": {{"s": {_S}}}}}[/TOOL_CALL]',
         "empty": '[TOOL_CALL]{"name": "f", "parameters": {}}[/TOOL_CALL]',
-        "marks": '[TOOL_CALL]{"name": "f", "parameters": {"s": "\\u005b/TOOL_CALL] \\u005bTOOL_CALL] </tool_call> <tool_call> '
+        "marks": '[TOOL_CALL]{"name": "f", "parameters": {"s": "\\u005b/TOOL_CALL] '
+        "\\u005bTOOL_CALL] </tool_call> <tool_call> "
         '<|im_end|> </think>"}}[/TOOL_CALL]',
-        "beside": 'Let me see.\n\nI compute:\n[TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]',
+        "beside": (
+            'Let me see.\n\nI compute:\n[TOOL_CALL]{"name": "calculator", '
+            '"parameters": {"expression": "2 + 2"}}[/TOOL_CALL]'
+        ),
         "misread": 'calculator(expression="1")',
         "misread_tag": REFUSED,
         "misread_json": str(MESSAGES[-1][1]),
@@ -119,16 +129,23 @@ TEXTS: dict[str, dict[str, str]] = {
     "tool_call_tags": {
         "answer": "It is 4.",
         "lines": "First.\n\n  I will call f (n = 5), or O(n).\n- done",
-        "one": '<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 + 2"}}\n</tool_call>',
-        "two": '<tool_call>\n{"name": "calculator", "arguments": {"expression": "2*3"}}\n</tool_call>\n'
-        '<tool_call>\n{"name": "search.web", "arguments": {"query": "tea", "top": 3}}\n</tool_call>',
+        "one": (
+            '<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 + '
+            '2"}}\n</tool_call>'
+        ),
+        "two": '<tool_call>\n{"name": "calculator", "arguments": {"expression": '
+        '"2*3"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "search.web", "arguments": {"query": "tea", '
+        '"top": 3}}\n</tool_call>',
         "nested": f'<tool_call>\n{{"name": "f", "arguments": {_NEST}}}\n</tool_call>',
         "quotes": f'<tool_call>\n{{"name": "f", "arguments": {{"s": {_Q}}}}}\n</tool_call>',
         "scripts": f'<tool_call>\n{{"name": "f", "arguments": {{"s": {_S}}}}}\n</tool_call>',
         "empty": '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>',
-        "marks": '<tool_call>\n{"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] \\u003c/tool_call> '
+        "marks": '<tool_call>\n{"name": "f", "arguments": {"s": "[/TOOL_CALL] '
+        "[TOOL_CALL] \\u003c/tool_call> "
         '\\u003ctool_call> <|im_end|> </think>"}}\n</tool_call>',
-        "beside": 'Let me see.\n\nI compute:\n<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 + 2"}}\n'
+        "beside": 'Let me see.\n\nI compute:\n<tool_call>\n{"name": "calculator", '
+        '"arguments": {"expression": "2 + 2"}}\n'
         "</tool_call>",
         "misread": 'calculator(expression="1")',
         "misread_tag": REFUSED,
@@ -245,7 +262,10 @@ MALFORMED: dict[str, tuple[Malformed, ...]] = {
         ('{"name":"f","arguments":{"a":1}}', OK, ("f",), None),
         ('{"type": "function", "name": "f", "parameters": {}}', OK, ("f",), None),
         (
-            '{"name": "f", "parameters": {}}; {"name": "g", "parameters": {}},\n{"name": "h", "arguments": {}}',
+            (
+                '{"name": "f", "parameters": {}}; {"name": "g", "parameters": '
+                '{}},\n{"name": "h", "arguments": {}}'
+            ),
             OK,
             ("f", "g", "h"),
             None,

@@ -43,7 +43,10 @@ TRAINED = {
         "Yes, <think> so.<|im_end|>",
     ],
     "thinking": [
-        '<think>\n\n</think>\n\n<tool_call>{"name":"calculator","arguments":{"expression":"2 + 2"}}</tool_call><|im_end|>',
+        (
+            '<think>\n\n</think>\n\n<tool_call>{"name":"calculator","arguments":{"e'
+            'xpression":"2 + 2"}}</tool_call><|im_end|>'
+        ),
         "<think>\n\n</think>\n\nIt is 4.<|im_end|>",
         "<think>\n\n</think>\n\nYes, <think> so.<|im_end|>",
     ],
@@ -63,7 +66,10 @@ TRAINED = {
         "Yes, <think> so.<|im_end|>",
     ],
     "tagged": [
-        ' [TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + 2"}}[/TOOL_CALL]<|endoftext|>',
+        (
+            ' [TOOL_CALL]{"name": "calculator", "parameters": {"expression": "2 + '
+            '2"}}[/TOOL_CALL]<|endoftext|>'
+        ),
         " It is 4.<|endoftext|>",
         " Yes, <think> so.<|endoftext|>",
     ],

@@ -33,10 +33,12 @@ QWEN_LIKE = """\
 {%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
 {{- 'Tools:' }}
 {%- for tool in tools %}
-{{- '\\n' + tool.function.name + ': ' + tool.function.description + ' ' + tool.function.parameters | tojson }}
+{{- '\\n' + tool.function.name + ': ' + tool.function.description + ' '
+    + tool.function.parameters | tojson }}
 {%- endfor %}
 {{- '<|im_end|>\\n' }}
-{%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content
+    + '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
 {%- if message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content + '<|im_end|>\\n' }}
@@ -59,7 +61,8 @@ QWEN_LIKE = """\
 THINKING = QWEN_LIKE.replace(
     "{{- '<|im_start|>assistant\\n' + (message.content or '') }}",
     "{{- '<|im_start|>assistant\\n' }}"
-    "{%- if loop.last %}{{- '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' }}{%- endif %}"
+    "{%- if loop.last %}{{- '<think>\\n' + (message.reasoning_content or '')"
+    " + '\\n</think>\\n\\n' }}{%- endif %}"
     "{{- message.content or '' }}",
 )
 """As `QWEN_LIKE`, but the last turn shows a thought and earlier ones do not."""
@@ -67,14 +70,18 @@ THINKING = QWEN_LIKE.replace(
 LLAMA_LIKE = """\
 {{- bos_token }}
 {%- for message in messages %}
-{%- if message.role == 'tool' %}{{- '<|start|>ipython<|end|>\\n\\n' + message.content | tojson + '<|eot|>' }}
+{%- if message.role == 'tool' %}{{- '<|start|>ipython<|end|>\\n\\n' + message.content | tojson
+    + '<|eot|>' }}
 {%- elif message.tool_calls %}
-{%- if message.tool_calls | length != 1 %}{{- raise_exception('only one call at once') }}{%- endif %}
+{%- if message.tool_calls | length != 1 %}
+{{- raise_exception('only one call at once') }}{%- endif %}
 {%- set call = message.tool_calls[0].function %}
-{{- '<|start|>assistant<|end|>\\n\\n{"name": "' + call.name + '", "parameters": ' + call.arguments | tojson + '}<|eom|>' }}
+{{- '<|start|>assistant<|end|>\\n\\n{"name": "' + call.name + '", "parameters": '
+    + call.arguments | tojson + '}<|eom|>' }}
 {%- else %}
 {{- '<|start|>' + message.role + '<|end|>\\n\\n' }}
-{%- if message.role == 'user' and tools and messages | selectattr('role', 'equalto', 'user') | list | first == message %}
+{%- if message.role == 'user' and tools
+    and messages | selectattr('role', 'equalto', 'user') | list | first == message %}
 {{- 'Tools:\\n' }}{%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}
 {%- endif %}
 {{- message.content + '<|eot|>' }}
@@ -92,9 +99,15 @@ CHATML_ADDED = (
     "</think>",
 )
 _TRAINING = [
-    "system user assistant tool calculator expression search.web query top name arguments parameters Tools: "
+    (
+        "system user assistant tool calculator expression search.web query top "
+        "name arguments parameters Tools: "
+    )
     * 3,
-    '{"name":"calculator","arguments":{"expression":"2 + 2"}} final args the answer is It Let me see compute result of',
+    (
+        '{"name":"calculator","arguments":{"expression":"2 + 2"}} final args '
+        "the answer is It Let me see compute result of"
+    ),
 ]
 
 

@@ -40,21 +40,47 @@ FORMS: dict[str, Form] = {
     "list in one tag": Form(
         DelimitedSyntax(DelimitedFormat("<tool_calls>", "</tool_calls>"), JsonCalls()),
         {
-            "one": '<tool_calls>[{"name": "calculator", "arguments": {"expression": "2 + 2"}}]</tool_calls>',
-            "two": '<tool_calls>[{"name": "calculator", "arguments": {"expression": "2*3"}}, {"name": "search.web", "arguments": {"query": "tea", "top": 3}}]</tool_calls>',
-            "nested": '<tool_calls>[{"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}}]</tool_calls>',
-            "quotes": '<tool_calls>[{"name": "f", "arguments": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}}]</tool_calls>',
-            "scripts": '<tool_calls>[{"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 é"}}]</tool_calls>',
+            "one": (
+                '<tool_calls>[{"name": "calculator", "arguments": {"expression": "2 + '
+                '2"}}]</tool_calls>'
+            ),
+            "two": (
+                '<tool_calls>[{"name": "calculator", "arguments": {"expression": '
+                '"2*3"}}, {"name": "search.web", "arguments": {"query": "tea", "top": '
+                "3}}]</tool_calls>"
+            ),
+            "nested": (
+                '<tool_calls>[{"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": '
+                'null}], "c": true}, "e": [], "s": {}}}]</tool_calls>'
+            ),
+            "quotes": (
+                '<tool_calls>[{"name": "f", "arguments": {"s": "He said \\"no\\", '
+                "it's\\n(fine)\\t\\\\ [x] {y}\"}}]</tool_calls>"
+            ),
+            "scripts": (
+                '<tool_calls>[{"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 '
+                'é"}}]</tool_calls>'
+            ),
             "empty": '<tool_calls>[{"name": "f", "arguments": {}}]</tool_calls>',
-            "marks": '<tool_calls>[{"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}}]</tool_calls>',
-            "beside": 'Let me see.\n\nI compute:<tool_calls>[{"name": "calculator", "arguments": {"expression": "2 + 2"}}]</tool_calls>',
+            "marks": (
+                '<tool_calls>[{"name": "f", "arguments": {"s": "[/TOOL_CALL] '
+                "[TOOL_CALL] </tool_call> <tool_call> <|im_end|> "
+                '</think>"}}]</tool_calls>'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:<tool_calls>[{"name": "calculator", '
+                '"arguments": {"expression": "2 + 2"}}]</tool_calls>'
+            ),
             "answer": "It is 4.",
         },
         (
             ('<tool_calls>[{"name": "f"}]</tool_calls>', OK, (("f", {}),), None),
             ('<tool_calls>{"name": "f", "arguments": {}}</tool_calls>', OK, (("f", {}),), None),
             (
-                'a <tool_calls>[{"name": "f"}]</tool_calls> b <tool_calls>[{"name": "g"}]</tool_calls> c',
+                (
+                    'a <tool_calls>[{"name": "f"}]</tool_calls> b <tool_calls>[{"name": '
+                    '"g"}]</tool_calls> c'
+                ),
                 OK,
                 (("f", {}), ("g", {})),
                 "a\nb\nc",
@@ -91,14 +117,37 @@ FORMS: dict[str, Form] = {
     "list with ids": Form(
         DelimitedSyntax(DelimitedFormat("[TOOL_CALLS]", ""), JsonCalls()),
         {
-            "one": '[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": "2 + 2"}, "id": "call00000"}]',
-            "two": '[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": "2*3"}, "id": "call00000"}, {"name": "search.web", "arguments": {"query": "tea", "top": 3}, "id": "call00001"}]',
-            "nested": '[TOOL_CALLS][{"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}, "id": "call00000"}]',
-            "quotes": '[TOOL_CALLS][{"name": "f", "arguments": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}, "id": "call00000"}]',
-            "scripts": '[TOOL_CALLS][{"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 é"}, "id": "call00000"}]',
+            "one": (
+                '[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": "2 + '
+                '2"}, "id": "call00000"}]'
+            ),
+            "two": (
+                '[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": '
+                '"2*3"}, "id": "call00000"}, {"name": "search.web", "arguments": '
+                '{"query": "tea", "top": 3}, "id": "call00001"}]'
+            ),
+            "nested": (
+                '[TOOL_CALLS][{"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": '
+                'null}], "c": true}, "e": [], "s": {}}, "id": "call00000"}]'
+            ),
+            "quotes": (
+                '[TOOL_CALLS][{"name": "f", "arguments": {"s": "He said \\"no\\", '
+                'it\'s\\n(fine)\\t\\\\ [x] {y}"}, "id": "call00000"}]'
+            ),
+            "scripts": (
+                '[TOOL_CALLS][{"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 é"}, '
+                '"id": "call00000"}]'
+            ),
             "empty": '[TOOL_CALLS][{"name": "f", "arguments": {}, "id": "call00000"}]',
-            "marks": '[TOOL_CALLS][{"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}, "id": "call00000"}]',
-            "beside": 'Let me see.\n\nI compute:[TOOL_CALLS][{"name": "calculator", "arguments": {"expression": "2 + 2"}, "id": "call00000"}]',
+            "marks": (
+                '[TOOL_CALLS][{"name": "f", "arguments": {"s": "[/TOOL_CALL] '
+                '[TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}, "id": '
+                '"call00000"}]'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:[TOOL_CALLS][{"name": "calculator", '
+                '"arguments": {"expression": "2 + 2"}, "id": "call00000"}]'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -127,14 +176,44 @@ FORMS: dict[str, Form] = {
             JsonCalls(("tool_name",), ("parameters",)),
         ),
         {
-            "one": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "calculator", "parameters": {"expression": "2 + 2"}}\n]<|END_ACTION|>',
-            "two": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "calculator", "parameters": {"expression": "2*3"}},\n    {"tool_call_id": "1", "tool_name": "search.web", "parameters": {"query": "tea", "top": 3}}\n]<|END_ACTION|>',
-            "nested": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}}\n]<|END_ACTION|>',
-            "quotes": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}}\n]<|END_ACTION|>',
-            "scripts": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"s": "Łódź 漢字 🙂 \u2028 é"}}\n]<|END_ACTION|>',
-            "empty": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {}}\n]<|END_ACTION|>',
-            "marks": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}}\n]<|END_ACTION|>',
-            "beside": 'Let me see.\n\nI compute:<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "calculator", "parameters": {"expression": "2 + 2"}}\n]<|END_ACTION|>',
+            "one": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": '
+                '"calculator", "parameters": {"expression": "2 + 2"}}\n]<|END_ACTION|>'
+            ),
+            "two": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": '
+                '"calculator", "parameters": {"expression": "2*3"}},\n    '
+                '{"tool_call_id": "1", "tool_name": "search.web", "parameters": '
+                '{"query": "tea", "top": 3}}\n]<|END_ACTION|>'
+            ),
+            "nested": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", '
+                '"parameters": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": '
+                '[], "s": {}}}\n]<|END_ACTION|>'
+            ),
+            "quotes": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", '
+                '"parameters": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] '
+                '{y}"}}\n]<|END_ACTION|>'
+            ),
+            "scripts": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", '
+                '"parameters": {"s": "Łódź 漢字 🙂 \u2028 é"}}\n]<|END_ACTION|>'
+            ),
+            "empty": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", '
+                '"parameters": {}}\n]<|END_ACTION|>'
+            ),
+            "marks": (
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", '
+                '"parameters": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> '
+                '<tool_call> <|im_end|> </think>"}}\n]<|END_ACTION|>'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:<|START_ACTION|>[\n    {"tool_call_id": "0", '
+                '"tool_name": "calculator", "parameters": {"expression": "2 + '
+                '2"}}\n]<|END_ACTION|>'
+            ),
             "answer": "<|START_RESPONSE|>It is 4.",
         },
         (
@@ -154,14 +233,37 @@ FORMS: dict[str, Form] = {
             DelimitedFormat("<|tool_call|>", "<|/tool_call|>", between=","), JsonCalls()
         ),
         {
-            "one": '<|tool_call|>{"name": "calculator", "arguments": {"expression": "2 + 2"}}<|/tool_call|>',
-            "two": '<|tool_call|>{"name": "calculator", "arguments": {"expression": "2*3"}},{"name": "search.web", "arguments": {"query": "tea", "top": 3}}<|/tool_call|>',
-            "nested": '<|tool_call|>{"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}}<|/tool_call|>',
-            "quotes": '<|tool_call|>{"name": "f", "arguments": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}}<|/tool_call|>',
-            "scripts": '<|tool_call|>{"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 é"}}<|/tool_call|>',
+            "one": (
+                '<|tool_call|>{"name": "calculator", "arguments": {"expression": "2 + '
+                '2"}}<|/tool_call|>'
+            ),
+            "two": (
+                '<|tool_call|>{"name": "calculator", "arguments": {"expression": '
+                '"2*3"}},{"name": "search.web", "arguments": {"query": "tea", "top": '
+                "3}}<|/tool_call|>"
+            ),
+            "nested": (
+                '<|tool_call|>{"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": '
+                'null}], "c": true}, "e": [], "s": {}}}<|/tool_call|>'
+            ),
+            "quotes": (
+                '<|tool_call|>{"name": "f", "arguments": {"s": "He said \\"no\\", '
+                "it's\\n(fine)\\t\\\\ [x] {y}\"}}<|/tool_call|>"
+            ),
+            "scripts": (
+                '<|tool_call|>{"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 '
+                'é"}}<|/tool_call|>'
+            ),
             "empty": '<|tool_call|>{"name": "f", "arguments": {}}<|/tool_call|>',
-            "marks": '<|tool_call|>{"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}}<|/tool_call|>',
-            "beside": 'Let me see.\n\nI compute:<|tool_call|>{"name": "calculator", "arguments": {"expression": "2 + 2"}}<|/tool_call|>',
+            "marks": (
+                '<|tool_call|>{"name": "f", "arguments": {"s": "[/TOOL_CALL] '
+                "[TOOL_CALL] </tool_call> <tool_call> <|im_end|> "
+                '</think>"}}<|/tool_call|>'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:<|tool_call|>{"name": "calculator", '
+                '"arguments": {"expression": "2 + 2"}}<|/tool_call|>'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -184,13 +286,29 @@ FORMS: dict[str, Form] = {
         ),
         {
             "one": '[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS]{"expression": "2 + 2"}',
-            "two": '[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS]{"expression": "2*3"}[TOOL_CALLS]search.web[CALL_ID]call00001[ARGS]{"query": "tea", "top": 3}',
-            "nested": '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}',
-            "quotes": '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}',
+            "two": (
+                '[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS]{"expression": '
+                '"2*3"}[TOOL_CALLS]search.web[CALL_ID]call00001[ARGS]{"query": "tea", '
+                '"top": 3}'
+            ),
+            "nested": (
+                '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"o": {"a": [1, -2.5, {"b": '
+                'null}], "c": true}, "e": [], "s": {}}'
+            ),
+            "quotes": (
+                '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"s": "He said \\"no\\", '
+                "it's\\n(fine)\\t\\\\ [x] {y}\"}"
+            ),
             "scripts": '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"s": "Łódź 漢字 🙂 \u2028 é"}',
             "empty": "[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{}",
-            "marks": '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}',
-            "beside": 'Let me see.\n\nI compute:[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS]{"expression": "2 + 2"}',
+            "marks": (
+                '[TOOL_CALLS]f[CALL_ID]call00000[ARGS]{"s": "[/TOOL_CALL] [TOOL_CALL] '
+                '</tool_call> <tool_call> <|im_end|> </think>"}'
+            ),
+            "beside": (
+                "Let me see.\n\nI compute:[TOOL_CALLS]calculator[CALL_ID]call00000[ARGS"
+                ']{"expression": "2 + 2"}'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -218,13 +336,26 @@ FORMS: dict[str, Form] = {
         ),
         {
             "one": '<function=calculator>{"expression": "2 + 2"}</function>',
-            "two": '<function=calculator>{"expression": "2*3"}</function><function=search.web>{"query": "tea", "top": 3}</function>',
-            "nested": '<function=f>{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}</function>',
-            "quotes": '<function=f>{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}</function>',
+            "two": (
+                '<function=calculator>{"expression": "2*3"}</function><function=search.'
+                'web>{"query": "tea", "top": 3}</function>'
+            ),
+            "nested": (
+                '<function=f>{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], '
+                '"s": {}}</function>'
+            ),
+            "quotes": (
+                '<function=f>{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}</function>'
+            ),
             "scripts": '<function=f>{"s": "Łódź 漢字 🙂 \u2028 é"}</function>',
             "empty": "<function=f>{}</function>",
-            "marks": '<function=f>{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}</function>',
-            "beside": 'Let me see.\n\nI compute:<function=calculator>{"expression": "2 + 2"}</function>',
+            "marks": (
+                '<function=f>{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> '
+                '<|im_end|> </think>"}</function>'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:<function=calculator>{"expression": "2 + 2"}</function>'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -253,7 +384,9 @@ FORMS: dict[str, Form] = {
             "quotes": 'f\n{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}',
             "scripts": 'f\n{"s": "Łódź 漢字 🙂 \u2028 é"}',
             "empty": "f\n{}",
-            "marks": 'f\n{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}',
+            "marks": (
+                'f\n{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}'
+            ),
             "beside": 'all\nLet me see.\n\nI compute:>>>calculator\n{"expression": "2 + 2"}',
             "answer": "all\nIt is 4.",
         },
@@ -286,14 +419,37 @@ FORMS: dict[str, Form] = {
             NamedJson(),
         ),
         {
-            "one": ' to=functions.calculator<|channel|>commentary json<|message|>{"expression": "2 + 2"}',
-            "two": ' to=functions.calculator<|channel|>commentary json<|message|>{"expression": "2*3"} to=functions.search.web<|channel|>commentary json<|message|>{"query": "tea", "top": 3}',
-            "nested": ' to=functions.f<|channel|>commentary json<|message|>{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}',
-            "quotes": ' to=functions.f<|channel|>commentary json<|message|>{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}',
-            "scripts": ' to=functions.f<|channel|>commentary json<|message|>{"s": "Łódź 漢字 🙂 \u2028 é"}',
+            "one": (
+                " to=functions.calculator<|channel|>commentary "
+                'json<|message|>{"expression": "2 + 2"}'
+            ),
+            "two": (
+                " to=functions.calculator<|channel|>commentary "
+                'json<|message|>{"expression": "2*3"} '
+                'to=functions.search.web<|channel|>commentary json<|message|>{"query": '
+                '"tea", "top": 3}'
+            ),
+            "nested": (
+                ' to=functions.f<|channel|>commentary json<|message|>{"o": {"a": [1, '
+                '-2.5, {"b": null}], "c": true}, "e": [], "s": {}}'
+            ),
+            "quotes": (
+                ' to=functions.f<|channel|>commentary json<|message|>{"s": "He said '
+                '\\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}'
+            ),
+            "scripts": (
+                ' to=functions.f<|channel|>commentary json<|message|>{"s": "Łódź 漢字 🙂 \u2028 é"}'
+            ),
             "empty": " to=functions.f<|channel|>commentary json<|message|>{}",
-            "marks": ' to=functions.f<|channel|>commentary json<|message|>{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}',
-            "beside": 'Let me see.\n\nI compute: to=functions.calculator<|channel|>commentary json<|message|>{"expression": "2 + 2"}',
+            "marks": (
+                ' to=functions.f<|channel|>commentary json<|message|>{"s": '
+                '"[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> '
+                '</think>"}'
+            ),
+            "beside": (
+                "Let me see.\n\nI compute: to=functions.calculator<|channel|>commentary"
+                ' json<|message|>{"expression": "2 + 2"}'
+            ),
             "answer": "<|channel|>final<|message|>It is 4.",
         },
         (
@@ -316,44 +472,90 @@ FORMS: dict[str, Form] = {
             NamedJson(),
         ),
         {
-            "one": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>calculator\n```json\n{"expression": "2 + 2"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-            "two": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>calculator\n```json\n{"expression": "2*3"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>search.web\n```json\n{"query": "tea", "top": 3}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-            "nested": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-            "quotes": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-            "scripts": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"s": "Łódź 漢字 🙂 \u2028 é"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-            "empty": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-            "marks": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-            "beside": 'Let me see.\n\nI compute:<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>calculator\n```json\n{"expression": "2 + 2"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+            "one": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>calculator"
+                '\n```json\n{"expression": "2 + 2"}\n```<｜tool▁call▁end｜><｜tool▁calls▁e'
+                "nd｜>"
+            ),
+            "two": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>calculator"
+                '\n```json\n{"expression": "2*3"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁be'
+                'gin｜>function<｜tool▁sep｜>search.web\n```json\n{"query": "tea", "top": '
+                "3}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+            ),
+            "nested": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json"
+                '\n{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": '
+                "{}}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+            ),
+            "quotes": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json"
+                '\n{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] '
+                '{y}"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+            ),
+            "scripts": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json"
+                '\n{"s": "Łódź 漢字 🙂 \u2028 é"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+            ),
+            "empty": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json"
+                "\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+            ),
+            "marks": (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json"
+                '\n{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> '
+                '</think>"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+            ),
+            "beside": (
+                "Let me see.\n\nI compute:<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>functi"
+                'on<｜tool▁sep｜>calculator\n```json\n{"expression": "2 + '
+                '2"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+            ),
             "answer": "It is 4.",
         },
         (
             (
-                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                (
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```jso"
+                    "n\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+                ),
                 OK,
                 (("f", {}),),
                 None,
             ),
             (
-                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜>",
+                (
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```jso"
+                    "n\n{}\n```<｜tool▁call▁end｜>"
+                ),
                 U,
                 (("f", {}),),
                 None,
             ),
             (
-                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{a}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                (
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```jso"
+                    "n\n{a}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+                ),
                 N,
                 (),
                 None,
             ),
             (
-                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                (
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{}<｜to"
+                    "ol▁call▁end｜><｜tool▁calls▁end｜>"
+                ),
                 U,
                 (),
                 None,
             ),
             ("so<｜tool▁calls▁end｜>", S, (), "so<｜tool▁calls▁end｜>"),
             (
-                '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": "```"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+                (
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```jso"
+                    'n\n{"a": "```"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+                ),
                 OK,
                 (("f", {"a": "```"}),),
                 None,
@@ -364,13 +566,28 @@ FORMS: dict[str, Form] = {
         DelimitedSyntax(DelimitedFormat("<|tools_prefix|>", "<|tools_suffix|>"), NameAsKey()),
         {
             "one": '<|tools_prefix|>[{"calculator": {"expression": "2 + 2"}}]<|tools_suffix|>',
-            "two": '<|tools_prefix|>[{"calculator": {"expression": "2*3"}}, {"search.web": {"query": "tea", "top": 3}}]<|tools_suffix|>',
-            "nested": '<|tools_prefix|>[{"f": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}}]<|tools_suffix|>',
-            "quotes": '<|tools_prefix|>[{"f": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}}]<|tools_suffix|>',
+            "two": (
+                '<|tools_prefix|>[{"calculator": {"expression": "2*3"}}, '
+                '{"search.web": {"query": "tea", "top": 3}}]<|tools_suffix|>'
+            ),
+            "nested": (
+                '<|tools_prefix|>[{"f": {"o": {"a": [1, -2.5, {"b": null}], "c": '
+                'true}, "e": [], "s": {}}}]<|tools_suffix|>'
+            ),
+            "quotes": (
+                '<|tools_prefix|>[{"f": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ '
+                '[x] {y}"}}]<|tools_suffix|>'
+            ),
             "scripts": '<|tools_prefix|>[{"f": {"s": "Łódź 漢字 🙂 \u2028 é"}}]<|tools_suffix|>',
             "empty": '<|tools_prefix|>[{"f": {}}]<|tools_suffix|>',
-            "marks": '<|tools_prefix|>[{"f": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}}]<|tools_suffix|>',
-            "beside": 'Let me see.\n\nI compute:<|tools_prefix|>[{"calculator": {"expression": "2 + 2"}}]<|tools_suffix|>',
+            "marks": (
+                '<|tools_prefix|>[{"f": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> '
+                '<tool_call> <|im_end|> </think>"}}]<|tools_suffix|>'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:<|tools_prefix|>[{"calculator": '
+                '{"expression": "2 + 2"}}]<|tools_suffix|>'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -402,14 +619,39 @@ FORMS: dict[str, Form] = {
             Parameters("<parameter=", ">\n", "\n</parameter>\n"),
         ),
         {
-            "one": "<tool_call>\n<function=calculator>\n<parameter=expression>\n2 + 2\n</parameter>\n</function>\n</tool_call>",
-            "two": "<tool_call>\n<function=calculator>\n<parameter=expression>\n2*3\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=search.web>\n<parameter=query>\ntea\n</parameter>\n<parameter=top>\n3\n</parameter>\n</function>\n</tool_call>",
-            "nested": '<tool_call>\n<function=f>\n<parameter=o>\n{"a": [1, -2.5, {"b": null}], "c": true}\n</parameter>\n<parameter=e>\n[]\n</parameter>\n<parameter=s>\n{}\n</parameter>\n</function>\n</tool_call>',
-            "quotes": '<tool_call>\n<function=f>\n<parameter=s>\nHe said "no", it\'s\n(fine)\t\\ [x] {y}\n</parameter>\n</function>\n</tool_call>',
-            "scripts": "<tool_call>\n<function=f>\n<parameter=s>\nŁódź 漢字 🙂 \u2028 é\n</parameter>\n</function>\n</tool_call>",
+            "one": (
+                "<tool_call>\n<function=calculator>\n<parameter=expression>\n2 + "
+                "2\n</parameter>\n</function>\n</tool_call>"
+            ),
+            "two": (
+                "<tool_call>\n<function=calculator>\n<parameter=expression>\n2*3\n</par"
+                "ameter>\n</function>\n</tool_call>\n<tool_call>\n<function=search.web>"
+                "\n<parameter=query>\ntea\n</parameter>\n<parameter=top>\n3\n</paramete"
+                "r>\n</function>\n</tool_call>"
+            ),
+            "nested": (
+                '<tool_call>\n<function=f>\n<parameter=o>\n{"a": [1, -2.5, {"b": '
+                'null}], "c": true}\n</parameter>\n<parameter=e>\n[]\n</parameter>\n<pa'
+                "rameter=s>\n{}\n</parameter>\n</function>\n</tool_call>"
+            ),
+            "quotes": (
+                '<tool_call>\n<function=f>\n<parameter=s>\nHe said "no", '
+                "it's\n(fine)\t\\ [x] {y}\n</parameter>\n</function>\n</tool_call>"
+            ),
+            "scripts": (
+                "<tool_call>\n<function=f>\n<parameter=s>\nŁódź 漢字 🙂 \u2028 "
+                "é\n</parameter>\n</function>\n</tool_call>"
+            ),
             "empty": "<tool_call>\n<function=f>\n</function>\n</tool_call>",
-            "marks": "<tool_call>\n<function=f>\n<parameter=s>\n[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>\n</parameter>\n</function>\n</tool_call>",
-            "beside": "Let me see.\n\nI compute:\n\n<tool_call>\n<function=calculator>\n<parameter=expression>\n2 + 2\n</parameter>\n</function>\n</tool_call>",
+            "marks": (
+                "<tool_call>\n<function=f>\n<parameter=s>\n[/TOOL_CALL] [TOOL_CALL] "
+                "</tool_call> <tool_call> <|im_end|> </think>\n</parameter>\n</function"
+                ">\n</tool_call>"
+            ),
+            "beside": (
+                "Let me see.\n\nI compute:\n\n<tool_call>\n<function=calculator>\n<para"
+                "meter=expression>\n2 + 2\n</parameter>\n</function>\n</tool_call>"
+            ),
             "answer": "It is 4.",
         },
         (
@@ -421,13 +663,19 @@ FORMS: dict[str, Form] = {
                 None,
             ),
             (
-                "<tool_call>\n<function=f>\n<parameter=a>\n\n x \n\n</parameter>\n</function>\n</tool_call>",
+                (
+                    "<tool_call>\n<function=f>\n<parameter=a>\n\n x "
+                    "\n\n</parameter>\n</function>\n</tool_call>"
+                ),
                 OK,
                 (("f", {"a": "\n x \n"}),),
                 None,
             ),
             (
-                "<tool_call>\n<function=f>\n<parameter=a>\n</parameter> <b>\n</parameter>\n</function>\n</tool_call>",
+                (
+                    "<tool_call>\n<function=f>\n<parameter=a>\n</parameter> "
+                    "<b>\n</parameter>\n</function>\n</tool_call>"
+                ),
                 OK,
                 (("f", {"a": "</parameter> <b>"}),),
                 None,
@@ -441,7 +689,10 @@ FORMS: dict[str, Form] = {
             ("<tool_call>\n<function=f>\n<parameter=a>\n1", U, (), None),
             ("<tool_call>\n<function=f>\n<parameter=a", U, (), None),
             (
-                "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=a>\n2\n</parameter>\n</function>\n</tool_call>",
+                (
+                    "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<paramete"
+                    "r=a>\n2\n</parameter>\n</function>\n</tool_call>"
+                ),
                 A,
                 (),
                 None,
@@ -455,13 +706,19 @@ FORMS: dict[str, Form] = {
             ),
             ("a\n</function>\n</tool_call>", S, (), "a\n</function>\n</tool_call>"),
             (
-                "<tool_call>\n<function=calculator>\n<parameter=expression>\n12\n</parameter>\n</function>\n</tool_call>",
+                (
+                    "<tool_call>\n<function=calculator>\n<parameter=expression>\n12\n</pa"
+                    "rameter>\n</function>\n</tool_call>"
+                ),
                 OK,
                 (("calculator", {"expression": "12"}),),
                 None,
             ),
             (
-                "<tool_call>\n<function=search.web>\n<parameter=top>\nthree\n</parameter>\n</function>\n</tool_call>",
+                (
+                    "<tool_call>\n<function=search.web>\n<parameter=top>\nthree\n</parame"
+                    "ter>\n</function>\n</tool_call>"
+                ),
                 OK,
                 (("search.web", {"top": "three"}),),
                 None,
@@ -473,7 +730,10 @@ FORMS: dict[str, Form] = {
                 None,
             ),
             (
-                "<tool_call>\n<function=f>\n<parameter=a>\n1\n<tool_call>\n<function=g>\n</function>\n</tool_call>",
+                (
+                    "<tool_call>\n<function=f>\n<parameter=a>\n1\n<tool_call>\n<function="
+                    "g>\n</function>\n</tool_call>"
+                ),
                 U,
                 (),
                 None,
@@ -494,14 +754,40 @@ FORMS: dict[str, Form] = {
             Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
         ),
         {
-            "one": "<tool_call>calculator\n<arg_key>expression</arg_key>\n<arg_value>2 + 2</arg_value>\n</tool_call>",
-            "two": "<tool_call>calculator\n<arg_key>expression</arg_key>\n<arg_value>2*3</arg_value>\n</tool_call>\n<tool_call>search.web\n<arg_key>query</arg_key>\n<arg_value>tea</arg_value>\n<arg_key>top</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
-            "nested": '<tool_call>f\n<arg_key>o</arg_key>\n<arg_value>{"a": [1, -2.5, {"b": null}], "c": true}</arg_value>\n<arg_key>e</arg_key>\n<arg_value>[]</arg_value>\n<arg_key>s</arg_key>\n<arg_value>{}</arg_value>\n</tool_call>',
-            "quotes": '<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>He said "no", it\'s\n(fine)\t\\ [x] {y}</arg_value>\n</tool_call>',
-            "scripts": "<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>Łódź 漢字 🙂 \u2028 é</arg_value>\n</tool_call>",
+            "one": (
+                "<tool_call>calculator\n<arg_key>expression</arg_key>\n<arg_value>2 + "
+                "2</arg_value>\n</tool_call>"
+            ),
+            "two": (
+                "<tool_call>calculator\n<arg_key>expression</arg_key>\n<arg_value>2*3</"
+                "arg_value>\n</tool_call>\n<tool_call>search.web\n<arg_key>query</arg_k"
+                "ey>\n<arg_value>tea</arg_value>\n<arg_key>top</arg_key>\n<arg_value>3<"
+                "/arg_value>\n</tool_call>"
+            ),
+            "nested": (
+                '<tool_call>f\n<arg_key>o</arg_key>\n<arg_value>{"a": [1, -2.5, {"b": '
+                'null}], "c": true}</arg_value>\n<arg_key>e</arg_key>\n<arg_value>[]</a'
+                "rg_value>\n<arg_key>s</arg_key>\n<arg_value>{}</arg_value>\n</tool_cal"
+                "l>"
+            ),
+            "quotes": (
+                '<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>He said "no", '
+                "it's\n(fine)\t\\ [x] {y}</arg_value>\n</tool_call>"
+            ),
+            "scripts": (
+                "<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>Łódź 漢字 🙂 \u2028 "
+                "é</arg_value>\n</tool_call>"
+            ),
             "empty": "<tool_call>f\n</tool_call>",
-            "marks": "<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think></arg_value>\n</tool_call>",
-            "beside": "Let me see.\n\nI compute:\n<tool_call>calculator\n<arg_key>expression</arg_key>\n<arg_value>2 + 2</arg_value>\n</tool_call>",
+            "marks": (
+                "<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>[/TOOL_CALL] "
+                "[TOOL_CALL] </tool_call> <tool_call> <|im_end|> "
+                "</think></arg_value>\n</tool_call>"
+            ),
+            "beside": (
+                "Let me see.\n\nI compute:\n<tool_call>calculator\n<arg_key>expression<"
+                "/arg_key>\n<arg_value>2 + 2</arg_value>\n</tool_call>"
+            ),
             "answer": "It is 4.",
         },
         (
@@ -520,7 +806,10 @@ FORMS: dict[str, Form] = {
                 None,
             ),
             (
-                "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value> y</arg_value>\n</tool_call>",
+                (
+                    "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value> "
+                    "y</arg_value>\n</tool_call>"
+                ),
                 OK,
                 (("f", {"a": "x</arg_value> y"}),),
                 None,
@@ -536,7 +825,10 @@ FORMS: dict[str, Form] = {
             ),
             ("x</tool_call>", S, (), "x</tool_call>"),
             (
-                "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_key>a</arg_key>\n<arg_value>2</arg_value>\n</tool_call>",
+                (
+                    "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_k"
+                    "ey>a</arg_key>\n<arg_value>2</arg_value>\n</tool_call>"
+                ),
                 A,
                 (),
                 None,
@@ -555,20 +847,47 @@ FORMS: dict[str, Form] = {
             Parameters("", ":<escape>", "<escape>", ","),
         ),
         {
-            "one": "<start_function_call>call:calculator{expression:<escape>2 + 2<escape>}<end_function_call>",
-            "two": "<start_function_call>call:calculator{expression:<escape>2*3<escape>}<end_function_call><start_function_call>call:search.web{query:<escape>tea<escape>,top:<escape>3<escape>}<end_function_call>",
-            "nested": "<start_function_call>call:f{o:<escape>{'a': [1, -2.5, {'b': None}], 'c': True}<escape>,e:<escape>[]<escape>,s:<escape>{}<escape>}<end_function_call>",
-            "quotes": '<start_function_call>call:f{s:<escape>He said "no", it\'s\n(fine)\t\\ [x] {y}<escape>}<end_function_call>',
-            "scripts": "<start_function_call>call:f{s:<escape>Łódź 漢字 🙂 \u2028 é<escape>}<end_function_call>",
+            "one": (
+                "<start_function_call>call:calculator{expression:<escape>2 + "
+                "2<escape>}<end_function_call>"
+            ),
+            "two": (
+                "<start_function_call>call:calculator{expression:<escape>2*3<escape>}<e"
+                "nd_function_call><start_function_call>call:search.web{query:<escape>te"
+                "a<escape>,top:<escape>3<escape>}<end_function_call>"
+            ),
+            "nested": (
+                "<start_function_call>call:f{o:<escape>{'a': [1, -2.5, {'b': None}], "
+                "'c': True}<escape>,e:<escape>[]<escape>,s:<escape>{}<escape>}<end_func"
+                "tion_call>"
+            ),
+            "quotes": (
+                '<start_function_call>call:f{s:<escape>He said "no", it\'s\n(fine)\t\\ '
+                "[x] {y}<escape>}<end_function_call>"
+            ),
+            "scripts": (
+                "<start_function_call>call:f{s:<escape>Łódź 漢字 🙂 \u2028 "
+                "é<escape>}<end_function_call>"
+            ),
             "empty": "<start_function_call>call:f{}<end_function_call>",
-            "marks": "<start_function_call>call:f{s:<escape>[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think><escape>}<end_function_call>",
-            "beside": "Let me see.\n\nI compute:<start_function_call>call:calculator{expression:<escape>2 + 2<escape>}<end_function_call>",
+            "marks": (
+                "<start_function_call>call:f{s:<escape>[/TOOL_CALL] [TOOL_CALL] "
+                "</tool_call> <tool_call> <|im_end|> </think><escape>}<end_function_cal"
+                "l>"
+            ),
+            "beside": (
+                "Let me see.\n\nI compute:<start_function_call>call:calculator{expressi"
+                "on:<escape>2 + 2<escape>}<end_function_call>"
+            ),
             "answer": "It is 4.",
         },
         (
             ("<start_function_call>call:f{}<end_function_call>", OK, (("f", {}),), None),
             (
-                "<start_function_call>call:f{a:<escape>1<escape>,b:<escape>[True, 'x']<escape>}<end_function_call>",
+                (
+                    "<start_function_call>call:f{a:<escape>1<escape>,b:<escape>[True, "
+                    "'x']<escape>}<end_function_call>"
+                ),
                 OK,
                 (("f", {"a": 1, "b": [True, "x"]}),),
                 None,
@@ -591,7 +910,10 @@ FORMS: dict[str, Form] = {
                 "<start_function_call>f{}<end_function_call>",
             ),
             (
-                "<start_function_call>call:f{a:<escape>1<escape>,a:<escape>2<escape>}<end_function_call>",
+                (
+                    "<start_function_call>call:f{a:<escape>1<escape>,a:<escape>2<escape>}"
+                    "<end_function_call>"
+                ),
                 A,
                 (),
                 None,
@@ -607,13 +929,25 @@ FORMS: dict[str, Form] = {
         ),
         {
             "one": '<|tool_call>call:calculator{expression:<|"|>2 + 2<|"|>}<tool_call|>',
-            "two": '<|tool_call>call:calculator{expression:<|"|>2*3<|"|>}<tool_call|><|tool_call>call:search.web{query:<|"|>tea<|"|>,top:3}<tool_call|>',
+            "two": (
+                '<|tool_call>call:calculator{expression:<|"|>2*3<|"|>}<tool_call|><|too'
+                'l_call>call:search.web{query:<|"|>tea<|"|>,top:3}<tool_call|>'
+            ),
             "nested": "<|tool_call>call:f{o:{a:[1,-2.5,{b:null}],c:true},e:[],s:{}}<tool_call|>",
-            "quotes": '<|tool_call>call:f{s:<|"|>He said "no", it\'s\n(fine)\t\\ [x] {y}<|"|>}<tool_call|>',
+            "quotes": (
+                '<|tool_call>call:f{s:<|"|>He said "no", it\'s\n(fine)\t\\ [x] '
+                '{y}<|"|>}<tool_call|>'
+            ),
             "scripts": '<|tool_call>call:f{s:<|"|>Łódź 漢字 🙂 \u2028 é<|"|>}<tool_call|>',
             "empty": "<|tool_call>call:f{}<tool_call|>",
-            "marks": '<|tool_call>call:f{s:<|"|>[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think><|"|>}<tool_call|>',
-            "beside": 'Let me see.\n\nI compute:<|tool_call>call:calculator{expression:<|"|>2 + 2<|"|>}<tool_call|>',
+            "marks": (
+                '<|tool_call>call:f{s:<|"|>[/TOOL_CALL] [TOOL_CALL] </tool_call> '
+                '<tool_call> <|im_end|> </think><|"|>}<tool_call|>'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:<|tool_call>call:calculator{expression:<|"|>2'
+                ' + 2<|"|>}<tool_call|>'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -650,13 +984,28 @@ FORMS: dict[str, Form] = {
         ),
         {
             "one": "<|tool_call_start|>[calculator(expression='2 + 2')]<|tool_call_end|>",
-            "two": "<|tool_call_start|>[calculator(expression='2*3'), search.web(query='tea', top=3)]<|tool_call_end|>",
-            "nested": "<|tool_call_start|>[f(o={'a': [1, -2.5, {'b': None}], 'c': True}, e=[], s={})]<|tool_call_end|>",
-            "quotes": "<|tool_call_start|>[f(s='He said \"no\", it\\'s\\n(fine)\\t\\\\ [x] {y}')]<|tool_call_end|>",
+            "two": (
+                "<|tool_call_start|>[calculator(expression='2*3'), "
+                "search.web(query='tea', top=3)]<|tool_call_end|>"
+            ),
+            "nested": (
+                "<|tool_call_start|>[f(o={'a': [1, -2.5, {'b': None}], 'c': True}, "
+                "e=[], s={})]<|tool_call_end|>"
+            ),
+            "quotes": (
+                "<|tool_call_start|>[f(s='He said \"no\", it\\'s\\n(fine)\\t\\\\ [x] "
+                "{y}')]<|tool_call_end|>"
+            ),
             "scripts": "<|tool_call_start|>[f(s='Łódź 漢字 🙂 \\u2028 é')]<|tool_call_end|>",
             "empty": "<|tool_call_start|>[f()]<|tool_call_end|>",
-            "marks": "<|tool_call_start|>[f(s='[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>')]<|tool_call_end|>",
-            "beside": "Let me see.\n\nI compute:<|tool_call_start|>[calculator(expression='2 + 2')]<|tool_call_end|>",
+            "marks": (
+                "<|tool_call_start|>[f(s='[/TOOL_CALL] [TOOL_CALL] </tool_call> "
+                "<tool_call> <|im_end|> </think>')]<|tool_call_end|>"
+            ),
+            "beside": (
+                "Let me see.\n\nI compute:<|tool_call_start|>[calculator(expression='2 "
+                "+ 2')]<|tool_call_end|>"
+            ),
             "answer": "It is 4.",
         },
         (
@@ -718,7 +1067,9 @@ FORMS: dict[str, Form] = {
             "quotes": "[f(s='He said \"no\", it's\n(fine)\t\\ [x] {y}')]",
             "scripts": "[f(s='Łódź 漢字 🙂 \u2028 é')]",
             "empty": "[f()]",
-            "marks": "[f(s='[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>')]",
+            "marks": (
+                "[f(s='[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>')]"
+            ),
             "beside": "Let me see.\n\nI compute:\n[calculator(expression='2 + 2')]",
             "answer": "It is 4.",
         },
@@ -743,12 +1094,17 @@ FORMS: dict[str, Form] = {
         ),
         {
             "one": '~~>calculator(expression -> "2 + 2")<~~',
-            "two": '~~>calculator(expression -> "2*3")<~~~~>search.web(query -> "tea" & top -> 3)<~~',
+            "two": (
+                '~~>calculator(expression -> "2*3")<~~~~>search.web(query -> "tea" & top -> 3)<~~'
+            ),
             "nested": '~~>f(o -> {"a": [1, -2.5, {"b": null}], "c": true} & e -> [] & s -> {})<~~',
             "quotes": '~~>f(s -> "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}")<~~',
             "scripts": '~~>f(s -> "Łódź 漢字 🙂 \u2028 é")<~~',
             "empty": "~~>f()<~~",
-            "marks": '~~>f(s -> "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>")<~~',
+            "marks": (
+                '~~>f(s -> "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> '
+                '<|im_end|> </think>")<~~'
+            ),
             "beside": 'Let me see.\n\nI compute:~~>calculator(expression -> "2 + 2")<~~',
             "answer": "It is 4.",
         },
@@ -770,12 +1126,17 @@ FORMS: dict[str, Form] = {
         DelimitedSyntax(DelimitedFormat("<<", ">>", " => ", "; "), NamedJson(name_first=False)),
         {
             "one": '<<{"expression": "2 + 2"} => calculator>>',
-            "two": '<<{"expression": "2*3"} => calculator; {"query": "tea", "top": 3} => search.web>>',
+            "two": (
+                '<<{"expression": "2*3"} => calculator; {"query": "tea", "top": 3} => search.web>>'
+            ),
             "nested": '<<{"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}} => f>>',
             "quotes": '<<{"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"} => f>>',
             "scripts": '<<{"s": "Łódź 漢字 🙂 \u2028 é"} => f>>',
             "empty": "<<{} => f>>",
-            "marks": '<<{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"} => f>>',
+            "marks": (
+                '<<{"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> '
+                '</think>"} => f>>'
+            ),
             "beside": 'Let me see.\n\nI compute:<<{"expression": "2 + 2"} => calculator>>',
             "answer": "It is 4.",
         },
@@ -802,13 +1163,29 @@ FORMS: dict[str, Form] = {
         ),
         {
             "one": '\n(call 1) {"name": "calculator", "arguments": {"expression": "2 + 2"}}',
-            "two": '\n(call 1) {"name": "calculator", "arguments": {"expression": "2*3"}}\n(call 2) {"name": "search.web", "arguments": {"query": "tea", "top": 3}}',
-            "nested": '\n(call 1) {"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": null}], "c": true}, "e": [], "s": {}}}',
-            "quotes": '\n(call 1) {"name": "f", "arguments": {"s": "He said \\"no\\", it\'s\\n(fine)\\t\\\\ [x] {y}"}}',
+            "two": (
+                '\n(call 1) {"name": "calculator", "arguments": {"expression": '
+                '"2*3"}}\n(call 2) {"name": "search.web", "arguments": {"query": '
+                '"tea", "top": 3}}'
+            ),
+            "nested": (
+                '\n(call 1) {"name": "f", "arguments": {"o": {"a": [1, -2.5, {"b": '
+                'null}], "c": true}, "e": [], "s": {}}}'
+            ),
+            "quotes": (
+                '\n(call 1) {"name": "f", "arguments": {"s": "He said \\"no\\", '
+                "it's\\n(fine)\\t\\\\ [x] {y}\"}}"
+            ),
             "scripts": '\n(call 1) {"name": "f", "arguments": {"s": "Łódź 漢字 🙂 \u2028 é"}}',
             "empty": '\n(call 1) {"name": "f", "arguments": {}}',
-            "marks": '\n(call 1) {"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] </tool_call> <tool_call> <|im_end|> </think>"}}',
-            "beside": 'Let me see.\n\nI compute:\n(call 1) {"name": "calculator", "arguments": {"expression": "2 + 2"}}',
+            "marks": (
+                '\n(call 1) {"name": "f", "arguments": {"s": "[/TOOL_CALL] [TOOL_CALL] '
+                '</tool_call> <tool_call> <|im_end|> </think>"}}'
+            ),
+            "beside": (
+                'Let me see.\n\nI compute:\n(call 1) {"name": "calculator", '
+                '"arguments": {"expression": "2 + 2"}}'
+            ),
             "answer": "It is 4.",
         },
         (
@@ -825,7 +1202,10 @@ FORMS: dict[str, Form] = {
         DelimitedSyntax(DelimitedFormat("", "", between="\n"), JsonCalls(("op",), ("in",))),
         {
             "one": '{"op": "calculator", "in": {"expression": "2 + 2"}}',
-            "two": '{"op": "calculator", "in": {"expression": "2*3"}}\n{"op": "search.web", "in": {"query": "tea", "top": 3}}',
+            "two": (
+                '{"op": "calculator", "in": {"expression": "2*3"}}\n{"op": '
+                '"search.web", "in": {"query": "tea", "top": 3}}'
+            ),
             "empty": '{"op": "f", "in": {}}',
             "answer": "It is 4.",
         },

@@ -96,7 +96,7 @@ def marks_of(syntax: Syntax) -> list[str]:
 
 
 def pieces_of(syntax: Syntax) -> tuple[str, ...]:
-    """Plain pieces, and marks whole, joined with names, and in halves; marks are about half of all."""
+    """Plain pieces, and marks whole, joined with names, and in halves; marks are about half."""
     marks = marks_of(syntax)
     halves = [
         part for mark in marks for part in (mark[: len(mark) // 2], mark[len(mark) // 2 :]) if part

@@ -73,9 +73,11 @@ def _python(value: str) -> str:
 _MARKED = """{%- macro marked(value) -%}
 {%- if value is string -%}{{- '§' + value + '§' -}}
 {%- elif value is mapping -%}{{- '{' -}}
-{%- for key, item in value.items() -%}{{- key + ':' + marked(item) + (',' if not loop.last else '') -}}{%- endfor -%}{{- '}' -}}
+{%- for key, item in value.items() -%}{{- key + ':' + marked(item)
+    + (',' if not loop.last else '') -}}{%- endfor -%}{{- '}' -}}
 {%- elif value is iterable -%}{{- '[' -}}
-{%- for item in value -%}{{- marked(item) + (', ' if not loop.last else '') -}}{%- endfor -%}{{- ']' -}}
+{%- for item in value -%}{{- marked(item)
+    + (', ' if not loop.last else '') -}}{%- endfor -%}{{- ']' -}}
 {%- else -%}{{- value | tojson -}}
 {%- endif -%}
 {%- endmacro -%}"""
@@ -111,7 +113,8 @@ CALLS: dict[str, tuple[str, str]] = {
     ),
     "arrows": (
         _each(
-            "{{- '\\n!!' + f.name + '(' }}{%- for key, value in f.arguments.items() %}{{- key + ' -> ' + value | tojson }}"
+            "{{- '\\n!!' + f.name + '(' }}{%- for key, value in "
+            "f.arguments.items() %}{{- key + ' -> ' + value | tojson }}"
             "{%- if not loop.last %}{{- ' & ' }}{%- endif %}{%- endfor %}{{- ')!!' }}"
         ),
         "parameters",
@@ -126,13 +129,15 @@ CALLS: dict[str, tuple[str, str]] = {
     ),
     "nested function": (
         _each(
-            "{{- '%%' + {'type': 'function', 'function': {'name': f.name, 'arguments': f.arguments}} | tojson + '%%' }}"
+            "{{- '%%' + {'type': 'function', 'function': {'name': f.name, "
+            "'arguments': f.arguments}} | tojson + '%%' }}"
         ),
         "json_calls",
     ),
     "numbered": (
         _each(
-            "{{- '\\n(call ' ~ loop.index ~ ') ' + {'name': f.name, 'arguments': f.arguments} | tojson }}"
+            "{{- '\\n(call ' ~ loop.index ~ ') ' + {'name': f.name, 'arguments': "
+            "f.arguments} | tojson }}"
         ),
         "json_calls",
     ),
@@ -156,7 +161,8 @@ CALLS: dict[str, tuple[str, str]] = {
     ),
     "text of json in tags": (
         _each(
-            "{{- '<run><op>' + f.name + '</op><in>' + f.arguments | tojson | tojson + '</in></run>' }}"
+            "{{- '<run><op>' + f.name + '</op><in>' + f.arguments | tojson | "
+            "tojson + '</in></run>' }}"
         ),
         "named_json",
     ),
@@ -203,7 +209,10 @@ UNREADABLE: dict[str, str] = {
 }
 """Ways to write calls from which nothing can read them back."""
 
-OWN_THOUGHT = "{%- if message.reasoning_content %}{{- '⟦muse⟧' + message.reasoning_content + '⟦/muse⟧' }}{%- endif %}"
+OWN_THOUGHT = (
+    "{%- if message.reasoning_content %}{{- '⟦muse⟧' + "
+    "message.reasoning_content + '⟦/muse⟧' }}{%- endif %}"
+)
 
 
 def made_up(calls: str, thought: str = "", chat: str = CHAT) -> TextTokenizer:
@@ -223,8 +232,10 @@ ADDRESSED = (
     .replace("{{- '⟪assistant⟫' }}{%- endif %}", "{{- '⟪assistant' }}{%- endif %}")
     .replace(
         "@CALLS@",
-        "{{- '⟪assistant' }}{%- if message.tool_calls %}{%- set f = message.tool_calls[0].function %}"
-        "{{- ' for ' + f.name + '⟫' + f.arguments | tojson }}{%- else %}{{- ' for all⟫' + message.content }}{%- endif %}",
+        "{{- '⟪assistant' }}{%- if message.tool_calls %}{%- set f = "
+        "message.tool_calls[0].function %}"
+        "{{- ' for ' + f.name + '⟫' + f.arguments | tojson }}{%- else %}{{- ' "
+        "for all⟫' + message.content }}{%- endif %}",
     )
 )
 """The name of the tool stands in the header of the message, and only one call fits."""

@@ -1,7 +1,9 @@
 """Random conversations with typed tools, for properties that must hold for every one of them.
 
-    Draw(rng, marks, wild)   texts, values, tools and conversations; the same `rng` with other `marks` gives the same structure,
-                             so that a conversation full of marks can be compared with one full of harmless words
+    Draw(rng, marks, wild)   texts, values, tools and conversations
+
+The same `rng` with other `marks` gives the same structure, so that a conversation full of marks can
+be compared with one full of harmless words.
 
 An ordinary conversation holds plain values that fit their tools' schemas; a wild one holds marks,
 quotes, odd keys and white space, numbers at the edges, and texts that look like values of another

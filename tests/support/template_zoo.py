@@ -1,8 +1,8 @@
 """Published chat templates on a small tokenizer that carries their marks: of an installed `trl`,
 and beside the repository.
 
-    TEMPLATES           name -> path of every template found here ("trl/qwen3", "shared/glm4.6"); empty where there is none
-    zoo_tokenizer(text) a byte-level tokenizer on which every mark that occurs in the template's text is one token
+    TEMPLATES           name -> path of every template found here ("trl/qwen3", "shared/glm4.6")
+    zoo_tokenizer(text) a byte-level tokenizer on which every mark of the template is one token
     zoo_dialect(name)   the native dialect of a template, or the sentence that refuses it
 
 Nothing of `trl` is imported: its folder is looked up, for importing it takes seconds.
@@ -25,7 +25,8 @@ from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
 
 MARK = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|<[|｜][^<>\n]{1,40}[|｜]>|</?[A-Za-z_][\w:.-]{0,40}>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z][A-Z_ ]+\]"
+    r"<\|[^|<>\n]{1,40}\|>|<[|｜][^<>\n]{1,40}[|｜]>|</?[A-Za-z_][\w:.-]{0,40}"
+    r">|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z][A-Z_ ]+\]"
     r"|<\|\"\|>"
 )
 """What looks like a control token in a template's text."""
@@ -68,7 +69,7 @@ def zoo_dialect(name: str) -> tuple[TextTokenizer, ChatTemplateDialect | str]:
 
 
 def zoo_parameters() -> list[object]:
-    """Every template's name as a test parameter; one that skips where there is no template at all."""
+    """Every template's name as a test parameter; one that skips where there is no template."""
     if not TEMPLATES:
         return [
             pytest.param(
