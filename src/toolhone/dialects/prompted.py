@@ -13,9 +13,11 @@ from toolhone.dialects.chat_template.dialect import ANOTHER, ANSWERED, MarkupDia
 from toolhone.dialects.chat_template.sanitise import (
     Chat,
     ChatMessage,
+    ChatWriter,
     ControlTokenGuard,
     Markup,
     TemplateMarkup,
+    TemplateQuirks,
     link_calls,
 )
 from toolhone.dialects.syntax.model_text import (
@@ -106,9 +108,10 @@ class PromptedDialect(MarkupDialect):
         tokenizer: TextTokenizer,
         keep_history: bool = False,
     ) -> None:
-        self._guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
-        super().__init__(markup, find_behaviour(markup, tokenizer), syntax, self._guard)
-        self._syntax = syntax
+        guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
+        writer = ChatWriter(guard, TemplateQuirks())
+        super().__init__(markup, find_behaviour(markup, tokenizer), syntax, writer)
+        self.name, self._syntax, self._wrap = syntax.name, syntax, guard.wrap
         self._system_role = keeps_system(markup)
         if len(self.render(_PROBE)) < 2:
             self.history = History.APPENDED
@@ -131,16 +134,16 @@ class PromptedDialect(MarkupDialect):
         body = roles.index(False) if False in roles else len(messages)
         own = [message.content for message in messages[:body]]
         texts = [self._syntax.instructions(tools), *own]
-        system = self._guard.wrap("\n\n".join(filter(None, texts)))
+        system = self._wrap("\n\n".join(filter(None, texts)))
         chat: list[dict[str, Json]] = []
         for message, _, call in list(link_calls(messages))[body:]:
             if message.role == "assistant":
                 chat.append({"role": "assistant", "content": self._write(split_reasoning(message))})
                 continue
-            text, between = self._guard.wrap(message.content or ""), "\n\n"
+            text, between = self._wrap(message.content or ""), "\n\n"
             if call is not None:
                 result = self._syntax.result(replace(message, name=call.tool))
-                text, between = self._guard.wrap(result, tool=True), "\n"
+                text, between = self._wrap(result, tool=True), "\n"
             if chat and chat[-1]["role"] == "user":
                 chat[-1]["content"] += between + text
             else:
@@ -161,8 +164,8 @@ class PromptedDialect(MarkupDialect):
             calls = self.syntax.write(None, message.tool_calls) if message.tool_calls else ""
             text = "\n".join(filter(None, [message.content, calls]))
         reasoning = (message.reasoning or "").strip()
-        before = write_reasoning(self._guard.wrap(reasoning)) if message.reasoning else ""
-        return before + self._guard.wrap(text)
+        before = write_reasoning(self._wrap(reasoning)) if message.reasoning else ""
+        return before + self._wrap(text)
 
 
 def keeps_system(markup: Markup) -> bool:

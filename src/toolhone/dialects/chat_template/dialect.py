@@ -12,13 +12,7 @@ import re
 from collections.abc import Sequence
 
 from toolhone.dialects.base import History, ParsedReply, ParseProblem, Syntax
-from toolhone.dialects.chat_template.sanitise import (
-    Chat,
-    ChatMessage,
-    ChatWriter,
-    ControlTokenGuard,
-    Markup,
-)
+from toolhone.dialects.chat_template.sanitise import Chat, ChatMessage, ChatWriter, Markup
 from toolhone.dialects.chat_template.turns import (
     TemplateBehaviour,
     Turns,
@@ -47,25 +41,27 @@ ANOTHER: ChatMessage = {"role": "user", "content": "another"}
 class MarkupDialect:
     """What dialects share that put a syntax into a chat markup."""
 
+    name: str
+
     def __init__(
         self,
         markup: Markup,
         behaviour: TemplateBehaviour,
         syntax: Syntax,
-        guard: ControlTokenGuard,
+        writer: ChatWriter,
         keep_history: bool = False,
     ) -> None:
-        self.name, self.syntax = syntax.name, syntax
         self.markup, self.behaviour = markup, behaviour
+        self.syntax, self.writer = syntax, writer
         self.stop, self.ends = behaviour.stop, behaviour.earlier_stop
         self.history = History.KEPT if keep_history else History.TEMPLATE
-        self._turns = Turns(markup, guard, behaviour, keep_history)
+        self._turns = Turns(markup, writer.guard, behaviour, keep_history)
 
     def _chat(
         self, messages: Sequence[Message], tools: Sequence[Tool]
     ) -> tuple[list[ChatMessage], list[Json]]:
         """The messages and the tools as the markup takes them, disguised."""
-        raise NotImplementedError
+        return self.writer.chat(messages), self.writer.tools(tools)
 
     def render(self, conversation: Conversation) -> list[Spans]:
         """Return one list of spans, or one per turn; `DialectError` for a turn that is misread."""
@@ -106,21 +102,7 @@ class MarkupDialect:
 class ChatTemplateDialect(MarkupDialect):
     """The model's chat template with a syntax that reads its calls. `prove_template` opens it."""
 
-    def __init__(
-        self,
-        markup: Markup,
-        behaviour: TemplateBehaviour,
-        syntax: Syntax,
-        writer: ChatWriter,
-        keep_history: bool = False,
-    ) -> None:
-        super().__init__(markup, behaviour, syntax, writer.guard, keep_history)
-        self.name, self.writer = "native", writer
-
-    def _chat(
-        self, messages: Sequence[Message], tools: Sequence[Tool]
-    ) -> tuple[list[ChatMessage], list[Json]]:
-        return self.writer.chat(messages), self.writer.tools(tools)
+    name = "native"
 
 
 def check_reading(message: Message, reply: ParsedReply, text: str) -> None:

@@ -192,7 +192,7 @@ def as_call(value: Json, name_key: str, argument_keys: Sequence[str], end: int =
     """Read a call out of a decoded object. Arguments may be absent, or a JSON string of an object.
 
     The id is kept only if it matches `CALL_ID`: a template may refuse others when it writes the
-    result.
+    result. end: where the object ends in its text.
     """
     name = value.get(name_key) if isinstance(value, Mapping) else None
     present = [key for key in argument_keys if key in value] if name else []
