@@ -172,9 +172,11 @@ def decode_sequence(text: str, start: int, separators: str) -> Iterator[Decoded]
     between = re.compile(rf"[\s{re.escape(separators)}]*")
     while start < len(text) and text[start] in "{[":
         found = decode(text, start)
-        yield found
         if not found.ok:
+            cut = open_at_end(text, found.end)
+            yield replace(found, problem=ParseProblem.UNCLOSED) if cut else found
             return
+        yield found
         gap = between.match(text, found.end)
         start = found.end if gap is None else gap.end()
 

@@ -22,7 +22,6 @@ from toolhone.dialects.syntax.model_text import (
     as_call,
     decode,
     decode_sequence,
-    open_at_end,
     reply_of,
     write_json,
 )
@@ -78,7 +77,7 @@ class JsonObject(PromptedSyntax):
             end, value = found.end, found.value
             keys = set(value) if isinstance(value, Mapping) else {""}
             if not found.ok:
-                problems.append(_broken(text, end))
+                problems.append(found.problem)
                 end = len(text)
             elif keys == {"final"}:
                 final = value["final"]
@@ -121,7 +120,7 @@ class BareJson(PromptedSyntax):
         problems: list[ParseProblem] = []
         for found in decode_sequence(text, start, ",;"):
             if not found.ok:
-                problems.append(_broken(text, found.end))
+                problems.append(found.problem)
                 end = len(text)
                 break
             for value in found.value if isinstance(found.value, list) else [found.value]:
@@ -158,10 +157,6 @@ def _find_start(text: str, begins: re.Pattern[str], behind: re.Pattern[str]) -> 
         return len(text) - len(text.lstrip())
     found = behind.search(text)
     return -1 if found is None else found.start(1)
-
-
-def _broken(text: str, start: int) -> ParseProblem:
-    return ParseProblem.UNCLOSED if open_at_end(text, start) else ParseProblem.NOT_JSON
 
 
 class Calls(PromptedSyntax):
