@@ -205,24 +205,23 @@ class _Reading:
         """Read all calls in the text, and the text around them."""
         text, frame = self.text, self.frame
         pieces: list[str] = []
-        calls: list[ToolCall] = []
-        problems: list[ParseProblem] = []
+        found: list[FoundCalls] = []
         begin = position = frame.skip_lead(text)
         mark = self.openings.at(position)
         if not position and not frame.before.strip():
             mark = re.match(r"\s*+(?=.)", text, re.DOTALL)
         while mark is not None:
-            found, position = self._run(mark.end()), mark.end()
-            unread = not found.calls and found.problem is ParseProblem.NOT_A_CALL
+            run, position = self._run(mark.end()), mark.end()
+            unread = not run.calls and run.problem is ParseProblem.NOT_A_CALL
             if not frame.weak or frame.lead or not unread:
                 pieces.append(text[begin : mark.start()])
-                calls += found.calls
-                problems.append(found.problem)
-                begin = position = max(found.end, mark.end())
+                found.append(run)
+                begin = position = max(run.end, mark.end())
             mark = self.openings.at(position)
         pieces.append(text[begin:])
-        problems += [shown for sign, shown in frame.signs if any(sign in one for one in pieces)]
-        return reply_of(text[frame.skip_lead(text) :], pieces, calls, problems)
+        signs = [shown for sign, shown in frame.signs if any(sign in one for one in pieces)]
+        found += [FoundCalls(begin, (), shown) for shown in signs]
+        return reply_of(text[frame.skip_lead(text) :], pieces, found)
 
     def _run(self, start: int) -> FoundCalls:
         """Read calls joined by `between`, up to `after`."""

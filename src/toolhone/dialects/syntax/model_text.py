@@ -229,18 +229,17 @@ def list_tools(tools: Sequence[Tool]) -> str:
     return "\n".join(map(write_json, listed))
 
 
-def reply_of(
-    text: str, pieces: Iterable[str], calls: Sequence[ToolCall], problems: Iterable[ParseProblem]
-) -> ParsedReply:
-    """Return what was read in a text: calls, the pieces around them, the first problem.
+def reply_of(text: str, pieces: Iterable[str], found: Sequence[FoundCalls]) -> ParsedReply:
+    """Return what was read in a text: all calls, the pieces around them, the first problem.
 
     The pieces are stripped, one per line. A text without calls and problems is content as it is.
     """
-    problem = next((one for one in problems if one is not ParseProblem.NONE), ParseProblem.NONE)
-    if not calls and problem is ParseProblem.NONE:
+    calls = tuple(call for one in found for call in one.calls)
+    problems = [one.problem for one in found if one.problem is not ParseProblem.NONE]
+    if not calls and not problems:
         return ParsedReply(text)
     content = "\n".join(filter(None, map(str.strip, pieces))) or None
-    return ParsedReply(content, tuple(calls), None, problem)
+    return ParsedReply(content, calls, None, next(iter(problems), ParseProblem.NONE))
 
 
 class PromptedSyntax(Syntax):
@@ -290,18 +289,16 @@ class Tagged(PromptedSyntax):
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         marks = re.compile(f"{re.escape(self.open)}|{re.escape(self.close)}")
         pieces: list[str] = []
-        calls: list[ToolCall] = []
-        problems: list[ParseProblem] = []
+        found: list[FoundCalls] = []
         position = 0
         while mark := marks.search(text, position):
             pieces.append(text[position : mark.start()])
-            found = FoundCalls(mark.end(), (), ParseProblem.STRAY_MARK)
             if mark[0] == self.open:
-                found = self._read_call(text, mark.end(), marks)
-            position = found.end
-            calls += found.calls
-            problems.append(found.problem)
-        return reply_of(text, [*pieces, text[position:]], calls, problems)
+                found.append(self._read_call(text, mark.end(), marks))
+            else:
+                found.append(FoundCalls(mark.end(), (), ParseProblem.STRAY_MARK))
+            position = found[-1].end
+        return reply_of(text, [*pieces, text[position:]], found)
 
     def _read_call(self, text: str, start: int, marks: re.Pattern[str]) -> FoundCalls:
         """Read the call at `start`; `end` is where reading resumes.

@@ -70,31 +70,26 @@ class JsonObject(PromptedSyntax):
         start = end = _find_start(text, _BEGINS, _BEHIND_TEXT)
         if start < 0:
             return ParsedReply(text.strip() or None, problem=ParseProblem.STRAY_TEXT)
-        calls: list[ToolCall] = []
+        reads: list[FoundCalls] = []
         answers: list[str] = []
-        problems: list[ParseProblem] = []
         for found in decode_sequence(text, start, ""):
-            end, value = found.end, found.value
+            end, value = found.end if found.ok else len(text), found.value
             keys = set(value) if isinstance(value, Mapping) else {""}
-            if not found.ok:
-                problems.append(found.problem)
-                end = len(text)
-            elif keys == {"final"}:
+            if keys == {"final"}:
                 final = value["final"]
                 answers.append(final if isinstance(final, str) else write_json(final))
             elif keys <= {"tool", "args"}:
-                check = as_call(value, "tool", ("args",))
-                calls += check.calls
-                problems.append(check.problem)
+                reads.append(as_call(value, "tool", ("args",)))
             else:
-                problems.append(ParseProblem.NOT_A_CALL)
+                problem = ParseProblem.NOT_A_CALL if found.ok else found.problem
+                reads.append(FoundCalls(end, (), problem))
         before, rest = text[:start].strip(), text[end:].strip()
-        if before or rest or len(answers) + bool(calls) > 1:
-            problems.append(ParseProblem.STRAY_TEXT)
+        if before or rest or len(answers) + any(one.calls for one in reads) > 1:
+            reads.append(FoundCalls(end, (), ParseProblem.STRAY_TEXT))
         content: str | None = "\n".join(filter(None, [before, *answers, rest])) or None
         if len(answers) == 1 and not before and not rest:
             content = answers[0]
-        return replace(reply_of("", (), calls, problems), content=content)
+        return replace(reply_of("", (), reads), content=content)
 
 
 class BareJson(PromptedSyntax):
@@ -116,24 +111,22 @@ class BareJson(PromptedSyntax):
         start = end = _find_start(text, _BARE_BEGINS, _BARE_BEHIND_TEXT)
         if start < 0:
             return ParsedReply(text)
-        calls: list[ToolCall] = []
-        problems: list[ParseProblem] = []
+        reads: list[FoundCalls] = []
         for found in decode_sequence(text, start, ",;"):
             if not found.ok:
-                problems.append(found.problem)
                 end = len(text)
+                reads.append(FoundCalls(end, (), found.problem))
                 break
             for value in found.value if isinstance(found.value, list) else [found.value]:
                 if not isinstance(value, Mapping) or value.keys().isdisjoint(_ARGUMENT_KEYS):
-                    problems = [*problems, ParseProblem.NOT_A_CALL] if calls else []
-                    return reply_of(text, (), calls, problems)
-                check = as_call(value, "name", _ARGUMENT_KEYS)
-                calls += check.calls
-                problems.append(check.problem)
+                    reads.append(FoundCalls(end, (), ParseProblem.NOT_A_CALL))
+                    return reply_of(text, (), reads if any(one.calls for one in reads) else ())
+                reads.append(as_call(value, "name", _ARGUMENT_KEYS))
             end = found.end
         around = [text[:start].strip(), text[end:].strip(" \t\r\n,;")]
-        problems += [ParseProblem.STRAY_TEXT] if any(around) else []
-        return reply_of(text, around, calls, problems)
+        if any(around):
+            reads.append(FoundCalls(end, (), ParseProblem.STRAY_TEXT))
+        return reply_of(text, around, reads)
 
 
 def _write_objects(
@@ -191,14 +184,10 @@ class Calls(PromptedSyntax):
         found = [check for check in checks if check is not None]
         if not found:
             return ParsedReply(text)
-        problems = [check.problem for check in found]
         plain = [(k, line) for k, line in enumerate(lines) if checks[k] is None]
         if any(line.strip() for k, line in plain if k > checks.index(found[0])):
-            problems.append(ParseProblem.STRAY_TEXT)
-        content = "\n".join(line for _, line in plain)
-        return reply_of(
-            text, [content], [call for check in found for call in check.calls], problems
-        )
+            found.append(FoundCalls(0, (), ParseProblem.STRAY_TEXT))
+        return reply_of(text, ["\n".join(line for _, line in plain)], found)
 
 
 def _write_call(call: ToolCall) -> str:
