@@ -101,6 +101,8 @@ class PromptedDialect(MarkupDialect):
     written in front of the assistant's text.
     """
 
+    syntax: PromptedSyntax
+
     def __init__(
         self,
         syntax: PromptedSyntax,
@@ -111,7 +113,7 @@ class PromptedDialect(MarkupDialect):
         guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
         writer = ChatWriter(guard, TemplateQuirks())
         super().__init__(markup, find_behaviour(markup, tokenizer), syntax, writer)
-        self.name, self._syntax, self._wrap = syntax.name, syntax, guard.wrap
+        self.name, self._wrap = syntax.name, guard.wrap
         self._system_role = keeps_system(markup)
         if len(self.render(_PROBE)) < 2:
             self.history = History.APPENDED
@@ -133,7 +135,7 @@ class PromptedDialect(MarkupDialect):
         roles = [message.role in ("system", "developer") for message in messages]
         body = roles.index(False) if False in roles else len(messages)
         own = [message.content for message in messages[:body]]
-        texts = [self._syntax.instructions(tools), *own]
+        texts = [self.syntax.instructions(tools), *own]
         system = self._wrap("\n\n".join(filter(None, texts)))
         chat: list[dict[str, Json]] = []
         for message, _, call in list(link_calls(messages))[body:]:
@@ -142,7 +144,7 @@ class PromptedDialect(MarkupDialect):
                 continue
             text, between = self._wrap(message.content or ""), "\n\n"
             if call is not None:
-                result = self._syntax.result(replace(message, name=call.tool))
+                result = self.syntax.result(replace(message, name=call.tool))
                 text, between = self._wrap(result, tool=True), "\n"
             if chat and chat[-1]["role"] == "user":
                 chat[-1]["content"] += between + text
