@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from toolhone.schema import Tool, ToolCall
+from toolhone.schema.tool import allows_null
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import FileLine
-from toolhone.sources.python_types import MAX_BRACKETS, UnknownType, may_be_null, read_type
+from toolhone.sources.python_types import MAX_BRACKETS, UnknownType, read_type
 from toolhone.sources.tool_specs import fit_call, read_tools
 
 STR, INT, NUM = {"type": "string"}, {"type": "integer"}, {"type": "number"}
@@ -122,7 +123,7 @@ def test_what_is_no_type_is_refused(text: str) -> None:
 
 def test_null_is_a_value_where_the_schema_says_so() -> None:
     assert [
-        may_be_null(read_type(text).schema)
+        allows_null(read_type(text).schema)
         for text in ("Optional[int]", "Literal[1, None]", "Any", "int", "Union[int, str]")
     ] == [*(True, True, True), *(False, False)]
 

@@ -10,7 +10,7 @@ The first file is the one to train on; the others are held out. Nothing is chang
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -95,19 +95,21 @@ def diagnose(
     findings = list(own)
     for file in () if only_first else others:
         findings += _file_findings(file, lengths, {}, progress)
-    balance = class_balance(train.conversations)
-    about = (*balance.faults(), *_training_faults(train, own, lengths))
+    balance, usable = class_balance(train.conversations), len(train.conversations)
+    about, kind = list(balance.faults()), FindingKind.NOTHING_TO_LEARN
+    if not usable:
+        tasks = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
+        what = f"none of {train.read} rows gives a conversation{tasks}"
+        about.append(Fault(kind, "", what, "wanted conversations"))
+    elif usable == sum(finding.kind is FindingKind.TOO_LONG for finding in own):
+        what = f"all {usable} rows are too long"
+        about.append(Fault(kind, "", what, "wanted rows that fit"))
+    if lengths.parts is not None and lengths.limit is None:
+        what = "neither the model nor --max-length says how many tokens fit"
+        about.append(Fault(FindingKind.NO_LIMIT, "", what, ""))
     findings += [finding_at(fault, WHOLE_FILE, str(train.path)) for fault in about]
     counts = {str(file.path): file.read for file in (files[:1] if only_first else files)}
     return Diagnosis(counts, Findings(sum(counts.values()), findings), balance)
-
-
-def _control_pattern(lengths: LengthCheck) -> re.Pattern[str] | None:
-    """Return a pattern of the model's control tokens; without a model, of those of many models."""
-    if lengths.parts is None:
-        return COMMON_MARKS
-    longest_first = sorted(lengths.parts.tokenizer.control_texts, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def _file_findings(
@@ -117,7 +119,11 @@ def _file_findings(
     rows = [row for row, case in enumerate(file.cases) if case.conversation is not None]
     crossed = cross_faults(file.conversations, [str(file.cases[row].place) for row in rows])
     by_row = {rows[index]: faults for index, faults in crossed.items()}
-    control = _control_pattern(lengths)
+    control: re.Pattern[str] | None = COMMON_MARKS
+    if lengths.parts is not None:
+        longest_first = sorted(lengths.parts.tokenizer.control_texts, key=len, reverse=True)
+        marks = "|".join(map(re.escape, longest_first))
+        control = re.compile(marks) if marks else None
     lengths.measure(file.conversations, progress)
     findings: list[DataFinding] = []
     progress.start(f"checking {file.path.name}", total=len(file.cases))
@@ -140,21 +146,3 @@ def _file_findings(
         for kind, counts in counted
         for reason, count in counts.items()
     ]
-
-
-def _training_faults(
-    train: DataFile, own: Sequence[DataFinding], lengths: LengthCheck
-) -> Iterator[Fault]:
-    """Yield the faults of the whole file that is trained on."""
-    usable = len(train.conversations)
-    long = sum(finding.kind is FindingKind.TOO_LONG for finding in own)
-    kind = FindingKind.NOTHING_TO_LEARN
-    if not usable:
-        tasks = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
-        what = f"none of {train.read} rows gives a conversation{tasks}"
-        yield Fault(kind, "", what, "wanted conversations")
-    elif long == usable:
-        yield Fault(kind, "", f"all {usable} rows are too long", "wanted rows that fit")
-    if lengths.parts is not None and lengths.limit is None:
-        what = "neither the model nor --max-length says how many tokens fit"
-        yield Fault(FindingKind.NO_LIMIT, "", what, "")

@@ -28,7 +28,7 @@ from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.schema.tool import strip_padding, without_schema_nulls
 from toolhone.sources.base import result_runs
 from toolhone.sources.files import write_jsonl
-from toolhone.sources.tool_specs import fit_call
+from toolhone.sources.tool_specs import fit_call, letters_of
 
 _CROSS_KINDS = {FindingKind.DUPLICATE_ROW, FindingKind.NEAR_DUPLICATE, FindingKind.CONFLICT}
 """Kinds that a row has only because of other rows of its file."""
@@ -97,15 +97,12 @@ class CleanResult:
         return counts
 
     def to_dict(self) -> dict[str, Json]:
+        numbers = {name: getattr(self, name) for name in ("read", "kept", "repaired", "dropped")}
+        reasons = {one.value: dict(self.reasons(one).most_common()) for one in RowOutcome}
         return {
             "source": str(self.source),
-            "read": self.read,
-            "kept": self.kept,
-            "repaired": self.repaired,
-            "dropped": self.dropped,
-            "reasons": {
-                outcome.value: dict(self.reasons(outcome).most_common()) for outcome in RowOutcome
-            },
+            **numbers,
+            "reasons": reasons,
             "mended_while_reading": dict(self.repaired_in_reading),
             "verdict": self.after.verdict.value,
             "rows": [change.to_dict() for change in self.changes],
@@ -217,8 +214,8 @@ def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -
     """Return the call with the name of its tool and with arguments that fit, where certain."""
     tool = tools.get(call.name)
     if tool is None:
-        letters = _letters(call.name)
-        alike = [other for name, other in tools.items() if letters and _letters(name) == letters]
+        letters = letters_of(call.name)
+        alike = [other for name, other in tools.items() if letters and letters_of(name) == letters]
         if len(alike) != 1:
             return call
         tool = alike[0]
@@ -239,10 +236,6 @@ def _repair_call(call: ToolCall, tools: Mapping[str, Tool], repairs: set[str]) -
     return ToolCall(tool.name, dict(arguments), call.id)
 
 
-def _letters(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
-
-
 def report_path(out: Path) -> Path:
     """`clean.jsonl` -> `clean.report.json`."""
     name = out.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
@@ -254,10 +247,8 @@ def write_cleaned(cleaned: CleanResult, out: str | Path, originals: Sequence[str
     out = Path(out)
     check_target(out, originals)
     if not cleaned.conversations:
-        raise DataError(
-            f"{cleaned.source}: no row is left after cleaning, so that {out} was not written; "
-            "wanted at least one sound row"
-        )
+        what = f"no row is left after cleaning, so that {out} was not written"
+        raise DataError(f"{cleaned.source}: {what}; wanted at least one sound row")
     report = report_path(out)
     write_jsonl(out, (conversation.to_dict() for conversation in cleaned.conversations))
     with writing(report.parent):
@@ -268,11 +259,8 @@ def write_cleaned(cleaned: CleanResult, out: str | Path, originals: Sequence[str
 def check_target(out: Path, originals: Sequence[str | Path]) -> None:
     """Refuse to write over the data, or over a file that is no earlier copy by `--fix`."""
     if any(out.resolve() == Path(original).resolve() for original in originals):
-        raise RunError(
-            f"--fix {out}: this is the data itself, which is never changed; name another file"
-        )
+        what = "this is the data itself, which is never changed"
+        raise RunError(f"--fix {out}: {what}; name another file")
     if out.exists() and not report_path(out).exists():
-        raise RunError(
-            f"--fix {out}: the file exists, and no {report_path(out).name} says that the doctor "
-            "wrote it; name another file"
-        )
+        what = f"the file exists, and no {report_path(out).name} says that the doctor wrote it"
+        raise RunError(f"--fix {out}: {what}; name another file")

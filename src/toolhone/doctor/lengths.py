@@ -69,9 +69,8 @@ class LengthCheck:
         new = [one for one in conversations if id(one) not in self._cache]
         if self.parts is not None and new:
             measured = measure_all(new, self.parts, self._workers, progress)
-            self._cache |= {
-                id(one): (one, result) for one, result in zip(new, measured, strict=True)
-            }
+            pairs = zip(new, measured, strict=True)
+            self._cache |= {id(one): (one, result) for one, result in pairs}
 
     def faults(self, conversation: Conversation) -> Iterator[Fault]:
         """Yield what is wrong with the rows of a conversation, or with its estimated length."""
@@ -92,16 +91,12 @@ class LengthCheck:
             yield Fault(FindingKind.TOO_LONG, "messages", what, f"at most {self.limit} fit")
 
     def _estimate(self, conversation: Conversation) -> Iterator[Fault]:
-        if not self.limit:
-            return
-        tools = "\n".join(json.dumps(tool.to_dict()) for tool in conversation.tools)
-        characters = len(tools)
+        texts = ["\n".join(json.dumps(tool.to_dict()) for tool in conversation.tools)]
         for message in conversation.messages:
-            characters += len(message.content or "") + len(message.reasoning or "")
-            characters += sum(
-                len(call.name) + len(str(call.arguments)) for call in message.tool_calls
-            )
-        if characters > _CHARACTERS * self.limit:
+            texts += [message.content or "", message.reasoning or ""]
+            texts += [f"{call.name}{call.arguments}" for call in message.tool_calls]
+        characters = sum(map(len, texts))
+        if self.limit and characters > _CHARACTERS * self.limit:
             tokens = characters // _CHARACTERS
             what = f"it has {characters} characters, probably more than {tokens} tokens"
             right = f"at most {self.limit} tokens fit"
@@ -130,10 +125,8 @@ def measure_all(
         try:
             copy = pickle.dumps(parts)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
-            progress.report(
-                "rendering on one core: the dialect or tokenizer cannot be copied to another "
-                f"process ({error})"
-            )
+            why = "the dialect or tokenizer cannot be copied to another process"
+            progress.report(f"rendering on one core: {why} ({error})")
     if copy is None:
         return _count((measure(one, parts) for one in conversations), progress)
     # Tools without validators and implementations can be pickled.

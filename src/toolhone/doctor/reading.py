@@ -124,32 +124,22 @@ def repair_record(record: Record) -> tuple[Record, list[Fault]]:
     result, faults = dict(record), list[Fault]()
     tools, turns = _from_json(record.get("tools")), _from_json(record.get("messages"))
     if isinstance(tools, list):
-        given = [_from_json(tool) for tool in tools]
-        result["tools"] = [_plain_tool(tool) for tool in given] if _has_null(given) else given
+        result["tools"] = given = [_from_json(tool) for tool in tools]
+        if "null" in json.dumps(given):
+            result["tools"] = [_plain_tool(tool) for tool in given]
         if result["tools"] != given:
             what = "tools have null parameters or null keywords of JSON Schema"
             faults.append(Fault(FindingKind.NULL_PADDING, "tools", what, "wanted them left out"))
     if isinstance(turns, list):
-        result["messages"] = [
-            _repair_calls(f"messages[{index}]", turn, faults) if isinstance(turn, dict) else turn
-            for index, turn in enumerate(turns)
-        ]
+        result["messages"] = [dict(turn) if isinstance(turn, dict) else turn for turn in turns]
+    for index, turn in enumerate(result["messages"] if isinstance(turns, list) else ()):
+        field, message = f"messages[{index}]", turn if isinstance(turn, dict) else {}
+        if isinstance(calls := _from_json(message.get("tool_calls")), list):
+            named = [(f"{field}.tool_calls[{number}]", call) for number, call in enumerate(calls)]
+            message["tool_calls"] = [_repair_call(place, call, faults) for place, call in named]
+        if old := _from_json(message.get("function_call")):
+            message["function_call"] = _repair_call(f"{field}.function_call", old, faults)
     return result, faults
-
-
-def _has_null(value: Json) -> bool:
-    return "null" in json.dumps(value)
-
-
-def _repair_calls(field: str, message: Record, faults: list[Fault]) -> Record:
-    """Return a message with the arguments of its calls decoded, in any of the spellings."""
-    result, calls = dict(message), _from_json(message.get("tool_calls"))
-    if isinstance(calls, list):
-        named = [(f"{field}.tool_calls[{number}]", call) for number, call in enumerate(calls)]
-        result["tool_calls"] = [_repair_call(place, call, faults) for place, call in named]
-    if old := _from_json(message.get("function_call")):
-        result["function_call"] = _repair_call(f"{field}.function_call", old, faults)
-    return result
 
 
 def _repair_call(field: str, call: Json, faults: list[Fault]) -> Json:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.prompted import SYNTAXES
 from toolhone.dialects.syntax.bodies import PythonCalls
-from toolhone.dialects.syntax.delimited import Body, DelimitedFormat, DelimitedSyntax
-from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
-from toolhone.dialects.syntax.model_text import as_call, decode
+from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
+from toolhone.dialects.syntax.literals import read_value
+from toolhone.dialects.syntax.model_text import Decoded, as_call, skip_space
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Json, Tool, ToolCall
@@ -61,20 +61,17 @@ _INVOKE, _END = '<invoke name="', "\n</invoke>"
 _OUTER, _OUTER_END = "<function_calls>\n", "\n</function_calls>"
 
 
-def _form(
-    body: Body, before: str, after: str, middle: str, between: str | None = None
-) -> DelimitedSyntax:
-    return DelimitedSyntax(DelimitedFormat(before, after, middle, between), body)
-
-
-_FRAMED = (
-    _form(_XML, "<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"),
-    _form(_XML, "<function=", "\n</function>", ">\n"),
-    _form(_PAIRS, "<tool_call>", "\n</tool_call>", "\n"),
-    _form(_NAMED_XML, _OUTER + _INVOKE, _END + _OUTER_END, '">\n', f"{_END}\n{_INVOKE}"),
-    _form(_NAMED_XML, _INVOKE, _END, '">\n'),
-    _form(PythonCalls(), "<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "),
-)
+_FRAMED = [
+    DelimitedSyntax(DelimitedFormat(*marks), body)
+    for body, *marks in (
+        (_XML, "<tool_call>\n<function=", "\n</function>\n</tool_call>", ">\n"),
+        (_XML, "<function=", "\n</function>", ">\n"),
+        (_PAIRS, "<tool_call>", "\n</tool_call>", "\n"),
+        (_NAMED_XML, _OUTER + _INVOKE, _END + _OUTER_END, '">\n', f"{_END}\n{_INVOKE}"),
+        (_NAMED_XML, _INVOKE, _END, '">\n'),
+        (PythonCalls(), "<|tool_call_start|>[", "]<|tool_call_end|>", "", ", "),
+    )
+]
 """Forms that are not JSON, as people copy them from templates."""
 _BARE = ("bare_json", "json", "calls")
 """Syntaxes without marks."""
@@ -148,14 +145,14 @@ def _behind_marks(text: str) -> TypedCalls | None:
         inside, behind = _FUNCTION.fullmatch(mark[0]), _NAMED.match(text, mark.end())
         named = inside or behind
         read = _value_at(text, mark.end() if behind is None or inside else behind.end())
-        found = [] if read is None else _calls(read[0], named[1] if named else None)
+        found = [] if read is None else _calls(read.value, named[1] if named else None)
         if read is None or not found:
             return None
         pieces.append(text[position : mark.start()])
         calls += found
         first = first or mark[0]
-        closing = MARK.match(text, _skip_space(text, read[1]))
-        position = closing.end() if closing is not None and _CLOSING.match(closing[0]) else read[1]
+        closing = MARK.match(text, skip_space(text, read.end))
+        position = closing.end() if closing is not None and _CLOSING.match(closing[0]) else read.end
     return _typed(calls, [*pieces, text[position:]], f"behind {first}")
 
 
@@ -173,12 +170,12 @@ def _fenced(text: str, offered: Collection[str]) -> TypedCalls | None:
 
 def _bare(text: str, offered: Collection[str]) -> TypedCalls | None:
     """Read a text that is calls of tools on offer, as JSON or as Python, and nothing else."""
-    sample = _SAMPLE.match(text, _skip_space(text, 0))
+    sample = _SAMPLE.match(text, skip_space(text, 0))
     if not sample or not any(name in text for name in offered):
         return None
     read = _value_at(text, 0)
-    if read is not None and not text[read[1] :].strip():
-        found = _calls(read[0], None)
+    if read is not None and not text[read.end :].strip():
+        found = _calls(read.value, None)
         known = all(call.name in offered for call in found)
         return _typed(found, (), "as bare JSON") if known else None
     for name in _BARE:
@@ -194,11 +191,11 @@ def _action(text: str, offered: Collection[str]) -> TypedCalls | None:
     pieces, calls, position = list[str](), list[ToolCall](), 0
     while found := _ACTION.search(text, position):
         read, name = _value_at(text, found.end()), found[1].strip()
-        if name not in offered or read is None or not isinstance(read[0], dict):
+        if name not in offered or read is None or not isinstance(read.value, dict):
             return None
         pieces.append(text[position : found.start()])
-        calls.append(ToolCall(name, read[0]))
-        position = read[1]
+        calls.append(ToolCall(name, read.value))
+        position = read.end
     return _typed(calls, [*pieces, text[position:]], "as an action")
 
 
@@ -208,19 +205,12 @@ def _typed(calls: Sequence[ToolCall], pieces: Sequence[str], form: str) -> Typed
     return TypedCalls(tuple(calls), content, form) if calls else None
 
 
-def _value_at(text: str, start: int) -> tuple[Json, int] | None:
-    """Return the JSON or Python object or list that begins at `start`, and where it ends."""
-    start = _skip_space(text, start)
-    if text[start : start + 1] not in ("{", "["):
-        return None
-    found = decode(text, start)
-    if found.problem is ParseProblem.NONE:
-        return found.value, found.end
-    reader = LiteralReader(text, start)
-    try:
-        return reader.value(), reader.position
-    except LiteralError:
-        return None
+def _value_at(text: str, start: int) -> Decoded | None:
+    """Read the JSON or Python object or list that begins at `start`."""
+    start = skip_space(text, start)
+    found = read_value(text, start, literal=True)
+    opens = text[start : start + 1] in ("{", "[")
+    return found if opens and found.problem is ParseProblem.NONE else None
 
 
 def _calls(value: Json, name: str | None) -> list[ToolCall]:
@@ -230,25 +220,17 @@ def _calls(value: Json, name: str | None) -> list[ToolCall]:
     """
     if name is not None and isinstance(value, dict):
         return [ToolCall(name, value)]
-    calls = [_call(entry) for entry in (value if isinstance(value, list) else [value])]
-    whole = [call for call in calls if call is not None]
-    return whole if len(whole) == len(calls) else []
-
-
-def _call(entry: Json) -> ToolCall | None:
-    body = entry.get("function", entry) if isinstance(entry, dict) else entry
-    if not isinstance(body, dict):
-        return None
-    for name_key, argument_keys in _KEYS:
-        if isinstance(body.get(name_key), str) and any(key in body for key in argument_keys):
-            return next(iter(as_call(body, name_key, argument_keys).calls), None)
-    return None
-
-
-def _skip_space(text: str, start: int) -> int:
-    while start < len(text) and text[start].isspace():
-        start += 1
-    return start
+    calls = list[ToolCall]()
+    for entry in value if isinstance(value, list) else [value]:
+        body = entry.get("function", entry) if isinstance(entry, dict) else entry
+        fields = body if isinstance(body, dict) else {}
+        usable = (keys for keys in _KEYS if isinstance(fields.get(keys[0]), str))
+        keys = next((keys for keys in usable if not fields.keys().isdisjoint(keys[1])), None)
+        found = () if keys is None else as_call(fields, *keys).calls
+        if not found:
+            return []
+        calls += found
+    return calls
 
 
 def typed_results(text: str) -> tuple[str, ...]:

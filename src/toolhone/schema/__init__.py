@@ -35,9 +35,9 @@ class ToolCall:
             raise DataError(f"a tool call needs a 'name' (a string); got {source!r:.80}")
         where = f"call of {name!r}: 'arguments'"
         arguments = body.get("arguments", body.get("parameters"))
-        if isinstance(arguments, str):
-            arguments = _parse(arguments, where, 80) if arguments.strip() else {}
-        arguments = {} if arguments is None else arguments
+        arguments = decode_text(arguments, where, 80)
+        blank = arguments is None or (isinstance(arguments, str) and not arguments.strip())
+        arguments = {} if blank else arguments
         _need(arguments, Mapping, f"{where} must be an object", 80)
         identity = source.get("id")
         return ToolCall(name, dict(arguments), None if identity is None else str(identity))
@@ -302,11 +302,14 @@ def texts_in(value: Json) -> Iterator[str]:
             yield from texts_in(inner)
 
 
-def _parse(text: str, what: str, width: int = 60) -> Json:
+def decode_text(value: Json, what: str, width: int = 60) -> Json:
+    """Return the value of a JSON string; an empty string and any other value as it is."""
+    if not isinstance(value, str) or not value.strip():
+        return value
     try:
-        return json.loads(text)
+        return json.loads(value)
     except ValueError:
-        raise DataError(f"{what} is a string but not JSON: {text!r:.{width}}") from None
+        raise DataError(f"{what} is a string but not JSON: {value!r:.{width}}") from None
 
 
 def _without_none(**values: Json) -> dict[str, Json]:
@@ -330,8 +333,6 @@ def _messages(messages: Json) -> tuple[Message, ...]:
 
 
 def _tools(source: Mapping[str, Json]) -> tuple[Tool, ...]:
-    tools = source.get("tools") or []
-    if isinstance(tools, str):
-        tools = _parse(tools, "'tools'")
+    tools = decode_text(source.get("tools") or [], "'tools'")
     _need(tools, Sequence, "'tools' must be a list of tools")
     return tuple(Tool.of(tool) for tool in tools)

@@ -33,6 +33,9 @@ OPEN_KEYWORDS = frozenset(
     {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
 )
 """Keywords that may allow arguments which `properties` does not name."""
+_NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_LISTED_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_SCHEMAS = frozenset({"items", "additionalProperties", "not"})
 _VALUE_KEYWORDS = frozenset({"default", "const", "example", "examples"})
 """Keywords whose value may be null."""
 _DEEPEST = 20
@@ -219,19 +222,28 @@ def allows_null(schema: Json) -> bool:
     return kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind)
 
 
-def without_schema_nulls(schema: Json) -> Json:
-    """Return a schema without the nulls that a merged table left; a null default stays."""
-    if isinstance(schema, list):
-        return [without_schema_nulls(inner) for inner in schema]
-    if not isinstance(schema, dict):
+def map_schema(schema: Json, change: Callable[[dict[str, Json]], dict[str, Json]]) -> Json:
+    """Return a JSON Schema with each schema inside it changed, and then itself."""
+    if not isinstance(schema, Mapping):
         return schema
-    kept = {}
+    level: dict[str, Json] = {}
     for key, value in schema.items():
-        if key == "properties" and isinstance(value, dict):
-            named = {name: inner for name, inner in value.items() if inner is not None}
-            kept[key] = {name: without_schema_nulls(inner) for name, inner in named.items()}
-        elif key in _VALUE_KEYWORDS or (key == "enum" and value is not None):
-            kept[key] = value
-        elif value is not None:
-            kept[key] = without_schema_nulls(value)
-    return kept
+        if key in _NAMED_SCHEMAS and isinstance(value, Mapping):
+            level[key] = {name: map_schema(inner, change) for name, inner in value.items()}
+        elif key in _LISTED_SCHEMAS and isinstance(value, list):
+            level[key] = [map_schema(inner, change) for inner in value]
+        else:
+            level[key] = map_schema(value, change) if key in _SCHEMAS else value
+    return change(level)
+
+
+def without_schema_nulls(schema: Json) -> Json:
+    """Return a JSON Schema without keywords and properties that are null."""
+
+    def drop(level: dict[str, Json]) -> dict[str, Json]:
+        kept = {key: one for key, one in level.items() if one is not None or key in _VALUE_KEYWORDS}
+        if isinstance(properties := kept.get("properties"), dict):
+            kept["properties"] = {k: one for k, one in properties.items() if one is not None}
+        return kept
+
+    return map_schema(schema, drop)

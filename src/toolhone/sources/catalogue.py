@@ -16,7 +16,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.sources.base import Context
 from toolhone.sources.files import Record
-from toolhone.sources.tool_specs import fit_call
+from toolhone.sources.tool_specs import fit_call, letters_of
 
 CATALOGUE_OPTIONS = frozenset({"distractors", "catalogue", "seed"})
 SPELLING = "an argument's name in another spelling"
@@ -120,11 +120,7 @@ def _respell(arguments: Mapping[str, Json], declared: Mapping[str, Json]) -> dic
     """Use the declared name where an argument's name is another spelling of just one of them."""
     result: dict[str, Json] = {}
     for name, value in arguments.items():
-        alike = [other for other in declared if _letters(other) == _letters(name)]
+        alike = [other for other in declared if letters_of(other) == letters_of(name)]
         meant = [] if name in declared else alike
         result[meant[0] if len(meant) == 1 and meant[0] not in arguments else name] = value
     return result
-
-
-def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name)).lower()

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json, Message, Task, Tool
+from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
 from toolhone.sources.files import FileLine, Record, RecordStream, read_records
@@ -43,9 +43,8 @@ def is_own_form(record: Record) -> bool:
 
 def convert(record: Record, context: Context) -> Converted:
     line = context.line
-    cache = context.tools.setdefault(context.name, ToolCache())
     try:
-        plain = cache.fill(line, _with_current_names(record))
+        plain = fill_tools(line, _with_current_names(record), context.tools)
         conversation = _at(line, plain, Conversation.from_dict)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
@@ -56,45 +55,32 @@ def convert(record: Record, context: Context) -> Converted:
 
 def _with_current_names(record: Record) -> Record:
     """Replace older spellings; `schema` names what else is wrong."""
-    messages = _decode_text(record.get("messages"), "messages")
-    tools = _decode_text(record.get("tools") or record.get("functions"), "tools")
-    if isinstance(messages, list):
-        messages = [_message(index, message) for index, message in enumerate(messages)]
+    turns = decode_text(record.get("messages"), "'messages'")
+    tools = decode_text(record.get("tools") or record.get("functions"), "'tools'")
     if isinstance(tools, list):
-        tools = [_decode_text(tool, "tools") for tool in tools]
-    return {**record, "messages": messages, "tools": tools}
-
-
-def _message(index: int, message: Json) -> Json:
-    if not isinstance(message, dict):
-        return message
-    where = f"messages[{index}]"
-    if message.get("weight") == 0:
-        raise DataError(
-            f"{where}: 'weight' 0 (a turn not to learn) has no place here; "
-            "remove the row or the weight"
-        )
-    result = dict(message)
-    if result.get("role") == "function":
-        result["role"] = "tool"
-    if isinstance(result.get("tool_calls"), str):
-        result["tool_calls"] = _decode_text(result["tool_calls"], f"{where}.tool_calls")
-    if result.get("function_call"):
-        if result.get("tool_calls"):
-            raise DataError(f"{where}: both 'tool_calls' and 'function_call'; wanted one of them")
-        call = _decode_text(result["function_call"], f"{where}.function_call")
-        result["tool_calls"] = [call]
-    return result
-
-
-def _decode_text(value: Json, field: str) -> Json:
-    """Return the value of a JSON string, any other value as it is."""
-    if not isinstance(value, str) or not value.strip():
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise DataError(f"'{field}' is a string but not JSON: {value!r:.60}") from None
+        tools = [decode_text(tool, "'tools'") for tool in tools]
+    if not isinstance(turns, list):
+        return {**record, "messages": turns, "tools": tools}
+    renamed = []
+    for index, turn in enumerate(turns):
+        where, message = f"messages[{index}]", dict(turn) if isinstance(turn, dict) else turn
+        renamed.append(message)
+        if not isinstance(turn, dict):
+            continue
+        if turn.get("weight") == 0:
+            right = "has no place here; remove the row or the weight"
+            raise DataError(f"{where}: 'weight' 0 (a turn not to learn) {right}")
+        if turn.get("role") == "function":
+            message["role"] = "tool"
+        if isinstance(turn.get("tool_calls"), str):
+            message["tool_calls"] = decode_text(turn["tool_calls"], f"'{where}.tool_calls'")
+        if turn.get("function_call"):
+            if message.get("tool_calls"):
+                both = "both 'tool_calls' and 'function_call'"
+                raise DataError(f"{where}: {both}; wanted one of them")
+            call = decode_text(turn["function_call"], f"'{where}.function_call'")
+            message["tool_calls"] = [call]
+    return {**record, "messages": renamed, "tools": tools}
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
@@ -114,9 +100,8 @@ def read_tasks(source: str | Path | RecordStream) -> list[Task]:
     for line, task in _read(source, Task.from_dict):
         if task.id in seen:
             first = f"{seen[task.id].unit} {seen[task.id].number}"
-            raise DataError(
-                f"{line}: the id {task.id!r} occurs already in {first}; ids must differ"
-            )
+            what = f"the id {task.id!r} occurs already in {first}"
+            raise DataError(f"{line}: {what}; ids must differ")
         seen[task.id] = line
         tasks.append(task)
     return tasks
@@ -125,9 +110,9 @@ def read_tasks(source: str | Path | RecordStream) -> list[Task]:
 def _read(
     source: str | Path | RecordStream, make: Callable[[Json], T]
 ) -> Iterator[tuple[FileLine, T]]:
-    cache = ToolCache()
+    cache: dict[str, Any] = {}
     for line, record in read_records(source):
-        yield line, _at(line, cache.fill(line, record), make)
+        yield line, _at(line, fill_tools(line, record, cache), make)
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:
@@ -138,54 +123,36 @@ def read_own(spec: str, path: Path | None) -> Loaded:
     """
     rows = import_callable(spec, Path.cwd(), "data.format")(path)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-        raise DataError(
-            f"{spec}: wanted rows (conversations, or mappings with 'messages'), "
-            f"got a {type(rows).__name__}"
-        )
+        right = "rows (conversations, or mappings with 'messages')"
+        raise DataError(f"{spec}: wanted {right}, got a {type(rows).__name__}")
     loaded = Loaded()
     for number, row in enumerate(rows, start=1):
         line = FileLine(Path(spec), number, "row")
-        conversation = _conversation(line, row)
-        loaded.keep(line, Converted(conversation, tasks_of(conversation)))
+        if not isinstance(row, Conversation | Mapping):
+            right = f"a Conversation or a mapping with 'messages', got a {type(row).__name__}"
+            raise DataError(f"{line}: wanted {right}")
+        read = row if isinstance(row, Conversation) else _at(line, row, Conversation.from_dict)
+        loaded.keep(line, Converted(read, tasks_of(read)))
     if not loaded.read:
         raise DataError(f"{spec}: it gave no row; wanted at least one conversation")
     return loaded
 
 
-def _conversation(line: FileLine, row: Any) -> Conversation:
-    if isinstance(row, Conversation):
-        return row
-    if not isinstance(row, Mapping):
-        raise DataError(
-            f"{line}: wanted a Conversation or a mapping with 'messages', "
-            f"got a {type(row).__name__}"
-        )
-    try:
-        return Conversation.from_dict(row)
-    except DataError as error:
-        raise DataError(f"{line}: {error}") from None
+def fill_tools(line: FileLine, record: Record, cache: dict[str, Any]) -> Record:
+    """Return the record with its tool objects as `Tool`s.
 
-
-class ToolCache:
-    """Makes each distinct tool once: rows repeat their tools, and a check takes a millisecond."""
-
-    def __init__(self) -> None:
-        self._tools: dict[str, Tool] = {}
-
-    def fill(self, line: FileLine, record: Record) -> Record:
-        """Return the record with its tool objects as `Tool`s."""
-        tools = record.get("tools")
-        if not isinstance(tools, list):
-            return record
-        return {**record, "tools": [_at(line, tool, self._tool) for tool in tools]}
-
-    def _tool(self, source: Json) -> Json:
-        if not isinstance(source, dict):
-            return source
-        key = json.dumps(source)
-        if key not in self._tools:
-            self._tools[key] = Tool.of(source)
-        return self._tools[key]
+    cache: holds each distinct tool; rows repeat theirs, and a check takes a millisecond.
+    """
+    tools = record.get("tools")
+    if not isinstance(tools, list):
+        return record
+    made = []
+    for tool in tools:
+        key = json.dumps(tool)
+        if isinstance(tool, dict) and key not in cache:
+            cache[key] = _at(line, tool, Tool.of)
+        made.append(cache[key] if isinstance(tool, dict) else tool)
+    return {**record, "tools": made}
 
 
 def _at(line: FileLine, value: Json, make: Callable[[Json], T]) -> T:

@@ -16,7 +16,7 @@ from toolhone.schema import Conversation, Message, Tool
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Context, Converted, Skip, Source, refuse_faults
 from toolhone.sources.files import Record
-from toolhone.sources.messages import ToolCache
+from toolhone.sources.messages import fill_tools
 from toolhone.sources.sharegpt import NO_TOOLS, add_turns, role_and_text, turns_of
 from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
@@ -31,25 +31,22 @@ def looks_like(record: Record) -> bool:
 def convert(record: Record, context: Context) -> Converted:
     if not looks_like(record):
         raise Skip(NO_PAIR, f"keys {sorted(record)}")
-    pair = _sharegpt(record, context) if "conversations" in record else _own_form(record, context)
+    line = context.line
+    try:
+        if "conversations" in record:
+            pair = _sharegpt(record, context)
+        else:
+            pair = Preference.from_dict(fill_tools(line, record, context.tools))
+    except DataError as error:
+        detail = str(error).removeprefix(f"{line}: ")
+        raise Skip("a pair whose messages or tools cannot be read", detail, stops=True) from None
     last = pair.prompt[-1].role
     if last not in ("user", "tool"):
         detail = f"it ends with a message of the role {last!r}"
         raise Skip("a prompt that does not end with the user or a tool", detail)
     if pair.chosen == pair.rejected:
         raise Skip("chosen and rejected say the same")
-    return Converted(preference=pair)
-
-
-def _own_form(record: Record, context: Context) -> Preference:
-    line = context.line
-    cache = context.tools.setdefault(context.name, ToolCache())
-    try:
-        pair = Preference.from_dict(cache.fill(line, record))
-    except DataError as error:
-        detail = str(error).removeprefix(f"{line}: ")
-        raise Skip("a pair whose messages or tools cannot be read", detail, stops=True) from None
-    return replace(pair, id=pair.id or context.identity(record))
+    return Converted(preference=replace(pair, id=pair.id or context.identity(record)))
 
 
 def _sharegpt(record: Record, context: Context) -> Preference:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import KEYWORD, LiteralError, LiteralReader
@@ -38,18 +39,27 @@ def looks_like(record: Record) -> bool:
 
 
 def convert(record: Record, context: Context) -> Converted:
-    _check_fields(record)
-    user, source = Message("user", record["prompt"]), str(record.get("source") or context.name)
+    for key in ("prompt", "answer"):
+        if not isinstance(record.get(key), str) or not record[key].strip():
+            detail = f"wanted a text in {key!r}, got {record.get(key)!r:.40}; keys {sorted(record)}"
+            raise Skip("not a prompt row", detail)
+    if record.get("type") not in (None, "tool_call"):
+        raise Skip("a row of another type", f"{record['type']!r:.40}, wanted 'tool_call'")
+    source, answer = str(record.get("source") or context.name), record["answer"]
     if context.options.get("raw_prompt"):
-        answer, identity = record["answer"], context.identity(record)
-        task = Task(
-            identity, (user,), (), Expect(answer=answer), category="raw_prompt", source=source
-        )
+        user, identity = Message("user", record["prompt"]), context.identity(record)
+        expect, category = Expect(answer=answer), "raw_prompt"
+        task = Task(identity, (user,), (), expect, category=category, source=source)
         messages = (user, Message("assistant", answer))
         return Converted(Conversation(messages, (), identity, source), [task])
-    prompt = _split(record)
+    prompt = _prompt_of(record)
     tools = read_tools(prompt.tools, context)
-    content, calls = _answer(record["answer"], tools)
+    content, calls = None, read_python_calls(answer, tools)
+    if calls is None:
+        reply = (ToolCallTags() if "<tool_call>" in answer else Calls()).read(answer)
+        if reply.problem is not ParseProblem.NONE:
+            raise Skip(BAD_ANSWER, f"{reply.problem}: {answer!r:.80}")
+        content, calls = reply.content, reply.calls
     turns = (
         *((Message("system", prompt.system),) if prompt.system else ()),
         Message("user", prompt.question),
@@ -58,15 +68,6 @@ def convert(record: Record, context: Context) -> Converted:
     conversation = context.complete(Conversation(turns, tools, source=source), record)
     _check_truth(record, conversation)
     return Converted(conversation, tasks_of(conversation))
-
-
-def _check_fields(record: Record) -> None:
-    for key in ("prompt", "answer"):
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            detail = f"wanted a text in {key!r}, got {record.get(key)!r:.40}; keys {sorted(record)}"
-            raise Skip("not a prompt row", detail)
-    if record.get("type") not in (None, "tool_call"):
-        raise Skip("a row of another type", f"{record['type']!r:.40}, wanted 'tool_call'")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class PromptText:
     question: str
 
 
-def _split(record: Record) -> PromptText:
+def _prompt_of(record: Record) -> PromptText:
     text, system, tools = record["prompt"], str(record.get("system") or ""), record.get("tools")
     found = split_prompt(text)
     if found is None and not tools:
@@ -91,33 +92,15 @@ def _split(record: Record) -> PromptText:
 
 def split_prompt(text: str) -> PromptText | None:
     """Split a prompt at its first JSON list of objects with names; None without one."""
-    start = text.find("[")
-    for _ in range(MAX_LISTS):
-        if start < 0:
-            return None
+    for opening in islice(re.finditer(r"\[", text), MAX_LISTS):
+        start = opening.start()
         found = decode(text, start)
-        if found.problem is ParseProblem.NONE and _are_tools(found.value):
-            return PromptText(text[:start].strip(), found.value, text[found.end :].strip())
-        start = text.find("[", start + 1)
+        listed = found.value if isinstance(found.value, list) else []
+        bodies = [one.get("function", one) if isinstance(one, dict) else None for one in listed]
+        named = [isinstance(body, dict) and "name" in body for body in bodies]
+        if found.problem is ParseProblem.NONE and named and all(named):
+            return PromptText(text[:start].strip(), listed, text[found.end :].strip())
     return None
-
-
-def _are_tools(value: Json) -> bool:
-    if not isinstance(value, list) or not value:
-        return False
-    bodies = [entry.get("function", entry) if isinstance(entry, dict) else None for entry in value]
-    return all(isinstance(body, dict) and "name" in body for body in bodies)
-
-
-def _answer(text: str, tools: Sequence[Tool]) -> tuple[str | None, tuple[ToolCall, ...]]:
-    """Read the content and the calls of an answer."""
-    calls = read_python_calls(text, tools)
-    if calls is not None:
-        return None, calls
-    reply = (ToolCallTags() if "<tool_call>" in text else Calls()).read(text)
-    if reply.problem is not ParseProblem.NONE:
-        raise Skip(BAD_ANSWER, f"{reply.problem}: {text!r:.80}")
-    return reply.content, reply.calls
 
 
 def read_python_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...] | None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.schema import Json
+from toolhone.schema.tool import allows_null, map_schema
 
 MAX_BRACKETS = 40
 """Brackets in one name, at most."""
@@ -33,7 +34,6 @@ _FAMILIES: Mapping[str, Mapping[str, Json]] = {
 }
 _NAMES = {name: schema for family, schema in _FAMILIES.items() for name in family.split()}
 _JSON_TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
-_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 _SUFFIX = re.compile(r"\s*[,(]\s*(?:(optional)\s*\)?\s*$|default\b.*$)", re.IGNORECASE | re.DOTALL)
 _ROUND = re.compile(r"\s*([A-Za-z_][\w.]*)\s*\((.+)\)\s*", re.DOTALL)
 
@@ -67,41 +67,23 @@ def read_type(text: str) -> ReadType:
             schema = _schema(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
         raise UnknownType(text) from None
-    return ReadType(schema, optional or (bool(schema) and may_be_null(schema)))
-
-
-def may_be_null(schema: Json) -> bool:
-    """Return whether null is a value of this schema, judged by `type`, `enum` and `anyOf`."""
-    if not isinstance(schema, Mapping):
-        return False
-    if isinstance(schema.get("anyOf"), list):
-        return any(map(may_be_null, schema["anyOf"]))
-    if isinstance(schema.get("enum"), list):
-        return None in schema["enum"]
-    kind = schema.get("type")
-    return kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind)
+    return ReadType(schema, optional or (bool(schema) and allows_null(schema)))
 
 
 def json_types(schema: Json) -> Json:
     """Return a JSON Schema with the types, at any depth, named as JSON Schema names them."""
-    if not isinstance(schema, Mapping):
+    return map_schema(schema, _with_json_type)
+
+
+def _with_json_type(schema: dict[str, Json]) -> dict[str, Json]:
+    given = schema.get("type")
+    names: list[Json] = given if isinstance(given, list) else [given]
+    if "type" not in schema or all(name in _JSON_TYPES for name in names):
         return schema
-    result: dict[str, Json] = {}
-    for key, value in schema.items():
-        names = value if isinstance(value, list) else [value]
-        if key in _OF_SCHEMAS and isinstance(value, Mapping):
-            result[key] = {name: json_types(inner) for name, inner in value.items()}
-        elif key in ("items", "additionalProperties", "not"):
-            result[key] = json_types(value)
-        elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(value, list):
-            result[key] = [json_types(inner) for inner in value]
-        elif key != "type" or all(name in _JSON_TYPES for name in names):
-            result[key] = value
-        elif not all(isinstance(name, str) for name in names):
-            raise UnknownType(str(value))
-        else:
-            result = {**_union([read_type(name).schema for name in names]), **result}
-    return schema if result == schema else result
+    if not all(isinstance(name, str) for name in names):
+        raise UnknownType(str(given))
+    others = {key: value for key, value in schema.items() if key != "type"}
+    return {**_union([read_type(name).schema for name in names]), **others}
 
 
 def _schema(node: ast.expr) -> dict[str, Json]:
@@ -123,10 +105,6 @@ def _schema(node: ast.expr) -> dict[str, Json]:
     raise ValueError(ast.dump(node))
 
 
-def _is_ellipsis(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is ...
-
-
 def _alternatives(node: ast.expr) -> list[ast.expr]:
     """Return the members of `a | b` and `a or b`, in order."""
     match node:
@@ -144,13 +122,14 @@ def _container(name: str, inner: Sequence[ast.expr]) -> dict[str, Json]:
         if not all(isinstance(value, str | int | None) for value in values):
             raise ValueError(name)
         return {"enum": values}
-    members = [_schema(node) for node in inner if not _is_ellipsis(node)]
+    dots = [isinstance(node, ast.Constant) and node.value is ... for node in inner]
+    members = [_schema(node) for node, dot in zip(inner, dots, strict=True) if not dot]
     if name in ("union", "optional") and members:
         return _union([*members, {"type": "null"}] if name == "optional" else members)
     schema = dict(_NAMES[name])
     if name in ("callable", "any"):
         return schema
-    if name == "tuple" and members and not _is_ellipsis(inner[-1]):
+    if name == "tuple" and members and not dots[-1]:
         alike = all(member == members[0] for member in members)
         places: dict[str, Json] = {"items": members[0]} if alike else {"prefixItems": members}
         return {**schema, **places, "minItems": len(members), "maxItems": len(members)}

@@ -95,13 +95,20 @@ def example_of(record: Record) -> Example:
         detail = f"category {category!r:.40}; known: {', '.join(CATEGORIES)}"
         raise Skip(NOT_THIS_FORMAT, detail)
     tool, key = CATEGORIES[category]
-    needed, given = record.get("tool_needed"), record.get("tool")
+    needed, given, arguments = (record.get(name) for name in ("tool_needed", "tool", "tool_args"))
     if needed is not (tool is not None) or (given or None) != tool:
         detail = f"category {category!r}, tool_needed {needed!r:.20}, tool {given!r:.40}"
         raise Skip("category, tool_needed and tool contradict each other", detail)
-    call = None if tool is None or key is None else ToolCall(tool, {key: _argument(record, key)})
-    if call is None and record.get("tool_args"):
-        raise Skip(_ARGUMENTS, f"no tool, but tool_args {record['tool_args']!r:.60}")
+    call = None
+    if tool is None or key is None:
+        if arguments:
+            raise Skip(_ARGUMENTS, f"no tool, but tool_args {arguments!r:.60}")
+    else:
+        given = arguments if isinstance(arguments, dict) else {}
+        text = given.get(key) if list(given) == [key] else None
+        if not isinstance(text, str) or not text.strip():
+            raise Skip(_ARGUMENTS, f"wanted {{{key!r}: a text}}, got {arguments!r:.60}")
+        call = ToolCall(tool, {key: text})
     if call is not None and tool == "python":
         _check_syntax(call.arguments["code"])
     answer = record.get("expected_answer")
@@ -112,18 +119,9 @@ def example_of(record: Record) -> Example:
     return Example(prompt, category, call, text, _tolerance(record))
 
 
-def _argument(record: Record, key: str) -> str:
-    arguments = record.get("tool_args")
-    text = arguments.get(key) if isinstance(arguments, dict) and list(arguments) == [key] else None
-    if not isinstance(text, str) or not text.strip():
-        raise Skip(_ARGUMENTS, f"wanted {{{key!r}: a text}}, got {arguments!r:.60}")
-    return text
-
-
 def _check_syntax(code: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Skip("code that is not Python", f"{error}: {code!r:.60}") from None

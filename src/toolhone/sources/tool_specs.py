@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.schema.tool import map_schema, strip_padding
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import Record
-from toolhone.sources.python_types import ReadType, UnknownType, json_types, may_be_null, read_type
+from toolhone.sources.python_types import ReadType, UnknownType, json_types, read_type
 
 BAD_TOOLS = "tools that cannot be read"
 BAD_ANSWER = "an answer that cannot be read"
@@ -85,32 +87,27 @@ def _make_tool(source: Json, repairs: set[str]) -> Tool:
     body = source.get("function", source) if isinstance(source, dict) else source
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         raise Skip(BAD_TOOLS, f"a tool needs a 'name', got {source!r:.80}")
-    name, parameters = body["name"], body.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise Skip(BAD_TOOLS, f"{name}: 'parameters' must be an object, got {parameters!r:.60}")
-    schema = without_nulls(parameters)
-    repairs |= {NULLS} if schema != parameters else set()
-    if _is_schema(schema):
-        schema = _repair_schema(body, schema, repairs)
+    name, given = body["name"], body.get("parameters") or {}
+    if not isinstance(given, dict):
+        raise Skip(BAD_TOOLS, f"{name}: 'parameters' must be an object, got {given!r:.60}")
+    parameters, required = without_nulls(given), body.get("required")
+    repairs |= {NULLS} if parameters != given else set()
+    if not _is_schema(parameters):
+        schema = _schema_of_flat(name, parameters, required)
     else:
-        schema = _schema_of_flat(name, schema, body.get("required"))
+        try:
+            schema = json_types(parameters)
+        except UnknownType as error:
+            detail = f"not a JSON Schema: the unknown type {str(error)!r:.60}"
+            raise Skip(BAD_TOOLS, f"{name}: {detail}") from None
+        repairs |= {TYPES} if schema != parameters else set()
+        properties = schema.get("properties")
+        beside = required if isinstance(required, list) else []
+        if beside and isinstance(properties, dict) and "required" not in schema:
+            repairs.add(REQUIRED)
+            schema = {**schema, "required": [one for one in beside if one in properties]}
     made = {"name": name, "description": body.get("description"), "parameters": schema}
     return _drop_bad_defaults(Tool.of(made), repairs)
-
-
-def _repair_schema(body: Record, parameters: Record, repairs: set[str]) -> Record:
-    """Name the types as JSON Schema does, and add the required names that are beside the schema."""
-    try:
-        schema: Record = json_types(parameters)
-    except UnknownType as error:
-        detail = f"{body['name']}: not a JSON Schema: the unknown type {str(error)!r:.60}"
-        raise Skip(BAD_TOOLS, detail) from None
-    repairs |= {TYPES} if schema != parameters else set()
-    required, properties = body.get("required") or None, schema.get("properties")
-    if "required" in schema or not isinstance(required, list) or not isinstance(properties, dict):
-        return schema
-    repairs.add(REQUIRED)
-    return {**schema, "required": [name for name in required if name in properties]}
 
 
 def without_nulls(value: Json) -> Json:
@@ -179,30 +176,16 @@ def _tidy_tool(entry: Json, repairs: set[str]) -> Json:
         repairs.add(ARGUMENTS)
         tool["parameters"] = tool.pop("arguments")
     if isinstance(tool.get("parameters"), dict):
-        tool["parameters"] = _tidy_schema(tool["parameters"], repairs)
+        tidy = partial(_tidy_level, repairs=repairs)
+        tool["parameters"] = map_schema(tool["parameters"], tidy)
     return tool
 
 
-def _tidy_schema(given: Json, repairs: set[str]) -> Json:
-    if not isinstance(given, dict):
-        return given
-    schema = dict(given)
-    _tidy_level(schema, repairs)
-    for key in ("items", "additionalProperties"):
-        if key in schema:
-            schema[key] = _tidy_schema(schema[key], repairs)
-    for key in ("anyOf", "oneOf", "allOf"):
-        if isinstance(schema.get(key), list):
-            schema[key] = [_tidy_schema(inner, repairs) for inner in schema[key]]
-    if isinstance(schema.get("properties"), dict):
-        inside = {k: _tidy_schema(inner, repairs) for k, inner in schema["properties"].items()}
-        schema["properties"] = inside
-        _lift_marks(schema, repairs)
-    return schema
+def _tidy_level(schema: Record, repairs: set[str]) -> Record:
+    """Repair the type, default, choices and pattern of one level of a schema, in place.
 
-
-def _tidy_level(schema: Record, repairs: set[str]) -> None:
-    """Repair the type, default, choices and pattern of one level of a schema, in place."""
+    Marks `required: true` of properties go into the list of their object.
+    """
     if "default" in schema and schema["default"] is None:
         repairs.add(NULL_DEFAULT)
         del schema["default"]
@@ -216,21 +199,18 @@ def _tidy_level(schema: Record, repairs: set[str]) -> None:
         except UnknownType:
             wanted = None
         choices = [convert_type(value, wanted) for value in schema["enum"]]
-        if choices != schema["enum"]:
-            repairs.add(CHOICES)
-            schema["enum"] = choices
+        repairs |= {CHOICES} if choices != schema["enum"] else set()
+        schema["enum"] = choices
     try:
         re.compile(pattern if isinstance(pattern, str) else "")
     except (re.error, RecursionError, OverflowError):
         repairs.add(PATTERN)
         del schema["pattern"]
-
-
-def _lift_marks(schema: Record, repairs: set[str]) -> None:
-    """Put the marks `required: true` of properties into the list of their object, in place."""
+    given = schema.get("properties")
+    properties = given if isinstance(given, dict) else {}
     marks = {
         name: inner.pop("required")
-        for name, inner in schema["properties"].items()
+        for name, inner in properties.items()
         if isinstance(inner, dict) and isinstance(inner.get("required"), bool)
     }
     if marks:
@@ -238,6 +218,7 @@ def _lift_marks(schema: Record, repairs: set[str]) -> None:
         listed = schema["required"] if isinstance(schema.get("required"), list) else []
         marked = [name for name, needed in marks.items() if needed and name not in listed]
         schema["required"] = [*listed, *marked]
+    return schema
 
 
 def fit_calls(
@@ -252,14 +233,14 @@ def fit_calls(
 def fit_call(call: ToolCall, tools: Sequence[Tool]) -> tuple[ToolCall, set[str]]:
     """Return the call without null padding, with arguments of the declared types; the repairs.
 
-    Padding is null for a name that the tool does not declare, or does not require and allows no
-    null for. A type is changed only where one value can be meant. A call of an unknown tool stays.
+    A type is changed only where one value can be meant. A call of an unknown tool stays.
     """
     schema = next((tool.parameters for tool in tools if tool.name == call.name), None)
     if schema is None:
         return call, set()
-    repairs: set[str] = set()
-    return ToolCall(call.name, _fit(dict(call.arguments), schema, repairs), call.id), repairs
+    arguments, padding = strip_padding(call.arguments, schema)
+    repairs = {NULLS} if padding else set()
+    return ToolCall(call.name, _fit(arguments, schema, repairs), call.id), repairs
 
 
 def _fit(value: Json, schema: Json, repairs: set[str]) -> Json:
@@ -267,15 +248,7 @@ def _fit(value: Json, schema: Json, repairs: set[str]) -> Json:
         return value
     properties, items = schema.get("properties"), schema.get("items")
     if isinstance(value, dict) and isinstance(properties, Mapping):
-        required = schema.get("required") or ()
-        kept = {
-            name: inner
-            for name, inner in value.items()
-            if inner is not None
-            or (name in properties and (name in required or may_be_null(properties[name])))
-        }
-        repairs |= {NULLS} if len(kept) < len(value) else set()
-        return {name: _fit(inner, properties.get(name), repairs) for name, inner in kept.items()}
+        return {name: _fit(inner, properties.get(name), repairs) for name, inner in value.items()}
     if isinstance(value, list) and isinstance(items, Mapping):
         return [_fit(inner, items, repairs) for inner in value]
     fitting = convert_type(value, schema.get("type"))
@@ -301,3 +274,8 @@ def convert_type(value: Json, kind: Json) -> Json:
     if kind == "string" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value
+
+
+def letters_of(name: str) -> str:
+    """Return what spellings of a name have in common: its letters and digits, in lower case."""
+    return "".join(filter(str.isalnum, name.casefold()))
