@@ -13,23 +13,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "experiment": "toolhone.api",
-    "train": "toolhone.api",
-    "evaluate": "toolhone.api",
-    "open_model": "toolhone.api",
-    "extract_function_calls": "toolhone.rewards.legacy_rewards",
-    "compare_function_calls": "toolhone.rewards.legacy_rewards",
-    "tool": "toolhone.tools.registry",
-    "Registry": "toolhone.tools.registry",
-    "ChatSession": "toolhone.episodes.chat_session",
-    "Tool": "toolhone.schema",
-    "ToolCall": "toolhone.schema",
-    "Message": "toolhone.schema",
-    "Conversation": "toolhone.schema",
-    "Task": "toolhone.schema",
+_NAMES = {
+    "toolhone.api": ("experiment", "train", "evaluate", "open_model"),
+    "toolhone.rewards.legacy_python_calls": ("extract_function_calls", "compare_function_calls"),
+    "toolhone.tools.registry": ("tool", "Registry"),
+    "toolhone.episodes.chat_session": ("ChatSession",),
+    "toolhone.schema": ("Tool", "ToolCall", "Message", "Conversation", "Task"),
 }
-
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 _OLD_NAMES = {"Dialogue": "ChatSession"}
 """Names of earlier versions, and what they are called now."""
 __all__ = sorted(_HOME)

@@ -73,8 +73,7 @@ FORMAT_KEYS = frozenset(
 class Model:
     """A sampler with its tokenizer, dialect, tools and experiment.
 
-    tasks_file: the held-out tasks of the run it comes from, where they apply.
-    """
+    tasks_file: the held-out tasks of the run it comes from, where they apply."""
 
     name: str
     sampler: Sampler
@@ -106,8 +105,7 @@ def train(
     plan: Experiment, out: str | Path, resume: bool = False, progress: Progress | None = None
 ) -> tuple[Run, TrainStatus]:
     """Train into the run folder `out` and evaluate at the end; `resume` continues its latest
-    checkpoint.
-    """
+    checkpoint."""
     progress = progress or Progress()
     algorithm = find_method(plan)
     folder = Path(out)
@@ -115,7 +113,7 @@ def train(
     if run is None and (folder / "experiment.json").exists():
         right = "continue it with --resume, or choose another folder with --out"
         raise RunError(f"{folder} already holds a run; {right}")
-    checkpoint = run.latest() if run is not None else None
+    checkpoint = None if run is None else run.latest()
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
@@ -127,12 +125,10 @@ def train(
     setup = TrainingSetup(plan, registry, metrics, progress)
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
+    started_at = None
     if run is not None:
-        _check_same_data(run, report)
-        if (trained := Certificate.read(folder)) is not None:
-            check_same(trained, setup.certificate, str(folder))
-    step = int(run.state(checkpoint).get("step", 0)) if run and checkpoint else 0
-    started_at = None if run is None else step
+        _check_unchanged(run, report, setup.certificate)
+        started_at = int(run.state(checkpoint).get("step", 0)) if checkpoint else 0
     opening = (plan.tracking, folder, plan.model_dump(), started_at, progress.report)
     with open_trackers(*opening) if plan.tracking.services else nullcontext() as trackers:
         run = run or Run.create(folder, plan)
@@ -157,7 +153,9 @@ def train(
             format_note = format_of_run(setup.certificate, plan)
             write_folder(result, folder / "evaluation", format_note, overwrite=True)
             if trackers is not None:
-                trackers.log(_last_step(run), "evaluation", scores_of(result)[0])
+                states = [run.state(run.checkpoint(name)) for name in run.checkpoints()]
+                last = max((state.get("step", 0) for state in states), default=0)
+                trackers.log(last, "evaluation", scores_of(result)[0])
         run.trackers = None
     return run, status
 
@@ -192,45 +190,39 @@ def _prepare(
 ) -> tuple[list[Row], list[Row], PreparedPairs | None, dict[str, Any]]:
     """Rows to train on (RL: labelled rows; DPO: pairs), held-out rows, pairs, and the data report.
 
-    `resumed`: the folder of a run that continues, which holds the pairs that a model sampled.
-    """
+    `resumed`: the folder of a run that continues, which holds the pairs that a model sampled."""
     method = setup.plan.training.method
+    if method not in (*RL_METHODS, "dpo"):
+        rows, held_out, report = setup.rows(data)
+        return rows, held_out, None, report
+    pairs: PreparedPairs | None = None
+    account: dict[str, Any] = {}
     if method in RL_METHODS:
         setup.check_prefill(data.play)
         rows, account = setup.labelled_rows(data)
+        held_out = []
         described = [*(task.to_dict() for task in data.play), *([account] if account else [])]
-        report = {**data.report, **account, "rows_sha256": _digest(described)}
-        return rows, [], None, report
-    if method != "dpo":
-        rows, held_out, report = setup.rows(data)
-        return rows, held_out, None, report
-    source = setup.pair_source()
-    if resumed is not None and source.samples:
-        pairs = source.stored(resumed)
     else:
-        pairs = source.make(data, setup.trainer.snapshot())
-    setup.progress.report(pairs.summary())
-    described = [one.to_dict() for part in (data.train, data.pairs, data.play) for one in part]
-    report = {**data.report, "rows_sha256": _digest(described)}
-    return pairs.rows, pairs.held_out, pairs, report
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        source = setup.pair_source()
+        if resumed is not None and source.samples:
+            pairs = source.stored(resumed)
+        else:
+            pairs = source.make(data, setup.trainer.snapshot())
+        setup.progress.report(pairs.summary())
+        rows, held_out = pairs.rows, pairs.held_out
+        described = [one.to_dict() for part in (data.train, data.pairs, data.play) for one in part]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return rows, held_out, pairs, {**data.report, **account, "rows_sha256": digest}
 
 
 def _check_status(method: str, status: object, run: Run) -> None:
     """Refuse what a user's algorithm must not do: return no status, or finish without a model."""
     if not isinstance(status, TrainStatus):
-        raise ConfigError(
-            f"training.method {method} must return a TrainStatus (toolhone.training.loop), "
-            f"it returned {status!r:.60}"
-        )
+        right = "must return a TrainStatus (toolhone.training.loop)"
+        raise ConfigError(f"training.method {method} {right}, it returned {status!r:.60}")
     if status is TrainStatus.FINISHED and FINAL not in run.checkpoints():
-        raise ConfigError(
-            f"training.method {method} finished without a checkpoint; "
-            "save one with run.save_checkpoint(FINAL, ...)"
-        )
+        right = "save one with run.save_checkpoint(FINAL, ...)"
+        raise ConfigError(f"training.method {method} finished without a checkpoint; {right}")
 
 
 def evaluate(
@@ -241,8 +233,7 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Play tasks (a file, a list, or the model's held-out ones) and score them; `out` gets the
-    evaluation folder.
-    """
+    evaluation folder."""
     if out is not None:
         refuse_overwriting(Path(out))
     if tasks is None:
@@ -286,8 +277,7 @@ def open_model(
     hub name, or `pico`.
 
     settings: an experiment whose tools and evaluation replace the run's; a model that is no run
-    gets all of it. `config.trust` limits what a run or checkpoint of someone else may do.
-    """
+    gets all of it. `config.trust` limits what a run or checkpoint of someone else may do."""
     plan, weights = find(str(ref), checkpoint)
     original = plan
     named = {override.partition("=")[0] for override in overrides}
@@ -331,8 +321,7 @@ def _tasks_file(weights: Path, original: Experiment, plan: Experiment) -> Path |
 
 def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Experiment:
     """The plan with tools and evaluation of another; a model that is no run gets all but its
-    weights.
-    """
+    weights."""
     if is_run:
         return plan.model_copy(update={name: getattr(settings, name) for name in SETTINGS})
     own = {"name": plan.model.name, "adapter": plan.model.adapter}
@@ -342,28 +331,20 @@ def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Expe
 def _open_unfinished(folder: Path, plan: Experiment) -> Run:
     run = Run.open(folder)
     if run.experiment != plan:
-        raise ConfigError(
-            f"{folder} was made with other settings; "
-            f"resume it with its own: toolhone train --resume --out {folder}"
-        )
+        right = f"resume it with its own: toolhone train --resume --out {folder}"
+        raise ConfigError(f"{folder} was made with other settings; {right}")
     if FINAL in run.checkpoints():
-        raise RunError(
-            f"{folder} is finished; evaluate it with toolhone eval {folder}, "
-            "or train into another folder"
-        )
+        right = f"evaluate it with toolhone eval {folder}, or train into another folder"
+        raise RunError(f"{folder} is finished; {right}")
     return run
 
 
-def _last_step(run: Run) -> int:
-    steps = [run.state(run.checkpoint(name)).get("step", 0) for name in run.checkpoints()]
-    return max(steps, default=0)
-
-
-def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
+def _check_unchanged(run: Run, report: Mapping[str, Any], certificate: Certificate) -> None:
+    """Refuse to resume a run with other data or in another format than it began with."""
     path = run.folder / "data.json"
     before = read_json(path).get("rows_sha256") if path.is_file() else None
     if before not in (None, report["rows_sha256"]):
-        raise RunError(
-            f"{run.folder}: the training data differ from those at the start of the run; "
-            "train into another folder"
-        )
+        changed = "the training data differ from those at the start of the run"
+        raise RunError(f"{run.folder}: {changed}; train into another folder")
+    if (trained := Certificate.read(run.folder)) is not None:
+        check_same(trained, certificate, str(run.folder))

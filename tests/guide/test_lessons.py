@@ -135,9 +135,9 @@ def test_lesson_1_runs_by_number_without_questions_and_is_not_trained_twice(
 
 
 def test_the_experiment_file_of_a_lesson_is_what_was_trained(space: Workspace) -> None:
-    written = json.loads((space.folder("calculator") / "experiment.json").read_text())
+    written = json.loads((space.root / "calculator" / "experiment.json").read_text())
     assert written == CALCULATOR
-    plan = Run.open(space.folder("calculator") / "run").experiment
+    plan = Run.open(space.root / "calculator" / "run").experiment
     assert (plan.tools, plan.training.steps) == (["calculator"], 2)
 
 
@@ -152,7 +152,7 @@ def test_other_settings_go_into_a_run_of_their_own(space: Workspace) -> None:
 def test_a_lesson_that_was_stopped_goes_on_and_a_run_of_another_version_is_left_alone(
     space: Workspace,
 ) -> None:
-    folder = space.folder("calculator")
+    folder = space.root / "calculator"
     plan = Run.open(folder / "run").experiment
     (folder / "run" / "checkpoints" / "final_checkpoint" / "state.json").unlink()
     assert finished(space, "calculator") is None
@@ -164,7 +164,7 @@ def test_a_lesson_that_was_stopped_goes_on_and_a_run_of_another_version_is_left_
 def test_lessons_build_on_any_finished_run_of_lesson_1(space: Workspace) -> None:
     notes: list[str] = []
     other = replace(space, overrides=(), note=notes.append)
-    assert finished_or_trained(other, "calculator").folder == space.folder("calculator") / "run"
+    assert finished_or_trained(other, "calculator").folder == space.root / "calculator" / "run"
     assert notes == []
 
 
@@ -308,7 +308,7 @@ def test_paragraphs_join_lines_and_keep_dashes_apart(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.name)
 def test_every_lesson_runs_to_its_end(lesson: Lesson, space: Workspace) -> None:
     if lesson.name == "own-tool":
-        shutil.copytree(space.folder("calculator"), space.folder("several-tools"))
+        shutil.copytree(space.root / "calculator", space.root / "several-tools")
     seen = list(play(lesson, space))
     for shown in seen:
         show(shown)

@@ -95,7 +95,7 @@ def run_demo(seed: int, space: Workspace) -> DemoResult:
     sft = trained(space, "sft", {**read_preset("demo"), "seed": seed})
     before = _evaluate_splits(space, sft, templates)
     tasks = [task.to_dict() for task in templates.tasks(WATCHED, "rl_held_out")]
-    watched = space.folder("grpo") / "new_phrasings.jsonl"
+    watched = space.root / "grpo" / "new_phrasings.jsonl"
     write_jsonl(watched, tasks)
     preset = read_preset("demo-grpo")
     preset["seed"] = seed
@@ -103,10 +103,8 @@ def run_demo(seed: int, space: Workspace) -> DemoResult:
     preset["evaluation"]["tasks"] = str(watched.resolve())
     grpo = trained(space, "grpo", preset)
     after = _evaluate_splits(space, grpo, templates)
-    plots = (
-        plot_runs([sft.folder], space.folder("sft") / "curves.png"),
-        plot_runs([grpo.folder], space.folder("grpo") / "curves.png"),
-    )
+    loss = plot_runs([sft.folder], space.root / "sft" / "curves.png")
+    plots = loss, plot_runs([grpo.folder], space.root / "grpo" / "curves.png")
     seconds = time.monotonic() - started
     result = DemoResult(seconds, space.root, open_model(grpo.folder), before, after, plots)
     write_json(space.root / "demo.json", result.to_dict())

@@ -2,8 +2,7 @@
 repeated.
 
 space = Workspace(Path("runs/examples"))
-run = trained(space, "calculator", values)     # calculator/experiment.json and calculator/run
-"""
+run = trained(space, "calculator", values)     # calculator/experiment.json and calculator/run"""
 
 from __future__ import annotations
 
@@ -47,12 +46,9 @@ class Workspace:
     open_progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(Progress())
     note: Callable[[str], None] = lambda _: None
 
-    def folder(self, name: str) -> Path:
-        return self.root / name
-
     def write(self, name: str, file: str, text: str) -> Path:
         """Write a text file into the folder of a lesson."""
-        path = self.folder(name) / file
+        path = self.root / name / file
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
@@ -148,7 +144,7 @@ def trained(space: Workspace, name: str, values: Mapping[str, Any]) -> Run:
     or a new one."""
     file = space.write(name, "experiment.json", laid_out(values) + "\n")
     plan = experiment(file, space.overrides)
-    folder, existing = place_for(space.folder(name), plan)
+    folder, existing = place_for(space.root / name, plan)
     if existing is not None and FINAL in existing.checkpoints():
         space.note(
             f"{folder} is trained already and is used as it is; remove the folder to train again"
@@ -176,7 +172,7 @@ def place_for(folder: Path, plan: Experiment) -> tuple[Path, Run | None]:
 
 def finished(space: Workspace, name: str) -> Run | None:
     """Return any finished run of a lesson, with any settings."""
-    runs = [_open(path.parent) for path in sorted(space.folder(name).glob("run*/experiment.json"))]
+    runs = [_open(path.parent) for path in sorted((space.root / name).glob("run*/experiment.json"))]
     return next((run for run in runs if run is not None and FINAL in run.checkpoints()), None)
 
 

@@ -1,10 +1,7 @@
 """Runs a lesson: yields what is shown, in order, while files are written, models trained and
-questions asked.
+questions asked. Nothing here prints.
 
-    for shown in play(lessons()[0], Workspace(Path("runs/examples"))): ...
-
-Nothing here prints; how things look is in `cli/guide.py`.
-"""
+    for shown in play(lessons()[0], Workspace(Path("runs/examples"))): ..."""
 
 from __future__ import annotations
 
@@ -99,7 +96,6 @@ Shown = Heading | Prose | Code | Scores | Cells | Chat | ColouredRow
 def play(lesson: Lesson, space: Workspace) -> Iterator[Shown]:
     """Run a lesson from its first line to what to try next."""
     player = _Player(lesson, space)
-    player.write_files()
     yield Heading(f"Lesson {lesson.number}: {lesson.title} ({lesson.takes})")
     for part in lesson.parts():
         if isinstance(part, str):
@@ -110,37 +106,31 @@ def play(lesson: Lesson, space: Workspace) -> Iterator[Shown]:
         elif part["action"]:
             yield from player.act(part["action"], part["argument"] or "")
         elif part["file"]:
-            path = space.folder(lesson.name) / part["file"]
+            path = space.root / lesson.name / part["file"]
             # the tasks are shown in short; every other file as it was written
             text = part["code"] if path.name == "tasks.jsonl" else path.read_text(encoding="utf-8")
             yield Code(text, part["language"], str(path))
         else:
             yield Code(part["code"].replace("{root}", str(space.root)), part["language"])
             if part["language"] == "console" and part["code"].startswith("toolhone train "):
-                player.train()
+                player.run = trained(space, lesson.name, player.values)
 
 
 class _Player:
-    """What the actions of a lesson share; every action yields what is shown."""
+    """Writes the files of a lesson (what it builds on is trained first), and does its actions;
+    every action yields what is shown."""
 
     def __init__(self, lesson: Lesson, space: Workspace) -> None:
         self.lesson, self.space = lesson, space
-        self.folder = space.folder(lesson.name)
         self.values: dict[str, Any] = {}
         self.run: Run | None = None
-
-    def write_files(self) -> None:
-        """Write the lesson's files; what it builds on is trained first."""
-        for name, text in self.lesson.files().items():
+        for name, text in lesson.files().items():
             if name == "experiment.json":
-                self.values = self.lesson.experiment(self.space)
+                self.values = lesson.experiment(space)
                 text = laid_out(self.values) + "\n"
             elif name == "tasks.jsonl":
                 text = "".join(map(_full_task, text.splitlines()))
-            self.space.write(self.lesson.name, name, text)
-
-    def train(self) -> None:
-        self.run = trained(self.space, self.lesson.name, self.values)
+            space.write(lesson.name, name, text)
 
     def act(self, action: str, argument: str) -> Iterator[Shown]:
         match action:
@@ -148,9 +138,19 @@ class _Player:
                 assert self.run is not None
                 yield Scores(argument, read_folder(self.run.folder / "evaluation"), MISTAKES)
             case "score":
-                yield self._score(argument)
+                lines = self.lesson.files()["answers.jsonl"].splitlines()
+                tasks = read_tasks(self.space.root / self.lesson.name / "tasks.jsonl")
+                answers = list(map(json.loads, lines))
+                found = score(tasks, answers, "json", Registry(SCORED_TOOLS))
+                yield Scores(argument, found, len(answers))
             case "chat" | "chat as written":
-                yield from self._chat(argument.split(" | "), action == "chat as written")
+                assert self.run is not None
+                for question, events in chat(model_of(self.run), *argument.split(" | ")):
+                    yield Chat(question, events)
+                    if action == "chat as written":
+                        texts = [event.text for event in events if not isinstance(event, tuple)]
+                        rows = [[str(number), text] for number, text in enumerate(texts, 1)]
+                        yield Cells("The same, as the model wrote it", ["turn", "text"], rows)
             case "conversation":
                 yield Code(laid_out(conversations()[0].to_dict()), "json")
             case "row" | "row without a call":
@@ -163,23 +163,14 @@ class _Player:
             case "schema":
                 yield Code(laid_out(tools_of(self._small_plan())[0].to_dict()), "json")
             case "rows":
-                yield self._rows(argument)
+                rows = []
+                for row in load_data(self._small_plan()).train[:6]:
+                    said, turn = row.messages[:2]
+                    calls = "; ".join(laid_out(dict(call.arguments)) for call in turn.tool_calls)
+                    rows.append([said.content or "", calls or str(turn.content)])
+                yield Cells(argument, ["question", "the assistant's turn"], rows)
             case _:
                 raise AssertionError(f"{self.lesson.name}: no such action: {action}")
-
-    def _score(self, title: str) -> Scores:
-        answers = [json.loads(line) for line in self.lesson.files()["answers.jsonl"].splitlines()]
-        tasks = read_tasks(self.folder / "tasks.jsonl")
-        return Scores(title, score(tasks, answers, "json", Registry(SCORED_TOOLS)), len(answers))
-
-    def _chat(self, questions: Sequence[str], as_written: bool) -> Iterator[Shown]:
-        assert self.run is not None
-        for question, events in chat(model_of(self.run), *questions):
-            yield Chat(question, events)
-            if as_written:
-                texts = [event.text for event in events if not isinstance(event, tuple)]
-                rows = [[str(number), text] for number, text in enumerate(texts, 1)]
-                yield Cells("The same, as the model wrote it", ["turn", "text"], rows)
 
     def _probabilities(self, lesson: str) -> Iterator[Shown]:
         """Compare the untrained model with that of an earlier lesson, where there is one."""
@@ -193,16 +184,8 @@ class _Player:
             )
 
     def _small_plan(self) -> Any:
-        file = self.folder / "experiment.json"
+        file = self.space.root / self.lesson.name / "experiment.json"
         return load_experiment(file, (*self.space.overrides, "data.samples=100"))
-
-    def _rows(self, title: str) -> Cells:
-        rows = []
-        for row in load_data(self._small_plan()).train[:6]:
-            question, turn = row.messages[:2]
-            calls = "; ".join(laid_out(dict(call.arguments)) for call in turn.tool_calls)
-            rows.append([question.content or "", calls or str(turn.content)])
-        return Cells(title, ["question", "the assistant's turn"], rows)
 
 
 def _full_task(line: str) -> str:
@@ -250,13 +233,10 @@ def probabilities(row: Row, models: Sequence[Model]) -> Cells:
     """Tabulate how probable each trained token is to each model, given all tokens before it."""
     columns = [np.exp(model.sampler.logprobs([row])[0]) for model in models]
     tokens = row.tokens.tolist()
-    rows = [
-        [
-            repr(models[0].tokenizer.decode([tokens[t]])),
-            *(f"{100 * column[t]:.1f}" for column in columns),
-        ]
-        for t in np.flatnonzero(row.mask)[:SHOWN_TOKENS]
-    ]
+    rows = []
+    for t in np.flatnonzero(row.mask)[:SHOWN_TOKENS]:
+        token = repr(models[0].tokenizer.decode([tokens[t]]))
+        rows.append([token, *(f"{100 * column[t]:.1f}" for column in columns)])
     headings = ["token", "untrained", "after lesson 1"][: 1 + len(models)]
     return Cells("How probable the right token is to the model, in per cent", headings, rows)
 
