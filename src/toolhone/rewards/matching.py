@@ -38,7 +38,6 @@ _LONGEST_PROBLEM = 300
 _SCALE = 1_000_000
 """Argument shares are compared in millionths, as whole numbers."""
 
-Comparators = Mapping[tuple[str, str], Comparator]
 Gains = Sequence[Sequence[int]]
 """Gain of pairing row i with column j, shape [rows][columns]; not negative."""
 
@@ -96,7 +95,7 @@ def _result(expression: str) -> int | float | None:
         return None
 
 
-COMPARATORS: Final[Comparators] = {
+COMPARATORS: Final[Mapping[tuple[str, str], Comparator]] = {
     ("calculator", "expression"): same_expression,
     ("python", "code"): same_code,
 }
@@ -107,28 +106,21 @@ def judges_calls(expect: Expect) -> bool:
     return "calls" in expect.speaks_of
 
 
-def match_calls(
-    calls: Sequence[ToolCall],
-    expect: Expect,
-    tools: Sequence[Tool],
-    comparators: Comparators = COMPARATORS,
-) -> Match:
+def match_calls(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool]) -> Match:
     """Compare calls with the best alternative of an expectation; `tools` supply types.
 
     The best is an exact one, else the one with the largest sum of both scores, else the first.
     """
     assert judges_calls(expect), "the expectation does not cover calls; check judges_calls first"
-    matches = [_match(calls, choice, tools, comparators) for choice in expect.choices]
+    matches = [_match(calls, choice, tools) for choice in expect.choices]
     return max(matches, key=lambda match: (match.exact, match.tool_score + match.argument_score))
 
 
-def _match(
-    calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool], comparators: Comparators
-) -> Match:
+def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool]) -> Match:
     wanted, strict = expect.wanted, expect.order == "strict"
     if not wanted and not calls:
         return Match(True, 1.0, 1.0)
-    matcher = _Matcher(calls, wanted, {tool.name: tool for tool in tools}, comparators)
+    matcher = _Matcher(calls, wanted, {tool.name: tool for tool in tools})
     pairs = matcher.pair_calls(strict)
     size = max(len(wanted), len(calls))
     matched = [pair for pair in pairs if None not in (pair.wanted, pair.got)]
@@ -159,7 +151,6 @@ class _Matcher:
     calls: Sequence[ToolCall]
     wanted: Sequence[ExpectedCall]
     tools: Mapping[str, Tool]
-    comparators: Comparators
 
     def pair_calls(self, strict: bool) -> list[CallPair]:
         """Pair the calls: matched pairs in the order expected, then missing, then extra calls."""
@@ -220,7 +211,7 @@ class _Matcher:
             shape = ValueShape.of(self.tools[call.name].parameters)
         for name in {**wanted.arguments, **call.arguments}:
             got, value = (side.get(name, MISSING) for side in (call.arguments, wanted.arguments))
-            compare = self.comparators.get((call.name, name))
+            compare = COMPARATORS.get((call.name, name))
             inner = shape.property(name)
             given, accepted = value, [inner.default]  # where the call leaves the argument out
             if got is not MISSING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -62,12 +62,11 @@ def make_registry(
     log: Path | None = None,
     cache: Path | None = None,
     replay: Path | None = None,
-    cache_all: bool = False,
 ) -> Registry:
     """Make the tools of an experiment.
 
-    log: gets every call. cache: keeps the results of tools with `"cache": true`, or of all
-    (`cache_all`). replay: a log or cache that answers every call; nothing has to be allowed.
+    log: gets every call. cache: keeps the results of tools with `"cache": true`. replay: a log or
+    cache that answers every call; nothing has to be allowed. A name in `allowed` needs its tool.
     """
     if replay is not None and cache is not None:
         right = "a replay answers every call, so leave 'cache' out"
@@ -77,14 +76,18 @@ def make_registry(
         raise ConfigError(f"{wrong}; write the log to another")
     may_run = () if replay else allowed
     tools = [tool for spec in list(specs) for tool in load_tools(spec, base, may_run)]
-    check_allowed(tools, allowed)
+    names = [tool.name for tool in tools]
+    for name in allowed:
+        if name not in names:
+            known = f"{nearest(name, names)}; tools: {', '.join(names) or 'none'}"
+            raise ConfigError(f"allowed_tools names {name!r}, but there is no such tool{known}")
     functions = [tool.function for tool in tools]
     caches = any(isinstance(one, Implementation) and one.cache for one in functions)
-    if cache is not None and not cache_all and not caches:
+    if cache is not None and not caches:
         raise ConfigError('tool_results.cache names a file, but no tool says "cache": true')
     journals: list[Journal] = []
     journals += [ReplayCache(replay)] if replay else []
-    journals += [Cache(cache, cache_all)] if cache else []
+    journals += [Cache(cache)] if cache else []
     journals += [CallLog(log)] if log else []
     return Registry(tools, journals=journals)
 
@@ -110,25 +113,6 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
     return [Tool.of(value) for value in marked]
 
 
-def check_allowed(tools: Sequence[Tool], allowed: Collection[str]) -> None:
-    """Refuse a name in `allowed_tools` that no tool has."""
-    names = [tool.name for tool in tools]
-    for name in allowed:
-        if name not in names:
-            known = f"{nearest(name, names)}; tools: {', '.join(names) or 'none'}"
-            raise ConfigError(f"allowed_tools names {name!r}, but there is no such tool{known}")
-
-
-def reaches_outside(spec: Spec) -> str:
-    """Return what an entry does beyond a function: "runs a command (rm {file})", or ""."""
-    kind = "" if isinstance(spec, str) else spec.get("type")
-    if isinstance(spec, str) or kind not in ("api", "command"):
-        return ""
-    target = spec.get("url" if kind == "api" else "command")
-    target = " ".join(map(str, target)) if isinstance(target, list) else target
-    return f"{'asks an address' if kind == 'api' else 'runs a command'} ({target!s:.120})"
-
-
 def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str]) -> Tool:
     kind = spec.get("type", "function")
     if kind not in _KEYS:
@@ -150,8 +134,9 @@ def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str])
     if limits.timeout is not None:
         right = "'timeout', not by limits.timeout"
         raise ConfigError(f"{where}: the time of a tool of type {kind!r} is limited by {right}")
-    what = f"{reaches_outside(spec).partition(' (')[0]} and is not allowed"
-    refusal = f'{where} {what}; allow it by name: allowed_tools=["{tool.name}"]'
+    what = "asks an address" if kind == "api" else "runs a command"
+    right = f'allow it by name: allowed_tools=["{tool.name}"]'
+    refusal = f"{where} {what} and is not allowed; {right}"
     if tool.name in allowed:
         outside.check()
         refusal = ""
