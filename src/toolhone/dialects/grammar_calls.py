@@ -143,8 +143,14 @@ def call_of(form: CallForm, rules: GrammarRules, tool: Tool) -> tuple[str, str]:
         wrong = f"the form {body.kind!r} has no room for its name"
         raise DialectError(f"tool {name!r} cannot be constrained: {wrong}; {WAY_OUT}")
     if form.ordered:
+
+        def sort_properties(schema: dict[str, Json]) -> dict[str, Json]:
+            properties = schema.get("properties")
+            ordered = dict(sorted(properties.items())) if isinstance(properties, dict) else None
+            return schema if ordered is None else {**schema, "properties": ordered}
+
         text = json.dumps(dict(tool.parameters))
-        tool = replace(tool, parameters=json.loads(text, object_hook=_sort_properties))
+        tool = replace(tool, parameters=json.loads(text, object_hook=sort_properties))
     literal = getattr(body, "literal", False)
     match body:
         case PythonCalls():
@@ -166,13 +172,6 @@ def call_of(form: CallForm, rules: GrammarRules, tool: Tool) -> tuple[str, str]:
         case NamedJson():
             return "", in_turn(values.arguments(), rules.mark(middle + name))
     raise DialectError(f"calls of the form {body.kind!r} have no grammar; {WAY_OUT}")
-
-
-def _sort_properties(schema: dict[str, Json]) -> dict[str, Json]:
-    """The schema with its properties sorted by name."""
-    if isinstance(schema.get("properties"), dict):
-        schema["properties"] = dict(sorted(schema["properties"].items()))
-    return schema
 
 
 def _fill(value: Json, path: tuple[str, ...], body: JsonCalls, values: Values) -> str:

@@ -10,11 +10,10 @@ remains. Nothing is quantised.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from toolhone.api import Model, open_model
 from toolhone.backends.base import WeightSampler
@@ -98,15 +97,16 @@ def export(
             sampler.write_adapter(partial)
         else:
             sampler.write_merged(partial)
-            write_json(partial / GENERATION, _generation(partial, model))
+            path = partial / GENERATION
+            stop_ids = list(model.tokenizer.stop_ids(model.dialect.stop))
+            ends = {"eos_token_id": stop_ids, "pad_token_id": model.tokenizer.pad_id}
+            write_json(path, (read_json(path) if path.is_file() else {}) | ends)
         model.certificate.save(partial)
     report(f"{out} is written; prompts are replayed through it")
     tasks = replay_tasks(model.experiment, report)
     result = replay(model, _reopen(model, out), tasks)
-    files = tuple(sorted(path.name for path in out.iterdir()))
-    return Export(
-        out, to, files, model.certificate.verdict.value, result, tuple(_notes(model, to, out))
-    )
+    files, verdict = sorted(path.name for path in out.iterdir()), model.certificate.verdict.value
+    return Export(out, to, tuple(files), verdict, result, _notes(model, to, out))
 
 
 def check_place(out: Path, source: str, overwrite: bool) -> None:
@@ -131,17 +131,6 @@ def check_place(out: Path, source: str, overwrite: bool) -> None:
         raise RunError(f"--out {out} {wrong}; name another folder")
 
 
-def _generation(folder: Path, model: Model) -> dict[str, Any]:
-    """Return the generation config of the folder with the dialect's end tokens."""
-    path = folder / GENERATION
-    config = read_json(path) if path.is_file() else {}
-    return {
-        **config,
-        "eos_token_id": list(model.tokenizer.stop_ids(model.dialect.stop)),
-        "pad_token_id": model.tokenizer.pad_id,
-    }
-
-
 def _reopen(model: Model, out: Path) -> Model:
     """Open the folder in the precision and format of the model."""
     section = model.experiment.model
@@ -155,15 +144,13 @@ def _reopen(model: Model, out: Path) -> Model:
     return open_model(out, overrides=[f"model.{key}={word}" for key, word in words.items()])
 
 
-def _notes(model: Model, to: ExportFormat, out: Path) -> Sequence[str]:
-    notes = list(model.certificate.limits)
+def _notes(model: Model, to: ExportFormat, out: Path) -> tuple[str, ...]:
+    notes, name = list(model.certificate.limits), model.dialect.name
     if to is ExportFormat.PEFT:
         base = read_json(out / ADAPTER)["base_model_name_or_path"]
         notes.append(f"the adapter belongs to the base model {base}")
-    name = model.dialect.name
     if name != "native":
-        notes.append(
-            f"calls use the dialect {name}, not the folder's chat template: other programs must "
-            f"write prompts so; toolhone serve {out} --dialect {name} does"
-        )
-    return notes
+        wrong = f"calls use the dialect {name}, not the folder's chat template"
+        right = f"toolhone serve {out} --dialect {name} does"
+        notes.append(f"{wrong}: other programs must write prompts so; {right}")
+    return tuple(notes)

@@ -97,7 +97,14 @@ def replay(model: Model, other: Model, tasks: Sequence[Task]) -> Replay:
                 ready[task.id] = (first, second)
                 break
     sides = [[pair[side] for pair in ready.values()] for side in (0, 1)]
-    turns = [_turns(policy, prompts) for policy, prompts in zip(policies, sides, strict=True)]
+    turns: list[list[Turn]] = []
+    for policy, prompts in zip(policies, sides, strict=True):
+        stream, found = policy.stream(), dict[int, Turn]()
+        for key, prompt in enumerate(prompts):
+            stream.submit(key, prompt)
+        while len(found) < len(prompts):
+            found.update(stream.poll())
+        turns.append([found[key] for key in range(len(prompts))])
     different, gaps = [], [0.0]
     for (name, pair), one, two in zip(ready.items(), *turns, strict=True):
         if pair[0].tokens != pair[1].tokens or one.tokens != two.tokens:
@@ -114,12 +121,3 @@ def _greedy(model: Model, most: int) -> TokenPolicy:
     policy = model.policy()
     params = replace(policy.params, max_tokens=most, temperature=0.0, top_p=1.0, top_k=0)
     return TokenPolicy(policy.sampler, policy.dialect, policy.tokenizer, params, policy.max_context)
-
-
-def _turns(policy: TokenPolicy, prompts: Sequence[Prompt]) -> list[Turn]:
-    stream, found = policy.stream(), dict[int, Turn]()
-    for key, prompt in enumerate(prompts):
-        stream.submit(key, prompt)
-    while len(found) < len(prompts):
-        found.update(stream.poll())
-    return [found[key] for key in range(len(prompts))]

@@ -210,20 +210,28 @@ class _Probe:
 
 def examine(markup: TemplateMarkup) -> list[TemplateFact]:
     """Return all facts on a template with its keywords as they are, found by writing sentinels."""
-    tools = _tools(_Probe(markup))
-    if tools.found == "error":
-        return [tools]
-    forms, probe = _usable(markup)
-    if probe is None:
+    probe = _Probe(markup)
+    try:
+        text = probe.write(_SYSTEM, _USER, header=True) or markup.write([_USER], _TOOLS, True)
+    except DialectError as error:
+        return [TemplateFact("tools", "error", True, str(error))]
+    tools, later = TemplateFact("tools", "yes"), probe.write(_USER, _ANSWER, _AGAIN, header=True)
+    if TOOL not in text or OTHER not in text:
+        tools = TemplateFact("tools", "no", True, "the tools never reach the prompt")
+    elif later and TEXT in later and later.find(TOOL) > later.find(TEXT):
+        why = "the tools stand before the last turn of the user, and move with it"
+        tools = TemplateFact("tools", "yes (last user)", False, why)
+    forms, usable = _usable(markup)
+    if usable is None:
         missing = TemplateFact("calls", "never shown", True, "no form of a call reaches the text")
         return [tools, *forms, missing]
     field, reasoning = _reasoning(markup)
-    shown = probe.write(_USER, probe.call(), _RESULT, _ANSWER)
+    shown = usable.write(_USER, usable.call(), _RESULT, _ANSWER)
     lost = {_RESULT["content"]: ("dropped", "results of tools are not shown")}
-    facts = [tools, *forms, *_turns(probe), reasoning, _need("results", shown, "yes", lost)]
+    facts = [tools, *forms, *_turns(usable), reasoning, _need("results", shown, "yes", lost)]
     prefixes = {"prefix": None, **({"prefix with reasoning": field} if field else {})}
     for name, used in prefixes.items():
-        letters, why = _broken_prefixes(probe, used)
+        letters, why = _broken_prefixes(usable, used)
         facts.append(TemplateFact(name, letters or "keeps", bool(letters), why))
     return facts
 
@@ -251,20 +259,6 @@ def cures(tokenizer: TextTokenizer, markup: TemplateMarkup) -> Iterator[Template
         cured = [f"{where} reasoning" for where, before, after in changes if before and not after]
         why = f"keeps all prefixes {' and '.join(cured)}" if cured else ""
         yield TemplateFact(f"switch {name}={json.dumps(value)}", found, False, why)
-
-
-def _tools(probe: _Probe) -> TemplateFact:
-    try:
-        text = probe.write(_SYSTEM, _USER, header=True) or probe.markup.write([_USER], _TOOLS, True)
-    except DialectError as error:
-        return TemplateFact("tools", "error", True, str(error))
-    if TOOL not in text or OTHER not in text:
-        return TemplateFact("tools", "no", True, "the tools never reach the prompt")
-    later = probe.write(_USER, _ANSWER, _AGAIN, header=True) or ""
-    if TEXT in later and later.find(TOOL) > later.find(TEXT):
-        why = "the tools stand before the last turn of the user, and move with it"
-        return TemplateFact("tools", "yes (last user)", False, why)
-    return TemplateFact("tools", "yes")
 
 
 def _arguments(probe: _Probe) -> TemplateFact:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.resources import files
-from itertools import chain, product
+from itertools import product
 
 from toolhone.dialects.base import Dialect, History, ParsedReply, Syntax
 from toolhone.dialects.chat_template.dialect import (
@@ -203,8 +203,8 @@ def prove_template(
     guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
     for each, quirks in product(tried, _QUIRKS):
         try:
-            proof = _check_shown(TemplateMarkup(tokenizer, each), ChatWriter(guard, quirks))
-            dialect = _try_syntaxes(proof, tokenizer)
+            proof = _Proof.of(TemplateMarkup(tokenizer, each), ChatWriter(guard, quirks))
+            dialect = proof.find_dialect(tokenizer)
             with _stage(9, "changes a conversation that goes on"):
                 return _with_history(dialect, keep_history)
         except _FaultError as fault:
@@ -244,53 +244,56 @@ class _Proof:
         text = behaviour.open_thought(shown)
         return read_after_reasoning(text, ParsedReply, behaviour.thought).content
 
+    @staticmethod
+    def of(markup: TemplateMarkup, writer: ChatWriter) -> _Proof:
+        """Check on texts that tools, calls and results are shown, and that the disguise is safe.
 
-def _check_shown(markup: TemplateMarkup, writer: ChatWriter) -> _Proof:
-    """Check on texts alone that tools, calls and results are shown, and that the disguise is safe.
+        A template that escapes brackets in tools is used with a check of every text.
+        """
+        proof = _Proof(markup, writer)
+        with _stage(1, "refuses tools"):
+            prompt = proof.write([_ASK], header=True)
+        if not all(tool.name in prompt for tool in proof.tools):
+            raise _FaultError(9, "does not show the tools to the model")
+        with _stage(2, "refuses calls"):
+            called = proof.write([_ASK, _CALL])
+        if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
+            raise _FaultError(3, "drops the calls")
+        with _stage(4, "refuses results of tools"):
+            answered = proof.write(_WHOLE)
+        if "Sentinel8" not in answered:
+            raise _FaultError(5, "does not show the results of tools")
+        if proof.ignores_disguise():
+            return proof
+        if not replace(proof, tools=_PLAIN_TOOLS).ignores_disguise():
+            raise _FaultError(6, "treats text that holds brackets in another way")
+        return _Proof(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
 
-    A template that escapes brackets in tools is used with a check of every text.
-    """
-    proof = _Proof(markup, writer)
-    with _stage(1, "refuses tools"):
-        prompt = proof.write([_ASK], header=True)
-    if not all(tool.name in prompt for tool in proof.tools):
-        raise _FaultError(9, "does not show the tools to the model")
-    with _stage(2, "refuses calls"):
-        called = proof.write([_ASK, _CALL])
-    if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
-        raise _FaultError(3, "drops the calls")
-    with _stage(4, "refuses results of tools"):
-        answered = proof.write(_WHOLE)
-    if "Sentinel8" not in answered:
-        raise _FaultError(5, "does not show the results of tools")
-    if proof.ignores_disguise():
-        return proof
-    if not replace(proof, tools=_PLAIN_TOOLS).ignores_disguise():
-        raise _FaultError(6, "treats text that holds brackets in another way")
-    return _Proof(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
+    def find_dialect(self, tokenizer: TextTokenizer) -> ChatTemplateDialect:
+        """The dialect with the first syntax, known or derived, that reads the template's texts."""
+        writer = self.writer
+        called = writer.guard.reveal(writer.chat(_CALLED))
+        with _stage(7, "does not end its turns"):
+            behaviour = find_behaviour(self.markup, tokenizer, called, writer.tools(self.tools))
+        faults: list[_FaultError] = []
 
+        def syntaxes() -> Iterator[Syntax]:
+            yield from _SYNTAXES
+            yield from derive(partial(self.write_calls, behaviour), behaviour.lead)
 
-def _try_syntaxes(proof: _Proof, tokenizer: TextTokenizer) -> ChatTemplateDialect:
-    """The dialect with the first syntax, known or derived, that reads what the template writes."""
-    writer = proof.writer
-    called = writer.guard.reveal(writer.chat(_CALLED))
-    with _stage(7, "does not end its turns"):
-        behaviour = find_behaviour(proof.markup, tokenizer, called, writer.tools(proof.tools))
-    faults: list[_FaultError] = []
-    derived = derive(partial(proof.write_calls, behaviour), behaviour.lead)
-    for syntax in chain(_SYNTAXES, derived):
-        dialect = ChatTemplateDialect(proof.markup, behaviour, syntax, writer)
-        try:
-            for message in _READ_BACK:
-                what = "calls" if message.tool_calls else "answers"
-                with _stage(8, f"writes {what} that cannot be read back"):
-                    dialect.render(Conversation((_ASK, message), proof.tools))
-            with _stage(9, "cannot be taken apart into turns"):
-                dialect.render(Conversation(_WHOLE, proof.tools))
-            return _with_reasoning(dialect, proof.tools)
-        except _FaultError as fault:
-            faults.append(fault)
-    raise max(faults, key=lambda fault: fault.stage)
+        for syntax in syntaxes():
+            dialect = ChatTemplateDialect(self.markup, behaviour, syntax, writer)
+            try:
+                for message in _READ_BACK:
+                    what = "calls" if message.tool_calls else "answers"
+                    with _stage(8, f"writes {what} that cannot be read back"):
+                        dialect.render(Conversation((_ASK, message), self.tools))
+                with _stage(9, "cannot be taken apart into turns"):
+                    dialect.render(Conversation(_WHOLE, self.tools))
+                return _with_reasoning(dialect, self.tools)
+            except _FaultError as fault:
+                faults.append(fault)
+        raise max(faults, key=lambda fault: fault.stage)
 
 
 def _with_reasoning(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> ChatTemplateDialect:
