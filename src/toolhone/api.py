@@ -23,7 +23,7 @@ from toolhone.config.experiment import experiment_of, load_experiment, overridde
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
 from toolhone.config.user_code import USER_CODE, import_callable
-from toolhone.data.task_files import check_ids, check_playable, tasks_from_any
+from toolhone.data.task_files import check_ids, refuse_unplayable, tasks_from_any
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.policy import TokenPolicy
@@ -121,7 +121,8 @@ def train(
     progress.report(data.summary())
     if data.play:
         check_ids(data.play)
-    check_playable(data.tasks)
+    check_ids(data.tasks)
+    refuse_unplayable(data.tasks)
     setup = TrainingSetup(plan, registry, metrics, progress)
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)

@@ -29,7 +29,6 @@ from toolhone.data.preferences import (
     among_samples,
     assistant_turns,
     pair_rows,
-    pairs_of,
 )
 from toolhone.data.templates import Templates
 from toolhone.dialects.base import Dialect, ParseProblem
@@ -501,16 +500,18 @@ def test_pairs_that_are_identical_once_written_are_refused_with_a_count() -> Non
         rejected=(replace(CALL, content="", tool_calls=(replace(CALL.tool_calls[0], id="x"),)),),
     )
     assert written_alike != PREFERENCE
-    batch = pair_rows(pairs_of([PREFERENCE, written_alike, PREFERENCE]), DIALECT, QWEN, 0)
+    batch = pair_rows(
+        map(PreferencePair, [PREFERENCE, written_alike, PREFERENCE]), DIALECT, QWEN, 0
+    )
     assert (batch.report["pairs"], batch.report["identical"], len(batch.rows)) == (2, 1, 4)
     assert [row.group for row in batch.rows] == ["pair-0", "pair-0", "pair-2", "pair-2"]
     with pytest.raises(DataError, match="in all 2 pairs chosen and rejected are the same"):
-        pair_rows(pairs_of([written_alike, written_alike]), DIALECT, QWEN, 0)
+        pair_rows(map(PreferencePair, [written_alike, written_alike]), DIALECT, QWEN, 0)
 
 
 def test_a_pair_with_one_side_too_long_is_dropped_whole_and_counted() -> None:
     long = replace(PREFERENCE, rejected=(Message("assistant", "word " * 400),))
-    batch = pair_rows(pairs_of([long, PREFERENCE]), DIALECT, QWEN, 300)
+    batch = pair_rows(map(PreferencePair, [long, PREFERENCE]), DIALECT, QWEN, 300)
     assert (batch.report["pairs"], batch.report["too_long"]) == (1, 1)
     assert {row.group for row in batch.rows} == {"pair-1"}
     assert batch.report["kinds"] == {"file": 1}

@@ -54,21 +54,11 @@ class Intent:
     after: Sequence[str] = ()
     answers: Sequence[str] = ()
 
-    def fill(self, slots: Slots) -> tuple[ToolCall, ...]:
-        """Return the calls with values in their slots."""
-        calls = []
-        for call in self.calls:
-            texts = {name: text.format_map(slots) for name, text in call["arguments"].items()}
-            arguments = {n: int(text) if n in _INTEGERS else text for n, text in texts.items()}
-            calls.append(ToolCall(call["name"], arguments))
-        return tuple(calls)
-
 
 @dataclass(frozen=True)
 class PhrasedRequest:
     """An intent in words: its text, the calls that it asks for, and the wording of an answer."""
 
-    intent: Intent
     form: str
     text: str
     slots: Slots
@@ -219,8 +209,12 @@ class Wording:
         slots = {**(known or {}), **self._fillers.draw(intent.slots)}
         found, core = self._rng.choice(self._cores(intent, form))
         answer = self._rng.choice(intent.answers)
-        text = core.format_map(slots)
-        return PhrasedRequest(intent, found, text, slots, intent.fill(slots), answer)
+        calls = []
+        for call in intent.calls:
+            texts = {name: text.format_map(slots) for name, text in call["arguments"].items()}
+            arguments = {n: int(text) if n in _INTEGERS else text for n, text in texts.items()}
+            calls.append(ToolCall(call["name"], arguments))
+        return PhrasedRequest(found, core.format_map(slots), slots, tuple(calls), answer)
 
     def question(self, requests: Sequence[PhrasedRequest]) -> str:
         """Join the requests to one question, between an opening and an ending."""

@@ -118,11 +118,6 @@ def assistant_turns(conversations: Iterable[Conversation]) -> list[AssistantTurn
     ]
 
 
-def pairs_of(preferences: Iterable[Preference]) -> list[PreferencePair]:
-    """Return pairs of a file."""
-    return [PreferencePair(preference) for preference in preferences]
-
-
 def against_samples(
     turns: Sequence[AssistantTurn], samples: Sequence[Sequence[Sampled]], each: int = 1
 ) -> PairBatch:

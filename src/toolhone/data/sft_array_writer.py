@@ -106,11 +106,8 @@ class SftRows:
         for category in CATEGORIES:
             if category != "calculator" or gsm8k is None:
                 rows += self._from_phrasings(category, counts[category])
-        self._rng("order").shuffle(rows)
+        random.Random(f"sft_array {self._seed} order").shuffle(rows)
         return WrittenArray(rows, self._skipped)
-
-    def _rng(self, purpose: str) -> random.Random:
-        return random.Random(f"sft_array {self._seed} {purpose}")
 
     def _from_phrasings(self, category: str, count: int) -> list[Record]:
         requests = [self._request(category, index) for index in range(count)]
@@ -128,7 +125,8 @@ class SftRows:
 
     def _request(self, category: str, index: int) -> tuple[str, PhrasedRequest]:
         """Draw a prompt that does not occur yet, and what it asks for."""
-        wording = Wording(*SPLITS["train"], self._rng(f"{category} {index}"))
+        rng = random.Random(f"sft_array {self._seed} {category} {index}")
+        wording = Wording(*SPLITS["train"], rng)
         wanted = CATEGORIES[category][0] or category
         choices = [intent for intent in intents() if intent.category == wanted]
         for _ in range(_ATTEMPTS):
@@ -154,7 +152,7 @@ class SftRows:
             key = (conversation.id, conversation.messages[:1])
             task = next(task for task in tasks if (task.id, task.messages) == key)
             candidates.append((conversation, str(task.expect.answer)))
-        self._rng("gsm8k").shuffle(candidates)
+        random.Random(f"sft_array {self._seed} gsm8k").shuffle(candidates)
         for start in range(0, len(candidates), _AT_ONCE):
             composed = self._compose(candidates[start : start + _AT_ONCE])
             rows += islice(composed, count - len(rows))

@@ -90,21 +90,8 @@ def tasks_beside(tasks: Sequence[Task], conversations: Sequence[Conversation]) -
     found = [task for task in tasks if opening(task) in openings]
     if any(task.expect.wanted or task.expect.no_call for task in found):
         return found
-    own = {task.id: task for task in found}
-    return [
-        task
-        for conversation in conversations
-        for task in (
-            *([own[conversation.id]] if conversation.id in own else []),
-            *tasks_of(conversation),
-        )
-    ]
-
-
-def check_playable(tasks: Sequence[Task]) -> None:
-    """Raise `DataError` for tasks that `evaluate` cannot play, before any is played."""
-    check_ids(tasks)
-    refuse_unplayable(tasks)
+    own = {task.id: [task] for task in found}
+    return [task for one in conversations for task in (*own.get(one.id, []), *tasks_of(one))]
 
 
 def check_ids(tasks: Sequence[Task]) -> None:
@@ -113,23 +100,19 @@ def check_ids(tasks: Sequence[Task]) -> None:
         raise DataError("there are no tasks; wanted at least one")
     repeated = [name for name, count in Counter(task.id for task in tasks).items() if count > 1]
     if repeated:
-        raise DataError(
-            f"the task id {repeated[0]!r} occurs more than once; ids must differ, "
-            "since answers are joined on them"
-        )
+        wrong = f"the task id {repeated[0]!r} occurs more than once"
+        raise DataError(f"{wrong}; ids must differ, since answers are joined on them")
 
 
 def refuse_unplayable(tasks: Sequence[Task]) -> None:
     """Raise `DataError` for tasks with several user turns or a final state as the answer."""
     turns = [task for task in tasks if task.turns]
     states = [task for task in tasks if not task.turns and task.expect.state is not None]
-    state = "a final state as the right answer ('expect.state')"
-    for found, what, wanted in (
-        (turns, "several user turns ('turns')", "tasks with 'messages'"),
-        (states, state, "'calls', 'no_call' or 'answer'"),
-    ):
-        if found:
-            raise DataError(
-                f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}; "
-                f"supported are {wanted} so far"
-            )
+    if turns:
+        what, wanted = "several user turns ('turns')", "tasks with 'messages'"
+    else:
+        what = "a final state as the right answer ('expect.state')"
+        wanted = "'calls', 'no_call' or 'answer'"
+    if found := turns or states:
+        wrong = f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}"
+        raise DataError(f"{wrong}; supported are {wanted} so far")

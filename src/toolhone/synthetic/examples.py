@@ -21,7 +21,7 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.files import read_records
-from toolhone.synthetic.schemas import Steps
+from toolhone.synthetic.schema_sampler import Steps
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolStatus
 

@@ -106,8 +106,7 @@ class ManualTemplates:
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """Return the first n rows of a split."""
-        rngs = (self._rng("conversation", split, index) for index in range(n))
-        return [self._conversation(rng, index, split) for index, rng in enumerate(rngs)]
+        return [self._conversation(self._rng("conversation", split, i), i, split) for i in range(n)]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
         """Return the first n tasks of a split, all with different questions.

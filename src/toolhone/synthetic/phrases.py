@@ -22,14 +22,19 @@ from toolhone.data.phrasings import Intent, Wording, intents, word_lists
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.synthetic.examples import CanonicalExample
 from toolhone.synthetic.paraphrase import Form, core_of
-from toolhone.synthetic.schema_sampler import Maker, SchemaSampler, Undrawable, constant
-from toolhone.synthetic.schemas import Leaf, Steps
+from toolhone.synthetic.schema_sampler import (
+    Leaf,
+    Maker,
+    SchemaSampler,
+    Steps,
+    Undrawable,
+    constant,
+)
 from toolhone.synthetic.slots import (
     EXACT,
     Located,
     Slot,
     SlotPiece,
-    SlotSpan,
     as_number,
     locate,
     places,
@@ -115,7 +120,7 @@ class ExamplePhrase:
             return None
         if after[1] and not isinstance(slot.value, int | float):
             return None
-        gone = SlotSpan(before.start(), span.end + after.end(), span.write)
+        gone = span._replace(start=before.start(), end=span.end + after.end())
         others = [other for one in self.located.slots for other in one.spans if other != span]
         if gone.touches(others):
             return None

@@ -12,15 +12,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 from toolhone.data.phrasings import word_lists
 from toolhone.schema import Json
-from toolhone.synthetic.schemas import Leaf, Steps
+from toolhone.synthetic.schema_sampler import Leaf, Steps
 from toolhone.synthetic.text_kinds import clock_kind, words_of
 
 EXACT = "exact"
@@ -37,13 +36,43 @@ _TOKEN = re.compile(
 )
 
 
+class SlotPiece(NamedTuple):
+    """A part of a question; `filled` ones write a value, the others are words that may vary."""
+
+    text: str
+    filled: bool = False
+    value: Json = None
+
+
 class SpelledPlace(NamedTuple):
-    """Where a text has a value, [start, end), and how; `case` is "", "lower" or "upper"."""
+    """Where a text has a value, [start, end), and how it is written there.
+
+    case: "", "lower" or "upper". between: what is between the items of a list, and before the last.
+    poles: the words for true and false.
+    """
 
     start: int
     end: int
-    spelling: str
+    spelling: str = ""
     case: str = ""
+    between: tuple[str, str] = (", ", " and ")
+    poles: tuple[str, str] | None = None
+
+    def touches(self, others: Collection[SpelledPlace]) -> bool:
+        """Return whether another place has a letter of this one."""
+        return any(self.start < other.end and other.start < self.end for other in others)
+
+    def write(self, value: Json) -> list[SlotPiece]:
+        """Return another value, written as this one."""
+        if self.poles is not None:
+            return [SlotPiece(self.poles[not value], True, bool(value))]
+        pieces: list[SlotPiece] = []
+        values = value if isinstance(value, list) else [value]
+        for index, one in enumerate(values):
+            if index:
+                pieces.append(SlotPiece(self.between[index == len(values) - 1]))
+            pieces.append(SlotPiece(write_value(one, self.spelling, self.case), True, one))
+        return pieces
 
 
 def folded(text: str) -> str:
@@ -103,7 +132,7 @@ def places(text: str, value: Json) -> list[SpelledPlace]:
                 found.append(SpelledPlace(start, end, name, cases.get(text[start:end], "")))
     result: list[SpelledPlace] = []
     for place in sorted(found, key=lambda place: place.start - place.end):
-        if all(place.end <= other.start or other.end <= place.start for other in result):
+        if not place.touches(result):
             result.append(place)
     return sorted(result, key=lambda place: place.start)
 
@@ -145,33 +174,12 @@ def _time_spellings(text: str) -> dict[str, str]:
     return {**result, "24": text[:5]} if len(text) == 8 else result
 
 
-class SlotPiece(NamedTuple):
-    """A part of a question; `filled` ones write a value, the others are words that may vary."""
-
-    text: str
-    filled: bool = False
-    value: Json = None
-
-
-@dataclass(frozen=True)
-class SlotSpan:
-    """A part of the question, [start, end), that has a value; `write` writes another one there."""
-
-    start: int
-    end: int
-    write: Callable[[Json], list[SlotPiece]]
-
-    def touches(self, others: Collection[SlotSpan]) -> bool:
-        """Return whether another span has a letter of this one."""
-        return any(self.start < other.end and other.start < self.end for other in others)
-
-
 @dataclass(frozen=True)
 class Slot:
     """A value that can be replaced in the arguments `leaves`, or a `token` of a woven text."""
 
     value: Json
-    spans: tuple[SlotSpan, ...]
+    spans: tuple[SpelledPlace, ...]
     leaves: tuple[Leaf, ...] = ()
     token: str = ""
 
@@ -197,9 +205,9 @@ class Located:
 class _Group:
     """The arguments of one value, all places of the value, and those that are its own."""
 
-    spans: list[SlotSpan]
+    spans: list[SpelledPlace]
     leaves: list[Leaf] = field(default_factory=list)
-    free: list[SlotSpan] = field(default_factory=list)
+    free: list[SpelledPlace] = field(default_factory=list)
     entangled: bool = False
 
 
@@ -246,11 +254,12 @@ def _claim_spans(text: str, leaves: Sequence[Leaf]) -> list[_Group]:
         key = json.dumps([leaf.value, apart], sort_keys=True)
         groups.setdefault(key, _Group(list(_spans(text, leaf)))).leaves.append(leaf)
 
-    def longest(group: _Group) -> int:
-        return max((span.end - span.start for span in group.spans), default=0)
-
     owners: list[_Group] = []
-    for group in sorted(groups.values(), key=longest, reverse=True):
+    by_length = sorted(
+        groups.values(),
+        key=lambda group: -max((place.end - place.start for place in group.spans), default=0),
+    )
+    for group in by_length:
         taken = [span for owner in owners for span in owner.free]
         group.free = [span for span in group.spans if not span.touches(taken)]
         if group.spans and not group.free:
@@ -260,35 +269,19 @@ def _claim_spans(text: str, leaves: Sequence[Leaf]) -> list[_Group]:
     return list(groups.values())
 
 
-def _spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
+def _spans(text: str, leaf: Leaf) -> Iterator[SpelledPlace]:
     if isinstance(leaf.value, bool):
         yield from _pole_spans(text, leaf)
     elif isinstance(leaf.value, list):
         if chain := chain_of(text, leaf.value):
             between = [text[one.end : other.start] for one, other in pairwise(chain)]
-            last = between[-1] if between else " and "
             comma = between[0] if len(between) > 1 else ", "
-            write = partial(_write_list, chain[0], comma, last)
-            yield SlotSpan(chain[0].start, chain[-1].end, write)
+            parts = (comma, between[-1] if between else " and ")
+            yield chain[0]._replace(end=chain[-1].end, between=parts)
     else:
         found = places(text, leaf.value)
         figures = [place for place in found if place.spelling != "words"]
-        for place in figures if leaf.value == 1 and figures else found:
-            yield SlotSpan(place.start, place.end, partial(_write, place))
-
-
-def _write(place: SpelledPlace, value: Json) -> list[SlotPiece]:
-    return [SlotPiece(write_value(value, place.spelling, place.case), True, value)]
-
-
-def _write_list(
-    place: SpelledPlace, comma: str, last: str, values: Sequence[Json]
-) -> list[SlotPiece]:
-    pieces: list[SlotPiece] = []
-    for index, value in enumerate(values):
-        between = last if index == len(values) - 1 else comma
-        pieces += [*([SlotPiece(between)] if index else []), *_write(place, value)]
-    return pieces
+        yield from figures if leaf.value == 1 and figures else found
 
 
 def chain_of(text: str, items: Sequence[Json]) -> list[SpelledPlace]:
@@ -306,11 +299,11 @@ def chain_of(text: str, items: Sequence[Json]) -> list[SpelledPlace]:
     return []
 
 
-def _pole_spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
+def _pole_spans(text: str, leaf: Leaf) -> Iterator[SpelledPlace]:
     """Yield the word beside the name that says a truth value, if the text has only one."""
     lists = word_lists("manual")
     words = [word for word in words_of(str(leaf.path[-1])) if word not in lists["empty"]]
-    found: list[SlotSpan] = []
+    found: list[SpelledPlace] = []
     for word in words:
         for yes, no in lists["poles"]:
             pole, name = rf"\b({yes}|{no})\b", rf"{re.escape(word)}s?"
@@ -318,16 +311,12 @@ def _pole_spans(text: str, leaf: Leaf) -> Iterator[SlotSpan]:
             after = rf"\b{name}(?: is| are|:| =)? {pole}"
             for match in re.finditer(before if yes == "with" else after, text, re.IGNORECASE):
                 if (match[1].lower() == yes) == leaf.value:
-                    found.append(SlotSpan(*match.span(1), partial(_write_pole, yes, no)))
+                    found.append(SpelledPlace(*match.span(1), poles=(yes, no)))
     yield from found if len(found) == 1 else ()
 
 
-def _write_pole(yes: str, no: str, value: Json) -> list[SlotPiece]:
-    return [SlotPiece(yes if value else no, True, bool(value))]
-
-
 def _weave(
-    text: str, leaves: Sequence[Leaf], taken: Sequence[SlotSpan], start: int
+    text: str, leaves: Sequence[Leaf], taken: Sequence[SpelledPlace], start: int
 ) -> tuple[list[Slot], list[Weave]]:
     """Find the numbers and quoted words that the question has as often as the text arguments.
 
@@ -338,8 +327,7 @@ def _weave(
     numbers: dict[str, int] = {}
     for token, count in counts.items():
         value = as_number(token) if token[0].isdigit() else token
-        found = places(text, value)
-        spans = [SlotSpan(place.start, place.end, partial(_write, place)) for place in found]
+        spans = places(text, value)
         if len(spans) == count and not any(span.touches(taken) for span in spans):
             numbers[token] = start + len(slots)
             slots.append(Slot(value, tuple(spans), token=token))

@@ -29,7 +29,6 @@ from toolhone.data.preferences import (
     among_samples,
     assistant_turns,
     pair_rows,
-    pairs_of,
 )
 from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.episodes.policy import TokenPolicy, Turn
@@ -106,7 +105,8 @@ class PairSource:
                 self._ranked(part, sampler, i) for i, part in enumerate((data.play, data.tasks))
             ]
         elif data.pairs:
-            parts = [PairBatch(pairs_of(pairs)) for pairs in (data.pairs, data.held_out_pairs)]
+            read = (data.pairs, data.held_out_pairs)
+            parts = [PairBatch([PreferencePair(one) for one in pairs]) for pairs in read]
         else:
             both = (data.train, data.held_out)
             parts = [self._against_gold(part, sampler, i) for i, part in enumerate(both)]
