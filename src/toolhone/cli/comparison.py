@@ -126,7 +126,7 @@ def as_dict(comparison: Comparison, formats: CertificateDiff) -> dict[str, Any]:
                 {
                     "id": pair.id,
                     "category": pair.category,
-                    "scores": pair.scores(leading),
+                    "scores": pair.scores.get(leading),
                     "query": base.query,
                     "expected": base.expected.to_dict(),
                     "base": {"text": base.text, "reasons": base.reasons},

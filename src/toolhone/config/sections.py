@@ -175,8 +175,8 @@ class ScheduleSection(Section):
     """share of the steps after warm-up in which the rate falls"""
 
 
-def _shape_alone(value: Any) -> Any:
-    return {"shape": value} if isinstance(value, str) else value
+SHAPE_ALONE = BeforeValidator(lambda value: {"shape": value} if isinstance(value, str) else value)
+"""A schedule may be the text of its shape."""
 
 
 class TrainingSection(Section):
@@ -196,7 +196,7 @@ class TrainingSection(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     muon: MuonSection = MuonSection()
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Annotated[ScheduleSection, BeforeValidator(_shape_alone)] = ScheduleSection()
+    schedule: Annotated[ScheduleSection, SHAPE_ALONE] = ScheduleSection()
     max_grad_norm: float = Field(1.0, ge=0)
     """clip the gradient to this norm; 0 is off"""
     loss_on: Literal["completion", "all"] = "completion"

@@ -62,7 +62,8 @@ class TaskPair:
     tuned: tuple[JudgedEpisode, ...]
 
     @cached_property
-    def _scores(self) -> dict[str, tuple[float, float]]:
+    def scores(self) -> dict[str, tuple[float, float]]:
+        """Means of base and tuned over the seeds, by metric, where measured in both."""
         found: dict[str, list[tuple[float, float]]] = {}
         for base, tuned in zip(self.base, self.tuned, strict=True):
             before, after = base.all_scores, tuned.all_scores
@@ -76,13 +77,9 @@ class TaskPair:
             for name, both in found.items()
         }
 
-    def scores(self, metric: str) -> tuple[float, float] | None:
-        """Scores of base and tuned, as means over the seeds; None where not measured in both."""
-        return self._scores.get(metric)
-
     def difference(self, metric: str) -> float:
         """Tuned minus base; 0 where not measured in both."""
-        base, tuned = self._scores.get(metric, (0.0, 0.0))
+        base, tuned = self.scores.get(metric, (0.0, 0.0))
         return tuned - base if abs(tuned - base) > _ROUNDING else 0.0
 
 
@@ -295,9 +292,9 @@ def _cells(metric: str, groups: Mapping[K, Sequence[TaskPair]]) -> dict[K, Cell]
 
 def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Cell:
     """One metric over these pairs; its p-value is not corrected yet."""
-    measured = [both for pair in pairs if (both := pair.scores(metric)) is not None]
-    alone = [pair for pair in pairs if pair.scores(metric) is None]
-    moves = [pair.difference(metric) for pair in pairs if pair.scores(metric) is not None]
+    measured = [pair for pair in pairs if metric in pair.scores]
+    alone = [pair for pair in pairs if metric not in pair.scores]
+    moves = [pair.difference(metric) for pair in measured]
 
     def count(sides: list[tuple[JudgedEpisode, ...]]) -> int:
         return sum(any(metric in sample.all_scores for sample in side) for side in sides)
@@ -305,8 +302,8 @@ def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Ce
     return Cell(
         metric,
         category,
-        interval([base for base, _ in measured]),
-        interval([tuned for _, tuned in measured]),
+        interval([pair.scores[metric][0] for pair in measured]),
+        interval([pair.scores[metric][1] for pair in measured]),
         paired_interval(moves),
         gained=sum(move > 0 for move in moves),
         lost=sum(move < 0 for move in moves),

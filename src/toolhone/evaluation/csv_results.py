@@ -31,23 +31,12 @@ NEEDED = ("query", "predicted_text", "expected_calls")
 SUMMARY = "summary_results.csv"
 SUMMARY_COLUMNS = ("filename", "total_rows", "total_matches", "percent_correct")
 COUNTED = (
-    "match",
-    "recovered",
-    "content_right",
-    "tags_right",
-    "both_right",
-    "stray_tag",
-    "nothing_extracted",
-    "disagrees",
-    "says_nothing",
-    "extraction_disagrees",
+    *("match", "recovered", "content_right", "tags_right", "both_right", "stray_tag"),
+    *("nothing_extracted", "disagrees", "says_nothing", "extraction_disagrees"),
 )
 """What `CallTable.count` can count."""
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t"), ("false", "0", "0.0", "no", "n", "f")
 _LONGEST_FIELD = 2**31 - 1
-_OTHER_FIELDS = "another number of fields than the header"
-_NO_EXPECTATION = "expected_calls is blank: nothing is said about calls"
-_BAD_EXPECTATION = "expected_calls is not a JSON list of calls"
 
 
 @dataclass(frozen=True)
@@ -106,7 +95,8 @@ def read_results_csv(path: str | Path) -> CallTable:
     rows, skipped = list[CallRow](), Counter[str]()
     for number, record in enumerate(records, start=1):
         cells = dict(zip(header, record))
-        scores = _score(cells) if len(record) == len(header) else _OTHER_FIELDS
+        differs = len(record) != len(header)
+        scores = "another number of fields than the header" if differs else _score(cells)
         if isinstance(scores, str):
             skipped[scores] += 1
         else:
@@ -158,14 +148,14 @@ def _read_csv(path: Path) -> Iterator[list[str]]:
 def _score(cells: Mapping[str, str]) -> dict[str, bool] | str:
     """Score a row, or return the reason to skip it."""
     if not cells["expected_calls"].strip():
-        return _NO_EXPECTATION
+        return "expected_calls is blank: nothing is said about calls"
     wanted = read_json(cells["expected_calls"])
     if not isinstance(wanted, list):
-        return _BAD_EXPECTATION
+        return "expected_calls is not a JSON list of calls"
     try:
         expected = [ToolCall.from_dict(call) for call in wanted]
     except DataError:
-        return _BAD_EXPECTATION
+        return "expected_calls is not a JSON list of calls"
     text = cells["predicted_text"]
     extraction, found = calls_between_tags(text), list(read_json_calls(text).calls)
     reply, is_blank = ToolCallTags().read(text), not text.strip()

@@ -10,13 +10,13 @@ Model output is shown as plain text, shortened, without control characters, neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, GuardVerdict, TaskPair
+from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, GuardVerdict
 from toolhone.evaluation.csv_results import CallTable
 from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import UNMEASURED, Score
@@ -289,22 +289,23 @@ def changed_tasks(comparison: Comparison, metric: str, gained: bool, k: int) -> 
     shown = f", {k} of them here" if len(pairs) > k else ""
     moved = f"{'gained' if gained else 'lost'} by {metric}"
     title = f"{moved}: {len(pairs)} of {len(comparison.pairs)} tasks{shown}"
-    blocks = ["\n".join(map(shorten, _pair_lines(pair, metric, gained))) for pair in pairs[:k]]
-    return Text("\n\n".join([clean(title), *blocks]))
-
-
-def _pair_lines(pair: TaskPair, metric: str, gained: bool) -> Iterator[str]:
-    base, tuned = pair.scores(metric) or (0.0, 0.0)
-    yield f"{pair.id}  [{pair.category}]  {metric} {base:.2f} -> {tuned:.2f}"
-    yield f"  query:    {pair.base[0].query}"
-    yield f"  expected: {show_expectation(pair.base[0].expected)}"
-    for side, samples in (("base:", pair.base), ("tuned:", pair.tuned)):
-        sample = samples[0]
-        seed = f"(seed {sample.seed}) " if len(samples) > 1 else ""
-        calls = "" if sample.text else "; ".join(map(show_call, sample.calls))
-        yield f"  {side:<9} {seed}{sample.text or calls or '(nothing)'}"
-    wrong, verb = (pair.base[0], "base was") if gained else (pair.tuned[0], "tuned is")
-    yield from (f"  {verb} wrong: {reason}" for reason in wrong.reasons[:3])
+    blocks = [clean(title)]
+    for pair in pairs[:k]:
+        base, tuned = pair.scores.get(metric, (0.0, 0.0))
+        lines = [
+            f"{pair.id}  [{pair.category}]  {metric} {base:.2f} -> {tuned:.2f}",
+            f"  query:    {pair.base[0].query}",
+            f"  expected: {show_expectation(pair.base[0].expected)}",
+        ]
+        for side, samples in (("base:", pair.base), ("tuned:", pair.tuned)):
+            sample = samples[0]
+            seed = f"(seed {sample.seed}) " if len(samples) > 1 else ""
+            calls = "" if sample.text else "; ".join(map(show_call, sample.calls))
+            lines.append(f"  {side:<9} {seed}{sample.text or calls or '(nothing)'}")
+        wrong, verb = (pair.base[0], "base was") if gained else (pair.tuned[0], "tuned is")
+        lines += [f"  {verb} wrong: {reason}" for reason in wrong.reasons[:3]]
+        blocks.append("\n".join(map(shorten, lines)))
+    return Text("\n\n".join(blocks))
 
 
 def guard_lines(worse: Sequence[Cell], tolerance: float) -> list[str]:

@@ -20,7 +20,7 @@ from toolhone.errors import DataError, RunError
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.rewards.matching import judges_calls
 from toolhone.runs.run import write_json, write_text, writing
-from toolhone.schema import Expect, Json, ToolCall
+from toolhone.schema import Json
 from toolhone.sources.files import read_records, write_jsonl
 
 METRICS, SAMPLES, TABLE = "metrics.json", "samples.jsonl", "samples.csv"
@@ -48,7 +48,7 @@ def write_folder(
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
-        write_jsonl(folder / SAMPLES, (plain(_to_dict(sample)) for sample in evaluation.samples))
+        write_jsonl(folder / SAMPLES, (plain(sample.to_dict()) for sample in evaluation.samples))
         write_text(folder / TABLE, _to_csv(evaluation))
         if certificate is not None:
             write_json(folder / CERTIFICATE, plain(dict(certificate)))
@@ -77,44 +77,11 @@ def read_folder(folder: str | Path) -> Evaluation:
     samples = []
     for line, record in read_records(folder / SAMPLES):
         try:
-            samples.append(_from_dict(record))
+            samples.append(JudgedEpisode.from_dict(record))
         except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
             what = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
             raise DataError(f"{line}: not a sample of an evaluation: {what}") from None
     return Evaluation(tuple(samples))
-
-
-def _to_dict(sample: JudgedEpisode) -> dict[str, Json]:
-    record: dict[str, Json] = dict(vars(sample))
-    record["calls"] = [call.to_dict() for call in sample.calls]
-    record["expected"] = sample.expected.to_dict()
-    record["familiar"], rewards = record.pop("legacy_scores"), record.pop("rewards")
-    return {**record, "rewards": rewards} if rewards else record
-
-
-def _from_dict(record: Mapping[str, Json]) -> JudgedEpisode:
-    return JudgedEpisode(
-        id=str(record["id"]),
-        category=str(record["category"]),
-        seed=int(record["seed"]),
-        query=str(record.get("query", "")),
-        text=str(record["text"]),
-        calls=tuple(ToolCall.from_dict(call) for call in record["calls"]),
-        expected=Expect.from_dict(record["expected"]),
-        outcome=str(record["outcome"]),
-        scores=_read_scores(record["scores"]),
-        reasons=tuple(map(str, record.get("reasons", ()))),
-        offered=tuple(map(str, record.get("offered", ()))),
-        legacy_scores=_read_scores(record.get("familiar", {})),
-        rewards={str(name): float(value) for name, value in record.get("rewards", {}).items()},
-    )
-
-
-def _read_scores(record: Mapping[str, Json]) -> dict[str, float]:
-    scores = {str(name): float(value) for name, value in record.items()}
-    if not all(0.0 <= value <= 1.0 for value in scores.values()):
-        raise ValueError(f"scores must lie in [0, 1], got {scores}")
-    return scores
 
 
 def _to_csv(evaluation: Evaluation) -> str:

@@ -21,7 +21,6 @@ from toolhone.evaluation.metrics import (
     RATES,
     EpisodeContext,
     Evaluation,
-    JudgedEpisode,
     can_run,
 )
 from toolhone.rewards.legacy_rewards import (
@@ -200,8 +199,29 @@ def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
     `params_accuracy` is ours: the share of cases whose arguments are all correct. `not_measured`
     counts samples without raw text or without expected calls.
     """
-    judged = [one for one in evaluation.samples if "playground.tool_accuracy" in one.legacy_scores]
-    details, rates = [_to_case(sample) for sample in judged], dict[str, float | None]()
+    details: list[dict[str, Json]] = []
+    for sample in evaluation.samples:
+        scores, block = sample.legacy_scores, tagged_block(sample.text)
+        if "playground.tool_accuracy" not in scores:
+            continue
+        wanted = sample.expected.calls[0] if sample.expected.calls else None
+        ran = scores.get("playground.execution_success")
+        arguments = sample.scores.get("argument_accuracy", sample.scores.get("no_call_accuracy"))
+        details.append(
+            {
+                "prompt": sample.query,
+                "response": sample.text,
+                "expected_tool": "" if wanted is None else wanted.name,
+                "predicted_tool": predicted_tool(sample.text, sample.offered),
+                "tool_correct": scores["playground.tool_accuracy"] == 1.0,
+                "format_correct": scores["playground.format_correctness"] == 1.0,
+                "execution_success": None if ran is None else ran == 1.0,
+                "expected_params": {} if wanted is None else dict(wanted.arguments),
+                "predicted_params": block.get("parameters") if isinstance(block, Mapping) else None,
+                "params_correct": arguments == 1.0,
+            }
+        )
+    rates: dict[str, float | None] = {}
     for name, key in (
         ("tool_accuracy", "tool_correct"),
         ("format_accuracy", "format_correct"),
@@ -212,22 +232,3 @@ def playground_summary(evaluation: Evaluation) -> dict[str, Json]:
         rates[name] = sum(values) / len(values) if values else None
     missing = len(evaluation.samples) - len(details)
     return {"total_cases": len(details), "not_measured": missing, **rates, "details": details}
-
-
-def _to_case(sample: JudgedEpisode) -> dict[str, Json]:
-    scores, block = sample.legacy_scores, tagged_block(sample.text)
-    wanted = sample.expected.calls[0] if sample.expected.calls else None
-    ran = scores.get("playground.execution_success")
-    arguments = sample.scores.get("argument_accuracy", sample.scores.get("no_call_accuracy"))
-    return {
-        "prompt": sample.query,
-        "response": sample.text,
-        "expected_tool": "" if wanted is None else wanted.name,
-        "predicted_tool": predicted_tool(sample.text, sample.offered),
-        "tool_correct": scores["playground.tool_accuracy"] == 1.0,
-        "format_correct": scores["playground.format_correctness"] == 1.0,
-        "execution_success": None if ran is None else ran == 1.0,
-        "expected_params": {} if wanted is None else dict(wanted.arguments),
-        "predicted_params": block.get("parameters") if isinstance(block, Mapping) else None,
-        "params_correct": arguments == 1.0,
-    }

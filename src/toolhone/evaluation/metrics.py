@@ -21,17 +21,12 @@ from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.rewards.tool_use import select_reference
 from toolhone.rewards.values import carries_answer
-from toolhone.schema import Expect, Task, ToolCall
+from toolhone.schema import Expect, Json, Task, ToolCall
 from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
-    "valid_format",
-    "tool_accuracy",
-    "argument_accuracy",
-    "exact_match",
-    "no_call_accuracy",
-    "execution_success",
-    "answer_quality",
+    *("valid_format", "tool_accuracy", "argument_accuracy", "exact_match", "no_call_accuracy"),
+    *("execution_success", "answer_quality"),
 )
 RATES = ("content_right", "format_right", "both_right")
 LEGACY_METRICS: Mapping[str, tuple[str, ...]] = {
@@ -86,6 +81,34 @@ class JudgedEpisode:
     @property
     def all_scores(self) -> dict[str, float]:
         return {**self.legacy_scores, **self.scores}
+
+    def to_dict(self) -> dict[str, Json]:
+        """A line of samples.jsonl."""
+        record: dict[str, Json] = dict(vars(self))
+        record["calls"] = [call.to_dict() for call in self.calls]
+        record["expected"] = self.expected.to_dict()
+        record["familiar"], rewards = record.pop("legacy_scores"), record.pop("rewards")
+        return {**record, "rewards": rewards} if rewards else record
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Json]) -> JudgedEpisode:
+        """Read a line of samples.jsonl; what is missing or wrong raises as Python does."""
+        found = JudgedEpisode(
+            **{name: str(record[name]) for name in ("id", "category", "text", "outcome")},
+            seed=int(record["seed"]),
+            query=str(record.get("query", "")),
+            calls=tuple(ToolCall.from_dict(call) for call in record["calls"]),
+            expected=Expect.from_dict(record["expected"]),
+            scores={str(name): float(value) for name, value in record["scores"].items()},
+            reasons=tuple(map(str, record.get("reasons", ()))),
+            offered=tuple(map(str, record.get("offered", ()))),
+            legacy_scores={str(k): float(v) for k, v in record.get("familiar", {}).items()},
+            rewards={str(name): float(value) for name, value in record.get("rewards", {}).items()},
+        )
+        for scores in (found.scores, found.legacy_scores):
+            if not all(0.0 <= value <= 1.0 for value in scores.values()):
+                raise ValueError(f"scores must lie in [0, 1], got {scores}")
+        return found
 
 
 @dataclass(frozen=True)

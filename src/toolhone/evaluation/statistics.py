@@ -67,7 +67,7 @@ def wilson(successes: float, n: int) -> Score:
     return Score(share, max(0.0, min(share, center - half)), min(1.0, max(share, center + half)), n)
 
 
-def bootstrap(scores: Sequence[float], resamples: int = RESAMPLES) -> Score:
+def bootstrap(scores: Sequence[float]) -> Score:
     """The mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13).
 
     A resample is a multinomial draw over the distinct scores, rounded to a thousandth.
@@ -76,7 +76,7 @@ def bootstrap(scores: Sequence[float], resamples: int = RESAMPLES) -> Score:
     values, counts = np.unique(rounded, return_counts=True)
     n = int(counts.sum())
     stream = np.random.Generator(np.random.Philox(n))
-    means = np.sort(stream.multinomial(n, counts / n, size=resamples) @ values / n)
+    means = np.sort(stream.multinomial(n, counts / n, size=RESAMPLES) @ values / n)
     low, high = np.quantile(means, [0.025, 0.975])
     mean = math.fsum(scores) / n
     return Score(mean, float(min(low, mean)), float(max(high, mean)), n)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from toolhone.runs.trackers import Trackers
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
+STEP = re.compile(r"checkpoint_step_(\d+)")
 PACKAGES = (
     *("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic"),
     *("pydantic-monty", "jsonschema"),
@@ -102,7 +103,8 @@ class Run:
     def checkpoints(self) -> list[str]:
         """Return the names of the complete checkpoints, by step."""
         found = [path.parent.name for path in self.folder.glob("checkpoints/[!.]*/state.json")]
-        return sorted(found, key=lambda name: (_step(name) is None, _step(name) or 0, name))
+        steps = {name: int(match[1]) for name in found if (match := STEP.fullmatch(name))}
+        return sorted(found, key=lambda name: (name not in steps, steps.get(name, 0), name))
 
     def checkpoint(self, name: str | None = None) -> Path:
         """Return a checkpoint folder; by default the final, else the best, else the latest one."""
@@ -117,7 +119,7 @@ class Run:
 
     def latest(self) -> Path | None:
         """Return the checkpoint to resume from: the highest step, which has its optimizer."""
-        steps = [name for name in self.checkpoints() if _step(name) is not None]
+        steps = list(filter(STEP.fullmatch, self.checkpoints()))
         return self.folder / "checkpoints" / steps[-1] if steps else None
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
@@ -149,11 +151,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} must hold a JSON object, it holds {type(value).__name__}")
     return value
-
-
-def _step(name: str) -> int | None:
-    match = re.fullmatch(r"checkpoint_step_(\d+)", name)
-    return int(match[1]) if match else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
