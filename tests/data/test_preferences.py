@@ -427,8 +427,8 @@ def test_tokens_of_tools_and_of_earlier_turns_are_never_trained() -> None:
         flipped[place] = True
         with pytest.raises(AssertionError):
             only_the_assistant_is_trained(replace(row, mask=flipped))
-        call = '<tool_call>{"name":"book","arguments":{"city":"Rome","nights":2}}</tool_call><|im_end|>'
-        assert trained(row) == f"{call}{last}<|im_end|>"
+        call = '<tool_call>{"name":"book","arguments":{"city":"Rome","nights":2}}</tool_call>'
+        assert trained(row) == f"{call}<|im_end|>{last}<|im_end|>"
         assert "booked" in QWEN.decode(row.tokens.tolist())
         assert row.mask[-1]
 
@@ -456,7 +456,10 @@ def test_several_turns_need_a_template_that_keeps_them_or_the_history_kept() -> 
     tokenizer = small_tokenizer(THINKING)
     with pytest.raises(
         DialectError,
-        match=r"pair 'turns', chosen: it has 2 turns .* use model.history=kept, or pairs of one turn",
+        match=(
+            r"pair 'turns', chosen: it has 2 turns .* use model.history=kept, or pairs of "
+            r"one turn"
+        ),
     ):
         rows_of(TURNS, open_dialect(tokenizer), tokenizer)
     chosen, rejected = rows_of(TURNS, open_dialect(tokenizer, keep_history=True), tokenizer)

@@ -214,9 +214,9 @@ def test_code_that_could_not_be_checked_is_kept_and_counted(tmp_path: Path, chan
     loaded = open_source(array(tmp_path / "s.json", {**CODE, **changes}))
     only(loaded)
     assert loaded.noted == {"code whose output was not compared with the expected answer": 1}
-    assert (
-        loaded.summary()
-        == f"kept 1 of 1 row; kept unchecked 1: 1 {'code whose output was not compared with the expected answer'}"
+    assert loaded.summary() == (
+        "kept 1 of 1 row; kept unchecked 1: 1 "
+        f"{'code whose output was not compared with the expected answer'}"
     )
 
 
@@ -391,7 +391,10 @@ def test_a_solution_becomes_one_expression_that_computes_the_answer(gsm: Path) -
 def test_too_few_usable_rows_are_one_sentence_and_the_others_are_counted(gsm: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"train\.jsonl: 3 rows can be used as calculator rows, but 4 are wanted; ask for fewer",
+        match=(
+            r"train\.jsonl: 3 rows can be used as calculator rows, but 4 are wanted; ask for "
+            r"fewer"
+        ),
     ):
         SftRows().rows(4, {"calculator": 1.0}, gsm)
     tried = [SftRows(seed).rows(3, {"calculator": 1.0}, gsm).skipped for seed in range(20)]
@@ -419,7 +422,8 @@ def test_rows_are_apportioned_by_largest_remainder() -> None:
         ("calculator=0.5", "must add up to 1, got 'calculator=0.5', which makes 0.5"),
         (
             "calculater=1",
-            r"unknown category 'calculater' \(did you mean 'calculator'\?\); known: calculator, python_exec, no_tool",
+            r"unknown category 'calculater' \(did you mean 'calculator'\?\); known: "
+            r"calculator, python_exec, no_tool",
         ),
         ("calculator=x", "needs one number between 0 and 1 for 'calculator', got 'calculator=x'"),
         ("calculator=0.5,calculator=0.5", "needs one number between 0 and 1 for 'calculator'"),

@@ -152,32 +152,39 @@ def sentence(*messages: Message) -> str:
     [
         (
             (USER, calling(call("get_wether"))),
-            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0].name: calls the unknown tool 'get_wether' "
+            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0].name: calls the "
+            "unknown tool 'get_wether' "
             "(did you mean 'get_weather'?); wanted one of 'get_weather', 'anything'",
         ),
         (
             (USER, calling(call(), call(city="Rome", days="two"))),
-            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[1].arguments: get_weather, days: 'two' is not of type 'integer'; "
+            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[1].arguments: "
+            "get_weather, days: 'two' is not of type 'integer'; "
             'wanted {"type": "integer"}',
         ),
         (
             (USER, calling(call(days=2))),
-            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0].arguments: get_weather, arguments: 'city' is a required "
+            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0].arguments: "
+            "get_weather, arguments: 'city' is a required "
             "property; required are 'city'",
         ),
         (
             (USER, calling(call(city="Rome", dais=2))),
-            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0].arguments: get_weather declares no argument 'dais' "
-            "(did you mean 'days'?); wanted one of 'city', 'days', or 'additionalProperties': true in its schema",
+            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0].arguments: "
+            "get_weather declares no argument 'dais' "
+            "(did you mean 'days'?); wanted one of 'city', 'days', or "
+            "'additionalProperties': true in its schema",
         ),
         (
             (USER, calling(call(identity="1")), result("2")),
-            "a.jsonl, line 17 (id 'r1'), messages[2]: the tool result with id '2' answers no open call; "
+            "a.jsonl, line 17 (id 'r1'), messages[2]: the tool result with id '2' "
+            "answers no open call; "
             "open calls: get_weather (id '1')",
         ),
         (
             (USER, calling(call()), FINAL),
-            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0]: the call of 'get_weather' has no result before messages[2] "
+            "a.jsonl, line 17 (id 'r1'), messages[1].tool_calls[0]: the call of "
+            "'get_weather' has no result before messages[2] "
             "(assistant); wanted a tool message for it",
         ),
     ],

@@ -128,7 +128,8 @@ def test_calls_of_the_dialogue_are_read_and_what_is_said_next_is_their_result(
 ) -> None:
     said = (
         "user: When is high tide?\nsystem: In which port?\nuser: Bergen.\nAnd say why.\n"
-        'system: [tide_at(port="Bergen", marks=["high", "it\'s"])]\nsystem: At 12.\nuser: And in Oslo?\n'
+        'system: [tide_at(port="Bergen", marks=["high", "it\'s"])]\nsystem: At '
+        "12.\nuser: And in Oslo?\n"
     )
     loaded = load(
         tmp_path,

@@ -98,9 +98,7 @@ def test_a_dialogue_gives_the_tasks_of_its_turns_and_no_conversation(tmp_path: P
     assert loaded.repaired == {"arguments of another type": 1}, "the days as the API received them"
 
 
-def test_a_call_and_its_result_become_two_messages_with_the_words_before_beside_the_call(
-    tmp_path: Path,
-) -> None:
+def test_a_call_and_its_result_become_two_messages_beside_the_words_before(tmp_path: Path) -> None:
     turns = [
         *TALK[:-1],
         api("SetBell", RING, exception="no such token"),
@@ -252,7 +250,10 @@ def test_a_table_that_is_missing_or_another_stops_with_a_sentence(tmp_path: Path
     (tmp_path / "all_apis.csv").unlink()
     with pytest.raises(
         DataError,
-        match=r"described in 'all_apis\.csv', which is not beside this file; name it with 'catalogue'",
+        match=(
+            r"described in 'all_apis\.csv', which is not beside this file; name it with "
+            r"'catalogue'"
+        ),
     ):
         open_source(path)
 

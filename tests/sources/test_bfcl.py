@@ -1,4 +1,4 @@
-"""BFCL's questions and accepted answers: what a task can say of them, and what is counted instead."""
+"""BFCL's questions and accepted answers: what a task can say of them, what is counted instead."""
 
 from __future__ import annotations
 
@@ -145,9 +145,7 @@ def test_relevance_wants_one_call_no_matter_which(tmp_path: Path) -> None:
     assert not is_right(task)
 
 
-def test_a_question_about_a_memory_is_a_task_for_each_kind_of_memory_judged_by_its_answer(
-    tmp_path: Path,
-) -> None:
+def test_a_question_about_a_memory_is_a_task_for_each_kind_of_memory(tmp_path: Path) -> None:
     for kind in ("kv", "rec_sum", "vector"):
         write_rows(
             tmp_path / "multi_turn_func_doc" / f"memory_{kind}.json",
@@ -223,7 +221,10 @@ def test_answers_that_are_missing_stop_with_the_place_where_they_should_be(tmp_p
     path = write_rows(tmp_path / "BFCL_v4_set.json.gz", question("simple_python_1"))
     with pytest.raises(
         DataError,
-        match=r"the answers are not beside this file; wanted them in .*possible_answer/BFCL_v4_set.json",
+        match=(
+            r"the answers are not beside this file; wanted them in "
+            r".*possible_answer/BFCL_v4_set.json"
+        ),
     ):
         open_source(path)
 

@@ -168,7 +168,8 @@ def test_a_table_of_a_data_frame_is_read_from_csv(tmp_path: Path) -> None:
         ("query,tools,answers\n", "the table has no row"),
         (
             "a,b\n1,2\n",
-            "the format was not recognised; its first row has the keys 'a', 'b'; known formats: xlam",
+            "the format was not recognised; its first row has the keys 'a', 'b'; known "
+            "formats: xlam",
         ),
         ('query,tools,answers\n"a,b,c\n', "not CSV"),
     ],
@@ -367,7 +368,10 @@ def test_skipped_rows_are_said_or_stop_the_reading(tmp_path: Path) -> None:
     path = save(tmp_path / "c.jsonl", CASE, RAIN)
     with pytest.raises(
         DataError,
-        match=r"c\.jsonl: kept 1 of 2 rows; skipped 1: 1 arguments that break the tool's schema; for example",
+        match=(
+            r"c\.jsonl: kept 1 of 2 rows; skipped 1: 1 arguments that break the tool's "
+            r"schema; for example"
+        ),
     ):
         tasks_from_any(path)
     said: list[str] = []

@@ -159,7 +159,10 @@ def test_a_broken_message_is_named_by_line_and_place(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jsonl", json.dumps(ROW) + "\n" + json.dumps(bad))
     with pytest.raises(
         DataError,
-        match=r"a\.jsonl, line 2: messages\[1\]: a message needs a 'role'.*did you mean 'assistant'",
+        match=(
+            r"a\.jsonl, line 2: messages\[1\]: a message needs a 'role'.*did you mean "
+            r"'assistant'"
+        ),
     ):
         read_conversations(path)
 
@@ -194,7 +197,8 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
         ({"id": None}, "a task needs an 'id'"),
         (
             {"expect": 5},
-            "'expect' must be an object with calls, no_call, any_call, state, alternatives, order, answer, got 5",
+            "'expect' must be an object with calls, no_call, any_call, state, "
+            "alternatives, order, answer, got 5",
         ),
         ({"expect": {"calls": 5}}, "'expect.calls' must be a list, got 5"),
         ({"expect": {"calls": {"name": "f"}}}, "'expect.calls' must be a list"),

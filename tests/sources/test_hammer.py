@@ -35,8 +35,14 @@ def prompt(
     asked: str = "[BEGIN OF QUERY]\nLight the desk.\n[END OF QUERY]\n\n",
     tools: Any = (LAMP,),
 ) -> dict[str, Any]:
-    text = f"[BEGIN OF TASK INSTRUCTION]\nCall.\n[END OF TASK INSTRUCTION]\n\n[BEGIN OF AVAILABLE TOOLS]\n{json.dumps(tools)}\n"
-    text += "[END OF AVAILABLE TOOLS]\n\n[BEGIN OF FORMAT INSTRUCTION]\n```\n[]\n```\n[END OF FORMAT INSTRUCTION]\n\n"
+    text = (
+        "[BEGIN OF TASK INSTRUCTION]\nCall.\n[END OF TASK INSTRUCTION]\n\n[BEGIN OF "
+        f"AVAILABLE TOOLS]\n{json.dumps(tools)}\n"
+    )
+    text += (
+        "[END OF AVAILABLE TOOLS]\n\n[BEGIN OF FORMAT INSTRUCTION]\n```\n[]\n```\n[END OF "
+        "FORMAT INSTRUCTION]\n\n"
+    )
     return {"instruction": text + asked, "input": "", "output": fenced(calls)}
 
 
@@ -135,7 +141,7 @@ def test_one_query_with_name_and_arguments_is_left_to_xlam(tmp_path: Path) -> No
     assert formats(path) == {("xlam",)}
 
 
-def test_right_answers_that_break_their_tool_are_noted_in_tests_and_skipped_in_training(
+def test_answers_that_break_their_tool_are_noted_in_tests_skipped_in_training(
     tmp_path: Path,
 ) -> None:
     wrong = [{"name": "x7Q.a", "arguments": {"p2": 3}}]

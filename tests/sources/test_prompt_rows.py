@@ -191,9 +191,7 @@ def test_the_raw_prompt_can_be_kept_unchanged(tmp_path: Path) -> None:
     same_again(tmp_path, loaded)
 
 
-def test_an_empty_list_before_the_tools_is_text_and_a_system_field_is_used_where_the_prompt_has_none(
-    tmp_path: Path,
-) -> None:
+def test_an_empty_list_before_the_tools_is_text_and_a_system_field_counts(tmp_path: Path) -> None:
     assert split_prompt(f"Return [] if in doubt. {json.dumps([FACTORIAL])} Why?") == PromptText(
         "Return [] if in doubt.", [FACTORIAL], "Why?"
     )

@@ -140,7 +140,7 @@ def only(source: Any) -> Tool:
     return tool
 
 
-def test_flat_parameters_are_required_unless_they_have_a_default_or_are_marked_optional() -> None:
+def test_flat_parameters_are_required_without_a_default_or_an_optional_mark() -> None:
     tool = only(
         flat(
             a={"type": "int", "description": "A."},
@@ -199,9 +199,7 @@ def test_nulls_of_other_tools_are_taken_out_of_a_tool() -> None:
     assert repairs == {"null columns of other tools taken out"}
 
 
-def test_a_default_that_is_no_value_of_its_parameter_is_left_out_and_the_parameter_stays_optional() -> (
-    None
-):
+def test_a_default_of_another_type_is_left_out_and_its_parameter_optional() -> None:
     (tool,), repairs = read_with_repairs([flat(table={"type": "List[int]", "default": 0.05})])
     assert tool.parameters == {"type": "object", "properties": {"table": INTS}, "required": []}
     assert repairs == {"a default of another type left out"}

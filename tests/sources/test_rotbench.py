@@ -37,11 +37,17 @@ TOOLS = [
 
 
 def action(name: str, given: Any, thought: str = "") -> str:
-    return f"Thought:{thought}\nAction: {name}\nAction Input: {given if isinstance(given, str) else json.dumps(given)}"
+    return (
+        f"Thought:{thought}\nAction: {name}\nAction Input: "
+        f"{given if isinstance(given, str) else json.dumps(given)}"
+    )
 
 
 def row(*turns: Any, tools: Any = TOOLS, scenario: str = "RS") -> Any:
-    prompt = f"Desired format:\nThought: <t>\nAction: <a>\nAction Input: <i>\n\nfollowing tools:\n{json.dumps(tools)}\n\nLet's Begin!"
+    prompt = (
+        "Desired format:\nThought: <t>\nAction: <a>\nAction Input: <i>\n\nfollowing "
+        f"tools:\n{json.dumps(tools)}\n\nLet's Begin!"
+    )
     talk = [("system", prompt), ("user", "Find vegan blogs.\nBegin!\n"), *turns]
     return {
         "id": "Turn 1",

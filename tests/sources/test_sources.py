@@ -75,7 +75,10 @@ def test_an_unknown_format_is_one_sentence_with_the_known_ones(tmp_path: Path) -
     path = save(tmp_path / "a.jsonl", {"prompt": 1, "label": 2})
     with pytest.raises(
         DataError,
-        match=r"a\.jsonl: the format was not recognised; its first row has the keys 'label', 'prompt'",
+        match=(
+            r"a\.jsonl: the format was not recognised; its first row has the keys 'label', "
+            r"'prompt'"
+        ),
     ):
         open_source(path)
     with pytest.raises(
@@ -233,9 +236,8 @@ def test_with_skip_bad_such_rows_are_counted(tmp_path: Path) -> None:
         "line 1: not a conversation: a conversation needs an assistant message"
         in loaded.examples["not a conversation"]
     )
-    assert (
-        loaded.summary()
-        == f"kept 1 of {len(BROKEN) + 1} rows; skipped {len(BROKEN)}: {len(BROKEN)} not a conversation"
+    assert loaded.summary() == (
+        f"kept 1 of {len(BROKEN) + 1} rows; skipped {len(BROKEN)}: {len(BROKEN)} not a conversation"
     )
 
 
@@ -243,7 +245,10 @@ def test_with_skip_bad_such_rows_are_counted(tmp_path: Path) -> None:
 
 GSM = {
     "question": "How many?",
-    "answer": "He ran 48/2 = <<48/2=24>>24 miles.\nIn all 24+1,000 = $<<24+1000=1024>>1,024.\nDone.\n#### 1,024",
+    "answer": (
+        "He ran 48/2 = <<48/2=24>>24 miles.\nIn all 24+1,000 = "
+        "$<<24+1000=1024>>1,024.\nDone.\n#### 1,024"
+    ),
 }
 
 
@@ -692,7 +697,10 @@ def test_a_missing_or_foreign_catalogue_is_one_sentence(tmp_path: Path) -> None:
     bad = save(tmp_path / "c.jsonl", seal_tool("score", team="list"))
     with pytest.raises(
         DataError,
-        match=r"c\.jsonl, line 1: parameter 'team' has the unknown type 'list'; known: str, int, float, bool",
+        match=(
+            r"c\.jsonl, line 1: parameter 'team' has the unknown type 'list'; known: str, "
+            r"int, float, bool"
+        ),
     ):
         open_source(path, catalogue=bad)
     save(tmp_path / "c.jsonl", *CATALOGUE[:2], CATALOGUE[0])

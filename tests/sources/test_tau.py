@@ -131,9 +131,8 @@ def test_several_outputs_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_flat_texts_are_skipped_where_calls_were_and_kept_where_none_was(tmp_path: Path) -> None:
     lost = {"messages_display": "user: Cancel it.\nassistant: None\ntool: open\nassistant: Done."}
     odd = {"messages_display": "Cancel it."}
-    plain = {
-        "messages_display": "user: Cancel it.\nAt once.\nassistant: I may not.\nuser: Bye. ###STOP###"
-    }
+    text = "user: Cancel it.\nAt once.\nassistant: I may not.\nuser: Bye. ###STOP###"
+    plain = {"messages_display": text}
     loaded = load_tau(tmp_path, lost, odd, plain)
     assert loaded.skipped == {
         "a flat text that does not say what was called": 1,
@@ -240,9 +239,7 @@ def test_a_ticket_is_the_request_and_what_came_before_is_told(tmp_path: Path) ->
     assert (loaded.repaired, loaded.noted) == ({FROM_CALLS: 1}, {"no policy.md beside the file": 1})
 
 
-def test_actions_of_the_user_and_several_texts_are_left_out_and_loose_comparing_is_noted(
-    tmp_path: Path,
-) -> None:
+def test_actions_of_the_user_and_several_texts_are_left_out_and_noted(tmp_path: Path) -> None:
     loose = {"name": "cancel", "arguments": {"id": "A1", "why": "x"}, "compare_args": ["id"]}
     full = {"name": "cancel", "arguments": {"id": "A2"}, "compare_args": ["id"]}
     users = {"name": "pay", "arguments": {}, "requestor": "user"}

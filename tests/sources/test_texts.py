@@ -79,7 +79,10 @@ def glaive(*turns: str, tools: Any = (TIDES, BOATS)) -> dict[str, str]:
     listed = "\n".join(
         tool if isinstance(tool, str) else json.dumps(tool, indent=4) for tool in tools
     )
-    words = "SYSTEM: You are a harbour master with access to the following functions. Use them if required -\n"
+    words = (
+        "SYSTEM: You are a harbour master with access to the following functions. Use them "
+        "if required -\n"
+    )
     return {"system": words + listed, "chat": "\n\n\n".join(turns) + "\n\n\n\n"}
 
 
@@ -324,7 +327,10 @@ def test_other_rows_of_the_file_are_counted(tmp_path: Path) -> None:
 def hermes(
     *turns: tuple[str, str], tools: str = repr([{"type": "function", "function": TIDES}])
 ) -> dict[str, Any]:
-    system = f"You watch the sea. Signatures are within <tools> </tools> tags. <tools> {tools} </tools> Answer in <tool_call> tags."
+    system = (
+        f"You watch the sea. Signatures are within <tools> </tools> tags. <tools> {tools} "
+        "</tools> Answer in <tool_call> tags."
+    )
     return {
         "conversations": [
             {"from": who, "value": text} for who, text in (("system", system), *turns)
@@ -369,7 +375,10 @@ def test_tools_and_calls_of_the_system_text_may_be_python_literals_or_json(tmp_p
 
 
 def test_few_shot_texts_are_read(tmp_path: Path) -> None:
-    text = f"```\nSYSTEM: You watch the sea. Use tools\n<tools>[{json.dumps(TIDES)}]</tools>\nUSER: Oslo?\nASSISTANT:\n"
+    text = (
+        "```\nSYSTEM: You watch the sea. Use "
+        f"tools\n<tools>[{json.dumps(TIDES)}]</tools>\nUSER: Oslo?\nASSISTANT:\n"
+    )
     loaded = read(
         tmp_path,
         {"example": f"{text}<tool_call>\n{json.dumps(OSLO)}\n</tool_call>\n```\n"},
@@ -570,7 +579,10 @@ SCORES = {
 def seal(
     calling: Any, tools: Any = (SCORES,), query: str = '"Who\'s ahead in game "7"?"'
 ) -> dict[str, Any]:
-    prompt = f"Choose apis.\nOutput format: [...]\n\nInput:\napi_list = {list(tools)!r}\ntask_instruction = {query}\nOutput:\n"
+    prompt = (
+        "Choose apis.\nOutput format: [...]\n\nInput:\napi_list = "
+        f"{list(tools)!r}\ntask_instruction = {query}\nOutput:\n"
+    )
     return {
         "id": "s1",
         **share(("human", prompt), ("gpt", calling if isinstance(calling, str) else repr(calling))),
@@ -654,7 +666,10 @@ def ace(*turns: tuple[str, str], tools: Any = None) -> dict[str, Any]:
         "parameters": {"type": "dict", "properties": {"kind": {"type": "float"}}},
     }
     listed = json.dumps([trends, TIDES]) if tools is None else tools
-    system = f"You compose functions. Here is a list of functions in JSON format:\n{listed}\nPut calls as [func(name=value)]."
+    system = (
+        f"You compose functions. Here is a list of functions in JSON format:\n{listed}\nPut "
+        "calls as [func(name=value)]."
+    )
     return {**share(*turns), "system": system}
 
 

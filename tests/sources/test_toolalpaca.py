@@ -1,4 +1,4 @@
-"""ToolAlpaca's evaluation set, whose tools are OpenAPI texts and whose answers leave values open."""
+"""ToolAlpaca's evaluation set, whose tools are OpenAPI texts and whose answers are partly open."""
 
 from __future__ import annotations
 

@@ -21,8 +21,14 @@ from toolhone.sources.formats import detect, detect_format, open_source
 DATASETS = SHARED / "datasets" / "toolrl"
 KNOT = '{"kind": {"type": "str", "default": ""}, "turns": {"type": "int"}}'
 KNOTS = f"Name: Tie Knot (any)\nDescription: Ties a knot.\nParameters: {KNOT}"
-ROPES = 'Name: ropes\nDescription: Ropes there are.\nParameters: {"sizes": {"type": "List[int]", "default": []}}'
-FORMAT = "\n\n**Steps for Each Turn**\n1. **Think:** Think.\n\n**Output Format**\n<think> ... </think>\n<tool_call>\n{...}\n</tool_call>"
+ROPES = (
+    'Name: ropes\nDescription: Ropes there are.\nParameters: {"sizes": {"type": '
+    '"List[int]", "default": []}}'
+)
+FORMAT = (
+    "\n\n**Steps for Each Turn**\n1. **Think:** Think.\n\n**Output Format**\n<think> ... "
+    "</think>\n<tool_call>\n{...}\n</tool_call>"
+)
 
 
 def instruction(*tools: str) -> str:
@@ -182,7 +188,10 @@ def test_a_row_that_cannot_be_used_is_refused_by_name(
 
 # --- API-Bank in ToolRL's form, and Bamboogle
 
-BOOK = "Book: Books a berth.\nParameters: {'name': {'type': 'str'}, 'nights': {'type': 'int'}, 'guests': {'type': 'list(str)'}}"
+BOOK = (
+    "Book: Books a berth.\nParameters: {'name': {'type': 'str'}, 'nights': {'type': 'int'}, "
+    "'guests': {'type': 'list(str)'}}"
+)
 
 
 def bank(answer: Any, tool: str = BOOK) -> dict[str, Any]:
@@ -202,7 +211,7 @@ def bank(answer: Any, tool: str = BOOK) -> dict[str, Any]:
     }
 
 
-def test_api_bank_gives_tasks_only_and_asks_for_no_parameter_that_the_answer_leaves_out(
+def test_api_bank_gives_tasks_and_asks_for_no_parameter_the_answer_leaves_out(
     tmp_path: Path,
 ) -> None:
     loaded = read(
@@ -305,7 +314,10 @@ def test_without_pyarrow_a_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
         DataError,
-        match=r"rows\.parquet: this is a Parquet file; to read it: pip install 'toolhone\[parquet\]'",
+        match=(
+            r"rows\.parquet: this is a Parquet file; to read it: pip install "
+            r"'toolhone\[parquet\]'"
+        ),
     ):
         list(read_records(path))
 

@@ -92,7 +92,7 @@ def test_choices_written_as_texts_take_the_declared_type(tmp_path: Path) -> None
     }
 
 
-def test_a_number_written_as_text_in_the_call_is_mended_and_what_breaks_the_tool_is_noted(
+def test_a_number_written_as_text_is_repaired_and_what_breaks_the_tool_noted(
     tmp_path: Path,
 ) -> None:
     typed = row("tool_call", {"name": "book_seats", "arguments": {"seats": "2"}})

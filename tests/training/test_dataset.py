@@ -1,4 +1,4 @@
-"""What `toolhone.training.dataset` promises of files: each is opened once, to detect and to read."""
+"""What `toolhone.training.dataset` promises of files: each is opened once, to detect and read."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn
-from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
+from toolhone.sources.tool_specs import BAD_TOOLS, letters_of, read_tools
 
 END = "<|endoftext|>"
 OPEN = "<functioncall>"
@@ -126,15 +126,11 @@ def _add(talk: ConversationBuilder, marker: str, text: str, tools: Sequence[Tool
 def _declared(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
     """Return the call with its declared name where it spells exactly one in another way."""
     names = {tool.name for tool in tools}
-    alike = {name for name in names if _letters(name) == _letters(call.name)}
+    alike = {name for name in names if letters_of(name) == letters_of(call.name)}
     if call.name not in names and len(alike) == 1:
         repairs.add("a call name spelled otherwise than the declared one")
         return ToolCall(alike.pop(), call.arguments)
     return call
-
-
-def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[Tool, ...]:
