@@ -6,7 +6,7 @@ open_syntax("json").read('{"tool": "f", "args": {}}')      # a call syntax alone
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from toolhone.dialects.base import History
 from toolhone.dialects.chat_template.dialect import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
@@ -37,19 +37,21 @@ SYNTAXES: Mapping[str, Callable[[], PromptedSyntax]] = {
 }
 
 
+@dataclass(frozen=True)
 class RoleMarkup:
     """A markup of role headers: for each role the text in front of a message, and behind it."""
 
-    def __init__(self, name: str, begin: str, header: str, around: Mapping[str, tuple[str, str]]):
-        self.name = name
-        self._begin, self._header, self._around = begin, header, around
+    name: str
+    begin: str
+    header: str
+    around: Mapping[str, tuple[str, str]]
 
     def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:  # noqa: ARG002
-        text = self._begin
+        text = self.begin
         for message in messages:
-            before, after = self._around[message["role"]]
+            before, after = self.around[message["role"]]
             text += f"{before}{message['content']}{after}"
-        return text + self._header * header
+        return text + self.header * header
 
 
 def chatml(tokenizer: TextTokenizer) -> RoleMarkup:

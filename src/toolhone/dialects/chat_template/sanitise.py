@@ -174,7 +174,8 @@ _LOOP_NAMES = re.compile(r"\{%-?\s*(?:for\s+(?:\w+\s*,\s*)?|macro\s+)([a-z_]\w*)
 class Markup(Protocol):
     """Writes chat messages as one marked text."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:
         """Write the messages; with `header`, up to where the assistant starts to write.
@@ -222,21 +223,20 @@ class TemplateMarkup:
         return list(product(names[:8], (False, True)))
 
 
+@dataclass(frozen=True)
 class CheckedMarkup:
     """A template that escapes some characters (as `&lt;`): a text that holds one is refused.
 
     The disguise hides these characters from the template, so that every text is written twice.
     """
 
-    name = "template"
-
-    def __init__(self, markup: TemplateMarkup, guard: ControlTokenGuard) -> None:
-        self.template = markup
-        self._guard = guard
+    template: TemplateMarkup
+    guard: ControlTokenGuard
+    name: str = "template"
 
     def write(self, messages: Chat, tools: Sequence[Json], header: bool) -> str:
         text = self.template.write(messages, tools, header)
-        reveal = self._guard.reveal
+        reveal = self.guard.reveal
         if self.template.write(reveal(list(messages)), reveal(list(tools)), header) != reveal(text):
             raise DialectError(
                 "the chat template writes <, > or & in this text in another way (it escapes them)"
@@ -273,19 +273,19 @@ class ChatWriter:
         ]
 
     def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
-        return [self._message(*linked) for linked in link_calls(messages)]
-
-    def _message(
-        self, message: Message, ids: Sequence[str], answers: AnsweredCall | None
-    ) -> ChatMessage:
-        if message.role == "assistant":
-            return self._assistant(split_reasoning(message), ids)
-        content = self.guard.wrap(message.content or "", tool=answers is not None)
-        if answers is None:
+        chat: list[ChatMessage] = []
+        for message, ids, answers in link_calls(messages):
+            if message.role == "assistant":
+                chat.append(self._assistant(split_reasoning(message), ids))
+                continue
+            content = self.guard.wrap(message.content or "", tool=answers is not None)
             role = "system" if message.role == "developer" else message.role
-            return {"role": role, "content": content}
-        name = self.guard.disguise(answers.tool or "tool")
-        return {"role": "tool", "content": content, "tool_call_id": answers.id, "name": name}
+            other: dict[str, Json] = {"role": role, "content": content}
+            if answers is not None:
+                other["tool_call_id"] = answers.id
+                other["name"] = self.guard.disguise(answers.tool or "tool")
+            chat.append(other)
+        return chat
 
     def _assistant(self, message: Message, ids: Sequence[str]) -> ChatMessage:
         quirks, wrap = self.quirks, self.guard.wrap
