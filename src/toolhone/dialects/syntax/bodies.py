@@ -1,11 +1,5 @@
 """Bodies of calls, that is what stands between the marks of a `DelimitedFormat`.
 
-    {"name": "f", "arguments": {...}}     JsonCalls: one object, a list, or several objects
-    [{"f": {"x": 1}}, {"g": {}}]          NameAsKey: the tool's name is the key
-    f[ARGS]{"x": 1}    {"x": 1} -> f      NamedJson: the name as text, `frame.middle` between
-    f(a="x", n=2), g()                    PythonCalls: `frame.between` joins calls
-    f{n:1.5,o:{k:[1,true]},t:<|"|>x<|"|>} LooseObject: bare keys, strings in marks of their own
-
 With `literal` JSON values are Python literals, as templates write them that print a mapping without
 `tojson`. Nothing is evaluated.
 """
@@ -36,9 +30,10 @@ _KEY = re.compile(rf"\s*({_KEY_TEXT})\s*=(?!=)\s*")
 
 @dataclass(frozen=True)
 class JsonCalls:
-    """Objects with name and arguments at these paths, which differ in their last key only.
+    """`{"name": "f", "arguments": {...}}`: an object, a list, or several objects.
 
-    Other keys are ignored. Arguments may be a JSON string.
+    Name and arguments are at these paths, which differ in their last key only. Other keys are
+    ignored. Arguments may be a JSON string.
     """
 
     name: tuple[str, ...] = ("name",)
@@ -64,7 +59,7 @@ class JsonCalls:
 
 @dataclass(frozen=True)
 class NameAsKey:
-    """Objects of the form `{name: arguments}`; one object may hold several calls."""
+    """`[{"f": {"x": 1}}, {"g": {}}]`: the name is the key; an object may hold several calls."""
 
     literal: bool = False
     kind: str = field(default="name_as_key", init=False)
@@ -94,7 +89,7 @@ def _decode_calls(text: str, start: int, frame: DelimitedFormat, literal: bool) 
 
 @dataclass(frozen=True)
 class NamedJson:
-    """Name, middle, object; or object, middle, name. The object may be a JSON string of one."""
+    """`f[ARGS]{"x": 1}` or `{"x": 1} -> f`, `frame.middle` between. JSON strings are read."""
 
     name_first: bool = True
     literal: bool = False
@@ -145,7 +140,7 @@ class NamedJson:
 
 @dataclass(frozen=True)
 class PythonCalls:
-    """Name, named arguments in round brackets.
+    """`f(a="x", n=2), g()`: name, named arguments in round brackets.
 
     `raw` is the quote of a form that does not escape strings: such a string ends at a quote that
     the next argument or the end of the call follows. Argument names may hold anything but quotes at
@@ -193,7 +188,7 @@ class _RawReader(LiteralReader):
 
 @dataclass(frozen=True)
 class LooseObject:
-    """Name, then `{key:value,...}` with strings between `opening` and `closing`.
+    """`f{n:1.5,o:{k:[1,true]},t:<|"|>x<|"|>}` with strings between `opening` and `closing`.
 
     A string ends at a closing mark behind which the object continues or ends, and a key at a colon
     behind which a value begins.

@@ -3,9 +3,7 @@
     P name M arguments (J name M arguments)* S
 
 `before` (P) comes before the first call, `between` (J) between two calls, `after` (S) behind the
-last. `probe.derive` finds them. A frame whose `before` plain text may hold by chance (`[`, for
-instance) is weak: its calls count only where the body's own beginning follows, or, for bodies
-without one, at the beginning of a line. Text outside calls is content. Reading takes linear time.
+last; `probe.derive` finds them. Text outside calls is content. Reading takes linear time.
 """
 
 from __future__ import annotations
@@ -103,7 +101,11 @@ class DelimitedFormat:
 
     @cached_property
     def weak(self) -> bool:
-        """Whether plain text may hold the mark before a call."""
+        """Whether plain text may hold the mark before a call (`[`, for instance) by chance.
+
+        Its calls count only where the body's own beginning follows, or, for bodies without one, at
+        the beginning of a line.
+        """
         return not _telling(self.before)
 
     @cached_property

@@ -1,10 +1,8 @@
 """Calls without marks around them: the syntaxes `json`, `bare_json` and `calls`.
 
-    {"tool": NAME, "args": {...}}    {"final": TEXT}   `json`: a call, and an answer
-    {"name": NAME, "parameters": {...}}                `bare_json`: a call; answers are text
-    get_weather(city="Paris", **{"odd-name": 1})       `calls`: one per line, values are literals
-
-Nothing is evaluated.
+{"tool": NAME, "args": {...}}    {"final": TEXT}   `json`: a call, and an answer
+{"name": NAME, "parameters": {...}}                `bare_json`: a call; answers are text
+get_weather(city="Paris", **{"odd-name": 1})       `calls`: one per line; nothing is evaluated
 """
 
 from __future__ import annotations
