@@ -93,13 +93,17 @@ TYPED = {
     "tags": f"Sure.\n<tool_call>\n{CALL}\n</tool_call>",
     "brackets": '[TOOL_CALL]{"name": "get_weather", "parameters": {"city": "Oslo"}}[/TOOL_CALL]',
     "single quotes": '<functioncall> {"name": "get_weather", "arguments": \'{"city": "Oslo"}\'}',
-    "Python literals": "<tool_call>{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}</tool_call>",
+    "Python literals": (
+        "<tool_call>{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}</tool_call>"
+    ),
     "a list": f"[TOOL_CALLS] [{CALL}]",
     "name and object": '[TOOL_CALLS]get_weather[ARGS]{"city": "Oslo"}',
     "a function mark": '<function=get_weather>{"city": "Oslo"}</function>',
     "parameters": XML,
     "parameters in tags": f"<tool_call>\n{XML}\n</tool_call>",
-    "keys and values": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
+    "keys and values": (
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>"
+    ),
     "invoke": '<invoke name="get_weather">\n<parameter name="city">Oslo</parameter>\n</invoke>',
     "Python in marks": '<|tool_call_start|>[get_weather(city="Oslo")]<|tool_call_end|>',
     "a code fence": f"Here:\n```json\n{CALL}\n```",

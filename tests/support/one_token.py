@@ -183,7 +183,7 @@ PROBES = [
 
 
 def weights(trainer: Trainer) -> np.ndarray:
-    """What the policy says at all places of the world: equal, bit for bit, where the weights are."""
+    """What the policy says at all places of the world: equal bits where the weights are equal."""
     return np.concatenate(trainer.snapshot().logprobs(PROBES))
 
 

@@ -25,7 +25,7 @@ Script = Callable[[str], str]
 
 @cache
 def byte_tokenizer() -> TextTokenizer:
-    """A byte-level tokenizer with some merges, so that a text can be spelled in more than one way."""
+    """A byte-level tokenizer with some merges, so that a text has more than one spelling."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

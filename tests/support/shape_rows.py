@@ -27,7 +27,8 @@ REVERSE = {
     "parameters": {"words": {"type": "List[str]"}},
 }
 PROMPT: dict[str, Any] = {
-    "prompt": f"You may use these [few] functions.\n\n{json.dumps([FACTORIAL, REVERSE], indent=2)}\n\nWhat are 5! and 7!?",
+    "prompt": "You may use these [few] functions.\n\n"
+    f"{json.dumps([FACTORIAL, REVERSE], indent=2)}\n\nWhat are 5! and 7!?",
     "answer": "factorial(n=5)\nfactorial(n=7)",
     "type": "tool_call",
     "ground_truth": "factorial",
