@@ -1,9 +1,7 @@
 """One conversation with a person: a message of the user, and what the model does until it answers.
 
     session = ChatSession(policy, registry)
-    for event in session.say("What is 12 * 7?"):
-        ...                                        # Turn, (ToolCall, ToolResult), ..., Turn
-    transcript = transcript_of(session, registry.tools, "chat-1")
+    for event in session.say("What is 12 * 7?"): ...    # Turn, (ToolCall, ToolResult), ..., Turn
 
 A turn that cannot be read, or is cut off, ends the answer and is an event like any other.
 """

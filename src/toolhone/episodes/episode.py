@@ -1,9 +1,9 @@
 """One played task, as a generator that yields requests and is sent the answers; it does no I/O.
 
-play = episode(task, policy, EpisodeRules())
-request = next(play)            # SampleRequest(prompt): answer with a Turn
-request = play.send(turn)       # ToolRequest(calls): answer with one ToolResult for each; ...
-                                # StopIteration carries the Episode
+    request = next(play := episode(task, policy, rules))    # SampleRequest(prompt): send a Turn
+    request = play.send(turn)            # ToolRequest(calls): send one ToolResult for each
+
+At the end, `StopIteration` carries the `Episode`.
 """
 
 from __future__ import annotations

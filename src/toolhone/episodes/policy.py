@@ -1,10 +1,9 @@
-"""A policy continues a conversation. `TokenPolicy` is one of our models behind a dialect.
+"""A policy continues a conversation: one of our models behind a dialect.
 
     policy = TokenPolicy(sampler, dialect, tokenizer, SamplingParams(max_tokens=128, temperature=0))
     turn = policy.complete(policy.open(messages, tools))
 
-Token ids are the only truth: what was sampled is never decoded and encoded again. A reply may begin
-with a prefill: ids after the prompt that are not sampled and that are read as part of the turn.
+Token ids are the only truth: what was sampled is never decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from toolhone.tokenizer import TextTokenizer
 class Prompt:
     """What to continue: messages and tools, and their ids for a token policy.
 
-    `prefill` are the ids that the reply begins with; `turn_ids` those of the assistant's turns so
-    far, by their number.
+    `prefill` are the ids that the reply begins with: not sampled, and read as part of the turn.
+    `turn_ids` are those of the assistant's turns so far, by their number.
     """
 
     messages: tuple[Message, ...]

@@ -1,8 +1,7 @@
 """The attack suite: play every attack on every task and report which ones a reward pays too well.
 
     report = attack_suite(reward, PROBES, Tagged())
-    report.holes       # the worst attempt of each attack that exceeds its bound
-    report.skipped     # tasks that cannot be played, by reason
+    report.holes, report.skipped     # the worst attempts above their bounds; tasks by reason
 
 An attack's share runs from 0 (saying nothing) to 1 (the correct answer), on any scale of rewards.
 """

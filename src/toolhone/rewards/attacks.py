@@ -1,8 +1,7 @@
 """Attacks: replies that should not earn the reward of a correct answer, each with a bound.
 
     case = AttackCase(task, Tagged())
-    episode = case.play(case.gold)                      # the correct answer
-    replies = ATTACKS["spray"].replies(case)            # `attack_suite` plays them
+    episodes = [case.play(reply) for reply in (case.gold, *ATTACKS["spray"].replies(case))]
 
 No tool runs: a call that obeys its schema returns a fixed result, any other is rejected.
 """

@@ -3,8 +3,7 @@
     match = match_calls(reply.calls, task.expect, task.tools)
     match.exact, match.tool_score, match.argument_score, match.reasons
 
-Expected and predicted calls of one name are paired so that as much as possible is correct. No tool
-runs, and no model output raises. docs/metrics.md has the rules.
+Calls of one name are paired for the best score; no model output raises. Rules: docs/metrics.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Rewards by name, and what an episode earns.
 
     (reward, own) = load_rewards(["tool_use", "mine.py:polite"], [1.0, 0.2])
-    result = compute_reward([reward, own], task, episode)
-    result.total, result.parts      # 1.3, {"tool_use.tools": 0.3, ..., "polite": 1.0}
+    compute_reward([reward, own], task, episode)      # .total, .parts {"tool_use.tools": 0.3, ...}
 
 A reward must not change the task or the episode, nor depend on time or chance.
 """

@@ -1,7 +1,6 @@
 """Which rewards hold when: weights as a sum or an average, and phases that follow one another.
 
     schedule = RewardSchedule(PhaseSchedule.of(plan.training.rl.reward))
-    result = schedule.compute_reward(task, episode)
     schedule.observe(step, {"reward/tool_call_function": 0.93})     # enters the next phase when due
 
 A checkpoint saves `schedule.state`.

@@ -1,10 +1,9 @@
 """Whether two argument values mean the same, and whether a text carries an expected answer.
 
-    same_value("5", 5, ValueShape.of({"type": "number"}))            # True: the schema says number
-    same_value("USD", "usd", ValueShape.of({"enum": ["USD"]}))       # False: spelling is fixed
-    answer_credit("815, 816 or 817", "816", [])                      # 0.33: three candidates
+    same_value("5", 5, ValueShape.of({"type": "number"}))     # True: the schema says number
+    answer_credit("815, 816 or 817", "816", [])               # 0.33: three candidates
 
-docs/metrics.md has the rules. Nothing raises on model output. Negation ("not Paris") is not read.
+Nothing raises on model output; negation ("not Paris") is not read. Rules: docs/metrics.md.
 """
 
 from __future__ import annotations

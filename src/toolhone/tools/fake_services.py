@@ -3,8 +3,7 @@
     WeatherWorld(seed=0).weather("Oslo")            # {"city": "Oslo", "temperature": 4.1, ...}
     SearchWorld(seed=0).search("tide tables", 3)    # [{"title", "url", "snippet"}, ...]
 
-An answer is a pure function of (seed, arguments). It has the form of a live service, but says
-nothing about the world.
+An answer is a pure function of (seed, arguments); it has the form of a live service.
 """
 
 from __future__ import annotations

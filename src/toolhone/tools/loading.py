@@ -1,8 +1,9 @@
-"""The tools that an experiment file names. A Python file or module is executed: it is user code.
+"""The tools that an experiment file names, as objects or as the names of functions:
 
-"calculator", "tools.py:area", "tools.py", "pkg.mod:area"     built in, functions, marked ones
-{"name", "description", "parameters"}                         a schema alone; nothing runs
-{..., "implementation" or "function": text}                   a schema and what runs for it
+    "calculator", "tools.py:area", "tools.py", "pkg.mod:area"     built in, functions, marked ones
+    {"name", "description", "parameters"}                         a schema alone; nothing runs
+    {..., "implementation" or "function": text}                   a schema and what runs for it
+A Python file or module is executed: it is user code.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     registry = Registry(["calculator", area])    # a built-in tool and a Python function
     registry.run(ToolCall("area", {"width": 2, "height": 3}))    # ToolResult(OK, "6.0", ...)
 
-Functions of users run in threads of this process with all its rights; built-in tools run code in
-`sandbox.py`.
+Functions of users run in threads of this process; built-in tools run code in `sandbox.py`.
 """
 
 from __future__ import annotations
