@@ -16,15 +16,8 @@ import typer
 from typer import Option
 
 from toolhone.api import open_model
+from toolhone.cli import flags
 from toolhone.cli.console import Terminal, print_note
-from toolhone.cli.flags import (
-    Checkpoint,
-    Constrained,
-    DialectName,
-    ModelName,
-    Overrides,
-    with_options,
-)
 from toolhone.episodes.chat_session import ChatEnd, ChatSession, Transcript, transcript_of
 from toolhone.episodes.policy import Turn
 from toolhone.errors import RunError, UserError, nearest
@@ -49,11 +42,11 @@ COMMANDS = {
     "toolhone chat runs/sft --prompt 'What is 12 * 7?' --save chat.jsonl"
 )
 def chat(
-    model: ModelName,
-    overrides: Overrides = None,
-    checkpoint: Checkpoint = None,
-    dialect: DialectName = None,
-    constrained: Constrained = False,
+    model: flags.ModelName,
+    overrides: flags.Overrides = None,
+    checkpoint: flags.Checkpoint = None,
+    dialect: flags.DialectName = None,
+    constrained: flags.Constrained = False,
     prompt: Annotated[
         list[str] | None, Option(help="send this instead of asking; may be repeated")
     ] = None,
@@ -67,7 +60,7 @@ def chat(
 ) -> None:
     """Chat with a model; its calls and their results are shown as they happen. /help lists
     commands; Ctrl-D ends the chat."""
-    opened = open_model(model, checkpoint, with_options(overrides, dialect, constrained))
+    opened = open_model(model, checkpoint, flags.with_options(overrides, dialect, constrained))
     if save is None and (Path(model) / "experiment.json").is_file():
         save = Path(model) / "chats" / f"{time.strftime('%Y-%m-%d_%H%M%S')}.jsonl"
     tools, screen = opened.registry.tools, Terminal()

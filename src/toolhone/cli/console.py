@@ -145,14 +145,14 @@ class Terminal:
     def note(self, text: str) -> None:
         """Print a remark of the program."""
         if self.live:
-            self._out.print(Text(clean(text), "dim"))
+            self.show(text, "dim")
         else:
             print_note(clean(text))
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, style: str = "") -> None:
         """Print lines that the person asked for."""
         if self.live:
-            self._out.print(Text(clean(text)))
+            self._out.print(Text(clean(text), style))
         else:
             print(clean(text))
 

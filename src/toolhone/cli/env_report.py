@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -90,14 +90,15 @@ def check(as_json: AsJson = False) -> None:
 
 def look() -> Iterator[EnvFinding]:
     """Check everything, one thing after the other."""
-    python = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info >= OLDEST_PYTHON:
-        yield EnvFinding("python", OK, python)
-    else:
-        advice = f"Toolhone needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
-        yield EnvFinding("python", BROKEN, python, advice)
-    for find in (packages, processor, accelerators, extras, folders, model_hub, sandbox):
-        yield from find()
+    for find in (python, packages, processor, accelerators, extras, folders, model_hub, sandbox):
+        for finding in find():
+            yield replace(finding, advice="") if finding.state is OK else finding
+
+
+def python() -> Iterator[EnvFinding]:
+    state = OK if sys.version_info >= OLDEST_PYTHON else BROKEN
+    advice = f"Toolhone needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
+    yield EnvFinding("python", state, f"{platform.python_version()} ({sys.executable})", advice)
 
 
 def _requirements() -> list[re.Match[str]]:
@@ -122,8 +123,7 @@ def packages() -> Iterator[EnvFinding]:
         old = least and _numbers(version or "") < _numbers(least)
         state = BROKEN if version is None or old else OK
         found = "not installed" if version is None else f"{version}, wanted >={least}"
-        text = found if state is BROKEN else str(version)
-        yield EnvFinding(name, state, text, advice if state is BROKEN else "")
+        yield EnvFinding(name, state, found if state is BROKEN else str(version), advice)
 
 
 def _version(package: str) -> str | None:
@@ -164,7 +164,7 @@ def accelerators() -> Iterator[EnvFinding]:
         usable = torch.backends.mps.is_available()
         advice = "needs Apple silicon and macOS 12.3 or newer; training runs on the processor"
         state, found = (OK, "usable") if usable else (NOTE, "not usable")
-        yield EnvFinding("Apple GPU (MPS)", state, found, "" if usable else advice)
+        yield EnvFinding("Apple GPU (MPS)", state, found, advice)
 
 
 def cuda(torch: Any) -> Iterator[EnvFinding]:
@@ -200,7 +200,7 @@ def extras() -> Iterator[EnvFinding]:
         missing = [name for name in names if _version(name) is None]
         there = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         absent = f"not installed: {', '.join(missing)}" if missing else ""
-        advice = f"if wanted: python -m pip install 'toolhone[{extra}]'" if missing else ""
+        advice = f"if wanted: python -m pip install 'toolhone[{extra}]'"
         found = "; ".join(filter(None, (there, absent)))
         yield EnvFinding(f"extra {extra}", NOTE if missing else OK, found, advice)
 
@@ -224,10 +224,9 @@ def _folder(what: str, folder: Path, note: str, advice: str) -> EnvFinding:
     found = f"{folder}, {free / GIB:.1f} GiB free{note}"
     if free < NO_SPACE:
         return EnvFinding(what, BROKEN, found, f"free some space, or {advice}")
-    if free < LITTLE_SPACE:
-        advice = "enough for pico; a checkpoint of a small open model takes some GiB"
-        return EnvFinding(what, NOTE, found, advice)
-    return EnvFinding(what, OK, found)
+    state = NOTE if free < LITTLE_SPACE else OK
+    advice = "enough for pico; a checkpoint of a small open model takes some GiB"
+    return EnvFinding(what, state, found, advice)
 
 
 def model_hub() -> Iterator[EnvFinding]:
@@ -242,7 +241,7 @@ def model_hub() -> Iterator[EnvFinding]:
     advice = (
         "only models in that cache and in folders open; unset HF_HUB_OFFLINE to download others"
     )
-    yield EnvFinding("model hub", NOTE if offline else OK, found, advice if offline else "")
+    yield EnvFinding("model hub", NOTE if offline else OK, found, advice)
 
 
 def sandbox() -> Iterator[EnvFinding]:
@@ -250,15 +249,13 @@ def sandbox() -> Iterator[EnvFinding]:
     from toolhone.errors import UserError
     from toolhone.tools.sandbox import Sandbox
 
-    state, found = BROKEN, ""
+    state = BROKEN
     try:
         with Sandbox(workers=1) as opened:
             result = opened.run("6 * 7")
+        found = f"6 * 7 ended as {result.outcome}: {result.error}"
+        if result.value == 42:
+            state, found = OK, f"runs programs ({1000 * result.seconds:.0f} ms)"
     except (UserError, OSError) as error:
         found = f"does not start: {error}"
-    else:
-        state = OK if result.value == 42 else BROKEN
-        found = f"6 * 7 ended as {result.outcome}: {result.error}"
-        found = found if state is BROKEN else f"runs programs ({1000 * result.seconds:.0f} ms)"
-    advice = "install pydantic-monty again" if state is BROKEN else ""
-    yield EnvFinding("sandbox", state, found, advice)
+    yield EnvFinding("sandbox", state, found, "install pydantic-monty again")

@@ -13,16 +13,8 @@ from typer.core import TyperCommand
 
 from toolhone.api import evaluate as run_evaluation
 from toolhone.api import open_model
+from toolhone.cli import flags
 from toolhone.cli.console import console, print_note, show_evaluation
-from toolhone.cli.flags import (
-    AsJson,
-    Checkpoint,
-    Constrained,
-    DialectName,
-    ModelName,
-    Overrides,
-    with_options,
-)
 from toolhone.config.experiment import load_experiment, to_stderr
 from toolhone.data.task_files import tasks_from_any
 from toolhone.errors import ConfigError, DataError
@@ -97,22 +89,22 @@ ToolsFrom = Annotated[
     "toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json",
 )
 def evaluate(  # noqa: PLR0913 (the options of a command)
-    model: ModelName,
-    overrides: Overrides = None,
+    model: flags.ModelName,
+    overrides: flags.Overrides = None,
     tasks: Tasks = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: flags.Checkpoint = None,
     num_samples: Annotated[int | None, Option(min=1, help="at most this many tasks")] = None,
     out: EvaluationOut = None,
     config: ToolsFrom = None,
-    dialect: DialectName = None,
-    constrained: Constrained = False,
-    as_json: AsJson = False,
+    dialect: flags.DialectName = None,
+    constrained: flags.Constrained = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score the episodes.
 
     MODEL_OR_RUN may also be given as --model-path.
     """
-    keys = with_options(overrides, dialect, constrained)
+    keys = flags.with_options(overrides, dialect, constrained)
     settings = None if config is None else load_experiment(Path(config))
     opened = open_model(model, checkpoint, keys, settings)
     plan = opened.experiment
@@ -184,7 +176,7 @@ def score(  # noqa: PLR0913 (the options of a command)
     out: ScoreOut = None,
     samples: Annotated[int, Option(min=0, help="predictions and mismatches to print")] = 3,
     as_jsonl: AsJsonl = False,
-    as_json: AsJson = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Score answers from anywhere; no model is needed. With --csv, --out gets
     summary_results.csv."""

@@ -26,18 +26,8 @@ from toolhone.errors import ConfigError, nearest
 from toolhone.evaluation.display import clean, metrics_table, mismatches
 from toolhone.evaluation.statistics import Score
 from toolhone.guide import demo as story
+from toolhone.guide import runner
 from toolhone.guide.lesson import Lesson, Workspace, chat, finished, lessons, model_of
-from toolhone.guide.runner import (
-    Cells,
-    Chat,
-    Code,
-    ColouredRow,
-    Heading,
-    Prose,
-    Scores,
-    Shown,
-    play,
-)
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json
 
@@ -122,7 +112,7 @@ def _demo(space: Workspace, seed: int, as_json: bool) -> dict[str, object]:
             print(f"  {when}   {first[:LONGEST]}{'…' if len(first) > LONGEST else ''}")
     session_of = result.model.policy(), result.model.registry
     for question in story.QUESTIONS:
-        show(Chat(question, ChatSession(*session_of).say(question)))
+        show(runner.Chat(question, ChatSession(*session_of).say(question)))
     loss, reward = result.plots
     curves = f"Curves: {loss} (SFT), {reward} (GRPO)"
     command = f"toolhone chat {reward.parent / 'run'}"
@@ -150,7 +140,7 @@ def _tour(space: Workspace, as_json: bool) -> dict[str, object]:
         print(f"\n{stage.name}: {stage.method}; {scores}", flush=True)
         for questions in story.TOUR_QUESTIONS.get(stage.name, ()):
             for question, events in chat(model_of(stage.run), *questions):
-                show(Chat(question, events))
+                show(runner.Chat(question, events))
     seconds = time.monotonic() - started
     shown = [stage.to_dict() for stage in stages]
     found = {"seconds": round(seconds, 1), "stages": shown, "out": str(space.root)}
@@ -248,30 +238,30 @@ def _ask(question: str) -> str | None:
 
 
 def _play(lesson: Lesson, space: Workspace) -> None:
-    for shown in play(lesson, space):
+    for shown in runner.play(lesson, space):
         show(shown)
 
 
-def show(shown: Shown) -> None:
+def show(shown: runner.Shown) -> None:
     """Print one thing that a lesson yields: in colours on a terminal, as plain text elsewhere."""
     out = console()
     print()
     match shown:
-        case Chat(question, events):
+        case runner.Chat(question, events):
             print(f"you        {question}", flush=True)
             for event in events:
                 show_event(event)
-        case Heading(text):
+        case runner.Heading(text):
             out.print(Text(text, "bold" if out.is_terminal else ""))
-        case Prose(text):
+        case runner.Prose(text):
             paragraphs(text)
-        case Code():
+        case runner.Code():
             show_code(shown)
-        case Scores(title, evaluation, mistakes):
+        case runner.Scores(title, evaluation, mistakes):
             out.print(Text(title, "bold"))
             out.print(metrics_table(evaluation))
             out.print(mismatches(evaluation, mistakes))
-        case Cells(title, headings, rows):
+        case runner.Cells(title, headings, rows):
             numeric = [
                 name
                 for column, name in enumerate(headings)
@@ -279,7 +269,7 @@ def show(shown: Shown) -> None:
             ]
             cells = [[clean(cell) for cell in row] for row in rows]
             print_table(headings, cells, title, right=numeric)
-        case ColouredRow(title, pieces):
+        case runner.ColouredRow(title, pieces):
             out.print(Text(title, "bold"))
             row = Text()
             for piece, trained in pieces:
@@ -298,7 +288,7 @@ def paragraphs(text: str) -> None:
             out.print(Text(hanging if number else "") + line, soft_wrap=True)
 
 
-def show_code(code: Code) -> None:
+def show_code(code: runner.Code) -> None:
     """Print commands behind a dollar sign, files in their colours."""
     out, is_source = console(), code.language in ("json", "python")
     if code.file:

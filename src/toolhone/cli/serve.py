@@ -11,16 +11,8 @@ import typer
 from typer import Argument, Option
 
 from toolhone.api import open_model
+from toolhone.cli import flags
 from toolhone.cli.console import print_note
-from toolhone.cli.flags import (
-    AsJson,
-    Checkpoint,
-    Constrained,
-    DialectName,
-    ModelName,
-    Overrides,
-    with_options,
-)
 from toolhone.export.merged import check_place, to_of
 from toolhone.export.merged import export as write_export
 from toolhone.serve.app import address_of, check_installed, listen
@@ -34,15 +26,15 @@ app = typer.Typer(rich_markup_mode=None)
     "toolhone serve runs/sft --port 9000 --constrained"
 )
 def serve(
-    model: ModelName,
-    overrides: Overrides = None,
+    model: flags.ModelName,
+    overrides: flags.Overrides = None,
     host: Annotated[
         str, Option(help="the address to listen on; there is no key: 0.0.0.0 lets everybody in")
     ] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="0 takes any free port")] = 8000,
-    checkpoint: Checkpoint = None,
-    dialect: DialectName = None,
-    constrained: Constrained = False,
+    checkpoint: flags.Checkpoint = None,
+    dialect: flags.DialectName = None,
+    constrained: flags.Constrained = False,
     max_new_tokens: Annotated[
         int | None,
         Option(min=1, help="tokens of a reply where a request has no limit [default: the run's]"),
@@ -54,7 +46,7 @@ def serve(
     trained with."""
     check_installed()
     with listen(host, port) as sock:
-        keys = with_options(overrides, dialect, constrained)
+        keys = flags.with_options(overrides, dialect, constrained)
         keys += [] if max_new_tokens is None else [f"evaluation.max_new_tokens={max_new_tokens}"]
         opened = open_model(model, checkpoint, keys)
         what = f"{opened.certificate.verdict}, dialect {opened.dialect.name}"
@@ -76,10 +68,10 @@ def export(
     to: Annotated[
         str, Option(help="merged (a plain transformers folder) or peft (an adapter folder)")
     ] = "merged",
-    checkpoint: Checkpoint = None,
-    dialect: DialectName = None,
+    checkpoint: flags.Checkpoint = None,
+    dialect: flags.DialectName = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace an existing export")] = False,
-    as_json: AsJson = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Write the model for other programs, open what was written, and replay prompts through both.
 
@@ -87,7 +79,7 @@ def export(
     Exit code 1: a replay differs."""
     form = to_of(to)
     check_place(out, run, overwrite)
-    opened = open_model(run, checkpoint, with_options(None, dialect))
+    opened = open_model(run, checkpoint, flags.with_options(None, dialect))
     result = write_export(opened, out, form, overwrite)
     if as_json:
         print(json.dumps(result.to_dict()))
