@@ -22,7 +22,10 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_names_are_set_as_written(tmp_path: Path) -> None:
-    text = "\ufeffTH_PLAIN=a b # why\n# keys\nTH_QUOTED='x # y'\n\nexport TH_EXPORTED=\"z\"\nTH_DOLLAR=pa$HOME${HOME}\nTH_EMPTY=\n"
+    text = (
+        "\ufeffTH_PLAIN=a b # why\n# keys\nTH_QUOTED='x # y'\n\n"
+        'export TH_EXPORTED="z"\nTH_DOLLAR=pa$HOME${HOME}\nTH_EMPTY=\n'
+    )
     (tmp_path / ".env").write_text(text, encoding="utf-8")
     assert load_dotenv(tmp_path) == []
     assert {name: os.environ.get(name) for name in NAMES[:5]} == {

@@ -1,4 +1,4 @@
-"""Flags of other trainers: both spellings of lists and switches, and every documented command line."""
+"""Flags of other trainers: lists and switches in both spellings, every documented command line."""
 
 import shlex
 
@@ -9,9 +9,11 @@ from toolhone.config.experiment import load_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
 
-FULL = """--model mlx-community/Qwen2.5-7B-Instruct-4bit --data /path/to/train.jsonl --train --train-type lora --iters 1000
- --batch-size 4 --group-size 8 --learning-rate 1e-5 --max-completion-length 256 --temperature 0.7 --beta 0.1
- --reward-functions tool_call_exact tool_call_function tool_call_overall --reward-weights 0.3 0.4 0.3 --save-every 100"""
+FULL = """--model mlx-community/Qwen2.5-7B-Instruct-4bit --data /path/to/train.jsonl --train
+ --train-type lora --iters 1000 --batch-size 4 --group-size 8 --learning-rate 1e-5
+ --max-completion-length 256 --temperature 0.7 --beta 0.1
+ --reward-functions tool_call_exact tool_call_function tool_call_overall
+ --reward-weights 0.3 0.4 0.3 --save-every 100"""
 
 
 def plan_of(line: str) -> Experiment:
@@ -34,12 +36,15 @@ def test_the_documented_grpo_command_becomes_an_experiment() -> None:
     "line",
     [
         "--reward-functions tool_call_exact --reward-weights 1.0 --epsilon 0.1 --epsilon-high 0.2",
-        "--reward-functions tool_call_function tool_call_parseable --reward-weights 0.8 0.2 --iters 100",
+        "--reward-functions tool_call_function tool_call_parseable --reward-weights 0.8 0.2 "
+        "--iters 100",
         "--enforce-thinking false --two-phase-samples-per-group -1",
-        "--curriculum-enabled true --curriculum-start-ratio 1.0 --curriculum-end-ratio 0.0 --curriculum-steps 500",
+        "--curriculum-enabled true --curriculum-start-ratio 1.0 --curriculum-end-ratio 0.0 "
+        "--curriculum-steps 500",
         "--grad-checkpoint true --max-completion-length 128 --batch-size 2 --group-size 4",
         "--lora-layers 16 --lora-rank 32 --lora-alpha 64 --lora-dropout 0.1",
-        "--train --train-type lora --lora-layers 24 --lora-rank 64 --lora-alpha 128 --grad-checkpoint --save-every 50",
+        "--train --train-type lora --lora-layers 24 --lora-rank 64 --lora-alpha 128 "
+        "--grad-checkpoint --save-every 50",
         "--wandb-project tool-calling-grpo",
     ],
 )

@@ -65,8 +65,8 @@ def test_attacking_a_compatible_reward_names_its_holes_and_exits_with_one(
     shown = capsys.readouterr().out
     assert "tool_call_function: attacks on 4 tasks, calls written as calls" in shown
     assert (
-        "hole spray: it pays calling every tool on offer; it earned 1.00 on one, the right answer 1.00, silence 0.00"
-        in shown
+        "hole spray: it pays calling every tool on offer; it earned 1.00 on one, "
+        "the right answer 1.00, silence 0.00" in shown
     )
     assert "attacks held" in shown
 

@@ -149,7 +149,7 @@ def test_other_settings_go_into_a_run_of_their_own(space: Workspace) -> None:
     assert trained(space, "calculator", CALCULATOR).folder.name == "run"
 
 
-def test_a_lesson_that_was_stopped_goes_on_and_a_run_of_another_version_is_left_alone(
+def test_a_stopped_lesson_goes_on_and_a_run_of_another_version_is_left_alone(
     space: Workspace,
 ) -> None:
     folder = space.root / "calculator"
