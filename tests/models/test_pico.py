@@ -45,7 +45,8 @@ def _messages(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_same_seed_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from toolhone.models.resolve import make_pico; make_pico(Path({str(tmp_path)!r}), 0)"
+    imports = "from pathlib import Path; from toolhone.models.resolve import make_pico"
+    code = f"{imports}; make_pico(Path({str(tmp_path)!r}), 0)"
     subprocess.run(
         [sys.executable, "-c", code],
         check=True,
@@ -128,7 +129,8 @@ def test_the_whole_conversation_as_text(tokenizer: Any) -> None:
         {"role": "assistant", "content": "4 and 7."},
     ]
     assert tokenizer.apply_chat_template(messages, tools=tools, tokenize=False) == (
-        "<|im_start|>system\nTools: calculator(expression) python(code) weather(city,unit?) search(query,limit?)<|im_end|>\n"
+        "<|im_start|>system\nTools: calculator(expression) python(code) weather(city,unit?) "
+        "search(query,limit?)<|im_end|>\n"
         "<|im_start|>user\nhow is it?<|im_end|>\n"
         f"<|im_start|>assistant\n{CALL}{CALL.replace('Oslo', 'Bergen')}<|im_end|>\n"
         "<|im_start|>tool\n4<|im_end|>\n<|im_start|>tool\n7<|im_end|>\n"
@@ -149,8 +151,8 @@ def test_own_system_text_comes_before_the_tools(tokenizer: Any) -> None:
         messages, tools=[tool], tokenize=False, add_generation_prompt=True
     )
     assert (
-        text
-        == "<|im_start|>system\nBe brief.\nTools: f(a?)<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+        text == "<|im_start|>system\nBe brief.\nTools: f(a?)<|im_end|>\n"
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
     without = tokenizer.apply_chat_template(messages[1:], tokenize=False)
     assert without == "<|im_start|>user\nhi<|im_end|>\n"

@@ -124,27 +124,6 @@ _COMMON = 15
 _EMBEDDING_SCALE = 0.1
 """Standard deviation of the initial embeddings; at the usual 0.02 copying is learned far later
 (docs/log.md)."""
-_SMALL_WORDS = (
-    "a about all am and are as at be by can could do does for from get give has have how i in is "
-    "it like me more much my of on one or please so some tell than thanks that the there they this "
-    "to up was we what when where which who with without would you your"
-)
-_PIECES = "|".join(
-    (
-        r"(?:system|user|assistant|tool)\n",
-        r"\p{L}+\([\p{L}_?,]*\)",
-        r"(?:\p{L}+\()+['\[]*",
-        r"[\"{}\[\], ]*\"[\p{L}_]+\": ?[\"\[]?",
-        rf" (?:{'|'.join(_SMALL_WORDS.split())})(?![\p{{L}}\p{{N}}])",
-        r" ?[^\s\p{L}\p{N}]+ ?",
-        r"\s",
-        r"\p{N}{1,2}",
-        r"\p{L}+",
-    )
-)
-"""Spans that no token crosses: a role, a signature, opened calls of a program, a JSON key, a small
-word with its space, a run of punctuation, one white space, two digits, a word. `Oslo` is the same
-token in a question and a call."""
 
 
 def pico_folder(seed: int = 0) -> Path:
@@ -178,7 +157,7 @@ def make_pico(folder: Path, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
     tokenizer.save_pretrained(folder)
-    settings = json.loads(_preset("pico.json"))
+    settings = json.loads(_preset("pico.json"))["config"]
     end, stop = tokenizer.convert_tokens_to_ids([_END, _STOP])
     config = Qwen3Config(**settings, vocab_size=len(tokenizer), eos_token_id=stop, pad_token_id=end)
     with torch.random.fork_rng(devices=[]):
@@ -202,14 +181,17 @@ def _preset(name: str) -> str:
 def _tokenizer() -> Any:
     """Train a byte-level BPE on generated conversations, in which common pieces are one token.
 
-    A part of another word is never a token that is a word of the questions: every part occurs in
-    many names.
+    No token crosses the pieces of pico.json: a role, a signature, opened calls of a program, a JSON
+    key, a small word with its space, a run of punctuation, one white space, two digits, a word.
+    `Oslo` is the same token in a question and a call. A part of another word is never a token that
+    is a word of the questions: every part occurs in many names.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    split = pre_tokenizers.Split(Regex(_PIECES), "isolated")
+    pieces = "|".join(json.loads(_preset("pico.json"))["pieces"])
+    split = pre_tokenizers.Split(Regex(pieces), "isolated")
     cut = pre_tokenizers.Sequence([split, byte_level])
     counts: Counter[str] = Counter({f"{pair:02d}": _COMMON for pair in range(100)})
     words: set[str] = set()
@@ -226,8 +208,8 @@ def _tokenizer() -> Any:
     )
     draft.train_from_iterator(sorted(words.difference(common)), trainer)
     model = json.loads(draft.to_str())["model"]
-    pieces = dict.fromkeys([*model["vocab"], *common])
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokens = dict.fromkeys([*model["vocab"], *common])
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = [tuple(pair) for pair in model["merges"]]
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     core.pre_tokenizer, core.decoder = cut, decoders.ByteLevel()
