@@ -15,7 +15,6 @@ from pathlib import Path
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.sources.base import Context
-from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import fit_call, letters_of
 
 CATALOGUE_OPTIONS = frozenset({"distractors", "catalogue", "seed"})
@@ -78,17 +77,13 @@ def choose_tools(
 
 def accept_references(tool: Tool, pattern: str) -> Tool:
     """Return the tool with a reference as a value of every parameter that is no plain text."""
-    declared = tool.parameters["properties"]
-    properties = {name: _or_reference(schema, pattern) for name, schema in declared.items()}
+    properties, reference = {}, {"type": "string", "pattern": pattern}
+    for name, schema in tool.parameters["properties"].items():
+        kept = {key: schema[key] for key in ("description", "default") if key in schema}
+        rest = {key: value for key, value in schema.items() if key not in kept}
+        plain = not rest or rest == {"type": "string"}
+        properties[name] = schema if plain else {**kept, "anyOf": [rest, reference]}
     return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
-
-
-def _or_reference(schema: Record, pattern: str) -> Record:
-    kept: Record = {key: schema[key] for key in ("description", "default") if key in schema}
-    rest = {key: value for key, value in schema.items() if key not in kept}
-    if not rest or rest == {"type": "string"}:
-        return schema
-    return {**kept, "anyOf": [rest, {"type": "string", "pattern": pattern}]}
 
 
 def repair_call(

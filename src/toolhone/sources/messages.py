@@ -160,18 +160,13 @@ def _at(line: FileLine, value: Json, make: Callable[[Json], T]) -> T:
     try:
         return make(value)
     except DataError as error:
-        raise DataError(f"{line}: {_bad_message(value)}{error}") from None
-
-
-def _bad_message(record: Json) -> str:
-    """Return `messages[3]: ` for the first message that cannot be read, or nothing."""
-    messages = record.get("messages") if isinstance(record, dict) else None
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        try:
-            Message.from_dict(message)
-        except DataError:
-            return f"messages[{index}]: "
-    return ""
+        turns = value.get("messages") if isinstance(value, dict) else None
+        for index, turn in enumerate(turns if isinstance(turns, list) else []):
+            try:
+                Message.from_dict(turn)
+            except DataError:
+                raise DataError(f"{line}: messages[{index}]: {error}") from None
+        raise DataError(f"{line}: {error}") from None
 
 
 MESSAGES = Source("messages", looks_like, convert, options={"skip_bad"})

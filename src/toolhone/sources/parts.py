@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolhone.schema import Conversation, Json, Tool
+from toolhone.schema import Conversation, Json
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed
@@ -39,36 +39,31 @@ def looks_like(record: Record) -> bool:
 def convert(record: Record, context: Context) -> Conversation:
     if not looks_like(record):
         raise Skip(NOT_PARTS, f"keys {sorted(record)}")
-    tools = read_tools(record.get("tools") or [], context)
-    builder = ConversationBuilder()
+    tools, builder = read_tools(record.get("tools") or [], context), ConversationBuilder()
     for message in record["messages"]:
-        _add(builder, message, tools)
+        role = message.get("role")
+        if role not in _ROLES:
+            raise Skip(NOT_PARTS, f"role {role!r:.40}; known: {', '.join(_ROLES)}")
+        texts = _texts_by_type(message["content"])
+        text = "".join(texts["text"])
+        if role == "assistant":
+            if message.get("loss_weight", 1) != 1:
+                reason = "a turn of the assistant that is not to be learned in full"
+                raise Skip(reason, f"'loss_weight' {message['loss_weight']!r:.20}")
+            blocks = [read_listed(value) for value in texts["tool_call"]]
+            calls = tuple(call for block in blocks for call in block.calls)
+            repairs = frozenset(repair for block in blocks for repair in block.repairs)
+            reasoning = "\n".join(texts["reasoning"]).strip() or None
+            turn = TextTurn(text.strip() or None, calls, repairs)
+            builder.add_assistant(turn, tools, reasoning)
+        elif texts["reasoning"] or texts["tool_call"]:
+            raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")
+        elif role == "tool":
+            builder.add_result(text)
+        else:
+            builder.add_text(role, text)
     context.repairs |= builder.repairs
     return Conversation(tuple(builder.messages), tools)
-
-
-def _add(builder: ConversationBuilder, message: Record, tools: Sequence[Tool]) -> None:
-    role = message.get("role")
-    if role not in _ROLES:
-        raise Skip(NOT_PARTS, f"role {role!r:.40}; known: {', '.join(_ROLES)}")
-    texts = _texts_by_type(message["content"])
-    text = "".join(texts["text"])
-    if role == "assistant":
-        if message.get("loss_weight", 1) != 1:
-            reason = "a turn of the assistant that is not to be learned in full"
-            raise Skip(reason, f"'loss_weight' {message['loss_weight']!r:.20}")
-        blocks = [read_listed(value) for value in texts["tool_call"]]
-        calls = tuple(call for block in blocks for call in block.calls)
-        repairs = frozenset(repair for block in blocks for repair in block.repairs)
-        reasoning = "\n".join(texts["reasoning"]).strip() or None
-        turn = TextTurn(text.strip() or None, calls, repairs)
-        builder.add_assistant(turn, tools, reasoning)
-    elif texts["reasoning"] or texts["tool_call"]:
-        raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")
-    elif role == "tool":
-        builder.add_result(text)
-    else:
-        builder.add_text(role, text)
 
 
 def _texts_by_type(content: Sequence[Json]) -> dict[str, list[str]]:

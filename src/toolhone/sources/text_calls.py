@@ -125,11 +125,14 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> TextTurn:
     reader, calls = LiteralReader(plain, 1), list[ToolCall]()
     try:
         while not reader.take("]"):
-            name = _read_name(reader, names)
+            name = next((name for name in names if reader.take(f"{name}(")), None)
+            unknown = reader.match(_UNKNOWN_NAME) if name is None else None
+            if name is None and unknown is None:
+                raise LiteralError
             named, placed = reader.arguments(_KEY)
             if placed:
                 raise LiteralError
-            calls.append(ToolCall(name, named))
+            calls.append(ToolCall(unknown[1] if unknown else str(name), named))
             if not reader.take(","):
                 reader.expect("]")
                 break
@@ -139,18 +142,6 @@ def read_bracketed(text: str, tools: Sequence[Tool]) -> TextTurn:
     if not reader.at_end() or not calls:
         raise Skip(BAD_CALL, f"text behind the calls: {plain[reader.position :]!r:.60}")
     return TextTurn(None, tuple(calls))
-
-
-def _read_name(reader: LiteralReader, names: Sequence[str]) -> str:
-    """Read a name and its bracket, a known one if possible."""
-    reader.skip_space()
-    for name in names:
-        if reader.take(f"{name}("):
-            return name
-    found = reader.match(_UNKNOWN_NAME)
-    if found is None:
-        raise LiteralError
-    return found[1]
 
 
 class NoCode(Exception):  # noqa: N818  (a decision about one row, never shown as an error)
